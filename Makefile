@@ -1,0 +1,100 @@
+# The one door to the project: `make help` says what it opens. Each target does its own set-up, and only once.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL: # the targets share environments and a RabbitMQ node
+.SECONDARY: # a stamp made on the way to another is kept
+
+# The Python of .venv, 3.11 or later. Others are looked for only while nobody names one.
+PYTHON ?= python3
+PYTHONS = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.13 python3.12 python3.11)
+# The Pythons that run the suite besides that of .venv: the ends of the supported range, where the machine has them.
+TEST_PYTHONS ?= $(shell requirements/environment.sh others)
+PYTEST_ARGS ?=
+LOCK_ARGS ?=
+
+# A shell may hold the settings of a real bus, a collector or another project: what is made here is the same everywhere.
+unexport $(filter BUILD_VERSION MESH_CONFIG RETRY_CONFIG EVENT_FLUSH_TIMEOUT PYTHONHOME PYTHONPATH \
+    TRACEPARENT TRACESTATE BAGGAGE DKIST_CORE_% ISB_% OTEL_%,$(.VARIABLES))
+
+PYTEST = -m pytest --cov=dkist_processing_core --cov-report=term $(PYTEST_ARGS)
+DEMO = DKIST_CORE_STATE_DIR="$$PWD/build/demo-state" PYTHONPATH="$$PWD/examples" .venv/bin/dkist-core
+
+.PHONY: help demo test soak lint docs bench clean lock FORCE
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+
+demo: .venv/.stamp-demo ## Run the example workflow on the embedded journal and draw its timeline
+	@mkdir -p build/demo-state
+	$(DEMO) run solar_calibration:workflow --recipe-run-id 1
+	$(DEMO) timeline
+	@printf '\n%s\n%s\n' \
+	    "On your RabbitMQ: put MESH_CONFIG='{\"interservice-bus\": {\"mesh_address\": \"127.0.0.1\", \"mesh_port\": 5672}}' ISB_USERNAME=guest ISB_PASSWORD=guest before the same commands." \
+	    "To see the spans: put OTEL_TRACES_EXPORTER=console before them, or OTEL_EXPORTER_OTLP_ENDPOINT=… with your collector's address."
+
+test: .venv/.stamp-test ## Run the whole suite, on each end of the supported Pythons that is here (PYTEST_ARGS=… narrows it)
+	@tests/services/install_rabbitmq.sh
+	.venv/bin/python $(PYTEST)
+	@for version in $(TEST_PYTHONS); do $(MAKE) test-on-$$version; done
+
+test-on-%: .venv-%/.stamp-test
+	.venv-$*/bin/python $(PYTEST)
+
+soak: .venv/.stamp-test ## Run the tests that need minutes: load, faults, leaks
+	@grep -rqs 'mark\.soak' tests || { echo 'There is no soak test yet: nothing was run.' >&2; exit 1; }
+	DKIST_CORE_SOAK=1 .venv/bin/python -m pytest -m soak $(PYTEST_ARGS)
+
+lint: .venv/.stamp-dev ## Check style, format and types
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+docs: .venv/.stamp-dev ## Build the documentation into build/docs
+	@test -e mkdocs.yml || { echo 'There is no mkdocs.yml yet: nothing was built.' >&2; exit 1; }
+	.venv/bin/mkdocs build --strict --site-dir build/docs
+
+bench: .venv/.stamp-test ## Measure the library
+	@test -e benchmarks/run.py || { echo 'There is no benchmarks/run.py yet: nothing was measured.' >&2; exit 1; }
+	.venv/bin/python benchmarks/run.py
+
+clean: ## Remove what the targets leave behind, but for the environments (.venv*)
+	rm -rf build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -path './.venv*' -prune -o -name __pycache__ -exec rm -rf {} +
+
+# dev.txt holds everything, the others are parts of it, so that any of them may be installed over any other.
+COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+    --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(LOCK_ARGS)
+lock: .venv/.stamp-uv ## Lock the dependencies of pyproject.toml anew (LOCK_ARGS=--upgrade for newer ones)
+	$(COMPILE) --output-file requirements/dev.txt pyproject.toml --group lint --extra docs --extra test --extra examples
+	$(COMPILE) --output-file requirements/test.txt -c requirements/dev.txt pyproject.toml --extra test --extra examples
+	$(COMPILE) --output-file requirements/demo.txt -c requirements/dev.txt pyproject.toml --extra examples
+	$(COMPILE) --output-file requirements/uv.txt -c requirements/dev.txt requirements/uv.in
+
+# uv compiles bytecode whatever PYTHONDONTWRITEBYTECODE says: without it each process would compile its imports again.
+define install
+@echo 'Installing $< into $*.'
+@$*/bin/uv pip install --quiet --python $* --require-hashes --no-build --compile-bytecode --requirement $<
+@$*/bin/uv pip install --quiet --python $* --no-deps --no-build-isolation --editable .
+@touch $@
+endef
+
+%/.stamp-demo: requirements/demo.txt pyproject.toml %/.stamp-uv
+	$(install)
+
+%/.stamp-test: requirements/test.txt pyproject.toml %/.stamp-uv
+	$(install)
+
+%/.stamp-dev: requirements/dev.txt pyproject.toml %/.stamp-uv
+	$(install)
+
+.venv/.stamp-uv: requirements/uv.txt
+	@requirements/environment.sh create .venv $(PYTHONS)
+
+.venv-%/.stamp-uv: requirements/uv.txt
+	@python=$$(requirements/environment.sh find $*); requirements/environment.sh create .venv-$* "$$python"
+
+# A stamp that names another place: the environment was moved or copied here, and its scripts still run the old one.
+$(shell grep -LxsF '$(CURDIR)' .venv*/.stamp-uv): FORCE

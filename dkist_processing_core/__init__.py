@@ -1,0 +1,48 @@
+"""
+Message-driven event observability for scientific workflow tasks.
+
+    from dkist_processing_core import TaskBase, Workflow, ResourceQueue
+
+Names are resolved when they are first used (PEP 562), so that an exported DAG can import its callbacks from here
+without what a task needs.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dkist_processing_core.consumer import Subscription, subscribe
+    from dkist_processing_core.resource_queue import ResourceQueue
+    from dkist_processing_core.runs import RunState
+    from dkist_processing_core.task import TaskBase
+    from dkist_processing_core.workflow import Workflow
+
+__all__ = ["ResourceQueue", "RunState", "Subscription", "TaskBase", "Workflow", "subscribe"]
+
+_HOMES = {
+    "ResourceQueue": "resource_queue",
+    "RunState": "runs",
+    "Subscription": "consumer",
+    "TaskBase": "task",
+    "Workflow": "workflow",
+    "subscribe": "consumer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module."""
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - only for who asks
+
+        return version("dkist-processing-core")
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names, imported yet or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,37 @@
+"""
+The bus: RabbitMQ where `MESH_CONFIG` names it, the embedded journal otherwise; one interface to both.
+
+Not here: threads that deliver (drain), decoding (consumer).
+"""
+
+from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus._bus import Bus, Delivery, Receiver, topic_matches
+from dkist_processing_core.bus._journal import Books, Entry, FileLock, Journal
+from dkist_processing_core.bus._journal_bus import JournalBus
+from dkist_processing_core.bus._message import Message, Properties, routing_key, to_failure_message, to_message, word
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+
+__all__ = [
+    "AmqpBus",
+    "Books",
+    "Bus",
+    "Delivery",
+    "Entry",
+    "FileLock",
+    "Journal",
+    "JournalBus",
+    "Message",
+    "Properties",
+    "Receiver",
+    "open_bus",
+    "routing_key",
+    "to_failure_message",
+    "to_message",
+    "topic_matches",
+    "word",
+]
+
+
+def open_bus(settings: DKISTProcessingCoreConfiguration) -> AmqpBus | JournalBus:
+    """Return the bus that the settings name; nothing is connected or opened yet."""
+    return AmqpBus(settings) if settings.names_broker else JournalBus(settings)

@@ -1,0 +1,553 @@
+"""
+RabbitMQ over AMQP 0.9.1: the one module that says pika, and where pika's errors end.
+
+An `AmqpLink` is one connection with one channel, used by one thread, call after call; callbacks stay inside. Only
+`wake` may be called from other threads. Not here: what to send and when (drain), what a delivery means (consumer).
+"""
+
+import contextlib
+import itertools
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import pika
+import pika.channel
+import pika.frame
+import pika.spec
+from pika.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ChannelClosed,
+    ChannelError,
+    ConnectionClosed,
+    ProbableAccessDeniedError,
+    ProbableAuthenticationError,
+    ReentrancyError,
+)
+
+from dkist_processing_core.bus._message import APP_ID, Message, Properties
+from dkist_processing_core.bus.topology import Queue, Topology
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError, ConfigurationError
+from dkist_processing_core.text import redact
+
+HEARTBEAT_SECONDS = 10
+CLOSE_SECONDS = 1.0
+RPC_SECONDS = 10.0
+_NOT_FOUND, _ACCESS_REFUSED, _PRECONDITION_FAILED, _NOT_ALLOWED = 404, 403, 406, 530
+_PIKA_ERRORS = (AMQPError, ChannelError, ReentrancyError)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What the broker has said of messages sent, by the keys they were sent under."""
+
+    confirmed: list[int] = field(default_factory=list)
+    refused: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message that the broker delivered, and the tag by which this link acknowledges it."""
+
+    tag: int
+    message: Message
+
+
+class AmqpLink:
+    """One connection to the broker that the settings name. Every failure is a `BusError` in an operator's words."""
+
+    def __init__(self, settings: DKISTProcessingCoreConfiguration) -> None:
+        """Name the broker; nothing is connected yet."""
+        service = settings.isb_mesh_service
+        self.where = f"RabbitMQ at {service.host}:{service.port}"
+        self._settings = settings
+        self._failure: BusError | None = None
+        self._connection: pika.SelectConnection | None = None
+        self._channel: pika.channel.Channel | None = None
+        self._is_open = False
+        self.blocked_reason: str | None = None
+        self._unsettled: dict[int, tuple[int, Message]] = {}
+        self._returned: dict[tuple[str, str], deque[str]] = {}
+        self._settled = Settled()
+        self._next_tag = 1
+        self._deliveries: deque[Received] = deque()
+        self._woken = False
+
+    @classmethod
+    def open(cls, settings: DKISTProcessingCoreConfiguration, timeout: float) -> Self:
+        """
+        Return a connected link whose channel is in confirm mode.
+
+        Raises
+        ------
+        BusUnreachableError
+            where nobody answers within `timeout` seconds.
+        BusRefusedError
+            where the broker refuses the credentials or the virtual host.
+
+        """
+        link = cls(settings)
+        with link._explained():
+            link._connection = pika.SelectConnection(
+                _parameters(settings, timeout),
+                on_open_callback=link._on_connection_open,
+                on_open_error_callback=lambda _, error: link._fail(error),
+                on_close_callback=lambda _, error: link._fail(error),
+            )
+        try:
+            link._run(lambda: link._is_open, timeout, "does not answer")
+            link._open_channel(timeout)
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    def close(self) -> None:
+        """Say goodbye within a second, and let go in any case."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        with contextlib.suppress(*_PIKA_ERRORS, OSError), _pika_silenced():
+            if connection.is_open:
+                connection.add_on_close_callback(lambda *_: connection.ioloop.stop())
+                connection.close()
+                connection.ioloop.call_later(CLOSE_SECONDS, connection.ioloop.stop)
+                connection.ioloop.start()
+            connection.ioloop.close()
+
+    def __enter__(self) -> Self:
+        """Return the link itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
+        self.close()
+
+    # Sending
+
+    def send(self, key: int, message: Message) -> None:
+        """Hand a message to the broker, persistent and mandatory; what becomes of it is told by `settle`."""
+        with self._explained():
+            self._live_channel.basic_publish(
+                message.exchange,
+                message.routing_key,
+                message.body,
+                _to_pika(message.properties),
+                mandatory=True,
+            )
+        self._unsettled[self._next_tag] = (key, message)
+        self._next_tag += 1
+
+    def settle(self, timeout: float) -> Settled:
+        """Return what was settled since the last call; wait up to `timeout` seconds for something, or for `wake`."""
+        self._run(lambda: bool(self._settled.confirmed or self._settled.refused) or self._woken, timeout)
+        self._woken = False
+        settled, self._settled = self._settled, Settled()
+        return settled
+
+    def publish(self, message: Message, timeout: float) -> None:
+        """Send one message and wait for the broker's word on it."""
+        self.send(-1, message)
+        settled = self._settled
+        self._run(lambda: bool(settled.confirmed or settled.refused), timeout, "does not confirm a message")
+        self._settled = Settled()
+        if settled.refused:
+            msg = f"{self.where}: {settled.refused[0][1]}"
+            raise BusRefusedError(msg)
+
+    @property
+    def unsettled(self) -> int:
+        """How many messages were sent whose fate is unknown."""
+        return len(self._unsettled)
+
+    def wake(self) -> None:
+        """End a waiting call of the owning thread. Any thread may call this."""
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(*_PIKA_ERRORS, AttributeError, OSError):
+                connection.ioloop.add_callback_threadsafe(self._on_wake)
+
+    # Receiving
+
+    def consume(self, queue: str, *, prefetch: int, arguments: Mapping[str, Any] | None = None) -> None:
+        """Ask for the messages of a queue, `prefetch` of them ahead of their acknowledgement."""
+        channel = self._live_channel
+        self._call(lambda done: channel.basic_qos(prefetch_count=prefetch, callback=done))
+        channel.add_on_cancel_callback(lambda _: self._fail_with(f"the queue {queue} was deleted"))
+        self._call(
+            lambda done: channel.basic_consume(
+                queue, self._on_delivery, arguments=dict(arguments or {}), callback=done
+            )
+        )
+
+    def receive(self, timeout: float) -> Received | None:
+        """Return the next message, or None when there is none within `timeout` seconds or at a `wake`."""
+        self._run(lambda: bool(self._deliveries) or self._woken, timeout)
+        self._woken = False
+        return self._deliveries.popleft() if self._deliveries else None
+
+    def acknowledge(self, tag: int) -> None:
+        """Tell the broker that one message is dealt with."""
+        with self._explained():
+            self._live_channel.basic_ack(tag)
+
+    # Topology
+
+    def exists(self, kind: str, name: str) -> bool:
+        """
+        Say whether an `exchange` or a `queue` exists, which needs no configure right.
+
+        Raises
+        ------
+        BusRefusedError
+            where it cannot be told: the broker answers neither yes nor no.
+
+        """
+        channel = self._live_channel
+        try:
+            if kind == "exchange":
+                self._call(lambda done: channel.exchange_declare(name, passive=True, callback=done))
+            else:
+                self._call(lambda done: channel.queue_declare(name, passive=True, callback=done))
+        except BusError as error:
+            # A passive declare that fails closes the channel.
+            self._failure = None
+            self._open_channel(RPC_SECONDS)
+            if _code_of(error) == _NOT_FOUND:
+                return False
+            raise
+        return True
+
+    def declare(self, topology: Topology) -> bool:
+        """Make what is missing of `topology`, and return whether anything was."""
+        missing = [item for item in (*topology.exchanges, *topology.queues) if not self._is_there(item)]
+        if not missing:
+            return False
+        channel = self._live_channel
+        for exchange in topology.exchanges:
+            if exchange in missing:
+                self._call(
+                    lambda done, x=exchange: channel.exchange_declare(x.name, x.type, durable=True, callback=done)
+                )
+        for queue in topology.queues:
+            if queue in missing:
+                self._call(
+                    lambda done, q=queue: channel.queue_declare(
+                        q.name,
+                        durable=not q.exclusive,
+                        exclusive=q.exclusive,
+                        arguments=dict(q.arguments),
+                        callback=done,
+                    )
+                )
+        self.bind(topology)
+        return True
+
+    def _is_there(self, item: object) -> bool:
+        if isinstance(item, Queue):
+            # Nobody else can have made a queue that is this connection's own.
+            return not item.exclusive and self.exists("queue", item.name)
+        return self.exists("exchange", item.name)  # type: ignore[attr-defined]
+
+    def bind(self, topology: Topology) -> None:
+        """Make the bindings of `topology`; those that exist stay as they are."""
+        channel = self._live_channel
+        for binding in topology.bindings:
+            self._call(
+                lambda done, b=binding: channel.queue_bind(b.queue, b.exchange, b.routing_key, callback=done)
+            )
+
+    # The owning thread's loop
+
+    @property
+    def _live_channel(self) -> pika.channel.Channel:
+        if self._failure is not None:
+            raise self._failure
+        if self._channel is None:
+            msg = f"{self.where}: the connection is closed"
+            raise BusUnreachableError(msg)
+        return self._channel
+
+    def _open_channel(self, timeout: float) -> None:
+        opened: list[pika.channel.Channel] = []
+        connection = self._connection
+        if connection is None:
+            msg = f"{self.where}: the connection is closed"
+            raise BusUnreachableError(msg)
+        with self._explained():
+            connection.channel(on_open_callback=lambda channel: (opened.append(channel), self._stir()))
+        self._run(lambda: bool(opened), timeout, "does not open a channel")
+        channel = self._channel = opened[0]
+        self._unsettled.clear()
+        self._next_tag = 1
+        channel.add_on_close_callback(lambda _, error: self._on_channel_close(error))
+        channel.add_on_return_callback(self._on_return)
+        self._call(lambda done: channel.confirm_delivery(self._on_confirm, callback=done))
+
+    def _call(self, request: Callable[[Callable[..., None]], object]) -> None:
+        """Make one synchronous request: hand it the callback that ends the waiting."""
+        answers: list[object] = []
+
+        def done(*answer: object) -> None:
+            answers.append(answer)
+            self._stir()
+
+        with self._explained():
+            request(done)
+        self._run(lambda: bool(answers), RPC_SECONDS, "does not answer a request")
+
+    def _run(self, until: Callable[[], bool], timeout: float, complaint: str | None = None) -> None:
+        """Run the connection until something holds; past `timeout` seconds return, or fail where there is a complaint."""
+        connection = self._connection
+        if connection is None:
+            raise self._failure or BusUnreachableError(f"{self.where}: the connection is closed")
+        deadline = time.monotonic() + timeout
+        timer = connection.ioloop.call_later(max(0.0, timeout), connection.ioloop.stop)
+        try:
+            while True:
+                if self._failure is not None:
+                    raise self._failure
+                if until():
+                    return
+                with self._explained():
+                    connection.ioloop.start()
+                if time.monotonic() >= deadline and not until() and self._failure is None:
+                    break
+        finally:
+            connection.ioloop.remove_timeout(timer)
+        if complaint is not None:
+            msg = f"{self.where} {complaint} within {timeout:g} s"
+            raise BusUnreachableError(msg)
+
+    def _stir(self) -> None:
+        if self._connection is not None:
+            self._connection.ioloop.stop()
+
+    # Callbacks: they note what happened, and stir the loop
+
+    def _on_connection_open(self, connection: pika.SelectConnection) -> None:
+        self._is_open = True
+        connection.add_on_connection_blocked_callback(self._on_blocked)
+        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        self._stir()
+
+    def _on_blocked(self, _: object, frame: pika.frame.Method[pika.spec.Connection.Blocked]) -> None:
+        self.blocked_reason = str(frame.method.reason or "no reason given")
+        self._on_wake()
+
+    def _on_unblocked(self, *_: object) -> None:
+        self.blocked_reason = None
+        self._on_wake()
+
+    def _on_wake(self) -> None:
+        self._woken = True
+        self._stir()
+
+    def _on_confirm(self, frame: pika.frame.Method[Any]) -> None:
+        accepted = isinstance(frame.method, pika.spec.Basic.Ack)
+        last = frame.method.delivery_tag
+        # Tags were given in ascending order, and a dict keeps it.
+        older = itertools.takewhile(lambda tag: tag <= last, self._unsettled)
+        for tag in list(older) if frame.method.multiple else [last]:
+            sent = self._unsettled.pop(tag, None)
+            if sent is None:
+                continue
+            key, message = sent
+            reason = self._returned_reason(message) if accepted else "the broker refused it (nack)"
+            if reason is None:
+                self._settled.confirmed.append(key)
+            else:
+                self._settled.refused.append((key, reason))
+        self._stir()
+
+    def _on_return(
+        self, _: object, method: pika.spec.Basic.Return, properties: pika.BasicProperties, __: bytes
+    ) -> None:
+        # The broker sends the return before the confirm of the same message, so it is noted until that comes.
+        reason = f"the broker returned it: {method.reply_text} ({method.reply_code})"
+        self._returned.setdefault((str(properties.message_id), method.routing_key), deque()).append(reason)
+
+    def _returned_reason(self, message: Message) -> str | None:
+        if not self._returned:
+            return None
+        key = (message.properties.message_id, message.routing_key)
+        reasons = self._returned.get(key)
+        if not reasons:
+            return None
+        reason = reasons.popleft()
+        if not reasons:
+            del self._returned[key]
+        return reason
+
+    def _on_delivery(
+        self, _: object, method: pika.spec.Basic.Deliver, properties: pika.BasicProperties, body: bytes
+    ) -> None:
+        message = Message(method.exchange, method.routing_key, body, _from_pika(properties))
+        self._deliveries.append(Received(method.delivery_tag, message))
+        self._stir()
+
+    def _on_channel_close(self, error: BaseException) -> None:
+        if self._connection is not None and self._connection.is_open:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        # The first failure says why; what follows from it says less.
+        if self._failure is None:
+            self._failure = explain(error, self._settings)
+        self._stir()
+
+    def _fail_with(self, complaint: str) -> None:
+        self._failure = self._failure or BusUnreachableError(f"{self.where}: {complaint}")
+        self._stir()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            with _pika_silenced():
+                yield
+        except (*_PIKA_ERRORS, OSError) as error:
+            raise explain(error, self._settings) from error
+
+
+_inside_link = threading.local()
+
+
+@contextlib.contextmanager
+def _pika_silenced() -> Iterator[None]:
+    """
+    Keep pika's own log lines back while a link of ours runs it in this thread.
+
+    A refused connection makes five of them, with tracebacks; a link raises one error that says what is wrong. They
+    are there for whoever sets a level on the logger `pika`, and untouched for a pika that somebody else runs.
+    """
+    _inside_link.depth = getattr(_inside_link, "depth", 0) + 1
+    try:
+        yield
+    finally:
+        _inside_link.depth -= 1
+
+
+def _is_wanted(_: logging.LogRecord) -> bool:
+    return not getattr(_inside_link, "depth", 0) or logging.getLogger("pika").level != logging.NOTSET
+
+
+for _name, _logger in logging.root.manager.loggerDict.items():
+    if _name.startswith("pika.") and isinstance(_logger, logging.Logger):
+        _logger.addFilter(_is_wanted)
+
+
+def explain(error: BaseException, settings: DKISTProcessingCoreConfiguration) -> BusError:
+    """Return pika's error as ours, in words that say what an operator can do."""
+    service = settings.isb_mesh_service
+    where = f"RabbitMQ at {service.host}:{service.port}"
+    chain = list(_nested(error))
+
+    def first(*kinds: type[BaseException]) -> BaseException | None:
+        return next((item for item in chain if isinstance(item, kinds)), None)
+
+    closed = first(ConnectionClosed, ChannelClosed)
+    code = getattr(closed, "reply_code", 0)
+    kind: type[BusError] = BusUnreachableError
+    if first(AuthenticationError, ProbableAuthenticationError):
+        kind, text = BusRefusedError, "refuses the credentials (ISB_USERNAME, ISB_PASSWORD)"
+    elif first(ProbableAccessDeniedError) or (code == _NOT_ALLOWED and isinstance(closed, ConnectionClosed)):
+        kind = BusRefusedError
+        text = (
+            f"refuses virtual host {settings.isb_vhost!r} (ISB_VHOST): it does not exist, or {settings.isb_username!r} "
+            "has no rights on it"
+        )
+    elif code in (_ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED, _NOT_ALLOWED):
+        kind, text = BusRefusedError, f"refuses a request: {getattr(closed, 'reply_text', '')} ({code})"
+    elif closed is not None:
+        text = f"closed the connection: {getattr(closed, 'reply_text', '')} ({code})"
+    elif refused := first(ssl.SSLError):
+        kind, text = BusRefusedError, f"cannot be trusted, or does not speak TLS: {refused}"
+    elif first(socket.gaierror):
+        text = "has a name that does not resolve; check mesh_address in MESH_CONFIG"
+    elif first(ConnectionRefusedError):
+        text = "refuses the connection: nothing listens there; check that the broker runs, and MESH_CONFIG"
+    elif first(TimeoutError) or "timeout" in type(chain[-1]).__name__.lower():
+        text = "does not answer in time"
+    else:
+        text = f"broke the connection: {type(chain[-1]).__name__} {chain[-1]}"
+    explained = kind(f"{where} {redact(text)}")
+    explained.__cause__ = error
+    return explained
+
+
+def _code_of(error: BusError) -> int:
+    return next((int(code) for item in _nested(error) if (code := getattr(item, "reply_code", None))), 0)
+
+
+def _nested(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those inside it: pika's connection workflow keeps the reason in attributes."""
+    queue, seen = deque([error]), set[int]()
+    while queue:
+        item = queue.popleft()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        yield item
+        inside = [*item.args, getattr(item, "exception", None), *getattr(item, "exceptions", ()), item.__cause__]
+        queue.extend(each for each in inside if isinstance(each, BaseException))
+
+
+def _parameters(settings: DKISTProcessingCoreConfiguration, timeout: float) -> pika.ConnectionParameters:
+    service = settings.isb_mesh_service
+    return pika.ConnectionParameters(
+        host=service.host,
+        port=service.port,
+        virtual_host=settings.isb_vhost,
+        credentials=pika.PlainCredentials(settings.isb_username, settings.isb_password, erase_on_connect=True),
+        heartbeat=HEARTBEAT_SECONDS,
+        socket_timeout=timeout,
+        stack_timeout=timeout,
+        connection_attempts=1,
+        ssl_options=_tls(settings),
+        client_properties={"connection_name": APP_ID},
+    )
+
+
+def _tls(settings: DKISTProcessingCoreConfiguration) -> pika.SSLOptions | None:
+    if not (settings.isb_tls_ca or settings.isb_tls_cert or settings.isb_tls_server_name):
+        return None
+    try:
+        context = ssl.create_default_context(cafile=settings.isb_tls_ca)
+        if settings.isb_tls_cert is not None:
+            context.load_cert_chain(settings.isb_tls_cert, settings.isb_tls_key)
+    except (OSError, ssl.SSLError) as error:
+        msg = f"ISB_TLS_CA, ISB_TLS_CERT, ISB_TLS_KEY: expected PEM files that can be read and belong together: {error}"
+        raise ConfigurationError(msg) from error
+    return pika.SSLOptions(context, settings.isb_tls_server_name or settings.isb_mesh_service.host)
+
+
+def _to_pika(properties: Properties) -> pika.BasicProperties:
+    return pika.BasicProperties(
+        app_id=APP_ID,
+        content_type=properties.content_type,
+        correlation_id=properties.correlation_id,
+        delivery_mode=pika.DeliveryMode.Persistent.value,
+        headers=dict(properties.headers) or None,
+        message_id=properties.message_id,
+        timestamp=properties.timestamp,
+        type=properties.type,
+    )
+
+
+def _from_pika(properties: pika.BasicProperties) -> Properties:
+    return Properties(
+        message_id=properties.message_id or "",
+        content_type=properties.content_type or "",
+        type=properties.type,
+        timestamp=properties.timestamp,
+        correlation_id=properties.correlation_id,
+        headers=properties.headers or {},
+    )

@@ -1,0 +1,92 @@
+"""
+What a bus is, whichever transport carries it: the interface that publishers and consumers see.
+
+Not here: either transport (_journal_bus, _amqp_bus).
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol, Self
+
+from dkist_processing_core.bus._journal import Journal
+from dkist_processing_core.bus._message import Message
+
+
+class Delivery(Protocol):
+    """A message in a consumer's hand, until it is settled one way or the other."""
+
+    @property
+    def message(self) -> Message:
+        """The message."""
+
+    def acknowledge(self) -> None:
+        """Be done with it. Once is enough; again does nothing."""
+
+    def bury(self, reason: str) -> None:
+        """Put it among the dead letters with a reason, and be done with it."""
+
+
+class Receiver(Protocol):
+    """An open subscription: what is delivered and not acknowledged when it closes is delivered again."""
+
+    def receive(self, timeout: float) -> Delivery | None:
+        """Return the next message, or None where there is none within `timeout` seconds."""
+
+    def close(self) -> None:
+        """End the subscription."""
+
+    def __enter__(self) -> Self:
+        """Return the receiver itself."""
+
+    def __exit__(self, *_: object) -> None:
+        """End the subscription."""
+
+
+class Bus(Protocol):
+    """Where messages go, and where they come from."""
+
+    @property
+    def where(self) -> str:
+        """The bus in an operator's words."""
+
+    @property
+    def journal_path(self) -> Path:
+        """The journal that every message of this bus is appended to before anything else happens to it."""
+
+    @property
+    def event_exchange(self) -> str:
+        """The exchange that events go to."""
+
+    @property
+    def failure_exchange(self) -> str:
+        """The exchange that the established failure message goes to."""
+
+    def open_journal(self, *, synced: bool = True) -> Journal:
+        """Open the journal of this bus."""
+
+    def subscribe(
+        self, patterns: Iterable[str], *, name: str | None = None, replay: bool = False
+    ) -> Receiver:
+        """
+        Receive the events whose routing keys match one of the patterns (AMQP's topic patterns: `*`, `#`).
+
+        A named subscription remembers its place: what arrives while nobody listens is kept for it. Without a name
+        it begins now, or with `replay` at the oldest event that the bus still has.
+        """
+
+
+def topic_matches(pattern: str, key: str) -> bool:
+    """
+    Say whether a routing key matches a topic pattern: `*` stands for one word, `#` for any number.
+
+    >>> topic_matches("task.*.W.#", "task.failed.W.A"), topic_matches("task.*", "task.failed.W")
+    (True, False)
+    """
+    reachable = {0}
+    words = key.split(".")
+    for part in pattern.split("."):
+        if part == "#":
+            reachable = set(range(min(reachable), len(words) + 1)) if reachable else set()
+        else:
+            reachable = {at + 1 for at in reachable if at < len(words) and part in ("*", words[at])}
+    return len(words) in reachable

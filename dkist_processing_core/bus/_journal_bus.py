@@ -1,0 +1,168 @@
+"""
+The embedded bus: one journal file on this host, which is also its own archive.
+
+Not here: the file's format (_journal).
+"""
+
+import contextlib
+import hashlib
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from dkist_processing_core.bus._bus import topic_matches
+from dkist_processing_core.bus._journal import Entry, FileLock, Journal
+from dkist_processing_core.bus._message import Message
+from dkist_processing_core.bus._place import open_folder, place
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+
+FILE = "embedded.db"
+KEPT_SECONDS = 7 * 24 * 3600
+_POLL_SECONDS = 0.02
+_BATCH = 200
+
+
+class JournalBus:
+    """Publish by appending, consume by reading on."""
+
+    def __init__(self, settings: DKISTProcessingCoreConfiguration) -> None:
+        """Name the file; nothing is opened yet."""
+        self._settings = settings
+        self.journal_path = place(settings).folder / FILE
+        self.where = f"the embedded journal {self.journal_path}"
+        self.event_exchange = settings.isb_event_exchange
+        self.failure_exchange = settings.isb_exchange
+
+    def open_journal(self, *, synced: bool = True) -> Journal:
+        """Open the file, without what is older than a week: as long as the broker's archive keeps events."""
+        open_folder(self._settings)
+        journal = Journal.open(self.journal_path, synced=synced, destination="embedded")
+        journal.prune(time.time() - KEPT_SECONDS)
+        return journal
+
+    def subscribe(
+        self, patterns: Iterable[str], *, name: str | None = None, replay: bool = False
+    ) -> "JournalReceiver":
+        """Read events from the file; one process at a time reads under a name, others of that name stand by."""
+        return JournalReceiver(
+            self.open_journal(), exchange=self.event_exchange, patterns=tuple(patterns), name=name, replay=replay
+        )
+
+
+class JournalReceiver:
+    """A place in the file, and what lies behind it."""
+
+    def __init__(
+        self, journal: Journal, *, exchange: str, patterns: tuple[str, ...], name: str | None, replay: bool
+    ) -> None:
+        """Take the place: where the name left off, else now, or with `replay` the beginning."""
+        self._journal = journal
+        self._exchange = exchange
+        self._patterns = patterns
+        self._name = name
+        start = 0 if replay else journal.last()
+        self._position = start if name is None else journal.position(name, start)
+        self._lock = None if name is None else FileLock(_lock_path(journal.path, name))
+        self._is_active = name is None
+        self._ahead: deque[Entry] = deque()
+        self._seen_version: int | None = None
+
+    def receive(self, timeout: float) -> "JournalDelivery | None":
+        """Return the next event, or None where there is none within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            entry = self._next() if self._active() else None
+            if entry is not None:
+                return JournalDelivery(entry, self)
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return None
+            time.sleep(min(_POLL_SECONDS, remaining))
+
+    def _active(self) -> bool:
+        if not self._is_active and self._lock is not None and self._name is not None and self._lock.acquire():
+            # Whoever was active before may have moved on since this receiver was opened.
+            self._position = self._journal.position(self._name, self._position)
+            self._is_active = True
+        return self._is_active
+
+    def _next(self) -> Entry | None:
+        while True:
+            while self._ahead:
+                entry = self._ahead.popleft()
+                self._position = entry.seq
+                key = entry.message.routing_key
+                is_event = entry.message.exchange == self._exchange
+                if is_event and any(topic_matches(pattern, key) for pattern in self._patterns):
+                    return entry
+            version = self._journal.data_version()
+            if version == self._seen_version:
+                return None
+            self._ahead.extend(self._journal.read(self._position, _BATCH))
+            if len(self._ahead) < _BATCH:
+                # Read to the end: until the file changes there is nothing more.
+                self._seen_version = version
+            if not self._ahead:
+                return None
+
+    def settle(self, entry: Entry, reason: str | None = None) -> None:
+        """Move the subscription's place behind an entry, which is buried where a reason says so."""
+        if self._name is None:
+            return
+        if reason is not None:
+            self._journal.bury(self._name, entry, reason)
+        self._journal.advance(self._name, entry.seq)
+
+    def close(self) -> None:
+        """Let another of this name go on."""
+        if self._lock is not None:
+            self._lock.release()
+        self._journal.close()
+
+    def __enter__(self) -> Self:
+        """Return the receiver itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the subscription."""
+        self.close()
+
+    def __del__(self) -> None:
+        """Close the subscription of a loop that was left without closing it."""
+        with contextlib.suppress(Exception):
+            self.close()
+
+
+@dataclass(slots=True)
+class JournalDelivery:
+    """An event from the file."""
+
+    entry: Entry
+    receiver: JournalReceiver
+    is_settled: bool = False
+
+    @property
+    def message(self) -> Message:
+        """The message."""
+        return self.entry.message
+
+    def acknowledge(self) -> None:
+        """Move the subscription's place behind this event."""
+        self._settle(None)
+
+    def bury(self, reason: str) -> None:
+        """Keep the event among the subscription's dead letters."""
+        self._settle(reason)
+
+    def _settle(self, reason: str | None) -> None:
+        if not self.is_settled:
+            self.is_settled = True
+            self.receiver.settle(self.entry, reason)
+
+
+def _lock_path(journal: Path, name: str) -> Path:
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return journal.with_name(f"{journal.stem}.{digest}.lock")

@@ -1,0 +1,111 @@
+"""
+A message as the journal keeps it and the broker takes it, and how an event becomes one.
+
+Not here: who stores or sends it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from dkist_processing_core.events import (
+    CONTENT_TYPE,
+    Event,
+    RecipeRunFailureMessage,
+    TaskEvent,
+    encode,
+    fit,
+)
+from dkist_processing_core.text import redact
+
+APP_ID = "dkist-processing-core"
+_MAX_WORD_BYTES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """The AMQP properties that travel with a body; `timestamp` is in whole seconds since 1970."""
+
+    message_id: str
+    content_type: str
+    type: str | None = None
+    timestamp: int | None = None
+    correlation_id: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the properties as the journal keeps them."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return what `to_json` was given."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Bytes on their way to an exchange."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: Properties
+
+
+def word(name: str) -> str:
+    """
+    Return a name as one word of a routing key: no dot, at most 100 bytes of UTF-8.
+
+    A longer one is cut, with `-` and 8 hex digits of its SHA-256 to tell it from others that begin alike.
+    """
+    encoded = name.replace(".", "-").encode()
+    if len(encoded) <= _MAX_WORD_BYTES:
+        return encoded.decode()
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{encoded[: _MAX_WORD_BYTES - 9].decode(errors='ignore')}-{digest}"
+
+
+def routing_key(event: Event) -> str:
+    """Return `{entity}.{verb}.{workflow}`, and `.{task}` for an event of a task."""
+    words = [event.name, word(event.workflow_name)]
+    if isinstance(event, TaskEvent):
+        words.append(word(event.task_name))
+    return ".".join(words)
+
+
+def to_message(event: Event, exchange: str) -> Message:
+    """Return the event as it may leave the process: redacted, cut to size, encoded."""
+    event = fit(event.redacted(redact))
+    headers = {"traceparent": event.traceparent} if event.traceparent else {}
+    return Message(
+        exchange=exchange,
+        routing_key=routing_key(event),
+        body=encode(event),
+        properties=Properties(
+            message_id=event.id,
+            content_type=CONTENT_TYPE,
+            type=event.type,
+            timestamp=int(event.time.timestamp()),
+            correlation_id=event.run_id[:255],
+            headers=headers,
+        ),
+    )
+
+
+def to_failure_message(message: RecipeRunFailureMessage, exchange: str) -> Message:
+    """Return the established failure message for its exchange."""
+    message = message.model_copy(update={"log_url": redact(message.log_url) if message.log_url else None})
+    return Message(
+        exchange=exchange,
+        routing_key=message.routing_key,
+        body=message.encode(),
+        properties=Properties(
+            message_id=message.id,
+            content_type="application/json",
+            correlation_id=(message.dag_run_id or "")[:255] or None,
+        ),
+    )
+

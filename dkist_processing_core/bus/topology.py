@@ -1,0 +1,111 @@
+"""
+The exchanges and queues on RabbitMQ, as values.
+
+Not here: how they are declared (_amqp), and who binds what a consumer asks for (consumer).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.events import RecipeRunFailureMessage
+
+ARCHIVE_QUEUE = "workflow.events.archive.q"
+DEAD_LETTER_EXCHANGE = "workflow.events.dlx"
+MAX_QUEUE_LENGTH = 100_000
+QUEUE_EXPIRES_MS = 7 * 24 * 3600 * 1000
+MAX_DEAD_LETTERS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A durable exchange."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue; an exclusive one lives as long as its connection."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """From an exchange to a queue, for a routing key or a pattern."""
+
+    exchange: str
+    queue: str
+    routing_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """What has to exist, in the order in which it can be declared."""
+
+    exchanges: tuple[Exchange, ...] = ()
+    queues: tuple[Queue, ...] = ()
+    bindings: tuple[Binding, ...] = ()
+
+
+def publisher_topology(settings: DKISTProcessingCoreConfiguration) -> Topology:
+    """Return what a publisher needs: both exchanges, the archive of all events, the failure message's queue."""
+    events, failures = settings.isb_event_exchange, settings.isb_exchange
+    return Topology(
+        exchanges=(
+            Exchange(events, "topic"),
+            Exchange(failures, "direct"),
+        ),
+        queues=(
+            Queue(
+                ARCHIVE_QUEUE,
+                {
+                    "x-queue-type": "stream",
+                    "x-max-age": "7D",
+                    "x-stream-max-segment-size-bytes": 50_000_000,
+                    "x-max-length-bytes": settings.isb_archive_max_bytes,
+                },
+            ),
+            Queue(RecipeRunFailureMessage.queue, {"x-queue-type": settings.isb_queue_type}),
+        ),
+        bindings=(
+            Binding(events, ARCHIVE_QUEUE, "#"),
+            Binding(failures, RecipeRunFailureMessage.queue, RecipeRunFailureMessage.routing_key),
+        ),
+    )
+
+
+def consumer_topology(
+    settings: DKISTProcessingCoreConfiguration, queue: str, patterns: Iterable[str], *, named: bool
+) -> Topology:
+    """
+    Return what a consumer needs: its queue, bound for each pattern; a named one has a queue of dead letters too.
+
+    A consumer that is slow loses its own oldest events, and replays the archive: it must hurt neither publishers
+    (`reject-publish`) nor the dead letters (overflow is not dead-lettered, since no dead-letter exchange is set).
+    """
+    events = settings.isb_event_exchange
+    limits: dict[str, Any] = {"x-max-length": MAX_QUEUE_LENGTH, "x-overflow": "drop-head"}
+    if not named:
+        return Topology(
+            queues=(Queue(queue, limits, exclusive=True),),
+            bindings=tuple(Binding(events, queue, pattern) for pattern in patterns),
+        )
+    kind = {"x-queue-type": settings.isb_queue_type}
+    dead = f"{queue}.dlq"
+    return Topology(
+        exchanges=(Exchange(DEAD_LETTER_EXCHANGE, "direct"),),
+        queues=(
+            Queue(queue, {**kind, **limits, "x-expires": QUEUE_EXPIRES_MS}),
+            Queue(dead, {**kind, "x-max-length": MAX_DEAD_LETTERS, "x-overflow": "drop-head"}),
+        ),
+        bindings=(
+            *(Binding(events, queue, pattern) for pattern in patterns),
+            Binding(DEAD_LETTER_EXCHANGE, dead, queue),
+        ),
+    )

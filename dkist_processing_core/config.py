@@ -1,0 +1,325 @@
+"""
+Every setting, read from the environment and checked when it is read.
+
+Not here: what is done with them. Nothing is read at import; `core_configurations` is made when it is asked for.
+"""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.text import is_secret_name, redact, secrets_of
+
+ISB_SERVICE = "interservice-bus"
+UNKNOWN_SERVICE = {"mesh_address": "127.0.0.1", "mesh_port": 0}
+_MESH_EXAMPLE = '{"interservice-bus": {"mesh_address": "broker.example", "mesh_port": 5672}}'
+_SHOWN = 120
+logger = logging.getLogger(__name__)
+
+
+def _setting(default: Any, meaning: str, *, expected: str, **options: Any) -> Any:
+    return Field(default=default, description=meaning, json_schema_extra={"expected": expected}, **options)
+
+
+class MeshService(BaseModel):
+    """Where a service is reached: the value of one key of `MESH_CONFIG`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    host: str = Field(alias="mesh_address", min_length=1)
+    port: int = Field(alias="mesh_port", ge=0, le=65535)
+
+    def __eq__(self, other: object) -> bool:
+        """
+        Compare host and port, whatever the class.
+
+        Clients compare with the "unknown service" of another package, whose class is not ours.
+        """
+        return (self.host, self.port) == (getattr(other, "host", None), getattr(other, "port", None))
+
+    def __hash__(self) -> int:
+        """Hash what is compared."""
+        return hash((self.host, self.port))
+
+
+class RetryConfig(BaseModel):
+    """How a client of this configuration retries its own connections; seconds, and -1 tries for ever."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    retry_delay: float = 1
+    retry_backoff: float = 2
+    retry_jitter: float | tuple[float, float] = (1, 10)
+    retry_max_delay: float = 300
+    retry_tries: int = -1
+
+
+def _json_object(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    parsed = json.loads(value)
+    if not isinstance(parsed, dict):
+        msg = "not a JSON object"
+        raise ValueError(msg)  # noqa: TRY004 - pydantic reports a ValueError, and lets a TypeError through
+    return parsed
+
+
+def _endpoint(value: str | None) -> str | None:
+    if not value:
+        return None
+    parts = urlsplit(value)
+    if not (parts.scheme in {"http", "https"} and parts.hostname) and "://" in value:
+        msg = "not an http or https URL"
+        raise ValueError(msg)
+    return value
+
+
+Endpoint = Annotated[str | None, AfterValidator(_endpoint)]
+Exporter = Literal["otlp", "console", "none"] | None
+Protocol = Literal["grpc", "http/protobuf"] | None
+_URL = "an http or https URL, as http://collector.example:4317"
+_EXPORTER = "otlp, console or none"
+_PROTOCOL = "grpc or http/protobuf"
+
+
+class DKISTProcessingCoreConfiguration(BaseSettings):
+    """
+    The settings of one process.
+
+    Each field is the environment variable of the same name in capitals. A wrong value raises one
+    `ConfigurationError` that names every wrong variable, what was found (never a secret) and what was expected.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        extra="ignore",
+        frozen=False,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    build_version: str = _setting(
+        "dev",
+        "The workflow version where a workflow names none; `dev` runs tasks in the environment they were started from.",
+        expected="a version",
+    )
+    mesh_config: Annotated[dict[str, MeshService], NoDecode, BeforeValidator(_json_object)] = _setting(
+        {},
+        "Where services are reached, by name: `interservice-bus` is the RabbitMQ broker (without it, events go to the "
+        "embedded journal); `otlp-traces-endpoint`, `otlp-metrics-endpoint` and `otlp-logs-endpoint` are collectors "
+        "(gRPC), where no OTEL_EXPORTER_OTLP_* variable names one.",
+        expected=f"a JSON object as {_MESH_EXAMPLE}, ports whole numbers from 0 to 65535",
+    )
+    isb_username: str = _setting("guest", "The user name at the broker.", expected="a user name")
+    isb_password: str = _setting("guest", "The password at the broker.", expected="a password", repr=False)
+    isb_vhost: str = _setting("/", "The virtual host at the broker.", expected="a virtual host's name", min_length=1)
+    isb_exchange: str = _setting(
+        "master.direct.x",
+        "The direct exchange of the established failure message.",
+        expected="an exchange's name of 1 to 255 characters",
+        min_length=1,
+        max_length=255,
+    )
+    isb_event_exchange: str = _setting(
+        "workflow.events.x",
+        "The topic exchange that events are published to.",
+        expected="an exchange's name of 1 to 255 characters",
+        min_length=1,
+        max_length=255,
+    )
+    isb_queue_type: Literal["classic", "quorum"] = _setting(
+        "classic", "The type of a consumer's queue.", expected="classic or quorum"
+    )
+    isb_archive_max_bytes: int = _setting(
+        5_000_000_000,
+        "How large the archive stream may grow, in bytes, before its oldest segments go.",
+        expected="a whole number of bytes from 100000000, the size of two segments",
+        ge=100_000_000,
+    )
+    isb_tls_ca: Path | None = _setting(
+        None, "The file of the authorities to trust; it turns TLS on.", expected="the path of a PEM file"
+    )
+    isb_tls_cert: Path | None = _setting(
+        None, "The client certificate to show; it turns TLS on.", expected="the path of a PEM file"
+    )
+    isb_tls_key: Path | None = _setting(
+        None, "The private key of the client certificate.", expected="the path of a PEM file"
+    )
+    isb_tls_server_name: str | None = _setting(
+        None,
+        "The name that the broker's certificate must be for, where it is not the address; it turns TLS on.",
+        expected="a host name",
+    )
+    event_flush_timeout: float = _setting(
+        2.0,
+        "The most that publishing and telemetry together may add to an attempt's end, in seconds; what is not "
+        "delivered by then stays in the journal.",
+        expected="a number of seconds from 0",
+        ge=0,
+        allow_inf_nan=False,
+    )
+    dkist_core_state_dir: Path | None = _setting(
+        None,
+        "The folder of the journals. Default: dkist-processing-core in the user's XDG state folder.",
+        expected="the path of a folder",
+    )
+    retry_config: Annotated[RetryConfig, NoDecode, BeforeValidator(_json_object)] = _setting(
+        RetryConfig(),
+        "How clients of this configuration retry their own connections.",
+        expected='a JSON object as {"retry_delay": 1, "retry_backoff": 2, "retry_jitter": [1, 10], '
+        '"retry_max_delay": 300, "retry_tries": -1}',
+    )
+    pip_timeout: int = _setting(
+        15, "The timeout of an installation's requests, in seconds.", expected="a whole number from 0", ge=0
+    )
+    pip_retries: int = _setting(
+        5, "How often an installation's request is tried again.", expected="a whole number from 0", ge=0
+    )
+    is_notebook_execution_environment: bool = _setting(
+        False,  # noqa: FBT003 - the default of a setting
+        "Whether tasks run in a notebook.",
+        expected="true or false",
+    )
+    otel_sdk_disabled: bool = _setting(
+        False,  # noqa: FBT003 - the default of a setting
+        "Turns all telemetry off.",
+        expected="true or false",
+    )
+    otel_service_name: str = _setting(
+        "dkist-processing-core", "The service name that telemetry carries.", expected="a name"
+    )
+    otel_resource_attributes: str | None = _setting(
+        None, "Attributes that all telemetry carries.", expected="key=value pairs, separated by commas"
+    )
+    otel_traces_exporter: Exporter = _setting(
+        None, "Where spans go. Default: otlp where an endpoint is known, else none.", expected=_EXPORTER
+    )
+    otel_metrics_exporter: Exporter = _setting(
+        None, "Where metrics go. Default: otlp where an endpoint is known, else none.", expected=_EXPORTER
+    )
+    otel_logs_exporter: Exporter = _setting(
+        None, "Where log records go. Default: otlp where an endpoint is known, else none.", expected=_EXPORTER
+    )
+    otel_exporter_otlp_endpoint: Endpoint = _setting(None, "The collector of all signals.", expected=_URL)
+    otel_exporter_otlp_traces_endpoint: Endpoint = _setting(None, "The collector of spans.", expected=_URL)
+    otel_exporter_otlp_metrics_endpoint: Endpoint = _setting(None, "The collector of metrics.", expected=_URL)
+    otel_exporter_otlp_logs_endpoint: Endpoint = _setting(None, "The collector of log records.", expected=_URL)
+    otel_exporter_otlp_protocol: Protocol = _setting(
+        None, "How all signals travel. Default: grpc.", expected=_PROTOCOL
+    )
+    otel_exporter_otlp_traces_protocol: Protocol = _setting(None, "How spans travel.", expected=_PROTOCOL)
+    otel_exporter_otlp_metrics_protocol: Protocol = _setting(None, "How metrics travel.", expected=_PROTOCOL)
+    otel_exporter_otlp_logs_protocol: Protocol = _setting(None, "How log records travel.", expected=_PROTOCOL)
+
+    def __init__(self, **values: Any) -> None:
+        """Read and check the settings; `values` outrank the environment, and the environment the file `.env`."""
+        try:
+            super().__init__(**values)
+        except (ValidationError, SettingsError) as error:
+            # Without the cause: its text may hold what must not be shown.
+            raise ConfigurationError(self._explanation(error, values)) from None
+
+    @classmethod
+    def _explanation(cls, error: ValidationError | SettingsError, values: dict[str, Any]) -> str:
+        if isinstance(error, SettingsError):
+            return f"the settings cannot be read: {redact(str(error))}"
+        wrong = dict.fromkeys(str(problem["loc"][0]) for problem in error.errors(include_input=False))
+        lines = [cls._complaint(name, values) for name in wrong]
+        return "; ".join(lines)
+
+    @classmethod
+    def _complaint(cls, name: str, values: dict[str, Any]) -> str:
+        variable = name.upper()
+        field = cls.model_fields.get(name)
+        found = values.get(name, os.environ.get(variable, os.environ.get(name)))
+        if found is None:
+            shown = "an unusable value"
+        elif is_secret_name(variable):
+            shown = "a value that is not shown"
+        else:
+            text = redact(str(found), secrets_of(os.environ))
+            shown = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
+        return f"{variable}: found {shown}, expected {expectation(field)}"
+
+    @classmethod
+    def read(cls) -> Self:
+        """Return the settings of this process's environment."""
+        return cls()
+
+    def service_mesh_detail(self, service_name: str) -> MeshService:
+        """Return where a service is reached: 127.0.0.1, port 0, for one that `MESH_CONFIG` does not name."""
+        return self.mesh_config.get(service_name) or MeshService(**UNKNOWN_SERVICE)
+
+    @property
+    def names_broker(self) -> bool:
+        """Whether the bus is RabbitMQ; the embedded journal otherwise."""
+        return ISB_SERVICE in self.mesh_config
+
+    @property
+    def isb_mesh_service(self) -> MeshService:
+        """Where the broker is reached: localhost, port 5672, where `MESH_CONFIG` does not say."""
+        return self.mesh_config.get(ISB_SERVICE) or MeshService(mesh_address="localhost", mesh_port=5672)
+
+    @property
+    def cpu_count(self) -> int:
+        """How many processors this process may use."""
+        return len(os.sched_getaffinity(0))
+
+    def log_configurations(self, log_parent_configurations: bool = True) -> None:  # noqa: ARG002, FBT001, FBT002
+        """
+        Log every setting, secrets masked.
+
+        `log_parent_configurations` is accepted for callers that pass it; a subclass's log holds all of its fields.
+        """
+        for name in type(self).model_fields:
+            value = "[redacted]" if is_secret_name(name) else redact(str(getattr(self, name)))
+            logger.info("%s: %s", name, value)
+
+
+def expectation(field: FieldInfo | None) -> str:
+    """Return what a setting's field expects, in words."""
+    extra = None if field is None else field.json_schema_extra
+    if isinstance(extra, dict) and "expected" in extra:
+        return str(extra["expected"])
+    return "another value" if field is None else f"a value of type {field.annotation}"
+
+
+def example_environment() -> str:
+    """Return `config/example.env`: every setting with its meaning and default, in the order of the class."""
+    lines = [
+        "# Every setting of dkist-processing-core, with its meaning and its default.",
+        "# Made from the settings class by `python -m dkist_processing_core.config`; a test holds it in step.",
+    ]
+    for name, field in DKISTProcessingCoreConfiguration.model_fields.items():
+        default = field.default
+        if isinstance(default, BaseModel):
+            text = default.model_dump_json()
+        elif isinstance(default, dict):
+            text = json.dumps(default)
+        elif isinstance(default, bool):
+            text = str(default).lower()
+        else:
+            text = "" if default is None else str(default)
+        lines += ["", f"# {field.description}", f"# Expected: {expectation(field)}.", f"# {name.upper()}={text}"]
+    return "\n".join(lines) + "\n"
+
+
+def __getattr__(name: str) -> Any:
+    """Make `core_configurations` when it is first asked for, not at import."""
+    if name == "core_configurations":
+        globals()[name] = DKISTProcessingCoreConfiguration.read()
+        return globals()[name]
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+if __name__ == "__main__":
+    print(example_environment(), end="")  # noqa: T201 - its output is the file

@@ -1,0 +1,56 @@
+"""
+Every exception that this package raises, as one tree.
+
+    DKISTProcessingCoreError
+    ├── ConfigurationError      a setting has an unusable value            (ValueError)
+    ├── IdentityError           a run or attempt is named unusably          (ValueError)
+    ├── DecodeError             a message is not one of our events          (ValueError)
+    ├── WorkflowError           a workflow cannot be built or run as asked  (ValueError)
+    ├── JournalError            the journal's file cannot be used
+    │   └── JournalVersionError   it was written by a newer release
+    └── BusError                the bus did not do what was asked
+        ├── BusUnreachableError   nobody answers there; worth another try
+        └── BusRefusedError       it answers and says no; needs an operator
+
+Not here: how an exception is reported as an event, which is the lifecycle's business.
+"""
+
+
+class DKISTProcessingCoreError(Exception):
+    """The root of this package's exceptions."""
+
+
+class ConfigurationError(DKISTProcessingCoreError, ValueError):
+    """A setting has an unusable value; the message names the variable, what was found and what was expected."""
+
+
+class IdentityError(DKISTProcessingCoreError, ValueError):
+    """A run or an attempt is named by values that cannot name one."""
+
+
+class DecodeError(DKISTProcessingCoreError, ValueError):
+    """A message is not one of our events; the message says why, in a sentence fit for a dead letter's header."""
+
+
+class WorkflowError(DKISTProcessingCoreError, ValueError):
+    """A workflow cannot be built, or run, as it was asked to be."""
+
+
+class JournalError(DKISTProcessingCoreError):
+    """The journal's file cannot be opened, read or written; the message names the file."""
+
+
+class JournalVersionError(JournalError):
+    """The journal's file was written by a newer release, and is left untouched."""
+
+
+class BusError(DKISTProcessingCoreError):
+    """The bus did not do what was asked of it; the message speaks in an operator's words."""
+
+
+class BusUnreachableError(BusError):
+    """Nobody answers at the bus's address, or the connection broke: another try may succeed."""
+
+
+class BusRefusedError(BusError):
+    """The bus answers and refuses: credentials, rights, virtual host or topology need an operator."""

@@ -1,0 +1,69 @@
+"""
+What is published: the events, their CloudEvents form, and the established failure message.
+
+Not here: anything that sends, stores or receives.
+"""
+
+from dkist_processing_core.events._codec import CONTENT_TYPE, decode, encode, fit
+from dkist_processing_core.events._failure import Failure, describe
+from dkist_processing_core.events._failure_message import RecipeRunFailureMessage
+from dkist_processing_core.events._model import (
+    EVENT_CLASSES,
+    ID_NAMESPACE,
+    MAX_ENCODED_BYTES,
+    TYPE_PREFIX,
+    Cause,
+    Event,
+    Graph,
+    Reporter,
+    TaskDispatched,
+    TaskEnd,
+    TaskEvent,
+    TaskFailed,
+    TaskFinished,
+    TaskOverdue,
+    TaskProgressed,
+    TaskSkipped,
+    TaskStarted,
+    WorkflowEvent,
+    WorkflowFailed,
+    WorkflowFinished,
+    WorkflowStarted,
+    format_facts,
+    format_time,
+    identity_of,
+)
+
+__all__ = [
+    "CONTENT_TYPE",
+    "EVENT_CLASSES",
+    "ID_NAMESPACE",
+    "MAX_ENCODED_BYTES",
+    "TYPE_PREFIX",
+    "Cause",
+    "Event",
+    "Failure",
+    "Graph",
+    "RecipeRunFailureMessage",
+    "Reporter",
+    "TaskDispatched",
+    "TaskEnd",
+    "TaskEvent",
+    "TaskFailed",
+    "TaskFinished",
+    "TaskOverdue",
+    "TaskProgressed",
+    "TaskSkipped",
+    "TaskStarted",
+    "WorkflowEvent",
+    "WorkflowFailed",
+    "WorkflowFinished",
+    "WorkflowStarted",
+    "decode",
+    "describe",
+    "encode",
+    "fit",
+    "format_facts",
+    "format_time",
+    "identity_of",
+]

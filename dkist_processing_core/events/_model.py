@@ -1,0 +1,399 @@
+"""
+The facts that are published: one frozen class each, named in the past tense.
+
+Not here: how they look on the wire (_codec), and where they are sent.
+"""
+
+import json
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import quote
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic.alias_generators import to_camel
+
+from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.text import clean, clip
+
+TYPE_PREFIX = "edu.nso.dkist."
+ID_NAMESPACE = uuid.UUID("833a4626-3965-5ef6-86cd-1e4e2a0d402a")
+MAX_ENCODED_BYTES = 64 * 1024
+"""What an intermediary must carry at most, by the CloudEvents specification 1.0.2, "Size Limits"."""
+
+
+def format_time(moment: datetime) -> str:
+    """
+    Return RFC 3339 in UTC, always with microseconds: equal moments give equal text, which ids are derived from.
+
+    >>> format_time(datetime(2026, 11, 22, 9, tzinfo=UTC))
+    '2026-11-22T09:00:00.000000Z'
+    """
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def format_facts(facts: list[str]) -> str:
+    """Return the compact JSON array that a derived id is computed from; its bytes are UTF-8."""
+    return json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+
+
+Text = Annotated[str, BeforeValidator(lambda value: clean(value) if isinstance(value, str) else value)]
+UtcTime = Annotated[
+    AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC)), PlainSerializer(format_time, when_used="json")
+]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Number = int | Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Reporter(StrEnum):
+    """Who says so; each sees what the others cannot."""
+
+    TASK = "task"
+    LAUNCHER = "launcher"
+    ENGINE = "engine"
+    WATCHER = "watcher"
+
+
+class Cause(StrEnum):
+    """Why an attempt failed, the least specific first: where reports agree on a failure, the later member wins."""
+
+    LOST = "lost"
+    EXIT_CODE = "exit_code"
+    SIGNAL = "signal"
+    TERMINATED = "terminated"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    EXCEPTION = "exception"
+    ENVIRONMENT = "environment"
+    CONFIGURATION = "configuration"
+
+
+class Graph(BaseModel):
+    """The nodes of a workflow in dependency order, and its edges from upstream to downstream."""
+
+    model_config = ConfigDict(frozen=True)
+
+    nodes: tuple[Text, ...]
+    edges: tuple[tuple[Text, Text], ...]
+
+
+class Event(BaseModel):
+    """
+    A fact about a run, complete in itself: who, what, when, and the trace it belongs to.
+
+    Text is cleaned as it comes in: control characters but newline and tab, and lone surrogates, become U+FFFD.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore", defer_build=True
+    )
+
+    name: ClassVar[str]
+    """What is stated, as `{entity}.{verb}`: the type without its prefix."""
+    schema_version: ClassVar[int] = 1
+    clippable: ClassVar[tuple[str, ...]] = ()
+    """The fields that may be shortened so that the event fits the bus, in the order in which they are."""
+
+    time: UtcTime = Field(exclude=True)
+    reported_by: Reporter = Field(exclude=True)
+    traceparent: Text | None = Field(default=None, exclude=True)
+    tracestate: Text | None = Field(default=None, exclude=True)
+
+    workflow_name: Text
+    workflow_version: Text
+    # The run's name on this bus, from long before this package: the failure message calls it so too.
+    run_id: Text = Field(alias="dagRunId")
+    recipe_run_id: int
+    truncated: Literal[True] | None = None
+
+    @property
+    def type(self) -> str:
+        """The CloudEvents type."""
+        return TYPE_PREFIX + self.name
+
+    @property
+    def source(self) -> str:
+        """The CloudEvents source, a URI reference: `/workflows/{name}/{version}`."""
+        return f"/workflows/{quote(self.workflow_name, safe='')}/{quote(self.workflow_version, safe='')}"
+
+    @property
+    def subject(self) -> str:
+        """The CloudEvents subject: `{run id}`, for a task `{run id}/{task}/{attempt}`."""
+        return "/".join(part for part in (self.run_id, *self._task_and_attempt) if part)
+
+    @property
+    def dataschema(self) -> str:
+        """The name of the schema that the event's data follows."""
+        return f"urn:dkist-processing-core:schema:{self.name}:{self.schema_version}"
+
+    @cached_property
+    def id(self) -> str:
+        """
+        The event's id, derived from the fact it states: reporters that never talked agree on it.
+
+        A UUID of version 5 over `[type, workflow, version, run, task, attempt, n]`; see the vectors in `telemetry/`.
+        """
+        facts = [
+            self.type,
+            self.workflow_name,
+            self.workflow_version,
+            self.run_id,
+            *self._task_and_attempt,
+            self._number,
+        ]
+        return str(uuid.uuid5(ID_NAMESPACE, format_facts(facts)))
+
+    @property
+    def _task_and_attempt(self) -> tuple[str, str]:
+        return ("", "")
+
+    @property
+    def _number(self) -> str:
+        """What tells events of one type about one subject apart."""
+        return ""
+
+    @property
+    def run(self) -> Run:
+        """The run that the event is about."""
+        return Run(self.workflow_name, self.workflow_version, self.run_id, self.recipe_run_id)
+
+    def ack(self) -> None:
+        """Tell the bus that this event is dealt with. Without effect on an event that no subscription yielded."""
+        if self._acknowledge is not None:
+            self._acknowledge()
+
+    _acknowledge: ClassVar[Callable[[], None] | None] = None
+
+    def with_acknowledgement(self, acknowledge: Callable[[], None]) -> Self:
+        """Return the same event, whose `ack()` calls `acknowledge`."""
+        received = self.model_copy()
+        received.__dict__["_acknowledge"] = acknowledge
+        return received
+
+    def redacted(self, redact: Callable[[str], str]) -> Self:
+        """Return the event with `redact` applied to its free text; names are no free text."""
+        changes = {
+            field: redacted
+            for field in self._free_text
+            if isinstance(text := getattr(self, field, None), str) and (redacted := redact(text)) != text
+        }
+        return self.model_copy(update=changes) if changes else self
+
+    _free_text: ClassVar[tuple[str, ...]] = ("message", "stack", "note", "reason", "log_url")
+
+    def fitted(self, encoded_size: Callable[["Event"], int], limit: int = MAX_ENCODED_BYTES) -> Self:
+        """Return the event with its clippable fields cut until it takes at most `limit` bytes; identity never is."""
+        if encoded_size(self) <= limit:
+            return self
+        event = self.model_copy(update={"truncated": True})
+        for field in self.clippable:
+            event = event._with_clipped(field, lambda candidate: encoded_size(candidate) <= limit)
+            if encoded_size(event) <= limit:
+                break
+        return event
+
+    def _with_clipped(self, field: str, fits: Callable[["Event"], bool]) -> Self:
+        value = getattr(self, field)
+        if value is None:
+            return self
+        if isinstance(value, str):
+            # The end of a stack says where it happened; of everything else the beginning says most.
+            value = clip(
+                value, lambda text: fits(self.model_copy(update={field: text})), keep_end=field == "stack"
+            )
+        else:
+            value = None
+        return self.model_copy(update={field: value or None})
+
+
+class WorkflowEvent(Event):
+    """Something happened to a run as a whole."""
+
+
+class WorkflowStarted(WorkflowEvent):
+    """Signals that a run began."""
+
+    name: ClassVar[str] = "workflow.started"
+    clippable: ClassVar[tuple[str, ...]] = ("graph",)
+
+    started_at: UtcTime | None = None
+    """When the run began as the engine knows it; a run that was cleared has begun more than once."""
+    graph: Graph | None = None
+
+    @property
+    def _number(self) -> str:
+        return "" if self.started_at is None else format_time(self.started_at)
+
+
+class _WorkflowEnd(WorkflowEvent):
+    ended_at: UtcTime | None = None
+    """When the run ended as the engine knows it."""
+    duration_seconds: Seconds | None = None
+    tasks: dict[Text, Text] = {}
+    """The engine's state of every task, in the engine's words: `success`, `failed`, `upstream_failed`, `skipped`."""
+
+    @property
+    def _number(self) -> str:
+        return "" if self.ended_at is None else format_time(self.ended_at)
+
+
+class WorkflowFinished(_WorkflowEnd):
+    """Signals that a run ended, and that the engine calls it a success."""
+
+    name: ClassVar[str] = "workflow.finished"
+
+
+class WorkflowFailed(_WorkflowEnd):
+    """Signals that a run ended, and that the engine calls it a failure."""
+
+    name: ClassVar[str] = "workflow.failed"
+    clippable: ClassVar[tuple[str, ...]] = ("reason",)
+
+    reason: Text | None = None
+
+
+class TaskEvent(Event):
+    """Something happened to an attempt of a task."""
+
+    task_name: Text
+    attempt: Annotated[int, Field(ge=1)] | None = None
+    """Which try, from 1; None where the reporter cannot know."""
+    max_attempts: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def _task_and_attempt(self) -> tuple[str, str]:
+        return (self.task_name, "" if self.attempt is None else str(self.attempt))
+
+
+class TaskDispatched(TaskEvent):
+    """Signals that an attempt reached a worker, where its environment is now prepared."""
+
+    name: ClassVar[str] = "task.dispatched"
+
+    queue: Text | None = None
+    worker: Text | None = None
+    queued_seconds: Seconds | None = None
+
+
+class TaskStarted(TaskEvent):
+    """Signals that the process of a task began."""
+
+    name: ClassVar[str] = "task.started"
+
+    host: Text | None = None
+    pid: Count | None = None
+    environment: Literal["built", "reused"] | None = None
+    environment_seconds: Seconds | None = None
+
+
+class TaskProgressed(TaskEvent):
+    """Signals how far an attempt has come, in the author's words."""
+
+    name: ClassVar[str] = "task.progressed"
+    clippable: ClassVar[tuple[str, ...]] = ("note",)
+
+    sequence: Count
+    done: Number
+    total: Number | None = None
+    unit: Text | None = None
+    note: Text | None = None
+
+    @property
+    def _number(self) -> str:
+        return str(self.sequence)
+
+
+class TaskEnd(TaskEvent):
+    """An attempt ended, one way or another."""
+
+    provisional: bool = False
+    """Whether the reporter may be mistaken: the engine's word, which a task's or a launcher's outranks."""
+    duration_seconds: Seconds | None = None
+    cpu_seconds: Seconds | None = None
+    peak_memory_bytes: Count | None = None
+    phases: dict[Text, Seconds] = {}
+    """Seconds spent in each phase that was entered: `pre_run`, `run`, `post_run`."""
+
+
+class TaskFinished(TaskEnd):
+    """Signals that an attempt succeeded."""
+
+    name: ClassVar[str] = "task.finished"
+
+
+class TaskFailed(TaskEnd):
+    """Signals that an attempt failed."""
+
+    name: ClassVar[str] = "task.failed"
+    clippable: ClassVar[tuple[str, ...]] = ("stack", "message")
+
+    final: bool | None = None
+    """Whether no further attempt follows; None where the reporter cannot know."""
+    cause: Annotated[Cause | Text, Field(union_mode="left_to_right")]
+    phase: Text | None = None
+    error_type: Text | None = None
+    message: Text | None = None
+    stack: Text | None = None
+    fingerprint: Text | None = None
+    exit_code: int | None = None
+    signal: Text | None = None
+    log_url: Text | None = None
+
+
+class TaskSkipped(TaskEnd):
+    """Signals that the engine passed a task over."""
+
+    name: ClassVar[str] = "task.skipped"
+    clippable: ClassVar[tuple[str, ...]] = ("reason",)
+
+    reason: Text | None = None
+
+
+class TaskOverdue(TaskEvent):
+    """Signals that neither an end nor progress was heard of for longer than the limit."""
+
+    name: ClassVar[str] = "task.overdue"
+
+    sequence: Count
+    limit_seconds: Seconds
+    last_sign_at: UtcTime | None = None
+
+    @property
+    def _number(self) -> str:
+        return str(self.sequence)
+
+
+EVENT_CLASSES: tuple[type[Event], ...] = (
+    WorkflowStarted,
+    WorkflowFinished,
+    WorkflowFailed,
+    TaskDispatched,
+    TaskStarted,
+    TaskProgressed,
+    TaskFinished,
+    TaskFailed,
+    TaskSkipped,
+    TaskOverdue,
+)
+
+
+def identity_of(subject: Run | Attempt) -> dict[str, Any]:
+    """Return the fields by which an event names its run, or its attempt."""
+    run = subject if isinstance(subject, Run) else subject.run
+    fields: dict[str, Any] = {
+        "workflow_name": run.workflow_name,
+        "workflow_version": run.workflow_version,
+        "run_id": run.run_id,
+        "recipe_run_id": run.recipe_run_id,
+    }
+    if isinstance(subject, Attempt):
+        fields |= {
+            "task_name": subject.task_name,
+            "attempt": subject.attempt,
+            "max_attempts": subject.max_attempts,
+        }
+    return fields

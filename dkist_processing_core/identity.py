@@ -1,0 +1,185 @@
+"""
+Which attempt of which task in which run: the names every reporter must agree on.
+
+Not here: how an identity is turned into an event's id (events) or a span's id (tracing).
+"""
+
+import os
+import re
+import secrets
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Self
+
+from dkist_processing_core.errors import IdentityError
+
+PREFIX = "DKIST_CORE_"
+BY_HAND = "hand"
+LOCAL = "local"
+_MAX_RECIPE_RUN_ID = 2**63 - 1
+_MAX_DIGITS = 19
+# The engine names an instance of a mapped task "Name[3]"; its class is still called Name.
+_MAPPED = re.compile(r"\[\d+\]$")
+
+
+def parse_recipe_run_id(value: object) -> int:
+    """
+    Return the integer that `value` states: an int, or a string of decimal digits, from 0 to 2^63 - 1.
+
+    Raises
+    ------
+    IdentityError
+        for anything else, showing at most the first 40 characters of what was found.
+
+    """
+    number: int | None = None
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    elif isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
+        number = int(value)
+    if number is None or not 0 <= number <= _MAX_RECIPE_RUN_ID:
+        found = repr(value)
+        found = found if len(found) <= 40 else f"{found[:40]}…"  # noqa: PLR2004 - stands in the docstring
+        msg = f"recipe_run_id: found {found}, expected an integer or a string of decimal digits, from 0 to 2^63 - 1"
+        raise IdentityError(msg)
+    return number
+
+
+def new_run_id(kind: str, recipe_run_id: int, now: datetime | None = None) -> str:
+    """
+    Return `{kind}__{recipe_run_id}__{UTC time}__{8 hex}`, never the same twice.
+
+    >>> new_run_id("local", 1, datetime(2026, 11, 22, 9, tzinfo=UTC))[:-8]
+    'local__1__20261122T090000Z__'
+    """
+    moment = (now or datetime.now(UTC)).astimezone(UTC)
+    return f"{kind}__{recipe_run_id}__{moment:%Y%m%dT%H%M%SZ}__{secrets.token_hex(4)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of a workflow for one recipe run; `run_id` is what the engine calls it."""
+
+    workflow_name: str
+    workflow_version: str
+    run_id: str
+    recipe_run_id: int
+
+    @property
+    def is_by_hand(self) -> bool:
+        """Whether its tasks are called directly, so that no engine begins or ends it."""
+        return self.run_id.startswith(f"{BY_HAND}__")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of a task in a run; tries count from 1 to `max_attempts`."""
+
+    run: Run
+    task_name: str
+    attempt: int
+    max_attempts: int
+    log_url: str | None = None
+    report_fd: int | None = None
+    """The descriptor on which a launcher, if there is one, hears that the end is in the journal."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no further attempt follows a failure of this one."""
+        return self.attempt >= self.max_attempts
+
+    def to_environ(self) -> dict[str, str]:
+        """Return the variables by which the identity reaches a process."""
+        values = {
+            "RUN_ID": self.run.run_id,
+            "ATTEMPT": str(self.attempt),
+            "MAX_ATTEMPTS": str(self.max_attempts),
+            "WORKFLOW": self.run.workflow_name,
+            "VERSION": self.run.workflow_version,
+            "TASK": self.task_name,
+            "RECIPE_RUN_ID": str(self.run.recipe_run_id),
+            "LOG_URL": self.log_url,
+            "REPORT_FD": None if self.report_fd is None else str(self.report_fd),
+        }
+        return {PREFIX + name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def take_from(cls, environ: MutableMapping[str, str], *, task_name: str, workflow_name: str) -> Self | None:
+        """
+        Take the identity that `environ` holds for this task of this workflow, and leave none there.
+
+        An identity that names another task stays where it is: it is that task's.
+
+        Raises
+        ------
+        IdentityError
+            where the variables name this task but do not make an identity.
+
+        """
+        named = environ.get(PREFIX + "TASK", "")
+        if _MAPPED.sub("", named) != task_name or environ.get(PREFIX + "WORKFLOW") != workflow_name:
+            return None
+        names = (
+            "RUN_ID", "ATTEMPT", "MAX_ATTEMPTS", "WORKFLOW", "VERSION", "TASK", "RECIPE_RUN_ID", "LOG_URL", "REPORT_FD",
+        )  # fmt: skip
+        found = {name: value for name in names if (value := environ.pop(PREFIX + name, None)) is not None}
+        run_id = found.get("RUN_ID")
+        if not run_id:
+            msg = f"{PREFIX}RUN_ID: found nothing, expected the run's id, since {PREFIX}TASK is set"
+            raise IdentityError(msg)
+        run = Run(
+            workflow_name=workflow_name,
+            workflow_version=found.get("VERSION", ""),
+            run_id=run_id,
+            recipe_run_id=parse_recipe_run_id(found.get("RECIPE_RUN_ID", "")),
+        )
+        attempt = _count(found, "ATTEMPT", 1)
+        return cls(
+            run=run,
+            task_name=named,
+            attempt=attempt,
+            max_attempts=max(attempt, _count(found, "MAX_ATTEMPTS", attempt)),
+            log_url=found.get("LOG_URL"),
+            report_fd=_count(found, "REPORT_FD", 3) if "REPORT_FD" in found else None,
+        )
+
+
+def _count(found: dict[str, str], name: str, default: int) -> int:
+    value = found.get(name, str(default))
+    if not (value.isascii() and value.isdigit() and 1 <= len(value) <= _MAX_DIGITS and int(value) >= 1):
+        msg = f"{PREFIX}{name}: found {value[:40]!r}, expected a whole number from 1"
+        raise IdentityError(msg)
+    return int(value)
+
+
+class RunsByHand:
+    """
+    The runs of one process whose tasks are called directly, from a script, a prompt or a notebook.
+
+    One run per workflow, version and recipe run; a further call of a task in it is that task's next attempt.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._runs: dict[tuple[str, str, int], Run] = {}
+        self._last: dict[tuple[Run, str], Attempt] = {}
+
+    def next_attempt(
+        self, *, workflow_name: str, workflow_version: str, recipe_run_id: int, task_name: str, retries: int
+    ) -> Attempt:
+        """Return the identity of the next call of this task."""
+        if self._pid != os.getpid():
+            # A fork is a process of its own: its calls must not share run ids with its parent's.
+            self._pid = os.getpid()
+            self._runs.clear()
+            self._last.clear()
+        key = (workflow_name, workflow_version, recipe_run_id)
+        if key not in self._runs:
+            self._runs[key] = Run(workflow_name, workflow_version, new_run_id(BY_HAND, recipe_run_id), recipe_run_id)
+        run = self._runs[key]
+        last = self._last.get((run, task_name))
+        number = 1 if last is None else last.attempt + 1
+        following = Attempt(run, task_name, attempt=number, max_attempts=max(number, retries + 1))
+        self._last[run, task_name] = following
+        return following

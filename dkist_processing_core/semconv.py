@@ -1,0 +1,96 @@
+"""
+Every attribute, span and metric name in one table.
+
+Sources: the OpenTelemetry semantic conventions 1.44 (cicd: release candidate; messaging: development; error,
+exception, server: stable) and the names established by the data centre's pipelines. Not here: anything that uses them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dkist_processing_core.identity import Attempt, Run
+
+RECIPE_RUN_ID = "recipe.run.id"
+WORKFLOW_NAME = "workflow.name"
+WORKFLOW_VERSION = "workflow.version"
+TASK_NAME = "task.name"
+
+PIPELINE_NAME = "cicd.pipeline.name"
+PIPELINE_RUN_ID = "cicd.pipeline.run.id"
+PIPELINE_RESULT = "cicd.pipeline.result"
+PIPELINE_TASK_NAME = "cicd.pipeline.task.name"
+PIPELINE_TASK_RUN_ID = "cicd.pipeline.task.run.id"
+PIPELINE_TASK_RUN_RESULT = "cicd.pipeline.task.run.result"
+PIPELINE_TASK_RUN_URL = "cicd.pipeline.task.run.url.full"
+
+ERROR_TYPE = "error.type"
+EXCEPTION = "exception"
+EXCEPTION_TYPE = "exception.type"
+EXCEPTION_MESSAGE = "exception.message"
+EXCEPTION_STACKTRACE = "exception.stacktrace"
+
+MESSAGING_SYSTEM = "messaging.system"
+MESSAGING_OPERATION_NAME = "messaging.operation.name"
+MESSAGING_OPERATION_TYPE = "messaging.operation.type"
+MESSAGING_DESTINATION_NAME = "messaging.destination.name"
+MESSAGING_ROUTING_KEY = "messaging.rabbitmq.destination.routing_key"
+MESSAGING_MESSAGE_ID = "messaging.message.id"
+MESSAGING_CONVERSATION_ID = "messaging.message.conversation_id"
+
+PHASE_SPANS = {"pre_run": "Pre Run", "run": "Run", "post_run": "Post Run"}
+METRIC_PREFIX = "dkist.processing."
+
+SUCCESS, FAILURE, ERROR, TIMEOUT, CANCELLATION, SKIP = (
+    "success",
+    "failure",
+    "error",
+    "timeout",
+    "cancellation",
+    "skip",
+)
+"""The results of a pipeline's or a task's run."""
+
+
+def run_attributes(run: Run) -> dict[str, Any]:
+    """Return what every span of a run carries."""
+    return {
+        RECIPE_RUN_ID: run.recipe_run_id,
+        WORKFLOW_NAME: run.workflow_name,
+        WORKFLOW_VERSION: run.workflow_version,
+        PIPELINE_NAME: run.workflow_name,
+        PIPELINE_RUN_ID: run.run_id,
+    }
+
+
+def attempt_attributes(attempt: Attempt) -> dict[str, Any]:
+    """Return what the span of an attempt carries."""
+    attributes = run_attributes(attempt.run) | {
+        TASK_NAME: attempt.task_name,
+        PIPELINE_TASK_NAME: attempt.task_name,
+        PIPELINE_TASK_RUN_ID: f"{attempt.run.run_id}/{attempt.task_name}/{attempt.attempt}",
+    }
+    return attributes | ({PIPELINE_TASK_RUN_URL: attempt.log_url} if attempt.log_url else {})
+
+
+def nomad_attributes(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the allocation that the process runs in, by the variables that Nomad sets, in the established spelling."""
+    return {
+        "nomad.allocation.id": environ.get("NOMAD_ALLOC_ID", "unknown-allocation-id"),
+        "nomad.allocation.name": environ.get("NOMAD_ALLOC_NAME", "unknown-allocation-name"),
+        "nomad.allocation.group": environ.get("NOMAD_GROUP_NAME", "unknown-allocation-group"),
+    }
+
+
+def publish_attributes(
+    exchange: str, routing_key: str, message_id: str, conversation_id: str | None
+) -> dict[str, Any]:
+    """Return what the span of one publish carries."""
+    attributes = {
+        MESSAGING_SYSTEM: "rabbitmq",
+        MESSAGING_OPERATION_NAME: "publish",
+        MESSAGING_OPERATION_TYPE: "send",
+        MESSAGING_DESTINATION_NAME: exchange,
+        MESSAGING_ROUTING_KEY: routing_key,
+        MESSAGING_MESSAGE_ID: message_id,
+    }
+    return attributes | ({MESSAGING_CONVERSATION_ID: conversation_id} if conversation_id else {})

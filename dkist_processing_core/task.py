@@ -1,0 +1,220 @@
+"""
+`TaskBase`, what an author of pipelines subclasses.
+
+Not here: how an attempt is observed (lifecycle), nor how its process is started (local, launcher).
+"""
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Self
+
+from opentelemetry.context import Context
+from opentelemetry.metrics import Meter
+from opentelemetry.trace import Link, Span, SpanKind, Tracer
+from opentelemetry.util.types import Attributes
+
+from dkist_processing_core import semconv
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.errors import ConfigurationError, IdentityError
+from dkist_processing_core.identity import Attempt, RunsByHand, parse_recipe_run_id
+from dkist_processing_core.lifecycle import Lifecycle
+from dkist_processing_core.tracing import Telemetry, open_telemetry
+
+logger = logging.getLogger(__name__)
+_runs_by_hand = RunsByHand()
+
+
+class TaskBase(ABC):
+    """
+    A step of a workflow: implement `run`, and everything else is reported.
+
+    Calling a task runs `pre_run`, `run` and `post_run`; `task.started` is published before, and exactly one of
+    `task.finished` and `task.failed` after. An exception is reported with its phase and raised on unchanged.
+
+    Args:
+        recipe_run_id: the recipe run that the task works for, an integer.
+        workflow_name: the name of the workflow that the task is part of.
+        workflow_version: the version of that workflow.
+
+    """
+
+    retries: int = 0
+    """How many attempts may follow the first."""
+    retry_delay_seconds: int = 60
+    """How long to wait before each of them."""
+
+    _lifecycle: Lifecycle | None = None
+
+    def __init__(self, recipe_run_id: int, workflow_name: str, workflow_version: str) -> None:
+        """Keep what the task works for."""
+        self.recipe_run_id = recipe_run_id
+        self.workflow_name = workflow_name
+        self.workflow_version = workflow_version
+        self.task_name = type(self).__name__
+
+    def pre_run(self) -> None:
+        """Prepare for `run`. Does nothing unless overridden."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Do the task's work."""
+
+    def post_run(self) -> None:
+        """Finish what `run` has done. Does nothing unless overridden."""
+
+    def rollback(self) -> None:
+        """
+        Undo what the task has done to the outside, so that it can be run again by hand.
+
+        Called by people, never by the lifecycle. Does nothing unless overridden.
+        """
+
+    def __call__(self) -> None:
+        """Run the phases of the task as one attempt."""
+        with self._open_lifecycle() as lifecycle:
+            self._lifecycle = lifecycle
+            try:
+                with lifecycle.phase("pre_run"):
+                    self.pre_run()
+                with lifecycle.phase("run"):
+                    self.run()
+                with lifecycle.phase("post_run"):
+                    self.post_run()
+            finally:
+                self._lifecycle = None
+
+    def progress(
+        self, done: float, total: float | None = None, unit: str | None = None, note: str | None = None
+    ) -> None:
+        """
+        Report how far the task is, as in `self.progress(3, 12, "frame")`; cheap enough for an inner loop.
+
+        At most one event a second leaves; the last report before the end always does. Outside of a running task it
+        does nothing.
+        """
+        if self._lifecycle is not None:
+            self._lifecycle.progress(done, total, unit, note)
+
+    @contextmanager
+    def telemetry_span(  # noqa: PLR0913 - what OpenTelemetry's own has
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        start_time: int | None = None,
+        record_exception: bool = True,  # noqa: FBT001, FBT002 - as OpenTelemetry has it
+        set_status_on_exception: bool = True,  # noqa: FBT001, FBT002
+        end_on_exit: bool = True,  # noqa: FBT001, FBT002
+    ) -> Iterator[Span]:
+        """Open a span around a piece of the task's work, below the phase that it is in."""
+        with self._telemetry.span(
+            name,
+            context=context,
+            kind=kind,
+            attributes=attributes,
+            links=links,
+            start_time=start_time,
+            record_exception=record_exception,
+            set_status_on_exception=set_status_on_exception,
+            end_on_exit=end_on_exit,
+        ) as span:
+            yield span
+
+    apm_step = telemetry_span
+    """The older name of `telemetry_span`."""
+
+    @property
+    def tracer(self) -> Tracer:
+        """The tracer that the task's spans come from."""
+        return self._telemetry.tracer
+
+    @property
+    def meter(self) -> Meter:
+        """The meter to create the author's own instruments with."""
+        return self._telemetry.meter
+
+    @staticmethod
+    def format_metric_name(name: str) -> str:
+        """
+        Return a metric's name in the namespace of the data centre's processing.
+
+        >>> TaskBase.format_metric_name("frames.read")
+        'dkist.processing.frames.read'
+        """
+        return f"{semconv.METRIC_PREFIX}{name}"
+
+    @property
+    def base_telemetry_attributes(self) -> dict[str, Any]:
+        """What tells this task's measurements from others': its identity, and its allocation where Nomad runs it."""
+        return {
+            semconv.RECIPE_RUN_ID: self.recipe_run_id,
+            semconv.WORKFLOW_NAME: self.workflow_name,
+            semconv.WORKFLOW_VERSION: self.workflow_version,
+            semconv.TASK_NAME: self.task_name,
+        } | semconv.nomad_attributes(os.environ)
+
+    def __enter__(self) -> Self:
+        """Return the task itself."""
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        """Let go of what the task holds. Does nothing unless overridden."""
+
+    def __repr__(self) -> str:
+        """Return the constructor's call."""
+        return (
+            f"{type(self).__name__}(recipe_run_id={self.recipe_run_id!r}, workflow_name={self.workflow_name!r}, "
+            f"workflow_version={self.workflow_version!r})"
+        )
+
+    @cached_property
+    def _settings(self) -> DKISTProcessingCoreConfiguration | None:
+        """The settings; without usable ones the task runs unobserved, since observing never breaks the observed."""
+        try:
+            return DKISTProcessingCoreConfiguration.read()
+        except ConfigurationError as error:
+            logger.error("%s runs without events and telemetry: %s", self.task_name, error)  # noqa: TRY400 - one line
+            return None
+
+    @cached_property
+    def _telemetry(self) -> Telemetry:
+        return Telemetry() if self._settings is None else open_telemetry(self._settings)
+
+    def _open_lifecycle(self) -> Lifecycle:
+        try:
+            attempt, settings = self._next_attempt(), self._settings
+        except IdentityError as error:
+            logger.error("%s runs without events: %s", self.task_name, error)  # noqa: TRY400 - one line says it
+            attempt, settings = self._unnamed_attempt(), None
+        return Lifecycle(
+            attempt, settings=settings, telemetry=self._telemetry, attributes=self.base_telemetry_attributes
+        )
+
+    def _next_attempt(self) -> Attempt:
+        given = Attempt.take_from(os.environ, task_name=self.task_name, workflow_name=self.workflow_name)
+        return given or _runs_by_hand.next_attempt(
+            workflow_name=self.workflow_name,
+            workflow_version=self.workflow_version,
+            recipe_run_id=parse_recipe_run_id(self.recipe_run_id),
+            task_name=self.task_name,
+            retries=self.retries,
+        )
+
+    def _unnamed_attempt(self) -> Attempt:
+        """Return an attempt to trace by where the task's own values name none."""
+        return _runs_by_hand.next_attempt(
+            workflow_name=str(self.workflow_name),
+            workflow_version=str(self.workflow_version),
+            recipe_run_id=0,
+            task_name=self.task_name,
+            retries=0,
+        )

@@ -1,0 +1,152 @@
+"""
+What every test gets: a clean environment, services on loopback, and a session that leaves nothing behind.
+
+Not here: the services themselves, which are in ``tests.services``.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.services.broker import Broker, open_broker
+from tests.services.otlp import OtlpReceiver
+from tests.services.processes import SESSION_VARIABLE, SessionWatch
+from tests.services.rabbitmq import MissingRabbitMQError, RabbitMQNode
+from tests.services.sockets import BlackHole, closed_port
+from tests.services.storage import disk_folder
+
+# What the machine's own environment must not tell the code under test.
+CLEANED_PREFIXES = ("ISB_", "OTEL_", "DKIST_CORE_", "NOMAD_")
+CLEANED_NAMES = frozenset(
+    {
+        "BAGGAGE",
+        "BUILD_VERSION",
+        "EVENT_FLUSH_TIMEOUT",
+        "MESH_CONFIG",
+        "RETRY_CONFIG",
+        "TRACEPARENT",
+        "TRACESTATE",
+    }
+)
+
+# A deadline per example measures the machine's load, and pytest-timeout already bounds the test.
+hypothesis.settings.register_profile("default", deadline=None, max_examples=50, derandomize=False)
+hypothesis.settings.register_profile("fast", deadline=None, max_examples=10, derandomize=False)
+hypothesis.settings.load_profile("default")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by mark
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Mark the tests that use the shared node, so that ``-m "not rabbitmq"`` runs without it.
+    """
+    for item in items:
+        if not {"broker", "rabbitmq"}.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.rabbitmq)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_watch() -> Iterator[SessionWatch]:
+    """
+    Mark all that the session starts, and refuse what it leaves behind.
+
+    Set up first and therefore torn down last, when every service has been stopped.
+    """
+    session = str(uuid.uuid4())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SESSION_VARIABLE, session)
+        watch = SessionWatch(session)
+        yield watch
+        watch.assert_loopback_only()
+        watch.assert_nothing_left()
+
+
+@pytest.fixture(autouse=True)
+def _loopback_only(session_watch: SessionWatch) -> Iterator[None]:
+    """
+    Refuse a listener that other machines can reach, in the test that opened it.
+    """
+    yield
+    session_watch.assert_loopback_only()
+
+
+@pytest.fixture(scope="session")
+def _state_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with disk_folder(tmp_path_factory.getbasetemp()) as folder:
+        yield folder
+
+
+@pytest.fixture
+def state_dir(_state_root: Path) -> Path:
+    """
+    The empty folder that ``DKIST_CORE_STATE_DIR`` names in this test, on a disk.
+    """
+    folder = _state_root / f"state-{uuid.uuid4().hex}"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, state_dir: Path) -> None:
+    """
+    Take away every variable that the library reads, and give it a state folder of this test's own.
+    """
+    for name in list(os.environ):
+        if (name in CLEANED_NAMES or name.startswith(CLEANED_PREFIXES)) and name != SESSION_VARIABLE:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(state_dir))
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(session_watch: SessionWatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQNode]:
+    """
+    The node that the tests share, started when the first of them needs it.
+    """
+    node = RabbitMQNode(tmp_path_factory.mktemp("rabbitmq") / "node")
+    try:
+        node.start()
+    except MissingRabbitMQError as missing:
+        pytest.fail(str(missing), pytrace=False)
+    session_watch.assert_loopback_only()
+    yield node
+    node.kill()
+
+
+@pytest.fixture
+def broker(rabbitmq: RabbitMQNode) -> Iterator[Broker]:
+    """
+    An empty virtual host on a healthy node; ``broker.node`` may be stopped, killed, paused, alarmed and left so.
+    """
+    with open_broker(rabbitmq) as broker:
+        yield broker
+
+
+@pytest.fixture
+def otlp() -> Iterator[OtlpReceiver]:
+    """
+    An OTLP receiver, over gRPC and HTTP.
+    """
+    with OtlpReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def black_hole() -> Iterator[BlackHole]:
+    """
+    A port that accepts connections and never answers.
+    """
+    with BlackHole() as hole:
+        yield hole
+
+
+@pytest.fixture
+def refusing_port() -> Iterator[int]:
+    """
+    A port that refuses connections.
+    """
+    with closed_port() as port:
+        yield port

@@ -1,0 +1,95 @@
+"""
+What one test sees of the private RabbitMQ node: a virtual host of its own.
+
+Not here: the node's processes.
+"""
+
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+
+import pika  # type: ignore[import-untyped]  # the library has no annotations
+
+from tests.services.rabbitmq import NodeError, RabbitMQNode
+
+
+@dataclass(frozen=True)
+class Broker:
+    """
+    An empty virtual host and the credentials of a user in it.
+    """
+
+    node: RabbitMQNode = field(repr=False)
+    host: str
+    port: int
+    vhost: str
+    username: str
+    password: str = field(repr=False)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """
+        The variables that name this broker to a process of ours.
+        """
+        mesh = {"interservice-bus": {"mesh_address": self.host, "mesh_port": self.port}}
+        return {
+            "MESH_CONFIG": json.dumps(mesh),
+            "ISB_USERNAME": self.username,
+            "ISB_PASSWORD": self.password,
+            "ISB_VHOST": self.vhost,
+        }
+
+    def connect(self) -> pika.BlockingConnection:
+        """
+        Open a connection that owes nothing to the code under test; close it, or use it in a ``with``.
+        """
+        return pika.BlockingConnection(
+            pika.ConnectionParameters(
+                host=self.host,
+                port=self.port,
+                virtual_host=self.vhost,
+                credentials=pika.PlainCredentials(self.username, self.password),
+                connection_attempts=1,
+                heartbeat=0,
+                socket_timeout=10,
+                stack_timeout=15,
+                blocked_connection_timeout=30,
+            )
+        )
+
+    def as_user(self, *, configure: str = "", write: str = "", read: str = "") -> "Broker":
+        """
+        Return this virtual host as seen by a new user with just these rights (regular expressions).
+        """
+        username, password = f"user-{secrets.token_hex(4)}", secrets.token_hex(12)
+        self.node.add_user(username, password, vhost=self.vhost, configure=configure, write=write, read=read)
+        return replace(self, username=username, password=password)
+
+    def close_connections(self, reason: str = "closed by the test") -> None:
+        """
+        Have the node close every connection in this virtual host.
+        """
+        self.node.ctl("close_all_connections", "--vhost", self.vhost, reason)
+
+
+@contextmanager
+def open_broker(node: RabbitMQNode) -> Iterator[Broker]:
+    """
+    Yield a new virtual host on the node, and delete it in the end.
+
+    Whatever a test did to the node is undone before the next one and not after it, so that a node left dead on purpose
+    is started again only if somebody needs it.
+    """
+    node.recover()
+    vhost = f"test-{secrets.token_hex(6)}"
+    node.add_vhost(vhost)
+    try:
+        yield Broker(node, node.host, node.port, vhost, node.username, node.password)
+    finally:
+        node.resume()
+        if node.is_running:
+            # A node that was killed a moment ago may be half alive; an unused virtual host does no harm.
+            with suppress(NodeError):
+                node.delete_vhost(vhost)

@@ -1,0 +1,104 @@
+#!/bin/sh
+# Makes RabbitMQ available to the tests through Debian's or Ubuntu's own package.
+#
+#   install_rabbitmq.sh           install the package where it is missing; silent on success
+#   install_rabbitmq.sh --check   change nothing; exit 1 with one sentence where it is missing
+#
+# The tests start private nodes of their own. So no service may be started here, none may be enabled for the next boot,
+# and nothing may be left listening.
+
+set -eu
+
+server=/usr/lib/rabbitmq/bin/rabbitmq-server
+policy=/usr/sbin/policy-rc.d
+missing='RabbitMQ is missing: install the package rabbitmq-server (Debian, Ubuntu), as root by tests/services/install_rabbitmq.sh'
+units='rabbitmq-server.service epmd.service epmd.socket'
+
+fail() {
+    printf '%s.\n' "$1" >&2
+    exit 1
+}
+
+# The ports a public broker would listen on: epmd 4369, AMQP 5672, distribution 25672, in /proc's hexadecimal.
+listening() {
+    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+        awk '$4 == "0A" && $2 ~ /:(1111|1628|6448)$/ { print $2 }' | sort -u
+}
+
+# A unit file of our own making is disabled again; one that was there before belongs to the machine's owner.
+unit_files() {
+    for unit in $units; do
+        if [ -e "/lib/systemd/system/$unit" ]; then printf '%s ' "$unit"; fi
+    done
+}
+
+if [ -x "$server" ]; then exit 0; fi
+if [ "${1-}" = --check ]; then fail "$missing"; fi
+if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then fail "$missing"; fi
+if [ "$(id -u)" -ne 0 ]; then
+    if ! sudo -n true 2>/dev/null; then fail "$missing"; fi
+    exec sudo -n sh "$0"
+fi
+
+# Two installations at once would take away each other's guard; a lock on a directory leaves no file behind.
+exec 9</usr/sbin
+flock 9
+if [ -x "$server" ]; then exit 0; fi
+
+log=$(mktemp)
+guard=
+# shellcheck disable=SC2329  # called by the trap
+clean_up() {
+    if [ -n "$guard" ]; then rm -f "$policy"; fi
+    rm -f "$log"
+}
+trap clean_up EXIT
+trap 'exit 1' HUP INT TERM
+
+if [ ! -e "$policy" ]; then
+    guard=ours
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+else
+    denied=0
+    "$policy" rabbitmq-server start >/dev/null 2>&1 || denied=$?
+    if [ "$denied" -ne 101 ]; then
+        fail "$missing; it is not installed from here because $policy would let it start a public service"
+    fi
+fi
+
+export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
+listening_before=$(listening)
+units_before=$(unit_files)
+
+apt() {
+    # Descriptor 9 is closed so that nothing started by a package can keep the lock.
+    apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" >"$log" 2>&1 </dev/null 9>&-
+}
+
+# The lock on the package lists knows no timeout, unlike dpkg's: wait for it here. An update that fails for another
+# reason (one dead mirror of several) does not matter if the installation succeeds.
+waited=0
+until apt update; do
+    if [ "$waited" -ge 300 ] || ! grep -q 'Could not get lock' "$log"; then break; fi
+    sleep 5
+    waited=$((waited + 5))
+done
+
+if ! apt install --yes --no-install-recommends --no-remove rabbitmq-server || [ ! -x "$server" ]; then
+    fail "$missing (apt-get said: $(grep '^E:' "$log" | head -n 1 || true))"
+fi
+
+for unit in $(unit_files); do
+    case " $units_before" in
+    *" $unit "*) ;;
+    *)
+        # What may not run now may not run after the next boot either.
+        if command -v systemctl >/dev/null; then systemctl disable "$unit" >/dev/null 2>&1 9>&- || true; fi
+        ;;
+    esac
+done
+
+if [ "$(listening)" != "$listening_before" ]; then
+    fail "RabbitMQ is installed, but a public service of it was started on this machine: stop it (4369, 5672 or 25672)"
+fi

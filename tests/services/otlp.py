@@ -1,0 +1,450 @@
+"""
+A real OTLP receiver, over gRPC and over HTTP, that keeps what it gets in plain values.
+
+Not here: the OpenTelemetry SDK. The receiver reads the wire and nothing else.
+"""
+
+import gzip
+import http.server
+import socketserver
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc  # type: ignore[import-untyped]  # the library has no annotations
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]  # as grpc
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.metrics.v1 import metrics_pb2
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+from tests.services.sockets import LOOPBACK
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SpanEvent:
+    """
+    Something that happened within a span.
+    """
+
+    name: str
+    time: int
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SpanLink:
+    """
+    Another span that a span refers to.
+    """
+
+    trace_id: str
+    span_id: str
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Span:
+    """
+    A span as it arrived; ids in hexadecimal, times in nanoseconds since 1970.
+    """
+
+    name: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    kind: str
+    status_code: str
+    status_message: str
+    attributes: Mapping[str, Any]
+    resource: Mapping[str, Any]
+    scope: str
+    start: int
+    end: int
+    events: tuple[SpanEvent, ...]
+    links: tuple[SpanLink, ...]
+    flags: int
+    trace_state: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """
+    One data point: a number's ``value``, or a histogram's ``count``, ``value`` (its sum), ``bounds`` and ``buckets``.
+    """
+
+    attributes: Mapping[str, Any]
+    value: float
+    count: int = 1
+    bounds: tuple[float, ...] = ()
+    buckets: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """
+    A metric as it arrived in one export; ``kind`` is ``sum``, ``gauge`` or ``histogram``.
+    """
+
+    name: str
+    description: str
+    unit: str
+    kind: str
+    points: tuple[Point, ...]
+    resource: Mapping[str, Any]
+    scope: str
+
+
+@dataclass(frozen=True)
+class LogRecord:
+    """
+    A log record as it arrived.
+    """
+
+    body: Any
+    severity: str
+    trace_id: str
+    span_id: str
+    attributes: Mapping[str, Any]
+    resource: Mapping[str, Any]
+    scope: str
+
+
+class OtlpReceiver:
+    """
+    Receives traces, metrics and logs on two free loopback ports.
+    """
+
+    def __init__(self) -> None:
+        """
+        Bind both ports; nothing is received before the ``with`` begins.
+        """
+        self._changed = threading.Condition()
+        self._spans: list[Span] = []
+        self._metrics: list[Metric] = []
+        self._logs: list[LogRecord] = []
+        self._workers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="otlp-grpc")
+        # Without SO_REUSEPORT the port is ours alone: another server cannot take a share of its connections.
+        self._grpc = grpc.server(self._workers, options=[("grpc.so_reuseport", 0)])
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(self), self._grpc)  # type: ignore[no-untyped-call]
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(self), self._grpc)  # type: ignore[no-untyped-call]
+        logs_service_pb2_grpc.add_LogsServiceServicer_to_server(_Logs(self), self._grpc)  # type: ignore[no-untyped-call]
+        self.grpc_port: int = self._grpc.add_insecure_port(f"{LOOPBACK}:0")
+        self._http = _HttpServer(self)
+        self.http_port: int = self._http.server_address[1]
+        self._http_thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), name="otlp-http")
+
+    def __enter__(self) -> Self:
+        """
+        Start receiving.
+        """
+        self._grpc.start()
+        self._http_thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """
+        Stop both servers and wait for their threads.
+        """
+        self._grpc.stop(grace=None).wait()
+        self._workers.shutdown()
+        self._http.shutdown()
+        self._http_thread.join()
+        self._http.server_close()
+
+    @property
+    def grpc_endpoint(self) -> str:
+        """
+        The address for OTLP over gRPC.
+        """
+        return f"http://{LOOPBACK}:{self.grpc_port}"
+
+    @property
+    def http_endpoint(self) -> str:
+        """
+        The address for OTLP over HTTP, without the path of a signal.
+        """
+        return f"http://{LOOPBACK}:{self.http_port}"
+
+    @property
+    def grpc_env(self) -> dict[str, str]:
+        """
+        The standard variables that send all signals here over gRPC.
+        """
+        return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.grpc_endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+
+    @property
+    def http_env(self) -> dict[str, str]:
+        """
+        The standard variables that send all signals here over HTTP.
+        """
+        return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.http_endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+
+    def spans(self) -> list[Span]:
+        """
+        Return the spans received so far.
+        """
+        with self._changed:
+            return list(self._spans)
+
+    def metrics(self) -> list[Metric]:
+        """
+        Return the metrics received so far, one entry per metric and export.
+        """
+        with self._changed:
+            return list(self._metrics)
+
+    def logs(self) -> list[LogRecord]:
+        """
+        Return the log records received so far.
+        """
+        with self._changed:
+            return list(self._logs)
+
+    def wait_for(self, predicate: Callable[["OtlpReceiver"], T], timeout: float = 10.0) -> T:
+        """
+        Wait until the predicate, asked after every arrival, gives a true value, and return that value.
+
+        Raises:
+            TimeoutError: it did not in time; the message says what had arrived.
+        """
+        with self._changed:
+            answer = self._changed.wait_for(lambda: predicate(self), timeout)
+            if not answer:
+                names = {
+                    "spans": [span.name for span in self._spans],
+                    "metrics": [metric.name for metric in self._metrics],
+                    "logs": [record.body for record in self._logs],
+                }
+                raise TimeoutError(f"not within {timeout} s; received: {names}")
+            return answer
+
+    def add_traces(self, request: trace_service_pb2.ExportTraceServiceRequest) -> None:
+        """
+        Keep what one export of traces brought.
+        """
+        arrived = [
+            _to_span(span, group.resource, scope.scope.name)
+            for group in request.resource_spans
+            for scope in group.scope_spans
+            for span in scope.spans
+        ]
+        with self._changed:
+            self._spans += arrived
+            self._changed.notify_all()
+
+    def add_metrics(self, request: metrics_service_pb2.ExportMetricsServiceRequest) -> None:
+        """
+        Keep what one export of metrics brought.
+        """
+        arrived = [
+            _to_metric(metric, group.resource, scope.scope.name)
+            for group in request.resource_metrics
+            for scope in group.scope_metrics
+            for metric in scope.metrics
+        ]
+        with self._changed:
+            self._metrics += arrived
+            self._changed.notify_all()
+
+    def add_logs(self, request: logs_service_pb2.ExportLogsServiceRequest) -> None:
+        """
+        Keep what one export of logs brought.
+        """
+        arrived = [
+            LogRecord(
+                body=_to_value(record.body),
+                severity=record.severity_text,
+                trace_id=record.trace_id.hex(),
+                span_id=record.span_id.hex(),
+                attributes=_to_dict(record.attributes),
+                resource=_to_dict(group.resource.attributes),
+                scope=scope.scope.name,
+            )
+            for group in request.resource_logs
+            for scope in group.scope_logs
+            for record in scope.log_records
+        ]
+        with self._changed:
+            self._logs += arrived
+            self._changed.notify_all()
+
+
+class _Traces(trace_service_pb2_grpc.TraceServiceServicer):
+    def __init__(self, receiver: OtlpReceiver) -> None:
+        self._receiver = receiver
+
+    def Export(  # noqa: N802 - the name is the protocol's
+        self, request: trace_service_pb2.ExportTraceServiceRequest, context: Any
+    ) -> trace_service_pb2.ExportTraceServiceResponse:
+        del context
+        self._receiver.add_traces(request)
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
+    def __init__(self, receiver: OtlpReceiver) -> None:
+        self._receiver = receiver
+
+    def Export(  # noqa: N802 - the name is the protocol's
+        self, request: metrics_service_pb2.ExportMetricsServiceRequest, context: Any
+    ) -> metrics_service_pb2.ExportMetricsServiceResponse:
+        del context
+        self._receiver.add_metrics(request)
+        return metrics_service_pb2.ExportMetricsServiceResponse()
+
+
+class _Logs(logs_service_pb2_grpc.LogsServiceServicer):
+    def __init__(self, receiver: OtlpReceiver) -> None:
+        self._receiver = receiver
+
+    def Export(  # noqa: N802 - the name is the protocol's
+        self, request: logs_service_pb2.ExportLogsServiceRequest, context: Any
+    ) -> logs_service_pb2.ExportLogsServiceResponse:
+        del context
+        self._receiver.add_logs(request)
+        return logs_service_pb2.ExportLogsServiceResponse()
+
+
+class _HttpServer(socketserver.ThreadingTCPServer):
+    """
+    HTTP on a plain TCP server: http.server's own asks the DNS for the name of this machine when it binds.
+    """
+
+    def __init__(self, receiver: OtlpReceiver) -> None:
+        self.receiver = receiver
+        super().__init__((LOOPBACK, 0), _HttpHandler)
+
+
+class _HttpHandler(http.server.BaseHTTPRequestHandler):
+    """
+    Takes one export per connection.
+    """
+
+    server: _HttpServer
+    # A client that connects and stays silent must not keep the server's end waiting.
+    timeout = 5
+
+    def do_POST(self) -> None:
+        """
+        Answer an export as the protocol asks.
+        """
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        try:
+            answer = self._keep(body)
+        except DecodeError:
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return
+        if answer is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        payload = answer.SerializeToString()
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", "application/x-protobuf")
+        self.send_header("Content-Length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def _keep(self, body: bytes) -> Message | None:
+        receiver = self.server.receiver
+        match self.path:
+            case "/v1/traces":
+                receiver.add_traces(trace_service_pb2.ExportTraceServiceRequest.FromString(body))
+                return trace_service_pb2.ExportTraceServiceResponse()
+            case "/v1/metrics":
+                receiver.add_metrics(metrics_service_pb2.ExportMetricsServiceRequest.FromString(body))
+                return metrics_service_pb2.ExportMetricsServiceResponse()
+            case "/v1/logs":
+                receiver.add_logs(logs_service_pb2.ExportLogsServiceRequest.FromString(body))
+                return logs_service_pb2.ExportLogsServiceResponse()
+            case _:
+                return None
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
+        """
+        Keep the terminal for the tests.
+        """
+
+
+def _to_span(span: trace_pb2.Span, resource: Resource, scope: str) -> Span:
+    return Span(
+        name=span.name,
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_id=span.parent_span_id.hex(),
+        kind=trace_pb2.Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
+        status_code=trace_pb2.Status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_"),
+        status_message=span.status.message,
+        attributes=_to_dict(span.attributes),
+        resource=_to_dict(resource.attributes),
+        scope=scope,
+        start=span.start_time_unix_nano,
+        end=span.end_time_unix_nano,
+        events=tuple(SpanEvent(event.name, event.time_unix_nano, _to_dict(event.attributes)) for event in span.events),
+        links=tuple(
+            SpanLink(link.trace_id.hex(), link.span_id.hex(), _to_dict(link.attributes)) for link in span.links
+        ),
+        flags=span.flags,
+        trace_state=span.trace_state,
+    )
+
+
+def _to_metric(metric: metrics_pb2.Metric, resource: Resource, scope: str) -> Metric:
+    kind = metric.WhichOneof("data") or ""
+    points: tuple[Point, ...] = ()
+    match kind:
+        case "sum" | "gauge":
+            numbers = metric.sum.data_points if kind == "sum" else metric.gauge.data_points
+            points = tuple(
+                Point(_to_dict(point.attributes), getattr(point, point.WhichOneof("value") or "as_int"))
+                for point in numbers
+            )
+        case "histogram":
+            points = tuple(
+                Point(
+                    _to_dict(point.attributes),
+                    value=point.sum,
+                    count=point.count,
+                    bounds=tuple(point.explicit_bounds),
+                    buckets=tuple(point.bucket_counts),
+                )
+                for point in metric.histogram.data_points
+            )
+    return Metric(
+        name=metric.name,
+        description=metric.description,
+        unit=metric.unit,
+        kind=kind,
+        points=points,
+        resource=_to_dict(resource.attributes),
+        scope=scope,
+    )
+
+
+def _to_dict(pairs: Iterable[KeyValue]) -> dict[str, Any]:
+    return {pair.key: _to_value(pair.value) for pair in pairs}
+
+
+def _to_value(value: AnyValue) -> Any:
+    match value.WhichOneof("value"):
+        case None:
+            return None
+        case "array_value":
+            return [_to_value(item) for item in value.array_value.values]
+        case "kvlist_value":
+            return _to_dict(value.kvlist_value.values)
+        case kind:
+            return getattr(value, kind)

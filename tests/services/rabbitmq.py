@@ -1,0 +1,492 @@
+"""
+A private RabbitMQ node: the system's package, run in a folder of its own on free loopback ports.
+
+Not here: an AMQP client, and what a test declares on the node.
+"""
+
+import atexit
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.services.processes import SESSION_VARIABLE, descendants, listeners, wait_for_end
+from tests.services.sockets import LOOPBACK, free_ports
+from tests.services.tls import TlsFiles
+
+_COMMANDS = Path("/usr/lib/rabbitmq/bin")
+_PLUGINS = Path("/usr/lib/rabbitmq/lib")
+_ERLANG_COMMANDS = "/usr/lib/erlang/bin"
+_INSTALL = Path(__file__).with_name("install_rabbitmq.sh")
+
+_NODE_NAME = "rabbit@localhost"
+_PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
+_POLL_SECONDS = 0.02
+_CALL_SECONDS = 30
+_LOG_TAIL = 4000
+_WATERMARK = 0.4
+# Any running node uses more than this share of the memory.
+_WATERMARK_REACHED = 0.00001
+
+
+class MissingRabbitMQError(RuntimeError):
+    """
+    The package is not installed; the message says what to install.
+    """
+
+
+class NodeError(RuntimeError):
+    """
+    The node did not do what it was told; the message ends with its log.
+    """
+
+
+def require_rabbitmq() -> None:
+    """
+    Raise the installer's sentence where RabbitMQ is missing.
+    """
+    check = subprocess.run([_INSTALL, "--check"], capture_output=True, text=True, check=False)
+    if check.returncode != 0:
+        raise MissingRabbitMQError(check.stderr.strip())
+
+
+class RabbitMQNode:
+    """
+    A broker of its own, which a test may stop, kill, pause and start again with data and ports kept.
+
+    It has no epmd: the port of the Erlang distribution is fixed when the node is made, so nobody has to ask for it. Its
+    processes end with the thread that started it, so start it from the main one.
+    """
+
+    def __init__(self, folder: Path, *, tls: TlsFiles | None = None) -> None:
+        """
+        Choose the ports. With a server's ``tls`` files the node takes TLS connections too, from clients that show a
+        certificate of the same authority.
+        """
+        self.host = LOOPBACK
+        self.port, self._distribution_port, tls_port, self._unused_port = free_ports(4)
+        self.tls_port: int | None = tls_port if tls else None
+        self.vhost = "/"
+        self.username = "core"
+        self.password = secrets.token_hex(12)
+        self.log = folder / "log" / f"{_NODE_NAME}.log"
+        self._folder = folder
+        self._output = folder / "output.log"
+        self._tls = tls
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+        self._alarm = False
+        self._paused = False
+
+    def __enter__(self) -> Self:
+        """
+        Start the node.
+        """
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """
+        End the node; nobody needs its data any more.
+        """
+        self.kill()
+
+    @property
+    def is_running(self) -> bool:
+        """
+        Whether the node's process lives.
+        """
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """
+        The process id of the Erlang virtual machine.
+        """
+        if self._process is None:
+            raise NodeError("the node is not running")
+        return self._process.pid
+
+    def start(self, timeout: float = 60.0) -> None:
+        """
+        Start the node, or start it again with its data, and return when it takes connections.
+
+        Raises:
+            MissingRabbitMQError: the package is not installed.
+            NodeError: the node ended or did not answer in time.
+        """
+        if self.is_running:
+            return
+        require_rabbitmq()
+        self._write_files()
+        deadline = time.monotonic() + timeout
+        with _one_processor() as processors, self._output.open("ab") as output:
+            self._process = subprocess.Popen(
+                [*_ending_with_us(), _COMMANDS / "rabbitmq-server"],
+                env=self._server_environment(),
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._owner = os.getpid()
+        atexit.register(self._kill_at_exit)
+        self._alarm = self._paused = False
+        self._wait_until(self._answers, deadline, "the AMQP port to answer")
+        self._wait_until(lambda: self.eval("rabbit:is_running().") == "true", deadline, "the end of its start")
+        _allow(self.pid, processors)
+        exposed = [found for found in listeners({self.pid, *descendants(self.pid)}) if not found.is_loopback]
+        if exposed:
+            self.kill()
+            raise NodeError(f"the node listened off loopback: {exposed}")
+
+    def stop(self, timeout: float = 20.0) -> None:
+        """
+        Shut the node down in good order; data stay.
+        """
+        if self._process is None:
+            return
+        children = descendants(self._process.pid)
+        self.resume()
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
+        self._end(children)
+
+    def kill(self) -> None:
+        """
+        End the node as a power cut would (SIGKILL); data that it had synced stay.
+        """
+        if self._process is not None:
+            self._end(descendants(self._process.pid))
+
+    def pause(self) -> None:
+        """
+        Freeze the node: connections stay open and nothing is answered.
+        """
+        os.kill(self.pid, signal.SIGSTOP)
+        self._paused = True
+
+    def resume(self) -> None:
+        """
+        Let a frozen node go on; any other is left alone.
+        """
+        if self._paused:
+            os.kill(self.pid, signal.SIGCONT)
+            self._paused = False
+
+    def ctl(self, *arguments: str) -> str:
+        """
+        Run ``rabbitmqctl`` with the arguments and return what it prints (about half a second).
+
+        Raises:
+            NodeError: the command failed.
+        """
+        return self._run([_COMMANDS / "rabbitmqctl", "--quiet", *arguments], self._client_environment())
+
+    def eval(self, expression: str) -> str:
+        """
+        Evaluate an Erlang expression on the node and return its value as Erlang prints it (about 5 ms).
+
+        Raises:
+            NodeError: the expression failed or the node does not answer.
+        """
+        erl_call = shutil.which("erl_call", path=f"{os.environ.get('PATH', os.defpath)}:{_ERLANG_COMMANDS}")
+        if erl_call is None:
+            return self.ctl("eval", expression).strip()
+        # A C program, which saves the start of an Erlang virtual machine for each question.
+        command = [erl_call, "-address", f"{self.host}:{self._distribution_port}", "-e"]
+        answer = self._run(command, self._client_environment(), expression + "\n").strip()
+        if not answer.startswith("{ok, "):
+            raise NodeError(f"{expression} gave {answer}")
+        return answer.removeprefix("{ok, ").removesuffix("}")
+
+    def add_vhost(self, name: str) -> None:
+        """
+        Make a virtual host in which the node's own user may do everything.
+        """
+        self._order(f'rabbit_vhost:add({_binary(name)}, <<"tests">>)')
+        self.grant(self.username, name)
+
+    def delete_vhost(self, name: str) -> None:
+        """
+        Delete a virtual host, its queues, and the connections in it.
+        """
+        self._order(f'rabbit_vhost:delete({_binary(name)}, <<"tests">>)')
+
+    def add_user(  # noqa: PLR0913 - the three rights are RabbitMQ's own triple
+        self,
+        name: str,
+        password: str,
+        *,
+        vhost: str = "/",
+        configure: str = ".*",
+        write: str = ".*",
+        read: str = ".*",
+    ) -> None:
+        """
+        Make a user with these rights (regular expressions; empty means none) in one virtual host.
+        """
+        self._order(f'rabbit_auth_backend_internal:add_user({_binary(name)}, {_binary(password)}, <<"tests">>)')
+        self.grant(name, vhost, configure=configure, write=write, read=read)
+
+    def grant(self, name: str, vhost: str, *, configure: str = ".*", write: str = ".*", read: str = ".*") -> None:
+        """
+        Set the rights of a user in one virtual host.
+        """
+        rights = ", ".join(_binary(word) for word in (name, vhost, configure, write, read))
+        self._order(f'rabbit_auth_backend_internal:set_permissions({rights}, <<"tests">>)')
+
+    def delete_user(self, name: str) -> None:
+        """
+        Delete a user.
+        """
+        self._order(f'rabbit_auth_backend_internal:delete_user({_binary(name)}, <<"tests">>)')
+
+    def memory_alarm(self, on: bool, timeout: float = 10.0) -> None:  # noqa: FBT001 - reads as a switch
+        """
+        Raise the real memory alarm, in which the node blocks every publisher, or clear it.
+        """
+        self._alarm = on
+        watermark = _WATERMARK_REACHED if on else _WATERMARK
+        self._order(f"vm_memory_monitor:set_vm_memory_high_watermark({watermark:f})")
+        self._wait_until(
+            lambda: ("memory" in self.eval("rabbit_alarm:get_alarms().")) is on,
+            time.monotonic() + timeout,
+            "the memory alarm to " + ("rise" if on else "clear"),
+        )
+
+    def recover(self) -> None:
+        """
+        Undo what a test did to the node, so that the next one finds it running, awake and without an alarm.
+        """
+        self.resume()
+        self.start()
+        if self._alarm:
+            self.memory_alarm(on=False)
+
+    def _order(self, expression: str) -> None:
+        answer = self.eval(expression + ".")
+        if answer != "ok":
+            raise NodeError(f"{expression} gave {answer}")
+
+    def _run(self, command: Sequence[str | Path], environment: dict[str, str], text: str | None = None) -> str:
+        try:
+            done = subprocess.run(
+                command,
+                env=environment,
+                cwd=self._folder,
+                input=text or "",
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                check=False,
+                timeout=_CALL_SECONDS,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise NodeError(f"{command[0]} did not end within {_CALL_SECONDS} s{self._log_tail()}") from error
+        if done.returncode != 0:
+            raise NodeError(f"{command[0]} exited with {done.returncode}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection((self.host, self.port), timeout=1) as connection:
+                connection.sendall(_PROTOCOL_HEADER)
+                return connection.recv(1) == b"\x01"  # a method frame: connection.start
+        except OSError:
+            return False
+
+    def _wait_until(self, condition: Callable[[], bool], deadline: float, what: str) -> None:
+        while not condition():
+            if not wait_for_end([self.pid], _POLL_SECONDS):
+                problem = "the node ended"
+            elif time.monotonic() > deadline:
+                problem = "time ran out"
+            else:
+                continue
+            tail = self._log_tail()
+            self.kill()
+            raise NodeError(f"{problem} while waiting for {what}{tail}")
+
+    def _log_tail(self) -> str:
+        parts = []
+        for path in (self._output, self.log):
+            with suppress(FileNotFoundError):
+                parts.append(f"\n--- end of {path.name} ---\n{path.read_text(errors='replace')[-_LOG_TAIL:]}")
+        return "".join(parts)
+
+    def _kill_at_exit(self) -> None:
+        # A fork of this process inherits the registration, and must not end its parent's node.
+        if os.getpid() == self._owner:
+            self.kill()
+
+    def _end(self, children: AbstractSet[int]) -> None:
+        """
+        End the virtual machine for certain, then its port programs, which go when their pipe closes.
+        """
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+        self._alarm = self._paused = False
+        atexit.unregister(self._kill_at_exit)
+        for pid in wait_for_end(children, 5.0):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _write_files(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        cookie = self._folder / ".erlang.cookie"
+        if not cookie.exists():
+            cookie.touch(mode=0o600)
+            cookie.write_text(secrets.token_hex(20), encoding="ascii")
+            cookie.chmod(0o400)
+        (self._folder / "enabled_plugins").write_text("[].\n", encoding="ascii")
+        # Names are looked up here and nowhere else: no DNS, and no inet_gethost process to ask it.
+        (self._folder / "inetrc").write_text(
+            '{lookup, [file]}.\n{host, {127,0,0,1}, ["localhost"]}.\n', encoding="ascii"
+        )
+        configuration = self._folder / "advanced.config"
+        configuration.touch(mode=0o600)
+        configuration.write_text(self._configuration(), encoding="utf-8")
+
+    def _configuration(self) -> str:
+        """
+        Write the settings as Erlang terms: rabbitmq.conf would cost a second, spent on its schema.
+        """
+        rabbit = [
+            f"{{default_user, {_binary(self.username)}}}",
+            f"{{default_pass, {_binary(self.password)}}}",
+            "{memory_monitor_interval, 250}",
+        ]
+        if self._tls:
+            files = (
+                f"{{cacertfile, {_string(self._tls.ca)}}}, {{certfile, {_string(self._tls.certificate)}}}, "
+                f"{{keyfile, {_string(self._tls.key)}}}"
+            )
+            rabbit += [
+                f"{{ssl_listeners, [{{{_string(self.host)}, {self.tls_port}}}]}}",
+                f"{{ssl_options, [{files}, {{verify, verify_peer}}, {{fail_if_no_peer_cert, true}}]}}",
+            ]
+        return "[{rabbit, [\n  " + ",\n  ".join(rabbit) + "\n]}].\n"
+
+    def _base_environment(self) -> dict[str, str]:
+        """
+        Give what every Erlang program of the node is started with: nothing of the machine's own RabbitMQ.
+        """
+        environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            "HOME": str(self._folder),
+            "ERL_INETRC": str(self._folder / "inetrc"),
+            "ERL_CRASH_DUMP_SECONDS": "0",
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_NODENAME": _NODE_NAME,
+            # No epmd is wanted. Should one come up all the same, it is private, and the session's end reports it.
+            "ERL_EPMD_ADDRESS": self.host,
+            "ERL_EPMD_PORT": str(self._unused_port),
+        }
+        if SESSION_VARIABLE in os.environ:
+            environment[SESSION_VARIABLE] = os.environ[SESSION_VARIABLE]
+        return environment
+
+    def _server_environment(self) -> dict[str, str]:
+        folder = self._folder
+        # Found first, because Erlang else searches 90 folders for each of the 300 modules it loads.
+        modules = [
+            str(path) for name in ("rabbit_common", "rabbit") for path in _PLUGINS.glob(f"*/plugins/{name}-*/ebin")
+        ]
+        arguments = [
+            f"-sname {_NODE_NAME} -start_epmd false -erl_epmd_port {self._distribution_port}",
+            "-kernel inet_dist_use_interface {127,0,0,1}",
+            # Two schedulers, free to move: see _one_processor.
+            "+S 2:2 +stbt u",
+            *(["-pa", *modules] if modules else []),
+        ]
+        return self._base_environment() | {
+            # Makes the start script replace itself by the virtual machine: one process, whose id we hold.
+            "RUNNING_UNDER_SYSTEMD": "true",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": " ".join(arguments),
+            "RABBITMQ_NODE_IP_ADDRESS": self.host,
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._distribution_port),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
+            "RABBITMQ_CONFIG_FILES": str(folder / "conf.d"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "generated"),
+            "RABBITMQ_SCHEMA_DIR": str(folder / "schema"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_LOG_BASE": str(self.log.parent),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+        }
+
+    def _client_environment(self) -> dict[str, str]:
+        # ERL_FLAGS, unlike RABBITMQ_CTL_ERL_ARGS, also reaches the helper that rabbitmqctl starts an epmd with.
+        flags = [
+            f"-start_epmd false -erl_epmd_port {self._distribution_port} -dist_listen false",
+            "-kernel inet_dist_use_interface {127,0,0,1}",
+        ]
+        return self._base_environment() | {"ERL_FLAGS": " ".join(flags)}
+
+
+@contextmanager
+def _one_processor() -> Iterator[AbstractSet[int]]:
+    """
+    Start a child on a single processor; yields the processors to give back to it later.
+
+    The node's start is one chain of threads that wake each other (a module is loaded by one, its file read by another).
+    Across processors each of these wake-ups costs so much that the start takes 5 s in place of 2 s.
+    """
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(processors)})
+    try:
+        yield processors
+    finally:
+        os.sched_setaffinity(0, processors)
+
+
+def _allow(pid: int, processors: AbstractSet[int]) -> None:
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread.name), processors)
+
+
+def _ending_with_us() -> list[str]:
+    """
+    Give the prefix that has the kernel kill a command when its parent dies, in any way (PR_SET_PDEATHSIG).
+    """
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+
+
+def _string(value: str | Path) -> str:
+    """
+    Write an Erlang string; escapes keep it ASCII, because erl_call reads its input as Latin-1.
+    """
+    marks = (
+        mark if mark.isascii() and mark.isprintable() and mark not in '"\\' else f"\\x{{{ord(mark):x}}}"
+        for mark in str(value)
+    )
+    return '"' + "".join(marks) + '"'
+
+
+def _binary(value: str) -> str:
+    """
+    Write an Erlang binary.
+    """
+    return f"<<{_string(value)}/utf8>>"

@@ -1,0 +1,243 @@
+"""
+The shape of the library: who may import whom, who alone may name a foreign library, and what an import may do.
+
+The layers are those of the design; a module is named by the first part of its path below the package.
+"""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "dkist_processing_core"
+ROOT = Path(__file__).parents[1] / PACKAGE
+MODULES = sorted(ROOT.rglob("*.py"))
+
+# From top to bottom: a module imports only from lines below its own. Inside one package imports are free.
+LAYERS = (
+    {"__init__"},  # gives the public names, resolved when they are asked for
+    {"cli"},
+    {"dashboard", "watch", "notify", "testing"},
+    {"build_utils", "failure_callback", "airflow"},
+    {"workflow"},
+    {"rendering", "local", "notebook_utils"},
+    {"node", "launcher"},
+    {"task", "environments"},
+    {"consumer", "runs"},
+    {"publisher"},
+    {"drain"},
+    {"bus", "tracing"},
+    {"events", "config"},
+    {"identity"},
+    {"errors", "resource_queue", "text"},
+)
+DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
+
+# Imports that the layers forbid and that are right all the same: (importing part, imported part) and the reason.
+EXCEPTIONS: dict[tuple[str, str], str] = {}
+
+OPTIONAL_LIBRARIES = {"aiohttp", "airflow", "fastapi", "flask", "jinja2", "sqlalchemy", "starlette", "uvicorn"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One name that a module imports: ``deferred`` to a call, or for the type checker alone."""
+
+    name: str
+    line: int
+    deferred: bool
+    for_typing: bool
+
+
+def named_by(node: ast.AST, package: str) -> Iterator[str]:
+    """Give the full names that a node imports; ``package`` is where a relative import starts."""
+    match node:
+        case ast.Import(names=names):
+            yield from (alias.name for alias in names)
+        case ast.ImportFrom(module=module, names=names, level=level):
+            start = package.split(".")[: len(package.split(".")) - level + 1] if level else []
+            origin = ".".join([*start, *([module] if module else [])])
+            yield from (f"{origin}.{alias.name}" for alias in names)
+        case ast.Call(
+            func=ast.Name(id="import_module") | ast.Attribute(attr="import_module"),
+            args=[ast.Constant(value=str(name)), *_],
+        ):
+            yield name
+
+
+def is_for_typing(node: ast.AST) -> bool:
+    """Say whether a node is the ``if TYPE_CHECKING`` whose body never runs."""
+    match node:
+        case ast.If(test=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")):
+            return True
+    return False
+
+
+def imports_of(tree: ast.AST, package: str, *, deferred: bool = False, for_typing: bool = False) -> Iterator[Import]:
+    """Give every import of a module, at whatever depth it stands."""
+    for node in ast.iter_child_nodes(tree):
+        for name in named_by(node, package):
+            yield Import(name, node.lineno, deferred, for_typing)  # type: ignore[attr-defined]
+        inside = deferred or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if is_for_typing(node):
+            assert isinstance(node, ast.If)
+            yield from imports_of(ast.Module(node.body, []), package, deferred=inside, for_typing=True)
+            yield from imports_of(ast.Module(node.orelse, []), package, deferred=inside, for_typing=for_typing)
+        else:
+            yield from imports_of(node, package, deferred=inside, for_typing=for_typing)
+
+
+def part_of(path: Path) -> str:
+    """Give the name by which the layers know a module's file."""
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def imports_in(path: Path) -> list[Import]:
+    """Give every import of a module's file."""
+    package = ".".join([PACKAGE, *path.relative_to(ROOT).parent.parts])
+    return list(imports_of(ast.parse(path.read_text(), path), package))
+
+
+def forbidden_in(part: str, imports: list[Import]) -> Iterator[tuple[str, str]]:
+    """Give each part that the layers keep ``part`` from importing, with a sentence that says so."""
+    for found in imports:
+        top, _, rest = found.name.partition(".")
+        if top != PACKAGE or found.for_typing:
+            continue
+        imported = rest.partition(".")[0]
+        imported = imported if imported in DEPTH else "__init__"
+        if imported != part and DEPTH[imported] <= DEPTH[part]:
+            yield imported, f"Line {found.line}: {part} imports {found.name}, which does not stand below it."
+
+
+def test_every_module_has_its_layer() -> None:
+    """A new module is placed among the layers before anything can import it."""
+    homeless = {part_of(path) for path in MODULES} - set(DEPTH)
+
+    assert not homeless, f"Place these modules in LAYERS, and in the layout of the design: {sorted(homeless)}."
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_only_from_lines_below_it(path: Path) -> None:
+    """Imports run downwards, also those inside functions: a reader can learn the library from the bottom up."""
+    part = part_of(path)
+
+    found = [sentence for other, sentence in forbidden_in(part, imports_in(path)) if (part, other) not in EXCEPTIONS]
+
+    assert found == []
+
+
+def test_every_exception_is_still_needed() -> None:
+    """An exception to the layers leaves the table with the import that it excused."""
+    used = {(part_of(path), other) for path in MODULES for other, _ in forbidden_in(part_of(path), imports_in(path))}
+
+    assert set(EXCEPTIONS) <= used
+
+
+@pytest.mark.parametrize(
+    ("part", "source", "expected"),
+    [
+        ("task", "from dkist_processing_core.publisher import Publisher", []),
+        ("task", "from dkist_processing_core import cli", ["cli"]),
+        ("task", "def run():\n    import dkist_processing_core.cli", ["cli"]),
+        ("task", "from dkist_processing_core.environments import prepare", ["environments"]),
+        ("task", "from dkist_processing_core import TaskBase", ["__init__"]),
+        ("task", "from . import workflow", ["workflow"]),
+        ("task", "def run():\n    return import_module('dkist_processing_core.cli')", ["cli"]),
+        ("task", "if TYPE_CHECKING:\n    from .cli import main\nelse:\n    from .watch import look", ["watch"]),
+        ("bus", "from dkist_processing_core.bus._amqp import AmqpBus", []),
+        ("__init__", "from dkist_processing_core.cli import main", []),
+    ],
+)
+def test_the_rule_sees_through_every_form_of_import(part: str, source: str, expected: list[str]) -> None:
+    """An import counts however it is written, except for one that only the type checker reads."""
+    imports = list(imports_of(ast.parse(source), PACKAGE))
+
+    forbidden = [other for other, _ in forbidden_in(part, imports)]
+
+    assert expected == forbidden
+
+
+def test_relative_imports_inside_a_package_start_where_it_stands() -> None:
+    """Dots climb from the package of the importing module."""
+    source = "from . import _journal\nfrom .._wire import decode\nfrom ..errors import BusError"
+
+    names = [found.name for found in imports_of(ast.parse(source), f"{PACKAGE}.bus")]
+
+    assert names == [f"{PACKAGE}.bus._journal", f"{PACKAGE}._wire.decode", f"{PACKAGE}.errors.BusError"]
+
+
+def test_one_module_says_pika() -> None:
+    """The AMQP library can be understood, tested and replaced in one place."""
+    saying = {
+        str(path.relative_to(ROOT))
+        for path in MODULES
+        for found in imports_in(path)
+        if found.name.partition(".")[0] == "pika"
+    }
+
+    assert saying <= {"bus/_amqp.py"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_optional_libraries_are_imported_only_when_they_are_used(path: Path) -> None:
+    """A task's environment needs neither the engine nor a web framework."""
+    eager = [
+        found.name
+        for found in imports_in(path)
+        if not found.deferred and not found.for_typing and found.name.partition(".")[0] in OPTIONAL_LIBRARIES
+    ]
+
+    assert eager == []
+
+
+def test_what_the_engine_imports_costs_it_nothing() -> None:
+    """An exported file makes the engine's parser import the standard library and nothing else."""
+    eager = {
+        found.name.partition(".")[0]
+        for path in MODULES
+        if part_of(path) in {"airflow", "failure_callback"}
+        for found in imports_in(path)
+        if not found.deferred and not found.for_typing
+    }
+
+    assert eager <= sys.stdlib_module_names
+
+
+def test_importing_the_package_does_nothing_else(tmp_path: Path) -> None:
+    """No library of the engine, bus or web is loaded; no thread, file, socket, process or log handler comes to be."""
+    probe = f"""
+import json, logging, os, sys, threading
+
+acts = []
+
+def watch(event, args):
+    if event.startswith(("_thread.", "os.mkdir", "os.remove", "os.rename", "socket.", "sqlite3.", "subprocess.")):
+        acts.append(event)
+    if event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        acts.append(f"open {{args[0]}}")
+
+descriptors = len(os.listdir("/proc/self/fd"))
+sys.addaudithook(watch)
+import {PACKAGE}
+print(json.dumps({{
+    "acts": acts,
+    "descriptors": len(os.listdir("/proc/self/fd")) - descriptors,
+    "handlers": len(logging.root.handlers),
+    "loaded": sorted({{name.partition(".")[0] for name in sys.modules}}),
+    "threads": threading.active_count(),
+}}))
+"""
+
+    ran = subprocess.run(
+        [sys.executable, "-B", "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=30
+    )
+
+    seen = json.loads(ran.stdout)
+    assert OPTIONAL_LIBRARIES.isdisjoint(seen.pop("loaded"))
+    assert seen == {"acts": [], "descriptors": 0, "handlers": 0, "threads": 1}

@@ -1,0 +1,212 @@
+"""
+The door to the project: Makefile, lock files, CI and hooks agree with each other and with what the documents say.
+
+Not here: what the targets run, which is the rest of the suite.
+"""
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+MAKEFILE = (ROOT / "Makefile").read_text()
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+
+# What each lock holds besides the base requirements: extras, and one dependency group.
+LOCKED_SETS = {"demo": ["examples"], "test": ["examples", "test"], "dev": ["examples", "test", "docs", "lint"]}
+
+PINNED = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>\S+)(?: ; [^#]+?)?(?: --hash=sha256:[0-9a-f]{64})+")
+
+
+def recipe(target: str) -> list[str]:
+    """Give the commands that a target of the Makefile runs, as they are written."""
+    found = re.search(rf"^{target}:.*\n((?:\t.*\n)*)", MAKEFILE, flags=re.MULTILINE)
+    assert found, f"The Makefile has no target {target}."
+    return [line.removeprefix("\t") for line in found[1].splitlines()]
+
+
+def entries(lock: Path) -> list[str]:
+    """Give the requirements of a lock file, each on one line."""
+    lines = re.sub(r"\s*\\\n\s*", " ", lock.read_text()).splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def pins(lock: Path) -> dict[str, str]:
+    """Give the version of each distribution that a lock file names."""
+    return {found["name"]: found["version"] for entry in entries(lock) if (found := PINNED.fullmatch(entry))}
+
+
+def declared(group: str) -> list[str]:
+    """Give the requirements that pyproject.toml lists under an extra or a dependency group."""
+    groups = PYPROJECT["project"]["optional-dependencies"] | PYPROJECT["dependency-groups"]
+    listed: list[str] = groups[group]
+    return listed
+
+
+def declared_in_locks() -> list[tuple[str, str]]:
+    """Pair each lock with each requirement that it has to satisfy."""
+    base: list[str] = PYPROJECT["project"]["dependencies"]
+    build: list[str] = PYPROJECT["build-system"]["requires"]
+    return [("uv", requirement) for requirement in build] + [
+        (lock, requirement)
+        for lock, groups in LOCKED_SETS.items()
+        for requirement in [*base, *(name for group in groups for name in declared(group))]
+    ]
+
+
+def outside_make(**settings: str) -> dict[str, str]:
+    """Give an environment without the marks of the make that may run this suite."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))} | settings
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_every_target_that_a_document_names_exists(document: str) -> None:
+    """A reader who types a make command from our documents gets what it says."""
+    text = (ROOT / document).read_text()
+
+    named = re.findall(r"(?:`|^ {4,}|^\$ )make ([a-z]+)", text, flags=re.MULTILINE)
+
+    targets = set(re.findall(r"^([a-z]+):", MAKEFILE, flags=re.MULTILINE))
+    assert set(named) <= targets
+
+
+def test_help_lists_every_target() -> None:
+    """Plain make says in one line what each target does."""
+    phony = set(re.findall(r"^\.PHONY: (.*)", MAKEFILE, flags=re.MULTILINE)[0].split()) - {"FORCE"}
+
+    shown = subprocess.run(["make"], cwd=ROOT, env=outside_make(), capture_output=True, text=True, check=True).stdout
+
+    assert phony == set(re.findall(r"^make ([a-z]+) +\S", shown, flags=re.MULTILINE))
+
+
+def test_settings_of_the_users_shell_do_not_reach_what_make_runs(tmp_path: Path) -> None:
+    """The demo and the suite are the same in a shell that is set up for a real bus and collector."""
+    probe = tmp_path / "probe.mk"
+    probe.write_text("probe:\n\t@env\n")
+    shell = {
+        "BUILD_VERSION": "1.2.3",
+        "DKIST_CORE_RUN_ID": "another",
+        "ISB_PASSWORD": "hidden",
+        "MESH_CONFIG": "{}",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "elsewhere",
+        "TRACEPARENT": "00-0-0-01",
+    }
+
+    ran = subprocess.run(
+        ["make", "--file", "Makefile", "--file", probe, "probe"],
+        cwd=ROOT,
+        env=outside_make(**shell, KEPT="kept"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert {line.partition("=")[0] for line in ran.stdout.splitlines()} & {*shell, "KEPT"} == {"KEPT"}
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_lock_file_holds_no_address(lock: Path) -> None:
+    """Where packages come from is the business of each machine: a lock names no index, host or path."""
+    found = re.findall(r".*(?:://|--(?:extra-)?index-url|--find-links| @ |(?<=\s)/).*", lock.read_text())
+
+    assert found == []
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_lock_file_pins_every_requirement_by_version_and_hash(lock: Path) -> None:
+    """What is installed is what was locked, bit for bit."""
+    loose = [entry for entry in entries(lock) if not PINNED.fullmatch(entry)]
+
+    assert loose == []
+    assert pins(lock)
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_lock_files_agree_on_every_version(lock: Path) -> None:
+    """Any lock may be installed over any other in one environment."""
+    everything = pins(ROOT / "requirements" / "dev.txt")
+
+    differing = {name: version for name, version in pins(lock).items() if everything.get(name, version) != version}
+
+    assert differing == {}
+
+
+@pytest.mark.parametrize(("lock", "requirement"), declared_in_locks())
+def test_declared_requirement_is_locked_at_a_version_it_allows(lock: str, requirement: str) -> None:
+    """A dependency that is added or raised in pyproject.toml is locked again, by make lock."""
+    wanted = Requirement(requirement)
+
+    version = pins(ROOT / "requirements" / f"{lock}.txt").get(canonicalize_name(wanted.name), "none")
+
+    assert version != "none"
+    assert wanted.specifier.contains(version, prereleases=True)
+
+
+@pytest.mark.parametrize("requirement", PYPROJECT["project"]["dependencies"])
+def test_base_requirement_is_spelled_as_clients_look_it_up(requirement: str) -> None:
+    """Clients look up the part before the comparison among installed distributions: dashes, a floor, no marker."""
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*>=[0-9]+(\.[0-9]+)*", requirement)
+
+
+def test_hooks_are_local_and_run_the_pieces_of_lint() -> None:
+    """A commit hook fetches nothing and checks what make lint checks."""
+    text = (ROOT / ".pre-commit-config.yaml").read_text()
+
+    assert set(re.findall(r"repo: *(\S+)", text)) == {"local"}
+    assert set(re.findall(r"language: *(\S+)", text)) == {"system"}
+    assert recipe("lint") == re.findall(r"entry: *(.+)", text)
+
+
+def test_ci_runs_lint_and_test_and_nothing_else() -> None:
+    """What CI checks, a contributor can run by the same two commands."""
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+
+    commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
+
+    assert commands == ["make lint", "make test"]
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def create_environment(directory: Path, *, python: str) -> subprocess.CompletedProcess[str]:
+    """Ask for an environment made by an interpreter that is the given shell script, where apt-get installs nothing."""
+    commands = directory / "commands"
+    commands.mkdir()
+    for name, script in {"stub-python": python, "apt-get": "exit 0"}.items():
+        (commands / name).write_text(f"#!/bin/sh\n{script}\n")
+        (commands / name).chmod(0o755)
+    return subprocess.run(
+        [ROOT / "requirements" / "environment.sh", "create", directory / "environment", "stub-python"],
+        env=outside_make(PATH=f"{commands}:{os.environ['PATH']}"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_too_old_a_python_is_refused_with_one_sentence(tmp_path: Path) -> None:
+    """A machine without a supported Python is told what to install."""
+    refused = create_environment(tmp_path, python="exit 1")
+
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert re.fullmatch(r"Install Python 3\.11 or later .* none of these is one: stub-python\.\n", refused.stderr)
+
+
+def test_a_python_without_ensurepip_is_refused_with_one_sentence(tmp_path: Path) -> None:
+    """Where Debian's package for virtual environments is missing and cannot be installed, its name is told."""
+    lacking = 'case "$2" in *ensurepip*) exit 1 ;; *print*) echo 3.12 ;; esac'
+
+    refused = create_environment(tmp_path, python=lacking)
+
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert refused.stderr.startswith("Install python3.12-venv (as root: apt-get install python3.12-venv)")
+    assert not (tmp_path / "environment").exists()
