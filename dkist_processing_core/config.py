@@ -19,7 +19,6 @@ from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.text import is_secret_name, redact, secrets_of
 
 ISB_SERVICE = "interservice-bus"
-UNKNOWN_SERVICE = {"mesh_address": "127.0.0.1", "mesh_port": 0}
 _MESH_EXAMPLE = '{"interservice-bus": {"mesh_address": "broker.example", "mesh_port": 5672}}'
 _SHOWN = 120
 logger = logging.getLogger(__name__)
@@ -48,6 +47,9 @@ class MeshService(BaseModel):
     def __hash__(self) -> int:
         """Hash what is compared."""
         return hash((self.host, self.port))
+
+
+UNKNOWN_SERVICE = MeshService(host="127.0.0.1", port=0)
 
 
 class RetryConfig(BaseModel):
@@ -212,9 +214,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     otel_exporter_otlp_traces_endpoint: Endpoint = _setting(None, "The collector of spans.", expected=_URL)
     otel_exporter_otlp_metrics_endpoint: Endpoint = _setting(None, "The collector of metrics.", expected=_URL)
     otel_exporter_otlp_logs_endpoint: Endpoint = _setting(None, "The collector of log records.", expected=_URL)
-    otel_exporter_otlp_protocol: Protocol = _setting(
-        None, "How all signals travel. Default: grpc.", expected=_PROTOCOL
-    )
+    otel_exporter_otlp_protocol: Protocol = _setting(None, "How all signals travel. Default: grpc.", expected=_PROTOCOL)
     otel_exporter_otlp_traces_protocol: Protocol = _setting(None, "How spans travel.", expected=_PROTOCOL)
     otel_exporter_otlp_metrics_protocol: Protocol = _setting(None, "How metrics travel.", expected=_PROTOCOL)
     otel_exporter_otlp_logs_protocol: Protocol = _setting(None, "How log records travel.", expected=_PROTOCOL)
@@ -256,7 +256,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
 
     def service_mesh_detail(self, service_name: str) -> MeshService:
         """Return where a service is reached: 127.0.0.1, port 0, for one that `MESH_CONFIG` does not name."""
-        return self.mesh_config.get(service_name) or MeshService(**UNKNOWN_SERVICE)
+        return self.mesh_config.get(service_name) or UNKNOWN_SERVICE
 
     @property
     def names_broker(self) -> bool:
@@ -266,7 +266,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     @property
     def isb_mesh_service(self) -> MeshService:
         """Where the broker is reached: localhost, port 5672, where `MESH_CONFIG` does not say."""
-        return self.mesh_config.get(ISB_SERVICE) or MeshService(mesh_address="localhost", mesh_port=5672)
+        return self.mesh_config.get(ISB_SERVICE) or MeshService(host="localhost", port=5672)
 
     @property
     def cpu_count(self) -> int:

@@ -161,6 +161,7 @@ class RunsByHand:
     """
 
     def __init__(self) -> None:
+        """Begin with no run."""
         self._pid = os.getpid()
         self._runs: dict[tuple[str, str, int], Run] = {}
         self._last: dict[tuple[Run, str], Attempt] = {}

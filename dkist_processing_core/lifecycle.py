@@ -89,7 +89,7 @@ class Lifecycle:
         self._carrier = Carrier.of(self._span.get_span_context())
         self._stack.enter_context(self._telemetry.log_records(self._attributes))
         if self._publisher is None and self._settings is not None:
-            with self._never_breaking("events are not published"):
+            with never_breaking("events are not published"):
                 self._publisher = Publisher.open(self._settings, tracer=self._telemetry.tracer)
         self._publish(TaskStarted, host=platform.node(), pid=os.getpid())
         return self
@@ -136,7 +136,7 @@ class Lifecycle:
         self._phase = None
 
     def progress(self, done: float, total: float | None, unit: str | None, note: str | None) -> None:
-        """Publish how far the attempt is; calls that come too soon after the last are held back, not lost at the end."""
+        """Publish how far the attempt is; what comes too soon after the last is held back, and not lost at the end."""
         facts = {"done": done, "total": total, "unit": unit, "note": note}
         now = time.monotonic()
         if now < self._progress_due:
@@ -152,17 +152,19 @@ class Lifecycle:
 
     def _open_span(self) -> contextlib.AbstractContextManager[Span]:
         attempt = self.attempt
-        parent: SpanContext | None = run_parent(attempt.run, os.environ)
-        own = SpanContext(parent.trace_id, derived_attempt_span_id(attempt), is_remote=False, trace_flags=parent.trace_flags)
-        if attempt.run.is_by_hand and parent.trace_id == derived_trace_id(attempt.run):
-            # Nobody will ever end a run by hand, so there is no root span to hang from.
-            parent = None
+        outer = run_parent(attempt.run, os.environ)
+        own = SpanContext(
+            outer.trace_id, derived_attempt_span_id(attempt), is_remote=False, trace_flags=outer.trace_flags
+        )
+        # Nobody will ever end a run by hand, so it has no root span to hang from.
+        is_orphan = attempt.run.is_by_hand and outer.trace_id == derived_trace_id(attempt.run)
+        parent = None if is_orphan else outer
         return self._telemetry.root_span(attempt.task_name, parent, own, SpanKind.INTERNAL, self._attributes)
 
     def _publish(self, event_class: type[Event], **facts: Any) -> None:
         if self._publisher is None:
             return
-        with self._never_breaking(f"{event_class.name} of {self.attempt.task_name} is not published"):
+        with never_breaking(f"{event_class.name} of {self.attempt.task_name} is not published"):
             carrier = self._carrier
             self._publisher.publish(
                 event_class(
@@ -179,22 +181,23 @@ class Lifecycle:
         timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout
         deadline = time.monotonic() + timeout
         publisher = self._publisher
-        with self._never_breaking("the publisher did not end well"):
+        with never_breaking("the publisher did not end well"):
             if publisher is not None and publisher is not self._given_publisher:
                 publisher.close(timeout)
-        with self._never_breaking("telemetry did not end well"):
+        with never_breaking("telemetry did not end well"):
             self._telemetry.flush(max(0.0, deadline - time.monotonic()))
 
-    @staticmethod
-    @contextlib.contextmanager
-    def _never_breaking(consequence: str) -> Iterator[None]:
-        try:
-            yield
-        except (DKISTProcessingCoreError, ValueError) as error:
-            # A ValueError is pydantic's: facts that cannot be stated, as a progress that is no number.
-            logger.warning("%s: %s", consequence, error)
-        except Exception:
-            logger.exception("%s: an error of this package", consequence)
+
+@contextlib.contextmanager
+def never_breaking(consequence: str) -> Iterator[None]:
+    """Keep what goes wrong with observing from the observed, and log it with its consequence."""
+    try:
+        yield
+    except (DKISTProcessingCoreError, ValueError) as error:
+        # A ValueError is pydantic's: facts that cannot be stated, as a progress that is no number.
+        logger.warning("%s: %s", consequence, error)
+    except Exception:
+        logger.exception("%s: an error of this package", consequence)
 
 
 def _failure_of(error: BaseException) -> dict[str, Any]:

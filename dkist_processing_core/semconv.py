@@ -81,9 +81,7 @@ def nomad_attributes(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def publish_attributes(
-    exchange: str, routing_key: str, message_id: str, conversation_id: str | None
-) -> dict[str, Any]:
+def publish_attributes(exchange: str, routing_key: str, message_id: str, conversation_id: str | None) -> dict[str, Any]:
     """Return what the span of one publish carries."""
     attributes = {
         MESSAGING_SYSTEM: "rabbitmq",

@@ -101,7 +101,7 @@ class TaskBase(ABC):
             self._lifecycle.progress(done, total, unit, note)
 
     @contextmanager
-    def telemetry_span(  # noqa: PLR0913 - what OpenTelemetry's own has
+    def telemetry_span(
         self,
         name: str,
         context: Context | None = None,

@@ -73,7 +73,9 @@ def run_parent(run: Run, environ: Mapping[str, str]) -> SpanContext:
     carrier = {name.lower(): environ[name] for name in ("TRACEPARENT", "TRACESTATE") if name in environ}
     outer = trace.get_current_span(_PROPAGATOR.extract(carrier)).get_span_context()
     if outer.is_valid:
-        return SpanContext(outer.trace_id, outer.span_id, is_remote=True, trace_flags=_SAMPLED, trace_state=outer.trace_state)
+        return SpanContext(
+            outer.trace_id, outer.span_id, is_remote=True, trace_flags=_SAMPLED, trace_state=outer.trace_state
+        )
     return SpanContext(derived_trace_id(run), derived_run_span_id(run), is_remote=True, trace_flags=_SAMPLED)
 
 
@@ -346,9 +348,7 @@ def _tracer_provider(
     return provider
 
 
-def _meter_provider(
-    settings: DKISTProcessingCoreConfiguration, resource: "Resource", exporter: str
-) -> "MeterProvider":
+def _meter_provider(settings: DKISTProcessingCoreConfiguration, resource: "Resource", exporter: str) -> "MeterProvider":
     from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - as in _set_up
     from opentelemetry.sdk.metrics.export import (  # noqa: PLC0415
         ConsoleMetricExporter,

@@ -113,7 +113,7 @@ def rabbitmq(session_watch: SessionWatch, tmp_path_factory: pytest.TempPathFacto
         pytest.fail(str(missing), pytrace=False)
     session_watch.assert_loopback_only()
     yield node
-    node.kill()
+    node.close()
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from pika.exceptions import (
 )
 
 from dkist_processing_core.bus._message import APP_ID, Message, Properties
-from dkist_processing_core.bus.topology import Queue, Topology
+from dkist_processing_core.bus.topology import Binding, Exchange, Queue, Topology
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError, ConfigurationError
 from dkist_processing_core.text import redact
@@ -183,9 +183,7 @@ class AmqpLink:
         self._call(lambda done: channel.basic_qos(prefetch_count=prefetch, callback=done))
         channel.add_on_cancel_callback(lambda _: self._fail_with(f"the queue {queue} was deleted"))
         self._call(
-            lambda done: channel.basic_consume(
-                queue, self._on_delivery, arguments=dict(arguments or {}), callback=done
-            )
+            lambda done: channel.basic_consume(queue, self._on_delivery, arguments=dict(arguments or {}), callback=done)
         )
 
     def receive(self, timeout: float) -> Received | None:
@@ -228,42 +226,49 @@ class AmqpLink:
 
     def declare(self, topology: Topology) -> bool:
         """Make what is missing of `topology`, and return whether anything was."""
-        missing = [item for item in (*topology.exchanges, *topology.queues) if not self._is_there(item)]
+        items: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
+        missing = [item for item in items if not self._is_there(item)]
         if not missing:
             return False
-        channel = self._live_channel
         for exchange in topology.exchanges:
             if exchange in missing:
-                self._call(
-                    lambda done, x=exchange: channel.exchange_declare(x.name, x.type, durable=True, callback=done)
-                )
+                self._declare_exchange(exchange)
         for queue in topology.queues:
             if queue in missing:
-                self._call(
-                    lambda done, q=queue: channel.queue_declare(
-                        q.name,
-                        durable=not q.exclusive,
-                        exclusive=q.exclusive,
-                        arguments=dict(q.arguments),
-                        callback=done,
-                    )
-                )
+                self._declare_queue(queue)
         self.bind(topology)
         return True
 
-    def _is_there(self, item: object) -> bool:
-        if isinstance(item, Queue):
-            # Nobody else can have made a queue that is this connection's own.
-            return not item.exclusive and self.exists("queue", item.name)
-        return self.exists("exchange", item.name)  # type: ignore[attr-defined]
+    def _declare_exchange(self, exchange: Exchange) -> None:
+        channel = self._live_channel
+        self._call(lambda done: channel.exchange_declare(exchange.name, exchange.type, durable=True, callback=done))
+
+    def _declare_queue(self, queue: Queue) -> None:
+        channel = self._live_channel
+        self._call(
+            lambda done: channel.queue_declare(
+                queue.name,
+                durable=not queue.exclusive,
+                exclusive=queue.exclusive,
+                arguments=dict(queue.arguments),
+                callback=done,
+            )
+        )
+
+    def _is_there(self, item: Exchange | Queue) -> bool:
+        if isinstance(item, Exchange):
+            return self.exists("exchange", item.name)
+        # Nobody else can have made a queue that is this connection's own.
+        return not item.exclusive and self.exists("queue", item.name)
 
     def bind(self, topology: Topology) -> None:
         """Make the bindings of `topology`; those that exist stay as they are."""
-        channel = self._live_channel
         for binding in topology.bindings:
-            self._call(
-                lambda done, b=binding: channel.queue_bind(b.queue, b.exchange, b.routing_key, callback=done)
-            )
+            self._bind(binding)
+
+    def _bind(self, binding: Binding) -> None:
+        channel = self._live_channel
+        self._call(lambda done: channel.queue_bind(binding.queue, binding.exchange, binding.routing_key, callback=done))
 
     # The owning thread's loop
 
@@ -278,12 +283,17 @@ class AmqpLink:
 
     def _open_channel(self, timeout: float) -> None:
         opened: list[pika.channel.Channel] = []
+
+        def on_open(channel: pika.channel.Channel) -> None:
+            opened.append(channel)
+            self._stir()
+
         connection = self._connection
         if connection is None:
             msg = f"{self.where}: the connection is closed"
             raise BusUnreachableError(msg)
         with self._explained():
-            connection.channel(on_open_callback=lambda channel: (opened.append(channel), self._stir()))
+            connection.channel(on_open_callback=on_open)
         self._run(lambda: bool(opened), timeout, "does not open a channel")
         channel = self._channel = opened[0]
         self._unsettled.clear()
@@ -305,7 +315,7 @@ class AmqpLink:
         self._run(lambda: bool(answers), RPC_SECONDS, "does not answer a request")
 
     def _run(self, until: Callable[[], bool], timeout: float, complaint: str | None = None) -> None:
-        """Run the connection until something holds; past `timeout` seconds return, or fail where there is a complaint."""
+        """Run the connection until something holds; past `timeout` seconds return, or fail with a complaint."""
         connection = self._connection
         if connection is None:
             raise self._failure or BusUnreachableError(f"{self.where}: the connection is closed")

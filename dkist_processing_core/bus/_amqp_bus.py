@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import tenacity
@@ -55,7 +54,7 @@ class AmqpBus:
         destination = [service.host, str(service.port), settings.isb_vhost, self.event_exchange, self.failure_exchange]
         self._destination = "\n".join(destination)
         digest = hashlib.sha256(self._destination.encode()).hexdigest()[:8]
-        self.journal_path: Path = place(settings).folder / f"outbox-{digest}.db"
+        self.journal_path = place(settings).folder / f"outbox-{digest}.db"
 
     def open_journal(self, *, synced: bool = True) -> Journal:
         """Open the outbox of this broker."""
@@ -150,9 +149,7 @@ class AmqpReceiver:
             if self._replay:
                 link.consume(ARCHIVE_QUEUE, prefetch=PREFETCH, arguments={"x-stream-offset": "first"})
             else:
-                topology = consumer_topology(
-                    self._bus.settings, self._queue, self._patterns, named=self._is_named
-                )
+                topology = consumer_topology(self._bus.settings, self._queue, self._patterns, named=self._is_named)
                 if not link.declare(topology):
                     link.bind(topology)
                 link.consume(self._queue, prefetch=PREFETCH)

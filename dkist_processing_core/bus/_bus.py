@@ -64,9 +64,7 @@ class Bus(Protocol):
     def open_journal(self, *, synced: bool = True) -> Journal:
         """Open the journal of this bus."""
 
-    def subscribe(
-        self, patterns: Iterable[str], *, name: str | None = None, replay: bool = False
-    ) -> Receiver:
+    def subscribe(self, patterns: Iterable[str], *, name: str | None = None, replay: bool = False) -> Receiver:
         """
         Receive the events whose routing keys match one of the patterns (AMQP's topic patterns: `*`, `#`).
 

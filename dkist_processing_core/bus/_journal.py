@@ -169,7 +169,11 @@ class Journal:
 
     def read(self, after: int, limit: int) -> list[Entry]:
         """Return up to `limit` messages behind the place `after`, in order."""
-        return self._entries(f"SELECT {_COLUMNS} FROM message WHERE seq > ? ORDER BY seq LIMIT ?", after, limit)
+        return self._entries(
+            f"SELECT {_COLUMNS} FROM message WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608 - a constant
+            after,
+            limit,
+        )
 
     def pending(self, after: int, limit: int) -> list[Entry]:
         """Return up to `limit` messages behind the place `after` that are neither confirmed nor set aside."""
@@ -248,7 +252,9 @@ class Journal:
     def position(self, subscription: str, default: int) -> int:
         """Return the place up to which a subscription is done, noting `default` as the place of a new one."""
         with self._transaction() as connection:
-            connection.execute("INSERT OR IGNORE INTO subscription VALUES (?, ?, ?)", (subscription, default, time.time()))
+            connection.execute(
+                "INSERT OR IGNORE INTO subscription VALUES (?, ?, ?)", (subscription, default, time.time())
+            )
             row = connection.execute("SELECT position FROM subscription WHERE name = ?", (subscription,)).fetchone()
         return int(row[0])
 

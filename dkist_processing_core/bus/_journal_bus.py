@@ -43,9 +43,7 @@ class JournalBus:
         journal.prune(time.time() - KEPT_SECONDS)
         return journal
 
-    def subscribe(
-        self, patterns: Iterable[str], *, name: str | None = None, replay: bool = False
-    ) -> "JournalReceiver":
+    def subscribe(self, patterns: Iterable[str], *, name: str | None = None, replay: bool = False) -> "JournalReceiver":
         """Read events from the file; one process at a time reads under a name, others of that name stand by."""
         return JournalReceiver(
             self.open_journal(), exchange=self.event_exchange, patterns=tuple(patterns), name=name, replay=replay

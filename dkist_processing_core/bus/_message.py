@@ -108,4 +108,3 @@ def to_failure_message(message: RecipeRunFailureMessage, exchange: str) -> Messa
             correlation_id=(message.dag_run_id or "")[:255] or None,
         ),
     )
-

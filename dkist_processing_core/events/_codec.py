@@ -69,10 +69,11 @@ def decode(body: bytes, content_type: str | None = None, headers: Mapping[str, A
         attributes, data = binary, _json_object(body, "the body")
     else:
         attributes = _json_object(body, "the body")
-        data = attributes.get("data")
-        if not isinstance(data, dict):
-            msg = f"the event's data is {_kind(data)}, expected a JSON object"
+        found = attributes.get("data")
+        if not isinstance(found, dict):
+            msg = f"the event's data is {_kind(found)}, expected a JSON object"
             raise DecodeError(msg)
+        data = found
     return _build(attributes, data)
 
 

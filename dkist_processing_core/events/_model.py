@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import quote
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
@@ -47,6 +47,10 @@ UtcTime = Annotated[
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Number = int | Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
+
+
+# Kept beside the fields, as a cached property is: two events are equal if they state the same.
+_ACKNOWLEDGE = "_acknowledge"
 
 
 class Reporter(StrEnum):
@@ -163,15 +167,14 @@ class Event(BaseModel):
 
     def ack(self) -> None:
         """Tell the bus that this event is dealt with. Without effect on an event that no subscription yielded."""
-        if self._acknowledge is not None:
-            self._acknowledge()
-
-    _acknowledge: ClassVar[Callable[[], None] | None] = None
+        acknowledge = self.__dict__.get(_ACKNOWLEDGE)
+        if acknowledge is not None:
+            acknowledge()
 
     def with_acknowledgement(self, acknowledge: Callable[[], None]) -> Self:
-        """Return the same event, whose `ack()` calls `acknowledge`."""
+        """Return the same event, equal in everything it states, whose `ack()` calls `acknowledge`."""
         received = self.model_copy()
-        received.__dict__["_acknowledge"] = acknowledge
+        received.__dict__[_ACKNOWLEDGE] = acknowledge
         return received
 
     def redacted(self, redact: Callable[[str], str]) -> Self:
@@ -191,23 +194,22 @@ class Event(BaseModel):
             return self
         event = self.model_copy(update={"truncated": True})
         for field in self.clippable:
-            event = event._with_clipped(field, lambda candidate: encoded_size(candidate) <= limit)
+            event = _clipped(event, field, lambda candidate: encoded_size(candidate) <= limit)
             if encoded_size(event) <= limit:
                 break
         return event
 
-    def _with_clipped(self, field: str, fits: Callable[["Event"], bool]) -> Self:
-        value = getattr(self, field)
-        if value is None:
-            return self
-        if isinstance(value, str):
-            # The end of a stack says where it happened; of everything else the beginning says most.
-            value = clip(
-                value, lambda text: fits(self.model_copy(update={field: text})), keep_end=field == "stack"
-            )
-        else:
-            value = None
-        return self.model_copy(update={field: value or None})
+
+_EventT = TypeVar("_EventT", bound=Event)
+
+
+def _clipped(event: _EventT, field: str, fits: Callable[[Event], bool]) -> _EventT:
+    value = getattr(event, field)
+    if isinstance(value, str):
+        # The end of a stack says where it happened; of everything else the beginning says most.
+        shortened = clip(value, lambda text: fits(event.model_copy(update={field: text})), keep_end=field == "stack")
+        return event.model_copy(update={field: shortened or None})
+    return event.model_copy(update={field: None})
 
 
 class WorkflowEvent(Event):

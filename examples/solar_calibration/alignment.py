@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
-from scipy.ndimage import map_coordinates
 
 from solar_calibration.errors import AlignmentError
 from solar_calibration.frames import Displacement, Frame, Image, disk_distance
+from solar_calibration.interpolation import brightness_at
 from solar_calibration.limb import Circle
 from solar_calibration.smoothing import gaussian_mean
 
@@ -84,7 +84,8 @@ def align(frame: Frame, limb: Circle, reference: Frame, reference_limb: Circle) 
     correlation = float(np.mean(after * fixed))
     if correlation < _LOWEST_CORRELATION:
         raise AlignmentError(
-            f"{frame.name} correlates only {correlation:.2f} with {reference.name}, at least {_LOWEST_CORRELATION} is needed"
+            f"{frame.name}: correlates only {correlation:.2f} with {reference.name}, "
+            f"at least {_LOWEST_CORRELATION} is needed"
         )
     alignment = Alignment(
         displacement=Displacement(x - reference_limb.x, y - reference_limb.y, roll_deg),
@@ -97,14 +98,14 @@ def align(frame: Frame, limb: Circle, reference: Frame, reference_limb: Circle) 
 
 
 def on_grid(data: Image, x: float, y: float, radius: float, roll_deg: float = 0.0) -> Image:
-    """Resample a disk of given centre, radius (pixels) and roll onto the common grid, shape (128, 128), cubic splines."""
+    """Resample a disk, given in pixels and degrees, to the common grid of shape (128, 128), by cubic interpolation."""
     rows, columns = np.indices((GRID_PX, GRID_PX), dtype=np.float64)
     scale = radius / GRID_RADIUS_PX
     u, v = (columns - _MIDDLE) * scale, (rows - _MIDDLE) * scale
     angle = np.deg2rad(roll_deg)
     from_x = x + np.cos(angle) * u - np.sin(angle) * v
     from_y = y + np.sin(angle) * u + np.cos(angle) * v
-    return np.asarray(map_coordinates(data, [from_y, from_x], order=3, mode="nearest"))
+    return brightness_at(data, from_x, from_y)
 
 
 def fine_structure(grid: Image, *, window: bool = True) -> Image:
@@ -128,8 +129,8 @@ def phase_shift(moved: Image, fixed: Image) -> tuple[float, float]:
     Find by how many pixels ``moved`` lies off ``fixed``, along columns and along rows.
 
     The peak of the partly whitened cross-correlation is found on whole pixels, then on ever finer grids around it,
-    for which the Fourier sum is written out (a full transform of that size would be a thousand times larger). Any
-    equal shapes.
+    for which the Fourier sum is written out: a full transform as fine would be ten thousand times larger. Takes any
+    two images of equal shape.
     """
     cross = np.fft.fft2(moved) * np.conj(np.fft.fft2(fixed))
     cross /= (np.abs(cross) + np.finfo(np.float64).tiny) ** _WHITENING
@@ -141,7 +142,9 @@ def phase_shift(moved: Image, fixed: Image) -> tuple[float, float]:
         offsets = np.arange(-12, 13) * step
         left = np.exp(2j * np.pi * np.outer(shift[0] + offsets, frequencies[0]))
         right = np.exp(2j * np.pi * np.outer(frequencies[1], shift[1] + offsets))
-        row, column = np.unravel_index(np.argmax((left @ cross @ right).real), (offsets.size, offsets.size))
+        # Not `@`, for the reason given in `smoothing`.
+        around = np.einsum("ij,jk->ik", np.einsum("ij,jk->ik", left, cross), right).real
+        row, column = np.unravel_index(np.argmax(around), around.shape)
         shift = [shift[0] + offsets[row], shift[1] + offsets[column]]
     return float(shift[1]), float(shift[0])
 
@@ -156,8 +159,7 @@ def expected_displacement(frame: Frame, reference: Frame) -> Displacement:
     if frame.known is not None:
         return frame.known
     disk = disk_distance((GRID_PX, GRID_PX), (_MIDDLE, _MIDDLE), GRID_RADIUS_PX)
-    # The middle of the disk moves across the line of sight, its edge along it: the mean is over what alignment looks
-    # at.
+    # The middle of the disk moves across the line of sight, its edge along it; alignment sees their mean.
     foreshortening = np.average(np.sqrt(np.clip(1 - disk**2, 0, None)), weights=_window())
     turned = np.deg2rad(_DEGREES_PER_DAY * ((frame.observed - reference.observed) / timedelta(days=1)))
     west, angle = float(frame.radius_px * turned * foreshortening), np.deg2rad(frame.roll_deg)
@@ -174,7 +176,7 @@ def _polar(grid: Image) -> Image:
     """Unroll the disk to shape (angles, radii), each radius with a mean of zero."""
     angles = np.linspace(0, 2 * np.pi, _ANGLE_STEPS, endpoint=False)[:, None]
     distance = _POLAR_RADII * GRID_RADIUS_PX
-    rays = map_coordinates(grid, [_MIDDLE + np.sin(angles) * distance, _MIDDLE + np.cos(angles) * distance], order=3)
+    rays = brightness_at(grid, _MIDDLE + np.cos(angles) * distance, _MIDDLE + np.sin(angles) * distance)
     return np.asarray(rays - rays.mean(axis=0))
 
 

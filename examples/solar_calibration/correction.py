@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from solar_calibration.errors import CalibrationError
+from solar_calibration.errors import CorrectionError
 from solar_calibration.frames import Frame, Image
 
 _LARGEST_LOSS = 0.1
@@ -19,11 +19,10 @@ def correct_frame(frame: Frame, background: Image, gain: Image) -> Frame:
     """
     Subtract the background, divide by gain and exposure, and fill lost pixels.
 
-    Background in the frame's unit and gain without unit, both of the frame's shape; the result is in DN/s and has no
-    NaN.
+    Background in the frame's unit, gain without unit, both of the frame's shape; the result is in DN/s, without NaN.
     """
     if not frame.data.shape == background.shape == gain.shape:
-        raise CalibrationError(f"{frame.name}: shapes differ: {frame.data.shape}, {background.shape}, {gain.shape}")
+        raise CorrectionError(f"{frame.name}: shapes differ: {frame.data.shape}, {background.shape}, {gain.shape}")
     rate = (frame.data - background) / gain / frame.exposure_seconds
     lost = int(np.count_nonzero(~np.isfinite(rate)))
     return replace(
@@ -39,10 +38,10 @@ def correct_frame(frame: Frame, background: Image, gain: Image) -> Frame:
 
 
 def fill_lost(data: Image) -> Image:
-    """Replace NaN by the mean of the neighbours that arrived, from the rim of each gap inwards; shape (rows, columns)."""
+    """Replace NaN by the mean of the neighbours that arrived, from the rim of a gap inwards; shape (rows, columns)."""
     lost = np.count_nonzero(~np.isfinite(data))
     if lost > _LARGEST_LOSS * data.size:
-        raise CalibrationError(f"{lost} of {data.size} pixels are lost, more than neighbours can make up for")
+        raise CorrectionError(f"{lost} of {data.size} pixels are lost, more than neighbours can make up for")
     filled = np.pad(data, 1, constant_values=np.nan)
     while np.isnan(inner := filled[1:-1, 1:-1]).any():
         neighbours = sliding_window_view(filled, (3, 3)).reshape(*data.shape, 9)

@@ -8,9 +8,9 @@ known, and each says so in its header (``DERIVED``, ``KNOWNDX``, ``KNOWNDY``, ``
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import map_coordinates
 
 from solar_calibration.frames import Displacement, Frame, Image
+from solar_calibration.interpolation import brightness_at
 
 # EIT's frames show this shadow of the mesh that carries their front filter: periods of 2.7 pixels, a few percent deep.
 MESH_CYCLES_PER_PX = 0.3725
@@ -57,17 +57,17 @@ def derive_frame(source: Frame, name: str, recipe: Recipe) -> Frame:
     row, column = generator.integers(data.shape[0] // 3, 2 * data.shape[0] // 3, size=2)
     data[row : row + _BLOCK_PX, column : column + _BLOCK_PX] = np.nan
     center = (source.center_px[0] + known.dx_px, source.center_px[1] + known.dy_px)
+    # The centre in the header stays the source's, as a real header repeats where the telescope was told to point.
     return replace(
         source,
         name=name,
-        # As on the ground: the header repeats where the telescope was told to point, not where the disk came to lie.
         data=data,
         known=known,
         history=(
             *source.history,
             f"DERIVED from {source.name}, not observed:",
             f"disk turned by {known.roll_deg:+} deg, moved by {known.dx_px:+}, {known.dy_px:+} px",
-            f"to {center[0]:.3f}, {center[1]:.3f} (cubic spline)",
+            f"to {center[0]:.3f}, {center[1]:.3f} (cubic interpolation)",
             f"filter mesh {recipe.mesh}, offset {recipe.offset}, noise {recipe.noise}, seed {recipe.seed}",
             f"{_BLOCK_PX} by {_BLOCK_PX} px block lost at column {column}, row {row}",
         ),
@@ -75,7 +75,7 @@ def derive_frame(source: Frame, name: str, recipe: Recipe) -> Frame:
 
 
 def displaced(data: Image, center_px: tuple[float, float], by: Displacement) -> Image:
-    """Turn an image about ``center_px`` and then move it, by cubic splines; shape (rows, columns) as before."""
+    """Turn an image about ``center_px`` and then move it, by cubic interpolation; shape (rows, columns) as before."""
     rows, columns = np.indices(data.shape, dtype=np.float64)
     x = columns - center_px[0] - by.dx_px
     y = rows - center_px[1] - by.dy_px
@@ -83,7 +83,7 @@ def displaced(data: Image, center_px: tuple[float, float], by: Displacement) -> 
     # Each pixel asks where its light came from, so the rotation is applied backwards.
     from_x = center_px[0] + np.cos(angle) * x + np.sin(angle) * y
     from_y = center_px[1] - np.sin(angle) * x + np.cos(angle) * y
-    return np.asarray(map_coordinates(data, [from_y, from_x], order=3, mode="nearest"))
+    return brightness_at(data, from_x, from_y)
 
 
 def mesh_gain(shape: tuple[int, ...], depth: float) -> Image:

@@ -21,6 +21,10 @@ class FlatFieldError(CalibrationError):
     """The gain of a detector cannot be told from its frame."""
 
 
+class CorrectionError(CalibrationError):
+    """A frame cannot be brought from counts to light per second."""
+
+
 class LimbNotFoundError(CalibrationError):
     """Too few points of the solar limb agree on one circle."""
 

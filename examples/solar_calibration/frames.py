@@ -83,7 +83,7 @@ def disk_distance(shape: tuple[int, ...], center_px: tuple[float, float], radius
     Returns an array of the given shape in units of the radius: below 1 on the disk, above 1 in the sky.
     """
     rows, columns = np.indices(shape[:2], dtype=np.float64)
-    return np.hypot(columns - center_px[0], rows - center_px[1]) / radius_px
+    return np.asarray(np.hypot(columns - center_px[0], rows - center_px[1]) / radius_px)
 
 
 def write_frame(path: Path, frame: Frame) -> None:

@@ -19,6 +19,8 @@ from solar_calibration.frames import Frame, Image, disk_distance
 _TITLES = ("as recorded", "calibrated, with its limb", "off its reference, before", "off its reference, aligned")
 _PANEL_PX, _GAP_PX, _TITLE_PX, _TEXT_PX = 224, 6, 26, 340
 _LINE_PX, _FONT_PX = 15, 12
+# Stronger compression takes three times as long and saves a tenth.
+_COMPRESSION = 3
 _COLUMNS_PX = (235, 330)
 
 # By custom each channel of these telescopes has its colour.
@@ -68,8 +70,8 @@ def draw_sheet(path: Path, panels: Sequence[Panel]) -> None:
         for column, picture in enumerate(_pictures(panel)):
             left = _GAP_PX + column * pitch
             if picture is None:
-                middle = (left + _PANEL_PX / 2, top + _PANEL_PX / 2)
-                draw.text(middle, "reference", fill=_GRAY, font=font, anchor="mm")
+                center = (left + _PANEL_PX / 2, top + _PANEL_PX / 2)
+                draw.text(center, "reference", fill=_GRAY, font=font, anchor="mm")
             else:
                 sheet.paste(picture, (left, top))
         left = _GAP_PX + len(_TITLES) * pitch + _GAP_PX
@@ -83,7 +85,7 @@ def draw_sheet(path: Path, panels: Sequence[Panel]) -> None:
                     font=font,
                     anchor="ra",
                 )
-    sheet.save(path, format="PNG")
+    sheet.save(path, format="PNG", compress_level=_COMPRESSION)
 
 
 def _pictures(panel: Panel) -> Iterator[Picture.Image | None]:

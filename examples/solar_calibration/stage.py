@@ -51,7 +51,9 @@ class CalibrationTask(TaskBase):
         for done, name in enumerate(names):
             self.progress(done, len(names), unit="frame", note=name)
             if asked and done == len(names) // 2:
-                raise type(self.failure)(f"{name}: {self.failure}")
+                error = type(self.failure)(f"{name}: {self.failure}")
+                error.add_note(f"asked for by {FAIL_VARIABLE}")
+                raise error
             yield name
         self.progress(len(names), len(names), unit="frame")
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from solar_calibration.errors import (
     AlignmentError,
     BackgroundError,
-    CalibrationError,
+    CorrectionError,
     FlatFieldError,
     FrameError,
     LimbNotFoundError,
@@ -87,7 +87,7 @@ class EstimateFlat(CalibrationTask):
 class CorrectFrames(CalibrationTask):
     """Subtract background, divide by gain and exposure, fill lost pixels."""
 
-    failure = CalibrationError("4301 of 16384 pixels are lost, more than neighbours can make up for")
+    failure = CorrectionError("4301 of 16384 pixels are lost, more than neighbours can make up for")
 
     def run(self) -> None:
         """Write ``calibrated/*.fits``."""
@@ -129,8 +129,11 @@ class MeasureQuality(CalibrationTask):
         metrics = {}
         with self.telemetry_span("measure quality"):
             for frame in self.frames("calibrated"):
-                raw = read_frame(self.folder / "raw" / f"{frame.name}.fits") metrics[frame.name] = {"raw":
-                asdict(measure_quality(raw)), "calibrated": asdict(measure_quality(frame))}
+                raw = read_frame(self.folder / "raw" / f"{frame.name}.fits")
+                metrics[frame.name] = {
+                    "raw": asdict(measure_quality(raw)),
+                    "calibrated": asdict(measure_quality(frame)),
+                }
         self.write_json("metrics.json", metrics)
 
 
@@ -167,26 +170,20 @@ class AlignFrames(CalibrationTask):
 class MakeContactSheet(CalibrationTask):
     """Bring all results together: a picture to look at and the numbers under it."""
 
-    failure = CalibrationError("no alignment of this frame was found")
+    failure = FrameError("limb.json does not know this frame: earlier tasks worked on others")
 
     def run(self) -> None:
         """Write ``quality.json`` and ``contact_sheet.png``."""
         from solar_calibration.frames import read_frame, read_image
         from solar_calibration.sheet import Panel, draw_sheet
 
-        results = {
-            key: self.read_json(f"{file}.json")
-            for key, file in (
-                ("background", "background"),
-                ("flat", "flat"),
-                ("limb", "limb"),
-                ("metrics", "metrics"),
-                ("alignment", "alignment"),
-            )
-        }
+        results = {key: self.read_json(f"{key}.json") for key in ("background", "flat", "limb", "metrics", "alignment")}
         report, panels = {}, []
         for calibrated in self.frames("calibrated"):
             name = calibrated.name
+            for key, result in results.items():
+                if name not in result:
+                    raise FrameError(f"{name}: {key}.json does not know this frame: earlier tasks worked on others")
             report[name] = {
                 "label": calibrated.label,
                 "observed": calibrated.observed.isoformat(),

@@ -1,0 +1,445 @@
+"""
+A workflow run on this host, with this process as its engine.
+
+Each task is a process of its own; retries, downstreams and the events of the run are decided here. Not here: how a
+task's process begins (bootstrap), what is shown meanwhile (display).
+"""
+
+import heapq
+import itertools
+import logging
+import os
+import platform
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
+
+from dkist_processing_core import semconv
+from dkist_processing_core.bootstrap import PROGRAM, is_loading_script, locate
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.display import Display, open_display
+from dkist_processing_core.errors import WorkflowError
+from dkist_processing_core.events import (
+    Cause,
+    Event,
+    RecipeRunFailureMessage,
+    Reporter,
+    TaskDispatched,
+    TaskFailed,
+    WorkflowFailed,
+    WorkflowFinished,
+    WorkflowStarted,
+    identity_of,
+)
+from dkist_processing_core.identity import LOCAL, Attempt, Run, new_run_id, parse_recipe_run_id
+from dkist_processing_core.lifecycle import never_breaking
+from dkist_processing_core.node import Node
+from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.tracing import (
+    Carrier,
+    Telemetry,
+    derived_run_span_id,
+    derived_trace_id,
+    open_telemetry,
+    run_parent,
+)
+
+if TYPE_CHECKING:
+    from dkist_processing_core.workflow import Workflow
+
+TERMINATION_SECONDS = 4.0
+"""How long a task that was told to end may take before it is killed."""
+_OUTPUT_SECONDS = 0.5
+logger = logging.getLogger(__name__)
+
+
+class TaskState(StrEnum):
+    """What became of a task in a run, in the engine's words."""
+
+    SUCCESS = "success"
+    FAILED = "failed"
+    UPSTREAM_FAILED = "upstream_failed"
+    NO_STATUS = "no_status"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOutcome:
+    """What became of a task: its state, how many attempts it took, and how long they took, in seconds."""
+
+    state: TaskState
+    attempts: int = 0
+    duration_seconds: float = 0.0
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the task finished."""
+        return self.state is TaskState.SUCCESS
+
+
+@dataclass(frozen=True)
+class RunResult(Mapping[str, TaskOutcome]):
+    """The outcome of each task of a run, by the task's name."""
+
+    run_id: str
+    tasks: dict[str, TaskOutcome]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every task finished."""
+        return all(outcome.succeeded for outcome in self.tasks.values())
+
+    def __getitem__(self, name: str) -> TaskOutcome:
+        """Return a task's outcome."""
+        return self.tasks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the tasks."""
+        return iter(self.tasks)
+
+    def __len__(self) -> int:
+        """Return the number of tasks."""
+        return len(self.tasks)
+
+
+def run_workflow(workflow: "Workflow", recipe_run_id: int | str, *, max_parallel: int | None = None) -> RunResult:
+    """Run a workflow on this host; see `Workflow.run`."""
+    if is_loading_script():
+        msg = (
+            f"{workflow.workflow_name}.run() was reached while the script was loaded for its tasks, each of which runs "
+            'in a process of its own: put the call under `if __name__ == "__main__":`'
+        )
+        raise WorkflowError(msg)
+    if not workflow.nodes:
+        msg = f"{workflow.workflow_name} has no tasks to run"
+        raise WorkflowError(msg)
+    settings = DKISTProcessingCoreConfiguration.read()
+    parallel = settings.cpu_count if max_parallel is None else max_parallel
+    if parallel < 1:
+        msg = f"max_parallel is {max_parallel!r}, expected a whole number from 1"
+        raise WorkflowError(msg)
+    number = parse_recipe_run_id(recipe_run_id)
+    run = Run(workflow.workflow_name, workflow.workflow_version, new_run_id(LOCAL, number), number)
+    return LocalRun(workflow, run, settings, parallel).execute()
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Where one node is."""
+
+    node: Node
+    outcome: TaskOutcome
+    ready_since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """An attempt's process came to its end."""
+
+    attempt: Attempt
+    exit_code: int
+    duration_seconds: float
+
+
+class LocalRun:
+    """One run of a workflow: a loop in the calling thread, and a thread for each task that runs."""
+
+    def __init__(
+        self, workflow: "Workflow", run: Run, settings: DKISTProcessingCoreConfiguration, max_parallel: int
+    ) -> None:
+        """Name what is to be run; nothing is started yet."""
+        self._workflow = workflow
+        self._run = run
+        self._settings = settings
+        self._max_parallel = max_parallel
+        self._telemetry: Telemetry = open_telemetry(settings)
+        self._publisher: Publisher | None = None
+        self._carrier: Carrier | None = None
+        self._display: Display
+        self._progress = {
+            node.name: _Progress(node, TaskOutcome(TaskState.NO_STATUS)) for node in workflow.topological_sort()
+        }
+        self._ended: queue.SimpleQueue[_Ended] = queue.SimpleQueue()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._running: set[str] = set()
+        self._due: list[tuple[float, int, Attempt]] = []
+        self._order = itertools.count()
+        self._is_stopping = False
+
+    def execute(self) -> RunResult:
+        """Run every task that can be run, and return what became of each."""
+        began, started_at = time.monotonic(), datetime.now(UTC)
+        with never_breaking("the run's events are not published"):
+            self._publisher = Publisher.open(self._settings, tracer=self._telemetry.tracer)
+        outer = run_parent(self._run, os.environ)
+        is_outermost = outer.trace_id == derived_trace_id(self._run)
+        own = SpanContext(
+            outer.trace_id, derived_run_span_id(self._run), is_remote=False, trace_flags=outer.trace_flags
+        )
+        attributes = semconv.run_attributes(self._run)
+        try:
+            with (
+                self._telemetry.root_span(
+                    self._run.workflow_name, None if is_outermost else outer, own, SpanKind.SERVER, attributes
+                ) as span,
+                self._telemetry.log_records(attributes),
+                open_display(self._run, list(self._progress), self._settings) as self._display,
+            ):
+                self._carrier = Carrier.of(span.get_span_context())
+                self._publish(WorkflowStarted, started_at=started_at, graph=self._workflow.graph)
+                try:
+                    self._loop()
+                finally:
+                    self._stop_everything()
+                    result = RunResult(self._run.run_id, {name: p.outcome for name, p in self._progress.items()})
+                    span.set_attribute(
+                        semconv.PIPELINE_RESULT, semconv.SUCCESS if result.succeeded else semconv.FAILURE
+                    )
+                    if not result.succeeded:
+                        span.set_status(Status(StatusCode.ERROR))
+                    self._publish(
+                        WorkflowFinished if result.succeeded else WorkflowFailed,
+                        ended_at=datetime.now(UTC),
+                        duration_seconds=time.monotonic() - began,
+                        tasks={name: outcome.state.value for name, outcome in result.items()},
+                    )
+                    self._display.run_ended(succeeded=result.succeeded)
+        finally:
+            self._let_go()
+        return result
+
+    # The engine's loop
+
+    def _loop(self) -> None:
+        for name in self._progress:
+            if not self._progress[name].node.upstreams:
+                self._schedule_first(name)
+        while self._due or self._running:
+            self._start_what_is_due()
+            wait = max(0.0, self._due[0][0] - time.monotonic()) if self._due and self._has_room else None
+            try:
+                ended = self._ended.get(timeout=wait)
+            except queue.Empty:
+                continue
+            self._settle(ended)
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self._running) < self._max_parallel
+
+    def _schedule_first(self, name: str) -> None:
+        task = self._progress[name].node.task
+        self._schedule(Attempt(self._run, name, attempt=1, max_attempts=task.retries + 1), after=0.0)
+
+    def _schedule(self, attempt: Attempt, after: float) -> None:
+        due = time.monotonic() + after
+        self._progress[attempt.task_name].ready_since = due
+        heapq.heappush(self._due, (due, next(self._order), attempt))
+
+    def _start_what_is_due(self) -> None:
+        while self._due and self._has_room and self._due[0][0] <= time.monotonic():
+            attempt = heapq.heappop(self._due)[2]
+            progress = self._progress[attempt.task_name]
+            self._running.add(attempt.task_name)
+            self._publish(
+                TaskDispatched,
+                attempt,
+                queue=progress.node.resource_queue.value,
+                worker=platform.node(),
+                queued_seconds=max(0.0, time.monotonic() - progress.ready_since),
+            )
+            self._display.attempt_started(attempt)
+            located = locate(progress.node.task)
+            if located is None:
+                self._call_here(attempt, progress.node)
+            else:
+                threading.Thread(target=self._run_process, args=(attempt, located), daemon=True).start()
+
+    def _settle(self, ended: _Ended) -> None:
+        attempt, name = ended.attempt, ended.attempt.task_name
+        progress = self._progress[name]
+        self._running.discard(name)
+        self._processes.pop(name, None)
+        spent = progress.outcome.duration_seconds + ended.duration_seconds
+        succeeded = ended.exit_code == 0
+        self._display.attempt_ended(
+            attempt, succeeded=succeeded, exit_code=ended.exit_code, seconds=ended.duration_seconds
+        )
+        if not succeeded:
+            self._report_failure(ended)
+        if not succeeded and not attempt.is_final and not self._is_stopping:
+            progress.outcome = TaskOutcome(TaskState.NO_STATUS, attempt.attempt, spent)
+            self._schedule(replace(attempt, attempt=attempt.attempt + 1), after=progress.node.task.retry_delay_seconds)
+            return
+        state = TaskState.SUCCESS if succeeded else TaskState.FAILED
+        progress.outcome = TaskOutcome(state, attempt.attempt, spent)
+        if succeeded:
+            self._release_downstreams(name)
+        else:
+            self._give_up_downstreams(name)
+            self._announce_failure(name)
+
+    def _release_downstreams(self, name: str) -> None:
+        for follower, progress in self._progress.items():
+            upstreams = progress.node.upstream_names
+            if name in upstreams and all(self._progress[each].outcome.succeeded for each in upstreams):
+                self._schedule_first(follower)
+
+    def _give_up_downstreams(self, name: str) -> None:
+        given_up = {name}
+        # The nodes stand in dependency order, so one pass reaches all of them.
+        for follower, progress in self._progress.items():
+            if given_up.intersection(progress.node.upstream_names):
+                given_up.add(follower)
+                if progress.outcome.state is TaskState.NO_STATUS:
+                    progress.outcome = TaskOutcome(TaskState.UPSTREAM_FAILED)
+                    self._display.task_given_up(follower)
+
+    def _stop_everything(self) -> None:
+        """Tell what still runs to end, and kill what does not within four seconds."""
+        self._is_stopping = True
+        self._due.clear()
+        self._signal_all(signal.SIGTERM)
+        deadline = time.monotonic() + TERMINATION_SECONDS
+        while self._running:
+            try:
+                self._settle(self._ended.get(timeout=max(0.0, deadline - time.monotonic())))
+            except queue.Empty:
+                self._signal_all(signal.SIGKILL)
+                deadline = time.monotonic() + TERMINATION_SECONDS
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for process in list(self._processes.values()):
+            try:
+                # The process leads a group of its own: what it has started goes with it.
+                os.killpg(process.pid, number)
+            except ProcessLookupError:
+                continue
+
+    # One attempt
+
+    def _environment(self, attempt: Attempt) -> dict[str, str]:
+        carrier = self._carrier.to_environ() if self._carrier else {}
+        return attempt.to_environ() | carrier
+
+    def _run_process(self, attempt: Attempt, located: dict[str, str]) -> None:
+        began = time.monotonic()
+        exit_code = 1
+        try:
+            environ = {
+                **os.environ,
+                **self._environment(attempt),
+                **located,
+                # What this process finds, the task's finds too, in the same order; "" is the current folder.
+                "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path),
+                "PYTHONUNBUFFERED": "1",
+            }
+            process = subprocess.Popen(  # noqa: S603 - a constant program, with values in its environment
+                [sys.executable, "-P", "-c", PROGRAM],
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+            self._processes[attempt.task_name] = process
+            if self._is_stopping:
+                self._signal_all(signal.SIGTERM)
+            reader = threading.Thread(target=self._show_output, args=(attempt, process), daemon=True)
+            reader.start()
+            exit_code = process.wait()
+            # Not to the end of the pipe: a process that the task has left behind may hold it.
+            reader.join(_OUTPUT_SECONDS)
+        except OSError as error:
+            logger.error("%s cannot be started: %s", attempt.task_name, error)  # noqa: TRY400 - one line says it
+        finally:
+            self._ended.put(_Ended(attempt, exit_code, time.monotonic() - began))
+
+    def _show_output(self, attempt: Attempt, process: "subprocess.Popen[bytes]") -> None:
+        if process.stdout is not None:
+            for line in process.stdout:
+                self._display.output(attempt.task_name, line.decode(errors="replace").rstrip("\r\n"))
+
+    def _call_here(self, attempt: Attempt, node: Node) -> None:
+        """Run a task that no other process can load, as one defined at a prompt, in this process and thread."""
+        began = time.monotonic()
+        exit_code = 0
+        environ = self._environment(attempt)
+        before = {name: os.environ.get(name) for name in environ}
+        os.environ.update(environ)
+        try:
+            run = self._run
+            with node.task(run.recipe_run_id, run.workflow_name, run.workflow_version) as task:
+                task()
+        except Exception:
+            exit_code = 1
+            logger.exception("%s failed", node.name)
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
+            self._ended.put(_Ended(attempt, exit_code, time.monotonic() - began))
+
+    # What is published
+
+    def _publish(self, event_class: type[Event], attempt: Attempt | None = None, **facts: Any) -> None:
+        if self._publisher is None:
+            return
+        carrier = self._carrier
+        with never_breaking(f"{event_class.name} is not published"):
+            self._publisher.publish(
+                event_class(
+                    time=datetime.now(UTC),
+                    reported_by=Reporter.ENGINE,
+                    traceparent=carrier.traceparent if carrier else None,
+                    tracestate=carrier.tracestate if carrier else None,
+                    **identity_of(attempt or self._run),
+                    **facts,
+                )
+            )
+
+    def _report_failure(self, ended: _Ended) -> None:
+        """Report what the engine sees of a failure, for a task that could not report it itself."""
+        by_signal = signal.Signals(-ended.exit_code).name if ended.exit_code < 0 else None
+        told_to_end = self._is_stopping and by_signal is not None
+        self._publish(
+            TaskFailed,
+            ended.attempt,
+            provisional=True,
+            final=ended.attempt.is_final,
+            duration_seconds=ended.duration_seconds,
+            cause=Cause.TERMINATED if told_to_end else Cause.SIGNAL if by_signal else Cause.EXIT_CODE,
+            signal=by_signal,
+            exit_code=None if by_signal else ended.exit_code,
+        )
+
+    def _announce_failure(self, name: str) -> None:
+        if self._publisher is None:
+            return
+        with never_breaking(f"the failure message of {name} is not published"):
+            self._publisher.publish_failure(
+                RecipeRunFailureMessage(
+                    workflow_name=self._run.workflow_name,
+                    workflow_version=self._run.workflow_version,
+                    task_name=name,
+                    dag_run_id=self._run.run_id,
+                )
+            )
+
+    def _let_go(self) -> None:
+        deadline = time.monotonic() + self._settings.event_flush_timeout
+        with never_breaking("the publisher did not end well"):
+            if self._publisher is not None:
+                self._publisher.close(self._settings.event_flush_timeout)
+        self._telemetry.flush(max(0.0, deadline - time.monotonic()))

@@ -1,0 +1,282 @@
+"""
+`Workflow`, the author's face of a directed acyclic graph of tasks.
+
+Not here: how it runs on this host (local). No engine is imported.
+"""
+
+import graphlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.errors import WorkflowError
+from dkist_processing_core.events import Graph
+from dkist_processing_core.node import Node
+from dkist_processing_core.resource_queue import ResourceQueue
+from dkist_processing_core.task import TaskBase
+
+if TYPE_CHECKING:
+    from dkist_processing_core.local import RunResult
+
+MAX_NAME_LENGTH = 100
+# The engine's own limit on what a DAG is called.
+MAX_DAG_NAME_LENGTH = 250
+_FORBIDDEN = re.compile(r"[^A-Za-z0-9\-._]")
+_ALLOWED = "letters, digits, dash, dot and underscore"
+
+Upstreams = type[TaskBase] | Sequence[type[TaskBase]] | None
+
+
+def workflow_name_from_details(input_data: str, output_data: str, category: str, detail: str | None = None) -> str:
+    """
+    Return `{input}_to_{output}_{category}[_{detail}]`.
+
+    >>> workflow_name_from_details(input_data="l0", output_data="l1", category="visp")
+    'l0_to_l1_visp'
+    """
+    parts = [f"{input_data}_to_{output_data}", category, detail]
+    return "_".join(part for part in parts if part)
+
+
+def dag_name(workflow_name: str, workflow_version: str) -> str:
+    """
+    Return the name under which the engine knows a version of a workflow.
+
+    >>> dag_name(workflow_name="l0_to_l1_visp", workflow_version="1.2.3")
+    'l0_to_l1_visp_1.2.3'
+
+    Raises
+    ------
+    WorkflowError
+        where it holds characters that the engine does not allow.
+
+    """
+    return _checked(
+        f"{workflow_name}_{workflow_version}", "the name of a workflow with its version", MAX_DAG_NAME_LENGTH
+    )
+
+
+class Workflow:
+    """
+    A named, versioned directed acyclic graph of tasks.
+
+    It is named in one of the two established ways: `{category}_{name}` by `process_category` and `process_name`, or
+    `{input}_to_{output}_{category}[_{detail}]` by `input_data`, `output_data`, `category` and `detail`.
+
+    Args:
+        process_category: what kind of process it is.
+        process_name: what the process is called.
+        input_data: the kind of data that goes in, as `l0`.
+        output_data: the kind of data that comes out, as `l1`.
+        category: what is processed, as an instrument's name.
+        detail: what tells it from others of the same kind.
+        workflow_package: the package that holds the tasks, `__package__` where the workflow is defined; None in a
+            script, whose workflow runs here but cannot be exported.
+        workflow_version: its version; `BUILD_VERSION` where none is given.
+        tags: words to find it by in the engine.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        process_category: str | None = None,
+        process_name: str | None = None,
+        input_data: str | None = None,
+        output_data: str | None = None,
+        category: str | None = None,
+        detail: str | None = None,
+        workflow_package: str | None = None,
+        workflow_version: str | None = None,
+        tags: str | Iterable[str] | None = None,
+    ) -> None:
+        """Name the workflow; nodes are added afterwards."""
+        by_process = {"process_category": process_category, "process_name": process_name}
+        by_data = {"input_data": input_data, "output_data": output_data, "category": category}
+        self._name_parts: tuple[str, ...]
+        if all(by_process.values()) and not any(by_data.values()) and not detail:
+            self._name_parts = (str(process_category), str(process_name))
+            name = "_".join(self._name_parts)
+        elif all(by_data.values()) and not any(by_process.values()):
+            self._name_parts = (str(input_data), str(output_data), str(category), *([detail] if detail else []))
+            name = workflow_name_from_details(str(input_data), str(output_data), str(category), detail)
+        else:
+            given = [key for key, value in {**by_process, **by_data, "detail": detail}.items() if value]
+            msg = (
+                "a workflow is named by process_category and process_name, or by input_data, output_data and category "
+                f"(and detail, if need be); given: {', '.join(given) or 'none of them'}"
+            )
+            raise WorkflowError(msg)
+        self.workflow_name = _checked(name, "the name of a workflow", MAX_NAME_LENGTH)
+        if workflow_version is None:
+            workflow_version = DKISTProcessingCoreConfiguration.read().build_version
+        self.workflow_version = workflow_version
+        self.dag_name = dag_name(self.workflow_name, self.workflow_version)
+        self.workflow_package = workflow_package
+        self.category = category or process_category
+        self.input_data, self.output_data, self.detail = input_data, output_data, detail
+        given_tags = (tags,) if isinstance(tags, str) else tuple(tags or ())
+        self.tags = tuple(dict.fromkeys((*given_tags, self.workflow_version, *self._name_parts)))
+        self._nodes: dict[str, Node] = {}
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes, in the order in which they were added."""
+        return list(self._nodes.values())
+
+    def add_node(
+        self,
+        task: type[TaskBase],
+        upstreams: Upstreams = None,
+        resource_queue: ResourceQueue | str | None = None,
+        pip_extras: Iterable[str] | None = None,
+    ) -> None:
+        """
+        Place a task in the workflow, behind the tasks that it waits for.
+
+        Upstreams are added before what waits for them, so that no cycle can come about.
+
+        Args:
+            task: the class of the task.
+            upstreams: the class or classes of the tasks that must have finished before.
+            resource_queue: the kind of worker that it needs.
+            pip_extras: the extras of the workflow's package that its environment needs.
+
+        Raises
+        ------
+        WorkflowError
+            where that would make no workflow; it then stays as it was.
+
+        """
+        _check_task(task, "add_node expects a task")
+        waits_for = _normalised(task, upstreams)
+        try:
+            queue = ResourceQueue.DEFAULT if resource_queue is None else ResourceQueue(resource_queue)
+        except ValueError:
+            msg = f"{task.__name__}: resource_queue is {resource_queue!r}, expected one of {', '.join(ResourceQueue)}"
+            raise WorkflowError(msg) from None
+        if isinstance(pip_extras, str):
+            msg = f"{task.__name__}: pip_extras is the string {pip_extras!r}, expected a list of names"
+            raise WorkflowError(msg)
+        node = Node(task, waits_for, queue, tuple(pip_extras or ()))
+        self._check_placement(node)
+        self._nodes[node.name] = node
+
+    def _check_placement(self, node: Node) -> None:
+        name = _checked(node.name, "the name of a task", MAX_NAME_LENGTH)
+        # Two files of a case-insensitive file system, or two words in lower case, must not meet either.
+        twin = next((other for other in self._nodes if other.lower() == name.lower()), None)
+        if twin is not None:
+            same = "is in it already" if self._nodes[twin].task is node.task else f"would stand beside {twin}"
+            msg = f"{name} cannot be added to {self.workflow_name}: a task of that name {same}"
+            raise WorkflowError(msg)
+        for upstream in node.upstreams:
+            known = self._nodes.get(upstream.__name__)
+            if known is None:
+                msg = (
+                    f"{name} waits for {upstream.__name__}, which is not in {self.workflow_name}; add upstreams first. "
+                    f"It has: {', '.join(self._nodes) or 'no tasks yet'}"
+                )
+                raise WorkflowError(msg)
+            if known.task is not upstream:
+                msg = f"{name} waits for another {upstream.__name__} than the one in {self.workflow_name}"
+                raise WorkflowError(msg)
+
+    def topological_sort(self) -> list[Node]:
+        """
+        Return the nodes in dependency order; of those that are free at once, the one added first comes first.
+
+        Raises
+        ------
+        WorkflowError
+            where the graph has a cycle.
+
+        """
+        try:
+            sorter = graphlib.TopologicalSorter({name: node.upstream_names for name, node in self._nodes.items()})
+            return [self._nodes[name] for name in sorter.static_order()]
+        except graphlib.CycleError as error:
+            msg = f"{self.workflow_name} goes in a circle: {' -> '.join(error.args[1])}"
+            raise WorkflowError(msg) from None
+
+    @property
+    def graph(self) -> Graph:
+        """The nodes in dependency order, and the edges from upstream to downstream."""
+        ordered = self.topological_sort()
+        return Graph(
+            nodes=tuple(node.name for node in ordered),
+            edges=tuple((upstream, node.name) for node in ordered for upstream in node.upstream_names),
+        )
+
+    def run(self, recipe_run_id: int | str, *, max_parallel: int | None = None) -> "RunResult":
+        """
+        Run the workflow on this host: each task in a process of its own, independent tasks side by side.
+
+        Retries are honoured; a task that failed for good stops what is downstream of it, and nothing else.
+
+        Args:
+            recipe_run_id: the recipe run to work for.
+            max_parallel: how many tasks may run at once; as many as there are processors where it is not given.
+
+        Returns
+        -------
+        The outcome of each task, by name.
+
+        Raises
+        ------
+        WorkflowError
+            where the workflow has no tasks, or cannot be run from where it is defined.
+
+        """
+        from dkist_processing_core.local import run_workflow  # noqa: PLC0415 - a task's process needs none of it
+
+        return run_workflow(self, recipe_run_id, max_parallel=max_parallel)
+
+    def check_exportable(self) -> str:
+        """Return the package that a worker installs to run the tasks; a script has none."""
+        if not self.workflow_package:
+            msg = (
+                f"{self.workflow_name} cannot be exported: it is defined in a script (workflow_package is None), and a "
+                "worker can only run tasks of an installed package"
+            )
+            raise WorkflowError(msg)
+        return self.workflow_package
+
+    def __repr__(self) -> str:
+        """Return the workflow's name, version and size."""
+        return f"<Workflow {self.workflow_name} {self.workflow_version}, {len(self._nodes)} tasks>"
+
+
+def _checked(name: str, what: str, max_length: int) -> str:
+    forbidden = sorted(set(_FORBIDDEN.findall(name)))
+    if forbidden:
+        shown = ", ".join(repr(character) for character in forbidden[:5])
+        msg = f"{what} is {name[:120]!r}, which holds {shown}; allowed are {_ALLOWED}"
+        raise WorkflowError(msg)
+    if not 1 <= len(name) <= max_length:
+        msg = f"{what} is {name[:120]!r}, {len(name)} characters; allowed are 1 to {max_length}"
+        raise WorkflowError(msg)
+    return name
+
+
+def _check_task(task: object, expectation: str) -> None:
+    if not (isinstance(task, type) and issubclass(task, TaskBase)):
+        msg = f"{expectation}, a subclass of TaskBase; got {task!r}"
+        raise WorkflowError(msg)
+
+
+def _normalised(task: type[TaskBase], upstreams: Upstreams) -> tuple[type[TaskBase], ...]:
+    if upstreams is None:
+        return ()
+    listed = (upstreams,) if isinstance(upstreams, type) else upstreams
+    if not isinstance(listed, Iterable) or isinstance(listed, str | bytes):
+        msg = f"{task.__name__}: upstreams is {upstreams!r}, expected a task, a sequence of tasks or None"
+        raise WorkflowError(msg)
+    unique = tuple(dict.fromkeys(listed))
+    for upstream in unique:
+        _check_task(upstream, f"{task.__name__}: each of upstreams is to be a task")
+        if upstream is task:
+            msg = f"{task.__name__} cannot wait for itself"
+            raise WorkflowError(msg)
+    return unique

@@ -1,0 +1,667 @@
+"""
+The services that other tests rely on do what those tests believe of them.
+"""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pika  # type: ignore[import-untyped]  # the library has no annotations
+import pytest
+from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogExporter
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetricExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpLogExporter
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.trace import Link, SpanKind, StatusCode
+
+from tests.services.broker import Broker, open_broker
+from tests.services.otlp import OtlpReceiver
+from tests.services.processes import (
+    SESSION_VARIABLE,
+    Listener,
+    SessionWatch,
+    descendants,
+    is_alive,
+    listeners,
+    marked,
+    wait_for_end,
+)
+from tests.services.rabbitmq import NodeError, RabbitMQNode
+from tests.services.sockets import BlackHole, closed_port, free_ports
+from tests.services.storage import disk_folder, file_system
+from tests.services.tls import CertificateAuthority, TlsFiles
+
+ROOT = Path(__file__).parents[1]
+INSTALL = Path(__file__).with_name("services") / "install_rabbitmq.sh"
+PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
+
+
+def _publish(broker: Broker, queue: str, body: bytes) -> None:
+    """
+    Put one persistent message in a durable queue and wait for the node's confirmation.
+    """
+    with broker.connect() as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.queue_declare(queue, durable=True)
+        channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2), mandatory=True)
+
+
+def _take(broker: Broker, queue: str) -> bytes | None:
+    """
+    Take one message from a queue.
+    """
+    with broker.connect() as connection:
+        body: bytes | None = connection.channel().basic_get(queue, auto_ack=True)[2]
+        return body
+
+
+class TestNode:
+    """
+    The private RabbitMQ node.
+    """
+
+    def test_broker_takes_and_gives_messages(self, broker: Broker) -> None:
+        """
+        A message published on the shared node comes out again.
+        """
+        _publish(broker, "q", b"one")
+
+        assert _take(broker, "q") == b"one"
+
+    def test_env_names_the_broker(self, broker: Broker) -> None:
+        """
+        A process that reads only the variables reaches the same virtual host.
+        """
+        _publish(broker, "q", b"one")
+        env = broker.env
+
+        address = json.loads(env["MESH_CONFIG"])["interservice-bus"]
+        credentials = pika.PlainCredentials(env["ISB_USERNAME"], env["ISB_PASSWORD"])
+        parameters = pika.ConnectionParameters(
+            address["mesh_address"], address["mesh_port"], env["ISB_VHOST"], credentials
+        )
+        with pika.BlockingConnection(parameters) as connection:
+            waiting = connection.channel().queue_declare("q", passive=True).method.message_count
+
+        assert waiting == 1
+
+    def test_tests_do_not_see_each_other(self, rabbitmq: RabbitMQNode) -> None:
+        """
+        A queue of one test does not exist for the next, even under the same name.
+        """
+        with open_broker(rabbitmq) as first, open_broker(rabbitmq) as second:
+            _publish(first, "q", b"one")
+
+            with (
+                second.connect() as connection,
+                pytest.raises(pika.exceptions.ChannelClosedByBroker, match="NOT_FOUND"),
+            ):
+                connection.channel().queue_declare("q", passive=True)
+
+    def test_virtual_host_is_deleted_after_the_test(self, rabbitmq: RabbitMQNode) -> None:
+        """
+        What a test made on the node does not outlive it.
+        """
+        with open_broker(rabbitmq) as broker:
+            assert broker.vhost in rabbitmq.ctl("list_vhosts").split()
+
+        assert broker.vhost not in rabbitmq.ctl("list_vhosts").split()
+
+    def test_password_is_not_in_the_repr(self, broker: Broker) -> None:
+        """
+        A failing test that prints its broker prints no password.
+        """
+        assert broker.password not in repr(broker)
+
+    def test_user_has_only_the_rights_given(self, broker: Broker) -> None:
+        """
+        A user without the configure right cannot declare, and may still write.
+        """
+        _publish(broker, "q", b"one")
+        writer = broker.as_user(write=".*")
+
+        with (
+            writer.connect() as connection,
+            pytest.raises(pika.exceptions.ChannelClosedByBroker, match="ACCESS_REFUSED"),
+        ):
+            connection.channel().queue_declare("other")
+        with writer.connect() as connection:
+            connection.channel().basic_publish("", "q", b"two")
+
+        assert [_take(broker, "q"), _take(broker, "q")] == [b"one", b"two"]
+
+    def test_killed_node_comes_back_with_its_data(self, broker: Broker) -> None:
+        """
+        After SIGKILL the port refuses; started again, the node serves the same port and the confirmed message.
+        """
+        _publish(broker, "q", b"one")
+
+        broker.node.kill()
+
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((broker.host, broker.port))
+        broker.node.start()
+        assert _take(broker, "q") == b"one"
+
+    def test_stopped_node_comes_back_with_its_data(self, broker: Broker) -> None:
+        """
+        An orderly stop keeps data and ports too.
+        """
+        _publish(broker, "q", b"one")
+
+        broker.node.stop()
+        broker.node.start()
+
+        assert _take(broker, "q") == b"one"
+
+    def test_next_test_finds_the_node_healthy(self, rabbitmq: RabbitMQNode) -> None:
+        """
+        A node left dead, or blocked by its alarm, is whole again for the next test.
+        """
+        with open_broker(rabbitmq) as first:
+            first.node.memory_alarm(on=True)
+        with open_broker(rabbitmq) as second:
+            _publish(second, "q", b"one")
+            second.node.kill()
+        with open_broker(rabbitmq) as third:
+            _publish(third, "q", b"two")
+
+            assert _take(third, "q") == b"two"
+
+    def test_kill_leaves_no_process(self, broker: Broker) -> None:
+        """
+        The virtual machine and all its helpers are gone when kill returns.
+        """
+        pids = {broker.node.pid, *descendants(broker.node.pid)}
+
+        broker.node.kill()
+
+        assert len(pids) > 1
+        assert not any(is_alive(pid) for pid in pids)
+
+    def test_node_listens_on_loopback_only(self, broker: Broker) -> None:
+        """
+        The AMQP port and the distribution port are all that is open, also when the node keeps a stream.
+        """
+        with broker.connect() as connection:
+            stream = {"x-queue-type": "stream"}
+            connection.channel().queue_declare("s", durable=True, arguments=stream)
+        node = broker.node
+
+        found = listeners({node.pid, *descendants(node.pid)})
+
+        assert node.port in {listener.port for listener in found}
+        assert len(found) == 2
+        assert all(listener.is_loopback for listener in found)
+
+    def test_memory_alarm_blocks_publishers_until_cleared(self, broker: Broker) -> None:
+        """
+        The alarm is the real one: a publisher is told that it is blocked, and later that it is not.
+        """
+        states: list[str] = []
+        with broker.connect() as connection:
+            connection.add_on_connection_blocked_callback(lambda *_: states.append("blocked"))
+            connection.add_on_connection_unblocked_callback(lambda *_: states.append("unblocked"))
+            channel = connection.channel()
+
+            broker.node.memory_alarm(on=True)
+            channel.basic_publish("", "q", b"one")
+            _process_until(connection, lambda: states == ["blocked"])
+            broker.node.memory_alarm(on=False)
+            _process_until(connection, lambda: states == ["blocked", "unblocked"])
+
+        assert states == ["blocked", "unblocked"]
+
+    def test_paused_node_is_silent_and_then_goes_on(self, broker: Broker) -> None:
+        """
+        A frozen node accepts a connection and says nothing until it is resumed.
+        """
+        broker.node.pause()
+        with socket.create_connection((broker.host, broker.port), timeout=0.2) as connection:
+            connection.sendall(PROTOCOL_HEADER)
+
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+            broker.node.resume()
+            connection.settimeout(10)
+            assert connection.recv(1) == b"\x01"
+
+    def test_node_can_close_connections(self, broker: Broker) -> None:
+        """
+        The connections of this virtual host are closed by the node, with the reason.
+        """
+        with broker.connect() as connection:
+            broker.close_connections("a test")
+
+            with pytest.raises(pika.exceptions.ConnectionClosedByBroker, match="a test"):
+                _process_until(connection, lambda: False)
+
+    @pytest.mark.rabbitmq
+    def test_node_that_cannot_start_says_why(self, tmp_path: Path) -> None:
+        """
+        The error ends with the node's log, and nothing is left running.
+        """
+        node = RabbitMQNode(tmp_path / "node")
+        with socket.create_server((node.host, node.port)), pytest.raises(NodeError, match="eaddrinuse"):
+            node.start()
+
+        assert not node.is_running
+
+    @pytest.mark.rabbitmq
+    def test_node_dies_with_the_process_that_started_it(self, tmp_path: Path) -> None:
+        """
+        A test process that is killed takes its node along, whatever cleaning up it had planned.
+        """
+        script = (
+            "import sys, pathlib\n"
+            "from tests.services.rabbitmq import RabbitMQNode\n"
+            "node = RabbitMQNode(pathlib.Path(sys.argv[1]))\n"
+            "node.start()\n"
+            "print(node.pid, flush=True)\n"
+            "sys.stdin.read()\n"
+        )
+        command = [sys.executable, "-c", script, str(tmp_path / "node")]
+        with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            node = int(process.stdout.readline())
+            pids = {node, *descendants(node)}
+
+            process.kill()
+
+            assert wait_for_end(pids, 10) == set()
+
+    @pytest.mark.rabbitmq
+    def test_tls_listener_wants_a_certificate(self, tmp_path: Path) -> None:
+        """
+        A client with a certificate of the authority is served; one without is turned away.
+        """
+        authority = CertificateAuthority(tmp_path / "authority")
+        client = authority.issue("client")
+        with RabbitMQNode(tmp_path / "node", tls=authority.issue("server")) as node:
+            answer = _speak_tls(node, client, with_certificate=True)
+
+            assert answer == b"\x01"
+            assert _speak_tls(node, client, with_certificate=False) == b""
+
+
+def _process_until(connection: pika.BlockingConnection, condition: Callable[[], bool]) -> None:
+    """
+    Let pika work until the condition holds, for 20 s at most.
+    """
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        connection.process_data_events(time_limit=0.1)
+
+
+def _speak_tls(node: RabbitMQNode, files: TlsFiles, *, with_certificate: bool) -> bytes:
+    """
+    Return the first byte that the node answers over TLS, nothing if it turns the client away.
+    """
+    context = ssl.create_default_context(cafile=files.ca)
+    if with_certificate:
+        context.load_cert_chain(files.certificate, files.key)
+    assert node.tls_port is not None
+    with (
+        socket.create_connection((node.host, node.tls_port), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as connection,
+        # With TLS 1.3 the refusal comes after the handshake: as an alert or, if the connection is gone by then, as its end.
+        suppress(ssl.SSLError, ConnectionError),
+    ):
+        connection.sendall(PROTOCOL_HEADER)
+        return connection.recv(1)
+    return b""
+
+
+class TestInstaller:
+    """
+    The script that installs the package.
+    """
+
+    def test_nothing_is_done_where_the_package_is_installed(self, rabbitmq: RabbitMQNode) -> None:
+        """
+        With RabbitMQ there, as the running node proves, the script succeeds without a word.
+        """
+        assert rabbitmq.is_running
+
+        done = subprocess.run([INSTALL], capture_output=True, text=True, check=False)
+
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    @pytest.mark.parametrize("arguments", [["--check"], []], ids=["check", "install"])
+    def test_missing_package_is_one_sentence(self, tmp_path: Path, arguments: list[str]) -> None:
+        """
+        Where the package is missing and cannot be installed, one sentence says what to install.
+        """
+        script = tmp_path / "install.sh"
+        script.write_text(
+            INSTALL.read_text().replace("/usr/lib/rabbitmq/bin/rabbitmq-server", "/nowhere/rabbitmq-server")
+        )
+
+        # With an empty PATH there is no apt-get to install it with.
+        done = subprocess.run(
+            ["/bin/sh", script, *arguments], env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False
+        )
+
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert done.stderr.startswith("RabbitMQ is missing: install the package rabbitmq-server")
+        assert done.stderr.count("\n") == 1
+
+
+def _exporters(receiver: OtlpReceiver, protocol: str) -> tuple[Any, Any, Any]:
+    """
+    Make the SDK's exporters of spans, metrics and logs that send to the receiver.
+    """
+    if protocol == "grpc":
+        endpoint = receiver.grpc_endpoint
+        return (
+            GrpcSpanExporter(endpoint, insecure=True),
+            GrpcMetricExporter(endpoint, insecure=True),
+            GrpcLogExporter(endpoint, insecure=True),
+        )
+    endpoint = receiver.http_endpoint
+    return (
+        # One of them compressed: the receiver reads both.
+        HttpSpanExporter(f"{endpoint}/v1/traces", compression=Compression.Gzip),
+        HttpMetricExporter(f"{endpoint}/v1/metrics"),
+        HttpLogExporter(f"{endpoint}/v1/logs"),
+    )
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+class TestOtlpReceiver:
+    """
+    The OTLP receiver, fed by the real SDK.
+    """
+
+    def test_spans_arrive_whole(self, otlp: OtlpReceiver, protocol: str) -> None:
+        """
+        Name, ids, kind, status, attributes, resource, scope, event and link of a span are what was sent.
+        """
+        provider = TracerProvider(resource=Resource.create({"service.name": "tests"}), shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(_exporters(otlp, protocol)[0]))
+        tracer = provider.get_tracer("a scope")
+        with tracer.start_as_current_span("parent", kind=SpanKind.SERVER) as parent:
+            link = Link(parent.get_span_context(), {"why": "test"})
+            with tracer.start_as_current_span("child", links=[link], attributes={"n": 1, "list": ["a", "b"]}) as child:
+                child.add_event("happened", {"ok": True})
+                child.set_status(StatusCode.ERROR, "broken")
+        provider.shutdown()
+
+        inner, outer = otlp.wait_for(lambda receiver: len(receiver.spans()) == 2 and receiver.spans()) or []
+
+        assert (outer.name, outer.kind, outer.status_code, outer.parent_id) == ("parent", "SERVER", "UNSET", "")
+        assert (inner.name, inner.kind, inner.status_code) == ("child", "INTERNAL", "ERROR")
+        assert inner.status_message == "broken"
+        assert outer.trace_id == inner.trace_id == f"{parent.get_span_context().trace_id:032x}"
+        assert inner.parent_id == outer.span_id == f"{parent.get_span_context().span_id:016x}"
+        assert inner.attributes == {"n": 1, "list": ["a", "b"]}
+        assert inner.resource["service.name"] == "tests"
+        assert inner.scope == "a scope"
+        assert outer.start <= inner.start <= inner.end <= outer.end
+        assert [(event.name, event.attributes) for event in inner.events] == [("happened", {"ok": True})]
+        assert [(found.span_id, found.attributes) for found in inner.links] == [(outer.span_id, {"why": "test"})]
+
+    def test_metrics_arrive_whole(self, otlp: OtlpReceiver, protocol: str) -> None:
+        """
+        A counter and a histogram come with values, attributes, unit and buckets.
+        """
+        reader = PeriodicExportingMetricReader(_exporters(otlp, protocol)[1], export_interval_millis=60_000)
+        provider = MeterProvider([reader], shutdown_on_exit=False)
+        meter = provider.get_meter("a scope")
+        meter.create_counter("counted", unit="{thing}", description="things").add(3, {"kind": "a"})
+        meter.create_histogram("measured", unit="s").record(0.5)
+        provider.shutdown()
+
+        metrics = otlp.wait_for(OtlpReceiver.metrics)
+
+        counted, measured = (
+            next(metric for metric in metrics if metric.name == name) for name in ("counted", "measured")
+        )
+        assert (counted.kind, counted.unit, counted.description, counted.scope) == (
+            "sum",
+            "{thing}",
+            "things",
+            "a scope",
+        )
+        assert [(point.value, point.attributes) for point in counted.points] == [(3, {"kind": "a"})]
+        assert measured.kind == "histogram"
+        assert (measured.points[0].count, measured.points[0].value) == (1, 0.5)
+        assert sum(measured.points[0].buckets) == 1
+        assert len(measured.points[0].buckets) == len(measured.points[0].bounds) + 1
+
+    def test_logs_arrive_whole(self, otlp: OtlpReceiver, protocol: str) -> None:
+        """
+        A log record comes with body, severity and attributes.
+        """
+        provider = LoggerProvider(shutdown_on_exit=False)
+        provider.add_log_record_processor(SimpleLogRecordProcessor(_exporters(otlp, protocol)[2]))
+        record = LogRecord(
+            body="said", severity_text="WARN", severity_number=SeverityNumber.WARN, attributes={"run": "r1"}
+        )
+        provider.get_logger("a scope").emit(record)
+        provider.shutdown()
+
+        (log,) = otlp.wait_for(OtlpReceiver.logs)
+
+        assert (log.body, log.severity, log.attributes, log.scope) == ("said", "WARN", {"run": "r1"}, "a scope")
+
+
+def test_receiver_says_what_it_was_waiting_for(otlp: OtlpReceiver) -> None:
+    """
+    A wait that is not fulfilled ends with what had arrived instead.
+    """
+    with pytest.raises(TimeoutError, match=r"received: \{'spans': \[\], 'metrics': \[\], 'logs': \[\]\}"):
+        otlp.wait_for(OtlpReceiver.spans, timeout=0.01)
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/traces", 400), ("/v1/other", 404)])
+def test_receiver_refuses_what_is_not_otlp(otlp: OtlpReceiver, path: str, status: int) -> None:
+    """
+    A body that is not protobuf and a path that is no signal are errors, not silence.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", otlp.http_port, timeout=10)
+    try:
+        connection.request("POST", path, body=b"\xff not protobuf")
+        assert connection.getresponse().status == status
+    finally:
+        connection.close()
+
+
+class TestSockets:
+    """
+    Ports that misbehave on purpose.
+    """
+
+    def test_black_hole_accepts_and_is_silent(self, black_hole: BlackHole) -> None:
+        """
+        A client connects, speaks, and hears nothing.
+        """
+        with socket.create_connection((black_hole.host, black_hole.port), timeout=0.2) as client:
+            client.sendall(PROTOCOL_HEADER)
+            black_hole.wait_for_connection()
+
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+
+    def test_black_hole_knows_when_nobody_came(self, black_hole: BlackHole) -> None:
+        """
+        Waiting for a client that does not come ends.
+        """
+        with pytest.raises(TimeoutError, match="nobody connected"):
+            black_hole.wait_for_connection(timeout=0.01)
+
+    def test_refusing_port_refuses(self, refusing_port: int) -> None:
+        """
+        A connection is refused at once, and nobody else can take the port.
+        """
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", refusing_port))
+        with pytest.raises(OSError, match="Address already in use"):
+            socket.create_server(("127.0.0.1", refusing_port))
+
+    def test_closed_port_is_released(self) -> None:
+        """
+        After the ``with`` anybody may listen there.
+        """
+        with closed_port() as port:
+            pass
+
+        socket.create_server(("127.0.0.1", port)).close()
+
+    def test_free_ports_are_never_a_clients_own(self) -> None:
+        """
+        Ports are distinct and, where the machine leaves room, outside the range of outgoing connections.
+        """
+        low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+
+        ports = free_ports(50)
+
+        assert len(set(ports)) == 50
+        if low > 20_000:
+            assert not any(low <= port <= high for port in ports)
+
+
+class TestProcesses:
+    """
+    The watch over processes and listeners.
+    """
+
+    @pytest.mark.parametrize(
+        ("address", "expected"),
+        [
+            ("127.0.0.1", True),
+            ("127.8.0.1", True),
+            ("::1", True),
+            ("::ffff:127.0.0.1", True),
+            ("0.0.0.0", False),
+            ("::", False),
+            ("192.0.2.1", False),
+            ("::ffff:192.0.2.1", False),
+        ],
+    )
+    def test_loopback_is_told_from_the_rest(self, address: str, expected: bool) -> None:  # noqa: FBT001
+        """
+        All of 127/8 and its images in IPv6 are loopback; the wildcard is not.
+        """
+        assert Listener(address, 1, 1).is_loopback is expected
+
+    @pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+    def test_own_listener_is_found(self, family: socket.AddressFamily, address: str) -> None:
+        """
+        A listener of this process is found with its address and port, in both families.
+        """
+        with socket.create_server((address, 0), family=family) as server:
+            port = server.getsockname()[1]
+
+            assert (address, port) in {(found.address, found.port) for found in listeners({os.getpid()})}
+
+        assert port not in {found.port for found in listeners({os.getpid()})}
+
+    def test_listener_off_loopback_is_refused(self) -> None:
+        """
+        The watch names the process and the address of a wildcard listener.
+        """
+        watch = SessionWatch("a session")
+        with socket.socket() as server:
+            # Bound to every address and yet out of reach: only the loopback device may deliver to it.
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+            server.bind(("0.0.0.0", 0))
+            server.listen()
+
+            with pytest.raises(AssertionError, match=rf"process {os.getpid()} .* listens on 0\.0\.0\.0:"):
+                watch.assert_loopback_only()
+
+        watch.assert_loopback_only()
+
+    def test_orphan_is_found_and_ended(self) -> None:
+        """
+        A process that its parent left behind is found by the session's mark, named, and ended.
+        """
+        session = str(uuid.uuid4())
+        watch = SessionWatch(session)
+        command = ["/bin/sh", "-c", "sleep 300 >/dev/null 2>&1 &"]
+        subprocess.run(command, env={SESSION_VARIABLE: session, "PATH": os.defpath}, check=True)
+
+        with pytest.raises(AssertionError, match=r"left processes behind.*sleep 300"):
+            watch.assert_nothing_left(timeout=0)
+
+        assert wait_for_end(marked(session), 5) == set()
+
+    def test_process_that_ends_in_time_is_not_left_behind(self) -> None:
+        """
+        A process that is still ending when the session does is waited for.
+        """
+        watch = SessionWatch("a session")
+        with subprocess.Popen(["/bin/sh", "-c", "read word"], stdin=subprocess.PIPE) as process:
+            assert process.pid in descendants(os.getpid())
+            process.send_signal(signal.SIGTERM)
+
+            watch.assert_nothing_left(timeout=5)
+
+            assert not is_alive(process.pid)
+
+
+class TestEnvironment:
+    """
+    What every test finds in its environment.
+    """
+
+    def test_environment_is_clean(self, state_dir: Path) -> None:
+        """
+        Nothing in the environment configures the library but a state folder of this test's own.
+        """
+        library = {name for name in os.environ if name.startswith(("DKIST_CORE_", "ISB_", "OTEL_")) or "MESH" in name}
+
+        assert library == {"DKIST_CORE_STATE_DIR", SESSION_VARIABLE}
+        assert os.environ["DKIST_CORE_STATE_DIR"] == str(state_dir)
+        assert list(state_dir.iterdir()) == []
+        assert stat.S_IMODE(state_dir.stat().st_mode) == 0o700
+
+    def test_machines_own_settings_do_not_reach_the_tests(self) -> None:
+        """
+        The test above passes too where the variables are set outside.
+        """
+        outside = {"MESH_CONFIG": "{}", "ISB_USERNAME": "u", "OTEL_SDK_DISABLED": "true", "DKIST_CORE_STATE_DIR": "/x"}
+        test = f"{Path(__file__).relative_to(ROOT)}::TestEnvironment::test_environment_is_clean"
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | outside, capture_output=True, text=True, check=False)
+
+        assert "1 passed" in done.stdout
+
+    def test_state_is_kept_on_a_disk(self, tmp_path: Path) -> None:
+        """
+        A folder in memory is not taken for the state; any other is.
+        """
+        assert file_system(Path("/proc/self")) == "proc"
+        with disk_folder(Path("/dev/shm")) as folder:
+            assert folder.parent == Path("/var/tmp")
+        assert not folder.exists()
+        if file_system(tmp_path) != "tmpfs":
+            with disk_folder(tmp_path) as folder:
+                assert folder == tmp_path
