@@ -114,7 +114,8 @@ class Drainer:
                     if lock.acquire():
                         self._send_pending(journal, link)
                         lock.release()
-                        link.settle(_HEARTBEAT_SECONDS)
+                        # What was refused and has tries left is tried again soon; else there is only the heartbeat.
+                        link.settle(_LOCK_POLL_SECONDS if journal.pending(0, 1) else _HEARTBEAT_SECONDS)
                     else:
                         link.settle(_LOCK_POLL_SECONDS)
             finally:

@@ -198,7 +198,7 @@ def test_known_displacement_is_recovered(name: str, calibrated: dict[str, Any], 
     assert frame.known.dx_px == pytest.approx(found.displacement.dx_px, abs=0.05)
     assert frame.known.dy_px == pytest.approx(found.displacement.dy_px, abs=0.05)
     assert frame.known.roll_deg == pytest.approx(found.displacement.roll_deg, abs=0.05)
-    assert found.residual < 0.3 * found.residual_before
+    assert found.residual < 0.35 * found.residual_before
     assert found.correlation > 0.97
     assert images.aligned.shape == images.difference.shape == (128, 128)
 

@@ -328,7 +328,7 @@ def _speak_tls(node: RabbitMQNode, files: TlsFiles, *, with_certificate: bool) -
     with (
         socket.create_connection((node.host, node.tls_port), timeout=10) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as connection,
-        # With TLS 1.3 the refusal comes after the handshake: as an alert or, if the connection is gone by then, as its end.
+        # With TLS 1.3 the refusal follows the handshake: as an alert, or just as the end of the connection.
         suppress(ssl.SSLError, ConnectionError),
     ):
         connection.sendall(PROTOCOL_HEADER)

@@ -21,8 +21,8 @@ _DISK_RADII = 0.95
 # Prominences and active regions are narrower than nine rays of two degrees.
 _SMOOTH_RAYS = 9
 _FEWEST_POINTS = 90
-# The raggedest limb of these frames scatters by 2.4 percent of its radius, points picked from noise by 3.5 and more.
-_LARGEST_RMS_RADII = 0.03
+# The raggedest limb of these frames scatters by 1.3 percent of its radius, points picked from noise by 3 and more.
+_LARGEST_RMS_RADII = 0.025
 _ROUNDS = 8
 _SETTLED_PX = 0.002
 # Tukey's constant: 95 % efficient on points without outliers. The floor keeps a perfect disk from rejecting its own
@@ -63,7 +63,7 @@ def fit_limb(frame: Frame) -> Circle:
     if circle.rms > _LARGEST_RMS_RADII * circle.radius:
         raise LimbNotFoundError(
             f"{frame.name}: limb points scatter by {circle.rms:.2f} px about a circle of {circle.radius:.1f} px, "
-            f"at most {_LARGEST_RMS_RADII:.0%} is a limb"
+            f"at most {_LARGEST_RMS_RADII:.1%} of that is a limb"
         )
     return circle
 

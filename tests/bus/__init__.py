@@ -1,0 +1,1 @@
+"""The bus: one contract, run over both transports, and what is particular to each."""

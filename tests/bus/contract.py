@@ -1,0 +1,239 @@
+"""
+What both buses promise, as one suite: `test_journal.py` and `test_amqp.py` run it over their own.
+
+Not here: what only one of them can do.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from dkist_processing_core.bus import Message, Properties, to_message
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.consumer import Subscription, subscribe
+from dkist_processing_core.events import RecipeRunFailureMessage
+from dkist_processing_core.publisher import Publisher
+from tests.facts import failed, finished, progressed, started
+
+SECONDS = 20.0
+"""How long to wait for what must come."""
+QUIET_SECONDS = 0.3
+"""How long to wait for what must not."""
+
+
+class BusContract:
+    """
+    The promises; a subclass gives the fixture `settings` of its bus.
+    """
+
+    @pytest.fixture
+    def publisher(self, settings: DKISTProcessingCoreConfiguration) -> Publisher:
+        """
+        A publisher on the bus.
+        """
+        return Publisher.open(settings)
+
+    @pytest.fixture
+    def listen(
+        self, settings: DKISTProcessingCoreConfiguration, request: pytest.FixtureRequest
+    ) -> Callable[..., Subscription]:
+        """
+        A function as `subscribe`, whose subscriptions end with the test.
+        """
+
+        def listen(*names: str, timeout: float = SECONDS, **options: object) -> Subscription:
+            subscription = subscribe(*names, settings=settings, timeout=timeout, **options)  # type: ignore[arg-type]
+            request.addfinalizer(subscription.close)
+            return subscription
+
+        return listen
+
+    @pytest.fixture(autouse=True)
+    def _closing(self, publisher: Publisher) -> object:
+        yield
+        publisher.close(SECONDS)
+
+    def test_events_arrive_as_they_were_published_in_order(
+        self, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        What is published after `subscribe` returned is received, equal and in order.
+        """
+        events = [started("A"), progressed("A", 0), progressed("A", 1), finished("A"), failed("B")]
+        subscription = listen()
+
+        for event in events:
+            publisher.publish(event)
+
+        assert events == [next(subscription) for _ in events]
+
+    def test_a_publisher_is_done_when_the_bus_has_everything(self, publisher: Publisher) -> None:
+        """
+        `flush` says that the bus has what `publish` was given.
+        """
+        publisher.publish(*[progressed("A", number) for number in range(300)])
+
+        assert publisher.flush(SECONDS)
+        assert not publisher.is_pending
+
+    def test_only_the_selected_events_arrive(self, publisher: Publisher, listen: Callable[..., Subscription]) -> None:
+        """
+        Type, workflow and task each narrow what is received.
+        """
+        wanted = failed("A.1")
+        subscription = listen("task.failed", workflow="W", task="A.1")
+
+        publisher.publish(finished("A.1"), failed("A-1"), failed("A.1", workflow_name="V"), started("A.1"), wanted)
+
+        assert wanted == next(subscription)
+
+    def test_a_name_too_long_for_a_routing_key_still_selects_exactly(
+        self, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        Names over 100 bytes are cut in the routing key, and compared whole after matching.
+        """
+        name = "é" * 80
+        subscription = listen(task=name)
+
+        publisher.publish(failed(f"{name}x"), failed(name))
+
+        assert failed(name).id == next(subscription).id
+
+    def test_a_fact_is_yielded_once_however_many_report_it(
+        self, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        Effects are deduplicated by id; whoever wants every report can have them.
+        """
+        by_task, by_engine = failed("A"), failed("A", reported_by="engine", provisional=True)
+        once, each = listen(), listen(every_report=True)
+
+        publisher.publish(by_task, by_task, by_engine, finished("B"))
+
+        assert [by_task, finished("B")] == [next(once), next(once)]
+        assert [by_task, by_task, by_engine, finished("B")] == [next(each) for _ in range(4)]
+
+    def test_a_named_subscription_remembers_its_place(
+        self, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        What happens while nobody listens under a name is delivered later; what was acknowledged is not again.
+        """
+        first = listen(name="operators")
+        publisher.publish(started("A"), finished("A"))
+        assert started("A") == next(first)
+        assert finished("A") == next(first)
+        next(iter(listen(timeout=QUIET_SECONDS)), None)
+        first.close()
+
+        publisher.publish(started("B"))
+        second = listen(name="operators")
+
+        # Asking for the second acknowledged the first; the second itself was left in hand.
+        assert [finished("A"), started("B")] == [next(second), next(second)]
+
+    def test_the_event_in_hand_comes_again_unless_it_was_acknowledged(
+        self, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        Leaving the loop leaves the event in hand unacknowledged, but not after its `ack()`.
+        """
+        with listen(name="effects") as subscription:
+            publisher.publish(started("A"), started("B"))
+            for event in subscription:
+                event.ack()
+                break
+
+        with listen(name="effects") as subscription:
+            for event in subscription:
+                in_hand = event
+                break
+
+        with listen(name="effects") as subscription:
+            again = next(subscription)
+
+        assert started("B") == in_hand
+        assert started("B") == again
+
+    def test_subscriptions_do_not_take_from_each_other(
+        self, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        Every subscription gets every event that it selects.
+        """
+        subscriptions = [listen(), listen(), listen(name="one"), listen(name="two")]
+
+        publisher.publish(started("A"))
+
+        assert [started("A")] * 4 == [next(subscription) for subscription in subscriptions]
+
+    def test_a_subscription_begins_now_and_a_replay_at_the_beginning(
+        self, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        Without a name, what was published before is only had by asking for a replay.
+        """
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+
+        live, replay = listen(), listen(replay=True)
+        publisher.publish(finished("A"))
+
+        assert finished("A") == next(live)
+        assert [started("A"), finished("A")] == [next(replay), next(replay)]
+
+    def test_a_message_that_is_no_event_is_passed_over(
+        self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        A consumer lives on after a message that it cannot read.
+        """
+        good = to_message(finished("A"), settings.isb_event_exchange)
+        bad = replace(good, body=b"\xff{")
+        strange = Message(good.exchange, "task.finished.W.A", b"[]", Properties("", "text/plain"))
+        named, unnamed = listen(name="strict"), listen()
+
+        publisher._append([bad, strange, good])
+
+        assert finished("A") == next(named)
+        assert finished("A") == next(unnamed)
+
+    def test_the_failure_message_is_not_shown_to_event_subscribers(
+        self, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        It travels through the same journal, to an exchange of its own.
+        """
+        subscription = listen()
+
+        publisher.publish_failure(
+            RecipeRunFailureMessage(workflow_name="W", workflow_version="1", task_name="A", dag_run_id="r")
+        )
+        publisher.publish(finished("A"))
+
+        assert finished("A") == next(subscription)
+
+    def test_a_failure_message_is_sent_once_by_one_host(
+        self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher
+    ) -> None:
+        """
+        Its id is derived from run and task, and this host remembers what it has sent.
+        """
+        message = RecipeRunFailureMessage(workflow_name="W", workflow_version="1", task_name="A", dag_run_id="r")
+
+        publisher.publish_failure(message)
+        with Publisher.open(settings) as another:
+            another.publish_failure(message)
+
+        assert publisher.flush(SECONDS)
+        with publisher.bus.open_journal() as journal:
+            assert journal.books().published == 1
+
+    def test_an_unknown_event_name_is_refused(self, listen: Callable[..., Subscription]) -> None:
+        """
+        A subscription that could never receive anything is an error of its author.
+        """
+        with pytest.raises(ValueError, match=r"there is no event 'task\.exploded'; expected one of workflow\.started"):
+            listen("task.exploded")

@@ -1,0 +1,295 @@
+"""
+RabbitMQ: the contract of a bus, and what a broker adds to it.
+"""
+
+import inspect
+import json
+import logging
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pika
+import pika.exceptions
+import pytest
+
+from dkist_processing_core.bus import AmqpBus, Message, Properties, open_bus, to_message
+from dkist_processing_core.bus._amqp import AmqpLink, explain
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.consumer import Subscription
+from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError
+from dkist_processing_core.events import RecipeRunFailureMessage, decode
+from dkist_processing_core.publisher import Publisher
+from tests.bus.contract import SECONDS, BusContract
+from tests.facts import finished, started
+from tests.services.broker import Broker
+
+
+@pytest.fixture
+def settings(broker: Broker, state_dir: Path) -> DKISTProcessingCoreConfiguration:
+    """
+    The settings that name a broker of the test's own.
+    """
+    return DKISTProcessingCoreConfiguration(
+        dkist_core_state_dir=state_dir,
+        mesh_config=broker.env["MESH_CONFIG"],
+        isb_username=broker.username,
+        isb_password=broker.password,
+        isb_vhost=broker.vhost,
+    )
+
+
+class TestAmqpBus(BusContract):
+    """
+    The contract, over a real broker.
+    """
+
+    def test_a_dead_letter_waits_with_its_reason(
+        self,
+        broker: Broker,
+        settings: DKISTProcessingCoreConfiguration,
+        publisher: Publisher,
+        listen: Callable[..., Subscription],
+    ) -> None:
+        """
+        What a named subscription cannot read is published to its queue of dead letters, with reason and origin.
+        """
+        subscription = listen(name="strict")
+        with broker.connect() as connection:
+            channel = connection.channel()
+            channel.basic_publish(settings.isb_event_exchange, "task.finished.W.A", b"nonsense")
+        publisher.publish(finished("A"))
+
+        assert finished("A") == next(subscription)
+
+        with broker.connect() as connection:
+            _, properties, body = connection.channel().basic_get("strict.dlq", auto_ack=True)
+        assert body == b"nonsense"
+        assert properties.headers["x-dead-reason"].startswith("the body is not JSON (JSONDecodeError")
+        assert properties.headers["x-dead-routing-key"] == "task.finished.W.A"
+        assert properties.delivery_mode == 2
+
+    def test_a_subscription_survives_its_connection(
+        self, broker: Broker, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        When the broker closes every connection, publisher and consumer come back, and nothing is lost.
+        """
+        subscription = listen(name="lasting")
+        publisher.publish(started("A"))
+        assert started("A") == next(subscription)
+
+        broker.node.eval('[rabbit_networking:close_connection(P, "test") || P <- rabbit_networking:connections()].')
+        publisher.publish(finished("A"))
+
+        # The start, which was not acknowledged before, is delivered again and known again.
+        assert finished("A") == next(subscription)
+
+
+def test_messages_are_persistent_mandatory_and_described(
+    broker: Broker, settings: DKISTProcessingCoreConfiguration
+) -> None:
+    """
+    A plain consumer finds the properties that the contract names.
+    """
+    event = started("A", traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    with Publisher.open(settings) as publisher:
+        AmqpBus(settings).open_link().close()
+        with broker.connect() as connection:
+            channel = connection.channel()
+            queue = channel.queue_declare("", exclusive=True).method.queue
+            channel.queue_bind(queue, "workflow.events.x", "task.started.W.A")
+            publisher.publish(event)
+            assert publisher.flush(SECONDS)
+            _, properties, body = channel.basic_get(queue, auto_ack=True)
+
+    assert decode(body) == event
+    assert properties.message_id == event.id
+    assert properties.type == "edu.nso.dkist.task.started"
+    assert properties.content_type == "application/cloudevents+json; charset=utf-8"
+    assert properties.timestamp == int(event.time.timestamp())
+    assert properties.app_id == "dkist-processing-core"
+    assert properties.correlation_id == "r"
+    assert properties.delivery_mode == 2
+    assert properties.headers == {"traceparent": event.traceparent}
+
+
+def test_the_failure_message_waits_in_the_established_queue(
+    broker: Broker, settings: DKISTProcessingCoreConfiguration
+) -> None:
+    """
+    Its exchange, routing key, queue and body are what operators have consumed for years.
+    """
+    message = RecipeRunFailureMessage(
+        workflow_name="W", workflow_version="1", task_name="A", dag_run_id="r", log_url="http://u:secret@log/1"
+    )
+    with Publisher.open(settings) as publisher:
+        publisher.publish_failure(message)
+        assert publisher.flush(SECONDS)
+
+    with broker.connect() as connection:
+        _, properties, body = connection.channel().basic_get("recipe.run.failure.q", auto_ack=True)
+    assert properties.message_id == message.id
+    assert json.loads(body) == {
+        "workflowName": "W",
+        "workflowVersion": "1",
+        "taskName": "A",
+        "dagRunId": "r",
+        "logUrl": "http://[redacted]@log/1",
+        "conversationId": message.id,
+    }
+
+
+def test_the_outbox_is_empty_when_everything_is_confirmed(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    The books balance: published = confirmed, nothing pending, nothing set aside.
+    """
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"), finished("A"))
+        assert publisher.flush(SECONDS)
+        books = publisher.bus.open_journal().books()
+
+    assert (books.published, books.confirmed, books.pending, books.set_aside) == (2, 2, 0, 0)
+
+
+def test_left_overs_of_another_process_are_delivered(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    What a publisher left in the outbox is delivered by the next one.
+    """
+    bus = open_bus(settings)
+    with bus.open_journal() as journal:
+        journal.append([to_message(started("A"), bus.event_exchange)])
+
+    subscription_bus = bus.subscribe(["#"])
+    with Publisher.open(settings) as publisher:
+        publisher.publish(finished("A"))
+        assert publisher.flush(SECONDS)
+        first = subscription_bus.receive(SECONDS)
+        second = subscription_bus.receive(SECONDS)
+    subscription_bus.close()
+
+    assert first is not None
+    assert second is not None
+    assert [started("A").id, finished("A").id] == [
+        first.message.properties.message_id,
+        second.message.properties.message_id,
+    ]
+
+
+def test_the_topology_is_made_once_and_then_only_looked_at(
+    broker: Broker, settings: DKISTProcessingCoreConfiguration
+) -> None:
+    """
+    A publisher without configure rights works where the topology exists.
+    """
+    AmqpBus(settings).open_link().close()
+    broker.node.add_user("writer", "writer-password", configure="^$", write=".*", read="^$", vhost=broker.vhost)
+    narrow = settings.model_copy(update={"isb_username": "writer", "isb_password": "writer-password"})
+
+    with Publisher.open(narrow) as publisher:
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+    broker.node.delete_user("writer")
+
+
+def test_an_unroutable_message_is_set_aside_and_does_not_hold_up_the_rest(
+    settings: DKISTProcessingCoreConfiguration,
+) -> None:
+    """
+    What the broker returns is kept with the reason after a few tries; what follows it is delivered.
+    """
+    lost = Message(settings.isb_exchange, "nobody.listens", b"{}", Properties("m", "application/json"))
+    with Publisher.open(settings) as publisher:
+        publisher._append([lost])
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+        with publisher.bus.open_journal() as journal:
+            books = journal.books()
+            reason = journal._connection.execute("SELECT set_aside FROM message").fetchone()[0]
+
+    assert (books.published, books.confirmed, books.pending, books.set_aside) == (2, 1, 0, 1)
+    assert reason == "the broker returned it: NO_ROUTE (312)"
+
+
+def _changed(settings: DKISTProcessingCoreConfiguration, **changes: object) -> DKISTProcessingCoreConfiguration:
+    return settings.model_copy(update=changes)
+
+
+def test_wrong_credentials_are_explained(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    The error names the variables and not the password.
+    """
+    with pytest.raises(BusRefusedError, match=r"refuses the credentials \(ISB_USERNAME, ISB_PASSWORD\)") as caught:
+        AmqpLink.open(_changed(settings, isb_password="canary-password"), SECONDS)
+
+    assert "canary" not in str(caught.value)
+
+
+def test_a_missing_virtual_host_is_explained(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    The error names the virtual host and its variable.
+    """
+    with pytest.raises(BusRefusedError, match=r"refuses virtual host '/nowhere' \(ISB_VHOST\)"):
+        AmqpLink.open(_changed(settings, isb_vhost="/nowhere"), SECONDS)
+
+
+def test_a_closed_port_is_explained(state_dir: Path, refusing_port: int) -> None:
+    """
+    The error says that nothing listens there.
+    """
+    mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": refusing_port}}
+    settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir, mesh_config=json.dumps(mesh))
+
+    with pytest.raises(BusUnreachableError, match=rf"127\.0\.0\.1:{refusing_port} refuses the connection: nothing"):
+        AmqpLink.open(settings, SECONDS)
+
+
+def test_every_pika_exception_is_mapped(state_dir: Path) -> None:
+    """
+    Whatever pika raises becomes an error of ours that names the broker.
+    """
+    settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir)
+    classes = [
+        value for _, value in inspect.getmembers(pika.exceptions, inspect.isclass) if issubclass(value, Exception)
+    ]
+    assert len(classes) > 20
+
+    for pika_class in classes:
+        error = pika_class.__new__(pika_class)
+        error.args = (320, "text")
+        for name in ("reply_code", "reply_text"):
+            if not hasattr(pika_class, name):
+                error.__dict__[name] = 320 if name == "reply_code" else "text"
+        explained = explain(error, settings)
+        assert isinstance(explained, BusError)
+        assert str(explained).startswith("RabbitMQ at localhost:5672 ")
+
+
+def test_a_name_that_does_not_resolve_is_explained(state_dir: Path) -> None:
+    """
+    The error points at MESH_CONFIG.
+    """
+    settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir)
+
+    explained = explain(socket.gaierror(-2, "Name or service not known"), settings)
+
+    assert "does not resolve; check mesh_address in MESH_CONFIG" in str(explained)
+
+
+def test_pika_stays_silent_while_we_explain(
+    state_dir: Path, refusing_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A refused connection is one line of ours, not five of pika's.
+    """
+    mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": refusing_port}}
+    settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir, mesh_config=json.dumps(mesh))
+    caplog.set_level(logging.DEBUG)
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        assert not publisher.flush(SECONDS)
+
+    assert [1 for record in caplog.records if record.levelno >= logging.INFO] == [1]
+    assert "refuses the connection" in caplog.text
+    assert "Events are kept in" in caplog.text

@@ -1,0 +1,227 @@
+"""
+The embedded journal: the contract of a bus, and what a file on this host adds to it.
+"""
+
+import math
+import multiprocessing
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from dkist_processing_core.bus import JournalBus, open_bus, to_message
+from dkist_processing_core.bus._journal import FORMAT_VERSION, Journal
+from dkist_processing_core.bus._place import file_system, place
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.errors import JournalError, JournalVersionError
+from dkist_processing_core.publisher import Publisher
+from tests.bus.contract import SECONDS, BusContract
+from tests.facts import finished, progressed, started
+
+
+@pytest.fixture
+def settings(state_dir: Path) -> DKISTProcessingCoreConfiguration:
+    """
+    The settings of a host without a broker.
+    """
+    return DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir)
+
+
+class TestJournalBus(BusContract):
+    """
+    The contract, over one SQLite file.
+    """
+
+
+def test_the_journal_is_the_bus_where_no_broker_is_named(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    Without `interservice-bus` in MESH_CONFIG nothing but the embedded journal is used.
+    """
+    assert isinstance(open_bus(settings), JournalBus)
+
+
+def test_every_commit_is_synced(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    The connection in use has WAL and synchronous FULL, so that a returned publish survives the machine.
+    """
+    publisher = Publisher.open(settings)
+
+    pragma = publisher._journal._connection.execute
+
+    assert pragma("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert pragma("PRAGMA synchronous").fetchone() == (2,)
+    publisher.close()
+
+
+def test_files_are_for_their_owner_only(settings: DKISTProcessingCoreConfiguration, state_dir: Path) -> None:
+    """
+    A folder that is made has mode 0700, and every file in it 0600.
+    """
+    settings = settings.model_copy(update={"dkist_core_state_dir": state_dir / "made"})
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        folder = place(settings).folder
+        modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+    assert {0o600} == modes
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_folder_with_the_setgid_bit_is_shared_with_its_group(
+    settings: DKISTProcessingCoreConfiguration,
+) -> None:
+    """
+    In a folder made for several users, files have mode 0660 whatever the umask.
+    """
+    folder = place(settings).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o2770)
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+    assert {0o660} == modes
+
+
+def _append_many(settings: DKISTProcessingCoreConfiguration, task_name: str, count: int) -> None:
+    with Publisher.open(settings) as publisher:
+        for number in range(count):
+            publisher.publish(progressed(task_name, number))
+
+
+def test_several_processes_write_and_each_ones_order_is_kept(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    Four processes append at once while one reads: everything arrives, in order per process.
+    """
+    context = multiprocessing.get_context("spawn")
+    names, count = ("A", "B", "C", "D"), 50
+    receiver = open_bus(settings).subscribe(["#"])
+
+    writers = [context.Process(target=_append_many, args=(settings, name, count)) for name in names]
+    for writer in writers:
+        writer.start()
+    received = [receiver.receive(SECONDS) for _ in range(count * len(names))]
+    for writer in writers:
+        writer.join(SECONDS)
+
+    ids = [delivery.message.properties.message_id for delivery in received if delivery]
+    for name in names:
+        expected = [progressed(name, number).id for number in range(count)]
+        assert expected == [identifier for identifier in ids if identifier in expected]
+    receiver.close()
+
+
+def test_one_receiver_of_a_name_is_active_and_another_takes_over(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    Receivers of one name never both get an event; the one that stands by goes on where the other stopped.
+    """
+    bus = open_bus(settings)
+    first, second = bus.subscribe(["#"], name="n"), bus.subscribe(["#"], name="n")
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"), started("B"))
+
+    delivery = first.receive(SECONDS)
+    assert delivery is not None
+    delivery.acknowledge()
+    assert second.receive(0.1) is None
+    first.close()
+    taken_over = second.receive(SECONDS)
+
+    assert taken_over is not None
+    assert started("B").id == taken_over.message.properties.message_id
+    second.close()
+
+
+def test_an_undecodable_message_is_kept_with_its_reason(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    A named subscription's dead letters hold body and reason.
+    """
+    bus = open_bus(settings)
+    with Publisher.open(settings) as publisher:
+        receiver = bus.subscribe(["#"], name="n")
+        publisher.publish(started("A"))
+
+    delivery = receiver.receive(SECONDS)
+    assert delivery is not None
+    delivery.bury("because")
+
+    with bus.open_journal() as journal:
+        assert [("because", delivery.message.body)] == journal.dead_letters("n")
+    receiver.close()
+
+
+def test_old_messages_go_and_young_ones_stay(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    Pruning removes what is older than it is told, and the books still know how many there were.
+    """
+    with open_bus(settings).open_journal() as journal:
+        journal.append([to_message(started("A"), "x")])
+        first = journal._connection.execute("SELECT appended FROM message").fetchone()[0]
+        cutoff = math.nextafter(first, math.inf)
+        journal.append([to_message(finished("A"), "x")])
+
+        journal.prune(cutoff)
+
+        assert [finished("A").id] == [entry.message.properties.message_id for entry in journal.read(0, 10)]
+        assert journal.books().published == 2
+
+
+def test_a_newer_format_is_refused_and_left_untouched(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    A file of a newer release is somebody else's to read.
+    """
+    bus = open_bus(settings)
+    bus.open_journal().close()
+    connection = sqlite3.connect(bus.journal_path)
+    connection.execute(f"PRAGMA user_version = {FORMAT_VERSION + 1}")
+    connection.close()
+    before = bus.journal_path.read_bytes()
+
+    with pytest.raises(JournalVersionError, match=r"written by a newer release \(format 2, this one reads up to 1\)"):
+        bus.open_journal()
+
+    assert before == bus.journal_path.read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"not a database, but long enough to look like one" * 100, None])
+def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    """
+    Neither garbage nor another program's database is taken for a journal, and the error names the file.
+    """
+    path = tmp_path / "embedded.db"
+    if content is not None:
+        path.write_bytes(content)
+    else:
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA user_version = 1")
+        connection.close()
+
+    with pytest.raises(JournalError, match=r"embedded\.db"):
+        Journal.open(path)
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
+    """
+    The error names the folder and the variable to set.
+    """
+    (tmp_path / "file").write_text("")
+    settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=tmp_path / "file" / "state")
+
+    with pytest.raises(JournalError, match=r"file/state cannot be made: Not a directory; set DKIST_CORE_STATE_DIR"):
+        Publisher.open(settings)
+
+
+def test_journals_leave_a_memory_file_system() -> None:
+    """
+    On a file system that a restart empties, journals move to /var/tmp, with one warning.
+    """
+    assert file_system(Path("/dev/shm")) == "tmpfs"  # the house rule of Linux: see shm_overview(7)
+    settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=Path("/dev/shm/dkist-core-test"))
+
+    where = place(settings)
+
+    assert where.folder.parent == Path("/var/tmp")
+    assert where.moved_from == Path("/dev/shm/dkist-core-test")
+    assert where.reason == "/dev/shm/dkist-core-test is on a memory file system (tmpfs)"

@@ -1,0 +1,404 @@
+"""
+Tests of TaskBase and of the life of an attempt.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.trace import StatusCode
+
+from dkist_processing_core import RunState, TaskBase, subscribe
+from dkist_processing_core.events import Cause, Event, TaskFailed, TaskFinished, TaskProgressed, TaskStarted
+
+Recorded = Callable[[], list[Event]]
+
+
+class NoOp(TaskBase):
+    """
+    A task that does nothing.
+    """
+
+    def run(self) -> None:
+        """
+        Do nothing.
+        """
+
+
+class AllPhases(TaskBase):
+    """
+    A task that writes down its phases, and fails in the one it is told to.
+    """
+
+    failing_phase: str | None = None
+    error: BaseException = ValueError("no good")
+
+    def __init__(self, recipe_run_id: int, workflow_name: str, workflow_version: str) -> None:
+        """
+        Begin with no phase.
+        """
+        super().__init__(recipe_run_id=recipe_run_id, workflow_name=workflow_name, workflow_version=workflow_version)
+        self.phases: list[str] = []
+
+    def _enter(self, phase: str) -> None:
+        self.phases.append(phase)
+        if phase == self.failing_phase:
+            raise self.error
+
+    def pre_run(self) -> None:
+        """
+        Note the phase.
+        """
+        self._enter("pre_run")
+
+    def run(self) -> None:
+        """
+        Note the phase.
+        """
+        self._enter("run")
+
+    def post_run(self) -> None:
+        """
+        Note the phase.
+        """
+        self._enter("post_run")
+
+
+def call(task_class: type[TaskBase], **values: Any) -> TaskBase:
+    """
+    Run a task by hand, as its author would.
+    """
+    identity: dict[str, Any] = {"recipe_run_id": 1, "workflow_name": "W", "workflow_version": "1"}
+    with task_class(**identity | values) as task:
+        task()
+    return task
+
+
+@pytest.fixture
+def recorded(state_dir: Path) -> Recorded:  # noqa: ARG001 - events of this test alone
+    """
+    A function that returns every report on the embedded bus.
+    """
+    return lambda: list(subscribe(replay=True, every_report=True, timeout=0.05))
+
+
+def test_a_task_by_hand_reports_its_start_and_its_end(recorded: Recorded) -> None:
+    """
+    One start and one end, with phases, timings and resources, in a run that shows it was by hand.
+    """
+    task = call(AllPhases)
+
+    first, last = recorded()
+    assert isinstance(task, AllPhases)
+    assert task.phases == ["pre_run", "run", "post_run"]
+    assert isinstance(first, TaskStarted)
+    assert isinstance(last, TaskFinished)
+    assert first.pid == os.getpid()
+    assert first.run_id.startswith("hand__1__")
+    assert (last.run_id, last.task_name, last.attempt, last.max_attempts) == (first.run_id, "AllPhases", 1, 1)
+    assert list(last.phases) == ["pre_run", "run", "post_run"]
+    assert last.duration_seconds is not None
+    assert last.duration_seconds >= sum(last.phases.values())
+    assert last.peak_memory_bytes is not None
+    assert last.peak_memory_bytes > 1024 * 1024
+
+
+@pytest.mark.parametrize("phase", ["pre_run", "run", "post_run"])
+def test_an_exception_in_any_phase_is_reported_and_raised_unchanged(
+    phase: str, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The failure names the phase, and the very exception reaches the caller.
+    """
+    error = ValueError("no good")
+    monkeypatch.setattr(AllPhases, "failing_phase", phase)
+    monkeypatch.setattr(AllPhases, "error", error)
+
+    with pytest.raises(ValueError, match="no good") as caught:
+        call(AllPhases)
+
+    end = recorded()[-1]
+    assert caught.value is error
+    assert isinstance(end, TaskFailed)
+    assert (end.cause, end.phase, end.error_type, end.message) == (Cause.EXCEPTION, phase, "ValueError", "no good")
+    assert end.final is True
+    assert end.stack is not None
+    assert f"in {phase}" in end.stack
+    assert list(end.phases)[-1] == phase
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (SystemExit(3), {"cause": Cause.EXIT_CODE, "exit_code": 3}),
+        (SystemExit("a reason"), {"cause": Cause.EXIT_CODE, "exit_code": 1}),
+        (SystemExit(), {"cause": Cause.EXIT_CODE, "exit_code": 0}),
+        (KeyboardInterrupt(), {"cause": Cause.SIGNAL, "signal": "SIGINT"}),
+        (MemoryError(), {"cause": Cause.OUT_OF_MEMORY}),
+    ],
+)
+def test_what_is_no_ordinary_exception_has_a_cause_of_its_own(
+    error: BaseException, expected: dict[str, object], recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Leaving by exit, by keyboard or for want of memory is a failure, told apart from an exception.
+    """
+    monkeypatch.setattr(AllPhases, "failing_phase", "run")
+    monkeypatch.setattr(AllPhases, "error", error)
+
+    with pytest.raises(type(error)):
+        call(AllPhases)
+
+    end = recorded()[-1]
+    assert isinstance(end, TaskFailed)
+    assert expected == {name: getattr(end, name) for name in expected}
+
+
+def test_a_second_call_is_the_next_attempt_of_the_same_run(recorded: Recorded) -> None:
+    """
+    One run by hand per process, workflow, version and recipe run.
+    """
+    call(NoOp, recipe_run_id=77)
+    call(NoOp, recipe_run_id=77)
+    call(NoOp, recipe_run_id=78)
+
+    runs = RunState(recorded()).runs
+    attempts = {view.run.recipe_run_id: [a.number for a in view.tasks[0].attempts] for view in runs}
+    assert attempts == {77: [1, 2], 78: [1]}
+
+
+def test_the_identity_is_taken_by_the_task_it_names_and_lent_to_no_other(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A task made inside a task is a run by hand of its own.
+    """
+
+    class Outer(TaskBase):
+        def run(self) -> None:
+            assert not [name for name in os.environ if name.startswith("DKIST_CORE_") and "RUN_ID" in name]
+            call(NoOp)
+
+    for name, value in {
+        "RUN_ID": "manual__1", "ATTEMPT": "2", "MAX_ATTEMPTS": "3", "WORKFLOW": "W", "VERSION": "1", "TASK": "Outer",
+        "RECIPE_RUN_ID": "1", "LOG_URL": "http://log/1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"DKIST_CORE_{name}", value)
+
+    call(Outer)
+
+    starts = {event.task_name: event for event in recorded() if isinstance(event, TaskStarted)}
+    assert (starts["Outer"].run_id, starts["Outer"].attempt, starts["Outer"].max_attempts) == ("manual__1", 2, 3)
+    assert starts["NoOp"].run_id.startswith("hand__")
+
+
+def test_an_attempt_with_tries_left_is_not_final(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A retry is told apart from a final failure.
+    """
+    monkeypatch.setattr(AllPhases, "failing_phase", "run")
+    monkeypatch.setattr(AllPhases, "retries", 1)
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no good"):
+            call(AllPhases, recipe_run_id=79)
+
+    ends = [event for event in recorded() if isinstance(event, TaskFailed)]
+    assert [(end.attempt, end.final) for end in ends] == [(1, False), (2, True)]
+
+
+def test_progress_is_rate_limited_and_its_last_report_always_leaves(recorded: Recorded) -> None:
+    """
+    An inner loop may report as often as it likes.
+    """
+
+    class Counting(TaskBase):
+        def run(self) -> None:
+            for number in range(10_000):
+                self.progress(number, 10_000, "frame", "\x00counting")
+
+    call(Counting)
+
+    reports = [event for event in recorded() if isinstance(event, TaskProgressed)]
+    assert 2 <= len(reports) <= 5
+    assert [report.sequence for report in reports] == list(range(len(reports)))
+    assert reports[0].done == 0
+    last = reports[-1]
+    assert (last.done, last.total, last.unit, last.note) == (
+        9_999,
+        10_000,
+        "frame",
+        "\N{REPLACEMENT CHARACTER}counting",
+    )
+
+
+def test_progress_that_is_no_number_does_not_break_the_task(
+    recorded: Recorded, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Observing never breaks the observed: one warning, and the task goes on.
+    """
+
+    class Odd(TaskBase):
+        def run(self) -> None:
+            self.progress(float("nan"))
+
+    call(Odd)
+
+    assert isinstance(recorded()[-1], TaskFinished)
+    assert "task.progressed of Odd is not published" in caplog.text
+
+
+def test_progress_outside_of_a_run_does_nothing(recorded: Recorded) -> None:
+    """
+    A helper that reports progress can be tried without running the task.
+    """
+    NoOp(recipe_run_id=1, workflow_name="W", workflow_version="1").progress(1)
+
+    assert recorded() == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("MESH_CONFIG", "nonsense", "NoOp runs without events and telemetry: MESH_CONFIG: found 'nonsense', expected"),
+        ("DKIST_CORE_STATE_DIR", "/proc/nowhere", "events are not published: the journals' folder /proc/nowhere"),
+    ],
+)
+def test_what_is_wrong_with_observing_never_reaches_the_observed(
+    variable: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Wrong settings or an unusable folder cost the events, with one clear line, and not the task.
+    """
+    monkeypatch.setenv(variable, value)
+
+    call(NoOp)
+
+    assert [record.getMessage().startswith(message) for record in caplog.records] == [True]
+
+
+def test_a_recipe_run_that_is_no_number_costs_the_events_only(
+    recorded: Recorded, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The established constructor takes anything; what cannot be stated in an event is said in one line.
+    """
+    call(NoOp, recipe_run_id="1$(touch x)")
+
+    assert recorded() == []
+    assert "NoOp runs without events: recipe_run_id: found '1$(touch x)', expected an integer" in caplog.text
+
+
+def test_a_conditional_call_of_super_is_reported_as_it_is_made(recorded: Recorded) -> None:
+    """
+    A subclass may override `__call__`, and call its base or not.
+    """
+
+    class Conditional(NoOp):
+        is_called = False
+
+        def __call__(self) -> None:
+            if self.is_called:
+                super().__call__()
+
+    call(Conditional)
+    assert recorded() == []
+
+    Conditional.is_called = True
+    call(Conditional)
+    assert [event.name for event in recorded()] == ["task.started", "task.finished"]
+
+
+def test_the_author_s_instruments_and_spans_cost_nothing_without_a_collector() -> None:
+    """
+    Meters, spans and attributes work in constructors and outside of runs, with telemetry off.
+    """
+
+    class Measured(NoOp):
+        def __init__(self, recipe_run_id: int, workflow_name: str, workflow_version: str) -> None:
+            super().__init__(recipe_run_id, workflow_name, workflow_version)
+            self.frames = self.meter.create_counter(name=self.format_metric_name("frames"), unit="1", description="")
+
+            def observe(_: CallbackOptions) -> list[Observation]:
+                return [Observation(1)]
+
+            self.meter.create_observable_gauge(name=self.format_metric_name("g"), description="", callbacks=[observe])
+
+        def run(self) -> None:
+            with self.telemetry_span("outer"), self.apm_step(name="inner") as span:
+                span.set_status(StatusCode.OK)
+                self.frames.add(1, attributes=self.base_telemetry_attributes)
+
+    task = call(Measured)
+
+    assert task.base_telemetry_attributes == {
+        "recipe.run.id": 1,
+        "workflow.name": "W",
+        "workflow.version": "1",
+        "task.name": "Measured",
+        "nomad.allocation.id": "unknown-allocation-id",
+        "nomad.allocation.name": "unknown-allocation-name",
+        "nomad.allocation.group": "unknown-allocation-group",
+    }
+    assert task.format_metric_name("tasks.executed") == "dkist.processing.tasks.executed"
+
+
+def test_the_base_s_hooks_raise_nothing_and_rollback_is_left_to_people() -> None:
+    """
+    A subclass may call super() of each; the lifecycle never rolls back.
+    """
+
+    class Cautious(NoOp):
+        rolled_back = False
+
+        def rollback(self) -> None:
+            super().rollback()
+            self.rolled_back = True
+
+    task = call(Cautious)
+    assert isinstance(task, Cautious)
+    assert not task.rolled_back
+
+    task.rollback()
+    assert task.rolled_back
+    assert repr(task) == "Cautious(recipe_run_id=1, workflow_name='W', workflow_version='1')"
+
+
+def test_a_task_without_run_cannot_be_made() -> None:
+    """
+    `run` is abstract.
+    """
+    with pytest.raises(TypeError, match="abstract method '?run'?"):
+        TaskBase(1, "W", "1")  # type: ignore[abstract]
+
+
+def test_a_no_op_task_needs_neither_engine_nor_broker_client_nor_sdk(state_dir: Path) -> None:
+    """
+    On the embedded journal with telemetry off, a task's process imports only what it uses.
+    """
+    program = (
+        "import sys\n"
+        "from dkist_processing_core import TaskBase\n"
+        "class T(TaskBase):\n"
+        "    def run(self): pass\n"
+        "with T(recipe_run_id=1, workflow_name='W', workflow_version='1') as task: task()\n"
+        "unwanted = ('airflow', 'pika', 'starlette', 'fastapi', 'flask', 'rich', 'typer', 'opentelemetry.sdk', 'grpc')\n"
+        "print([name for name in unwanted if name in sys.modules])\n"
+    )
+
+    shown = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "DKIST_CORE_STATE_DIR": str(state_dir)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert shown.stdout == "[]\n"
+    assert shown.stderr == ""
