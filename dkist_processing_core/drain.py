@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dkist_processing_core.bus import AmqpBus, FileLock, Journal
+from dkist_processing_core.bus import FileLock, Journal
+from dkist_processing_core.bus._amqp_bus import AmqpBus
 from dkist_processing_core.errors import BusError, ConfigurationError, JournalError
 
 if TYPE_CHECKING:

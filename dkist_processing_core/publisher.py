@@ -7,15 +7,18 @@ Not here: how the broker is spoken to (bus), and when something is published (li
 import os
 import threading
 import time
-from typing import Self
+from typing import TYPE_CHECKING, Self, cast
 
 from opentelemetry import trace
 
 from dkist_processing_core import semconv
-from dkist_processing_core.bus import AmqpBus, Bus, Journal, Message, open_bus, to_failure_message, to_message
+from dkist_processing_core.bus import Bus, Journal, Message, open_bus, to_failure_message, to_message
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.drain import Drainer
 from dkist_processing_core.events import Event, RecipeRunFailureMessage
+
+if TYPE_CHECKING:
+    from dkist_processing_core.bus._amqp_bus import AmqpBus
+    from dkist_processing_core.drain import Drainer
 
 _POLL_SECONDS = 0.05
 
@@ -50,8 +53,10 @@ class Publisher:
         self._journal: Journal = self.bus.open_journal()
         self._own: tuple[int, int] | None = None
         self._drainer: Drainer | None = None
-        if isinstance(self.bus, AmqpBus):
-            self._drainer = Drainer(self.bus, self._notify)
+        if self.bus.is_remote:
+            from dkist_processing_core.drain import Drainer  # noqa: PLC0415 - the embedded journal has nothing to drain
+
+            self._drainer = Drainer(cast("AmqpBus", self.bus), self._notify)
             self._drainer.start()
 
     @classmethod

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
-from opentelemetry._logs import SeverityNumber
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -31,6 +30,7 @@ from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.text import redact
 
 if TYPE_CHECKING:
+    from opentelemetry._logs import SeverityNumber
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.resources import Resource
@@ -205,6 +205,7 @@ class _LogExport(logging.Handler):
         super().__init__()
         self._logger = provider.get_logger(SCOPE)
         self._attributes = attributes
+        self._severities = _severities()
         # What an exporter logs about its failures must not feed it.
         self.addFilter(lambda record: not record.name.startswith("opentelemetry"))
 
@@ -214,7 +215,7 @@ class _LogExport(logging.Handler):
             self._logger.emit(
                 timestamp=int(record.created * 1e9),
                 severity_text=record.levelname,
-                severity_number=_severity(record.levelno),
+                severity_number=self._severities(record.levelno),
                 body=redact(self.format(record)),
                 attributes=self._attributes | {"logger.name": record.name},
             )
@@ -222,10 +223,14 @@ class _LogExport(logging.Handler):
             self.handleError(record)
 
 
-def _severity(level: int) -> SeverityNumber:
-    """Return OpenTelemetry's number for a level of `logging`: the first of each of its ranges of four."""
+def _severities() -> Callable[[int], "SeverityNumber"]:
+    """Return what gives OpenTelemetry's number for a level of `logging`: the first of each of its ranges of four."""
+    from opentelemetry._logs import SeverityNumber  # noqa: PLC0415 - as in _set_up
+
     named = {10: SeverityNumber.DEBUG, 20: SeverityNumber.INFO, 30: SeverityNumber.WARN, 40: SeverityNumber.ERROR}
-    return SeverityNumber.FATAL if level >= logging.CRITICAL else named.get(level // 10 * 10, SeverityNumber.TRACE)
+    return lambda level: (
+        SeverityNumber.FATAL if level >= logging.CRITICAL else named.get(level // 10 * 10, SeverityNumber.TRACE)
+    )
 
 
 def note_error(span: Span, error: BaseException, *, record: bool = True, set_status: bool = True) -> None:

@@ -4,7 +4,6 @@ The bus: RabbitMQ where `MESH_CONFIG` names it, the embedded journal otherwise; 
 Not here: threads that deliver (drain), decoding (consumer).
 """
 
-from dkist_processing_core.bus._amqp_bus import AmqpBus
 from dkist_processing_core.bus._bus import Bus, Delivery, Receiver, topic_matches
 from dkist_processing_core.bus._journal import Books, Entry, FileLock, Journal
 from dkist_processing_core.bus._journal_bus import JournalBus
@@ -12,7 +11,6 @@ from dkist_processing_core.bus._message import Message, Properties, routing_key,
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 
 __all__ = [
-    "AmqpBus",
     "Books",
     "Bus",
     "Delivery",
@@ -32,6 +30,10 @@ __all__ = [
 ]
 
 
-def open_bus(settings: DKISTProcessingCoreConfiguration) -> AmqpBus | JournalBus:
+def open_bus(settings: DKISTProcessingCoreConfiguration) -> Bus:
     """Return the bus that the settings name; nothing is connected or opened yet."""
-    return AmqpBus(settings) if settings.names_broker else JournalBus(settings)
+    if settings.names_broker:
+        from dkist_processing_core.bus._amqp_bus import AmqpBus  # noqa: PLC0415 - the embedded journal needs no client
+
+        return AmqpBus(settings)
+    return JournalBus(settings)

@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 class AmqpBus:
     """Publish through an outbox that is drained to the broker, consume from a queue of one's own."""
 
+    is_remote = True
+
     def __init__(self, settings: DKISTProcessingCoreConfiguration) -> None:
         """Name broker and outbox; nothing is connected or opened yet."""
         service = settings.isb_mesh_service

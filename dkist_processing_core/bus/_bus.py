@@ -46,6 +46,10 @@ class Bus(Protocol):
     """Where messages go, and where they come from."""
 
     @property
+    def is_remote(self) -> bool:
+        """Whether the journal is an outbox, which has yet to be drained to the bus."""
+
+    @property
     def where(self) -> str:
         """The bus in an operator's words."""
 

@@ -28,6 +28,8 @@ _BATCH = 200
 class JournalBus:
     """Publish by appending, consume by reading on."""
 
+    is_remote = False
+
     def __init__(self, settings: DKISTProcessingCoreConfiguration) -> None:
         """Name the file; nothing is opened yet."""
         self._settings = settings

@@ -13,8 +13,9 @@ import pika
 import pika.exceptions
 import pytest
 
-from dkist_processing_core.bus import AmqpBus, Message, Properties, open_bus, to_message
+from dkist_processing_core.bus import Message, Properties, open_bus, to_message
 from dkist_processing_core.bus._amqp import AmqpLink, explain
+from dkist_processing_core.bus._amqp_bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Subscription
 from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError

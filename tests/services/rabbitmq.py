@@ -25,7 +25,6 @@ from tests.services.tls import TlsFiles
 
 _COMMANDS = Path("/usr/lib/rabbitmq/bin")
 _PLUGINS = Path("/usr/lib/rabbitmq/lib")
-_ERLANG_COMMANDS = "/usr/lib/erlang/bin"
 _INSTALL = Path(__file__).with_name("install_rabbitmq.sh")
 
 _NODE_NAME = "rabbit@localhost"
@@ -169,8 +168,8 @@ class RabbitMQNode:
         """
         End the node without warning (SIGKILL); what it had confirmed and what was declared stays.
 
-        Mnesia keeps declarations in memory for up to 2 s before it writes them. They are written first, because a test
-        is about messages and not about a queue that somebody made in the very second before the power cut.
+        RabbitMQ's database may write a declaration a moment after the client was told that it is done. It is asked to
+        write first, because a test is about messages, not about a queue made in the instant before the power cut.
         """
         if self.is_running and not self._paused:
             with suppress(NodeError):
@@ -179,7 +178,7 @@ class RabbitMQNode:
 
     def close(self) -> None:
         """
-        End the node at once; what was declared in the last 2 s may be lost.
+        End the node at once (SIGKILL); what was declared just before may be lost.
         """
         if self._process is not None:
             self._end(descendants(self._process.pid))
@@ -215,11 +214,13 @@ class RabbitMQNode:
         Raises:
             NodeError: the expression failed or the node does not answer.
         """
-        erl_call = shutil.which("erl_call", path=f"{os.environ.get('PATH', os.defpath)}:{_ERLANG_COMMANDS}")
+        erl_call = shutil.which("erl_call")
         if erl_call is None:
             return self.ctl("eval", expression).strip()
         # A C program, which saves the start of an Erlang virtual machine for each question.
-        command = [erl_call, "-address", f"{self.host}:{self._distribution_port}", "-e"]
+        # Under a name of its own each time: the node refuses one that it believes to be connected still.
+        name = f"call-{secrets.token_hex(6)}"
+        command = [erl_call, "-h", name, "-address", f"{self.host}:{self._distribution_port}", "-e"]
         answer = self._run(command, self._client_environment(), expression + "\n").strip()
         if not answer.startswith("{ok, "):
             raise NodeError(f"{expression} gave {answer}")
