@@ -7,6 +7,7 @@ Not here: what is done with them. Nothing is read at import; `core_configuration
 import json
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from dkist_processing_core.errors import ConfigurationError
-from dkist_processing_core.text import is_secret_name, redact, secrets_of
+from dkist_processing_core.text import REDACTED, is_secret_name, redact
 
 ISB_SERVICE = "interservice-bus"
 _MESH_EXAMPLE = '{"interservice-bus": {"mesh_address": "broker.example", "mesh_port": 5672}}'
@@ -67,7 +68,10 @@ class RetryConfig(BaseModel):
 def _json_object(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    parsed = json.loads(value)
+    try:
+        parsed = json.loads(value)
+    except RecursionError:
+        parsed = None
     if not isinstance(parsed, dict):
         msg = "not a JSON object"
         raise ValueError(msg)  # noqa: TRY004 - pydantic reports a ValueError, and lets a TypeError through
@@ -96,12 +100,15 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     """
     The settings of one process.
 
-    Each field is the environment variable of the same name in capitals. A wrong value raises one
-    `ConfigurationError` that names every wrong variable, what was found (never a secret) and what was expected.
+    Each field is the environment variable of the same name in capitals; an empty one counts as not set. A wrong value
+    raises one `ConfigurationError` that names every wrong variable, what was found (never a secret) and what was
+    expected.
     """
 
     model_config = SettingsConfigDict(
         env_file=".env",
+        # As OpenTelemetry's specification has it for its own variables.
+        env_ignore_empty=True,
         extra="ignore",
         frozen=False,
         populate_by_name=True,
@@ -226,28 +233,37 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         except (ValidationError, SettingsError) as error:
             # Without the cause: its text may hold what must not be shown.
             raise ConfigurationError(self._explanation(error, values)) from None
+        except (OSError, UnicodeError) as error:
+            msg = f".env: found a file that cannot be read ({type(error).__name__}), expected UTF-8 text"
+            raise ConfigurationError(msg) from None
 
     @classmethod
     def _explanation(cls, error: ValidationError | SettingsError, values: dict[str, Any]) -> str:
         if isinstance(error, SettingsError):
             return f"the settings cannot be read: {redact(str(error))}"
-        wrong = dict.fromkeys(str(problem["loc"][0]) for problem in error.errors(include_input=False))
-        lines = [cls._complaint(name, values) for name in wrong]
-        return "; ".join(lines)
+        problems = error.errors()
+        # A subclass's check of several fields together is about none of them.
+        together = [redact(problem["msg"]) for problem in problems if not problem["loc"]]
+        wrong = {str(problem["loc"][0]): problem["input"] for problem in reversed(problems) if problem["loc"]}
+        return "; ".join([*(cls._complaint(name, values, wrong[name]) for name in reversed(wrong)), *together])
 
     @classmethod
-    def _complaint(cls, name: str, values: dict[str, Any]) -> str:
+    def _complaint(cls, name: str, values: dict[str, Any], read: Any) -> str:
+        """Name a wrong variable; what it holds is what was `read` where it stands in the file `.env`."""
         variable = name.upper()
         field = cls.model_fields.get(name)
-        found = values.get(name, os.environ.get(variable, os.environ.get(name)))
-        if found is None:
-            shown = "an unusable value"
-        elif is_secret_name(variable):
+        found = values[name] if name in values else os.environ.get(variable) or os.environ.get(name) or read
+        if is_secret_name(variable):
             shown = "a value that is not shown"
         else:
-            text = redact(str(found), secrets_of(os.environ))
+            text = redact(str(found))
             shown = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
         return f"{variable}: found {shown}, expected {expectation(field)}"
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Show the settings, secrets masked: those of a subclass too, which may not know how to hide its own."""
+        for name, value in super().__repr_args__():
+            yield name, REDACTED if is_secret_name(name or "") else value
 
     @classmethod
     def read(cls) -> Self:
@@ -280,7 +296,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         `log_parent_configurations` is accepted for callers that pass it; a subclass's log holds all of its fields.
         """
         for name in type(self).model_fields:
-            value = "[redacted]" if is_secret_name(name) else redact(str(getattr(self, name)))
+            value = REDACTED if is_secret_name(name) else redact(str(getattr(self, name)))
             logger.info("%s: %s", name, value)
 
 

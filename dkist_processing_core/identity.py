@@ -4,6 +4,7 @@ Which attempt of which task in which run: the names every reporter must agree on
 Not here: how an identity is turned into an event's id (events) or a span's id (tracing).
 """
 
+import itertools
 import os
 import re
 import secrets
@@ -13,11 +14,12 @@ from datetime import UTC, datetime
 from typing import Self
 
 from dkist_processing_core.errors import IdentityError
+from dkist_processing_core.text import show
 
 PREFIX = "DKIST_CORE_"
 BY_HAND = "hand"
 LOCAL = "local"
-_MAX_RECIPE_RUN_ID = 2**63 - 1
+MAX_NUMBER = 2**63 - 1
 _MAX_DIGITS = 19
 # The engine names an instance of a mapped task "Name[3]"; its class is still called Name.
 _MAPPED = re.compile(r"\[\d+\]$")
@@ -30,7 +32,7 @@ def parse_recipe_run_id(value: object) -> int:
     Raises
     ------
     IdentityError
-        for anything else, showing at most the first 40 characters of what was found.
+        for anything else, showing what was found in at most 40 characters.
 
     """
     number: int | None = None
@@ -38,10 +40,8 @@ def parse_recipe_run_id(value: object) -> int:
         number = value
     elif isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
         number = int(value)
-    if number is None or not 0 <= number <= _MAX_RECIPE_RUN_ID:
-        found = repr(value)
-        found = found if len(found) <= 40 else f"{found[:40]}…"  # noqa: PLR2004 - stands in the docstring
-        msg = f"recipe_run_id: found {found}, expected an integer or a string of decimal digits, from 0 to 2^63 - 1"
+    if number is None or not 0 <= number <= MAX_NUMBER:
+        msg = f"recipe_run_id: found {show(value)}, expected an integer or decimal digits, from 0 to 2^63 - 1"
         raise IdentityError(msg)
     return number
 
@@ -148,7 +148,7 @@ class Attempt:
 def _count(found: dict[str, str], name: str, default: int) -> int:
     value = found.get(name, str(default))
     if not (value.isascii() and value.isdigit() and 1 <= len(value) <= _MAX_DIGITS and int(value) >= 1):
-        msg = f"{PREFIX}{name}: found {value[:40]!r}, expected a whole number from 1"
+        msg = f"{PREFIX}{name}: found {show(value)}, expected a whole number from 1"
         raise IdentityError(msg)
     return int(value)
 
@@ -164,7 +164,7 @@ class RunsByHand:
         """Begin with no run."""
         self._pid = os.getpid()
         self._runs: dict[tuple[str, str, int], Run] = {}
-        self._last: dict[tuple[Run, str], Attempt] = {}
+        self._numbers: dict[tuple[Run, str], itertools.count[int]] = {}
 
     def next_attempt(
         self, *, workflow_name: str, workflow_version: str, recipe_run_id: int, task_name: str, retries: int
@@ -174,13 +174,11 @@ class RunsByHand:
             # A fork is a process of its own: its calls must not share run ids with its parent's.
             self._pid = os.getpid()
             self._runs.clear()
-            self._last.clear()
+            self._numbers.clear()
         key = (workflow_name, workflow_version, recipe_run_id)
-        if key not in self._runs:
-            self._runs[key] = Run(workflow_name, workflow_version, new_run_id(BY_HAND, recipe_run_id), recipe_run_id)
-        run = self._runs[key]
-        last = self._last.get((run, task_name))
-        number = 1 if last is None else last.attempt + 1
-        following = Attempt(run, task_name, attempt=number, max_attempts=max(number, retries + 1))
-        self._last[run, task_name] = following
-        return following
+        # Each step is atomic: tasks called in several threads share the run, and not the number.
+        run = self._runs.setdefault(
+            key, Run(workflow_name, workflow_version, new_run_id(BY_HAND, recipe_run_id), recipe_run_id)
+        )
+        number = next(self._numbers.setdefault((run, task_name), itertools.count(1)))
+        return Attempt(run, task_name, attempt=number, max_attempts=max(number, retries + 1))

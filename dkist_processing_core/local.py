@@ -367,8 +367,9 @@ class LocalRun:
 
     def _show_output(self, attempt: Attempt, process: "subprocess.Popen[bytes]") -> None:
         if process.stdout is not None:
-            for line in process.stdout:
-                self._display.output(attempt.task_name, line.decode(errors="replace").rstrip("\r\n"))
+            with process.stdout as lines:
+                for line in lines:
+                    self._display.output(attempt.task_name, line.decode(errors="replace").rstrip("\r\n"))
 
     def _call_here(self, attempt: Attempt, node: Node) -> None:
         """Run a task that no other process can load, as one defined at a prompt, in this process and thread."""

@@ -52,12 +52,15 @@ class Publisher:
         self._pid = os.getpid()
         self._journal: Journal = self.bus.open_journal()
         self._own: tuple[int, int] | None = None
-        self._drainer: Drainer | None = None
-        if self.bus.is_remote:
-            from dkist_processing_core.drain import Drainer  # noqa: PLC0415 - the embedded journal has nothing to drain
+        self._drainer: Drainer | None = self._start_drainer() if self.bus.is_remote else None
 
-            self._drainer = Drainer(cast("AmqpBus", self.bus), self._notify)
-            self._drainer.start()
+    def _start_drainer(self) -> "Drainer":
+        # Here, not above: the embedded journal has nothing to drain.
+        from dkist_processing_core import drain  # noqa: PLC0415
+
+        drainer = drain.Drainer(cast("AmqpBus", self.bus), self._notify)
+        drainer.start()
+        return drainer
 
     @classmethod
     def open(cls, settings: DKISTProcessingCoreConfiguration, *, tracer: trace.Tracer | None = None) -> Self:

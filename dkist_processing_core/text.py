@@ -7,14 +7,16 @@ Not here: which fields are free text, which the event classes decide.
 import json
 import os
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 REDACTED = "[redacted]"
 CUT = "[cut]"
 
 _UNCLEAN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNCLEAN_IN_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # Greedy up to the last @ before a delimiter: a password pasted into a URL unescaped may itself hold an @.
 _USERINFO = re.compile(r"(?<=://)[^\s/?#]*@")
 _SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY", re.IGNORECASE)
@@ -24,6 +26,11 @@ _SECRET_MIN_LENGTH = 6
 def clean(text: str) -> str:
     """Replace control characters (but newline and tab) and lone surrogates by U+FFFD."""
     return _UNCLEAN.sub(REPLACEMENT, text)
+
+
+def clean_line(text: str) -> str:
+    """Replace newlines and tabs too, which an attribute of a CloudEvent may not hold."""
+    return _UNCLEAN_IN_LINE.sub(REPLACEMENT, text)
 
 
 def is_secret_name(name: str) -> bool:
@@ -42,17 +49,42 @@ def redact(text: str, secrets: Iterable[str] | None = None) -> str:
 
     `secrets` defaults to those of this process's environment, looked up now, since a task may set some as it runs.
     """
-    text = _USERINFO.sub(f"{REDACTED}@", text)
     found = {form for secret in (secrets_of(os.environ) if secrets is None else secrets) for form in _forms(secret)}
-    # The longest first: a secret that contains another must not leave its own ends standing.
-    for form in sorted(found, key=len, reverse=True):
+    # The longest first: a secret that contains another must not leave its own ends standing. URLs last: what they
+    # hold of a secret would no longer be known as one.
+    for form in sorted(found, key=lambda form: (-len(form), form)):
         text = text.replace(form, REDACTED)
-    return text
+    return _USERINFO.sub(f"{REDACTED}@", text)
 
 
 def _forms(secret: str) -> set[str]:
-    """The spellings in which a value reaches text: as it is, in a repr, in JSON, in a URL, and cleaned."""
-    return {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe=""), clean(secret)}
+    """The spellings in which a value reaches text: as it is, in a repr, in JSON, in a URL, and each of them cleaned."""
+    shown = repr(secret)[1:-1]
+    forms = {
+        secret,
+        shown,
+        # As a part of a longer text whose repr is between single quotes.
+        repr(f'"{secret}')[2:-1],
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        # A variable that is no UTF-8 holds surrogates.
+        quote(secret, safe="", errors="surrogatepass"),
+        quote(secret, errors="surrogatepass"),
+        quote_plus(secret, errors="surrogatepass"),
+    }
+    return forms | {clean(form) for form in forms}
+
+
+def show(value: object, length: int = 40) -> str:
+    """Return the repr of a value in at most `length` characters, whatever the value is; it never raises."""
+    brief = reprlib.Repr()
+    brief.maxstring = brief.maxlong = brief.maxother = length
+    brief.maxlevel = 2
+    try:
+        text = brief.repr(value)
+    except Exception:  # noqa: BLE001 - a foreign __repr__ may raise anything, and an int of 4300 digits has none
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def clip(text: str, fits: Callable[[str], bool], *, keep_end: bool = False) -> str:

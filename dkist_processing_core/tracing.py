@@ -341,6 +341,10 @@ def _tracer_provider(
             chosen = _chosen_ids.get()
             return chosen[0] if chosen else super().generate_trace_id()
 
+        def is_trace_id_random(self) -> bool:
+            # A derived id is no random one: without this the SDK would set that flag of W3C Trace Context, level 2.
+            return False
+
         def generate_span_id(self) -> int:
             chosen = _chosen_ids.get()
             return chosen[1] if chosen else super().generate_span_id()

@@ -21,6 +21,8 @@ from dkist_processing_core.events import (
 from dkist_processing_core.text import redact
 
 APP_ID = "dkist-processing-core"
+# What AMQP's short strings hold, in bytes.
+_MAX_SHORT_BYTES = 255
 _MAX_WORD_BYTES = 100
 
 
@@ -88,8 +90,9 @@ def to_message(event: Event, exchange: str) -> Message:
             message_id=event.id,
             content_type=CONTENT_TYPE,
             type=event.type,
-            timestamp=int(event.time.timestamp()),
-            correlation_id=event.run_id[:255],
+            # AMQP's timestamps have no sign.
+            timestamp=max(0, int(event.time.timestamp())),
+            correlation_id=_short(event.run_id),
             headers=headers,
         ),
     )
@@ -105,6 +108,10 @@ def to_failure_message(message: RecipeRunFailureMessage, exchange: str) -> Messa
         properties=Properties(
             message_id=message.id,
             content_type="application/json",
-            correlation_id=(message.dag_run_id or "")[:255] or None,
+            correlation_id=_short(message.dag_run_id or "") or None,
         ),
     )
+
+
+def _short(text: str) -> str:
+    return text.encode()[:_MAX_SHORT_BYTES].decode(errors="ignore")

@@ -7,12 +7,16 @@ Source: https://github.com/cloudevents/spec, JSON event format and AMQP protocol
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from dkist_processing_core.errors import DecodeError
 from dkist_processing_core.events._model import EVENT_CLASSES, TYPE_PREFIX, Event, format_time
+from dkist_processing_core.text import clean_line, show
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 _BY_TYPE = {TYPE_PREFIX + event_class.name: event_class for event_class in EVENT_CLASSES}
@@ -21,7 +25,8 @@ _BINARY_PREFIXES = ("cloudEvents_", "cloudEvents:", "ce-")
 _EXTENSIONS = {"reportedby": "reported_by", "traceparent": "traceparent", "tracestate": "tracestate"}
 # What the envelope states, the data cannot.
 _ENVELOPE_FIELDS = {"time", "reported_by", "reportedBy", "traceparent", "tracestate"}
-_SHOWN = 200
+_MAX_PROBLEMS = 5
+_MAX_REASON = 1000
 
 
 def encode(event: Event) -> bytes:
@@ -31,7 +36,8 @@ def encode(event: Event) -> bytes:
         "id": event.id,
         "source": event.source,
         "type": event.type,
-        "subject": event.subject,
+        # An attribute without characters is none.
+        "subject": event.subject or None,
         "time": format_time(event.time),
         "datacontenttype": "application/json",
         "dataschema": event.dataschema,
@@ -71,8 +77,7 @@ def decode(body: bytes, content_type: str | None = None, headers: Mapping[str, A
         attributes = _json_object(body, "the body")
         found = attributes.get("data")
         if not isinstance(found, dict):
-            msg = f"the event's data is {_kind(found)}, expected a JSON object"
-            raise DecodeError(msg)
+            raise _refusal(f"the event's data is {_kind(found)}, expected a JSON object")
         data = found
     return _build(attributes, data)
 
@@ -80,9 +85,9 @@ def decode(body: bytes, content_type: str | None = None, headers: Mapping[str, A
 def _binary_attributes(headers: Mapping[str, Any]) -> dict[str, Any]:
     for prefix in _BINARY_PREFIXES:
         attributes = {
-            name.removeprefix(prefix).lower(): value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+            name[len(prefix) :].lower(): value.decode("utf-8", "replace") if isinstance(value, bytes) else value
             for name, value in headers.items()
-            if isinstance(name, str) and name.startswith(prefix)
+            if isinstance(name, str) and name.lower().startswith(prefix.lower())
         }
         if "specversion" in attributes:
             return attributes
@@ -91,47 +96,53 @@ def _binary_attributes(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 def _json_object(body: bytes, what: str) -> dict[str, Any]:
     try:
-        value = json.loads(body)
+        value = json.loads(body, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        msg = f"{what} is not JSON ({error.__class__.__name__}: {error})"
-        raise DecodeError(msg[:_SHOWN]) from error
+        reason = f"{what} is not JSON ({type(error).__name__}: {error}): found {show(body)}, expected a JSON object"
+        raise _refusal(reason) from error
     if not isinstance(value, dict):
-        msg = f"{what} is {_kind(value)}, expected a JSON object"
-        raise DecodeError(msg)
+        raise _refusal(f"{what} is {_kind(value)}, expected a JSON object")
     return value
+
+
+def _no_number(constant: str) -> None:
+    # Python's parser takes them, RFC 8259 and every other consumer do not.
+    msg = f"{constant} is no number in JSON"
+    raise ValueError(msg)
 
 
 def _build(attributes: Mapping[str, Any], data: dict[str, Any]) -> Event:
     if attributes.get("specversion") != "1.0":
-        msg = f"specversion is {_shown(attributes.get('specversion'))}, expected '1.0'"
-        raise DecodeError(msg)
+        raise _refusal(f"specversion is {show(attributes.get('specversion'))}, expected '1.0'")
     event_type = attributes.get("type")
     event_class = _BY_TYPE.get(event_type) if isinstance(event_type, str) else None
     if event_class is None:
-        msg = f"type is {_shown(event_type)}, expected one of {', '.join(_BY_TYPE)}"
-        raise DecodeError(msg)
+        raise _refusal(f"type is {show(event_type)}, expected one of {', '.join(_BY_TYPE)}")
     facts = {name: value for name, value in data.items() if name not in _ENVELOPE_FIELDS}
     facts |= {"time": attributes.get("time")}
     facts |= {field: attributes[name] for name, field in _EXTENSIONS.items() if name in attributes}
     try:
         event = event_class.model_validate(facts)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()[:5]
-        )
-        msg = f"{event_class.name}: {wrong}"
-        raise DecodeError(msg) from error
+        # One complaint for a field is enough, whatever else is wrong within it.
+        problems = {problem["loc"][0]: problem for problem in reversed(error.errors(include_url=False))}
+        wrong = [f"{field}: {_complaint(problem)}" for field, problem in reversed(problems.items())]
+        raise _refusal(f"{event_class.name}: {'; '.join(wrong[:_MAX_PROBLEMS])}") from error
     if attributes.get("id") != event.id:
-        msg = f"id is {_shown(attributes.get('id'))}, but the facts stated have the id {event.id}"
-        raise DecodeError(msg)
+        raise _refusal(f"id is {show(attributes.get('id'))}, expected {event.id}, which the facts stated have")
     return event
+
+
+def _complaint(problem: "ErrorDetails") -> str:
+    found = "nothing" if problem["type"] == "missing" else show(problem["input"])
+    return f"found {found}, but {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _refusal(reason: str) -> DecodeError:
+    """Return the error with a reason fit for a log and for a header, whatever it quotes of a foreign message."""
+    return DecodeError(clean_line(reason)[:_MAX_REASON])
 
 
 def _kind(value: object) -> str:
     names = {dict: "an object", list: "an array", str: "a string", type(None): "null", bool: "a boolean"}
     return names.get(type(value), "a number")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -56,11 +56,12 @@ def _fingerprint(error_type: str, trace: TracebackType | None) -> str:
     """
     Return 16 hex digits that equal failures share: error type and functions passed through, without line numbers.
 
-    Our own frames are left out, so that the way a task was started makes no difference.
+    Our own frames are left out, so that the way a task was started makes no difference; so is a function's further
+    appearance, so that the depth of a recursion makes none.
     """
     frames = [
         f"{module}:{frame.f_code.co_qualname}"
         for frame, _ in traceback.walk_tb(trace)
         if (module := str(frame.f_globals.get("__name__", "?"))).partition(".")[0] != _OWN_PACKAGE
     ]
-    return hashlib.sha256(json.dumps([error_type, *frames]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([error_type, *dict.fromkeys(frames)]).encode()).hexdigest()[:16]

@@ -6,6 +6,7 @@ Not here: how they look on the wire (_codec), and where they are sent.
 
 import json
 import uuid
+from bisect import bisect
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -16,8 +17,8 @@ from urllib.parse import quote
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
-from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.text import clean, clip
+from dkist_processing_core.identity import MAX_NUMBER, Attempt, Run, parse_recipe_run_id
+from dkist_processing_core.text import clean, clean_line, clip
 
 TYPE_PREFIX = "edu.nso.dkist."
 ID_NAMESPACE = uuid.UUID("833a4626-3965-5ef6-86cd-1e4e2a0d402a")
@@ -40,13 +41,24 @@ def format_facts(facts: list[str]) -> str:
     return json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
 
 
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        msg = "in UTC it should be in the years 1 to 9999"
+        raise ValueError(msg) from None
+
+
 Text = Annotated[str, BeforeValidator(lambda value: clean(value) if isinstance(value, str) else value)]
-UtcTime = Annotated[
-    AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC)), PlainSerializer(format_time, when_used="json")
-]
+Line = Annotated[str, BeforeValidator(lambda value: clean_line(value) if isinstance(value, str) else value)]
+UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc), PlainSerializer(format_time, when_used="json")]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Number = int | Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+# Whole numbers are those of 64 bits, as consumers' databases and languages have them.
+Whole = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+Number = Whole | Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
+Ordinal = Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+RecipeRunId = Annotated[int, BeforeValidator(parse_recipe_run_id), Field(ge=0, le=MAX_NUMBER)]
 
 
 # Kept beside the fields, as a cached property is: two events are equal if they state the same.
@@ -100,18 +112,18 @@ class Event(BaseModel):
     """What is stated, as `{entity}.{verb}`: the type without its prefix."""
     schema_version: ClassVar[int] = 1
     clippable: ClassVar[tuple[str, ...]] = ()
-    """The fields that may be shortened so that the event fits the bus, in the order in which they are."""
+    """The fields that are shortened first so that the event fits the bus, in the order in which they are."""
 
     time: UtcTime = Field(exclude=True)
     reported_by: Reporter = Field(exclude=True)
-    traceparent: Text | None = Field(default=None, exclude=True)
-    tracestate: Text | None = Field(default=None, exclude=True)
+    traceparent: Line | None = Field(default=None, exclude=True)
+    tracestate: Line | None = Field(default=None, exclude=True)
 
     workflow_name: Text
     workflow_version: Text
     # The run's name on this bus, from long before this package: the failure message calls it so too.
     run_id: Text = Field(alias="dagRunId")
-    recipe_run_id: int
+    recipe_run_id: RecipeRunId
     truncated: Literal[True] | None = None
 
     @property
@@ -127,7 +139,7 @@ class Event(BaseModel):
     @property
     def subject(self) -> str:
         """The CloudEvents subject: `{run id}`, for a task `{run id}/{task}/{attempt}`."""
-        return "/".join(part for part in (self.run_id, *self._task_and_attempt) if part)
+        return clean_line("/".join(part for part in (self.run_id, *self._task_and_attempt) if part))
 
     @property
     def dataschema(self) -> str:
@@ -186,30 +198,55 @@ class Event(BaseModel):
         }
         return self.model_copy(update=changes) if changes else self
 
-    _free_text: ClassVar[tuple[str, ...]] = ("message", "stack", "note", "reason", "log_url")
+    _free_text: ClassVar[tuple[str, ...]] = ("message", "stack", "note", "reason", "log_url", "unit")
 
     def fitted(self, encoded_size: Callable[["Event"], int], limit: int = MAX_ENCODED_BYTES) -> Self:
-        """Return the event with its clippable fields cut until it takes at most `limit` bytes; identity never is."""
-        if encoded_size(self) <= limit:
-            return self
-        event = self.model_copy(update={"truncated": True})
-        for field in self.clippable:
-            event = _clipped(event, field, lambda candidate: encoded_size(candidate) <= limit)
-            if encoded_size(event) <= limit:
-                break
+        """
+        Return the event cut until it takes at most `limit` bytes: its clippable fields first, identity never.
+
+        What else is no identity is meant to be short; where it is not, it goes whole.
+        """
+        event = self
+        for shorten, fields in ((_clipped, self.clippable), (_without, self._optional)):
+            for field in fields:
+                if encoded_size(event) <= limit:
+                    return event
+                event = event.model_copy(update={"truncated": True})
+                event = shorten(event, field, lambda candidate: encoded_size(candidate) <= limit)
         return event
+
+    @property
+    def _optional(self) -> tuple[str, ...]:
+        """The fields without which the event still names its subject and states its fact."""
+        return tuple(
+            name
+            for name, field in type(self).model_fields.items()
+            if isinstance(getattr(self, name), str | dict) and not field.is_required()
+        )
 
 
 _EventT = TypeVar("_EventT", bound=Event)
+_Fits = Callable[[Event], bool]
 
 
-def _clipped(event: _EventT, field: str, fits: Callable[[Event], bool]) -> _EventT:
+def _clipped(event: _EventT, field: str, fits: _Fits) -> _EventT:
+    def with_value(value: object) -> _EventT:
+        return event.model_copy(update={field: value})
+
     value = getattr(event, field)
     if isinstance(value, str):
         # The end of a stack says where it happened; of everything else the beginning says most.
-        shortened = clip(value, lambda text: fits(event.model_copy(update={field: text})), keep_end=field == "stack")
-        return event.model_copy(update={field: shortened or None})
-    return event.model_copy(update={field: None})
+        return with_value(clip(value, lambda text: fits(with_value(text)), keep_end=field == "stack") or None)
+    if isinstance(value, dict):
+        # Of the states of tasks, those that are no success say most.
+        items = sorted(value.items(), key=lambda item: item[1] == "success")
+        count = bisect(range(1, len(items) + 1), 0, key=lambda length: not fits(with_value(dict(items[:length]))))
+        return with_value(dict(items[:count]))
+    return with_value(None)
+
+
+def _without(event: _EventT, field: str, _: _Fits) -> _EventT:
+    return event.model_copy(update={field: type(event).model_fields[field].get_default(call_default_factory=True)})
 
 
 class WorkflowEvent(Event):
@@ -232,6 +269,8 @@ class WorkflowStarted(WorkflowEvent):
 
 
 class _WorkflowEnd(WorkflowEvent):
+    clippable: ClassVar[tuple[str, ...]] = ("tasks",)
+
     ended_at: UtcTime | None = None
     """When the run ended as the engine knows it."""
     duration_seconds: Seconds | None = None
@@ -253,7 +292,7 @@ class WorkflowFailed(_WorkflowEnd):
     """Signals that a run ended, and that the engine calls it a failure."""
 
     name: ClassVar[str] = "workflow.failed"
-    clippable: ClassVar[tuple[str, ...]] = ("reason",)
+    clippable: ClassVar[tuple[str, ...]] = ("reason", "tasks")
 
     reason: Text | None = None
 
@@ -262,9 +301,9 @@ class TaskEvent(Event):
     """Something happened to an attempt of a task."""
 
     task_name: Text
-    attempt: Annotated[int, Field(ge=1)] | None = None
+    attempt: Ordinal | None = None
     """Which try, from 1; None where the reporter cannot know."""
-    max_attempts: Annotated[int, Field(ge=1)] | None = None
+    max_attempts: Ordinal | None = None
 
     @property
     def _task_and_attempt(self) -> tuple[str, str]:
@@ -335,13 +374,13 @@ class TaskFailed(TaskEnd):
 
     final: bool | None = None
     """Whether no further attempt follows; None where the reporter cannot know."""
-    cause: Annotated[Cause | Text, Field(union_mode="left_to_right")]
+    cause: Annotated[Cause | Annotated[Text, Field(max_length=100)], Field(union_mode="left_to_right")]
     phase: Text | None = None
     error_type: Text | None = None
     message: Text | None = None
     stack: Text | None = None
     fingerprint: Text | None = None
-    exit_code: int | None = None
+    exit_code: Whole | None = None
     signal: Text | None = None
     log_url: Text | None = None
 

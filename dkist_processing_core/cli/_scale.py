@@ -1,0 +1,61 @@
+"""
+The time axis of a timeline: from moments to cells, and the ticks below.
+
+Not here: what is drawn along it (_timeline).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+_STEPS = (
+    *(digit * 10.0**power for power in range(-6, 1) for digit in (1, 2, 5)),
+    *(10, 15, 30, 60, 120, 300, 600, 900, 1800),
+    *(3600.0 * hours for hours in (1, 2, 3, 6, 12)),
+    *(86400.0 * days for days in (1, 2, 7, 14, 28, 91, 182, 364)),
+)
+_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"), (0.001, "ms"), (0.000001, "µs"))
+_LEAST_CELLS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A mark on the axis: the cell it stands at, and what is written below it."""
+
+    cell: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """`seconds` from `begin` on, spread over `cells`."""
+
+    begin: datetime
+    seconds: float
+    cells: int
+
+    def half(self, moment: datetime) -> int:
+        """Return the half cell that a moment falls on: bars begin and end at halves."""
+        share = (moment - self.begin).total_seconds() / self.seconds
+        return max(0, min(2 * self.cells, round(share * 2 * self.cells)))
+
+    @property
+    def ticks(self) -> list[Tick]:
+        """The ticks, as dense as their labels allow; the last one's label names the unit."""
+        step = next((each for each in _STEPS if each / self.seconds * self.cells >= _LEAST_CELLS), self.seconds)
+        unit_seconds, unit = self._unit(step)
+        # The last tick of a whole number of steps must not get lost in rounding.
+        moments = [number * step for number in range(int(self.seconds / step * 1.000001) + 1)]
+        labels = [f"{moment / unit_seconds:g}" for moment in moments]
+        labels[-1] += f" {unit}"
+        cells = [min(self.cells - 1, round(moment / self.seconds * self.cells)) for moment in moments]
+        return [Tick(cell, label) for cell, label in zip(cells, labels, strict=True)]
+
+    def _unit(self, step: float) -> tuple[float, str]:
+        """Return the largest unit that fits into the span and leaves the labels short."""
+        for seconds, unit in _UNITS:
+            # Tenths are fine of what is counted by tens, halves of anything: 0.5 h, but 15 min.
+            finest = seconds / 10 if seconds <= 1 else seconds / 2
+            # In floating point a step of a tenth may fall short of it by the last bit.
+            if self.seconds >= seconds and step >= finest * 0.999:
+                return seconds, unit
+        return _UNITS[-1]

@@ -1,0 +1,76 @@
+"""
+Durations, sizes and foreign text as a terminal shows them.
+
+Not here: colours, and what is said of an event (_line) or of a run (_timeline).
+"""
+
+from rich.cells import cell_len, set_cell_size
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
+_THOUSAND = 1000
+
+
+def duration(seconds: float) -> str:
+    """
+    Return a duration in two units at most.
+
+    >>> [duration(each) for each in (0.0123, 2.14, 12.36, 125, 8040, 273600)]
+    ['12 ms', '2.1 s', '12.4 s', '2 min 05 s', '2 h 14 min', '3 d 4 h']
+    """
+    if seconds < 0.0995:  # noqa: PLR2004 - below it, one decimal of a second says too little
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < _MINUTE - 0.05:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
+    if whole < _DAY:
+        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
+    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
+
+
+def size(count: int) -> str:
+    """
+    Return a number of bytes in the largest decimal unit that leaves a whole part.
+
+    >>> [size(each) for each in (512, 183_500_000, 2_640_000_000)]
+    ['512 B', '184 MB', '2.6 GB']
+    """
+    value, unit = float(count), 0
+    while value >= _THOUSAND and unit < len(_UNITS) - 1:
+        value, unit = value / _THOUSAND, unit + 1
+    return f"{value:.1f} {_UNITS[unit]}" if value < 10 and unit else f"{value:.0f} {_UNITS[unit]}"  # noqa: PLR2004
+
+
+def one_line(text: str) -> str:
+    """Return the first line of a text that says anything, its white space evened: what may stand in a row."""
+    return next((evened for line in text.splitlines() if (evened := " ".join(line.split()))), "")
+
+
+def amount(done: float, total: float | None, unit: str | None) -> str:
+    """
+    Return how far something has come.
+
+    >>> amount(3, 12, "frame"), amount(0.5, None, None)
+    ('3/12 frame', '0.5')
+    """
+    counted = f"{done:g}" if total is None else f"{done:g}/{total:g}"
+    return f"{counted} {one_line(unit)}" if unit else counted
+
+
+def short_type(error_type: str) -> str:
+    """
+    Return the name of an error's class without its modules.
+
+    >>> short_type("solar_calibration.errors.LimbNotFoundError")
+    'LimbNotFoundError'
+    """
+    return one_line(error_type).rpartition(".")[2]
+
+
+def fitted(text: str, width: int, ellipsis: str) -> str:
+    """Return a text in exactly so many cells of a terminal: padded, or cut with an ellipsis."""
+    if cell_len(text) > width >= len(ellipsis):
+        return set_cell_size(text, width - len(ellipsis)) + ellipsis
+    return set_cell_size(text, width)

@@ -1,0 +1,108 @@
+"""
+Workflows for tests that run them: importable, so that each task can run in a process of its own.
+"""
+
+import os
+from pathlib import Path
+
+from dkist_processing_core import TaskBase, Workflow
+
+
+class First(TaskBase):
+    """
+    Writes a line, and reports progress.
+    """
+
+    def run(self) -> None:
+        """
+        Work a little.
+        """
+        print(f"first of {self.recipe_run_id} in {os.getpid()}")  # noqa: T201 - its line is looked for
+        with self.telemetry_span("own step"):
+            self.progress(1, 2, "step", "half way")
+
+
+class Left(TaskBase):
+    """
+    One branch.
+    """
+
+    def run(self) -> None:
+        """
+        Do nothing.
+        """
+
+
+class Right(TaskBase):
+    """
+    The other branch, which fails if PIPELINES_FAIL says so: always, or as many attempts as it names.
+    """
+
+    retries = 1
+    retry_delay_seconds = 0
+
+    def run(self) -> None:
+        """
+        Fail where that is wanted.
+        """
+        wanted = os.environ.get("PIPELINES_FAIL", "")
+        count_file = Path(os.environ.get("PIPELINES_FOLDER", ".")) / "attempts"
+        if wanted == "always":
+            raise ArithmeticError("wanted")
+        if wanted:
+            attempts = int(count_file.read_text()) if count_file.exists() else 0
+            count_file.write_text(str(attempts + 1))
+            if attempts < int(wanted):
+                raise ArithmeticError("wanted")
+
+
+class Last(TaskBase):
+    """
+    Joins the branches.
+    """
+
+    def run(self) -> None:
+        """
+        Do nothing.
+        """
+
+
+class Endless(TaskBase):
+    """
+    Waits until it is told to end; writes down its process id once it does.
+    """
+
+    def run(self) -> None:
+        """
+        Wait for what does not come.
+        """
+        print("waiting", flush=True)  # noqa: T201 - its line is looked for
+        read_end, _ = os.pipe()
+        os.read(read_end, 1)
+
+
+class Killed(TaskBase):
+    """
+    Is killed in the middle.
+    """
+
+    def run(self) -> None:
+        """
+        Die without a word.
+        """
+        os.kill(os.getpid(), 9)
+
+
+diamond = Workflow(process_category="test", process_name="diamond", workflow_package=__package__, workflow_version="1")
+diamond.add_node(First)
+diamond.add_node(Left, upstreams=First)
+diamond.add_node(Right, upstreams=First)
+diamond.add_node(Last, upstreams=[Left, Right])
+
+endless = Workflow(process_category="test", process_name="endless", workflow_package=__package__, workflow_version="1")
+endless.add_node(Endless)
+endless.add_node(Last, upstreams=Endless)
+
+killed = Workflow(process_category="test", process_name="killed", workflow_package=__package__, workflow_version="1")
+killed.add_node(Killed)
+killed.add_node(Last, upstreams=Killed)

@@ -1,0 +1,264 @@
+"""
+Tests of running workflows on this host, each task in a process of its own.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from dkist_processing_core import RunState, TaskBase, Workflow, subscribe
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.errors import IdentityError, WorkflowError
+from dkist_processing_core.events import Reporter, TaskFailed, WorkflowFailed, WorkflowStarted
+from dkist_processing_core.local import TaskState
+from dkist_processing_core.runs import RunView, State
+from tests import pipelines
+
+ROOT = Path(__file__).parent.parent
+
+
+def the_run() -> RunView:
+    """
+    Return the one run that the embedded journal holds, folded from every report.
+    """
+    (view,) = RunState(subscribe(replay=True, every_report=True, timeout=0.05)).runs
+    return view
+
+
+def test_tasks_run_in_dependency_order_each_in_its_own_process(capfd: pytest.CaptureFixture[str]) -> None:
+    """
+    The outcome of each task is returned, and the run is on the bus with its graph.
+    """
+    result = pipelines.diamond.run(recipe_run_id=5)
+
+    run = the_run()
+    shown = capfd.readouterr()
+    assert {name: outcome.state for name, outcome in result.items()} == dict.fromkeys(
+        ["First", "Left", "Right", "Last"], TaskState.SUCCESS
+    )
+    assert result.succeeded
+    assert run.run.run_id == result.run_id
+    assert result.run_id.startswith("local__5__")
+    assert (run.state, run.verdict) == (State.FINISHED, State.FINISHED)
+    assert run.graph == pipelines.diamond.graph
+    starts = {task.name: task.attempts[0].started_at for task in run.tasks}
+    ends = {task.name: task.attempts[0].ended_at for task in run.tasks}
+    for upstream, downstream in pipelines.diamond.graph.edges:
+        start, end = starts[downstream], ends[upstream]
+        assert start is not None
+        assert end is not None
+        assert start > end
+    assert "First | first of 5 in " in shown.out
+    assert f"first of 5 in {os.getpid()}\n" not in shown.out
+    assert next(line for line in shown.err.splitlines() if line.startswith("First: ")) == "First: started"
+    assert shown.err.endswith("run finished\n")
+
+
+def test_a_failed_task_stops_its_downstream_only(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Retries are honoured first; each attempt has one outcome, told by the task, with the engine's word beside it.
+    """
+    monkeypatch.setenv("PIPELINES_FAIL", "always")
+
+    result = pipelines.diamond.run(recipe_run_id="5")
+
+    run = the_run()
+    tasks = {task.name: task for task in run.tasks}
+    assert {name: outcome.state.value for name, outcome in result.items()} == {
+        "First": "success",
+        "Left": "success",
+        "Right": "failed",
+        "Last": "upstream_failed",
+    }
+    assert not result.succeeded
+    assert result["Right"].attempts == 2
+    assert (run.state, tasks["Last"].state, tasks["Left"].state) == (State.FAILED, State.NOT_RUN, State.FINISHED)
+    assert [attempt.state for attempt in tasks["Right"].attempts] == [State.FAILED, State.FAILED]
+    for attempt in tasks["Right"].attempts:
+        assert isinstance(attempt.end, TaskFailed)
+        assert (attempt.cause, attempt.end.message, attempt.end.exit_code) == ("exception", "wanted", 1)
+        assert attempt.end.final is (attempt.number == 2)
+        assert set(attempt.reporters) == {Reporter.TASK, Reporter.ENGINE}
+        assert attempt.contradictions == ()
+    assert "Right: failed after" in capfd.readouterr().err
+
+
+def test_a_retry_that_succeeds_makes_the_task_a_success(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """
+    A failure with tries left is no failure of the run.
+    """
+    monkeypatch.setenv("PIPELINES_FAIL", "1")
+    monkeypatch.setenv("PIPELINES_FOLDER", str(tmp_path))
+
+    result = pipelines.diamond.run(recipe_run_id=5)
+
+    right = next(task for task in the_run().tasks if task.name == "Right")
+    assert result.succeeded
+    assert result["Right"].attempts == 2
+    assert [attempt.state for attempt in right.attempts] == [State.FAILED, State.FINISHED]
+
+
+def test_one_failure_message_is_owed_for_each_task_that_failed_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Not for a retry, and not for what was never run.
+    """
+    monkeypatch.setenv("PIPELINES_FAIL", "always")
+
+    pipelines.diamond.run(recipe_run_id=5)
+
+    with open_bus(DKISTProcessingCoreConfiguration.read()).open_journal() as journal:
+        entries = [entry for entry in journal.read(0, 1000) if entry.message.exchange == "master.direct.x"]
+    assert [entry.message.routing_key for entry in entries] == ["recipe.run.failure.m"]
+    assert b'"taskName":"Right"' in entries[0].message.body
+
+
+def test_a_killed_task_still_has_an_end_on_the_bus() -> None:
+    """
+    The engine reports what a task cannot: the signal.
+    """
+    result = pipelines.killed.run(recipe_run_id=5)
+
+    (attempt,) = the_run().tasks[0].attempts
+    assert result["Killed"].state is TaskState.FAILED
+    assert isinstance(attempt.end, TaskFailed)
+    assert (attempt.cause, attempt.end.signal, attempt.end.provisional) == ("signal", "SIGKILL", True)
+
+
+def test_independent_tasks_run_side_by_side_up_to_the_limit() -> None:
+    """
+    With a limit of one, no task starts before another has ended.
+    """
+    pipelines.diamond.run(recipe_run_id=5, max_parallel=1)
+
+    spans = sorted(
+        (attempt.started_at, attempt.ended_at)
+        for task in the_run().tasks
+        for attempt in task.attempts
+        if attempt.started_at and attempt.ended_at
+    )
+    assert len(spans) == 4
+    for (_, ended), (started, _) in pairwise(spans):
+        assert ended <= started
+
+
+def test_a_task_defined_at_a_prompt_runs_in_this_process(capfd: pytest.CaptureFixture[str]) -> None:
+    """
+    No other process can load a class that only this one has.
+    """
+
+    class Interactive(TaskBase):
+        def run(self) -> None:
+            print("here", os.getpid())  # noqa: T201 - its line is looked for
+
+    workflow = Workflow(process_category="by", process_name="prompt")
+    workflow.add_node(Interactive)
+
+    result = workflow.run(recipe_run_id=5)
+
+    assert result.succeeded
+    assert f"here {os.getpid()}\n" in capfd.readouterr().out
+    (attempt,) = the_run().tasks[0].attempts
+    assert (attempt.number, attempt.state) == (1, State.FINISHED)
+    assert not [name for name in os.environ if name.startswith("DKIST_CORE_RUN") or name == "TRACEPARENT"]
+
+
+SCRIPT = """\
+from dkist_processing_core import TaskBase, Workflow
+
+class Hello(TaskBase):
+    def run(self):
+        print("hello from", __name__)
+
+workflow = Workflow(process_category="my", process_name="script")
+workflow.add_node(Hello)
+{call}
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "expected"),
+    [
+        ('if __name__ == "__main__":\n    workflow.run(recipe_run_id=1)', 0, "Hello | hello from __dkist_script__"),
+        ("workflow.run(recipe_run_id=1)", 0, 'put the call under `if __name__ == "__main__":`'),
+    ],
+)
+def test_a_script_s_tasks_are_loaded_from_its_file(call: str, status: int, expected: str, tmp_path: Path) -> None:
+    """
+    A script needs no package; one that runs its workflow unguarded is told what to write.
+    """
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(call=call))
+
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    assert expected in done.stdout
+    assert status == done.returncode
+
+
+def test_ctrl_c_ends_every_task_and_the_run() -> None:
+    """
+    An interrupted run leaves no process behind and has its end on the bus.
+    """
+    program = "from tests.pipelines import endless; endless.run(recipe_run_id=5)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "Endless | waiting\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+
+    run = the_run()
+    (attempt,) = run.tasks[0].attempts
+    assert errors.endswith("KeyboardInterrupt\n")
+    assert (run.state, attempt.state, attempt.cause) == (State.FAILED, State.FAILED, "terminated")
+    assert run.tasks[1].state is State.NOT_RUN
+
+
+@pytest.mark.parametrize(
+    ("recipe_run_id", "max_parallel", "error", "message"),
+    [
+        ("1$(touch x)", None, IdentityError, "recipe_run_id: found"),
+        (1, 0, WorkflowError, "max_parallel is 0, expected a whole number from 1"),
+    ],
+)
+def test_a_run_that_cannot_begin_is_refused(
+    recipe_run_id: int | str, max_parallel: int | None, error: type[Exception], message: str
+) -> None:
+    """
+    Before anything is started or published.
+    """
+    with pytest.raises(error, match=message):
+        pipelines.diamond.run(recipe_run_id=recipe_run_id, max_parallel=max_parallel)
+
+    assert list(subscribe(replay=True, timeout=0.05)) == []
+
+
+def test_a_workflow_without_tasks_cannot_run() -> None:
+    """
+    There is nothing to do.
+    """
+    with pytest.raises(WorkflowError, match="no_tasks has no tasks to run"):
+        Workflow(process_category="no", process_name="tasks").run(recipe_run_id=1)
+
+
+def test_the_run_s_own_events_are_the_engine_s() -> None:
+    """
+    Start and end are reported by the engine, the end with its state of every task.
+    """
+    pipelines.killed.run(recipe_run_id=5)
+
+    events = list(subscribe("workflow.started", "workflow.failed", replay=True, timeout=0.05))
+    assert [type(event) for event in events] == [WorkflowStarted, WorkflowFailed]
+    assert {event.reported_by for event in events} == {Reporter.ENGINE}
+    end = events[1]
+    assert isinstance(end, WorkflowFailed)
+    assert end.tasks == {"Killed": "failed", "Last": "upstream_failed"}

@@ -1,0 +1,214 @@
+"""
+Tests of building workflows; none of them runs one.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dkist_processing_core import ResourceQueue, TaskBase, Workflow
+from dkist_processing_core.errors import WorkflowError
+from dkist_processing_core.workflow import dag_name, workflow_name_from_details
+
+
+class A(TaskBase):
+    """
+    A task.
+    """
+
+    def run(self) -> None:
+        """
+        Do nothing.
+        """
+
+
+class B(A):
+    """
+    Another task.
+    """
+
+
+class C(A):
+    """
+    A third task.
+    """
+
+
+class D(A):
+    """
+    A fourth task.
+    """
+
+
+def new(name: str, base: type = A) -> type[TaskBase]:
+    """
+    Return a task class of this name.
+    """
+    return type(name, (base,), {})
+
+
+@pytest.fixture
+def workflow() -> Workflow:
+    """
+    A -> B.
+    """
+    built = Workflow(process_category="My", process_name="Workflow", workflow_package="p", workflow_version="1.0")
+    built.add_node(A)
+    built.add_node(B, upstreams=A)
+    return built
+
+
+def test_a_workflow_is_named_by_category_and_process() -> None:
+    """
+    The older form: `{category}_{name}`.
+    """
+    built = Workflow(process_category="My", process_name="Workflow", workflow_package="p", workflow_version="dev")
+
+    assert (built.workflow_name, built.dag_name) == ("My_Workflow", "My_Workflow_dev")
+    assert built.tags == ("dev", "My", "Workflow")
+
+
+@pytest.mark.parametrize(("detail", "name"), [(None, "l0_to_l1_visp"), ("sample", "l0_to_l1_visp_sample")])
+def test_a_workflow_is_named_by_its_data(detail: str | None, name: str) -> None:
+    """
+    The newer form: `{input}_to_{output}_{category}[_{detail}]`; tags are the given ones, version and parts, once each.
+    """
+    built = Workflow(
+        input_data="l0", output_data="l1", category="visp", detail=detail, workflow_package="p",
+        tags=["nightly", "visp"], workflow_version="2",
+    )  # fmt: skip
+
+    assert built.workflow_name == name == workflow_name_from_details("l0", "l1", "visp", detail)
+    assert built.dag_name == f"{name}_2" == dag_name(name, "2")
+    assert built.tags == ("nightly", "visp", "2", "l0", "l1", *([detail] if detail else []))
+
+
+def test_the_version_is_the_build_s_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    BUILD_VERSION, and `dev` where that is not set either.
+    """
+    arguments = {"process_category": "My", "process_name": "Workflow"}
+
+    assert Workflow(**arguments).workflow_version == "dev"
+    monkeypatch.setenv("BUILD_VERSION", "4.5.6")
+    assert Workflow(**arguments).workflow_version == "4.5.6"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "given: none of them"),
+        ({"process_category": "My"}, "given: process_category$"),
+        ({"input_data": "l0", "category": "c"}, "given: input_data, category$"),
+        ({"process_category": "a", "process_name": "b", "input_data": "l0"}, "process_category, process_name, input"),
+        ({"process_category": "My", "process_name": "Work flow"}, "'My_Work flow', which holds ' '; allowed are lett"),
+        ({"process_category": "Mü", "process_name": "x"}, "which holds 'ü'"),
+        ({"process_category": "My", "process_name": "x" * 98}, "101 characters; allowed are 1 to 100"),
+        (
+            {"process_category": "My", "process_name": "W", "workflow_version": "1.0+local"},
+            "'My_W_1.0\\+local', which holds '\\+'",
+        ),
+    ],
+)
+def test_a_workflow_that_cannot_be_named_is_refused(arguments: dict[str, Any], message: str) -> None:
+    """
+    One sentence says what was given and what is allowed.
+    """
+    with pytest.raises(WorkflowError, match=message):
+        Workflow(**arguments)
+
+
+def test_nodes_keep_what_they_were_given(workflow: Workflow) -> None:
+    """
+    Queue, extras and upstreams of a node; the caller's list is not aliased.
+    """
+    upstreams = [A, B]
+    workflow.add_node(task=C, upstreams=upstreams, resource_queue=ResourceQueue.GPU, pip_extras=["asdf"])
+    upstreams.clear()
+    workflow.add_node(D, upstreams=(A, C), resource_queue="high_memory")
+
+    c, d = workflow.nodes[2:]
+    assert (c.task, c.upstreams, c.resource_queue, c.pip_extras) == (C, (A, B), ResourceQueue.GPU, ("asdf",))
+    assert (d.upstream_names, d.resource_queue) == (("A", "C"), ResourceQueue.HIGH_MEMORY)
+    assert workflow.graph.edges == (("A", "B"), ("A", "C"), ("B", "C"), ("A", "D"), ("C", "D"))
+
+
+@pytest.mark.parametrize(
+    ("add", "message"),
+    [
+        (lambda w: w.add_node(C, upstreams=C), "C cannot wait for itself"),
+        (lambda w: w.add_node(C, upstreams=[A, C]), "C cannot wait for itself"),
+        (
+            lambda w: w.add_node(C, upstreams=[D, A]),
+            "C waits for D, which is not in My_Workflow; add upstreams first. It has: A, B",
+        ),
+        (lambda w: w.add_node(A, upstreams=B), "A cannot be added to My_Workflow: a task of that name is in it alrea"),
+        (lambda w: w.add_node(new("A")), "A cannot be added to My_Workflow: a task of that name would stand beside A"),
+        (lambda w: w.add_node(new("a")), "a cannot be added to My_Workflow: a task of that name would stand beside A"),
+        (lambda w: w.add_node(C, upstreams=new("B")), "C waits for another B than the one in My_Workflow"),
+        (lambda w: w.add_node(int), "add_node expects a task, a subclass of TaskBase; got <class 'int'>"),
+        (lambda w: w.add_node(A(1, "w", "1")), r"add_node expects a task, a subclass of TaskBase; got A\("),
+        (lambda w: w.add_node(C, upstreams="A"), "C: upstreams is 'A', expected a task, a sequence of tasks or None"),
+        (lambda w: w.add_node(C, upstreams=["A"]), "C: each of upstreams is to be a task, a subclass of TaskBase; go"),
+        (lambda w: w.add_node(C, upstreams=3), "C: upstreams is 3, expected a task"),
+        (lambda w: w.add_node(C, resource_queue="fast"), "resource_queue is 'fast', expected one of default, high_mem"),
+        (lambda w: w.add_node(C, pip_extras="asdf"), "C: pip_extras is the string 'asdf', expected a list of names"),
+        (lambda w: w.add_node(new("Bild_ä")), "the name of a task is 'Bild_ä', which holds 'ä'"),
+        (lambda w: w.add_node(new("X" * 101)), "101 characters; allowed are 1 to 100"),
+    ],
+)
+def test_a_node_that_makes_no_workflow_is_refused_and_leaves_it_as_it_was(
+    add: Callable[[Workflow], None], message: str, workflow: Workflow
+) -> None:
+    """
+    Self-loops, cycles, unknown upstreams, duplicates, odd names and non-tasks each have one sentence.
+    """
+    before = workflow.nodes
+
+    with pytest.raises(WorkflowError, match=message):
+        add(workflow)
+
+    assert workflow.nodes == before
+
+
+@given(st.data())
+def test_any_graph_built_forwards_is_sorted_with_upstreams_first(data: st.DataObject) -> None:
+    """
+    Every node comes once, after everything that it waits for.
+    """
+    names = data.draw(st.lists(st.from_regex(r"\A[A-Z][a-z0-9]{0,5}\Z"), unique_by=str.lower, max_size=12))
+    workflow = Workflow(process_category="p", process_name="q")
+    classes: list[type[TaskBase]] = []
+    for name in names:
+        task = new(name)
+        workflow.add_node(task, upstreams=data.draw(st.lists(st.sampled_from(classes), max_size=4)) if classes else ())
+        classes.append(task)
+
+    ordered = workflow.topological_sort()
+
+    assert sorted(names) == sorted(node.name for node in ordered)
+    for position, node in enumerate(ordered):
+        assert set(node.upstream_names) <= {each.name for each in ordered[:position]}
+
+
+def test_a_script_s_workflow_says_why_it_cannot_be_exported() -> None:
+    """
+    Without a package there is nothing that a worker could install.
+    """
+    workflow = Workflow(process_category="My", process_name="Script", workflow_package=None)
+
+    with pytest.raises(
+        WorkflowError, match=r"cannot be exported: it is defined in a script \(workflow_package is None"
+    ):
+        workflow.check_exportable()
+
+
+def test_no_engine_is_imported() -> None:
+    """
+    Building a workflow needs no Airflow.
+    """
+    assert "airflow" not in sys.modules
