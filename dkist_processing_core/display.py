@@ -19,10 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.consumer import Subscription, subscribe
+from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import TaskProgressed
 from dkist_processing_core.identity import Attempt, Run
+
+_FOLLOW_SECONDS = 0.1
 
 
 class Display(Protocol):
@@ -53,15 +55,9 @@ def open_display(run: Run, names: Sequence[str], settings: DKISTProcessingCoreCo
         yield PlainDisplay(console)
         return
     display = LiveDisplay(console, names)
-    with contextlib.ExitStack() as stack:
-        # The table shows progress as everybody sees it, from the bus; without a bus it does without.
-        with contextlib.suppress(DKISTProcessingCoreError):
-            events = stack.enter_context(
-                subscribe("task.progressed", workflow=run.workflow_name, timeout=0.5, settings=settings)
-            )
-            stack.enter_context(display.following(events, run.run_id))
-        stack.enter_context(Live(display, console=console, refresh_per_second=8, transient=False))
+    with display.following(run, settings), Live(display, console=console, refresh_per_second=8):
         yield display
+    console.print(display.ending)
 
 
 def outcome_text(attempt: Attempt, *, succeeded: bool, exit_code: int, seconds: float) -> str:
@@ -124,6 +120,8 @@ class LiveDisplay:
     def __init__(self, console: Console, names: Sequence[str]) -> None:
         """Show these tasks, in this order."""
         self._console = console
+        self.ending = Text("")
+        """How the run ended: to be shown below the table, once that stands still."""
         self._rows = {name: _Row() for name in names}
 
     def __rich__(self) -> Table:
@@ -146,15 +144,24 @@ class LiveDisplay:
         return table
 
     @contextlib.contextmanager
-    def following(self, events: Subscription, run_id: str) -> Iterator[None]:
-        """Take the tasks' progress from the bus, in a thread, until the display ends."""
+    def following(self, run: Run, settings: DKISTProcessingCoreConfiguration) -> Iterator[None]:
+        """
+        Show progress as everybody sees it: from the bus, read by a thread until the display ends.
+
+        A bus that does not answer costs the bars, and no time: nothing waits for the thread.
+        """
         is_over = threading.Event()
 
         def follow() -> None:
-            with contextlib.suppress(DKISTProcessingCoreError):
+            with (
+                contextlib.suppress(DKISTProcessingCoreError),
+                subscribe(
+                    "task.progressed", workflow=run.workflow_name, timeout=_FOLLOW_SECONDS, settings=settings
+                ) as events,
+            ):
                 while not is_over.is_set():
                     for event in events:
-                        if isinstance(event, TaskProgressed) and event.run_id == run_id:
+                        if isinstance(event, TaskProgressed) and event.run_id == run.run_id:
                             self._show_progress(event)
 
         thread = threading.Thread(target=follow, name="dkist-core-display", daemon=True)
@@ -163,7 +170,7 @@ class LiveDisplay:
             yield
         finally:
             is_over.set()
-            thread.join(2.0)
+            thread.join(2 * _FOLLOW_SECONDS)
 
     def _show_progress(self, event: TaskProgressed) -> None:
         row = self._rows.get(event.task_name)
@@ -196,6 +203,5 @@ class LiveDisplay:
         self._console.print(Text.assemble((f"{name} | ", "dim"), line), soft_wrap=True)
 
     def run_ended(self, *, succeeded: bool) -> None:
-        """Say how the run ended."""
-        style = "bold green" if succeeded else "bold red"
-        self._console.print(Text("run finished" if succeeded else "run failed", style=style))
+        """Note how the run ended."""
+        self.ending = Text(*(("run finished", "bold green") if succeeded else ("run failed", "bold red")))
