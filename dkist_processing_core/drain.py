@@ -24,6 +24,8 @@ MAX_TRIES = 3
 UNREACHABLE_SECONDS = 30.0
 """For how long a broker that could not be reached is not tried again, by any process of this host."""
 _CONNECT_SECONDS = 5.0
+# The first try of a process has to fail before the process gives up waiting, or the next would try in vain too.
+_SHARE_OF_FLUSH = 0.75
 _LOCK_POLL_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 2.0
 _STALLED_SECONDS = 10.0
@@ -81,13 +83,14 @@ class Drainer:
         self._rest(journal.unreachable_until - time.time())
         while not self._is_stopping.is_set():
             self._has_work.clear()
+            patience = _CONNECT_SECONDS if failures else min(_CONNECT_SECONDS, self._first_patience)
             if not journal.pending(0, 1):
                 self._has_work.wait()
             elif not lock.acquire():
                 self._is_stopping.wait(_LOCK_POLL_SECONDS)
             else:
                 try:
-                    self._deliver(journal, lock)
+                    self._deliver(journal, lock, patience)
                     failures = 0
                 except (BusError, ConfigurationError) as error:
                     failures += 1
@@ -96,6 +99,10 @@ class Drainer:
                     lock.release()
                     self._rest(min(_LONGEST_WAIT_SECONDS, 2.0**failures) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 
+    @property
+    def _first_patience(self) -> float:
+        return max(0.5, self._bus.settings.event_flush_timeout * _SHARE_OF_FLUSH)
+
     def _rest(self, seconds: float) -> None:
         """Leave the broker alone for a while, and say so to whoever waits for a delivery."""
         if seconds > 0:
@@ -103,9 +110,9 @@ class Drainer:
             self._on_progress()
             self._is_stopping.wait(seconds)
 
-    def _deliver(self, journal: Journal, lock: FileLock) -> None:
+    def _deliver(self, journal: Journal, lock: FileLock, patience: float) -> None:
         """Send what is pending until the connection breaks or the thread is stopped; hold the lock only for that."""
-        with self._bus.open_link(_CONNECT_SECONDS) as link:
+        with self._bus.open_link(patience) as link:
             self._link = link
             try:
                 if journal.unreachable_until:

@@ -83,6 +83,7 @@ class Lifecycle:
 
     def __enter__(self) -> Self:
         """Open the attempt's span and publish `task.started`."""
+        self._pid = os.getpid()
         self._began = time.monotonic()
         self._cpu_began = _cpu_seconds()
         self._span = self._stack.enter_context(self._open_span())
@@ -98,6 +99,9 @@ class Lifecycle:
         self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Publish the one end of the attempt, end its span, and let both go out."""
+        if os.getpid() != self._pid:
+            # A fork of the task that left `run` by an exception: the attempt is its parent's to end.
+            return
         if self._unsent_progress is not None:
             self._publish_progress(self._unsent_progress)
         facts = {
@@ -178,14 +182,11 @@ class Lifecycle:
             )
 
     def _let_go(self) -> None:
+        """Give publisher and telemetry the same few seconds, side by side."""
         timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout
-        deadline = time.monotonic() + timeout
-        publisher = self._publisher
-        with never_breaking("the publisher did not end well"):
-            if publisher is not None and publisher is not self._given_publisher:
-                publisher.close(timeout)
-        with never_breaking("telemetry did not end well"):
-            self._telemetry.flush(max(0.0, deadline - time.monotonic()))
+        with never_breaking("events and telemetry did not end well"), self._telemetry.flushing(timeout):
+            if self._publisher is not None and self._publisher is not self._given_publisher:
+                self._publisher.close(timeout)
 
 
 @contextlib.contextmanager

@@ -439,8 +439,7 @@ class LocalRun:
             )
 
     def _let_go(self) -> None:
-        deadline = time.monotonic() + self._settings.event_flush_timeout
-        with never_breaking("the publisher did not end well"):
+        timeout = self._settings.event_flush_timeout
+        with never_breaking("events and telemetry did not end well"), self._telemetry.flushing(timeout):
             if self._publisher is not None:
-                self._publisher.close(self._settings.event_flush_timeout)
-        self._telemetry.flush(max(0.0, deadline - time.monotonic()))
+                self._publisher.close(timeout)

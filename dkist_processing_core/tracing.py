@@ -178,10 +178,16 @@ class Telemetry:
         finally:
             logging.getLogger().removeHandler(handler)
 
-    def flush(self, timeout: float) -> None:
-        """Export what there is, for at most `timeout` seconds: the SDK's own flush and shutdown know no bound."""
-        threads = [self._in_background(provider.force_flush) for provider in self._providers]
+    @contextlib.contextmanager
+    def flushing(self, timeout: float) -> Iterator[None]:
+        """
+        Export what there is meanwhile, and wait for it until `timeout` seconds after the beginning.
+
+        In threads, since the SDK's own flush and shutdown know no bound: with a dead collector they take seconds.
+        """
         deadline = time.monotonic() + timeout
+        threads = [self._in_background(provider.force_flush) for provider in self._providers]
+        yield
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 

@@ -402,3 +402,23 @@ def test_a_no_op_task_needs_neither_engine_nor_broker_client_nor_sdk(state_dir: 
 
     assert shown.stdout == "[]\n"
     assert shown.stderr == ""
+
+
+def test_a_fork_that_fails_does_not_end_its_parent_s_attempt(recorded: Recorded) -> None:
+    """
+    One attempt has one end, however many processes pass through it.
+    """
+
+    class Forking(TaskBase):
+        def run(self) -> None:
+            child = os.fork()
+            if child == 0:
+                raise RuntimeError
+            os.waitpid(child, 0)
+
+    try:
+        call(Forking)
+    except RuntimeError:
+        os._exit(0)
+
+    assert [event.name for event in recorded()] == ["task.started", "task.finished"]
