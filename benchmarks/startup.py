@@ -1,0 +1,75 @@
+"""
+What a task's process costs: importing the package and running a task that does nothing, on the embedded journal.
+
+The floor beside it is a process that imports only the OpenTelemetry SDK and pika, the libraries that any package which
+traces and talks to RabbitMQ imports. Both run in turn, so that the machine's drift hits both alike.
+"""
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+
+RUNS = 15
+OURS = """
+from dkist_processing_core import TaskBase
+class NoOp(TaskBase):
+    def run(self): pass
+with NoOp(recipe_run_id=1, workflow_name="W", workflow_version="1") as task: task()
+"""
+FLOOR = """
+import opentelemetry.sdk.trace.export, opentelemetry.sdk.metrics.export, opentelemetry.sdk._logs.export, pika
+"""
+WITH_PEAK = """
+import re
+print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one process took: seconds by the clock, seconds of processor time, MiB at its peak."""
+
+    wall: float
+    cpu: float
+    peak: float
+
+
+def cost_of(program: str) -> Cost:
+    """Run a program in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", program + WITH_PEAK],
+            env={**os.environ, "DKIST_CORE_STATE_DIR": folder},
+            check=True,
+            capture_output=True,
+        )
+        wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(wall, cpu, int(done.stdout.split()[-1]) / 1024)
+
+
+def measure() -> list[dict[str, object]]:
+    """Return the figures: medians of each, and the median of the ratios pair by pair."""
+    cost_of(OURS), cost_of(FLOOR)
+    pairs = [(cost_of(OURS), cost_of(FLOOR)) for _ in range(RUNS)]
+    rows: list[dict[str, object]] = []
+    for name, unit in (("wall", "s"), ("cpu", "s"), ("peak", "MiB")):
+        ours = [getattr(pair[0], name) for pair in pairs]
+        other = [getattr(pair[1], name) for pair in pairs]
+        rows.append(
+            {
+                "name": f"no-op task's process, {name}",
+                "unit": unit,
+                "ours": round(statistics.median(ours), 3),
+                "other": round(statistics.median(other), 3),
+                "other_name": "import of OpenTelemetry SDK and pika",
+                "ratio": round(statistics.median(a / b for a, b in zip(ours, other, strict=True)), 2),
+            }
+        )
+    return rows

@@ -1,0 +1,166 @@
+"""
+What the documents say is run: every marked program and command, and its output compared.
+
+    python -m tests.test_docs      writes the outputs anew
+
+A block after `<!-- file: NAME -->` is written to that file; the commands of a console block after `<!-- run -->` are run,
+in one folder per document; a block after `<!-- consume -->` is run against a bus on which something has happened.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+_BLOCK = re.compile(r"<!-- (file: (?P<file>[\w.]+)|(?P<kind>run|consume)) -->\n```(\w+)\n(?P<text>.*?)```", re.DOTALL)
+_VARIES = [
+    (re.compile(r"(local|hand)__1__\d{8}T\d{6}Z__[0-9a-f]{8}"), r"\1__RUN"),
+    (re.compile(r"\d\d:\d\d:\d\d(\.\d+)?"), "TIME"),
+    (re.compile(r"\d+(\.\d+)? ?(ms|s)\b"), "SECONDS"),
+    (re.compile(r"[━─╌╶╴│├┤┼┬┴└┘·▏▎▍▌▋▊▉█░▒▓]+"), ""),
+    (re.compile(r"[ \t]+"), " "),
+]
+ENVIRONMENT = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """
+    A marked block of a document.
+    """
+
+    start: int
+    end: int
+    kind: str
+    text: str
+
+
+def blocks_of(text: str) -> list[Block]:
+    """
+    Return the marked blocks of a document, in order.
+    """
+    return [
+        Block(found.start("text"), found.end("text"), found["file"] or found["kind"], found["text"])
+        for found in _BLOCK.finditer(text)
+    ]
+
+
+def output_of(block: Block, folder: Path, environment: dict[str, str]) -> str:
+    """
+    Run the commands of a console block and return it as it should read.
+    """
+    shown = ""
+    for line in block.text.splitlines():
+        if line.startswith("$ "):
+            done = subprocess.run(
+                ["/bin/sh", "-c", line[2:]],
+                cwd=folder,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+                timeout=60,
+            )
+            shown += f"{line}\n{done.stdout}"
+    return shown
+
+
+def alike(text: str) -> str:
+    """
+    Return a text without what differs from run to run.
+    """
+    for pattern, replacement in _VARIES:
+        text = pattern.sub(replacement, text)
+    return "\n".join(line.strip() for line in text.splitlines())
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_document_shows_is_what_happens(path: Path, tmp_path: Path, state_dir: Path) -> None:
+    """
+    Programs run, commands print what stands below them, and consumers consume.
+    """
+    environment = {**os.environ, **ENVIRONMENT, "DKIST_CORE_STATE_DIR": str(state_dir)}
+
+    for block in blocks_of(path.read_text()):
+        if block.kind == "run":
+            assert alike(block.text) == alike(output_of(block, tmp_path, environment))
+        elif block.kind == "consume":
+            check_consumer(block.text, environment)
+        else:
+            (tmp_path / block.kind).write_text(block.text)
+
+
+def check_consumer(program: str, environment: dict[str, str]) -> None:
+    """
+    Run a consumer's program until it is told to end, against a run with a failure on the bus.
+    """
+    environment = {**environment, "PIPELINES_FAIL": "always", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    # Under its name the subscription exists before the run, as it would in life.
+    prepare = "from dkist_processing_core import subscribe; subscribe('task.failed', name='operators').close()"
+    run = "from tests.pipelines import diamond; diamond.run(recipe_run_id=1)"
+    for program_before in (prepare, run):
+        subprocess.run([sys.executable, "-c", program_before], env=environment, check=True, capture_output=True)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
+    ) as consumer:
+        assert consumer.stdout is not None
+        line = consumer.stdout.readline()
+        consumer.kill()
+    assert "Right" in line
+
+
+def test_every_link_leads_somewhere() -> None:
+    """
+    A relative link in a document names a file that exists.
+    """
+    broken = [
+        f"{path.relative_to(ROOT)}: {target}"
+        for path in [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md"]
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text())
+        if "://" not in target and not (path.parent / target).exists()
+    ]
+
+    assert broken == []
+
+
+def test_versions_and_pythons_are_those_of_the_package() -> None:
+    """
+    The README's Python floor and the changelog's version are what the package declares.
+    """
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert f"Python {project['requires-python'].removeprefix('>=')} or later" in (ROOT / "README.md").read_text()
+    assert project["version"] in (ROOT / "CHANGELOG.md").read_text()
+
+
+def write_anew() -> None:
+    """
+    Put the outputs of now into the documents.
+    """
+    for path in DOCUMENTS:
+        text = path.read_text()
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            environment = {**os.environ, **ENVIRONMENT, "DKIST_CORE_STATE_DIR": str(folder / "state")}
+            outputs = []
+            for block in blocks_of(text):
+                if block.kind == "run":
+                    outputs.append((block, output_of(block, folder, environment)))
+                elif block.kind != "consume":
+                    (folder / block.kind).write_text(block.text)
+        for block, output in reversed(outputs):
+            text = text[: block.start] + output + text[block.end :]
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    write_anew()
