@@ -66,31 +66,38 @@ class Drainer:
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        try:
-            with self._bus.open_journal(synced=False) as journal:
-                lock = FileLock(journal.path.with_suffix(".lock"))
-                try:
-                    self._deliver_until_stopped(journal, lock)
-                finally:
-                    lock.release()
-        except JournalError as error:
-            self._note_failure(str(error))
-        finally:
-            self._on_progress()
+        """Deliver until stopped, whatever happens: a thread that died would leave everything where it is."""
+        failures = 0
+        while not self._is_stopping.is_set():
+            try:
+                with self._bus.open_journal(synced=False) as journal:
+                    lock = FileLock(journal.path.with_suffix(".lock"))
+                    try:
+                        self._deliver_until_stopped(journal, lock)
+                    finally:
+                        lock.release()
+            except JournalError as error:
+                failures += 1
+                self._note_failure(str(error))
+                self._rest(min(_LONGEST_WAIT_SECONDS, 2.0**failures))
+            except Exception:
+                failures += 1
+                logger.exception("events are not delivered: an error of this package")
+                self._rest(min(_LONGEST_WAIT_SECONDS, 2.0**failures))
+        self._on_progress()
 
     def _deliver_until_stopped(self, journal: Journal, lock: FileLock) -> None:
         failures = 0
         self._rest(journal.unreachable_until - time.time())
         while not self._is_stopping.is_set():
             self._has_work.clear()
-            patience = _CONNECT_SECONDS if failures else min(_CONNECT_SECONDS, self._first_patience)
             if not journal.pending(0, 1):
                 self._has_work.wait()
             elif not lock.acquire():
                 self._is_stopping.wait(_LOCK_POLL_SECONDS)
             else:
                 try:
-                    self._deliver(journal, lock, patience)
+                    self._deliver(journal, lock, _CONNECT_SECONDS if failures else self._first_patience)
                     failures = 0
                 except (BusError, ConfigurationError) as error:
                     failures += 1
@@ -101,7 +108,8 @@ class Drainer:
 
     @property
     def _first_patience(self) -> float:
-        return max(0.5, self._bus.settings.event_flush_timeout * _SHARE_OF_FLUSH)
+        wanted = self._bus.settings.event_flush_timeout * _SHARE_OF_FLUSH
+        return min(_CONNECT_SECONDS, max(0.5, wanted))
 
     def _rest(self, seconds: float) -> None:
         """Leave the broker alone for a while, and say so to whoever waits for a delivery."""

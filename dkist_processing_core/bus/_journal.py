@@ -7,9 +7,11 @@ confirmed them). Not here: anything about brokers, events or threads; a `Journal
 
 import contextlib
 import fcntl
+import functools
 import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -323,13 +325,31 @@ class FileLock:
             os.close(descriptor)
             return False
         self._descriptor = descriptor
+        _watch_forks()
+        _held.add(self)
         return True
 
     def release(self) -> None:
         """Let another take it."""
         if self._descriptor is not None:
+            # Unlocked, not only closed: a fork of this process may hold a copy of the descriptor.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Forget the lock without unlocking it: what a fork does with its parent's."""
+        if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+_held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
+
+
+@functools.cache
+def _watch_forks() -> None:
+    """Have forks close their copies of the locks: a lock goes with its last descriptor, and a child may live longer."""
+    os.register_at_fork(after_in_child=lambda: [lock.abandon() for lock in list(_held)])
 
 
 @contextlib.contextmanager

@@ -4,13 +4,14 @@ The embedded journal: the contract of a bus, and what a file on this host adds t
 
 import math
 import multiprocessing
+import os
 import sqlite3
 import stat
 from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.bus import JournalBus, open_bus, to_message
+from dkist_processing_core.bus import FileLock, JournalBus, open_bus, to_message
 from dkist_processing_core.bus._journal import FORMAT_VERSION, Journal
 from dkist_processing_core.bus._place import file_system, place
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
@@ -225,3 +226,26 @@ def test_journals_leave_a_memory_file_system() -> None:
     assert where.folder.parent == Path("/var/tmp")
     assert where.moved_from == Path("/dev/shm/dkist-core-test")
     assert where.reason == "/dev/shm/dkist-core-test is on a memory file system (tmpfs)"
+
+
+def test_a_lock_ends_with_the_process_that_took_it_not_with_its_forks(tmp_path: Path) -> None:
+    """
+    A fork neither keeps its parent's lock nor lets go of it.
+    """
+    lock, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+    assert lock.acquire()
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(write_end)
+        os.read(read_end, 1)
+        os._exit(0)
+    assert not other.acquire()
+
+    lock.release()
+
+    assert other.acquire()
+    other.release()
+    os.close(write_end)
+    os.close(read_end)
+    os.waitpid(child, 0)
