@@ -6,7 +6,7 @@ here: where events come from (consumer), how a state is drawn (cli).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
@@ -31,6 +31,8 @@ from dkist_processing_core.events import (
     encode,
 )
 from dkist_processing_core.identity import Run
+
+WorkflowEnd = WorkflowFinished | WorkflowFailed
 
 
 class State(StrEnum):
@@ -58,7 +60,9 @@ _ENDS: dict[type[TaskEnd], State] = {
 # Of words of equal weight that contradict each other the bad news stands: a failure must not be hidden.
 _GRAVITY = [State.FINISHED, State.SKIPPED, State.FAILED]
 _RANK = {Reporter.LAUNCHER: 3, Reporter.TASK: 2, Reporter.ENGINE: 1, Reporter.WATCHER: 0}
-_SPECIFICITY = {cause: rank for rank, cause in enumerate(Cause)}
+_SPECIFICITY: dict[str, int] = {cause: rank for rank, cause in enumerate(Cause)}
+# What the engine can know of a failure that whoever stood nearer reports too.
+_REFINING = (Cause.TERMINATED, Cause.TIMEOUT)
 _BY_ENGINES_WORD = {
     "success": State.FINISHED,
     "failed": State.FAILED,
@@ -139,7 +143,7 @@ class RunState:
     def runs(self) -> tuple[RunView, ...]:
         """Every run, the one that began first first."""
         views = [reports.view() for reports in self._runs.values()]
-        return tuple(sorted(views, key=lambda view: (_sortable(view.started_at), view.run.run_id)))
+        return tuple(sorted(views, key=lambda view: (_sortable(view.started_at), astuple(view.run))))
 
     def run(self, run_id: str) -> RunView | None:
         """Return one run, by its id."""
@@ -159,7 +163,7 @@ class _Reports:
             # Only the latest matters: a long task must not fill the memory of whoever watches it.
             key = (report.name, report.task_name, str(report.attempt), report.reported_by)
         known = self.kept.get(key)
-        if known is not None and _precedence(known) >= _precedence(report):
+        if known is not None and not _precedes(report, known):
             return False
         self.kept[key] = report
         self._view = None
@@ -173,9 +177,11 @@ class _Reports:
         return self._view
 
 
-def _precedence(report: Event) -> tuple[int, bytes]:
+def _precedes(report: Event, known: Event) -> bool:
     """Order reports under one key: by sequence, then by their bytes, which is arbitrary and the same everywhere."""
-    return (report.sequence if isinstance(report, TaskProgressed) else 0, encode(report))
+    if isinstance(report, TaskProgressed) and isinstance(known, TaskProgressed) and report.sequence != known.sequence:
+        return report.sequence > known.sequence
+    return encode(report) > encode(known)
 
 
 def _view_of(reports: list[Event]) -> RunView:
@@ -183,26 +189,51 @@ def _view_of(reports: list[Event]) -> RunView:
     starts = [event for event in reports if isinstance(event, WorkflowStarted)]
     ends = [event for event in reports if isinstance(event, WorkflowFinished | WorkflowFailed)]
     end = max(ends, key=_moment, default=None)
-    start = max(starts, key=_moment, default=None)
-    if end is not None and start is not None and _moment(start) > _moment(end):
-        # Cleared, and begun again: what the engine said of the time before no longer holds.
-        end = None
     graph = next((event.graph for event in reversed(starts) if event.graph is not None), None)
     names = [*(graph.nodes if graph else ()), *(e.task_name for e in reports if isinstance(e, TaskEvent))]
     names += end.tasks if end else ()
-    by_task = {name: [e for e in reports if isinstance(e, TaskEvent) and e.task_name == name] for name in names}
-    tasks = tuple(_task_view(name, heard, end) for name, heard in by_task.items())
+    by_task = {
+        name: _attempts([e for e in reports if isinstance(e, TaskEvent) and e.task_name == name], end) for name in names
+    }
+    if end is not None and _went_on(by_task, starts, end):
+        # Cleared, and begun again: what the engine said of the time before no longer holds.
+        end = None
+    tasks = tuple(_task_view(name, attempts, end) for name, attempts in by_task.items())
+    run = reports[0].run
     first = min((_moment(event) for event in starts), default=None)
     began = first or next((event.time for event in reports), None)
     return RunView(
-        run=reports[0].run,
-        state=_run_state(tasks, end, has_engine=bool(starts or ends)),
+        run=run,
+        state=_run_state(tasks, end, has_engine=bool(starts or ends or not run.is_by_hand)),
         tasks=tasks,
         started_at=began,
         ended_at=_moment(end) if end else None,
         graph=graph,
         verdict=None if end is None else State.FINISHED if isinstance(end, WorkflowFinished) else State.FAILED,
     )
+
+
+def _went_on(by_task: dict[str, list[AttemptView]], starts: list[WorkflowStarted], end: WorkflowEnd) -> bool:
+    """
+    Say whether a run was cleared after this end: by its new start, or by an attempt that the end did not know.
+
+    There is not always a start: the engine's side reports it on root nodes, and those need not have been cleared.
+    """
+    ended_at = _moment(end)
+    last = {name: attempts[-1] for name, attempts in by_task.items() if attempts}
+    return any(_moment(start) > ended_at for start in starts) or any(
+        _began_after(attempt, ended_at) and attempt.state is not _engines_word(end, name)
+        for name, attempt in last.items()
+    )
+
+
+def _began_after(attempt: AttemptView, moment: datetime) -> bool:
+    began = attempt.dispatched_at or attempt.started_at
+    return began is not None and began > moment
+
+
+def _engines_word(end: WorkflowEnd, name: str) -> State | None:
+    return _BY_ENGINES_WORD.get(end.tasks.get(name, ""))
 
 
 def _run_state(tasks: tuple[TaskView, ...], end: WorkflowEvent | None, *, has_engine: bool) -> State:
@@ -214,7 +245,16 @@ def _run_state(tasks: tuple[TaskView, ...], end: WorkflowEvent | None, *, has_en
     return State.FAILED if any(task.state is State.FAILED for task in tasks) else State.FINISHED
 
 
-def _task_view(name: str, heard: list[TaskEvent], end: WorkflowFinished | WorkflowFailed | None) -> TaskView:
+def _task_view(name: str, attempts: list[AttemptView], end: WorkflowEnd | None) -> TaskView:
+    if attempts:
+        state = attempts[-1].state
+    else:
+        state = State.WAITING if end is None else _engines_word(end, name) or State.NOT_RUN
+    return TaskView(name, state, tuple(attempts), end.tasks.get(name) if end else None)
+
+
+def _attempts(heard: list[TaskEvent], end: WorkflowEnd | None) -> list[AttemptView]:
+    """Return the attempts of one task in order, those before the last closed, and the last one by the run's end."""
     numbered: dict[int, list[TaskEvent]] = {}
     unnumbered = [event for event in heard if event.attempt is None]
     for event in heard:
@@ -229,15 +269,13 @@ def _task_view(name: str, heard: list[TaskEvent], end: WorkflowFinished | Workfl
     if not attempts and unnumbered:
         attempts = [_attempt_view(None, unnumbered)]
     attempts = [
-        attempt if attempt.state.is_end else _concluded(attempt, State.FAILED, later.started_at or later.dispatched_at)
+        attempt if attempt.state.is_end else _concluded(attempt, State.FAILED, later.dispatched_at or later.started_at)
         for attempt, later in pairwise(attempts)
     ] + attempts[-1:]
-    engine_state = end.tasks.get(name) if end else None
-    concluded = _BY_ENGINES_WORD.get(engine_state or "")
-    if attempts and not attempts[-1].state.is_end and concluded is not None and end is not None:
-        attempts[-1] = _concluded(attempts[-1], concluded, _moment(end))
-    state = attempts[-1].state if attempts else concluded or (State.NOT_RUN if end else State.WAITING)
-    return TaskView(name, state, tuple(attempts), engine_state)
+    if attempts and not attempts[-1].state.is_end and end is not None and not _began_after(attempts[-1], _moment(end)):
+        concluded = _engines_word(end, heard[0].task_name)
+        attempts[-1] = _concluded(attempts[-1], concluded, _moment(end)) if concluded else attempts[-1]
+    return attempts
 
 
 def _concluded(attempt: AttemptView, state: State, ended_at: datetime | None) -> AttemptView:
@@ -253,7 +291,7 @@ def _attempt_view(number: int | None, reports: list[TaskEvent]) -> AttemptView:
     outcome = max(ends, key=_weight, default=None)
     agreeing = [event for event in ends if outcome is not None and type(event) is type(outcome)]
     merged = _merged(agreeing) if agreeing else None
-    running = State.RUNNING if started else State.DISPATCHED
+    running = State.RUNNING if started or progress else State.DISPATCHED
     return AttemptView(
         number=number,
         state=_ENDS[type(merged)] if merged else running,
@@ -268,27 +306,37 @@ def _attempt_view(number: int | None, reports: list[TaskEvent]) -> AttemptView:
     )
 
 
-def _weight(end: TaskEnd) -> tuple[bool, int]:
-    return (not end.provisional, _GRAVITY.index(_ENDS[type(end)]))
+def _weight(end: TaskEnd) -> tuple[bool, bool, int]:
+    return (not end.provisional, _stood_near(end), _GRAVITY.index(_ENDS[type(end)]))
+
+
+def _stood_near(end: TaskEnd) -> bool:
+    return end.reported_by in (Reporter.TASK, Reporter.LAUNCHER)
 
 
 def _merged(ends: list[TaskEnd]) -> TaskEnd:
     """Return one end with the fields of all: of each the value that the best informed report has."""
     ordered = sorted(ends, key=_informed, reverse=True)
-    first = min((end for end in ordered if end.provisional == ordered[0].provisional), key=lambda end: end.time)
-    changes: dict[str, object] = {"time": first.time, "provisional": all(end.provisional for end in ends)}
-    for name in type(ordered[0]).model_fields:
-        if name not in changes:
-            values = (getattr(end, name) for end in ordered)
-            changes[name] = next((value for value in values if value not in (None, {})), getattr(ordered[0], name))
-    return ordered[0].model_copy(update=changes)
+    best = ordered[0]
+    equals = [end for end in ends if (end.provisional, _stood_near(end)) == (best.provisional, _stood_near(best))]
+    fields = {
+        name: next((value for end in ordered if (value := getattr(end, name)) not in (None, {})), getattr(best, name))
+        for name in type(best).model_fields
+    }
+    fields |= {"time": min(end.time for end in equals), "provisional": best.provisional}
+    if isinstance(best, TaskFailed):
+        told = [end for end in ends if isinstance(end, TaskFailed) and (end in equals or end.cause in _REFINING)]
+        fields["cause"] = max(told, key=lambda end: (_specificity(end), end.cause)).cause
+    return type(best).model_construct(**fields)
 
 
-def _informed(end: TaskEnd) -> tuple[int, bool, int, bytes]:
-    specificity = (
-        _SPECIFICITY.get(Cause(end.cause), -1) if isinstance(end, TaskFailed) and end.cause in _SPECIFICITY else -1
-    )
-    return (specificity, not end.provisional, _RANK[end.reported_by], encode(end))
+def _informed(end: TaskEnd) -> tuple[bool, bool, int, int, bytes]:
+    return (not end.provisional, _stood_near(end), _specificity(end), _RANK[end.reported_by], encode(end))
+
+
+def _specificity(end: TaskEnd) -> int:
+    """Order causes; one that a newer release knows and this one does not is the least specific."""
+    return _SPECIFICITY.get(end.cause, -1) if isinstance(end, TaskFailed) else -1
 
 
 def _moment(event: Event) -> datetime:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 import tenacity
 
+from dkist_processing_core.bus._bus import topic_matches
 from dkist_processing_core.bus._journal import Journal
 from dkist_processing_core.bus._message import Message, Properties
 from dkist_processing_core.bus._place import open_folder, place
@@ -191,8 +192,17 @@ class AmqpReceiver:
             if self._is_closing.is_set():
                 return
             received = link.receive(_WAIT_SECONDS)
-            if received is not None:
+            if received is None:
+                continue
+            if self._is_wanted(received):
                 self._deliveries.put(AmqpDelivery(received, link, self))
+            else:
+                link.acknowledge(received.tag)
+
+    def _is_wanted(self, received: "Received") -> bool:
+        """Say whether a message was asked for: the archive holds everything, and no binding chooses from it."""
+        key = received.message.routing_key
+        return not self._replay or any(topic_matches(pattern, key) for pattern in self._patterns)
 
     def _do_requests(self, link: "AmqpLink") -> None:
         with contextlib.suppress(queue.Empty):

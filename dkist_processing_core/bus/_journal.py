@@ -346,10 +346,15 @@ class FileLock:
 _held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
 
 
+def _abandon_all() -> None:
+    for lock in list(_held):
+        lock.abandon()
+
+
 @functools.cache
 def _watch_forks() -> None:
     """Have forks close their copies of the locks: a lock goes with its last descriptor, and a child may live longer."""
-    os.register_at_fork(after_in_child=lambda: [lock.abandon() for lock in list(_held)])
+    os.register_at_fork(after_in_child=_abandon_all)
 
 
 @contextlib.contextmanager

@@ -1,91 +1,17 @@
 """
-What a timeline is drawn with: marks, and bars to half a cell of what an attempt waited, was prepared and ran.
+The chart of a timeline: bars, drawn to half a cell, and the axis below them.
 
-Not here: when that was (_timeline), and the axis (_scale).
+Not here: when something was (_moments), and what stands beside the chart (_timeline).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from itertools import groupby
 
 from rich.text import Text
 
-from dkist_processing_core.runs import State
-
-
-class Ink(IntEnum):
-    """What half a cell shows; the later member covers the earlier."""
-
-    NOTHING = 0
-    WAITING = 1
-    PREPARING = 2
-    RUNNING = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Glyphs:
-    """The characters of a timeline, for terminals that know many or few."""
-
-    marks: Mapping[State, str]
-    retried: str
-    strokes: Mapping[tuple[Ink, Ink], str]
-    grid: str
-    axis: str
-    tick: str
-    corner: str
-    ellipsis: str
-    separator: str
-
-    def stroke(self, left: Ink, right: Ink) -> str:
-        """Return the character whose halves show these."""
-        return self.strokes.get((left, right)) or self.strokes.get((max(left, right),) * 2, " ")
-
-
-_N, _W, _P, _R = Ink.NOTHING, Ink.WAITING, Ink.PREPARING, Ink.RUNNING
-_ASCII_STROKES = {(_N, _N): " ", (_W, _W): ".", (_P, _P): "-", (_R, _R): "="}
-UNICODE = Glyphs(
-    marks={
-        State.WAITING: "·",
-        State.DISPATCHED: "○",
-        State.RUNNING: "●",
-        State.FINISHED: "✓",
-        State.FAILED: "✗",
-        State.SKIPPED: "»",
-        State.NOT_RUN: "–",  # noqa: RUF001 - an en dash is meant
-    },
-    retried="↻",
-    strokes={
-        (_N, _N): " ", (_W, _W): "┈",
-        (_P, _P): "─", (_P, _N): "╴", (_P, _W): "─", (_N, _P): "╶", (_W, _P): "─",
-        (_R, _R): "━", (_R, _N): "╸", (_R, _W): "╸", (_N, _R): "╺", (_W, _R): "╺", (_P, _R): "╼", (_R, _P): "╾",
-    },
-    grid="·",
-    axis="─",
-    tick="┴",
-    corner="╰",
-    ellipsis="…",
-    separator=" · ",
-)  # fmt: skip
-ASCII = Glyphs(
-    marks={
-        State.WAITING: ".",
-        State.DISPATCHED: "o",
-        State.RUNNING: ">",
-        State.FINISHED: "+",
-        State.FAILED: "x",
-        State.SKIPPED: "/",
-        State.NOT_RUN: "-",
-    },
-    retried="~",
-    strokes=_ASCII_STROKES,
-    grid=" ",
-    axis="-",
-    tick="+",
-    corner="+",
-    ellipsis="...",
-    separator=", ",
-)
+from dkist_processing_core.cli._glyphs import Glyphs, Ink
+from dkist_processing_core.cli._scale import Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +23,33 @@ class Stretch:
     end: int
 
 
-def bar(stretches: Iterable[Stretch], cells: int, glyphs: Glyphs, style: str, grid: Iterable[int]) -> Text:
-    """Return one row of the chart: its stretches, and in empty cells the grid. What runs has the style, the rest is dim."""
+def bar(stretches: Iterable[Stretch], cells: int, glyphs: Glyphs, style: str, ticks: Iterable[Tick]) -> Text:
+    """Return one row of the chart: what runs has the style, the rest is dim, and below the ticks is a faint grid."""
     halves = [Ink.NOTHING] * (2 * cells)
     for stretch in sorted(stretches, key=lambda each: each.ink):
         for half in range(max(0, stretch.first), min(stretch.end, len(halves))):
             halves[half] = stretch.ink
-    pairs = list(zip(halves[::2], halves[1::2], strict=True))
-    marked = set(grid)
-    row = [
-        (glyphs.grid if max(pair) is Ink.NOTHING and cell in marked else glyphs.stroke(*pair), max(pair))
-        for cell, pair in enumerate(pairs)
-    ]
+    marked = {tick.cell for tick in ticks}
+    row = []
+    for cell, pair in enumerate(zip(halves[::2], halves[1::2], strict=True)):
+        is_grid = cell in marked and pair == (Ink.NOTHING, Ink.NOTHING)
+        row.append((glyphs.grid if is_grid else glyphs.stroke(*pair), max(pair)))
     text = Text()
     for ink, group in groupby(row, key=lambda item: item[1]):
         text.append("".join(glyph for glyph, _ in group), style=style if ink is Ink.RUNNING else "dim")
     return text
+
+
+def axis(ticks: Sequence[Tick], cells: int, glyphs: Glyphs) -> Iterator[str]:
+    """Give the lines of the axis: the line itself, its labels, and what the strokes mean."""
+    marked = {tick.cell for tick in ticks[1:]}
+    yield glyphs.corner + "".join(glyphs.tick if cell in marked else glyphs.axis for cell in range(1, cells))
+    labels = ""
+    for tick in ticks:
+        number = tick.label.partition(" ")[0]
+        # The number is centred below its tick, as far as the one before leaves room.
+        start = max(tick.cell - (len(number) - 1) // 2, len(labels) + bool(labels))
+        labels = labels.ljust(start) + tick.label
+    yield labels
+    names = {Ink.WAITING: "waiting", Ink.PREPARING: "preparing", Ink.RUNNING: "running"}
+    yield "   ".join(f"{glyphs.stroke(ink, ink) * 2} {name}" for ink, name in names.items())

@@ -30,7 +30,7 @@ def facts(event: Event) -> str:
 def _facts(event: Event) -> list[str | None]:  # noqa: PLR0911 - a table of the vocabulary, one line each
     match event:
         case WorkflowStarted():
-            tasks = event.graph and f"{len(event.graph.nodes)} tasks"
+            tasks = f"{len(event.graph.nodes)} tasks" if event.graph else None
             return [tasks, f"recipe run {event.recipe_run_id}", f"run {event.run_id}"]
         case WorkflowFinished():
             return [_took(event.duration_seconds), _states(event), f"run {event.run_id}"]
@@ -40,7 +40,7 @@ def _facts(event: Event) -> list[str | None]:  # noqa: PLR0911 - a table of the 
             waited = None if event.queued_seconds is None else f"queued {duration(event.queued_seconds)}"
             return [event.worker and f"to {event.worker}", event.queue and f"queue {event.queue}", waited]
         case TaskStarted():
-            return [event.host and f"on {event.host}", event.pid and f"pid {event.pid}", _environment(event)]
+            return [event.host and f"on {event.host}", f"pid {event.pid}" if event.pid else None, _environment(event)]
         case TaskProgressed():
             return [amount(event.done, event.total, event.unit), event.note]
         case TaskOverdue():
@@ -49,11 +49,11 @@ def _facts(event: Event) -> list[str | None]:  # noqa: PLR0911 - a table of the 
             follows = "another attempt follows" if event.final is False else None
             return [_took(event.duration_seconds), failure(event), follows]
         case TaskEnd():
-            return [_took(event.duration_seconds), end(event)]
+            return [_took(event.duration_seconds), end_words(event)]
     return []
 
 
-def end(event: TaskEnd) -> str:
+def end_words(event: TaskEnd) -> str:
     """Return how an attempt ended, where that is not said by the event's name."""
     match event:
         case TaskFailed():

@@ -7,7 +7,8 @@ Not here: cells and glyphs. Reporters on several hosts have several clocks, so n
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from dkist_processing_core.cli._bars import Ink, Stretch
+from dkist_processing_core.cli._bars import Stretch
+from dkist_processing_core.cli._glyphs import Ink
 from dkist_processing_core.cli._scale import Scale
 from dkist_processing_core.runs import AttemptView, RunView, TaskView
 

@@ -13,7 +13,14 @@ _STEPS = (
     *(3600.0 * hours for hours in (1, 2, 3, 6, 12)),
     *(86400.0 * days for days in (1, 2, 7, 14, 28, 91, 182, 364)),
 )
-_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"), (0.001, "ms"), (0.000001, "µs"))
+# Each with the finest step that is counted in it: 0.1 s and 0.5 h read well, 0.5 min does not.
+_UNITS = (
+    (86400.0, "d", 86400.0),
+    (3600.0, "h", 1800.0),
+    (60.0, "min", 60.0),
+    (1.0, "s", 0.1),
+    (0.001, "ms", 0.0),
+)
 _LEAST_CELLS = 7
 
 
@@ -52,10 +59,8 @@ class Scale:
 
     def _unit(self, step: float) -> tuple[float, str]:
         """Return the largest unit that fits into the span and leaves the labels short."""
-        for seconds, unit in _UNITS:
-            # Tenths are fine of what is counted by tens, halves of anything: 0.5 h, but 15 min.
-            finest = seconds / 10 if seconds <= 1 else seconds / 2
+        for seconds, unit, finest in _UNITS:
             # In floating point a step of a tenth may fall short of it by the last bit.
             if self.seconds >= seconds and step >= finest * 0.999:
                 return seconds, unit
-        return _UNITS[-1]
+        return _UNITS[-1][:2]

@@ -1,14 +1,19 @@
 """
 Durations, sizes and foreign text as a terminal shows them.
 
-Not here: colours, and what is said of an event (_line) or of a run (_timeline).
+Not here: colours, and what is said of an event (_facts) or of a run (_timeline).
 """
+
+from collections.abc import Iterator
+from datetime import datetime, tzinfo
 
 from rich.cells import cell_len, set_cell_size
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_MOST_DAYS = 99_999
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 _THOUSAND = 1000
+_MOST_DIGITS = 15
 
 
 def duration(seconds: float) -> str:
@@ -27,6 +32,8 @@ def duration(seconds: float) -> str:
         return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
     if whole < _DAY:
         return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
+    if whole > _MOST_DAYS * _DAY:
+        return f"over {_MOST_DAYS} d"
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
@@ -37,15 +44,10 @@ def size(count: int) -> str:
     >>> [size(each) for each in (512, 183_500_000, 2_640_000_000)]
     ['512 B', '184 MB', '2.6 GB']
     """
-    value, unit = float(count), 0
-    while value >= _THOUSAND and unit < len(_UNITS) - 1:
+    value, unit = float(min(count, 10**_MOST_DIGITS)), 0
+    while value >= _THOUSAND - 0.5 and unit < len(_UNITS) - 1:
         value, unit = value / _THOUSAND, unit + 1
     return f"{value:.1f} {_UNITS[unit]}" if value < 10 and unit else f"{value:.0f} {_UNITS[unit]}"  # noqa: PLR2004
-
-
-def one_line(text: str) -> str:
-    """Return the first line of a text that says anything, its white space evened: what may stand in a row."""
-    return next((evened for line in text.splitlines() if (evened := " ".join(line.split()))), "")
 
 
 def amount(done: float, total: float | None, unit: str | None) -> str:
@@ -55,8 +57,29 @@ def amount(done: float, total: float | None, unit: str | None) -> str:
     >>> amount(3, 12, "frame"), amount(0.5, None, None)
     ('3/12 frame', '0.5')
     """
-    counted = f"{done:g}" if total is None else f"{done:g}/{total:g}"
+    counted = _number(done) if total is None else f"{_number(done)}/{_number(total)}"
     return f"{counted} {one_line(unit)}" if unit else counted
+
+
+def _number(value: float) -> str:
+    # Up to here every whole number has a float of its own; beyond it an int may be longer than any line.
+    if abs(value) >= 10**_MOST_DIGITS:
+        return "very many"
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+def local_time(moment: datetime, form: str, zone: tzinfo | None) -> str:
+    """Return a moment in a zone, the local one where none is given."""
+    try:
+        return moment.astimezone(zone).strftime(form)
+    except (OverflowError, ValueError):
+        # At the ends of the calendar there are moments that have no place in another zone.
+        return moment.strftime(form)
+
+
+def one_line(text: str) -> str:
+    """Return the first line of a text that says anything, its white space evened: what may stand in a row."""
+    return next((evened for line in text.splitlines() if (evened := " ".join(line.split()))), "")
 
 
 def short_type(error_type: str) -> str:
@@ -74,3 +97,20 @@ def fitted(text: str, width: int, ellipsis: str) -> str:
     if cell_len(text) > width >= len(ellipsis):
         return set_cell_size(text, width - len(ellipsis)) + ellipsis
     return set_cell_size(text, width)
+
+
+def broken(text: str, width: int, lines: int, ellipsis: str) -> Iterator[str]:
+    """Give a text in lines of so many cells, broken between words where that is possible, and cut in the last."""
+    rest = text
+    for _ in range(lines - 1):
+        if cell_len(rest) <= width:
+            break
+        cut = len(set_cell_size(rest, width))
+        # A character of two cells on the border was counted, and has no room.
+        cut -= cell_len(rest[:cut]) > width
+        space = rest.rfind(" ", 0, cut + 1)
+        at = space if space > cut // 2 else cut
+        yield rest[:at].rstrip()
+        rest = rest[at:].lstrip()
+    if rest:
+        yield fitted(rest, width, ellipsis).rstrip()

@@ -22,7 +22,7 @@ CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 _BY_TYPE = {TYPE_PREFIX + event_class.name: event_class for event_class in EVENT_CLASSES}
 # The binding says "cloudEvents:"; "cloudEvents_" is its spelling for brokers and libraries that mangle the colon.
 _BINARY_PREFIXES = ("cloudEvents_", "cloudEvents:", "ce-")
-_EXTENSIONS = {"reportedby": "reported_by", "traceparent": "traceparent", "tracestate": "tracestate"}
+_EXTENSIONS = {"reportedby": "reportedBy", "traceparent": "traceparent", "tracestate": "tracestate"}
 # What the envelope states, the data cannot.
 _ENVELOPE_FIELDS = {"time", "reported_by", "reportedBy", "traceparent", "tracestate"}
 _MAX_PROBLEMS = 5
@@ -71,15 +71,12 @@ def decode(body: bytes, content_type: str | None = None, headers: Mapping[str, A
     """
     binary = _binary_attributes(headers or {})
     structured = (content_type or "").strip().lower().startswith("application/cloudevents")
-    if binary and not structured:
-        attributes, data = binary, _json_object(body, "the body")
-    else:
-        attributes = _json_object(body, "the body")
-        found = attributes.get("data")
-        if not isinstance(found, dict):
-            raise _refusal(f"the event's data is {_kind(found)}, expected a JSON object")
-        data = found
-    return _build(attributes, data)
+    try:
+        parsed = _json_object(body)
+        return _build(binary, parsed) if binary and not structured else _build(parsed, parsed.get("data"))
+    except RecursionError as error:
+        # Raised by whoever walks down first: the parser, or a repr in a message about what it has parsed.
+        raise _refusal(f"the body nests too deeply: found {show(body)}, expected an event of few levels") from error
 
 
 def _binary_attributes(headers: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,14 +91,14 @@ def _binary_attributes(headers: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _json_object(body: bytes, what: str) -> dict[str, Any]:
+def _json_object(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        reason = f"{what} is not JSON ({type(error).__name__}: {error}): found {show(body)}, expected a JSON object"
+    except ValueError as error:
+        reason = f"the body is not JSON ({type(error).__name__}: {error}): found {show(body)}, expected a JSON object"
         raise _refusal(reason) from error
     if not isinstance(value, dict):
-        raise _refusal(f"{what} is {_kind(value)}, expected a JSON object")
+        raise _refusal(f"the body is {_kind(value)}, expected a JSON object")
     return value
 
 
@@ -111,7 +108,9 @@ def _no_number(constant: str) -> None:
     raise ValueError(msg)
 
 
-def _build(attributes: Mapping[str, Any], data: dict[str, Any]) -> Event:
+def _build(attributes: Mapping[str, Any], data: object) -> Event:
+    if not isinstance(data, dict):
+        raise _refusal(f"the event's data is {_kind(data)}, expected a JSON object")
     if attributes.get("specversion") != "1.0":
         raise _refusal(f"specversion is {show(attributes.get('specversion'))}, expected '1.0'")
     event_type = attributes.get("type")

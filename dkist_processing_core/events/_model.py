@@ -58,7 +58,7 @@ Whole = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Number = Whole | Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
 Ordinal = Annotated[int, Field(ge=1, le=MAX_NUMBER)]
-RecipeRunId = Annotated[int, BeforeValidator(parse_recipe_run_id), Field(ge=0, le=MAX_NUMBER)]
+RecipeRunId = Annotated[int, Field(ge=0, le=MAX_NUMBER), BeforeValidator(parse_recipe_run_id)]
 
 
 # Kept beside the fields, as a cached property is: two events are equal if they state the same.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-import pika  # type: ignore[import-untyped]  # the library has no annotations
+import pika
 
 from tests.services.rabbitmq import NodeError, RabbitMQNode
 

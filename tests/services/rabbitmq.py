@@ -128,6 +128,7 @@ class RabbitMQNode:
         if self.is_running:
             return
         require_rabbitmq()
+        self.close()  # what is left of one that ended by itself
         self._write_files()
         deadline = time.monotonic() + timeout
         with _one_processor() as processors, self._output.open("ab") as output:
@@ -144,7 +145,7 @@ class RabbitMQNode:
         atexit.register(self._close_at_exit)
         self._alarm = self._paused = False
         self._wait_until(self._answers, deadline, "the AMQP port to answer")
-        self._wait_until(lambda: self.eval("rabbit:is_running().") == "true", deadline, "the end of its start")
+        self._wait_until(self._has_started, deadline, "the end of its start")
         _allow(self.pid, processors)
         exposed = [found for found in listeners({self.pid, *descendants(self.pid)}) if not found.is_loopback]
         if exposed:
@@ -239,7 +240,7 @@ class RabbitMQNode:
         """
         self._order(f'rabbit_vhost:delete({_binary(name)}, <<"tests">>)')
 
-    def add_user(  # noqa: PLR0913 - the three rights are RabbitMQ's own triple
+    def add_user(
         self,
         name: str,
         password: str,
@@ -320,6 +321,12 @@ class RabbitMQNode:
                 connection.sendall(_PROTOCOL_HEADER)
                 return connection.recv(1) == b"\x01"  # a method frame: connection.start
         except OSError:
+            return False
+
+    def _has_started(self) -> bool:
+        try:
+            return self.eval("rabbit:is_running().") == "true"
+        except NodeError:
             return False
 
     def _wait_until(self, condition: Callable[[], bool], deadline: float, what: str) -> None:
