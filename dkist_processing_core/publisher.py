@@ -43,13 +43,13 @@ class Publisher:
         """
         self.bus = bus
         self._tracer = tracer or trace.NoOpTracer()
-        self._lock = threading.Lock()
-        self._progress = threading.Condition()
         self._inherited: list[object] = []
         self._start()
 
     def _start(self) -> None:
         self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._progress = threading.Condition()
         self._journal: Journal = self.bus.open_journal()
         self._own: tuple[int, int] | None = None
         self._drainer: Drainer | None = self._start_drainer() if self.bus.is_remote else None
@@ -97,11 +97,11 @@ class Publisher:
         self._append([to_failure_message(message, self.bus.failure_exchange)], once=True)
 
     def _append(self, messages: list[Message], *, once: bool = False) -> None:
+        if self._pid != os.getpid():
+            # Neither SQLite's connections nor threads nor locks survive a fork; the parent's must not even be closed.
+            self._inherited += [self._journal, self._drainer]
+            self._start()
         with self._lock:
-            if self._pid != os.getpid():
-                # SQLite's connections and threads do not survive a fork; the parent's must not even be closed here.
-                self._inherited += [self._journal, self._drainer]
-                self._start()
             seqs = self._journal.append(messages, once=once)
             if seqs:
                 self._own = (self._own[0] if self._own else seqs[0], seqs[-1])

@@ -8,7 +8,7 @@ import base64
 import json
 import sys
 
-import pika  # type: ignore[import-untyped]  # the library has no annotations
+import pika
 
 
 def main(action: str, port: str, vhost: str, user: str, password: str) -> None:

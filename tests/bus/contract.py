@@ -4,6 +4,7 @@ What both buses promise, as one suite: `test_journal.py` and `test_amqp.py` run 
 Not here: what only one of them can do.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -237,3 +238,25 @@ class BusContract:
         """
         with pytest.raises(ValueError, match=r"there is no event 'task\.exploded'; expected one of workflow\.started"):
             listen("task.exploded")
+
+    def test_a_fork_publishes_for_itself(self, publisher: Publisher, listen: Callable[..., Subscription]) -> None:
+        """
+        A publisher made before a fork works in the child, with a connection and a journal of its own.
+        """
+        subscription = listen()
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                publisher.publish(started("B"))
+                status = 0 if publisher.flush(SECONDS) else 2
+            finally:
+                os._exit(status)
+        _, status = os.waitpid(child, 0)
+        publisher.publish(finished("A"))
+
+        assert status == 0
+        assert [started("A"), started("B"), finished("A")] == [next(subscription) for _ in range(3)]
