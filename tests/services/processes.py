@@ -78,10 +78,17 @@ def marked(session: str) -> set[int]:
     """
     Return the living processes that were started, by whomever, within the named session.
     """
-    entry = f"{SESSION_VARIABLE}={session}".encode()
+    return with_environment(SESSION_VARIABLE, session)
+
+
+def with_environment(name: str, value: str) -> set[int]:
+    """
+    Return the living processes whose environment holds a variable with this value.
+    """
+    entry = f"{name}={value}".encode()
     found = set()
     for pid, _, state in _process_table():
-        # Somebody else's environment may not be read, and then the process is not ours.
+        # Somebody else's, or ended by now.
         with suppress(OSError):
             if state != _ZOMBIE and entry in (_PROC / str(pid) / "environ").read_bytes().split(b"\0"):
                 found.add(pid)

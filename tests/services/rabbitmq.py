@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.services.processes import SESSION_VARIABLE, descendants, listeners, wait_for_end
+from tests.services.processes import SESSION_VARIABLE, descendants, listeners, wait_for_end, with_environment
 from tests.services.sockets import LOOPBACK, free_ports
 from tests.services.tls import TlsFiles
 
@@ -364,7 +364,9 @@ class RabbitMQNode:
         self._process = None
         self._alarm = self._paused = False
         atexit.unregister(self._close_at_exit)
-        for pid in wait_for_end(children, 5.0):
+        # An epmd that came up after all is a daemon, and so nobody's child: it is known by the port it was given.
+        strays = with_environment("ERL_EPMD_PORT", str(self._unused_port)) - {os.getpid()}
+        for pid in strays | wait_for_end(children, 5.0):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -416,7 +418,7 @@ class RabbitMQNode:
             "ERL_CRASH_DUMP_SECONDS": "0",
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_NODENAME": _NODE_NAME,
-            # No epmd is wanted. Should one come up all the same, it is private, and the session's end reports it.
+            # No epmd is wanted. Should one come up all the same, as it does once in many starts, it is private.
             "ERL_EPMD_ADDRESS": self.host,
             "ERL_EPMD_PORT": str(self._unused_port),
         }
