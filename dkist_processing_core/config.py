@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -18,6 +18,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.text import REDACTED, is_secret_name, redact
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 ISB_SERVICE = "interservice-bus"
 _MESH_EXAMPLE = '{"interservice-bus": {"mesh_address": "broker.example", "mesh_port": 5672}}'
@@ -241,29 +244,30 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     def _explanation(cls, error: ValidationError | SettingsError, values: dict[str, Any]) -> str:
         if isinstance(error, SettingsError):
             return f"the settings cannot be read: {redact(str(error))}"
-        problems = error.errors()
-        # A subclass's check of several fields together is about none of them.
-        together = [redact(problem["msg"]) for problem in problems if not problem["loc"]]
-        wrong = {str(problem["loc"][0]): problem["input"] for problem in reversed(problems) if problem["loc"]}
-        return "; ".join([*(cls._complaint(name, values, wrong[name]) for name in reversed(wrong)), *together])
+        problems = {problem["loc"][:1]: problem for problem in reversed(error.errors())}
+        return "; ".join(cls._complaint(problem, values) for problem in reversed(problems.values()))
 
     @classmethod
-    def _complaint(cls, name: str, values: dict[str, Any], read: Any) -> str:
-        """Name a wrong variable; what it holds is what was `read` where it stands in the file `.env`."""
+    def _complaint(cls, problem: "ErrorDetails", values: dict[str, Any]) -> str:
+        objection = redact(problem["msg"].removeprefix("Value error, "))
+        if not problem["loc"]:
+            # A subclass's check of several fields together is about none of them.
+            return objection
+        name = str(problem["loc"][0])
         variable = name.upper()
-        field = cls.model_fields.get(name)
-        found = values[name] if name in values else os.environ.get(variable) or os.environ.get(name) or read
+        expected = expectation(cls.model_fields.get(name))
         if is_secret_name(variable):
-            shown = "a value that is not shown"
-        else:
-            text = redact(str(found))
-            shown = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
-        return f"{variable}: found {shown}, expected {expectation(field)}"
+            return f"{variable}: found a value that is not shown, expected {expected or 'another'}"
+        # What is read from the file `.env` is known to the one who complains alone.
+        found = values[name] if name in values else os.environ.get(variable) or os.environ.get(name) or problem["input"]
+        text = redact(str(found))
+        shown = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
+        return f"{variable}: found {shown}, {f'expected {expected}' if expected else f'but {objection}'}"
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Show the settings, secrets masked: those of a subclass too, which may not know how to hide its own."""
         for name, value in super().__repr_args__():
-            yield name, REDACTED if is_secret_name(name or "") else value
+            yield name, REDACTED if is_secret_name(name or "") else redact(value) if isinstance(value, str) else value
 
     @classmethod
     def read(cls) -> Self:
@@ -300,12 +304,10 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
             logger.info("%s: %s", name, value)
 
 
-def expectation(field: FieldInfo | None) -> str:
-    """Return what a setting's field expects, in words."""
+def expectation(field: FieldInfo | None) -> str | None:
+    """Return what a setting's field expects, in words; None for one of a subclass, which need not say."""
     extra = None if field is None else field.json_schema_extra
-    if isinstance(extra, dict) and "expected" in extra:
-        return str(extra["expected"])
-    return "another value" if field is None else f"a value of type {field.annotation}"
+    return str(extra["expected"]) if isinstance(extra, dict) and "expected" in extra else None
 
 
 def example_environment() -> str:

@@ -95,12 +95,13 @@ def clip(text: str, fits: Callable[[str], bool], *, keep_end: bool = False) -> s
     """
     if fits(text):
         return text
+    if not fits(_marked(text, 0, keep_end=keep_end)):
+        return ""
     low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(_marked(text, middle, keep_end=keep_end)) else (low, middle - 1)
-    shortened = _marked(text, low, keep_end=keep_end)
-    return shortened if fits(shortened) else ""
+    return _marked(text, low, keep_end=keep_end)
 
 
 def _marked(text: str, length: int, *, keep_end: bool) -> str:

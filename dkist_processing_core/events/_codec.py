@@ -7,7 +7,7 @@ Source: https://github.com/cloudevents/spec, JSON event format and AMQP protocol
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -27,6 +27,7 @@ _EXTENSIONS = {"reportedby": "reportedBy", "traceparent": "traceparent", "traces
 _ENVELOPE_FIELDS = {"time", "reported_by", "reportedBy", "traceparent", "tracestate"}
 _MAX_PROBLEMS = 5
 _MAX_REASON = 1000
+_EventT = TypeVar("_EventT", bound=Event)
 
 
 def encode(event: Event) -> bytes:
@@ -54,7 +55,7 @@ def encode(event: Event) -> bytes:
     return f'{head[:-1]},"data":{data}}}'.encode()
 
 
-def fit(event: Event) -> Event:
+def fit(event: _EventT) -> _EventT:
     """Return the event as it may travel: cut where it takes more bytes than an intermediary must carry."""
     return event.fitted(lambda candidate: len(encode(candidate)))
 

@@ -1,0 +1,518 @@
+"""
+Settings: read from the environment, checked when they are read, and documented.
+
+`python -m tests.test_config` prints docs/reference/settings.md.
+"""
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from dkist_processing_core import config
+from dkist_processing_core.config import (
+    UNKNOWN_SERVICE,
+    DKISTProcessingCoreConfiguration,
+    MeshService,
+    example_environment,
+    expectation,
+)
+from dkist_processing_core.errors import ConfigurationError
+from tests.strategies import texts
+
+ROOT = Path(__file__).parents[1]
+FIELDS = DKISTProcessingCoreConfiguration.model_fields
+CANARY = "canary-hunter22"
+BROKER = {"interservice-bus": {"mesh_address": "broker.example", "mesh_port": 5671}}
+
+# What is refused, of each variable that can be wrong at all.
+WRONG = {
+    "MESH_CONFIG": [
+        "nonsense",
+        "[]",
+        "null",
+        '{"interservice-bus": 1}',
+        '{"interservice-bus": {"mesh_port": 5672}}',
+        '{"interservice-bus": {"mesh_address": "", "mesh_port": 5672}}',
+        '{"interservice-bus": {"mesh_address": "b", "mesh_port": 65536}}',
+        '{"interservice-bus": {"mesh_address": "b", "mesh_port": -1}}',
+        '{"interservice-bus": {"mesh_address": "b", "mesh_port": "five"}}',
+        '{"a":' * 100_000,
+    ],
+    "ISB_EXCHANGE": ["x" * 256],
+    "ISB_EVENT_EXCHANGE": ["x" * 256],
+    "ISB_QUEUE_TYPE": ["stream", "Quorum"],
+    "ISB_ARCHIVE_MAX_BYTES": ["99999999", "5 GB", "1.5"],
+    "EVENT_FLUSH_TIMEOUT": ["-1", "nan", "inf", "soon"],
+    "RETRY_CONFIG": ["nonsense", "[]", '{"retry_delay": "long"}', '{"retry_jitter": [1]}'],
+    "PIP_TIMEOUT": ["-1", "x", "1.5"],
+    "PIP_RETRIES": ["-1", "x"],
+    "IS_NOTEBOOK_EXECUTION_ENVIRONMENT": ["perhaps"],
+    "OTEL_SDK_DISABLED": ["perhaps"],
+    "OTEL_TRACES_EXPORTER": ["zipkin", "otlp,console"],
+    "OTEL_METRICS_EXPORTER": ["prometheus"],
+    "OTEL_LOGS_EXPORTER": ["file"],
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ["ftp://collector:4317", "http://", "http://[::1"],
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ["tcp://collector:4317"],
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": ["://collector"],
+    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": ["file:///tmp/x"],
+    "OTEL_EXPORTER_OTLP_PROTOCOL": ["http/json"],
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": ["thrift"],
+    "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": ["GRPC"],
+    "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": ["x"],
+}
+# Any text will do: whether it is right, only the broker, the collector or the file system can say.
+ANY_TEXT = [
+    "BUILD_VERSION",
+    "ISB_USERNAME",
+    "ISB_PASSWORD",
+    "ISB_VHOST",
+    "ISB_TLS_CA",
+    "ISB_TLS_CERT",
+    "ISB_TLS_KEY",
+    "ISB_TLS_SERVER_NAME",
+    "DKIST_CORE_STATE_DIR",
+    "OTEL_SERVICE_NAME",
+    "OTEL_RESOURCE_ATTRIBUTES",
+]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Take every setting away, and stand in a folder without `.env`."""
+    for name in FIELDS:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+# Values
+
+
+def test_without_any_variable_the_defaults_hold() -> None:
+    """A task runs on a laptop with nothing set at all: on the embedded journal, without telemetry."""
+    settings = DKISTProcessingCoreConfiguration()
+
+    assert {name: getattr(settings, name) for name in FIELDS} == {name: field.default for name, field in FIELDS.items()}
+    assert not settings.names_broker
+    assert (settings.isb_mesh_service.host, settings.isb_mesh_service.port) == ("localhost", 5672)
+    assert (settings.build_version, settings.isb_vhost, settings.event_flush_timeout) == ("dev", "/", 2.0)
+
+
+def test_each_variable_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable is named as its field, in capitals."""
+    given_values = {
+        "BUILD_VERSION": "1.2.3",
+        "MESH_CONFIG": json.dumps(BROKER),
+        "ISB_PASSWORD": CANARY,
+        "ISB_QUEUE_TYPE": "quorum",
+        "ISB_TLS_CA": "/etc/ca.pem",
+        "EVENT_FLUSH_TIMEOUT": "0.5",
+        "PIP_RETRIES": "0",
+        "OTEL_SDK_DISABLED": "true",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector.example:4317",
+    }
+    for name, value in given_values.items():
+        monkeypatch.setenv(name, value)
+
+    settings = DKISTProcessingCoreConfiguration.read()
+
+    assert settings.names_broker
+    assert (settings.isb_mesh_service.host, settings.isb_mesh_service.port) == ("broker.example", 5671)
+    assert (settings.build_version, settings.isb_password, settings.isb_queue_type) == ("1.2.3", CANARY, "quorum")
+    assert (settings.isb_tls_ca, settings.event_flush_timeout) == (Path("/etc/ca.pem"), 0.5)
+    assert (settings.pip_retries, settings.otel_sdk_disabled) == (0, True)
+    assert settings.otel_exporter_otlp_endpoint == "https://collector.example:4317"
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_an_empty_variable_counts_as_not_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As OpenTelemetry's specification has it, and as `NAME=` in a file of settings is meant."""
+    monkeypatch.setenv(name.upper(), "")
+
+    assert FIELDS[name].default == getattr(DKISTProcessingCoreConfiguration(), name)
+
+
+def test_keywords_outrank_the_environment_and_that_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is nearer to the code counts more."""
+    (tmp_path / ".env").write_text("PIP_TIMEOUT=1\nPIP_RETRIES=1\nISB_VHOST=file\n")
+    monkeypatch.setenv("PIP_TIMEOUT", "2")
+    monkeypatch.setenv("PIP_RETRIES", "2")
+
+    settings = DKISTProcessingCoreConfiguration(pip_timeout=3)
+
+    assert (settings.pip_timeout, settings.pip_retries, settings.isb_vhost) == (3, 2, "file")
+
+
+def test_a_file_may_hold_what_is_not_ours(tmp_path: Path) -> None:
+    """Projects share one `.env`: unknown keys are somebody else's."""
+    (tmp_path / ".env").write_text("SOMEBODY_ELSES=1\nBUILD_VERSION=7\n# a comment\n")
+
+    assert DKISTProcessingCoreConfiguration().build_version == "7"
+
+
+def test_an_endpoint_may_be_an_address_alone() -> None:
+    """For gRPC the specification allows host and port without a scheme."""
+    settings = DKISTProcessingCoreConfiguration(otel_exporter_otlp_endpoint="collector.example:4317")
+
+    assert settings.otel_exporter_otlp_endpoint == "collector.example:4317"
+
+
+def test_retrying_is_configured_as_clients_expect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Defaults and variable are those of the releases before."""
+    default = DKISTProcessingCoreConfiguration().retry_config
+    monkeypatch.setenv("RETRY_CONFIG", '{"retry_tries": 3, "retry_jitter": 2, "unknown": 1}')
+
+    changed = DKISTProcessingCoreConfiguration().retry_config
+
+    assert (default.retry_delay, default.retry_backoff, default.retry_jitter) == (1, 2, (1, 10))
+    assert (default.retry_max_delay, default.retry_tries) == (300, -1)
+    assert (changed.retry_tries, changed.retry_jitter, changed.retry_delay) == (3, 2, 1)
+
+
+# Wrong values
+
+
+def test_every_variable_is_either_checked_or_any_text() -> None:
+    """The lists of this test are complete."""
+    assert sorted([*WRONG, *ANY_TEXT]) == sorted(name.upper() for name in FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [pytest.param(name, value, id=f"{name}={value[:20]}") for name, values in WRONG.items() for value in values],
+)
+def test_a_wrong_value_is_named_with_what_was_expected(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence: the variable, what was found, what was expected; and nothing of pydantic."""
+    monkeypatch.setenv(variable, value)
+    shown = repr(value if len(value) <= 120 else f"{value[:120]}…")
+
+    with pytest.raises(ConfigurationError) as caught:
+        DKISTProcessingCoreConfiguration.read()
+
+    assert str(caught.value) == f"{variable}: found {shown}, expected {expectation(FIELDS[variable.lower()])}"
+
+
+def test_several_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody mends one after the other, starting a process each time."""
+    monkeypatch.setenv("ISB_QUEUE_TYPE", "stream")
+    monkeypatch.setenv("PIP_TIMEOUT", "x")
+    monkeypatch.setenv("MESH_CONFIG", '{"a": {"mesh_port": "x"}, "b": 1}')
+
+    with pytest.raises(
+        ConfigurationError, match=r"^MESH_CONFIG: found .*; ISB_QUEUE_TYPE: found 'stream', .*; PIP_TIMEOUT: found 'x'"
+    ) as caught:
+        DKISTProcessingCoreConfiguration.read()
+
+    assert str(caught.value).count("MESH_CONFIG") == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MESH_CONFIG", f'{{"interservice-bus": "amqp://user:{CANARY}@host"}}'),
+        ("MESH_CONFIG", f'{{"password": "{CANARY}"}}'),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", f"ftp://user:{CANARY}@collector"),
+        ("ISB_QUEUE_TYPE", CANARY),
+        ("RETRY_CONFIG", CANARY),
+    ],
+)
+def test_no_secret_is_in_a_message(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password in the wrong place is no reason to print it, nor is one in a URL."""
+    monkeypatch.setenv("ISB_PASSWORD", CANARY)
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(ConfigurationError, match=f"^{variable}: found ") as caught:
+        DKISTProcessingCoreConfiguration.read()
+
+    assert CANARY not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_a_wrong_secret_is_not_shown() -> None:
+    """A variable that is named like a secret is never quoted."""
+    with pytest.raises(
+        ConfigurationError, match=r"^ISB_PASSWORD: found a value that is not shown, expected a password$"
+    ):
+        DKISTProcessingCoreConfiguration(isb_password=[CANARY])
+
+
+def test_a_wrong_value_in_the_file_is_shown_like_any_other(tmp_path: Path) -> None:
+    """Wherever the value stands, the message says what it is."""
+    (tmp_path / ".env").write_text("ISB_QUEUE_TYPE=stream\n")
+
+    with pytest.raises(ConfigurationError, match=r"^ISB_QUEUE_TYPE: found 'stream', expected classic or quorum$"):
+        DKISTProcessingCoreConfiguration.read()
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """With the one error that settings raise."""
+    (tmp_path / ".env").write_bytes(b"BUILD_VERSION=\xff\xfe\n")
+
+    with pytest.raises(ConfigurationError, match=r"^\.env: found a file that cannot be read \(UnicodeDecodeError\)"):
+        DKISTProcessingCoreConfiguration.read()
+
+
+@given(st.sampled_from([*WRONG, *ANY_TEXT]), texts().filter(lambda text: "\x00" not in text))
+def test_no_value_raises_anything_else(variable: str, value: str) -> None:
+    """Whatever an environment holds, it is taken or refused by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        # What is no UTF-8 reaches Python as surrogates of this range; others cannot be in an environment.
+        patch.setenv(variable, re.sub("[\ud800-\udfff]", "\udcff", value))
+        try:
+            settings = DKISTProcessingCoreConfiguration.read()
+        except ConfigurationError as error:
+            assert str(error).startswith(f"{variable}: found ")  # noqa: PT017 - or it is taken
+        else:
+            assert isinstance(settings, DKISTProcessingCoreConfiguration)
+
+
+# Nothing leaks
+
+
+def test_no_password_is_in_any_text_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither repr nor str nor the log shows it; every setting is logged."""
+    monkeypatch.setenv("ISB_PASSWORD", CANARY)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://user:{CANARY}@collector:4317")
+    caplog.set_level(logging.INFO)
+
+    settings = DKISTProcessingCoreConfiguration()
+    settings.log_configurations()
+    settings.log_configurations(log_parent_configurations=False)
+
+    assert settings.isb_password == CANARY
+    assert CANARY not in caplog.text
+    assert CANARY not in f"{settings} {settings!r}"
+    assert {name for name in FIELDS if f"{name}: " in caplog.text} == set(FIELDS)
+
+
+class InstrumentSettings(DKISTProcessingCoreConfiguration):
+    """The settings of a pipeline, as clients define them."""
+
+    archive_password: str = CANARY
+    camera_count: int = Field(default=2, ge=1)
+    archive_key: int = 1
+    wavelengths: list[float] = Field(default=[630.2])
+
+    @field_validator("camera_count")
+    @classmethod
+    def _even(cls, value: int) -> int:
+        if value % 2:
+            msg = "cameras come in pairs"
+            raise ValueError(msg)
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "InstrumentSettings":
+        if self.camera_count == 4 and self.wavelengths == []:
+            msg = "four cameras need a wavelength"
+            raise ValueError(msg)
+        return self
+
+
+def test_a_subclass_shows_no_password_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    """Its author need not know how to hide a field."""
+    caplog.set_level(logging.INFO)
+    settings = InstrumentSettings()
+
+    settings.log_configurations()
+
+    assert CANARY not in f"{settings} {settings!r} {caplog.text}"
+    assert "camera_count: 2" in caplog.text
+
+
+# Clients
+
+
+def test_a_subclass_adds_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them is a variable too, and the base's are still there."""
+    monkeypatch.setenv("CAMERA_COUNT", "6")
+    monkeypatch.setenv("WAVELENGTHS", "[1, 2]")
+    monkeypatch.setenv("MESH_CONFIG", json.dumps(BROKER))
+
+    settings = InstrumentSettings()
+
+    assert (settings.camera_count, settings.wavelengths, settings.names_broker) == (6, [1.0, 2.0], True)
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"CAMERA_COUNT": "x"}, "^CAMERA_COUNT: found 'x', but Input should be a valid integer"),
+        ({"CAMERA_COUNT": "3"}, r"^CAMERA_COUNT: found '3', but cameras come in pairs$"),
+        ({"CAMERA_COUNT": "4", "WAVELENGTHS": "[]"}, r"^four cameras need a wavelength$"),
+        ({"ARCHIVE_KEY": CANARY}, "^ARCHIVE_KEY: found a value that is not shown, expected another$"),
+        ({"WAVELENGTHS": "red"}, '^the settings cannot be read: .*"wavelengths"'),
+        ({"CAMERA_COUNT": "x", "PIP_RETRIES": "x"}, "^PIP_RETRIES: found 'x', .*; CAMERA_COUNT: found 'x'"),
+    ],
+)
+def test_a_subclass_is_checked_in_the_same_way(
+    values: dict[str, str], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One error, whoever declared the field."""
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigurationError, match=complaint):
+        InstrumentSettings()
+
+
+def test_settings_can_be_copied_with_changes() -> None:
+    """A client turns a notebook's settings into a pipeline's, and patches how many processors there are."""
+    settings = DKISTProcessingCoreConfiguration()
+
+    changed = settings.model_copy(update={"is_notebook_execution_environment": True})
+
+    assert (settings.is_notebook_execution_environment, changed.is_notebook_execution_environment) == (False, True)
+    assert settings.cpu_count == len(os.sched_getaffinity(0))
+    assert isinstance(DKISTProcessingCoreConfiguration.cpu_count, property)
+
+
+class ForeignMeshService(BaseModel):
+    """What another package calls a service."""
+
+    mesh_address: str = "127.0.0.1"
+    mesh_port: int = 0
+
+    @property
+    def host(self) -> str:
+        """The host."""
+        return self.mesh_address
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        return self.mesh_port
+
+
+def test_an_unknown_service_equals_that_of_another_package() -> None:
+    """A client falls back to its own default where ours, on the left, is equal to that package's."""
+    settings = DKISTProcessingCoreConfiguration(mesh_config=BROKER)
+
+    unknown = settings.service_mesh_detail(service_name="object-store")
+    known = settings.service_mesh_detail(service_name="interservice-bus")
+
+    assert unknown.__eq__(ForeignMeshService())
+    assert not known.__eq__(ForeignMeshService())
+    assert unknown != "127.0.0.1:0"
+    assert unknown == UNKNOWN_SERVICE
+
+
+def test_services_are_equal_by_host_and_port() -> None:
+    """And can stand in a set."""
+    first, again = MeshService(host="h", port=1), MeshService.model_validate({"mesh_address": "h", "mesh_port": 1})
+
+    assert first == again
+    assert len({first, again, MeshService(host="h", port=2)}) == 2
+
+
+# Import
+
+
+def python(program: str, **variables: str) -> str:
+    """Return what a fresh interpreter prints."""
+    made = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | variables, capture_output=True, text=True, check=True
+    )
+    return made.stdout
+
+
+def test_importing_reads_no_setting() -> None:
+    """A broken variable breaks whoever reads the settings, by name, and not whoever imports the package."""
+    program = """if True:
+        import dkist_processing_core, dkist_processing_core.config as config
+        from dkist_processing_core import TaskBase, Workflow
+        print("core_configurations" in vars(config))
+        try:
+            config.core_configurations
+        except config.ConfigurationError as error:
+            print(error)
+    """
+
+    lines = python(program, MESH_CONFIG="nonsense").splitlines()
+
+    assert lines[0] == "False"
+    assert lines[1].startswith("MESH_CONFIG: found 'nonsense', expected a JSON object")
+
+
+def test_the_settings_of_the_process_are_made_once() -> None:
+    """`core_configurations` is read when it is first asked for, and is the same from then on."""
+    program = """if True:
+        import os
+        from dkist_processing_core import config
+        os.environ["BUILD_VERSION"] = "set after the import"
+        first = config.core_configurations
+        os.environ["BUILD_VERSION"] = "set too late"
+        from dkist_processing_core.config import core_configurations
+        print(core_configurations is first, first.build_version)
+    """
+
+    assert python(program) == "True set after the import\n"
+
+
+def test_the_module_has_no_other_lazy_name() -> None:
+    """A misspelt name is an AttributeError as anywhere."""
+    with pytest.raises(AttributeError, match="has no attribute 'core_configuration'"):
+        config.core_configuration  # noqa: B018 - asking is the point
+
+
+# Documents
+
+
+def test_the_example_environment_is_in_step() -> None:
+    """config/example.env is what `python -m dkist_processing_core.config` prints."""
+    assert (ROOT / "config" / "example.env").read_text() == example_environment()
+
+
+def test_the_example_environment_is_a_file_of_settings(tmp_path: Path) -> None:
+    """With every line taken out of its comment it holds the defaults."""
+    lines = re.findall(r"^# ([A-Z_]+=.*)$", example_environment(), flags=re.MULTILINE)
+    (tmp_path / ".env").write_text("\n".join(lines))
+
+    assert len(lines) == len(FIELDS)
+    assert DKISTProcessingCoreConfiguration(_env_file=None) == DKISTProcessingCoreConfiguration()
+
+
+def settings_page() -> str:
+    """Return the page that documents every setting."""
+    introduction = """\
+# Settings
+
+Each setting is an environment variable. They are read and checked when a task, a workflow or a command begins, never at
+import; a file `.env` in the current folder is read too, and the environment outranks it. An empty variable counts as
+not set.
+
+A wrong value raises one `ConfigurationError` that names every wrong variable, what was found and what was expected. A
+secret is never shown.
+
+Pipelines add fields of their own by subclassing `dkist_processing_core.config.DKISTProcessingCoreConfiguration`.
+`config/example.env` holds all of this as a file to start from.
+"""
+    sections = [introduction]
+    for name, field in FIELDS.items():
+        default = re.findall(rf"^# {name.upper()}=(.*)$", example_environment(), flags=re.MULTILINE)[0]
+        shown = f"`{default}`" if default else "not set"
+        sections.append(
+            f"## `{name.upper()}`\n\n{field.description}\n\nExpected: {expectation(field)}.  \nDefault: {shown}.\n"
+        )
+    return "\n".join(sections)
+
+
+def test_the_page_of_settings_is_in_step() -> None:
+    """docs/reference/settings.md documents every field: `python -m tests.test_config` prints it anew."""
+    assert (ROOT / "docs" / "reference" / "settings.md").read_text() == settings_page()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(settings_page())

@@ -1,0 +1,367 @@
+"""The events themselves: identity, text, size, and the page that documents them."""
+
+import json
+import re
+from datetime import datetime, timedelta, timezone
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from dkist_processing_core.events import (
+    EVENT_CLASSES,
+    MAX_ENCODED_BYTES,
+    Event,
+    Graph,
+    Reporter,
+    TaskFailed,
+    TaskFinished,
+    TaskProgressed,
+    WorkflowFailed,
+    WorkflowStarted,
+    decode,
+    encode,
+    fit,
+    identity_of,
+)
+from dkist_processing_core.events._schema import schema
+from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.text import CUT, clean
+from tests.facts import NOON, failed, finished, make, progressed
+from tests.strategies import events, events_of
+
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "events.md"
+IDENTITY = {"workflow_name", "workflow_version", "run_id", "task_name", "attempt", "sequence", "started_at", "ended_at"}
+LARGE = st.builds(
+    lambda text, count: text * count,
+    st.sampled_from(["x", '"\\', "\n", "é", "\x00", "🔭", "\ud800", "a line of a stack\n"]),
+    st.sampled_from([1, 1000, 30_000, 65_536, 200_000]),
+)
+
+
+@given(first=events(), data=st.data())
+def test_an_id_depends_on_nothing_but_the_fact(first: Event, data: st.DataObject) -> None:
+    """Reporters that never talked agree: who says so, when, and what else they know makes no difference."""
+    given_fields = {name: st.just(getattr(first, name)) for name in IDENTITY & set(type(first).model_fields)}
+    second = data.draw(events_of(type(first), **given_fields))
+
+    assert first.id == second.id
+
+
+@given(first=events(), second=events())
+def test_ids_differ_where_facts_do(first: Event, second: Event) -> None:
+    """Two events share an id only if they share every fact that it is derived from."""
+
+    def facts(event: Event) -> tuple[object, ...]:
+        return (event.type, *(getattr(event, name, None) for name in sorted(IDENTITY)))
+
+    assert (first.id == second.id) == (facts(first) == facts(second))
+
+
+@given(events())
+def test_no_text_in_an_event_is_unclean(event: Event) -> None:
+    """Control characters and lone surrogates are replaced as they come in, in names as in messages and in keys."""
+    dumped = event.model_dump(mode="json") | {"traceparent": event.traceparent, "tracestate": event.tracestate}
+
+    def strings(value: object) -> list[str]:
+        match value:
+            case str():
+                return [value]
+            case dict():
+                return [text for pair in value.items() for part in pair for text in strings(part)]
+            case list():
+                return [text for part in value for text in strings(part)]
+        return []
+
+    assert [text for text in strings(dumped) if text != clean(text)] == []
+
+
+def test_an_event_is_a_fact_and_cannot_be_changed() -> None:
+    """Nobody alters what was stated."""
+    event = finished("A")
+
+    with pytest.raises(ValidationError, match="Instance is frozen"):
+        event.task_name = "B"  # type: ignore[misc]
+
+
+def test_times_are_in_utc() -> None:
+    """A time in another zone is the same moment, in UTC."""
+    event = finished("A", time=datetime(2026, 11, 22, 2, tzinfo=timezone(timedelta(hours=-10))))
+
+    assert event.time == NOON
+    assert event.time.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))),
+        datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-14))),
+    ],
+)
+def test_a_time_that_utc_has_not_is_refused(moment: datetime) -> None:
+    """The ends of the calendar raise the error that every wrong value raises."""
+    with pytest.raises(ValidationError, match="in UTC it should be in the years 1 to 9999"):
+        finished("A", time=moment)
+
+
+@pytest.mark.parametrize(
+    ("event", "source", "subject"),
+    [
+        (finished("A", attempt=3), "/workflows/W/1", "r/A/3"),
+        (finished("A", attempt=None), "/workflows/W/1", "r/A"),
+        (make(WorkflowStarted), "/workflows/W/1", "r"),
+        (make(WorkflowStarted, workflow_name="a/b ü"), "/workflows/a%2Fb%20%C3%BC/1", "r"),
+        (finished("line\nbreak"), "/workflows/W/1", "r/line\N{REPLACEMENT CHARACTER}break/1"),
+    ],
+)
+def test_source_and_subject_say_what_it_is_about(event: Event, source: str, subject: str) -> None:
+    """The source is the workflow, percent-encoded; the subject is run, task and attempt, on one line."""
+    assert (source, subject) == (event.source, event.subject)
+
+
+def test_an_event_knows_its_run() -> None:
+    """Identity goes in and comes out as the same values."""
+    attempt = Attempt(Run("W", "1", "r", 7), "A", attempt=2, max_attempts=3)
+
+    event = TaskFinished(time=NOON, reported_by=Reporter.TASK, **identity_of(attempt))
+
+    assert attempt.run == event.run
+    assert (event.task_name, event.attempt, event.max_attempts) == ("A", 2, 3)
+    assert identity_of(attempt.run) == {
+        "workflow_name": "W",
+        "workflow_version": "1",
+        "run_id": "r",
+        "recipe_run_id": 7,
+    }
+
+
+@pytest.mark.parametrize("value", [True, -1, 1.5, "x", 2**63])
+def test_a_recipe_run_id_is_checked_in_an_event_too(value: object) -> None:
+    """What no run can have, no event states."""
+    with pytest.raises(ValidationError, match="expected an integer or decimal digits"):
+        finished("A", recipe_run_id=value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, "many"], ids=["nan", "inf", "huge", "text"])
+def test_progress_is_a_number(value: object) -> None:
+    """A number without a place in JSON or in other languages is refused."""
+    with pytest.raises(ValidationError, match="done"):
+        make(TaskProgressed, "A", sequence=0, done=value)
+
+
+def test_acknowledging_is_no_part_of_the_fact() -> None:
+    """An event that a subscription yielded is equal to the one published, and its `ack` reaches the bus."""
+    calls: list[str] = []
+    published = finished("A")
+
+    received = published.with_acknowledgement(lambda: calls.append("ack"))
+    received.ack()
+    published.ack()
+
+    assert published == received
+    assert calls == ["ack"]
+    assert encode(published) == encode(received)
+
+
+def test_redaction_reaches_free_text_and_no_name() -> None:
+    """What authors, exceptions and engines write is redacted; a task may be called what it is called."""
+    before = failed("secret", message="a secret", stack="secret", log_url="//secret", error_type="secret")
+
+    after = before.redacted(lambda text: text.replace("secret", "[redacted]"))
+
+    assert (after.message, after.stack, after.log_url) == ("a [redacted]", "[redacted]", "//[redacted]")
+    assert (after.task_name, after.error_type, after.id) == ("secret", "secret", before.id)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        progressed("A", 0, note="secret", unit="secret"),
+        make(WorkflowFailed, reason="secret"),
+    ],
+)
+def test_redaction_knows_the_free_text_of_every_event(event: Event) -> None:
+    """No event has text of people that goes out unread."""
+    assert b"secret" not in encode(event.redacted(lambda text: text.replace("secret", "")))
+
+
+# Size
+
+
+def bare(event: Event) -> Event:
+    """Return the event with nothing left that could be cut."""
+    optional = {name: field for name, field in type(event).model_fields.items() if not field.is_required()}
+    empty: dict[str, Any] = {
+        name: {} if isinstance(getattr(event, name), dict) else None
+        for name in optional
+        if isinstance(getattr(event, name), str | dict | Graph)
+    }
+    return event.model_copy(update=empty | {"truncated": True})
+
+
+def assert_cut_by_the_rules(event: Event) -> None:
+    """Check size, mark and order, and what is kept of each text."""
+    cut = fit(event)
+
+    if len(encode(event)) <= MAX_ENCODED_BYTES:
+        assert event == cut
+        return
+    assert cut.truncated
+    assert len(encode(cut)) <= MAX_ENCODED_BYTES or cut == bare(event)
+    assert cut == decode(encode(cut))
+    assert all(getattr(event, name, None) == getattr(cut, name, None) for name in IDENTITY)
+    changed = [name for name in type(event).model_fields if getattr(event, name) != getattr(cut, name)]
+    listed = [name for name in event.clippable if getattr(event, name)]
+    for earlier, later in pairwise(listed):
+        assert later not in changed or not getattr(cut, earlier)
+    for name in set(changed) & {"stack", "message", "note", "reason"}:
+        before, after = getattr(event, name), getattr(cut, name)
+        if after and name == "stack":
+            assert after.startswith(f"{CUT}\n")
+            assert before.endswith(after.removeprefix(f"{CUT}\n"))
+        elif after:
+            assert after.endswith(CUT)
+            assert before.startswith(after.removesuffix(CUT))
+
+
+@pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
+@settings(max_examples=10)
+@given(data=st.data())
+def test_no_event_is_larger_than_the_bus_carries(event_class: type[Event], data: st.DataObject) -> None:
+    """However long its texts are, an event is cut by the rules, identity excepted."""
+    large = {
+        name: st.none() | LARGE
+        for name in event_class.model_fields
+        if name in {"stack", "message", "note", "reason", "log_url", "error_type", "unit", "host", "tracestate"}
+    }
+    if "tasks" in event_class.model_fields:
+        names = st.integers(0, 5000)
+        large["tasks"] = names.map(lambda count: {f"Task{number}": "success" for number in range(count)})
+
+    assert_cut_by_the_rules(data.draw(events_of(event_class, **large)))
+
+
+@settings(max_examples=10)
+@given(event=events_of(TaskFailed, task_name=LARGE, stack=LARGE, message=LARGE))
+def test_identity_is_never_cut(event: Event) -> None:
+    """Where the name alone is too long, everything else goes, and the name stays."""
+    assert_cut_by_the_rules(event)
+
+
+def test_the_end_of_a_stack_and_the_beginning_of_a_message_are_kept() -> None:
+    """They say where it happened and what."""
+    event = fit(failed("A", message="ValueError: it began here", stack="far " * 50_000 + "near"))
+
+    assert event.stack is not None
+    assert event.stack.startswith(f"{CUT}\n")
+    assert event.stack.endswith("far near")
+    assert event.message == "ValueError: it began here"
+    assert MAX_ENCODED_BYTES - 10 <= len(encode(event)) <= MAX_ENCODED_BYTES
+
+
+def test_a_message_is_cut_only_when_the_stack_is_gone() -> None:
+    """The order is stack, then message."""
+    event = fit(failed("A", message="what " * 50_000, stack="where"))
+
+    assert event.stack is None
+    assert event.message is not None
+    assert event.message.startswith("what what")
+    assert event.message.endswith(CUT)
+
+
+def test_a_graph_goes_whole_and_a_note_in_part() -> None:
+    """Half a graph would be a wrong one."""
+    names = tuple(f"Task{number}" for number in range(10_000))
+
+    start = fit(make(WorkflowStarted, graph=Graph(nodes=names, edges=())))
+    progress = fit(progressed("A", 0, note="n" * 100_000))
+
+    assert (start.graph, start.truncated) == (None, True)
+    assert progress.note is not None
+    assert len(progress.note) > 60_000
+
+
+def test_of_too_many_tasks_those_that_did_not_succeed_are_named() -> None:
+    """A run of thousands of mapped instances still says which of them failed."""
+    states = {f"Task[{number}]": "failed" if number % 1000 == 999 else "success" for number in range(10_000)}
+
+    end = fit(make(WorkflowFailed, tasks=states))
+
+    assert [name for name, state in states.items() if state == "failed"] == list(end.tasks)[:10]
+    assert 1000 < len(end.tasks) < 10_000
+
+
+def test_an_event_that_fits_exactly_is_left_alone() -> None:
+    """The limit is the last size that is allowed."""
+    room = MAX_ENCODED_BYTES - len(encode(failed("A", message="")))
+
+    exact, over = failed("A", message="x" * room), failed("A", message="x" * (room + 1))
+
+    assert exact == fit(exact)
+    assert fit(over).truncated
+
+
+# The page
+
+
+def sections() -> dict[str, str]:
+    """Return the text below each heading of the page that names an event."""
+    parts = re.split(r"^## `([a-z.]+)`$", PAGE.read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def rows(text: str) -> dict[str, tuple[str, str]]:
+    """Return the table of a section: of each field its type and meaning."""
+    found = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", text, flags=re.MULTILINE)
+    return {name: (kind, meaning) for name, kind, meaning in found}
+
+
+def kind_of(field: dict[str, Any]) -> str:
+    """Return the type of a field in the words of the page."""
+    if "$ref" in field:
+        return "object" if field["$ref"].endswith("Graph") else "text"
+    if "anyOf" in field:
+        return " or ".join(dict.fromkeys(kind_of(part) for part in field["anyOf"]))
+    if field.get("format") == "date-time":
+        return "time"
+    return {"string": "text", "boolean": "boolean", "integer": "integer", "number": "number", "object": "object"}[
+        field["type"]
+    ]
+
+
+def test_the_page_has_a_section_for_every_event() -> None:
+    """In the order of the union."""
+    assert [event_class.name for event_class in EVENT_CLASSES] == list(sections())
+
+
+@pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
+def test_the_page_documents_every_field(event_class: type[Event]) -> None:
+    """With type and meaning as the schema has them, in its own table or in one that it shares with others."""
+    made = schema(event_class)
+    shared = rows(PAGE.read_text().partition("\n## `")[0])
+    own = rows(sections()[event_class.name])
+
+    expected = {
+        name: (kind_of(field) + (", always" if name in made["required"] else ""), field["description"])
+        for name, field in made["properties"].items()
+    }
+
+    assert expected == {name: row for name, row in (shared | own).items() if name in expected}
+    assert own.keys() <= expected.keys()
+
+
+@pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
+def test_the_example_on_the_page_is_that_event(event_class: type[Event]) -> None:
+    """It decodes, and says on the wire exactly what the page shows."""
+    example = re.findall(r"```json\n(.*?)```", sections()[event_class.name], flags=re.DOTALL)
+
+    event = decode(example[0].encode())
+
+    assert isinstance(event, event_class)
+    assert json.loads(example[0]) == json.loads(encode(event))
+    assert len(example) == 1

@@ -1,0 +1,125 @@
+"""The names that users import, and what importing them costs."""
+
+import importlib
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+import dkist_processing_core
+from dkist_processing_core import errors
+
+HOMES = {
+    "ResourceQueue": "resource_queue",
+    "RunState": "runs",
+    "Subscription": "consumer",
+    "TaskBase": "task",
+    "Workflow": "workflow",
+    "subscribe": "consumer",
+}
+# What pipelines import by its path, from long before this release.
+ESTABLISHED = {
+    "config": ["DKISTProcessingCoreConfiguration", "core_configurations"],
+    "node": ["Node"],
+    "resource_queue": ["ResourceQueue"],
+    "task": ["TaskBase"],
+    "workflow": ["Workflow", "dag_name", "workflow_name_from_details"],
+}
+
+
+def test_the_public_names_are_these() -> None:
+    """A name that is added, or taken away, is a decision that shows here."""
+    assert sorted(HOMES) == dkist_processing_core.__all__
+
+
+@pytest.mark.parametrize("name", HOMES)
+def test_a_public_name_is_the_one_of_its_module(name: str) -> None:
+    """Whichever way it is imported, it is the same object."""
+    home = importlib.import_module(f"dkist_processing_core.{HOMES[name]}")
+
+    assert getattr(dkist_processing_core, name) is getattr(home, name)
+
+
+def loaded_after(program: str) -> list[str]:
+    """Return the modules of the package that a fresh interpreter has loaded after a program."""
+    program += (
+        "\nimport json, sys; print(json.dumps([n for n in sys.modules if n.startswith('dkist_processing_core.')]))"
+    )
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded: list[str] = json.loads(made.stdout)
+    return [name.removeprefix("dkist_processing_core.") for name in loaded]
+
+
+def test_importing_the_package_loads_none_of_its_modules() -> None:
+    """An exported DAG imports its callbacks from it, each time that the engine looks at the file."""
+    assert loaded_after("import dkist_processing_core") == []
+
+
+def test_a_name_loads_what_it_needs_and_no_more() -> None:
+    """The queues are three lines, and cost no more."""
+    assert loaded_after("from dkist_processing_core import ResourceQueue") == ["resource_queue"]
+
+
+def test_every_name_can_be_imported_at_once() -> None:
+    """`import *` gives what `__all__` promises."""
+    names: dict[str, object] = {}
+
+    exec("from dkist_processing_core import *", names)
+
+    assert set(HOMES) <= set(names)
+
+
+def test_the_names_are_listed_before_they_are_loaded() -> None:
+    """An interactive user finds them with the tabulator key."""
+    assert set(HOMES) <= set(dir(dkist_processing_core))
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    """There is no second place where it stands."""
+    assert version("dkist-processing-core") == dkist_processing_core.__version__
+
+
+def test_there_is_no_other_name() -> None:
+    """A misspelt one is an AttributeError as anywhere."""
+    with pytest.raises(AttributeError, match="module 'dkist_processing_core' has no attribute 'Taskbase'"):
+        dkist_processing_core.Taskbase  # noqa: B018 - asking is the point
+
+
+@pytest.mark.parametrize("module", ESTABLISHED)
+def test_established_paths_stay(module: str) -> None:
+    """What pipelines of earlier releases import is there, and is documented."""
+    found = importlib.import_module(f"dkist_processing_core.{module}")
+
+    assert [name for name in ESTABLISHED[module] if not hasattr(found, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "parent"),
+    [
+        ("ConfigurationError", ValueError),
+        ("IdentityError", ValueError),
+        ("DecodeError", ValueError),
+        ("WorkflowError", ValueError),
+        ("JournalError", Exception),
+        ("JournalVersionError", errors.JournalError),
+        ("BusError", Exception),
+        ("BusUnreachableError", errors.BusError),
+        ("BusRefusedError", errors.BusError),
+    ],
+)
+def test_every_error_is_of_the_one_tree(name: str, parent: type[Exception]) -> None:
+    """A caller catches all of them by the root, and wrong values as ValueError too."""
+    error = getattr(errors, name)
+
+    assert issubclass(error, errors.DKISTProcessingCoreError)
+    assert issubclass(error, parent)
+
+
+def test_the_queues_are_text() -> None:
+    """Their values are what an exported DAG names as queue, and with `_pool` as pool."""
+    queue = dkist_processing_core.ResourceQueue
+
+    assert [*queue] == ["default", "high_memory", "multi_core", "gpu"]
+    assert f"{queue.HIGH_MEMORY}_pool" == "high_memory_pool"

@@ -1,0 +1,552 @@
+"""What the reports of several observers add up to."""
+
+import random
+import sys
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dkist_processing_core.events import (
+    Cause,
+    Event,
+    Graph,
+    Reporter,
+    TaskDispatched,
+    TaskEnd,
+    TaskFailed,
+    TaskFinished,
+    TaskOverdue,
+    TaskProgressed,
+    TaskSkipped,
+    TaskStarted,
+    WorkflowFailed,
+    WorkflowFinished,
+    WorkflowStarted,
+)
+from dkist_processing_core.runs import AttemptView, RunState, RunView, State, TaskView
+from tests.facts import NOON, failed, finished, make, progressed, started
+from tests.strategies import reports
+
+LAUNCHER: dict[str, Any] = {"reported_by": Reporter.LAUNCHER}
+ENGINE: dict[str, Any] = {"reported_by": Reporter.ENGINE, "provisional": True}
+WITHOUT_NUMBER: dict[str, Any] = {**ENGINE, "attempt": None, "cause": Cause.LOST}
+
+
+def at(minute: float) -> datetime:
+    """Return a time after noon."""
+    return NOON + timedelta(minutes=minute)
+
+
+def run_of(*reports_heard: Event) -> RunView:
+    """Return the one run that reports speak of."""
+    (run,) = RunState(reports_heard).runs
+    return run
+
+
+def task_of(*reports_heard: Event, name: str = "A") -> TaskView:
+    """Return one task of the one run that reports speak of."""
+    return next(task for task in run_of(*reports_heard).tasks if task.name == name)
+
+
+def attempt_of(*reports_heard: Event) -> AttemptView:
+    """Return the last attempt of task A."""
+    return task_of(*reports_heard).attempts[-1]
+
+
+def end_of(*reports_heard: Event) -> TaskFailed:
+    """Return how the last attempt of task A failed."""
+    end = attempt_of(*reports_heard).end
+    assert isinstance(end, TaskFailed)
+    return end
+
+
+# Properties
+
+
+@settings(max_examples=200)
+@given(heard=reports(), seed=st.integers(0, 2**32))
+def test_neither_order_nor_repetition_matters(heard: list[Event], seed: int) -> None:
+    """The views are those of the set of reports, however they come."""
+    shuffled = [*heard, *heard]
+    random.Random(seed).shuffle(shuffled)
+
+    assert RunState(heard).runs == RunState(shuffled).runs
+
+
+@given(heard=reports(), seed=st.integers(0, 2**32))
+def test_looking_in_between_changes_nothing(heard: list[Event], seed: int) -> None:
+    """A view that was drawn before more was heard is drawn anew."""
+    chance = random.Random(seed)
+    state = RunState()
+    for report in heard:
+        state.fold(report)
+        if chance.random() < 0.5:
+            assert isinstance(state.runs, tuple)
+
+    assert RunState(heard).runs == state.runs
+
+
+@settings(max_examples=200)
+@given(reports())
+def test_an_attempt_has_one_outcome(heard: list[Event]) -> None:
+    """Every attempt of a task stands there once, with at most one end, and whatever contradicts it beside it."""
+    for run in RunState(heard).runs:
+        for task in run.tasks:
+            numbers = [attempt.number for attempt in task.attempts]
+            assert len(numbers) == len(set(numbers))
+            assert numbers == sorted(numbers, key=lambda number: number or 0)
+            for attempt in task.attempts:
+                assert_outcome(attempt, heard)
+
+
+def assert_outcome(attempt: AttemptView, heard: list[Event]) -> None:
+    """Check one attempt against what was heard of it."""
+    if attempt.end is not None:
+        assert attempt.state.is_end
+        assert attempt.end.time == attempt.ended_at
+    assert all(type(each) is not type(attempt.end) for each in attempt.contradictions)
+    assert all(each in heard for each in attempt.contradictions)
+    assert (attempt.cause is not None) == (attempt.state is State.FAILED)
+
+
+@settings(max_examples=200)
+@given(reports())
+def test_the_engine_never_overrules_who_stood_near(heard: list[Event]) -> None:
+    """Where a task or a launcher is sure of the outcome, the outcome is what one of them says."""
+    state = RunState(heard)
+    for run in state.runs:
+        for task in run.tasks:
+            for attempt in task.attempts:
+                sure = [
+                    type(report)
+                    for report in heard
+                    if isinstance(report, TaskEnd)
+                    and (report.run_id, report.task_name, report.attempt) == (run.run.run_id, task.name, attempt.number)
+                    and report.reported_by in (Reporter.TASK, Reporter.LAUNCHER)
+                    and not report.provisional
+                ]
+                kept = [each for each in sure if attempt.end is not None and type(attempt.end) is each]
+
+                assert bool(kept) == bool(sure)
+
+
+@given(reports())
+def test_folding_says_whether_anything_is_new(heard: list[Event]) -> None:
+    """A repetition is no news, so a display need not be drawn again."""
+    state = RunState(heard)
+
+    assert not any(state.fold(report) for report in heard)
+
+
+# The life of an attempt
+
+
+def test_an_attempt_goes_through_its_states() -> None:
+    """From the worker to the process to the end, as the reports come in."""
+    steps = [
+        make(TaskDispatched, "A", time=at(0), queue="default"),
+        started("A", time=at(1), **LAUNCHER),
+        finished("A", time=at(3), duration_seconds=110.0),
+    ]
+
+    states = [attempt_of(*steps[: count + 1]).state for count in range(3)]
+    attempt = attempt_of(*steps)
+
+    assert states == [State.DISPATCHED, State.RUNNING, State.FINISHED]
+    assert (attempt.dispatched_at, attempt.started_at, attempt.ended_at) == (at(0), at(1), at(3))
+    assert attempt.duration_seconds == 110.0
+    assert attempt.reporters == (Reporter.LAUNCHER, Reporter.TASK)
+
+
+def test_an_attempt_that_makes_progress_is_running() -> None:
+    """Its start may be late, or lost with the host it was kept on."""
+    assert attempt_of(make(TaskDispatched, "A"), progressed("A", 0)).state is State.RUNNING
+
+
+def test_a_duration_that_nobody_measured_is_taken_from_the_clock() -> None:
+    """And is unknown as long as the attempt runs; clocks that disagree make it nothing, not less."""
+    running = started("A", time=at(1))
+
+    assert attempt_of(running).duration_seconds is None
+    assert attempt_of(running, finished("A", time=at(3))).duration_seconds == 120.0
+    assert attempt_of(running, finished("A", time=at(0))).duration_seconds == 0.0
+
+
+def test_two_reports_of_one_start_are_one() -> None:
+    """The earlier one says when."""
+    assert attempt_of(started("A", time=at(2)), started("A", time=at(1), **LAUNCHER)).started_at == at(1)
+
+
+# One outcome
+
+
+def test_a_failure_that_the_engine_wrongly_reports_does_not_stand() -> None:
+    """The launcher saw the process succeed; what the engine said is listed beside it."""
+    wrong = failed("A", **ENGINE, time=at(1))
+
+    attempt = attempt_of(wrong, finished("A", **LAUNCHER, time=at(2)))
+
+    assert attempt.state is State.FINISHED
+    assert attempt.contradictions == (wrong,)
+    assert attempt.end is not None
+    assert not attempt.end.provisional
+
+
+def test_the_engine_is_believed_as_long_as_nobody_else_speaks() -> None:
+    """A provisional end is an end."""
+    attempt = attempt_of(started("A"), failed("A", **ENGINE, cause=Cause.LOST))
+
+    assert (attempt.state, attempt.cause, attempt.contradictions) == (State.FAILED, "lost", ())
+    assert attempt.end is not None
+    assert attempt.end.provisional
+
+
+def test_an_engine_that_is_sure_does_not_outrank_a_task() -> None:
+    """Whoever stood near knows better, also where the engine does not call its word provisional."""
+    skipped = make(TaskSkipped, "A", reported_by=Reporter.ENGINE)
+
+    attempt = attempt_of(skipped, finished("A"))
+
+    assert attempt.state is State.FINISHED
+    assert attempt.contradictions == (skipped,)
+
+
+def test_of_two_sure_reports_that_contradict_each_other_the_failure_stands() -> None:
+    """A failure must not be hidden; the success is listed."""
+    success = finished("A")
+
+    attempt = attempt_of(success, failed("A", **LAUNCHER, cause=Cause.SIGNAL, signal="SIGKILL"))
+
+    assert attempt.state is State.FAILED
+    assert attempt.contradictions == (success,)
+
+
+def test_reports_that_agree_are_merged() -> None:
+    """The task knows the exception, the launcher what the process took: the outcome has both."""
+    of_task = failed("A", time=at(3), message="no good", stack="…", phase="run", cpu_seconds=1.0)
+    of_launcher = failed("A", time=at(4), **LAUNCHER, cause=Cause.EXIT_CODE, exit_code=1, peak_memory_bytes=7)
+
+    end = end_of(of_task, of_launcher)
+
+    assert (end.cause, end.message, end.phase) == (Cause.EXCEPTION, "no good", "run")
+    assert (end.exit_code, end.peak_memory_bytes, end.cpu_seconds) == (1, 7, 1.0)
+    assert end.time == at(3)
+    assert end.id == of_task.id
+
+
+@pytest.mark.parametrize(
+    ("causes", "expected"),
+    [
+        (["signal", "terminated"], "terminated"),
+        (["terminated", "signal"], "terminated"),
+        (["exit_code", "exception"], "exception"),
+        (["lost", "signal"], "signal"),
+        (["signal", "out_of_memory"], "out_of_memory"),
+        (["cosmic_ray", "lost"], "lost"),
+    ],
+)
+def test_of_causes_that_are_equally_sure_the_more_specific_wins(causes: list[str], expected: str) -> None:
+    """Task and launcher may see the same end from different distances."""
+    of_task, of_launcher = causes
+
+    assert end_of(failed("A", cause=of_task), failed("A", **LAUNCHER, cause=of_launcher)).cause == expected
+
+
+def test_a_timeout_refines_what_the_launcher_saw() -> None:
+    """Only the engine knows that its own clock ended the task; how it ended is still the launcher's to say."""
+    of_launcher = failed(
+        "A", time=at(2), **LAUNCHER, cause=Cause.TERMINATED, signal="SIGTERM", final=False, message="SIGTERM"
+    )
+    of_engine = failed("A", time=at(1), **ENGINE, cause=Cause.TIMEOUT, final=True, message="Timeout", log_url="//log")
+
+    end = end_of(of_launcher, of_engine)
+
+    assert end.cause is Cause.TIMEOUT
+    assert (end.signal, end.message, end.final) == ("SIGTERM", "SIGTERM", False)
+    assert (end.time, end.reported_by, end.provisional) == (at(2), Reporter.LAUNCHER, False)
+    assert end.log_url == "//log"
+    assert attempt_of(of_launcher, of_engine).cause == "timeout"
+
+
+@pytest.mark.parametrize("cause", [Cause.EXCEPTION, Cause.CONFIGURATION, Cause.ENVIRONMENT, Cause.OUT_OF_MEMORY])
+def test_the_engine_does_not_refine_what_it_cannot_know(cause: Cause) -> None:
+    """Its guess at the inside of the process does not replace what the launcher saw."""
+    of_launcher = failed("A", **LAUNCHER, cause=Cause.SIGNAL, signal="SIGKILL")
+
+    assert end_of(of_launcher, failed("A", **ENGINE, cause=cause)).cause is Cause.SIGNAL
+
+
+def test_an_exception_stays_the_cause_of_a_timeout_that_followed() -> None:
+    """A task that had already failed by itself is not called too slow."""
+    assert end_of(failed("A"), failed("A", **ENGINE, cause=Cause.TIMEOUT)).cause is Cause.EXCEPTION
+
+
+# Failures without a number
+
+
+def test_a_failure_without_a_number_ends_the_last_attempt() -> None:
+    """The end of the run says which tasks failed, and does not know their attempts."""
+    first = failed("A", attempt=1, time=at(1), cause=Cause.EXCEPTION)
+    second = started("A", attempt=2, time=at(2))
+
+    task = task_of(first, second, failed("A", **WITHOUT_NUMBER, time=at(9)))
+
+    assert [(each.number, each.state, each.cause) for each in task.attempts] == [
+        (1, State.FAILED, "exception"),
+        (2, State.FAILED, "lost"),
+    ]
+    assert task.attempts[-1].end is not None
+    assert task.attempts[-1].ended_at == at(9)
+
+
+@pytest.mark.parametrize("end", [finished("A", **LAUNCHER, time=at(2)), failed("A", time=at(2))])
+def test_a_failure_without_a_number_is_dropped_where_the_last_attempt_has_ended(end: TaskEnd) -> None:
+    """What is known in full needs no addition."""
+    alone = attempt_of(started("A", time=at(1)), end)
+
+    assert alone == attempt_of(started("A", time=at(1)), end, failed("A", **WITHOUT_NUMBER, time=at(9)))
+
+
+def test_a_failure_without_a_number_does_not_end_an_attempt_that_came_later() -> None:
+    """After a clear the next attempt runs, whenever the word about the one before arrives."""
+    late = failed("A", **WITHOUT_NUMBER, time=at(5))
+
+    task = task_of(started("A", attempt=1, time=at(1)), late, started("A", attempt=2, time=at(7)))
+
+    assert [each.state for each in task.attempts] == [State.FAILED, State.RUNNING]
+
+
+def test_a_failure_without_a_number_stands_alone_where_no_attempt_was_heard_of() -> None:
+    """A worker that could not even load the workflow leaves nothing else."""
+    task = task_of(failed("A", **WITHOUT_NUMBER))
+
+    assert [(each.number, each.state, each.cause) for each in task.attempts] == [(None, State.FAILED, "lost")]
+    assert task.state is State.FAILED
+
+
+# The end of a run
+
+
+def test_the_end_of_a_run_closes_what_is_still_open() -> None:
+    """An attempt of which nothing more was heard ended as the engine says, at the latest then."""
+    states = {"A": "failed", "B": "success", "C": "upstream_failed", "D": "skipped", "E": "no_status"}
+    heard = [started("A", time=at(1)), started("B", time=at(1)), make(TaskDispatched, "E", time=at(1))]
+    end = make(WorkflowFailed, reported_by=Reporter.ENGINE, ended_at=at(9), tasks=states)
+
+    run = run_of(*heard, end)
+
+    assert {task.name: task.state for task in run.tasks} == {
+        "A": State.FAILED,
+        "B": State.FINISHED,
+        "C": State.NOT_RUN,
+        "D": State.SKIPPED,
+        "E": State.DISPATCHED,
+    }
+    lost = task_of(*heard, end).attempts[-1]
+    assert (lost.cause, lost.ended_at, lost.end) == ("lost", at(9), None)
+    assert {task.name: task.engine_state for task in run.tasks} == states
+
+
+def test_the_end_of_a_run_changes_no_end_of_an_attempt() -> None:
+    """What the launcher saw stands; what the engine calls it is shown beside it."""
+    end = make(WorkflowFailed, ended_at=at(9), tasks={"A": "failed"})
+
+    task = task_of(finished("A", **LAUNCHER, time=at(2)), end)
+
+    assert (task.state, task.engine_state) == (State.FINISHED, "failed")
+    assert task.attempts[-1].contradictions == ()
+
+
+def test_the_engines_verdict_is_shown_as_what_it_is() -> None:
+    """A run whose tasks all finished may still be called failed, by hand or by a time limit."""
+    start = make(WorkflowStarted, started_at=at(0))
+
+    run = run_of(start, finished("A", time=at(1)), make(WorkflowFailed, ended_at=at(2), tasks={"A": "success"}))
+
+    assert (run.state, run.verdict, run.ended_at) == (State.FAILED, State.FAILED, at(2))
+    assert run_of(start).verdict is None
+
+
+@pytest.mark.parametrize("run_id", ["manual__2026-11-22T12:00:00+00:00", "local__1__20261122T120000Z__0a1b2c3d"])
+def test_a_run_of_an_engine_runs_until_the_engine_ends_it(run_id: str) -> None:
+    """Between two tasks nothing runs, and the run is not over; nor was every consumer there when it began."""
+    assert run_of(finished("A", run_id=run_id)).state is State.RUNNING
+
+
+# Cleared runs
+
+
+def test_a_cleared_run_runs_again() -> None:
+    """Its new start outdates the end before, and with it what the engine called its tasks."""
+    heard = [
+        make(WorkflowStarted, started_at=at(0)),
+        started("A", time=at(1)),
+        make(WorkflowFailed, ended_at=at(5), tasks={"A": "failed", "B": "upstream_failed"}),
+        make(WorkflowStarted, started_at=at(10)),
+    ]
+
+    run = run_of(*heard)
+
+    assert (run.state, run.verdict, run.started_at, run.ended_at) == (State.RUNNING, None, at(0), None)
+    assert [(task.name, task.state, task.engine_state) for task in run.tasks] == [
+        ("A", State.FAILED, None),
+        ("B", State.WAITING, None),
+    ]
+
+
+def test_a_run_that_was_cleared_below_its_roots_runs_again_too() -> None:
+    """No root task begins, so nobody reports a start: the new attempt says it."""
+    heard = [
+        make(WorkflowStarted, started_at=at(0)),
+        failed("A", time=at(2)),
+        make(WorkflowFailed, ended_at=at(5), tasks={"A": "failed"}),
+        make(TaskDispatched, "A", attempt=2, time=at(10)),
+    ]
+
+    run = run_of(*heard)
+    after = run_of(*heard, finished("A", attempt=2, time=at(11)))
+
+    assert (run.state, run.verdict) == (State.RUNNING, None)
+    assert [attempt.state for attempt in run.tasks[0].attempts] == [State.FAILED, State.DISPATCHED]
+    assert after.state is State.RUNNING
+
+
+def test_a_cleared_run_ends_again() -> None:
+    """The last end is the one that counts."""
+    heard = [
+        failed("A", time=at(2)),
+        make(WorkflowFailed, ended_at=at(5), tasks={"A": "failed"}),
+        started("A", attempt=2, time=at(10)),
+        finished("A", attempt=2, time=at(11)),
+        make(WorkflowFinished, ended_at=at(12), tasks={"A": "success"}),
+    ]
+
+    run = run_of(*heard)
+
+    assert (run.state, run.verdict, run.ended_at) == (State.FINISHED, State.FINISHED, at(12))
+
+
+def test_a_clock_that_is_ahead_does_not_reopen_a_run() -> None:
+    """An attempt that seems to begin after the end, and came to what the end says, is the one the end means."""
+    heard = [
+        started("A", time=at(6)),
+        finished("A", time=at(7)),
+        make(WorkflowFinished, ended_at=at(5), tasks={"A": "success"}),
+    ]
+
+    assert run_of(*heard).state is State.FINISHED
+
+
+def test_an_attempt_is_closed_by_the_one_that_follows() -> None:
+    """One task never runs twice at once: whoever began the next saw the end of the one before."""
+    task = task_of(started("A", attempt=1, time=at(1)), make(TaskDispatched, "A", attempt=2, time=at(4)))
+
+    first = task.attempts[0]
+    assert (first.state, first.cause, first.ended_at, first.end) == (State.FAILED, "lost", at(4), None)
+    assert task.state is State.DISPATCHED
+
+
+# Runs by hand
+
+
+def test_a_run_by_hand_is_over_as_soon_as_nothing_runs() -> None:
+    """No engine will ever end it; the next call goes on with it."""
+    first = [started("A", run_id="hand__1", time=at(1)), finished("A", run_id="hand__1", time=at(2))]
+    second = started("B", run_id="hand__1", time=at(3))
+    lost = failed("B", run_id="hand__1", time=at(4))
+
+    states = [run_of(*heard).state for heard in ([first[0]], first, [*first, second], [*first, second, lost])]
+
+    assert states == [State.RUNNING, State.FINISHED, State.RUNNING, State.FAILED]
+    assert run_of(*first).started_at == at(1)
+    assert run_of(*first).verdict is None
+
+
+# Runs and tasks
+
+
+def test_tasks_stand_in_dependency_order() -> None:
+    """As the graph has it, also before they begin; without a graph, as they were heard of."""
+    graph = Graph(nodes=("B", "A"), edges=(("B", "A"),))
+    heard = [started("A", time=at(1)), started("C", time=at(2)), started("B", time=at(3))]
+
+    assert [task.name for task in run_of(make(WorkflowStarted, graph=graph), *heard).tasks] == ["B", "A", "C"]
+    assert [task.name for task in run_of(*heard).tasks] == ["A", "C", "B"]
+    assert task_of(make(WorkflowStarted, graph=graph)).state is State.WAITING
+
+
+def test_runs_stand_in_the_order_of_their_starts() -> None:
+    """And are found by their id."""
+    state = RunState([make(WorkflowStarted, run_id=name, time=at(minute)) for name, minute in (("r2", 2), ("r1", 1))])
+
+    assert [run.run.run_id for run in state.runs] == ["r1", "r2"]
+    assert state.run("r2") == state.runs[1]
+    assert state.run("r3") is None
+
+
+def test_a_run_id_that_two_workflows_share_makes_two_runs() -> None:
+    """An engine names runs by their time, so workflows that are started together have runs of one name."""
+    state = RunState([started("A"), started("A", workflow_name="V"), started("A", workflow_version="2")])
+
+    assert [(run.run.workflow_name, run.run.workflow_version) for run in state.runs] == [
+        ("V", "1"),
+        ("W", "1"),
+        ("W", "2"),
+    ]
+
+
+def test_a_task_that_is_overdue_goes_on() -> None:
+    """Silence is no end."""
+    overdue = make(TaskOverdue, "A", reported_by=Reporter.WATCHER, sequence=0, limit_seconds=60)
+
+    assert attempt_of(started("A"), overdue).state is State.RUNNING
+
+
+# Progress
+
+
+def test_progress_is_the_latest() -> None:
+    """By its sequence, not by its arrival."""
+    late, early = progressed("A", 7), progressed("A", 3)
+
+    state = RunState([late])
+    is_news = state.fold(early)
+
+    assert not is_news
+    assert attempt_of(late, early).progress == late
+
+
+def test_a_long_task_does_not_fill_the_memory() -> None:
+    """Of a hundred thousand reports of progress one is kept."""
+    state = RunState()
+    for sequence in range(100_000):
+        state.fold(progressed("A", sequence))
+
+    (reports_kept,) = state._runs.values()
+    (run,) = state.runs
+    progress = run.tasks[0].attempts[0].progress
+
+    assert len(reports_kept.kept) == 1
+    assert isinstance(progress, TaskProgressed)
+    assert progress.sequence == 99_999
+    assert sys.getsizeof(reports_kept.kept) < 1000
+
+
+def test_every_event_has_a_part_in_the_fold() -> None:
+    """No class of events is passed over, and none makes a state that has no name."""
+    heard = [
+        make(WorkflowStarted),
+        make(TaskDispatched, "A"),
+        make(TaskStarted, "A"),
+        make(TaskFinished, "A"),
+        make(TaskSkipped, "B", reported_by=Reporter.ENGINE),
+    ]
+
+    run = run_of(*heard)
+
+    assert {task.name: task.state for task in run.tasks} == {"A": State.FINISHED, "B": State.SKIPPED}
+    assert State.SKIPPED.is_end
+    assert not State.WAITING.is_end

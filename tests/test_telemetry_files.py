@@ -1,0 +1,187 @@
+"""The files that other implementations read: the vectors of ids, and the schema of each event."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dkist_processing_core.events import EVENT_CLASSES, ID_NAMESPACE, TYPE_PREFIX, Event, encode
+from dkist_processing_core.events._schema import DIALECT, MEANINGS, file_name, main, schema, text_of
+from tests.facts import NOON, make
+from tests.strategies import events_of
+
+FOLDER = Path(__file__).parents[1] / "telemetry"
+VECTORS = json.loads((FOLDER / "ids.json").read_text())
+SCHEMAS = sorted((FOLDER / "schemas").iterdir())
+BY_TYPE = {TYPE_PREFIX + event_class.name: event_class for event_class in EVENT_CLASSES}
+
+
+def event_stating(facts: list[str]) -> Event:
+    """Return an event whose id is derived from these facts."""
+    event_type, workflow_name, workflow_version, run_id, task_name, attempt, number = facts
+    event_class = BY_TYPE[event_type]
+    stated: dict[str, Any] = {
+        "workflow_name": workflow_name,
+        "workflow_version": workflow_version,
+        "run_id": run_id,
+        "task_name": task_name,
+        "attempt": int(attempt) if attempt else None,
+        "cause": "exception",
+        "done": 1,
+        "limit_seconds": 1,
+        "sequence": number,
+        "started_at": number or None,
+        "ended_at": number or None,
+    }
+    return make(event_class, **{name: value for name, value in stated.items() if name in event_class.model_fields})
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["id"])
+def test_ids_are_those_of_the_vectors(vector: dict[str, Any]) -> None:
+    """Releases that meet on one bus agree on every id: these never change."""
+    assert vector["id"] == event_stating(vector["facts"]).id
+
+
+def test_the_vectors_cover_every_case() -> None:
+    """Each type, names beyond ASCII, an attempt that is not known, and what tells events of one subject apart."""
+    facts = [vector["facts"] for vector in VECTORS]
+
+    assert len({vector["id"] for vector in VECTORS}) == len(VECTORS) >= 20
+    assert {each[0] for each in facts} == set(BY_TYPE)
+    assert any(not "".join(each).isascii() for each in facts)
+    assert {"task.failed", "task.skipped", "task.overdue"} <= {
+        each[0].removeprefix(TYPE_PREFIX) for each in facts if each[4] and not each[5]
+    }
+    assert {bool(each[6]) for each in facts if each[0].startswith(f"{TYPE_PREFIX}workflow.")} == {True, False}
+
+
+def test_the_vector_of_the_contract_stands() -> None:
+    """The one that everybody knows, and the namespace it is in."""
+    facts = ["edu.nso.dkist.task.finished", "My_Workflow", "dev", "local__1__20261122T090000Z__0a1b2c3d"]
+
+    assert str(ID_NAMESPACE) == "833a4626-3965-5ef6-86cd-1e4e2a0d402a"
+    assert event_stating([*facts, "MyTask1", "1", ""]).id == "d58c5196-d400-5114-bb35-170f59b926b6"
+
+
+# Schemas
+
+
+def test_there_is_a_schema_for_every_event_and_no_other() -> None:
+    """What lies in the folder is what is published."""
+    assert sorted(file_name(event_class) for event_class in EVENT_CLASSES) == [path.name for path in SCHEMAS]
+
+
+@pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
+def test_the_schema_is_in_step_with_the_class(event_class: type[Event]) -> None:
+    """`python -m dkist_processing_core.events._schema telemetry/schemas` writes them anew."""
+    assert text_of(event_class) == (FOLDER / "schemas" / file_name(event_class)).read_text()
+
+
+def test_the_generator_writes_every_file(tmp_path: Path) -> None:
+    """Into the folder that it is given."""
+    main(str(tmp_path))
+
+    assert [path.read_text() for path in SCHEMAS] == [path.read_text() for path in sorted(tmp_path.iterdir())]
+
+
+@pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
+def test_a_schema_is_named_as_the_events_name_it(event_class: type[Event]) -> None:
+    """`dataschema` leads to it."""
+    made = schema(event_class)
+    fields = dict.fromkeys(("attempt", "sequence", "limit_seconds", "done"), 1) | {"cause": "lost"}
+    event = make(event_class, "A", **fields)
+
+    assert event.dataschema == made["$id"]
+    assert made["$schema"] == DIALECT
+
+
+def test_every_field_has_a_meaning_and_every_meaning_a_field() -> None:
+    """No field is described twice, in other words, nor one that is gone."""
+    fields = {
+        field.alias for event_class in EVENT_CLASSES for field in event_class.model_fields.values() if not field.exclude
+    }
+
+    assert fields == set(MEANINGS)
+
+
+def complaints(value: Any, rule: dict[str, Any], root: dict[str, Any]) -> list[str]:
+    """Return what a schema has against a value; of JSON Schema 2020-12 as much as the files use."""
+    known = {
+        *("$ref", "additionalProperties", "anyOf", "const", "description", "enum", "format", "items", "maxItems"),
+        *("maximum", "maxLength", "minItems", "minimum", "prefixItems", "properties", "required", "type"),
+        *("$schema", "$id", "title", "$defs"),
+    }
+    assert set(rule) <= known
+    if "$ref" in rule:
+        return complaints(value, root["$defs"][rule["$ref"].rpartition("/")[2]], root)
+    if "anyOf" in rule and all(complaints(value, part, root) for part in rule["anyOf"]):
+        return [f"{value!r} is none of the alternatives"]
+    kinds: dict[str, Any] = {
+        "string": str,
+        "object": dict,
+        "array": list,
+        "boolean": bool,
+        "integer": int,
+        "number": (int, float),
+    }
+    if "type" in rule and not (
+        isinstance(value, kinds[rule["type"]]) and (isinstance(value, bool) == (rule["type"] == "boolean"))
+    ):
+        return [f"{value!r} is no {rule['type']}"]
+    found = [
+        *(f"{name} is missing" for name in rule.get("required", []) if name not in value),
+        *([f"{value!r} is not {rule['const']!r}"] if value != rule.get("const", value) else []),
+        *([f"{value!r} is not in {rule['enum']}"] if value not in rule.get("enum", [value]) else []),
+        *([f"{value!r} is too small"] if "minimum" in rule and value < rule["minimum"] else []),
+        *([f"{value!r} is too large"] if "maximum" in rule and value > rule["maximum"] else []),
+        *([f"{value!r} is too long"] if "maxLength" in rule and len(value) > rule["maxLength"] else []),
+        *([f"{value!r} has too few"] if "minItems" in rule and len(value) < rule["minItems"] else []),
+        *([f"{value!r} has too many"] if "maxItems" in rule and len(value) > rule["maxItems"] else []),
+    ]
+    if rule.get("format") == "date-time" and not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", value):
+        found.append(f"{value!r} is no date-time of RFC 3339")
+    if isinstance(value, dict):
+        properties, rest = rule.get("properties", {}), rule.get("additionalProperties", {})
+        parts = [(part, properties.get(name, rest)) for name, part in value.items()]
+    elif isinstance(value, list):
+        first = rule.get("prefixItems", [])
+        parts = [*zip(value, first, strict=False), *((part, rule.get("items", {})) for part in value[len(first) :])]
+    else:
+        parts = []
+    return [*found, *(each for part, inner in parts for each in complaints(part, inner, root))]
+
+
+@pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
+@given(data=st.data())
+def test_every_event_follows_its_schema(event_class: type[Event], data: st.DataObject) -> None:
+    """What is published is what is promised, and every field in it is described."""
+    made = schema(event_class)
+    stated = json.loads(encode(data.draw(events_of(event_class))))["data"]
+
+    assert complaints(stated, made, made) == []
+    assert set(stated) <= set(made["properties"])
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"attempt": 0}, "0 is too small"),
+        ({"attempt": True}, "True is no integer"),
+        ({"recipeRunId": "1"}, "'1' is no integer"),
+        ({"phases": {"run": -1}}, "-1 is too small"),
+        ({"truncated": False}, "False is not True"),
+        ({"cause": 7}, "7 is none of the alternatives"),
+    ],
+)
+def test_a_schema_refuses_what_is_none(change: dict[str, Any], complaint: str) -> None:
+    """It is a check, not only a description."""
+    event_class = BY_TYPE[f"{TYPE_PREFIX}task.failed"]
+    made = schema(event_class)
+    stated = json.loads(encode(make(event_class, "A", cause="lost", time=NOON)))["data"]
+
+    assert complaints(stated, made, made) == []
+    assert complaints(stated | change, made, made) == [complaint]
