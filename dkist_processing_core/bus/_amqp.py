@@ -121,6 +121,11 @@ class AmqpLink:
                 connection.close()
                 connection.ioloop.call_later(CLOSE_SECONDS, connection.ioloop.stop)
                 connection.ioloop.start()
+                transport = connection._transport  # noqa: SLF001 - pika has no public way to hang up on a silent peer
+                if transport is not None:
+                    transport.abort()
+                    connection.ioloop.call_later(CLOSE_SECONDS, connection.ioloop.stop)
+                    connection.ioloop.start()
             connection.ioloop.close()
 
     def __enter__(self) -> Self:

@@ -65,9 +65,9 @@ def main() -> None:
 
 def _show_version(asked: bool) -> None:  # noqa: FBT001 - typer passes an option's value by position
     if asked:
-        import dkist_processing_core
+        from importlib.metadata import version
 
-        typer.echo(f"dkist-core {dkist_processing_core.__version__}")
+        typer.echo(f"dkist-core {version('dkist-processing-core')}")
         raise typer.Exit
 
 

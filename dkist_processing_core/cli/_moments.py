@@ -1,5 +1,5 @@
 """
-When things happened in a run, as a drawing needs it: gaps filled by what must have been, clocks set right.
+When things happened in a run, as a drawing needs it: gaps filled by what must have been.
 
 Not here: cells and glyphs. Reporters on several hosts have several clocks, so nothing relies on their order.
 """

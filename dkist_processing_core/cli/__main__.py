@@ -1,0 +1,5 @@
+"""The command line, where it is started as `python -m dkist_processing_core.cli`."""
+
+from dkist_processing_core.cli import main
+
+main()

@@ -1,0 +1,148 @@
+"""
+The doctor's questions about RabbitMQ: whether it answers, lets us in, and routes an event to a consumer.
+
+Not here: AMQP (bus).
+"""
+
+import secrets
+from collections.abc import Iterator
+
+from dkist_processing_core.bus import Message, Properties
+from dkist_processing_core.bus._amqp import AmqpLink
+from dkist_processing_core.bus.topology import (
+    ARCHIVE_QUEUE,
+    Binding,
+    Exchange,
+    Queue,
+    Topology,
+    publisher_topology,
+)
+from dkist_processing_core.cli._check import Check, Status, ok, skipped, wrong
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.errors import BusError, BusRefusedError, ConfigurationError
+
+_STEPS = ("broker", "credentials", "virtual host", "topology", "publish", "subscribe")
+_CONNECT_SECONDS = 5.0
+_PROBE_SECONDS = 5.0
+
+
+def check_broker(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
+    """Answer the questions in order; behind one that is wrong the others have no answer."""
+    answered = 0
+    for check in _answers(settings):
+        answered += 1
+        yield check
+        if check.status is Status.WRONG:
+            break
+    for step in _STEPS[answered:]:
+        yield skipped(step, "not known before that is right")
+
+
+def _answers(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
+    try:
+        link = AmqpLink.open(settings, _CONNECT_SECONDS)
+    except (BusError, ConfigurationError) as error:
+        yield from _locked_out(settings, error)
+        return
+    with link:
+        yield from _let_in(settings, up_to=3)
+        yield _check_topology(settings, link)
+        yield _check_publishing(settings, link)
+        yield _check_subscribing(settings, link)
+
+
+def _let_in(settings: DKISTProcessingCoreConfiguration, up_to: int) -> Iterator[Check]:
+    service = settings.isb_mesh_service
+    over = " over TLS" if settings.isb_tls_ca or settings.isb_tls_cert or settings.isb_tls_server_name else ""
+    details = (
+        f"RabbitMQ at {service.host}:{service.port} answers{over}",
+        f"accepted for {settings.isb_username!r}",
+        f"{settings.isb_vhost!r} lets this user in",
+    )
+    yield from (ok(step, detail) for step, detail in zip(_STEPS[:up_to], details[:up_to], strict=True))
+
+
+def _locked_out(settings: DKISTProcessingCoreConfiguration, error: Exception) -> Iterator[Check]:
+    """Tell how far the connection came, by the variable that the error names."""
+    found = str(error)
+    if isinstance(error, BusRefusedError) and "ISB_VHOST" in found:
+        yield from _let_in(settings, up_to=2)
+        advice = "set ISB_VHOST to one that exists, or grant this user rights on it (rabbitmqctl set_permissions)"
+        yield wrong("virtual host", found, advice)
+    elif isinstance(error, BusRefusedError) and "ISB_USERNAME" in found:
+        yield from _let_in(settings, up_to=1)
+        yield wrong("credentials", found, "set ISB_USERNAME and ISB_PASSWORD to those of a user of the broker")
+    else:
+        yield wrong("broker", found, "set MESH_CONFIG to where the broker takes AMQP connections, and have it running")
+
+
+def _check_topology(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) -> Check:
+    topology = publisher_topology(settings)
+    items: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
+    names = ", ".join(item.name for item in items)
+    missing: list[str] = []
+    try:
+        missing = [
+            item.name
+            for item in items
+            if not link.exists("exchange" if isinstance(item, Exchange) else "queue", item.name)
+        ]
+        link.declare(topology)
+    except BusError as error:
+        lacking = f"{', '.join(missing)} missing, and not to be made: " if missing else ""
+        return wrong(
+            "topology", f"{lacking}{error}", "have it made by a user with the configure right, as any publisher does"
+        )
+    return ok("topology", f"made just now: {', '.join(missing)}" if missing else f"{names} are there")
+
+
+def _check_publishing(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) -> Check:
+    """Publish a probe that nobody but the archive gets: its routing key has fewer words than any event's."""
+    exchange = settings.isb_event_exchange
+    try:
+        link.publish(_probe(settings, secrets.token_hex(8)), _PROBE_SECONDS)
+    except BusError as error:
+        if link.blocked_reason:
+            return wrong(
+                "publish",
+                f"the broker blocks publishers: {link.blocked_reason}",
+                "free memory or disk space where it runs; events wait in the outbox meanwhile",
+            )
+        unbound = f"bind {ARCHIVE_QUEUE} to {exchange} by '#', so that every event has somewhere to go"
+        advice = unbound if "returned" in str(error) else f"grant this user the write right on {exchange}"
+        return wrong("publish", str(error), advice)
+    return ok("publish", f"{exchange} took a probe, routed it and confirmed it")
+
+
+def _check_subscribing(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) -> Check:
+    """Bind a queue of this connection's own by a pattern, and expect a second probe there."""
+    token = secrets.token_hex(8)
+    name = f"workflow.events.doctor.{token}"
+    probe = _probe(settings, token)
+    exchange = settings.isb_event_exchange
+    try:
+        link.declare(Topology(queues=(Queue(name, exclusive=True),), bindings=(Binding(exchange, name, f"*.{token}"),)))
+        link.consume(name, prefetch=1)
+        link.publish(probe, _PROBE_SECONDS)
+        received = link.receive(_PROBE_SECONDS)
+    except BusRefusedError as error:
+        # Not wrong: a publisher needs no such right.
+        return skipped("subscribe", str(error), "to consume events, grant this user the configure and read rights")
+    except BusError as error:
+        return wrong("subscribe", str(error))
+    if received is None or received.message.body != probe.body:
+        return wrong(
+            "subscribe",
+            f"a probe did not come back within {_PROBE_SECONDS:g} s",
+            f"{exchange} is no topic exchange, perhaps: have it deleted, and made again by a publisher",
+        )
+    return ok("subscribe", "a probe came back by a pattern, as events do")
+
+
+def _probe(settings: DKISTProcessingCoreConfiguration, token: str) -> Message:
+    return Message(
+        exchange=settings.isb_event_exchange,
+        routing_key=f"doctor.{token}",
+        body=f'{{"probe":"{token}"}}'.encode(),
+        properties=Properties(message_id=token, content_type="application/json", type="doctor.probe"),
+    )

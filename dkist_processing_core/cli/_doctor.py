@@ -1,0 +1,107 @@
+"""
+`dkist-core doctor`: whether events can leave this host, and what to do where they cannot.
+
+Not here: the single questions (_check_journal, _check_broker, _check_collector).
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.cli._check import Check, Status, ok, without_secrets, wrong
+from dkist_processing_core.cli._check_collector import check_collectors
+from dkist_processing_core.cli._check_journal import check_journal
+from dkist_processing_core.cli._words import broken, one_line
+from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration
+from dkist_processing_core.errors import ConfigurationError
+
+_STYLES = {Status.OK: "green", Status.WRONG: "red", Status.SKIPPED: "dim"}
+_MARKS = {Status.OK: "✓", Status.WRONG: "✗", Status.SKIPPED: "–"}  # noqa: RUF001 - an en dash is meant
+_ASCII_MARKS = {Status.OK: "+", Status.WRONG: "x", Status.SKIPPED: "-"}
+_NAME_CELLS = len("virtual host")
+_LEAST_ROOM = 20
+_MOST_LINES = 20
+
+
+def examine(*, as_json: bool) -> bool:
+    """Make every check, show it as soon as it is made, and return whether nothing is wrong."""
+    try:
+        settings = DKISTProcessingCoreConfiguration.read()
+    except ConfigurationError as error:
+        settings, problem = None, str(error)
+    else:
+        problem = ""
+    bus = None if settings is None else without_secrets(open_bus(settings).where, settings)
+    reason = _reason(settings)
+    checks = _checks(settings, problem)
+    if as_json:
+        found = list(checks)
+        is_well = all(check.status is not Status.WRONG for check in found)
+        checks_json = [
+            {"name": each.name, "status": each.status.value, "detail": each.detail, "advice": each.advice}
+            for each in found
+        ]
+        report = {"ok": is_well, "bus": bus, "reason": reason, "checks": checks_json}
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+        return is_well
+    return _show(checks, f"{bus}: {reason}" if bus else reason)
+
+
+def _reason(settings: DKISTProcessingCoreConfiguration | None) -> str:
+    if settings is None:
+        return "the settings do not say which bus is meant"
+    return f"MESH_CONFIG names {'' if settings.names_broker else 'no '}{ISB_SERVICE}"
+
+
+def _checks(settings: DKISTProcessingCoreConfiguration | None, problem: str) -> Iterator[Check]:
+    for check in _unredacted(settings, problem):
+        yield check.without_secrets(settings)
+
+
+def _unredacted(settings: DKISTProcessingCoreConfiguration | None, problem: str) -> Iterator[Check]:
+    if settings is None:
+        yield wrong("settings", problem, "correct the variables that are named; `config/example.env` explains each")
+        return
+    file = Path(".env").absolute()
+    yield ok("settings", f"read from the environment{f' and {file}' if file.is_file() else ''}")
+    yield from check_journal(settings, open_bus(settings))
+    if settings.names_broker:
+        from dkist_processing_core.cli._check_broker import check_broker  # noqa: PLC0415 - the journal needs no pika
+
+        yield from check_broker(settings)
+    yield from check_collectors(settings)
+
+
+def _show(checks: Iterator[Check], headline: str) -> bool:
+    console = Console(highlight=False)
+    console.print(Text.assemble(("bus  ", "dim"), headline), soft_wrap=True)
+    console.print()
+    total = found = 0
+    for check in checks:
+        for line in _lines(check, console):
+            console.print(line, soft_wrap=True)
+        total += check.status is not Status.SKIPPED
+        found += check.status is Status.WRONG
+    console.print()
+    verdict = f"{found} of {total} checks found something wrong" if found else f"{total} checks, nothing is wrong"
+    console.print(Text.assemble((verdict, "bold red" if found else "bold green")))
+    return not found
+
+
+def _lines(check: Check, console: Console) -> Iterator[Text]:
+    """Give what is to be printed of a check; on a terminal, long texts stay in their column."""
+    mark = (_ASCII_MARKS if console.options.ascii_only else _MARKS)[check.status]
+    style = _STYLES[check.status]
+    head = Text.assemble((f"{mark} ", style), (f"{check.name:{_NAME_CELLS}}", "bold"), "  ")
+    indent = " " * head.cell_len
+    room = max(_LEAST_ROOM, console.width - head.cell_len) if console.is_terminal else None
+    for text, told in ((check.detail, "" if check.status is Status.OK else style), (check.advice or "", "")):
+        for part in [one_line(text)] if room is None else broken(one_line(text), room, _MOST_LINES, "..."):
+            if part:
+                yield head.append(part, told)
+                head = Text(indent)

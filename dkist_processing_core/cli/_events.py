@@ -1,0 +1,121 @@
+"""
+`dkist-core events`: what happens on the bus, and what has happened.
+
+Not here: how an event looks as a line (_line).
+"""
+
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.cli._line import EventLines
+from dkist_processing_core.cli._replay import replayed
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.events import EVENT_CLASSES, Event, encode
+
+_DURATION = re.compile(r"(\d{1,9})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which events are shown, and in which form."""
+
+    types: Sequence[str] = ()
+    workflow: str | None = None
+    task: str | None = None
+    all_reports: bool = False
+    as_json: bool = False
+
+
+def tail(filters: Filters, *, name: str | None, replay: bool) -> None:
+    """Show events as they happen, until Ctrl-C."""
+    settings = DKISTProcessingCoreConfiguration.read()
+    show = _shower(as_json=filters.as_json, dated=replay or name is not None)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        subscribe(
+            *filters.types,
+            workflow=filters.workflow,
+            task=filters.task,
+            name=name,
+            replay=replay,
+            every_report=filters.all_reports,
+            settings=settings,
+        ) as events,
+    ):
+        _note(f"following {open_bus(settings).where}; Ctrl-C ends it")
+        for event in events:
+            show(event)
+            event.ack()
+
+
+def show_list(filters: Filters, *, since: timedelta | None, run_id: str | None) -> None:
+    """Show the events that the bus still has."""
+    settings = DKISTProcessingCoreConfiguration.read()
+    show = _shower(as_json=filters.as_json, dated=True)
+    now = datetime.now(UTC)
+    count = 0
+    for event in replayed(
+        settings, *filters.types, workflow=filters.workflow, task=filters.task, every_report=filters.all_reports
+    ):
+        if (since is None or now - event.time <= since) and run_id in (None, event.run_id):
+            show(event)
+            count += 1
+    if not count:
+        _note(f"no such event on {open_bus(settings).where}")
+
+
+def parse_duration(text: str) -> timedelta:
+    """
+    Return the duration that a user wrote.
+
+    >>> parse_duration("90m"), parse_duration("7d")
+    (datetime.timedelta(seconds=5400), datetime.timedelta(days=7))
+    """
+    found = _DURATION.fullmatch(text.strip().lower())
+    if found is None:
+        raise typer.BadParameter(f"found {text!r}, expected a number and s, m, h or d, as 30m, 2h or 7d")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def checked_types(names: Sequence[str]) -> Sequence[str]:
+    """Return the names of events that a user wrote, or refuse those that no event has."""
+    known = event_names()
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(f"there is no event {name!r}; expected one of {', '.join(known)}")
+    return names
+
+
+def event_names() -> list[str]:
+    """Return the names of all events."""
+    return [event_class.name for event_class in EVENT_CLASSES]
+
+
+def _shower(*, as_json: bool, dated: bool) -> Callable[[Event], None]:
+    if as_json:
+        return _write_json
+    console = Console(highlight=False)
+    lines = EventLines(dated=dated, ascii_only=console.options.ascii_only)
+    return lambda event: console.print(lines.line(event), soft_wrap=True)
+
+
+def _write_json(event: Event) -> None:
+    # The very bytes, whatever the terminal's encoding.
+    sys.stdout.buffer.write(encode(event) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _note(text: str) -> None:
+    """Say something on the standard error stream, apart from what may be piped on."""
+    Console(stderr=True, highlight=False).print(Text.assemble((text, "dim")), soft_wrap=True)

@@ -1,0 +1,83 @@
+"""
+What stands above a run's timeline: which run it is, how it ended, how its tasks did.
+
+Not here: the tasks themselves (_timeline).
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import tzinfo
+
+from rich.text import Text
+
+from dkist_processing_core.cli._glyphs import DISPUTED_STYLE, STYLES, Glyphs
+from dkist_processing_core.cli._moments import Moments
+from dkist_processing_core.cli._words import duration, local_time, one_line
+from dkist_processing_core.runs import RunView, State
+
+_INDENT = 2
+
+
+def heading(view: RunView, moments: Moments, *, width: int, glyphs: Glyphs, zone: tzinfo | None) -> Iterator[Text]:
+    """Give the lines, as few as the width allows: a run's id is there to be copied, and is not cut."""
+    run, style = view.run, STYLES[view.state]
+    yield from _flow(
+        [
+            Text.assemble(
+                (f"{glyphs.marks[view.state]} ", style),
+                (f"{one_line(run.workflow_name)} {one_line(run.workflow_version)}", "bold"),
+            ),
+            Text.assemble((_outcome(view, moments), style)),
+            Text.assemble((_tally(view), "dim")),
+        ],
+        width=width,
+        separator=glyphs.separator,
+    )
+    about = [
+        " " * _INDENT + f"recipe run {run.recipe_run_id}",
+        f"began {local_time(moments.span[0], '%Y-%m-%d %H:%M:%S', zone)}",
+        f"run {one_line(run.run_id)}",
+    ]
+    yield from _flow([Text.assemble((part, "dim")) for part in about], width=width, separator=glyphs.separator)
+    if _is_disputed(view):
+        yield Text.assemble(" " * _INDENT, (f"! the engine calls the run {view.verdict}", DISPUTED_STYLE))
+
+
+def _flow(parts: Iterable[Text], *, width: int, separator: str) -> Iterator[Text]:
+    """Give the parts one after the other, on as many lines as they need."""
+    line = Text()
+    for part in parts:
+        if not line:
+            line.append_text(part)
+        elif line.cell_len + len(separator) + part.cell_len <= width:
+            line.append(separator, "dim").append_text(part)
+        else:
+            yield line
+            line = Text(" " * _INDENT).append_text(part)
+    yield line
+
+
+def _outcome(view: RunView, moments: Moments) -> str:
+    begin, end = moments.span
+    took = duration((end - begin).total_seconds())
+    match view.state:
+        case State.FINISHED:
+            return f"finished in {took}"
+        case State.FAILED:
+            return f"failed after {took}"
+        case state:
+            return f"{state.value} for {took}"
+
+
+def _tally(view: RunView) -> str:
+    states = [task.state for task in view.tasks]
+    tasks = f"{len(states)} task{'' if len(states) == 1 else 's'}"
+    counts = [f"{states.count(state)} {state.value}" for state in State if state in states]
+    return tasks if set(states) <= {view.state} else f"{tasks}: {', '.join(counts)}"
+
+
+def _is_disputed(view: RunView) -> bool:
+    """Whether what became of the tasks is not what the engine says of the run."""
+    if view.verdict is None or not view.tasks:
+        return False
+    has_failed = any(task.state in (State.FAILED, State.NOT_RUN) for task in view.tasks)
+    return (view.verdict is State.FAILED) is not has_failed

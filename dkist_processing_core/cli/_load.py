@@ -1,0 +1,101 @@
+"""
+From `MODULE:WORKFLOW` to the workflow.
+
+Not here: what is done with it. Tasks are loaded again by name in processes of their own, so what is found here must be
+found there too, along the same path.
+"""
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+import typer
+
+from dkist_processing_core.workflow import Workflow
+
+_SCRIPT_SUFFIX = ".py"
+
+
+def load_workflow(target: str) -> Workflow:
+    """
+    Return the workflow that a user named, as `package.module:name`, `script.py:name`, or without a name.
+
+    Raises
+    ------
+    typer.BadParameter
+        where there is no such workflow, with what there is.
+
+    """
+    module_name, _, attribute = target.partition(":")
+    module = _imported(module_name)
+    found = {name: value for name, value in vars(module).items() if isinstance(value, Workflow)}
+    listing = f"the workflows in {module_name} are: {', '.join(found)}" if found else f"{module_name} holds no workflow"
+    if not attribute:
+        distinct = list({id(value): value for value in found.values()}.values())
+        if len(distinct) == 1:
+            return distinct[0]
+        raise typer.BadParameter(
+            f"{listing}; name one, as {module_name}:{next(iter(found))}" if found else f"{listing}, expected one"
+        )
+    if not hasattr(module, attribute):
+        raise typer.BadParameter(f"{module_name} has no {attribute!r}; {listing}")
+    value = getattr(module, attribute)
+    if not isinstance(value, Workflow):
+        kind = "class" if isinstance(value, type) else type(value).__name__
+        raise typer.BadParameter(f"{target} is no Workflow but a {kind}; {listing}")
+    return value
+
+
+def _imported(module_name: str) -> ModuleType:
+    if module_name.endswith(_SCRIPT_SUFFIX):
+        return _imported_script(Path(module_name))
+    # As `python -m` does: what lies in the current folder comes first.
+    _put_first(Path.cwd())
+    return _import(module_name, module_name)
+
+
+def _imported_script(path: Path) -> ModuleType:
+    """
+    Import a script by its name, with its folder on the path, as `python script.py` has it.
+
+    What it guards by `__name__ == "__main__"` is left alone.
+    """
+    if not path.is_file():
+        raise typer.BadParameter(f"there is no file {str(path)!r} in {Path.cwd()}")
+    if not path.stem.isidentifier():
+        raise typer.BadParameter(f"{str(path)!r} cannot be imported: {path.stem!r} is no name of a module; rename it")
+    _put_first(path.resolve().parent)
+    module = _import(path.stem, str(path))
+    if module.__file__ is None or Path(module.__file__).resolve() != path.resolve():
+        raise typer.BadParameter(f"{str(path)!r} cannot be imported: {path.stem!r} is another module; rename it")
+    return module
+
+
+def _put_first(folder: Path) -> None:
+    if str(folder) not in sys.path[:1]:
+        sys.path.insert(0, str(folder))
+
+
+def _import(name: str, shown: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise typer.BadParameter(f"found {shown!r}, expected MODULE:WORKFLOW, as my_pipeline.workflows:my_workflow")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            places = f"the current folder ({Path.cwd()}) nor an installed package or PYTHONPATH"
+            raise typer.BadParameter(f"there is no module {error.name!r}: neither in {places}") from error
+        raise _unimportable(shown, error) from error
+    except Exception as error:
+        raise _unimportable(shown, error) from error
+
+
+def _unimportable(shown: str, error: Exception) -> typer.BadParameter:
+    """Return what an author needs to find the mistake: the error, and the last place that it passed through."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames[1:] else ""
+    return typer.BadParameter(
+        f"{shown} cannot be imported: {type(error).__name__}: {error}{where}; `dkist-core --debug` shows the traceback"
+    )

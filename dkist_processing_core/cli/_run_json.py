@@ -1,0 +1,66 @@
+"""
+The state of a run as JSON, in the words and the spelling of the events.
+
+Not here: the state itself (runs).
+"""
+
+from datetime import datetime
+from typing import Any
+
+from dkist_processing_core.events import Event, TaskEnd, format_time
+from dkist_processing_core.runs import AttemptView, RunView, TaskView
+
+_IDENTITY = {"workflow_name", "workflow_version", "run_id", "recipe_run_id", "task_name", "attempt", "max_attempts"}
+
+
+def run_json(view: RunView) -> dict[str, Any]:
+    """Return a run as values that JSON knows; what nobody said is null."""
+    return {
+        "workflowName": view.run.workflow_name,
+        "workflowVersion": view.run.workflow_version,
+        "dagRunId": view.run.run_id,
+        "recipeRunId": view.run.recipe_run_id,
+        "state": view.state.value,
+        "verdict": None if view.verdict is None else view.verdict.value,
+        "startedAt": _time(view.started_at),
+        "endedAt": _time(view.ended_at),
+        "graph": None if view.graph is None else view.graph.model_dump(mode="json"),
+        "tasks": [_task(task) for task in view.tasks],
+    }
+
+
+def _task(task: TaskView) -> dict[str, Any]:
+    return {
+        "name": task.name,
+        "state": task.state.value,
+        "engineState": task.engine_state,
+        "attempts": [_attempt(attempt) for attempt in task.attempts],
+    }
+
+
+def _attempt(attempt: AttemptView) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "state": attempt.state.value,
+        "cause": attempt.cause,
+        "dispatchedAt": _time(attempt.dispatched_at),
+        "startedAt": _time(attempt.started_at),
+        "endedAt": _time(attempt.ended_at),
+        "durationSeconds": attempt.duration_seconds,
+        "end": None if attempt.end is None else _facts(attempt.end),
+        "contradictions": [_report(end) for end in attempt.contradictions],
+        "progress": None if attempt.progress is None else _report(attempt.progress),
+        "reporters": [reporter.value for reporter in attempt.reporters],
+    }
+
+
+def _report(event: Event) -> dict[str, Any]:
+    return {"type": event.type, "time": _time(event.time), "reportedBy": event.reported_by.value, **_facts(event)}
+
+
+def _facts(event: Event | TaskEnd) -> dict[str, Any]:
+    return event.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=_IDENTITY)
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else format_time(moment)

@@ -1,0 +1,95 @@
+"""
+`dkist-core timeline`: one run, found among the events that the bus still has.
+
+Not here: what a timeline looks like (_timeline), and what its JSON holds (_run_json).
+"""
+
+import json
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.cli._replay import replayed
+from dkist_processing_core.cli._run_json import run_json
+from dkist_processing_core.cli._timeline import draw_timeline
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.errors import DKISTProcessingCoreError
+from dkist_processing_core.events import Event
+from dkist_processing_core.runs import RunState, RunView
+
+if TYPE_CHECKING:
+    from dkist_processing_core.identity import Run
+
+_KEPT_RUNS = 20
+_NAMED_RUNS = 5
+
+
+def show_timeline(run_id: str | None, *, as_json: bool) -> None:
+    """Draw a run, the one that began last where none is named, or write it as JSON."""
+    settings = DKISTProcessingCoreConfiguration.read()
+    view = find_run(replayed(settings, every_report=True), run_id, where=open_bus(settings).where)
+    if as_json:
+        sys.stdout.write(json.dumps(run_json(view), indent=2) + "\n")
+        return
+    console = Console(highlight=False)
+    lines = draw_timeline(view, width=console.width, now=datetime.now(UTC), ascii_only=console.options.ascii_only)
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def find_run(events: Iterable[Event], run_id: str | None, *, where: str) -> RunView:
+    """
+    Return the state of a run by all that was reported of it.
+
+    Raises
+    ------
+    DKISTProcessingCoreError
+        where the events hold no such run, with the latest that they hold.
+
+    """
+    latest = LatestRuns(_KEPT_RUNS if run_id is None else _NAMED_RUNS)
+    wanted = RunState()
+    for event in events:
+        latest.fold(event)
+        if event.run_id == run_id:
+            wanted.fold(event)
+    if run_id is None and (views := latest.views()):
+        return views[-1]
+    if run_id is not None and (view := wanted.run(run_id)) is not None:
+        return view
+    if run_id is None:
+        msg = f"there is no run yet on {where}"
+    else:
+        known = ", ".join(view.run.run_id for view in reversed(latest.views())) or "none"
+        msg = f"there is no run {run_id!r} on {where}; the latest there: {known}"
+    raise DKISTProcessingCoreError(msg)
+
+
+class LatestRuns:
+    """The states of the runs that began last: an archive of a week holds more reports than a memory should."""
+
+    def __init__(self, size: int) -> None:
+        """Keep so many runs."""
+        self._size = size
+        self._states: dict[Run, RunState] = {}
+        self._began: dict[Run, datetime] = {}
+
+    def fold(self, event: Event) -> None:
+        """Take a report into account, unless its run began long before others."""
+        run = event.run
+        is_known = run in self._began
+        if is_known and run not in self._states:
+            return
+        self._began[run] = min(event.time, self._began.get(run, event.time))
+        self._states.setdefault(run, RunState()).fold(event)
+        if not is_known and len(self._states) > self._size:
+            del self._states[min(self._states, key=lambda each: self._began[each])]
+
+    def views(self) -> list[RunView]:
+        """Return the runs, the one that began last last."""
+        views = [view for state in self._states.values() for view in state.runs]
+        return sorted(views, key=lambda view: (view.started_at or self._began[view.run], view.run.run_id))

@@ -1,0 +1,545 @@
+"""
+Tests of the doctor: what it finds, what it says to do, and what it must never say.
+"""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from dkist_processing_core import subscribe
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.cli import app
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.publisher import Publisher
+from tests.facts import started
+from tests.services.broker import Broker
+from tests.services.otlp import OtlpReceiver
+from tests.services.sockets import BlackHole
+
+BROKER_CHECKS = ["broker", "credentials", "virtual host", "topology", "publish", "subscribe"]
+CANARY = "canary-7f3a/with?odd&signs"
+
+
+def doctor(*arguments: str) -> Result:
+    """
+    Run the doctor.
+    """
+    return CliRunner().invoke(app, ["doctor", *arguments], catch_exceptions=False)
+
+
+def findings() -> dict[str, tuple[str, str]]:
+    """
+    Return the status and the detail of each check, by name.
+    """
+    return {
+        check["name"]: (check["status"], check["detail"]) for check in json.loads(doctor("--json").stdout)["checks"]
+    }
+
+
+def in_its_own_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """
+    Run the command line as a user does.
+    """
+    return subprocess.run(
+        [sys.executable, "-m", "dkist_processing_core.cli", *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+        timeout=60,
+    )
+
+
+def statuses(found: dict[str, tuple[str, str]]) -> list[str]:
+    """
+    Return what became of the checks of the broker, in their order.
+    """
+    return [found[name][0] for name in BROKER_CHECKS]
+
+
+def name_broker(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
+    """
+    Have this test's bus be RabbitMQ, as this user.
+    """
+    for name, value in broker.env.items():
+        monkeypatch.setenv(name, value)
+
+
+def name_port(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    """
+    Have this test's bus be a broker that should listen on a port.
+    """
+    mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": port}}
+    monkeypatch.setenv("MESH_CONFIG", json.dumps(mesh))
+
+
+# The settings and the journal
+
+
+def test_without_a_broker_the_embedded_journal_is_found_well(state_dir: Path) -> None:
+    """
+    It says which bus is in use and why, and what could be exported.
+    """
+    told = doctor()
+
+    assert told.exit_code == 0
+    assert f"the embedded journal {state_dir / 'embedded.db'}: MESH_CONFIG names no interservice-bus" in told.stdout
+    assert f"✓ journal       {state_dir / 'embedded.db'} can be read and written; messages: 0" in told.stdout
+    assert "– telemetry     nothing is exported" in told.stdout  # noqa: RUF001 - an en dash is meant
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in told.stdout
+    assert told.stdout.endswith("3 checks, nothing is wrong\n")
+
+
+def test_the_json_holds_the_same() -> None:
+    """
+    A monitoring system reads it.
+    """
+    told = json.loads(doctor("--json").stdout)
+
+    assert told["ok"] is True
+    assert told["reason"] == "MESH_CONFIG names no interservice-bus"
+    assert [check["name"] for check in told["checks"]] == ["settings", "folder", "journal", "telemetry"]
+    assert told["checks"][-1]["advice"].startswith("to export, name a collector")
+
+
+def test_unusable_settings_are_told_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Every wrong variable is named at once; what depends on them is not guessed.
+    """
+    monkeypatch.setenv("MESH_CONFIG", "{")
+    monkeypatch.setenv("ISB_QUEUE_TYPE", "stack")
+
+    told = doctor()
+
+    assert told.exit_code == 1
+    assert "MESH_CONFIG: found '{', expected a JSON object" in told.stdout
+    assert "ISB_QUEUE_TYPE: found 'stack', expected classic or quorum" in told.stdout
+    assert "1 of 1 checks found something wrong" in told.stdout
+
+
+def test_settings_from_a_file_are_said_to_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """
+    A forgotten `.env` explains much.
+    """
+    (tmp_path / ".env").write_text("ISB_VHOST=here\n")
+    monkeypatch.chdir(tmp_path)
+
+    assert findings()["settings"] == ("ok", f"read from the environment and {tmp_path / '.env'}")
+
+
+def test_a_folder_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """
+    With the variable that moves it.
+    """
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(tmp_path / "file" / "state"))
+
+    told = doctor()
+
+    assert told.exit_code == 1
+    assert f"✗ folder        the journals' folder {tmp_path / 'file' / 'state'} cannot be made" in told.stdout
+    assert "set DKIST_CORE_STATE_DIR to a folder on a local disk" in told.stdout
+
+
+def test_a_folder_in_memory_is_said_to_have_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The journal does not stay where a restart would take it away.
+    """
+    wanted = Path("/dev/shm") / f"dkist-core-{uuid.uuid4().hex}"
+    monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(wanted))
+    moved_to = open_bus(DKISTProcessingCoreConfiguration.read()).journal_path.parent
+
+    try:
+        status, detail = findings()["folder"]
+    finally:
+        shutil.rmtree(moved_to)
+
+    assert status == "ok"
+    assert detail.startswith(f"{moved_to} (")
+    assert f"since {wanted} is on a memory file system (tmpfs)" in detail
+
+
+def test_a_journal_of_a_newer_release_is_left_alone_and_told(state_dir: Path) -> None:
+    """
+    The doctor does not touch what it cannot read.
+    """
+    doctor()
+    with sqlite3.connect(state_dir / "embedded.db") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+
+    status, detail = findings()["journal"]
+
+    assert status == "wrong"
+    assert "was written by a newer release (format 99" in detail
+
+
+def test_a_file_that_is_no_journal_is_told(state_dir: Path) -> None:
+    """
+    With its name, and without a traceback.
+    """
+    (state_dir / "embedded.db").write_text("this is no database, however long it may be")
+
+    status, detail = findings()["journal"]
+
+    assert status == "wrong"
+    assert str(state_dir / "embedded.db") in detail
+
+
+# The broker
+
+
+def test_a_healthy_broker_is_found_well_and_left_so(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
+    """
+    What is missing is made, a probe goes through, and nothing of it stays behind.
+    """
+    name_broker(monkeypatch, broker)
+
+    first, second = findings(), findings()
+
+    names = "workflow.events.x, master.direct.x, workflow.events.archive.q, recipe.run.failure.q"
+    assert statuses(first) == statuses(second) == ["ok"] * 6
+    assert first["topology"][1] == f"made just now: {names}"
+    assert second["topology"][1] == f"{names} are there"
+    every_queue = f'Queue <- rabbit_amqqueue:list(<<"{broker.vhost}">>)'
+    queues = broker.node.eval(f"lists:sort([binary_to_list(element(4, amqqueue:get_name(Queue))) || {every_queue}]).")
+    assert json.loads(queues) == ["recipe.run.failure.q", "workflow.events.archive.q"]
+
+
+def test_a_broker_is_told_with_its_address_and_why_it_is_the_bus(
+    monkeypatch: pytest.MonkeyPatch, broker: Broker
+) -> None:
+    """
+    Who has two of them sees which one is meant.
+    """
+    name_broker(monkeypatch, broker)
+
+    told = doctor()
+
+    assert told.exit_code == 0
+    where = f"RabbitMQ at 127.0.0.1:{broker.port}, virtual host {broker.vhost}"
+    assert f"{where}: MESH_CONFIG names interservice-bus" in told.stdout
+    assert f"✓ broker        RabbitMQ at 127.0.0.1:{broker.port} answers" in told.stdout
+
+
+def test_probes_disturb_no_consumer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broker: Broker
+) -> None:
+    """
+    Neither who follows all events nor who replays the archive sees a probe, or a warning about one.
+    """
+    name_broker(monkeypatch, broker)
+    told = started("A")
+    with subscribe(timeout=5.0) as live:
+        findings()
+        with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+            publisher.publish(told)
+            publisher.flush(10)
+        followed = next(live)
+    with subscribe(replay=True, timeout=5.0) as archive:
+        replayed = next(archive)
+
+    assert (followed, replayed) == (told, told)
+    assert caplog.text == ""
+
+
+def test_a_port_where_nobody_listens_is_told(monkeypatch: pytest.MonkeyPatch, refusing_port: int) -> None:
+    """
+    What comes after has no answer, and is not called wrong.
+    """
+    name_port(monkeypatch, refusing_port)
+
+    told, found = doctor(), findings()
+
+    assert told.exit_code == 1
+    assert statuses(found) == ["wrong", *["skipped"] * 5]
+    assert f"✗ broker        RabbitMQ at 127.0.0.1:{refusing_port} refuses the connection" in told.stdout
+    assert "set MESH_CONFIG to where the broker takes AMQP connections" in told.stdout
+    assert "1 of 4 checks found something wrong" in told.stdout
+
+
+def test_a_port_that_never_speaks_is_told_in_time(monkeypatch: pytest.MonkeyPatch, black_hole: BlackHole) -> None:
+    """
+    The doctor does not hang where the broker does.
+    """
+    name_port(monkeypatch, black_hole.port)
+
+    told = in_its_own_process("doctor")
+
+    assert told.returncode == 1
+    assert f"✗ broker        RabbitMQ at 127.0.0.1:{black_hole.port} does not answer within 5 s" in told.stdout
+
+
+@pytest.mark.parametrize("kept_in", ["environment", "file"])
+def test_a_wrong_password_is_told_and_never_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broker: Broker, kept_in: str
+) -> None:
+    """
+    Wherever it is kept, in whatever form the findings are written.
+    """
+    name_broker(monkeypatch, broker)
+    monkeypatch.delenv("ISB_PASSWORD")
+    monkeypatch.chdir(tmp_path)
+    if kept_in == "environment":
+        monkeypatch.setenv("ISB_PASSWORD", CANARY)
+    else:
+        (tmp_path / ".env").write_text(f"ISB_PASSWORD='{CANARY}'\n")
+
+    told = in_its_own_process("--verbose", "doctor")
+    as_json = doctor("--json")
+
+    assert (told.returncode, as_json.exit_code) == (1, 1)
+    assert "✗ credentials   " in told.stdout
+    assert "set ISB_USERNAME and ISB_PASSWORD" in told.stdout
+    assert "canary" not in told.stdout + told.stderr + as_json.output
+
+
+def test_a_password_that_strays_into_another_variable_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, broker: Broker
+) -> None:
+    """
+    The doctor quotes a virtual host, and blanks a secret that was pasted there.
+    """
+    name_broker(monkeypatch, replace(broker, vhost=broker.password))
+
+    told = doctor()
+
+    assert told.exit_code == 1
+    assert broker.password not in told.output
+
+
+def test_a_wrong_virtual_host_is_told(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
+    """
+    The credentials before it are known to be right.
+    """
+    name_broker(monkeypatch, replace(broker, vhost="nowhere"))
+
+    found = findings()
+
+    assert statuses(found) == ["ok", "ok", "wrong", *["skipped"] * 3]
+    assert "refuses virtual host 'nowhere' (ISB_VHOST)" in found["virtual host"][1]
+
+
+def test_missing_exchanges_that_may_not_be_made_are_told(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
+    """
+    With their names, and who could make them.
+    """
+    name_broker(monkeypatch, broker.as_user(write=".*", read=".*"))
+
+    found = findings()
+
+    assert statuses(found) == ["ok", "ok", "ok", "wrong", "skipped", "skipped"]
+    assert found["topology"][1].startswith("workflow.events.x, master.direct.x, ")
+    assert "missing, and not to be made: " in found["topology"][1]
+
+
+def test_a_user_who_may_not_publish_is_told(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
+    """
+    The topology is there, the right is not.
+    """
+    name_broker(monkeypatch, broker)
+    findings()
+    name_broker(monkeypatch, broker.as_user(read=".*"))
+
+    told, found = doctor(), findings()
+
+    assert statuses(found) == ["ok", "ok", "ok", "ok", "wrong", "skipped"]
+    assert "ACCESS_REFUSED" in found["publish"][1]
+    assert "grant this user the write right on workflow.events.x" in told.stdout
+
+
+def test_a_publisher_need_not_be_allowed_to_subscribe(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
+    """
+    A user with the write right alone is well, for what it is meant to do.
+    """
+    name_broker(monkeypatch, broker)
+    findings()
+    name_broker(monkeypatch, broker.as_user(write=".*"))
+
+    told, found = doctor(), findings()
+
+    assert told.exit_code == 0
+    assert statuses(found) == ["ok", "ok", "ok", "ok", "ok", "skipped"]
+    assert "to consume events, grant this user the configure and read rights" in told.stdout
+
+
+def test_a_broker_that_blocks_publishers_is_told(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
+    """
+    A memory alarm looks like a healthy connection, and is not one.
+    """
+    name_broker(monkeypatch, broker)
+    findings()
+    broker.node.memory_alarm(on=True)
+
+    told = doctor()
+
+    assert told.exit_code == 1
+    assert "✗ publish       the broker blocks publishers: low on memory" in told.stdout
+
+
+def test_an_archive_that_lost_its_binding_is_told(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
+    """
+    Events would be returned, and a late consumer would find nothing.
+    """
+    name_broker(monkeypatch, broker)
+    findings()
+    with broker.connect() as connection:
+        connection.channel().queue_unbind("workflow.events.archive.q", "workflow.events.x", "#")
+
+    told = doctor()
+
+    assert told.exit_code == 1
+    assert "✗ publish       " in told.stdout
+    assert "the broker returned it" in told.stdout
+    assert "bind workflow.events.archive.q to workflow.events.x by '#'" in told.stdout
+
+
+def test_an_exchange_that_knows_no_patterns_is_told(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
+    """
+    It takes events, but no subscription would get one.
+    """
+    name_broker(monkeypatch, broker)
+    with broker.connect() as connection:
+        channel = connection.channel()
+        elsewhere = {"alternate-exchange": "amq.fanout"}
+        channel.exchange_declare("workflow.events.x", "direct", durable=True, arguments=elsewhere)
+        channel.queue_declare("anything")
+        channel.queue_bind("anything", "amq.fanout")
+
+        told = doctor()
+
+    assert told.exit_code == 1
+    assert "✗ subscribe     a probe did not come back within 5 s" in told.stdout
+    assert "workflow.events.x is no topic exchange, perhaps" in told.stdout
+
+
+def test_unreadable_tls_files_are_told(monkeypatch: pytest.MonkeyPatch, refusing_port: int, tmp_path: Path) -> None:
+    """
+    Before anything is connected.
+    """
+    name_port(monkeypatch, refusing_port)
+    monkeypatch.setenv("ISB_TLS_CA", str(tmp_path / "missing.pem"))
+
+    status, detail = findings()["broker"]
+
+    assert status == "wrong"
+    assert detail.startswith("ISB_TLS_CA, ISB_TLS_CERT, ISB_TLS_KEY: expected PEM files")
+
+
+# The outbox
+
+
+def test_what_waits_for_a_broker_is_counted(
+    monkeypatch: pytest.MonkeyPatch, state_dir: Path, refusing_port: int
+) -> None:
+    """
+    Also in the outbox of a broker that the settings no longer name.
+    """
+    (state_dir / "outbox-00000000.db").write_text("this is no outbox, and none of the doctor's business")
+    name_port(monkeypatch, refusing_port)
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.publish(started("A"), started("B"))
+
+    before = findings()
+    monkeypatch.setenv("ISB_VHOST", "another")
+    after = findings()
+
+    assert before["outbox"][1].endswith("; waiting for the broker: 2")
+    assert after["outbox"][1].endswith("; waiting for the broker: 0")
+    assert after["other outbox"][1].endswith(" is for another broker than these settings name; waiting: 2")
+    assert after["other outbox"][0] == "skipped"
+
+
+def test_what_the_broker_refused_is_told(monkeypatch: pytest.MonkeyPatch, refusing_port: int) -> None:
+    """
+    A message that was set aside needs an operator.
+    """
+    name_port(monkeypatch, refusing_port)
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.publish(started("A"))
+    with open_bus(DKISTProcessingCoreConfiguration.read()).open_journal() as journal:
+        journal.note_refusal(journal.last(), "no such exchange", max_tries=1)
+
+    status, detail = findings()["outbox"]
+
+    assert status == "wrong"
+    assert detail.endswith("; waiting for the broker: 0, set aside: 1")
+
+
+# The collectors
+
+
+def test_collectors_are_knocked_at_and_told_with_their_variables(
+    monkeypatch: pytest.MonkeyPatch, otlp: OtlpReceiver, refusing_port: int
+) -> None:
+    """
+    One signal by its own variable, one by that of all, one by the mesh.
+    """
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", otlp.grpc_endpoint)
+    monkeypatch.setenv("MESH_CONFIG", json.dumps({"otlp-logs-endpoint": mesh_of(refusing_port)}))
+
+    told, found = doctor(), findings()
+
+    assert told.exit_code == 1
+    assert found["traces"][0] == "ok"
+    assert found["traces"][1].endswith("(grpc, named by OTEL_EXPORTER_OTLP_TRACES_ENDPOINT)")
+    assert found["metrics"] == ("skipped", "nothing is exported")
+    assert found["logs"][0] == "wrong"
+    assert f"127.0.0.1:{refusing_port} (grpc, named by otlp-logs-endpoint in MESH_CONFIG)" in found["logs"][1]
+    assert "start the collector there, or correct otlp-logs-endpoint in MESH_CONFIG" in told.stdout
+
+
+def test_one_variable_may_name_the_collector_of_all_signals(
+    monkeypatch: pytest.MonkeyPatch, otlp: OtlpReceiver
+) -> None:
+    """
+    With the protocol that is spoken there.
+    """
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.http_endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+
+    found = findings()
+
+    assert [found[signal][0] for signal in ("traces", "metrics", "logs")] == ["ok"] * 3
+    assert "(http/protobuf, named by OTEL_EXPORTER_OTLP_ENDPOINT)" in found["metrics"][1]
+
+
+def test_what_is_turned_off_is_not_knocked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Nothing is wrong with it either.
+    """
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
+    partly = findings()
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    wholly = findings()
+
+    assert partly["traces"] == ("skipped", "written to the console: OTEL_TRACES_EXPORTER is console")
+    assert partly["logs"] == ("skipped", "not exported: OTEL_LOGS_EXPORTER is none")
+    assert wholly["telemetry"] == ("skipped", "turned off by OTEL_SDK_DISABLED")
+
+
+def test_an_exporter_without_an_endpoint_goes_to_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The specification has a default, which is told with the variable that led there.
+    """
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+
+    detail = findings()["traces"][1]
+
+    assert "localhost:4317 (grpc, named by OTEL_TRACES_EXPORTER alone)" in detail
+
+
+def mesh_of(port: int) -> dict[str, str | int]:
+    """
+    Return how the mesh names a service on this host.
+    """
+    return {"mesh_address": "127.0.0.1", "mesh_port": port}

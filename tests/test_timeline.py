@@ -1,0 +1,468 @@
+"""
+Tests of drawing a run: what a timeline shows, and that nothing a report may hold spoils it.
+"""
+
+import io
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from dkist_processing_core.cli._line import EventLines
+from dkist_processing_core.cli._run_json import run_json
+from dkist_processing_core.cli._runs import LatestRuns, find_run
+from dkist_processing_core.cli._scale import Scale
+from dkist_processing_core.cli._timeline import MAX_WIDTH, draw_timeline
+from dkist_processing_core.cli._words import duration, local_time
+from dkist_processing_core.errors import DKISTProcessingCoreError
+from dkist_processing_core.events import (
+    Event,
+    Graph,
+    TaskDispatched,
+    TaskOverdue,
+    TaskSkipped,
+    WorkflowFailed,
+    WorkflowFinished,
+    WorkflowStarted,
+)
+from dkist_processing_core.runs import RunState, RunView
+from tests.facts import NOON, failed, finished, make, progressed, started
+from tests.strategies import events, reports
+
+
+def after(seconds: float) -> datetime:
+    """
+    Return a moment of the run, which begins at noon.
+    """
+    return NOON + timedelta(seconds=seconds)
+
+
+def view_of(*told: Event) -> RunView:
+    """
+    Return the state of the one run that was told of.
+    """
+    (view,) = RunState(told).runs
+    return view
+
+
+def drawn(*told: Event, width: int = 60, now: float = 0.0, ascii_only: bool = False) -> list[str]:
+    """
+    Return the lines of the timeline of what was told, in UTC.
+    """
+    lines = draw_timeline(view_of(*told), width=width, now=after(now), ascii_only=ascii_only, zone=UTC)
+    return [line.plain.rstrip() for line in lines]
+
+
+GRAPH = Graph(nodes=("Parse", "Fit", "Sum"), edges=(("Parse", "Fit"), ("Fit", "Sum")))
+BEGUN = [
+    make(WorkflowStarted, started_at=NOON, graph=GRAPH, reported_by="engine"),
+    make(TaskDispatched, "Parse", reported_by="engine"),
+    started("Parse", time=after(1)),
+    finished("Parse", time=after(5), duration_seconds=4.0),
+]
+FIRST_TRY = [
+    make(TaskDispatched, "Fit", time=after(6), max_attempts=2, reported_by="engine"),
+    started("Fit", time=after(7), max_attempts=2),
+    progressed("Fit", 3, time=after(8), total=12, unit="frame", note="eit_171"),
+    failed(
+        "Fit",
+        time=after(9),
+        max_attempts=2,
+        final=False,
+        phase="run",
+        duration_seconds=2.0,
+        error_type="pipeline.errors.LimbNotFoundError",
+        message="\n41 of 180 points agree\nask for more",
+    ),
+]
+SECOND_TRY = [
+    make(TaskDispatched, "Fit", time=after(11), attempt=2, max_attempts=2, reported_by="engine"),
+    started("Fit", time=after(12), attempt=2, max_attempts=2),
+    failed("Fit", time=after(20), attempt=2, max_attempts=2, duration_seconds=8.0, cause="signal", signal="SIGKILL"),
+]
+ENDED = make(
+    WorkflowFailed,
+    time=after(20),
+    ended_at=after(20),
+    reported_by="engine",
+    tasks={"Parse": "success", "Fit": "failed", "Sum": "upstream_failed"},
+)
+
+
+def test_a_failed_run_is_drawn_with_its_waits_its_tries_and_its_causes() -> None:
+    """
+    The whole picture: what an operator sees of a run that failed after a retry.
+    """
+    lines = drawn(*BEGUN, *FIRST_TRY, *SECOND_TRY, ENDED, width=72)
+
+    assert lines == [
+        "✗ W 1 · failed after 20.0 s · 3 tasks: 1 finished, 1 failed, 1 not run",
+        "  recipe run 1 · began 2026-11-22 12:00:00 · run r",
+        "",
+        "✓ Parse       ──╼━━━━━━━━━━·            ·            ·           · 4.0 s",
+        "↻ Fit         ·            ┈┈───━━━━━╸  ·            ·           · 2.0 s",
+        "    exception in run: LimbNotFoundError: 41 of 180 points agree",
+        "    at 3/12 frame (eit_171)",
+        "✗   attempt 2 ·            ·         ┈┈┈┈┈───━━━━━━━━━━━━━━━━━━━━━ 8.0 s",
+        "    signal SIGKILL",
+        "– Sum         not run: a task that it waits for failed",  # noqa: RUF001 - an en dash is meant
+        "              ╰────────────┴────────────┴────────────┴───────────┴",
+        "              0            5            10           15          20 s",
+        "              ┈┈ waiting   ── preparing   ━━ running",
+    ]
+
+
+def test_a_terminal_that_knows_few_characters_gets_the_same_picture_in_ascii() -> None:
+    """
+    Marks, bars and the axis do without any character beyond ASCII, and fit into 60 columns.
+    """
+    lines = drawn(*BEGUN, *FIRST_TRY, *SECOND_TRY, ENDED, width=60, ascii_only=True)
+
+    assert lines == [
+        "x W 1, failed after 20.0 s",
+        "  3 tasks: 1 finished, 1 failed, 1 not run",
+        "  recipe run 1, began 2026-11-22 12:00:00, run r",
+        "",
+        "+ Parse       --========                               4.0 s",
+        "~ Fit                   ..--====                       2.0 s",
+        "    exception in run: LimbNotFoundError: 41 of 180 points",
+        "    agree",
+        "    at 3/12 frame (eit_171)",
+        "x   attempt 2                   ....--================ 8.0 s",
+        "    signal SIGKILL",
+        "- Sum         not run: a task that it waits for failed",
+        "              +---------+---------+---------+--------+",
+        "              0         5         10        15       20 s",
+        "              .. waiting   -- preparing   == running",
+    ]
+
+
+def test_what_has_not_ended_lasts_until_now() -> None:
+    """
+    A run that goes on is drawn as far as it has come.
+    """
+    lines = drawn(*BEGUN, *FIRST_TRY[:3], now=28)
+
+    assert lines[0] == "● W 1 · running for 28.0 s"
+    fit = next(line for line in lines if line.startswith("● Fit"))
+    assert fit.endswith("━ 21.0 s")
+    assert lines[lines.index(fit) + 1] == "    at 3/12 frame (eit_171)"
+    assert "· Sum      waiting" in lines
+
+
+def test_an_attempt_whose_end_nobody_reported_is_lost() -> None:
+    """
+    The end of the run closes it, and the timeline says that this is concluded.
+    """
+    lines = drawn(*BEGUN, *FIRST_TRY[:2], ENDED)
+
+    assert "    lost: nobody reported how it ended" in lines
+
+
+def test_contradictions_stand_beside_the_outcome() -> None:
+    """
+    Neither what a reporter said otherwise nor what the engine concluded is hidden.
+    """
+    lines = drawn(
+        *BEGUN,
+        make(TaskSkipped, "Fit", time=after(6), reason="no disk", reported_by="engine"),
+        finished("Sum", time=after(9)),
+        failed("Sum", time=after(9), reported_by="engine", provisional=True, cause="timeout"),
+        make(WorkflowFailed, time=after(10), ended_at=after(10), tasks={"Parse": "failed"}, reported_by="engine"),
+    )
+
+    assert lines[0].startswith("✗ W 1 · failed after 10.0 s")
+    assert "  ! the engine calls the run failed" in lines
+    assert "    ! the engine calls it failed" in lines
+    assert "    skipped: no disk" in lines
+    assert "    ! the engine reports: failed: timeout" in lines
+
+
+def test_a_failure_that_only_the_engine_knows_of_is_marked_so() -> None:
+    """
+    Its callbacks are sometimes wrong.
+    """
+    lines = drawn(started("A"), failed("A", time=after(3), reported_by="engine", provisional=True, cause="timeout"))
+
+    assert "    timeout (so says the engine only)" in lines
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"cause": "exit_code", "exit_code": 3}, "exit code 3"),
+        ({"cause": "terminated", "signal": "SIGTERM"}, "terminated (SIGTERM)"),
+        ({"cause": "out_of_memory", "peak_memory_bytes": 8_100_000_000}, "out of memory at 8.1 GB"),
+        ({"cause": "environment", "message": "pip: no such version\nsee above"}, "environment: pip: no such version"),
+        ({"cause": "exception", "phase": "pre_run", "error_type": "KeyError"}, "exception in pre_run: KeyError"),
+        ({"cause": "a_cause_from_the_future"}, "a cause from the future"),
+    ],
+)
+def test_a_cause_is_told_in_an_operators_words(facts: dict[str, object], expected: str) -> None:
+    """
+    Each cause is told with what belongs to it.
+    """
+    lines = drawn(started("A"), failed("A", time=after(3), **facts))
+
+    assert f"    {expected}" in lines
+
+
+def test_a_failed_task_tells_where_its_log_is() -> None:
+    """
+    The link leads on from the picture.
+    """
+    lines = drawn(started("A"), failed("A", time=after(3), log_url="http://engine.example/log?try=1"), width=80)
+
+    assert "    log: http://engine.example/log?try=1" in lines
+
+
+def test_without_room_for_bars_there_are_words_and_durations() -> None:
+    """
+    A very narrow terminal shows what matters most.
+    """
+    lines = drawn(*BEGUN, *FIRST_TRY, width=30, now=28)
+
+    assert "✓ Parse                 4.0 s" in lines
+    assert "    LimbNotFoundError: 41 of" in lines
+    assert not any("━" in line for line in lines)
+
+
+def test_what_succeeded_failed_or_was_retried_differs_in_colour() -> None:
+    """
+    Only a final failure is red.
+    """
+    lines = draw_timeline(view_of(*BEGUN, *FIRST_TRY, *SECOND_TRY, ENDED), width=72, now=NOON, zone=UTC)
+
+    styles = {
+        (name, str(span.style))
+        for line in lines
+        for name in ("Parse", "Fit", "attempt 2")
+        if name in line.plain[2:14]
+        for span in line.spans
+        if "━" in line.plain[span.start : span.end]
+    }
+    assert styles == {("Parse", "green"), ("Fit", "yellow"), ("attempt 2", "red")}
+
+
+def test_a_drawing_uses_the_width_up_to_a_limit() -> None:
+    """
+    A bar grows with the terminal, and stays readable on a very wide one.
+    """
+    narrow, wide, widest = (max(map(cell_len, drawn(*BEGUN, width=width))) for width in (60, 120, 1000))
+
+    assert (narrow, wide, widest) == (60, 120, MAX_WIDTH)
+
+
+def test_names_are_never_read_as_markup() -> None:
+    """
+    What looks like a style of the terminal library is printed as it is, and cannot break the line.
+    """
+    output = io.StringIO()
+    console = Console(file=output, width=100, highlight=False)
+
+    told = [started("[red]A[/]"), failed("[red]A[/]", time=after(1), message="[link=x]y[/link]\u2028next [/nope]")]
+    for line in draw_timeline(view_of(*told), width=100, now=NOON, zone=UTC):
+        console.print(line, soft_wrap=True)
+
+    assert "✗ [red]A[/] " in output.getvalue()
+    assert "exception: [link=x]y[/link]\n" in output.getvalue()
+
+
+@given(told=reports(), width=st.integers(1, 200), ascii_only=st.booleans(), now=st.integers(-400, 4000))
+def test_no_report_spoils_the_drawing_or_leaves_its_width(
+    *, told: list[Event], width: int, ascii_only: bool, now: int
+) -> None:
+    """
+    Whatever is told of a run, true or not and in any order, can be drawn at any width, and as JSON.
+    """
+    for view in RunState(told).runs:
+        lines = draw_timeline(view, width=width, now=after(now), ascii_only=ascii_only)
+
+        assert all(line.cell_len <= width for line in lines)
+        assert not any("\n" in line.plain for line in lines)
+        assert json.loads(json.dumps(run_json(view)))["state"] == view.state
+
+
+@given(st.lists(events(), min_size=1, max_size=6), st.integers(1, 120))
+def test_no_value_of_a_field_spoils_the_drawing_or_a_line(told: list[Event], width: int) -> None:
+    """
+    Times at the ends of the calendar, endless durations, text in any script: each has its place on one line.
+    """
+    lines = EventLines(dated=True)
+
+    for view in RunState(told).runs:
+        drawing = draw_timeline(view, width=width, now=NOON)
+        assert all(line.cell_len <= width for line in drawing)
+        assert json.dumps(run_json(view))
+    for event in told:
+        assert len(lines.line(event).plain.splitlines()) == 1
+
+
+@given(st.floats(1e-3, 1e12), st.integers(16, 200))
+def test_ticks_are_even_and_their_labels_apart(seconds: float, cells: int) -> None:
+    """
+    However long the run and however wide the chart, the axis can be read.
+    """
+    ticks = Scale(NOON, seconds, cells).ticks
+
+    places = [tick.cell for tick in ticks]
+    assert places[0] == 0
+    assert all(place < cells for place in places)
+    assert all(
+        later - earlier > len(tick.label) for tick, earlier, later in zip(ticks, places, places[1:], strict=False)
+    )
+    assert ticks[-1].label.split()[1] in {"ms", "s", "min", "h", "d"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "cells", "labels"),
+    [
+        (0.8, 40, ["0", "200", "400", "600", "800 ms"]),
+        (7.2, 80, ["0", "1", "2", "3", "4", "5", "6", "7 s"]),
+        (100, 30, ["0", "30", "60", "90 s"]),
+        (2100, 60, ["0", "5", "10", "15", "20", "25", "30", "35 min"]),
+        (10 * 3600, 40, ["0", "2", "4", "6", "8", "10 h"]),
+        (4 * 86400, 40, ["0", "1", "2", "3", "4 d"]),
+    ],
+)
+def test_ticks_stand_at_times_that_people_count_by(seconds: float, cells: int, labels: list[str]) -> None:
+    """
+    Seconds by fives, minutes by quarters, hours and days by whole ones.
+    """
+    assert labels == [tick.label for tick in Scale(NOON, seconds, cells).ticks]
+
+
+@given(st.floats(0, allow_nan=False, allow_infinity=False))
+def test_a_duration_is_short(seconds: float) -> None:
+    """
+    The column of durations stays narrow.
+    """
+    assert len(duration(seconds)) <= len("99999 d 23 h")
+
+
+def run_of(number: int) -> list[Event]:
+    """
+    Return what is told of one run of many, each a minute after the one before.
+    """
+    facts: dict[str, Any] = {"run_id": f"r{number}", "recipe_run_id": number}
+    return [
+        make(WorkflowStarted, time=after(60 * number), started_at=after(60 * number), **facts),
+        make(WorkflowFinished, time=after(60 * number + 1), ended_at=after(60 * number + 1), **facts),
+    ]
+
+
+def test_the_run_that_began_last_is_found_whatever_came_last() -> None:
+    """
+    An end that arrives late does not make an old run the latest.
+    """
+    first, second = run_of(1), run_of(2)
+
+    found = find_run([first[0], *second, first[1]], None, where="here")
+
+    assert found.run.run_id == "r2"
+
+
+def test_a_run_is_found_by_its_id_among_any_number() -> None:
+    """
+    Also one that is long past is folded whole.
+    """
+    told = [event for number in range(100) for event in run_of(number)]
+
+    found = find_run(told, "r3", where="here")
+
+    assert (found.run.run_id, found.ended_at) == ("r3", after(181))
+
+
+def test_a_run_that_is_not_there_is_told_with_those_that_are() -> None:
+    """
+    A mistyped id is corrected without another command.
+    """
+    told = [event for number in range(7) for event in run_of(number)]
+
+    with pytest.raises(DKISTProcessingCoreError, match=r"no run 'nope' on here; the latest there: r6, r5, r4, r3, r2$"):
+        find_run(told, "nope", where="here")
+    with pytest.raises(DKISTProcessingCoreError, match="no run yet on here"):
+        find_run([], None, where="here")
+
+
+@given(st.permutations([event for number in range(8) for event in run_of(number)]))
+def test_few_runs_are_remembered_of_many(told: list[Event]) -> None:
+    """
+    A week of reports does not fill the memory: what is kept is bounded, in whatever order they come.
+    """
+    latest = LatestRuns(3)
+    for event in told:
+        latest.fold(event)
+
+    assert len(latest.views()) == 3
+
+
+def test_the_json_of_a_run_holds_what_the_picture_holds() -> None:
+    """
+    A program reads the state in the words of the events.
+    """
+    document = run_json(view_of(*BEGUN, *FIRST_TRY, *SECOND_TRY, ENDED))
+
+    fit = document["tasks"][1]
+    assert (document["dagRunId"], document["state"], document["verdict"]) == ("r", "failed", "failed")
+    assert document["startedAt"] == "2026-11-22T12:00:00.000000Z"
+    assert [(each["number"], each["state"], each["cause"]) for each in fit["attempts"]] == [
+        (1, "failed", "exception"),
+        (2, "failed", "signal"),
+    ]
+    assert fit["attempts"][0]["end"]["errorType"] == "pipeline.errors.LimbNotFoundError"
+    assert fit["attempts"][0]["progress"]["done"] == 3
+    assert document["tasks"][2] == {"name": "Sum", "state": "not run", "engineState": "upstream_failed", "attempts": []}
+
+
+def test_lines_of_events_stay_in_line() -> None:
+    """
+    Columns grow with what they have held, so that short names stand below long ones.
+    """
+    lines = EventLines(zone=UTC)
+
+    first = lines.line(started("CorrectFrames", max_attempts=3))
+    second = lines.line(failed("Fit", message="no limb", max_attempts=3, final=False))
+
+    assert first.plain == "12:00:00 task.started      W CorrectFrames 1/3"
+    assert second.plain == "12:00:00 task.failed       W Fit           1/3 exception: no limb, another attempt follows"
+    assert Text.styled("task.failed      ", "yellow").spans[0].style in {span.style for span in second.spans}
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (make(TaskOverdue, "A", sequence=1, limit_seconds=600.0), "no sign of life for 10 min 00 s"),
+        (make(TaskSkipped, "A", reason="no disk"), "no disk"),
+        (finished("A", duration_seconds=2.0, peak_memory_bytes=73_000_000), "2.0 s, peak 73 MB"),
+        (make(TaskDispatched, "A", worker="w1", queue="q", queued_seconds=90), "to w1, queue q, queued 1 min 30 s"),
+        (
+            started("A", host="w1", pid=7, environment="built", environment_seconds=12),
+            "on w1, pid 7, environment built in 12.0 s",
+        ),
+        (
+            make(WorkflowFailed, duration_seconds=4, reason="timeout", tasks={"A": "failed"}),
+            "4.0 s, 1 failed, timeout, run r",
+        ),
+    ],
+)
+def test_a_line_ends_with_what_only_this_event_says(event: Event, expected: str) -> None:
+    """
+    In few words, with units.
+    """
+    assert EventLines(zone=UTC).line(event).plain.endswith(f" {expected}")
+
+
+def test_a_moment_at_the_end_of_the_calendar_is_shown_without_a_zone() -> None:
+    """
+    It has no place in a zone that is ahead.
+    """
+    last = datetime.max.replace(tzinfo=UTC)
+
+    assert local_time(last, "%Y-%m-%d %H:%M", timezone(timedelta(hours=14))) == "9999-12-31 23:59"
