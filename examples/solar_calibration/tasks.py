@@ -197,3 +197,4 @@ class MakeContactSheet(CalibrationTask):
         self.write_json("quality.json", {"recipe_run_id": self.recipe_run_id, "frames": report})
         with self.telemetry_span("draw contact sheet"):
             draw_sheet(self.folder / "contact_sheet.png", panels)
+        print(f"look at {self.folder / 'contact_sheet.png'}")
