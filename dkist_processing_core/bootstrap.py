@@ -5,55 +5,94 @@ It uses only the established constructor of a task, so that any release of this 
 it runs. Run-time values are never pasted into it. Not here: who starts it (local, launcher).
 """
 
+import importlib.util
+import json
+import os
 import sys
+from pathlib import Path
+from types import ModuleType
 
 from dkist_processing_core.identity import PREFIX
 from dkist_processing_core.task import TaskBase
 
-MODULE, FILE = f"{PREFIX}TASK_MODULE", f"{PREFIX}TASK_FILE"
+MODULE, FILE, SEARCH_PATH = f"{PREFIX}TASK_MODULE", f"{PREFIX}TASK_FILE", f"{PREFIX}TASK_SEARCH_PATH"
+LOADING = f"{PREFIX}LOADING"
+"""Set in a task's process while its class is loaded: a workflow that is run then would start itself for ever."""
 SCRIPT_MODULE = "__dkist_script__"
-"""The name under which a script that defines tasks is loaded, so that what it guards by `__main__` is left alone."""
+"""The name under which a script is loaded that cannot be imported by a name of its own."""
 
 PROGRAM = """\
-import importlib, importlib.util, os, re, sys
+import importlib, importlib.machinery, importlib.util, json, os, re, sys
+sys.path[:] = json.loads(os.environ.pop("DKIST_CORE_TASK_SEARCH_PATH", "null")) or sys.path
 module_name = os.environ.pop("DKIST_CORE_TASK_MODULE")
 file = os.environ.pop("DKIST_CORE_TASK_FILE", "")
 class_name = re.sub(r"\\[\\d+\\]$", "", os.environ["DKIST_CORE_TASK"])
+os.environ["DKIST_CORE_LOADING"] = "1"
 if file:
-    spec = importlib.util.spec_from_file_location(module_name, file)
-    module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
-    module.__dkist_loading__ = True
-    spec.loader.exec_module(module)
-    del module.__dkist_loading__
+    loader = importlib.machinery.SourceFileLoader(module_name, file)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader))
+    sys.modules[module_name] = module
+    loader.exec_module(module)
 else:
     module = importlib.import_module(module_name)
+del os.environ["DKIST_CORE_LOADING"]
 with getattr(module, class_name)(
     recipe_run_id=int(os.environ["DKIST_CORE_RECIPE_RUN_ID"]),
     workflow_name=os.environ["DKIST_CORE_WORKFLOW"],
     workflow_version=os.environ["DKIST_CORE_VERSION"],
 ) as task:
-    task()
+    try:
+        task()
+    except SystemExit as error:
+        if not error.code:
+            raise SystemExit(class_name + " left by sys.exit(0) before it was done, which is no success") from None
+        raise
 """
 
 
 def locate(task: type[TaskBase]) -> dict[str, str] | None:
     """Return the variables by which another process finds a task's class; None for one that only this process has."""
-    module_name, file = task.__module__, ""
-    module = sys.modules.get(module_name)
-    if getattr(module, task.__qualname__, None) is not task:
+    module = sys.modules.get(task.__module__)
+    if module is None or getattr(module, task.__qualname__, None) is not task:
         return None
+    module_name, file = task.__module__, ""
     if module_name == "__main__":
-        spec, path = getattr(module, "__spec__", None), getattr(module, "__file__", None)
-        if spec is not None:
-            # Started by `python -m`: the module has an importable name beside `__main__`.
-            module_name = spec.name
-        elif path and not path.startswith("<"):
-            module_name, file = SCRIPT_MODULE, path
-        else:
+        found = _locate_main(module)
+        if found is None:
             return None
-    return {MODULE: module_name} | ({FILE: file} if file else {})
+        module_name, file = found
+    # What this process finds, the task's finds too, in the same order; "" is the current folder.
+    search_path = json.dumps([entry or str(Path.cwd()) for entry in sys.path])
+    return {MODULE: module_name, SEARCH_PATH: search_path} | ({FILE: file} if file else {})
 
 
-def is_loading_script() -> bool:
-    """Say whether this process is just loading a script for the tasks that it defines."""
-    return getattr(sys.modules.get(SCRIPT_MODULE), "__dkist_loading__", False)
+def _locate_main(module: ModuleType) -> tuple[str, str] | None:
+    """Return the name and, where that is not enough, the file by which the program that runs is loaded again."""
+    spec = getattr(module, "__spec__", None)
+    if spec is not None and spec.name != "__main__":
+        # Started by `python -m`: the module has an importable name beside `__main__`.
+        return spec.name, ""
+    path = Path(getattr(module, "__file__", None) or "")
+    if not path.is_file():
+        return None
+    path = path.absolute()
+    # By its own name where it has one: what the task pickles, other processes can then import.
+    is_importable = path.stem.isidentifier() and path.stem not in sys.modules and path.stem != "__main__"
+    importable = importlib.util.find_spec(path.stem) if is_importable else None
+    if importable is not None and importable.origin and Path(importable.origin).absolute() == path:
+        return path.stem, ""
+    return SCRIPT_MODULE, str(path)
+
+
+def refuse_while_loading(what: str) -> None:
+    """
+    End a task's process that, while it loads its class, reaches a call that would start the workflow again.
+
+    By `SystemExit`, so that it is one sentence and passes any `except Exception` around the call.
+    """
+    if LOADING in os.environ:
+        msg = (
+            f"{what} was reached while its module was loaded for a task, which runs in a process of its own: "
+            'put the call under `if __name__ == "__main__":`'
+        )
+        raise SystemExit(msg)

@@ -25,6 +25,8 @@ from dkist_processing_core.events import TaskProgressed
 from dkist_processing_core.identity import Attempt, Run
 
 _FOLLOW_SECONDS = 0.1
+# Below the table the cursor stands, and a line says what is left out.
+_SPARE_LINES = 3
 
 
 class Display(Protocol):
@@ -39,8 +41,8 @@ class Display(Protocol):
     def task_given_up(self, name: str) -> None:
         """A task is not run, since one that it waits for failed."""
 
-    def output(self, name: str, line: str) -> None:
-        """A task wrote a line."""
+    def output(self, name: str, lines: Sequence[str]) -> None:
+        """A task wrote lines."""
 
     def run_ended(self, *, succeeded: bool) -> None:
         """Everything has ended."""
@@ -50,11 +52,17 @@ class Display(Protocol):
 def open_display(run: Run, names: Sequence[str], settings: DKISTProcessingCoreConfiguration) -> Iterator[Display]:
     """Show a run on the standard error stream for as long as it lasts, in the way that suits what that stream is."""
     console = Console(stderr=True)
-    console.print(f"{run.workflow_name} {run.workflow_version}, run {run.run_id}", highlight=False, soft_wrap=True)
+    header = f"{run.workflow_name} {run.workflow_version}, run {run.run_id}"
+    try:
+        console.print(header, highlight=False, markup=False, soft_wrap=True)
+    except (OSError, ValueError, AttributeError, SystemExit):
+        # Nobody reads the error stream, or it is closed; rich leaves by SystemExit then.
+        yield SilentDisplay()
+        return
     if not console.is_terminal:
         yield PlainDisplay(console)
         return
-    display = LiveDisplay(console, names)
+    display = LiveDisplay(console, names, with_output=sys.stdout is not None and sys.stdout.isatty())
     with display.following(run, settings), Live(display, console=console, refresh_per_second=8):
         yield display
     console.print(display.ending)
@@ -67,6 +75,36 @@ def outcome_text(attempt: Attempt, *, succeeded: bool, exit_code: int, seconds: 
     how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
     retry = "" if attempt.is_final else f", attempt {attempt.attempt + 1} of {attempt.max_attempts} follows"
     return f"failed after {seconds:.1f} s ({how}){retry}"
+
+
+def write_lines(name: str, lines: Sequence[str]) -> None:
+    """Write a task's lines to the standard output stream; what its encoding lacks is written as escapes."""
+    stream = sys.stdout
+    if stream is None:
+        return
+    encoding = stream.encoding or "utf-8"
+    text = "".join(f"{name} | {line}\n" for line in lines)
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
+
+
+class SilentDisplay:
+    """Shows nothing: what is left where nobody can be shown anything."""
+
+    def attempt_started(self, attempt: Attempt) -> None:
+        """Show nothing."""
+
+    def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int, seconds: float) -> None:
+        """Show nothing."""
+
+    def task_given_up(self, name: str) -> None:
+        """Show nothing."""
+
+    def output(self, name: str, lines: Sequence[str]) -> None:
+        """Show nothing."""
+
+    def run_ended(self, *, succeeded: bool) -> None:
+        """Show nothing."""
 
 
 class PlainDisplay:
@@ -92,10 +130,9 @@ class PlainDisplay:
         """Say that a task is not run."""
         self._line(name, "not run: a task that it waits for failed")
 
-    def output(self, name: str, line: str) -> None:
-        """Pass a task's line on, with its name before it."""
-        sys.stdout.write(f"{name} | {line}\n")
-        sys.stdout.flush()
+    def output(self, name: str, lines: Sequence[str]) -> None:
+        """Pass a task's lines on, with its name before each."""
+        write_lines(name, lines)
 
     def run_ended(self, *, succeeded: bool) -> None:
         """Say how the run ended."""
@@ -113,34 +150,51 @@ class _Row:
     unit: str = ""
     note: str = ""
 
+    def cells(self, name: str) -> list[Text | ProgressBar]:
+        """Return the row of a task: name, state, time, progress, note."""
+        seconds = time.monotonic() - self.began if self.began is not None else self.seconds
+        bar: ProgressBar | Text = Text("")
+        if self.done is not None and self.total:
+            bar = ProgressBar(total=self.total, completed=self.done, width=20)
+        elif self.done is not None:
+            bar = Text(f"{self.done:g} {self.unit}", style="dim")
+        return [
+            Text(name, style="bold" if self.began is not None else ""),
+            Text(self.state, style=self.style),
+            Text("" if seconds is None else f"{seconds:.1f} s", justify="right"),
+            bar,
+            Text(self.note, style="dim", overflow="ellipsis", no_wrap=True),
+        ]
+
+
+def _most_telling(rows: list[tuple[str, _Row]], room: int) -> list[tuple[str, _Row]]:
+    """Return as many rows as there is room for, in their order: what runs, what failed, and then the next ones."""
+    importance = {"running": 0, "failed": 1, "waiting": 2}
+    ranked = sorted(range(len(rows)), key=lambda at: (importance.get(rows[at][1].state.split()[0], 3), at))
+    return [rows[at] for at in sorted(ranked[:room])]
+
 
 class LiveDisplay:
     """A table with a row for each task; tasks' own output scrolls by above it."""
 
-    def __init__(self, console: Console, names: Sequence[str]) -> None:
-        """Show these tasks, in this order."""
+    def __init__(self, console: Console, names: Sequence[str], *, with_output: bool = True) -> None:
+        """Show these tasks, in this order; their output too, where the standard output stream leads to the terminal."""
         self._console = console
+        self._with_output = with_output
         self.ending = Text("")
         """How the run ended: to be shown below the table, once that stands still."""
         self._rows = {name: _Row() for name in names}
 
     def __rich__(self) -> Table:
-        """Return the table as it is now."""
+        """Return the table as it is now: every task, or where the terminal is too low what matters of them."""
         table = Table.grid(padding=(0, 2))
-        for name, row in list(self._rows.items()):
-            seconds = time.monotonic() - row.began if row.began is not None else row.seconds
-            bar: ProgressBar | Text = Text("")
-            if row.done is not None and row.total:
-                bar = ProgressBar(total=row.total, completed=row.done, width=20)
-            elif row.done is not None:
-                bar = Text(f"{row.done:g} {row.unit}", style="dim")
-            table.add_row(
-                Text(name, style="bold" if row.began is not None else ""),
-                Text(row.state, style=row.style),
-                Text("" if seconds is None else f"{seconds:.1f} s", justify="right"),
-                bar,
-                Text(row.note, style="dim", overflow="ellipsis", no_wrap=True),
-            )
+        rows = list(self._rows.items())
+        room = max(1, self._console.height - _SPARE_LINES)
+        shown = rows if len(rows) <= room else _most_telling(rows, room)
+        for name, row in shown:
+            table.add_row(*row.cells(name))
+        if len(shown) < len(rows):
+            table.add_row(Text(f"and {len(rows) - len(shown)} others", style="dim"))
         return table
 
     @contextlib.contextmanager
@@ -198,9 +252,13 @@ class LiveDisplay:
         """Show that a task is not run."""
         self._rows[name] = _Row("not run", "yellow")
 
-    def output(self, name: str, line: str) -> None:
-        """Let a task's line scroll by."""
-        self._console.print(Text.assemble((f"{name} | ", "dim"), line), soft_wrap=True)
+    def output(self, name: str, lines: Sequence[str]) -> None:
+        """Let a task's lines scroll by; where the standard output stream leads elsewhere, they go there."""
+        if not self._with_output:
+            write_lines(name, lines)
+            return
+        # Not styled and not wrapped: a task that writes much must not wait for what only decorates.
+        self._console.out("\n".join(f"{name} | {line}" for line in lines), highlight=False)
 
     def run_ended(self, *, succeeded: bool) -> None:
         """Note how the run ended."""

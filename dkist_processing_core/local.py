@@ -5,30 +5,32 @@ Each task is a process of its own; retries, downstreams and the events of the ru
 task's process begins (bootstrap), what is shown meanwhile (display).
 """
 
+import contextlib
 import heapq
 import itertools
 import logging
 import os
 import platform
 import queue
+import re
+import select
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 
 from dkist_processing_core import semconv
-from dkist_processing_core.bootstrap import PROGRAM, is_loading_script, locate
+from dkist_processing_core.bootstrap import PROGRAM, locate, refuse_while_loading
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.display import Display, open_display
+from dkist_processing_core.display import Display, SilentDisplay, open_display
 from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.events import (
     Cause,
@@ -60,7 +62,9 @@ if TYPE_CHECKING:
 
 TERMINATION_SECONDS = 4.0
 """How long a task that was told to end may take before it is killed."""
-_OUTPUT_SECONDS = 0.5
+_OUTPUT_POLL_SECONDS = 0.05
+_MAX_LINE_BYTES = 64 * 1024
+_LINE_END = re.compile(rb"\r\n|\n|\r(?!$)")
 logger = logging.getLogger(__name__)
 
 
@@ -114,12 +118,7 @@ class RunResult(Mapping[str, TaskOutcome]):
 
 def run_workflow(workflow: "Workflow", recipe_run_id: int | str, *, max_parallel: int | None = None) -> RunResult:
     """Run a workflow on this host; see `Workflow.run`."""
-    if is_loading_script():
-        msg = (
-            f"{workflow.workflow_name}.run() was reached while the script was loaded for its tasks, each of which runs "
-            'in a process of its own: put the call under `if __name__ == "__main__":`'
-        )
-        raise WorkflowError(msg)
+    refuse_while_loading(f"{workflow.workflow_name}.run()")
     if not workflow.nodes:
         msg = f"{workflow.workflow_name} has no tasks to run"
         raise WorkflowError(msg)
@@ -130,7 +129,8 @@ def run_workflow(workflow: "Workflow", recipe_run_id: int | str, *, max_parallel
         raise WorkflowError(msg)
     number = parse_recipe_run_id(recipe_run_id)
     run = Run(workflow.workflow_name, workflow.workflow_version, new_run_id(LOCAL, number), number)
-    return LocalRun(workflow, run, settings, parallel).execute()
+    with _ending_by_signal():
+        return LocalRun(workflow, run, settings, parallel).execute()
 
 
 @dataclass(slots=True)
@@ -149,6 +149,50 @@ class _Ended:
     attempt: Attempt
     exit_code: int
     duration_seconds: float
+
+
+class _Terminated(BaseException):
+    """This process was told to end."""
+
+
+def _raise_terminated(*_: object) -> None:
+    raise _Terminated
+
+
+@contextlib.contextmanager
+def _ending_by_signal() -> Iterator[None]:
+    """
+    Have SIGTERM and SIGHUP end the run as Ctrl-C does, and then this process as they would have.
+
+    Only in the main thread, and only where the host application has not said what it wants of them.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, _raise_terminated)
+    try:
+        yield
+    except _Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _signal_name(number: int) -> str:
+    """Return a signal's name; those between SIGRTMIN and SIGRTMAX have none of their own."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"
+
+
+# A run that is started within another's task must not lend that task's identity to its own.
+_IDENTITY_NAMES = frozenset(Attempt(Run("", "", "", 0), "", 1, 1, log_url="", report_fd=0).to_environ())
 
 
 class LocalRun:
@@ -213,7 +257,7 @@ class LocalRun:
                         duration_seconds=time.monotonic() - began,
                         tasks={name: outcome.state.value for name, outcome in result.items()},
                     )
-                    self._display.run_ended(succeeded=result.succeeded)
+                    self._show(lambda display: display.run_ended(succeeded=result.succeeded))
         finally:
             self._let_go()
         return result
@@ -258,7 +302,7 @@ class LocalRun:
                 worker=platform.node(),
                 queued_seconds=max(0.0, time.monotonic() - progress.ready_since),
             )
-            self._display.attempt_started(attempt)
+            self._show(lambda display: display.attempt_started(attempt))  # noqa: B023 - called now
             located = locate(progress.node.task)
             if located is None:
                 self._call_here(attempt, progress.node)
@@ -272,8 +316,10 @@ class LocalRun:
         self._processes.pop(name, None)
         spent = progress.outcome.duration_seconds + ended.duration_seconds
         succeeded = ended.exit_code == 0
-        self._display.attempt_ended(
-            attempt, succeeded=succeeded, exit_code=ended.exit_code, seconds=ended.duration_seconds
+        self._show(
+            lambda display: display.attempt_ended(
+                attempt, succeeded=succeeded, exit_code=ended.exit_code, seconds=ended.duration_seconds
+            )
         )
         if not succeeded:
             self._report_failure(ended)
@@ -303,28 +349,26 @@ class LocalRun:
                 given_up.add(follower)
                 if progress.outcome.state is TaskState.NO_STATUS:
                     progress.outcome = TaskOutcome(TaskState.UPSTREAM_FAILED)
-                    self._display.task_given_up(follower)
+                    self._show(lambda display: display.task_given_up(follower))  # noqa: B023 - called now
 
     def _stop_everything(self) -> None:
-        """Tell what still runs to end, and kill what does not within four seconds."""
+        """Tell what still runs to end, and kill what does not within four seconds, or at a second interrupt."""
         self._is_stopping = True
         self._due.clear()
-        self._signal_all(signal.SIGTERM)
-        deadline = time.monotonic() + TERMINATION_SECONDS
-        while self._running:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            self._signal_all(number)
+            deadline = time.monotonic() + TERMINATION_SECONDS
             try:
-                self._settle(self._ended.get(timeout=max(0.0, deadline - time.monotonic())))
-            except queue.Empty:
-                self._signal_all(signal.SIGKILL)
-                deadline = time.monotonic() + TERMINATION_SECONDS
+                while self._running:
+                    self._settle(self._ended.get(timeout=max(0.0, deadline - time.monotonic())))
+            except (queue.Empty, KeyboardInterrupt, _Terminated):
+                continue
 
     def _signal_all(self, number: signal.Signals) -> None:
         for process in list(self._processes.values()):
-            try:
-                # The process leads a group of its own: what it has started goes with it.
+            # The process leads a group of its own: what it has started goes with it.
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
-            except ProcessLookupError:
-                continue
 
     # One attempt
 
@@ -336,17 +380,10 @@ class LocalRun:
         began = time.monotonic()
         exit_code = 1
         try:
-            environ = {
-                **os.environ,
-                **self._environment(attempt),
-                **located,
-                # What this process finds, the task's finds too, in the same order; "" is the current folder.
-                "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path),
-                "PYTHONUNBUFFERED": "1",
-            }
+            inherited = {name: value for name, value in os.environ.items() if name not in _IDENTITY_NAMES}
             process = subprocess.Popen(  # noqa: S603 - a constant program, with values in its environment
                 [sys.executable, "-P", "-c", PROGRAM],
-                env=environ,
+                env={**inherited, **self._environment(attempt), **located, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -355,26 +392,45 @@ class LocalRun:
             self._processes[attempt.task_name] = process
             if self._is_stopping:
                 self._signal_all(signal.SIGTERM)
-            reader = threading.Thread(target=self._show_output, args=(attempt, process), daemon=True)
-            reader.start()
+            self._show_output(attempt, process)
             exit_code = process.wait()
-            # Not to the end of the pipe: a process that the task has left behind may hold it.
-            reader.join(_OUTPUT_SECONDS)
         except OSError as error:
             logger.error("%s cannot be started: %s", attempt.task_name, error)  # noqa: TRY400 - one line says it
         finally:
             self._ended.put(_Ended(attempt, exit_code, time.monotonic() - began))
 
     def _show_output(self, attempt: Attempt, process: "subprocess.Popen[bytes]") -> None:
-        if process.stdout is not None:
-            with process.stdout as lines:
-                for line in lines:
-                    self._display.output(attempt.task_name, line.decode(errors="replace").rstrip("\r\n"))
+        """Show what the task writes until it ends: not longer, since what it leaves behind may hold the pipe."""
+        if process.stdout is None:
+            return
+        rest = b""
+        with process.stdout as pipe:
+            while True:
+                if select.select([pipe], [], [], _OUTPUT_POLL_SECONDS)[0]:
+                    chunk = os.read(pipe.fileno(), _MAX_LINE_BYTES)
+                    *lines, rest = _LINE_END.split(rest + chunk)
+                    if len(rest) >= _MAX_LINE_BYTES or (not chunk and rest):
+                        lines, rest = [*lines, rest], b""
+                    if lines:
+                        text = [line.decode(errors="replace").rstrip("\r") for line in lines]
+                        self._show(lambda display: display.output(attempt.task_name, text))  # noqa: B023 - called now
+                    if not chunk:
+                        return
+                elif process.poll() is not None:
+                    return
+
+    def _show(self, what: Callable[[Display], None]) -> None:
+        """Show something, and nothing any more once that went wrong: what is shown must not stop what is done."""
+        try:
+            what(self._display)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - rich leaves by SystemExit when nobody reads
+            self._display = SilentDisplay()
+            logger.warning("the run is no longer shown: %s", error)
 
     def _call_here(self, attempt: Attempt, node: Node) -> None:
         """Run a task that no other process can load, as one defined at a prompt, in this process and thread."""
         began = time.monotonic()
-        exit_code = 0
+        exit_code = 1
         environ = self._environment(attempt)
         before = {name: os.environ.get(name) for name in environ}
         os.environ.update(environ)
@@ -382,8 +438,10 @@ class LocalRun:
             run = self._run
             with node.task(run.recipe_run_id, run.workflow_name, run.workflow_version) as task:
                 task()
+            exit_code = 0
+        except SystemExit as error:
+            exit_code = error.code if isinstance(error.code, int) and error.code else 1
         except Exception:
-            exit_code = 1
             logger.exception("%s failed", node.name)
         finally:
             for name, value in before.items():
@@ -412,7 +470,7 @@ class LocalRun:
 
     def _report_failure(self, ended: _Ended) -> None:
         """Report what the engine sees of a failure, for a task that could not report it itself."""
-        by_signal = signal.Signals(-ended.exit_code).name if ended.exit_code < 0 else None
+        by_signal = _signal_name(-ended.exit_code) if ended.exit_code < 0 else None
         told_to_end = self._is_stopping and by_signal is not None
         self._publish(
             TaskFailed,
@@ -422,7 +480,7 @@ class LocalRun:
             duration_seconds=ended.duration_seconds,
             cause=Cause.TERMINATED if told_to_end else Cause.SIGNAL if by_signal else Cause.EXIT_CODE,
             signal=by_signal,
-            exit_code=None if by_signal else ended.exit_code,
+            exit_code=None if by_signal else ended.exit_code & 0xFF,
         )
 
     def _announce_failure(self, name: str) -> None:

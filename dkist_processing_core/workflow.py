@@ -111,6 +111,9 @@ class Workflow:
         self.workflow_name = _checked(name, "the name of a workflow", MAX_NAME_LENGTH)
         if workflow_version is None:
             workflow_version = DKISTProcessingCoreConfiguration.read().build_version
+        if not isinstance(workflow_version, str):
+            msg = f"workflow_version is {workflow_version!r}, expected a string"
+            raise WorkflowError(msg)
         self.workflow_version = workflow_version
         self.dag_name = dag_name(self.workflow_name, self.workflow_version)
         self.workflow_package = workflow_package
@@ -159,6 +162,7 @@ class Workflow:
         if isinstance(pip_extras, str):
             msg = f"{task.__name__}: pip_extras is the string {pip_extras!r}, expected a list of names"
             raise WorkflowError(msg)
+        _check_retries(task)
         node = Node(task, waits_for, queue, tuple(pip_extras or ()))
         self._check_placement(node)
         self._nodes[node.name] = node
@@ -263,6 +267,16 @@ def _checked(name: str, what: str, max_length: int) -> str:
 def _check_task(task: object, expectation: str) -> None:
     if not (isinstance(task, type) and issubclass(task, TaskBase)):
         msg = f"{expectation}, a subclass of TaskBase; got {task!r}"
+        raise WorkflowError(msg)
+
+
+def _check_retries(task: type[TaskBase]) -> None:
+    retries, delay = task.retries, task.retry_delay_seconds
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        msg = f"{task.__name__}: retries is {retries!r}, expected a whole number from 0"
+        raise WorkflowError(msg)
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < float("inf"):
+        msg = f"{task.__name__}: retry_delay_seconds is {delay!r}, expected a number of seconds from 0"
         raise WorkflowError(msg)
 
 

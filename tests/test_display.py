@@ -63,6 +63,48 @@ def test_a_terminal_shows_a_table_with_the_tasks_output_above_it() -> None:
     assert "First | first of 5 in " in shown
 
 
+def test_a_task_that_writes_much_is_neither_slowed_nor_cut(tmp_path: Path) -> None:
+    """
+    In a terminal too, the last of many lines is shown: it is where a traceback ends.
+    """
+    program = (
+        "from dkist_processing_core import TaskBase, Workflow\n"
+        "class Chatty(TaskBase):\n"
+        "    def run(self):\n"
+        "        for number in range(20_000): print('line', number)\n"
+        "if __name__ == '__main__':\n"
+        "    w = Workflow(process_category='much', process_name='output')\n"
+        "    w.add_node(Chatty)\n"
+        "    w.run(recipe_run_id=1)\n"
+    )
+    (tmp_path / "chatty.py").write_text(program)
+
+    shown = in_terminal(f"import runpy; runpy.run_path({str(tmp_path / 'chatty.py')!r}, run_name='__main__')")
+
+    assert "Chatty | line 19999" in shown
+    assert "run finished" in shown
+
+
+def test_a_low_terminal_shows_what_runs_and_what_failed() -> None:
+    """
+    Of more tasks than there are lines, those that matter are shown, and how many others there are.
+    """
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=8)
+    names = [f"Task{number}" for number in range(20)]
+    display = LiveDisplay(console, names)
+    display.attempt_started(Attempt(RUN, "Task17", attempt=1, max_attempts=1))
+    failed = Attempt(RUN, "Task9", attempt=1, max_attempts=1)
+    display.attempt_ended(failed, succeeded=False, exit_code=1, seconds=1.0)
+
+    console.print(display)
+
+    assert isinstance(console.file, io.StringIO)
+    shown = ESCAPES.sub("", console.file.getvalue())
+    assert re.search(r"Task17 +running", shown)
+    assert re.search(r"Task9 +failed", shown)
+    assert "and 15 others" in shown
+
+
 @given(st.text(max_size=40), st.text(max_size=200))
 def test_whatever_a_task_writes_is_shown_as_it_is(name: str, line: str) -> None:
     """
@@ -71,8 +113,8 @@ def test_whatever_a_task_writes_is_shown_as_it_is(name: str, line: str) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
     display = LiveDisplay(console, ["A"])
 
-    display.output(name, line)
-    display.output("A", "[bold]not markup[/bold] [/]")
+    display.output(name, [line])
+    display.output("A", ["[bold]not markup[/bold] [/]"])
 
     assert isinstance(console.file, io.StringIO)
     assert "[bold]not markup[/bold] [/]" in ESCAPES.sub("", console.file.getvalue())

@@ -186,7 +186,7 @@ workflow.add_node(Hello)
 @pytest.mark.parametrize(
     ("call", "status", "expected"),
     [
-        ('if __name__ == "__main__":\n    workflow.run(recipe_run_id=1)', 0, "Hello | hello from __dkist_script__"),
+        ('if __name__ == "__main__":\n    workflow.run(recipe_run_id=1)', 0, "Hello | hello from script"),
         ("workflow.run(recipe_run_id=1)", 0, 'put the call under `if __name__ == "__main__":`'),
     ],
 )
@@ -201,6 +201,172 @@ def test_a_script_s_tasks_are_loaded_from_its_file(call: str, status: int, expec
 
     assert expected in done.stdout
     assert status == done.returncode
+
+
+def test_a_script_that_no_import_finds_is_loaded_all_the_same(tmp_path: Path) -> None:
+    """
+    A file may be called as it likes.
+    """
+    script = tmp_path / "my-script"
+    script.write_text(SCRIPT.format(call='if __name__ == "__main__":\n    workflow.run(recipe_run_id=1)'))
+
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    assert "Hello | hello from __dkist_script__" in done.stdout
+
+
+def test_a_module_that_runs_its_workflow_as_it_is_imported_does_not_start_itself_for_ever(tmp_path: Path) -> None:
+    """
+    Each task says in a sentence what to write, and no process begins another.
+    """
+    (tmp_path / "unguarded.py").write_text(SCRIPT.format(call="workflow.run(recipe_run_id=1)"))
+
+    done = subprocess.run(
+        [sys.executable, "-c", "import unguarded"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=30,
+    )
+
+    assert done.stdout == (
+        "Hello | my_script.run() was reached while its module was loaded for a task, which runs in a process of its "
+        'own: put the call under `if __name__ == "__main__":`\n'
+    )
+
+
+def run_one(run: str, *, before: str = "", environment: dict[str, str] | None = None) -> RunView:
+    """
+    Run a workflow of one task with this body in a process of its own, and return what the bus says of it.
+    """
+    program = (
+        "import os, sys\n"
+        "from dkist_processing_core import TaskBase, Workflow\n"
+        f"class One(TaskBase):\n    def run(self):\n        {run}\n"
+        f"workflow = Workflow(process_category='only', process_name='one')\nworkflow.add_node(One)\n{before}\n"
+        "if __name__ == '__main__':\n    workflow.run(recipe_run_id=1)\n"
+    )
+    folder = Path(os.environ["DKIST_CORE_STATE_DIR"])
+    script = folder / "one.py"
+    script.write_text(program)
+    subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    return the_run()
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("os.kill(os.getpid(), 40)", {"cause": "signal", "signal": "SIG40"}),
+        ("sys.exit(0)", {"cause": "exit_code", "exit_code": 0}),
+        ("sys.exit(3)", {"cause": "exit_code", "exit_code": 3}),
+        ("os._exit(3)", {"cause": "exit_code", "exit_code": 3}),
+    ],
+)
+def test_however_a_task_ends_run_and_task_agree_that_it_failed(body: str, expected: dict[str, object]) -> None:
+    """
+    A signal without a name, an exit with a number, and an exit with 0 in the middle are all failures of both.
+    """
+    run = run_one(body)
+
+    end = run.tasks[0].attempts[0].end
+    assert (run.state, run.tasks[0].state, run.tasks[0].engine_state) == (State.FAILED, State.FAILED, "failed")
+    assert run.tasks[0].attempts[0].contradictions == ()
+    assert expected == {name: getattr(end, name) for name in expected}
+
+
+@pytest.mark.parametrize(
+    ("before", "environment"),
+    [
+        ("os.close(1); sys.stdout = None", {}),
+        ("os.close(2); os.close(1); sys.stdout = sys.stderr = None", {}),
+        ("", {"PYTHONIOENCODING": "ascii"}),
+    ],
+)
+def test_what_cannot_be_shown_does_not_fail_the_task(before: str, environment: dict[str, str]) -> None:
+    """
+    Closed streams and encodings that lack characters are the terminal's affair.
+    """
+    guarded = f"if __name__ == '__main__':\n    {before}" if before else ""
+
+    run = run_one("sys.stdout.buffer.write('é\\n'.encode() * 100_000)", before=guarded, environment=environment)
+
+    assert run.state is State.FINISHED
+
+
+def test_a_reader_that_goes_away_does_not_fail_the_task() -> None:
+    """
+    `| head -1` ends the showing and not the run.
+    """
+    program = "from tests.pipelines import diamond; diamond.run(recipe_run_id=5)"
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait(60)
+
+    assert the_run().state is State.FINISHED
+
+
+def test_the_search_path_is_the_task_s_and_not_that_of_what_it_starts() -> None:
+    """
+    Another interpreter that a task starts must not find this one's libraries.
+    """
+    assert (
+        run_one("assert 'PYTHONPATH' not in os.environ; assert 'SEARCH' not in str(os.environ)").state is State.FINISHED
+    )
+
+
+def test_an_identity_of_the_run_s_own_process_is_not_its_tasks() -> None:
+    """
+    A workflow that is run within another's task has its own log URL, or none.
+    """
+    run = run_one("raise ValueError", environment={"DKIST_CORE_LOG_URL": "http://outer/", "DKIST_CORE_REPORT_FD": "9"})
+
+    end = run.tasks[0].attempts[0].end
+    assert isinstance(end, TaskFailed)
+    assert end.log_url is None
+
+
+def test_an_exit_of_a_task_at_a_prompt_is_its_failure_and_not_the_run_s() -> None:
+    """
+    `sys.exit` in a task that runs in this process ends neither the process nor the run.
+    """
+
+    class Leaving(TaskBase):
+        def run(self) -> None:
+            sys.exit(3)
+
+    workflow = Workflow(process_category="by", process_name="prompt")
+    workflow.add_node(Leaving)
+
+    result = workflow.run(recipe_run_id=5)
+
+    assert result["Leaving"].state is TaskState.FAILED
+    assert the_run().state is State.FAILED
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_run_ends_its_tasks(number: signal.Signals) -> None:
+    """
+    No task outlives a run that is told to end, and the end is on the bus.
+    """
+    program = "from tests.pipelines import endless; endless.run(recipe_run_id=5)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "Endless | waiting\n"
+        process.send_signal(number)
+        process.communicate(timeout=20)
+
+    assert process.returncode == -signal.SIGTERM
+    assert the_run().tasks[0].attempts[0].cause == "terminated"
 
 
 def test_ctrl_c_ends_every_task_and_the_run() -> None:
