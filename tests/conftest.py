@@ -5,6 +5,7 @@ Not here: the services themselves, which are in ``tests.services``.
 """
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,15 @@ def session_watch() -> Iterator[SessionWatch]:
         yield watch
         watch.assert_loopback_only()
         watch.assert_nothing_left()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """
+    Have what the session starts heed Ctrl-C: a suite run in the background inherits, and would pass on, a deaf ear.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
