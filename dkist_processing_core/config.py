@@ -4,9 +4,11 @@ Every setting, read from the environment and checked when it is read.
 Not here: what is done with them. Nothing is read at import; `core_configurations` is made when it is asked for.
 """
 
+import ipaddress
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -17,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from dkist_processing_core.errors import ConfigurationError
-from dkist_processing_core.text import REDACTED, is_secret_name, redact
+from dkist_processing_core.text import REDACTED, is_secret_name, redact, secrets_of
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -32,12 +34,23 @@ def _setting(default: Any, meaning: str, *, expected: str, **options: Any) -> An
     return Field(default=default, description=meaning, json_schema_extra={"expected": expected}, **options)
 
 
+def _host(value: str) -> str:
+    if not re.fullmatch(r"[\w.-]+", value):
+        try:
+            ipaddress.ip_address(value.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            # A URL here may hold a password, and would be shown wherever the address is.
+            msg = "not a host name or address"
+            raise ValueError(msg) from None
+    return value
+
+
 class MeshService(BaseModel):
     """Where a service is reached: the value of one key of `MESH_CONFIG`."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True)
 
-    host: str = Field(alias="mesh_address", min_length=1)
+    host: Annotated[str, AfterValidator(_host)] = Field(alias="mesh_address")
     port: int = Field(alias="mesh_port", ge=0, le=65535)
 
     def __eq__(self, other: object) -> bool:
@@ -91,11 +104,25 @@ def _endpoint(value: str | None) -> str | None:
     return value
 
 
+def _exporters(value: str | None) -> str | None:
+    if value is None:
+        return None
+    names = [name.strip().lower() for name in value.split(",")]
+    if names != ["none"] and not {"otlp", "console"}.issuperset(names):
+        msg = "not a list of exporters"
+        raise ValueError(msg)
+    return ",".join(dict.fromkeys(names))
+
+
+def _in_lower_case(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
 Endpoint = Annotated[str | None, AfterValidator(_endpoint)]
-Exporter = Literal["otlp", "console", "none"] | None
-Protocol = Literal["grpc", "http/protobuf"] | None
+Exporter = Annotated[str | None, AfterValidator(_exporters)]
+Protocol = Annotated[Literal["grpc", "http/protobuf"] | None, BeforeValidator(_in_lower_case)]
 _URL = "an http or https URL, as http://collector.example:4317"
-_EXPORTER = "otlp, console or none"
+_EXPORTER = "otlp, console, both separated by a comma, or none"
 _PROTOCOL = "grpc or http/protobuf"
 
 
@@ -200,10 +227,13 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         "Whether tasks run in a notebook.",
         expected="true or false",
     )
-    otel_sdk_disabled: bool = _setting(
-        False,  # noqa: FBT003 - the default of a setting
-        "Turns all telemetry off.",
-        expected="true or false",
+    # By OpenTelemetry's specification whatever is not "true" means false.
+    otel_sdk_disabled: Annotated[bool, BeforeValidator(lambda value: _in_lower_case(value) in (True, "true"))] = (
+        _setting(
+            False,  # noqa: FBT003 - the default of a setting
+            "Turns all telemetry off.",
+            expected="true, in any case; everything else means false",
+        )
     )
     otel_service_name: str = _setting(
         "dkist-processing-core", "The service name that telemetry carries.", expected="a name"
@@ -256,11 +286,12 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         name = str(problem["loc"][0])
         variable = name.upper()
         expected = expectation(cls.model_fields.get(name))
-        if is_secret_name(variable):
-            return f"{variable}: found a value that is not shown, expected {expected or 'another'}"
         # What is read from the file `.env` is known to the one who complains alone.
         found = values[name] if name in values else os.environ.get(variable) or os.environ.get(name) or problem["input"]
         text = redact(str(found))
+        # Before an @ there may be a password, and nothing says where it begins.
+        if is_secret_name(variable) or "@" in text:
+            return f"{variable}: found a value that is not shown, expected {expected or 'another'}"
         shown = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
         return f"{variable}: found {shown}, {f'expected {expected}' if expected else f'but {objection}'}"
 
@@ -273,6 +304,27 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     def read(cls) -> Self:
         """Return the settings of this process's environment."""
         return cls()
+
+    @classmethod
+    def read_leniently(cls) -> tuple[Self, str | None]:
+        """
+        Return the settings as a task needs them, and what is wrong with those of them that hold their defaults instead.
+
+        Raises
+        ------
+        ConfigurationError
+            where one of those that say where events go is wrong.
+
+        """
+        try:
+            return cls(), None
+        except ConfigurationError as error:
+            behind = error.__context__
+            wrong = {problem["loc"][0] for problem in behind.errors()} if isinstance(behind, ValidationError) else set()
+            if not wrong or any(_is_of_the_bus(str(name)) for name in wrong):
+                raise
+            defaults = {str(name): cls.model_fields[str(name)].get_default() for name in wrong}
+            return cls(**defaults), str(error)
 
     def service_mesh_detail(self, service_name: str) -> MeshService:
         """Return where a service is reached: 127.0.0.1, port 0, for one that `MESH_CONFIG` does not name."""
@@ -302,6 +354,16 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         for name in type(self).model_fields:
             value = REDACTED if is_secret_name(name) else redact(str(getattr(self, name)))
             logger.info("%s: %s", name, value)
+
+
+def _is_of_the_bus(setting: str) -> bool:
+    return setting in {"mesh_config", "dkist_core_state_dir"} or setting.startswith("isb_")
+
+
+def secrets_in(settings: DKISTProcessingCoreConfiguration | None) -> list[str]:
+    """Return the settings that must not be shown: what stands in `.env` is not in the environment."""
+    values = {} if settings is None else {name: getattr(settings, name) for name in type(settings).model_fields}
+    return secrets_of({name: value for name, value in values.items() if isinstance(value, str)})
 
 
 def expectation(field: FieldInfo | None) -> str | None:

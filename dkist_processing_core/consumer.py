@@ -4,19 +4,26 @@ Events as a consumer reads them: subscribe, iterate, acknowledge.
 Not here: what the reports add up to (runs), and how either bus delivers (bus).
 """
 
+import functools
 import logging
+import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
 from dkist_processing_core.bus import Delivery, Message, Receiver, open_bus, word
+from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, DEAD_LETTERS_SUFFIX
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import DecodeError
-from dkist_processing_core.events import EVENT_CLASSES, Event, TaskEvent, decode
+from dkist_processing_core.events import EVENT_CLASSES, Event, RecipeRunFailureMessage, TaskEvent, decode
 
 REMEMBERED_IDS = 100_000
+ACK_SECONDS = 2.0
+# What AMQP gives the name of a queue.
+_MAX_NAME_BYTES = 255
 _POLL_SECONDS = 1.0
 logger = logging.getLogger(__name__)
 
@@ -59,7 +66,8 @@ class Subscription:
     An iterator over events that is also a context manager: it receives from the moment that it is made.
 
     The event in hand is acknowledged when the next is asked for. Leaving the loop leaves it unacknowledged, so that a
-    named subscription gets it again, unless its `ack()` was called.
+    named subscription gets it again, unless its `ack()` was called before the subscription ended. It ends by `close`,
+    when nobody holds it any more, and with the process.
     """
 
     def __init__(
@@ -71,6 +79,7 @@ class Subscription:
         self._timeout = timeout
         self._seen: _Memory | None = None if every_report else _Memory(REMEMBERED_IDS)
         self._in_hand: Delivery | None = None
+        self._is_closed = False
 
     def __iter__(self) -> Iterator[Event]:
         """Return the subscription itself."""
@@ -83,35 +92,44 @@ class Subscription:
         Raises
         ------
         StopIteration
-            where none came within the subscription's timeout.
-        BusRefusedError
-            where the bus will not have this subscription any more.
+            where none came within the subscription's timeout, or the subscription is closed.
+        BusError
+            where the subscription cannot go on.
 
         """
         if self._in_hand is not None:
             self._in_hand.acknowledge()
             self._in_hand = None
-        deadline = None if self._timeout is None else time.monotonic() + self._timeout
-        while True:
-            remaining = _POLL_SECONDS if deadline is None else deadline - time.monotonic()
-            delivery = self._receiver.receive(max(0.0, min(_POLL_SECONDS, remaining)))
+        heard_at = time.monotonic()
+        while not self._is_closed:
+            delivery = self._receiver.receive(max(0.0, min(_POLL_SECONDS, self._patience(heard_at))))
             if delivery is None:
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise StopIteration
+                if self._patience(heard_at) <= 0:
+                    break
                 continue
+            # Wanted or not: behind it there may be more.
+            heard_at = time.monotonic()
             event = self._decoded(delivery)
             if event is not None:
                 self._in_hand = delivery
-                return event.with_acknowledgement(delivery.acknowledge)
+                return event.with_acknowledgement(functools.partial(delivery.acknowledge, ACK_SECONDS))
+        raise StopIteration
+
+    def _patience(self, heard_at: float) -> float:
+        """Return for how many seconds silence may go on, by when something was heard last."""
+        if self._timeout is None:
+            return _POLL_SECONDS
+        return max(heard_at, self._receiver.heard_at) + self._timeout - time.monotonic()
 
     def _decoded(self, delivery: Delivery) -> Event | None:
         """Return what a delivery carries, or settle it: undecodable, unwanted, or known already."""
         message = delivery.message
         try:
             event = decode(message.body, message.properties.content_type, message.properties.headers)
-        except DecodeError as error:
-            logger.warning("message %r goes to the dead letters: %s", _name_of(message), error)
-            delivery.bury(str(error))
+        except Exception as error:  # noqa: BLE001 - a consumer lives on, whatever is wrong with a foreign message
+            reason = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
+            logger.warning("message %r goes to the dead letters: %s", _name_of(message), reason)
+            delivery.bury(reason)
             return None
         if self._selection.matches(event) and (self._seen is None or self._seen.is_new(event.id)):
             return event
@@ -120,6 +138,7 @@ class Subscription:
 
     def close(self) -> None:
         """End the subscription; an event that is in hand and not acknowledged comes again under the same name."""
+        self._is_closed = True
         self._receiver.close()
 
     def __enter__(self) -> Self:
@@ -149,23 +168,65 @@ def subscribe(
         workflow: the name of the one workflow wanted.
         task: the name of the one task wanted.
         name: the subscription's own name, under which its place is remembered: what happens while nobody listens
-            is delivered later, and what was not acknowledged is delivered again. On RabbitMQ it is a queue.
-        replay: begin with the oldest event that the bus still has, up to seven days ago.
-        timeout: end the iteration when no event came for this many seconds; None waits for ever.
+            is delivered later, and what was not acknowledged is delivered again. On RabbitMQ it is a queue. A thread
+            has one subscription of a name: opening another ends the one before.
+        replay: begin with the oldest event that the bus still has, up to seven days ago; not for a name.
+        timeout: end the iteration when nothing came for this many seconds; None waits for ever. Events that exist
+            already and are not wanted count as something, so that a replay is not cut short.
         every_report: yield what each reporter says of one fact. Otherwise a fact is yielded once, however many
             reports and repetitions of it there are.
         settings: read from the environment where they are not given.
 
     Raises
     ------
+    ValueError
+        where there is no such event, or the subscription cannot have that name.
     ConfigurationError, BusError, JournalError
         where the settings are wrong, or the bus cannot be reached now. Later interruptions are bridged.
 
     """
     selection = Selection(names, workflow, task)
+    if name is not None:
+        _check_name(name, replay=replay)
     bus = open_bus(settings or DKISTProcessingCoreConfiguration.read())
+    key = (bus.where, name)
+    if name is not None and (abandoned := _open.subscriptions.get(key)) is not None:
+        # Its loop was left, and something still holds it: a notebook's last traceback, for one.
+        abandoned.close()
     receiver = bus.subscribe(selection.patterns, name=name, replay=replay)
-    return Subscription(receiver, selection, timeout=timeout, every_report=every_report)
+    subscription = Subscription(receiver, selection, timeout=timeout, every_report=every_report)
+    if name is not None:
+        _open.subscriptions[key] = subscription
+    return subscription
+
+
+class _Open(threading.local):
+    """The named subscriptions of each thread."""
+
+    def __init__(self) -> None:
+        self.subscriptions: weakref.WeakValueDictionary[tuple[str, str | None], Subscription]
+        self.subscriptions = weakref.WeakValueDictionary()
+
+
+_open = _Open()
+
+
+def _check_name(name: str, *, replay: bool) -> None:
+    """Refuse what cannot name a subscription, on either bus: both must take the same program."""
+    expected = None
+    if replay:
+        expected = "no name: a replay begins at the beginning, and a name where it left off; leave one of them out"
+    elif not name or not name.isprintable():
+        expected = "one or more printable characters"
+    elif len((name + DEAD_LETTERS_SUFFIX).encode()) > _MAX_NAME_BYTES:
+        expected = f"at most {_MAX_NAME_BYTES - len(DEAD_LETTERS_SUFFIX)} bytes"
+    elif name in (ARCHIVE_QUEUE, RecipeRunFailureMessage.queue):
+        expected = "another name: this queue has its own use"
+    elif name.startswith("amq.") or name.endswith(DEAD_LETTERS_SUFFIX):
+        expected = f"a name that does not begin with 'amq.' or end with '{DEAD_LETTERS_SUFFIX}', which are taken"
+    if expected is not None:
+        msg = f"the subscription's name is {name!r}, expected {expected}"
+        raise ValueError(msg)
 
 
 class _Memory:

@@ -5,22 +5,26 @@ Not here: AMQP itself (bus), nor what is published (publisher).
 """
 
 import logging
+import math
 import random
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dkist_processing_core.bus import FileLock, Journal
 from dkist_processing_core.bus._amqp_bus import AmqpBus
-from dkist_processing_core.errors import BusError, ConfigurationError, JournalError
+from dkist_processing_core.bus.topology import publisher_topology
+from dkist_processing_core.errors import BusError, BusUnreachableError, ConfigurationError, JournalError
 
 if TYPE_CHECKING:
     from dkist_processing_core.bus._amqp import AmqpLink
 
 WINDOW = 1000
 """How many messages may be on their way to the broker, unconfirmed."""
-MAX_TRIES = 3
+RETRY_SECONDS = (0.25, 2.5)
+"""When a message that the broker refused is tried again; refused once more after that, it is set aside."""
 UNREACHABLE_SECONDS = 30.0
 """For how long a broker that could not be reached is not tried again, by any process of this host."""
 _CONNECT_SECONDS = 5.0
@@ -30,6 +34,9 @@ _LOCK_POLL_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 2.0
 _STALLED_SECONDS = 10.0
 _LONGEST_WAIT_SECONDS = 30.0
+_RESTORE_SECONDS = 5.0
+# For each outbox what this process has said of it, so that several publishers in turn say it once.
+_told: dict[Path, str] = {}
 logger = logging.getLogger(__name__)
 
 
@@ -43,7 +50,8 @@ class Drainer:
         self._has_work = threading.Event()
         self._is_stopping = threading.Event()
         self._link: AmqpLink | None = None
-        self._warned: str | None = None
+        self._not_before: dict[int, float] = {}
+        self._restored_at = -math.inf
         self.failure: str | None = None
         """Why nothing can be delivered just now, in an operator's words; None where nothing is known to be wrong."""
         self._thread = threading.Thread(target=self._run, name="dkist-core-drain", daemon=True)
@@ -88,7 +96,8 @@ class Drainer:
 
     def _deliver_until_stopped(self, journal: Journal, lock: FileLock) -> None:
         failures = 0
-        self._rest(journal.unreachable_until - time.time())
+        # The clock may have been wrong when the mark was made.
+        self._rest(min(journal.unreachable_until - time.time(), UNREACHABLE_SECONDS))
         while not self._is_stopping.is_set():
             self._has_work.clear()
             if not journal.pending(0, 1):
@@ -101,7 +110,9 @@ class Drainer:
                     failures = 0
                 except (BusError, ConfigurationError) as error:
                     failures += 1
-                    journal.unreachable_until = time.time() + UNREACHABLE_SECONDS
+                    if isinstance(error, BusUnreachableError):
+                        # Not for a refusal: it costs nobody any time, and ends as soon as somebody mends the settings.
+                        journal.unreachable_until = time.time() + UNREACHABLE_SECONDS
                     self._note_failure(str(error))
                     lock.release()
                     self._rest(min(_LONGEST_WAIT_SECONDS, 2.0**failures) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
@@ -123,54 +134,110 @@ class Drainer:
         with self._bus.open_link(patience) as link:
             self._link = link
             try:
-                if journal.unreachable_until:
-                    journal.unreachable_until = 0
-                self._note_recovery()
+                self.failure = None
                 while not self._is_stopping.is_set():
                     if lock.acquire():
                         self._send_pending(journal, link)
                         lock.release()
-                        # What was refused and has tries left is tried again soon; else there is only the heartbeat.
-                        link.settle(_LOCK_POLL_SECONDS if journal.pending(0, 1) else _HEARTBEAT_SECONDS)
+                        if self._is_stopping.is_set():
+                            # The wake that would end the waiting below may have been used up above.
+                            return
+                        # Until something new comes, what was refused has its next try, or there is the heartbeat.
+                        now = time.monotonic()
+                        # What is due and was not sent just now is no longer there: another process was faster.
+                        self._not_before = {seq: due for seq, due in self._not_before.items() if due > now}
+                        link.settle(min([_HEARTBEAT_SECONDS, *(due - now for due in self._not_before.values())]))
                     else:
                         link.settle(_LOCK_POLL_SECONDS)
             finally:
                 self._link = None
 
     def _send_pending(self, journal: Journal, link: "AmqpLink") -> None:
-        """Send and settle until nothing is pending that was not refused in this pass."""
+        """Send and settle until nothing is pending whose time has come."""
         sent_up_to = 0
         last_progress = time.monotonic()
         while not self._is_stopping.is_set():
             entries = [] if link.blocked_reason else journal.pending(sent_up_to, WINDOW - link.unsettled)
             for entry in entries:
-                link.send(entry.seq, entry.message)
                 sent_up_to = entry.seq
-            if not link.unsettled and not link.blocked_reason:
+                if self._not_before.get(entry.seq, 0.0) <= time.monotonic():
+                    link.send(entry.seq, entry.message)
+            if link.unsettled or link.blocked_reason:
+                if self._settle(journal, link):
+                    last_progress = time.monotonic()
+                elif time.monotonic() - last_progress > _STALLED_SECONDS:
+                    # Another process may have better luck, and must not wait for this one.
+                    raise BusUnreachableError(_blocking(link) or f"{link.where} confirms nothing")
+            elif not entries:
                 return
-            settled = link.settle(_LOCK_POLL_SECONDS)
-            if settled.confirmed:
-                journal.remove_confirmed(settled.confirmed)
-            for seq, reason in settled.refused:
-                if journal.note_refusal(seq, reason, max_tries=MAX_TRIES):
-                    logger.warning("message %s of %s is set aside: %s", seq, journal.path, reason)
-            if settled.confirmed or settled.refused:
-                last_progress = time.monotonic()
-                self._on_progress()
-            elif time.monotonic() - last_progress > _STALLED_SECONDS:
-                # Another process may have better luck, and must not wait for this one.
-                why = f"blocks publishers: {link.blocked_reason}" if link.blocked_reason else "confirms nothing"
-                msg = f"{link.where} {why}"
-                raise BusError(msg)
+
+    def _settle(self, journal: Journal, link: "AmqpLink") -> bool:
+        """Note what the broker has said of messages sent, and return whether it has said anything."""
+        settled = link.settle(_LOCK_POLL_SECONDS)
+        self._note_blocking(journal, link)
+        if settled.confirmed:
+            journal.remove_confirmed(settled.confirmed)
+            for seq in settled.confirmed:
+                self._not_before.pop(seq, None)
+        for seq, reason in settled.refused:
+            self._note_refusal(journal, seq, reason)
+        has_progress = bool(settled.confirmed or settled.refused)
+        if has_progress:
+            self._note_recovery(journal)
+            self._on_progress()
+        if settled.refused:
+            self._restore(link)
+        return has_progress
+
+    def _note_refusal(self, journal: Journal, seq: int, reason: str) -> None:
+        tries = len(RETRY_SECONDS) + 1
+        if journal.note_refusal(seq, reason, max_tries=tries):
+            self._not_before.pop(seq, None)
+            logger.warning("message %s of %s is set aside: %s", seq, journal.path, reason)
+        else:
+            # After the first refusal here the first pause, whatever other processes have tried before.
+            pause = RETRY_SECONDS[1 if seq in self._not_before else 0]
+            self._not_before[seq] = time.monotonic() + pause
+
+    def _restore(self, link: "AmqpLink") -> None:
+        """Make what the refused messages lacked, which may have gone since this link was made."""
+        now = time.monotonic()
+        if now < self._restored_at + _RESTORE_SECONDS:
+            return
+        refusal = link.restore(publisher_topology(self._bus.settings))
+        if refusal is not None and self._restored_at == -math.inf:
+            logger.warning("messages are refused, and the topology they need cannot be made: %s", refusal)
+        self._restored_at = now
+
+    def _note_blocking(self, journal: Journal, link: "AmqpLink") -> None:
+        """Have nobody wait for a broker that blocks publishers, in this process or in the next ones."""
+        blocking = _blocking(link)
+        if blocking is not None and self.failure is None:
+            journal.unreachable_until = time.time() + UNREACHABLE_SECONDS
+            self._note_failure(blocking)
+        elif blocking is None:
+            self.failure = None
 
     def _note_failure(self, reason: str) -> None:
         self.failure = reason
-        if reason != self._warned:
-            self._warned = reason
+        if _told.get(self._bus.journal_path) != reason:
+            _told[self._bus.journal_path] = reason
             logger.warning("%s. Events are kept in %s until it can be reached.", reason, self._bus.journal_path)
         self._on_progress()
 
-    def _note_recovery(self) -> None:
-        if self.failure is not None and self._warned is not None:
+    def _note_recovery(self, journal: Journal) -> None:
+        if journal.unreachable_until:
+            journal.unreachable_until = 0
+        if _told.pop(self._bus.journal_path, None) is not None:
             logger.info("%s can be reached again", self._bus.where)
-        self.failure = self._warned = None
+
+    def tell_of(self, waiting: int) -> None:
+        """Say that events were left in the outbox, unless this process has said why before."""
+        path = self._bus.journal_path
+        if path not in _told:
+            _told[path] = reason = self.failure or f"{self._bus.where} has not confirmed them in time"
+            logger.warning("events that wait in %s: %s. %s", path, waiting, reason)
+
+
+def _blocking(link: "AmqpLink") -> str | None:
+    return f"{link.where} blocks publishers: {link.blocked_reason}" if link.blocked_reason else None

@@ -10,17 +10,20 @@ import logging
 import os
 import platform
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from opentelemetry import trace
 from opentelemetry.trace import Span, SpanContext, SpanKind
+from pydantic import ValidationError
 
 from dkist_processing_core import semconv
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import (
     Cause,
@@ -35,13 +38,14 @@ from dkist_processing_core.events import (
 )
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.text import redact
 from dkist_processing_core.tracing import (
     Carrier,
     Telemetry,
     derived_attempt_span_id,
     derived_trace_id,
-    note_error,
     run_parent,
+    sampled,
 )
 
 PROGRESS_SECONDS = 1.0
@@ -69,16 +73,19 @@ class Lifecycle:
         """Name the attempt; without `settings` and without a publisher nothing is published."""
         self.attempt = attempt
         self._settings = settings
+        self._secrets = secrets_in(settings)
         self._telemetry = telemetry
         self._given_publisher = publisher
         self._publisher = publisher
         self._attributes = semconv.attempt_attributes(attempt) | (attributes or {})
         self._phases: dict[str, float] = {}
         self._phase: str | None = None
+        self._progress_lock = threading.Lock()
         self._progress_count = 0
         self._progress_due = 0.0
         self._unsent_progress: dict[str, Any] | None = None
         self._carrier: Carrier | None = None
+        self._span: Span = trace.INVALID_SPAN
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -86,36 +93,42 @@ class Lifecycle:
         self._pid = os.getpid()
         self._began = time.monotonic()
         self._cpu_began = _cpu_seconds()
-        self._span = self._stack.enter_context(self._open_span())
-        self._carrier = Carrier.of(self._span.get_span_context())
-        self._stack.enter_context(self._telemetry.log_records(self._attributes))
+        with self._never_breaking("the attempt is not traced"):
+            self._span = self._stack.enter_context(self._open_span())
+            self._carrier = Carrier.of(self._span.get_span_context())
+            if not self.attempt.run.is_by_hand:
+                self._stack.enter_context(_lent_to_subprocesses(self._carrier))
+            self._stack.enter_context(self._telemetry.log_records(self._attributes))
         if self._publisher is None and self._settings is not None:
-            with never_breaking("events are not published"):
+            with self._never_breaking("events are not published"):
                 self._publisher = Publisher.open(self._settings, tracer=self._telemetry.tracer)
         self._publish(TaskStarted, host=platform.node(), pid=os.getpid())
         return self
 
     def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Publish the one end of the attempt, end its span, and let both go out."""
         if os.getpid() != self._pid:
             # A fork of the task that left `run` by an exception: the attempt is its parent's to end.
             return
         if self._unsent_progress is not None:
-            self._publish_progress(self._unsent_progress)
+            self._publish(TaskProgressed, sequence=self._progress_count, **self._unsent_progress)
         facts = {
             "duration_seconds": time.monotonic() - self._began,
             "cpu_seconds": max(0.0, _cpu_seconds() - self._cpu_began),
             "peak_memory_bytes": _peak_memory_bytes(),
             "phases": self._phases,
         }
+        with self._never_breaking("the attempt's span does not tell its end"):
+            self._span.set_attribute(
+                semconv.PIPELINE_TASK_RUN_RESULT, semconv.SUCCESS if error is None else semconv.FAILURE
+            )
+            if error is not None:
+                self._telemetry.note_error(self._span, error)
         if error is None:
-            self._span.set_attribute(semconv.PIPELINE_TASK_RUN_RESULT, semconv.SUCCESS)
             self._publish(TaskFinished, **facts)
         else:
-            self._span.set_attribute(semconv.PIPELINE_TASK_RUN_RESULT, semconv.FAILURE)
-            note_error(self._span, error)
             self._publish(
                 TaskFailed,
                 **facts,
@@ -124,7 +137,8 @@ class Lifecycle:
                 phase=self._phase,
                 log_url=self.attempt.log_url,
             )
-        self._stack.close()
+        with self._never_breaking("the attempt's span does not end"):
+            self._stack.close()
         self._let_go()
 
     @contextlib.contextmanager
@@ -142,33 +156,43 @@ class Lifecycle:
     def progress(self, done: float, total: float | None, unit: str | None, note: str | None) -> None:
         """Publish how far the attempt is; what comes too soon after the last is held back, and not lost at the end."""
         facts = {"done": done, "total": total, "unit": unit, "note": note}
-        now = time.monotonic()
-        if now < self._progress_due:
-            self._unsent_progress = facts
-            return
-        self._progress_due = now + PROGRESS_SECONDS
-        self._publish_progress(facts)
-
-    def _publish_progress(self, facts: dict[str, Any]) -> None:
-        self._unsent_progress = None
-        self._publish(TaskProgressed, sequence=self._progress_count, **facts)
-        self._progress_count += 1
+        # Any thread of the task may report; the number is part of the event's id.
+        with self._progress_lock:
+            now = time.monotonic()
+            if now < self._progress_due:
+                self._unsent_progress = facts
+                return
+            self._progress_due = now + PROGRESS_SECONDS
+            self._unsent_progress = None
+            sequence = self._progress_count
+            self._progress_count += 1
+        self._publish(TaskProgressed, sequence=sequence, **facts)
 
     def _open_span(self) -> contextlib.AbstractContextManager[Span]:
         attempt = self.attempt
-        outer = run_parent(attempt.run, os.environ)
+        current = trace.get_current_span().get_span_context()
+        parent: SpanContext | None
+        if attempt.run.is_by_hand and current.is_valid:
+            # Called by what the current span is about, as a task that is made inside a task.
+            outer = parent = sampled(current)
+        else:
+            outer = run_parent(attempt.run, os.environ)
+            # Nobody will ever end a run by hand, so it has no root span to hang from.
+            is_orphan = attempt.run.is_by_hand and outer.trace_id == derived_trace_id(attempt.run)
+            parent = None if is_orphan else outer
         own = SpanContext(
-            outer.trace_id, derived_attempt_span_id(attempt), is_remote=False, trace_flags=outer.trace_flags
+            outer.trace_id,
+            derived_attempt_span_id(attempt),
+            is_remote=False,
+            trace_flags=outer.trace_flags,
+            trace_state=outer.trace_state,
         )
-        # Nobody will ever end a run by hand, so it has no root span to hang from.
-        is_orphan = attempt.run.is_by_hand and outer.trace_id == derived_trace_id(attempt.run)
-        parent = None if is_orphan else outer
         return self._telemetry.root_span(attempt.task_name, parent, own, SpanKind.INTERNAL, self._attributes)
 
     def _publish(self, event_class: type[Event], **facts: Any) -> None:
         if self._publisher is None:
             return
-        with never_breaking(f"{event_class.name} of {self.attempt.task_name} is not published"):
+        with self._never_breaking(f"{event_class.name} of {self.attempt.task_name} is not published"):
             carrier = self._carrier
             self._publisher.publish(
                 event_class(
@@ -184,29 +208,55 @@ class Lifecycle:
     def _let_go(self) -> None:
         """Give publisher and telemetry the same few seconds, side by side."""
         timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout
-        with never_breaking("events and telemetry did not end well"), self._telemetry.flushing(timeout):
+        with self._never_breaking("events and telemetry did not end well"), self._telemetry.flushing(timeout):
             if self._publisher is not None and self._publisher is not self._given_publisher:
                 self._publisher.close(timeout)
 
+    def _never_breaking(self, consequence: str) -> contextlib.AbstractContextManager[None]:
+        return never_breaking(consequence, secrets=self._secrets)
+
 
 @contextlib.contextmanager
-def never_breaking(consequence: str) -> Iterator[None]:
-    """Keep what goes wrong with observing from the observed, and log it with its consequence."""
+def never_breaking(consequence: str, *, secrets: Iterable[str] = ()) -> Iterator[None]:
+    """Keep what goes wrong with observing from the observed, and log it with its consequence, redacted."""
     try:
         yield
     except (DKISTProcessingCoreError, ValueError) as error:
         # A ValueError is pydantic's: facts that cannot be stated, as a progress that is no number.
-        logger.warning("%s: %s", consequence, error)
-    except Exception:
-        logger.exception("%s: an error of this package", consequence)
+        logger.warning("%s: %s", consequence, redact(_said_by(error), also=secrets))
+    except Exception as error:  # noqa: BLE001 - the one place that catches it
+        stack = redact(describe(error)["stack"], also=secrets)
+        logger.error("%s: an error of this package\n%s", consequence, stack)  # noqa: TRY400 - its stack is redacted
+
+
+def _said_by(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+
+
+@contextlib.contextmanager
+def _lent_to_subprocesses(carrier: Carrier) -> Iterator[None]:
+    """Let the programs that a launched task starts hang from its attempt, and not from its run."""
+    before = {name: os.environ.pop(name, None) for name in ("TRACEPARENT", "TRACESTATE")}
+    os.environ.update(carrier.to_environ())
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _failure_of(error: BaseException) -> dict[str, Any]:
     failure: dict[str, Any] = {**describe(error)}
     if isinstance(error, SystemExit):
         code = error.code
-        # As the interpreter does: None is 0, and what is no number is printed and exits 1.
-        failure |= {"cause": Cause.EXIT_CODE, "exit_code": code if isinstance(code, int) else int(code is not None)}
+        # As the interpreter and the system do: None is 0, what is no number is printed and exits 1, and of a number
+        # the lowest eight bits are left.
+        number = code & 0xFF if isinstance(code, int) else int(code is not None)
+        failure |= {"cause": Cause.EXIT_CODE, "exit_code": number}
     elif isinstance(error, KeyboardInterrupt):
         failure |= {"cause": Cause.SIGNAL, "signal": signal.SIGINT.name}
     return failure

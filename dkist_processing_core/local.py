@@ -228,7 +228,11 @@ class LocalRun:
         outer = run_parent(self._run, os.environ)
         is_outermost = outer.trace_id == derived_trace_id(self._run)
         own = SpanContext(
-            outer.trace_id, derived_run_span_id(self._run), is_remote=False, trace_flags=outer.trace_flags
+            outer.trace_id,
+            derived_run_span_id(self._run),
+            is_remote=False,
+            trace_flags=outer.trace_flags,
+            trace_state=outer.trace_state,
         )
         attributes = semconv.run_attributes(self._run)
         try:

@@ -192,9 +192,11 @@ def _view_of(reports: list[Event]) -> RunView:
     graph = next((event.graph for event in reversed(starts) if event.graph is not None), None)
     names = [*(graph.nodes if graph else ()), *(e.task_name for e in reports if isinstance(e, TaskEvent))]
     names += end.tasks if end else ()
-    by_task = {
-        name: _attempts([e for e in reports if isinstance(e, TaskEvent) and e.task_name == name], end) for name in names
-    }
+    heard: dict[str, list[TaskEvent]] = {name: [] for name in names}
+    for event in reports:
+        if isinstance(event, TaskEvent):
+            heard[event.task_name].append(event)
+    by_task = {name: _attempts(of_task, end) for name, of_task in heard.items()}
     if end is not None and _went_on(by_task, starts, end):
         # Cleared, and begun again: what the engine said of the time before no longer holds.
         end = None

@@ -51,12 +51,23 @@ SUCCESS, FAILURE, ERROR, TIMEOUT, CANCELLATION, SKIP = (
 """The results of a pipeline's or a task's run."""
 
 
-def run_attributes(run: Run) -> dict[str, Any]:
-    """Return what every span of a run carries."""
-    return {
+IDENTITY = (RECIPE_RUN_ID, WORKFLOW_NAME, WORKFLOW_VERSION, TASK_NAME)
+"""What every span below that of a run or an attempt carries too."""
+
+
+def identity_attributes(run: Run, task_name: str | None = None) -> dict[str, Any]:
+    """Return what tells the spans of one run, or of one of its tasks, from all others."""
+    attributes: dict[str, Any] = {
         RECIPE_RUN_ID: run.recipe_run_id,
         WORKFLOW_NAME: run.workflow_name,
         WORKFLOW_VERSION: run.workflow_version,
+    }
+    return attributes | ({TASK_NAME: task_name} if task_name else {})
+
+
+def run_attributes(run: Run) -> dict[str, Any]:
+    """Return what the span of a run carries."""
+    return identity_attributes(run) | {
         PIPELINE_NAME: run.workflow_name,
         PIPELINE_RUN_ID: run.run_id,
     }
@@ -81,10 +92,12 @@ def nomad_attributes(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def publish_attributes(exchange: str, routing_key: str, message_id: str, conversation_id: str | None) -> dict[str, Any]:
-    """Return what the span of one publish carries."""
+def publish_attributes(
+    exchange: str, routing_key: str, message_id: str, conversation_id: str | None, *, is_remote: bool
+) -> dict[str, Any]:
+    """Return what the span of one publish carries; a bus that is not remote is the embedded journal."""
     attributes = {
-        MESSAGING_SYSTEM: "rabbitmq",
+        MESSAGING_SYSTEM: "rabbitmq" if is_remote else "embedded",
         MESSAGING_OPERATION_NAME: "publish",
         MESSAGING_OPERATION_TYPE: "send",
         MESSAGING_DESTINATION_NAME: exchange,

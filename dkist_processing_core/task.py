@@ -4,10 +4,11 @@
 Not here: how an attempt is observed (lifecycle), nor how its process is started (local, launcher).
 """
 
+import inspect
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from types import TracebackType
@@ -19,14 +20,17 @@ from opentelemetry.trace import Link, Span, SpanKind, Tracer
 from opentelemetry.util.types import Attributes
 
 from dkist_processing_core import semconv
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.errors import ConfigurationError, IdentityError
 from dkist_processing_core.identity import Attempt, RunsByHand, parse_recipe_run_id
 from dkist_processing_core.lifecycle import Lifecycle
+from dkist_processing_core.text import redact, show
 from dkist_processing_core.tracing import Telemetry, open_telemetry
 
 logger = logging.getLogger(__name__)
 _runs_by_hand = RunsByHand()
+_NAMELESS: dict[str, Any] = {"workflow_name": "", "workflow_version": "", "recipe_run_id": 0, "retries": 0}
+"""What an attempt is traced by where the task's own values name none."""
 
 
 class TaskBase(ABC):
@@ -48,7 +52,7 @@ class TaskBase(ABC):
     retry_delay_seconds: int = 60
     """How long to wait before each of them."""
 
-    _lifecycle: Lifecycle | None = None
+    _core_lifecycle: Lifecycle | None = None
 
     def __init__(self, recipe_run_id: int, workflow_name: str, workflow_version: str) -> None:
         """Keep what the task works for."""
@@ -76,17 +80,20 @@ class TaskBase(ABC):
 
     def __call__(self) -> None:
         """Run the phases of the task as one attempt."""
-        with self._open_lifecycle() as lifecycle:
-            self._lifecycle = lifecycle
+        with self._core_open_lifecycle() as lifecycle:
+            self._core_lifecycle = lifecycle
             try:
                 with lifecycle.phase("pre_run"):
+                    _refuse_what_would_not_run(self.pre_run)
                     self.pre_run()
                 with lifecycle.phase("run"):
+                    _refuse_what_would_not_run(self.run)
                     self.run()
                 with lifecycle.phase("post_run"):
+                    _refuse_what_would_not_run(self.post_run)
                     self.post_run()
             finally:
-                self._lifecycle = None
+                self._core_lifecycle = None
 
     def progress(
         self, done: float, total: float | None = None, unit: str | None = None, note: str | None = None
@@ -97,8 +104,8 @@ class TaskBase(ABC):
         At most one event a second leaves; the last report before the end always does. Outside of a running task it
         does nothing.
         """
-        if self._lifecycle is not None:
-            self._lifecycle.progress(done, total, unit, note)
+        if self._core_lifecycle is not None:
+            self._core_lifecycle.progress(done, total, unit, note)
 
     @contextmanager
     def telemetry_span(
@@ -114,7 +121,7 @@ class TaskBase(ABC):
         end_on_exit: bool = True,  # noqa: FBT001, FBT002
     ) -> Iterator[Span]:
         """Open a span around a piece of the task's work, below the phase that it is in."""
-        with self._telemetry.span(
+        with self._core_telemetry.span(
             name,
             context=context,
             kind=kind,
@@ -133,12 +140,12 @@ class TaskBase(ABC):
     @property
     def tracer(self) -> Tracer:
         """The tracer that the task's spans come from."""
-        return self._telemetry.tracer
+        return self._core_telemetry.tracer
 
     @property
     def meter(self) -> Meter:
         """The meter to create the author's own instruments with."""
-        return self._telemetry.meter
+        return self._core_telemetry.meter
 
     @staticmethod
     def format_metric_name(name: str) -> str:
@@ -176,45 +183,60 @@ class TaskBase(ABC):
             f"workflow_version={self.workflow_version!r})"
         )
 
+    # Names that authors are unlikely to use for attributes of their own.
+
     @cached_property
-    def _settings(self) -> DKISTProcessingCoreConfiguration | None:
+    def _core_settings(self) -> DKISTProcessingCoreConfiguration | None:
         """The settings; without usable ones the task runs unobserved, since observing never breaks the observed."""
         try:
-            return DKISTProcessingCoreConfiguration.read()
+            settings, complaint = DKISTProcessingCoreConfiguration.read_leniently()
         except ConfigurationError as error:
-            logger.error("%s runs without events and telemetry: %s", self.task_name, error)  # noqa: TRY400 - one line
+            logger.error("%s runs without events and telemetry: %s", type(self).__name__, error)  # noqa: TRY400 - one line
             return None
+        if complaint is not None:
+            logger.warning("%s runs with a default instead: %s", type(self).__name__, complaint)
+        return settings
 
     @cached_property
-    def _telemetry(self) -> Telemetry:
-        return Telemetry() if self._settings is None else open_telemetry(self._settings)
+    def _core_telemetry(self) -> Telemetry:
+        return Telemetry() if self._core_settings is None else open_telemetry(self._core_settings)
 
-    def _open_lifecycle(self) -> Lifecycle:
+    def _core_open_lifecycle(self) -> Lifecycle:
+        settings, attributes = self._core_settings, None
         try:
-            attempt, settings = self._next_attempt(), self._settings
-        except IdentityError as error:
-            logger.error("%s runs without events: %s", self.task_name, error)  # noqa: TRY400 - one line says it
-            attempt, settings = self._unnamed_attempt(), None
-        return Lifecycle(
-            attempt, settings=settings, telemetry=self._telemetry, attributes=self.base_telemetry_attributes
-        )
+            attempt, attributes = self._core_next_attempt(), self.base_telemetry_attributes
+        except Exception as error:  # noqa: BLE001 - an author's values may raise anything
+            said = (
+                str(error) if isinstance(error, IdentityError) else f"{type(error).__name__}: {show(str(error), 200)}"
+            )
+            logger.error(  # noqa: TRY400 - one line says it
+                "%s runs without events: %s", type(self).__name__, redact(said, also=secrets_in(settings))
+            )
+            attempt, settings = _runs_by_hand.next_attempt(**_NAMELESS, task_name=type(self).__name__), None
+        return Lifecycle(attempt, settings=settings, telemetry=self._core_telemetry, attributes=attributes)
 
-    def _next_attempt(self) -> Attempt:
+    def _core_next_attempt(self) -> Attempt:
+        names = {name: getattr(self, name) for name in ("workflow_name", "workflow_version", "task_name")}
+        for name, value in names.items():
+            if not isinstance(value, str):
+                msg = f"{name}: found {show(value)}, expected a text"
+                raise IdentityError(msg)
+        if not isinstance(self.retries, int):
+            msg = f"retries: found {show(self.retries)}, expected a whole number"
+            raise IdentityError(msg)
         given = Attempt.take_from(os.environ, task_name=self.task_name, workflow_name=self.workflow_name)
         return given or _runs_by_hand.next_attempt(
-            workflow_name=self.workflow_name,
-            workflow_version=self.workflow_version,
-            recipe_run_id=parse_recipe_run_id(self.recipe_run_id),
-            task_name=self.task_name,
-            retries=self.retries,
+            **names, recipe_run_id=parse_recipe_run_id(self.recipe_run_id), retries=self.retries
         )
 
-    def _unnamed_attempt(self) -> Attempt:
-        """Return an attempt to trace by where the task's own values name none."""
-        return _runs_by_hand.next_attempt(
-            workflow_name=str(self.workflow_name),
-            workflow_version=str(self.workflow_version),
-            recipe_run_id=0,
-            task_name=self.task_name,
-            retries=0,
-        )
+
+def _refuse_what_would_not_run(phase: Callable[[], object]) -> None:
+    """Raise where calling a phase would only make an object that does its work when somebody else runs it."""
+    for is_such, kind in (
+        (inspect.iscoroutinefunction, "a coroutine"),
+        (inspect.isgeneratorfunction, "a generator"),
+        (inspect.isasyncgenfunction, "an asynchronous generator"),
+    ):
+        if is_such(phase):
+            msg = f"{phase.__qualname__} is {kind}, which nobody would run: define it without `async` and `yield`"
+            raise TypeError(msg)

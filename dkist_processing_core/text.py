@@ -43,13 +43,15 @@ def secrets_of(environ: Mapping[str, str]) -> list[str]:
     return [value for name, value in environ.items() if len(value) >= _SECRET_MIN_LENGTH and is_secret_name(name)]
 
 
-def redact(text: str, secrets: Iterable[str] | None = None) -> str:
+def redact(text: str, secrets: Iterable[str] | None = None, *, also: Iterable[str] = ()) -> str:
     """
     Blank out the user information of URLs and every secret.
 
-    `secrets` defaults to those of this process's environment, looked up now, since a task may set some as it runs.
+    `secrets` defaults to those of this process's environment, looked up now, since a task may set some as it runs;
+    `also` are more of them, as those of the settings.
     """
-    found = {form for secret in (secrets_of(os.environ) if secrets is None else secrets) for form in _forms(secret)}
+    known = secrets_of(os.environ) if secrets is None else secrets
+    found = {form for secret in (*known, *also) for form in _forms(secret)}
     # The longest first: a secret that contains another must not leave its own ends standing. URLs last: what they
     # hold of a secret would no longer be known as one.
     for form in sorted(found, key=lambda form: (-len(form), form)):

@@ -6,17 +6,19 @@ Not here: names (semconv), and what is traced (lifecycle, local, launcher).
 """
 
 import contextlib
+import copy
 import hashlib
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
 
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
@@ -24,7 +26,7 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, S
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from dkist_processing_core import semconv
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.events import describe, format_facts
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.text import redact
@@ -73,15 +75,20 @@ def run_parent(run: Run, environ: Mapping[str, str]) -> SpanContext:
     carrier = {name.lower(): environ[name] for name in ("TRACEPARENT", "TRACESTATE") if name in environ}
     outer = trace.get_current_span(_PROPAGATOR.extract(carrier)).get_span_context()
     if outer.is_valid:
-        return SpanContext(
-            outer.trace_id, outer.span_id, is_remote=True, trace_flags=_SAMPLED, trace_state=outer.trace_state
-        )
+        return sampled(outer)
     return SpanContext(derived_trace_id(run), derived_run_span_id(run), is_remote=True, trace_flags=_SAMPLED)
 
 
+def sampled(span: SpanContext) -> SpanContext:
+    """Return the same context with the flag 01."""
+    return SpanContext(
+        span.trace_id, span.span_id, is_remote=span.is_remote, trace_flags=_SAMPLED, trace_state=span.trace_state
+    )
+
+
 def to_traceparent(span: SpanContext) -> str:
-    """Return a span's context as W3C Trace Context writes it."""
-    return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
+    """Return a span's context as W3C Trace Context writes it; the flag is always 01, whatever a sampler decided."""
+    return f"00-{span.trace_id:032x}-{span.span_id:016x}-{_SAMPLED:02x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,8 @@ class Carrier:
 
 
 _chosen_ids: ContextVar[tuple[int, int] | None] = ContextVar("chosen_ids", default=None)
+_log_attributes: ContextVar[Mapping[str, Any] | None] = ContextVar("log_attributes", default=None)
+_EXPORTERS_LOGGERS = frozenset({"opentelemetry", "grpc", "urllib3", "requests"})
 
 
 class Telemetry:
@@ -117,10 +126,13 @@ class Telemetry:
         tracer_provider: "TracerProvider | None" = None,
         meter_provider: "MeterProvider | None" = None,
         logger_provider: "LoggerProvider | None" = None,
+        *,
+        secrets: Iterable[str] = (),
     ) -> None:
-        """Take what `open_telemetry` has set up; None for what is not exported."""
+        """Take what `open_telemetry` has set up; None for what is not exported. `secrets` are never exported."""
         self._providers = [p for p in (tracer_provider, meter_provider, logger_provider) if p is not None]
-        self._logger_provider = logger_provider
+        self._secrets = list(secrets)
+        self._log_export = _LogExport(logger_provider, self._secrets) if logger_provider else None
         self.is_tracing = tracer_provider is not None
         self.tracer: trace.Tracer = tracer_provider.get_tracer(SCOPE) if tracer_provider else trace.get_tracer(SCOPE)
         self.meter: metrics.Meter = meter_provider.get_meter(SCOPE) if meter_provider else metrics.get_meter(SCOPE)
@@ -140,8 +152,28 @@ class Telemetry:
             try:
                 yield span
             except BaseException as error:
-                note_error(span, error, record=record, set_status=set_status)
+                self.note_error(span, error, record=record, set_status=set_status)
                 raise
+
+    def note_error(self, span: Span, error: BaseException, *, record: bool = True, set_status: bool = True) -> None:
+        """Mark a span as failed by an exception, redacted; a status that stands already is left alone."""
+        if not span.is_recording():
+            return
+        failure = describe(error)
+        message = redact(failure["message"], also=self._secrets)
+        if record:
+            span.add_event(
+                semconv.EXCEPTION,
+                {
+                    semconv.EXCEPTION_TYPE: failure["error_type"],
+                    semconv.EXCEPTION_MESSAGE: message,
+                    semconv.EXCEPTION_STACKTRACE: redact(failure["stack"], also=self._secrets),
+                },
+            )
+        status: Status | None = getattr(span, "status", None)
+        if set_status and (status is None or status.status_code is StatusCode.UNSET):
+            span.set_status(Status(StatusCode.ERROR, message))
+            span.set_attribute(semconv.ERROR_TYPE, failure["error_type"])
 
     @contextlib.contextmanager
     def root_span(
@@ -168,15 +200,8 @@ class Telemetry:
     @contextlib.contextmanager
     def log_records(self, attributes: Mapping[str, Any]) -> Iterator[None]:
         """Export what is logged meanwhile, by whichever logger, with `attributes` and the current span's ids."""
-        if self._logger_provider is None:
+        with contextlib.nullcontext() if self._log_export is None else self._log_export.scope(attributes):
             yield
-            return
-        handler = _LogExport(self._logger_provider, dict(attributes))
-        logging.getLogger().addHandler(handler)
-        try:
-            yield
-        finally:
-            logging.getLogger().removeHandler(handler)
 
     @contextlib.contextmanager
     def flushing(self, timeout: float) -> Iterator[None]:
@@ -204,60 +229,84 @@ class Telemetry:
         return thread
 
 
-class _LogExport(logging.Handler):
-    """Hands records to OpenTelemetry, redacted. The SDK's own handler is deprecated, and knows no redaction."""
+class _LogExport:
+    """
+    Hands what is logged to OpenTelemetry, redacted.
 
-    def __init__(self, provider: "LoggerProvider", attributes: dict[str, Any]) -> None:
-        super().__init__()
+    By the factory of log records, and not by a handler: one on the root logger would change what the author sees, since
+    `logging.basicConfig` and the handler of last resort only work while there is none.
+    """
+
+    def __init__(self, provider: "LoggerProvider", secrets: list[str]) -> None:
         self._logger = provider.get_logger(SCOPE)
-        self._attributes = attributes
+        self._secrets = secrets
         self._severities = _severities()
-        # What an exporter logs about its failures must not feed it.
-        self.addFilter(lambda record: not record.name.startswith("opentelemetry"))
+        self._formatter = logging.Formatter()
+        self._lock = threading.Lock()
+        self._scopes: list[Mapping[str, Any]] = []
+        self._inner: Callable[..., logging.LogRecord] = logging.LogRecord
+        self._factory: Callable[..., logging.LogRecord] | None = None
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Hand one record over."""
+    @contextlib.contextmanager
+    def scope(self, attributes: Mapping[str, Any]) -> Iterator[None]:
+        """Export each record made meanwhile, once: with the attributes of its context, else of the last scope."""
+        token = _log_attributes.set(attributes)
+        with self._lock:
+            if not self._scopes:
+                self._install()
+            self._scopes.append(attributes)
         try:
+            yield
+        finally:
+            _log_attributes.reset(token)
+            with self._lock:
+                self._scopes.remove(attributes)
+                if not self._scopes:
+                    self._uninstall()
+
+    def _install(self) -> None:
+        inner = logging.getLogRecordFactory()
+
+        def factory(*values: Any, **named: Any) -> logging.LogRecord:
+            record = inner(*values, **named)
+            if self._factory is factory:
+                self._export(record)
+            return record
+
+        self._inner, self._factory = inner, factory
+        logging.setLogRecordFactory(factory)
+
+    def _uninstall(self) -> None:
+        # Where the author has put a factory around this one, it stays inside, and does nothing any more.
+        if logging.getLogRecordFactory() is self._factory:
+            logging.setLogRecordFactory(self._inner)
+        self._factory = None
+
+    def _export(self, record: logging.LogRecord) -> None:
+        # Without a name it is no new record, but a copy that is being filled in (logging.makeLogRecord). What exporters
+        # and their transports log must not feed them.
+        if not isinstance(record.name, str) or record.name.partition(".")[0] in _EXPORTERS_LOGGERS:
+            return
+        # A record that cannot be formatted is its author's to hear of, from the handlers; none must end the program.
+        with contextlib.suppress(Exception):
             self._logger.emit(
                 timestamp=int(record.created * 1e9),
                 severity_text=record.levelname,
                 severity_number=self._severities(record.levelno),
-                body=redact(self.format(record)),
-                attributes=self._attributes | {"logger.name": record.name},
+                # A copy: formatting leaves its marks on a record.
+                body=redact(self._formatter.format(copy.copy(record)), also=self._secrets),
+                attributes={**(_log_attributes.get() or self._scopes[-1]), "logger.name": record.name},
             )
-        except Exception:  # noqa: BLE001 - as every logging.Handler: a record that fails must not end the program
-            self.handleError(record)
 
 
 def _severities() -> Callable[[int], "SeverityNumber"]:
     """Return what gives OpenTelemetry's number for a level of `logging`: the first of each of its ranges of four."""
-    from opentelemetry._logs import SeverityNumber  # noqa: PLC0415 - as in _set_up
+    from opentelemetry._logs import SeverityNumber  # noqa: PLC0415 - as in _resource
 
     named = {10: SeverityNumber.DEBUG, 20: SeverityNumber.INFO, 30: SeverityNumber.WARN, 40: SeverityNumber.ERROR}
     return lambda level: (
         SeverityNumber.FATAL if level >= logging.CRITICAL else named.get(level // 10 * 10, SeverityNumber.TRACE)
     )
-
-
-def note_error(span: Span, error: BaseException, *, record: bool = True, set_status: bool = True) -> None:
-    """Mark a span as failed by an exception, redacted; a status that stands already is left alone."""
-    if not span.is_recording():
-        return
-    failure = describe(error)
-    message = redact(failure["message"])
-    if record:
-        span.add_event(
-            semconv.EXCEPTION,
-            {
-                semconv.EXCEPTION_TYPE: failure["error_type"],
-                semconv.EXCEPTION_MESSAGE: message,
-                semconv.EXCEPTION_STACKTRACE: redact(failure["stack"]),
-            },
-        )
-    status: Status | None = getattr(span, "status", None)
-    if set_status and (status is None or status.status_code is StatusCode.UNSET):
-        span.set_status(Status(StatusCode.ERROR, message))
-        span.set_attribute(semconv.ERROR_TYPE, failure["error_type"])
 
 
 _opened: dict[int, Telemetry] = {}
@@ -281,24 +330,26 @@ def open_telemetry(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
 def _set_up(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
     if settings.otel_sdk_disabled:
         return Telemetry()
-    exporters = {signal: exporter for signal in SIGNALS if (exporter := _exporter_of(settings, signal))}
-    if not exporters:
-        return Telemetry(tracer_provider=_hosts_tracer_provider())
-    from opentelemetry.sdk.resources import SERVICE_NAME, Resource  # noqa: PLC0415 - costs 0.1 s, for exporters only
-
-    resource = Resource.create({SERVICE_NAME: settings.otel_service_name})
-    return Telemetry(
-        tracer_provider=_tracer_provider(settings, resource, exporters["traces"]) if "traces" in exporters else None,
-        meter_provider=_meter_provider(settings, resource, exporters["metrics"]) if "metrics" in exporters else None,
-        logger_provider=_logger_provider(settings, resource, exporters["logs"]) if "logs" in exporters else None,
-    )
+    secrets = secrets_in(settings)
+    makers = {"traces": _tracer_provider, "metrics": _meter_provider, "logs": _logger_provider}
+    providers: dict[str, Any] = {"traces": _hosts_tracer_provider()}
+    for signal in SIGNALS:
+        exporters = _exporters_of(settings, signal)
+        if exporters and not providers.get(signal):
+            # The SDK checks the variables that only it reads, as OTEL_EXPORTER_OTLP_TIMEOUT, here and in its own way.
+            try:
+                providers[signal] = makers[signal](settings, exporters)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with observing, the observed goes on
+                reason = redact(f"{type(error).__name__}: {error}", also=secrets)
+                logger.warning("%s are not exported: %s", signal, reason)
+    return Telemetry(providers["traces"], providers.get("metrics"), providers.get("logs"), secrets=secrets)
 
 
 def _hosts_tracer_provider() -> "TracerProvider | None":
     """Return the provider that the host application has set up, if it has; without importing the SDK to see."""
     sdk = sys.modules.get("opentelemetry.sdk.trace")
     provider = trace.get_tracer_provider()
-    return provider if sdk is not None and isinstance(provider, sdk.TracerProvider) else None
+    return _carrying_identity(provider) if sdk is not None and isinstance(provider, sdk.TracerProvider) else None
 
 
 def endpoint_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> str | None:
@@ -310,35 +361,60 @@ def endpoint_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> s
     return f"http://{service.host}:{service.port}" if service else None
 
 
-def _exporter_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> str | None:
+def _exporters_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> list[str]:
     named = getattr(settings, f"otel_{signal}_exporter") or ("otlp" if endpoint_of(settings, signal) else "none")
-    return None if named == "none" else str(named)
+    return [] if named == "none" else str(named).split(",")
 
 
 def _otlp_exporter(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> Any:
-    """Return the OTLP exporter of a signal; the standard variables are its own to read, where they name anything."""
-    in_environment = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint") or settings.otel_exporter_otlp_endpoint
+    """Return the OTLP exporter of a signal; what is no setting of ours, as headers, it reads for itself."""
+    special = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint")
     protocol = getattr(settings, f"otel_exporter_otlp_{signal}_protocol") or settings.otel_exporter_otlp_protocol
     class_name = {"traces": "OTLPSpanExporter", "metrics": "OTLPMetricExporter", "logs": "OTLPLogExporter"}[signal]
     package = {"traces": "trace_exporter", "metrics": "metric_exporter", "logs": "_log_exporter"}[signal]
+    endpoint = endpoint_of(settings, signal)
+    is_from_mesh = endpoint is not None and not (special or settings.otel_exporter_otlp_endpoint)
     # MESH_CONFIG names collectors that speak gRPC, whatever a protocol variable says of others.
-    transport = "http" if protocol == "http/protobuf" and in_environment else "grpc"
+    transport = "http" if protocol == "http/protobuf" and not is_from_mesh else "grpc"
     module = import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{package}")
-    mesh_endpoint = None if in_environment else endpoint_of(settings, signal)
-    options = {"endpoint": mesh_endpoint, "insecure": True} if mesh_endpoint else {}
+    options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
+    if endpoint and transport == "http" and not special:
+        # By the specification the general variable names the base, a signal's own one the very address.
+        options["endpoint"] = f"{endpoint.rstrip('/')}/v1/{signal}"
+    if is_from_mesh:
+        options["insecure"] = True
     return getattr(module, class_name)(**options)
 
 
-def _tracer_provider(
-    settings: DKISTProcessingCoreConfiguration, resource: "Resource", exporter: str
-) -> "TracerProvider":
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - as in _set_up
+def _resource(settings: DKISTProcessingCoreConfiguration) -> "Resource":
+    from opentelemetry.sdk.resources import SERVICE_NAME, Resource  # noqa: PLC0415 - costs 0.1 s, for exporters only
+
+    pairs = [pair.partition("=") for pair in (settings.otel_resource_attributes or "").split(",")]
+    attributes = {key.strip(): unquote(value.strip()) for key, equals, value in pairs if equals and key.strip()}
+    if "otel_service_name" in settings.model_fields_set or SERVICE_NAME not in attributes:
+        attributes[SERVICE_NAME] = settings.otel_service_name
+    return Resource.create(attributes)
+
+
+def _carrying_identity(provider: "TracerProvider") -> "TracerProvider":
+    """Let each span of a provider carry the identity of the span above it: the phases', the author's own."""
+    from opentelemetry.sdk.trace import Span as SdkSpan  # noqa: PLC0415 - as in _resource
+    from opentelemetry.sdk.trace import SpanProcessor  # noqa: PLC0415
+
+    class Identity(SpanProcessor):
+        def on_start(self, span: SdkSpan, parent_context: otel_context.Context | None = None) -> None:
+            above = getattr(trace.get_current_span(parent_context), "attributes", None) or {}
+            own = span.attributes or {}
+            span.set_attributes({name: above[name] for name in semconv.IDENTITY if name in above and name not in own})
+
+    provider.add_span_processor(Identity())
+    return provider
+
+
+def _tracer_provider(settings: DKISTProcessingCoreConfiguration, exporters: list[str]) -> "TracerProvider":
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - as in _resource
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter  # noqa: PLC0415
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415
-
-    hosts = _hosts_tracer_provider()
-    if hosts is not None:
-        return hosts
 
     class DerivedIdGenerator(RandomIdGenerator):
         """Gives the span that is being opened the ids that were chosen for it."""
@@ -355,16 +431,19 @@ def _tracer_provider(
             chosen = _chosen_ids.get()
             return chosen[1] if chosen else super().generate_span_id()
 
-    provider = TracerProvider(resource=resource, id_generator=DerivedIdGenerator(), shutdown_on_exit=False)
-    provider.add_span_processor(
+    processors = [
         BatchSpanProcessor(ConsoleSpanExporter() if exporter == "console" else _otlp_exporter(settings, "traces"))
-    )
-    trace.set_tracer_provider(provider)
+        for exporter in exporters
+    ]
+    provider = TracerProvider(resource=_resource(settings), id_generator=DerivedIdGenerator(), shutdown_on_exit=False)
+    for processor in processors:
+        provider.add_span_processor(processor)
+    trace.set_tracer_provider(_carrying_identity(provider))
     return provider
 
 
-def _meter_provider(settings: DKISTProcessingCoreConfiguration, resource: "Resource", exporter: str) -> "MeterProvider":
-    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - as in _set_up
+def _meter_provider(settings: DKISTProcessingCoreConfiguration, exporters: list[str]) -> "MeterProvider":
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - as in _resource
     from opentelemetry.sdk.metrics.export import (  # noqa: PLC0415
         ConsoleMetricExporter,
         PeriodicExportingMetricReader,
@@ -373,24 +452,26 @@ def _meter_provider(settings: DKISTProcessingCoreConfiguration, resource: "Resou
     hosts = metrics.get_meter_provider()
     if isinstance(hosts, MeterProvider):
         return hosts
-    reader = PeriodicExportingMetricReader(
-        ConsoleMetricExporter() if exporter == "console" else _otlp_exporter(settings, "metrics")
-    )
-    provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
+    readers = [
+        PeriodicExportingMetricReader(
+            ConsoleMetricExporter() if exporter == "console" else _otlp_exporter(settings, "metrics")
+        )
+        for exporter in exporters
+    ]
+    provider = MeterProvider(readers, resource=_resource(settings), shutdown_on_exit=False)
     metrics.set_meter_provider(provider)
     return provider
 
 
-def _logger_provider(
-    settings: DKISTProcessingCoreConfiguration, resource: "Resource", exporter: str
-) -> "LoggerProvider":
-    from opentelemetry.sdk._logs import LoggerProvider  # noqa: PLC0415 - as in _set_up
+def _logger_provider(settings: DKISTProcessingCoreConfiguration, exporters: list[str]) -> "LoggerProvider":
+    from opentelemetry.sdk._logs import LoggerProvider  # noqa: PLC0415 - as in _resource
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter  # noqa: PLC0415
 
-    provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_log_record_processor(
-        BatchLogRecordProcessor(
-            ConsoleLogRecordExporter() if exporter == "console" else _otlp_exporter(settings, "logs")
+    provider = LoggerProvider(resource=_resource(settings), shutdown_on_exit=False)
+    for exporter in exporters:
+        provider.add_log_record_processor(
+            BatchLogRecordProcessor(
+                ConsoleLogRecordExporter() if exporter == "console" else _otlp_exporter(settings, "logs")
+            )
         )
-    )
     return provider

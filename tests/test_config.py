@@ -24,6 +24,7 @@ from dkist_processing_core.config import (
     MeshService,
     example_environment,
     expectation,
+    secrets_in,
 )
 from dkist_processing_core.errors import ConfigurationError
 from tests.strategies import texts
@@ -42,6 +43,9 @@ WRONG = {
         '{"interservice-bus": 1}',
         '{"interservice-bus": {"mesh_port": 5672}}',
         '{"interservice-bus": {"mesh_address": "", "mesh_port": 5672}}',
+        '{"interservice-bus": {"mesh_address": "amqp://b", "mesh_port": 5672}}',
+        '{"interservice-bus": {"mesh_address": "b:5672", "mesh_port": 5672}}',
+        '{"interservice-bus": {"mesh_address": "b/vhost", "mesh_port": 5672}}',
         '{"interservice-bus": {"mesh_address": "b", "mesh_port": 65536}}',
         '{"interservice-bus": {"mesh_address": "b", "mesh_port": -1}}',
         '{"interservice-bus": {"mesh_address": "b", "mesh_port": "five"}}',
@@ -56,8 +60,7 @@ WRONG = {
     "PIP_TIMEOUT": ["-1", "x", "1.5"],
     "PIP_RETRIES": ["-1", "x"],
     "IS_NOTEBOOK_EXECUTION_ENVIRONMENT": ["perhaps"],
-    "OTEL_SDK_DISABLED": ["perhaps"],
-    "OTEL_TRACES_EXPORTER": ["zipkin", "otlp,console"],
+    "OTEL_TRACES_EXPORTER": ["zipkin", "otlp,zipkin", "otlp,none", ","],
     "OTEL_METRICS_EXPORTER": ["prometheus"],
     "OTEL_LOGS_EXPORTER": ["file"],
     "OTEL_EXPORTER_OTLP_ENDPOINT": ["ftp://collector:4317", "http://", "http://[::1"],
@@ -66,7 +69,7 @@ WRONG = {
     "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": ["file:///tmp/x"],
     "OTEL_EXPORTER_OTLP_PROTOCOL": ["http/json"],
     "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": ["thrift"],
-    "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": ["GRPC"],
+    "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": ["grpc,http/protobuf"],
     "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": ["x"],
 }
 # Any text will do: whether it is right, only the broker, the collector or the file system can say.
@@ -80,6 +83,7 @@ ANY_TEXT = [
     "ISB_TLS_KEY",
     "ISB_TLS_SERVER_NAME",
     "DKIST_CORE_STATE_DIR",
+    "OTEL_SDK_DISABLED",
     "OTEL_SERVICE_NAME",
     "OTEL_RESOURCE_ATTRIBUTES",
 ]
@@ -221,6 +225,9 @@ def test_several_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch)
     [
         ("MESH_CONFIG", f'{{"interservice-bus": "amqp://user:{CANARY}@host"}}'),
         ("MESH_CONFIG", f'{{"password": "{CANARY}"}}'),
+        ("MESH_CONFIG", '{"interservice-bus": {"mesh_address": "amqp://core:canary@127.0.0.1", "mesh_port": 1}}'),
+        ("MESH_CONFIG", '{"interservice-bus": {"mesh_address": "core:canary@127.0.0.1", "mesh_port": 1}}'),
+        ("MESH_CONFIG", '{"interservice-bus": {"mesh_address": "core:a/canary@b", "mesh_port": 1}}'),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", f"ftp://user:{CANARY}@collector"),
         ("ISB_QUEUE_TYPE", CANARY),
         ("RETRY_CONFIG", CANARY),
@@ -234,7 +241,7 @@ def test_no_secret_is_in_a_message(variable: str, value: str, monkeypatch: pytes
     with pytest.raises(ConfigurationError, match=f"^{variable}: found ") as caught:
         DKISTProcessingCoreConfiguration.read()
 
-    assert CANARY not in str(caught.value)
+    assert "canary" not in str(caught.value)
     assert caught.value.__suppress_context__
 
 
@@ -276,7 +283,98 @@ def test_no_value_raises_anything_else(variable: str, value: str) -> None:
             assert isinstance(settings, DKISTProcessingCoreConfiguration)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "[::1]", "fe80::1%eth0", "rabbit_1", "broker.example", "bröker"])
+def test_a_service_is_named_by_a_host_or_an_address(host: str) -> None:
+    """Whatever a socket connects to."""
+    assert MeshService(host=host, port=1).host == host
+
+
+def test_an_address_that_is_none_is_in_no_error() -> None:
+    """Neither where the service is made by hand."""
+    with pytest.raises(ValueError, match="not a host name or address") as caught:
+        MeshService(host=f"amqp://core:{CANARY}@127.0.0.1", port=1)
+
+    assert CANARY not in f"{caught.value!s} {caught.value!r}"
+
+
+# What telemetry's variables may be, by the specification
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("OTLP", "otlp"), ("otlp, Console", "otlp,console"), ("console,console", "console"), ("None", "none")],
+)
+def test_exporters_are_listed_in_any_case(value: str, expected: str) -> None:
+    """The specification has lists, and its values in no case of their own."""
+    assert DKISTProcessingCoreConfiguration(otel_traces_exporter=value).otel_traces_exporter == expected
+
+
+def test_a_protocol_is_named_in_any_case() -> None:
+    """As the exporters are."""
+    settings = DKISTProcessingCoreConfiguration(otel_exporter_otlp_protocol="HTTP/Protobuf")
+
+    assert settings.otel_exporter_otlp_protocol == "http/protobuf"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("true", True), ("TRUE", True), ("false", False), ("maybe", False), ("1", False)]
+)
+def test_only_true_disables_telemetry(value: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
+    """Anything else means false, by the specification."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", value)
+
+    assert DKISTProcessingCoreConfiguration.read().otel_sdk_disabled is expected
+
+
+# Lenient reading
+
+
+def test_read_leniently_what_events_do_not_need_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the sentence that a strict reading would have raised."""
+    for name, value in {"PIP_TIMEOUT": "x", "RETRY_CONFIG": "[]", "OTEL_TRACES_EXPORTER": "zipkin"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PIP_RETRIES", "7")
+
+    settings, complaint = DKISTProcessingCoreConfiguration.read_leniently()
+
+    assert (settings.pip_timeout, settings.pip_retries, settings.otel_traces_exporter) == (15, 7, None)
+    assert settings.retry_config == FIELDS["retry_config"].default
+    assert complaint is not None
+    assert [name in complaint for name in ("PIP_TIMEOUT", "RETRY_CONFIG", "OTEL_TRACES_EXPORTER")] == [True] * 3
+
+
+def test_read_leniently_nothing_is_wrong_where_nothing_is() -> None:
+    """No complaint."""
+    assert DKISTProcessingCoreConfiguration.read_leniently() == (DKISTProcessingCoreConfiguration(), None)
+
+
+@pytest.mark.parametrize("variable", ["MESH_CONFIG", "ISB_EXCHANGE"])
+def test_read_leniently_a_wrong_bus_is_refused_all_the_same(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events must not go elsewhere than they were meant to."""
+    monkeypatch.setenv(variable, "x" * 256)
+    monkeypatch.setenv("PIP_TIMEOUT", "x")
+
+    with pytest.raises(ConfigurationError, match=f"^{variable}: found .*; PIP_TIMEOUT: found 'x'"):
+        DKISTProcessingCoreConfiguration.read_leniently()
+
+
+def test_read_leniently_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """It may be what says where events go."""
+    (tmp_path / ".env").write_bytes(b"BUILD_VERSION=\xff\xfe\n")
+
+    with pytest.raises(ConfigurationError, match=r"^\.env"):
+        DKISTProcessingCoreConfiguration.read_leniently()
+
+
 # Nothing leaks
+
+
+def test_the_secrets_of_the_settings_are_known(tmp_path: Path) -> None:
+    """What stands in the file is in no environment; a default of five characters is no secret."""
+    before = secrets_in(DKISTProcessingCoreConfiguration())
+    (tmp_path / ".env").write_text(f"ISB_PASSWORD={CANARY}\n")
+
+    assert (before, secrets_in(DKISTProcessingCoreConfiguration()), secrets_in(None)) == ([], [CANARY], [])
 
 
 def test_no_password_is_in_any_text_of_the_settings(

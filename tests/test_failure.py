@@ -31,6 +31,14 @@ class UnprintableError(Exception):
     __repr__ = __str__
 
 
+class LeavingError(Exception):
+    """An exception that ends the program when it is looked at."""
+
+    def __str__(self) -> str:
+        """Leave."""
+        raise SystemExit
+
+
 class WordlessError(Exception):
     """An exception whose text is none."""
 
@@ -96,6 +104,7 @@ def test_running_out_of_memory_is_a_cause_of_its_own() -> None:
     ("error", "message"),
     [
         (UnprintableError(), r"\(its text cannot be had: __str__ raised RuntimeError\)"),
+        (LeavingError(), r"\(its text cannot be had: __str__ raised SystemExit\)"),
         (WordlessError(), r"\(its text cannot be had: __str__ raised TypeError\)"),
         (ValueError(), ""),
         (ValueError("\ud800\x00"), "\ud800\x00"),
@@ -103,7 +112,7 @@ def test_running_out_of_memory_is_a_cause_of_its_own() -> None:
         (OSError(2, "gone", "a/b"), r"\[Errno 2\] gone: 'a/b'"),
         (SystemExit(3), "3"),
     ],
-    ids=["raises", "no text", "empty", "unclean", "key", "file", "exit"],
+    ids=["raises", "leaves", "no text", "empty", "unclean", "key", "file", "exit"],
 )
 def test_the_message_is_had_from_any_exception(error: BaseException, message: str) -> None:
     """Whatever it does when it is asked for its text, the description says something and is publishable."""

@@ -5,6 +5,7 @@ Tests of TaskBase and of the life of an attempt.
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import StatusCode
 
-from dkist_processing_core import RunState, TaskBase, subscribe
+from dkist_processing_core import RunState, TaskBase, lifecycle, subscribe
 from dkist_processing_core.events import Cause, Event, TaskFailed, TaskFinished, TaskProgressed, TaskStarted
+from dkist_processing_core.lifecycle import never_breaking
 
 Recorded = Callable[[], list[Event]]
 
@@ -136,6 +138,8 @@ def test_an_exception_in_any_phase_is_reported_and_raised_unchanged(
     ("error", "expected"),
     [
         (SystemExit(3), {"cause": Cause.EXIT_CODE, "exit_code": 3}),
+        (SystemExit(-1), {"cause": Cause.EXIT_CODE, "exit_code": 255}),
+        (SystemExit(2**70 + 7), {"cause": Cause.EXIT_CODE, "exit_code": 7}),
         (SystemExit("a reason"), {"cause": Cause.EXIT_CODE, "exit_code": 1}),
         (SystemExit(), {"cause": Cause.EXIT_CODE, "exit_code": 0}),
         (KeyboardInterrupt(), {"cause": Cause.SIGNAL, "signal": "SIGINT"}),
@@ -267,6 +271,11 @@ def test_progress_outside_of_a_run_does_nothing(recorded: Recorded) -> None:
     ("variable", "value", "message"),
     [
         ("MESH_CONFIG", "nonsense", "NoOp runs without events and telemetry: MESH_CONFIG: found 'nonsense', expected"),
+        (
+            "MESH_CONFIG",
+            '{"interservice-bus": {"mesh_address": "amqp://core:canary@127.0.0.1", "mesh_port": 5672}}',
+            "NoOp runs without events and telemetry: MESH_CONFIG: found a value that is not shown, expected",
+        ),
         ("DKIST_CORE_STATE_DIR", "/proc/nowhere", "events are not published: the journals' folder /proc/nowhere"),
     ],
 )
@@ -422,3 +431,238 @@ def test_a_fork_that_fails_does_not_end_its_parent_s_attempt(recorded: Recorded)
         os._exit(0)
 
     assert [event.name for event in recorded()] == ["task.started", "task.finished"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "warnings"),
+    [
+        ("OTEL_TRACES_EXPORTER", "zipkin", 1),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", 1),
+        ("RETRY_CONFIG", "nonsense", 1),
+        ("PIP_TIMEOUT", "x", 1),
+        ("OTEL_SDK_DISABLED", "maybe", 0),
+        ("OTEL_TRACES_EXPORTER", "NONE", 0),
+    ],
+)
+def test_settings_that_events_do_not_need_do_not_cost_them(
+    variable: str,
+    value: str,
+    warnings: int,
+    recorded: Recorded,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    A wrong one is said in one line, and its default holds.
+    """
+    monkeypatch.setenv(variable, value)
+    call(NoOp)
+    monkeypatch.delenv(variable)
+
+    assert [event.name for event in recorded()] == ["task.started", "task.finished"]
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == warnings
+    assert all(line.startswith(f"NoOp runs with a default instead: {variable}: found ") for line in said)
+
+
+@pytest.mark.parametrize("retries", ["2", None])
+def test_retries_that_are_no_number_cost_the_events_only(
+    retries: Any, recorded: Recorded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The task runs, with one line.
+    """
+    monkeypatch.setattr(AllPhases, "retries", retries)
+
+    task = call(AllPhases)
+
+    assert isinstance(task, AllPhases)
+    assert task.phases == ["pre_run", "run", "post_run"]
+    assert recorded() == []
+    assert [record.getMessage() for record in caplog.records] == [
+        f"AllPhases runs without events: retries: found {retries!r}, expected a whole number"
+    ]
+
+
+@pytest.mark.parametrize("name", [Path("W"), b"W", ["W"], None])
+@pytest.mark.parametrize("field", ["workflow_name", "workflow_version"])
+def test_a_name_that_is_no_text_costs_the_events_only(
+    field: str, name: Any, recorded: Recorded, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The established constructor takes anything.
+    """
+    task = call(AllPhases, **{field: name})
+
+    assert isinstance(task, AllPhases)
+    assert task.phases == ["pre_run", "run", "post_run"]
+    assert recorded() == []
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"AllPhases runs without events: {field}: found ")
+
+
+def test_a_task_that_does_not_call_the_base_s_constructor_runs(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    Without a name it has no events.
+    """
+
+    class Nameless(AllPhases):
+        def __init__(self) -> None:
+            self.phases = []
+
+    task = Nameless()
+    task()
+
+    assert task.phases == ["pre_run", "run", "post_run"]
+    assert "Nameless runs without events: AttributeError" in caplog.text
+
+
+def test_the_author_s_attributes_may_have_any_usual_name(recorded: Recorded) -> None:
+    """
+    Ours are called otherwise.
+    """
+
+    class Own(AllPhases):
+        def __init__(self, recipe_run_id: int, workflow_name: str, workflow_version: str) -> None:
+            super().__init__(recipe_run_id, workflow_name, workflow_version)
+            self._settings = self._telemetry = self._lifecycle = "the author's"
+
+        def run(self) -> None:
+            self.progress(1)
+
+    task = call(Own)
+
+    assert isinstance(task, Own)
+    assert (task._settings, task._telemetry, task._lifecycle) == ("the author's",) * 3
+    assert [event.name for event in recorded()] == ["task.started", "task.progressed", "task.finished"]
+
+
+def test_a_secret_that_stands_in_the_file_of_settings_is_redacted(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state_dir: Path
+) -> None:
+    """
+    It is in no environment, and in no event either.
+    """
+    (tmp_path / ".env").write_text("ISB_PASSWORD=canary-hunter22\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(AllPhases, "failing_phase", "run")
+    monkeypatch.setattr(AllPhases, "error", ValueError("no access with canary-hunter22"))
+
+    with pytest.raises(ValueError, match="canary-hunter22"):
+        call(AllPhases)
+
+    end = recorded()[-1]
+    assert isinstance(end, TaskFailed)
+    assert end.message == "no access with [redacted]"
+    assert [file for file in state_dir.iterdir() if b"canary" in file.read_bytes()] == []
+
+
+def test_a_value_that_cannot_be_stated_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    What an author reports by mistake may hold a secret; one line says which field it was.
+    """
+
+    class Odd(TaskBase):
+        def run(self) -> None:
+            self.progress({"pw": "canary"})  # type: ignore[arg-type]
+
+    call(Odd)
+
+    (record,) = caplog.records
+    assert record.getMessage().startswith("task.progressed of Odd is not published: done")
+    assert "canary" not in caplog.text
+    assert "http" not in caplog.text
+
+
+def test_an_error_of_ours_is_logged_without_secrets(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    With its stack, redacted of the environment's secrets and of those that are named.
+    """
+    monkeypatch.setenv("A_SECRET", "canary-1")
+
+    with never_breaking("it is not done", secrets=["canary-2"]):
+        raise KeyError("canary-1 canary-2")
+    with never_breaking("it is not done", secrets=["canary-2"]):
+        raise ValueError("canary-1 canary-2")
+
+    first, second = [record.getMessage() for record in caplog.records]
+    assert first.startswith("it is not done: an error of this package\nTraceback")
+    assert first.endswith("KeyError: '[redacted] [redacted]'\n")
+    assert second == "it is not done: [redacted] [redacted]"
+
+
+class Coroutine(TaskBase):
+    """
+    A task whose author thought of asyncio.
+    """
+
+    async def run(self) -> None:  # type: ignore[override]
+        """
+        Never run.
+        """
+
+
+class Generator(TaskBase):
+    """
+    A task whose author left a yield behind.
+    """
+
+    def run(self) -> Any:
+        """
+        Never run.
+        """
+        yield 1
+
+
+class AsyncGenerator(TaskBase):
+    """
+    Both.
+    """
+
+    async def run(self) -> Any:
+        """
+        Never run.
+        """
+        yield 1
+
+
+@pytest.mark.parametrize("task_class", [Coroutine, Generator, AsyncGenerator])
+def test_a_phase_that_has_not_run_does_not_finish(task_class: type[TaskBase], recorded: Recorded) -> None:
+    """
+    Calling it only makes an object: the failure says so.
+    """
+    with pytest.raises(TypeError, match=rf"^{task_class.__name__}\.run is an? .*, which nobody would run"):
+        call(task_class)
+
+    end = recorded()[-1]
+    assert isinstance(end, TaskFailed)
+    assert (end.phase, end.error_type) == ("run", "TypeError")
+
+
+def test_progress_from_many_threads_has_numbers_of_its_own(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The number is part of an event's id.
+    """
+    monkeypatch.setattr(lifecycle, "PROGRESS_SECONDS", 0.0)
+
+    class Threaded(TaskBase):
+        def run(self) -> None:
+            together = threading.Barrier(8)
+
+            def report() -> None:
+                together.wait()
+                for done in range(25):
+                    self.progress(done)
+
+            threads = [threading.Thread(target=report) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+    call(Threaded)
+
+    reports = [event for event in recorded() if isinstance(event, TaskProgressed)]
+    assert sorted(report.sequence for report in reports) == list(range(200))

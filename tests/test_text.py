@@ -105,6 +105,13 @@ def test_secrets_are_those_of_the_environment_at_the_time(monkeypatch: pytest.Mo
     assert (before, redact("hunter22")) == ("hunter22", "[redacted]")
 
 
+def test_further_secrets_are_blanked_out_beside_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that come from a file are in no environment."""
+    monkeypatch.setenv("SITE_API_TOKEN", "hunter22")
+
+    assert redact("hunter22 and hunter33", also=["hunter33"]) == "[redacted] and [redacted]"
+
+
 @pytest.mark.parametrize("name", ["ISB_PASSWORD", "PGPASSFILE", "AWS_SECRET_ACCESS_KEY", "github_token", "MonKey"])
 def test_variables_named_like_a_secret_hold_one(name: str) -> None:
     """PASS, SECRET, TOKEN and KEY are looked for anywhere in the name, in either case."""

@@ -242,3 +242,228 @@ def test_a_carrier_takes_the_trace_to_another_process() -> None:
     assert (taken_up.trace_id, taken_up.span_id, taken_up.trace_flags) == (1, 2, 1)
     assert run_parent(THE_RUN, {"TRACEPARENT": OUTER}).trace_flags == 1
     assert run_parent(THE_RUN, {"TRACEPARENT": "nonsense"}).trace_id == derived_trace_id(THE_RUN)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "abc"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-1"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "abc"),
+        ("OTEL_METRIC_EXPORT_TIMEOUT", "abc"),
+    ],
+)
+def test_a_variable_that_only_the_sdk_checks_does_not_cost_the_run(
+    otlp: OtlpReceiver, variable: str, value: str
+) -> None:
+    """
+    The signals that it concerns are not exported, with one line each; task and events go on.
+    """
+    done = run_python(MEASURED, {**otlp.grpc_env, variable: value})
+
+    assert done.returncode == 0, done.stderr
+    assert [event.name for event in subscribe(replay=True, timeout=0.05)] == ["task.started", "task.finished"]
+    for signal in ("traces", "metrics", "logs"):
+        assert done.stderr.count(f"{signal} are not exported: ") <= 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_signal_that_cannot_be_set_up_leaves_the_others(otlp: OtlpReceiver) -> None:
+    """
+    One line names it, with the reason.
+    """
+    done = run_python(MEASURED, {**otlp.grpc_env, "OTEL_BSP_MAX_QUEUE_SIZE": "-1"})
+
+    assert "traces are not exported: ValueError: " in done.stderr
+    assert "metrics are not exported" not in done.stderr
+    assert otlp.wait_for(lambda receiver: receiver.metrics())
+    assert otlp.spans() == []
+
+
+def test_both_exporters_of_a_list_get_the_spans(otlp: OtlpReceiver) -> None:
+    """
+    `OTEL_TRACES_EXPORTER=otlp,console` is the specification's.
+    """
+    done = run_python(MEASURED, {**otlp.grpc_env, "OTEL_TRACES_EXPORTER": "otlp,console"})
+
+    assert '"name": "Measured"' in done.stdout
+    assert otlp.wait_for(lambda receiver: [span for span in receiver.spans() if span.name == "Measured"])
+
+
+@pytest.mark.parametrize("transport", ["grpc", "http"])
+@pytest.mark.parametrize("signal_s_own", [False, True])
+def test_what_the_file_of_settings_says_is_exported_to(
+    otlp: OtlpReceiver, tmp_path: Path, transport: str, *, signal_s_own: bool
+) -> None:
+    """
+    Endpoint and resource of `.env`, in both transports; a signal's own endpoint is the very address.
+    """
+    environment = dict(otlp.grpc_env if transport == "grpc" else otlp.http_env)
+    endpoint = environment.pop("OTEL_EXPORTER_OTLP_ENDPOINT")
+    lines = [f"{name}={value}" for name, value in environment.items()]
+    if signal_s_own:
+        lines.append(f"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT={endpoint}{'/v1/traces' if transport == 'http' else ''}")
+    else:
+        lines.append(f"OTEL_EXPORTER_OTLP_ENDPOINT={endpoint}")
+    lines.append("OTEL_RESOURCE_ATTRIBUTES=site=Haleakal%C4%81, service.name=visp")
+    (tmp_path / ".env").write_text("\n".join(lines))
+
+    done = run_python(f"import os; os.chdir({str(tmp_path)!r})\n{MEASURED}", {})
+
+    assert done.returncode == 0, done.stderr
+    (span,) = otlp.wait_for(lambda receiver: [span for span in receiver.spans() if span.name == "Measured"])
+    assert (span.resource["site"], span.resource["service.name"]) == ("Haleakalā", "visp")
+
+
+LOGGING = """
+import logging
+from dkist_processing_core import TaskBase
+class Logging(TaskBase):
+    def run(self):
+        logging.getLogger("author").warning("last resort")
+        logging.basicConfig(format="mine: %(message)s")
+        logging.getLogger("author").warning("a %s", "line")
+        logging.getLogger("urllib3.connectionpool").warning("of a transport")
+        logging.getLogger("author").warning("badly %d", "made")
+        logging.makeLogRecord({"msg": "a copy"})
+        print(logging.getLogger().handlers)
+before = logging.getLogRecordFactory()
+with Logging(recipe_run_id=1, workflow_name="W", workflow_version="1") as task: task()
+assert logging.getLogRecordFactory() is before
+logging.getLogger("author").warning("after the end")
+"""
+
+
+def test_exporting_log_records_does_not_change_the_author_s_logging(otlp: OtlpReceiver) -> None:
+    """
+    The handler of last resort, `basicConfig` and the root logger's handlers are as they would be without.
+    """
+    exported = run_python(LOGGING, otlp.grpc_env)
+    plain = run_python(LOGGING, {})
+
+    assert plain.stderr.startswith("last resort\nmine: a line\nmine: of a transport\n--- Logging error ---")
+    assert (exported.returncode, exported.stdout) == (0, plain.stdout)
+    shown = [line for line in exported.stderr.splitlines() if line.startswith(("last", "mine:"))]
+    assert shown == ["last resort", "mine: a line", "mine: of a transport", "mine: after the end"]
+    otlp.wait_for(lambda receiver: len(receiver.logs()) >= 2)
+    assert [record.body for record in otlp.logs()] == ["last resort", "a line"]
+
+
+WRAPPED = """
+import logging
+from dkist_processing_core import TaskBase
+class Inner(TaskBase):
+    def run(self): logging.getLogger("author").warning("inner")
+class Wrapping(TaskBase):
+    def run(self):
+        outer = logging.getLogRecordFactory()
+        logging.setLogRecordFactory(lambda *values, **named: outer(*values, **named))
+        logging.getLogger("author").warning("wrapped")
+        Inner(recipe_run_id=2, workflow_name="W", workflow_version="1")()
+for _ in range(2):
+    with Wrapping(recipe_run_id=1, workflow_name="W", workflow_version="1") as task: task()
+"""
+
+
+def test_each_log_record_is_exported_once_with_the_attempt_that_it_is_of(otlp: OtlpReceiver) -> None:
+    """
+    Whatever factory of records the author sets, and however often, and in a task inside a task.
+    """
+    done = run_python(WRAPPED, otlp.grpc_env)
+    assert done.returncode == 0, done.stderr
+
+    otlp.wait_for(lambda receiver: len(receiver.logs()) >= 4)
+    records = [(record.body, record.attributes["task.name"]) for record in otlp.logs()]
+    assert records == [("wrapped", "Wrapping"), ("inner", "Inner")] * 2
+
+
+NESTED = """
+import os, subprocess, sys
+from dkist_processing_core import TaskBase
+class Inner(TaskBase):
+    def run(self): pass
+class Outer(TaskBase):
+    def run(self):
+        shown = "import os; print(os.environ.get('TRACEPARENT'), os.environ.get('TRACESTATE'))"
+        subprocess.run([sys.executable, "-c", shown], check=True)
+        with self.telemetry_span("made here"):
+            for _ in range(2):
+                Inner(recipe_run_id=1, workflow_name="W", workflow_version="1")()
+        with self.tracer.start_as_current_span("by the tracer"): pass
+with Outer(recipe_run_id=1, workflow_name="W", workflow_version="1") as task: task()
+print(os.environ.get("TRACEPARENT"), os.environ.get("TRACESTATE"))
+"""
+LAUNCHED = {
+    "DKIST_CORE_RUN_ID": "local__1",
+    "DKIST_CORE_WORKFLOW": "W",
+    "DKIST_CORE_VERSION": "1",
+    "DKIST_CORE_TASK": "Outer",
+    "DKIST_CORE_RECIPE_RUN_ID": "1",
+    "TRACEPARENT": OUTER,
+    "TRACESTATE": "dkist=1",
+}
+OUTER_ATTEMPT = f"{derived_attempt_span_id(Attempt(THE_RUN, 'Outer', attempt=1, max_attempts=1)):016x}"
+
+
+@pytest.mark.parametrize("launched", [True, False])
+def test_a_task_inside_a_task_hangs_from_where_it_was_called(otlp: OtlpReceiver, *, launched: bool) -> None:
+    """
+    And each span carries the identity of its own task.
+    """
+    done = run_python(NESTED, {**otlp.grpc_env, **(LAUNCHED if launched else {})})
+    assert done.returncode == 0, done.stderr
+
+    spans = by_name(
+        otlp.wait_for(lambda receiver: [s for s in receiver.spans() if s.name == "Outer"] and receiver.spans())
+    )
+    (outer,), (made_here,) = spans["Outer"], spans["made here"]
+    assert outer.parent_id == ("b7ad6b7169203331" if launched else "")
+    assert [inner.parent_id for inner in spans["Inner"]] == [made_here.span_id] * 2
+    everything = [span for each in spans.values() for span in each]
+    assert {span.trace_id for span in everything} == {outer.trace_id}
+    names = {outer.span_id: "Outer"} | {span.span_id: "Inner" for span in spans["Inner"]}
+    parents = {span.span_id: span.parent_id for span in everything}
+    for span in everything:
+        nearest = span.span_id
+        while nearest not in names:
+            nearest = parents[nearest]
+        assert span.attributes["task.name"] == names[nearest]
+        identity = [span.attributes[f"{name}"] for name in ("recipe.run.id", "workflow.name", "workflow.version")]
+        assert identity == [1, "W", "1"]
+    assert {span.attributes["messaging.system"] for span in spans["publish workflow.events.x"]} == {"embedded"}
+
+
+@pytest.mark.parametrize("environment", [{}, {"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "always_off"}])
+def test_a_launched_task_s_subprocesses_and_events_carry_its_attempt(environment: dict[str, str]) -> None:
+    """
+    Also where nothing is exported, with the caller's trace state, and flag 01; afterwards all is as it was.
+    """
+    done = run_python(NESTED, {**LAUNCHED, **environment})
+    assert done.returncode == 0, done.stderr
+
+    within, after = done.stdout.splitlines()
+    events = [event for event in subscribe(replay=True, timeout=0.05) if event.run_id == "local__1"]
+    assert [event.tracestate for event in events] == ["dkist=1"] * 2
+    (traceparent,) = {event.traceparent for event in events}
+    assert traceparent is not None
+    assert traceparent.startswith(f"00-{OUTER[3:35]}-")
+    assert traceparent.endswith("-01")
+    assert environment or traceparent[36:52] == OUTER_ATTEMPT
+    assert (within, after) == (f"{traceparent} dkist=1", f"{OUTER} dkist=1")
+
+
+def test_a_secret_of_the_file_of_settings_is_in_no_span(otlp: OtlpReceiver, tmp_path: Path) -> None:
+    """
+    Nor in a log record.
+    """
+    (tmp_path / ".env").write_text("ISB_PASSWORD=canary-hunter22\n")
+    failing = MEASURED.replace("which is fine", "canary-hunter22").replace('"line"', '"canary-hunter22"')
+
+    done = run_python(f"import os; os.chdir({str(tmp_path)!r})\n{failing}", otlp.grpc_env)
+
+    assert done.returncode == 0, done.stderr
+    (span,) = otlp.wait_for(lambda receiver: [span for span in receiver.spans() if span.name == "fine"])
+    assert [event.attributes["exception.message"] for event in span.events] == ["[redacted]"]
+    assert otlp.wait_for(lambda receiver: [record for record in receiver.logs() if record.body == "a [redacted]"])
+    assert "canary" not in repr([otlp.spans(), otlp.logs()])

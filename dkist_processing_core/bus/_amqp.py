@@ -10,6 +10,7 @@ import itertools
 import logging
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections import deque
@@ -43,6 +44,10 @@ CLOSE_SECONDS = 1.0
 RPC_SECONDS = 10.0
 _NOT_FOUND, _ACCESS_REFUSED, _PRECONDITION_FAILED, _NOT_ALLOWED = 404, 403, 406, 530
 _PIKA_ERRORS = (AMQPError, ChannelError, ReentrancyError)
+_MAX_SHORT_BYTES = 255
+# AMQP 0.9.1: type, channel and size of a frame; then, in a content header, class, weight and the body's size.
+_FRAME_START, _HEADER_START = struct.Struct(">BHL"), struct.Struct(">HHQ")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,7 @@ class AmqpLink:
         """
         link = cls(settings)
         with link._explained():
-            link._connection = pika.SelectConnection(
+            link._connection = _Connection(
                 _parameters(settings, timeout),
                 on_open_callback=link._on_connection_open,
                 on_open_error_callback=lambda _, error: link._fail(error),
@@ -115,16 +120,18 @@ class AmqpLink:
         connection, self._connection = self._connection, None
         if connection is None:
             return
+        # A broker that blocks publishers reads nothing, and will not hear a goodbye either.
+        patience = 0.0 if self.blocked_reason else CLOSE_SECONDS
         with contextlib.suppress(*_PIKA_ERRORS, OSError), _pika_silenced():
             if connection.is_open:
                 connection.add_on_close_callback(lambda *_: connection.ioloop.stop())
                 connection.close()
-                connection.ioloop.call_later(CLOSE_SECONDS, connection.ioloop.stop)
+                connection.ioloop.call_later(patience, connection.ioloop.stop)
                 connection.ioloop.start()
                 transport = connection._transport  # noqa: SLF001 - pika has no public way to hang up on a silent peer
                 if transport is not None:
                     transport.abort()
-                    connection.ioloop.call_later(CLOSE_SECONDS, connection.ioloop.stop)
+                    connection.ioloop.call_later(patience, connection.ioloop.stop)
                     connection.ioloop.start()
             connection.ioloop.close()
 
@@ -202,6 +209,12 @@ class AmqpLink:
         with self._explained():
             self._live_channel.basic_ack(tag)
 
+    def synchronize(self) -> None:
+        """Wait until the broker has dealt with all that was asked before: a channel answers in order."""
+        channel = self._live_channel
+        # A request without effect: the consumer that there is keeps the prefetch that it began with.
+        self._call(lambda done: channel.basic_qos(prefetch_count=1, callback=done))
+
     # Topology
 
     def exists(self, kind: str, name: str) -> bool:
@@ -243,6 +256,18 @@ class AmqpLink:
                 self._declare_queue(queue)
         self.bind(topology)
         return True
+
+    def restore(self, topology: Topology) -> BusError | None:
+        """Make what is missing of `topology`, bindings too; return why where the broker does not allow it."""
+        try:
+            if not self.declare(topology):
+                self.bind(topology)
+        except BusRefusedError as error:
+            # A refusal closes the channel.
+            self._failure = None
+            self._open_channel(RPC_SECONDS)
+            return error
+        return None
 
     def _declare_exchange(self, exchange: Exchange) -> None:
         channel = self._live_channel
@@ -302,6 +327,7 @@ class AmqpLink:
         self._run(lambda: bool(opened), timeout, "does not open a channel")
         channel = self._channel = opened[0]
         self._unsettled.clear()
+        self._returned.clear()
         self._next_tag = 1
         channel.add_on_close_callback(lambda _, error: self._on_channel_close(error))
         channel.add_on_return_callback(self._on_return)
@@ -405,7 +431,7 @@ class AmqpLink:
     def _on_delivery(
         self, _: object, method: pika.spec.Basic.Deliver, properties: pika.BasicProperties, body: bytes
     ) -> None:
-        message = Message(method.exchange, method.routing_key, body, _from_pika(properties))
+        message = Message(_text(method.exchange), _text(method.routing_key), body, _from_pika(properties))
         self._deliveries.append(Received(method.delivery_tag, message))
         self._stir()
 
@@ -479,7 +505,7 @@ def explain(error: BaseException, settings: DKISTProcessingCoreConfiguration) ->
             f"refuses virtual host {settings.isb_vhost!r} (ISB_VHOST): it does not exist, or {settings.isb_username!r} "
             "has no rights on it"
         )
-    elif code in (_ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED, _NOT_ALLOWED):
+    elif code in (_ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED, _NOT_ALLOWED) and not _is_late(closed):
         kind, text = BusRefusedError, f"refuses a request: {getattr(closed, 'reply_text', '')} ({code})"
     elif closed is not None:
         text = f"closed the connection: {getattr(closed, 'reply_text', '')} ({code})"
@@ -496,6 +522,11 @@ def explain(error: BaseException, settings: DKISTProcessingCoreConfiguration) ->
     explained = kind(f"{where} {redact(text)}")
     explained.__cause__ = error
     return explained
+
+
+def _is_late(closed: BaseException | None) -> bool:
+    """Say whether a channel was closed by `consumer_timeout`, with a code of refusals: the next try finds all again."""
+    return "delivery acknowledgement" in getattr(closed, "reply_text", "")
 
 
 def _code_of(error: BusError) -> int:
@@ -559,10 +590,35 @@ def _to_pika(properties: Properties) -> pika.BasicProperties:
 
 def _from_pika(properties: pika.BasicProperties) -> Properties:
     return Properties(
-        message_id=properties.message_id or "",
-        content_type=properties.content_type or "",
-        type=properties.type,
+        message_id=_text(properties.message_id or ""),
+        content_type=_text(properties.content_type or ""),
+        type=None if properties.type is None else _text(properties.type),
         timestamp=properties.timestamp,
-        correlation_id=properties.correlation_id,
-        headers=properties.headers or {},
+        correlation_id=None if properties.correlation_id is None else _text(properties.correlation_id),
+        headers={_text(name): value for name, value in (properties.headers or {}).items()},
     )
+
+
+def _text(short: str | bytes) -> str:
+    """Return a short string of AMQP's as one: pika leaves bytes that are no UTF-8 as they are."""
+    if isinstance(short, str):
+        return short
+    # What replaces a byte takes three, and it may have to travel on as a short string.
+    return short.decode("utf-8", "replace").encode()[:_MAX_SHORT_BYTES].decode("utf-8", "ignore")
+
+
+class _Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no types
+    """A connection that a message with properties beyond pika, such as a date past the year 9999, does not break."""
+
+    def _read_frame(self) -> tuple[int, pika.frame.Frame | None]:
+        try:
+            found: tuple[int, pika.frame.Frame | None] = super()._read_frame()
+        except Exception as error:
+            kind, channel, size = _FRAME_START.unpack_from(self._frame_buffer)
+            if kind != pika.spec.FRAME_HEADER:
+                raise
+            _, _, body_size = _HEADER_START.unpack_from(self._frame_buffer, _FRAME_START.size)
+            _log.warning("a message's properties cannot be read and are left out: %s", error)
+            header = pika.frame.Header(channel, body_size, pika.BasicProperties())
+            return _FRAME_START.size + size + 1, header
+        return found

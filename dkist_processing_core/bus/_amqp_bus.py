@@ -10,10 +10,11 @@ import logging
 import queue
 import threading
 import time
-import uuid
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self
 
 import tenacity
 
@@ -35,7 +36,11 @@ if TYPE_CHECKING:
     from dkist_processing_core.bus._amqp import AmqpLink, Received
 
 CONNECT_SECONDS = 10.0
-PREFETCH = 100
+# Few for a queue: one that waits behind them for long counts as not acknowledged in time (`consumer_timeout`).
+QUEUE_PREFETCH = 20
+ARCHIVE_PREFETCH = 100
+# By how much the clocks of this host and the broker's may differ.
+_CLOCK_MARGIN = timedelta(seconds=5)
 _MAX_REASON_BYTES = 16 * 1024
 _WAIT_SECONDS = 5.0
 _JOIN_SECONDS = 3.0
@@ -78,33 +83,102 @@ class AmqpBus:
         return link
 
     def subscribe(self, patterns: Iterable[str], *, name: str | None = None, replay: bool = False) -> "AmqpReceiver":
-        """Receive events from a queue; receivers of one name share its events."""
-        if name is not None and replay:
-            msg = "replay reads the archive, which keeps no place for a name: leave one of them out"
-            raise ValueError(msg)
-        return AmqpReceiver(self, tuple(patterns), name=name, replay=replay)
+        """Receive events: under a name from a queue, which all of that name share, otherwise from the archive."""
+        source = _Archive(patterns, replay=replay) if name is None else _NamedQueue(self.settings, name, patterns)
+        return AmqpReceiver(self, source)
+
+
+class _NamedQueue:
+    """A durable queue, which holds what was not acknowledged."""
+
+    def __init__(self, settings: DKISTProcessingCoreConfiguration, name: str, patterns: Iterable[str]) -> None:
+        self.name = name
+        self.heard_at = 0.0
+        self._topology = consumer_topology(settings, name, patterns)
+
+    def attach(self, link: "AmqpLink") -> None:
+        """Make the queue where it is missing, and ask for its messages."""
+        if not link.declare(self._topology):
+            link.bind(self._topology)
+        link.consume(self.name, prefetch=QUEUE_PREFETCH)
+
+    def takes(self, _: "Received") -> bool:
+        """Say that a message was asked for: the bindings have chosen."""
+        return True
+
+    def bury(self, link: "AmqpLink", received: "Received", reason: str) -> None:
+        """Publish a message among the dead letters, confirmed, and only then acknowledge it."""
+        original = received.message
+        reason = clip(reason, lambda text: len(text.encode()) <= _MAX_REASON_BYTES)
+        headers = {
+            "x-dead-reason": reason,
+            "x-dead-time": int(time.time()),
+            "x-dead-exchange": original.exchange,
+            "x-dead-routing-key": original.routing_key,
+        }
+        properties = Properties(
+            message_id=original.properties.message_id,
+            content_type=original.properties.content_type,
+            type=original.properties.type,
+            timestamp=original.properties.timestamp,
+            correlation_id=original.properties.correlation_id,
+            headers={**original.properties.headers, **headers},
+        )
+        link.publish(Message(DEAD_LETTER_EXCHANGE, self.name, original.body, properties), CONNECT_SECONDS)
+        link.acknowledge(received.tag)
+
+
+class _Archive:
+    """The stream of all events, whose offsets say where to go on after an interruption."""
+
+    name = None
+
+    def __init__(self, patterns: Iterable[str], *, replay: bool) -> None:
+        self.heard_at = 0.0
+        self._patterns = tuple(patterns)
+        # Until when the past is that a replay has yet to read.
+        self._past_until = time.time() if replay else 0.0
+        self._start: Any = "first" if replay else "next"
+        # Where nothing was seen before an interruption there is no offset to go on from, but a time.
+        self._restart: Any = "first" if replay else datetime.now(UTC) - _CLOCK_MARGIN
+
+    def attach(self, link: "AmqpLink") -> None:
+        """Ask for what follows the last message seen."""
+        link.consume(ARCHIVE_QUEUE, prefetch=ARCHIVE_PREFETCH, arguments={"x-stream-offset": self._start})
+        self._start = self._restart
+
+    def takes(self, received: "Received") -> bool:
+        """Note how far the stream was read, and say whether a message was asked for: no binding chooses here."""
+        properties = received.message.properties
+        offset = properties.headers.get("x-stream-offset")
+        if isinstance(offset, int):
+            self._start = self._restart = offset + 1
+        if properties.timestamp is not None and properties.timestamp <= self._past_until:
+            self.heard_at = time.monotonic()
+        return any(topic_matches(pattern, received.message.routing_key) for pattern in self._patterns)
+
+    def bury(self, link: "AmqpLink", received: "Received", _: str) -> None:
+        """Pass over a message: who has no name has no dead letters."""
+        link.acknowledge(received.tag)
 
 
 class AmqpReceiver:
     """
     A consumer whose connection belongs to a thread, so that it stays alive however long an event is worked on.
 
-    When the connection breaks the thread makes another; what was not acknowledged is then delivered again.
+    When the connection breaks the thread makes another; what was not acknowledged is then delivered again. It closes
+    when nobody holds it any more, and when the process ends: neither the thread nor a delivery holds it.
     """
 
-    def __init__(self, bus: AmqpBus, patterns: tuple[str, ...], *, name: str | None, replay: bool) -> None:
+    def __init__(self, bus: AmqpBus, source: "_NamedQueue | _Archive") -> None:
         """Connect, declare and bind; what is published from now on is received."""
-        self._bus = bus
-        self._patterns = patterns
-        self._replay = replay
-        self._is_named = name is not None
-        self._queue = name or f"workflow.events.{uuid.uuid4().hex}"
-        self._deliveries: queue.SimpleQueue[AmqpDelivery | BusError] = queue.SimpleQueue()
-        self._requests: queue.SimpleQueue[Callable[[AmqpLink], None]] = queue.SimpleQueue()
-        self._is_closing = threading.Event()
-        self._link: AmqpLink | None = self._connect()
-        self._thread = threading.Thread(target=self._own_connection, name="dkist-core-consumer", daemon=True)
-        self._thread.start()
+        self._consumption = _Consumption(bus, source)
+        self._finalizer = weakref.finalize(self, self._consumption.close)
+
+    @property
+    def heard_at(self) -> float:
+        """When, by `time.monotonic`, a replay read a message from before it last, asked for or not."""
+        return self._consumption.source.heard_at
 
     def receive(self, timeout: float) -> "AmqpDelivery | None":
         """
@@ -112,31 +186,23 @@ class AmqpReceiver:
 
         Raises
         ------
-        BusRefusedError
-            where the broker will not have this consumer any more, which another try cannot change.
+        BusError
+            where this consumer cannot go on, which another try cannot change.
 
         """
         try:
-            found = self._deliveries.get(timeout=max(0.0, timeout))
+            found = self._consumption.deliveries.get(timeout=max(0.0, timeout))
         except queue.Empty:
             return None
         if isinstance(found, BusError):
+            # Said again to whoever asks again.
+            self._consumption.deliveries.put(found)
             raise found
         return found
 
-    def request(self, action: "Callable[[AmqpLink], None]") -> None:
-        """Have the owning thread do something with the connection it has by then."""
-        self._requests.put(action)
-        if self._link is not None:
-            self._link.wake()
-
     def close(self) -> None:
         """Do what was asked, then disconnect."""
-        if not self._is_closing.is_set():
-            self._is_closing.set()
-            if self._link is not None:
-                self._link.wake()
-            self._thread.join(_JOIN_SECONDS)
+        self._finalizer()
 
     def __enter__(self) -> Self:
         """Return the receiver itself."""
@@ -146,90 +212,105 @@ class AmqpReceiver:
         """Close the subscription."""
         self.close()
 
+
+class _Consumption:
+    """The thread of a receiver, and what it shares with others."""
+
+    def __init__(self, bus: AmqpBus, source: "_NamedQueue | _Archive") -> None:
+        self.source = source
+        self.deliveries: queue.SimpleQueue[AmqpDelivery | BusError] = queue.SimpleQueue()
+        self._bus = bus
+        self._requests: queue.SimpleQueue[Callable[[AmqpLink | None], None]] = queue.SimpleQueue()
+        # No lock in it: the garbage collector may close this in any thread, at any instruction.
+        self.is_closing = False
+        self._link: AmqpLink | None = self._connect()
+        self._thread = threading.Thread(target=self._own_connection, name="dkist-core-consumer", daemon=True)
+        self._thread.start()
+
+    def request(self, action: "Callable[[AmqpLink | None], None]") -> None:
+        """Have the owning thread do something with its connection, or with None while it has none."""
+        self._requests.put(action)
+        link = self._link
+        if link is not None:
+            link.wake()
+
+    def close(self) -> None:
+        """Do what was asked, then disconnect."""
+        self.is_closing = True
+        self.request(lambda _: None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(_JOIN_SECONDS)
+
     def _connect(self) -> "AmqpLink":
         link = self._bus.open_link()
         try:
-            if self._replay:
-                link.consume(ARCHIVE_QUEUE, prefetch=PREFETCH, arguments={"x-stream-offset": "first"})
-            else:
-                topology = consumer_topology(self._bus.settings, self._queue, self._patterns, named=self._is_named)
-                if not link.declare(topology):
-                    link.bind(topology)
-                link.consume(self._queue, prefetch=PREFETCH)
+            self.source.attach(link)
+            # A stream is attached only after the broker has said that it will be.
+            link.synchronize()
         except BaseException:
             link.close()
             raise
         return link
 
     def _own_connection(self) -> None:
-        while not self._is_closing.is_set():
-            try:
-                self._link = self._link or self._reconnect()
-                self._serve(self._link)
-            except BusUnreachableError as error:
-                logger.warning("%s; connecting again", error)
-            except BusError as error:
-                self._deliveries.put(error)
-                break
-            finally:
-                if self._link is not None:
-                    self._link.close()
-                self._link = None
+        try:
+            while not self.is_closing:
+                try:
+                    self._link = self._link or self._reconnect()
+                    self._serve(self._link)
+                except BusUnreachableError as error:
+                    if not self.is_closing:
+                        logger.warning("%s; connecting again", error)
+                finally:
+                    if self._link is not None:
+                        self._link.close()
+                    self._link = None
+        except BusError as error:
+            self.deliveries.put(error)
+        except Exception as error:  # noqa: BLE001 - whatever ends this thread, the consumer must not wait for it
+            ended = BusError(f"{self._bus.where}: the subscription ended: {type(error).__name__}: {error}")
+            ended.__cause__ = error
+            self.deliveries.put(ended)
+        finally:
+            self.is_closing = True
+            self._pause(0.0)
 
     def _reconnect(self) -> "AmqpLink":
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(BusUnreachableError),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
-            stop=tenacity.stop_when_event_set(self._is_closing),
-            sleep=tenacity.sleep_using_event(self._is_closing),
+            stop=lambda _: self.is_closing,
+            sleep=self._pause,
             reraise=True,
         )
         return retrying(self._connect)
 
+    def _pause(self, seconds: float) -> None:
+        """Wait without a connection, unless this is to close; say so to whoever asks for something."""
+        deadline = time.monotonic() + seconds
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._requests.get(timeout=max(0.0, deadline - time.monotonic()))(None)
+                if self.is_closing:
+                    deadline = 0.0
+
     def _serve(self, link: "AmqpLink") -> None:
         while True:
             self._do_requests(link)
-            if self._is_closing.is_set():
+            if self.is_closing:
                 return
             received = link.receive(_WAIT_SECONDS)
             if received is None:
                 continue
-            if self._is_wanted(received):
-                self._deliveries.put(AmqpDelivery(received, link, self))
+            if self.source.takes(received):
+                self.deliveries.put(AmqpDelivery(received, link, self))
             else:
                 link.acknowledge(received.tag)
-
-    def _is_wanted(self, received: "Received") -> bool:
-        """Say whether a message was asked for: the archive holds everything, and no binding chooses from it."""
-        key = received.message.routing_key
-        return not self._replay or any(topic_matches(pattern, key) for pattern in self._patterns)
 
     def _do_requests(self, link: "AmqpLink") -> None:
         with contextlib.suppress(queue.Empty):
             while True:
                 self._requests.get_nowait()(link)
-
-    def bury(self, link: "AmqpLink", received: "Received", reason: str) -> None:
-        """Publish a message among the dead letters, confirmed, and only then acknowledge it."""
-        if self._is_named:
-            original = received.message
-            reason = clip(reason, lambda text: len(text.encode()) <= _MAX_REASON_BYTES)
-            headers = {
-                "x-dead-reason": reason,
-                "x-dead-time": int(time.time()),
-                "x-dead-exchange": original.exchange,
-                "x-dead-routing-key": original.routing_key,
-            }
-            properties = Properties(
-                message_id=original.properties.message_id,
-                content_type=original.properties.content_type,
-                type=original.properties.type,
-                timestamp=original.properties.timestamp,
-                correlation_id=original.properties.correlation_id,
-                headers={**original.properties.headers, **headers},
-            )
-            link.publish(Message(DEAD_LETTER_EXCHANGE, self._queue, original.body, properties), CONNECT_SECONDS)
-        link.acknowledge(received.tag)
 
 
 @dataclass(slots=True)
@@ -238,7 +319,7 @@ class AmqpDelivery:
 
     received: "Received"
     link: "AmqpLink"
-    receiver: AmqpReceiver
+    consumption: _Consumption
     is_settled: bool = False
 
     @property
@@ -246,22 +327,30 @@ class AmqpDelivery:
         """The message."""
         return self.received.message
 
-    def acknowledge(self) -> None:
+    def acknowledge(self, wait: float = 0.0) -> None:
         """Have the broker told that this event is dealt with."""
-        self._settle(lambda link: link.acknowledge(self.received.tag))
+        self._settle(lambda link: link.acknowledge(self.received.tag), wait)
 
     def bury(self, reason: str) -> None:
         """Have the event published among the queue's dead letters."""
-        self._settle(lambda link: self.receiver.bury(link, self.received, reason))
+        self._settle(lambda link: self.consumption.source.bury(link, self.received, reason), 0.0)
 
-    def _settle(self, action: "Callable[[AmqpLink], None]") -> None:
-        if self.is_settled:
+    def _settle(self, action: "Callable[[AmqpLink], None]", wait: float) -> None:
+        if self.is_settled or self.consumption.is_closing:
             return
         self.is_settled = True
+        is_done = threading.Event()
 
-        def on_same_link(link: "AmqpLink") -> None:
-            # Tags belong to their connection: the broker delivers the event again on the one after it.
-            if link is self.link:
-                action(link)
+        def on_same_link(link: "AmqpLink | None") -> None:
+            try:
+                # Tags belong to their connection: the broker delivers the event again on the one after it.
+                if link is not None and link is self.link:
+                    action(link)
+                    if wait:
+                        link.synchronize()
+            finally:
+                is_done.set()
 
-        self.receiver.request(on_same_link)
+        self.consumption.request(on_same_link)
+        if wait and self.consumption.source.name is not None:
+            is_done.wait(wait)

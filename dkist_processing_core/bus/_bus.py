@@ -19,15 +19,27 @@ class Delivery(Protocol):
     def message(self) -> Message:
         """The message."""
 
-    def acknowledge(self) -> None:
-        """Be done with it. Once is enough; again does nothing."""
+    def acknowledge(self, wait: float = 0.0) -> None:
+        """
+        Be done with it. Once is enough; again does nothing, nor does it after the receiver was closed.
+
+        Up to `wait` seconds are spent on seeing to it that the bus knows.
+        """
 
     def bury(self, reason: str) -> None:
         """Put it among the dead letters with a reason, and be done with it."""
 
 
 class Receiver(Protocol):
-    """An open subscription: what is delivered and not acknowledged when it closes is delivered again."""
+    """
+    An open subscription: what is delivered and not acknowledged when it closes is delivered again.
+
+    It closes by itself when nobody holds it any more, whatever deliveries of it are still held.
+    """
+
+    @property
+    def heard_at(self) -> float:
+        """When, by `time.monotonic`, a replay read a message from before it last, asked for or not."""
 
     def receive(self, timeout: float) -> Delivery | None:
         """Return the next message, or None where there is none within `timeout` seconds."""

@@ -4,9 +4,9 @@ The embedded bus: one journal file on this host, which is also its own archive.
 Not here: the file's format (_journal).
 """
 
-import contextlib
 import hashlib
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -69,14 +69,22 @@ class JournalReceiver:
         self._is_active = name is None
         self._ahead: deque[Entry] = deque()
         self._seen_version: int | None = None
+        self._finalizer = weakref.finalize(self, _let_go, journal, self._lock)
+
+    @property
+    def heard_at(self) -> float:
+        """Return no time: `receive` reads over all that was not asked for before it returns."""
+        return 0.0
 
     def receive(self, timeout: float) -> "JournalDelivery | None":
         """Return the next event, or None where there is none within `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
+            if self._name is not None:
+                self._journal.renew(self._name)
             entry = self._next() if self._active() else None
             if entry is not None:
-                return JournalDelivery(entry, self)
+                return JournalDelivery(entry, weakref.ref(self))
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return None
@@ -110,7 +118,7 @@ class JournalReceiver:
 
     def settle(self, entry: Entry, reason: str | None = None) -> None:
         """Move the subscription's place behind an entry, which is buried where a reason says so."""
-        if self._name is None:
+        if self._name is None or not self._finalizer.alive:
             return
         if reason is not None:
             self._journal.bury(self._name, entry, reason)
@@ -118,9 +126,7 @@ class JournalReceiver:
 
     def close(self) -> None:
         """Let another of this name go on."""
-        if self._lock is not None:
-            self._lock.release()
-        self._journal.close()
+        self._finalizer()
 
     def __enter__(self) -> Self:
         """Return the receiver itself."""
@@ -130,18 +136,13 @@ class JournalReceiver:
         """Close the subscription."""
         self.close()
 
-    def __del__(self) -> None:
-        """Close the subscription of a loop that was left without closing it."""
-        with contextlib.suppress(Exception):
-            self.close()
-
 
 @dataclass(slots=True)
 class JournalDelivery:
-    """An event from the file."""
+    """An event from the file; it does not keep its receiver, which others of its name may wait for."""
 
     entry: Entry
-    receiver: JournalReceiver
+    receiver: weakref.ref[JournalReceiver]
     is_settled: bool = False
 
     @property
@@ -149,7 +150,7 @@ class JournalDelivery:
         """The message."""
         return self.entry.message
 
-    def acknowledge(self) -> None:
+    def acknowledge(self, wait: float = 0.0) -> None:  # noqa: ARG002 - it is done at once
         """Move the subscription's place behind this event."""
         self._settle(None)
 
@@ -158,9 +159,16 @@ class JournalDelivery:
         self._settle(reason)
 
     def _settle(self, reason: str | None) -> None:
-        if not self.is_settled:
+        receiver = self.receiver()
+        if not self.is_settled and receiver is not None:
             self.is_settled = True
-            self.receiver.settle(self.entry, reason)
+            receiver.settle(self.entry, reason)
+
+
+def _let_go(journal: Journal, lock: FileLock | None) -> None:
+    if lock is not None:
+        lock.release()
+    journal.close()
 
 
 def _lock_path(journal: Path, name: str) -> Path:

@@ -6,7 +6,7 @@ Not here: who stores or sends it.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -78,9 +78,9 @@ def routing_key(event: Event) -> str:
     return ".".join(words)
 
 
-def to_message(event: Event, exchange: str) -> Message:
-    """Return the event as it may leave the process: redacted, cut to size, encoded."""
-    event = fit(event.redacted(redact))
+def to_message(event: Event, exchange: str, *, secrets: Iterable[str] = ()) -> Message:
+    """Return the event as it may leave the process: redacted (of `secrets` too), cut to size, encoded."""
+    event = fit(event.redacted(lambda text: redact(text, also=secrets)))
     headers = {"traceparent": event.traceparent} if event.traceparent else {}
     return Message(
         exchange=exchange,

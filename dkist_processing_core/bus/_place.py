@@ -34,12 +34,25 @@ class Place:
 
 
 def wanted_folder(settings: DKISTProcessingCoreConfiguration) -> Path:
-    """Return the folder that the settings, or the XDG base directory specification, name."""
-    if settings.dkist_core_state_dir is not None:
-        return settings.dkist_core_state_dir.expanduser().absolute()
-    # The specification has relative values ignored.
-    state_home = Path(os.environ.get("XDG_STATE_HOME", ""))
-    return (state_home if state_home.is_absolute() else Path.home() / ".local" / "state") / FOLDER
+    """
+    Return the folder that the settings, or the XDG base directory specification, name.
+
+    Raises
+    ------
+    JournalError
+        where it lies below the home of a user who has none.
+
+    """
+    try:
+        if settings.dkist_core_state_dir is not None:
+            return settings.dkist_core_state_dir.expanduser().absolute()
+        # The specification has relative values ignored.
+        state_home = Path(os.environ.get("XDG_STATE_HOME", ""))
+        return (state_home if state_home.is_absolute() else Path.home() / ".local" / "state") / FOLDER
+    except RuntimeError as error:
+        found = settings.dkist_core_state_dir or "the default, ~/.local/state"
+        msg = f"there is no folder for journals: found {found}, and no such home; set DKIST_CORE_STATE_DIR"
+        raise JournalError(msg) from error
 
 
 def place(settings: DKISTProcessingCoreConfiguration) -> Place:

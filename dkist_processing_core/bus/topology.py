@@ -13,6 +13,7 @@ from dkist_processing_core.events import RecipeRunFailureMessage
 
 ARCHIVE_QUEUE = "workflow.events.archive.q"
 DEAD_LETTER_EXCHANGE = "workflow.events.dlx"
+DEAD_LETTERS_SUFFIX = ".dlq"
 MAX_QUEUE_LENGTH = 100_000
 QUEUE_EXPIRES_MS = 7 * 24 * 3600 * 1000
 MAX_DEAD_LETTERS = 10_000
@@ -80,24 +81,17 @@ def publisher_topology(settings: DKISTProcessingCoreConfiguration) -> Topology:
     )
 
 
-def consumer_topology(
-    settings: DKISTProcessingCoreConfiguration, queue: str, patterns: Iterable[str], *, named: bool
-) -> Topology:
+def consumer_topology(settings: DKISTProcessingCoreConfiguration, queue: str, patterns: Iterable[str]) -> Topology:
     """
-    Return what a consumer needs: its queue, bound for each pattern; a named one has a queue of dead letters too.
+    Return what a named consumer needs: its queue, bound for each pattern, and a queue of dead letters.
 
     A consumer that is slow loses its own oldest events, and replays the archive: it must hurt neither publishers
     (`reject-publish`) nor the dead letters (overflow is not dead-lettered, since no dead-letter exchange is set).
     """
     events = settings.isb_event_exchange
     limits: dict[str, Any] = {"x-max-length": MAX_QUEUE_LENGTH, "x-overflow": "drop-head"}
-    if not named:
-        return Topology(
-            queues=(Queue(queue, limits, exclusive=True),),
-            bindings=tuple(Binding(events, queue, pattern) for pattern in patterns),
-        )
     kind = {"x-queue-type": settings.isb_queue_type}
-    dead = f"{queue}.dlq"
+    dead = f"{queue}{DEAD_LETTERS_SUFFIX}"
     return Topology(
         exchanges=(Exchange(DEAD_LETTER_EXCHANGE, "direct"),),
         queues=(

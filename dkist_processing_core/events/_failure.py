@@ -32,11 +32,11 @@ def describe(error: BaseException) -> Failure:
     error_type = _qualified_name(type(error))
     try:
         message = str(error)
-    except Exception as unprintable:  # noqa: BLE001 - an author's __str__ may raise anything
+    except BaseException as unprintable:  # noqa: BLE001 - an author's __str__ may raise anything, SystemExit too
         message = f"(its text cannot be had: __str__ raised {type(unprintable).__name__})"
     try:
         stack = "".join(traceback.format_exception(error))
-    except Exception as unprintable:  # noqa: BLE001 - as above: formatting calls the author's __str__ and __repr__
+    except BaseException as unprintable:  # noqa: BLE001 - as above: formatting calls the author's __str__ and __repr__
         stack = f"(its stack cannot be had: formatting raised {type(unprintable).__name__})"
     return Failure(
         cause=Cause.OUT_OF_MEMORY if isinstance(error, MemoryError) else Cause.EXCEPTION,

@@ -91,7 +91,7 @@ class Cause(StrEnum):
 class Graph(BaseModel):
     """The nodes of a workflow in dependency order, and its edges from upstream to downstream."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     nodes: tuple[Text, ...]
     edges: tuple[tuple[Text, Text], ...]
@@ -105,7 +105,13 @@ class Event(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore", defer_build=True
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",
+        defer_build=True,
+        # What was stated unusably may hold a secret.
+        hide_input_in_errors=True,
     )
 
     name: ClassVar[str]

@@ -4,6 +4,7 @@ What both buses promise, as one suite: `test_journal.py` and `test_amqp.py` run 
 Not here: what only one of them can do.
 """
 
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -157,6 +158,115 @@ class BusContract:
 
         assert started("B") == in_hand
         assert started("B") == again
+
+    def test_an_acknowledgement_outlives_its_process(
+        self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        When `ack()` returns the bus knows, even if the process ends at that instant.
+        """
+        listen(name="scripts").close()
+        events = [progressed("A", number) for number in range(3)]
+        publisher.publish(*events, started("B"))
+        assert publisher.flush(SECONDS)
+
+        for event in events:
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    received = next(subscription := subscribe(settings=settings, name="scripts", timeout=SECONDS))
+                    received.ack()
+                    status = 0 if received == event and subscription else 2
+                finally:
+                    os._exit(status)
+            assert os.waitpid(child, 0)[1] == 0
+
+        assert started("B") == next(listen(name="scripts"))
+
+    def test_leaving_a_loop_ends_its_subscription(
+        self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        The next loop of that name goes on where it was left, whatever events of the one before are still held.
+        """
+        listen(name="cells").close()
+        events = [progressed("A", number) for number in range(30)]
+        publisher.publish(*events)
+
+        held = []
+        for event in subscribe(settings=settings, name="cells", timeout=SECONDS):
+            held.append(event)
+            break
+        for again in subscribe(settings=settings, name="cells", timeout=SECONDS):
+            again.ack()
+            break
+        rest = list(itertools.islice(subscribe(settings=settings, name="cells", timeout=SECONDS), 29))
+
+        assert [*held, again] == [events[0], events[0]]
+        assert events[1:] == rest
+
+    def test_a_thread_has_one_subscription_of_a_name(
+        self, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        An abandoned one that something still holds, as a notebook's last traceback does, keeps nothing back.
+        """
+        abandoned = listen(name="cells")
+        publisher.publish(started("A"), started("B"))
+        assert started("A") == next(abandoned)
+
+        second = listen(name="cells")
+
+        assert [started("A"), started("B")] == [next(second), next(second)]
+        assert list(abandoned) == []
+
+    def test_after_its_end_a_subscription_has_no_effect(
+        self, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        Its events' `ack()` does nothing, and there is no next event.
+        """
+        subscription = listen(name="ended")
+        publisher.publish(started("A"))
+        event = next(subscription)
+
+        subscription.close()
+        event.ack()
+
+        assert list(subscription) == []
+        assert event == next(listen(name="ended"))
+
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            ({"name": ""}, "expected one or more printable characters"),
+            ({"name": "a\x00b"}, "expected one or more printable characters"),
+            ({"name": "é" * 126}, "expected at most 251 bytes"),
+            ({"name": "recipe.run.failure.q"}, "expected another name: this queue has its own use"),
+            ({"name": "workflow.events.archive.q"}, "expected another name: this queue has its own use"),
+            ({"name": "operators.dlq"}, r"expected a name that does not begin with 'amq\.' or end with '\.dlq'"),
+            ({"name": "amq.operators"}, r"expected a name that does not begin with 'amq\.' or end with '\.dlq'"),
+            ({"name": "operators", "replay": True}, "leave one of them out"),
+        ],
+    )
+    def test_a_name_that_no_queue_can_have_is_refused(
+        self, listen: Callable[..., Subscription], options: dict[str, object], expected: str
+    ) -> None:
+        """
+        Both buses take the same names.
+        """
+        with pytest.raises(ValueError, match=f"^the subscription's name is .*{expected}"):
+            listen(**options)
+
+    def test_the_longest_name_is_taken(self, publisher: Publisher, listen: Callable[..., Subscription]) -> None:
+        """
+        It has as many bytes as its queue of dead letters leaves it.
+        """
+        subscription = listen(name="é" * 125)
+        publisher.publish(started("A"))
+
+        assert started("A") == next(subscription)
 
     def test_subscriptions_do_not_take_from_each_other(
         self, publisher: Publisher, listen: Callable[..., Subscription]

@@ -5,11 +5,18 @@ RabbitMQ: the contract of a bus, and what a broker adds to it.
 import inspect
 import json
 import logging
+import os
 import socket
-from collections.abc import Callable
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pika
+import pika.adapters.blocking_connection
 import pika.exceptions
 import pytest
 
@@ -17,12 +24,12 @@ from dkist_processing_core.bus import Message, Properties, open_bus, to_message
 from dkist_processing_core.bus._amqp import AmqpLink, explain
 from dkist_processing_core.bus._amqp_bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.consumer import Subscription
+from dkist_processing_core.consumer import Subscription, subscribe
 from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError
-from dkist_processing_core.events import RecipeRunFailureMessage, decode
+from dkist_processing_core.events import Event, RecipeRunFailureMessage, decode
 from dkist_processing_core.publisher import Publisher
 from tests.bus.contract import SECONDS, BusContract
-from tests.facts import finished, started
+from tests.facts import NOON, finished, progressed, started
 from tests.services.broker import Broker
 
 
@@ -85,6 +92,178 @@ class TestAmqpBus(BusContract):
 
         # The start, which was not acknowledged before, is delivered again and known again.
         assert finished("A") == next(subscription)
+
+    @pytest.mark.parametrize("replay", [False, True], ids=["live", "replay"])
+    @pytest.mark.parametrize("seen", [0, 2])
+    def test_what_is_published_during_an_interruption_arrives(
+        self, broker: Broker, settings: DKISTProcessingCoreConfiguration, *, seen: int, replay: bool
+    ) -> None:
+        """
+        A subscription without a name goes on behind what it has seen last, or where it began.
+        """
+        AmqpBus(settings).open_link().close()
+        reader = broker.as_user(read=".*")
+        narrow = _changed(settings, isb_username=reader.username, isb_password=reader.password)
+        events = [progressed("A", number) for number in range(seen + 3)]
+        with broker.connect() as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            with subscribe("task.progressed", settings=narrow, timeout=SECONDS, replay=replay) as subscription:
+                for event in events[:seen]:
+                    _publish(channel, event)
+                assert events[:seen] == [next(subscription) for _ in range(seen)]
+
+                with _no_new_connections(broker):
+                    _close_connections_of(broker, reader.username)
+                    for event in events[seen:-1]:
+                        _publish(channel, event)
+                _publish(channel, events[-1])
+
+                assert events[seen:] == [next(subscription) for _ in events[seen:]]
+
+    def test_an_event_that_is_worked_on_for_long_ends_nothing(
+        self, broker: Broker, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        The broker hangs up on who acknowledges too late (`consumer_timeout`); the event is known again afterwards.
+        """
+        with _set_on_broker(broker, consumer_timeout=300, channel_tick_interval=200):
+            subscription = listen(name="slow")
+            publisher.publish(started("A"), finished("A"))
+            assert started("A") == next(subscription)
+            link = subscription._receiver._consumption._link  # type: ignore[attr-defined]
+            deadline = time.monotonic() + SECONDS
+            while link._failure is None and time.monotonic() < deadline:
+                os.sched_yield()
+
+        assert "timed out" in str(link._failure)
+        assert finished("A") == next(subscription)
+
+    def test_silence_is_counted_from_the_last_delivery(
+        self, broker: Broker, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        A replay that passes over more than its timeout's worth of other events still finds what is behind them.
+        """
+        publisher.publish(finished("A"))
+        assert publisher.flush(SECONDS)
+        other = to_message(progressed("A", 1), "workflow.events.x")
+        with broker.connect() as connection:
+            channel = connection.channel()
+            for _ in range(40_000):
+                channel.basic_publish(
+                    other.exchange, other.routing_key, other.body, pika.BasicProperties(timestamp=int(time.time()) - 1)
+                )
+        publisher.publish(finished("B"))
+        assert publisher.flush(SECONDS)
+
+        assert [finished("A"), finished("B")] == list(listen("task.finished", replay=True, timeout=0.5))
+
+    @pytest.mark.parametrize("name", [None, "strict"], ids=["unnamed", "named"])
+    def test_no_foreign_message_ends_a_subscription(
+        self, broker: Broker, publisher: Publisher, listen: Callable[..., Subscription], name: str | None
+    ) -> None:
+        """
+        Neither short strings that are no UTF-8, nor properties beyond what the client library can read.
+        """
+        subscription = listen(name=name)
+        with broker.connect() as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            for properties in (
+                pika.BasicProperties(content_type=b"\xff" * 255, message_id=b"\xff\xfe", type=b"\xff"),
+                pika.BasicProperties(headers={b"\xff": 1, "bytes": b"\xff"}, correlation_id=b"\xff"),
+                _InMilliseconds(headers={"sent": NOON}),
+            ):
+                channel.basic_publish("workflow.events.x", "task.finished.W.A", b"{}", properties)
+                channel.basic_publish("workflow.events.x", b"task.finished.W.\xff", b"{}", properties)
+        publisher.publish(finished("A"))
+
+        assert finished("A") == next(subscription)
+        if name is not None:
+            with broker.connect() as connection:
+                counted = connection.channel().queue_declare("strict.dlq", passive=True).method.message_count
+            assert counted == 6
+
+    def test_an_error_that_nobody_expected_reaches_the_consumer(
+        self, broker: Broker, settings: DKISTProcessingCoreConfiguration, state_dir: Path
+    ) -> None:
+        """
+        A setting that has become wrong ends the subscription with an error, each time that it is asked.
+        """
+        bus = AmqpBus(settings.model_copy())
+        with bus.subscribe(["#"]) as receiver:
+            bus.settings.__dict__["isb_tls_ca"] = str(state_dir / "missing.pem")
+            broker.close_connections()
+
+            for _ in range(2):
+                with pytest.raises(BusError, match="the subscription ended: ConfigurationError: ISB_TLS_CA"):
+                    receiver.receive(SECONDS)
+
+    def test_the_end_of_a_script_acknowledges_what_was_asked_for_before(
+        self, broker: Broker, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        A subscription that nobody closed is closed at exit: only the event in hand comes again.
+        """
+        listen(name="scripts").close()
+        events = [progressed("A", number) for number in range(5)]
+        publisher.publish(*events)
+        script = (
+            "from dkist_processing_core import subscribe\n"
+            "subscription = subscribe(name='scripts', timeout=20)\n"
+            "for _ in range(4): next(subscription)\n"
+        )
+
+        subprocess.run([sys.executable, "-c", script], env={**os.environ, **broker.env}, check=True, timeout=60)
+
+        subscription = listen(name="scripts")
+        assert events[3:] == [next(subscription), next(subscription)]
+
+
+class _InMilliseconds(pika.BasicProperties):  # type: ignore[misc]  # pika has no types
+    """
+    Properties whose header of time counts milliseconds where AMQP counts seconds: the year is 58862.
+    """
+
+    def encode(self) -> list[bytes]:
+        """Return the parts of the frame."""
+        right = struct.pack(">cQ", b"T", int(NOON.timestamp()))
+        wrong = struct.pack(">cQ", b"T", int(NOON.timestamp()) * 1000)
+        return [piece.replace(right, wrong) for piece in super().encode()]
+
+
+def _publish(channel: pika.adapters.blocking_connection.BlockingChannel, event: Event) -> None:
+    message = to_message(event, "workflow.events.x")
+    channel.basic_publish(message.exchange, message.routing_key, message.body)
+
+
+@contextmanager
+def _no_new_connections(broker: Broker) -> Iterator[None]:
+    broker.node.eval("rabbit_maintenance:suspend_all_client_listeners().")
+    try:
+        yield
+    finally:
+        broker.node.eval("rabbit_maintenance:resume_all_client_listeners().")
+
+
+def _close_connections_of(broker: Broker, username: str) -> None:
+    broker.node.eval(
+        '[rabbit_networking:close_connection(P, "test") || P <- rabbit_networking:connections(), '
+        f'rabbit_reader:info(P, [user]) =:= [{{user, <<"{username}">>}}]].'
+    )
+
+
+@contextmanager
+def _set_on_broker(broker: Broker, **values: int) -> Iterator[None]:
+    before = {key: broker.node.eval(f"application:get_env(rabbit, {key}).") for key in values}
+    for key, value in values.items():
+        broker.node.eval(f"application:set_env(rabbit, {key}, {value}).")
+    try:
+        yield
+    finally:
+        for key, found in before.items():
+            broker.node.eval(f"{{ok, Before}} = {found}, application:set_env(rabbit, {key}, Before).")
 
 
 def test_messages_are_persistent_mandatory_and_described(

@@ -7,11 +7,13 @@ import multiprocessing
 import os
 import sqlite3
 import stat
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.bus import FileLock, JournalBus, open_bus, to_message
+from dkist_processing_core.bus import FileLock, JournalBus, Message, open_bus, to_message
 from dkist_processing_core.bus._journal import FORMAT_VERSION, Journal
 from dkist_processing_core.bus._place import file_system, place
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
@@ -249,3 +251,104 @@ def test_a_lock_ends_with_the_process_that_took_it_not_with_its_forks(tmp_path: 
     os.close(write_end)
     os.close(read_end)
     os.waitpid(child, 0)
+
+
+def test_the_first_opening_waits_for_another_s(tmp_path: Path) -> None:
+    """
+    Changing a file to WAL is not covered by SQLite's own waiting, so that one of several first openings would fail.
+    """
+    path = tmp_path / "embedded.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    opened: list[Journal] = []
+    opening = threading.Thread(target=lambda: opened.append(Journal.open(path)))
+
+    opening.start()
+    opening.join(0.2)
+    assert opening.is_alive()
+    other.execute("COMMIT")
+    opening.join(SECONDS)
+
+    assert opened[0].books().published == 0
+    opened[0].close()
+    other.close()
+
+
+def test_a_fork_waits_for_a_transaction_of_another_thread(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    A child would inherit SQLite's lock as held, and could never write.
+    """
+    publisher = Publisher.open(settings)
+    journal = open_bus(settings).open_journal()
+    is_inside, has_forked = threading.Event(), threading.Event()
+
+    def slow_messages() -> Iterator[Message]:
+        is_inside.set()
+        has_forked.wait(0.5)
+        yield to_message(started("A"), "x")
+
+    writer = threading.Thread(target=lambda: journal.append(slow_messages()))
+    writer.start()
+    assert is_inside.wait(SECONDS)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            publisher.publish(started("B"))
+            status = 2 if publisher.is_pending else 0
+        finally:
+            os._exit(status)
+    has_forked.set()
+    writer.join(SECONDS)
+    _, status = os.waitpid(child, 0)
+
+    assert status == 0
+    assert journal.books().published == 2
+    journal.close()
+    publisher.close()
+
+
+def test_a_subscription_that_listens_is_not_forgotten(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    Pruning forgets names that nobody uses, and listening is use, also where nothing matches for a week.
+    """
+    with open_bus(settings).open_journal() as journal:
+        journal.append([to_message(started("A"), "x")])
+        journal.position("listening", 0)
+        journal.position("gone", 0)
+        journal._connection.execute("UPDATE subscription SET used = 0")
+        cutoff = math.nextafter(journal._connection.execute("SELECT appended FROM message").fetchone()[0], math.inf)
+
+        journal.renew("listening")
+        journal.renew("listening")
+        journal.prune(cutoff)
+
+        assert journal._connection.execute("SELECT name FROM subscription").fetchall() == [("listening",)]
+        journal.advance("gone", 1)
+        assert journal.position("gone", 0) == 1
+
+
+def test_another_program_s_file_without_a_version_is_refused(tmp_path: Path) -> None:
+    """
+    A database that says nothing of itself but holds tables is not taken over.
+    """
+    path = tmp_path / "embedded.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE theirs (value)")
+    connection.close()
+    before = path.read_bytes()
+
+    with pytest.raises(JournalError, match=r"embedded\.db is an SQLite file of something else, not a journal"):
+        Journal.open(path)
+
+    assert before == path.read_bytes()
+
+
+def test_a_folder_in_a_home_that_does_not_exist_is_one_clear_error() -> None:
+    """
+    The error names the variable to set.
+    """
+    settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=Path("~no-such-user/state"))
+
+    with pytest.raises(JournalError, match=r"found ~no-such-user/state, and no such home; set DKIST_CORE_STATE_DIR"):
+        Publisher.open(settings)

@@ -1,0 +1,354 @@
+"""
+Delivery under real faults: topology that has gone, brokers that are away or blocked, journals that cannot be written.
+
+Not here: a broker that is well (bus/test_amqp.py), and the journal by itself (bus/test_journal.py).
+"""
+
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from dkist_processing_core import drain
+from dkist_processing_core.bus import Books, open_bus
+from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.publisher import Publisher
+from tests.bus.contract import SECONDS
+from tests.facts import finished, progressed, started
+from tests.services.broker import Broker
+
+ARCHIVE = "workflow.events.archive.q"
+LIMIT = 2.0
+"""The default of EVENT_FLUSH_TIMEOUT."""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_told() -> Iterator[None]:
+    """
+    As in a new process, nothing was said of any outbox.
+    """
+    drain._told.clear()
+    yield
+    drain._told.clear()
+
+
+def settings_of(broker: Broker) -> DKISTProcessingCoreConfiguration:
+    """
+    Return the settings that name a broker; the state folder is the test's own.
+    """
+    return DKISTProcessingCoreConfiguration(
+        mesh_config=broker.env["MESH_CONFIG"],
+        isb_username=broker.username,
+        isb_password=broker.password,
+        isb_vhost=broker.vhost,
+    )
+
+
+def unreachable(port: int) -> DKISTProcessingCoreConfiguration:
+    """
+    Return the settings of a broker that is not there.
+    """
+    mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": port}}
+    return DKISTProcessingCoreConfiguration(mesh_config=json.dumps(mesh))
+
+
+def books_of(settings: DKISTProcessingCoreConfiguration) -> Books:
+    """
+    Return the books of the journal that the settings name.
+    """
+    with open_bus(settings).open_journal() as journal:
+        return journal.books()
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """
+    Return the warnings of the library.
+    """
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def unbind(broker: Broker) -> None:
+    """
+    Take the archive's binding away.
+    """
+    with broker.connect() as connection:
+        connection.channel().queue_unbind(ARCHIVE, "workflow.events.x", "#")
+
+
+def close_timed(publisher: Publisher, timeout: float) -> float:
+    """
+    Close a publisher and return how long that took, in seconds.
+    """
+    began = time.monotonic()
+    publisher.close(timeout)
+    return time.monotonic() - began
+
+
+def test_a_binding_that_has_gone_is_made_again(broker: Broker) -> None:
+    """
+    The archive exists and nothing is bound to it: events arrive all the same, and none is set aside.
+    """
+    settings = settings_of(broker)
+    AmqpBus(settings).open_link().close()
+    unbind(broker)
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(*[progressed("A", number) for number in range(20)])
+        assert publisher.flush(SECONDS)
+
+    assert books_of(settings) == Books(published=20, confirmed=20, pending=0, set_aside=0)
+
+
+def test_a_binding_that_goes_while_connected_is_made_again(broker: Broker) -> None:
+    """
+    So does one that an operator takes away under a publisher.
+    """
+    settings = settings_of(broker)
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+        unbind(broker)
+        publisher.publish(finished("A"))
+        assert publisher.flush(SECONDS)
+
+    assert books_of(settings) == Books(published=2, confirmed=2, pending=0, set_aside=0)
+
+
+def test_who_may_not_bind_goes_on_and_says_so_once(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    Without the rights events are set aside after seconds, and what an operator mends meanwhile is used.
+    """
+    AmqpBus(settings_of(broker)).open_link().close()
+    unbind(broker)
+    settings = settings_of(
+        broker.as_user(configure="^$", write=r"^(workflow\.events\.x|master\.direct\.x)$", read="^$")
+    )
+
+    with Publisher.open(settings) as publisher:
+        began = time.monotonic()
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+        assert time.monotonic() - began >= sum(drain.RETRY_SECONDS)
+        with broker.connect() as connection:
+            connection.channel().queue_bind(ARCHIVE, "workflow.events.x", "#")
+        publisher.publish(finished("A"))
+        assert publisher.flush(SECONDS)
+
+    assert books_of(settings) == Books(published=2, confirmed=1, pending=0, set_aside=1)
+    refused, set_aside = warnings_in(caplog)
+    assert "the topology they need cannot be made: RabbitMQ at" in refused
+    assert "is set aside: the broker returned it: NO_ROUTE (312)" in set_aside
+
+
+def test_every_process_says_once_that_its_events_wait(refusing_port: int, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    The first cannot connect; the next ones, which rest, say so too, each once however many publishers it opens.
+    """
+    settings = unreachable(refusing_port)
+    found = []
+    for _ in range(3):
+        drain._told.clear()
+        caplog.clear()
+        for name in ("A", "B"):
+            publisher = Publisher.open(settings)
+            publisher.publish(started(name))
+            assert close_timed(publisher, LIMIT) < LIMIT
+        found.append(warnings_in(caplog))
+
+    assert [len(texts) for texts in found] == [1, 1, 1]
+    assert "refuses the connection: nothing listens there" in found[0][0]
+    assert "events that wait in" in found[1][0]
+    assert found[1][0].endswith("could not be reached a moment ago")
+
+
+def test_a_corrected_password_is_used_at_once(broker: Broker) -> None:
+    """
+    A refusal is no reason to leave the broker alone.
+    """
+    settings = settings_of(broker)
+    with Publisher.open(settings.model_copy(update={"isb_password": "wrong"})) as publisher:
+        publisher.publish(started("A"))
+        assert not publisher.flush(SECONDS)
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(finished("A"))
+        assert publisher.flush(SECONDS)
+
+    assert books_of(settings) == Books(published=2, confirmed=2, pending=0, set_aside=0)
+
+
+def test_a_mark_from_a_wrong_clock_is_not_obeyed(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    However far away the moment is until which the broker was to be left alone, it is tried again after the rest.
+    """
+    settings = settings_of(broker)
+    monkeypatch.setattr(drain, "UNREACHABLE_SECONDS", 0.2)
+    with open_bus(settings).open_journal() as journal:
+        journal.unreachable_until = time.time() + 10 * 365 * 24 * 3600
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        publisher.flush(SECONDS)
+        wait_until_confirmed(settings, 1)
+    with open_bus(settings).open_journal() as journal:
+        assert journal.unreachable_until == 0
+
+
+def wait_until_confirmed(settings: DKISTProcessingCoreConfiguration, count: int) -> None:
+    """
+    Return when so many messages were confirmed.
+    """
+    deadline = time.monotonic() + SECONDS
+    turn = threading.Event()
+    while books_of(settings).confirmed < count:
+        assert time.monotonic() < deadline
+        turn.wait(0.02)
+
+
+def test_a_blocked_broker_costs_the_first_process_little_and_the_next_ones_nothing(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The alarm is told of when it is noticed, and nobody waits for it to clear.
+    """
+    settings = settings_of(broker)
+    AmqpBus(settings).open_link().close()
+    broker.node.memory_alarm(on=True)
+
+    publisher = Publisher.open(settings)
+    publisher.publish(started("A"))
+    assert close_timed(publisher, LIMIT) < LIMIT / 2
+    (told,) = warnings_in(caplog)
+    assert "blocks publishers: " in told
+
+    publisher = Publisher.open(settings)
+    publisher.publish(finished("A"))
+    assert close_timed(publisher, LIMIT) < LIMIT / 4
+
+    assert books_of(settings).pending == 2
+
+
+def test_a_blocked_broker_gets_everything_when_the_alarm_clears(broker: Broker) -> None:
+    """
+    A publisher that is still there delivers as soon as it may.
+    """
+    settings = settings_of(broker)
+    AmqpBus(settings).open_link().close()
+    broker.node.memory_alarm(on=True)
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        assert not publisher.flush(SECONDS)
+        broker.node.memory_alarm(on=False)
+        wait_until_confirmed(settings, 1)
+        publisher.publish(finished("A"))
+        assert publisher.flush(SECONDS)
+
+
+def test_a_broker_that_never_answers_costs_no_more_than_the_timeout(broker: Broker) -> None:
+    """
+    Closing takes the time it is given and not that of the connection's thread on top.
+    """
+    settings = settings_of(broker)
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+    publisher = Publisher.open(settings)
+    publisher.publish(progressed("A", 0))
+    assert publisher.flush(SECONDS)
+    broker.node.pause()
+    publisher.publish(finished("A"))
+
+    assert close_timed(publisher, 1.0) < 1.15
+
+
+@pytest.fixture
+def embedded() -> DKISTProcessingCoreConfiguration:
+    """
+    The settings of the embedded journal.
+    """
+    return DKISTProcessingCoreConfiguration()
+
+
+def locked(settings: DKISTProcessingCoreConfiguration) -> sqlite3.Connection:
+    """
+    Return a connection that holds the journal's lock until it is closed.
+    """
+    connection = sqlite3.connect(open_bus(settings).journal_path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    return connection
+
+
+def test_a_locked_journal_delays_by_the_limit_in_all(
+    embedded: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Five events at a journal that is never free: two seconds together, one warning, and one with the count lost.
+    """
+    publisher = Publisher.open(embedded)
+    holder = locked(embedded)
+
+    began = time.monotonic()
+    for event in (started("A"), *(progressed("A", number) for number in range(3)), finished("A")):
+        publisher.publish(event)
+    publisher.close(LIMIT)
+    elapsed = time.monotonic() - began
+    holder.close()
+
+    assert elapsed < LIMIT + 0.2
+    kept_in_memory, lost = warnings_in(caplog)
+    assert "database is locked. Events are kept in memory" in kept_in_memory
+    assert lost.endswith("could not be written to: 5")
+
+
+def test_what_waited_in_memory_comes_first_when_the_journal_is_free(
+    embedded: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Order is kept over the time in memory, and closing writes what is left.
+    """
+    publisher = Publisher.open(embedded)
+    holder = locked(embedded)
+    publisher.publish(started("A"))
+    publisher.publish(progressed("A", 0))
+    holder.close()
+    publisher.publish(progressed("A", 1))
+    holder = locked(embedded)
+    publisher.publish(finished("A"))
+    holder.close()
+    publisher.close()
+
+    with open_bus(embedded).open_journal() as journal:
+        ids = [entry.message.properties.message_id for entry in journal.read(0, 10)]
+    assert ids == [event.id for event in (started("A"), progressed("A", 0), progressed("A", 1), finished("A"))]
+    assert not [text for text in warnings_in(caplog) if "lost" in text]
+
+
+def test_a_full_disk_is_memory_with_one_warning(
+    embedded: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    SQLite's own limit stands for the disk's: nothing waits, and what was kept is written when there is room.
+    """
+    publisher = Publisher.open(embedded)
+    (pages,) = publisher._journal._connection.execute("PRAGMA page_count").fetchone()
+    publisher._journal._connection.execute(f"PRAGMA max_page_count = {pages}")
+    events = [progressed("A", number) for number in range(200)]
+
+    began = time.monotonic()
+    for event in events:
+        publisher.publish(event)
+    assert time.monotonic() - began < LIMIT
+    publisher._journal._connection.execute("PRAGMA max_page_count = 100000")
+    publisher.close(LIMIT)
+
+    (told,) = warnings_in(caplog)
+    assert "database or disk is full. Events are kept in memory" in told
+    with open_bus(embedded).open_journal() as journal:
+        assert [event.id for event in events] == [
+            entry.message.properties.message_id for entry in journal.read(0, 1000)
+        ]
