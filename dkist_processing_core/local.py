@@ -5,30 +5,24 @@ Each task is a process of its own; retries, downstreams and the events of the ru
 task's process begins (bootstrap), what is shown meanwhile (display).
 """
 
-import contextlib
 import heapq
 import itertools
 import logging
 import os
 import platform
 import queue
-import re
-import select
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 
-from dkist_processing_core import semconv
-from dkist_processing_core.bootstrap import PROGRAM, locate, refuse_while_loading
+from dkist_processing_core import child, semconv
+from dkist_processing_core.bootstrap import locate, refuse_while_loading
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.display import Display, SilentDisplay, open_display
 from dkist_processing_core.errors import WorkflowError
@@ -47,7 +41,9 @@ from dkist_processing_core.events import (
 from dkist_processing_core.identity import LOCAL, Attempt, Run, new_run_id, parse_recipe_run_id
 from dkist_processing_core.lifecycle import never_breaking
 from dkist_processing_core.node import Node
+from dkist_processing_core.outcomes import RunResult, TaskOutcome, TaskState
 from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.termination import TerminationError, raised_as_exception
 from dkist_processing_core.tracing import (
     Carrier,
     Telemetry,
@@ -58,62 +54,13 @@ from dkist_processing_core.tracing import (
 )
 
 if TYPE_CHECKING:
+    import subprocess
+
     from dkist_processing_core.workflow import Workflow
 
 TERMINATION_SECONDS = 4.0
 """How long a task that was told to end may take before it is killed."""
-_OUTPUT_POLL_SECONDS = 0.05
-_MAX_LINE_BYTES = 64 * 1024
-_LINE_END = re.compile(rb"\r\n|\n|\r(?!$)")
 logger = logging.getLogger(__name__)
-
-
-class TaskState(StrEnum):
-    """What became of a task in a run, in the engine's words."""
-
-    SUCCESS = "success"
-    FAILED = "failed"
-    UPSTREAM_FAILED = "upstream_failed"
-    NO_STATUS = "no_status"
-
-
-@dataclass(frozen=True, slots=True)
-class TaskOutcome:
-    """What became of a task: its state, how many attempts it took, and how long they took, in seconds."""
-
-    state: TaskState
-    attempts: int = 0
-    duration_seconds: float = 0.0
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether the task finished."""
-        return self.state is TaskState.SUCCESS
-
-
-@dataclass(frozen=True)
-class RunResult(Mapping[str, TaskOutcome]):
-    """The outcome of each task of a run, by the task's name."""
-
-    run_id: str
-    tasks: dict[str, TaskOutcome]
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether every task finished."""
-        return all(outcome.succeeded for outcome in self.tasks.values())
-
-    def __getitem__(self, name: str) -> TaskOutcome:
-        """Return a task's outcome."""
-        return self.tasks[name]
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of the tasks."""
-        return iter(self.tasks)
-
-    def __len__(self) -> int:
-        """Return the number of tasks."""
-        return len(self.tasks)
 
 
 def run_workflow(workflow: "Workflow", recipe_run_id: int | str, *, max_parallel: int | None = None) -> RunResult:
@@ -129,7 +76,7 @@ def run_workflow(workflow: "Workflow", recipe_run_id: int | str, *, max_parallel
         raise WorkflowError(msg)
     number = parse_recipe_run_id(recipe_run_id)
     run = Run(workflow.workflow_name, workflow.workflow_version, new_run_id(LOCAL, number), number)
-    with _ending_by_signal():
+    with raised_as_exception():
         return LocalRun(workflow, run, settings, parallel).execute()
 
 
@@ -149,50 +96,6 @@ class _Ended:
     attempt: Attempt
     exit_code: int
     duration_seconds: float
-
-
-class _Terminated(BaseException):
-    """This process was told to end."""
-
-
-def _raise_terminated(*_: object) -> None:
-    raise _Terminated
-
-
-@contextlib.contextmanager
-def _ending_by_signal() -> Iterator[None]:
-    """
-    Have SIGTERM and SIGHUP end the run as Ctrl-C does, and then this process as they would have.
-
-    Only in the main thread, and only where the host application has not said what it wants of them.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, _raise_terminated)
-    try:
-        yield
-    except _Terminated:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _signal_name(number: int) -> str:
-    """Return a signal's name; those between SIGRTMIN and SIGRTMAX have none of their own."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"SIG{number}"
-
-
-# A run that is started within another's task must not lend that task's identity to its own.
-_IDENTITY_NAMES = frozenset(Attempt(Run("", "", "", 0), "", 1, 1, log_url="", report_fd=0).to_environ())
 
 
 class LocalRun:
@@ -365,14 +268,12 @@ class LocalRun:
             try:
                 while self._running:
                     self._settle(self._ended.get(timeout=max(0.0, deadline - time.monotonic())))
-            except (queue.Empty, KeyboardInterrupt, _Terminated):
+            except (queue.Empty, KeyboardInterrupt, TerminationError):
                 continue
 
     def _signal_all(self, number: signal.Signals) -> None:
         for process in list(self._processes.values()):
-            # The process leads a group of its own: what it has started goes with it.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
+            child.send_signal(process, number)
 
     # One attempt
 
@@ -384,44 +285,17 @@ class LocalRun:
         began = time.monotonic()
         exit_code = 1
         try:
-            inherited = {name: value for name, value in os.environ.items() if name not in _IDENTITY_NAMES}
-            process = subprocess.Popen(  # noqa: S603 - a constant program, with values in its environment
-                [sys.executable, "-P", "-c", PROGRAM],
-                env={**inherited, **self._environment(attempt), **located, "PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                process_group=0,
-            )
+            process = child.start({**self._environment(attempt), **located})
             self._processes[attempt.task_name] = process
             if self._is_stopping:
-                self._signal_all(signal.SIGTERM)
-            self._show_output(attempt, process)
+                child.send_signal(process, signal.SIGTERM)
+            for lines in child.output_of(process):
+                self._show(lambda display: display.output(attempt.task_name, lines))  # noqa: B023 - called now
             exit_code = process.wait()
         except OSError as error:
             logger.error("%s cannot be started: %s", attempt.task_name, error)  # noqa: TRY400 - one line says it
         finally:
             self._ended.put(_Ended(attempt, exit_code, time.monotonic() - began))
-
-    def _show_output(self, attempt: Attempt, process: "subprocess.Popen[bytes]") -> None:
-        """Show what the task writes until it ends: not longer, since what it leaves behind may hold the pipe."""
-        if process.stdout is None:
-            return
-        rest = b""
-        with process.stdout as pipe:
-            while True:
-                if select.select([pipe], [], [], _OUTPUT_POLL_SECONDS)[0]:
-                    chunk = os.read(pipe.fileno(), _MAX_LINE_BYTES)
-                    *lines, rest = _LINE_END.split(rest + chunk)
-                    if len(rest) >= _MAX_LINE_BYTES or (not chunk and rest):
-                        lines, rest = [*lines, rest], b""
-                    if lines:
-                        text = [line.decode(errors="replace").rstrip("\r") for line in lines]
-                        self._show(lambda display: display.output(attempt.task_name, text))  # noqa: B023 - called now
-                    if not chunk:
-                        return
-                elif process.poll() is not None:
-                    return
 
     def _show(self, what: Callable[[Display], None]) -> None:
         """Show something, and nothing any more once that went wrong: what is shown must not stop what is done."""
@@ -474,7 +348,7 @@ class LocalRun:
 
     def _report_failure(self, ended: _Ended) -> None:
         """Report what the engine sees of a failure, for a task that could not report it itself."""
-        by_signal = _signal_name(-ended.exit_code) if ended.exit_code < 0 else None
+        by_signal = child.signal_name(-ended.exit_code) if ended.exit_code < 0 else None
         told_to_end = self._is_stopping and by_signal is not None
         self._publish(
             TaskFailed,

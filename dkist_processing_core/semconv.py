@@ -10,6 +10,9 @@ from typing import Any
 
 from dkist_processing_core.identity import Attempt, Run
 
+SCOPE = "dkist_processing_core"
+"""The instrumentation scope of everything that is exported."""
+
 RECIPE_RUN_ID = "recipe.run.id"
 WORKFLOW_NAME = "workflow.name"
 WORKFLOW_VERSION = "workflow.version"

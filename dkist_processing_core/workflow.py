@@ -17,7 +17,7 @@ from dkist_processing_core.resource_queue import ResourceQueue
 from dkist_processing_core.task import TaskBase
 
 if TYPE_CHECKING:
-    from dkist_processing_core.local import RunResult
+    from dkist_processing_core.outcomes import RunResult
 
 MAX_NAME_LENGTH = 100
 # The engine's own limit on what a DAG is called.

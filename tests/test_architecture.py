@@ -26,7 +26,8 @@ LAYERS = (
     {"build_utils", "failure_callback", "airflow"},
     {"workflow"},
     {"rendering", "local", "notebook_utils"},
-    {"node", "launcher", "bootstrap", "display"},
+    {"node", "launcher", "child", "display"},
+    {"bootstrap"},
     {"task", "environments"},
     {"lifecycle", "consumer", "runs"},
     {"publisher"},
@@ -34,7 +35,7 @@ LAYERS = (
     {"bus", "tracing"},
     {"events", "config", "semconv"},
     {"identity"},
-    {"errors", "resource_queue", "text"},
+    {"errors", "outcomes", "resource_queue", "termination", "text"},
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 

@@ -16,7 +16,7 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import IdentityError, WorkflowError
 from dkist_processing_core.events import Reporter, TaskFailed, WorkflowFailed, WorkflowStarted
-from dkist_processing_core.local import TaskState
+from dkist_processing_core.outcomes import TaskState
 from dkist_processing_core.runs import RunView, State
 from tests import pipelines
 

@@ -1,0 +1,76 @@
+"""
+The process of one attempt: how it is started, listened to and told to end.
+
+Not here: what its program does (bootstrap), and what its end means (local).
+"""
+
+import contextlib
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+
+from dkist_processing_core.bootstrap import PROGRAM
+from dkist_processing_core.identity import Attempt, Run
+
+_POLL_MILLISECONDS = 50
+_MAX_LINE_BYTES = 64 * 1024
+_LINE_END = re.compile(rb"\r\n|\n|\r(?!$)")
+# A run that is started within another's task must not lend that task's identity to its own.
+_IDENTITY_NAMES = frozenset(Attempt(Run("", "", "", 0), "", 1, 1, log_url="", report_fd=0).to_environ())
+
+
+def start(environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start a task's process, in a group of its own, with these variables beside those of this process."""
+    inherited = {name: value for name, value in os.environ.items() if name not in _IDENTITY_NAMES}
+    return subprocess.Popen(  # noqa: S603 - a constant program, with values in its environment
+        [sys.executable, "-P", "-c", PROGRAM],
+        env={**inherited, **environ, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+    )
+
+
+def output_of(process: "subprocess.Popen[bytes]") -> Iterator[list[str]]:
+    """
+    Yield the lines that a process writes, as they come, until it ends.
+
+    Not longer, since what it leaves behind may hold the pipe. A line of more than 64 KiB comes in pieces.
+    """
+    if process.stdout is None:
+        return
+    rest = b""
+    with process.stdout as pipe:
+        waiting = select.poll()
+        waiting.register(pipe, select.POLLIN)
+        while True:
+            if waiting.poll(_POLL_MILLISECONDS):
+                chunk = os.read(pipe.fileno(), _MAX_LINE_BYTES)
+                *lines, rest = _LINE_END.split(rest + chunk)
+                if len(rest) >= _MAX_LINE_BYTES or (not chunk and rest):
+                    lines, rest = [*lines, rest], b""
+                if lines:
+                    yield [line.decode(errors="replace").rstrip("\r") for line in lines]
+                if not chunk:
+                    return
+            elif process.poll() is not None:
+                return
+
+
+def send_signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    """Send a signal to a process and to all that it has started: it leads a group of its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name; those between SIGRTMIN and SIGRTMAX have none of their own."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"

@@ -1,0 +1,57 @@
+"""
+What became of a run on this host: the state of each task, in the engine's words.
+
+Not here: what the bus says of it (runs).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class TaskState(StrEnum):
+    """What became of a task in a run, in the engine's words."""
+
+    SUCCESS = "success"
+    FAILED = "failed"
+    UPSTREAM_FAILED = "upstream_failed"
+    NO_STATUS = "no_status"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOutcome:
+    """What became of a task: its state, how many attempts it took, and how long they took, in seconds."""
+
+    state: TaskState
+    attempts: int = 0
+    duration_seconds: float = 0.0
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the task finished."""
+        return self.state is TaskState.SUCCESS
+
+
+@dataclass(frozen=True)
+class RunResult(Mapping[str, TaskOutcome]):
+    """The outcome of each task of a run, by the task's name."""
+
+    run_id: str
+    tasks: dict[str, TaskOutcome]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every task finished."""
+        return all(outcome.succeeded for outcome in self.tasks.values())
+
+    def __getitem__(self, name: str) -> TaskOutcome:
+        """Return a task's outcome."""
+        return self.tasks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the tasks."""
+        return iter(self.tasks)
+
+    def __len__(self) -> int:
+        """Return the number of tasks."""
+        return len(self.tasks)

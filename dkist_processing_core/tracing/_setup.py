@@ -1,0 +1,198 @@
+"""
+Where spans, metrics and log records are exported to: the SDK, set up by the settings, one signal at a time.
+
+Not here: what they are (_telemetry).
+"""
+
+import logging
+import os
+import sys
+import threading
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
+
+from opentelemetry import context as otel_context
+from opentelemetry import metrics, trace
+
+from dkist_processing_core import semconv
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
+from dkist_processing_core.text import redact
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk._logs import LoggerProvider
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+
+from dkist_processing_core.tracing._telemetry import Telemetry, chosen_ids
+
+Signal = Literal["traces", "metrics", "logs"]
+SIGNALS: tuple[Signal, ...] = ("traces", "metrics", "logs")
+logger = logging.getLogger(__name__)
+_opened: dict[int, Telemetry] = {}
+_opening = threading.Lock()
+
+
+def open_telemetry(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
+    """
+    Return this process's telemetry, set up by the first call: OpenTelemetry's providers are one per process too.
+
+    Where the host application has set up a tracer provider of its own, spans go there.
+    """
+    with _opening:
+        process = os.getpid()
+        if process not in _opened:
+            _opened.clear()
+            _opened[process] = _set_up(settings)
+        return _opened[process]
+
+
+def _set_up(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
+    if settings.otel_sdk_disabled:
+        return Telemetry()
+    secrets = secrets_in(settings)
+    makers = {"traces": _tracer_provider, "metrics": _meter_provider, "logs": _logger_provider}
+    providers: dict[str, Any] = {"traces": _hosts_tracer_provider()}
+    for signal in SIGNALS:
+        exporters = _exporters_of(settings, signal)
+        if exporters and not providers.get(signal):
+            # The SDK checks the variables that only it reads, as OTEL_EXPORTER_OTLP_TIMEOUT, here and in its own way.
+            try:
+                providers[signal] = makers[signal](settings, exporters)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with observing, the observed goes on
+                reason = redact(f"{type(error).__name__}: {error}", also=secrets)
+                logger.warning("%s are not exported: %s", signal, reason)
+    return Telemetry(providers["traces"], providers.get("metrics"), providers.get("logs"), secrets=secrets)
+
+
+def _hosts_tracer_provider() -> "TracerProvider | None":
+    """Return the provider that the host application has set up, if it has; without importing the SDK to see."""
+    sdk = sys.modules.get("opentelemetry.sdk.trace")
+    provider = trace.get_tracer_provider()
+    return _carrying_identity(provider) if sdk is not None and isinstance(provider, sdk.TracerProvider) else None
+
+
+def endpoint_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> str | None:
+    """Return where a signal's collector is, by the standard variables, else by `MESH_CONFIG`; None if nowhere."""
+    named = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint") or settings.otel_exporter_otlp_endpoint
+    if named:
+        return str(named)
+    service = settings.mesh_config.get(f"otlp-{signal}-endpoint")
+    return f"http://{service.host}:{service.port}" if service else None
+
+
+def _exporters_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> list[str]:
+    named = getattr(settings, f"otel_{signal}_exporter") or ("otlp" if endpoint_of(settings, signal) else "none")
+    return [] if named == "none" else str(named).split(",")
+
+
+def _otlp_exporter(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> Any:
+    """Return the OTLP exporter of a signal; what is no setting of ours, as headers, it reads for itself."""
+    special = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint")
+    protocol = getattr(settings, f"otel_exporter_otlp_{signal}_protocol") or settings.otel_exporter_otlp_protocol
+    class_name = {"traces": "OTLPSpanExporter", "metrics": "OTLPMetricExporter", "logs": "OTLPLogExporter"}[signal]
+    package = {"traces": "trace_exporter", "metrics": "metric_exporter", "logs": "_log_exporter"}[signal]
+    endpoint = endpoint_of(settings, signal)
+    is_from_mesh = endpoint is not None and not (special or settings.otel_exporter_otlp_endpoint)
+    # MESH_CONFIG names collectors that speak gRPC, whatever a protocol variable says of others.
+    transport = "http" if protocol == "http/protobuf" and not is_from_mesh else "grpc"
+    module = import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{package}")
+    options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
+    if endpoint and transport == "http" and not special:
+        # By the specification the general variable names the base, a signal's own one the very address.
+        options["endpoint"] = f"{endpoint.rstrip('/')}/v1/{signal}"
+    if is_from_mesh:
+        options["insecure"] = True
+    return getattr(module, class_name)(**options)
+
+
+def _resource(settings: DKISTProcessingCoreConfiguration) -> "Resource":
+    from opentelemetry.sdk.resources import SERVICE_NAME, Resource  # noqa: PLC0415 - costs 0.1 s, for exporters only
+
+    pairs = [pair.partition("=") for pair in (settings.otel_resource_attributes or "").split(",")]
+    attributes = {key.strip(): unquote(value.strip()) for key, equals, value in pairs if equals and key.strip()}
+    if "otel_service_name" in settings.model_fields_set or SERVICE_NAME not in attributes:
+        attributes[SERVICE_NAME] = settings.otel_service_name
+    return Resource.create(attributes)
+
+
+def _carrying_identity(provider: "TracerProvider") -> "TracerProvider":
+    """Let each span of a provider carry the identity of the span above it: the phases', the author's own."""
+    from opentelemetry.sdk.trace import Span as SdkSpan  # noqa: PLC0415 - as in _resource
+    from opentelemetry.sdk.trace import SpanProcessor  # noqa: PLC0415
+
+    class Identity(SpanProcessor):
+        def on_start(self, span: SdkSpan, parent_context: otel_context.Context | None = None) -> None:
+            above = getattr(trace.get_current_span(parent_context), "attributes", None) or {}
+            own = span.attributes or {}
+            span.set_attributes({name: above[name] for name in semconv.IDENTITY if name in above and name not in own})
+
+    provider.add_span_processor(Identity())
+    return provider
+
+
+def _tracer_provider(settings: DKISTProcessingCoreConfiguration, exporters: list[str]) -> "TracerProvider":
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - as in _resource
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter  # noqa: PLC0415
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415
+
+    class DerivedIdGenerator(RandomIdGenerator):
+        """Gives the span that is being opened the ids that were chosen for it."""
+
+        def generate_trace_id(self) -> int:
+            chosen = chosen_ids.get()
+            return chosen[0] if chosen else super().generate_trace_id()
+
+        def is_trace_id_random(self) -> bool:
+            # A derived id is no random one: without this the SDK would set that flag of W3C Trace Context, level 2.
+            return False
+
+        def generate_span_id(self) -> int:
+            chosen = chosen_ids.get()
+            return chosen[1] if chosen else super().generate_span_id()
+
+    processors = [
+        BatchSpanProcessor(ConsoleSpanExporter() if exporter == "console" else _otlp_exporter(settings, "traces"))
+        for exporter in exporters
+    ]
+    provider = TracerProvider(resource=_resource(settings), id_generator=DerivedIdGenerator(), shutdown_on_exit=False)
+    for processor in processors:
+        provider.add_span_processor(processor)
+    trace.set_tracer_provider(_carrying_identity(provider))
+    return provider
+
+
+def _meter_provider(settings: DKISTProcessingCoreConfiguration, exporters: list[str]) -> "MeterProvider":
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - as in _resource
+    from opentelemetry.sdk.metrics.export import (  # noqa: PLC0415
+        ConsoleMetricExporter,
+        PeriodicExportingMetricReader,
+    )
+
+    hosts = metrics.get_meter_provider()
+    if isinstance(hosts, MeterProvider):
+        return hosts
+    readers = [
+        PeriodicExportingMetricReader(
+            ConsoleMetricExporter() if exporter == "console" else _otlp_exporter(settings, "metrics")
+        )
+        for exporter in exporters
+    ]
+    provider = MeterProvider(readers, resource=_resource(settings), shutdown_on_exit=False)
+    metrics.set_meter_provider(provider)
+    return provider
+
+
+def _logger_provider(settings: DKISTProcessingCoreConfiguration, exporters: list[str]) -> "LoggerProvider":
+    from opentelemetry.sdk._logs import LoggerProvider  # noqa: PLC0415 - as in _resource
+    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter  # noqa: PLC0415
+
+    provider = LoggerProvider(resource=_resource(settings), shutdown_on_exit=False)
+    for exporter in exporters:
+        provider.add_log_record_processor(
+            BatchLogRecordProcessor(
+                ConsoleLogRecordExporter() if exporter == "console" else _otlp_exporter(settings, "logs")
+            )
+        )
+    return provider

@@ -1,0 +1,146 @@
+"""
+What a process traces, measures and logs with.
+
+Not here: where that is exported to (_setup).
+"""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import metrics, trace
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode
+
+from dkist_processing_core import semconv
+from dkist_processing_core.events import describe
+from dkist_processing_core.text import redact
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk._logs import LoggerProvider
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.trace import TracerProvider
+
+from dkist_processing_core.tracing._log_export import LogExport
+
+logger = logging.getLogger(__name__)
+chosen_ids: ContextVar[tuple[int, int] | None] = ContextVar("chosen_ids", default=None)
+
+
+class Telemetry:
+    """
+    What a process traces, measures and logs with; without somewhere to export to, everything is a cheap no-op.
+
+    Its spans may be used without any of the context they stand in: `span` is a context manager like any other.
+    """
+
+    def __init__(
+        self,
+        tracer_provider: "TracerProvider | None" = None,
+        meter_provider: "MeterProvider | None" = None,
+        logger_provider: "LoggerProvider | None" = None,
+        *,
+        secrets: Iterable[str] = (),
+    ) -> None:
+        """Take what `open_telemetry` has set up; None for what is not exported. `secrets` are never exported."""
+        self._providers = [p for p in (tracer_provider, meter_provider, logger_provider) if p is not None]
+        self._secrets = list(secrets)
+        self._log_export = LogExport(logger_provider, self._secrets) if logger_provider else None
+        self.is_tracing = tracer_provider is not None
+        self.tracer: trace.Tracer = (tracer_provider or trace).get_tracer(semconv.SCOPE)
+        self.meter: metrics.Meter = (meter_provider or metrics).get_meter(semconv.SCOPE)
+
+    @contextlib.contextmanager
+    def span(self, name: str, **options: Any) -> Iterator[Span]:
+        """
+        Open a child of the current span; an exception that leaves it makes it an error.
+
+        What the author set stands: a status is only set where there is none. Exceptions are recorded redacted.
+        """
+        record = options.pop("record_exception", True)
+        set_status = options.pop("set_status_on_exception", True)
+        with self.tracer.start_as_current_span(
+            name, record_exception=False, set_status_on_exception=False, **options
+        ) as span:
+            try:
+                yield span
+            except BaseException as error:
+                self.note_error(span, error, record=record, set_status=set_status)
+                raise
+
+    def note_error(self, span: Span, error: BaseException, *, record: bool = True, set_status: bool = True) -> None:
+        """Mark a span as failed by an exception, redacted; a status that stands already is left alone."""
+        if not span.is_recording():
+            return
+        failure = describe(error)
+        message = redact(failure["message"], also=self._secrets)
+        if record:
+            span.add_event(
+                semconv.EXCEPTION,
+                {
+                    semconv.EXCEPTION_TYPE: failure["error_type"],
+                    semconv.EXCEPTION_MESSAGE: message,
+                    semconv.EXCEPTION_STACKTRACE: redact(failure["stack"], also=self._secrets),
+                },
+            )
+        status: Status | None = getattr(span, "status", None)
+        if set_status and (status is None or status.status_code is StatusCode.UNSET):
+            span.set_status(Status(StatusCode.ERROR, message))
+            span.set_attribute(semconv.ERROR_TYPE, failure["error_type"])
+
+    @contextlib.contextmanager
+    def root_span(
+        self, name: str, parent: SpanContext | None, own: SpanContext, kind: SpanKind, attributes: Mapping[str, Any]
+    ) -> Iterator[Span]:
+        """Open a span with the ids of `own`, below `parent`, and make it the current one; exported or not."""
+        context = trace.set_span_in_context(
+            NonRecordingSpan(parent) if parent else trace.INVALID_SPAN, otel_context.Context()
+        )
+        if not self.is_tracing:
+            span: Span = NonRecordingSpan(own)
+        else:
+            token = chosen_ids.set((own.trace_id, own.span_id))
+            try:
+                span = self.tracer.start_span(name, context, kind, attributes)
+            finally:
+                chosen_ids.reset(token)
+        with trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
+            try:
+                yield span
+            finally:
+                span.end()
+
+    @contextlib.contextmanager
+    def log_records(self, attributes: Mapping[str, Any]) -> Iterator[None]:
+        """Export what is logged meanwhile, by whichever logger, with `attributes` and the current span's ids."""
+        with contextlib.nullcontext() if self._log_export is None else self._log_export.scope(attributes):
+            yield
+
+    @contextlib.contextmanager
+    def flushing(self, timeout: float) -> Iterator[None]:
+        """
+        Export what there is meanwhile, and wait for it until `timeout` seconds after the beginning.
+
+        In threads, since the SDK's own flush and shutdown know no bound: with a dead collector they take seconds.
+        """
+        deadline = time.monotonic() + timeout
+        threads = [self._in_background(provider.force_flush) for provider in self._providers]
+        yield
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    @staticmethod
+    def _in_background(action: Callable[[], object]) -> threading.Thread:
+        def run() -> None:
+            try:
+                action()
+            except Exception:
+                logger.debug("telemetry could not be exported", exc_info=True)
+
+        thread = threading.Thread(target=run, name="dkist-core-telemetry", daemon=True)
+        thread.start()
+        return thread
