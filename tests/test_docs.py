@@ -86,7 +86,9 @@ def alike(text: str) -> str:
     """
     for pattern, replacement in _VARIES:
         text = pattern.sub(replacement, text)
-    return "\n".join(line.strip() for line in text.splitlines())
+    # Python 3.13 marks the place in a traceback's line with more characters than 3.11 does.
+    lines = [line for line in text.splitlines() if not re.fullmatch(r"[\w ]*\|[ ~^]*", line)]
+    return "\n".join(line.strip() for line in lines)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

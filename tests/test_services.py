@@ -341,11 +341,11 @@ class TestInstaller:
     The script that installs the package.
     """
 
-    def test_nothing_is_done_where_the_package_is_installed(self, rabbitmq: RabbitMQNode) -> None:
+    def test_nothing_is_done_where_the_package_is_installed(self, broker: Broker) -> None:
         """
         With RabbitMQ there, as the running node proves, the script succeeds without a word.
         """
-        assert rabbitmq.is_running
+        assert broker.node.is_running
 
         done = subprocess.run([INSTALL], capture_output=True, text=True, check=False)
 

@@ -327,7 +327,8 @@ def test_the_outbox_is_empty_when_everything_is_confirmed(settings: DKISTProcess
     with Publisher.open(settings) as publisher:
         publisher.publish(started("A"), finished("A"))
         assert publisher.flush(SECONDS)
-        books = publisher.bus.open_journal().books()
+        with publisher.bus.open_journal() as journal:
+            books = journal.books()
 
     assert (books.published, books.confirmed, books.pending, books.set_aside) == (2, 2, 0, 0)
 
