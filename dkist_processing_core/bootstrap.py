@@ -62,7 +62,7 @@ def locate(task: type[TaskBase]) -> dict[str, str] | None:
             return None
         module_name, file = found
     # What this process finds, the task's finds too, in the same order; "" is the current folder.
-    search_path = json.dumps([entry or str(Path.cwd()) for entry in sys.path])
+    search_path = json.dumps([entry or str(Path.cwd()) for entry in sys.path if isinstance(entry, str)])
     return {MODULE: module_name, SEARCH_PATH: search_path} | ({FILE: file} if file else {})
 
 

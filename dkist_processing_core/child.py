@@ -18,6 +18,8 @@ from dkist_processing_core.identity import Attempt, Run
 
 _POLL_MILLISECONDS = 50
 _MAX_LINE_BYTES = 64 * 1024
+# What a process has written before its end fits the pipe; what comes on and on is of somebody it has left behind.
+_MAX_BYTES_AFTER_END = 1024 * 1024
 _LINE_END = re.compile(rb"\r\n|\n|\r(?!$)")
 # A run that is started within another's task must not lend that task's identity to its own.
 _IDENTITY_NAMES = frozenset(Attempt(Run("", "", "", 0), "", 1, 1, log_url="", report_fd=0).to_environ())
@@ -44,21 +46,24 @@ def output_of(process: "subprocess.Popen[bytes]") -> Iterator[list[str]]:
     """
     if process.stdout is None:
         return
-    rest = b""
+    rest, left_at_end = b"", _MAX_BYTES_AFTER_END
     with process.stdout as pipe:
         waiting = select.poll()
         waiting.register(pipe, select.POLLIN)
         while True:
-            if waiting.poll(_POLL_MILLISECONDS):
-                chunk = os.read(pipe.fileno(), _MAX_LINE_BYTES)
-                *lines, rest = _LINE_END.split(rest + chunk)
-                if len(rest) >= _MAX_LINE_BYTES or (not chunk and rest):
-                    lines, rest = [*lines, rest], b""
-                if lines:
-                    yield [line.decode(errors="replace").rstrip("\r") for line in lines]
-                if not chunk:
-                    return
-            elif process.poll() is not None:
+            has_ended = process.poll() is not None
+            is_readable = bool(waiting.poll(0 if has_ended else _POLL_MILLISECONDS))
+            if not is_readable and not has_ended:
+                continue
+            chunk = os.read(pipe.fileno(), _MAX_LINE_BYTES) if is_readable else b""
+            left_at_end -= len(chunk) if has_ended else 0
+            is_over = not chunk or left_at_end <= 0
+            *lines, rest = _LINE_END.split(rest + chunk)
+            if len(rest) >= _MAX_LINE_BYTES or (is_over and rest):
+                lines, rest = [*lines, rest], b""
+            if lines:
+                yield [line.decode(errors="replace").rstrip("\r") for line in lines]
+            if is_over:
                 return
 
 

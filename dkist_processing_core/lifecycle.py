@@ -38,6 +38,7 @@ from dkist_processing_core.events import (
 )
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.termination import TerminationError
 from dkist_processing_core.text import redact
 from dkist_processing_core.tracing import (
     Carrier,
@@ -259,6 +260,8 @@ def _failure_of(error: BaseException) -> dict[str, Any]:
         failure |= {"cause": Cause.EXIT_CODE, "exit_code": number}
     elif isinstance(error, KeyboardInterrupt):
         failure |= {"cause": Cause.SIGNAL, "signal": signal.SIGINT.name}
+    elif isinstance(error, TerminationError):
+        failure |= {"cause": Cause.TERMINATED, "signal": error.signal.name}
     return failure
 
 

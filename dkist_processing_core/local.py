@@ -122,6 +122,7 @@ class LocalRun:
         self._due: list[tuple[float, int, Attempt]] = []
         self._order = itertools.count()
         self._is_stopping = False
+        self._pid = os.getpid()
 
     def execute(self) -> RunResult:
         """Run every task that can be run, and return what became of each."""
@@ -151,6 +152,9 @@ class LocalRun:
                 try:
                     self._loop()
                 finally:
+                    if os.getpid() != self._pid:
+                        # A fork of a task that ran in this process, on its way out: the run is its parent's.
+                        os._exit(1)
                     self._stop_everything()
                     result = RunResult(self._run.run_id, {name: p.outcome for name, p in self._progress.items()})
                     span.set_attribute(
@@ -201,6 +205,7 @@ class LocalRun:
         while self._due and self._has_room and self._due[0][0] <= time.monotonic():
             attempt = heapq.heappop(self._due)[2]
             progress = self._progress[attempt.task_name]
+            located = locate(progress.node.task)
             self._running.add(attempt.task_name)
             self._publish(
                 TaskDispatched,
@@ -210,7 +215,6 @@ class LocalRun:
                 queued_seconds=max(0.0, time.monotonic() - progress.ready_since),
             )
             self._show(lambda display: display.attempt_started(attempt))  # noqa: B023 - called now
-            located = locate(progress.node.task)
             if located is None:
                 self._call_here(attempt, progress.node)
             else:
@@ -263,9 +267,9 @@ class LocalRun:
         self._is_stopping = True
         self._due.clear()
         for number in (signal.SIGTERM, signal.SIGKILL):
-            self._signal_all(number)
             deadline = time.monotonic() + TERMINATION_SECONDS
             try:
+                self._signal_all(number)
                 while self._running:
                     self._settle(self._ended.get(timeout=max(0.0, deadline - time.monotonic())))
             except (queue.Empty, KeyboardInterrupt, TerminationError):

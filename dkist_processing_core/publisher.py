@@ -90,9 +90,7 @@ class Publisher:
     @classmethod
     def open(cls, settings: DKISTProcessingCoreConfiguration, *, tracer: trace.Tracer | None = None) -> Self:
         """Return a publisher on the bus that the settings name."""
-        return cls(
-            open_bus(settings), tracer=tracer, secrets=secrets_in(settings), wait_limit=settings.event_flush_timeout
-        )
+        return cls(open_bus(settings), tracer=tracer, secrets=secrets_in(settings))
 
     def publish(self, *events: Event) -> None:
         """
@@ -203,12 +201,14 @@ class Publisher:
             return
         deadline = time.monotonic() + timeout
         try:
-            self.flush(timeout)
+            # The disk has a limit of its own, and is not the network that `timeout` is for.
+            self._has_kept(self._wait_limit)
+            self.flush(max(0.0, deadline - time.monotonic()))
+            if self._drainer is not None and self.is_pending and (timeout > 0 or self._drainer.failure is not None):
+                self._drainer.tell_of(self._journal.books().pending)
+        finally:
             if self._drainer is not None:
                 self._drainer.stop(max(_POLL_SECONDS, deadline - time.monotonic()))
-                if self.is_pending and (timeout > 0 or self._drainer.failure is not None):
-                    self._drainer.tell_of(self._journal.books().pending)
-        finally:
             lost = self._lost + len(self._unkept)
             self._lost = 0
             self._unkept.clear()

@@ -2,6 +2,7 @@
 Tests of running workflows on this host, each task in a process of its own.
 """
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -365,8 +366,56 @@ def test_a_signal_to_the_run_ends_its_tasks(number: signal.Signals) -> None:
         process.send_signal(number)
         process.communicate(timeout=20)
 
-    assert process.returncode == -signal.SIGTERM
+    assert process.returncode == -number
     assert the_run().tasks[0].attempts[0].cause == "terminated"
+
+
+def test_what_a_task_leaves_behind_does_not_hold_it_up() -> None:
+    """
+    Neither a process that goes on writing nor one that is silent delays the end, or costs the last line.
+    """
+    writer = "i=0; while [ $i -lt 400000 ]; do echo $i; i=$((i+1)); done"
+    run = run_one(f"import subprocess; subprocess.Popen(['/bin/sh', '-c', '{writer}'])")
+
+    (attempt,) = run.tasks[0].attempts
+    assert run.ended_at is not None
+    assert attempt.ended_at is not None
+    assert (run.ended_at - attempt.ended_at).total_seconds() < 1.0
+
+
+def test_a_fork_of_a_task_at_a_prompt_ends_alone() -> None:
+    """
+    A worker that is told to end, or fails, ends neither the run nor the tasks beside it.
+    """
+
+    class Pooling(TaskBase):
+        def run(self) -> None:
+            worker = multiprocessing.get_context("fork").Process(target=os.read, args=(os.pipe()[0], 1))
+            worker.start()
+            worker.terminate()
+            worker.join()
+            assert worker.exitcode == -signal.SIGTERM
+            if os.fork() == 0:
+                raise KeyboardInterrupt
+            os.wait()
+
+    workflow = Workflow(process_category="by", process_name="prompt")
+    workflow.add_node(Pooling)
+
+    result = workflow.run(recipe_run_id=5)
+
+    names = [event.name for event in subscribe(replay=True, every_report=True, timeout=0.05)]
+    assert result.succeeded
+    assert names == ["workflow.started", "task.dispatched", "task.started", "task.finished", "workflow.finished"]
+
+
+def test_a_search_path_may_hold_what_python_ignores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Some programs put paths on it that are no strings.
+    """
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("/nowhere")])
+
+    assert pipelines.diamond.run(recipe_run_id=5).succeeded
 
 
 def test_ctrl_c_ends_every_task_and_the_run() -> None:

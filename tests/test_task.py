@@ -2,6 +2,7 @@
 Tests of TaskBase and of the life of an attempt.
 """
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -411,6 +412,24 @@ def test_a_no_op_task_needs_neither_engine_nor_broker_client_nor_sdk(state_dir: 
 
     assert shown.stdout == "[]\n"
     assert shown.stderr == ""
+
+
+def test_no_time_for_the_network_costs_no_event(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    `EVENT_FLUSH_TIMEOUT=0` waits for no broker, and still keeps everything on disk.
+    """
+    monkeypatch.setenv("EVENT_FLUSH_TIMEOUT", "0")
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        pool.map(call_no_op, range(20))
+
+    assert len(recorded()) == 40
+
+
+def call_no_op(number: int) -> None:
+    """
+    Call a task that does nothing, in whatever process this is.
+    """
+    call(NoOp, recipe_run_id=number)
 
 
 def test_a_fork_that_fails_does_not_end_its_parent_s_attempt(recorded: Recorded) -> None:

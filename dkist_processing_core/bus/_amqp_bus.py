@@ -6,12 +6,13 @@ Not here: AMQP itself (_amqp), nor what is delivered from the outbox (drain).
 
 import contextlib
 import hashlib
+import json
 import logging
 import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
@@ -42,6 +43,7 @@ ARCHIVE_PREFETCH = 100
 # By how much the clocks of this host and the broker's may differ.
 _CLOCK_MARGIN = timedelta(seconds=5)
 _MAX_REASON_BYTES = 16 * 1024
+_MAX_HEADER_BYTES = 64 * 1024
 _WAIT_SECONDS = 5.0
 _JOIN_SECONDS = 3.0
 logger = logging.getLogger(__name__)
@@ -88,6 +90,12 @@ class AmqpBus:
         return AmqpReceiver(self, source)
 
 
+def _carried(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headers that a dead letter carries on: none where they leave no room for ours in a frame."""
+    size = len(json.dumps(dict(headers), default=str))
+    return dict(headers) if size <= _MAX_HEADER_BYTES else {"x-dead-headers": f"left out: {size} characters"}
+
+
 class _NamedQueue:
     """A durable queue, which holds what was not acknowledged."""
 
@@ -122,7 +130,7 @@ class _NamedQueue:
             type=original.properties.type,
             timestamp=original.properties.timestamp,
             correlation_id=original.properties.correlation_id,
-            headers={**original.properties.headers, **headers},
+            headers={**_carried(original.properties.headers), **headers},
         )
         link.publish(Message(DEAD_LETTER_EXCHANGE, self.name, original.body, properties), CONNECT_SECONDS)
         link.acknowledge(received.tag)

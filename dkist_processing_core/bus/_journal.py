@@ -26,7 +26,7 @@ from dkist_processing_core.errors import JournalError, JournalVersionError
 
 APPLICATION_ID = 0x444B4A4E
 FORMAT_VERSION = 1
-_BUSY_SECONDS = 5.0
+_BUSY_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 0.025
 _RENEWAL_SECONDS = 3600.0
 _Result = TypeVar("_Result")

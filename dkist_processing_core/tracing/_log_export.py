@@ -81,14 +81,20 @@ class LogExport:
         # and their transports log must not feed them.
         if not isinstance(record.name, str) or record.name.partition(".")[0] in _EXPORTERS_LOGGERS:
             return
+        author = logging.getLogger(record.name)
+        # A copy: formatting leaves its marks on a record, and the author's filters will see the record itself.
+        kept = copy.copy(record)
+        verdict = None if author.disabled else author.filter(kept)
+        if not verdict:
+            return
+        kept = verdict if isinstance(verdict, logging.LogRecord) else kept
         # A record that cannot be formatted is its author's to hear of, from the handlers; none must end the program.
         with contextlib.suppress(Exception):
             self._logger.emit(
                 timestamp=int(record.created * 1e9),
                 severity_text=record.levelname,
                 severity_number=self._severities(record.levelno),
-                # A copy: formatting leaves its marks on a record.
-                body=redact(self._formatter.format(copy.copy(record)), also=self._secrets),
+                body=redact(self._formatter.format(kept), also=self._secrets),
                 attributes={**(log_attributes.get() or self._scopes[-1]), "logger.name": record.name},
             )
 
