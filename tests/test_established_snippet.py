@@ -4,7 +4,6 @@ The established usage snippet runs unchanged, and everybody can read its events.
 
 import base64
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,9 +15,9 @@ from cloudevents.core.bindings.rabbitmq import RabbitMQMessage, from_structured_
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from tests.running import ROOT, run_python
 from tests.services.broker import Broker
 
-ROOT = Path(__file__).parent.parent
 CANARY = "canary-Pa55word/with@odd:characters"
 RUN = "from tests.established import w; result = w.run(recipe_run_id=1); assert result.succeeded"
 BY_HAND = """
@@ -27,21 +26,6 @@ for MyTask in (MyTask1, MyTask2):
     with MyTask(recipe_run_id=1, workflow_name="My_Workflow", workflow_version="dev") as task: task()
 """
 Event = dict[str, Any]
-
-
-def run_python(program: str, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    """
-    Run a program as a user would, in a process of its own.
-    """
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 @pytest.fixture

@@ -2,9 +2,6 @@
 Tests of spans, metrics and log records, with a real OTLP receiver at the other end.
 """
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,27 +18,12 @@ from dkist_processing_core.tracing import (
     endpoint_of,
     run_parent,
 )
+from tests.running import run_python
 from tests.services.otlp import OtlpReceiver, Span
 
-ROOT = Path(__file__).parent.parent
 RUN = "from tests.pipelines import diamond; diamond.run(recipe_run_id=5)"
 OUTER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 THE_RUN = Run("W", "1", "local__1", 1)
-
-
-def run_python(program: str, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    """
-    Run a program in a process of its own.
-    """
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 def by_name(spans: list[Span]) -> dict[str, list[Span]]:
