@@ -41,11 +41,13 @@ class Cost:
 
 def cost_of(program: str) -> Cost:
     """Run a program in a process of its own."""
+    # With bytecode, as an installation has it: an editable checkout would else be compiled at every start.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryDirectory() as folder:
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-c", program + WITH_PEAK],
-            env={**os.environ, "DKIST_CORE_STATE_DIR": folder},
+            env=environment | {"DKIST_CORE_STATE_DIR": folder},
             check=True,
             capture_output=True,
         )
