@@ -58,8 +58,8 @@ class Lifecycle:
     """
     A context manager around one attempt: publishes the start on entry and the end on exit, inside the attempt's span.
 
-    Exceptions pass through unchanged. A publisher that is handed in stays open; otherwise the lifecycle opens one,
-    and gives it at most `EVENT_FLUSH_TIMEOUT` seconds at the end, telemetry included.
+    Exceptions pass through unchanged. The lifecycle opens a publisher of its own, and gives it at most
+    `EVENT_FLUSH_TIMEOUT` seconds at the end, telemetry included.
     """
 
     def __init__(
@@ -68,16 +68,14 @@ class Lifecycle:
         *,
         settings: DKISTProcessingCoreConfiguration | None,
         telemetry: Telemetry,
-        publisher: Publisher | None = None,
         attributes: dict[str, Any] | None = None,
     ) -> None:
-        """Name the attempt; without `settings` and without a publisher nothing is published."""
+        """Name the attempt; without `settings` nothing is published."""
         self.attempt = attempt
         self._settings = settings
         self._secrets = secrets_in(settings)
         self._telemetry = telemetry
-        self._given_publisher = publisher
-        self._publisher = publisher
+        self._publisher: Publisher | None = None
         self._attributes = semconv.attempt_attributes(attempt) | (attributes or {})
         self._phases: dict[str, float] = {}
         self._phase: str | None = None
@@ -100,7 +98,7 @@ class Lifecycle:
             if not self.attempt.run.is_by_hand:
                 self._stack.enter_context(_lent_to_subprocesses(self._carrier))
             self._stack.enter_context(self._telemetry.log_records(self._attributes))
-        if self._publisher is None and self._settings is not None:
+        if self._settings is not None:
             with self._never_breaking("events are not published"):
                 self._publisher = Publisher.open(self._settings, tracer=self._telemetry.tracer)
         self._publish(TaskStarted, host=platform.node(), pid=os.getpid())
@@ -210,7 +208,7 @@ class Lifecycle:
         """Give publisher and telemetry the same few seconds, side by side."""
         timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout
         with self._never_breaking("events and telemetry did not end well"), self._telemetry.flushing(timeout):
-            if self._publisher is not None and self._publisher is not self._given_publisher:
+            if self._publisher is not None:
                 self._publisher.close(timeout)
 
     def _never_breaking(self, consequence: str) -> contextlib.AbstractContextManager[None]:
