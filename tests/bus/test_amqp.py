@@ -474,3 +474,25 @@ def test_pika_stays_silent_while_we_explain(
     assert [1 for record in caplog.records if record.levelno >= logging.INFO] == [1]
     assert "refuses the connection" in caplog.text
     assert "Events are kept in" in caplog.text
+
+
+def test_queues_are_of_the_type_that_the_settings_name(
+    broker: Broker, settings: DKISTProcessingCoreConfiguration
+) -> None:
+    """
+    With ISB_QUEUE_TYPE=quorum a subscription's queue is one, limits and expiry included.
+    """
+    quorum = settings.model_copy(update={"isb_queue_type": "quorum"})
+
+    with (
+        subscribe("task.finished", name="replicated", timeout=SECONDS, settings=quorum) as events,
+        Publisher.open(quorum) as publisher,
+    ):
+        publisher.publish(finished("A"))
+        assert next(events) == finished("A")
+
+    types = broker.node.eval(
+        f'[amqqueue:get_type(Q) || Q <- rabbit_amqqueue:list(<<"{broker.vhost}">>), '
+        'lists:prefix("replicated", binary_to_list(element(4, amqqueue:get_name(Q))))].'
+    )
+    assert types == "[rabbit_quorum_queue, rabbit_quorum_queue]"
