@@ -431,7 +431,7 @@ def test_unreadable_tls_files_are_told(monkeypatch: pytest.MonkeyPatch, refusing
     status, detail = findings()["broker"]
 
     assert status == "wrong"
-    assert detail.startswith("ISB_TLS_CA, ISB_TLS_CERT, ISB_TLS_KEY: expected PEM files")
+    assert detail.startswith(f"ISB_TLS_CA: found '{tmp_path / 'missing.pem'}', expected a PEM file that can be read")
 
 
 # The outbox

@@ -14,9 +14,9 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import pika
 import pika.channel
@@ -28,15 +28,17 @@ from pika.exceptions import (
     ChannelClosed,
     ChannelError,
     ConnectionClosed,
+    IncompatibleProtocolError,
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
     ReentrancyError,
 )
 
+from dkist_processing_core.bus import _tls
 from dkist_processing_core.bus._message import APP_ID, Message, Properties
 from dkist_processing_core.bus.topology import Binding, Exchange, Queue, Topology
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError, ConfigurationError
+from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError
 from dkist_processing_core.text import redact
 
 HEARTBEAT_SECONDS = 10
@@ -47,6 +49,7 @@ _PIKA_ERRORS = (AMQPError, ChannelError, ReentrancyError)
 _MAX_SHORT_BYTES = 255
 # AMQP 0.9.1: type, channel and size of a frame; then, in a content header, class, weight and the body's size.
 _FRAME_START, _HEADER_START = struct.Struct(">BHL"), struct.Struct(">HHQ")
+_ErrorT = TypeVar("_ErrorT", bound=BaseException)
 _log = logging.getLogger(__name__)
 
 
@@ -241,6 +244,32 @@ class AmqpLink:
                 return False
             raise
         return True
+
+    def compare(self, item: Exchange | Queue) -> str | None:
+        """
+        Return the broker's sentence on how what exists differs from `item`; None where it is equal.
+
+        It is declared again, which changes nothing: ask `exists` first, since what is missing would be made.
+
+        Raises
+        ------
+        BusRefusedError
+            where it cannot be told, as without the configure right.
+
+        """
+        try:
+            if isinstance(item, Exchange):
+                self._declare_exchange(item)
+            else:
+                self._declare_queue(item)
+        except BusError as error:
+            # A refusal closes the channel.
+            self._failure = None
+            self._open_channel(RPC_SECONDS)
+            if _code_of(error) == _PRECONDITION_FAILED:
+                return str(error)
+            raise
+        return None
 
     def declare(self, topology: Topology) -> bool:
         """Make what is missing of `topology`, and return whether anything was."""
@@ -488,40 +517,62 @@ for _name, _logger in logging.root.manager.loggerDict.items():
 def explain(error: BaseException, settings: DKISTProcessingCoreConfiguration) -> BusError:
     """Return pika's error as ours, in words that say what an operator can do."""
     service = settings.isb_mesh_service
-    where = f"RabbitMQ at {service.host}:{service.port}"
     chain = list(_nested(error))
+    silence = _first(chain, IncompatibleProtocolError)
+    fault = _tls.fault_of(_first(chain, ssl.SSLError), silence, settings) or _refusal(chain, settings)
+    kind, text = fault or (BusUnreachableError, _breakage(chain))
+    explained = kind(f"RabbitMQ at {service.host}:{service.port} {redact(text)}")
+    explained.__cause__ = error
+    return explained
 
-    def first(*kinds: type[BaseException]) -> BaseException | None:
-        return next((item for item in chain if isinstance(item, kinds)), None)
 
-    closed = first(ConnectionClosed, ChannelClosed)
+def _refusal(
+    chain: Sequence[BaseException], settings: DKISTProcessingCoreConfiguration
+) -> tuple[type[BusError], str] | None:
+    """Return what the broker refuses, which only an operator can change; None where it is not that."""
+    closed = _first(chain, ConnectionClosed, ChannelClosed)
     code = getattr(closed, "reply_code", 0)
-    kind: type[BusError] = BusUnreachableError
-    if first(AuthenticationError, ProbableAuthenticationError):
-        kind, text = BusRefusedError, "refuses the credentials (ISB_USERNAME, ISB_PASSWORD)"
-    elif first(ProbableAccessDeniedError) or (code == _NOT_ALLOWED and isinstance(closed, ConnectionClosed)):
-        kind = BusRefusedError
-        text = (
+    if _is_interrupted_login(chain):
+        return None
+    if _first(chain, AuthenticationError, ProbableAuthenticationError):
+        return BusRefusedError, "refuses the credentials (ISB_USERNAME, ISB_PASSWORD)"
+    if _first(chain, ProbableAccessDeniedError) or (code == _NOT_ALLOWED and isinstance(closed, ConnectionClosed)):
+        return BusRefusedError, (
             f"refuses virtual host {settings.isb_vhost!r} (ISB_VHOST): it does not exist, or {settings.isb_username!r} "
             "has no rights on it"
         )
-    elif code in (_ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED, _NOT_ALLOWED) and not _is_late(closed):
-        kind, text = BusRefusedError, f"refuses a request: {getattr(closed, 'reply_text', '')} ({code})"
-    elif closed is not None:
-        text = f"closed the connection: {getattr(closed, 'reply_text', '')} ({code})"
-    elif refused := first(ssl.SSLError):
-        kind, text = BusRefusedError, f"cannot be trusted, or does not speak TLS: {refused}"
-    elif first(socket.gaierror):
+    if code in (_ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED, _NOT_ALLOWED) and not _is_late(closed):
+        return BusRefusedError, f"refuses a request: {getattr(closed, 'reply_text', '')} ({code})"
+    return None
+
+
+def _breakage(chain: Sequence[BaseException]) -> str:
+    """Return what has broken between us and the broker, which may mend by itself."""
+    if closed := _first(chain, ConnectionClosed, ChannelClosed):
+        text = f"closed the connection: {getattr(closed, 'reply_text', '')} ({getattr(closed, 'reply_code', 0)})"
+    elif _first(chain, IncompatibleProtocolError):
+        text = "broke the connection without a word of AMQP; if it wants TLS, set ISB_TLS_CA"
+    elif _is_interrupted_login(chain):
+        text = "broke the connection at the login"
+    elif _first(chain, socket.gaierror):
         text = "has a name that does not resolve; check mesh_address in MESH_CONFIG"
-    elif first(ConnectionRefusedError):
+    elif _first(chain, ConnectionRefusedError):
         text = "refuses the connection: nothing listens there; check that the broker runs, and MESH_CONFIG"
-    elif first(TimeoutError) or "timeout" in type(chain[-1]).__name__.lower():
+    elif _first(chain, TimeoutError) or "timeout" in type(chain[-1]).__name__.lower():
         text = "does not answer in time"
     else:
         text = f"broke the connection: {type(chain[-1]).__name__} {chain[-1]}"
-    explained = kind(f"{where} {redact(text)}")
-    explained.__cause__ = error
-    return explained
+    return text
+
+
+def _first(chain: Sequence[BaseException], *kinds: type[_ErrorT]) -> _ErrorT | None:
+    return next((item for item in chain if isinstance(item, kinds)), None)
+
+
+def _is_interrupted_login(chain: Sequence[BaseException]) -> bool:
+    """Say whether pika only guesses at a refusal: a broker that refuses says so before it hangs up."""
+    guess = _first(chain, ProbableAuthenticationError, ProbableAccessDeniedError)
+    return guess is not None and "StreamLostError" in str(guess)
 
 
 def _is_late(closed: BaseException | None) -> bool:
@@ -557,22 +608,11 @@ def _parameters(settings: DKISTProcessingCoreConfiguration, timeout: float) -> p
         socket_timeout=timeout,
         stack_timeout=timeout,
         connection_attempts=1,
-        ssl_options=_tls(settings),
+        ssl_options=pika.SSLOptions(_tls.make_context(settings), _tls.server_name(settings))
+        if _tls.is_wanted(settings)
+        else None,
         client_properties={"connection_name": APP_ID},
     )
-
-
-def _tls(settings: DKISTProcessingCoreConfiguration) -> pika.SSLOptions | None:
-    if not (settings.isb_tls_ca or settings.isb_tls_cert or settings.isb_tls_server_name):
-        return None
-    try:
-        context = ssl.create_default_context(cafile=settings.isb_tls_ca)
-        if settings.isb_tls_cert is not None:
-            context.load_cert_chain(settings.isb_tls_cert, settings.isb_tls_key)
-    except (OSError, ssl.SSLError) as error:
-        msg = f"ISB_TLS_CA, ISB_TLS_CERT, ISB_TLS_KEY: expected PEM files that can be read and belong together: {error}"
-        raise ConfigurationError(msg) from error
-    return pika.SSLOptions(context, settings.isb_tls_server_name or settings.isb_mesh_service.host)
 
 
 def _to_pika(properties: Properties) -> pika.BasicProperties:

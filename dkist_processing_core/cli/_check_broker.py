@@ -7,7 +7,7 @@ Not here: AMQP (bus).
 import secrets
 from collections.abc import Iterator
 
-from dkist_processing_core.bus import Message, Properties
+from dkist_processing_core.bus import Message, Properties, _tls
 from dkist_processing_core.bus._amqp import AmqpLink
 from dkist_processing_core.bus.topology import (
     ARCHIVE_QUEUE,
@@ -53,7 +53,7 @@ def _answers(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
 
 def _let_in(settings: DKISTProcessingCoreConfiguration, up_to: int) -> Iterator[Check]:
     service = settings.isb_mesh_service
-    over = " over TLS" if settings.isb_tls_ca or settings.isb_tls_cert or settings.isb_tls_server_name else ""
+    over = " over TLS" if _tls.is_wanted(settings) else ""
     details = (
         f"RabbitMQ at {service.host}:{service.port} answers{over}",
         f"accepted for {settings.isb_username!r}",
@@ -72,6 +72,9 @@ def _locked_out(settings: DKISTProcessingCoreConfiguration, error: Exception) ->
     elif isinstance(error, BusRefusedError) and "ISB_USERNAME" in found:
         yield from _let_in(settings, up_to=1)
         yield wrong("credentials", found, "set ISB_USERNAME and ISB_PASSWORD to those of a user of the broker")
+    elif "ISB_TLS_" in found:
+        advice = "set the ISB_TLS_* variables to what this broker wants, and none of them where it speaks no TLS"
+        yield wrong("broker", found, advice)
     else:
         yield wrong("broker", found, "set MESH_CONFIG to where the broker takes AMQP connections, and have it running")
 

@@ -4,9 +4,12 @@ A certificate authority that lasts for a test, made by the system's openssl.
 Not here: a TLS connection.
 """
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+LOCAL = ("DNS:localhost", "IP:127.0.0.1")
 
 # Explicit, because the defaults differ between systems and Python 3.13 refuses certificates without key identifiers.
 _CONFIGURATION = """\
@@ -23,7 +26,20 @@ keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth, clientAuth
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
-subjectAltName = DNS:localhost, IP:127.0.0.1
+subjectAltName = ${ENV::NAMES}
+[ca]
+default_ca = books
+[books]
+certificate = authority.pem
+private_key = authority.key
+database = issued.txt
+unique_subject = no
+new_certs_dir = .
+rand_serial = yes
+default_md = sha256
+policy = any
+[any]
+commonName = supplied
 """
 
 
@@ -40,7 +56,7 @@ class TlsFiles:
 
 class CertificateAuthority:
     """
-    Issues certificates for ``localhost`` and 127.0.0.1, good for servers and for clients.
+    Issues certificates that are good for servers and for clients.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,21 +66,30 @@ class CertificateAuthority:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         (folder / "openssl.cnf").write_text(_CONFIGURATION, encoding="ascii")
-        self._request("authority", "authority")
+        (folder / "issued.txt").touch()
+        self._request("authority", "authority.pem", "-x509", "-extensions", "authority", "-days", "2")
 
-    def issue(self, name: str) -> TlsFiles:
+    def issue(self, name: str, *, names: tuple[str, ...] = LOCAL, expired: bool = False) -> TlsFiles:
         """
-        Make a key and a certificate whose common name is the given one.
+        Make a key and a certificate whose common name is the given one, for these names of hosts.
         """
-        self._request(name, "leaf", "-CA", "authority.pem", "-CAkey", "authority.key")
+        self._request(name, f"{name}.csr", "-new")
+        # The one command that takes dates of the past in every version of openssl.
+        command = ["openssl", "ca", "-batch", "-notext", "-config", "openssl.cnf", "-extensions", "leaf"]
+        command += ["-in", f"{name}.csr", "-out", f"{name}.pem"]
+        command += ["-startdate", "20200101000000Z", "-enddate", "20200102000000Z"] if expired else ["-days", "2"]
+        self._run(command, names)
         return TlsFiles(
             ca=self._folder / "authority.pem",
             certificate=self._folder / f"{name}.pem",
             key=self._folder / f"{name}.key",
         )
 
-    def _request(self, name: str, extensions: str, *arguments: str) -> None:
-        command = ["openssl", "req", "-x509", "-config", "openssl.cnf", "-extensions", extensions, "-days", "2"]
-        command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={name}"]
-        command += ["-keyout", f"{name}.key", "-out", f"{name}.pem", *arguments]
-        subprocess.run(command, cwd=self._folder, check=True, capture_output=True)
+    def _request(self, name: str, output: str, *arguments: str) -> None:
+        command = ["openssl", "req", "-config", "openssl.cnf", "-newkey", "ec"]
+        command += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={name}"]
+        self._run([*command, "-keyout", f"{name}.key", "-out", output, *arguments])
+
+    def _run(self, command: list[str], names: tuple[str, ...] = LOCAL) -> None:
+        environment = {"PATH": os.environ["PATH"], "NAMES": ",".join(names)}
+        subprocess.run(command, cwd=self._folder, env=environment, check=True, capture_output=True)

@@ -1,0 +1,143 @@
+"""
+TLS to the broker by the ISB_TLS_* variables: what is shown and trusted, and which of them is to mend when it fails.
+
+Not here: the connection, and what else may go wrong with it (_amqp).
+"""
+
+import re
+import ssl
+from pathlib import Path
+from typing import NoReturn
+
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError, ConfigurationError
+
+# OpenSSL's numbers of why a certificate is not accepted (X509_V_ERR_*).
+_NOT_YET_VALID, _EXPIRED, _OTHER_NAMES, _UNKNOWN_AUTHORITIES = 9, 10, (62, 64), (2, 18, 19, 20, 21)
+# OpenSSL's names of the alerts by which a peer says what it holds of our certificate.
+_ALERT = re.compile(r"ALERT_(\w*CERTIFICATE\w*|UNKNOWN_CA)")
+_REFUSALS = {
+    "CERTIFICATE_EXPIRED": "it has expired",
+    "CERTIFICATE_REVOKED": "it was revoked",
+    "UNKNOWN_CA": "it is signed by an authority that the broker does not hold",
+}
+# Newer releases of OpenSSL say the second where older ones say the first.
+_NOT_TLS = re.compile("WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE")
+
+
+def is_wanted(settings: DKISTProcessingCoreConfiguration) -> bool:
+    """Say whether the settings turn TLS on."""
+    return bool(settings.isb_tls_ca or settings.isb_tls_cert or settings.isb_tls_key or settings.isb_tls_server_name)
+
+
+def server_name(settings: DKISTProcessingCoreConfiguration) -> str:
+    """Return the name that the broker's certificate must be for."""
+    return settings.isb_tls_server_name or settings.isb_mesh_service.host
+
+
+def make_context(settings: DKISTProcessingCoreConfiguration) -> ssl.SSLContext:
+    """
+    Read the files that the settings name.
+
+    Raises
+    ------
+    ConfigurationError
+        where one cannot be read, or is not what its variable stands for.
+
+    """
+    ca, certificate, key = settings.isb_tls_ca, settings.isb_tls_cert, settings.isb_tls_key
+    for variable, path in (("ISB_TLS_CA", ca), ("ISB_TLS_CERT", certificate), ("ISB_TLS_KEY", key)):
+        _check_readable(variable, path)
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        msg = f"ISB_TLS_CA: found {str(ca)!r}, expected a PEM file of certificates ({_reason(error)})"
+        raise ConfigurationError(msg) from error
+    if certificate is None:
+        if key is not None:
+            msg = f"ISB_TLS_KEY: found {str(key)!r} without ISB_TLS_CERT, expected both or neither"
+            raise ConfigurationError(msg)
+        return context
+    try:
+        # Without a word on a password OpenSSL asks for one on the terminal, and waits.
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except OSError as error:
+        files = f"{str(certificate)!r}{'' if key is None else f' and {str(key)!r}'}"
+        expected = "PEM files of a certificate and the key that belongs to it"
+        msg = f"ISB_TLS_CERT, ISB_TLS_KEY: found {files}, expected {expected} ({_reason(error)})"
+        raise ConfigurationError(msg) from error
+    return context
+
+
+def _check_readable(variable: str, path: Path | None) -> None:
+    try:
+        if path is not None:
+            Path(path).open("rb").close()
+    except OSError as error:
+        msg = f"{variable}: found {str(path)!r}, expected a PEM file that can be read ({error.strerror})"
+        raise ConfigurationError(msg) from error
+
+
+def _no_password() -> NoReturn:
+    msg = "ISB_TLS_KEY: found a private key that is locked by a password, expected one that is not"
+    raise ConfigurationError(msg)
+
+
+def fault_of(
+    error: ssl.SSLError | None, silence: BaseException | None, settings: DKISTProcessingCoreConfiguration
+) -> tuple[type[BusError], str] | None:
+    """
+    Return what is wrong with TLS, in words that name the variable; None where it is something else.
+
+    `error` is that of the handshake. `silence` is that of a connection which broke before the broker had said anything
+    on it: in TLS 1.3 that is when a client learns that its certificate is refused.
+    """
+    if not is_wanted(settings) or (error is None and silence is None):
+        return None
+    told = str(error or silence)
+    text = _distrust(error, settings) or _refusal(told, settings)
+    if text is None and _NOT_TLS.search(told):
+        text = "does not speak TLS there: check mesh_port in MESH_CONFIG, or set no ISB_TLS_* variable"
+    if text is not None:
+        return BusRefusedError, text
+    hint = "check ISB_TLS_CERT" if settings.isb_tls_cert else "if it wants a client's certificate, set ISB_TLS_CERT"
+    if error is None or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return BusUnreachableError, f"broke the connection off at the TLS handshake; {hint}"
+    return BusRefusedError, f"does not agree on TLS with this client ({_reason(error)}); {hint}"
+
+
+def _distrust(error: ssl.SSLError | None, settings: DKISTProcessingCoreConfiguration) -> str | None:
+    """Return why the broker's certificate is not accepted; None where it is."""
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return None
+    code = error.verify_code
+    if code in _OTHER_NAMES:
+        hint = "check" if settings.isb_tls_server_name else "check mesh_address in MESH_CONFIG, or set"
+        text = f"is for another name than {server_name(settings)!r} ({hint} ISB_TLS_SERVER_NAME)"
+    elif code in _UNKNOWN_AUTHORITIES:
+        holder = "ISB_TLS_CA does not hold" if settings.isb_tls_ca else "this system does not hold (set ISB_TLS_CA)"
+        text = f"is signed by an authority that {holder}"
+    elif code == _EXPIRED:
+        text = "has expired, or that of its authority (ISB_TLS_CA)"
+    elif code == _NOT_YET_VALID:
+        text = "is not valid yet, or the clock of this host is wrong"
+    else:
+        text = f"is not accepted: {error.verify_message} (ISB_TLS_CA)"
+    return f"cannot be trusted: its certificate {text}"
+
+
+def _refusal(told: str, settings: DKISTProcessingCoreConfiguration) -> str | None:
+    """Return why the broker does not accept our certificate; None where it does not say that."""
+    alert = _ALERT.search(told)
+    if alert is None:
+        return None
+    if settings.isb_tls_cert is None:
+        return "wants a client's certificate: set ISB_TLS_CERT and ISB_TLS_KEY"
+    refusal = _REFUSALS.get(alert[1], "it is not of the kind that the broker wants")
+    return f"refuses this client's certificate (ISB_TLS_CERT): {refusal}"
+
+
+def _reason(error: OSError) -> str:
+    """Return OpenSSL's own words, without the line of Python's source that they carry."""
+    reason = getattr(error, "reason", None)
+    return str(reason).replace("_", " ").lower() if reason else str(error)
