@@ -187,7 +187,7 @@ def subscribe(
     """
     selection = Selection(names, workflow, task)
     if name is not None:
-        _check_name(name, replay=replay)
+        check_name(name, replay=replay)
     bus = open_bus(settings or DKISTProcessingCoreConfiguration.read())
     key = (bus.where, name)
     if name is not None and (abandoned := _open.subscriptions.get(key)) is not None:
@@ -211,8 +211,8 @@ class _Open(threading.local):
 _open = _Open()
 
 
-def _check_name(name: str, *, replay: bool) -> None:
-    """Refuse what cannot name a subscription, on either bus: both must take the same program."""
+def check_name(name: str, *, replay: bool = False) -> None:
+    """Refuse, by a ValueError, what cannot name a subscription, on either bus: both must take the same program."""
     expected = None
     if replay:
         expected = "no name: a replay begins at the beginning, and a name where it left off; leave one of them out"

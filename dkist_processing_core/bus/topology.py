@@ -103,3 +103,44 @@ def consumer_topology(settings: DKISTProcessingCoreConfiguration, queue: str, pa
             Binding(DEAD_LETTER_EXCHANGE, dead, queue),
         ),
     )
+
+
+def whole_topology(
+    settings: DKISTProcessingCoreConfiguration, consumers: Mapping[str, Iterable[str]] | None = None
+) -> Topology:
+    """Return what an operator makes: a publisher's needs, the dead letters, and consumers by name and patterns."""
+    parts = [publisher_topology(settings), Topology(exchanges=(Exchange(DEAD_LETTER_EXCHANGE, "direct"),))]
+    parts += [consumer_topology(settings, name, patterns) for name, patterns in (consumers or {}).items()]
+    return Topology(
+        exchanges=tuple(dict.fromkeys(exchange for part in parts for exchange in part.exchanges)),
+        queues=tuple(queue for part in parts for queue in part.queues),
+        bindings=tuple(dict.fromkeys(binding for part in parts for binding in part.bindings)),
+    )
+
+
+def definitions(topology: Topology, vhost: str) -> dict[str, Any]:
+    """Return a topology as `rabbitmqctl import_definitions` reads it, without users and rights."""
+    place = {"vhost": vhost}
+    lasting = {"durable": True, "auto_delete": False}
+    return {
+        # A node that loads these at its first start makes no virtual host by itself.
+        "vhosts": [{"name": vhost}],
+        "exchanges": [
+            {"name": each.name, **place, "type": each.type, **lasting, "internal": False, "arguments": {}}
+            for each in topology.exchanges
+        ],
+        "queues": [
+            {"name": each.name, **place, **lasting, "arguments": dict(each.arguments)} for each in topology.queues
+        ],
+        "bindings": [
+            {
+                "source": each.exchange,
+                **place,
+                "destination": each.queue,
+                "destination_type": "queue",
+                "routing_key": each.routing_key,
+                "arguments": {},
+            }
+            for each in topology.bindings
+        ],
+    }

@@ -16,7 +16,7 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli._check import Check, Status, ok, without_secrets, wrong
 from dkist_processing_core.cli._check_collector import check_collectors
 from dkist_processing_core.cli._check_journal import check_journal
-from dkist_processing_core.cli._words import broken, one_line
+from dkist_processing_core.cli._rows import rows
 from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import ConfigurationError
 
@@ -24,8 +24,6 @@ _STYLES = {Status.OK: "green", Status.WRONG: "red", Status.SKIPPED: "dim"}
 _MARKS = {Status.OK: "✓", Status.WRONG: "✗", Status.SKIPPED: "–"}  # noqa: RUF001 - an en dash is meant
 _ASCII_MARKS = {Status.OK: "+", Status.WRONG: "x", Status.SKIPPED: "-"}
 _NAME_CELLS = len("virtual host")
-_LEAST_ROOM = 20
-_MOST_LINES = 20
 
 
 def examine(*, as_json: bool) -> bool:
@@ -98,10 +96,6 @@ def _lines(check: Check, console: Console) -> Iterator[Text]:
     mark = (_ASCII_MARKS if console.options.ascii_only else _MARKS)[check.status]
     style = _STYLES[check.status]
     head = Text.assemble((f"{mark} ", style), (f"{check.name:{_NAME_CELLS}}", "bold"), "  ")
-    indent = " " * head.cell_len
-    room = max(_LEAST_ROOM, console.width - head.cell_len) if console.is_terminal else None
-    for text, told in ((check.detail, "" if check.status is Status.OK else style), (check.advice or "", "")):
-        for part in [one_line(text)] if room is None else broken(one_line(text), room, _MOST_LINES, "..."):
-            if part:
-                yield head.append(part, told)
-                head = Text(indent)
+    yield from rows(
+        head, ((check.detail, "" if check.status is Status.OK else style), (check.advice or "", "")), console
+    )

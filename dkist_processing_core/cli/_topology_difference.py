@@ -1,0 +1,85 @@
+"""
+How an exchange or a queue differs from what is declared, by the broker's own words, and how to mend it.
+
+Not here: what else may be the matter with it (_topology_items).
+"""
+
+import re
+import shlex
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dkist_processing_core.bus.topology import Exchange, Queue
+
+if TYPE_CHECKING:
+    from dkist_processing_core.bus._amqp import AmqpLink
+
+_VALUE = r"(?:none|(?:the value )?'(.*?)'(?: of type '\w+')?)"
+_NAMED = re.compile(rf"inequivalent arg '(.+?)' for .*: received {_VALUE} but current is {_VALUE} \(")
+_VARIABLES = {"x-max-length-bytes": "ISB_ARCHIVE_MAX_BYTES", "x-queue-type": "ISB_QUEUE_TYPE"}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """An argument, or another property, that is not as declared; a value is None where it is not set."""
+
+    argument: str
+    found: str | None
+    expected: str | None
+
+    def __str__(self) -> str:
+        """Return it in an operator's words."""
+        found, expected = ("not set" if value is None else value for value in (self.found, self.expected))
+        return f"{self.argument} is {found}, expected {expected}"
+
+
+def differences(link: "AmqpLink", item: Exchange | Queue) -> tuple[list[Difference], str] | None:
+    """
+    Return what differs of what exists, and the broker's sentence where that says it alone; None where nothing exists.
+
+    The broker names the first argument that differs. Asked again with that one as it found it, it names the next.
+    """
+    kind = "exchange" if isinstance(item, Exchange) else "queue"
+    asked: Exchange | Queue = item
+    found: list[Difference] = []
+    # Before each question, since what was deleted meanwhile would be made.
+    while link.exists(kind, item.name):
+        sentence = link.compare(asked)
+        if sentence is None:
+            return found, ""
+        named = _NAMED.search(sentence)
+        if named is None or named[1] in {known.argument for known in found}:
+            return found, "" if found else sentence
+        found.append(Difference(named[1], named[3], named[2]))
+        if isinstance(asked, Exchange) or not named[1].startswith("x-"):
+            return found, ""
+        asked = _with(asked, named[1], named[3])
+    return None
+
+
+def _with(queue: Queue, argument: str, value: str | None) -> Queue:
+    arguments = dict(queue.arguments)
+    arguments.pop(argument, None)
+    if value is not None:
+        arguments[argument] = int(value) if value.isdecimal() else value
+    return replace(queue, arguments=arguments)
+
+
+def advice(item: Exchange | Queue, found: list[Difference], vhost: str) -> str:
+    """Return how to have what differs as declared, or the settings as what there is."""
+    name, place = shlex.quote(item.name), shlex.quote(vhost)
+    if isinstance(item, Exchange):
+        return (
+            "it is used as it is; to have it made anew, with its bindings: "
+            f"`rabbitmqadmin --vhost={place} delete exchange name={name}`, then apply"
+        )
+    variables = [
+        f"{_VARIABLES[each.argument]}={each.found}"
+        for each in found
+        if each.argument in _VARIABLES and each.found is not None and each.expected != "stream"
+    ]
+    adopted = f"or set {' '.join(variables)}" if len(variables) == len(found) > 0 else ""
+    return (
+        "it is used as it is; to have it made anew, read what it holds, "
+        f"`rabbitmqctl --vhost {place} delete_queue {name}`, then apply{adopted and f'; {adopted}'}"
+    )

@@ -1,0 +1,97 @@
+"""
+What a broker has of a topology: each item there, missing or different; and the making of what is missing.
+
+Not here: AMQP (bus), and how the findings are shown (_topology).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from dkist_processing_core.bus.topology import Binding, Exchange, Queue, Topology
+from dkist_processing_core.cli._topology_difference import Difference, advice, differences
+from dkist_processing_core.errors import BusRefusedError
+
+if TYPE_CHECKING:
+    from dkist_processing_core.bus._amqp import AmqpLink
+
+Item = Exchange | Queue | Binding
+
+
+class State(StrEnum):
+    """What became of an item."""
+
+    THERE = "there"
+    MADE = "made"
+    MISSING = "missing"
+    DIFFERENT = "different"
+    UNKNOWN = "unknown"
+    """The broker does not tell this user."""
+    UNASKED = "not asked"
+    """A binding, which AMQP has no question for."""
+
+
+WELL = frozenset({State.THERE, State.MADE, State.UNASKED})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An item, its state, why it is so and what to do about it."""
+
+    item: Item
+    state: State
+    reason: str = ""
+    advice: str | None = None
+    differences: list[Difference] = field(default_factory=list)
+
+
+def findings(link: "AmqpLink", topology: Topology, vhost: str, *, making: bool) -> Iterator[Finding]:
+    """
+    Say of each item whether it is there and equal, and make the missing ones if asked to.
+
+    Nothing that exists is changed or deleted. What differs is bound all the same, as publishers do.
+    """
+    states: dict[tuple[type, str], State] = {}
+    items: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
+    for item in items:
+        found = _look(link, item, vhost)
+        if making and found.state is State.MISSING:
+            found = _make(link, item)
+        states[type(item), item.name] = found.state
+        yield found
+    for binding in topology.bindings:
+        yield _bound(link, binding, (states[Exchange, binding.exchange], states[Queue, binding.queue]), making=making)
+
+
+def _look(link: "AmqpLink", item: Exchange | Queue, vhost: str) -> Finding:
+    try:
+        found = differences(link, item)
+    except BusRefusedError as error:
+        lacks_right = "ACCESS_REFUSED" in str(error)
+        reason = "it is there, and not to be compared without the configure right" if lacks_right else str(error)
+        return Finding(item, State.UNKNOWN, reason)
+    if found is None:
+        return Finding(item, State.MISSING)
+    different, sentence = found
+    if different or sentence:
+        reason = sentence or "; ".join(map(str, different))
+        return Finding(item, State.DIFFERENT, reason, advice(item, different, vhost), different)
+    return Finding(item, State.THERE)
+
+
+def _make(link: "AmqpLink", item: Exchange | Queue) -> Finding:
+    error = link.restore(Topology(exchanges=(item,)) if isinstance(item, Exchange) else Topology(queues=(item,)))
+    return Finding(item, State.MADE) if error is None else Finding(item, State.MISSING, f"not made: {error}")
+
+
+def _bound(link: "AmqpLink", binding: Binding, ends: tuple[State, State], *, making: bool) -> Finding:
+    if State.MISSING in ends:
+        # Bindings go with what they bind.
+        return Finding(binding, State.MISSING)
+    if not making:
+        return Finding(binding, State.UNASKED, "AMQP cannot ask for it, apply makes it")
+    error = link.restore(Topology(bindings=(binding,)))
+    if error is not None:
+        return Finding(binding, State.UNKNOWN, f"not made anew: {error}")
+    return Finding(binding, State.MADE if State.MADE in ends else State.THERE)

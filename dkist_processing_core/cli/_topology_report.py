@@ -1,0 +1,102 @@
+"""
+The findings about a topology as a terminal shows them, and as JSON.
+
+Not here: how they are found (_topology_items).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from dkist_processing_core.bus.topology import Binding, Exchange, Queue, Topology
+from dkist_processing_core.cli._rows import rows
+from dkist_processing_core.cli._topology_items import WELL, Finding, Item, State
+from dkist_processing_core.cli._words import fitted, one_line
+
+# The worst first.
+_STYLES = {
+    State.DIFFERENT: "red",
+    State.UNKNOWN: "red",
+    State.MISSING: "yellow",
+    State.MADE: "green",
+    State.THERE: "green",
+    State.UNASKED: "dim",
+}
+_MARKS = {State.THERE: "✓", State.MADE: "✓", State.MISSING: "○", State.UNASKED: "–"}  # noqa: RUF001 - an en dash is meant
+_ASCII_MARKS = {State.THERE: "+", State.MADE: "+", State.MISSING: "o", State.UNASKED: "-"}
+_KIND_CELLS = len("exchange")
+_NAME_SHARE = 0.35
+
+
+def _name_of(item: Item) -> str:
+    return item.queue if isinstance(item, Binding) else item.name
+
+
+def _told(finding: Finding) -> str:
+    """Return what is said of an item; of one that is missing, what it has to be."""
+    item, told = finding.item, finding.reason
+    if isinstance(item, Binding):
+        told = f"from {item.exchange} by {item.routing_key!r}; {told}"
+    elif finding.state in (State.MISSING, State.MADE):
+        told = f"{_made_as(item)}; {told}"
+    told = told.removesuffix("; ")
+    return f"{finding.state.value}: {told}" if told else finding.state.value
+
+
+def _made_as(item: Exchange | Queue) -> str:
+    if isinstance(item, Exchange):
+        return item.type
+    return ", ".join(f"{name}={value}" for name, value in item.arguments.items())
+
+
+def show_findings(found: Iterable[Finding], topology: Topology, bus: str, hide: Callable[[str], str]) -> list[Finding]:
+    """Show each finding as soon as it is made, with its secrets hidden, and return all of them."""
+    console = Console(highlight=False)
+    console.print(Text.assemble(("bus  ", "dim"), bus), soft_wrap=True)
+    console.print()
+    items: tuple[Item, ...] = (*topology.exchanges, *topology.queues)
+    names = [cell_len(one_line(hide(_name_of(item)))) for item in items]
+    width = min(max(names), int(console.width * _NAME_SHARE)) if console.is_terminal else max(names)
+    shown = []
+    for each in found:
+        ascii_only = console.options.ascii_only
+        mark = (_ASCII_MARKS if ascii_only else _MARKS).get(each.state, "x" if ascii_only else "✗")
+        style = _STYLES[each.state]
+        name = fitted(one_line(hide(_name_of(each.item))), width, "...")
+        kind = f"{type(each.item).__name__.lower():{_KIND_CELLS}}  "
+        head = Text.assemble((f"{mark} ", style), kind, (name, "bold"), "  ")
+        told = ((hide(_told(each)), "" if each.state in WELL else style), (hide(each.advice or ""), ""))
+        for line in rows(head, told, console):
+            console.print(line, soft_wrap=True)
+        shown.append(each)
+    console.print()
+    console.print(_verdict(shown))
+    return shown
+
+
+def _verdict(shown: list[Finding]) -> Text:
+    counts = Counter(each.state for each in shown)
+    told = ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])
+    worst = next((style for state, style in _STYLES.items() if counts[state]), "")
+    return Text(told, f"bold {worst}")
+
+
+def as_json(finding: Finding, hide: Callable[[str], str]) -> dict[str, Any]:
+    """Return a finding as JSON has it, with its secrets hidden."""
+    item = {key: hide(value) if isinstance(value, str) else value for key, value in asdict(finding.item).items()}
+    item.pop("exclusive", None)
+    return {
+        "kind": type(finding.item).__name__.lower(),
+        **item,
+        "state": finding.state.value,
+        "reason": hide(finding.reason),
+        "advice": None if finding.advice is None else hide(finding.advice),
+        "differences": [
+            asdict(each) | {"found": None if each.found is None else hide(each.found)} for each in finding.differences
+        ],
+    }

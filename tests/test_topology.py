@@ -1,0 +1,529 @@
+"""
+The topology: planned, applied, imported, and enough for who has few rights.
+
+    python -m tests.test_topology      prints config/rabbitmq/definitions.json anew
+"""
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from dkist_processing_core.bus.topology import consumer_topology, definitions, whole_topology
+from dkist_processing_core.cli import app
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.events import Event, RecipeRunFailureMessage
+from dkist_processing_core.publisher import Publisher
+from tests.facts import finished, started
+from tests.services.broker import Broker
+
+ROOT = Path(__file__).parent.parent
+DEFINITIONS = ROOT / "config" / "rabbitmq" / "definitions.json"
+PAGE = (ROOT / "docs" / "how-to" / "rabbitmq.md").read_text(encoding="utf-8")
+# What a user may do, in the order of `rabbitmqctl set_permissions`: configure, write, read.
+RIGHTS = {
+    user: tuple(rights)
+    for user, *rights in re.findall(r"(?m)^ *rabbitmqctl set_permissions (\w+) '(.*)' '(.*)' '(.*)'$", PAGE)
+}
+EVERYTHING = {
+    "exchange": ["master.direct.x", "workflow.events.dlx", "workflow.events.x"],
+    "queue": ["recipe.run.failure.q", "workflow.events.archive.q"],
+}
+SECONDS = 10.0
+
+
+def definitions_file() -> str:
+    """
+    Return `config/rabbitmq/definitions.json`: that of the defaults, whatever the environment says.
+    """
+    settings = DKISTProcessingCoreConfiguration.model_construct()
+    return json.dumps(definitions(whole_topology(settings), settings.isb_vhost), indent=2) + "\n"
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Broker], None]:
+    """
+    Have the settings name a broker, and a user there.
+    """
+
+    def name(broker: Broker) -> None:
+        for variable, value in broker.env.items():
+            monkeypatch.setenv(variable, value)
+
+    return name
+
+
+@pytest.fixture
+def owned(broker: Broker, use: Callable[[Broker], None]) -> Broker:
+    """
+    A virtual host of the test's own, named by the settings, with a user who may do everything there.
+    """
+    use(broker)
+    return broker
+
+
+def topology(*arguments: str) -> Result:
+    """
+    Run a command about the topology.
+    """
+    return CliRunner().invoke(app, ["topology", *arguments], catch_exceptions=False)
+
+
+def states(*arguments: str) -> list[tuple[str, str, str]]:
+    """
+    Return kind, name and state of every item that a command tells of.
+    """
+    items = json.loads(topology(*arguments, "--json").stdout)["items"]
+    return [(item["kind"], item.get("name") or item["queue"], item["state"]) for item in items]
+
+
+def found(*arguments: str) -> dict[str, dict[str, Any]]:
+    """
+    Return every exchange and queue that a command tells of, by name.
+    """
+    items = json.loads(topology(*arguments, "--json").stdout)["items"]
+    return {item["name"]: item for item in items if item["kind"] != "binding"}
+
+
+def there_is(broker: Broker) -> dict[str, list[str]]:
+    """
+    Return the names of what exists in a virtual host, but for the broker's own exchanges.
+    """
+    place = f'<<"{broker.vhost}">>'
+    queues = f"[amqqueue:get_name(Queue) || Queue <- rabbit_amqqueue:list({place})]"
+    exchanges = f"[element(2, Exchange) || Exchange <- rabbit_exchange:list({place})]"
+    names = {
+        kind: json.loads(broker.node.eval(f"lists:sort([binary_to_list(element(4, Name)) || Name <- {found}])."))
+        for kind, found in (("exchange", exchanges), ("queue", queues))
+    }
+    return {kind: [name for name in each if name and not name.startswith("amq.")] for kind, each in names.items()}
+
+
+def exported(broker: Broker, folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """
+    Return what the node itself says of a virtual host, in the form of the definitions.
+    """
+    broker.node.ctl("export_definitions", str(folder / "exported.json"))
+    everything = json.loads((folder / "exported.json").read_text())
+    kinds = ("exchanges", "queues", "bindings")
+    there = {kind: [each for each in everything[kind] if each["vhost"] == broker.vhost] for kind in kinds}
+    for queue in there["queues"]:
+        # The node's word for what is in the arguments.
+        del queue["type"]
+    return there
+
+
+def in_order(kinds: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """
+    Return definitions in an order of their own, as far as a node's export has them.
+    """
+    return {
+        kind: sorted(
+            ({key: value for key, value in each.items() if key != "internal"} for each in kinds[kind]),
+            key=lambda each: json.dumps(each, sort_keys=True),
+        )
+        for kind in ("exchanges", "queues", "bindings")
+    }
+
+
+def publish(*events: Event, failure: RecipeRunFailureMessage | None = None) -> tuple[int, int]:
+    """
+    Publish events, and return how many messages are confirmed and how many are not.
+    """
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.publish(*events)
+        if failure is not None:
+            publisher.publish_failure(failure)
+        publisher.flush(SECONDS)
+        with publisher.bus.open_journal() as journal:
+            books = journal.books()
+    return books.confirmed, books.pending + books.set_aside
+
+
+def limited(broker: Broker, name: str) -> Broker:
+    """
+    Return a broker as seen by a user with the rights that the documentation gives to one of this name.
+    """
+    configure, write, read = RIGHTS[name]
+    return broker.as_user(configure=configure, write=write, read=read)
+
+
+@contextmanager
+def channel_of(broker: Broker) -> Iterator[Any]:
+    """
+    Yield a channel that owes nothing to the code under test.
+    """
+    with broker.connect() as connection:
+        yield connection.channel()
+
+
+# Plan and apply
+
+
+def test_a_plan_of_nothing_lists_everything_and_makes_nothing(owned: Broker) -> None:
+    """
+    What is missing is told with what it has to be, and an exit code of its own.
+    """
+    told = topology("plan", "--consumer", "operators")
+
+    assert there_is(owned) == {"exchange": [], "queue": []}
+    assert told.exit_code == 3
+    assert told.stdout.endswith("\n11 missing\n")
+    assert "○ exchange  workflow.events.x          missing: topic\n" in told.stdout
+    assert "○ queue     recipe.run.failure.q       missing: x-queue-type=classic\n" in told.stdout
+    assert "○ binding   workflow.events.archive.q  missing: from workflow.events.x by '#'\n" in told.stdout
+
+
+def test_apply_makes_everything_and_then_nothing(owned: Broker, tmp_path: Path) -> None:
+    """
+    What the node has afterwards is what the code declares, and what a plan calls equal.
+    """
+    first, second, plan = topology("apply"), topology("apply"), topology("plan")
+
+    declared = definitions(whole_topology(DKISTProcessingCoreConfiguration.read()), owned.vhost)
+    assert in_order(exported(owned, tmp_path)) == in_order(declared)
+    assert [first.exit_code, second.exit_code, plan.exit_code] == [0, 0, 0]
+    assert [each.stdout.splitlines()[-1] for each in (first, second, plan)] == [
+        "7 made",
+        "7 there",
+        "5 there, 2 not asked",
+    ]
+
+
+def test_a_lost_binding_is_made_again(owned: Broker, tmp_path: Path) -> None:
+    """
+    A plan cannot know of it, and says so.
+    """
+    topology("apply")
+    with channel_of(owned) as channel:
+        channel.queue_unbind("workflow.events.archive.q", "workflow.events.x", "#")
+    plan = topology("plan")
+
+    topology("apply")
+
+    assert "by '#'; AMQP cannot ask for it, apply makes it" in plan.stdout
+    bindings = exported(owned, tmp_path)["bindings"]
+    assert sorted(each["routing_key"] for each in bindings) == ["#", "recipe.run.failure.m"]
+
+
+def test_what_is_different_is_told_and_left(owned: Broker) -> None:
+    """
+    With every argument that differs, though the broker names only the first, and with the command that mends it.
+    """
+    with channel_of(owned) as channel:
+        channel.queue_declare("workflow.events.archive.q", durable=True)
+
+    plan, told = topology("plan"), found("plan")["workflow.events.archive.q"]
+    apply = topology("apply")
+
+    assert (plan.exit_code, apply.exit_code, told["state"]) == (1, 1, "different")
+    assert told["differences"] == [
+        {"argument": "x-max-length-bytes", "found": None, "expected": "5000000000"},
+        {"argument": "x-queue-type", "found": None, "expected": "stream"},
+    ]
+    assert "✗ queue     workflow.events.archive.q  different: x-max-length-bytes is not set" in apply.stdout
+    assert apply.stdout.splitlines()[-1] == "6 made, 1 different"
+    assert found("plan")["workflow.events.archive.q"] == told
+
+    mending = shlex.split(re.findall(r"`rabbitmqctl (.*?)`", told["advice"])[0])
+    owned.node.ctl(*mending)
+    assert topology("apply").exit_code == 0
+
+
+def test_an_exchange_of_another_type_is_told(owned: Broker) -> None:
+    """
+    As are properties that no argument of ours names.
+    """
+    with channel_of(owned) as channel:
+        channel.exchange_declare("workflow.events.x", "fanout", durable=True)
+        channel.queue_declare("recipe.run.failure.q", auto_delete=True)
+
+        told = found("plan")
+
+    assert told["workflow.events.x"]["reason"] == "type is fanout, expected topic"
+    assert "rabbitmqadmin" in told["workflow.events.x"]["advice"]
+    assert told["recipe.run.failure.q"]["reason"] == "durable is false, expected true"
+
+
+@pytest.mark.usefixtures("owned")
+def test_the_type_of_queues_is_that_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Changed afterwards, the setting that fits what there is is named.
+    """
+    monkeypatch.setenv("ISB_QUEUE_TYPE", "quorum")
+    planned = found("plan")["recipe.run.failure.q"]
+    topology("apply")
+    monkeypatch.setenv("ISB_QUEUE_TYPE", "classic")
+
+    told = found("plan")["recipe.run.failure.q"]
+
+    assert (planned["state"], planned["arguments"]) == ("missing", {"x-queue-type": "quorum"})
+    assert told["reason"] == "x-queue-type is quorum, expected classic"
+    assert told["advice"].endswith("; or set ISB_QUEUE_TYPE=quorum")
+
+
+@pytest.mark.parametrize("name", ["it's", "ä" * 100, "[bold]x"], ids=["quote", "long", "markup"])
+def test_consumers_queues_are_made_before_they_come(owned: Broker, tmp_path: Path, name: str) -> None:
+    """
+    Whatever they are called, as a subscription of that name would make them.
+    """
+    asked = ["--consumer", f"{name}=task.failed", "--consumer", f"{name}=workflow.#"]
+
+    applied = topology("apply", *asked)
+    plan = topology("plan", *asked)
+
+    declared = consumer_topology(DKISTProcessingCoreConfiguration.read(), name, ["task.failed.*.#", "workflow.#"])
+    there = exported(owned, tmp_path)
+    queues = {each["name"]: each["arguments"] for each in there["queues"]}
+    assert {queue.name: dict(queue.arguments) for queue in declared.queues}.items() <= queues.items()
+    assert sorted(each["routing_key"] for each in there["bindings"] if each["destination"] == name) == [
+        "task.failed.*.#",
+        "workflow.#",
+    ]
+    assert (applied.exit_code, plan.exit_code) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        ("operators=", "the pattern of 'operators' is '', expected 1 to 255 bytes"),
+        ("=task.failed", "the subscription's name is ''"),
+        ("operators.dlq", "expected a name that does not begin with 'amq.' or end with '.dlq'"),
+        ("workflow.events.archive.q", "expected another name: this queue has its own use"),
+    ],
+)
+def test_a_consumer_that_there_cannot_be_is_refused(asked: str, complaint: str) -> None:
+    """
+    As a usage error, before any broker is asked.
+    """
+    told = topology("plan", "--consumer", asked)
+
+    assert told.exit_code == 2
+    assert complaint in " ".join(told.output.split())
+
+
+# Few rights
+
+
+def test_a_user_without_the_configure_right_learns_what_is_missing(
+    broker: Broker, use: Callable[[Broker], None]
+) -> None:
+    """
+    And that it cannot make it.
+    """
+    use(broker.as_user(write=".*", read=".*"))
+
+    plan, apply = topology("plan"), topology("apply")
+
+    assert (plan.exit_code, apply.exit_code) == (3, 1)
+    assert "missing: topic; not made: RabbitMQ at" in apply.stdout
+    assert "ACCESS_REFUSED" in apply.stdout
+    assert there_is(broker) == {"exchange": [], "queue": []}
+
+
+def test_a_user_without_the_configure_right_learns_what_is_there(owned: Broker, use: Callable[[Broker], None]) -> None:
+    """
+    Equal or not, the broker does not say.
+    """
+    topology("apply")
+    use(owned.as_user())
+
+    plan, apply = topology("plan"), states("apply")
+
+    assert plan.exit_code == 1
+    assert plan.stdout.count("it is there, and not to be compared without the configure right") == 5
+    assert {state for _, _, state in apply} == {"unknown"}
+
+
+def test_a_publisher_needs_no_more_than_to_write(owned: Broker, use: Callable[[Broker], None]) -> None:
+    """
+    Where the topology exists, its events and its failure message are confirmed.
+    """
+    topology("apply")
+    use(limited(owned, "publisher"))
+
+    failure = RecipeRunFailureMessage(
+        workflow_name="W", workflow_version="1", task_name="A", dag_run_id="r", log_url="http://log/1"
+    )
+    outcome = publish(started("A"), finished("A"), failure=failure)
+
+    assert RIGHTS["publisher"] == ("^$", r"^(workflow\.events\.x|master\.direct\.x)$", "^$")
+    assert outcome == (3, 0)
+
+
+def test_a_consumer_needs_no_configure_right(owned: Broker, use: Callable[[Broker], None]) -> None:
+    """
+    Where its queues were made before, it gets events and buries what it cannot read.
+    """
+    topology("apply", "--consumer", "operators=task.finished")
+    use(limited(owned, "consumer"))
+
+    with subscribe("task.finished", name="operators", timeout=SECONDS) as subscription:
+        with channel_of(owned) as channel:
+            channel.basic_publish("workflow.events.x", "task.finished.W.A", b"nonsense")
+        use(owned)
+        publish(finished("A"))
+        event = next(subscription)
+    with channel_of(owned) as channel:
+        _, _, buried = channel.basic_get("operators.dlq", auto_ack=True)
+
+    assert (event, buried) == (finished("A"), b"nonsense")
+
+
+def test_a_reader_of_the_archive_needs_to_read_it(owned: Broker, use: Callable[[Broker], None]) -> None:
+    """
+    Nothing else: a subscription without a name makes nothing.
+    """
+    topology("apply")
+    publish(started("A"))
+    use(limited(owned, "reader"))
+
+    with subscribe(replay=True, timeout=SECONDS) as subscription:
+        assert started("A") == next(subscription)
+
+
+def test_a_consumers_queue_with_other_arguments_is_used_as_it_is(owned: Broker) -> None:
+    """
+    An operator's own limits stay.
+    """
+    with channel_of(owned) as channel:
+        channel.queue_declare("operators", durable=True)
+
+    with subscribe(name="operators", timeout=SECONDS) as subscription:
+        publish(started("A"))
+        event = next(subscription)
+
+    assert event == started("A")
+    assert found("plan", "--consumer", "operators")["operators"]["state"] == "different"
+
+
+# No broker
+
+
+def test_a_port_where_nobody_listens_is_one_line(monkeypatch: pytest.MonkeyPatch, refusing_port: int) -> None:
+    """
+    On the standard error stream, without a traceback.
+    """
+    mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": refusing_port}}
+    monkeypatch.setenv("MESH_CONFIG", json.dumps(mesh))
+
+    told = topology("plan", "--json")
+
+    assert told.exit_code == 1
+    assert told.stdout == ""
+    assert told.stderr.startswith(f"error: RabbitMQ at 127.0.0.1:{refusing_port} refuses the connection")
+    assert told.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["plan", "apply"])
+def test_the_embedded_journal_needs_nothing(command: str, state_dir: Path) -> None:
+    """
+    In one sentence, which says how to name a broker.
+    """
+    told = topology(command)
+
+    assert told.exit_code == 0
+    assert told.stdout == (
+        f"nothing to make: MESH_CONFIG names no interservice-bus, and the embedded journal {state_dir / 'embedded.db'} "
+        "has neither exchanges nor queues\n"
+    )
+
+
+def test_no_secret_is_shown(owned: Broker, use: Callable[[Broker], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Not even one that strayed into the name of an exchange, of a virtual host or of a user.
+    """
+    monkeypatch.setenv("ISB_EXCHANGE", owned.password)
+    shown = [topology(*each).output for each in (["plan"], ["plan", "--json"], ["apply"])]
+    use(replace(owned, vhost=owned.password, username=owned.password))
+    shown += [topology("plan").output, topology("apply", "--json").output]
+    use(replace(owned, vhost=owned.password))
+    shown += [topology("plan").output, topology("apply", "--json").output]
+
+    assert [owned.password in each for each in shown] == [False] * 7
+
+
+# Definitions
+
+
+def test_the_file_of_definitions_is_what_the_command_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """
+    By the defaults, for the virtual host `/`, and without users and rights.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    written = topology("definitions").stdout
+
+    assert DEFINITIONS.read_text(encoding="utf-8") == written == definitions_file()
+    assert set(json.loads(written)) == {"vhosts", "exchanges", "queues", "bindings"}
+
+
+def test_definitions_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Virtual host, names, limits, and the consumers that are named.
+    """
+    monkeypatch.setenv("ISB_VHOST", "räume")
+    monkeypatch.setenv("ISB_EVENT_EXCHANGE", "events")
+    monkeypatch.setenv("ISB_QUEUE_TYPE", "quorum")
+
+    written = json.loads(topology("definitions", "--consumer", "operators").stdout)
+
+    assert written["vhosts"] == [{"name": "räume"}]
+    assert {each["vhost"] for kind in ("exchanges", "queues", "bindings") for each in written[kind]} == {"räume"}
+    assert {each["name"]: each["arguments"]["x-queue-type"] for each in written["queues"]} == {
+        "workflow.events.archive.q": "stream",
+        "recipe.run.failure.q": "quorum",
+        "operators": "quorum",
+        "operators.dlq": "quorum",
+    }
+    assert written["bindings"][2] == {
+        "source": "events",
+        "vhost": "räume",
+        "destination": "operators",
+        "destination_type": "queue",
+        "routing_key": "*.*.*.#",
+        "arguments": {},
+    }
+
+
+def test_a_node_imports_the_definitions(owned: Broker, tmp_path: Path) -> None:
+    """
+    Afterwards a plan has nothing to do, and the node exports what the file says.
+    """
+    text = DEFINITIONS.read_text(encoding="utf-8").replace('"vhost": "/"', f'"vhost": "{owned.vhost}"')
+    here = {**json.loads(text), "vhosts": [{"name": owned.vhost}]}
+    (tmp_path / "definitions.json").write_text(json.dumps(here))
+
+    owned.node.ctl("import_definitions", str(tmp_path / "definitions.json"))
+
+    assert [state for kind, _, state in states("plan") if kind != "binding"] == ["there"] * 5
+    assert in_order(exported(owned, tmp_path)) == in_order(here)
+    assert there_is(owned) == EVERYTHING
+
+
+# What the documentation shows
+
+
+def test_the_documentation_shows_what_is_printed(owned: Broker) -> None:
+    """
+    For a broker of another address.
+    """
+    shown = [
+        topology(command).stdout.replace(f"127.0.0.1:{owned.port}", "broker.example:5672").replace(owned.vhost, "/")
+        for command in ("plan", "apply", "plan")
+    ]
+
+    assert [each in PAGE for each in shown] == [True] * 3
+
+
+if __name__ == "__main__":
+    sys.stdout.write(definitions_file())
