@@ -239,6 +239,38 @@ def test_what_is_different_is_told_and_left(owned: Broker) -> None:
     assert topology("apply").exit_code == 0
 
 
+def test_every_argument_that_differs_is_told(owned: Broker) -> None:
+    """
+    Whatever its type, and also those that should not be set.
+    """
+    limits = {"x-max-length": 5, "x-overflow": "drop-head", "x-single-active-consumer": True, "x-queue-mode": "lazy"}
+    with channel_of(owned) as channel:
+        channel.queue_declare("operators", durable=True, arguments=limits)
+
+    told = found("plan", "--consumer", "operators")["operators"]
+
+    assert sorted(told["reason"].split("; ")) == [
+        "x-expires is not set, expected 604800000",
+        "x-max-length is 5, expected 100000",
+        "x-queue-mode is lazy, expected none",
+        "x-single-active-consumer is true, expected none",
+    ]
+
+
+def test_a_sentence_that_the_broker_cuts_is_told_as_it_is(owned: Broker) -> None:
+    """
+    AMQP leaves 255 bytes for it, which a long name fills.
+    """
+    name = "ä" * 120
+    with channel_of(owned) as channel:
+        channel.queue_declare(name, durable=True)
+
+    told = found("plan", "--consumer", name)[name]
+
+    assert told["state"] == "different"
+    assert "PRECONDITION_FAILED - inequivalent arg 'x-expires' for queue 'ääää" in told["reason"]
+
+
 def test_an_exchange_of_another_type_is_told(owned: Broker) -> None:
     """
     As are properties that no argument of ours names.

@@ -94,7 +94,7 @@ def _check_topology(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) 
     except BusError as error:
         lacking = f"{', '.join(missing)} missing, and not to be made: " if missing else ""
         return wrong(
-            "topology", f"{lacking}{error}", "have it made by a user with the configure right, as any publisher does"
+            "topology", f"{lacking}{error}", "have a user with the configure right run `dkist-core topology apply`"
         )
     return ok("topology", f"made just now: {', '.join(missing)}" if missing else f"{names} are there")
 

@@ -29,8 +29,8 @@ class Difference:
 
     def __str__(self) -> str:
         """Return it in an operator's words."""
-        found, expected = ("not set" if value is None else value for value in (self.found, self.expected))
-        return f"{self.argument} is {found}, expected {expected}"
+        found = "not set" if self.found is None else self.found
+        return f"{self.argument} is {found}, expected {'none' if self.expected is None else self.expected}"
 
 
 def differences(link: "AmqpLink", item: Exchange | Queue) -> tuple[list[Difference], str] | None:
@@ -58,11 +58,11 @@ def differences(link: "AmqpLink", item: Exchange | Queue) -> tuple[list[Differen
 
 
 def _with(queue: Queue, argument: str, value: str | None) -> Queue:
-    arguments = dict(queue.arguments)
-    arguments.pop(argument, None)
-    if value is not None:
-        arguments[argument] = int(value) if value.isdecimal() else value
-    return replace(queue, arguments=arguments)
+    others = {name: each for name, each in queue.arguments.items() if name != argument}
+    if value is None:
+        return replace(queue, arguments=others)
+    typed: str | int = int(value) if value.isdecimal() else {"true": True, "false": False}.get(value, value)
+    return replace(queue, arguments={**others, argument: typed})
 
 
 def advice(item: Exchange | Queue, found: list[Difference], vhost: str) -> str:
