@@ -648,7 +648,14 @@ def _text(short: str | bytes) -> str:
 
 
 class _Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no types
-    """A connection that a message with properties beyond pika, such as a date past the year 9999, does not break."""
+    """A connection that hears a broker out, and that no message with properties beyond pika breaks."""
+
+    def _proto_connection_lost(self, error: BaseException | None) -> None:
+        # In TLS 1.3 a broker refuses our certificate when we believe to be connected: its reason has come, and the
+        # greeting that we sent cannot be written any more, which is what pika would report.
+        if error is not None and not self._opened:
+            error = _tls.last_word(getattr(self._transport, "_sock", None)) or error
+        super()._proto_connection_lost(error)
 
     def _read_frame(self) -> tuple[int, pika.frame.Frame | None]:
         try:

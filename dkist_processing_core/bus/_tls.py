@@ -5,6 +5,7 @@ Not here: the connection, and what else may go wrong with it (_amqp).
 """
 
 import re
+import socket
 import ssl
 from pathlib import Path
 from typing import NoReturn
@@ -104,6 +105,19 @@ def fault_of(
     if error is None or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return BusUnreachableError, f"broke the connection off at the TLS handshake; {hint}"
     return BusRefusedError, f"does not agree on TLS with this client ({_reason(error)}); {hint}"
+
+
+def last_word(connection: socket.socket | None) -> ssl.SSLError | None:
+    """Return the alert that a broken connection still holds, unread; None where there is none."""
+    if isinstance(connection, ssl.SSLSocket):
+        try:
+            connection.recv(1)
+        except ssl.SSLError as error:
+            return error if _ALERT.search(str(error)) else None
+        except (OSError, ValueError):
+            # Closed, or reset: then the alert is gone.
+            pass
+    return None
 
 
 def _distrust(error: ssl.SSLError | None, settings: DKISTProcessingCoreConfiguration) -> str | None:
