@@ -9,22 +9,28 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dkist_processing_core.bus import FileLock, Journal
+from dkist_processing_core.bus import Entry, FileLock, Journal, Memory, Message, adopt
 from dkist_processing_core.bus._amqp_bus import AmqpBus
 from dkist_processing_core.bus.topology import publisher_topology
-from dkist_processing_core.errors import BusError, BusUnreachableError, ConfigurationError, JournalError
+from dkist_processing_core.errors import (
+    BusError,
+    BusRefusedError,
+    BusUnreachableError,
+    ConfigurationError,
+    JournalError,
+)
+from dkist_processing_core.refusals import MAX_TRIES, Refusals
 
 if TYPE_CHECKING:
     from dkist_processing_core.bus._amqp import AmqpLink
 
 WINDOW = 1000
 """How many messages may be on their way to the broker, unconfirmed."""
-RETRY_SECONDS = (0.25, 2.5)
-"""When a message that the broker refused is tried again; refused once more after that, it is set aside."""
 UNREACHABLE_SECONDS = 30.0
 """For how long a broker that could not be reached is not tried again, by any process of this host."""
 _CONNECT_SECONDS = 5.0
@@ -33,7 +39,7 @@ _SHARE_OF_FLUSH = 0.75
 _LOCK_POLL_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 2.0
 _STALLED_SECONDS = 10.0
-_LONGEST_WAIT_SECONDS = 30.0
+_LONGEST_REST_SECONDS = 10.0
 _RESTORE_SECONDS = 5.0
 # For each outbox what this process has said of it, so that several publishers in turn say it once.
 _told: dict[Path, str] = {}
@@ -43,14 +49,34 @@ logger = logging.getLogger(__name__)
 class Drainer:
     """Delivers the outbox of one broker from a thread of its own, which owns the connection."""
 
-    def __init__(self, bus: AmqpBus, on_progress: Callable[[], None]) -> None:
-        """Name the broker; `on_progress` is called from the thread whenever something changed."""
+    def __init__(
+        self,
+        bus: AmqpBus,
+        on_progress: Callable[[], None],
+        *,
+        memory: Memory | None = None,
+        heeds_mark: bool = True,
+        poll_seconds: float | None = None,
+    ) -> None:
+        """
+        Name the broker; `on_progress` is called from the thread whenever something changed.
+
+        `memory` is delivered too, also while the outbox cannot be used. Without `heeds_mark` a broker that could not
+        be reached a moment ago is tried all the same. With `poll_seconds` the outbox is looked at so often, for what
+        other processes append; without, when `wake` says that there is something.
+        """
         self._bus = bus
         self._on_progress = on_progress
+        self._memory = Memory(0) if memory is None else memory
+        # Whoever has a memory to share has its own word for a disk that cannot be used.
+        self._tells_of_disk = memory is None
+        self._heeds_mark = heeds_mark
+        self._poll_seconds = poll_seconds
         self._has_work = threading.Event()
         self._is_stopping = threading.Event()
         self._link: AmqpLink | None = None
-        self._not_before: dict[int, float] = {}
+        self._failures = 0
+        self._refusals = Refusals()
         self._restored_at = -math.inf
         self.failure: str | None = None
         """Why nothing can be delivered just now, in an operator's words; None where nothing is known to be wrong."""
@@ -75,52 +101,82 @@ class Drainer:
 
     def _run(self) -> None:
         """Deliver until stopped, whatever happens: a thread that died would leave everything where it is."""
-        failures = 0
         while not self._is_stopping.is_set():
             try:
-                with self._bus.open_journal(synced=False) as journal:
-                    lock = FileLock(journal.path.with_suffix(".lock"))
-                    try:
-                        self._deliver_until_stopped(journal, lock)
-                    finally:
-                        lock.release()
+                self._deliver_journal()
             except JournalError as error:
-                failures += 1
-                self._note_failure(str(error))
-                self._rest(min(_LONGEST_WAIT_SECONDS, 2.0**failures))
-            except Exception:
-                failures += 1
+                if self._tells_of_disk:
+                    self._tell(str(error))
+                if len(self._memory):
+                    self._connect_and_deliver(None, None)
+                else:
+                    self._has_work.wait(_LONGEST_REST_SECONDS)
+                    self._has_work.clear()
+            except Exception as error:
                 logger.exception("events are not delivered: an error of this package")
-                self._rest(min(_LONGEST_WAIT_SECONDS, 2.0**failures))
+                self._rest_after(f"{type(error).__name__} in this package")
         self._on_progress()
 
-    def _deliver_until_stopped(self, journal: Journal, lock: FileLock) -> None:
-        failures = 0
-        # The clock may have been wrong when the mark was made.
-        self._rest(min(journal.unreachable_until - time.time(), UNREACHABLE_SECONDS))
-        while not self._is_stopping.is_set():
-            self._has_work.clear()
-            if not journal.pending(0, 1):
-                self._has_work.wait()
-            elif not lock.acquire():
-                self._is_stopping.wait(_LOCK_POLL_SECONDS)
-            else:
+    def _deliver_journal(self) -> None:
+        with self._bus.open_journal(synced=False) as journal:
+            lock = FileLock(journal.path.with_suffix(".lock"))
+            try:
+                if self._heeds_mark:
+                    # No longer than such a mark lasts: the clock may have been wrong when it was made.
+                    self._rest(min(journal.unreachable_until - time.time(), UNREACHABLE_SECONDS))
+                while not self._is_stopping.is_set():
+                    self._has_work.clear()
+                    if not self._has_pending(journal):
+                        self._has_work.wait(self._poll_seconds)
+                        adopt(journal)
+                    elif not lock.acquire():
+                        self._is_stopping.wait(_LOCK_POLL_SECONDS)
+                    else:
+                        self._connect_and_deliver(journal, lock)
+            finally:
+                lock.release()
+
+    def _has_pending(self, journal: Journal) -> bool:
+        return len(self._memory) > 0 or bool(journal.pending(0, 1))
+
+    def _connect_and_deliver(self, journal: Journal | None, lock: FileLock | None) -> None:
+        """Have one connection, for as long as it lasts, and rest after what ended it."""
+        link: AmqpLink | None = None
+        try:
+            with self._bus.connect(self._patience) as link:
+                self._link = link
+                self.failure = None
                 try:
-                    self._deliver(journal, lock, _CONNECT_SECONDS if failures else self._first_patience)
-                    failures = 0
-                except (BusError, ConfigurationError) as error:
-                    failures += 1
-                    if isinstance(error, BusUnreachableError):
-                        # Not for a refusal: it costs nobody any time, and ends as soon as somebody mends the settings.
-                        journal.unreachable_until = time.time() + UNREACHABLE_SECONDS
-                    self._note_failure(str(error))
-                    lock.release()
-                    self._rest(min(_LONGEST_WAIT_SECONDS, 2.0**failures) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                    self._deliver(link, journal, lock)
+                finally:
+                    self._link = None
+        except (BusError, ConfigurationError) as error:
+            if link is not None and link.was_closed_for_a_message:
+                self._blame(journal or self._memory, link, link.casualties, error)
+            if lock is not None:
+                lock.release()
+            if link is not None and not self._failures:
+                # A connection that broke says nothing of the next one, which is tried before anybody is told to wait.
+                self._failures = 1
+                self._tell(str(error))
+                self._is_stopping.wait(random.uniform(0.0, _LOCK_POLL_SECONDS))  # noqa: S311 - jitter
+                return
+            if journal is not None and isinstance(error, BusUnreachableError):
+                # Not for a refusal: it costs nobody any time, and ends as soon as somebody mends the settings.
+                journal.unreachable_until = time.time() + UNREACHABLE_SECONDS
+            self._tell(str(error))
+            self._rest_after(str(error))
 
     @property
-    def _first_patience(self) -> float:
+    def _patience(self) -> float:
+        """For how long a connection is waited for: by the first try for less than a process waits at its end."""
         wanted = self._bus.settings.event_flush_timeout * _SHARE_OF_FLUSH
-        return min(_CONNECT_SECONDS, max(0.5, wanted))
+        return _CONNECT_SECONDS if self._failures else min(_CONNECT_SECONDS, max(0.5, wanted))
+
+    def _rest_after(self, reason: str) -> None:
+        self._failures += 1
+        self.failure = reason
+        self._rest(min(_LONGEST_REST_SECONDS, 2.0 ** (self._failures - 1)) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 
     def _rest(self, seconds: float) -> None:
         """Leave the broker alone for a while, and say so to whoever waits for a delivery."""
@@ -129,75 +185,112 @@ class Drainer:
             self._on_progress()
             self._is_stopping.wait(seconds)
 
-    def _deliver(self, journal: Journal, lock: FileLock, patience: float) -> None:
+    def _deliver(self, link: "AmqpLink", journal: Journal | None, lock: FileLock | None) -> None:
         """Send what is pending until the connection breaks or the thread is stopped; hold the lock only for that."""
-        with self._bus.open_link(patience) as link:
-            self._link = link
-            try:
-                self.failure = None
-                while not self._is_stopping.is_set():
-                    if lock.acquire():
-                        self._send_pending(journal, link)
-                        lock.release()
-                        if self._is_stopping.is_set():
-                            # The wake that would end the waiting below may have been used up above.
-                            return
-                        # Until something new comes, what was refused has its next try, or there is the heartbeat.
-                        now = time.monotonic()
-                        # What is due and was not sent just now is no longer there: another process was faster.
-                        self._not_before = {seq: due for seq, due in self._not_before.items() if due > now}
-                        link.settle(min([_HEARTBEAT_SECONDS, *(due - now for due in self._not_before.values())]))
-                    else:
-                        link.settle(_LOCK_POLL_SECONDS)
-            finally:
-                self._link = None
+        # What cannot be made may not be needed, by this user who may only write: a refused message will tell.
+        link.restore(publisher_topology(self._bus.settings), bindings=False)
+        while not self._is_stopping.is_set():
+            if lock is not None and not lock.acquire():
+                link.settle(_LOCK_POLL_SECONDS)
+                continue
+            if journal is not None:
+                adopt(journal)
+                self._send_pending(journal, link)
+            self._send_pending(self._memory, link)
+            if lock is None or self._is_stopping.is_set():
+                # The wake that would end the waiting below may have been used up above.
+                return
+            lock.release()
+            # Until something new comes, what was refused has its next try, or there is the heartbeat.
+            link.settle(self._refusals.next_within(self._poll_seconds or _HEARTBEAT_SECONDS))
 
-    def _send_pending(self, journal: Journal, link: "AmqpLink") -> None:
+    def _send_pending(self, source: Journal | Memory, link: "AmqpLink") -> None:
         """Send and settle until nothing is pending whose time has come."""
-        sent_up_to = 0
+        read_up_to = 0
+        ahead: deque[Entry] = deque()
         last_progress = time.monotonic()
         while not self._is_stopping.is_set():
-            entries = [] if link.blocked_reason else journal.pending(sent_up_to, WINDOW - link.unsettled)
-            for entry in entries:
-                sent_up_to = entry.seq
-                if self._not_before.get(entry.seq, 0.0) <= time.monotonic():
-                    link.send(entry.seq, entry.message)
-            if link.unsettled or link.blocked_reason:
-                if self._settle(journal, link):
-                    last_progress = time.monotonic()
-                elif time.monotonic() - last_progress > _STALLED_SECONDS:
-                    # Another process may have better luck, and must not wait for this one.
-                    raise BusUnreachableError(_blocking(link) or f"{link.where} confirms nothing")
-            elif not entries:
-                return
+            is_at_end = False
+            if not ahead and not link.blocked_reason:
+                ahead.extend(source.pending(read_up_to, WINDOW - link.unsettled, without=self._refusals.held_exchanges))
+                is_at_end = not ahead
+            read_up_to = ahead[-1].seq if ahead else read_up_to
+            try:
+                self._send(ahead, link)
+                if link.unsettled or link.has_news or link.blocked_reason:
+                    if self._settle(source, link):
+                        last_progress = time.monotonic()
+                elif is_at_end:
+                    return
+            except BusRefusedError as error:
+                if not link.is_connected:
+                    raise
+                # The broker closes the channel on a message that it refuses for what it is, and on all behind it.
+                casualties = link.reopen()
+                self._settle(source, link)
+                self._blame(source, link, casualties, error)
+                read_up_to, last_progress = 0, time.monotonic()
+                ahead.clear()
+            if time.monotonic() - last_progress > _STALLED_SECONDS:
+                # Another process may have better luck, and must not wait for this one.
+                self._failures += 1
+                raise BusUnreachableError(_blocking(link) or f"{link.where} confirms nothing")
 
-    def _settle(self, journal: Journal, link: "AmqpLink") -> bool:
+    def _send(self, ahead: deque[Entry], link: "AmqpLink") -> None:
+        """Send as many of the messages ahead as may be on their way together."""
+        while ahead and not link.blocked_reason and link.unsettled < WINDOW:
+            if self._refusals.goes_alone(ahead[0]) and link.unsettled:
+                return
+            entry = ahead.popleft()
+            if self._refusals.is_due(entry):
+                link.send(entry.seq, entry.message)
+
+    def _blame(
+        self,
+        source: Journal | Memory,
+        link: "AmqpLink",
+        casualties: Mapping[int, Message],
+        error: BusError | ConfigurationError,
+    ) -> None:
+        """Find out which message the broker closed channel or connection for, or note that it was the only one."""
+        if len(casualties) > 1:
+            self._refusals.suspect(casualties)
+            return
+        if not casualties:
+            raise error
+        ((seq, message),) = casualties.items()
+        if isinstance(error, BusRefusedError) and link.is_about_destination(error):
+            self._refusals.hold(message.exchange, str(error))
+            self.failure = str(error)
+            self._tell(str(error))
+            self._on_progress()
+        else:
+            self._note_refusal(source, seq, str(error))
+
+    def _settle(self, source: Journal | Memory, link: "AmqpLink") -> bool:
         """Note what the broker has said of messages sent, and return whether it has said anything."""
         settled = link.settle(_LOCK_POLL_SECONDS)
-        self._note_blocking(journal, link)
+        self._note_blocking(source, link)
         if settled.confirmed:
-            journal.remove_confirmed(settled.confirmed)
-            for seq in settled.confirmed:
-                self._not_before.pop(seq, None)
+            source.remove_confirmed(settled.confirmed)
+            self._refusals.forget(settled.confirmed, settled.exchanges)
+            self._failures = 0
         for seq, reason in settled.refused:
-            self._note_refusal(journal, seq, reason)
+            self._note_refusal(source, seq, reason)
         has_progress = bool(settled.confirmed or settled.refused)
         if has_progress:
-            self._note_recovery(journal)
+            self._note_recovery(source)
             self._on_progress()
         if settled.refused:
             self._restore(link)
         return has_progress
 
-    def _note_refusal(self, journal: Journal, seq: int, reason: str) -> None:
-        tries = len(RETRY_SECONDS) + 1
-        if journal.note_refusal(seq, reason, max_tries=tries):
-            self._not_before.pop(seq, None)
-            logger.warning("message %s of %s is set aside: %s", seq, journal.path, reason)
+    def _note_refusal(self, source: Journal | Memory, seq: int, reason: str) -> None:
+        if source.note_refusal(seq, reason, max_tries=MAX_TRIES):
+            self._refusals.forget([seq], [])
+            logger.warning("message %s of %s is set aside: %s", seq, self._bus.journal_path, reason)
         else:
-            # After the first refusal here the first pause, whatever other processes have tried before.
-            pause = RETRY_SECONDS[1 if seq in self._not_before else 0]
-            self._not_before[seq] = time.monotonic() + pause
+            self._refusals.pause(seq)
 
     def _restore(self, link: "AmqpLink") -> None:
         """Make what the refused messages lacked, which may have gone since this link was made."""
@@ -209,26 +302,27 @@ class Drainer:
             logger.warning("messages are refused, and the topology they need cannot be made: %s", refusal)
         self._restored_at = now
 
-    def _note_blocking(self, journal: Journal, link: "AmqpLink") -> None:
+    def _note_blocking(self, source: Journal | Memory, link: "AmqpLink") -> None:
         """Have nobody wait for a broker that blocks publishers, in this process or in the next ones."""
         blocking = _blocking(link)
         if blocking is not None and self.failure is None:
-            journal.unreachable_until = time.time() + UNREACHABLE_SECONDS
-            self._note_failure(blocking)
+            source.unreachable_until = time.time() + UNREACHABLE_SECONDS
+            self.failure = blocking
+            self._tell(blocking)
+            self._on_progress()
         elif blocking is None:
-            self.failure = None
+            self.failure = self._refusals.reason
 
-    def _note_failure(self, reason: str) -> None:
-        self.failure = reason
+    def _tell(self, reason: str) -> None:
+        """Warn of what keeps events from being delivered, once for as long as it lasts."""
         if _told.get(self._bus.journal_path) != reason:
             _told[self._bus.journal_path] = reason
             logger.warning("%s. Events are kept in %s until it can be reached.", reason, self._bus.journal_path)
-        self._on_progress()
 
-    def _note_recovery(self, journal: Journal) -> None:
-        if journal.unreachable_until:
-            journal.unreachable_until = 0
-        if _told.pop(self._bus.journal_path, None) is not None:
+    def _note_recovery(self, source: Journal | Memory) -> None:
+        if source.unreachable_until:
+            source.unreachable_until = 0
+        if self._refusals.reason is None and _told.pop(self._bus.journal_path, None) is not None:
             logger.info("%s can be reached again", self._bus.where)
 
     def tell_of(self, waiting: int) -> None:

@@ -4,20 +4,26 @@ The one way out: events become messages in the journal, and the journal is drain
 Not here: how the broker is spoken to (bus), and when something is published (lifecycle, local, callbacks).
 """
 
-import itertools
 import logging
-import operator
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Self, cast
 
 from opentelemetry import trace
 
 from dkist_processing_core import semconv
-from dkist_processing_core.bus import Bus, Journal, Message, open_bus, to_failure_message, to_message
+from dkist_processing_core.bus import (
+    Bus,
+    Journal,
+    Memory,
+    Message,
+    Spare,
+    open_bus,
+    to_failure_message,
+    to_message,
+)
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
     from dkist_processing_core.drain import Drainer
 
 _POLL_SECONDS = 0.05
-_MAX_UNKEPT = 10_000
+_MAX_IN_MEMORY = 10_000
 WAIT_LIMIT_SECONDS = 2.0
 # Of the time that a journal may cost this much goes into the first wait, so that some is left when closing.
 _SHARE_OF_FIRST_WAIT = 0.5
@@ -53,13 +59,8 @@ class Publisher:
         """
         Open the journal of `bus`, and start to deliver what it holds where the bus is remote.
 
-        A journal that another process has locked delays this publisher by at most `wait_limit` seconds in all.
-
-        Raises
-        ------
-        JournalError
-            where the journal cannot be opened.
-
+        A journal that another process has locked delays this publisher by at most `wait_limit` seconds in all. What it
+        cannot take is kept beside it on disk, and where that cannot be, in memory; one warning says so.
         """
         self.bus = bus
         self._tracer = tracer or trace.NoOpTracer()
@@ -72,18 +73,20 @@ class Publisher:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._progress = threading.Condition()
-        self._journal: Journal = self.bus.open_journal()
-        self._has_warned = False
+        self._waited = 0.0
         self._own: tuple[int, int] | None = None
-        self._unkept: deque[tuple[Message, bool]] = deque()
-        self._lost = 0
+        self._journal: Journal | None = None
+        self._spare: Spare | None = None
+        self._memory = Memory(_MAX_IN_MEMORY)
+        self._told: str | None = None
+        self._keep(self._wait_limit * _SHARE_OF_FIRST_WAIT)
         self._drainer: Drainer | None = self._start_drainer() if self.bus.is_remote else None
 
     def _start_drainer(self) -> "Drainer":
         # Here, not above: the embedded journal has nothing to drain.
         from dkist_processing_core import drain  # noqa: PLC0415
 
-        drainer = drain.Drainer(cast("AmqpBus", self.bus), self._notify)
+        drainer = drain.Drainer(cast("AmqpBus", self.bus), self._notify, memory=self._memory)
         drainer.start()
         return drainer
 
@@ -96,7 +99,8 @@ class Publisher:
         """
         Publish events, in one transaction: when this returns they are on disk, and will arrive.
 
-        Where the journal cannot be written to just now, one warning says so, and they wait in memory for the next call.
+        Where the journal cannot be written to just now they are kept beside it; where there is no room on the disk
+        either, in memory. One warning says so, and the journal gets them as soon as it can.
         """
         messages = [to_message(event, self.bus.event_exchange, secrets=self._secrets) for event in events]
         for event, message in zip(events, messages, strict=True):
@@ -122,49 +126,82 @@ class Publisher:
     def _append(self, messages: list[Message], *, once: bool = False) -> None:
         if self._pid != os.getpid():
             # Neither SQLite's connections nor threads nor locks survive a fork; the parent's must not even be closed.
-            self._inherited += [self._journal, self._drainer]
+            self._inherited += [self._journal, self._spare, self._drainer]
             self._start()
         with self._lock:
-            is_first = not self._unkept
-            self._unkept.extend((message, once) for message in messages)
+            is_first = not self._is_displaced
+            self._memory.add(messages, once=once)
             self._keep(self._wait_limit * _SHARE_OF_FIRST_WAIT if is_first else _POLL_SECONDS)
-            while len(self._unkept) > _MAX_UNKEPT:
-                self._unkept.pop()
-                self._lost += 1
         if self._drainer is not None:
             self._drainer.wake()
 
+    @property
+    def _is_displaced(self) -> bool:
+        """Whether something that was published is not in the journal yet."""
+        return self._spare is not None or len(self._memory) > 0
+
     def _keep(self, patience: float) -> None:
-        """Append what memory holds, in order; what cannot be appended now stays there for the next call."""
-        journal = self._journal
-        waited = journal.waited
-        journal.patience = max(0.0, min(patience, self._wait_limit - waited))
+        """Put what memory holds into the journal, in order, else beside it; what neither takes stays there."""
+        patience = max(0.0, min(patience, self._wait_limit - self._waited))
+        waited = self._waited
         try:
-            while self._unkept:
-                once, alike = next(itertools.groupby(self._unkept, key=operator.itemgetter(1)))
-                batch = [message for message, _ in alike]
-                seqs = journal.append(batch, once=once)
-                for _ in batch:
-                    self._unkept.popleft()
+            self._keep_in_journal(patience)
+        except JournalError as error:
+            self._keep_beside(error)
+        else:
+            self._told = None
+            if self._waited == waited:
+                # It works as it should again, and what it has cost before is not counted against it for ever.
+                self._waited = 0.0
+
+    def _keep_in_journal(self, patience: float) -> None:
+        began = time.monotonic()
+        try:
+            if self._journal is None:
+                self._journal = self.bus.open_journal(patience=patience)
+        except JournalError:
+            self._waited += time.monotonic() - began
+            raise
+        journal = self._journal
+        journal.patience, waited = patience, journal.waited
+        try:
+            if self._spare is not None:
+                self._spare.give_to(journal)
+                self._spare = None
+            for once, entries in self._memory.groups():
+                seqs = journal.append([entry.message for entry in entries], once=once)
+                self._memory.remove_confirmed(entry.seq for entry in entries)
                 if seqs:
                     self._own = (self._own[0] if self._own else seqs[0], seqs[-1])
-        except JournalError as error:
-            if not self._has_warned:
-                logger.warning("%s. Events are kept in memory until it can.", error)
-            self._has_warned = True
-        else:
-            self._has_warned = False
-            if journal.waited == waited:
-                # It works as it should again, and what it has cost before is not counted against it for ever.
-                journal.waited = 0.0
+        finally:
+            self._waited += journal.waited - waited
+
+    def _keep_beside(self, reason: JournalError) -> None:
+        """Keep what the journal does not take on disk all the same, in a spare one of this process's own."""
+        if not len(self._memory):
+            return
+        where = "memory"
+        try:
+            if self._spare is None and self._told != where:
+                self._spare = Spare.open(self.bus.journal_path)
+            if self._spare is not None:
+                where = str(self._spare.journal.path)
+                for once, entries in self._memory.groups():
+                    self._spare.journal.append([entry.message for entry in entries], once=once)
+                    self._memory.remove_confirmed(entry.seq for entry in entries)
+        except JournalError:
+            where = "memory"
+        if self._told is None:
+            logger.warning("%s. Events are kept in %s until it can be used.", reason, where)
+        self._told = where
 
     def _has_kept(self, patience: float) -> bool:
-        if self._unkept:
+        if self._is_displaced:
             with self._lock:
                 self._keep(patience)
             if self._drainer is not None:
                 self._drainer.wake()
-        return not self._unkept
+        return not self._is_displaced
 
     def flush(self, timeout: float) -> bool:
         """
@@ -175,9 +212,11 @@ class Publisher:
         deadline = time.monotonic() + timeout
         while self.is_pending:
             remaining = deadline - time.monotonic()
-            if not self._has_kept(remaining) or remaining <= 0:
+            # What is beside the journal is on disk already, and worth no wait.
+            patience = remaining if len(self._memory) and self._drainer is None else min(remaining, _POLL_SECONDS)
+            if not self._has_kept(patience) and (self._drainer is None or self._spare is not None):
                 return False
-            if self._drainer is not None and self._drainer.failure is not None:
+            if remaining <= 0 or (self._drainer is not None and self._drainer.failure is not None):
                 return False
             with self._progress:
                 # Another process may be the one that delivers, and cannot notify this one.
@@ -187,35 +226,42 @@ class Publisher:
     @property
     def is_pending(self) -> bool:
         """Whether the bus still lacks something that this publisher was given."""
-        if self._unkept:
+        if self._is_displaced:
             return True
-        if self._own is None or self._drainer is None:
+        if self._own is None or self._drainer is None or self._journal is None:
             return False
         with self._lock:
             return self._journal.holds(*self._own)
 
     def close(self, timeout: float = 0.0) -> None:
-        """Flush for at most `timeout` seconds, then let go."""
+        """Flush for at most `timeout` seconds, of which the waits for the disk so far are a part, then let go."""
         if self._pid != os.getpid():
             # What a fork was given is its parent's to close.
             return
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + max(0.0, timeout - self._waited)
         try:
-            # The disk has a limit of its own, and is not the network that `timeout` is for.
-            self._has_kept(self._wait_limit)
+            if len(self._memory):
+                # Nothing else can save it: the disk has a limit of its own, and is not the network of `timeout`.
+                self._has_kept(self._wait_limit)
             self.flush(max(0.0, deadline - time.monotonic()))
-            if self._drainer is not None and self.is_pending and (timeout > 0 or self._drainer.failure is not None):
-                self._drainer.tell_of(self._journal.books().pending)
+            drainer = self._drainer
+            if drainer is not None and (timeout > 0 or drainer.failure is not None) and (waiting := self._waiting()):
+                drainer.tell_of(waiting)
         finally:
             if self._drainer is not None:
                 self._drainer.stop(max(_POLL_SECONDS, deadline - time.monotonic()))
-            lost = self._lost + len(self._unkept)
-            self._lost = 0
-            self._unkept.clear()
+            lost = self._memory.clear()
             if lost:
-                logger.warning("events are lost, since %s could not be written to: %s", self._journal.path, lost)
+                logger.warning("events are lost, since %s could not be written to: %s", self.bus.journal_path, lost)
             with self._lock:
-                self._journal.close()
+                for journal in (self._spare, self._journal):
+                    if journal is not None:
+                        journal.close()
+
+    def _waiting(self) -> int:
+        """Return how many messages wait on disk for the bus, of this process or others."""
+        journals = [self._journal, self._spare.journal if self._spare is not None else None]
+        return sum(journal.books().pending for journal in journals if journal is not None)
 
     def __enter__(self) -> Self:
         """Return the publisher itself."""

@@ -32,6 +32,7 @@ LAYERS = (
     {"lifecycle", "consumer", "runs"},
     {"publisher"},
     {"drain"},
+    {"refusals"},
     {"bus", "tracing"},
     {"events", "config", "semconv"},
     {"identity"},

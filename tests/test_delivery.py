@@ -1,12 +1,12 @@
 """
-Delivery under real faults: topology that has gone, brokers that are away or blocked, journals that cannot be written.
+Delivery under real faults: topology that has gone, brokers that are away or blocked.
 
-Not here: a broker that is well (bus/test_amqp.py), and the journal by itself (bus/test_journal.py).
+Not here: a broker that is well (bus/test_amqp.py), the journal by itself (bus/test_journal.py), and journals that
+cannot be written to (test_degradation.py).
 """
 
 import json
 import logging
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from dkist_processing_core.bus import Books, open_bus
 from dkist_processing_core.bus._amqp_bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.refusals import RETRY_SECONDS
 from tests.bus.contract import SECONDS
 from tests.facts import finished, progressed, started
 from tests.services.broker import Broker
@@ -133,7 +134,7 @@ def test_who_may_not_bind_goes_on_and_says_so_once(broker: Broker, caplog: pytes
         began = time.monotonic()
         publisher.publish(started("A"))
         assert publisher.flush(SECONDS)
-        assert time.monotonic() - began >= sum(drain.RETRY_SECONDS)
+        assert time.monotonic() - began >= sum(RETRY_SECONDS)
         with broker.connect() as connection:
             connection.channel().queue_bind(ARCHIVE, "workflow.events.x", "#")
         publisher.publish(finished("A"))
@@ -264,91 +265,3 @@ def test_a_broker_that_never_answers_costs_no_more_than_the_timeout(broker: Brok
     publisher.publish(finished("A"))
 
     assert close_timed(publisher, 1.0) < 1.15
-
-
-@pytest.fixture
-def embedded() -> DKISTProcessingCoreConfiguration:
-    """
-    The settings of the embedded journal.
-    """
-    return DKISTProcessingCoreConfiguration()
-
-
-def locked(settings: DKISTProcessingCoreConfiguration) -> sqlite3.Connection:
-    """
-    Return a connection that holds the journal's lock until it is closed.
-    """
-    connection = sqlite3.connect(open_bus(settings).journal_path, isolation_level=None)
-    connection.execute("BEGIN IMMEDIATE")
-    return connection
-
-
-def test_a_locked_journal_delays_by_the_limit_in_all(
-    embedded: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
-) -> None:
-    """
-    Five events at a journal that is never free: two seconds together, one warning, and one with the count lost.
-    """
-    publisher = Publisher.open(embedded)
-    holder = locked(embedded)
-
-    began = time.monotonic()
-    for event in (started("A"), *(progressed("A", number) for number in range(3)), finished("A")):
-        publisher.publish(event)
-    publisher.close(LIMIT)
-    elapsed = time.monotonic() - began
-    holder.close()
-
-    assert elapsed < LIMIT + 0.2
-    kept_in_memory, lost = warnings_in(caplog)
-    assert "database is locked. Events are kept in memory" in kept_in_memory
-    assert lost.endswith("could not be written to: 5")
-
-
-def test_what_waited_in_memory_comes_first_when_the_journal_is_free(
-    embedded: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
-) -> None:
-    """
-    Order is kept over the time in memory, and closing writes what is left.
-    """
-    publisher = Publisher.open(embedded)
-    holder = locked(embedded)
-    publisher.publish(started("A"))
-    publisher.publish(progressed("A", 0))
-    holder.close()
-    publisher.publish(progressed("A", 1))
-    holder = locked(embedded)
-    publisher.publish(finished("A"))
-    holder.close()
-    publisher.close()
-
-    with open_bus(embedded).open_journal() as journal:
-        ids = [entry.message.properties.message_id for entry in journal.read(0, 10)]
-    assert ids == [event.id for event in (started("A"), progressed("A", 0), progressed("A", 1), finished("A"))]
-    assert not [text for text in warnings_in(caplog) if "lost" in text]
-
-
-def test_a_full_disk_is_memory_with_one_warning(
-    embedded: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
-) -> None:
-    """
-    SQLite's own limit stands for the disk's: nothing waits, and what was kept is written when there is room.
-    """
-    publisher = Publisher.open(embedded)
-    (pages,) = publisher._journal._connection.execute("PRAGMA page_count").fetchone()
-    publisher._journal._connection.execute(f"PRAGMA max_page_count = {pages}")
-    events = [progressed("A", number) for number in range(200)]
-
-    began = time.monotonic()
-    for event in events:
-        publisher.publish(event)
-    assert time.monotonic() - began < LIMIT
-    publisher._journal._connection.execute("PRAGMA max_page_count = 100000")
-    publisher.close(LIMIT)
-
-    (told,) = warnings_in(caplog)
-    assert "database or disk is full. Events are kept in memory" in told
-    with open_bus(embedded).open_journal() as journal:
-        assert [event.id for event in events] == [
-            entry.message.properties.message_id for entry in journal.read(0, 1000)
-        ]

@@ -277,20 +277,34 @@ def test_progress_outside_of_a_run_does_nothing(recorded: Recorded) -> None:
             '{"interservice-bus": {"mesh_address": "amqp://core:canary@127.0.0.1", "mesh_port": 5672}}',
             "NoOp runs without events and telemetry: MESH_CONFIG: found a value that is not shown, expected",
         ),
-        ("DKIST_CORE_STATE_DIR", "/proc/nowhere", "events are not published: the journals' folder /proc/nowhere"),
     ],
 )
 def test_what_is_wrong_with_observing_never_reaches_the_observed(
     variable: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    Wrong settings or an unusable folder cost the events, with one clear line, and not the task.
+    Wrong settings cost the events, with one clear line, and not the task.
     """
     monkeypatch.setenv(variable, value)
 
     call(NoOp)
 
     assert [record.getMessage().startswith(message) for record in caplog.records] == [True]
+
+
+def test_an_unusable_folder_never_reaches_the_observed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    It costs the events where no broker takes them, with one line that says why and one that counts them.
+    """
+    monkeypatch.setenv("DKIST_CORE_STATE_DIR", "/proc/nowhere")
+
+    call(NoOp)
+
+    why, lost = [record.getMessage() for record in caplog.records]
+    assert why.startswith("the journals' folder /proc/nowhere cannot be made: ")
+    assert lost.endswith("could not be written to: 2")
 
 
 def test_a_recipe_run_that_is_no_number_costs_the_events_only(

@@ -5,9 +5,12 @@ Not here: threads that deliver (drain), decoding (consumer).
 """
 
 from dkist_processing_core.bus._bus import Bus, Delivery, Receiver, topic_matches
-from dkist_processing_core.bus._journal import Books, Entry, FileLock, Journal
+from dkist_processing_core.bus._journal import Books, Entry, Journal, SetAside
 from dkist_processing_core.bus._journal_bus import JournalBus
+from dkist_processing_core.bus._locks import FileLock
+from dkist_processing_core.bus._memory import Memory
 from dkist_processing_core.bus._message import Message, Properties, routing_key, to_failure_message, to_message, word
+from dkist_processing_core.bus._spare import Spare, adopt, is_spare, spares_of
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 
 __all__ = [
@@ -18,11 +21,17 @@ __all__ = [
     "FileLock",
     "Journal",
     "JournalBus",
+    "Memory",
     "Message",
     "Properties",
     "Receiver",
+    "SetAside",
+    "Spare",
+    "adopt",
+    "is_spare",
     "open_bus",
     "routing_key",
+    "spares_of",
     "to_failure_message",
     "to_message",
     "topic_matches",

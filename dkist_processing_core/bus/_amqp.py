@@ -44,7 +44,10 @@ from dkist_processing_core.text import redact
 HEARTBEAT_SECONDS = 10
 CLOSE_SECONDS = 1.0
 RPC_SECONDS = 10.0
-_NOT_FOUND, _ACCESS_REFUSED, _PRECONDITION_FAILED, _NOT_ALLOWED = 404, 403, 406, 530
+_NOT_FOUND, _ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED, _NOT_ALLOWED = 404, 403, 405, 406, 530
+_REFUSALS = (_NOT_FOUND, _ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED, _NOT_ALLOWED)
+# AMQP 0.9.1: frame error, syntax error, command invalid, unexpected frame, resource error, not implemented, internal.
+_FAULTS_OF_A_SENDER = {501, 502, 503, 505, 506, 540, 541}
 _PIKA_ERRORS = (AMQPError, ChannelError, ReentrancyError)
 _MAX_SHORT_BYTES = 255
 # AMQP 0.9.1: type, channel and size of a frame; then, in a content header, class, weight and the body's size.
@@ -59,6 +62,8 @@ class Settled:
 
     confirmed: list[int] = field(default_factory=list)
     refused: list[tuple[int, str]] = field(default_factory=list)
+    exchanges: set[str] = field(default_factory=set)
+    """The exchanges of what was confirmed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,20 +155,24 @@ class AmqpLink:
 
     def send(self, key: int, message: Message) -> None:
         """Hand a message to the broker, persistent and mandatory; what becomes of it is told by `settle`."""
-        with self._explained():
-            self._live_channel.basic_publish(
-                message.exchange,
-                message.routing_key,
-                message.body,
-                _to_pika(message.properties),
-                mandatory=True,
-            )
+        channel = self._live_channel
+        try:
+            with _pika_silenced():
+                channel.basic_publish(
+                    message.exchange, message.routing_key, message.body, _to_pika(message.properties), mandatory=True
+                )
+        except Exception as error:
+            if not channel.is_open:
+                raise explain(error, self._settings) from error
+            # It has no form in AMQP, as a name of more than 255 bytes: pika encodes all of it before it sends any.
+            self._settled.refused.append((key, f"it cannot be sent: {type(error).__name__}: {error}"))
+            return
         self._unsettled[self._next_tag] = (key, message)
         self._next_tag += 1
 
     def settle(self, timeout: float) -> Settled:
         """Return what was settled since the last call; wait up to `timeout` seconds for something, or for `wake`."""
-        self._run(lambda: bool(self._settled.confirmed or self._settled.refused) or self._woken, timeout)
+        self._run(lambda: self.has_news or self._woken, timeout)
         self._woken = False
         settled, self._settled = self._settled, Settled()
         return settled
@@ -182,6 +191,37 @@ class AmqpLink:
     def unsettled(self) -> int:
         """How many messages were sent whose fate is unknown."""
         return len(self._unsettled)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `settle` has something to tell at once."""
+        return bool(self._settled.confirmed or self._settled.refused)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection is there, though the broker may have closed the channel on it."""
+        return self._connection is not None and bool(self._connection.is_open)
+
+    @property
+    def casualties(self) -> dict[int, Message]:
+        """What was sent and is unsettled, by its keys: where the broker closed the channel, for one of them."""
+        return dict(self._unsettled.values())
+
+    @property
+    def was_closed_for_a_message(self) -> bool:
+        """Whether the broker closed the connection for what it was sent, and not because it ends, or is told to."""
+        return self._failure is not None and _code_of(self._failure) in _FAULTS_OF_A_SENDER
+
+    @staticmethod
+    def is_about_destination(error: BusError) -> bool:
+        """Say whether a message was refused for its exchange: there is none, or no right to write to it."""
+        return isinstance(error, BusRefusedError) and _code_of(error) in (_ACCESS_REFUSED, _NOT_FOUND)
+
+    def reopen(self) -> dict[int, Message]:
+        """Open another channel after the broker has closed this one, and return the casualties."""
+        casualties, self._failure = self.casualties, None
+        self._open_channel(RPC_SECONDS)
+        return casualties
 
     def wake(self) -> None:
         """End a waiting call of the owning thread. Any thread may call this."""
@@ -238,8 +278,7 @@ class AmqpLink:
                 self._call(lambda done: channel.queue_declare(name, passive=True, callback=done))
         except BusError as error:
             # A passive declare that fails closes the channel.
-            self._failure = None
-            self._open_channel(RPC_SECONDS)
+            self.reopen()
             if _code_of(error) == _NOT_FOUND:
                 return False
             raise
@@ -264,8 +303,7 @@ class AmqpLink:
                 self._declare_queue(item)
         except BusError as error:
             # A refusal closes the channel.
-            self._failure = None
-            self._open_channel(RPC_SECONDS)
+            self.reopen()
             if _code_of(error) == _PRECONDITION_FAILED:
                 return str(error)
             raise
@@ -286,15 +324,19 @@ class AmqpLink:
         self.bind(topology)
         return True
 
-    def restore(self, topology: Topology) -> BusError | None:
-        """Make what is missing of `topology`, bindings too; return why where the broker does not allow it."""
+    def restore(self, topology: Topology, *, bindings: bool = True) -> BusError | None:
+        """
+        Make what is missing of `topology`, and return why where the broker does not allow it.
+
+        With `bindings` those are made too where nothing else is missing: AMQP cannot ask for them.
+        """
         try:
-            if not self.declare(topology):
+            if not self.declare(topology) and bindings:
                 self.bind(topology)
         except BusRefusedError as error:
-            # A refusal closes the channel.
-            self._failure = None
-            self._open_channel(RPC_SECONDS)
+            if not self.is_connected:
+                raise
+            self.reopen()
             return error
         return None
 
@@ -434,6 +476,7 @@ class AmqpLink:
             reason = self._returned_reason(message) if accepted else "the broker refused it (nack)"
             if reason is None:
                 self._settled.confirmed.append(key)
+                self._settled.exchanges.add(message.exchange)
             else:
                 self._settled.refused.append((key, reason))
         self._stir()
@@ -541,7 +584,7 @@ def _refusal(
             f"refuses virtual host {settings.isb_vhost!r} (ISB_VHOST): it does not exist, or {settings.isb_username!r} "
             "has no rights on it"
         )
-    if code in (_ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED, _NOT_ALLOWED) and not _is_late(closed):
+    if code in _REFUSALS and not _is_late(closed):
         return BusRefusedError, f"refuses a request: {getattr(closed, 'reply_text', '')} ({code})"
     return None
 

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Self
 import tenacity
 
 from dkist_processing_core.bus._bus import topic_matches
-from dkist_processing_core.bus._journal import Journal
+from dkist_processing_core.bus._journal import BUSY_SECONDS, Journal
 from dkist_processing_core.bus._message import Message, Properties
 from dkist_processing_core.bus._place import open_folder, place
+from dkist_processing_core.bus._spare import adopt
 from dkist_processing_core.bus.topology import (
     ARCHIVE_QUEUE,
     DEAD_LETTER_EXCHANGE,
@@ -66,17 +67,23 @@ class AmqpBus:
         digest = hashlib.sha256(self._destination.encode()).hexdigest()[:8]
         self.journal_path = place(settings).folder / f"outbox-{digest}.db"
 
-    def open_journal(self, *, synced: bool = True) -> Journal:
+    def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
         """Open the outbox of this broker."""
         open_folder(self.settings)
-        return Journal.open(self.journal_path, synced=synced, destination=self._destination)
+        journal = Journal.open(self.journal_path, synced=synced, destination=self._destination, patience=patience)
+        adopt(journal)
+        return journal
 
-    def open_link(self, timeout: float = CONNECT_SECONDS) -> "AmqpLink":
-        """Connect, and make what a publisher needs where it is missing."""
+    def connect(self, timeout: float = CONNECT_SECONDS) -> "AmqpLink":
+        """Connect."""
         # Here, not above: a process whose bus is the embedded journal needs no pika.
         from dkist_processing_core.bus._amqp import AmqpLink  # noqa: PLC0415
 
-        link = AmqpLink.open(self.settings, timeout)
+        return AmqpLink.open(self.settings, timeout)
+
+    def open_link(self, timeout: float = CONNECT_SECONDS) -> "AmqpLink":
+        """Connect, and make what a publisher needs where it is missing."""
+        link = self.connect(timeout)
         try:
             link.declare(publisher_topology(self.settings))
         except BaseException:

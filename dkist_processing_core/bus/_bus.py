@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol, Self
 
-from dkist_processing_core.bus._journal import Journal
+from dkist_processing_core.bus._journal import BUSY_SECONDS, Journal
 from dkist_processing_core.bus._message import Message
 
 
@@ -77,8 +77,8 @@ class Bus(Protocol):
     def failure_exchange(self) -> str:
         """The exchange that the established failure message goes to."""
 
-    def open_journal(self, *, synced: bool = True) -> Journal:
-        """Open the journal of this bus."""
+    def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
+        """Open the journal of this bus, which takes over what processes that ended have left beside it."""
 
     def subscribe(self, patterns: Iterable[str], *, name: str | None = None, replay: bool = False) -> Receiver:
         """

@@ -6,50 +6,30 @@ confirmed them). Not here: anything about brokers, events or threads; a `Journal
 """
 
 import contextlib
-import fcntl
-import functools
 import math
 import os
 import random
 import sqlite3
-import threading
 import time
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from dkist_processing_core.bus._format import prepare
+from dkist_processing_core.bus._locks import explained, in_use, watch_forks
 from dkist_processing_core.bus._message import Message, Properties
 from dkist_processing_core.bus._place import file_mode
-from dkist_processing_core.errors import JournalError, JournalVersionError
+from dkist_processing_core.errors import JournalError
 
-APPLICATION_ID = 0x444B4A4E
-FORMAT_VERSION = 1
-_BUSY_SECONDS = 2.0
+BUSY_SECONDS = 2.0
+"""For how long a call waits by default where another process holds the file."""
 _LONGEST_PAUSE_SECONDS = 0.025
 _RENEWAL_SECONDS = 3600.0
 _Result = TypeVar("_Result")
-_SCHEMA = """
-CREATE TABLE message (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    appended REAL NOT NULL,
-    exchange TEXT NOT NULL,
-    routing_key TEXT NOT NULL,
-    properties TEXT NOT NULL,
-    body BLOB NOT NULL,
-    tries INTEGER NOT NULL DEFAULT 0,
-    set_aside TEXT
-);
-CREATE INDEX pending ON message (seq) WHERE set_aside IS NULL;
-CREATE TABLE sent_once (message_id TEXT PRIMARY KEY, appended REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE subscription (name TEXT PRIMARY KEY, position INTEGER NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE dead_letter (subscription TEXT NOT NULL, seq INTEGER NOT NULL, dead REAL NOT NULL, reason TEXT NOT NULL,
-    message_id TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (subscription, seq)) WITHOUT ROWID;
-CREATE TABLE fact (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-INSERT INTO fact VALUES ('confirmed', 0), ('unreachable_until', 0), ('destination', '');
-"""
 _COLUMNS = "seq, exchange, routing_key, body, properties"
+_BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +41,23 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAside(Entry):
+    """A message that the broker refused again and again; times are in seconds since 1970."""
+
+    appended: float
+    refused: float | None
+    """When it was refused last; None where an older release did not note it."""
+    tries: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Books:
-    """What became of every message that was ever appended: published = confirmed + pending + set aside."""
+    """
+    What became of every message that was appended: published = confirmed + pending + set aside.
+
+    What another journal has taken over (`Journal.take_over`) is in that one's books.
+    """
 
     published: int
     confirmed: int
@@ -73,18 +68,19 @@ class Books:
 class Journal:
     """An open journal file. Every failure is a `JournalError` that names it."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, *, patience: float = BUSY_SECONDS) -> None:
         """Take an open connection; `Journal.open` makes one."""
         self.path = path
         self._connection = connection
-        self.patience = _BUSY_SECONDS
+        self._is_synced = True
+        self.patience = patience
         """For how many seconds each call waits where another process holds the file."""
         self.waited = 0.0
         """For how many seconds all calls together have waited so."""
         self._renewed: dict[str, float] = {}
 
     @classmethod
-    def open(cls, path: Path, *, synced: bool = True, destination: str = "") -> Self:
+    def open(cls, path: Path, *, synced: bool = True, destination: str = "", patience: float = BUSY_SECONDS) -> Self:
         """
         Open the journal at `path`, made if it is missing.
 
@@ -95,11 +91,11 @@ class Journal:
         Raises
         ------
         JournalVersionError
-            for a file that a newer release wrote; it is not touched.
+            for a file that a newer release wrote; it is not touched. An older one is brought up to this format.
 
         """
-        _watch_forks()
-        with _explained(path), _in_use:
+        watch_forks()
+        with explained(path), in_use:
             # Made by hand, so that the mode does not depend on the umask; SQLite gives its side files the same.
             with contextlib.suppress(FileExistsError):
                 descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -107,55 +103,22 @@ class Journal:
                 os.close(descriptor)
             # Without SQLite's own waiting: it would hold up forks, and does not cover the change to WAL.
             connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-        journal = cls(path, connection)
+        journal = cls(path, connection, patience=patience)
         try:
-            journal._patiently(lambda: journal._prepare(destination))
-            journal._patiently(lambda: connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}"))
+            journal._patiently(lambda: prepare(connection, path, destination))
+            journal._sync(fully=synced)
         except BaseException:
             journal.close()
             raise
         return journal
 
-    def _prepare(self, destination: str) -> None:
-        connection = self._connection
-        try:
-            connection.execute("BEGIN")
-            version = self._checked_version()
-            connection.execute("COMMIT")
-            if version == 0:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("BEGIN IMMEDIATE")
-                # Another process may have been first.
-                if self._checked_version() == 0:
-                    for statement in _SCHEMA.split(";\n"):
-                        connection.execute(statement)
-                    connection.execute("UPDATE fact SET value = ? WHERE name = 'destination'", (destination,))
-                    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                    connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-                connection.execute("COMMIT")
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-
-    def _checked_version(self) -> int:
-        """Return the format's version, 0 for a file that holds nothing yet; refuse what is not ours to write to."""
-        application, version = (
-            self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-        )
-        is_empty = not self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if application != APPLICATION_ID and not (is_empty and application == version == 0):
-            msg = f"{self.path} is an SQLite file of something else, not a journal"
-            raise JournalError(msg)
-        if version > FORMAT_VERSION:
-            msg = (
-                f"{self.path} was written by a newer release (format {version}, this one reads up to {FORMAT_VERSION})"
-            )
-            raise JournalVersionError(msg)
-        return int(version)
+    def _sync(self, *, fully: bool) -> None:
+        self._is_synced = fully
+        self._patiently(lambda: self._connection.execute(f"PRAGMA synchronous = {'FULL' if fully else 'NORMAL'}"))
 
     def close(self) -> None:
         """Close the file."""
-        with _in_use:
+        with in_use:
             self._connection.close()
 
     def __enter__(self) -> Self:
@@ -170,10 +133,10 @@ class Journal:
         """Do something with the connection, again while another process holds the file, as long as patience lasts."""
         began = time.monotonic()
         pause = 0.001
-        with _explained(self.path):
+        with explained(self.path):
             while True:
                 try:
-                    with _in_use:
+                    with in_use:
                         return action()
                 except sqlite3.OperationalError as error:
                     remaining = began + self.patience - time.monotonic()
@@ -191,13 +154,13 @@ class Journal:
 
     def _begin(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
-        _in_use.acquire()
+        in_use.acquire()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         self._patiently(self._begin)
         try:
-            with _explained(self.path):
+            with explained(self.path):
                 yield self._connection
                 self._connection.execute("COMMIT")
         finally:
@@ -205,7 +168,7 @@ class Journal:
             with contextlib.suppress(sqlite3.Error):
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-            _in_use.release()
+            in_use.release()
 
     def append(self, messages: Iterable[Message], *, once: bool = False) -> list[int]:
         """
@@ -217,10 +180,8 @@ class Journal:
         appended = []
         with self._transaction() as connection:
             for message in messages:
-                if once:
-                    row = (message.properties.message_id, now)
-                    if not connection.execute("INSERT OR IGNORE INTO sent_once VALUES (?, ?)", row).rowcount:
-                        continue
+                if once and not _is_first(connection, message.properties.message_id, now):
+                    continue
                 cursor = connection.execute(
                     "INSERT INTO message (appended, exchange, routing_key, properties, body) VALUES (?, ?, ?, ?, ?)",
                     (now, message.exchange, message.routing_key, message.properties.to_json(), message.body),
@@ -230,25 +191,105 @@ class Journal:
 
     def read(self, after: int, limit: int) -> list[Entry]:
         """Return up to `limit` messages behind the place `after`, in order."""
-        return self._entries(
-            f"SELECT {_COLUMNS} FROM message WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608 - a constant
-            after,
-            limit,
-        )
+        query = f"SELECT {_COLUMNS} FROM message WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - a constant
+        return _entries(self._rows(query, after, limit))[0]
 
-    def pending(self, after: int, limit: int) -> list[Entry]:
-        """Return up to `limit` messages behind the place `after` that are neither confirmed nor set aside."""
-        return self._entries(
-            f"SELECT {_COLUMNS} FROM message WHERE seq > ? AND set_aside IS NULL ORDER BY seq LIMIT ?",  # noqa: S608
-            after,
-            limit,
-        )
+    def pending(self, after: int, limit: int, *, without: Collection[str] = ()) -> list[Entry]:
+        """
+        Return up to `limit` messages behind the place `after` that are neither confirmed nor set aside.
 
-    def _entries(self, query: str, *values: int) -> list[Entry]:
+        Those for the exchanges of `without` are passed over.
+        """
+        marks = ",".join("?" * len(without))
+        query = (
+            f"SELECT {_COLUMNS} FROM message WHERE seq > ? AND set_aside IS NULL AND exchange NOT IN ({marks})"  # noqa: S608 - marks
+            " ORDER BY seq LIMIT ?"
+        )
+        while True:
+            entries, unreadable = _entries(self._rows(query, after, *without, limit))
+            if not unreadable:
+                return entries
+            for seq, reason in unreadable:
+                # Somebody has edited it, or the disk has: it is no reason to keep the others back.
+                self.note_refusal(seq, f"it cannot be read in the journal: {reason}", max_tries=1)
+
+    def set_aside(self) -> list[SetAside]:
+        """Return what is set aside, in order."""
+        rows = self._rows(
+            "SELECT seq, exchange, routing_key, body, properties, appended, refused, tries, set_aside FROM message"
+            " WHERE set_aside IS NOT NULL ORDER BY seq"
+        )
         return [
-            Entry(seq, Message(exchange, key, bytes(body), Properties.from_json(properties)))
-            for seq, exchange, key, body, properties in self._rows(query, *values)
+            SetAside(
+                seq,
+                Message(str(exchange), str(key), _as_bytes(body), _readable(properties)),
+                appended=appended,
+                refused=refused,
+                tries=tries,
+                reason=reason,
+            )
+            for seq, exchange, key, body, properties, appended, refused, tries, reason in rows
         ]
+
+    def retry(self, seqs: Iterable[int] | None = None) -> int:
+        """Have messages that were set aside, or all of them, tried again as if for the first time; return how many."""
+        again = "UPDATE message SET set_aside = NULL, tries = 0 WHERE set_aside IS NOT NULL"
+        with self._transaction() as connection:
+            if seqs is None:
+                return connection.execute(again).rowcount
+            return connection.executemany(f"{again} AND seq = ?", [(seq,) for seq in seqs]).rowcount
+
+    def take_over(self, other: "Journal", exchanges: Mapping[str, str] | None = None) -> int:
+        """
+        Append all that another journal holds, in its order, synced, and remove it there; return how many messages.
+
+        Ended in between, some of them are in both, and so are delivered twice. `exchanges` names the exchange here
+        for one there. A message that is sent once only (`append`) is not taken if it was ever given to this journal.
+        """
+        was_synced, taken = self._is_synced, 0
+        only_once = other.sent_once()
+        self._sync(fully=True)
+        try:
+            while rows := other.whole_rows(_BATCH):
+                self._append_rows(rows, only_once, exchanges or {})
+                other.note_taken_over([row[0] for row in rows])
+                taken += len(rows)
+        finally:
+            self._sync(fully=was_synced)
+        return taken
+
+    def _append_rows(self, rows: Sequence[Any], only_once: AbstractSet[str], exchanges: Mapping[str, str]) -> None:
+        now = time.time()
+        with self._transaction() as connection:
+            for _, exchange, key, properties, body, tries, set_aside, refused in rows:
+                message_id = _readable(properties).message_id
+                if message_id not in only_once or _is_first(connection, message_id, now):
+                    connection.execute(
+                        "INSERT INTO message (appended, exchange, routing_key, properties, body, tries, set_aside,"
+                        " refused) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                        (now, exchanges.get(exchange, exchange), key, properties, body, tries, set_aside, refused),
+                    )
+
+    def whole_rows(self, limit: int) -> list[Any]:
+        """Return up to `limit` of the oldest messages as they are stored, for another journal to take over."""
+        return self._rows(
+            "SELECT seq, exchange, routing_key, properties, body, tries, set_aside, refused FROM message"
+            " ORDER BY seq LIMIT ?",
+            limit,
+        )
+
+    def sent_once(self) -> AbstractSet[str]:
+        """Return the ids of the messages that this journal takes only once."""
+        return {message_id for (message_id,) in self._rows("SELECT message_id FROM sent_once")}
+
+    def note_taken_over(self, seqs: Sequence[int]) -> None:
+        """Remove what another journal has taken over, and its mention in the books."""
+        with self._transaction() as connection:
+            taken = connection.executemany("DELETE FROM message WHERE seq = ?", [(seq,) for seq in seqs]).rowcount
+            connection.execute(
+                "INSERT INTO fact VALUES ('taken_over', ?) ON CONFLICT (name) DO UPDATE SET value = value + ?",
+                (taken, taken),
+            )
 
     def holds(self, first: int, last: int) -> bool:
         """Say whether any message from `first` to `last` is still pending."""
@@ -265,8 +306,9 @@ class Journal:
         """Count a refusal of one message; the last of `max_tries` sets it aside. Return whether it was."""
         with self._transaction() as connection:
             connection.execute(
-                "UPDATE message SET tries = tries + 1, set_aside = CASE WHEN tries + 1 >= ? THEN ? END WHERE seq = ?",
-                (max_tries, reason, seq),
+                "UPDATE message SET tries = tries + 1, refused = ?,"
+                " set_aside = CASE WHEN tries + 1 >= ? THEN ? END WHERE seq = ?",
+                (time.time(), max_tries, reason, seq),
             )
             row = connection.execute("SELECT set_aside FROM message WHERE seq = ?", (seq,)).fetchone()
         return row is not None and row[0] is not None
@@ -274,7 +316,8 @@ class Journal:
     def books(self) -> Books:
         """Return the books, all of one instant."""
         (row,) = self._rows(
-            "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'message'), 0),"
+            "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'message'), 0)"
+            " - coalesce((SELECT value FROM fact WHERE name = 'taken_over'), 0),"
             " (SELECT value FROM fact WHERE name = 'confirmed'),"
             " (SELECT count(*) FROM message WHERE set_aside IS NULL),"
             " (SELECT count(*) FROM message WHERE set_aside IS NOT NULL)"
@@ -289,6 +332,17 @@ class Journal:
     def data_version(self) -> int:
         """Return a number that changes when another connection has changed the file."""
         return int(self._rows("PRAGMA data_version")[0][0])
+
+    @property
+    def destination(self) -> str:
+        """For which bus the messages are, as `open` was told by whoever made the file."""
+        return str(self._rows("SELECT value FROM fact WHERE name = 'destination'")[0][0])
+
+    @property
+    def oldest(self) -> float | None:
+        """When the oldest pending message was appended, in seconds since 1970; None where nothing is pending."""
+        rows = self._rows("SELECT appended FROM message WHERE set_aside IS NULL ORDER BY seq LIMIT 1")
+        return float(rows[0][0]) if rows else None
 
     @property
     def unreachable_until(self) -> float:
@@ -365,72 +419,29 @@ class Journal:
         self.patience = patience
 
 
-class FileLock:
-    """A kernel lock on a file beside a journal, which ends with the process that holds it, however that ends."""
-
-    def __init__(self, path: Path) -> None:
-        """Name the lock's file; nothing is opened yet."""
-        self.path = path
-        self._descriptor: int | None = None
-
-    def acquire(self) -> bool:
-        """Take the lock if nobody holds it, and say whether it is held now."""
-        if self._descriptor is not None:
-            return True
-        with _explained(self.path):
-            descriptor = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            with contextlib.suppress(PermissionError):
-                os.fchmod(descriptor, file_mode(self.path.parent))
+def _entries(rows: Iterable[Sequence[Any]]) -> tuple[list[Entry], list[tuple[int, str]]]:
+    """Return the messages of rows, and of those that cannot be read the number and why."""
+    entries, unreadable = [], []
+    for seq, exchange, key, body, properties in rows:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        self._descriptor = descriptor
-        _watch_forks()
-        _held.add(self)
-        return True
-
-    def release(self) -> None:
-        """Let another take it."""
-        if self._descriptor is not None:
-            # Unlocked, not only closed: a fork of this process may hold a copy of the descriptor.
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-            self.abandon()
-
-    def abandon(self) -> None:
-        """Forget the lock without unlocking it: what a fork does with its parent's."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+            entries.append(Entry(seq, Message(exchange, key, _as_bytes(body), Properties.from_json(properties))))
+        except (TypeError, ValueError) as error:
+            unreadable.append((seq, str(error)))
+    return entries, unreadable
 
 
-_held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
-# Held while a thread is inside SQLite, and over every fork: a child would inherit SQLite's locks as they are at that
-# instant, held by a thread that it has not got, for ever. Reentrant, so that no fork can wait for its own thread.
-_in_use = threading.RLock()
+def _as_bytes(body: object) -> bytes:
+    return body if isinstance(body, bytes) else str(body).encode()
 
 
-def _begin_in_child() -> None:
-    _in_use.release()
-    for lock in list(_held):
-        lock.abandon()
+def _readable(properties: str) -> Properties:
+    """Return stored properties, or none to speak of where they cannot be read."""
+    with contextlib.suppress(TypeError, ValueError):
+        return Properties.from_json(properties)
+    return Properties(message_id="", content_type="")
 
 
-@functools.cache
-def _watch_forks() -> None:
-    """
-    Have forks wait for SQLite, and close their copies of the locks.
-
-    A kernel lock goes with its last descriptor, and a child may live longer than the process that took it.
-    """
-    os.register_at_fork(before=_in_use.acquire, after_in_parent=_in_use.release, after_in_child=_begin_in_child)
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        msg = f"the journal {path} cannot be used: {error}"
-        raise JournalError(msg) from error
+def _is_first(connection: sqlite3.Connection, message_id: str, now: float) -> bool:
+    """Note an id, and say whether this journal was never given it before."""
+    row = (message_id, now)
+    return connection.execute("INSERT OR IGNORE INTO sent_once VALUES (?, ?)", row).rowcount > 0

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Self
 
 from dkist_processing_core.bus._bus import topic_matches
-from dkist_processing_core.bus._journal import Entry, FileLock, Journal
+from dkist_processing_core.bus._journal import BUSY_SECONDS, Entry, Journal
+from dkist_processing_core.bus._locks import FileLock
 from dkist_processing_core.bus._message import Message
 from dkist_processing_core.bus._place import open_folder, place
+from dkist_processing_core.bus._spare import adopt
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 
 FILE = "embedded.db"
@@ -38,10 +40,11 @@ class JournalBus:
         self.event_exchange = settings.isb_event_exchange
         self.failure_exchange = settings.isb_exchange
 
-    def open_journal(self, *, synced: bool = True) -> Journal:
+    def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
         """Open the file, without what is older than a week: as long as the broker's archive keeps events."""
         open_folder(self._settings)
-        journal = Journal.open(self.journal_path, synced=synced, destination="embedded")
+        journal = Journal.open(self.journal_path, synced=synced, destination="embedded", patience=patience)
+        adopt(journal)
         journal.prune(time.time() - KEPT_SECONDS)
         return journal
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from dkist_processing_core.bus import FileLock, JournalBus, Message, open_bus, to_message
-from dkist_processing_core.bus._journal import FORMAT_VERSION, Journal
+from dkist_processing_core.bus._format import FORMAT_VERSION
+from dkist_processing_core.bus._journal import Journal
 from dkist_processing_core.bus._place import file_system, place
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import JournalError, JournalVersionError
@@ -50,6 +51,7 @@ def test_every_commit_is_synced(settings: DKISTProcessingCoreConfiguration) -> N
     """
     publisher = Publisher.open(settings)
 
+    assert publisher._journal is not None
     pragma = publisher._journal._connection.execute
 
     assert pragma("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -182,7 +184,8 @@ def test_a_newer_format_is_refused_and_left_untouched(settings: DKISTProcessingC
     connection.close()
     before = bus.journal_path.read_bytes()
 
-    with pytest.raises(JournalVersionError, match=r"written by a newer release \(format 2, this one reads up to 1\)"):
+    newer = rf"written by a newer release \(format {FORMAT_VERSION + 1}, this one reads up to {FORMAT_VERSION}\)"
+    with pytest.raises(JournalVersionError, match=newer):
         bus.open_journal()
 
     assert before == bus.journal_path.read_bytes()
@@ -213,7 +216,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None
     settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=tmp_path / "file" / "state")
 
     with pytest.raises(JournalError, match=r"file/state cannot be made: Not a directory; set DKIST_CORE_STATE_DIR"):
-        Publisher.open(settings)
+        open_bus(settings).open_journal()
 
 
 def test_journals_leave_a_memory_file_system() -> None:

@@ -1,0 +1,88 @@
+"""
+The journal's file format, by version: how a new file is made, and how an older one is brought up to date.
+
+Not here: what is done with the tables (_journal).
+"""
+
+import sqlite3
+from pathlib import Path
+
+from dkist_processing_core.errors import JournalError, JournalVersionError
+
+APPLICATION_ID = 0x444B4A4E
+FORMAT_VERSION = 2
+_SCHEMA = """
+CREATE TABLE message (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    appended REAL NOT NULL,
+    exchange TEXT NOT NULL,
+    routing_key TEXT NOT NULL,
+    properties TEXT NOT NULL,
+    body BLOB NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0,
+    set_aside TEXT,
+    refused REAL
+);
+CREATE INDEX pending ON message (seq) WHERE set_aside IS NULL;
+CREATE TABLE sent_once (message_id TEXT PRIMARY KEY, appended REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE subscription (name TEXT PRIMARY KEY, position INTEGER NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE dead_letter (subscription TEXT NOT NULL, seq INTEGER NOT NULL, dead REAL NOT NULL, reason TEXT NOT NULL,
+    message_id TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (subscription, seq)) WITHOUT ROWID;
+CREATE TABLE fact (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+INSERT INTO fact VALUES ('confirmed', 0), ('unreachable_until', 0), ('destination', '');
+"""
+# From each older version to the next. Only what an open connection of the older release does not notice: a process of
+# it may be appending meanwhile.
+_UPGRADES = {1: "ALTER TABLE message ADD COLUMN refused REAL"}
+
+
+def prepare(connection: sqlite3.Connection, path: Path, destination: str) -> None:
+    """
+    Make the tables of a new file, and upgrade those of an older one; a file of the current version is only read.
+
+    Raises
+    ------
+    JournalVersionError
+        for a file of a newer version, which is not touched.
+    JournalError
+        for a file of something else, which is not touched either.
+
+    """
+    try:
+        connection.execute("BEGIN")
+        version = _checked_version(connection, path)
+        connection.execute("COMMIT")
+        if version == FORMAT_VERSION:
+            return
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN IMMEDIATE")
+        # Another process may have been first.
+        version = _checked_version(connection, path)
+        if version == 0:
+            for statement in _SCHEMA.split(";\n"):
+                connection.execute(statement)
+            connection.execute("UPDATE fact SET value = ? WHERE name = 'destination'", (destination,))
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        else:
+            for older in range(version, FORMAT_VERSION):
+                connection.execute(_UPGRADES[older])
+        connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _checked_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the format's version, 0 for a file that holds nothing yet; refuse what is not ours to write to."""
+    application, version = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+    )
+    is_empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application != APPLICATION_ID and not (is_empty and application == version == 0):
+        msg = f"{path} is an SQLite file of something else, not a journal"
+        raise JournalError(msg)
+    if version > FORMAT_VERSION:
+        msg = f"{path} was written by a newer release (format {version}, this one reads up to {FORMAT_VERSION})"
+        raise JournalVersionError(msg)
+    return int(version)

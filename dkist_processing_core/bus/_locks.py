@@ -1,0 +1,107 @@
+"""
+Kernel locks beside the journals, and what keeps SQLite and those locks whole over a fork.
+
+Not here: what is locked (_journal, drain).
+"""
+
+import contextlib
+import fcntl
+import functools
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+from dkist_processing_core.bus._place import file_mode
+from dkist_processing_core.errors import JournalError
+
+
+class FileLock:
+    """A kernel lock on a file beside a journal, which ends with the process that holds it, however that ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the lock's file; nothing is opened yet."""
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self) -> bool:
+        """Take the lock if nobody holds it, and say whether it is held now."""
+        if self._descriptor is not None:
+            return True
+        with explained(self.path):
+            descriptor = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            with contextlib.suppress(PermissionError):
+                os.fchmod(descriptor, file_mode(self.path.parent))
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        watch_forks()
+        _held.add(self)
+        return True
+
+    def release(self) -> None:
+        """Let another take it."""
+        if self._descriptor is not None:
+            # Unlocked, not only closed: a fork of this process may hold a copy of the descriptor.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            self.abandon()
+
+    def holder(self) -> int | None:
+        """Return the process that holds the lock, by /proc/locks (proc_locks(5)); None for nobody, or nobody seen."""
+        try:
+            inode = self.path.stat().st_ino
+            lines = Path("/proc/locks").read_text().splitlines()
+        except OSError:
+            return None
+        # The columns: number, kind, mode, access, process, device:inode, range. A waiting one has an arrow before them.
+        held = [line.split() for line in lines if " -> " not in line]
+        found = [int(row[4]) for row in held if row[1] == "FLOCK" and row[5].endswith(f":{inode}")]
+        return found[0] if found else None
+
+    def remove(self) -> None:
+        """Remove the file of a lock that is held, and let it go: whoever opened it before finds nothing behind it."""
+        self.path.unlink(missing_ok=True)
+        self.release()
+
+    def abandon(self) -> None:
+        """Forget the lock without unlocking it: what a fork does with its parent's."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+_held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
+# Held while a thread is inside SQLite, and over every fork: a child would inherit SQLite's locks as they are at that
+# instant, held by a thread that it has not got, for ever. Reentrant, so that no fork can wait for its own thread.
+in_use = threading.RLock()
+
+
+def _begin_in_child() -> None:
+    in_use.release()
+    for lock in list(_held):
+        lock.abandon()
+
+
+@functools.cache
+def watch_forks() -> None:
+    """
+    Have forks wait for SQLite, and close their copies of the locks.
+
+    A kernel lock goes with its last descriptor, and a child may live longer than the process that took it.
+    """
+    os.register_at_fork(before=in_use.acquire, after_in_parent=in_use.release, after_in_child=_begin_in_child)
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Make what the system or SQLite says of a file a `JournalError` that names it."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        msg = f"the journal {path} cannot be used: {error}"
+        raise JournalError(msg) from error

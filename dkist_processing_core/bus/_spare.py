@@ -1,0 +1,97 @@
+"""
+A journal of one process's own, for while the one that all share cannot be written to.
+
+A process that is stopped (SIGSTOP, a debugger, a frozen container) in the middle of a transaction keeps SQLite's lock
+for as long as it likes, and a newer release's file is not written to at all: what is published meanwhile is on disk all
+the same, beside the shared journal, which takes it over when it can. Not here: when that is (publisher, drain).
+"""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from dkist_processing_core.bus._journal import Journal
+from dkist_processing_core.bus._locks import FileLock
+from dkist_processing_core.errors import JournalError
+
+
+class Spare:
+    """An open spare journal. While its process lives, no other process takes it over."""
+
+    def __init__(self, journal: Journal, lock: FileLock) -> None:
+        """Take an open journal and the lock that is held beside it; `Spare.open` makes both."""
+        self.journal = journal
+        self._lock = lock
+
+    @classmethod
+    def open(cls, shared: Path) -> Self:
+        """
+        Make a spare journal beside the one at `shared`.
+
+        Raises
+        ------
+        JournalError
+            where it cannot be made, as on a disk that is full; nothing of it is left then.
+
+        """
+        path = shared.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}.db")
+        lock = FileLock(path.with_suffix(".lock"))
+        try:
+            # The lock comes first: a file without its lock is one that was left behind.
+            lock.acquire()
+            return cls(Journal.open(path), lock)
+        except BaseException:
+            _remove(path, lock)
+            raise
+
+    def give_to(self, shared: Journal) -> None:
+        """Have the shared journal take over what this one holds, and be gone."""
+        shared.take_over(self.journal)
+        self.journal.close()
+        _remove(self.journal.path, self._lock)
+
+    def close(self) -> None:
+        """Leave what is in it to the next process."""
+        self.journal.close()
+        self._lock.release()
+
+
+def spares_of(shared: Path) -> list[Path]:
+    """Return the spare journals beside the one at `shared`, whoever's they are."""
+    return sorted(shared.parent.glob(f"{shared.stem}.*.db"))
+
+
+def is_spare(path: Path) -> bool:
+    """Say whether a journal's file is a spare one."""
+    return "." in path.stem
+
+
+def adopt(shared: Journal) -> None:
+    """Have a journal take over the spare ones of processes that have ended; what cannot be had now waits on."""
+    patience, shared.patience = shared.patience, 0.0
+    for path in spares_of(shared.path):
+        with contextlib.suppress(JournalError), _left_behind(path) as lock:
+            if lock is not None and path.exists():
+                with Journal.open(path, patience=0.0) as journal:
+                    Spare(journal, lock).give_to(shared)
+    shared.patience = patience
+
+
+@contextlib.contextmanager
+def _left_behind(path: Path) -> Iterator[FileLock | None]:
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        yield lock if lock.acquire() else None
+    finally:
+        lock.release()
+
+
+def _remove(path: Path, lock: FileLock) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(OSError):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        lock.remove()

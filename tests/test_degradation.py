@@ -1,0 +1,270 @@
+"""
+Journals that cannot be written to: locked, full, of a newer release, nowhere.
+
+Not here: brokers that cannot be reached (test_delivery.py).
+"""
+
+import json
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from dkist_processing_core.bus import Books, open_bus, spares_of
+from dkist_processing_core.bus._format import FORMAT_VERSION
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.publisher import Publisher
+from tests.bus.contract import SECONDS
+from tests.facts import finished, progressed, started
+from tests.running import run_python
+from tests.services.broker import Broker
+from tests.test_delivery import LIMIT, books_of, settings_of, unreachable, warnings_in
+
+
+@pytest.fixture
+def embedded() -> DKISTProcessingCoreConfiguration:
+    """
+    The settings of the embedded journal.
+    """
+    return DKISTProcessingCoreConfiguration()
+
+
+def locked(settings: DKISTProcessingCoreConfiguration) -> sqlite3.Connection:
+    """
+    Return a connection that holds the journal's lock until it is closed.
+    """
+    connection = sqlite3.connect(open_bus(settings).journal_path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    return connection
+
+
+def ids_in(settings: DKISTProcessingCoreConfiguration) -> list[str]:
+    """
+    Return the ids of the messages in the journal, in its order.
+    """
+    with open_bus(settings).open_journal() as journal:
+        return [entry.message.properties.message_id for entry in journal.read(0, 1000)]
+
+
+def test_a_locked_journal_delays_by_the_limit_in_all_and_loses_nothing(
+    embedded: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Five events at a journal that is never free: two seconds together, one warning, and the next process has them all.
+    """
+    publisher = Publisher.open(embedded)
+    holder = locked(embedded)
+    events = [started("A"), *(progressed("A", number) for number in range(3)), finished("A")]
+
+    began = time.monotonic()
+    for event in events:
+        publisher.publish(event)
+    publisher.close(LIMIT)
+    elapsed = time.monotonic() - began
+    (spare,) = spares_of(publisher.bus.journal_path)
+    holder.close()
+
+    assert elapsed < LIMIT + 0.2
+    (told,) = warnings_in(caplog)
+    assert told.endswith(
+        f"embedded.db cannot be used: database is locked. Events are kept in {spare} until it can be used."
+    )
+    assert ids_in(embedded) == [event.id for event in events]
+    assert sorted(path.name for path in spare.parent.iterdir() if path.stem != "embedded") == []
+
+
+def test_what_was_kept_beside_the_journal_comes_first_when_it_is_free(
+    embedded: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Order is kept over the time beside it, and nothing stays behind.
+    """
+    publisher = Publisher.open(embedded)
+    holder = locked(embedded)
+    publisher.publish(started("A"))
+    publisher.publish(progressed("A", 0))
+    holder.close()
+    publisher.publish(progressed("A", 1))
+    holder = locked(embedded)
+    publisher.publish(finished("A"))
+    holder.close()
+    publisher.close()
+
+    assert ids_in(embedded) == [
+        event.id for event in (started("A"), progressed("A", 0), progressed("A", 1), finished("A"))
+    ]
+    assert spares_of(publisher.bus.journal_path) == []
+    assert not [text for text in warnings_in(caplog) if "lost" in text]
+
+
+def test_a_living_process_keeps_its_spare_journal(embedded: DKISTProcessingCoreConfiguration) -> None:
+    """
+    Nobody else takes it over, or its order could be lost; when it ends, the next one does.
+    """
+    publisher = Publisher.open(embedded)
+    with locked(embedded):
+        publisher.publish(started("A"))
+    holder = locked(embedded)
+    publisher.publish(finished("A"))
+    holder.close()
+    before = ids_in(embedded)
+    publisher._spare.close()  # type: ignore[union-attr]  # as the kernel does for a process that is killed
+
+    assert (before, ids_in(embedded)) == ([], [started("A").id, finished("A").id])
+
+
+def test_a_newer_journal_is_left_alone_and_events_are_kept_for_it(
+    embedded: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A host where two releases meet: the older one loses nothing, and the newer one takes it over.
+    """
+    bus = open_bus(embedded)
+    bus.open_journal().close()
+
+    def become(version: int) -> None:
+        connection = sqlite3.connect(bus.journal_path)
+        connection.execute(f"PRAGMA user_version = {version}")
+        connection.close()
+
+    become(FORMAT_VERSION + 1)
+    before = bus.journal_path.read_bytes()
+    with Publisher.open(embedded) as publisher:
+        publisher.publish(started("A"), finished("A"))
+    (told,) = warnings_in(caplog)
+    untouched = bus.journal_path.read_bytes() == before
+    become(FORMAT_VERSION)
+
+    assert untouched
+    assert "was written by a newer release" in told
+    assert ids_in(embedded) == [started("A").id, finished("A").id]
+
+
+OLDER = """
+CREATE TABLE message (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, appended REAL NOT NULL, exchange TEXT NOT NULL, routing_key TEXT NOT NULL,
+    properties TEXT NOT NULL, body BLOB NOT NULL, tries INTEGER NOT NULL DEFAULT 0, set_aside TEXT
+);
+CREATE INDEX pending ON message (seq) WHERE set_aside IS NULL;
+CREATE TABLE sent_once (message_id TEXT PRIMARY KEY, appended REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE subscription (name TEXT PRIMARY KEY, position INTEGER NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE dead_letter (subscription TEXT NOT NULL, seq INTEGER NOT NULL, dead REAL NOT NULL, reason TEXT NOT NULL,
+    message_id TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (subscription, seq)) WITHOUT ROWID;
+CREATE TABLE fact (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+INSERT INTO fact VALUES ('confirmed', 7), ('unreachable_until', 0), ('destination', '');
+INSERT INTO message (seq, appended, exchange, routing_key, properties, body)
+    VALUES (8, 1.0, 'workflow.events.x', 'task.started.W.A', '{"message_id": "m", "content_type": ""}', x'62');
+PRAGMA application_id = 0x444B4A4E;
+PRAGMA user_version = 1;
+"""
+
+
+def test_an_older_journal_is_drained(broker: Broker) -> None:
+    """
+    What format 1 holds is delivered, with its books; and it takes what is published now.
+    """
+    settings = settings_of(broker)
+    with sqlite3.connect(open_bus(settings).journal_path) as connection:
+        connection.executescript(OLDER)
+    connection.close()
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+
+    assert books_of(settings) == Books(published=9, confirmed=9, pending=0, set_aside=0)
+
+
+FULL = """
+import resource, signal, sys, time
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.publisher import Publisher
+from tests.facts import progressed
+settings = DKISTProcessingCoreConfiguration()
+publisher = Publisher.open(settings)
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
+began = time.monotonic()
+for number in range(200):
+    publisher.publish(progressed("A", number))
+assert time.monotonic() - began < 2
+if sys.argv[1:] == ["room"]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+publisher.close(float(10))
+"""
+
+
+def on_a_full_disk(room: str, environment: dict[str, str]) -> list[str]:
+    """
+    Publish 200 events in a process whose files may not grow, and return its lines of warning.
+    """
+    program = FULL.replace('sys.argv[1:] == ["room"]', str(room == "room"))
+    done = run_python(program, environment)
+    assert done.returncode == 0, done.stderr
+    return done.stderr.splitlines()
+
+
+def test_a_full_disk_is_memory_with_one_warning(embedded: DKISTProcessingCoreConfiguration, state_dir: Path) -> None:
+    """
+    Nothing waits, and what was kept in memory is written when there is room.
+    """
+    lines = on_a_full_disk("room", {})
+
+    (told,) = lines
+    assert "embedded.db cannot be used: " in told
+    assert told.endswith("Events are kept in memory until it can be used.")
+    assert ids_in(embedded) == [progressed("A", number).id for number in range(200)]
+    assert not list(state_dir.glob("embedded.*.db"))
+
+
+def test_a_disk_that_stays_full_does_not_keep_events_from_the_broker(broker: Broker) -> None:
+    """
+    They go out from memory: the disk and the broker have to fail together for an event to be lost.
+    """
+    settings = settings_of(broker)
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+    with broker.connect() as connection:
+        channel = connection.channel()
+        channel.queue_declare("seen")
+        channel.queue_bind("seen", "workflow.events.x", "#")
+
+        lines = on_a_full_disk("", broker.env)
+        received = {body[2].decode() for body in iter(lambda: channel.basic_get("seen", auto_ack=True), (None,) * 3)}
+
+    (told,) = lines
+    assert told.endswith("Events are kept in memory until it can be used.")
+    assert {json.loads(body)["id"] for body in received} == {progressed("A", number).id for number in range(200)}
+
+
+def test_without_a_folder_events_go_out_from_memory(broker: Broker, tmp_path: Path) -> None:
+    """
+    A folder that cannot be made costs the promise to keep events, and not the events of a broker that is well.
+    """
+    (tmp_path / "file").write_text("")
+    settings = settings_of(broker).model_copy(update={"dkist_core_state_dir": tmp_path / "file" / "state"})
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"), finished("A"))
+
+        assert publisher.flush(SECONDS)
+
+
+def test_what_neither_disk_nor_broker_has_is_counted(
+    tmp_path: Path, refusing_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    At the end one line says how many events are lost; the task is none the wiser.
+    """
+    (tmp_path / "file").write_text("")
+    settings = unreachable(refusing_port).model_copy(update={"dkist_core_state_dir": tmp_path / "file" / "state"})
+
+    publisher = Publisher.open(settings)
+    publisher.publish(started("A"), finished("A"))
+    began = time.monotonic()
+    publisher.close(LIMIT)
+
+    assert time.monotonic() - began < LIMIT + 0.2
+    assert warnings_in(caplog)[-1] == f"events are lost, since {publisher.bus.journal_path} could not be written to: 2"

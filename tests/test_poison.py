@@ -1,0 +1,228 @@
+"""
+Messages that the broker refuses: set aside with its reason where it is their own fault, held where it is not.
+
+Not here: brokers that cannot be reached (test_delivery.py).
+"""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from dkist_processing_core.bus import Books, Message, Properties, open_bus
+from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.errors import BusRefusedError
+from dkist_processing_core.events import RecipeRunFailureMessage
+from dkist_processing_core.publisher import Publisher
+from tests.bus.contract import SECONDS
+from tests.facts import finished, progressed, started
+from tests.services.broker import Broker
+from tests.test_delivery import _nothing_told, books_of, settings_of, warnings_in
+
+__all__ = ["_nothing_told"]
+
+FAILURE = RecipeRunFailureMessage(workflow_name="W", workflow_version="1", task_name="A", dag_run_id="r", log_url="u")
+
+
+def message(body: bytes, *, exchange: str = "workflow.events.x", key: str = "task.started.W.A") -> Message:
+    """
+    Return a message that is no event.
+    """
+    return Message(exchange, key, body, Properties(message_id=f"m-{len(body)}", content_type="text/plain"))
+
+
+def append(settings: DKISTProcessingCoreConfiguration, *messages: Message) -> None:
+    """
+    Put messages into the outbox as they are.
+    """
+    with open_bus(settings).open_journal() as journal:
+        journal.append(messages)
+
+
+def reasons_in(settings: DKISTProcessingCoreConfiguration) -> list[str]:
+    """
+    Return why messages are set aside.
+    """
+    with open_bus(settings).open_journal() as journal:
+        return [entry.reason for entry in journal.set_aside()]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """
+    Return when something holds.
+    """
+    deadline = time.monotonic() + SECONDS
+    turn = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline
+        turn.wait(0.02)
+
+
+@pytest.fixture
+def limited(broker: Broker) -> Iterator[Broker]:
+    """
+    A broker that takes no message of more than 20,000 bytes: it closes the channel on one that is larger.
+    """
+    AmqpBus(settings_of(broker)).open_link().close()
+    before = broker.node.eval("application:get_env(rabbit, max_message_size).")
+    broker.node.eval("application:set_env(rabbit, max_message_size, 20000).")
+    yield broker
+    size = before.strip().strip("{}").partition(",")[2] or "134217728"
+    broker.node.eval(f"application:set_env(rabbit, max_message_size, {size}).")
+
+
+def test_one_message_that_is_too_large_holds_up_no_other(limited: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    The channel closes on all that are on their way; the culprit is found, tried three times, and set aside.
+    """
+    settings = settings_of(limited)
+    before = [message(b"x" * size) for size in range(1, 30)]
+    append(settings, *before, message(b"x" * 30_000), *before)
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"), finished("A"))
+        assert publisher.flush(SECONDS)
+        wait_until(lambda: books_of(settings).pending == 0)
+
+    assert books_of(settings) == Books(published=61, confirmed=60, pending=0, set_aside=1)
+    assert reasons_in(settings)[0].endswith(
+        "refuses a request: PRECONDITION_FAILED - message size 30000 is larger than configured max size 20000 (406)"
+    )
+    (told,) = warnings_in(caplog)
+    assert told.startswith("message 30 of ")
+    assert "is set aside: RabbitMQ at " in told
+
+
+def test_what_has_no_form_in_amqp_is_set_aside(broker: Broker) -> None:
+    """
+    A routing key of more than 255 bytes cannot be sent; nothing else waits for it.
+    """
+    settings = settings_of(broker)
+    append(settings, message(b"a", key="k" * 300), message(b"b"))
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+        wait_until(lambda: books_of(settings).pending == 0)
+
+    assert books_of(settings) == Books(published=3, confirmed=2, pending=0, set_aside=1)
+    assert reasons_in(settings)[0].startswith("it cannot be sent: ")
+
+
+def test_a_row_that_cannot_be_read_is_set_aside(broker: Broker) -> None:
+    """
+    Somebody has edited the file: the others are delivered.
+    """
+    settings = settings_of(broker)
+    append(settings, message(b"a"), message(b"b"))
+    with sqlite3.connect(open_bus(settings).journal_path) as connection:
+        connection.execute("UPDATE message SET properties = 'no JSON' WHERE seq = 1")
+    connection.close()
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+
+    assert books_of(settings) == Books(published=3, confirmed=2, pending=0, set_aside=1)
+    assert reasons_in(settings)[0].startswith("it cannot be read in the journal: ")
+
+
+@pytest.mark.parametrize("missing", ["the right", "the exchange"])
+def test_what_one_exchange_lacks_holds_up_no_other(
+    missing: str, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The failure message waits, not set aside, for the right or the exchange that an operator gives; events go out.
+    """
+    AmqpBus(settings_of(broker)).open_link().close()
+    write = r"^workflow\.events\.x$" if missing == "the right" else ".*"
+    mine = broker.as_user(configure="^$", write=write, read="^$")
+    settings = settings_of(mine)
+    if missing == "the exchange":
+        with broker.connect() as connection:
+            connection.channel().exchange_delete("master.direct.x")
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        publisher.publish_failure(FAILURE)
+        publisher.publish(*[progressed("A", number) for number in range(50)])
+        wait_until(lambda: books_of(settings).confirmed == 51)
+        before = books_of(settings)
+        if missing == "the right":
+            broker.node.grant(mine.username, broker.vhost, configure="^$", write=".*", read="^$")
+        else:
+            AmqpBus(settings_of(broker)).open_link().close()
+            with broker.connect() as connection:
+                connection.channel().queue_bind("recipe.run.failure.q", "master.direct.x", "recipe.run.failure.m")
+        wait_until(lambda: books_of(settings).confirmed == 52)
+
+    assert before == Books(published=52, confirmed=51, pending=1, set_aside=0)
+    assert books_of(settings) == Books(published=52, confirmed=52, pending=0, set_aside=0)
+    (told,) = warnings_in(caplog)
+    assert ("ACCESS_REFUSED" if missing == "the right" else "NOT_FOUND - no exchange 'master.direct.x'") in told
+
+
+def test_rights_taken_away_in_flight_set_nothing_aside(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    However long an operator takes to give them back, everything waits, and arrives then in its order.
+    """
+    AmqpBus(settings_of(broker)).open_link().close()
+    mine = broker.as_user(configure="^$", write=".*", read="^$")
+    settings = settings_of(mine)
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+        broker.node.grant(mine.username, broker.vhost, configure="^$", write="^$", read="^$")
+        # A channel remembers for a while what it was allowed to do.
+        broker.close_connections()
+        publisher.publish(*[progressed("A", number) for number in range(2000)])
+        assert not publisher.flush(SECONDS)
+        before = books_of(settings)
+        broker.node.grant(mine.username, broker.vhost, configure="^$", write=".*", read="^$")
+        wait_until(lambda: books_of(settings).pending == 0)
+
+    assert (before.confirmed, before.set_aside) == (1, 0)
+    assert books_of(settings) == Books(published=2001, confirmed=2001, pending=0, set_aside=0)
+    _, told = warnings_in(caplog)
+    assert "refuses a request: ACCESS_REFUSED - access to exchange 'workflow.events.x' in vhost" in told
+
+
+def test_a_queue_that_refuses_publishers_has_its_events_set_aside(broker: Broker) -> None:
+    """
+    A nack is a refusal too: somebody's full queue with `reject-publish`. Tried again by hand, they arrive.
+    """
+    settings = settings_of(broker)
+    AmqpBus(settings).open_link().close()
+    with broker.connect() as connection:
+        channel = connection.channel()
+        channel.queue_declare("full", arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+        channel.queue_bind("full", "workflow.events.x", "#")
+        with Publisher.open(settings) as publisher:
+            publisher.publish(started("A"), finished("A"))
+            wait_until(lambda: books_of(settings).pending == 0)
+            before = books_of(settings), reasons_in(settings)
+            channel.queue_delete("full")
+            with open_bus(settings).open_journal() as journal:
+                assert journal.retry() == 1
+            publisher.publish(started("B"))
+            wait_until(lambda: books_of(settings).pending == 0)
+
+    assert before == (
+        Books(published=2, confirmed=1, pending=0, set_aside=1),
+        ["the broker refused it (nack)"],
+    )
+    assert books_of(settings) == Books(published=3, confirmed=3, pending=0, set_aside=0)
+
+
+def test_a_queue_that_another_connection_owns_is_a_refusal(broker: Broker) -> None:
+    """
+    Nothing breaks, and another try cannot help: the broker says no (405), in its own words.
+    """
+    with broker.connect() as connection, AmqpBus(settings_of(broker)).connect() as link:
+        connection.channel().queue_declare("owned", exclusive=True)
+
+        with pytest.raises(BusRefusedError, match=r"RESOURCE_LOCKED - cannot obtain exclusive access .* \(405\)"):
+            link.exists("queue", "owned")
