@@ -8,6 +8,7 @@ import os
 import signal
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -16,6 +17,7 @@ import pytest
 from tests.services.broker import Broker, open_broker
 from tests.services.otlp import OtlpReceiver
 from tests.services.processes import SESSION_VARIABLE, SessionWatch
+from tests.services.proxy import Proxy
 from tests.services.rabbitmq import MissingRabbitMQError, RabbitMQNode
 from tests.services.sockets import BlackHole, closed_port
 from tests.services.storage import disk_folder
@@ -133,6 +135,15 @@ def broker(rabbitmq: RabbitMQNode) -> Iterator[Broker]:
     """
     with open_broker(rabbitmq) as broker:
         yield broker
+
+
+@pytest.fixture
+def proxied(broker: Broker) -> Iterator[tuple[Broker, Proxy]]:
+    """
+    The virtual host of `broker` behind a proxy, and the proxy, by which a test breaks the network in between.
+    """
+    with Proxy(broker.port) as proxy:
+        yield replace(broker, host=proxy.host, port=proxy.port), proxy
 
 
 @pytest.fixture

@@ -7,13 +7,15 @@ import json
 import os
 import signal
 import socket
+import socketserver
 import ssl
 import stat
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,7 @@ from tests.services.processes import (
     marked,
     wait_for_end,
 )
+from tests.services.proxy import Proxy
 from tests.services.rabbitmq import NodeError, RabbitMQNode
 from tests.services.sockets import BlackHole, closed_port, free_ports
 from tests.services.storage import disk_folder, file_system
@@ -544,6 +547,134 @@ class TestSockets:
         assert len(set(ports)) == 50
         if low > 20_000:
             assert not any(low <= port <= high for port in ports)
+
+
+class TestProxy:
+    """
+    The network that a test breaks.
+    """
+
+    def test_proxy_passes_bytes_and_counts_them(self, echo: int) -> None:
+        """
+        Both directions work, and an end of the one is passed on to the other.
+        """
+        with Proxy(echo) as proxy, socket.create_connection((proxy.host, proxy.port), timeout=10) as client:
+            client.sendall(b"x" * 1_000_000)
+            client.shutdown(socket.SHUT_WR)
+            answered = sum(len(data) for data in iter(lambda: client.recv(65_536), b""))
+
+        assert answered == 1_000_000
+        assert (proxy.accepted, proxy.bytes_sent, proxy.bytes_answered) == (1, 1_000_000, 1_000_000)
+
+    def test_cut_resets_and_new_connections_are_welcome(self, echo: int) -> None:
+        """
+        Who is connected is reset; who comes afterwards is served.
+        """
+        with Proxy(echo) as proxy, _client_of(proxy) as client:
+            assert _asked(client) == b"?"
+
+            proxy.cut()
+
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+            with _client_of(proxy) as other:
+                assert _asked(other) == b"?"
+
+    def test_refused_port_is_the_same_when_it_is_open_again(self, echo: int) -> None:
+        """
+        Nobody can connect meanwhile, and who is connected stays so.
+        """
+        with Proxy(echo) as proxy, _client_of(proxy) as client:
+            assert _asked(client) == b"?"
+
+            proxy.refuse()
+
+            with pytest.raises(ConnectionRefusedError):
+                _client_of(proxy)
+            assert _asked(client) == b"?"
+            proxy.accept()
+            with _client_of(proxy) as other:
+                assert _asked(other) == b"?"
+
+    def test_frozen_network_is_silent_and_then_goes_on(self, echo: int) -> None:
+        """
+        A connection is accepted, and what is sent on it arrives after the thaw.
+        """
+        with Proxy(echo) as proxy:
+            proxy.freeze()
+            with _client_of(proxy) as client:
+                client.settimeout(0.1)
+                with pytest.raises(TimeoutError):
+                    _asked(client)
+                proxy.thaw()
+                client.settimeout(10)
+
+                assert client.recv(1) == b"?"
+
+    def test_swallowed_answers_are_lost(self, echo: int) -> None:
+        """
+        What the client sends arrives, what comes back does not, and the thaw ends a connection with a hole in it.
+        """
+        with Proxy(echo) as proxy, _client_of(proxy) as client:
+            proxy.swallow_answers()
+            client.sendall(b"?")
+            proxy.wait_for(lambda proxy: proxy.bytes_answered == 1)
+            proxy.thaw()
+
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+
+    def test_proxy_without_a_broker_resets(self, refusing_port: int) -> None:
+        """
+        A client learns that nobody is behind the proxy.
+        """
+        with Proxy(refusing_port) as proxy, _client_of(proxy) as client, pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+    def test_waiting_for_what_does_not_move_ends(self, echo: int) -> None:
+        """
+        The error says what had moved.
+        """
+        with Proxy(echo) as proxy, pytest.raises(TimeoutError, match="accepted: 0, sent: 0, answered: 0"):
+            proxy.wait_for(lambda proxy: proxy.accepted > 0, timeout=0.01)
+
+    def test_proxy_leaves_no_thread(self, echo: int) -> None:
+        """
+        Its thread has ended when the ``with`` has.
+        """
+        with Proxy(echo) as proxy, _client_of(proxy) as client:
+            assert _asked(client) == b"?"
+
+        assert "proxy" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.fixture
+def echo() -> Iterator[int]:
+    """
+    A port that sends back what it is sent.
+    """
+
+    class Echo(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(ConnectionError):
+                for data in iter(lambda: self.request.recv(65_536), b""):
+                    self.request.sendall(data)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), name="echo")
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def _client_of(proxy: Proxy) -> socket.socket:
+    return socket.create_connection((proxy.host, proxy.port), timeout=10)
+
+
+def _asked(client: socket.socket) -> bytes:
+    client.sendall(b"?")
+    return client.recv(1)
 
 
 class TestProcesses:
