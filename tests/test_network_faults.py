@@ -1,0 +1,354 @@
+"""
+The network and the rights between a publisher and its broker, broken in every way that leaves the broker whole.
+
+Not here: faults of the broker and of the disk (test_delivery.py), and of certificates (test_tls.py).
+"""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from pika.exceptions import ProbableAccessDeniedError, ProbableAuthenticationError
+
+from dkist_processing_core import drain
+from dkist_processing_core.bus import Books, _amqp
+from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.errors import BusUnreachableError
+from dkist_processing_core.events import Event
+from dkist_processing_core.publisher import Publisher
+from tests.bus.contract import SECONDS
+from tests.facts import finished, progressed, started
+from tests.services.broker import Broker
+from tests.services.proxy import Proxy
+from tests.test_delivery import books_of, settings_of, warnings_in
+
+WITNESS = "witness"
+COUNT = 2000
+EXCHANGE = "workflow.events.x"
+# The client's own exchanges, and nothing but the right to write to them.
+MAY_WRITE = r"^(workflow\.events\.x|master\.direct\.x)$"
+NONE = "^$"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_told() -> Iterator[None]:
+    """
+    As in a new process, nothing was said of any outbox.
+    """
+    drain._told.clear()
+    yield
+    drain._told.clear()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
+    """
+    Return when something holds, which must be within so many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    turn = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline
+        turn.wait(0.02)
+
+
+def witness(broker: Broker) -> None:
+    """
+    Make what publishers need, and a durable queue of the test's own that gets every event from now on.
+    """
+    AmqpBus(settings_of(broker)).open_link().close()
+    with broker.connect() as connection:
+        channel = connection.channel()
+        channel.queue_declare(WITNESS, durable=True)
+        channel.queue_bind(WITNESS, EXCHANGE, "#")
+
+
+def witnessed(broker: Broker) -> Counter[str]:
+    """
+    Return how often each id has arrived, by a client that owes nothing to the code under test.
+    """
+    with broker.connect() as connection:
+        channel = connection.channel()
+        count = channel.queue_declare(WITNESS, passive=True).method.message_count
+        found: Counter[str] = Counter()
+        for _, properties, _ in channel.consume(WITNESS, auto_ack=True, inactivity_timeout=SECONDS):
+            found[properties.message_id] += 1
+            if found.total() == count:
+                return found
+    return found
+
+
+def events_of(count: int) -> list[Event]:
+    """
+    Return so many different events.
+    """
+    return [progressed("A", number) for number in range(count)]
+
+
+def ids_of(events: list[Event]) -> set[str]:
+    """
+    Return the ids of events.
+    """
+    return {event.id for event in events}
+
+
+def delivered(count: int) -> Books:
+    """
+    Return the books of an outbox that has nothing left.
+    """
+    return Books(published=count, confirmed=count, pending=0, set_aside=0)
+
+
+def kept(count: int) -> Books:
+    """
+    Return the books of an outbox that has everything.
+    """
+    return Books(published=count, confirmed=0, pending=count, set_aside=0)
+
+
+def test_what_is_published_while_connections_are_cut_arrives(proxied: tuple[Broker, Proxy]) -> None:
+    """
+    Five cuts in the middle of two thousand events: every id arrives, no other does, and the books are exact.
+    """
+    behind, proxy = proxied
+    witness(behind)
+    settings = settings_of(behind)
+    events = events_of(COUNT)
+
+    with Publisher.open(settings) as publisher:
+        for part in range(5):
+            before = proxy.bytes_sent
+            for start in range(part * COUNT // 5, (part + 1) * COUNT // 5, 10):
+                publisher.publish(*events[start : start + 10])
+                if proxy.bytes_sent > before + 20_000:
+                    proxy.cut()
+                    before = 1 << 60
+            proxy.cut()
+        wait_until(lambda: books_of(settings).pending == 0, 2 * SECONDS)
+
+    assert books_of(settings) == delivered(COUNT)
+    assert set(witnessed(behind)) == ids_of(events)
+
+
+def test_a_confirm_that_never_comes_keeps_the_event(
+    proxied: tuple[Broker, Proxy], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The broker has it and its word is lost: waiting ends in time, one line says so, and the event goes out again.
+    """
+    behind, proxy = proxied
+    witness(behind)
+    settings = settings_of(behind)
+    monkeypatch.setattr(drain, "_STALLED_SECONDS", 0.5)
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+        proxy.swallow_answers()
+        publisher.publish(finished("A"))
+        began = time.monotonic()
+        assert not publisher.flush(1.0)
+        assert time.monotonic() - began < 1.5
+        assert books_of(settings) == Books(published=2, confirmed=1, pending=1, set_aside=0)
+        wait_until(lambda: len(warnings_in(caplog)) > 0)
+        proxy.thaw()
+        wait_until(lambda: books_of(settings).pending == 0)
+
+    found = witnessed(behind)
+    assert books_of(settings) == delivered(2)
+    assert set(found) == ids_of([started("A"), finished("A")])
+    assert found[finished("A").id] > 1
+    assert "confirms nothing. Events are kept in " in warnings_in(caplog)[0]
+
+
+def test_a_silent_network_is_given_up_and_tried_again(
+    proxied: tuple[Broker, Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    An idle connection without heartbeats is closed, and what is published after the thaw arrives.
+    """
+    behind, proxy = proxied
+    settings = settings_of(behind)
+    monkeypatch.setattr(_amqp, "HEARTBEAT_SECONDS", 1)
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+        assert proxy.accepted == 1
+        link = publisher._drainer._link  # type: ignore[union-attr]
+        assert link is not None
+        proxy.freeze()
+        wait_until(lambda: link._failure is not None)
+        publisher.publish(finished("A"))
+        proxy.thaw()
+        wait_until(lambda: books_of(settings).pending == 0)
+
+    assert books_of(settings) == delivered(2)
+    assert proxy.accepted > 1
+
+
+def test_a_connection_that_was_refused_is_tried_again(
+    proxied: tuple[Broker, Proxy], caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    When somebody listens again, a running publisher delivers what it had to keep.
+    """
+    behind, proxy = proxied
+    settings = settings_of(behind)
+    proxy.refuse()
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        assert not publisher.flush(SECONDS)
+        assert books_of(settings) == kept(1)
+        proxy.accept()
+        wait_until(lambda: books_of(settings) == delivered(1))
+
+    (told,) = warnings_in(caplog)
+    assert f":{proxy.port} refuses the connection: nothing listens there" in told
+
+
+def test_a_name_that_does_not_resolve_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    It points at MESH_CONFIG, and the event is kept.
+    """
+    mesh = {"interservice-bus": {"mesh_address": "no-such-host.invalid", "mesh_port": 5672}}
+    settings = DKISTProcessingCoreConfiguration(mesh_config=json.dumps(mesh))
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        assert not publisher.flush(SECONDS)
+
+    (told,) = (record.getMessage() for record in caplog.records if record.name == drain.__name__)
+    assert books_of(settings) == kept(1)
+    assert told.startswith(
+        "RabbitMQ at no-such-host.invalid:5672 has a name that does not resolve; check mesh_address in MESH_CONFIG. "
+        "Events are kept in "
+    )
+
+
+def test_a_wrong_password_is_one_line(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    It names the variables and shows no password, and the event is kept.
+    """
+    settings = settings_of(replace(broker, password="canary-password"))
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        assert not publisher.flush(SECONDS)
+
+    (told,) = warnings_in(caplog)
+    assert books_of(settings) == kept(1)
+    assert f":{broker.port} refuses the credentials (ISB_USERNAME, ISB_PASSWORD). Events are kept in " in told
+    assert "canary" not in caplog.text
+
+
+def test_a_virtual_host_that_is_made_later_is_used(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    While it is missing one line names ISB_VHOST; a running publisher delivers when it is there.
+    """
+    missing = f"{broker.vhost}-later"
+    settings = settings_of(replace(broker, vhost=missing))
+
+    try:
+        with Publisher.open(settings) as publisher:
+            publisher.publish(started("A"))
+            assert not publisher.flush(SECONDS)
+            assert books_of(settings) == kept(1)
+            broker.node.add_vhost(missing)
+            wait_until(lambda: books_of(settings) == delivered(1))
+    finally:
+        broker.node.delete_vhost(missing)
+
+    (told,) = warnings_in(caplog)
+    assert f"refuses virtual host '{missing}' (ISB_VHOST): it does not exist, or '{broker.username}' has no" in told
+
+
+def test_a_right_that_is_granted_later_is_used(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    Without the write right nothing is lost and a line names the exchange; a running publisher delivers with it.
+    """
+    witness(broker)
+    user = broker.as_user(configure=NONE, write=NONE, read=NONE)
+    settings = settings_of(user)
+    events = events_of(50)
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(*events)
+        wait_until(lambda: any("Events are kept in " in told for told in warnings_in(caplog)))
+        assert books_of(settings) == kept(50)
+        broker.node.grant(user.username, broker.vhost, configure=NONE, write=MAY_WRITE, read=NONE)
+        wait_until(lambda: books_of(settings) == delivered(50))
+
+    told = [text for text in warnings_in(caplog) if f"'{EXCHANGE}'" in text]
+    assert set(witnessed(broker)) == ids_of(events)
+    assert len(told) == 1
+    assert "ACCESS_REFUSED" in told[0]
+
+
+def test_a_right_that_is_taken_in_flight_and_given_back_loses_nothing(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Between two batches an operator takes the write right: the second waits, one line says why, and then it arrives.
+    """
+    witness(broker)
+    user = broker.as_user(configure=NONE, write=MAY_WRITE, read=NONE)
+    settings = settings_of(user)
+    events = events_of(100)
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(*events[:50])
+        assert publisher.flush(SECONDS)
+        broker.node.grant(user.username, broker.vhost, configure=NONE, write=NONE, read=NONE)
+        # A channel remembers for as long as it lasts what it was allowed to do.
+        broker.close_connections()
+        publisher.publish(*events[50:])
+        wait_until(lambda: any(f"'{EXCHANGE}'" in told for told in warnings_in(caplog)))
+        assert books_of(settings) == Books(published=100, confirmed=50, pending=50, set_aside=0)
+        broker.node.grant(user.username, broker.vhost, configure=NONE, write=MAY_WRITE, read=NONE)
+        wait_until(lambda: books_of(settings) == delivered(100))
+
+    told = [text for text in warnings_in(caplog) if f"'{EXCHANGE}'" in text]
+    assert set(witnessed(broker)) == ids_of(events)
+    assert len(told) == 1
+    assert "ACCESS_REFUSED" in told[0]
+
+
+def test_a_broker_that_is_killed_under_load_gets_everything(broker: Broker) -> None:
+    """
+    Two thousand events, a kill in the middle and a start after the end: every id arrives, and the books are exact.
+    """
+    witness(broker)
+    settings = settings_of(broker)
+    events = events_of(COUNT)
+
+    with Publisher.open(settings) as publisher:
+        for start in range(0, COUNT, 10):
+            publisher.publish(*events[start : start + 10])
+            if start == COUNT // 2:
+                wait_until(lambda: books_of(settings).confirmed > 0)
+                broker.node.kill()
+        assert books_of(settings).pending >= COUNT // 2 - 10
+        broker.node.start()
+        wait_until(lambda: books_of(settings).pending == 0, 2 * SECONDS)
+
+    assert books_of(settings) == delivered(COUNT)
+    assert set(witnessed(broker)) == ids_of(events)
+
+
+@pytest.mark.parametrize("guess", [ProbableAuthenticationError, ProbableAccessDeniedError])
+def test_a_login_that_the_network_broke_is_no_refusal(guess: type[Exception]) -> None:
+    """
+    The client library takes any end of the connection at that stage for a wrong password or virtual host.
+    """
+    settings = DKISTProcessingCoreConfiguration()
+
+    explained = _amqp.explain(guess("StreamLostError: ('Stream connection lost: ConnectionResetError()',)"), settings)
+
+    assert type(explained) is BusUnreachableError
+    assert str(explained) == "RabbitMQ at localhost:5672 broke the connection at the login"
