@@ -30,7 +30,7 @@ LAYERS = (
     {"bootstrap"},
     {"task", "environments"},
     {"lifecycle", "consumer", "runs"},
-    {"publisher"},
+    {"publisher", "outbox"},
     {"drain"},
     {"refusals"},
     {"bus", "tracing"},

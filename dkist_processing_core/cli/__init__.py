@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from dkist_processing_core.cli._outbox import outbox_app
 from dkist_processing_core.errors import DKISTProcessingCoreError
 
 _INTERRUPTED = 130
@@ -321,3 +322,6 @@ def topology_definitions(
     from dkist_processing_core.cli._topology import show_definitions
 
     show_definitions(consumers)
+
+
+app.add_typer(outbox_app, name="outbox", help="Look after the messages that wait on this host for their broker.")

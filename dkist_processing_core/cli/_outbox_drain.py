@@ -1,0 +1,65 @@
+"""
+`dkist-core outbox drain`: a delivery, with its progress on a terminal.
+
+Not here: the delivery itself (outbox).
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from functools import partial
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.cli._check import without_secrets
+from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration
+from dkist_processing_core.outbox import Progress, drain
+
+SET_ASIDE_ADVICE = "dkist-core outbox list --set-aside tells why, dkist-core outbox retry tries again"
+
+
+def deliver(timeout: float | None) -> int:
+    """Deliver the outbox of the settings, and return the exit code."""
+    settings = DKISTProcessingCoreConfiguration.read()
+    bus = open_bus(settings)
+    hide = partial(without_secrets, settings=settings)
+    if not settings.names_broker:
+        typer.echo(f"nothing to drain: MESH_CONFIG names no {ISB_SERVICE}, and {hide(bus.where)} is its own bus")
+        return 0
+    found = Progress(pending=0)
+    try:
+        with _quietly(), Console(stderr=True, highlight=False).status("connecting") as status:
+            for found in drain(settings, timeout=timeout):
+                status.update(Text(_told(found)))
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; still waiting in {hide(str(bus.journal_path))}: {found.pending}", err=True)
+        raise
+    if found.reason is not None:
+        reason = hide(f"{found.reason}; still waiting in {bus.journal_path}: {found.pending}")
+        typer.echo(f"error: {reason}, delivered: {found.confirmed}", err=True)
+    else:
+        typer.echo(hide(f"delivered to {bus.where}: {found.confirmed}, still waiting: {found.pending}"))
+    if found.set_aside:
+        typer.echo(f"set aside, since the broker refuses them: {found.set_aside}; {SET_ASIDE_ADVICE}", err=True)
+    return 1 if found.pending or found.set_aside else 0
+
+
+def _told(progress: Progress) -> str:
+    others = "" if progress.deliverer is None else f", process {progress.deliverer} delivers"
+    return f"delivered {progress.confirmed:,}, waiting {progress.pending:,}{others}"
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep back the warnings of the thread that delivers: they are for processes that do something else meanwhile."""
+    logger = logging.getLogger("dkist_processing_core.drain")
+    before = logger.level
+    if logging.getLogger("dkist_processing_core").level != logging.INFO:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,119 @@
+"""
+Delivering what waits in the outbox of the settings, now and until nothing waits.
+
+Not here: the relay, which goes on for ever (_relay).
+"""
+
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dkist_processing_core.bus import Books, FileLock, Journal, spares_of
+from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.drain import Drainer
+
+POLL_SECONDS = 0.1
+STOP_SECONDS = 1.5
+"""For how long the thread that delivers is waited for: with the rest of an end, less than the 2 s of a service."""
+_COUNT_SECONDS = 0.5
+_GRACE_SECONDS = 1.0
+_STUCK_SECONDS = 30.0
+# Nobody's task waits here, so that the first connection may take its time.
+_UNHURRIED_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a delivery has come; the counts are of what happened since it began, by this process or another."""
+
+    pending: int
+    confirmed: int = 0
+    set_aside: int = 0
+    deliverer: int | None = None
+    """The other process that is delivering just now."""
+    reason: str | None = None
+    """Why no more is delivered, where something still waits; in an operator's words."""
+
+
+def unhurried(settings: DKISTProcessingCoreConfiguration) -> AmqpBus:
+    """Return the broker of the settings, for who may wait for it."""
+    longer = max(_UNHURRIED_SECONDS, settings.event_flush_timeout)
+    return AmqpBus(settings.model_copy(update={"event_flush_timeout": longer}))
+
+
+def drain(settings: DKISTProcessingCoreConfiguration, *, timeout: float | None = None) -> Iterator[Progress]:
+    """
+    Deliver what waits in the outbox of the settings, saying now and then how far it has come; the last word is the end.
+
+    Nothing waits then, or `Progress.reason` says why something does: what the broker said, that `timeout` seconds are
+    over, or that nothing has moved for long. A broker that could not be reached a moment ago is tried all the same.
+
+    Raises
+    ------
+    JournalError
+        where the outbox cannot be used.
+
+    """
+    bus = unhurried(settings)
+    if not bus.journal_path.exists() and not spares_of(bus.journal_path):
+        yield Progress(pending=0)
+        return
+    changed = threading.Event()
+    with bus.open_journal() as journal:
+        drainer = Drainer(bus, changed.set, heeds_mark=False, poll_seconds=POLL_SECONDS)
+        drainer.start()
+        try:
+            yield from _watched(journal, drainer, changed, timeout)
+        finally:
+            drainer.stop(STOP_SECONDS)
+
+
+def _watched(journal: Journal, drainer: Drainer, changed: threading.Event, timeout: float | None) -> Iterator[Progress]:
+    """Say how far it has come, until there is nothing more to wait for."""
+    began = counted_at = moved_at = time.monotonic()
+    before = books = journal.books()
+    lock = FileLock(journal.path.with_suffix(".lock"))
+    while journal.oldest is not None:
+        yield _progress(before, books, lock)
+        changed.wait(POLL_SECONDS)
+        changed.clear()
+        now = time.monotonic()
+        if now >= counted_at + _COUNT_SECONDS:
+            # Counting reads every row that waits: not each time.
+            counted, counted_at = journal.books(), now
+            moved_at, books = (now if counted != books else moved_at), counted
+        reason = _reason(drainer.failure, lock, still=now - moved_at, timed_out=now - began > (timeout or math.inf))
+        if reason is not None:
+            yield _progress(before, journal.books(), lock, reason)
+            return
+    yield _progress(before, journal.books(), lock)
+
+
+def _progress(before: Books, books: Books, lock: FileLock, reason: str | None = None) -> Progress:
+    return Progress(
+        pending=books.pending,
+        confirmed=books.confirmed - before.confirmed,
+        set_aside=max(0, books.set_aside - before.set_aside),
+        deliverer=_other(lock),
+        reason=reason if books.pending else None,
+    )
+
+
+def _other(lock: FileLock) -> int | None:
+    holder = lock.holder()
+    return None if holder == os.getpid() else holder
+
+
+def _reason(failure: str | None, lock: FileLock, *, still: float, timed_out: bool) -> str | None:
+    """Return why there is no use in waiting on."""
+    if failure is not None and still >= _GRACE_SECONDS:
+        return failure
+    if not timed_out and still < _STUCK_SECONDS:
+        return None
+    why = "the time is over" if timed_out else f"nothing has moved for {_STUCK_SECONDS:.0f} s"
+    other = _other(lock)
+    return why if other is None else f"{why}, and process {other} is the one that delivers"
