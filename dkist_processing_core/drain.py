@@ -35,7 +35,7 @@ UNREACHABLE_SECONDS = 30.0
 """For how long a broker that could not be reached is not tried again, by any process of this host."""
 _CONNECT_SECONDS = 5.0
 # The first try of a process has to fail before the process gives up waiting, or the next would try in vain too.
-_SHARE_OF_FLUSH = 0.75
+_SHARE_OF_FLUSH = 0.7
 _LOCK_POLL_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 2.0
 _STALLED_SECONDS = 10.0

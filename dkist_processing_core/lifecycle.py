@@ -49,6 +49,8 @@ from dkist_processing_core.tracing import (
     sampled,
 )
 
+# Of the time that observing may cost at the end, this much goes into waiting; the rest it takes to let go.
+_SHARE_OF_WAITING = 0.8
 PROGRESS_SECONDS = 1.0
 """The shortest time between two `task.progressed` of one attempt."""
 logger = logging.getLogger(__name__)
@@ -206,7 +208,7 @@ class Lifecycle:
 
     def _let_go(self) -> None:
         """Give publisher and telemetry the same few seconds, side by side."""
-        timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout
+        timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout * _SHARE_OF_WAITING
         with self._never_breaking("events and telemetry did not end well"), self._telemetry.flushing(timeout):
             if self._publisher is not None:
                 self._publisher.close(timeout)

@@ -5,6 +5,15 @@ Nothing is exported, and the OpenTelemetry SDK is not even imported, unless the 
 Not here: names (semconv), and what is traced (lifecycle, local, launcher).
 """
 
+from dkist_processing_core.tracing._collector import (
+    SIGNALS,
+    Signal,
+    address_of,
+    endpoint_of,
+    named_by,
+    problem_at,
+    protocol_of,
+)
 from dkist_processing_core.tracing._ids import (
     Carrier,
     derived_attempt_span_id,
@@ -14,7 +23,7 @@ from dkist_processing_core.tracing._ids import (
     sampled,
     to_traceparent,
 )
-from dkist_processing_core.tracing._setup import SIGNALS, Signal, endpoint_of, open_telemetry
+from dkist_processing_core.tracing._setup import open_telemetry
 from dkist_processing_core.tracing._telemetry import Telemetry
 
 __all__ = [
@@ -22,11 +31,15 @@ __all__ = [
     "Carrier",
     "Signal",
     "Telemetry",
+    "address_of",
     "derived_attempt_span_id",
     "derived_run_span_id",
     "derived_trace_id",
     "endpoint_of",
+    "named_by",
     "open_telemetry",
+    "problem_at",
+    "protocol_of",
     "run_parent",
     "sampled",
     "to_traceparent",

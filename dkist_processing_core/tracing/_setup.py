@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from opentelemetry import context as otel_context
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
+from dkist_processing_core.tracing._collector import SIGNALS, Signal, collector_of, endpoint_of, protocol_of
 from dkist_processing_core.tracing._telemetry import Telemetry, chosen_ids
 
-Signal = Literal["traces", "metrics", "logs"]
-SIGNALS: tuple[Signal, ...] = ("traces", "metrics", "logs")
 logger = logging.getLogger(__name__)
 _opened: dict[int, Telemetry] = {}
 _opening = threading.Lock()
@@ -63,7 +62,17 @@ def _set_up(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
             except Exception as error:  # noqa: BLE001 - whatever is wrong with observing, the observed goes on
                 reason = redact(f"{type(error).__name__}: {error}", also=secrets)
                 logger.warning("%s are not exported: %s", signal, reason)
-    return Telemetry(providers["traces"], providers.get("metrics"), providers.get("logs"), secrets=secrets)
+    return Telemetry(
+        providers["traces"],
+        providers.get("metrics"),
+        providers.get("logs"),
+        collectors={
+            signal: collector
+            for signal in SIGNALS
+            if _exporters_of(settings, signal) == ["otlp"] and (collector := collector_of(settings, signal))
+        },
+        secrets=secrets,
+    )
 
 
 def _hosts_tracer_provider() -> "TracerProvider | None":
@@ -71,15 +80,6 @@ def _hosts_tracer_provider() -> "TracerProvider | None":
     sdk = sys.modules.get("opentelemetry.sdk.trace")
     provider = trace.get_tracer_provider()
     return _carrying_identity(provider) if sdk is not None and isinstance(provider, sdk.TracerProvider) else None
-
-
-def endpoint_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> str | None:
-    """Return where a signal's collector is, by the standard variables, else by `MESH_CONFIG`; None if nowhere."""
-    named = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint") or settings.otel_exporter_otlp_endpoint
-    if named:
-        return str(named)
-    service = settings.mesh_config.get(f"otlp-{signal}-endpoint")
-    return f"http://{service.host}:{service.port}" if service else None
 
 
 def _exporters_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> list[str]:
@@ -90,13 +90,11 @@ def _exporters_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) ->
 def _otlp_exporter(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> Any:
     """Return the OTLP exporter of a signal; what is no setting of ours, as headers, it reads for itself."""
     special = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint")
-    protocol = getattr(settings, f"otel_exporter_otlp_{signal}_protocol") or settings.otel_exporter_otlp_protocol
     class_name = {"traces": "OTLPSpanExporter", "metrics": "OTLPMetricExporter", "logs": "OTLPLogExporter"}[signal]
     package = {"traces": "trace_exporter", "metrics": "metric_exporter", "logs": "_log_exporter"}[signal]
     endpoint = endpoint_of(settings, signal)
     is_from_mesh = endpoint is not None and not (special or settings.otel_exporter_otlp_endpoint)
-    # MESH_CONFIG names collectors that speak gRPC, whatever a protocol variable says of others.
-    transport = "http" if protocol == "http/protobuf" and not is_from_mesh else "grpc"
+    transport = "http" if protocol_of(settings, signal) == "http/protobuf" else "grpc"
     module = import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{package}")
     options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
     if endpoint and transport == "http" and not special:

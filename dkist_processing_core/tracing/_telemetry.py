@@ -8,7 +8,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.trace import TracerProvider
 
+from dkist_processing_core.tracing._collector import SIGNALS, Collector, Signal
 from dkist_processing_core.tracing._log_export import LogExport
 
 logger = logging.getLogger(__name__)
@@ -44,10 +45,14 @@ class Telemetry:
         meter_provider: "MeterProvider | None" = None,
         logger_provider: "LoggerProvider | None" = None,
         *,
+        collectors: Mapping[Signal, Collector] | None = None,
         secrets: Iterable[str] = (),
     ) -> None:
         """Take what `open_telemetry` has set up; None for what is not exported. `secrets` are never exported."""
-        self._providers = [p for p in (tracer_provider, meter_provider, logger_provider) if p is not None]
+        providers = zip(SIGNALS, (tracer_provider, meter_provider, logger_provider), strict=True)
+        self._providers: dict[Signal, Any] = {signal: provider for signal, provider in providers if provider}
+        self._collectors = dict(collectors or {})
+        self._told: dict[Signal, str] = {}
         self._secrets = list(secrets)
         self._log_export = LogExport(logger_provider, self._secrets) if logger_provider else None
         self.is_tracing = tracer_provider is not None
@@ -125,22 +130,42 @@ class Telemetry:
         """
         Export what there is meanwhile, and wait for it until `timeout` seconds after the beginning.
 
-        In threads, since the SDK's own flush and shutdown know no bound: with a dead collector they take seconds.
+        In threads, since the SDK's own flush and shutdown know no bound: with a dead collector they take seconds. Where
+        nobody listens nothing is waited for.
         """
         deadline = time.monotonic() + timeout
-        threads = [self._in_background(provider.force_flush) for provider in self._providers]
+        problems: dict[Signal, str] = {}
+        threads = {
+            signal: threading.Thread(
+                target=self._flush, args=(signal, deadline, problems), name="dkist-core-telemetry", daemon=True
+            )
+            for signal in self._providers
+        }
+        for thread in threads.values():
+            thread.start()
         yield
-        for thread in threads:
+        for signal, thread in threads.items():
             thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                problems[signal] = "the collector has not taken them in time"
+        self._tell({signal: problems[signal] for signal in SIGNALS if signal in problems})
 
-    @staticmethod
-    def _in_background(action: Callable[[], object]) -> threading.Thread:
-        def run() -> None:
-            try:
-                action()
-            except Exception:
-                logger.debug("telemetry could not be exported", exc_info=True)
+    def _flush(self, signal: Signal, deadline: float, problems: dict[Signal, str]) -> None:
+        collector = self._collectors.get(signal)
+        try:
+            problem = None if collector is None else collector.problem(max(0.01, deadline - time.monotonic()))
+            if problem is None:
+                self._providers[signal].force_flush()
+            else:
+                # The SDK would try again and again, and the process wait for it.
+                problems[signal] = problem
+        except Exception:
+            logger.debug("telemetry could not be exported", exc_info=True)
 
-        thread = threading.Thread(target=run, name="dkist-core-telemetry", daemon=True)
-        thread.start()
-        return thread
+    def _tell(self, problems: dict[Signal, str]) -> None:
+        """Warn of collectors that do not listen, once for as long as that lasts."""
+        if problems and problems != self._told:
+            for problem in dict.fromkeys(problems.values()):
+                signals = [signal for signal in problems if problems[signal] == problem]
+                logger.warning("%s are not exported: %s", ", ".join(signals), problem)
+        self._told = problems

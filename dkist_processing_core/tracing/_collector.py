@@ -1,0 +1,81 @@
+"""
+Where a signal's collector is, and whether somebody listens there.
+
+Not here: exporting to it (_setup).
+"""
+
+import socket
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+
+Signal = Literal["traces", "metrics", "logs"]
+SIGNALS: tuple[Signal, ...] = ("traces", "metrics", "logs")
+_DEFAULT_PORTS = {"grpc": 4317, "http/protobuf": 4318}
+
+
+def endpoint_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> str | None:
+    """Return where a signal's collector is, by the standard variables, else by `MESH_CONFIG`; None if nowhere."""
+    named = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint") or settings.otel_exporter_otlp_endpoint
+    if named:
+        return str(named)
+    service = settings.mesh_config.get(f"otlp-{signal}-endpoint")
+    return f"http://{service.host}:{service.port}" if service else None
+
+
+def named_by(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> str:
+    """Return the name of the variable that says where a signal goes."""
+    for field in (f"otel_exporter_otlp_{signal}_endpoint", "otel_exporter_otlp_endpoint"):
+        if getattr(settings, field):
+            return field.upper()
+    key = f"otlp-{signal}-endpoint"
+    return f"{key} in MESH_CONFIG" if key in settings.mesh_config else f"OTEL_{signal.upper()}_EXPORTER alone"
+
+
+def protocol_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> str:
+    """Return `grpc` or `http/protobuf`; `MESH_CONFIG` names collectors that speak gRPC, whatever a variable says."""
+    if "MESH_CONFIG" in named_by(settings, signal):
+        return "grpc"
+    named = getattr(settings, f"otel_exporter_otlp_{signal}_protocol") or settings.otel_exporter_otlp_protocol
+    return str(named or "grpc")
+
+
+def address_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> tuple[str, int]:
+    """Return host and port of a signal's collector; the protocol's own port where none is named."""
+    endpoint = endpoint_of(settings, signal)
+    parts = urlsplit(endpoint if endpoint and "://" in endpoint else f"//{endpoint or 'localhost'}")
+    return parts.hostname or "localhost", parts.port or _DEFAULT_PORTS[protocol_of(settings, signal)]
+
+
+def problem_at(host: str, port: int, timeout: float) -> str | None:
+    """Return why no connection is taken there within `timeout` seconds; None where one is."""
+    try:
+        with socket.create_connection((host, port), timeout=timeout):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """Where a collector takes connections."""
+
+    host: str
+    port: int
+
+    def problem(self, timeout: float) -> str | None:
+        """Return why no connection is taken there within `timeout` seconds; None where one is."""
+        problem = problem_at(self.host, self.port, timeout)
+        return None if problem is None else f"nobody answers at {self.host}:{self.port}: {problem}"
+
+
+def collector_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> Collector | None:
+    """Return a signal's collector; None where its own address tells nothing, as behind a proxy."""
+    # Here, not above: it costs 20 ms, for exporters only.
+    from urllib.request import getproxies  # noqa: PLC0415
+
+    scheme = urlsplit(endpoint_of(settings, signal) or "").scheme
+    is_direct = scheme in ("", "http", "https") and not getproxies()
+    return Collector(*address_of(settings, signal)) if is_direct else None

@@ -1,0 +1,146 @@
+"""
+What observing costs a task's process when what it reports to is dead: at most two seconds, and no event.
+
+Not here: the figures themselves (`make bench`).
+"""
+
+import json
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from dkist_processing_core.bus import FileLock, open_bus
+from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from tests.running import run_python
+from tests.services.broker import Broker
+from tests.services.otlp import OtlpReceiver
+from tests.services.sockets import BlackHole
+from tests.test_delivery import books_of, settings_of
+
+LIMIT = 2.0
+"""The default of EVENT_FLUSH_TIMEOUT: what all of ours together may add to the wall time of an attempt."""
+TASK = """
+import sys
+from dkist_processing_core import TaskBase
+class Quick(TaskBase):
+    def run(self):
+        with self.telemetry_span("inside"):
+            pass
+with Quick(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
+    task()
+"""
+
+
+def timed(environment: dict[str, str]) -> tuple[float, list[str]]:
+    """
+    Return the seconds that a task's process takes, and its lines of warning.
+    """
+    began = time.monotonic()
+    done = run_python(TASK, environment)
+    took = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
+    return took, done.stderr.splitlines()
+
+
+def with_collector(mesh: str, port: int) -> str:
+    """
+    Return a MESH_CONFIG that names a collector for all three signals too.
+    """
+    collector = {"mesh_address": "127.0.0.1", "mesh_port": port}
+    return json.dumps(
+        json.loads(mesh) | {f"otlp-{signal}-endpoint": collector for signal in ("traces", "metrics", "logs")}
+    )
+
+
+def mesh_at(port: int) -> str:
+    """
+    Return a MESH_CONFIG that names a broker.
+    """
+    return json.dumps({"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": port}})
+
+
+def assert_bounded(environment: dict[str, str], settings: DKISTProcessingCoreConfiguration) -> list[str]:
+    """
+    Run the task where all is well, and with what is dead; return its lines then.
+    """
+    with OtlpReceiver() as receiver:
+        undisturbed = min(timed(receiver.grpc_env)[0] for _ in range(2))
+    took, lines = timed(environment)
+    assert took - undisturbed <= LIMIT
+    assert (books_of(settings).pending, books_of(settings).confirmed) == (2, 0)
+    return lines
+
+
+def test_refused_by_broker_and_collector(refusing_port: int) -> None:
+    """
+    Nothing is waited for, and a line each says who refuses.
+    """
+    mesh = with_collector(mesh_at(refusing_port), refusing_port)
+
+    lines = assert_bounded({"MESH_CONFIG": mesh}, DKISTProcessingCoreConfiguration(mesh_config=mesh))
+
+    broker, collector = lines
+    assert broker.startswith(f"RabbitMQ at 127.0.0.1:{refusing_port} refuses the connection: nothing listens there")
+    assert collector == (
+        f"traces, metrics, logs are not exported: nobody answers at 127.0.0.1:{refusing_port}: Connection refused"
+    )
+
+
+def test_black_holes_for_broker_and_collector(black_hole: BlackHole) -> None:
+    """
+    Both accept connections and never speak: the waiting for them is done side by side, and ends.
+    """
+    mesh = with_collector(mesh_at(black_hole.port), black_hole.port)
+
+    lines = assert_bounded({"MESH_CONFIG": mesh}, DKISTProcessingCoreConfiguration(mesh_config=mesh))
+
+    broker, collector = lines
+    assert f"RabbitMQ at 127.0.0.1:{black_hole.port} does not answer within 1.4 s" in broker
+    assert collector == "traces are not exported: the collector has not taken them in time"
+
+
+def test_a_broker_under_alarm_and_a_silent_collector(broker: Broker, black_hole: BlackHole) -> None:
+    """
+    The broker lets us in, and then reads nothing.
+    """
+    AmqpBus(settings_of(broker)).open_link().close()
+    broker.node.memory_alarm(on=True)
+    environment = broker.env | {"MESH_CONFIG": with_collector(broker.env["MESH_CONFIG"], black_hole.port)}
+
+    lines = assert_bounded(environment, settings_of(broker))
+
+    assert "blocks publishers: " in lines[0]
+
+
+def test_another_process_that_holds_the_outbox_and_a_silent_collector(broker: Broker, black_hole: BlackHole) -> None:
+    """
+    A drainer that was stopped keeps the lock; the broker is well, and nobody can be made to hurry.
+    """
+    settings = settings_of(broker)
+    with ExitStack() as stack:
+        journal = stack.enter_context(open_bus(settings).open_journal())
+        held = FileLock(journal.path.with_suffix(".lock"))
+        assert held.acquire()
+        stack.callback(held.release)
+        environment = broker.env | {"MESH_CONFIG": with_collector(broker.env["MESH_CONFIG"], black_hole.port)}
+
+        lines = assert_bounded(environment, settings)
+
+    assert "has not confirmed them in time" in lines[0]
+
+
+@pytest.mark.parametrize("seconds", ["0", "0.5"])
+def test_the_limit_is_the_one_that_was_set(seconds: str, black_hole: BlackHole) -> None:
+    """
+    Who cannot spare two seconds sets EVENT_FLUSH_TIMEOUT.
+    """
+    mesh = with_collector(mesh_at(black_hole.port), black_hole.port)
+
+    undisturbed = min(timed({})[0] for _ in range(2))
+    took, _ = timed({"MESH_CONFIG": mesh, "EVENT_FLUSH_TIMEOUT": seconds})
+
+    # What loads the exporters is ours too, and no waiting.
+    assert took - undisturbed <= float(seconds) + 0.7
+    assert books_of(DKISTProcessingCoreConfiguration(mesh_config=mesh)).pending == 2
