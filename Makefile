@@ -15,6 +15,7 @@ PYTHONS = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.13 python3.12 p
 TEST_PYTHONS ?= $(shell requirements/environment.sh others)
 PYTEST_ARGS ?=
 LOCK_ARGS ?=
+BENCH_ARGS ?=
 
 # A shell may hold the settings of a real bus, a collector or another project: what is made here is the same everywhere.
 unexport $(filter BUILD_VERSION MESH_CONFIG RETRY_CONFIG EVENT_FLUSH_TIMEOUT PYTHONHOME PYTHONPATH \
@@ -56,15 +57,16 @@ docs: .venv/.stamp-dev ## Build the documentation into build/docs
 	@test -e mkdocs.yml || { echo 'There is no mkdocs.yml yet: nothing was built.' >&2; exit 1; }
 	.venv/bin/mkdocs build --strict --site-dir build/docs
 
-bench: .venv/.stamp-test ## Measure the library
-	@test -e benchmarks/run.py || { echo 'There is no benchmarks/run.py yet: nothing was measured.' >&2; exit 1; }
-	.venv/bin/python benchmarks/run.py
+bench: .venv/.stamp-test .venv-peers/.stamp-peers ## Measure the library beside its peers (BENCH_ARGS='rates --rounds 2' narrows it)
+	@tests/services/install_rabbitmq.sh
+	.venv/bin/python -m benchmarks.run $(BENCH_ARGS)
 
 clean: ## Remove what the targets leave behind, but for the environments (.venv*)
 	rm -rf build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -path './.venv*' -prune -o -name __pycache__ -exec rm -rf {} +
 
-# dev.txt holds everything, the others are parts of it, so that any of them may be installed over any other.
+# dev.txt holds everything, the others are parts of it, so that any of them may be installed over any other; but for
+# peers.txt: talus allows only old versions of what the library uses too, so the peers have an environment of their own.
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
     --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(LOCK_ARGS)
 lock: .venv/.stamp-uv ## Lock the dependencies of pyproject.toml anew (LOCK_ARGS=--upgrade for newer ones)
@@ -72,6 +74,7 @@ lock: .venv/.stamp-uv ## Lock the dependencies of pyproject.toml anew (LOCK_ARGS
 	$(COMPILE) --output-file requirements/test.txt -c requirements/dev.txt pyproject.toml --extra test --extra examples
 	$(COMPILE) --output-file requirements/demo.txt -c requirements/dev.txt pyproject.toml --extra examples
 	$(COMPILE) --output-file requirements/uv.txt -c requirements/dev.txt requirements/uv.in
+	$(COMPILE) --output-file requirements/peers.txt requirements/peers.in
 
 # uv compiles bytecode whatever PYTHONDONTWRITEBYTECODE says: without it each process would compile its imports again.
 define install
@@ -89,6 +92,15 @@ endef
 
 %/.stamp-dev: requirements/dev.txt pyproject.toml %/.stamp-uv
 	$(install)
+
+# Of the peers' environment nothing is the library's but the interpreter: what is compared runs on the same Python.
+.venv-peers/.stamp-peers: requirements/peers.txt .venv-peers/.stamp-uv
+	@echo 'Installing $< into .venv-peers.'
+	@.venv-peers/bin/uv pip install --quiet --python .venv-peers --require-hashes --no-build --compile-bytecode --requirement $<
+	@touch $@
+
+.venv-peers/.stamp-uv: requirements/uv.txt .venv/.stamp-uv
+	@requirements/environment.sh create .venv-peers .venv/bin/python
 
 .venv/.stamp-uv: requirements/uv.txt
 	@requirements/environment.sh create .venv $(PYTHONS)

@@ -1,20 +1,133 @@
-"""Run every benchmark, print its figures and write them to build/bench.json: `make bench`."""
+"""
+Measure the library beside its peers: `make bench`, or a part of it.
 
+    .venv/bin/python benchmarks/run.py rates publish --rounds 2 --scale 0.1
+
+Writes build/bench.json (the rows), build/bench-detail.json (spread and samples) and the plots; with --write-docs also
+docs/benchmarks.md, its plots and benchmarks/last.json, from which a test holds the page.
+"""
+
+import argparse
 import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
-import startup
+from benchmarks import growth, latency, memory, page, rates, startup, task_exit
+from benchmarks.aims import AIMS
+from benchmarks.figures import Findings, Row
+from benchmarks.ground import BUILD, PEERS_PYTHON, ROOT, Ground, open_ground
+from benchmarks.plan import Plan
+
+PLOTS = ("bench-rate.png", "bench-latency.png")
 
 
-def main() -> None:
-    """Measure, print, write."""
-    rows = [*startup.measure()]
-    target = Path("build") / "bench.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(rows, indent=2) + "\n")
-    for row in rows:
-        print(f"{row['name']}: {row['ours']} {row['unit']}, {row['other_name']}: {row['other']}, ratio {row['ratio']}")
+def _startup(_: Ground, __: Plan) -> Findings:
+    return Findings(rows=startup.measure())
+
+
+PARTS: dict[str, Callable[[Ground, Plan], Findings]] = {
+    "rates": rates.measure,
+    "publish": latency.measure,
+    "exit": task_exit.measure,
+    "memory": memory.measure,
+    "growth": growth.measure,
+    "startup": _startup,
+}
+
+
+def main() -> int:
+    """Measure what the command line names; 1 where a part failed."""
+    arguments = _parse()
+    names = arguments.parts or list(PARTS)
+    plan = Plan(arguments.rounds, arguments.scale)
+    found: dict[str, Findings] = {}
+    with open_ground() as ground:
+        rabbitmq = ground.node.eval("{ok, Version} = application:get_key(rabbit, vsn), Version.")
+        for name in names:
+            began = time.monotonic()
+            try:
+                found[name] = PARTS[name](ground, plan)
+            except Exception:  # noqa: BLE001 - what was measured before is worth keeping
+                print(f"{name} failed:\n{traceback.format_exc()}", file=sys.stderr)
+                continue
+            print(f"\n{name}, {time.monotonic() - began:.0f} s\n{_table(found[name].rows)}", flush=True)
+            _write(found)
+    failed = [name for name in names if name not in found]
+    _print_aims([row for findings in found.values() for row in findings.rows])
+    _draw(BUILD)
+    if failed:
+        print(f"\nNot measured: {', '.join(failed)}.", file=sys.stderr)
+    elif arguments.write_docs:
+        _write_docs(page.describe_machine(len(os.sched_getaffinity(0)), rabbitmq.strip('"')), plan, found)
+    return 1 if failed else 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure the library beside its peers.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; all if none is named")
+    parser.add_argument("--rounds", type=int, default=5, help="how often every side has its turn (default: 5)")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the usual counts, as 0.1 for a quick look")
+    parser.add_argument("--write-docs", action="store_true", help="write docs/benchmarks.md and its plots too")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if arguments.write_docs and (arguments.parts or arguments.scale != 1):
+        parser.error("the page shows a whole run: --write-docs goes with neither parts nor --scale")
+    if not PEERS_PYTHON.exists():
+        parser.error("the peers are not installed; `make bench` does that first")
+    return arguments
+
+
+def _write(found: dict[str, Findings]) -> None:
+    rows = [row for findings in found.values() for row in findings.rows]
+    (BUILD / "bench.json").write_text(json.dumps(rows, indent=2) + "\n")
+    detail = {
+        name: {"rates": findings.rates, "laps": findings.laps, "notes": findings.notes}
+        for name, findings in found.items()
+    }
+    (BUILD / "bench-detail.json").write_text(json.dumps(detail) + "\n")
+
+
+def _draw(folder: Path) -> None:
+    command = [str(PEERS_PYTHON), "-m", "benchmarks.plots", str(BUILD / "bench-detail.json"), str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"MPLCONFIGDIR": str(BUILD / "matplotlib")})
+
+
+def _write_docs(machine: str, plan: Plan, found: dict[str, Findings]) -> None:
+    results = page.Results(machine, plan.rounds, {name: findings.rows for name, findings in found.items()})
+    results.write()
+    page.PAGE.write_text(page.render(results), encoding="utf-8")
+    page.IMAGES.mkdir(exist_ok=True)
+    for name in PLOTS:
+        shutil.copyfile(BUILD / name, page.IMAGES / name)
+
+
+def _table(rows: list[Row]) -> str:
+    cells = [
+        (row["name"], page.shown(row["ours"]), row["unit"], row["other_name"], page.shown(row["other"]), row["ratio"])
+        for row in rows
+    ]
+    name, other = (max(len(str(cell[column])) for cell in cells) for column in (0, 3))
+    return "\n".join(
+        f"  {what:<{name}} {ours:>8} {unit:<10} {label:<{other}} {its:>8}  ratio {page.shown(ratio):>6}"
+        for what, ours, unit, label, its, ratio in cells
+    )
+
+
+def _print_aims(rows: list[Row]) -> None:
+    print("\naims")
+    for aim in AIMS:
+        value = aim.value(rows)
+        if value is not None:
+            word = "met" if aim.is_met_by(value) else "MISSED"
+            print(f"  {word:<6} {page.shown(value):>8}  {aim.limit:<14} {aim.text}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

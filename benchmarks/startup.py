@@ -7,12 +7,13 @@ traces and talks to RabbitMQ imports. Both run in turn, so that the machine's dr
 
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
+
+from benchmarks.figures import Row, compare
 
 RUNS = 15
 OURS = """
@@ -56,22 +57,14 @@ def cost_of(program: str) -> Cost:
     return Cost(wall, cpu, int(done.stdout.split()[-1]) / 1024)
 
 
-def measure() -> list[dict[str, object]]:
+def measure() -> list[Row]:
     """Return the figures: medians of each, and the median of the ratios pair by pair."""
     cost_of(OURS), cost_of(FLOOR)
     pairs = [(cost_of(OURS), cost_of(FLOOR)) for _ in range(RUNS)]
-    rows: list[dict[str, object]] = []
+    rows = []
     for name, unit in (("wall", "s"), ("cpu", "s"), ("peak", "MiB")):
         ours = [getattr(pair[0], name) for pair in pairs]
         other = [getattr(pair[1], name) for pair in pairs]
-        rows.append(
-            {
-                "name": f"no-op task's process, {name}",
-                "unit": unit,
-                "ours": round(statistics.median(ours), 3),
-                "other": round(statistics.median(other), 3),
-                "other_name": "import of OpenTelemetry SDK and pika",
-                "ratio": round(statistics.median(a / b for a, b in zip(ours, other, strict=True)), 2),
-            }
-        )
+        floor = "import of OpenTelemetry SDK and pika"
+        rows.append(compare(f"no-op task's process, {name}", unit, ours, other, floor))
     return rows

@@ -19,6 +19,9 @@ ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+# The peers of the benchmarks live in an environment of their own: one of them refuses what the library needs.
+PEERS = ROOT / "requirements" / "peers.txt"
+LIBRARYS_LOCKS = [lock for lock in LOCKS if lock != PEERS]
 
 # What each lock holds besides the base requirements: extras, and one dependency group.
 LOCKED_SETS = {"demo": ["examples"], "test": ["examples", "test"], "dev": ["examples", "test", "docs", "lint"]}
@@ -129,7 +132,7 @@ def test_lock_file_pins_every_requirement_by_version_and_hash(lock: Path) -> Non
     assert pins(lock)
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+@pytest.mark.parametrize("lock", LIBRARYS_LOCKS, ids=lambda lock: lock.name)
 def test_lock_files_agree_on_every_version(lock: Path) -> None:
     """Any lock may be installed over any other in one environment."""
     everything = pins(ROOT / "requirements" / "dev.txt")
@@ -137,6 +140,24 @@ def test_lock_files_agree_on_every_version(lock: Path) -> None:
     differing = {name: version for name, version in pins(lock).items() if everything.get(name, version) != version}
 
     assert differing == {}
+
+
+@pytest.mark.parametrize("name", ["pika", "pydantic"])
+def test_peers_run_on_the_librarys_versions_of_what_both_use(name: str) -> None:
+    """A benchmark compares the library with its peers, and not one release of pika with another."""
+    expected = pins(ROOT / "requirements" / "dev.txt")[name]
+
+    assert pins(PEERS)[name] == expected
+
+
+def test_every_peer_that_is_named_is_locked() -> None:
+    """What the benchmarks import is installed from the lock."""
+    named = [Requirement(line) for line in PEERS.with_suffix(".in").read_text().splitlines() if line[:1] != "#"]
+
+    locked = pins(PEERS)
+
+    missing = [wanted.name for wanted in named if canonicalize_name(wanted.name) not in locked]
+    assert missing == []
 
 
 @pytest.mark.parametrize(("lock", "requirement"), declared_in_locks())

@@ -1,0 +1,1 @@
+"""What `make bench` measures, one concern per module; docs/benchmarks.md tells how."""

@@ -1,0 +1,78 @@
+"""
+From samples to rows: medians, spread, and the ratio of what was measured in pairs.
+
+Not here: how the samples come about.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+_SIGNIFICANT = 4
+
+
+class Row(TypedDict):
+    """A comparison as it stands in `build/bench.json`."""
+
+    name: str
+    unit: str
+    ours: float
+    other: float
+    other_name: str
+    ratio: float
+
+
+def rounded(value: float) -> float:
+    """Return a figure with the digits that mean something."""
+    return float(f"{value:.{_SIGNIFICANT}g}")
+
+
+def compare(name: str, unit: str, ours: Sequence[float], other: Sequence[float], other_name: str) -> Row:
+    """Return the medians of both, and the median of the ratios round by round: drift of the machine hits both alike."""
+    return Row(
+        name=name,
+        unit=unit,
+        ours=rounded(statistics.median(ours)),
+        other=rounded(statistics.median(other)),
+        other_name=other_name,
+        ratio=rounded(statistics.median(a / b for a, b in zip(ours, other, strict=True))),
+    )
+
+
+def percentile(samples: Sequence[float], share: float) -> float:
+    """Return the sample below which the given share of all lies."""
+    ordered = sorted(samples)
+    return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
+
+
+@dataclass
+class Findings:
+    """What was measured: the rows, and for plots and spread the samples they were made from."""
+
+    rows: list[Row] = field(default_factory=list)
+    rates: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    """Messages per second by setting and side, round by round."""
+    laps: dict[str, list[float]] = field(default_factory=dict)
+    """Milliseconds of each call, all rounds together."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Anything else that may be asked for later."""
+
+    def add(self, name: str, unit: str, ours: Sequence[float], other: Sequence[float], other_name: str) -> None:
+        """Add a comparison."""
+        self.rows.append(compare(name, unit, ours, other, other_name))
+        self.notes[f"{name} | {other_name}"] = {
+            "ours": spread(ours),
+            "other": spread(other),
+            "ratio": spread([a / b for a, b in zip(ours, other, strict=True)]),
+        }
+
+
+def spread(samples: Sequence[float]) -> dict[str, float]:
+    """Return median, extremes and number of samples."""
+    return {
+        "median": rounded(statistics.median(samples)),
+        "least": rounded(min(samples)),
+        "most": rounded(max(samples)),
+        "samples": len(samples),
+    }

@@ -1,0 +1,75 @@
+"""How the cost grows: with what is pending in the journal, and with the processes that publish into one."""
+
+from benchmarks.figures import Findings, percentile
+from benchmarks.ground import Ground, Run, Side, run
+from benchmarks.plan import Plan
+from benchmarks.rates import DRAIN
+
+PENDING = (1_000, 10_000, 100_000)
+PROCESSES = (1, 4, 16)
+_EVENTS = 3200
+_P50, _P99 = 0.5, 0.99
+_OPTIONS = {"synced": True, "pause": 0, "marked": False, "barrier": True, "delivers": True}
+
+
+def measure(ground: Ground, plan: Plan) -> Findings:
+    """Return each size beside the smallest."""
+    findings = Findings()
+    pending = {size: _drain_rates(ground, plan, size) for size in PENDING}
+    for size in PENDING[1:]:
+        findings.add(
+            f"draining, {size:,} pending", "messages/s", pending[size], pending[PENDING[0]], f"{PENDING[0]:,} pending"
+        )
+    findings.rates["pending"] = {f"{size:,}": rates for size, rates in pending.items()}
+    together = {number: [_publish(ground, plan, number) for _ in range(plan.rounds)] for number in PROCESSES}
+    for number in PROCESSES[1:]:
+        for name, unit in (
+            ("publish() median", "ms"),
+            ("publish() p99", "ms"),
+            ("all published", "events/s"),
+            ("all delivered", "events/s"),
+        ):
+            ours, one = ([found[name] for found in together[many]] for many in (number, PROCESSES[0]))
+            findings.add(f"{number} processes on one journal, {name}", unit, ours, one, "1 process")
+    findings.notes["processes"] = together
+    return findings
+
+
+def _drain_rates(ground: Ground, plan: Plan, size: int) -> list[float]:
+    count = plan.count(size)
+    rates = []
+    for _ in range(plan.rounds):
+        with ground.job(count) as job:
+            rates.append(count / run(DRAIN, job, ground.folder)["seconds"])
+    return rates
+
+
+def _publish(ground: Ground, plan: Plan, processes: int) -> dict[str, float]:
+    """Have several processes publish at once; all of them together as many events, however many they are."""
+    each = plan.count(_EVENTS // processes, least=5)
+    with ground.job(each, warm_up=10) as job:
+        runs = [
+            Run(
+                Side(f"publisher {number}", "library_publish", options=_OPTIONS | {"first": 1000 * number}),
+                job,
+                ground.folder,
+            )
+            for number in range(processes)
+        ]
+        try:
+            for started in runs:
+                started.wait_until_ready()
+            for started in runs:
+                started.begin()
+            found = [started.result() for started in runs]
+        finally:
+            for started in runs:
+                started.end()
+    laps = [1000 * lap for figures in found for lap in figures["laps"]]
+    began = min(figures["began"] for figures in found)
+    return {
+        "publish() median": percentile(laps, _P50),
+        "publish() p99": percentile(laps, _P99),
+        "all published": each * processes / (max(figures["ended"] for figures in found) - began),
+        "all delivered": each * processes / (max(figures["delivered"] for figures in found) - began),
+    }

@@ -1,0 +1,103 @@
+"""
+What `publish()` costs the task that calls it: at a task's pace and in a tight loop, with the broker up and dead.
+
+Not here: how many of them go through in a second.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+from benchmarks import rates
+from benchmarks.figures import Findings, percentile
+from benchmarks.ground import Ground, Side, run
+from benchmarks.plan import Plan
+from tests.services.sockets import closed_port
+
+PACE_SECONDS = 0.005
+_COUNT, _TIGHT_COUNT = 300, 2000
+_WARM_UP = 20
+_P99 = 0.99
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One way to call it."""
+
+    side: Side
+    is_dead: bool = False
+    count: int = _COUNT
+
+    @property
+    def label(self) -> str:
+        """How the figures call it."""
+        return self.side.label
+
+
+def _ours(label: str, *, synced: bool = True, pause: float = PACE_SECONDS, marked: bool = False) -> Side:
+    options = {"synced": synced, "pause": pause, "marked": marked, "barrier": False, "delivers": False}
+    return Side(label, "library_publish", options=options)
+
+
+def _bare(label: str, *, synced: bool, pause: float = PACE_SECONDS) -> Side:
+    return Side(label, "sqlite_insert", options={"synced": synced, "pause": pause})
+
+
+UP = Scene(_ours("publish(), broker up"))
+DEAD = Scene(_ours("publish(), broker dead"), is_dead=True)
+MARKED = Scene(_ours("publish(), broker known to be dead", marked=True), is_dead=True)
+TIGHT_UP = Scene(_ours("publish() in a tight loop, broker up", pause=0), count=_TIGHT_COUNT)
+TIGHT_DEAD = Scene(_ours("publish() in a tight loop, broker dead", pause=0), is_dead=True, count=_TIGHT_COUNT)
+UNSYNCED = Scene(_ours("publish() without the disk sync", synced=False, marked=True), is_dead=True)
+TIGHT_UNSYNCED = Scene(
+    _ours("publish() without the disk sync, tight loop", synced=False, marked=True, pause=0),
+    is_dead=True,
+    count=_TIGHT_COUNT,
+)
+INSERT = Scene(_bare("bare SQLite insert, synced", synced=True))
+INSERT_UNSYNCED = Scene(_bare("bare SQLite insert, not synced", synced=False))
+TIGHT_INSERT_UNSYNCED = Scene(
+    _bare("bare SQLite insert, not synced, tight loop", synced=False, pause=0), count=_TIGHT_COUNT
+)
+TALUS = Scene(rates.TALUS)
+TALUS_KEPT = Scene(rates.TALUS_KEPT)
+SCENES = (
+    UP, DEAD, MARKED, TIGHT_UP, TIGHT_DEAD, UNSYNCED, TIGHT_UNSYNCED, INSERT, INSERT_UNSYNCED, TIGHT_INSERT_UNSYNCED,
+    TALUS, TALUS_KEPT,
+)  # fmt: skip
+PAIRS = (
+    (DEAD, UP),
+    (MARKED, UP),
+    (TIGHT_DEAD, TIGHT_UP),
+    (UP, INSERT),
+    (UP, TALUS),
+    (UP, TALUS_KEPT),
+    (UNSYNCED, INSERT_UNSYNCED),
+    (UNSYNCED, TALUS),
+    (TIGHT_UNSYNCED, TIGHT_INSERT_UNSYNCED),
+)
+
+
+def measure(ground: Ground, plan: Plan) -> Findings:
+    """Return median and 99th percentile of each pair, taken round by round."""
+    findings = Findings()
+    laps: dict[str, list[list[float]]] = defaultdict(list)
+    for scene in plan.turns(SCENES):
+        laps[scene.label].append([1000 * lap for lap in _run(ground, plan, scene)["laps"]])
+    for ours, other in PAIRS:
+        for name, statistic in (("median", median), ("p99", lambda samples: percentile(samples, _P99))):
+            findings.add(
+                f"{ours.label}, {name}",
+                "ms",
+                [statistic(samples) for samples in laps[ours.label]],
+                [statistic(samples) for samples in laps[other.label]],
+                other.label,
+            )
+    findings.laps = {label: [lap for samples in rounds for lap in samples] for label, rounds in laps.items()}
+    return findings
+
+
+def _run(ground: Ground, plan: Plan, scene: Scene) -> dict[str, Any]:
+    with ground.job(plan.count(scene.count), warm_up=_WARM_UP) as job, closed_port() as port:
+        return run(scene.side, replace(job, port=port) if scene.is_dead else job, ground.folder)

@@ -1,0 +1,159 @@
+"""
+docs/benchmarks.md, written from the figures: nothing on it is typed by hand.
+
+Not here: measuring. `benchmarks/last.json` holds what the page shows, and a test holds the page to it.
+"""
+
+import json
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from benchmarks.aims import AIMS
+from benchmarks.figures import Row
+
+ROOT = Path(__file__).parents[1]
+LAST = ROOT / "benchmarks" / "last.json"
+PAGE = ROOT / "docs" / "benchmarks.md"
+IMAGES = ROOT / "docs" / "images"
+
+_HEAD = """\
+# Benchmarks
+
+What delivery costs, beside the clients that one would use instead. The figures are those of one run of
+
+    make bench BENCH_ARGS=--write-docs
+
+which writes this page; without its argument it only measures. It ran on
+{machine}.
+Figures of another machine differ, and on a busy one they scatter: compare ratios, from one run of your own.
+"""
+_HOW = """\
+## How it is measured
+
+* Every side of a comparison runs in a process of its own, in turn, {rounds} rounds of all; a row shows the medians, and
+  as its ratio the median of the rounds' ratios. The spread is drawn in the plots, and in `build/bench-detail.json`.
+* All sides talk to one private RabbitMQ node on loopback, each time in a fresh virtual host, so that nobody meets a
+  fuller queue. Exchange, bindings and bodies are the same: persistent messages of 1 KiB of JSON to `workflow.events.x`,
+  bound to the archive stream, which is where the library's events go; the clients that can ask for
+  `mandatory` do. The same with a durable classic queue in the archive's place is the second setting.
+* Connections stand and some messages have gone before the clock starts. It stops when the last confirm is in; for the
+  unconfirmed ceiling when the broker has said goodbye. Bodies are made before it starts, but for what *bulk
+  publishing* says of the library: there it covers redacting and encoding each event, the journal (batches of 500, each
+  synced to disk before `publish` returns), sending, the confirm, and the removal from the journal. No peer journals.
+* The peers are installed from a lock of their own (`requirements/peers.txt`) into `.venv-peers`. talus adds an id of
+  its own to each body, chooses its own properties, and declares its queue each time it connects, as it does in the
+  system that this one replaces.
+* The journal's books are checked after every delivery and every fault: a figure for which an event was lost or set
+  aside is refused.
+"""
+_TEXTS = {
+    "rates": """\
+## Rate
+
+Whole messages per second, confirmed. *Draining* empties a journal that was filled before; *bulk publishing* is the
+whole way of an event. The plot has the library in blue and its peers in grey.
+
+![Rate of each side](images/bench-rate.png)
+""",
+    "publish": """\
+## What `publish()` costs a task
+
+One event each 5 ms, as a busy task may publish them, unless a tight loop is named. When `publish()` returns, the event
+is synced to disk; the broker is not waited for, so a dead one changes little. *Known to be dead* means that an earlier
+process has left word of it. The bare insert is SQLite alone with the same bytes (yellow in the plot): the part of the
+disk. A client with a kept connection may return sooner: it has written nothing down, and what it cannot deliver is its
+caller's to keep.
+
+![Latency of publish](images/bench-latency.png)
+""",
+    "exit": """\
+## A task's exit when nothing answers
+
+The wall time of the whole process of a task that does nothing, from its start to its end. A fault never costs an event:
+all are in the outbox afterwards, which each run checks.
+""",
+    "memory": """\
+## A long outage
+
+A publisher whose broker is away while it publishes; then the broker returns, and all is delivered. Measured once.
+""",
+    "growth": """\
+## How the cost grows
+
+With what is pending in the journal, and with the processes that publish into one journal in tight loops, on the same
+two things that all of them share: the processors and the disk.
+""",
+    "startup": """\
+## What a task's process costs
+
+Beside a process that only imports the libraries that any such package needs.
+""",
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """All figures of one run, and in general terms where they come from."""
+
+    machine: str
+    rounds: int
+    parts: dict[str, list[Row]]
+
+    @classmethod
+    def read(cls, path: Path = LAST) -> Self:
+        """Return the figures that were kept."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    def write(self, path: Path = LAST) -> None:
+        """Keep the figures."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+def describe_machine(processors: int, rabbitmq: str) -> str:
+    """Return where something was measured, in general terms."""
+    return (
+        f"a Linux machine with {processors} processors, RabbitMQ {rabbitmq} on the same machine, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def shown(value: float) -> str:
+    """Return a figure as the page shows it: three digits that count, thousands apart."""
+    if abs(value) >= 1000:  # noqa: PLR2004 - from here on the three digits are thousands
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Return rows as a table, the name of a figure only where it changes."""
+    lines = ["| what | ours | beside it | | ratio |", "|---|---:|---:|---|---:|"]
+    before = ""
+    for row in rows:
+        name = "" if row["name"] == before else f"{row['name']}, {row['unit']}"
+        before = row["name"]
+        figures = [name, shown(row["ours"]), shown(row["other"]), row["other_name"], shown(row["ratio"])]
+        lines.append(f"| {' | '.join(figures)} |")
+    return "\n".join(lines) + "\n"
+
+
+def aims_table(rows: list[Row]) -> str:
+    """Return what was aimed at, the figure and whether it reaches that."""
+    lines = ["| aim | limit | measured | |", "|---|---|---:|---|"]
+    for aim in AIMS:
+        value = aim.value(rows)
+        if value is not None:
+            word = "met" if aim.is_met_by(value) else "**missed**"
+            lines.append(f"| {aim.text} | {aim.limit} | {shown(value)} | {word} |")
+    return "\n".join(lines) + "\n"
+
+
+def render(results: Results) -> str:
+    """Return the page."""
+    sections = [_HEAD.format(machine=results.machine)]
+    sections.append("## At a glance\n\n" + aims_table([row for rows in results.parts.values() for row in rows]))
+    sections += [f"{_TEXTS[part]}\n{table(results.parts[part])}" for part in _TEXTS if part in results.parts]
+    sections.append(_HOW.format(rounds=results.rounds))
+    return "\n".join(sections)

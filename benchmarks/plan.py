@@ -1,0 +1,25 @@
+"""How much is measured: rounds, and the size of each run."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the command line asked for."""
+
+    rounds: int = 5
+    scale: float = 1.0
+
+    def count(self, full: int, least: int = 20) -> int:
+        """Return how many messages stand for `full` of them."""
+        return max(least, round(full * self.scale))
+
+    def turns(self, items: Sequence[_Item]) -> Iterator[_Item]:
+        """Yield all items in each round, beginning with another one each time: nobody always comes first."""
+        for number in range(self.rounds):
+            first = number % len(items)
+            yield from (*items[first:], *items[:first])

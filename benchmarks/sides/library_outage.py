@@ -1,0 +1,43 @@
+"""The memory of a publisher whose broker is away while it publishes, and when it has caught up."""
+
+import re
+from pathlib import Path
+
+from benchmarks.corpus import event_at
+from benchmarks.sides.job import Job, Watch, report, wait_for_start
+from benchmarks.sides.library import check_books, settings_of, wait_until_delivered
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.publisher import Publisher
+
+BATCH = 50
+
+
+def memory() -> dict[str, float]:
+    """Return what the process occupies now and has occupied at most, in MiB."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return {name: int(kib) / 1024 for name, kib in re.findall(r"(VmRSS|VmHWM):\s+(\d+)", status)}
+
+
+def main() -> None:
+    """Publish one event, wait until the broker is away, publish the job's, wait until it is back, catch up."""
+    job = Job.read()
+    settings = settings_of(job)
+    watch = Watch()
+    with open_bus(settings).open_journal() as journal, Publisher.open(settings) as publisher:
+        publisher.publish(event_at(0))
+        wait_until_delivered(publisher, journal)
+        wait_for_start()
+        idle = memory()
+        for begin in range(0, job.count, BATCH):
+            publisher.publish(*map(event_at, range(begin + 1, 1 + min(begin + BATCH, job.count))))
+        wait_for_start()
+        cut_off = memory()
+        pending = journal.books().pending
+        with watch.running():
+            wait_until_delivered(publisher, journal)
+        check_books(journal, job.count + 1)
+        report(idle=idle, cut_off=cut_off, caught_up=memory(), pending=pending, seconds=watch.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""What `publish()` costs a task: the time of each call, at a task's pace or as fast as it goes."""
+
+import resource
+import time
+from contextlib import ExitStack
+from typing import Any
+
+from benchmarks.corpus import event_at
+from benchmarks.sides.job import Job, report, wait_for_start
+from benchmarks.sides.library import settings_of, wait_until_delivered
+from dkist_processing_core.bus import Bus, Journal, open_bus
+from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.publisher import Publisher
+
+UNREACHABLE_SECONDS = 25.0
+
+
+class UnsyncedBus(AmqpBus):
+    """The same bus, whose journal does not wait for the disk: what is left is the library's own cost."""
+
+    def open_journal(self, *, synced: bool = True, **options: Any) -> Journal:  # noqa: ARG002 - the bus's signature
+        """Open the outbox without syncing."""
+        return super().open_journal(synced=False, **options)
+
+
+def main() -> None:
+    """Publish as the job says: `pause` between events, `synced` or not, with a broker `marked` unreachable or not."""
+    job = Job.read()
+    settings = settings_of(job)
+    bus: Bus = open_bus(settings) if job.options["synced"] else UnsyncedBus(settings)
+    events = [event_at(job.options.get("first", 0) + number) for number in range(job.warm_up + job.count)]
+    pause: float = job.options["pause"]
+    laps = []
+    with ExitStack() as stack:
+        journal = stack.enter_context(bus.open_journal())
+        if job.options["marked"]:
+            journal.unreachable_until = time.time() + UNREACHABLE_SECONDS
+        publisher = stack.enter_context(Publisher(bus))
+        for event in events[: job.warm_up]:
+            publisher.publish(event)
+        if job.options["barrier"]:
+            wait_for_start()
+        began, used = time.monotonic(), resource.getrusage(resource.RUSAGE_THREAD)
+        for event in events[job.warm_up :]:
+            if pause:
+                time.sleep(pause)
+            lap = time.perf_counter()
+            publisher.publish(event)
+            laps.append(time.perf_counter() - lap)
+        ended = time.monotonic()
+        after = resource.getrusage(resource.RUSAGE_THREAD)
+        if job.options["delivers"]:
+            wait_until_delivered(publisher, journal)
+        delivered = time.monotonic()
+    cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
+    report(laps=laps, began=began, ended=ended, delivered=delivered, cpu=cpu)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""What the sides that publish with pika itself have in common."""
+
+import pika
+
+from benchmarks.sides.job import Job, Prepared
+
+
+def parameters(job: Job) -> pika.ConnectionParameters:
+    """Return where and as whom to connect."""
+    return pika.ConnectionParameters(
+        host=job.host,
+        port=job.port,
+        virtual_host=job.vhost,
+        credentials=pika.PlainCredentials(job.username, job.password),
+    )
+
+
+def properties(message: Prepared) -> pika.BasicProperties:
+    """Return the properties that every side sends with a message."""
+    return pika.BasicProperties(
+        content_type=message.content_type,
+        correlation_id=message.correlation_id,
+        delivery_mode=pika.DeliveryMode.Persistent.value,
+        message_id=message.message_id,
+        timestamp=message.timestamp,
+        type=message.type,
+    )
