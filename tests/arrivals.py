@@ -1,0 +1,247 @@
+"""
+What was published, what has arrived, and what the books say of it: the two ends between which nothing may be lost.
+
+The far end is a queue read by plain pika, the near end the words of `tests.killed`. Not here: what happens in between.
+"""
+
+import itertools
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from dkist_processing_core.bus import Books, Journal, open_bus, spares_of
+from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from tests.bus.contract import SECONDS
+from tests.killed import Plan
+from tests.running import ROOT
+from tests.services.broker import Broker
+
+_QUEUE = "arrivals"
+_EXCHANGE = "workflow.events.x"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
+    """
+    Return when something holds, which must be within so many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    turn = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline
+        turn.wait(0.01)
+
+
+class Arrivals:
+    """
+    Every event that has reached a durable classic queue since this was made, as often as it did.
+    """
+
+    def __init__(self, broker: Broker, settings: DKISTProcessingCoreConfiguration) -> None:
+        """
+        Make what publishers need, and the queue.
+        """
+        AmqpBus(settings).open_link().close()
+        self._broker = broker
+        self.received: list[tuple[str, bytes]] = []
+        with broker.connect() as connection:
+            channel = connection.channel()
+            channel.queue_declare(_QUEUE, durable=True)
+            channel.queue_bind(_QUEUE, _EXCHANGE, "#")
+
+    @property
+    def counts(self) -> Counter[str]:
+        """
+        How often each id has arrived.
+        """
+        return Counter(identifier for identifier, _ in self.received)
+
+    @property
+    def ids(self) -> list[str]:
+        """
+        The ids in the order in which each came first.
+        """
+        return list(dict.fromkeys(identifier for identifier, _ in self.received))
+
+    def read(self) -> int:
+        """
+        Take what is in the queue, which nobody must be filling any more, and return how many have arrived in all.
+        """
+        with self._broker.connect() as connection:
+            channel = connection.channel()
+            while count := channel.queue_declare(_QUEUE, passive=True).method.message_count:
+                delivered = channel.consume(_QUEUE, inactivity_timeout=SECONDS)
+                for method, properties, body in itertools.islice(delivered, count):
+                    self.received.append((properties.message_id, body))
+                    channel.basic_ack(method.delivery_tag)
+                channel.cancel()
+        return len(self.received)
+
+
+class Child:
+    """
+    A process of `tests.killed`, which ends with the block at the latest.
+    """
+
+    def __init__(self, plan: Plan, environment: Mapping[str, str], report: Path) -> None:
+        """
+        Start it; what it says goes into the file `report`, which outlives it whatever ends it.
+        """
+        self.plan = plan
+        self._report = report
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+        with report.open("wb") as output, report.with_suffix(".log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.killed", plan.as_argument],
+                cwd=ROOT,
+                env=inherited | dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=log,
+            )
+        self._descriptor = os.pidfd_open(self.process.pid)
+
+    def __enter__(self) -> Self:
+        """
+        Return the child itself.
+        """
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """
+        End it, also where it is stopped.
+        """
+        self.process.kill()
+        self.process.wait()
+        os.close(self._descriptor)
+
+    def wait_for_end(self, seconds: float) -> bool:
+        """
+        Say whether it ends within so many seconds.
+        """
+        return bool(select.select([self._descriptor], [], [], seconds)[0])
+
+    def wait_for_stop(self) -> None:
+        """
+        Return when it is stopped; a child that ends instead is a failure.
+        """
+        found = os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        assert found is not None
+        assert found.si_code == os.CLD_STOPPED, self.said
+
+    def wait_for_word(self) -> None:
+        """
+        Return when it has begun to publish.
+        """
+        wait_until(lambda: self._report.stat().st_size > 0 or self.wait_for_end(0))
+
+    @property
+    def said(self) -> str:
+        """
+        All that it has said so far, its warnings too.
+        """
+        return self._report.read_text() + self._report.with_suffix(".log").read_text()
+
+    def words(self, kind: str) -> list[str]:
+        """
+        Return what it has said so far of one kind, such as the ids whose publish `returned`.
+        """
+        # A line is written at once, but for the one that a kill cut short.
+        lines = [line for line in self._report.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        return [line.split()[1] for line in lines if line.startswith(f"{kind} ")]
+
+    @property
+    def seconds(self) -> float:
+        """
+        How long it took from before it opened its publisher until that was closed.
+        """
+        return float(self.words("took")[0])
+
+
+@dataclass
+class Ledger:
+    """
+    Both ends of every event, and the books in between.
+    """
+
+    settings: DKISTProcessingCoreConfiguration
+    arrivals: Arrivals
+    attempted: dict[str, str] = field(default_factory=dict)
+    """Whose event an id is: the point at which that publisher was killed."""
+    returned: set[str] = field(default_factory=set)
+
+    def note(self, attempted: Iterable[str], returned: Iterable[str], whose: str) -> None:
+        """
+        Note what a publisher has said.
+        """
+        self.attempted |= dict.fromkeys(attempted, whose)
+        self.returned |= set(returned)
+
+    def note_child(self, child: Child, whose: str) -> None:
+        """
+        Note what a child has said.
+        """
+        self.note(child.words("attempted"), child.words("returned"), whose)
+
+    @property
+    def books(self) -> Books:
+        """
+        The books of the outbox.
+        """
+        with open_bus(self.settings).open_journal() as journal:
+            return journal.books()
+
+    def assert_nothing_lost(self) -> None:
+        """
+        Returned within received within attempted; duplicates are equal; the books are exact and nothing waits.
+        """
+        self.arrivals.read()
+        received = set(self.arrivals.ids)
+        bodies = set(self.arrivals.received)
+        books = self.books
+
+        assert self.returned - received == set(), "lost"
+        assert received - self.attempted.keys() == set(), "never published"
+        assert len(bodies) == len(received), "one id with several bodies"
+        assert books == Books(published=len(received), confirmed=len(received), pending=0, set_aside=0)
+
+    def table(self) -> str:
+        """
+        Return the counts of each point, and the books, for people.
+        """
+        counts = self.arrivals.counts
+        lines = [f"{'point':<14}{'attempted':>10}{'returned':>10}{'received':>10}{'duplicates':>12}"]
+        for point in sorted(set(self.attempted.values())):
+            ids = {identifier for identifier, whose in self.attempted.items() if whose == point}
+            arrived = {identifier for identifier in ids if counts[identifier]}
+            duplicates = sum(counts[identifier] - 1 for identifier in arrived)
+            lines.append(f"{point:<14}{len(ids):>10}{len(ids & self.returned):>10}{len(arrived):>10}{duplicates:>12}")
+        books = self.books
+        lines.append(
+            f"books: published {books.published} = confirmed {books.confirmed} + pending {books.pending}"
+            f" + set aside {books.set_aside}; lost {len(self.returned - counts.keys())}"
+        )
+        return "\n".join(lines)
+
+
+def ids_on_disk(settings: DKISTProcessingCoreConfiguration) -> set[str]:
+    """
+    Return the ids of what waits in the outbox and in the spare journals beside it; nothing is changed.
+    """
+    shared = open_bus(settings).journal_path
+    found: set[str] = set()
+    for path in (shared, *spares_of(shared)):
+        with Journal.open(path) as journal:
+            found |= {entry.message.properties.message_id for entry in journal.read(0, 1_000_000)}
+    return found

@@ -1,0 +1,274 @@
+"""
+A program that publishes, and that ends or stops itself at a chosen point on an event's way.
+
+Its one argument is a plan. It says "attempted <id>" before and "returned <id>" after each publish, each with one write
+that nothing holds back. What it wraps are methods of the library, in this process only. Not here: what becomes of it
+(test_kill_points.py, test_processes.py).
+"""
+
+import functools
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# Imported here, not when it is needed: another user may not read the files of this interpreter.
+import dkist_processing_core.drain  # noqa: F401
+from dkist_processing_core.bus import Journal, Message
+from dkist_processing_core.bus._amqp import AmqpLink
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.events import TaskProgressed
+from dkist_processing_core.publisher import Publisher
+from tests.facts import progressed
+
+_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    What the program does: which events it publishes, and where it meets its end.
+    """
+
+    name: str
+    """What its tasks' names begin with, so that no two plans state the same fact."""
+    point: str = ""
+    """A key of `POINTS`; empty for a program that ends well."""
+    occurrence: int = 1
+    """Which passing of the point is the last."""
+    signal: int = signal.SIGKILL
+    sizes: tuple[int, ...] = (1,)
+    """How many events go together, by turns."""
+    tasks: int = 1
+    limit: int = 1
+    """After how many events it ends well."""
+    pause: float = 0.0
+    """For how long it waits for a delivery after each publish."""
+    timeout: float = 2.0
+    """What it closes its publisher with."""
+    empties: bool = False
+    """Whether it stays until the outbox is empty."""
+    forks: bool = False
+    """Whether a fork of it publishes too, half of the events each."""
+    user: int | None = None
+    """As whom it publishes, with only its own group and `group`."""
+    group: int = 0
+    marks: str = ""
+    """A file in which each attempt and return is marked too; empty for none."""
+
+    @property
+    def as_argument(self) -> str:
+        """
+        The plan as the program takes it.
+        """
+        return json.dumps(asdict(self))
+
+
+class Trap:
+    """
+    A place that may be passed a number of times, and once more never.
+    """
+
+    def __init__(self, occurrence: int, number: int) -> None:
+        """
+        Have the given occurrence be the last, by a signal's number.
+        """
+        self._left = occurrence
+        self._signal = number
+
+    def is_due(self) -> bool:
+        """
+        Count one occurrence, and say whether it is the chosen one.
+        """
+        self._left -= 1
+        return self._left == 0
+
+    def spring(self) -> None:
+        """
+        End or stop the process here: the signal is this thread's, so that not one instruction follows.
+        """
+        signal.pthread_kill(threading.get_ident(), self._signal)
+
+    def step(self) -> None:
+        """
+        Count one occurrence, and spring at the chosen one.
+        """
+        if self.is_due():
+            self.spring()
+
+
+def before(trap: Trap, owner: type, name: str) -> None:
+    """
+    Lay a trap at the entry of a method.
+    """
+    method = getattr(owner, name)
+
+    @functools.wraps(method)
+    def trapped(*args: Any, **options: Any) -> Any:
+        trap.step()
+        return method(*args, **options)
+
+    setattr(owner, name, trapped)
+
+
+def after(trap: Trap, owner: type, name: str) -> None:
+    """
+    Lay a trap at the return of a method.
+    """
+    method = getattr(owner, name)
+
+    @functools.wraps(method)
+    def trapped(*args: Any, **options: Any) -> Any:
+        result = method(*args, **options)
+        trap.step()
+        return result
+
+    setattr(owner, name, trapped)
+
+
+def inside(trap: Trap, name: str, statement: str) -> None:
+    """
+    Lay a trap inside a transaction of the journal's method, where SQLite is about to run a statement.
+    """
+    method = getattr(Journal, name)
+
+    def heard(text: str) -> None:
+        if text.startswith(statement):
+            trap.step()
+
+    @functools.wraps(method)
+    def trapped(journal: Journal, *args: Any, **options: Any) -> Any:
+        journal._connection.set_trace_callback(heard)
+        try:
+            return method(journal, *args, **options)
+        finally:
+            journal._connection.set_trace_callback(None)
+
+    setattr(Journal, name, trapped)
+
+
+def flushed(trap: Trap) -> None:
+    """
+    Lay a trap where a message was written to the socket, and the broker has just got it.
+    """
+    send = AmqpLink.send
+
+    @functools.wraps(send)
+    def trapped(link: AmqpLink, key: int, message: Message) -> None:
+        send(link, key, message)
+        if trap.is_due():
+            assert link._connection is not None
+            later = link._connection.ioloop.add_callback_threadsafe
+            # A turn of the loop writes, and then calls what it was given before.
+            later(lambda: later(trap.spring))
+
+    setattr(AmqpLink, "send", trapped)  # noqa: B010 - a type checker would rightly refuse the plain assignment
+
+
+POINTS: dict[str, Callable[[Trap], None]] = {
+    "before-write, inserting": lambda trap: inside(trap, "append", "INSERT"),
+    "before-write, committing": lambda trap: inside(trap, "append", "COMMIT"),
+    "written": lambda trap: after(trap, Journal, "append"),
+    "sent, not flushed": lambda trap: after(trap, AmqpLink, "send"),
+    "sent, flushed": flushed,
+    "confirmed, unread": lambda trap: before(trap, AmqpLink, "_on_confirm"),
+    "confirmed, read": lambda trap: before(trap, Journal, "remove_confirmed"),
+    "deleted, committing": lambda trap: inside(trap, "remove_confirmed", "COMMIT"),
+    "deleted": lambda trap: after(trap, Journal, "remove_confirmed"),
+}
+"""Where it may end: the kind of the point, and which of several places of that kind."""
+
+
+def say(text: str, *descriptors: int) -> None:
+    """
+    Say something that is said when this returns, whatever happens next.
+    """
+    for descriptor in descriptors:
+        os.write(descriptor, text.encode())
+
+
+def groups_of(plan: Plan) -> Iterator[list[TaskProgressed]]:
+    """
+    Yield the events of a plan as they go together.
+    """
+    events = (
+        progressed(f"{plan.name}-{number % plan.tasks}", number // plan.tasks, note="x" * (number % 7 * 100))
+        for number in range(plan.limit)
+    )
+    sizes = itertools.cycle(plan.sizes)
+    while group := list(itertools.islice(events, next(sizes))):
+        yield group
+
+
+def become(user: int, group: int) -> None:
+    """
+    Be another user, in one more group, whose new files are nobody else's.
+    """
+    os.setgroups([group])
+    os.setgid(user)
+    os.setuid(user)
+
+
+def publish(plan: Plan, publisher: Publisher, marks: int | None) -> float:
+    """
+    Publish all events of a plan and return how long the slowest publish took.
+    """
+    descriptors = (1,) if marks is None else (1, marks)
+    slowest = 0.0
+    for group in groups_of(plan):
+        say("".join(f"attempted {event.id}\n" for event in group), *descriptors)
+        began = time.monotonic()
+        publisher.publish(*group)
+        slowest = max(slowest, time.monotonic() - began)
+        say("".join(f"returned {event.id}\n" for event in group), *descriptors)
+        if plan.pause:
+            publisher.flush(plan.pause)
+    return slowest
+
+
+def run(plan: Plan, publisher: Publisher) -> float:
+    """
+    Publish, close, and return how long the slowest publish took.
+    """
+    marks = os.open(plan.marks, os.O_CREAT | os.O_WRONLY | os.O_APPEND) if plan.marks else None
+    slowest = publish(plan, publisher, marks)
+    deadline = time.monotonic() + _SECONDS
+    turn = threading.Event()
+    while plan.empties and publisher._waiting() and time.monotonic() < deadline:
+        turn.wait(0.02)
+    publisher.close(plan.timeout)
+    return slowest
+
+
+def main(plan: Plan) -> None:
+    """
+    Do what the plan says.
+    """
+    os.umask(0o077)
+    if plan.point:
+        POINTS[plan.point](Trap(plan.occurrence, plan.signal))
+    if plan.user is not None:
+        become(plan.user, plan.group)
+    settings = DKISTProcessingCoreConfiguration()
+    began = time.monotonic()
+    publisher = Publisher.open(settings)
+    if plan.forks:
+        half = Plan(**asdict(plan) | {"name": f"{plan.name}-fork"})
+        fork = multiprocessing.get_context("fork").Process(target=run, args=(half, publisher))
+        fork.start()
+    slowest = run(plan, publisher)
+    say(f"took {time.monotonic() - began} slowest {slowest}\n", 1)
+    if plan.forks:
+        fork.join(_SECONDS)
+        sys.exit(fork.exitcode)
+
+
+if __name__ == "__main__":
+    main(Plan(**json.loads(sys.argv[1])))

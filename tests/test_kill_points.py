@@ -1,0 +1,246 @@
+"""
+A publishing process that is killed at every point of an event's way: nothing that was published is lost.
+
+Not here: a broker that dies under a living publisher (test_broker_restart.py), and processes that are stopped instead
+(test_processes.py).
+"""
+
+import itertools
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dkist_processing_core.publisher import Publisher
+from tests.arrivals import Arrivals, Child, Ledger, ids_on_disk, wait_until
+from tests.bus.contract import SECONDS
+from tests.facts import started
+from tests.killed import POINTS, Plan
+from tests.running import ROOT
+from tests.services.broker import Broker
+from tests.test_delivery import settings_of
+
+SEED_VARIABLE = "KILL_SEED"
+KINDS = ("before-write", "written", "sent", "confirmed", "deleted")
+ANYWHERE = "anywhere"
+# How late the last passing of a point may be. The broker confirms many at once, so that the latter are few.
+LATEST = {"before-write": 40, "written": 40, "sent": 40, "confirmed": 8, "deleted": 8}
+LONGEST_LIFE = 0.4
+WAYS = ("the next task", "a new process", "outbox drain", "this process")
+# Longer than a broker is left alone after it could not be reached.
+PATIENCE = 60.0
+
+
+@pytest.fixture
+def seed() -> int:
+    """
+    A seed that is another each time, unless the environment repeats one.
+    """
+    return int(os.environ.get(SEED_VARIABLE) or secrets.randbelow(2**32))
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """
+    A function that says something to whoever runs the suite.
+    """
+
+    def tell(text: str) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n{text}\n")
+
+    return tell
+
+
+class Host:
+    """
+    A host on which tasks die again and again, with one outbox and one broker.
+    """
+
+    def __init__(self, broker: Broker, chance: random.Random, folder: Path) -> None:
+        """
+        Begin with an empty outbox.
+        """
+        self._broker = broker
+        self._chance = chance
+        self._folder = folder
+        self._settings = settings_of(broker)
+        self._numbers = itertools.count()
+        self.ledger = Ledger(self._settings, Arrivals(broker, self._settings))
+        self.deliveries = dict.fromkeys(WAYS, 0)
+
+    def kill(self, point: str, *, with_broker: bool = False) -> None:
+        """
+        Have a task publish and be killed at a point, or anywhere; perhaps the broker with it.
+        """
+        kind = point.partition(",")[0]
+        with self._start(
+            point="" if kind == ANYWHERE else point,
+            occurrence=self._chance.randint(1, LATEST.get(kind, 1)),
+            sizes=self._chance.choice([(1,), (1, 1, 1, 4), (3,)]),
+            tasks=self._chance.choice([1, 1, 2]),
+            pause=self._chance.choice([0.0, 0.0, 0.02]),
+            limit=20_000,
+        ) as child:
+            if kind == ANYWHERE:
+                child.wait_for_word()
+                if with_broker:
+                    self._broker.node.kill()
+                child.wait_for_end(self._chance.uniform(0.0, LONGEST_LIFE))
+                child.process.kill()
+            assert child.wait_for_end(SECONDS), child.said
+            assert child.process.wait() == -signal.SIGKILL, child.said
+        self.ledger.note_child(child, kind)
+        if with_broker:
+            self._broker.node.start()
+
+    def _start(self, **options: object) -> Child:
+        number = next(self._numbers)
+        plan = Plan(name=f"host-{number}", **options)  # type: ignore[arg-type]  # they are checked by the class itself
+        return Child(plan, self._broker.env, self._folder / f"{number}.txt")
+
+    def deliver(self, way: str) -> None:
+        """
+        Have one of those who may find what was left deliver it, and see that it is all there.
+        """
+        self.deliveries[way] += 1
+        if way == "the next task":
+            return
+        if way == "a new process":
+            with self._start(empties=True) as child:
+                assert child.wait_for_end(PATIENCE), child.said
+                assert child.process.wait() == 0, child.said
+            self.ledger.note_child(child, "none")
+        elif way == "outbox drain":
+            command = [sys.executable, "-m", "dkist_processing_core.cli", "outbox", "drain"]
+            environment = os.environ | self._broker.env
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+        else:
+            event = started(f"host-{next(self._numbers)}")
+            with Publisher.open(self._settings) as publisher:
+                publisher.publish(event)
+                wait_until(lambda: self.ledger.books.pending == 0, PATIENCE)
+            self.ledger.note([event.id], [event.id], "none")
+        self.ledger.assert_nothing_lost()
+
+
+def points(chance: random.Random, count: int) -> list[str]:
+    """
+    Return so many points in random order: of each kind 4 in 25, its places by turns, and what is left anywhere.
+    """
+    found = []
+    for kind in KINDS:
+        places = [place for place in POINTS if place.partition(",")[0] == kind]
+        chance.shuffle(places)
+        found += list(itertools.islice(itertools.cycle(places), count * 4 // 25))
+    found += [ANYWHERE] * (count - len(found))
+    chance.shuffle(found)
+    return found
+
+
+def ways(chance: random.Random) -> Iterator[str]:
+    """
+    Yield who delivers, everybody in turn and in random order.
+    """
+    while True:
+        yield from chance.sample(WAYS, len(WAYS))
+
+
+def summary(host: Host, chosen: list[str], seed: int) -> str:
+    """
+    Return what was done and found, for people.
+    """
+    kinds = [point.partition(",")[0] for point in chosen]
+    kills = ", ".join(f"{kind} {kinds.count(kind)}" for kind in (*KINDS, ANYWHERE))
+    delivered = ", ".join(f"{way} {count}" for way, count in host.deliveries.items())
+    return (
+        f"{len(chosen)} kills: {kills}; {SEED_VARIABLE}={seed} repeats them\n"
+        f"left to: {delivered}\n{host.ledger.table()}"
+    )
+
+
+def test_whatever_instant_a_publisher_is_killed_at_nothing_is_lost(
+    broker: Broker, tmp_path: Path, tell: Callable[[str], None], seed: int
+) -> None:
+    """
+    Twenty-five kills over all points: returned within received within attempted, equal duplicates, exact books.
+    """
+    chance = random.Random(seed)
+    host, delivering, chosen = Host(broker, chance, tmp_path), ways(chance), points(chance, 25)
+    try:
+        for point in chosen:
+            host.kill(point)
+            host.deliver(next(delivering))
+        host.deliver("this process")
+    finally:
+        tell(summary(host, chosen, seed))
+
+    host.ledger.assert_nothing_lost()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_nothing_is_lost_in_hundreds_of_kills_of_publishers_and_some_of_the_broker(
+    broker: Broker, tmp_path: Path, tell: Callable[[str], None], seed: int
+) -> None:
+    """
+    Two hundred kills, and at five of those anywhere the broker is killed in the same second.
+    """
+    chance = random.Random(seed)
+    host, delivering, chosen = Host(broker, chance, tmp_path), ways(chance), points(chance, 200)
+    broken = set(chance.sample([place for place, point in enumerate(chosen) if point == ANYWHERE], 5))
+    try:
+        for place, point in enumerate(chosen):
+            host.kill(point, with_broker=place in broken)
+            # A broker that was away is left alone for a while, and a task's points are only met once it is not.
+            host.deliver("this process" if place in broken else next(delivering))
+        host.deliver("this process")
+    finally:
+        tell(f"{summary(host, chosen, seed)}\nthe broker was killed and restarted {len(broken)} times")
+
+    host.ledger.assert_nothing_lost()
+
+
+@pytest.mark.parametrize(
+    ("point", "may_return", "waiting", "arrived"),
+    [
+        ("before-write, inserting", False, 0, 0),
+        ("before-write, committing", False, 0, 0),
+        ("written", False, 1, 0),
+        ("sent, not flushed", True, 1, 0),
+        ("sent, flushed", True, 1, 1),
+        ("confirmed, unread", True, 1, 1),
+        ("confirmed, read", True, 1, 1),
+        ("deleted, committing", True, 1, 1),
+        ("deleted", True, 0, 1),
+    ],
+)
+def test_every_point_lies_where_its_name_says(
+    broker: Broker,
+    tmp_path: Path,
+    point: str,
+    may_return: bool,  # noqa: FBT001
+    waiting: int,
+    arrived: int,
+) -> None:
+    """
+    Killed with its first event there, a publisher leaves it on disk, at the broker, at both or nowhere.
+    """
+    settings = settings_of(broker)
+    arrivals = Arrivals(broker, settings)
+
+    with Child(Plan("A", point=point), broker.env, tmp_path / "said.txt") as child:
+        assert child.wait_for_end(SECONDS)
+        assert child.process.wait() == -signal.SIGKILL, child.said
+
+    wait_until(lambda: arrivals.read() == arrived)
+    # Where the broker had not confirmed it, the kill may have come before or after the word of its publish.
+    assert may_return or not child.words("returned")
+    assert (len(ids_on_disk(settings)), len(arrivals.received)) == (waiting, arrived)
