@@ -9,6 +9,7 @@ import os
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from urllib.parse import quote, quote_plus
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -50,13 +51,28 @@ def redact(text: str, secrets: Iterable[str] | None = None, *, also: Iterable[st
     `secrets` defaults to those of this process's environment, looked up now, since a task may set some as it runs;
     `also` are more of them, as those of the settings.
     """
-    known = secrets_of(os.environ) if secrets is None else secrets
-    found = {form for secret in (*known, *also) for form in _forms(secret)}
-    # The longest first: a secret that contains another must not leave its own ends standing. URLs last: what they
-    # hold of a secret would no longer be known as one.
-    for form in sorted(found, key=lambda form: (-len(form), form)):
+    known = _secrets_now() if secrets is None else secrets
+    for form in _all_forms(frozenset((*known, *also))):
         text = text.replace(form, REDACTED)
     return _USERINFO.sub(f"{REDACTED}@", text)
+
+
+def _secrets_now() -> list[str]:
+    """Return what `secrets_of` does for this process's environment, without decoding all of it for every event."""
+    names = _secret_names(frozenset(os.environb))
+    return [value for name in names if len(value := os.environ.get(name, "")) >= _SECRET_MIN_LENGTH]
+
+
+@lru_cache(maxsize=8)
+def _secret_names(names: frozenset[bytes]) -> list[str]:
+    return [name for name in map(os.fsdecode, names) if is_secret_name(name)]
+
+
+@lru_cache(maxsize=8)
+def _all_forms(secrets: frozenset[str]) -> list[str]:
+    # The longest first: a secret that contains another must not leave its own ends standing. URLs last: what they
+    # hold of a secret would no longer be known as one.
+    return sorted({form for secret in secrets for form in _forms(secret)}, key=lambda form: (-len(form), form))
 
 
 def _forms(secret: str) -> set[str]:

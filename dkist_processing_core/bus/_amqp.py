@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import pika
 import pika.channel
@@ -50,6 +50,7 @@ _REFUSALS = (_NOT_FOUND, _ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED
 _FAULTS_OF_A_SENDER = {501, 502, 503, 505, 506, 540, 541}
 _PIKA_ERRORS = (AMQPError, ChannelError, ReentrancyError)
 _MAX_SHORT_BYTES = 255
+_MAX_GATHERED_BYTES = 256 * 1024
 # AMQP 0.9.1: type, channel and size of a frame; then, in a content header, class, weight and the body's size.
 _FRAME_START, _HEADER_START = struct.Struct(">BHL"), struct.Struct(">HHQ")
 _ErrorT = TypeVar("_ErrorT", bound=BaseException)
@@ -83,7 +84,7 @@ class AmqpLink:
         self.where = f"RabbitMQ at {service.host}:{service.port}"
         self._settings = settings
         self._failure: BusError | None = None
-        self._connection: pika.SelectConnection | None = None
+        self._connection: _Connection | None = None
         self._channel: pika.channel.Channel | None = None
         self._is_open = False
         self.blocked_reason: str | None = None
@@ -156,8 +157,9 @@ class AmqpLink:
     def send(self, key: int, message: Message) -> None:
         """Hand a message to the broker, persistent and mandatory; what becomes of it is told by `settle`."""
         channel = self._live_channel
+        connection = cast("_Connection", self._connection)
         try:
-            with _pika_silenced():
+            with _pika_silenced(), connection.gathering():
                 channel.basic_publish(
                     message.exchange, message.routing_key, message.body, _to_pika(message.properties), mandatory=True
                 )
@@ -421,6 +423,7 @@ class AmqpLink:
         connection = self._connection
         if connection is None:
             raise self._failure or BusUnreachableError(f"{self.where}: the connection is closed")
+        connection.emit_gathered()
         deadline = time.monotonic() + timeout
         timer = connection.ioloop.call_later(max(0.0, timeout), connection.ioloop.stop)
         try:
@@ -691,14 +694,43 @@ def _text(short: str | bytes) -> str:
 
 
 class _Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no types
-    """A connection that hears a broker out, and that no message with properties beyond pika breaks."""
+    """
+    A connection that hears a broker out, and that no message with properties beyond pika breaks.
 
-    def _proto_connection_lost(self, error: BaseException | None) -> None:
-        # In TLS 1.3 a broker refuses our certificate when we believe to be connected: its reason has come, and the
-        # greeting that we sent cannot be written any more, which is what pika would report.
-        if error is not None and not self._opened:
-            error = _tls.last_word(getattr(self._transport, "_sock", None)) or error
-        super()._proto_connection_lost(error)
+    And one that gathers what is published between two turns of its loop: pika would make one call to the system for
+    each frame, and there are three to a message.
+    """
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        self._gathered: list[bytes] = []
+        self._gathered_size = 0
+        self._is_gathering = False
+        super().__init__(*values, **named)
+
+    @contextlib.contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Hold what is sent meanwhile until `emit_gathered`, until it is much, or until something else is sent."""
+        self._is_gathering = True
+        try:
+            yield
+        finally:
+            self._is_gathering = False
+        if self._gathered_size > _MAX_GATHERED_BYTES:
+            self.emit_gathered()
+
+    def emit_gathered(self) -> None:
+        """Send what was gathered, as one."""
+        if self._gathered:
+            gathered, self._gathered, self._gathered_size = b"".join(self._gathered), [], 0
+            super()._adapter_emit_data(gathered)
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        if self._is_gathering:
+            self._gathered.append(data)
+            self._gathered_size += len(data)
+        else:
+            self.emit_gathered()
+            super()._adapter_emit_data(data)
 
     def _read_frame(self) -> tuple[int, pika.frame.Frame | None]:
         try:

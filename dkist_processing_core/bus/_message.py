@@ -7,7 +7,7 @@ Not here: who stores or sends it.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from dkist_processing_core.events import (
@@ -15,8 +15,7 @@ from dkist_processing_core.events import (
     Event,
     RecipeRunFailureMessage,
     TaskEvent,
-    encode,
-    fit,
+    encode_to_fit,
 )
 from dkist_processing_core.text import redact
 
@@ -39,7 +38,8 @@ class Properties:
 
     def to_json(self) -> str:
         """Return the properties as the journal keeps them."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        # Not by dataclasses.asdict: it copies all that is in it, deeply, for every event.
+        return json.dumps({field.name: getattr(self, field.name) for field in fields(self)}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -80,12 +80,12 @@ def routing_key(event: Event) -> str:
 
 def to_message(event: Event, exchange: str, *, secrets: Iterable[str] = ()) -> Message:
     """Return the event as it may leave the process: redacted (of `secrets` too), cut to size, encoded."""
-    event = fit(event.redacted(lambda text: redact(text, also=secrets)))
+    event = event.redacted(lambda text: redact(text, also=secrets))
     headers = {"traceparent": event.traceparent} if event.traceparent else {}
     return Message(
         exchange=exchange,
         routing_key=routing_key(event),
-        body=encode(event),
+        body=encode_to_fit(event),
         properties=Properties(
             message_id=event.id,
             content_type=CONTENT_TYPE,

@@ -4,7 +4,7 @@ What is published: the events, their CloudEvents form, and the established failu
 Not here: anything that sends, stores or receives.
 """
 
-from dkist_processing_core.events._codec import CONTENT_TYPE, decode, encode, fit
+from dkist_processing_core.events._codec import CONTENT_TYPE, decode, encode, encode_to_fit, fit
 from dkist_processing_core.events._failure import Failure, describe
 from dkist_processing_core.events._failure_message import RecipeRunFailureMessage
 from dkist_processing_core.events._model import (
@@ -62,6 +62,7 @@ __all__ = [
     "decode",
     "describe",
     "encode",
+    "encode_to_fit",
     "fit",
     "format_facts",
     "format_time",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from dkist_processing_core.errors import DecodeError
-from dkist_processing_core.events._model import EVENT_CLASSES, TYPE_PREFIX, Event, format_time
+from dkist_processing_core.events._model import EVENT_CLASSES, MAX_ENCODED_BYTES, TYPE_PREFIX, Event, format_time
 from dkist_processing_core.text import clean_line, show
 
 if TYPE_CHECKING:
@@ -58,6 +58,12 @@ def encode(event: Event) -> bytes:
 def fit(event: _EventT) -> _EventT:
     """Return the event as it may travel: cut where it takes more bytes than an intermediary must carry."""
     return event.fitted(lambda candidate: len(encode(candidate)))
+
+
+def encode_to_fit(event: Event) -> bytes:
+    """Return the event as it may travel, encoded."""
+    body = encode(event)
+    return body if len(body) <= MAX_ENCODED_BYTES else encode(fit(event))
 
 
 def decode(body: bytes, content_type: str | None = None, headers: Mapping[str, Any] | None = None) -> Event:

@@ -200,7 +200,7 @@ class Event(BaseModel):
         changes = {
             field: redacted
             for field in self._free_text
-            if isinstance(text := getattr(self, field, None), str) and (redacted := redact(text)) != text
+            if isinstance(text := vars(self).get(field), str) and (redacted := redact(text)) != text
         }
         return self.model_copy(update=changes) if changes else self
 
