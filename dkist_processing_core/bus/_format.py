@@ -34,6 +34,8 @@ INSERT INTO fact VALUES ('confirmed', 0), ('unreachable_until', 0), ('destinatio
 # From each older version to the next. Only what an open connection of the older release does not notice: a process of
 # it may be appending meanwhile.
 _UPGRADES = {1: "ALTER TABLE message ADD COLUMN refused REAL"}
+# What makes each older version look like this one to a connection that only reads.
+_VIEWS = {1: "CREATE TEMP VIEW message AS SELECT *, NULL AS refused FROM main.message"}
 
 
 def prepare(connection: sqlite3.Connection, path: Path, destination: str) -> None:
@@ -71,6 +73,24 @@ def prepare(connection: sqlite3.Connection, path: Path, destination: str) -> Non
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def prepare_look(connection: sqlite3.Connection, path: Path) -> None:
+    """
+    Have a connection that only reads find the tables of this version.
+
+    Raises
+    ------
+    JournalError
+        for a file of a newer version, of something else, or of nothing.
+
+    """
+    version = _checked_version(connection, path)
+    if version == 0:
+        msg = f"{path} holds nothing yet"
+        raise JournalError(msg)
+    for older in range(version, FORMAT_VERSION):
+        connection.execute(_VIEWS[older])
 
 
 def _checked_version(connection: sqlite3.Connection, path: Path) -> int:

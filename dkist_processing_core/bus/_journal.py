@@ -16,8 +16,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
-from dkist_processing_core.bus._format import prepare
+from dkist_processing_core.bus._format import prepare, prepare_look
 from dkist_processing_core.bus._locks import explained, in_use, watch_forks
 from dkist_processing_core.bus._message import Message, Properties
 from dkist_processing_core.bus._place import file_mode
@@ -30,6 +31,9 @@ _RENEWAL_SECONDS = 3600.0
 _Result = TypeVar("_Result")
 _COLUMNS = "seq, exchange, routing_key, body, properties"
 _BATCH = 1000
+# How SQLite opens a file without a change to the folder (https://sqlite.org/wal.html#readonly): without the right to
+# write to the shared memory it puts nothing in order there, and where nobody uses the file it needs no such memory.
+_USED, _UNUSED, _COPIED = "mode=ro&readonly_shm=1", "mode=ro&immutable=1", "mode=ro"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,39 @@ class Journal:
         try:
             journal._patiently(lambda: prepare(connection, path, destination))
             journal._sync(fully=synced)
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+
+    @classmethod
+    def look(cls, path: Path, read: Callable[[Self], _Result]) -> _Result:
+        """
+        Return what `read` finds in the journal at `path`, and change neither a file nor the folder.
+
+        Whoever uses it meanwhile goes on. In this process nobody should: SQLite would have them read only, too.
+        """
+        while True:
+            before, mode = _versions(path), _mode_of_look(path)
+            try:
+                with cls._open_to_look(path, mode) as journal:
+                    found = read(journal)
+            except JournalError:
+                if _versions(path) == before:
+                    raise
+            else:
+                if mode != _UNUSED or _versions(path) == before:
+                    return found
+
+    @classmethod
+    def _open_to_look(cls, path: Path, mode: str) -> Self:
+        watch_forks()
+        with explained(path), in_use:
+            uri = f"file:{quote(str(path))}?{mode}"
+            connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+        journal = cls(path, connection)
+        try:
+            journal._patiently(lambda: prepare_look(connection, path))
         except BaseException:
             journal.close()
             raise
@@ -417,6 +454,30 @@ class Journal:
             connection.execute("DELETE FROM dead_letter WHERE dead < ?", (older_than,))
             connection.execute("DELETE FROM subscription WHERE used < ?", (older_than,))
         self.patience = patience
+
+
+def _mode_of_look(path: Path) -> str:
+    if path.with_name(f"{path.name}-shm").exists():
+        return _USED
+    log = path.with_name(f"{path.name}-wal")
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size:
+            # Somebody has copied the two without the memory, which has to be made to read them.
+            return _COPIED
+    return _UNUSED
+
+
+def _versions(path: Path) -> list[tuple[int, int, int] | None]:
+    """Return what changes when a journal's files do."""
+    found: list[tuple[int, int, int] | None] = []
+    for name in (path.name, f"{path.name}-wal"):
+        try:
+            each = path.with_name(name).stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((each.st_ino, each.st_size, each.st_mtime_ns))
+    return found
 
 
 def _entries(rows: Iterable[Sequence[Any]]) -> tuple[list[Entry], list[tuple[int, str]]]:

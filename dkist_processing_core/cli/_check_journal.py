@@ -5,13 +5,13 @@ Not here: where journals belong (bus).
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from dkist_processing_core.bus import Books, Bus, Journal
+from dkist_processing_core.bus import Books, Bus
 from dkist_processing_core.bus._place import file_system, open_folder, place
 from dkist_processing_core.cli._check import Check, ok, skipped, wrong
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import JournalError, JournalVersionError
+from dkist_processing_core.outbox import outboxes
 
 _IN_MEMORY = {"ramfs", "tmpfs"}
 _IN_CONTAINER = {"aufs", "overlay"}
@@ -35,7 +35,7 @@ def check_journal(settings: DKISTProcessingCoreConfiguration, bus: Bus) -> Itera
         yield wrong(what, str(error), f"make the file usable for this user, or {_SET}")
         return
     yield _check_books(what, bus, books)
-    yield from _check_other_outboxes(bus)
+    yield from _check_other_outboxes(settings)
 
 
 def _check_folder(settings: DKISTProcessingCoreConfiguration) -> Check:
@@ -62,27 +62,23 @@ def _check_books(what: str, bus: Bus, books: Books) -> Check:
         return wrong(
             what,
             f"{found}, set aside: {books.set_aside}",
-            "the broker refused those again and again, and its reasons are in the log of the process that published "
-            "them: make what it lacks, as an exchange or a right",
+            "`dkist-core outbox list --set-aside` tells why the broker refused those; once that is mended, "
+            "`dkist-core outbox retry --all` has them tried again",
         )
     return ok(what, found)
 
 
-def _check_other_outboxes(bus: Bus) -> Iterator[Check]:
+def _check_other_outboxes(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
     """Tell of messages for brokers that these settings do not name: nobody here delivers them."""
-    for path in sorted(bus.journal_path.parent.glob("outbox-*.db")):
-        pending = 0 if path == bus.journal_path else _pending(path)
+    for state in outboxes(settings):
+        if state.is_current or state.is_embedded:
+            continue
+        books = [state.books, *[spare.books for spare in state.spares]]
+        pending = sum(each.pending for each in books if each is not None)
         if pending:
             yield skipped(
                 "other outbox",
-                f"{path} is for another broker than these settings name; waiting: {pending}",
-                "a publisher with the settings of that broker delivers them",
+                f"{state.path} is for another broker than these settings name; waiting: {pending}",
+                "a publisher with the settings of that broker delivers them; if that broker has moved, "
+                f"`dkist-core outbox retarget {state.path.stem.removeprefix('outbox-')}` moves them to this one's",
             )
-
-
-def _pending(path: Path) -> int:
-    try:
-        with Journal.open(path, synced=False) as journal:
-            return journal.books().pending
-    except JournalError:
-        return 0

@@ -1,11 +1,12 @@
 """
-`dkist-core outbox drain`: a delivery, with its progress on a terminal.
+`dkist-core outbox drain` and `relay`: a delivery with its progress on a terminal, and one that goes on for ever.
 
 Not here: the delivery itself (outbox).
 """
 
 import contextlib
 import logging
+import signal
 from collections.abc import Iterator
 from functools import partial
 
@@ -16,9 +17,10 @@ from rich.text import Text
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli._check import without_secrets
 from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration
-from dkist_processing_core.outbox import Progress, drain
+from dkist_processing_core.outbox import Progress, Relay, drain
 
-SET_ASIDE_ADVICE = "dkist-core outbox list --set-aside tells why, dkist-core outbox retry tries again"
+_SET_ASIDE = "dkist-core outbox list --set-aside tells why, dkist-core outbox retry tries again"
+_PACKAGE = "dkist_processing_core"
 
 
 def deliver(timeout: float | None) -> int:
@@ -43,7 +45,7 @@ def deliver(timeout: float | None) -> int:
     else:
         typer.echo(hide(f"delivered to {bus.where}: {found.confirmed}, still waiting: {found.pending}"))
     if found.set_aside:
-        typer.echo(f"set aside, since the broker refuses them: {found.set_aside}; {SET_ASIDE_ADVICE}", err=True)
+        typer.echo(f"set aside, since the broker refuses them: {found.set_aside}; {_SET_ASIDE}", err=True)
     return 1 if found.pending or found.set_aside else 0
 
 
@@ -55,11 +57,29 @@ def _told(progress: Progress) -> str:
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """Keep back the warnings of the thread that delivers: they are for processes that do something else meanwhile."""
-    logger = logging.getLogger("dkist_processing_core.drain")
+    is_verbose = logging.getLogger(_PACKAGE).level == logging.INFO
+    with _level(f"{_PACKAGE}.drain", logging.NOTSET if is_verbose else logging.ERROR):
+        yield
+
+
+@contextlib.contextmanager
+def _level(name: str, level: int) -> Iterator[None]:
+    logger = logging.getLogger(name)
     before = logger.level
-    if logging.getLogger("dkist_processing_core").level != logging.INFO:
-        logger.setLevel(logging.ERROR)
+    logger.setLevel(level)
     try:
         yield
     finally:
         logger.setLevel(before)
+
+
+def relay() -> None:
+    """Deliver until a signal says to end."""
+    found = Relay(DKISTProcessingCoreConfiguration.read())
+    before = {number: signal.signal(number, lambda *_: found.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with _level(_PACKAGE, logging.INFO):
+            found.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -77,6 +77,7 @@ def _watched(journal: Journal, drainer: Drainer, changed: threading.Event, timeo
     began = counted_at = moved_at = time.monotonic()
     before = books = journal.books()
     lock = FileLock(journal.path.with_suffix(".lock"))
+    limit = math.inf if timeout is None else timeout
     while journal.oldest is not None:
         yield _progress(before, books, lock)
         changed.wait(POLL_SECONDS)
@@ -86,7 +87,7 @@ def _watched(journal: Journal, drainer: Drainer, changed: threading.Event, timeo
             # Counting reads every row that waits: not each time.
             counted, counted_at = journal.books(), now
             moved_at, books = (now if counted != books else moved_at), counted
-        reason = _reason(drainer.failure, lock, still=now - moved_at, timed_out=now - began > (timeout or math.inf))
+        reason = _reason(drainer.failure, lock, still=now - moved_at, timed_out=now - began > limit)
         if reason is not None:
             yield _progress(before, journal.books(), lock, reason)
             return

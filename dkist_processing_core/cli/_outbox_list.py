@@ -1,0 +1,111 @@
+"""
+`dkist-core outbox list`: the journals of this host and their books.
+
+Not here: where the figures come from (outbox), and the messages set aside (_outbox_refused).
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.cli._check import without_secrets
+from dkist_processing_core.cli._outbox_json import as_json
+from dkist_processing_core.cli._rows import rows
+from dkist_processing_core.cli._words import duration, local_time
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.outbox import OutboxState, SpareState, outboxes
+
+_HEADS = ("published", "confirmed", "pending", "set aside", "oldest pending")
+_STYLES = ("", "", "yellow", "red", "yellow")
+_NOTHING = ("", "0", "-")
+_INDENT = "  "
+
+
+def show(*, in_json: bool) -> None:
+    """Show the state of every journal."""
+    settings = DKISTProcessingCoreConfiguration.read()
+    hide = partial(without_secrets, settings=settings)
+    bus = open_bus(settings)
+    states = outboxes(settings)
+    folder = hide(str(bus.journal_path.parent))
+    if in_json:
+        report = {"folder": folder, "journals": [as_json(state, hide) for state in states]}
+        sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        return
+    console = Console(highlight=False)
+    if states:
+        console.print(Text.assemble(("journals in ", "dim"), folder), soft_wrap=True)
+        console.print()
+        for line in _lines(states, console, hide):
+            console.print(line, soft_wrap=True)
+    else:
+        console.print(Text(f"no journals in {folder}"), soft_wrap=True)
+    if not any(state.is_current for state in states):
+        console.print()
+        console.print(Text(hide(f"nothing was published yet for that of the settings, {bus.where}")), soft_wrap=True)
+
+
+def _lines(states: list[OutboxState], console: Console, hide: Callable[[str], str]) -> Iterator[Text]:
+    """Give a row of figures per journal, and below it whose they are and what else is to be said."""
+    table = [_figures(state) for state in states]
+    width = max(cell_len(state.path.stem) for state in states)
+    widths = [max(len(row[at]) for row in (_HEADS, *table)) for at in range(len(_HEADS))]
+    yield Text(_INDENT + " " * width + "".join(f"  {head:>{widths[at]}}" for at, head in enumerate(_HEADS)), "dim")
+    mark = ">" if console.options.ascii_only else "●"
+    for state, figures in zip(states, table, strict=True):
+        if state is not states[0]:
+            yield Text()
+        line = Text.assemble((f"{mark if state.is_current else ' '} ", "green"), (f"{state.path.stem:{width}}", "bold"))
+        for at, figure in enumerate(figures):
+            line.append(f"  {figure:>{widths[at]}}", "dim" if figure in _NOTHING else _STYLES[at])
+        line.rstrip()
+        yield line
+        yield from rows(Text(_INDENT), [(hide(text), style) for text, style in _told(state)], console)
+
+
+def _figures(state: OutboxState) -> tuple[str, ...]:
+    books = state.books
+    if books is None:
+        return ("-",) * len(_HEADS)
+    if state.is_embedded:
+        return (f"{books.published:,}", "", "", "", "")
+    counts = (books.published, books.confirmed, books.pending, books.set_aside)
+    return (*[f"{count:,}" for count in counts], "-" if state.oldest is None else _age(state.oldest))
+
+
+def _age(moment: float) -> str:
+    return duration(max(0.0, time.time() - moment))
+
+
+def _told(state: OutboxState) -> Iterator[tuple[str, str]]:
+    """Give what is said of a journal, each with its style."""
+    if state.problem is not None:
+        yield state.problem, "red"
+    elif state.is_embedded:
+        kept = state.books.pending if state.books else 0
+        yield f"the embedded journal, a bus of its own: subscribers read it; events kept: {kept:,}", ""
+    else:
+        yield f"for {state.destination or 'an unknown broker'}", ""
+    if state.deliverer is not None:
+        yield f"process {state.deliverer} is delivering it", "green"
+    if state.unreachable_until is not None:
+        until = local_time(datetime.fromtimestamp(state.unreachable_until, UTC), "%H:%M:%S", None)
+        yield f"the broker could not be reached; tasks leave it alone until {until}", "yellow"
+    for spare in state.spares:
+        yield _told_of_spare(spare), "yellow"
+
+
+def _told_of_spare(spare: SpareState) -> str:
+    name = f"spare journal {spare.path.stem.partition('.')[2]}"
+    if spare.books is None:
+        return f"{name}: {spare.problem}"
+    owner = "left behind" if spare.owner is None else f"kept by process {spare.owner}"
+    return f"{name}: {spare.books.pending:,} pending, {owner}"

@@ -1,0 +1,84 @@
+"""
+`dkist-core outbox list --set-aside`: the messages that the broker refused, and why.
+
+Not here: what becomes of them (_outbox_change).
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+
+from rich.console import Console
+from rich.text import Text
+
+from dkist_processing_core.bus import SetAside
+from dkist_processing_core.cli._check import without_secrets
+from dkist_processing_core.cli._outbox_json import as_json, set_aside_as_json
+from dkist_processing_core.cli._rows import rows
+from dkist_processing_core.cli._words import local_time, one_line
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.outbox import OutboxState, outboxes, set_aside
+
+_MOMENT = "%Y-%m-%d %H:%M:%S"
+_PREFIX = "edu.nso.dkist."
+_LONGEST_ROUTE = 160
+
+
+def show_set_aside(*, in_json: bool) -> None:
+    """Show every message that is set aside, by outbox."""
+    settings = DKISTProcessingCoreConfiguration.read()
+    hide = partial(without_secrets, settings=settings)
+    found = [
+        (state, entries)
+        for state in outboxes(settings)
+        if not state.is_embedded and state.books is not None and (entries := set_aside(state.path))
+    ]
+    if in_json:
+        report = [
+            as_json(state, hide) | {"messages": [set_aside_as_json(entry, hide) for entry in entries]}
+            for state, entries in found
+        ]
+        sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        return
+    console = Console(highlight=False)
+    if not found:
+        console.print("nothing is set aside")
+    for state, entries in found:
+        for line in _lines(state, entries, console, hide):
+            console.print(line, soft_wrap=True)
+
+
+def _lines(state: OutboxState, entries: list[SetAside], console: Console, hide: Callable[[str], str]) -> Iterator[Text]:
+    mark = ">" if console.options.ascii_only else "●"
+    head = Text.assemble((f"{mark} " if state.is_current else "  ", "green"), (state.path.stem, "bold"), "  ")
+    yield from rows(head, [(hide(f"for {state.destination or 'an unknown broker'}"), "")], console)
+    yield Text()
+    width = len(str(entries[-1].seq))
+    for entry in entries:
+        yield from rows(Text.assemble("  ", (f"{entry.seq:{width}}", "bold"), "  "), _told(entry, hide), console)
+        yield Text()
+    option = "" if state.is_current else f" --outbox {state.path.stem.removeprefix('outbox-')}"
+    retry = f"dkist-core outbox retry{option} --all"
+    yield Text.assemble(f"  set aside: {len(entries):,}; to have them tried again: ", (retry, "bold"))
+    yield Text()
+
+
+def _told(entry: SetAside, hide: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    message = entry.message
+    kind, route = message.properties.type, f"to {message.exchange} by {message.routing_key}"
+    # Whoever needs the whole of an odd key finds it in the JSON.
+    route = route if len(route) <= _LONGEST_ROUTE else f"{route[:_LONGEST_ROUTE]}..."
+    published, refused = _moment(entry.appended), _moment(entry.refused)
+    if kind:
+        yield hide(kind.removeprefix(_PREFIX)), "bold"
+    yield hide(route), "" if kind else "bold"
+    yield hide(f"id {message.properties.message_id or 'unknown'}"), "dim"
+    tries = "once" if entry.tries == 1 else f"{entry.tries} times"
+    yield f"published {published}, refused {tries}, last {refused}", "dim"
+    yield hide(one_line(entry.reason)), "red"
+
+
+def _moment(seconds: float | None) -> str:
+    return "at a time unknown" if seconds is None else local_time(datetime.fromtimestamp(seconds, UTC), _MOMENT, None)

@@ -1,0 +1,97 @@
+"""
+Delivering what the processes of this host leave in the outbox of the settings, for as long as it is wanted.
+
+Not here: how the broker is reached, left alone and tried again (drain).
+"""
+
+import contextlib
+import logging
+import queue
+from pathlib import Path
+
+from dkist_processing_core.bus import Journal, spares_of
+from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration
+from dkist_processing_core.drain import Drainer
+from dkist_processing_core.errors import ConfigurationError, JournalError
+from dkist_processing_core.outbox._delivery import STOP_SECONDS, unhurried
+
+_POLL_SECONDS = 0.5
+logger = logging.getLogger(__name__)
+
+
+class Relay:
+    """Delivers from one thread while another calls `run`; a file or folder that is not there yet is waited for."""
+
+    def __init__(self, settings: DKISTProcessingCoreConfiguration) -> None:
+        """
+        Name the outbox; nothing is opened yet.
+
+        Raises
+        ------
+        ConfigurationError
+            where the settings name no broker.
+
+        """
+        if not settings.names_broker:
+            msg = f"there is nothing to relay: MESH_CONFIG names no {ISB_SERVICE}"
+            raise ConfigurationError(msg)
+        self._settings = settings
+        # A queue, since a signal's handler may use it: an Event's lock could be held by the very thread it interrupts.
+        self._told: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._is_stopping = False
+        self._delivered = 0
+
+    def stop(self) -> None:
+        """Have `run` return; from any thread, and from a signal's handler."""
+        self._is_stopping = True
+        self._told.put(None)
+
+    def run(self) -> None:
+        """Deliver until stopped."""
+        bus = unhurried(self._settings)
+        logger.info("relaying from %s to %s", bus.journal_path, bus.where)
+        while not self._is_stopping:
+            # Made anew each time: what is mounted at the folder meanwhile may be no place for a journal.
+            bus = unhurried(self._settings)
+            if bus.journal_path.exists() or spares_of(bus.journal_path):
+                self._deliver(bus)
+            self._wait()
+        logger.info("ended; delivered meanwhile: %s, still waiting: %s", self._delivered, _waiting(bus))
+
+    def _wait(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._told.get(timeout=0.0 if self._is_stopping else _POLL_SECONDS)
+
+    def _deliver(self, bus: AmqpBus) -> None:
+        """Deliver one file, until stopped or another file has its name."""
+        with contextlib.ExitStack() as stack:
+            journal: Journal | None = None
+            with contextlib.suppress(JournalError):
+                # Held open to count what goes; where it cannot be, the other thread says so and tries again.
+                journal = stack.enter_context(bus.open_journal(patience=0.0))
+            confirmed = 0 if journal is None else journal.books().confirmed
+            file = _file_at(bus.journal_path)
+            drainer = Drainer(bus, lambda: None, heeds_mark=False, poll_seconds=_POLL_SECONDS)
+            drainer.start()
+            while not self._is_stopping and _file_at(bus.journal_path) == file:
+                self._wait()
+            drainer.stop(STOP_SECONDS)
+            if journal is not None:
+                self._delivered += journal.books().confirmed - confirmed
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another that has its name later."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _waiting(bus: AmqpBus) -> int | str:
+    try:
+        return Journal.look(bus.journal_path, Journal.books).pending
+    except JournalError:
+        return "unknown"

@@ -1,0 +1,89 @@
+"""
+Moving what waits for one broker into the outbox of another, when an operator says so.
+
+Not here: the asking (cli).
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dkist_processing_core.bus import Books, FileLock, Journal, adopt, open_bus
+from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration
+from dkist_processing_core.errors import JournalError
+from dkist_processing_core.outbox._state import Destination
+
+
+@dataclass(frozen=True, slots=True)
+class Retargeting:
+    """What would be moved; nobody delivers it meanwhile."""
+
+    books: Books
+    source: Destination
+    target: Destination
+    _from: Journal
+    _to: Journal
+
+    def carry_out(self) -> int:
+        """
+        Move everything that waits or is set aside, and return how many messages that were.
+
+        Each message is in the new outbox, on disk, before it leaves the old one: ended in between, some are in both,
+        and are delivered twice under one id.
+        """
+        exchanges = {
+            self.source.event_exchange: self.target.event_exchange,
+            self.source.failure_exchange: self.target.failure_exchange,
+        }
+        return self._to.take_over(self._from, exchanges)
+
+
+@contextlib.contextmanager
+def retargeting(settings: DKISTProcessingCoreConfiguration, path: Path) -> Iterator[Retargeting]:
+    """
+    Take hold of an outbox, to move what it holds into that of the settings.
+
+    Raises
+    ------
+    JournalError
+        where it cannot be: it is that outbox itself, somebody delivers it, or it cannot be read or written.
+
+    """
+    source = _destination(path)
+    bus = open_bus(settings)
+    if not settings.names_broker:
+        msg = f"there is no outbox to move messages to: MESH_CONFIG names no {ISB_SERVICE}"
+        raise JournalError(msg)
+    if bus.journal_path.exists() and path.samefile(bus.journal_path):
+        msg = f"{path} is the outbox of the present settings already: they have to name the broker to move to"
+        raise JournalError(msg)
+    with _held(path), Journal.open(path) as old:
+        adopt(old)
+        with bus.open_journal() as new:
+            target = Destination.parse(new.destination)
+            if target is None:
+                msg = f"{bus.journal_path} does not say for which broker it is"
+                raise JournalError(msg)
+            yield Retargeting(old.books(), source, target, old, new)
+
+
+def _destination(path: Path) -> Destination:
+    found = Destination.parse(Journal.look(path, lambda journal: journal.destination))
+    if found is None:
+        msg = f"{path} does not say for which broker it is, so that nothing can be moved from it"
+        raise JournalError(msg)
+    return found
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    lock = FileLock(path.with_suffix(".lock"))
+    if not lock.acquire():
+        holder = lock.holder()
+        msg = f"{path} is being delivered{'' if holder is None else f' by process {holder}'}: wait for it, or end it"
+        raise JournalError(msg)
+    try:
+        yield
+    finally:
+        lock.release()

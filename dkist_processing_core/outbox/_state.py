@@ -1,0 +1,169 @@
+"""
+What every journal of this host holds, looked at without a change to any file.
+
+Not here: how it is shown (cli).
+"""
+
+import re
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from dkist_processing_core.bus import Books, FileLock, Journal, SetAside, is_spare, open_bus, spares_of
+from dkist_processing_core.bus._journal_bus import FILE as EMBEDDED_FILE
+from dkist_processing_core.bus._locks import explained
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.errors import JournalError
+
+_PARTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """The broker that an outbox is for, as the file itself says."""
+
+    host: str
+    port: str
+    vhost: str
+    event_exchange: str
+    failure_exchange: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Return what `Journal.destination` says; None for one that says nothing, as the embedded journal's."""
+        parts = text.split("\n")
+        return cls(*parts) if len(parts) == _PARTS else None
+
+    def __str__(self) -> str:
+        """Return it in an operator's words."""
+        fields = DKISTProcessingCoreConfiguration.model_fields
+        usual = (fields["isb_event_exchange"].default, fields["isb_exchange"].default)
+        exchanges = (self.event_exchange, self.failure_exchange)
+        where = f"RabbitMQ at {self.host}:{self.port}, virtual host {self.vhost}"
+        return where if exchanges == usual else f"{where}, exchanges {' and '.join(exchanges)}"
+
+
+@dataclass(frozen=True, slots=True)
+class SpareState:
+    """A journal that one process keeps beside that of all, for while it cannot use that."""
+
+    path: Path
+    owner: int | None
+    """The living process that it belongs to; None where it was left behind."""
+    books: Books | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxState:
+    """A journal of this host; where it cannot be read, `problem` says why and the rest is not known."""
+
+    path: Path
+    is_current: bool
+    """Whether it is that of the present settings."""
+    is_embedded: bool
+    """Whether it is no outbox, but a bus of its own."""
+    deliverer: int | None
+    """The process that delivers from it just now."""
+    spares: tuple[SpareState, ...]
+    destination: Destination | None = None
+    books: Books | None = None
+    oldest: float | None = None
+    """Since when, in seconds since 1970, the oldest message waits."""
+    unreachable_until: float | None = None
+    """Until when, in seconds since 1970, nobody tries to reach the broker; None where that is over."""
+    problem: str | None = None
+
+
+def outboxes(settings: DKISTProcessingCoreConfiguration) -> list[OutboxState]:
+    """
+    Return the state of every journal in the folder of the settings, that of the settings first.
+
+    Raises
+    ------
+    JournalError
+        where the folder cannot be read; one that is missing holds none.
+
+    """
+    current = open_bus(settings).journal_path
+    return [_state(path, current) for path in sorted(_shared(current.parent), key=lambda path: (path != current, path))]
+
+
+def _shared(folder: Path) -> set[Path]:
+    """Return the journals that processes share, also those of which there are only spare ones so far."""
+    try:
+        with explained(folder):
+            names = [path.name for path in folder.iterdir()]
+    except JournalError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return set()
+        raise
+    stems = [name.split(".")[0] for name in names if name.endswith(".db")]
+    return {folder / f"{stem}.db" for stem in stems if stem.startswith("outbox-") or f"{stem}.db" == EMBEDDED_FILE}
+
+
+def _state(path: Path, current: Path) -> OutboxState:
+    state = OutboxState(
+        path,
+        is_current=path == current,
+        is_embedded=path.name == EMBEDDED_FILE,
+        deliverer=FileLock(path.with_suffix(".lock")).holder(),
+        spares=tuple(_spare(each) for each in spares_of(path)),
+    )
+    if not path.exists():
+        return replace(state, problem=f"{path} is not there yet")
+
+    def filled(journal: Journal) -> OutboxState:
+        until = journal.unreachable_until
+        return replace(
+            state,
+            destination=Destination.parse(journal.destination),
+            books=journal.books(),
+            oldest=journal.oldest,
+            unreachable_until=until if until > time.time() else None,
+        )
+
+    try:
+        return Journal.look(path, filled)
+    except JournalError as error:
+        return replace(state, problem=str(error))
+
+
+def _spare(path: Path) -> SpareState:
+    owner = FileLock(path.with_suffix(".lock")).holder()
+    try:
+        return SpareState(path, owner, Journal.look(path, Journal.books))
+    except JournalError as error:
+        return SpareState(path, owner, problem=str(error))
+
+
+def set_aside(path: Path) -> list[SetAside]:
+    """Return what is set aside in a journal."""
+    return Journal.look(path, Journal.set_aside)
+
+
+def find(settings: DKISTProcessingCoreConfiguration, name: str | None) -> Path:
+    """
+    Return the outbox of a name, its eight hex digits or a path; that of the settings where none is given.
+
+    Raises
+    ------
+    JournalError
+        where there is none, or it is none.
+
+    """
+    current = open_bus(settings).journal_path
+    path = current if name is None else Path(name).expanduser().absolute()
+    if name is not None and (digits := re.fullmatch(r"(?:outbox-)?([0-9a-f]{8})(?:\.db)?", name)):
+        path = current.parent / f"outbox-{digits[1]}.db"
+    if is_spare(path):
+        msg = f"{path} is a spare journal of one process: the outbox beside it takes it over, once that has ended"
+        raise JournalError(msg)
+    if path.name == EMBEDDED_FILE:
+        msg = f"{path} is no outbox but the embedded journal, whose events wait for no broker"
+        raise JournalError(msg)
+    if not path.is_file():
+        msg = f"there is no outbox {path}; dkist-core outbox list shows those that there are"
+        raise JournalError(msg)
+    return path
