@@ -6,19 +6,34 @@ Not here: what a publisher does by itself (test_delivery), nor what is refused a
 
 import json
 import os
+import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
-from dkist_processing_core.bus import Books, open_bus
+from dkist_processing_core.bus import Books, FileLock, Journal, Message, Properties, Spare, open_bus, to_message
+from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from tests.services.broker import Broker
+from tests.facts import progressed, started
+from tests.services.broker import Broker, open_broker
+from tests.services.rabbitmq import RabbitMQNode
+from tests.services.sockets import BlackHole
 
 ROOT = Path(__file__).parent.parent
+SECONDS = 20.0
+CANARY = "canary-7f3a/with?odd&signs"
 # Publishes, says so, and waits to be killed: its broker never gets anything from it.
 LEAVE = """
 import os, signal, sys
@@ -50,6 +65,94 @@ def outbox(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
+def asked(*arguments: str) -> Result:
+    """
+    Run a command that needs no process of its own.
+    """
+    return CliRunner().invoke(app, ["outbox", *arguments])
+
+
+def listed(*arguments: str) -> Any:
+    """
+    Return the JSON of a list.
+    """
+    return json.loads(asked("list", *arguments, "--json").stdout)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """
+    Return when something holds.
+    """
+    deadline = time.monotonic() + SECONDS
+    turn = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline
+        turn.wait(0.02)
+
+
+@contextmanager
+def running(log: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """
+    Run a command whose words go to a file; the process is gone in the end.
+    """
+    command = [sys.executable, "-m", "dkist_processing_core.cli", "outbox", *arguments]
+    with log.open("wb") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def end(process: "subprocess.Popen[bytes]", number: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
+    """
+    Tell a process to end, and return its exit code and how long it took.
+    """
+    began = time.monotonic()
+    process.send_signal(number)
+    return process.wait(SECONDS), time.monotonic() - began
+
+
+def name_outbox(monkeypatch: pytest.MonkeyPatch, host: str, **variables: str) -> Path:
+    """
+    Have the settings name a broker that nobody asks, and return its outbox.
+    """
+    mesh = {"interservice-bus": {"mesh_address": host, "mesh_port": 5672}}
+    for name, value in {"MESH_CONFIG": json.dumps(mesh), **variables}.items():
+        monkeypatch.setenv(name, value)
+    return open_bus(DKISTProcessingCoreConfiguration.read()).journal_path
+
+
+def append(*messages: Message) -> None:
+    """
+    Put messages into the outbox that the settings name, as they are.
+    """
+    with open_bus(DKISTProcessingCoreConfiguration.read()).open_journal() as journal:
+        journal.append(messages)
+
+
+def append_events(count: int) -> None:
+    """
+    Put events into the outbox that the settings name.
+    """
+    exchange = DKISTProcessingCoreConfiguration.read().isb_event_exchange
+    append(*[to_message(progressed("A", number), exchange) for number in range(count)])
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """
+    Return every file of a folder, with when it changed.
+    """
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def make_newer(path: Path) -> None:
+    """
+    Have a journal be one of a release to come.
+    """
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 9")
+
+
 def leave(count: int, first: int = 0) -> None:
     """
     Have a process publish so many events and be killed before any of them left the host.
@@ -64,6 +167,14 @@ def books() -> Books:
     """
     with open_bus(DKISTProcessingCoreConfiguration.read()).open_journal() as journal:
         return journal.books()
+
+
+def ids_in(path: Path) -> list[str]:
+    """
+    Return the ids of what a journal holds.
+    """
+    with Journal.open(path) as journal:
+        return [entry.message.properties.message_id for entry in journal.read(0, 1_000_000)]
 
 
 @pytest.fixture
@@ -144,3 +255,398 @@ def test_the_embedded_journal_has_nothing_to_drain(state_dir: Path) -> None:
     assert (told.returncode, told.stderr) == (0, "")
     assert told.stdout.startswith("nothing to drain: MESH_CONFIG names no interservice-bus")
     assert list(state_dir.iterdir()) == []
+
+
+def test_a_drain_waits_for_the_process_that_delivers(refused: int) -> None:
+    """
+    As long as it is given, and says whom it has waited for.
+    """
+    del refused
+    leave(3)
+    lock = FileLock(open_bus(DKISTProcessingCoreConfiguration.read()).journal_path.with_suffix(".lock"))
+    lock.acquire()
+
+    told = outbox("drain", "--timeout", "0.5")
+
+    lock.release()
+    assert told.returncode == 1
+    assert told.stderr.startswith(f"error: the time is over, and process {os.getpid()} is the one that delivers; ")
+    assert books().pending == 3
+
+
+def test_ctrl_c_ends_a_drain(monkeypatch: pytest.MonkeyPatch, black_hole: BlackHole, tmp_path: Path) -> None:
+    """
+    At once, and with what still waits.
+    """
+    mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": black_hole.port}}
+    monkeypatch.setenv("MESH_CONFIG", json.dumps(mesh))
+    append_events(3)
+    lock = FileLock(open_bus(DKISTProcessingCoreConfiguration.read()).journal_path.with_suffix(".lock"))
+
+    with running(tmp_path / "log", "drain") as process:
+        wait_until(lambda: lock.holder() == process.pid)
+        code, took = end(process, signal.SIGINT)
+
+    assert (code, took < 2.0) == (130, True)
+    assert (tmp_path / "log").read_text().startswith("interrupted; still waiting in ")
+    assert books().pending == 3
+
+
+def test_messages_that_a_living_process_keeps_aside_are_left_to_it(owned: Broker) -> None:
+    """
+    What a dead one kept beside the outbox is delivered, and what a living one keeps stays its own.
+    """
+    del owned
+    append_events(1)
+    path = open_bus(DKISTProcessingCoreConfiguration.read()).journal_path
+    dead, living = Spare.open(path), Spare.open(path)
+    for spare in (dead, living):
+        spare.journal.append([to_message(started(spare.journal.path.stem), "workflow.events.x")])
+    dead.close()
+
+    told = outbox("drain")
+
+    (left,) = listed()["journals"][0]["spares"]
+    living.close()
+    assert told.returncode == 0
+    assert (left["owner"], left["pending"]) == (os.getpid(), 1)
+    assert books() == Books(published=3, confirmed=2, pending=1, set_aside=0)
+
+
+# Relay
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_killed_processes_leave_is_relayed_until_told_to_end(number: signal.Signals, tmp_path: Path) -> None:
+    """
+    What was there before and what comes later; the end is clean, soon, and told.
+    """
+    leave(20)
+
+    with running(tmp_path / "log", "relay") as process:
+        wait_until(lambda: books().confirmed == 20)
+        leave(10, first=20)
+        wait_until(lambda: books().confirmed == 30)
+        code, took = end(process, number)
+
+    assert (code, took < 2.0) == (0, True)
+    assert books() == Books(published=30, confirmed=30, pending=0, set_aside=0)
+    first, last = (tmp_path / "log").read_text().splitlines()
+    assert re.fullmatch(r"INFO \S+: relaying from \S+outbox-\w{8}\.db to RabbitMQ at .*", first)
+    assert last.endswith(": ended; delivered meanwhile: 30, still waiting: 0")
+
+
+def test_a_relay_outlives_the_broker(owned: Broker, tmp_path: Path) -> None:
+    """
+    It says once that the broker is gone and once that it is back, and delivers what came meanwhile.
+    """
+    log = tmp_path / "log"
+    with running(log, "relay") as process:
+        append_events(5)
+        wait_until(lambda: books().confirmed == 5)
+        owned.node.kill()
+        append(to_message(started("B"), "workflow.events.x"))
+        wait_until(lambda: "Events are kept in" in log.read_text())
+        owned.node.start()
+        wait_until(lambda: books().confirmed == 6)
+        code, _ = end(process)
+
+    assert code == 0
+    assert log.read_text().count("can be reached again") == 1
+    assert books() == Books(published=6, confirmed=6, pending=0, set_aside=0)
+
+
+def test_a_relay_waits_for_a_folder_and_survives_its_end(
+    owned: Broker, monkeypatch: pytest.MonkeyPatch, state_dir: Path, tmp_path: Path
+) -> None:
+    """
+    It makes nothing itself, and notices that a file has gone and another has come.
+    """
+    del owned
+    folder = state_dir / "later"
+    monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(folder))
+    log = tmp_path / "log"
+
+    with running(log, "relay") as process:
+        wait_until(lambda: "relaying from" in log.read_text())
+        was_there = folder.exists()
+        append_events(3)
+        wait_until(lambda: books().confirmed == 3)
+        shutil.rmtree(folder)
+        append_events(4)
+        wait_until(lambda: books().confirmed == 4)
+        code, _ = end(process)
+
+    assert (was_there, code) == (False, 0)
+    assert log.read_text().splitlines()[-1].endswith("delivered meanwhile: 7, still waiting: 0")
+
+
+def test_a_relay_without_a_broker_is_refused() -> None:
+    """
+    A service that has nothing to do is one that was set up wrong.
+    """
+    told = outbox("relay")
+
+    assert (told.returncode, told.stderr) == (
+        1,
+        "error: there is nothing to relay: MESH_CONFIG names no interservice-bus\n",
+    )
+
+
+# Set aside and retried
+
+
+def test_what_the_broker_refuses_is_listed_and_retried(owned: Broker) -> None:
+    """
+    With its reason; what was mended meanwhile is delivered then, and the books tell it all.
+    """
+    AmqpBus(DKISTProcessingCoreConfiguration.read()).open_link().close()
+    append_events(2)
+    append(Message("workflow.events.x", "k" * 300, b"x", Properties(message_id="m-1", content_type="text/plain")))
+    with owned.connect() as connection:
+        channel = connection.channel()
+        channel.queue_declare("full", arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+        channel.queue_bind("full", "workflow.events.x", "#")
+        first = outbox("drain")
+        channel.queue_delete("full")
+    found = listed("--set-aside")[0]["messages"]
+    shown = asked("list", "--set-aside").stdout
+    unknown = asked("retry", "2", "77")
+    retried = asked("retry", "2")
+    second = outbox("drain")
+
+    assert (first.returncode, second.returncode, unknown.exit_code) == (1, 0, 2)
+    assert "set aside, since the broker refuses them: 2; dkist-core outbox list --set-aside tells why" in first.stderr
+    assert [(each["number"], each["type"], each["id"], each["tries"]) for each in found] == [
+        (2, "edu.nso.dkist.task.progressed", progressed("A", 1).id, 3),
+        (3, None, "m-1", 3),
+    ]
+    assert [each["reason"].partition(":")[0] for each in found] == [
+        "the broker refused it (nack)",
+        "it cannot be sent",
+    ]
+    assert "  2  task.progressed\n     to workflow.events.x by task.progressed.W.A\n" in shown
+    assert "set aside: 2; to have them tried again: dkist-core outbox retry --all\n" in shown
+    assert "not set aside in " in unknown.stderr + unknown.output
+    assert retried.stdout.endswith(": 1; the next publisher, dkist-core outbox drain or relay delivers them\n")
+    assert books() == Books(published=3, confirmed=2, pending=0, set_aside=1)
+
+
+def test_what_to_retry_has_to_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Numbers or all of them, of one outbox that exists.
+    """
+    path = name_outbox(monkeypatch, "broker.example")
+    append_events(2)
+    with Journal.open(path) as journal:
+        journal.note_refusal(1, "why", max_tries=1)
+        journal.note_refusal(2, "why", max_tries=1)
+    name_outbox(monkeypatch, "elsewhere.example")
+
+    neither, both = asked("retry"), asked("retry", "1", "--all")
+    absent = outbox("retry", "--all")
+    other = asked("retry", "--all", "--outbox", path.stem.removeprefix("outbox-"))
+
+    assert (neither.exit_code, both.exit_code, absent.returncode) == (2, 2, 1)
+    assert absent.stderr.startswith("error: there is no outbox ")
+    assert other.stdout.startswith(f"waiting again in {path}: 2; ")
+
+
+# Retarget
+
+
+def test_what_waits_for_one_broker_is_moved_to_another(
+    owned: Broker, rabbitmq: RabbitMQNode, use: Callable[[Broker], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    To the exchanges that the other one has; the books of both are exact.
+    """
+    monkeypatch.setenv("ISB_EVENT_EXCHANGE", "old.events.x")
+    append_events(4)
+    source = open_bus(DKISTProcessingCoreConfiguration.read()).journal_path
+    with Journal.open(source) as journal:
+        journal.note_refusal(2, "why", max_tries=1)
+    monkeypatch.delenv("ISB_EVENT_EXCHANGE")
+    with open_broker(rabbitmq) as target:
+        use(target)
+        append(to_message(started("B"), "workflow.events.x"))
+        told = outbox("retarget", source.stem.removeprefix("outbox-"), "--yes")
+        moved = books()
+        drained = outbox("drain")
+        with target.connect() as connection:
+            connection.channel().queue_declare("workflow.events.archive.q", passive=True)
+
+    with Journal.open(source) as journal:
+        left = journal.books()
+    where = f"RabbitMQ at 127.0.0.1:{owned.port}"
+    assert told.stdout.splitlines() == [
+        "pending: 3, set aside: 1",
+        f"from  {where}, virtual host {owned.vhost}, exchanges old.events.x and master.direct.x",
+        f"to    {where}, virtual host {target.vhost}",
+        "moved: 4; the next publisher, dkist-core outbox drain or relay delivers them",
+    ]
+    assert moved == Books(published=5, confirmed=0, pending=4, set_aside=1)
+    assert left == Books(published=0, confirmed=0, pending=0, set_aside=0)
+    assert drained.returncode == 0
+    assert books() == Books(published=5, confirmed=4, pending=0, set_aside=1)
+
+
+def test_nothing_is_lost_when_a_move_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """
+    Some messages may then be in both outboxes, under one id; what is left is moved the next time.
+    """
+    source = name_outbox(monkeypatch, "old.example")
+    append_events(20_000)
+    expected = set(ids_in(source))
+    target = name_outbox(monkeypatch, "new.example")
+    with running(tmp_path / "log", "retarget", str(source), "--yes") as process:
+        # A file that is just being made holds nothing yet, which is null in the list.
+        wait_until(lambda: target.exists() and bool(listed()["journals"][0]["published"]))
+        process.kill()
+        process.wait(SECONDS)
+    between = (set(ids_in(source)), set(ids_in(target)))
+
+    again = asked("retarget", str(source), "--yes")
+
+    assert again.exit_code == 0
+    assert between[0] | between[1] == expected
+    assert between[0]
+    assert set(ids_in(target)) == expected
+    with Journal.open(target) as journal:
+        found = journal.books()
+    assert found.published == found.pending == len(ids_in(target))
+
+
+def test_what_cannot_be_moved_is_refused(monkeypatch: pytest.MonkeyPatch, state_dir: Path) -> None:
+    """
+    With the reason, and nothing has changed.
+    """
+    append(to_message(started("A"), "workflow.events.x"))
+    source = name_outbox(monkeypatch, "old.example")
+    append_events(3)
+    newer = state_dir / "outbox-0badcafe.db"
+    shutil.copy(source, newer)
+    make_newer(newer)
+    target = name_outbox(monkeypatch, "new.example")
+    append_events(1)
+    spare = Spare.open(target)
+    spare.close()
+    lock = FileLock(source.with_suffix(".lock"))
+    lock.acquire()
+
+    refusals = {
+        str(name): outbox("retarget", str(name), "--yes").stderr
+        for name in (source, target, newer, state_dir / "embedded.db", spare.journal.path, "00000000")
+    }
+    lock.release()
+    not_agreed = CliRunner().invoke(app, ["outbox", "retarget", str(source)], input="n\n")
+
+    assert [text.removeprefix("error: ").strip() for text in refusals.values()] == [
+        f"{source} is being delivered by process {os.getpid()}: wait for it, or end it",
+        f"{target} is the outbox of the present settings already: they have to name the broker to move to",
+        f"{newer} was written by a newer release (format 9, this one reads up to 2)",
+        f"{state_dir / 'embedded.db'} is no outbox but the embedded journal, whose events wait for no broker",
+        f"{spare.journal.path} is a spare journal of one process: the outbox beside it takes it over later",
+        f"there is no outbox {state_dir / 'outbox-00000000.db'}; dkist-core outbox list shows those that there are",
+    ]
+    assert not_agreed.exit_code == 1
+    assert len(ids_in(source)) == 3
+
+
+# List
+
+
+def test_every_journal_is_listed_and_none_is_changed(monkeypatch: pytest.MonkeyPatch, state_dir: Path) -> None:
+    """
+    Also those that cannot be read, that a process was killed with, and that one keeps beside them.
+    """
+    append(to_message(started("A"), "workflow.events.x"))
+    other = name_outbox(monkeypatch, "old.example", ISB_VHOST="/dkist", ISB_EVENT_EXCHANGE="ev.x")
+    leave(3)
+    (state_dir / "outbox-00000000.db").write_text("this is no journal")
+    Journal.open(state_dir / "outbox-0badcafe.db").close()
+    make_newer(state_dir / "outbox-0badcafe.db")
+    monkeypatch.delenv("ISB_EVENT_EXCHANGE")
+    current = name_outbox(monkeypatch, "broker.example", ISB_VHOST="/", ISB_PASSWORD=CANARY)
+    append_events(5)
+    with Journal.open(current) as journal:
+        journal.remove_confirmed([1, 2])
+        journal.note_refusal(3, f"refused, says amqp://user:{CANARY}@broker", max_tries=1)
+        journal.unreachable_until = time.time() + 25
+    spare = Spare.open(current)
+    spare.journal.append([to_message(started("B"), "workflow.events.x")])
+    lock = FileLock(current.with_suffix(".lock"))
+    lock.acquire()
+    before = contents(state_dir)
+
+    shown, refused = outbox("list"), outbox("list", "--set-aside")
+    found = {Path(each["file"]).stem: each for each in json.loads(outbox("list", "--json").stdout)["journals"]}
+    after = contents(state_dir)
+
+    lock.release()
+    spare.close()
+    assert after == before
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert list(found) == [current.stem, "embedded", *sorted({"outbox-00000000", "outbox-0badcafe", other.stem})]
+    lines = shown.stdout.splitlines()
+    at = lines.index("  for RabbitMQ at broker.example:5672, virtual host /")
+    assert re.fullmatch(rf"● {current.stem} +5 +2 +2 +1 +\d.*s", lines[at - 1])
+    assert lines[at + 1] == f"  process {os.getpid()} is delivering it"
+    assert lines[at + 2].startswith("  the broker could not be reached; tasks leave it alone until ")
+    assert re.fullmatch(
+        rf"  spare journal {os.getpid()}-\w{{8}}: 1 pending, kept by process {os.getpid()}", lines[at + 3]
+    )
+    assert "  for RabbitMQ at old.example:5672, virtual host /dkist, exchanges ev.x and master.direct.x" in lines
+    assert "  the embedded journal, a bus of its own: subscribers read it; events kept: 1" in lines
+    mine = found[current.stem]
+    assert (mine["current"], mine["deliveredBy"], mine["spares"][0]["owner"]) == (True, os.getpid(), os.getpid())
+    assert mine["published"] == mine["confirmed"] + mine["pending"] + mine["setAside"] == 5
+    assert found[other.stem]["destination"] == {
+        "host": "old.example",
+        "port": "5672",
+        "vhost": "/dkist",
+        "eventExchange": "ev.x",
+        "failureExchange": "master.direct.x",
+    }
+    assert found[other.stem]["pending"] == 3
+    assert found["outbox-00000000"]["problem"].endswith("cannot be used: file is not a database")
+    assert "was written by a newer release (format 9" in found["outbox-0badcafe"]["problem"]
+    assert "refused, says amqp://" in refused.stdout
+    assert CANARY not in shown.stdout + refused.stdout + json.dumps(found)
+
+
+def test_a_host_without_journals_stays_without(monkeypatch: pytest.MonkeyPatch, state_dir: Path) -> None:
+    """
+    A missing folder is no error, and nobody makes it by looking.
+    """
+    folder = state_dir / "missing"
+    monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(folder))
+
+    told = asked("list")
+    refused = asked("list", "--set-aside")
+
+    assert (told.exit_code, refused.exit_code) == (0, 0)
+    assert told.stdout.startswith(f"no journals in {folder}\n")
+    assert refused.stdout == "nothing is set aside\n"
+    assert not folder.exists()
+
+
+def test_a_journal_of_an_older_release_is_listed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The first format has no time of refusal; a look does not bring it up to date.
+    """
+    path = name_outbox(monkeypatch, "broker.example")
+    append_events(2)
+    with Journal.open(path) as journal:
+        journal.note_refusal(1, "why", max_tries=1)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE message DROP COLUMN refused")
+        connection.execute("PRAGMA user_version = 1")
+        connection.commit()
+    before = contents(path.parent)
+
+    (found,) = listed("--set-aside")
+
+    assert contents(path.parent) == before
+    assert (found["pending"], found["setAside"], found["messages"][0]["refusedAt"]) == (1, 1, None)

@@ -158,7 +158,7 @@ def find(settings: DKISTProcessingCoreConfiguration, name: str | None) -> Path:
     if name is not None and (digits := re.fullmatch(r"(?:outbox-)?([0-9a-f]{8})(?:\.db)?", name)):
         path = current.parent / f"outbox-{digits[1]}.db"
     if is_spare(path):
-        msg = f"{path} is a spare journal of one process: the outbox beside it takes it over, once that has ended"
+        msg = f"{path} is a spare journal of one process: the outbox beside it takes it over later"
         raise JournalError(msg)
     if path.name == EMBEDDED_FILE:
         msg = f"{path} is no outbox but the embedded journal, whose events wait for no broker"
