@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -92,16 +92,20 @@ class Child:
     A process of `tests.killed`, which ends with the block at the latest.
     """
 
-    def __init__(self, plan: Plan, environment: Mapping[str, str], report: Path) -> None:
+    def __init__(
+        self, plan: Plan, environment: Mapping[str, str], report: Path, *, under: Sequence[str | Path] = ()
+    ) -> None:
         """
         Start it; what it says goes into the file `report`, which outlives it whatever ends it.
+
+        `under` is a command that runs a command, such as strace with its options.
         """
         self.plan = plan
         self._report = report
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
         with report.open("wb") as output, report.with_suffix(".log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.killed", plan.as_argument],
+                [*under, sys.executable, "-m", "tests.killed", plan.as_argument],
                 cwd=ROOT,
                 env=inherited | dict(environment),
                 stdin=subprocess.DEVNULL,
@@ -202,9 +206,11 @@ class Ledger:
         with open_bus(self.settings).open_journal() as journal:
             return journal.books()
 
-    def assert_nothing_lost(self) -> None:
+    def assert_nothing_lost(self, *, journal_was_locked: bool = False) -> None:
         """
         Returned within received within attempted; duplicates are equal; the books are exact and nothing waits.
+
+        While a journal is locked, events may go from a publisher's memory to the broker and past the books.
         """
         self.arrivals.read()
         received = set(self.arrivals.ids)
@@ -214,7 +220,8 @@ class Ledger:
         assert self.returned - received == set(), "lost"
         assert received - self.attempted.keys() == set(), "never published"
         assert len(bodies) == len(received), "one id with several bodies"
-        assert books == Books(published=len(received), confirmed=len(received), pending=0, set_aside=0)
+        assert books == Books(published=books.published, confirmed=books.published, pending=0, set_aside=0)
+        assert books.published == len(received) or (journal_was_locked and books.published < len(received))
 
     def table(self) -> str:
         """

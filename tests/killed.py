@@ -21,7 +21,7 @@ from typing import Any
 
 # Imported here, not when it is needed: another user may not read the files of this interpreter.
 import dkist_processing_core.drain  # noqa: F401
-from dkist_processing_core.bus import Journal, Message
+from dkist_processing_core.bus import Journal, Message, open_bus
 from dkist_processing_core.bus._amqp import AmqpLink
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import TaskProgressed
@@ -60,8 +60,6 @@ class Plan:
     user: int | None = None
     """As whom it publishes, with only its own group and `group`."""
     group: int = 0
-    marks: str = ""
-    """A file in which each attempt and return is marked too; empty for none."""
 
     @property
     def as_argument(self) -> str:
@@ -186,12 +184,11 @@ POINTS: dict[str, Callable[[Trap], None]] = {
 """Where it may end: the kind of the point, and which of several places of that kind."""
 
 
-def say(text: str, *descriptors: int) -> None:
+def say(text: str) -> None:
     """
     Say something that is said when this returns, whatever happens next.
     """
-    for descriptor in descriptors:
-        os.write(descriptor, text.encode())
+    os.write(1, text.encode())
 
 
 def groups_of(plan: Plan) -> Iterator[list[TaskProgressed]]:
@@ -209,25 +206,26 @@ def groups_of(plan: Plan) -> Iterator[list[TaskProgressed]]:
 
 def become(user: int, group: int) -> None:
     """
-    Be another user, in one more group, whose new files are nobody else's.
+    Be another user, in one more group; what this one would look for among the interpreter's files is loaded before.
     """
+    open_bus(DKISTProcessingCoreConfiguration())
+    "localhost".encode("idna")
     os.setgroups([group])
     os.setgid(user)
     os.setuid(user)
 
 
-def publish(plan: Plan, publisher: Publisher, marks: int | None) -> float:
+def publish(plan: Plan, publisher: Publisher) -> float:
     """
     Publish all events of a plan and return how long the slowest publish took.
     """
-    descriptors = (1,) if marks is None else (1, marks)
     slowest = 0.0
     for group in groups_of(plan):
-        say("".join(f"attempted {event.id}\n" for event in group), *descriptors)
+        say("".join(f"attempted {event.id}\n" for event in group))
         began = time.monotonic()
         publisher.publish(*group)
         slowest = max(slowest, time.monotonic() - began)
-        say("".join(f"returned {event.id}\n" for event in group), *descriptors)
+        say("".join(f"returned {event.id}\n" for event in group))
         if plan.pause:
             publisher.flush(plan.pause)
     return slowest
@@ -237,8 +235,7 @@ def run(plan: Plan, publisher: Publisher) -> float:
     """
     Publish, close, and return how long the slowest publish took.
     """
-    marks = os.open(plan.marks, os.O_CREAT | os.O_WRONLY | os.O_APPEND) if plan.marks else None
-    slowest = publish(plan, publisher, marks)
+    slowest = publish(plan, publisher)
     deadline = time.monotonic() + _SECONDS
     turn = threading.Event()
     while plan.empties and publisher._waiting() and time.monotonic() < deadline:
@@ -264,7 +261,7 @@ def main(plan: Plan) -> None:
         fork = multiprocessing.get_context("fork").Process(target=run, args=(half, publisher))
         fork.start()
     slowest = run(plan, publisher)
-    say(f"took {time.monotonic() - began} slowest {slowest}\n", 1)
+    say(f"took {time.monotonic() - began} slowest {slowest}\n")
     if plan.forks:
         fork.join(_SECONDS)
         sys.exit(fork.exitcode)

@@ -1,0 +1,251 @@
+"""
+Several processes with one outbox: one of them is stopped, or is another user's, or forks.
+
+Not here: one after the other (test_kill_points.py), and a journal that is locked for other reasons
+(test_degradation.py).
+"""
+
+import os
+import random
+import secrets
+import signal
+import sqlite3
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dkist_processing_core.bus import open_bus, spares_of
+from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.publisher import Publisher
+from tests.arrivals import Arrivals, Child, Ledger, ids_on_disk, wait_until
+from tests.bus.contract import SECONDS
+from tests.facts import started
+from tests.killed import Plan
+from tests.services.broker import Broker
+from tests.test_delivery import LIMIT, settings_of
+
+# What a busy machine may add.
+TOLERANCE = 0.5
+MANY = 1500
+# Nobody's, and not this process's: a user who has a part in the host's group, and that group.
+OTHER_USER = 65534
+SHARED_GROUP = 64123
+IS_ROOT = os.getuid() == 0
+
+
+class Host:
+    """
+    One outbox and one broker, and children with their reports in a folder.
+    """
+
+    def __init__(self, broker: Broker, folder: Path, state: Path | None = None) -> None:
+        """
+        Begin with an empty outbox, in the test's own state folder or in `state`.
+        """
+        self._environment = broker.env | ({} if state is None else {"DKIST_CORE_STATE_DIR": str(state)})
+        self._folder = folder
+        found = settings_of(broker)
+        self.settings = found if state is None else found.model_copy(update={"dkist_core_state_dir": state})
+        self.ledger = Ledger(self.settings, Arrivals(broker, self.settings))
+
+    def child(self, name: str, *, environment: Mapping[str, str] | None = None, **options: object) -> Child:
+        """
+        Start a child with a plan, and perhaps with some variables of its own.
+        """
+        plan = Plan(name, **options)  # type: ignore[arg-type]  # they are checked by the class itself
+        return Child(plan, self._environment | dict(environment or {}), self._folder / f"{name}.txt")
+
+    def end(self, child: Child, status: int = 0) -> None:
+        """
+        Wait for the end of a child, and note what it has said.
+        """
+        assert child.wait_for_end(SECONDS * 2), child.said
+        assert child.process.wait() == status, child.said
+        self.ledger.note_child(child, "child")
+
+    def deliver(self, *, journal_was_locked: bool = False) -> None:
+        """
+        Deliver what is left, and see that nothing was lost.
+        """
+        event = started(f"deliver-{secrets.token_hex(4)}")
+        with Publisher.open(self.settings) as publisher:
+            publisher.publish(event)
+            wait_until(lambda: self.ledger.books.pending == 0)
+        self.ledger.note([event.id], [event.id], "deliver")
+        assert spares_of(open_bus(self.settings).journal_path) == []
+        self.ledger.assert_nothing_lost(journal_was_locked=journal_was_locked)
+
+    def assert_on_disk(self) -> None:
+        """
+        Find what was published on disk, if it has not arrived.
+        """
+        self.ledger.arrivals.read()
+        assert self.ledger.returned - ids_on_disk(self.settings) - set(self.ledger.arrivals.ids) == set()
+
+
+@pytest.fixture
+def host(broker: Broker, tmp_path: Path) -> Host:
+    """
+    A host with an empty outbox.
+    """
+    return Host(broker, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "point", ["deleted, committing", "before-write, committing", "sent, not flushed", "confirmed, read"]
+)
+@pytest.mark.parametrize("then", [signal.SIGCONT, signal.SIGKILL], ids=["goes on", "is killed"])
+def test_a_process_that_is_stopped_holds_nobody_up_for_longer_than_the_limit(
+    host: Host, point: str, then: signal.Signals
+) -> None:
+    """
+    Inside a transaction, or with the right to deliver: others publish and close in time, and what they said is on disk.
+    """
+    with host.child("stopped", point=point, signal=signal.SIGSTOP, occurrence=3, limit=40, timeout=SECONDS) as stopped:
+        stopped.wait_for_stop()
+        with host.child("a", limit=5) as first, host.child("b", limit=5, sizes=(5,)) as second:
+            host.end(first)
+            host.end(second)
+        host.assert_on_disk()
+        stopped.process.send_signal(then)
+        host.end(stopped, -then if then == signal.SIGKILL else 0)
+    host.deliver(journal_was_locked=True)
+
+    assert max(first.seconds, second.seconds) < LIMIT + TOLERANCE
+
+
+def test_a_process_that_is_stopped_at_any_moment_loses_nothing(host: Host) -> None:
+    """
+    Several moments under load: every other process publishes and closes in time, without an exception.
+    """
+    chance = random.Random(secrets.randbits(32))
+    times = []
+    for round_ in range(4):
+        then = signal.SIGCONT if round_ % 2 else signal.SIGKILL
+        with host.child(f"stopped-{round_}", limit=MANY, timeout=SECONDS) as stopped:
+            stopped.wait_for_word()
+            stopped.wait_for_end(chance.uniform(0.0, 0.5))
+            stopped.process.send_signal(signal.SIGSTOP)
+            stopped.wait_for_stop()
+            with host.child(f"other-{round_}", limit=5) as other:
+                host.end(other)
+            times.append(other.seconds)
+            host.ledger.note_child(stopped, "child")
+            host.assert_on_disk()
+            stopped.process.send_signal(then)
+            host.end(stopped, -then if then == signal.SIGKILL else 0)
+    host.deliver(journal_was_locked=True)
+
+    assert max(times) < LIMIT + TOLERANCE
+
+
+def test_a_fork_that_publishes_beside_its_parent_loses_nothing(host: Host) -> None:
+    """
+    Both publish at the same time through the publisher that one of them opened, and both end well.
+    """
+    with host.child("parent", forks=True, limit=200, timeout=SECONDS) as parent:
+        host.end(parent)
+    host.deliver()
+
+    assert len(host.ledger.returned) == 401
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """
+    A folder that its setgid bit shares with a group; another user can reach it.
+    """
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="dkist-core-tests-") as folder:
+        Path(folder).chmod(0o711)
+        shared = Path(folder) / "shared"
+        shared.mkdir()
+        if IS_ROOT:
+            os.chown(shared, -1, SHARED_GROUP)
+        shared.chmod(0o2770)
+        yield shared
+
+
+def facts_of_files(folder: Path) -> set[tuple[int, int]]:
+    """
+    Return the modes and groups of the files in a folder.
+    """
+    found = [path.stat() for path in folder.iterdir()]
+    return {(stat.S_IMODE(file.st_mode), file.st_gid) for file in found}
+
+
+def another_user() -> dict[str, Any]:
+    """
+    Return what makes a child another user's, where this process may do that.
+    """
+    return {"user": OTHER_USER, "group": SHARED_GROUP} if IS_ROOT else {}
+
+
+@pytest.mark.parametrize("is_others_first", [True, False], ids=["the other's first", "ours first"])
+def test_users_who_share_a_folder_deliver_for_each_other(
+    broker: Broker,
+    shared: Path,
+    tmp_path: Path,
+    is_others_first: bool,  # noqa: FBT001
+) -> None:
+    """
+    What the one leaves is delivered by the other, and files are the group's to write, whatever the umask.
+    """
+    host = Host(broker, tmp_path, shared)
+    users = [another_user(), {}] if is_others_first else [{}, another_user()]
+    found = []
+    for turn, (leaving, delivering) in enumerate([users, users[::-1]]):
+        with host.child(f"leaves-{turn}", point="written", **leaving) as killed:
+            host.end(killed, -signal.SIGKILL)
+        found.append(facts_of_files(shared))
+        with host.child(f"delivers-{turn}", empties=True, timeout=SECONDS, **delivering) as child:
+            host.end(child)
+        found.append(facts_of_files(shared))
+        host.ledger.assert_nothing_lost()
+
+    assert found == [{(0o660, shared.stat().st_gid)}] * 4
+
+
+@pytest.mark.parametrize("is_others", [True, False], ids=["the other's", "ours"])
+def test_a_spare_journal_is_the_group_s_too(
+    broker: Broker,
+    shared: Path,
+    tmp_path: Path,
+    is_others: bool,  # noqa: FBT001
+) -> None:
+    """
+    What the one keeps beside a journal that is locked, the other takes over and delivers.
+    """
+    host = Host(broker, tmp_path, shared)
+    keeping, delivering = (another_user(), {}) if is_others else ({}, another_user())
+    journal = open_journal(host.settings)
+    holder = sqlite3.connect(journal, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+
+    # Refused, so that no event goes to the broker before it is kept.
+    with host.child("keeps", limit=5, environment={"ISB_PASSWORD": "wrong"}, **keeping) as child:
+        host.end(child)
+    (spare,) = spares_of(journal)
+    found = facts_of_files(shared)
+    owner = spare.stat().st_uid
+    holder.close()
+    with host.child("delivers", empties=True, timeout=SECONDS, **delivering) as child:
+        host.end(child)
+    host.ledger.assert_nothing_lost()
+
+    assert spares_of(journal) == []
+    assert found == {(0o660, shared.stat().st_gid)}
+    assert owner == keeping.get("user", os.getuid())
+
+
+def open_journal(settings: DKISTProcessingCoreConfiguration) -> Path:
+    """
+    Make the outbox, and return where it is.
+    """
+    bus = AmqpBus(settings)
+    bus.open_journal().close()
+    return bus.journal_path
