@@ -374,6 +374,35 @@ class TestInstaller:
         assert done.stderr.startswith("RabbitMQ is missing: install the package rabbitmq-server")
         assert done.stderr.count("\n") == 1
 
+    @pytest.mark.parametrize("arguments", [["--check", "strace"], []], ids=["check", "install"])
+    def test_missing_strace_is_one_sentence(self, tmp_path: Path, arguments: list[str]) -> None:
+        """
+        Where all but strace is there, the sentence names strace.
+        """
+        script = tmp_path / "install.sh"
+        script.write_text(INSTALL.read_text().replace("/usr/lib/rabbitmq/bin/rabbitmq-server", "/bin/sh"))
+
+        done = subprocess.run(
+            ["/bin/sh", script, *arguments], env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False
+        )
+
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("strace is missing: install the package strace")
+        assert done.stderr.count("\n") == 1
+
+    def test_broker_is_not_missed_for_want_of_strace(self, tmp_path: Path) -> None:
+        """
+        Tests that only need RabbitMQ run where it is there.
+        """
+        script = tmp_path / "install.sh"
+        script.write_text(INSTALL.read_text().replace("/usr/lib/rabbitmq/bin/rabbitmq-server", "/bin/sh"))
+
+        done = subprocess.run(
+            ["/bin/sh", script, "--check"], env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False
+        )
+
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
 
 def _exporters(receiver: OtlpReceiver, protocol: str) -> tuple[Any, Any, Any]:
     """

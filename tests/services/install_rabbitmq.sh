@@ -1,8 +1,9 @@
 #!/bin/sh
-# Makes RabbitMQ available to the tests through Debian's or Ubuntu's own package.
+# Makes RabbitMQ, and strace, available to the tests through Debian's or Ubuntu's own packages.
 #
-#   install_rabbitmq.sh           install the package where it is missing; silent on success
-#   install_rabbitmq.sh --check   change nothing; exit 1 with one sentence where it is missing
+#   install_rabbitmq.sh                  install what is missing; silent on success
+#   install_rabbitmq.sh --check          change nothing; exit 1 with one sentence where RabbitMQ is missing
+#   install_rabbitmq.sh --check strace   likewise for strace
 #
 # The tests start private nodes of their own. So no service may be started here, none may be enabled for the next boot,
 # and nothing may be left listening.
@@ -11,7 +12,8 @@ set -eu
 
 server=/usr/lib/rabbitmq/bin/rabbitmq-server
 policy=/usr/sbin/policy-rc.d
-missing='RabbitMQ is missing: install the package rabbitmq-server (Debian, Ubuntu), as root by tests/services/install_rabbitmq.sh'
+missing_rabbitmq='RabbitMQ is missing: install the package rabbitmq-server (Debian, Ubuntu), as root by tests/services/install_rabbitmq.sh'
+missing_strace='strace is missing: install the package strace (Debian, Ubuntu), as root by tests/services/install_rabbitmq.sh'
 units='rabbitmq-server.service epmd.service epmd.socket'
 
 fail() {
@@ -32,8 +34,24 @@ unit_files() {
     done
 }
 
-if [ -x "$server" ]; then exit 0; fi
-if [ "${1-}" = --check ]; then fail "$missing"; fi
+# Sets what to install, and the sentence about the first of it.
+look() {
+    packages=
+    missing=
+    if ! command -v strace >/dev/null; then packages=strace missing=$missing_strace; fi
+    if [ ! -x "$server" ]; then packages="rabbitmq-server $packages" missing=$missing_rabbitmq; fi
+}
+
+if [ "${1-}" = --check ]; then
+    if [ "${2-}" = strace ]; then
+        if ! command -v strace >/dev/null; then fail "$missing_strace"; fi
+    elif [ ! -x "$server" ]; then
+        fail "$missing_rabbitmq"
+    fi
+    exit 0
+fi
+look
+if [ -z "$packages" ]; then exit 0; fi
 if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then fail "$missing"; fi
 if [ "$(id -u)" -ne 0 ]; then
     if ! sudo -n true 2>/dev/null; then fail "$missing"; fi
@@ -43,7 +61,8 @@ fi
 # Two installations at once would take away each other's guard; a lock on a directory leaves no file behind.
 exec 9</usr/sbin
 flock 9
-if [ -x "$server" ]; then exit 0; fi
+look
+if [ -z "$packages" ]; then exit 0; fi
 
 log=$(mktemp)
 guard=
@@ -59,7 +78,7 @@ if [ ! -e "$policy" ]; then
     guard=ours
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
-else
+elif [ ! -x "$server" ]; then
     denied=0
     "$policy" rabbitmq-server start >/dev/null 2>&1 || denied=$?
     if [ "$denied" -ne 101 ]; then
@@ -85,8 +104,12 @@ until apt update; do
     waited=$((waited + 5))
 done
 
-if ! apt install --yes --no-install-recommends --no-remove rabbitmq-server || [ ! -x "$server" ]; then
-    fail "$missing (apt-get said: $(grep '^E:' "$log" | head -n 1 || true))"
+# shellcheck disable=SC2086  # package names, one word each
+apt install --yes --no-install-recommends --no-remove $packages || true
+said=$(grep '^E:' "$log" | head -n 1 || true)
+look
+if [ -n "$packages" ]; then
+    fail "$missing (apt-get said: $said)"
 fi
 
 for unit in $(unit_files); do
