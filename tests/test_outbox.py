@@ -33,6 +33,15 @@ from tests.services.sockets import BlackHole
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 20.0
+PAGE = ROOT / "docs" / "how-to" / "outages.md"
+VARIES = [
+    (re.compile(r"(127\.0\.0\.1:\d+|(old|broker)\.example:5672)"), "BROKER"),
+    (re.compile(r"virtual host (/|test-\w+)"), "VHOST"),
+    (re.compile(r"outbox-\w{8}|(?<=retarget )\w{8}"), "OUTBOX"),
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+(\.\d+)? m?s\b"), "TIME"),
+    (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "ID"),
+    (re.compile(r" +"), " "),
+]
 CANARY = "canary-7f3a/with?odd&signs"
 # Publishes, says so, and waits to be killed: its broker never gets anything from it.
 LEAVE = """
@@ -650,3 +659,78 @@ def test_a_journal_of_an_older_release_is_listed_as_it_is(monkeypatch: pytest.Mo
 
     assert contents(path.parent) == before
     assert (found["pending"], found["setAside"], found["messages"][0]["refusedAt"]) == (1, 1, None)
+
+
+# The documentation, and the doctor
+
+
+def alike(text: str) -> str:
+    """
+    Return a text without what differs from time to time.
+    """
+    for pattern, replacement in VARIES:
+        text = pattern.sub(replacement, text)
+    return text.strip()
+
+
+def test_the_page_about_outages_shows_what_is_printed(
+    broker: Broker, use: Callable[[Broker], None], monkeypatch: pytest.MonkeyPatch, refusing_port: int, state_dir: Path
+) -> None:
+    """
+    Its commands, in their order, on a host whose broker has moved.
+    """
+    blocks = re.findall(r"(?s)```console\n(.*?)```", PAGE.read_text(encoding="utf-8"))
+    expected = re.findall(r"(?ms)^\$ dkist-core outbox (.*?)\n(.*?)(?=^\$|\Z)", "".join(blocks))
+    mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": refusing_port}}
+    monkeypatch.setenv("MESH_CONFIG", json.dumps(mesh))
+    append_events(3)
+    digits = open_bus(DKISTProcessingCoreConfiguration.read()).journal_path.stem.removeprefix("outbox-")
+    printed: list[tuple[str, str]] = []
+
+    def print_as(command: str) -> None:
+        done = outbox(*command.replace("6b0c3a7e", digits).split(), ISB_VHOST=os.environ.get("ISB_VHOST", "/"))
+        printed.append((command, (done.stdout + done.stderr).replace(str(state_dir), "/var/lib/dkist")))
+
+    old = dict(os.environ)
+    use(broker)
+    print_as("list")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MESH_CONFIG", old["MESH_CONFIG"])
+        patch.setenv("ISB_VHOST", "/")
+        print_as("drain")
+    print_as("retarget 6b0c3a7e --yes")
+    print_as("drain")
+    append(to_message(started("A"), "workflow.events.x"))
+    reason = (
+        "refuses a request: PRECONDITION_FAILED - message size 30000 is larger than configured max size 20000 (406)"
+    )
+    with open_bus(DKISTProcessingCoreConfiguration.read()).open_journal() as journal:
+        for _ in range(3):
+            journal.note_refusal(4, f"RabbitMQ at {broker.host}:{broker.port} {reason}", max_tries=3)
+    print_as("list --set-aside")
+    print_as("retry 4")
+
+    assert [(command, alike(text)) for command, text in printed] == [
+        (command, alike(text)) for command, text in expected
+    ]
+
+
+def test_the_doctor_knows_a_spare_journal_from_another_brokers_outbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    And names the commands that help with what waits elsewhere.
+    """
+    other = name_outbox(monkeypatch, "old.example")
+    append_events(3)
+    mine = name_outbox(monkeypatch, "broker.invalid")
+    append_events(1)
+    living = [Spare.open(path) for path in (mine, other)]
+    for spare in living:
+        spare.journal.append([to_message(started("A"), "workflow.events.x")])
+
+    told = CliRunner().invoke(app, ["doctor", "--json"])
+
+    for spare in living:
+        spare.close()
+    (found,) = [each for each in json.loads(told.stdout)["checks"] if each["name"] == "other outbox"]
+    assert found["detail"] == f"{other} is for another broker than these settings name; waiting: 4"
+    assert f"`dkist-core outbox retarget {other.stem.removeprefix('outbox-')}`" in found["advice"]
