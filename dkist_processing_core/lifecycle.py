@@ -102,7 +102,7 @@ class Lifecycle:
             self._stack.enter_context(self._telemetry.log_records(self._attributes))
         if self._settings is not None:
             with self._never_breaking("events are not published"):
-                self._publisher = Publisher.open(self._settings, tracer=self._telemetry.tracer)
+                self._publisher = Publisher.open(self._settings, tracer=self._telemetry.tracer_if_tracing)
         self._publish(TaskStarted, host=platform.node(), pid=os.getpid())
         return self
 

@@ -128,7 +128,7 @@ class LocalRun:
         """Run every task that can be run, and return what became of each."""
         began, started_at = time.monotonic(), datetime.now(UTC)
         with never_breaking("the run's events are not published"):
-            self._publisher = Publisher.open(self._settings, tracer=self._telemetry.tracer)
+            self._publisher = Publisher.open(self._settings, tracer=self._telemetry.tracer_if_tracing)
         outer = run_parent(self._run, os.environ)
         is_outermost = outer.trace_id == derived_trace_id(self._run)
         own = SpanContext(

@@ -27,6 +27,7 @@ from dkist_processing_core.bus import (
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage
+from dkist_processing_core.text import redactor
 
 if TYPE_CHECKING:
     from dkist_processing_core.bus._amqp_bus import AmqpBus
@@ -63,7 +64,7 @@ class Publisher:
         cannot take is kept beside it on disk, and where that cannot be, in memory; one warning says so.
         """
         self.bus = bus
-        self._tracer = tracer or trace.NoOpTracer()
+        self._tracer = tracer
         self._secrets = list(secrets)
         self._wait_limit = wait_limit
         self._inherited: list[object] = []
@@ -102,22 +103,27 @@ class Publisher:
         Where the journal cannot be written to just now they are kept beside it; where there is no room on the disk
         either, in memory. One warning says so, and the journal gets them as soon as it can.
         """
-        messages = [to_message(event, self.bus.event_exchange, secrets=self._secrets) for event in events]
-        for event, message in zip(events, messages, strict=True):
-            with self._tracer.start_as_current_span(
-                f"publish {message.exchange}",
-                kind=trace.SpanKind.PRODUCER,
-                attributes=semconv.publish_attributes(
-                    message.exchange,
-                    message.routing_key,
-                    message.properties.message_id,
-                    message.properties.correlation_id,
-                    is_remote=self.bus.is_remote,
-                )
-                | semconv.identity_attributes(event.run, getattr(event, "task_name", None)),
-            ):
-                pass
+        blank = redactor(also=self._secrets)
+        messages = [to_message(event, self.bus.event_exchange, blank=blank) for event in events]
+        if self._tracer is not None:
+            for event, message in zip(events, messages, strict=True):
+                self._trace(self._tracer, event, message)
         self._append(messages)
+
+    def _trace(self, tracer: trace.Tracer, event: Event, message: Message) -> None:
+        with tracer.start_as_current_span(
+            f"publish {message.exchange}",
+            kind=trace.SpanKind.PRODUCER,
+            attributes=semconv.publish_attributes(
+                message.exchange,
+                message.routing_key,
+                message.properties.message_id,
+                message.properties.correlation_id,
+                is_remote=self.bus.is_remote,
+            )
+            | semconv.identity_attributes(event.run, getattr(event, "task_name", None)),
+        ):
+            pass
 
     def publish_failure(self, message: RecipeRunFailureMessage) -> None:
         """Publish the established failure message, unless this host has done so before."""

@@ -51,10 +51,20 @@ def redact(text: str, secrets: Iterable[str] | None = None, *, also: Iterable[st
     `secrets` defaults to those of this process's environment, looked up now, since a task may set some as it runs;
     `also` are more of them, as those of the settings.
     """
+    return redactor(secrets, also=also)(text)
+
+
+def redactor(secrets: Iterable[str] | None = None, *, also: Iterable[str] = ()) -> Callable[[str], str]:
+    """Return what does as `redact`, for several texts: the secrets are looked up once."""
     known = _secrets_now() if secrets is None else secrets
-    for form in _all_forms(frozenset((*known, *also))):
-        text = text.replace(form, REDACTED)
-    return _USERINFO.sub(f"{REDACTED}@", text)
+    forms = _all_forms(frozenset((*known, *also)))
+
+    def blank(text: str) -> str:
+        for form in forms:
+            text = text.replace(form, REDACTED)
+        return _USERINFO.sub(f"{REDACTED}@", text)
+
+    return blank
 
 
 def _secrets_now() -> list[str]:

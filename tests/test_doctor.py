@@ -275,7 +275,7 @@ def test_a_port_that_never_speaks_is_told_in_time(monkeypatch: pytest.MonkeyPatc
     told = in_its_own_process("doctor")
 
     assert told.returncode == 1
-    assert f"✗ broker        RabbitMQ at 127.0.0.1:{black_hole.port} does not answer within 5 s" in told.stdout
+    assert f"✗ broker        RabbitMQ at 127.0.0.1:{black_hole.port} does not answer in time" in told.stdout
 
 
 @pytest.mark.parametrize("kept_in", ["environment", "file"])

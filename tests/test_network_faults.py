@@ -25,7 +25,8 @@ from tests.bus.contract import SECONDS
 from tests.facts import finished, progressed, started
 from tests.services.broker import Broker
 from tests.services.proxy import Proxy
-from tests.test_delivery import books_of, settings_of, warnings_in
+from tests.services.sockets import BlackHole
+from tests.test_delivery import books_of, settings_of, unreachable, warnings_in
 
 WITNESS = "witness"
 COUNT = 2000
@@ -223,12 +224,32 @@ def test_a_name_that_does_not_resolve_is_one_line(caplog: pytest.LogCaptureFixtu
         publisher.publish(started("A"))
         assert not publisher.flush(SECONDS)
 
-    (told,) = (record.getMessage() for record in caplog.records if record.name == drain.__name__)
+    (told,) = warnings_in(caplog)
     assert books_of(settings) == kept(1)
     assert told.startswith(
         "RabbitMQ at no-such-host.invalid:5672 has a name that does not resolve; check mesh_address in MESH_CONFIG. "
         "Events are kept in "
     )
+
+
+@pytest.mark.parametrize("server_name", [None, "broker.example"], ids=["plain", "TLS"])
+def test_a_connection_that_nobody_answers_is_one_line(
+    black_hole: BlackHole, caplog: pytest.LogCaptureFixture, server_name: str | None
+) -> None:
+    """
+    Who waits is let go in time, whether AMQP is spoken at once or over TLS.
+    """
+    settings = unreachable(black_hole.port).model_copy(update={"isb_tls_server_name": server_name})
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        began = time.monotonic()
+        assert not publisher.flush(settings.event_flush_timeout)
+        assert time.monotonic() - began < settings.event_flush_timeout
+
+    (told,) = warnings_in(caplog)
+    assert books_of(settings) == kept(1)
+    assert "does not answer" in told
 
 
 def test_a_wrong_password_is_one_line(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:

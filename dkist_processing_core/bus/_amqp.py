@@ -28,6 +28,7 @@ from pika.exceptions import (
     ChannelClosed,
     ChannelError,
     ConnectionClosed,
+    ConnectionOpenAborted,
     IncompatibleProtocolError,
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
@@ -44,6 +45,7 @@ from dkist_processing_core.text import redact
 HEARTBEAT_SECONDS = 10
 CLOSE_SECONDS = 1.0
 RPC_SECONDS = 10.0
+_GIVE_UP_SECONDS = 0.25
 _NOT_FOUND, _ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED, _NOT_ALLOWED = 404, 403, 405, 406, 530
 _REFUSALS = (_NOT_FOUND, _ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED, _NOT_ALLOWED)
 # AMQP 0.9.1: frame error, syntax error, command invalid, unexpected frame, resource error, not implemented, internal.
@@ -117,7 +119,8 @@ class AmqpLink:
                 on_close_callback=lambda _, error: link._fail(error),
             )
         try:
-            link._run(lambda: link._is_open, timeout, "does not answer")
+            # pika gives up by itself at the timeout, and only then lets go of the socket.
+            link._run(lambda: link._is_open, timeout + _GIVE_UP_SECONDS, "does not answer")
             link._open_channel(timeout)
         except BaseException:
             link.close()
@@ -551,8 +554,10 @@ def _pika_silenced() -> Iterator[None]:
         _inside_link.depth -= 1
 
 
-def _is_wanted(_: logging.LogRecord) -> bool:
-    return not getattr(_inside_link, "depth", 0) or logging.getLogger("pika").level != logging.NOTSET
+def _is_wanted(record: logging.LogRecord) -> bool:
+    # pika resolves names in a thread of its own, which cannot be told from that of another connection.
+    is_ours = getattr(_inside_link, "depth", 0) or record.funcName == "_resolve"
+    return not is_ours or logging.getLogger("pika").level != logging.NOTSET
 
 
 for _name, _logger in logging.root.manager.loggerDict.items():
@@ -604,7 +609,7 @@ def _breakage(chain: Sequence[BaseException]) -> str:
         text = "has a name that does not resolve; check mesh_address in MESH_CONFIG"
     elif _first(chain, ConnectionRefusedError):
         text = "refuses the connection: nothing listens there; check that the broker runs, and MESH_CONFIG"
-    elif _first(chain, TimeoutError) or "timeout" in type(chain[-1]).__name__.lower():
+    elif _first(chain, TimeoutError, ConnectionOpenAborted) or "timeout" in type(chain[-1]).__name__.lower():
         text = "does not answer in time"
     else:
         text = f"broke the connection: {type(chain[-1]).__name__} {chain[-1]}"

@@ -214,17 +214,21 @@ class Journal:
         With `once`, a message whose id this journal was ever given before is left out.
         """
         now = time.time()
-        appended = []
+        rows = [
+            (
+                message.properties.message_id,
+                (now, message.exchange, message.routing_key, message.properties.to_json(), message.body),
+            )
+            for message in messages
+        ]
         with self._transaction() as connection:
-            for message in messages:
-                if once and not _is_first(connection, message.properties.message_id, now):
-                    continue
-                cursor = connection.execute(
-                    "INSERT INTO message (appended, exchange, routing_key, properties, body) VALUES (?, ?, ?, ?, ?)",
-                    (now, message.exchange, message.routing_key, message.properties.to_json(), message.body),
-                )
-                appended.append(int(cursor.lastrowid or 0))
-        return appended
+            taken = [row for message_id, row in rows if not once or _is_first(connection, message_id, now)]
+            connection.executemany(
+                "INSERT INTO message (appended, exchange, routing_key, properties, body) VALUES (?, ?, ?, ?, ?)", taken
+            )
+            # Nobody else writes meanwhile, so their numbers follow each other.
+            (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+        return list(range(last - len(taken) + 1, last + 1)) if taken else []
 
     def read(self, after: int, limit: int) -> list[Entry]:
         """Return up to `limit` messages behind the place `after`, in order."""

@@ -5,10 +5,11 @@ Not here: who stores or sends it.
 """
 
 import hashlib
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
+
+import pydantic_core
 
 from dkist_processing_core.events import (
     CONTENT_TYPE,
@@ -39,12 +40,12 @@ class Properties:
     def to_json(self) -> str:
         """Return the properties as the journal keeps them."""
         # Not by dataclasses.asdict: it copies all that is in it, deeply, for every event.
-        return json.dumps({field.name: getattr(self, field.name) for field in fields(self)}, separators=(",", ":"))
+        return pydantic_core.to_json({name: getattr(self, name) for name in self.__slots__}).decode()
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Return what `to_json` was given."""
-        return cls(**json.loads(text))
+        return cls(**pydantic_core.from_json(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,9 @@ def routing_key(event: Event) -> str:
     return ".".join(words)
 
 
-def to_message(event: Event, exchange: str, *, secrets: Iterable[str] = ()) -> Message:
-    """Return the event as it may leave the process: redacted (of `secrets` too), cut to size, encoded."""
-    event = event.redacted(lambda text: redact(text, also=secrets))
+def to_message(event: Event, exchange: str, *, blank: Callable[[str], str] = redact) -> Message:
+    """Return the event as it may leave the process: its texts made `blank` of secrets, cut to size, encoded."""
+    event = event.redacted(blank)
     headers = {"traceparent": event.traceparent} if event.traceparent else {}
     return Message(
         exchange=exchange,

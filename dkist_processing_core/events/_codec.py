@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pydantic_core
 from pydantic import ValidationError
 
 from dkist_processing_core.errors import DecodeError
@@ -46,13 +47,9 @@ def encode(event: Event) -> bytes:
         "traceparent": event.traceparent,
         "tracestate": event.tracestate,
     }
-    head = json.dumps(
-        {name: value for name, value in context.items() if value is not None},
-        ensure_ascii=False,
-        separators=(",", ":"),
-    )
+    head = pydantic_core.to_json({name: value for name, value in context.items() if value is not None})
     data = event.model_dump_json(by_alias=True, exclude_none=True)
-    return f'{head[:-1]},"data":{data}}}'.encode()
+    return b'%b,"data":%b}' % (head[:-1], data.encode())
 
 
 def fit(event: _EventT) -> _EventT:

@@ -10,7 +10,7 @@ from bisect import bisect
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import quote
 
@@ -140,7 +140,7 @@ class Event(BaseModel):
     @property
     def source(self) -> str:
         """The CloudEvents source, a URI reference: `/workflows/{name}/{version}`."""
-        return f"/workflows/{quote(self.workflow_name, safe='')}/{quote(self.workflow_version, safe='')}"
+        return _source(self.workflow_name, self.workflow_version)
 
     @property
     def subject(self) -> str:
@@ -229,6 +229,11 @@ class Event(BaseModel):
             for name, field in type(self).model_fields.items()
             if isinstance(getattr(self, name), str | dict) and not field.is_required()
         )
+
+
+@lru_cache(maxsize=64)
+def _source(workflow_name: str, workflow_version: str) -> str:
+    return f"/workflows/{quote(workflow_name, safe='')}/{quote(workflow_version, safe='')}"
 
 
 _EventT = TypeVar("_EventT", bound=Event)

@@ -59,6 +59,11 @@ class Telemetry:
         self.tracer: trace.Tracer = (tracer_provider or trace).get_tracer(semconv.SCOPE)
         self.meter: metrics.Meter = (meter_provider or metrics).get_meter(semconv.SCOPE)
 
+    @property
+    def tracer_if_tracing(self) -> trace.Tracer | None:
+        """The tracer, for whoever would spend more on a span's attributes than on what it is about."""
+        return self.tracer if self.is_tracing else None
+
     @contextlib.contextmanager
     def span(self, name: str, **options: Any) -> Iterator[Span]:
         """
