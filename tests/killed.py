@@ -12,16 +12,18 @@ import json
 import multiprocessing
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 # Imported here, not when it is needed: another user may not read the files of this interpreter.
 import dkist_processing_core.drain  # noqa: F401
-from dkist_processing_core.bus import Journal, Message, open_bus
+from dkist_processing_core.bus import Journal, Message, _format, _journal, open_bus
 from dkist_processing_core.bus._amqp import AmqpLink
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import TaskProgressed
@@ -152,6 +154,24 @@ def inside(trap: Trap, name: str, statement: str) -> None:
     setattr(Journal, name, trapped)
 
 
+def making(trap: Trap, statement: str) -> None:
+    """
+    Lay a trap in the making of a journal's file, where SQLite is about to run a statement.
+    """
+    prepare = _format.prepare
+
+    def heard(text: str) -> None:
+        if text.startswith(statement):
+            trap.step()
+
+    def trapped(connection: sqlite3.Connection, path: Path, destination: str) -> None:
+        connection.set_trace_callback(heard)
+        prepare(connection, path, destination)
+        connection.set_trace_callback(None)
+
+    _journal.prepare = trapped  # type: ignore[attr-defined]  # it is imported there, and called by that name
+
+
 def flushed(trap: Trap) -> None:
     """
     Lay a trap where a message was written to the socket, and the broker has just got it.
@@ -180,6 +200,14 @@ POINTS: dict[str, Callable[[Trap], None]] = {
     "confirmed, read": lambda trap: before(trap, Journal, "remove_confirmed"),
     "deleted, committing": lambda trap: inside(trap, "remove_confirmed", "COMMIT"),
     "deleted": lambda trap: after(trap, Journal, "remove_confirmed"),
+    "making, empty": lambda trap: making(trap, "BEGIN"),
+    "making, without WAL": lambda trap: making(trap, "PRAGMA journal_mode"),
+    "making, with WAL": lambda trap: making(trap, "BEGIN IMMEDIATE"),
+    "making, inside": lambda trap: making(trap, "CREATE INDEX"),
+    "making, committing": lambda trap: making(trap, "PRAGMA user_version = "),
+    "taking over, copying": lambda trap: inside(trap, "_append_rows", "COMMIT"),
+    "taking over, copied": lambda trap: before(trap, Journal, "note_taken_over"),
+    "taking over, removed": lambda trap: after(trap, Journal, "note_taken_over"),
 }
 """Where it may end: the kind of the point, and which of several places of that kind."""
 

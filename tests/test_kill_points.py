@@ -6,6 +6,7 @@ Not here: a broker that dies under a living publisher (test_broker_restart.py), 
 """
 
 import itertools
+import json
 import os
 import random
 import secrets
@@ -24,7 +25,7 @@ from tests.facts import started
 from tests.killed import POINTS, Plan
 from tests.running import ROOT
 from tests.services.broker import Broker
-from tests.test_delivery import settings_of
+from tests.test_delivery import settings_of, unreachable
 
 SEED_VARIABLE = "KILL_SEED"
 KINDS = ("before-write", "written", "sent", "confirmed", "deleted")
@@ -244,3 +245,24 @@ def test_every_point_lies_where_its_name_says(
     # Where the broker had not confirmed it, the kill may have come before or after the word of its publish.
     assert may_return or not child.words("returned")
     assert (len(ids_on_disk(settings)), len(arrivals.received)) == (waiting, arrived)
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if point.startswith("making")])
+def test_a_file_whose_making_was_cut_short_is_made_by_the_next(refusing_port: int, tmp_path: Path, point: str) -> None:
+    """
+    The first process of a host is killed before it has published anything: the second finds nothing in its way.
+    """
+    settings = unreachable(refusing_port)
+    mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": refusing_port}}
+    environment = {"MESH_CONFIG": json.dumps(mesh)}
+
+    with Child(Plan("A", point=point), environment, tmp_path / "first.txt") as first:
+        assert first.wait_for_end(SECONDS)
+        assert first.process.wait() == -signal.SIGKILL, first.said
+    with Child(Plan("B"), environment, tmp_path / "second.txt") as second:
+        assert second.wait_for_end(SECONDS)
+        assert second.process.wait() == 0, second.said
+
+    assert first.words("returned") == []
+    assert len(second.words("returned")) == 1
+    assert ids_on_disk(settings) == set(second.words("returned"))

@@ -13,6 +13,7 @@ import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ MANY = 1500
 OTHER_USER = 65534
 SHARED_GROUP = 64123
 IS_ROOT = os.getuid() == 0
+# For a child whose events are kept: none goes to the broker before.
+REFUSED = {"ISB_PASSWORD": "wrong"}
 
 
 class Host:
@@ -68,7 +71,7 @@ class Host:
         assert child.process.wait() == status, child.said
         self.ledger.note_child(child, "child")
 
-    def deliver(self, *, journal_was_locked: bool = False) -> None:
+    def deliver(self, *, counts_each_once: bool = True) -> None:
         """
         Deliver what is left, and see that nothing was lost.
         """
@@ -78,7 +81,7 @@ class Host:
             wait_until(lambda: self.ledger.books.pending == 0)
         self.ledger.note([event.id], [event.id], "deliver")
         assert spares_of(open_bus(self.settings).journal_path) == []
-        self.ledger.assert_nothing_lost(journal_was_locked=journal_was_locked)
+        self.ledger.assert_nothing_lost(counts_each_once=counts_each_once)
 
     def assert_on_disk(self) -> None:
         """
@@ -114,7 +117,7 @@ def test_a_process_that_is_stopped_holds_nobody_up_for_longer_than_the_limit(
         host.assert_on_disk()
         stopped.process.send_signal(then)
         host.end(stopped, -then if then == signal.SIGKILL else 0)
-    host.deliver(journal_was_locked=True)
+    host.deliver(counts_each_once=False)
 
     assert max(first.seconds, second.seconds) < LIMIT + TOLERANCE
 
@@ -139,7 +142,7 @@ def test_a_process_that_is_stopped_at_any_moment_loses_nothing(host: Host) -> No
             host.assert_on_disk()
             stopped.process.send_signal(then)
             host.end(stopped, -then if then == signal.SIGKILL else 0)
-    host.deliver(journal_was_locked=True)
+    host.deliver(counts_each_once=False)
 
     assert max(times) < LIMIT + TOLERANCE
 
@@ -153,6 +156,27 @@ def test_a_fork_that_publishes_beside_its_parent_loses_nothing(host: Host) -> No
     host.deliver()
 
     assert len(host.ledger.returned) == 401
+
+
+@pytest.mark.parametrize("point", ["taking over, copying", "taking over, copied", "taking over, removed"])
+def test_who_is_killed_while_it_takes_over_a_spare_journal_loses_nothing(host: Host, point: str) -> None:
+    """
+    What it was taking over is in one journal or the other, or in both.
+    """
+    journal = open_journal(host.settings)
+    with closing(sqlite3.connect(journal, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        with host.child("keeps", limit=5, environment=REFUSED) as keeping:
+            host.end(keeping)
+    (spare,) = spares_of(journal)
+
+    with host.child("killed", point=point) as killed:
+        host.end(killed, -signal.SIGKILL)
+    was_left = spare.exists()
+    host.assert_on_disk()
+    host.deliver(counts_each_once=False)
+
+    assert was_left
 
 
 @pytest.fixture
@@ -223,16 +247,13 @@ def test_a_spare_journal_is_the_group_s_too(
     host = Host(broker, tmp_path, shared)
     keeping, delivering = (another_user(), {}) if is_others else ({}, another_user())
     journal = open_journal(host.settings)
-    holder = sqlite3.connect(journal, isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
-
-    # Refused, so that no event goes to the broker before it is kept.
-    with host.child("keeps", limit=5, environment={"ISB_PASSWORD": "wrong"}, **keeping) as child:
-        host.end(child)
-    (spare,) = spares_of(journal)
-    found = facts_of_files(shared)
-    owner = spare.stat().st_uid
-    holder.close()
+    with closing(sqlite3.connect(journal, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        with host.child("keeps", limit=5, environment=REFUSED, **keeping) as child:
+            host.end(child)
+        (spare,) = spares_of(journal)
+        found = facts_of_files(shared)
+        owner = spare.stat().st_uid
     with host.child("delivers", empties=True, timeout=SECONDS, **delivering) as child:
         host.end(child)
     host.ledger.assert_nothing_lost()
