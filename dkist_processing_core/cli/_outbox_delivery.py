@@ -32,8 +32,9 @@ def deliver(timeout: float | None) -> int:
         typer.echo(f"nothing to drain: MESH_CONFIG names no {ISB_SERVICE}, and {hide(bus.where)} is its own bus")
         return 0
     found = Progress(pending=0)
+    console = Console(stderr=True, highlight=False)
     try:
-        with _quietly(), Console(stderr=True, highlight=False).status("connecting") as status:
+        with _quietly(), console.status("", spinner="line" if console.options.ascii_only else "dots") as status:
             for found in drain(settings, timeout=timeout):
                 status.update(Text(_told(found)))
     except KeyboardInterrupt:

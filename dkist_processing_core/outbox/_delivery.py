@@ -17,7 +17,7 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.drain import Drainer
 
 POLL_SECONDS = 0.1
-STOP_SECONDS = 1.5
+STOP_SECONDS = 1.0
 """For how long the thread that delivers is waited for: with the rest of an end, less than the 2 s of a service."""
 _COUNT_SECONDS = 0.5
 _GRACE_SECONDS = 1.0
