@@ -151,7 +151,7 @@ class Drainer:
                 finally:
                     self._link = None
         except (BusError, ConfigurationError) as error:
-            if link is not None and link.was_closed_for_a_message:
+            if link is not None and link.casualties and link.was_closed_for_a_message:
                 self._blame(journal or self._memory, link, link.casualties, error)
             if lock is not None:
                 lock.release()
@@ -223,12 +223,14 @@ class Drainer:
                 elif is_at_end:
                     return
             except BusRefusedError as error:
-                if not link.is_connected:
+                if not (link.is_connected and link.casualties):
                     raise
                 # The broker closes the channel on a message that it refuses for what it is, and on all behind it.
                 casualties = link.reopen()
                 self._settle(source, link)
                 self._blame(source, link, casualties, error)
+                # It may be the exchange that has gone. Who may not make it was told what is missing just now.
+                link.restore(publisher_topology(self._bus.settings), bindings=False)
                 read_up_to, last_progress = 0, time.monotonic()
                 ahead.clear()
             if time.monotonic() - last_progress > _STALLED_SECONDS:
@@ -256,8 +258,6 @@ class Drainer:
         if len(casualties) > 1:
             self._refusals.suspect(casualties)
             return
-        if not casualties:
-            raise error
         ((seq, message),) = casualties.items()
         if isinstance(error, BusRefusedError) and link.is_about_destination(error):
             self._refusals.hold(message.exchange, str(error))

@@ -165,6 +165,22 @@ def test_what_one_exchange_lacks_holds_up_no_other(
     assert ("ACCESS_REFUSED" if missing == "the right" else "NOT_FOUND - no exchange 'master.direct.x'") in told
 
 
+def test_an_exchange_that_is_deleted_under_a_publisher_is_made_again(broker: Broker) -> None:
+    """
+    By whoever may make it, with what was bound to it; nothing is set aside for that.
+    """
+    settings = settings_of(broker)
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+        with broker.connect() as connection:
+            connection.channel().exchange_delete("workflow.events.x")
+        publisher.publish(*[progressed("A", number) for number in range(20)])
+        wait_until(lambda: books_of(settings).pending == 0)
+
+    assert books_of(settings) == Books(published=21, confirmed=21, pending=0, set_aside=0)
+
+
 def test_rights_taken_away_in_flight_set_nothing_aside(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     """
     However long an operator takes to give them back, everything waits, and arrives then in its order.
