@@ -68,9 +68,9 @@ class Arrivals:
     @property
     def ids(self) -> list[str]:
         """
-        The ids in the order in which each came first.
+        The ids in the order in which each came last.
         """
-        return list(dict.fromkeys(identifier for identifier, _ in self.received))
+        return list(dict.fromkeys(identifier for identifier, _ in reversed(self.received)))[::-1]
 
     def read(self) -> int:
         """
@@ -222,7 +222,7 @@ class Ledger:
         assert received - self.attempted.keys() == set(), "never published"
         assert len(bodies) == len(received), "one id with several bodies"
         assert books == Books(published=books.published, confirmed=books.published, pending=0, set_aside=0)
-        assert books.published == len(received) or not counts_each_once
+        assert books.published == len(received) or not counts_each_once, f"{len(received)} received, {books}"
 
     def table(self) -> str:
         """

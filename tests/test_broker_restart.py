@@ -88,7 +88,10 @@ class Load(threading.Thread):
 
 def in_order_of(task_name: str, ids: list[str]) -> list[int]:
     """
-    Return the sequence numbers of a task's events in the order in which they came first.
+    Return the sequence numbers of a task's events in the order in which they came last.
+
+    Not first: of what a broker had not confirmed when it was killed it may have kept some, with gaps. All of that is
+    sent again, in order.
     """
     numbers = {progressed(task_name, number).id: number for number in range(len(ids) // len(TASKS))}
     return [numbers[identifier] for identifier in ids if identifier in numbers]

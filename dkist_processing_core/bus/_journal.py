@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from dkist_processing_core.bus._format import prepare, prepare_look
-from dkist_processing_core.bus._locks import explained, in_use, watch_forks
+from dkist_processing_core.bus._locks import close_in_forks, explained, in_use, watch_forks
 from dkist_processing_core.bus._message import Message, Properties
 from dkist_processing_core.bus._place import file_mode
 from dkist_processing_core.errors import JournalError
@@ -82,6 +82,7 @@ class Journal:
         self.waited = 0.0
         """For how many seconds all calls together have waited so."""
         self._renewed: dict[str, float] = {}
+        close_in_forks(self)
 
     @classmethod
     def open(cls, path: Path, *, synced: bool = True, destination: str = "", patience: float = BUSY_SECONDS) -> Self:

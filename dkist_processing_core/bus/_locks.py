@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 from dkist_processing_core.bus._place import file_mode
 from dkist_processing_core.errors import JournalError
@@ -81,7 +82,26 @@ _held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
 in_use = threading.RLock()
 
 
+class _Connected(Protocol):
+    def close(self) -> None: ...
+
+
+_connected: "weakref.WeakSet[_Connected]" = weakref.WeakSet()
+
+
+def close_in_forks(connected: _Connected) -> None:
+    """
+    Have forks close their copies of an SQLite connection, which is idle whenever a process forks.
+
+    SQLite counts its locks per process, and a fork inherits the counts without the locks: what the fork opened itself
+    would be taken for locked already, and its parent would remove the log from under it.
+    """
+    _connected.add(connected)
+
+
 def _begin_in_child() -> None:
+    for connected in list(_connected):
+        connected.close()
     in_use.release()
     for lock in list(_held):
         lock.abandon()
