@@ -78,6 +78,7 @@ class Drainer:
         self._failures = 0
         self._refusals = Refusals()
         self._restored_at = -math.inf
+        self._lacking: BusError | None = None
         self.failure: str | None = None
         """Why nothing can be delivered just now, in an operator's words; None where nothing is known to be wrong."""
         self._thread = threading.Thread(target=self._run, name="dkist-core-drain", daemon=True)
@@ -260,10 +261,7 @@ class Drainer:
             return
         ((seq, message),) = casualties.items()
         if isinstance(error, BusRefusedError) and link.is_about_destination(error):
-            self._refusals.hold(message.exchange, str(error))
-            self.failure = str(error)
-            self._tell(str(error))
-            self._on_progress()
+            self._hold(message.exchange, str(error))
         else:
             self._note_refusal(source, seq, str(error))
 
@@ -275,15 +273,24 @@ class Drainer:
             source.remove_confirmed(settled.confirmed)
             self._refusals.forget(settled.confirmed, settled.exchanges)
             self._failures = 0
+            self._note_recovery(source)
+        lacking = self._restore(link) if settled.refused else None
         for seq, reason in settled.refused:
-            self._note_refusal(source, seq, reason)
+            if lacking is not None and seq in settled.returned:
+                # Just after a broker's start its queues are not there yet, and no message is to blame.
+                self._hold(settled.returned[seq], f"{reason}: {lacking}")
+            else:
+                self._note_refusal(source, seq, reason)
         has_progress = bool(settled.confirmed or settled.refused)
         if has_progress:
-            self._note_recovery(source)
             self._on_progress()
-        if settled.refused:
-            self._restore(link)
         return has_progress
+
+    def _hold(self, exchange: str, reason: str) -> None:
+        self._refusals.hold(exchange, reason)
+        self.failure = reason
+        self._tell(reason)
+        self._on_progress()
 
     def _note_refusal(self, source: Journal | Memory, seq: int, reason: str) -> None:
         if source.note_refusal(seq, reason, max_tries=MAX_TRIES):
@@ -292,15 +299,17 @@ class Drainer:
         else:
             self._refusals.pause(seq)
 
-    def _restore(self, link: "AmqpLink") -> None:
-        """Make what the refused messages lacked, which may have gone since this link was made."""
+    def _restore(self, link: "AmqpLink") -> BusError | None:
+        """Make what the refused messages lack; return why that is impossible just now, if only for a while."""
         now = time.monotonic()
-        if now < self._restored_at + _RESTORE_SECONDS:
-            return
-        refusal = link.restore(publisher_topology(self._bus.settings))
-        if refusal is not None and self._restored_at == -math.inf:
-            logger.warning("messages are refused, and the topology they need cannot be made: %s", refusal)
-        self._restored_at = now
+        if now >= self._restored_at + _RESTORE_SECONDS:
+            self._lacking = link.restore(publisher_topology(self._bus.settings))
+            if self._lacking is not None and link.is_about_rights(self._lacking):
+                if self._restored_at == -math.inf:
+                    logger.warning("messages are refused, and the topology they need cannot be made: %s", self._lacking)
+                self._lacking = None
+            self._restored_at = now
+        return self._lacking
 
     def _note_blocking(self, source: Journal | Memory, link: "AmqpLink") -> None:
         """Have nobody wait for a broker that blocks publishers, in this process or in the next ones."""

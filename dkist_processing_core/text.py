@@ -62,7 +62,7 @@ def redactor(secrets: Iterable[str] | None = None, *, also: Iterable[str] = ()) 
     def blank(text: str) -> str:
         for form in forms:
             text = text.replace(form, REDACTED)
-        return _USERINFO.sub(f"{REDACTED}@", text)
+        return _USERINFO.sub(f"{REDACTED}@", text) if "://" in text else text
 
     return blank
 

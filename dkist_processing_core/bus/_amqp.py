@@ -65,6 +65,9 @@ class Settled:
 
     confirmed: list[int] = field(default_factory=list)
     refused: list[tuple[int, str]] = field(default_factory=list)
+    """With the reason."""
+    returned: dict[int, str] = field(default_factory=dict)
+    """The exchanges of what was refused because nothing is bound to them that takes it."""
     exchanges: set[str] = field(default_factory=set)
     """The exchanges of what was confirmed."""
 
@@ -216,6 +219,11 @@ class AmqpLink:
     def was_closed_for_a_message(self) -> bool:
         """Whether the broker closed the connection for what it was sent, and not because it ends, or is told to."""
         return self._failure is not None and _code_of(self._failure) in _FAULTS_OF_A_SENDER
+
+    @staticmethod
+    def is_about_rights(error: BusError) -> bool:
+        """Say whether a user may not do what was asked."""
+        return _code_of(error) == _ACCESS_REFUSED
 
     @staticmethod
     def is_about_destination(error: BusError) -> bool:
@@ -485,6 +493,8 @@ class AmqpLink:
                 self._settled.exchanges.add(message.exchange)
             else:
                 self._settled.refused.append((key, reason))
+                if accepted:
+                    self._settled.returned[key] = message.exchange
         self._stir()
 
     def _on_return(

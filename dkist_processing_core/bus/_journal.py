@@ -303,19 +303,19 @@ class Journal:
     def _append_rows(self, rows: Sequence[Any], only_once: AbstractSet[str], exchanges: Mapping[str, str]) -> None:
         now = time.time()
         with self._transaction() as connection:
-            for _, exchange, key, properties, body, tries, set_aside, refused in rows:
+            for _, appended, exchange, key, properties, body, tries, set_aside, refused in rows:
                 message_id = _readable(properties).message_id
                 if message_id not in only_once or _is_first(connection, message_id, now):
                     connection.execute(
                         "INSERT INTO message (appended, exchange, routing_key, properties, body, tries, set_aside,"
                         " refused) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                        (now, exchanges.get(exchange, exchange), key, properties, body, tries, set_aside, refused),
+                        (appended, exchanges.get(exchange, exchange), key, properties, body, tries, set_aside, refused),
                     )
 
     def whole_rows(self, limit: int) -> list[Any]:
         """Return up to `limit` of the oldest messages as they are stored, for another journal to take over."""
         return self._rows(
-            "SELECT seq, exchange, routing_key, properties, body, tries, set_aside, refused FROM message"
+            "SELECT seq, appended, exchange, routing_key, properties, body, tries, set_aside, refused FROM message"
             " ORDER BY seq LIMIT ?",
             limit,
         )

@@ -55,14 +55,16 @@ class FileLock:
     def holder(self) -> int | None:
         """Return the process that holds the lock, by /proc/locks (proc_locks(5)); None for nobody, or nobody seen."""
         try:
-            inode = self.path.stat().st_ino
+            found = self.path.stat()
             lines = Path("/proc/locks").read_text().splitlines()
         except OSError:
             return None
         # The columns: number, kind, mode, access, process, device:inode, range. A waiting one has an arrow before them.
         held = [line.split() for line in lines if " -> " not in line]
-        found = [int(row[4]) for row in held if row[1] == "FLOCK" and row[5].endswith(f":{inode}")]
-        return found[0] if found else None
+        alike = {row[5]: int(row[4]) for row in held if row[1] == "FLOCK" and row[5].endswith(f":{found.st_ino}")}
+        device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
+        # Some file systems, as overlays, say another device here: then the file's number has to do.
+        return alike.get(f"{device}:{found.st_ino}", next(iter(alike.values()), None))
 
     def remove(self) -> None:
         """Remove the file of a lock that is held, and let it go: whoever opened it before finds nothing behind it."""

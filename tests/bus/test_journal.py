@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.bus import FileLock, JournalBus, Message, open_bus, to_message
+from dkist_processing_core.bus import Books, FileLock, JournalBus, Message, open_bus, to_message
 from dkist_processing_core.bus._format import FORMAT_VERSION
 from dkist_processing_core.bus._journal import Journal
 from dkist_processing_core.bus._place import file_system, place
@@ -355,3 +355,20 @@ def test_a_folder_in_a_home_that_does_not_exist_is_one_clear_error() -> None:
 
     with pytest.raises(JournalError, match=r"found ~no-such-user/state, and no such home; set DKIST_CORE_STATE_DIR"):
         Publisher.open(settings)
+
+
+def test_what_is_taken_over_keeps_its_time_and_its_refusals(tmp_path: Path) -> None:
+    """
+    Waiting does not begin anew in another file, and both books are exact.
+    """
+    with Journal.open(tmp_path / "from.db") as source, Journal.open(tmp_path / "to.db") as target:
+        source.append([to_message(started("A"), "x"), to_message(finished("A"), "x")])
+        source.note_refusal(2, "no", max_tries=1)
+        appended, (refused,) = source.oldest, source.set_aside()
+
+        target.take_over(source, {"x": "y"})
+
+        (kept,) = target.set_aside()
+        assert target.oldest == appended
+        assert (kept.refused, kept.reason, kept.message.exchange) == (refused.refused, "no", "y")
+        assert (source.books(), target.books()) == (Books(0, 0, 0, 0), Books(2, 0, 1, 1))
