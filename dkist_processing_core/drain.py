@@ -40,6 +40,7 @@ _LOCK_POLL_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 2.0
 _STALLED_SECONDS = 10.0
 _LONGEST_REST_SECONDS = 10.0
+_HELD_UP_SECONDS = 1.0
 _RESTORE_SECONDS = 5.0
 # For each outbox what this process has said of it, so that several publishers in turn say it once.
 _told: dict[Path, str] = {}
@@ -143,8 +144,9 @@ class Drainer:
     def _connect_and_deliver(self, journal: Journal | None, lock: FileLock | None) -> None:
         """Have one connection, for as long as it lasts, and rest after what ended it."""
         link: AmqpLink | None = None
+        began, patience = time.monotonic(), self._patience
         try:
-            with self._bus.connect(self._patience) as link:
+            with self._bus.connect(patience) as link:
                 self._link = link
                 self.failure = None
                 try:
@@ -156,7 +158,9 @@ class Drainer:
                 self._blame(journal or self._memory, link, link.casualties, error)
             if lock is not None:
                 lock.release()
-            if link is not None and not self._failures:
+            # Who was stopped meanwhile (SIGSTOP, a suspended machine) has not heard what the broker had to say.
+            was_held_up = link is None and time.monotonic() - began > patience + _HELD_UP_SECONDS
+            if not self._failures and (link is not None or was_held_up):
                 # A connection that broke says nothing of the next one, which is tried before anybody is told to wait.
                 self._failures = 1
                 self._tell(str(error))

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Self, cast
 
 from opentelemetry import trace
@@ -136,8 +136,7 @@ class Publisher:
             self._start()
         with self._lock:
             is_first = not self._is_displaced
-            self._memory.add(messages, once=once)
-            self._keep(self._wait_limit * _SHARE_OF_FIRST_WAIT if is_first else _POLL_SECONDS)
+            self._keep(self._wait_limit * _SHARE_OF_FIRST_WAIT if is_first else _POLL_SECONDS, messages, once=once)
         if self._drainer is not None:
             self._drainer.wake()
 
@@ -146,21 +145,22 @@ class Publisher:
         """Whether something that was published is not in the journal yet."""
         return self._spare is not None or len(self._memory) > 0
 
-    def _keep(self, patience: float) -> None:
-        """Put what memory holds into the journal, in order, else beside it; what neither takes stays there."""
+    def _keep(self, patience: float, messages: Sequence[Message] = (), *, once: bool = False) -> None:
+        """Put what is displaced into the journal, in order, and `messages` behind it; else keep them beside it."""
         patience = max(0.0, min(patience, self._wait_limit - self._waited))
         waited = self._waited
         try:
-            self._keep_in_journal(patience)
+            self._keep_in_journal(patience, messages, once=once)
         except JournalError as error:
-            self._keep_beside(error)
+            if messages or len(self._memory):
+                self._keep_beside(error, messages, once=once)
         else:
             self._told = None
             if self._waited == waited:
                 # It works as it should again, and what it has cost before is not counted against it for ever.
                 self._waited = 0.0
 
-    def _keep_in_journal(self, patience: float) -> None:
+    def _keep_in_journal(self, patience: float, messages: Sequence[Message], *, once: bool) -> None:
         began = time.monotonic()
         try:
             if self._journal is None:
@@ -172,31 +172,39 @@ class Publisher:
         journal.patience, waited = patience, journal.waited
         try:
             if self._spare is not None:
+                before = journal.last()
                 self._spare.give_to(journal)
                 self._spare = None
-            for once, entries in self._memory.groups():
-                seqs = journal.append([entry.message for entry in entries], once=once)
+                self._own = (self._own[0] if self._own else before + 1, journal.last())
+            for was_once, entries in self._memory.groups():
+                self._append_to(journal, [entry.message for entry in entries], once=was_once)
                 self._memory.remove_confirmed(entry.seq for entry in entries)
-                if seqs:
-                    self._own = (self._own[0] if self._own else seqs[0], seqs[-1])
+            if messages:
+                self._append_to(journal, messages, once=once)
         finally:
             self._waited += journal.waited - waited
 
-    def _keep_beside(self, reason: JournalError) -> None:
+    def _append_to(self, journal: Journal, messages: Sequence[Message], *, once: bool) -> None:
+        seqs = journal.append(messages, once=once)
+        if seqs:
+            self._own = (self._own[0] if self._own else seqs[0], seqs[-1])
+
+    def _keep_beside(self, reason: JournalError, messages: Sequence[Message], *, once: bool) -> None:
         """Keep what the journal does not take on disk all the same, in a spare one of this process's own."""
-        if not len(self._memory):
-            return
         where = "memory"
         try:
             if self._spare is None and self._told != where:
                 self._spare = Spare.open(self.bus.journal_path)
             if self._spare is not None:
-                where = str(self._spare.journal.path)
-                for once, entries in self._memory.groups():
-                    self._spare.journal.append([entry.message for entry in entries], once=once)
+                for was_once, entries in self._memory.groups():
+                    self._spare.journal.append([entry.message for entry in entries], once=was_once)
                     self._memory.remove_confirmed(entry.seq for entry in entries)
+                self._spare.journal.append(messages, once=once)
+                where, messages = str(self._spare.journal.path), ()
         except JournalError:
             where = "memory"
+        # Only what no disk takes: the drainer sends it from there, past the journal and its books.
+        self._memory.add(messages, once=once)
         if self._told is None:
             logger.warning("%s. Events are kept in %s until it can be used.", reason, where)
         self._told = where

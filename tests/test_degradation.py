@@ -6,6 +6,7 @@ Not here: brokers that cannot be reached (test_delivery.py).
 
 import json
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -268,3 +269,28 @@ def test_what_neither_disk_nor_broker_has_is_counted(
 
     assert time.monotonic() - began < LIMIT + 0.2
     assert warnings_in(caplog)[-1] == f"events are lost, since {publisher.bus.journal_path} could not be written to: 2"
+
+
+def test_what_waits_for_the_journal_s_lock_is_in_its_books(broker: Broker) -> None:
+    """
+    A publish that waits for another process goes nowhere but into the journal: what arrives is what the books say.
+    """
+    settings = settings_of(broker)
+    with Publisher.open(settings) as publisher, broker.connect() as connection:
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+        channel = connection.channel()
+        channel.queue_declare("seen")
+        channel.queue_bind("seen", "workflow.events.x", "#")
+        holder = locked(settings)
+        waiting = threading.Thread(target=publisher.publish, args=[progressed("A", number) for number in range(5)])
+        waiting.start()
+        waiting.join(0.3)
+        held_up = waiting.is_alive()
+        holder.close()
+        waiting.join()
+        assert publisher.flush(SECONDS)
+
+        arrived = sum(1 for _ in iter(lambda: channel.basic_get("seen", auto_ack=True)[0], None))
+        assert (held_up, arrived) == (True, 5)
+    assert books_of(settings) == Books(published=6, confirmed=6, pending=0, set_aside=0)

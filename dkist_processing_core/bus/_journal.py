@@ -10,6 +10,7 @@ import math
 import os
 import random
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -103,9 +104,11 @@ class Journal:
         with explained(path), in_use:
             # Made by hand, so that the mode does not depend on the umask; SQLite gives its side files the same.
             with contextlib.suppress(FileExistsError):
-                descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-                os.fchmod(descriptor, file_mode(path.parent))
-                os.close(descriptor)
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            # Not only by who makes it: they may have been killed in between.
+            mode, found = file_mode(path.parent), path.stat()
+            if found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) != mode:
+                path.chmod(mode)
             # Without SQLite's own waiting: it would hold up forks, and does not cover the change to WAL.
             connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         journal = cls(path, connection, patience=patience)
