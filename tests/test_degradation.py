@@ -285,6 +285,8 @@ def test_what_waits_for_the_journal_s_lock_is_in_its_books(broker: Broker) -> No
         holder = locked(settings)
         waiting = threading.Thread(target=publisher.publish, args=[progressed("A", number) for number in range(5)])
         waiting.start()
+        assert publisher._drainer is not None
+        publisher._drainer.wake()
         waiting.join(0.3)
         held_up = waiting.is_alive()
         holder.close()
