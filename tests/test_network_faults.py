@@ -4,7 +4,9 @@ The network and the rights between a publisher and its broker, broken in every w
 Not here: faults of the broker and of the disk (test_delivery.py), and of certificates (test_tls.py).
 """
 
+import ast
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -23,6 +25,7 @@ from dkist_processing_core.events import Event
 from dkist_processing_core.publisher import Publisher
 from tests.bus.contract import SECONDS
 from tests.facts import finished, progressed, started
+from tests.running import ROOT
 from tests.services.broker import Broker
 from tests.services.proxy import Proxy
 from tests.services.sockets import BlackHole
@@ -373,3 +376,23 @@ def test_a_login_that_the_network_broke_is_no_refusal(guess: type[Exception]) ->
 
     assert type(explained) is BusUnreachableError
     assert str(explained) == "RabbitMQ at localhost:5672 broke the connection at the login"
+
+
+def test_every_line_that_the_page_explains_is_one_that_is_said() -> None:
+    """
+    The table of the page on outages quotes the texts of the modules that warn.
+    """
+    page = (ROOT / "docs" / "how-to" / "outages.md").read_text()
+    table = page.partition("| the line holds |")[2].partition("\n\n")[0]
+    quoted = re.findall(r"^\| `(.+?)` \|", table, flags=re.MULTILINE)
+    modules = ("bus/_amqp", "bus/_format", "bus/_locks", "drain", "publisher", "tracing/_telemetry")
+    constants = {
+        node.value
+        for module in modules
+        for node in ast.walk(ast.parse((ROOT / "dkist_processing_core" / f"{module}.py").read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+    unsaid = [text for text in quoted if not any(text in constant for constant in constants)]
+
+    assert (len(quoted), unsaid) == (17, [])
