@@ -27,7 +27,7 @@ from dkist_processing_core.errors import JournalError
 
 BUSY_SECONDS = 2.0
 """For how long a call waits by default where another process holds the file."""
-_LONGEST_PAUSE_SECONDS = 0.025
+_LONGEST_PAUSE_SECONDS = 0.01
 _RENEWAL_SECONDS = 3600.0
 _Result = TypeVar("_Result")
 _COLUMNS = "seq, exchange, routing_key, body, properties"
