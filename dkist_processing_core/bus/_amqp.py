@@ -747,6 +747,13 @@ class _Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no t
             self.emit_gathered()
             super()._adapter_emit_data(data)
 
+    def _proto_connection_lost(self, error: BaseException | None) -> None:
+        # In TLS 1.3 a broker refuses our certificate when we believe to be connected: its reason has come, and the
+        # greeting that we sent cannot be written any more, which is what pika would report.
+        if error is not None and not self._opened:
+            error = _tls.last_word(getattr(self._transport, "_sock", None)) or error
+        super()._proto_connection_lost(error)
+
     def _read_frame(self) -> tuple[int, pika.frame.Frame | None]:
         try:
             found: tuple[int, pika.frame.Frame | None] = super()._read_frame()
