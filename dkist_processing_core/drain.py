@@ -41,6 +41,7 @@ _HEARTBEAT_SECONDS = 2.0
 _STALLED_SECONDS = 10.0
 _LONGEST_REST_SECONDS = 10.0
 _HELD_UP_SECONDS = 1.0
+_MAX_REASONS = 3
 _RESTORE_SECONDS = 5.0
 # For each outbox what this process has said of it, so that several publishers in turn say it once.
 _told: dict[Path, str] = {}
@@ -80,6 +81,8 @@ class Drainer:
         self._refusals = Refusals()
         self._restored_at = -math.inf
         self._lacking: BusError | None = None
+        self._set_aside = 0
+        self._told_reasons: set[str] = set()
         self.failure: str | None = None
         """Why nothing can be delivered just now, in an operator's words; None where nothing is known to be wrong."""
         self._thread = threading.Thread(target=self._run, name="dkist-core-drain", daemon=True)
@@ -117,6 +120,12 @@ class Drainer:
             except Exception as error:
                 logger.exception("events are not delivered: an error of this package")
                 self._rest_after(f"{type(error).__name__} in this package")
+        if self._set_aside > len(self._told_reasons):
+            logger.warning(
+                "set aside in %s: %s; `dkist-core outbox list --set-aside` says why",
+                self._bus.journal_path,
+                self._set_aside,
+            )
         self._on_progress()
 
     def _deliver_journal(self) -> None:
@@ -299,7 +308,11 @@ class Drainer:
     def _note_refusal(self, source: Journal | Memory, seq: int, reason: str) -> None:
         if source.note_refusal(seq, reason, max_tries=MAX_TRIES):
             self._refusals.forget([seq], [])
-            logger.warning("message %s of %s is set aside: %s", seq, self._bus.journal_path, reason)
+            self._set_aside += 1
+            # A thousand of a kind say no more than the first.
+            if reason not in self._told_reasons and len(self._told_reasons) < _MAX_REASONS:
+                self._told_reasons.add(reason)
+                logger.warning("message %s of %s is set aside: %s", seq, self._bus.journal_path, reason)
         else:
             self._refusals.pause(seq)
 
@@ -330,7 +343,7 @@ class Drainer:
         """Warn of what keeps events from being delivered, once for as long as it lasts."""
         if _told.get(self._bus.journal_path) != reason:
             _told[self._bus.journal_path] = reason
-            logger.warning("%s. Events are kept in %s until it can be reached.", reason, self._bus.journal_path)
+            logger.warning("%s. Events are kept in %s until it takes them.", reason, self._bus.journal_path)
 
     def _note_recovery(self, source: Journal | Memory) -> None:
         if source.unreachable_until:

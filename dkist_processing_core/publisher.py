@@ -25,7 +25,7 @@ from dkist_processing_core.bus import (
     to_message,
 )
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
-from dkist_processing_core.errors import JournalError
+from dkist_processing_core.errors import BusError, JournalError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage
 from dkist_processing_core.text import redactor
 
@@ -55,23 +55,27 @@ class Publisher:
         *,
         tracer: trace.Tracer | None = None,
         secrets: Iterable[str] = (),
+        flush_timeout: float = 0.0,
         wait_limit: float = WAIT_LIMIT_SECONDS,
     ) -> None:
         """
         Open the journal of `bus`, and start to deliver what it holds where the bus is remote.
 
         A journal that another process has locked delays this publisher by at most `wait_limit` seconds in all. What it
-        cannot take is kept beside it on disk, and where that cannot be, in memory; one warning says so.
+        cannot take is kept beside it on disk, and where that cannot be, in memory; one warning says so. In seconds,
+        `flush_timeout` is what `close` waits for the bus, unless it is told otherwise.
         """
         self.bus = bus
         self._tracer = tracer
         self._secrets = list(secrets)
+        self._flush_timeout = flush_timeout
         self._wait_limit = wait_limit
         self._inherited: list[object] = []
         self._start()
 
     def _start(self) -> None:
         self._pid = os.getpid()
+        self._is_closed = False
         self._lock = threading.Lock()
         self._progress = threading.Condition()
         self._waited = 0.0
@@ -94,11 +98,18 @@ class Publisher:
     @classmethod
     def open(cls, settings: DKISTProcessingCoreConfiguration, *, tracer: trace.Tracer | None = None) -> Self:
         """Return a publisher on the bus that the settings name."""
-        return cls(open_bus(settings), tracer=tracer, secrets=secrets_in(settings))
+        return cls(
+            open_bus(settings),
+            tracer=tracer,
+            secrets=secrets_in(settings),
+            flush_timeout=settings.event_flush_timeout,
+        )
 
     def publish(self, *events: Event) -> None:
         """
         Publish events, in one transaction: when this returns they are on disk, and will arrive.
+
+        Raises nothing for a bus or a disk that fails, but `BusError` where this publisher was closed.
 
         Where the journal cannot be written to just now they are kept beside it; where there is no room on the disk
         either, in memory. One warning says so, and the journal gets them as soon as it can.
@@ -134,6 +145,9 @@ class Publisher:
             # Neither SQLite's connections nor threads nor locks survive a fork; the parent's must not even be closed.
             self._inherited += [self._journal, self._spare, self._drainer]
             self._start()
+        if self._is_closed:
+            msg = "the publisher is closed: open another"
+            raise BusError(msg)
         with self._lock:
             is_first = not self._is_displaced
             self._keep(self._wait_limit * _SHARE_OF_FIRST_WAIT if is_first else _POLL_SECONDS, messages, once=once)
@@ -221,7 +235,7 @@ class Publisher:
         """
         Wait until the bus has everything that this publisher was given, for at most `timeout` seconds.
 
-        Returns at once where the bus is known not to answer. Whatever it has not got stays in the journal.
+        Returns whether it has; at once where the bus is known not to answer. What it has not got stays in the journal.
         """
         deadline = time.monotonic() + timeout
         while self.is_pending:
@@ -247,11 +261,18 @@ class Publisher:
         with self._lock:
             return self._journal.holds(*self._own)
 
-    def close(self, timeout: float = 0.0) -> None:
-        """Flush for at most `timeout` seconds, of which the waits for the disk so far are a part, then let go."""
-        if self._pid != os.getpid():
+    def close(self, timeout: float | None = None) -> None:
+        """
+        Flush for at most `timeout` seconds, of which the waits for the disk so far are a part, then let go.
+
+        By default that is the `flush_timeout`; with 0 nothing is waited for. What the bus has not got by then stays in
+        the journal, for the next publisher. Again it does nothing.
+        """
+        if self._is_closed or self._pid != os.getpid():
             # What a fork was given is its parent's to close.
             return
+        self._is_closed = True
+        timeout = self._flush_timeout if timeout is None else timeout
         deadline = time.monotonic() + max(0.0, timeout - self._waited)
         try:
             if len(self._memory):

@@ -17,6 +17,7 @@ from dkist_processing_core import drain
 from dkist_processing_core.bus import Books, open_bus
 from dkist_processing_core.bus._amqp_bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.errors import BusError
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.refusals import RETRY_SECONDS
 from tests.bus.contract import SECONDS
@@ -265,3 +266,30 @@ def test_a_broker_that_never_answers_costs_no_more_than_the_timeout(broker: Brok
     publisher.publish(finished("A"))
 
     assert close_timed(publisher, 1.0) < 1.15
+
+
+def test_leaving_the_block_delivers(broker: Broker) -> None:
+    """
+    A publisher that was opened with settings waits for the bus at its end, as long as they say.
+    """
+    settings = settings_of(broker)
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"), finished("A"))
+
+    assert books_of(settings) == Books(published=2, confirmed=2, pending=0, set_aside=0)
+
+
+def test_a_publisher_that_was_closed_says_so(broker: Broker) -> None:
+    """
+    Closing again does nothing, and publishing is an error, not an event that nobody keeps.
+    """
+    settings = settings_of(broker)
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        publisher.close(LIMIT)
+
+    with pytest.raises(BusError, match="the publisher is closed"):
+        publisher.publish(finished("A"))
+
+    assert books_of(settings).published == 1

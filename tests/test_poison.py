@@ -20,7 +20,7 @@ from dkist_processing_core.publisher import Publisher
 from tests.bus.contract import SECONDS
 from tests.facts import finished, progressed, started
 from tests.services.broker import Broker
-from tests.test_delivery import _nothing_told, books_of, settings_of, warnings_in
+from tests.test_delivery import _nothing_told, books_of, settings_of, unbind, warnings_in
 
 __all__ = ["_nothing_told"]
 
@@ -242,3 +242,20 @@ def test_a_queue_that_another_connection_owns_is_a_refusal(broker: Broker) -> No
 
         with pytest.raises(BusRefusedError, match=r"RESOURCE_LOCKED - cannot obtain exclusive access .* \(405\)"):
             link.exists("queue", "owned")
+
+
+def test_many_refusals_of_a_kind_are_two_lines(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    The first says why, and the last how many; what to do about it is in the first.
+    """
+    AmqpBus(settings_of(broker)).open_link().close()
+    unbind(broker)
+    settings = settings_of(broker.as_user(configure="^$", write=r"^workflow\.events\.x$", read="^$"))
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(*[progressed("A", number) for number in range(100)])
+        wait_until(lambda: books_of(settings).set_aside == 100)
+
+    first, total = [text for text in warnings_in(caplog) if "set aside" in text]
+    assert first.endswith("(312), no queue is bound for it; `dkist-core topology apply` makes the archive")
+    assert total.endswith(".db: 100; `dkist-core outbox list --set-aside` says why")

@@ -33,6 +33,7 @@ from pika.exceptions import (
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
     ReentrancyError,
+    StreamLostError,
 )
 
 from dkist_processing_core.bus import _tls
@@ -47,8 +48,13 @@ CLOSE_SECONDS = 1.0
 RPC_SECONDS = 10.0
 _GIVE_UP_SECONDS = 0.25
 _NOT_FOUND, _ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED, _NOT_ALLOWED = 404, 403, 405, 406, 530
+_REMEDIES = {
+    403: "; grant the user that right (`rabbitmqctl set_permissions`)",
+    404: "; make what is missing (`dkist-core topology apply`)",
+}
 _REFUSALS = (_NOT_FOUND, _ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED, _NOT_ALLOWED)
 # AMQP 0.9.1: frame error, syntax error, command invalid, unexpected frame, resource error, not implemented, internal.
+_NO_ROUTE = 312
 _FAULTS_OF_A_SENDER = {501, 502, 503, 505, 506, 540, 541}
 _PIKA_ERRORS = (AMQPError, ChannelError, ReentrancyError)
 _MAX_SHORT_BYTES = 255
@@ -502,6 +508,8 @@ class AmqpLink:
     ) -> None:
         # The broker sends the return before the confirm of the same message, so it is noted until that comes.
         reason = f"the broker returned it: {method.reply_text} ({method.reply_code})"
+        if method.reply_code == _NO_ROUTE:
+            reason += ", no queue is bound for it; `dkist-core topology apply` makes the archive"
         self._returned.setdefault((str(properties.message_id), method.routing_key), deque()).append(reason)
 
     def _returned_reason(self, message: Message) -> str | None:
@@ -603,7 +611,8 @@ def _refusal(
             "has no rights on it"
         )
     if code in _REFUSALS and not _is_late(closed):
-        return BusRefusedError, f"refuses a request: {getattr(closed, 'reply_text', '')} ({code})"
+        said = f"refuses a request: {getattr(closed, 'reply_text', '')} ({code})"
+        return BusRefusedError, f"{said}{_REMEDIES.get(code, '')}"
     return None
 
 
@@ -615,6 +624,8 @@ def _breakage(chain: Sequence[BaseException]) -> str:
         text = "broke the connection without a word of AMQP; if it wants TLS, set ISB_TLS_CA"
     elif _is_interrupted_login(chain):
         text = "broke the connection at the login"
+    elif _first(chain, StreamLostError):
+        text = "was lost: the broker was stopped, or the network broke"
     elif _first(chain, socket.gaierror):
         text = "has a name that does not resolve; check mesh_address in MESH_CONFIG"
     elif _first(chain, ConnectionRefusedError):

@@ -389,7 +389,7 @@ def test_an_unroutable_message_is_set_aside_and_does_not_hold_up_the_rest(
             reason = journal._connection.execute("SELECT set_aside FROM message").fetchone()[0]
 
     assert (books.published, books.confirmed, books.pending, books.set_aside) == (2, 1, 0, 1)
-    assert reason == "the broker returned it: NO_ROUTE (312)"
+    assert reason.startswith("the broker returned it: NO_ROUTE (312), no queue is bound for it; ")
 
 
 def _changed(settings: DKISTProcessingCoreConfiguration, **changes: object) -> DKISTProcessingCoreConfiguration:
