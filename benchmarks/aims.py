@@ -7,7 +7,10 @@ Not here: how they are measured. An aim that is missed is shown as missed.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from benchmarks import latency, rates
 from benchmarks.figures import Row
+from benchmarks.ground import Side
+from benchmarks.latency import Scene
 
 
 @dataclass(frozen=True)
@@ -21,13 +24,24 @@ class Aim:
     """Which of the row's figures: `ratio` or `ours`."""
     least: float | None = None
     most: float | None = None
+    shows_other: bool = False
+    """Whether the figure beside it is shown too, so that a reader can subtract."""
 
     def value(self, rows: Iterable[Row]) -> float | None:
         """Return the figure, or None where it was not measured."""
-        for row in rows:
-            if (row["name"], row["other_name"]) == (self.name, self.other_name):
-                return row["ratio"] if self.figure == "ratio" else row["ours"]
-        return None
+        row = self._row(rows)
+        if row is None:
+            return None
+        return row["ratio"] if self.figure == "ratio" else row["ours"]
+
+    def other(self, rows: Iterable[Row]) -> float | None:
+        """Return the figure that is to be shown beside it, or None."""
+        row = self._row(rows) if self.shows_other else None
+        return None if row is None else row["other"]
+
+    def _row(self, rows: Iterable[Row]) -> Row | None:
+        wanted = (self.name, self.other_name)
+        return next((row for row in rows if (row["name"], row["other_name"]) == wanted), None)
 
     def is_met_by(self, value: float) -> bool:
         """Say whether a figure reaches the aim."""
@@ -39,7 +53,30 @@ class Aim:
         return f"at least {self.least:g}" if self.least is not None else f"at most {self.most:g}"
 
 
-_STREAM = "1 KiB to the archive stream"
+_SETTING = "1 KiB, archive stream"
+
+
+def _rate(ours: Side, peer: Side, peer_name: str, least: float) -> Aim:
+    return Aim(
+        f"{ours.label}, beside {peer_name} ({_SETTING})",
+        f"{ours.label}, {rates.PRIMARY.name}",
+        peer.label,
+        "ratio",
+        least=least,
+    )
+
+
+def _unsynced(manner: str, ours: Scene, bare: Scene) -> Aim:
+    return Aim(
+        f"`publish()` without the disk sync, {manner}, broker known to be dead, median, ms",
+        f"{ours.label}, median",
+        bare.label,
+        "ours",
+        most=0.1,
+        shows_other=True,
+    )
+
+
 _FAULTS = (
     "broker and collector refused",
     "broker and collector black-holed",
@@ -48,55 +85,23 @@ _FAULTS = (
 )
 _LIMIT = "the limit that is promised"
 AIMS = (
-    Aim(
-        "draining, beside pika's pipelined confirms",
-        f"draining, {_STREAM}",
-        "pika, confirms pipelined",
-        "ratio",
-        least=0.8,
-    ),
-    Aim(
-        "draining, beside the fastest confirming peer",
-        f"draining, {_STREAM}",
-        "aio-pika with uvloop",
-        "ratio",
-        least=2,
-    ),
-    Aim(
-        "bulk publishing, beside the fastest confirming peer",
-        f"bulk publishing, {_STREAM}",
-        "aio-pika with uvloop",
-        "ratio",
-        least=1.5,
-    ),
-    Aim(
-        "bulk publishing, beside one connection per event",
-        f"bulk publishing, {_STREAM}",
-        "talus, connection per event",
-        "ratio",
-        least=50,
+    _rate(rates.DRAIN, rates.PIPELINED, f"pika's pipelined confirms (window {rates.WINDOW})", 0.8),
+    _rate(rates.DRAIN, rates.AIO_PIKA, rates.AIO_PIKA.label, 2),
+    *(
+        _rate(ours, peer, peer.label, least)
+        for ours in (rates.BULK, rates.BULK_ENCODED)
+        for peer, least in ((rates.AIO_PIKA, 1.5), (rates.TALUS, 50))
     ),
     Aim(
         "`publish()`, broker dead beside broker up, median",
-        "publish(), broker dead, median",
-        "publish(), broker up",
+        f"{latency.DEAD.label}, median",
+        latency.UP.label,
         "ratio",
         most=1.3,
     ),
-    Aim(
-        "`publish()`, synced, median, ms",
-        "publish(), broker up, median",
-        "talus, connection per event",
-        "ours",
-        most=1.0,
-    ),
-    Aim(
-        "`publish()` without the disk sync, median, ms",
-        "publish() without the disk sync, median",
-        "talus, connection per event",
-        "ours",
-        most=0.1,
-    ),
+    Aim("`publish()`, synced, median, ms", f"{latency.UP.label}, median", latency.INSERT.label, "ours", most=1.0),
+    _unsynced("in a tight loop", latency.TIGHT_UNSYNCED, latency.TIGHT_INSERT_UNSYNCED),
+    _unsynced(f"one each {1000 * latency.PACE_SECONDS:g} ms", latency.UNSYNCED, latency.INSERT_UNSYNCED),
     *(
         Aim(f"a task's exit, {fault}: added to the same task with {base}, s", name, _LIMIT, "ours", most=2.0)
         for fault in _FAULTS

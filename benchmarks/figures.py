@@ -5,7 +5,7 @@ Not here: how the samples come about.
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -40,10 +40,20 @@ def compare(name: str, unit: str, ours: Sequence[float], other: Sequence[float],
     )
 
 
+def median_of_rounds(rounds: Sequence[Sequence[float]], statistic: Callable[[Sequence[float]], float]) -> float:
+    """Return the median of what each round says by itself, as a row of a comparison has it."""
+    return statistics.median(statistic(samples) for samples in rounds)
+
+
 def percentile(samples: Sequence[float], share: float) -> float:
     """Return the sample below which the given share of all lies."""
     ordered = sorted(samples)
     return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
+
+
+def percentile_99(samples: Sequence[float]) -> float:
+    """Return the sample that one in a hundred exceeds."""
+    return percentile(samples, 0.99)
 
 
 @dataclass
@@ -53,19 +63,41 @@ class Findings:
     rows: list[Row] = field(default_factory=list)
     rates: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     """Messages per second by setting and side, round by round."""
-    laps: dict[str, list[float]] = field(default_factory=dict)
-    """Milliseconds of each call, all rounds together."""
+    laps: dict[str, list[list[float]]] = field(default_factory=dict)
+    """Milliseconds of each call, round by round."""
+    spreads: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    """Least and most of `ours` and `other`, by `key_of` their row, where the page shows them."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Anything else that may be asked for later."""
 
-    def add(self, name: str, unit: str, ours: Sequence[float], other: Sequence[float], other_name: str) -> None:
-        """Add a comparison."""
-        self.rows.append(compare(name, unit, ours, other, other_name))
-        self.notes[f"{name} | {other_name}"] = {
+    def add(
+        self,
+        name: str,
+        unit: str,
+        ours: Sequence[float],
+        other: Sequence[float],
+        other_name: str,
+        *,
+        shows_spread: bool = False,
+    ) -> None:
+        """Add a comparison; `shows_spread` where least and most are to stand on the page beside the medians."""
+        row = compare(name, unit, ours, other, other_name)
+        self.rows.append(row)
+        if shows_spread:
+            sides = {"ours": ours, "other": other}
+            self.spreads[key_of(row)] = {
+                side: [rounded(min(samples)), rounded(max(samples))] for side, samples in sides.items()
+            }
+        self.notes[key_of(row)] = {
             "ours": spread(ours),
             "other": spread(other),
             "ratio": spread([a / b for a, b in zip(ours, other, strict=True)]),
         }
+
+
+def key_of(row: Row) -> str:
+    """Return what a row is found by: what was measured, and beside what."""
+    return f"{row['name']} | {row['other_name']}"
 
 
 def spread(samples: Sequence[float]) -> dict[str, float]:

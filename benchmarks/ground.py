@@ -147,13 +147,15 @@ class Run:
     def __init__(self, side: Side, job: Job, folder: Path) -> None:
         """Start it, and hand it its job."""
         self._side = side
+        # A task has it there, and what is redacted is looked up there too.
+        secret = {} if side.is_peer else {"ISB_PASSWORD": job.password}
         # To a file: nobody reads a pipe while the side works.
         self._errors = folder / f"errors-{secrets.token_hex(6)}"
         with self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 side.command(),
                 cwd=ROOT,
-                env=environment(),
+                env=environment(**secret),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -1,5 +1,7 @@
 """How the cost grows: with what is pending in the journal, and with the processes that publish into one."""
 
+from dataclasses import replace
+
 from benchmarks.figures import Findings, percentile
 from benchmarks.ground import Ground, Run, Side, run
 from benchmarks.plan import Plan
@@ -7,21 +9,32 @@ from benchmarks.rates import DRAIN
 
 PENDING = (1_000, 10_000, 100_000)
 PROCESSES = (1, 4, 16)
+LEAST_ROUNDS = 5
 _EVENTS = 3200
 _P50, _P99 = 0.5, 0.99
 _OPTIONS = {"synced": True, "pause": 0, "marked": False, "barrier": True, "delivers": True}
 
 
 def measure(ground: Ground, plan: Plan) -> Findings:
-    """Return each size beside the smallest."""
+    """Return each size beside the smallest; in five rounds at least, for single runs lie far apart."""
+    plan = replace(plan, rounds=max(LEAST_ROUNDS, plan.rounds))
     findings = Findings()
-    pending = {size: _drain_rates(ground, plan, size) for size in PENDING}
+    pending: dict[int, list[float]] = {size: [] for size in PENDING}
+    for size in plan.turns(PENDING):
+        pending[size].append(_drain_rate(ground, plan, size))
     for size in PENDING[1:]:
         findings.add(
-            f"draining, {size:,} pending", "messages/s", pending[size], pending[PENDING[0]], f"{PENDING[0]:,} pending"
+            f"draining, {size:,} pending",
+            "messages/s",
+            pending[size],
+            pending[PENDING[0]],
+            f"{PENDING[0]:,} pending",
+            shows_spread=True,
         )
     findings.rates["pending"] = {f"{size:,}": rates for size, rates in pending.items()}
-    together = {number: [_publish(ground, plan, number) for _ in range(plan.rounds)] for number in PROCESSES}
+    together: dict[int, list[dict[str, float]]] = {number: [] for number in PROCESSES}
+    for number in plan.turns(PROCESSES):
+        together[number].append(_publish(ground, plan, number))
     for number in PROCESSES[1:]:
         for name, unit in (
             ("publish() median", "ms"),
@@ -30,18 +43,16 @@ def measure(ground: Ground, plan: Plan) -> Findings:
             ("all delivered", "events/s"),
         ):
             ours, one = ([found[name] for found in together[many]] for many in (number, PROCESSES[0]))
-            findings.add(f"{number} processes on one journal, {name}", unit, ours, one, "1 process")
+            findings.add(f"{number} processes on one journal, {name}", unit, ours, one, "1 process", shows_spread=True)
     findings.notes["processes"] = together
     return findings
 
 
-def _drain_rates(ground: Ground, plan: Plan, size: int) -> list[float]:
+def _drain_rate(ground: Ground, plan: Plan, size: int) -> float:
     count = plan.count(size)
-    rates = []
-    for _ in range(plan.rounds):
-        with ground.job(count) as job:
-            rates.append(count / run(DRAIN, job, ground.folder)["seconds"])
-    return rates
+    with ground.job(count) as job:
+        seconds: float = run(DRAIN, job, ground.folder)["seconds"]
+    return count / seconds
 
 
 def _publish(ground: Ground, plan: Plan, processes: int) -> dict[str, float]:

@@ -1,6 +1,9 @@
 """
 What `publish()` costs the task that calls it: at a task's pace and in a tight loop, with the broker up and dead.
 
+Without the disk sync it is measured twice as well: with a broker that is up, beside whose delivering thread the caller
+works, and with one that is known to be dead, where the thread that delivers is idle.
+
 Not here: how many of them go through in a second.
 """
 
@@ -10,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import rates
-from benchmarks.figures import Findings, percentile
+from benchmarks.figures import Findings, percentile_99
 from benchmarks.ground import Ground, Side, run
 from benchmarks.plan import Plan
 from tests.services.sockets import closed_port
@@ -18,7 +21,7 @@ from tests.services.sockets import closed_port
 PACE_SECONDS = 0.005
 _COUNT, _TIGHT_COUNT = 300, 2000
 _WARM_UP = 20
-_P99 = 0.99
+STATISTICS = (("median", median), ("p99", percentile_99))
 
 
 @dataclass(frozen=True)
@@ -44,27 +47,39 @@ def _bare(label: str, *, synced: bool, pause: float = PACE_SECONDS) -> Side:
     return Side(label, "sqlite_insert", options={"synced": synced, "pause": pause})
 
 
+def _paced(side: Side) -> Side:
+    return replace(side, options=side.options | {"pause": PACE_SECONDS})
+
+
 UP = Scene(_ours("publish(), broker up"))
 DEAD = Scene(_ours("publish(), broker dead"), is_dead=True)
 MARKED = Scene(_ours("publish(), broker known to be dead", marked=True), is_dead=True)
 TIGHT_UP = Scene(_ours("publish() in a tight loop, broker up", pause=0), count=_TIGHT_COUNT)
 TIGHT_DEAD = Scene(_ours("publish() in a tight loop, broker dead", pause=0), is_dead=True, count=_TIGHT_COUNT)
-UNSYNCED = Scene(_ours("publish() without the disk sync", synced=False, marked=True), is_dead=True)
+UNSYNCED_UP = Scene(_ours("publish() without the disk sync, broker up", synced=False))
+UNSYNCED = Scene(
+    _ours("publish() without the disk sync, broker known to be dead", synced=False, marked=True), is_dead=True
+)
+TIGHT_UNSYNCED_UP = Scene(
+    _ours("publish() without the disk sync in a tight loop, broker up", synced=False, pause=0), count=_TIGHT_COUNT
+)
 TIGHT_UNSYNCED = Scene(
-    _ours("publish() without the disk sync, tight loop", synced=False, marked=True, pause=0),
+    _ours(
+        "publish() without the disk sync in a tight loop, broker known to be dead", synced=False, marked=True, pause=0
+    ),
     is_dead=True,
     count=_TIGHT_COUNT,
 )
 INSERT = Scene(_bare("bare SQLite insert, synced", synced=True))
 INSERT_UNSYNCED = Scene(_bare("bare SQLite insert, not synced", synced=False))
 TIGHT_INSERT_UNSYNCED = Scene(
-    _bare("bare SQLite insert, not synced, tight loop", synced=False, pause=0), count=_TIGHT_COUNT
+    _bare("bare SQLite insert, not synced, in a tight loop", synced=False, pause=0), count=_TIGHT_COUNT
 )
-TALUS = Scene(rates.TALUS)
-TALUS_KEPT = Scene(rates.TALUS_KEPT)
+TALUS = Scene(_paced(rates.TALUS))
+TALUS_KEPT = Scene(_paced(rates.TALUS_KEPT))
 SCENES = (
-    UP, DEAD, MARKED, TIGHT_UP, TIGHT_DEAD, UNSYNCED, TIGHT_UNSYNCED, INSERT, INSERT_UNSYNCED, TIGHT_INSERT_UNSYNCED,
-    TALUS, TALUS_KEPT,
+    UP, DEAD, MARKED, TIGHT_UP, TIGHT_DEAD, UNSYNCED_UP, UNSYNCED, TIGHT_UNSYNCED_UP, TIGHT_UNSYNCED,
+    INSERT, INSERT_UNSYNCED, TIGHT_INSERT_UNSYNCED, TALUS, TALUS_KEPT,
 )  # fmt: skip
 PAIRS = (
     (DEAD, UP),
@@ -73,8 +88,10 @@ PAIRS = (
     (UP, INSERT),
     (UP, TALUS),
     (UP, TALUS_KEPT),
+    (UNSYNCED_UP, INSERT_UNSYNCED),
+    (UNSYNCED_UP, TALUS),
     (UNSYNCED, INSERT_UNSYNCED),
-    (UNSYNCED, TALUS),
+    (TIGHT_UNSYNCED_UP, TIGHT_INSERT_UNSYNCED),
     (TIGHT_UNSYNCED, TIGHT_INSERT_UNSYNCED),
 )
 
@@ -86,7 +103,7 @@ def measure(ground: Ground, plan: Plan) -> Findings:
     for scene in plan.turns(SCENES):
         laps[scene.label].append([1000 * lap for lap in _run(ground, plan, scene)["laps"]])
     for ours, other in PAIRS:
-        for name, statistic in (("median", median), ("p99", lambda samples: percentile(samples, _P99))):
+        for name, statistic in STATISTICS:
             findings.add(
                 f"{ours.label}, {name}",
                 "ms",
@@ -94,7 +111,7 @@ def measure(ground: Ground, plan: Plan) -> Findings:
                 [statistic(samples) for samples in laps[other.label]],
                 other.label,
             )
-    findings.laps = {label: [lap for samples in rounds for lap in samples] for label, rounds in laps.items()}
+    findings.laps = dict(laps)
     return findings
 
 

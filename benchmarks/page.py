@@ -6,13 +6,15 @@ Not here: measuring. `benchmarks/last.json` holds what the page shows, and a tes
 
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 from benchmarks.aims import AIMS
-from benchmarks.figures import Row
+from benchmarks.figures import Row, key_of
+from benchmarks.rates import BATCH
 
 ROOT = Path(__file__).parents[1]
 LAST = ROOT / "benchmarks" / "last.json"
@@ -27,7 +29,7 @@ What delivery costs, beside the clients that one would use instead. The figures 
     make bench BENCH_ARGS=--write-docs
 
 which writes this page; without its argument it only measures. It ran on
-{machine}.
+{machine}; load average before: {load:.2f}.
 Figures of another machine differ, and on a busy one they scatter: compare ratios, from one run of your own.
 """
 _HOW = """\
@@ -41,8 +43,8 @@ _HOW = """\
   `mandatory` do. The same with a durable classic queue in the archive's place is the second setting.
 * Connections stand and some messages have gone before the clock starts. It stops when the last confirm is in; for the
   unconfirmed ceiling when the broker has said goodbye. Bodies are made before it starts, but for what *bulk
-  publishing* says of the library: there it covers redacting and encoding each event, the journal (batches of 500, each
-  synced to disk before `publish` returns), sending, the confirm, and the removal from the journal. No peer journals.
+  publishing* says of the library: there it covers redacting and encoding each event, the journal (groups of {batch},
+  each synced to disk before the next), sending, the confirm, and the removal from the journal. No peer journals.
 * The peers are installed from a lock of their own (`requirements/peers.txt`) into `.venv-peers`. talus adds an id of
   its own to each body, chooses its own properties, and declares its queue each time it connects, as it does in the
   system that this one replaces.
@@ -53,8 +55,11 @@ _TEXTS = {
     "rates": """\
 ## Rate
 
-Whole messages per second, confirmed. *Draining* empties a journal that was filled before; *bulk publishing* is the
-whole way of an event. The plot has the library in blue and its peers in grey.
+Whole messages per second, confirmed. *Draining* empties a journal that was filled before. *Bulk publishing* is the
+whole way of an event: it is redacted, encoded, journalled in groups of {batch}, sent and confirmed, while no peer
+redacts or encodes anything as the clock runs. *Bulk publishing, encoded before* starts from the same thing as the
+peers, messages whose bodies are ready, and journals them in the same groups, sends and confirms them: it is the one
+that compares like with like. The plot has the library in blue and its peers in grey.
 
 ![Rate of each side](images/bench-rate.png)
 """,
@@ -67,13 +72,20 @@ process has left word of it. The bare insert is SQLite alone with the same bytes
 disk. A client with a kept connection may return sooner: it has written nothing down, and what it cannot deliver is its
 caller's to keep.
 
+*Without the disk sync* leaves what the library itself takes: a tight loop shows it with warm caches, the pace of a task
+with cold ones. With the *broker known to be dead* the thread that delivers is idle; with the *broker up* it works
+beside the caller, who waits for it now and then. To leave out SQLite, subtract the bare insert of the same manner. The
+plot draws what the table says, medians of the rounds.
+
 ![Latency of publish](images/bench-latency.png)
 """,
     "exit": """\
 ## A task's exit when nothing answers
 
 The wall time of the whole process of a task that does nothing, from its start to its end. A fault never costs an event:
-all are in the outbox afterwards, which each run checks.
+all are in the outbox afterwards, which each run checks. A *whole run* is that of a workflow of one such task by
+`Workflow.run`, from the start of the engine's process to its end: engine and task each wait at most
+`EVENT_FLUSH_TIMEOUT`, so a local run of one task may wait twice.
 """,
     "memory": """\
 ## A long outage
@@ -84,7 +96,8 @@ A publisher whose broker is away while it publishes; then the broker returns, an
 ## How the cost grows
 
 With what is pending in the journal, and with the processes that publish into one journal in tight loops, on the same
-two things that all of them share: the processors and the disk.
+two things that all of them share: the processors and the disk. In brackets stand the least and the most of the rounds,
+of which there are five at least.
 """,
     "startup": """\
 ## What a task's process costs
@@ -99,8 +112,12 @@ class Results:
     """All figures of one run, and in general terms where they come from."""
 
     machine: str
+    load: float
+    """The load average of the last minute before it, which tells of what else ran."""
     rounds: int
     parts: dict[str, list[Row]]
+    spreads: dict[str, dict[str, list[float]]]
+    """Least and most of `ours` and `other` by the key of a row, for the rows that show them."""
 
     @classmethod
     def read(cls, path: Path = LAST) -> Self:
@@ -127,14 +144,22 @@ def shown(value: float) -> str:
     return f"{value:#.3g}".rstrip(".")
 
 
-def table(rows: Iterable[Row]) -> str:
-    """Return rows as a table, the name of a figure only where it changes."""
+Spreads = Mapping[str, Mapping[str, list[float]]]
+
+
+def table(rows: Iterable[Row], spreads: Spreads = MappingProxyType({})) -> str:
+    """Return rows as a table, the name of a figure only where it changes, the spread where there is one."""
     lines = ["| what | ours | beside it | | ratio |", "|---|---:|---:|---|---:|"]
     before = ""
     for row in rows:
         name = "" if row["name"] == before else f"{row['name']}, {row['unit']}"
         before = row["name"]
-        figures = [name, shown(row["ours"]), shown(row["other"]), row["other_name"], shown(row["ratio"])]
+        spread = spreads.get(key_of(row), {})
+        ours, other = (
+            shown(value) + (f" ({shown(spread[side][0])} to {shown(spread[side][1])})" if side in spread else "")
+            for side, value in (("ours", row["ours"]), ("other", row["other"]))
+        )
+        figures = [name, ours, other, row["other_name"], shown(row["ratio"])]
         lines.append(f"| {' | '.join(figures)} |")
     return "\n".join(lines) + "\n"
 
@@ -146,14 +171,20 @@ def aims_table(rows: list[Row]) -> str:
         value = aim.value(rows)
         if value is not None:
             word = "met" if aim.is_met_by(value) else "**missed**"
-            lines.append(f"| {aim.text} | {aim.limit} | {shown(value)} | {word} |")
+            other = aim.other(rows)
+            beside = "" if other is None else f" ({aim.other_name}: {shown(other)})"
+            lines.append(f"| {aim.text}{beside} | {aim.limit} | {shown(value)} | {word} |")
     return "\n".join(lines) + "\n"
 
 
 def render(results: Results) -> str:
     """Return the page."""
-    sections = [_HEAD.format(machine=results.machine)]
+    sections = [_HEAD.format(machine=results.machine, load=results.load)]
     sections.append("## At a glance\n\n" + aims_table([row for rows in results.parts.values() for row in rows]))
-    sections += [f"{_TEXTS[part]}\n{table(results.parts[part])}" for part in _TEXTS if part in results.parts]
-    sections.append(_HOW.format(rounds=results.rounds))
+    sections += [
+        f"{text.format(batch=BATCH)}\n{table(results.parts[part], results.spreads)}"
+        for part, text in _TEXTS.items()
+        if part in results.parts
+    ]
+    sections.append(_HOW.format(rounds=results.rounds, batch=BATCH))
     return "\n".join(sections)

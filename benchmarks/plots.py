@@ -17,9 +17,10 @@ import matplotlib as mpl
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
+from benchmarks.figures import median_of_rounds, percentile_99
+
 _OURS, _PEERS, _DISK = "#1f6f8b", "#b9bec4", "#d9a441"
-_WIDTH = 8.0
-_P99 = 0.99
+_WIDTH = 9.5
 _OWN = ("draining", "bulk publishing", "publish()")
 
 
@@ -32,7 +33,8 @@ def colour_of(label: str) -> str:
 
 def _axes(title: str, bars: int) -> tuple[Any, Any]:
     figure, axes = plt.subplots(figsize=(_WIDTH, 1.1 + 0.36 * bars), layout="constrained")
-    axes.set_title(title, loc="left", fontsize=10)
+    # Of the whole figure, since long labels leave the axes little room.
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -65,12 +67,12 @@ def draw_rates(rates: dict[str, list[float]], target: Path) -> None:
     plt.close(figure)
 
 
-def draw_latency(laps: dict[str, list[float]], target: Path) -> None:
-    """Draw the median of each side as a dot, with a line to its 99th percentile."""
-    spans = {}
-    for label, samples in laps.items():
-        ordered = sorted(samples)
-        spans[label] = (median(ordered), ordered[round(_P99 * (len(ordered) - 1))])
+def draw_latency(laps: dict[str, list[list[float]]], target: Path) -> None:
+    """Draw the median of each side as a dot, with a line to its 99th percentile: the figures of the table."""
+    spans = {
+        label: (median_of_rounds(rounds, median), median_of_rounds(rounds, percentile_99))
+        for label, rounds in laps.items()
+    }
     labels = sorted(spans, key=lambda label: -spans[label][0])
     figure, axes = _axes("Milliseconds per call: median (dot) to 99th percentile (line)", len(labels))
     for place, label in enumerate(labels):

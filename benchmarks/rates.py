@@ -15,7 +15,8 @@ from benchmarks.plan import Plan
 
 WINDOW = 1000
 IN_FLIGHT = 500
-BATCH = 500
+BATCH = 250
+"""How many events one `publish` of the bulk rows is given: the next group is encoded while the last is delivered."""
 
 DRAIN = Side("draining", "library_drain")
 BULK = Side("bulk publishing", "library_bulk", options={"batch": BATCH, "encoded": False, "size": KIB})
@@ -23,9 +24,21 @@ BULK_ENCODED = Side("bulk publishing, encoded before", "library_bulk", options={
 OURS = (DRAIN, BULK, BULK_ENCODED)
 
 CEILING = Side("pika, unconfirmed", "pika_unconfirmed", is_peer=True)
-PIPELINED = Side("pika, confirms pipelined", "pika_confirmed", is_peer=True, options={"window": WINDOW})
-AIO_PIKA = Side("aio-pika with uvloop", "aio_pika_windowed", is_peer=True, options={"window": IN_FLIGHT})
-FASTSTREAM = Side("FastStream with uvloop", "faststream_windowed", is_peer=True, options={"window": IN_FLIGHT})
+PIPELINED = Side(
+    f"pika, confirms pipelined, window {WINDOW}", "pika_confirmed", is_peer=True, options={"window": WINDOW}
+)
+AIO_PIKA = Side(
+    f"aio-pika with uvloop, {IN_FLIGHT} in flight",
+    "aio_pika_windowed",
+    is_peer=True,
+    options={"window": IN_FLIGHT},
+)
+FASTSTREAM = Side(
+    f"FastStream with uvloop, {IN_FLIGHT} in flight",
+    "faststream_windowed",
+    is_peer=True,
+    options={"window": IN_FLIGHT},
+)
 KOMBU = Side("kombu, each confirmed", "kombu_confirmed", is_peer=True)
 TALUS_KEPT = Side("talus, kept connection", "talus_producer", is_peer=True, options={"kept": True})
 TALUS = Side("talus, connection per event", "talus_producer", is_peer=True, options={"kept": False})
@@ -49,8 +62,9 @@ class Setting:
     peers: tuple[Side, ...] = PEERS
 
 
+PRIMARY = Setting("1 KiB to the archive stream")
 SETTINGS = (
-    Setting("1 KiB to the archive stream"),
+    PRIMARY,
     Setting("1 KiB to a durable classic queue", "classic", ours=(DRAIN, BULK), peers=(PIPELINED, AIO_PIKA, TALUS)),
     Setting("16 KiB to the archive stream", size=16 * KIB, ours=(DRAIN, BULK), peers=(PIPELINED, AIO_PIKA)),
 )

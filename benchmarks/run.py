@@ -24,6 +24,8 @@ from benchmarks.figures import Findings, Row
 from benchmarks.ground import BUILD, PEERS_PYTHON, ROOT, Ground, open_ground
 from benchmarks.plan import Plan
 
+# Above it, what else runs on the machine scatters the figures.
+QUIET_LOAD = 0.5
 PLOTS = ("bench-rate.png", "bench-latency.png")
 
 
@@ -46,6 +48,15 @@ def main() -> int:
     arguments = _parse()
     names = arguments.parts or list(PARTS)
     plan = Plan(arguments.rounds, arguments.scale)
+    load = os.getloadavg()[0]
+    print(f"load average before: {load:.2f}", flush=True)
+    if load > QUIET_LOAD:
+        print(
+            f"WARNING: the machine is busy (load average {load:.2f}, more than {QUIET_LOAD}), and the figures will "
+            "scatter. For figures to keep, wait until it is quiet.",
+            file=sys.stderr,
+            flush=True,
+        )
     found: dict[str, Findings] = {}
     with open_ground() as ground:
         rabbitmq = ground.node.eval("{ok, Version} = application:get_key(rabbit, vsn), Version.")
@@ -64,7 +75,16 @@ def main() -> int:
     if failed:
         print(f"\nNot measured: {', '.join(failed)}.", file=sys.stderr)
     elif arguments.write_docs:
-        _write_docs(page.describe_machine(len(os.sched_getaffinity(0)), rabbitmq.strip('"')), plan, found)
+        machine = page.describe_machine(len(os.sched_getaffinity(0)), rabbitmq.strip('"'))
+        _write_docs(
+            page.Results(
+                machine,
+                round(load, 2),
+                plan.rounds,
+                {name: findings.rows for name, findings in found.items()},
+                {key: spread for findings in found.values() for key, spread in findings.spreads.items()},
+            )
+        )
     return 1 if failed else 0
 
 
@@ -99,8 +119,7 @@ def _draw(folder: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"MPLCONFIGDIR": str(BUILD / "matplotlib")})
 
 
-def _write_docs(machine: str, plan: Plan, found: dict[str, Findings]) -> None:
-    results = page.Results(machine, plan.rounds, {name: findings.rows for name, findings in found.items()})
+def _write_docs(results: page.Results) -> None:
     results.write()
     page.PAGE.write_text(page.render(results), encoding="utf-8")
     page.IMAGES.mkdir(exist_ok=True)

@@ -1,6 +1,8 @@
 """
 What a broken broker and collector cost a task: the wall time of its whole process, and whether its events are kept.
 
+The task is called by hand; a run of one task by `Workflow.run`, which is two processes, stands beside it.
+
 Each fault meets a fresh state folder, so no earlier process has left word that the broker is not to be waited for.
 """
 
@@ -26,7 +28,6 @@ from tests.services.sockets import BlackHole, closed_port
 
 LIMIT_SECONDS = 2.0
 _TASK_SECONDS = 120
-_EVENTS = 2
 _TASK = """
 from dkist_processing_core import TaskBase
 class NoOp(TaskBase):
@@ -34,6 +35,19 @@ class NoOp(TaskBase):
 with NoOp(recipe_run_id=1, workflow_name="W", workflow_version="1") as task: task()
 """
 Ports = tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is started, as an argument list behind the interpreter, and how many events it publishes."""
+
+    arguments: tuple[str, ...]
+    events: int
+
+
+TASK = Program(("-c", _TASK), events=2)
+# The run's start and end, the task's dispatch, start and end.
+WHOLE_RUN = Program(("-m", "benchmarks.sides.one_task_run"), events=5)
 
 
 @dataclass(frozen=True)
@@ -93,9 +107,10 @@ def _drainer_stopped(ground: Ground, job: Job) -> Iterator[Ports]:
 
 NEITHER = Case("neither configured", _neither, keeps=False)
 WELL = Case("both well", _well, keeps=False)
+BLACK_HOLED = Case("broker and collector black-holed", _black_holed)
 FAULTS = (
     Case("broker and collector refused", _refused),
-    Case("broker and collector black-holed", _black_holed),
+    BLACK_HOLED,
     Case("broker under memory alarm, collector black-holed", _alarmed),
     Case("drainer of another process stopped", _drainer_stopped),
 )
@@ -106,7 +121,7 @@ def measure(ground: Ground, plan: Plan) -> Findings:
     findings = Findings()
     seconds = defaultdict(list)
     for case in plan.turns((NEITHER, WELL, *FAULTS)):
-        seconds[case.name].append(_run(ground, case))
+        seconds[case.name].append(wall_seconds(ground, case, TASK))
     for case in FAULTS:
         for base in (NEITHER, WELL):
             ours, other = seconds[case.name], seconds[base.name]
@@ -114,10 +129,26 @@ def measure(ground: Ground, plan: Plan) -> Findings:
             added = [a - b for a, b in zip(ours, other, strict=True)]
             name = f"added to the task with {base.name}: {case.name}"
             findings.add(name, "s", added, [LIMIT_SECONDS] * len(added), "the limit that is promised")
+    _add_whole_run(findings, ground, plan)
     return findings
 
 
-def _run(ground: Ground, case: Case) -> float:
+def _add_whole_run(findings: Findings, ground: Ground, plan: Plan) -> None:
+    """Add what the same fault costs a run of one task on this host."""
+    seconds = defaultdict(list)
+    for case in plan.turns((NEITHER, WELL, BLACK_HOLED)):
+        seconds[case.name].append(wall_seconds(ground, case, WHOLE_RUN))
+    ours = seconds[BLACK_HOLED.name]
+    for base in (NEITHER, WELL):
+        other = seconds[base.name]
+        findings.add(f"whole run, {BLACK_HOLED.name}", "s", ours, other, f"the same run, {base.name}")
+        added = [a - b for a, b in zip(ours, other, strict=True)]
+        name = f"added to the whole run with {base.name}: {BLACK_HOLED.name}"
+        findings.add(name, "s", added, [2 * LIMIT_SECONDS] * len(added), "the task's limit, twice")
+
+
+def wall_seconds(ground: Ground, case: Case, program: Program) -> float:
+    """Run a program in a state of the world, and return how long it took; refused where an event was lost."""
     with ground.job(1) as well, case.in_place(ground, well) as ports:
         job = well if ports is None else replace(well, port=ports[0])
         settings = {"DKIST_CORE_STATE_DIR": job.state_dir}
@@ -129,7 +160,7 @@ def _run(ground: Ground, case: Case) -> float:
             }
         began = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-c", _TASK],
+            [sys.executable, *program.arguments],
             cwd=ROOT,
             env=environment(**settings),
             check=True,
@@ -138,14 +169,14 @@ def _run(ground: Ground, case: Case) -> float:
         )
         seconds = time.perf_counter() - began
         if ports is not None:
-            _check_books(case, job)
+            _check_books(case, job, program.events)
     return seconds
 
 
-def _check_books(case: Case, job: Job) -> None:
+def _check_books(case: Case, job: Job, events: int) -> None:
     """Refuse a figure for which an event was lost."""
     with open_bus(settings_of(job)).open_journal() as journal:
         books = journal.books()
-    if (books.pending if case.keeps else books.confirmed) != _EVENTS or books.published != _EVENTS:
-        msg = f"{case.name}: a task published {_EVENTS} events, the outbox says {books}"
+    if (books.pending if case.keeps else books.confirmed) != events or books.published != events:
+        msg = f"{case.name}: {events} events were published, the outbox says {books}"
         raise RuntimeError(msg)

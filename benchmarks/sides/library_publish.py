@@ -8,8 +8,9 @@ from typing import Any
 from benchmarks.corpus import event_at
 from benchmarks.sides.job import Job, report, wait_for_start
 from benchmarks.sides.library import settings_of, wait_until_delivered
-from dkist_processing_core.bus import Bus, Journal, open_bus
+from dkist_processing_core.bus import Journal, open_bus
 from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.publisher import Publisher
 
 UNREACHABLE_SECONDS = 25.0
@@ -23,19 +24,25 @@ class UnsyncedBus(AmqpBus):
         return super().open_journal(synced=False, **options)
 
 
+def open_publisher(settings: DKISTProcessingCoreConfiguration, *, synced: bool) -> Publisher:
+    """Return the publisher that a task has; without the syncs one that is alike in all else."""
+    if synced:
+        return Publisher.open(settings)
+    return Publisher(UnsyncedBus(settings), secrets=secrets_in(settings))
+
+
 def main() -> None:
     """Publish as the job says: `pause` between events, `synced` or not, with a broker `marked` unreachable or not."""
     job = Job.read()
     settings = settings_of(job)
-    bus: Bus = open_bus(settings) if job.options["synced"] else UnsyncedBus(settings)
     events = [event_at(job.options.get("first", 0) + number) for number in range(job.warm_up + job.count)]
     pause: float = job.options["pause"]
     laps = []
     with ExitStack() as stack:
-        journal = stack.enter_context(bus.open_journal())
+        journal = stack.enter_context(open_bus(settings).open_journal())
         if job.options["marked"]:
             journal.unreachable_until = time.time() + UNREACHABLE_SECONDS
-        publisher = stack.enter_context(Publisher(bus))
+        publisher = stack.enter_context(open_publisher(settings, synced=job.options["synced"]))
         for event in events[: job.warm_up]:
             publisher.publish(event)
         if job.options["barrier"]:

@@ -35,7 +35,7 @@ def producer_of(job: Job) -> Callable[[], DurableProducer]:
 
 
 def main() -> None:
-    """Publish what the job says, and tell how long each message took."""
+    """Publish what the job says, with a `pause` before each message if need be, and tell how long each took."""
     job = Job.read()
     open_producer = producer_of(job)
 
@@ -43,10 +43,13 @@ def main() -> None:
         default_routing_key = job.prepared()[1][0].routing_key
 
     first, timed = ([Sent(message.body) for message in part] for part in job.prepared())
+    pause: float = job.options.get("pause", 0)
     laps = []
 
     def publish_each(messages: list[Sent]) -> None:
         for message in messages:
+            if pause:
+                time.sleep(pause)
             began = time.perf_counter()
             with open_producer() as producer:
                 producer.publish(message)
@@ -54,6 +57,8 @@ def main() -> None:
 
     def publish_kept(messages: list[Sent], producer: DurableProducer) -> None:
         for message in messages:
+            if pause:
+                time.sleep(pause)
             began = time.perf_counter()
             producer.publish(message)
             laps.append(time.perf_counter() - began)
