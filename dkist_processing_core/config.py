@@ -190,7 +190,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         None, "The client certificate to show; it turns TLS on.", expected="the path of a PEM file"
     )
     isb_tls_key: Path | None = _setting(
-        None, "The private key of the client certificate.", expected="the path of a PEM file"
+        None, "The private key of the client certificate; it turns TLS on.", expected="the path of a PEM file"
     )
     isb_tls_server_name: str | None = _setting(
         None,

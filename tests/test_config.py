@@ -607,6 +607,14 @@ Pipelines add fields of their own by subclassing `dkist_processing_core.config.D
     return "\n".join(sections)
 
 
+def test_each_variable_of_tls_is_said_to_turn_it_on() -> None:
+    """Whoever sets the key alone learns that TLS is wanted then."""
+    described = {name: field.description or "" for name, field in FIELDS.items() if name.startswith("isb_tls_")}
+
+    assert len(described) == 4
+    assert [name for name, text in described.items() if not text.endswith("it turns TLS on.")] == []
+
+
 def test_the_page_of_settings_is_in_step() -> None:
     """docs/reference/settings.md documents every field: `python -m tests.test_config` prints it anew."""
     assert (ROOT / "docs" / "reference" / "settings.md").read_text() == settings_page()
