@@ -140,6 +140,18 @@ def test_every_link_leads_somewhere() -> None:
     assert broken == []
 
 
+def test_every_page_is_to_be_found() -> None:
+    """
+    The index links each page of the documentation, and the README those that newcomers ask for.
+    """
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    linked = set(re.findall(r"\]\(([^)#]+)", (ROOT / "docs" / "index.md").read_text()))
+    readme = set(re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text()))
+
+    assert pages - {"index.md"} - linked == set()
+    assert {"docs/how-to/outages.md", "docs/benchmarks.md", "docs/tutorial.md"} - readme == set()
+
+
 def test_versions_and_pythons_are_those_of_the_package() -> None:
     """
     The README's Python floor and the changelog's version are what the package declares.
