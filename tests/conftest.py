@@ -7,7 +7,7 @@ Not here: the services themselves, which are in ``tests.services``.
 import os
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,6 +135,28 @@ def broker(rabbitmq: RabbitMQNode) -> Iterator[Broker]:
     """
     with open_broker(rabbitmq) as broker:
         yield broker
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Broker], None]:
+    """
+    Have the settings name a broker, and a user there.
+    """
+
+    def name(broker: Broker) -> None:
+        for variable, value in broker.env.items():
+            monkeypatch.setenv(variable, value)
+
+    return name
+
+
+@pytest.fixture
+def owned(broker: Broker, use: Callable[[Broker], None]) -> Broker:
+    """
+    A virtual host of the test's own, named by the settings, with a user who may do everything there.
+    """
+    use(broker)
+    return broker
 
 
 @pytest.fixture

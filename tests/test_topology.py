@@ -49,28 +49,6 @@ def definitions_file() -> str:
     return json.dumps(definitions(whole_topology(settings), settings.isb_vhost), indent=2) + "\n"
 
 
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Broker], None]:
-    """
-    Have the settings name a broker, and a user there.
-    """
-
-    def name(broker: Broker) -> None:
-        for variable, value in broker.env.items():
-            monkeypatch.setenv(variable, value)
-
-    return name
-
-
-@pytest.fixture
-def owned(broker: Broker, use: Callable[[Broker], None]) -> Broker:
-    """
-    A virtual host of the test's own, named by the settings, with a user who may do everything there.
-    """
-    use(broker)
-    return broker
-
-
 def topology(*arguments: str) -> Result:
     """
     Run a command about the topology.
@@ -194,7 +172,7 @@ def test_apply_makes_everything_and_then_nothing(owned: Broker, tmp_path: Path) 
     assert [first.exit_code, second.exit_code, plan.exit_code] == [0, 0, 0]
     assert [each.stdout.splitlines()[-1] for each in (first, second, plan)] == [
         "7 made",
-        "7 there",
+        "5 there, 2 ensured",
         "5 there, 2 not asked",
     ]
 
@@ -208,8 +186,9 @@ def test_a_lost_binding_is_made_again(owned: Broker, tmp_path: Path) -> None:
         channel.queue_unbind("workflow.events.archive.q", "workflow.events.x", "#")
     plan = topology("plan")
 
-    topology("apply")
+    mended = topology("apply")
 
+    assert "binding   workflow.events.archive.q  ensured: from workflow.events.x by '#'\n" in mended.stdout
     assert "by '#'; AMQP cannot ask for it, apply makes it" in plan.stdout
     bindings = exported(owned, tmp_path)["bindings"]
     assert sorted(each["routing_key"] for each in bindings) == ["#", "recipe.run.failure.m"]
@@ -329,6 +308,15 @@ def test_consumers_queues_are_made_before_they_come(owned: Broker, tmp_path: Pat
     [
         ("operators=", "the pattern of 'operators' is '', expected 1 to 255 bytes"),
         ("=task.failed", "the subscription's name is ''"),
+        (
+            "operators=task.fail",
+            "the pattern of 'operators' is 'task.fail', which no event matches: expected three words",
+        ),
+        ("operators=task.fail", "task.finished"),
+        ("operators=task..W.A", "is 'task..W.A', which no event matches"),
+        ("operators=task.failed.#.", "is 'task.failed.#.', which no event matches"),
+        ("operators=task.failed.W.A.x", "is 'task.failed.W.A.x', which no event matches"),
+        ("operators=*.*.*.*.*.#", "is '*.*.*.*.*.#', which no event matches"),
         ("operators.dlq", "expected a name that does not begin with 'amq.' or end with '.dlq'"),
         ("workflow.events.archive.q", "expected another name: this queue has its own use"),
     ],
@@ -359,6 +347,7 @@ def test_a_user_without_the_configure_right_learns_what_is_missing(
     assert (plan.exit_code, apply.exit_code) == (3, 1)
     assert "missing: topic; not made: RabbitMQ at" in apply.stdout
     assert "ACCESS_REFUSED" in apply.stdout
+    assert apply.stdout.count("run it as an account with the configure right") == 1
     assert there_is(broker) == {"exchange": [], "queue": []}
 
 
@@ -373,6 +362,7 @@ def test_a_user_without_the_configure_right_learns_what_is_there(owned: Broker, 
 
     assert plan.exit_code == 1
     assert plan.stdout.count("it is there, and not to be compared without the configure right") == 5
+    assert plan.stdout.count("run it as an account with the configure right; a publisher does not need that") == 1
     assert {state for _, _, state in apply} == {"unknown"}
 
 
@@ -540,6 +530,18 @@ def test_a_node_imports_the_definitions(owned: Broker, tmp_path: Path) -> None:
     assert [state for kind, _, state in states("plan") if kind != "binding"] == ["there"] * 5
     assert in_order(exported(owned, tmp_path)) == in_order(here)
     assert there_is(owned) == EVERYTHING
+
+
+def test_the_keys_of_the_json_are_in_one_case(owned: Broker) -> None:
+    """
+    As in all JSON of the commands; what is AMQP's own keeps its name.
+    """
+    del owned
+
+    items = json.loads(topology("plan", "--json").stdout)["items"]
+
+    assert [key for item in items for key in item if not re.fullmatch(r"[a-z]+([A-Z][a-z]+)*", key)] == []
+    assert [item["routingKey"] for item in items if item["kind"] == "binding"] == ["#", "recipe.run.failure.m"]
 
 
 # What the documentation shows

@@ -216,7 +216,9 @@ def events_list(
     as_json: AsJson = False,
 ) -> None:
     """
-    List the events that the bus still has, the oldest first: up to seven days of them.
+    List the events that the bus still has, the oldest first.
+
+    The bus keeps them for up to seven days.
     """
     from dkist_processing_core.cli._events import Filters, show_list
 
@@ -281,7 +283,7 @@ def topology_plan(
     as_json: Annotated[bool, typer.Option("--json", help="Write the findings as JSON.")] = False,
 ) -> None:
     """
-    Show what of the exchanges, queues and bindings is there, missing or different.
+    Show which exchanges and queues are missing or different.
 
     Nothing is changed. The exit code is 0 if nothing is to do, 3 if something is missing, which apply makes, and 1 if
     something is different, cannot be told, or the broker not be reached. Bindings of what is there do not count: AMQP
@@ -301,7 +303,8 @@ def topology_apply(
     """
     Make the exchanges, queues and bindings that are missing.
 
-    What exists is never changed or deleted. The exit code is 0 if everything is there then, and 1 if something is
+    What exists is never changed or deleted. A binding between what was there is ensured: AMQP does not tell whether it
+    was missing. The exit code is 0 if everything is there then, and 1 if something is
     different, could not be made or told, or the broker not be reached.
     """
     from dkist_processing_core.cli._topology import show

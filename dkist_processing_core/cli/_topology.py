@@ -24,6 +24,7 @@ from dkist_processing_core.events import EVENT_CLASSES
 _MISSING = 3
 _CONNECT_SECONDS = 5.0
 _MAX_PATTERN_BYTES = 255
+_EVENT_WORDS = (3, 4)
 
 
 def show(consumers: list[str], *, making: bool, in_json: bool) -> int:
@@ -72,10 +73,24 @@ def parse_consumers(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
         if (separator and not pattern) or len(pattern.encode()) > _MAX_PATTERN_BYTES:
             msg = f"the pattern of {name!r} is {pattern!r}, expected 1 to {_MAX_PATTERN_BYTES} bytes, as task.failed"
             raise typer.BadParameter(msg)
-        is_event = pattern in {event_class.name for event_class in EVENT_CLASSES}
+        events = [event_class.name for event_class in EVENT_CLASSES]
+        is_event = pattern in events
+        if pattern and not is_event and not _may_match(pattern):
+            msg = (
+                f"the pattern of {name!r} is {pattern!r}, which no event matches: expected three words or four, as "
+                f"task.failed.*.*, or '#' for any number of them, as task.failed.#, or one of {', '.join(events)}"
+            )
+            raise typer.BadParameter(msg)
         patterns = Selection((pattern,) if is_event else ()).patterns if is_event or not pattern else (pattern,)
         consumers[name] = (*consumers.get(name, ()), *patterns)
     return consumers
+
+
+def _may_match(pattern: str) -> bool:
+    """Say whether an event's routing key can have such words: entity, verb, workflow, and task where it has one."""
+    words = pattern.split(".")
+    counted = len(words) - words.count("#")
+    return all(words) and counted <= max(_EVENT_WORDS) and ("#" in words or counted in _EVENT_WORDS)
 
 
 def _findings(settings: DKISTProcessingCoreConfiguration, topology: Topology, *, making: bool) -> Iterator[Finding]:

@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 Item = Exchange | Queue | Binding
 
 
+RIGHT_NEEDED = "run it as an account with the configure right; a publisher does not need that where everything is there"
+
+
 class State(StrEnum):
     """What became of an item."""
 
     THERE = "there"
     MADE = "made"
+    ENSURED = "ensured"
+    """A binding that was asked for: AMQP does not tell whether it was there or is made."""
     MISSING = "missing"
     DIFFERENT = "different"
     UNKNOWN = "unknown"
@@ -32,7 +37,7 @@ class State(StrEnum):
     """A binding, which AMQP has no question for."""
 
 
-WELL = frozenset({State.THERE, State.MADE, State.UNASKED})
+WELL = frozenset({State.THERE, State.MADE, State.ENSURED, State.UNASKED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +73,10 @@ def _look(link: "AmqpLink", item: Exchange | Queue, vhost: str) -> Finding:
     try:
         found = differences(link, item)
     except BusRefusedError as error:
-        lacks_right = "ACCESS_REFUSED" in str(error)
-        reason = "it is there, and not to be compared without the configure right" if lacks_right else str(error)
-        return Finding(item, State.UNKNOWN, reason)
+        if "ACCESS_REFUSED" not in str(error):
+            return Finding(item, State.UNKNOWN, str(error))
+        reason = "it is there, and not to be compared without the configure right"
+        return Finding(item, State.UNKNOWN, reason, RIGHT_NEEDED)
     if found is None:
         return Finding(item, State.MISSING)
     different, sentence = found
@@ -82,7 +88,10 @@ def _look(link: "AmqpLink", item: Exchange | Queue, vhost: str) -> Finding:
 
 def _make(link: "AmqpLink", item: Exchange | Queue) -> Finding:
     error = link.restore(Topology(exchanges=(item,)) if isinstance(item, Exchange) else Topology(queues=(item,)))
-    return Finding(item, State.MADE) if error is None else Finding(item, State.MISSING, f"not made: {error}")
+    if error is None:
+        return Finding(item, State.MADE)
+    needed = RIGHT_NEEDED if "ACCESS_REFUSED" in str(error) else None
+    return Finding(item, State.MISSING, f"not made: {error}", needed)
 
 
 def _bound(link: "AmqpLink", binding: Binding, ends: tuple[State, State], *, making: bool) -> Finding:
@@ -94,4 +103,4 @@ def _bound(link: "AmqpLink", binding: Binding, ends: tuple[State, State], *, mak
     error = link.restore(Topology(bindings=(binding,)))
     if error is not None:
         return Finding(binding, State.UNKNOWN, f"not made anew: {error}")
-    return Finding(binding, State.MADE if State.MADE in ends else State.THERE)
+    return Finding(binding, State.MADE if State.MADE in ends else State.ENSURED)

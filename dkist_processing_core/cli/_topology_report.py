@@ -15,7 +15,7 @@ from rich.text import Text
 
 from dkist_processing_core.bus.topology import Binding, Exchange, Queue, Topology
 from dkist_processing_core.cli._rows import rows
-from dkist_processing_core.cli._topology_items import WELL, Finding, Item, State
+from dkist_processing_core.cli._topology_items import RIGHT_NEEDED, WELL, Finding, Item, State
 from dkist_processing_core.cli._words import fitted, one_line
 
 # The worst first.
@@ -25,10 +25,12 @@ _STYLES = {
     State.MISSING: "yellow",
     State.MADE: "green",
     State.THERE: "green",
+    State.ENSURED: "green",
     State.UNASKED: "dim",
 }
-_MARKS = {State.THERE: "✓", State.MADE: "✓", State.MISSING: "○", State.UNASKED: "–"}  # noqa: RUF001 - an en dash is meant
-_ASCII_MARKS = {State.THERE: "+", State.MADE: "+", State.MISSING: "o", State.UNASKED: "-"}
+_DONE = (State.THERE, State.MADE, State.ENSURED)
+_MARKS = dict.fromkeys(_DONE, "✓") | {State.MISSING: "○", State.UNASKED: "–"}  # noqa: RUF001 - an en dash is meant
+_ASCII_MARKS = dict.fromkeys(_DONE, "+") | {State.MISSING: "o", State.UNASKED: "-"}
 _KIND_CELLS = len("exchange")
 _NAME_SHARE = 0.35
 
@@ -70,11 +72,16 @@ def show_findings(found: Iterable[Finding], topology: Topology, bus: str, hide: 
         name = fitted(one_line(hide(_name_of(each.item))), width, "...")
         kind = f"{type(each.item).__name__.lower():{_KIND_CELLS}}  "
         head = Text.assemble((f"{mark} ", style), kind, (name, "bold"), "  ")
-        told = ((hide(_told(each)), "" if each.state in WELL else style), (hide(each.advice or ""), ""))
+        # What is the same for many rows stands once below them.
+        advice = "" if each.advice in (None, RIGHT_NEEDED) else hide(each.advice)
+        told = ((hide(_told(each)), "" if each.state in WELL else style), (advice, ""))
         for line in rows(head, told, console):
             console.print(line, soft_wrap=True)
         shown.append(each)
     console.print()
+    if any(each.advice == RIGHT_NEEDED for each in shown):
+        console.print(RIGHT_NEEDED, soft_wrap=True)
+        console.print()
     console.print(_verdict(shown))
     return shown
 
@@ -90,6 +97,8 @@ def as_json(finding: Finding, hide: Callable[[str], str]) -> dict[str, Any]:
     """Return a finding as JSON has it, with its secrets hidden."""
     item = {key: hide(value) if isinstance(value, str) else value for key, value in asdict(finding.item).items()}
     item.pop("exclusive", None)
+    if isinstance(finding.item, Binding):
+        item["routingKey"] = item.pop("routing_key")
     return {
         "kind": type(finding.item).__name__.lower(),
         **item,
