@@ -27,38 +27,11 @@ from dkist_processing_core.events import EVENT_CLASSES, Event, decode, encode
 from dkist_processing_core.publisher import Publisher
 from tests import pipelines
 from tests.facts import failed, finished, progressed, started
+from tests.running import ROOT, command
+from tests.running import run_command as run
 from tests.services.broker import Broker
 
-ROOT = Path(__file__).parent.parent
-# As the installed command; SIGINT is as in a terminal, however the tests were started.
-COMMAND = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    "from dkist_processing_core.cli import main; main()"
-)
 LONG_AGO = timedelta(days=3)
-
-
-def command(*arguments: str) -> list[str]:
-    """
-    Return how the command is started.
-    """
-    return [sys.executable, "-P", "-c", COMMAND, *arguments]
-
-
-def run(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    """
-    Run the command to its end.
-    """
-    return subprocess.run(
-        command(*arguments),
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-        timeout=60,
-    )
 
 
 @contextmanager
@@ -147,6 +120,17 @@ def test_without_a_command_the_commands_are_listed() -> None:
 
     shown = told.stdout + told.stderr
     assert all(name in shown for name in ("run", "events", "timeline", "doctor"))
+
+
+def test_every_summary_fits_a_narrow_terminal() -> None:
+    """
+    In 80 columns no command's line in a list of commands is cut.
+    """
+    shown = [run(*group, "--help", COLUMNS="80").stdout for group in ([], ["events"], ["topology"], ["outbox"])]
+    summaries = [line for each in shown for line in each.partition("\nCommands:\n")[2].splitlines()]
+
+    assert len(summaries) == 16
+    assert [line for line in summaries if line.endswith("...")] == []
 
 
 def test_the_reference_in_the_documentation_is_what_help_says() -> None:

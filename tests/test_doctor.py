@@ -5,8 +5,6 @@ Tests of the doctor: what it finds, what it says to do, and what it must never s
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.publisher import Publisher
 from tests.facts import started
+from tests.running import run_command
 from tests.services.broker import Broker
 from tests.services.otlp import OtlpReceiver
 from tests.services.sockets import BlackHole
@@ -42,20 +41,6 @@ def findings() -> dict[str, tuple[str, str]]:
     return {
         check["name"]: (check["status"], check["detail"]) for check in json.loads(doctor("--json").stdout)["checks"]
     }
-
-
-def in_its_own_process(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """
-    Run the command line as a user does.
-    """
-    return subprocess.run(
-        [sys.executable, "-m", "dkist_processing_core.cli", *arguments],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-        timeout=60,
-    )
 
 
 def statuses(found: dict[str, tuple[str, str]]) -> list[str]:
@@ -108,6 +93,15 @@ def test_the_json_holds_the_same() -> None:
     assert told["reason"] == "MESH_CONFIG names no interservice-bus"
     assert [check["name"] for check in told["checks"]] == ["settings", "folder", "journal", "telemetry"]
     assert told["checks"][-1]["advice"].startswith("to export, name a collector")
+
+
+def test_the_json_holds_names_as_they_are(monkeypatch: pytest.MonkeyPatch, state_dir: Path) -> None:
+    """
+    As all JSON of the commands: in UTF-8, not escaped.
+    """
+    monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(state_dir / "Räume"))
+
+    assert f"{state_dir}/Räume/embedded.db" in doctor("--json").stdout
 
 
 def test_unusable_settings_are_told_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +266,7 @@ def test_a_port_that_never_speaks_is_told_in_time(monkeypatch: pytest.MonkeyPatc
     """
     name_port(monkeypatch, black_hole.port)
 
-    told = in_its_own_process("doctor")
+    told = run_command("doctor")
 
     assert told.returncode == 1
     assert f"✗ broker        RabbitMQ at 127.0.0.1:{black_hole.port} does not answer in time" in told.stdout
@@ -293,7 +287,7 @@ def test_a_wrong_password_is_told_and_never_shown(
     else:
         (tmp_path / ".env").write_text(f"ISB_PASSWORD='{CANARY}'\n")
 
-    told = in_its_own_process("--verbose", "doctor")
+    told = run_command("--verbose", "doctor")
     as_json = doctor("--json")
 
     assert (told.returncode, as_json.exit_code) == (1, 1)

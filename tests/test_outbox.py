@@ -10,9 +10,9 @@ import re
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -24,15 +24,16 @@ from typer.testing import CliRunner, Result
 
 from dkist_processing_core.bus import Books, FileLock, Journal, Message, Properties, Spare, open_bus, to_message
 from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus._place import file_mode
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from tests.facts import progressed, started
+from tests.running import ROOT, command, run_command
 from tests.services.broker import Broker, open_broker
 from tests.services.rabbitmq import RabbitMQNode
 from tests.services.sockets import BlackHole
+from tests.waiting import SECONDS, wait_until
 
-ROOT = Path(__file__).parent.parent
-SECONDS = 20.0
 PAGE = ROOT / "docs" / "how-to" / "outages.md"
 VARIES = [
     (re.compile(r"(127\.0\.0\.1:\d+|(old|broker)\.example:5672)"), "BROKER"),
@@ -58,20 +59,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def outbox(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def outbox(*arguments: str) -> subprocess.CompletedProcess[str]:
     """
     Run a command about the outboxes as a user does.
     """
-    return subprocess.run(
-        [sys.executable, "-m", "dkist_processing_core.cli", "outbox", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-        timeout=60,
-    )
+    return run_command("outbox", *arguments)
 
 
 def asked(*arguments: str) -> Result:
@@ -88,24 +80,13 @@ def listed(*arguments: str) -> Any:
     return json.loads(asked("list", *arguments, "--json").stdout)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """
-    Return when something holds.
-    """
-    deadline = time.monotonic() + SECONDS
-    turn = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline
-        turn.wait(0.02)
-
-
 @contextmanager
 def running(log: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
     """
     Run a command whose words go to a file; the process is gone in the end.
     """
-    command = [sys.executable, "-m", "dkist_processing_core.cli", "outbox", *arguments]
-    with log.open("wb") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file) as process:
+    called = command("outbox", *arguments)
+    with log.open("wb") as file, subprocess.Popen(called, cwd=ROOT, stdout=file, stderr=file) as process:
         try:
             yield process
         finally:
@@ -187,28 +168,6 @@ def ids_in(path: Path) -> list[str]:
 
 
 @pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Broker], None]:
-    """
-    Have the settings name a broker.
-    """
-
-    def name(broker: Broker) -> None:
-        for variable, value in broker.env.items():
-            monkeypatch.setenv(variable, value)
-
-    return name
-
-
-@pytest.fixture
-def owned(broker: Broker, use: Callable[[Broker], None]) -> Broker:
-    """
-    A virtual host of the test's own, named by the settings.
-    """
-    use(broker)
-    return broker
-
-
-@pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch, refusing_port: int) -> int:
     """
     Have the settings name a port at which nothing listens.
@@ -264,6 +223,41 @@ def test_the_embedded_journal_has_nothing_to_drain(state_dir: Path) -> None:
     assert (told.returncode, told.stderr) == (0, "")
     assert told.stdout.startswith("nothing to drain: MESH_CONFIG names no interservice-bus")
     assert list(state_dir.iterdir()) == []
+
+
+def test_a_drain_without_a_broker_names_what_waits_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A job that drains at its end must not look well because a variable was forgotten.
+    """
+    path = name_outbox(monkeypatch, "broker.example")
+    append_events(2)
+    spare = Spare.open(path)
+    spare.journal.append([to_message(started("A"), "workflow.events.x")])
+    spare.close()
+    monkeypatch.delenv("MESH_CONFIG")
+
+    told = outbox("drain")
+
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr.startswith("error: MESH_CONFIG names no interservice-bus, and the embedded journal ")
+    assert told.stderr.endswith(f"; still waiting: 3 in {path}, for RabbitMQ at broker.example:5672, virtual host /\n")
+
+
+def test_a_drain_that_is_out_of_time_says_what_it_knows_of_the_broker(
+    monkeypatch: pytest.MonkeyPatch, black_hole: BlackHole, refusing_port: int
+) -> None:
+    """
+    That it does not answer, or why it could not be reached.
+    """
+    told = []
+    for port in (black_hole.port, refusing_port):
+        mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": port}}
+        monkeypatch.setenv("MESH_CONFIG", json.dumps(mesh))
+        append_events(1)
+        told.append(outbox("drain", "--timeout", "0.7").stderr)
+
+    assert told[0].startswith("error: the time is over, and the broker has not answered so far; still waiting in ")
+    assert told[1].startswith(f"error: the time is over; RabbitMQ at 127.0.0.1:{refusing_port} refuses the connection")
 
 
 def test_a_drain_waits_for_the_process_that_delivers(refused: int) -> None:
@@ -419,14 +413,16 @@ def test_what_the_broker_refuses_is_listed_and_retried(owned: Broker) -> None:
         channel.queue_bind("full", "workflow.events.x", "#")
         first = outbox("drain")
         channel.queue_delete("full")
-    found = listed("--set-aside")[0]["messages"]
+    found = listed("--set-aside")["journals"][0]["messages"]
     shown = asked("list", "--set-aside").stdout
+    again = outbox("drain")
     unknown = asked("retry", "2", "77")
     retried = asked("retry", "2")
     second = outbox("drain")
 
-    assert (first.returncode, second.returncode, unknown.exit_code) == (1, 0, 2)
+    assert (first.returncode, again.returncode, second.returncode, unknown.exit_code) == (1, 0, 0, 2)
     assert "set aside, since the broker refuses them: 2; dkist-core outbox list --set-aside tells why" in first.stderr
+    assert again.stderr.startswith("set aside before: 2; dkist-core outbox list --set-aside tells why")
     assert [(each["number"], each["type"], each["id"], each["tries"]) for each in found] == [
         (2, "edu.nso.dkist.task.progressed", progressed("A", 1).id, 3),
         (3, None, "m-1", 3),
@@ -440,6 +436,18 @@ def test_what_the_broker_refuses_is_listed_and_retried(owned: Broker) -> None:
     assert "not set aside in " in unknown.stderr + unknown.output
     assert retried.stdout.endswith(": 1; the next publisher, dkist-core outbox drain or relay delivers them\n")
     assert books() == Books(published=3, confirmed=2, pending=0, set_aside=1)
+
+
+def test_nothing_to_retry_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    It is no error, and nothing is said to wait again.
+    """
+    path = name_outbox(monkeypatch, "broker.example")
+    append_events(1)
+
+    told = asked("retry", "--all")
+
+    assert (told.exit_code, told.stdout) == (0, f"nothing is set aside in {path}\n")
 
 
 def test_what_to_retry_has_to_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -613,7 +621,7 @@ def test_every_journal_is_listed_and_none_is_changed(monkeypatch: pytest.MonkeyP
     assert mine["published"] == mine["confirmed"] + mine["pending"] + mine["setAside"] == 5
     assert found[other.stem]["destination"] == {
         "host": "old.example",
-        "port": "5672",
+        "port": 5672,
         "vhost": "/dkist",
         "eventExchange": "ev.x",
         "failureExchange": "master.direct.x",
@@ -622,6 +630,7 @@ def test_every_journal_is_listed_and_none_is_changed(monkeypatch: pytest.MonkeyP
     assert found["outbox-00000000"]["problem"].endswith("cannot be used: file is not a database")
     assert "was written by a newer release (format 9" in found["outbox-0badcafe"]["problem"]
     assert "refused, says amqp://" in refused.stdout
+    assert re.search(r"(?m)^  outbox-00000000  .* cannot be used: file is not a database", refused.stdout)
     assert CANARY not in shown.stdout + refused.stdout + json.dumps(found)
 
 
@@ -641,6 +650,23 @@ def test_a_host_without_journals_stays_without(monkeypatch: pytest.MonkeyPatch, 
     assert not folder.exists()
 
 
+def test_nothing_is_said_to_be_set_aside_only_where_all_could_be_read(state_dir: Path) -> None:
+    """
+    What cannot be read may hold such messages: it is listed with the problem, in both forms.
+    """
+    (state_dir / "outbox-00000000.db").write_text("this is no journal")
+
+    shown = asked("list", "--set-aside")
+    found = listed("--set-aside")
+
+    assert shown.exit_code == 0
+    assert re.fullmatch(r"  outbox-00000000  .* cannot be used: file is not a database.*\n\n", shown.stdout)
+    assert found["folder"] == str(state_dir)
+    (journal,) = found["journals"]
+    assert journal["messages"] is None
+    assert "file is not a database" in journal["problem"]
+
+
 def test_a_journal_of_an_older_release_is_listed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     The first format has no time of refusal; a look does not bring it up to date.
@@ -655,7 +681,7 @@ def test_a_journal_of_an_older_release_is_listed_as_it_is(monkeypatch: pytest.Mo
         connection.commit()
     before = contents(path.parent)
 
-    (found,) = listed("--set-aside")
+    (found,) = listed("--set-aside")["journals"]
 
     assert contents(path.parent) == before
     assert (found["pending"], found["setAside"], found["messages"][0]["refusedAt"]) == (1, 1, None)
@@ -687,9 +713,9 @@ def test_the_page_about_outages_shows_what_is_printed(
     digits = open_bus(DKISTProcessingCoreConfiguration.read()).journal_path.stem.removeprefix("outbox-")
     printed: list[tuple[str, str]] = []
 
-    def print_as(command: str) -> None:
-        done = outbox(*command.replace("6b0c3a7e", digits).split(), ISB_VHOST=os.environ.get("ISB_VHOST", "/"))
-        printed.append((command, (done.stdout + done.stderr).replace(str(state_dir), "/var/lib/dkist")))
+    def print_as(words: str) -> None:
+        done = outbox(*words.replace("6b0c3a7e", digits).split())
+        printed.append((words, (done.stdout + done.stderr).replace(str(state_dir), "/var/lib/dkist")))
 
     old = dict(os.environ)
     use(broker)
@@ -710,9 +736,42 @@ def test_the_page_about_outages_shows_what_is_printed(
     print_as("list --set-aside")
     print_as("retry 4")
 
-    assert [(command, alike(text)) for command, text in printed] == [
-        (command, alike(text)) for command, text in expected
-    ]
+    assert [(words, alike(text)) for words, text in printed] == [(words, alike(text)) for words, text in expected]
+
+
+def test_the_page_about_outages_shares_a_folder_so_that_a_group_can_use_it(tmp_path: Path) -> None:
+    """
+    Its command makes a folder that the group may enter, and in which files are made for the group.
+    """
+    (called,) = re.findall(r"`(install .*?)`", PAGE.read_text(encoding="utf-8"))
+    folder = tmp_path / "shared"
+
+    words = called.replace("GROUP", str(os.getgid())).replace("FOLDER", str(folder)).split()
+    subprocess.run(words, check=True, timeout=10)
+
+    assert stat.filemode(folder.stat().st_mode) == "drwxrws---"
+    assert file_mode(folder) == 0o660
+
+
+def test_the_doctor_tells_of_spare_journals_that_were_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Where the outbox cannot take them over yet, with what waits in each and what will.
+    """
+    path = name_outbox(monkeypatch, "broker.invalid")
+    append_events(1)
+    left, living = Spare.open(path), Spare.open(path)
+    for spare in (left, living):
+        spare.journal.append([to_message(started("A"), "workflow.events.x")])
+    left.close()
+    make_newer(path)
+
+    told = CliRunner().invoke(app, ["doctor", "--json"])
+
+    living.close()
+    (found,) = [each for each in json.loads(told.stdout)["checks"] if each["name"] == "left behind"]
+    assert found["status"] == "skipped"
+    assert found["detail"] == (f"beside {path}, by processes that have ended; waiting in {left.journal.path.name}: 1")
+    assert "the next publisher or `dkist-core outbox drain` takes it over" in found["advice"]
 
 
 def test_the_doctor_knows_a_spare_journal_from_another_brokers_outbox(monkeypatch: pytest.MonkeyPatch) -> None:

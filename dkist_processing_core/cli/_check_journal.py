@@ -11,7 +11,7 @@ from dkist_processing_core.bus._place import file_system, open_folder, place
 from dkist_processing_core.cli._check import Check, ok, skipped, wrong
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import JournalError, JournalVersionError
-from dkist_processing_core.outbox import outboxes
+from dkist_processing_core.outbox import OutboxState, outboxes
 
 _IN_MEMORY = {"ramfs", "tmpfs"}
 _IN_CONTAINER = {"aufs", "overlay"}
@@ -23,19 +23,29 @@ def check_journal(settings: DKISTProcessingCoreConfiguration, bus: Bus) -> Itera
     what = "outbox" if bus.is_remote else "journal"
     folder = _check_folder(settings)
     yield folder
+    file = _check_file(what, bus)
+    yield file
+    try:
+        states = outboxes(settings)
+    except JournalError:
+        # The folder, which has been found wrong.
+        return
+    yield from _check_spares(bus, states)
+    yield from _check_other_outboxes(states)
+
+
+def _check_file(what: str, bus: Bus) -> Check:
+    """Open the journal, which takes over what was left behind beside it, where that can be."""
     try:
         with bus.open_journal() as journal:
             # An empty transaction: what may be written to says so without being changed.
             journal.append([])
             books = journal.books()
     except JournalVersionError as error:
-        yield wrong(what, str(error), f"use the newer release, or {_SET} of its own")
-        return
+        return wrong(what, str(error), f"use the newer release, or {_SET} of its own")
     except JournalError as error:
-        yield wrong(what, str(error), f"make the file usable for this user, or {_SET}")
-        return
-    yield _check_books(what, bus, books)
-    yield from _check_other_outboxes(settings)
+        return wrong(what, str(error), f"make the file usable for this user, or {_SET}")
+    return _check_books(what, bus, books)
 
 
 def _check_folder(settings: DKISTProcessingCoreConfiguration) -> Check:
@@ -68,17 +78,29 @@ def _check_books(what: str, bus: Bus, books: Books) -> Check:
     return ok(what, found)
 
 
-def _check_other_outboxes(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
+def _check_spares(bus: Bus, states: list[OutboxState]) -> Iterator[Check]:
+    """Tell of what processes that have ended kept beside the journal, and it could not take over just now."""
+    for state in states:
+        left = [spare for spare in state.spares if spare.owner is None] if state.is_current else []
+        counts = [f"{spare.path.name}: {spare.books.pending if spare.books else spare.problem}" for spare in left]
+        if counts:
+            yield skipped(
+                "left behind",
+                f"beside {bus.journal_path}, by processes that have ended; waiting in {', '.join(counts)}",
+                "once the file can be used, the next publisher"
+                f"{' or `dkist-core outbox drain`' if bus.is_remote else ''} takes it over",
+            )
+
+
+def _check_other_outboxes(states: list[OutboxState]) -> Iterator[Check]:
     """Tell of messages for brokers that these settings do not name: nobody here delivers them."""
-    for state in outboxes(settings):
+    for state in states:
         if state.is_current or state.is_embedded:
             continue
-        books = [state.books, *[spare.books for spare in state.spares]]
-        pending = sum(each.pending for each in books if each is not None)
-        if pending:
+        if state.waiting:
             yield skipped(
                 "other outbox",
-                f"{state.path} is for another broker than these settings name; waiting: {pending}",
+                f"{state.path} is for another broker than these settings name; waiting: {state.waiting}",
                 "a publisher with the settings of that broker delivers them; if that broker has moved, "
                 f"`dkist-core outbox retarget {state.path.stem.removeprefix('outbox-')}` moves them to this one's",
             )

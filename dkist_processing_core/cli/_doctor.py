@@ -45,7 +45,7 @@ def examine(*, as_json: bool) -> bool:
             for each in found
         ]
         report = {"ok": is_well, "bus": bus, "reason": reason, "checks": checks_json}
-        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+        sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
         return is_well
     return _show(checks, f"{bus}: {reason}" if bus else reason)
 

@@ -21,7 +21,7 @@ def outbox_list(
     as_json: Annotated[bool, typer.Option("--json", help="Write the list as JSON.")] = False,
 ) -> None:
     """
-    List the journals of this host, and what became of every message in them.
+    List the journals of this host and the books of each.
 
     An outbox holds what waits for one broker: published = confirmed + pending + set aside. The dot marks that of the
     present settings. No file is changed. A journal that cannot be read is listed with the reason, and is no error of
@@ -42,7 +42,12 @@ def outbox_drain(
     *,
     timeout: Annotated[
         float | None,
-        typer.Option(min=0.0, metavar="SECONDS", help="Give up after so long, whatever happens.", show_default=False),
+        typer.Option(
+            min=0.0,
+            metavar="SECONDS",
+            help="Give up after so long, whatever happens, plus up to a second to end.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """
@@ -50,7 +55,8 @@ def outbox_drain(
 
     Also what processes that were killed have left, and also where the broker could not be reached a moment ago. Ends
     when nothing waits any more, or with what the broker says; while another process delivers it is waited for. The exit
-    code is 0 if everything was delivered, 1 if something still waits or was set aside just now, 130 after Ctrl-C.
+    code is 0 if everything was delivered, 1 if something still waits or was set aside just now, 130 after Ctrl-C. What
+    was set aside before is told, and does not count. Where the settings name no broker, what waits for any does.
     """
     from dkist_processing_core.cli._outbox_delivery import deliver
 

@@ -21,6 +21,9 @@ def retry(numbers: list[int] | None, outbox: str | None) -> None:
     settings = DKISTProcessingCoreConfiguration.read()
     path = find(settings, outbox)
     known = {entry.seq for entry in set_aside(path)}
+    if not known and not numbers:
+        typer.echo(without_secrets(f"nothing is set aside in {path}", settings))
+        return
     unknown = sorted(set(numbers or ()) - known)
     if unknown:
         msg = (

@@ -7,7 +7,7 @@ Not here: the delivery itself (outbox).
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import typer
@@ -17,7 +17,7 @@ from rich.text import Text
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli._check import without_secrets
 from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration
-from dkist_processing_core.outbox import Progress, Relay, drain
+from dkist_processing_core.outbox import Progress, Relay, drain, outboxes
 
 _SET_ASIDE = "dkist-core outbox list --set-aside tells why, dkist-core outbox retry tries again"
 _PACKAGE = "dkist_processing_core"
@@ -29,8 +29,7 @@ def deliver(timeout: float | None) -> int:
     bus = open_bus(settings)
     hide = partial(without_secrets, settings=settings)
     if not settings.names_broker:
-        typer.echo(f"nothing to drain: MESH_CONFIG names no {ISB_SERVICE}, and {hide(bus.where)} is its own bus")
-        return 0
+        return _told_of_others(settings, f"MESH_CONFIG names no {ISB_SERVICE}, and {bus.where} is its own bus", hide)
     found = Progress(pending=0)
     console = Console(stderr=True, highlight=False)
     try:
@@ -47,7 +46,20 @@ def deliver(timeout: float | None) -> int:
         typer.echo(hide(f"delivered to {bus.where}: {found.confirmed}, still waiting: {found.pending}"))
     if found.set_aside:
         typer.echo(f"set aside, since the broker refuses them: {found.set_aside}; {_SET_ASIDE}", err=True)
+    if found.set_aside_before:
+        typer.echo(f"set aside before: {found.set_aside_before}; {_SET_ASIDE}", err=True)
     return 1 if found.pending or found.set_aside else 0
+
+
+def _told_of_others(settings: DKISTProcessingCoreConfiguration, why: str, hide: Callable[[str], str]) -> int:
+    """Say what waits for brokers that the settings do not name, and return the exit code."""
+    others = [state for state in outboxes(settings) if not state.is_embedded and state.waiting]
+    for state in others:
+        where = f"{state.waiting} in {state.path}, for {state.destination or 'an unknown broker'}"
+        typer.echo(hide(f"error: {why}; still waiting: {where}"), err=True)
+    if not others:
+        typer.echo(hide(f"nothing to drain: {why}"))
+    return 1 if others else 0
 
 
 def _told(progress: Progress) -> str:

@@ -18,7 +18,9 @@ def as_json(state: OutboxState, hide: Callable[[str], str]) -> dict[str, Any]:
     """Return a journal's state, with secrets hidden; what is not known is null."""
     destination = None
     if state.destination is not None:
-        found = {name: hide(value) for name, value in asdict(state.destination).items()}
+        found = {
+            name: hide(value) if isinstance(value, str) else value for name, value in asdict(state.destination).items()
+        }
         exchanges = {"eventExchange": found.pop("event_exchange"), "failureExchange": found.pop("failure_exchange")}
         destination = found | exchanges
     return {

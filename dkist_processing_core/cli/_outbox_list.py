@@ -50,7 +50,7 @@ def show(*, in_json: bool) -> None:
         console.print(Text(f"no journals in {folder}"), soft_wrap=True)
     if not any(state.is_current for state in states):
         console.print()
-        console.print(Text(hide(f"nothing was published yet for that of the settings, {bus.where}")), soft_wrap=True)
+        console.print(Text(hide(f"nothing was published yet for the bus of the settings, {bus.where}")), soft_wrap=True)
 
 
 def _lines(states: list[OutboxState], console: Console, hide: Callable[[str], str]) -> Iterator[Text]:

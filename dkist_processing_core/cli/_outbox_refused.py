@@ -7,18 +7,21 @@ Not here: what becomes of them (_outbox_change).
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from dkist_processing_core.bus import SetAside
+from dkist_processing_core.bus import SetAside, open_bus
 from dkist_processing_core.cli._check import without_secrets
 from dkist_processing_core.cli._outbox_json import as_json, set_aside_as_json
 from dkist_processing_core.cli._rows import rows
 from dkist_processing_core.cli._words import local_time, one_line
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.errors import JournalError
 from dkist_processing_core.outbox import OutboxState, outboxes, set_aside
 
 _MOMENT = "%Y-%m-%d %H:%M:%S"
@@ -27,19 +30,16 @@ _LONGEST_ROUTE = 160
 
 
 def show_set_aside(*, in_json: bool) -> None:
-    """Show every message that is set aside, by outbox."""
+    """Show every message that is set aside, by outbox, and what could not be read."""
     settings = DKISTProcessingCoreConfiguration.read()
     hide = partial(without_secrets, settings=settings)
-    found = [
-        (state, entries)
-        for state in outboxes(settings)
-        if not state.is_embedded and state.books is not None and (entries := set_aside(state.path))
-    ]
+    looked_at = [_look(state) for state in outboxes(settings) if not state.is_embedded]
+    found = [(state, entries) for state, entries in looked_at if entries or state.problem is not None]
     if in_json:
-        report = [
-            as_json(state, hide) | {"messages": [set_aside_as_json(entry, hide) for entry in entries]}
-            for state, entries in found
-        ]
+        report = {
+            "folder": hide(str(open_bus(settings).journal_path.parent)),
+            "journals": [as_json(state, hide) | {"messages": _messages(entries, hide)} for state, entries in found],
+        }
         sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
         return
     console = Console(highlight=False)
@@ -50,9 +50,29 @@ def show_set_aside(*, in_json: bool) -> None:
             console.print(line, soft_wrap=True)
 
 
-def _lines(state: OutboxState, entries: list[SetAside], console: Console, hide: Callable[[str], str]) -> Iterator[Text]:
+def _look(state: OutboxState) -> tuple[OutboxState, list[SetAside] | None]:
+    """Return what is set aside in a journal; None, and the problem, where that cannot be read."""
+    if state.problem is not None:
+        return state, None
+    try:
+        return state, set_aside(state.path)
+    except JournalError as error:
+        return replace(state, problem=str(error)), None
+
+
+def _messages(entries: list[SetAside] | None, hide: Callable[[str], str]) -> list[dict[str, Any]] | None:
+    return None if entries is None else [set_aside_as_json(entry, hide) for entry in entries]
+
+
+def _lines(
+    state: OutboxState, entries: list[SetAside] | None, console: Console, hide: Callable[[str], str]
+) -> Iterator[Text]:
     mark = ">" if console.options.ascii_only else "●"
     head = Text.assemble((f"{mark} " if state.is_current else "  ", "green"), (state.path.stem, "bold"), "  ")
+    if not entries:
+        yield from rows(head, [(hide(state.problem or ""), "red")], console)
+        yield Text()
+        return
     yield from rows(head, [(hide(f"for {state.destination or 'an unknown broker'}"), "")], console)
     yield Text()
     width = len(str(entries[-1].seq))

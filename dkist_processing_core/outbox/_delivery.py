@@ -24,6 +24,7 @@ _GRACE_SECONDS = 1.0
 _STUCK_SECONDS = 30.0
 # Nobody's task waits here, so that the first connection may take its time.
 _UNHURRIED_SECONDS = 10.0
+_TIME_IS_OVER = "the time is over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Progress:
     pending: int
     confirmed: int = 0
     set_aside: int = 0
+    set_aside_before: int = 0
+    """How many have been set aside since longer, and are not delivered either."""
     deliverer: int | None = None
     """The other process that is delivering just now."""
     reason: str | None = None
@@ -89,16 +92,21 @@ def _watched(journal: Journal, drainer: Drainer, changed: threading.Event, timeo
             moved_at, books = (now if counted != books else moved_at), counted
         reason = _reason(drainer.failure, lock, still=now - moved_at, timed_out=now - began > limit)
         if reason is not None:
-            yield _progress(before, journal.books(), lock, reason)
+            books = journal.books()
+            if reason == _TIME_IS_OVER and books.confirmed == before.confirmed:
+                reason = f"{reason}, and the broker has not answered so far"
+            yield _progress(before, books, lock, reason)
             return
     yield _progress(before, journal.books(), lock)
 
 
 def _progress(before: Books, books: Books, lock: FileLock, reason: str | None = None) -> Progress:
+    set_aside = max(0, books.set_aside - before.set_aside)
     return Progress(
         pending=books.pending,
         confirmed=books.confirmed - before.confirmed,
-        set_aside=max(0, books.set_aside - before.set_aside),
+        set_aside=set_aside,
+        set_aside_before=books.set_aside - set_aside,
         deliverer=_other(lock),
         reason=reason if books.pending else None,
     )
@@ -115,6 +123,8 @@ def _reason(failure: str | None, lock: FileLock, *, still: float, timed_out: boo
         return failure
     if not timed_out and still < _STUCK_SECONDS:
         return None
-    why = "the time is over" if timed_out else f"nothing has moved for {_STUCK_SECONDS:.0f} s"
+    why = _TIME_IS_OVER if timed_out else f"nothing has moved for {_STUCK_SECONDS:.0f} s"
     other = _other(lock)
-    return why if other is None else f"{why}, and process {other} is the one that delivers"
+    if other is not None:
+        return f"{why}, and process {other} is the one that delivers"
+    return why if failure is None else f"{why}; {failure}"

@@ -31,6 +31,12 @@ class Retargeting:
 
         Each message is in the new outbox, on disk, before it leaves the old one: ended in between, some are in both,
         and are delivered twice under one id.
+
+        Raises
+        ------
+        JournalError
+            where one of the two cannot be read or written any more; what has been moved by then stays moved.
+
         """
         exchanges = {
             self.source.event_exchange: self.target.event_exchange,

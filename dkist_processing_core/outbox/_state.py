@@ -24,7 +24,7 @@ class Destination:
     """The broker that an outbox is for, as the file itself says."""
 
     host: str
-    port: str
+    port: int
     vhost: str
     event_exchange: str
     failure_exchange: str
@@ -33,7 +33,9 @@ class Destination:
     def parse(cls, text: str) -> Self | None:
         """Return what `Journal.destination` says; None for one that says nothing, as the embedded journal's."""
         parts = text.split("\n")
-        return cls(*parts) if len(parts) == _PARTS else None
+        if len(parts) != _PARTS or not parts[1].isdecimal():
+            return None
+        return cls(parts[0], int(parts[1]), *parts[2:])
 
     def __str__(self) -> str:
         """Return it in an operator's words."""
@@ -74,6 +76,12 @@ class OutboxState:
     unreachable_until: float | None = None
     """Until when, in seconds since 1970, nobody tries to reach the broker; None where that is over."""
     problem: str | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many messages are pending, those in spare journals too, as far as they can be read."""
+        books = [self.books, *[spare.books for spare in self.spares]]
+        return sum(each.pending for each in books if each is not None)
 
 
 def outboxes(settings: DKISTProcessingCoreConfiguration) -> list[OutboxState]:
@@ -139,7 +147,15 @@ def _spare(path: Path) -> SpareState:
 
 
 def set_aside(path: Path) -> list[SetAside]:
-    """Return what is set aside in a journal."""
+    """
+    Return what is set aside in a journal.
+
+    Raises
+    ------
+    JournalError
+        where there is none, or it cannot be read.
+
+    """
     return Journal.look(path, Journal.set_aside)
 
 

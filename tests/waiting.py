@@ -1,0 +1,20 @@
+"""
+Waiting in tests: for what something does in its own time, with a deadline.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+SECONDS = 20.0
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
+    """
+    Return when something holds, which must be within so many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    turn = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline
+        turn.wait(0.02)
