@@ -24,13 +24,12 @@ from dkist_processing_core.errors import (
     ConfigurationError,
     JournalError,
 )
+from dkist_processing_core.flag import Flag
 from dkist_processing_core.refusals import MAX_TRIES, Refusals
 
 if TYPE_CHECKING:
     from dkist_processing_core.bus._amqp import AmqpLink
 
-WINDOW = 1000
-"""How many messages may be on their way to the broker, unconfirmed."""
 UNREACHABLE_SECONDS = 30.0
 """For how long a broker that could not be reached is not tried again, by any process of this host."""
 _CONNECT_SECONDS = 5.0
@@ -42,9 +41,11 @@ _STALLED_SECONDS = 10.0
 _LONGEST_REST_SECONDS = 10.0
 _HELD_UP_SECONDS = 1.0
 _MAX_REASONS = 3
+# Few, for each may be of 64 KiB.
+_READ_AHEAD = 100
 _RESTORE_SECONDS = 5.0
 # For each outbox what this process has said of it, so that several publishers in turn say it once.
-_told: dict[Path, str] = {}
+_told: dict[Path, set[str]] = {}
 logger = logging.getLogger(__name__)
 
 
@@ -74,13 +75,15 @@ class Drainer:
         self._tells_of_disk = memory is None
         self._heeds_mark = heeds_mark
         self._poll_seconds = poll_seconds
-        self._has_work = threading.Event()
-        self._is_stopping = threading.Event()
+        self._has_work = Flag()
+        self._end = Flag()
         self._link: AmqpLink | None = None
         self._failures = 0
         self._refusals = Refusals()
         self._restored_at = -math.inf
         self._lacking: BusError | None = None
+        self._unremoved: set[int] = set()
+        self._passed: tuple[frozenset[str], int] = (frozenset(), 0)
         self._set_aside = 0
         self._told_reasons: set[str] = set()
         self.failure: str | None = None
@@ -93,30 +96,26 @@ class Drainer:
 
     def wake(self) -> None:
         """Say that the outbox holds something new."""
-        self._has_work.set()
+        self._has_work.raise_()
         link = self._link
         if link is not None:
             link.wake()
 
     def stop(self, timeout: float) -> None:
         """End the thread; what it has not delivered stays in the outbox."""
-        self._is_stopping.set()
+        self._end.raise_()
         self.wake()
         self._thread.join(timeout)
 
     def _run(self) -> None:
         """Deliver until stopped, whatever happens: a thread that died would leave everything where it is."""
-        while not self._is_stopping.is_set():
+        while not self._end.is_raised:
             try:
                 self._deliver_journal()
             except JournalError as error:
                 if self._tells_of_disk:
                     self._tell(str(error))
-                if len(self._memory):
-                    self._connect_and_deliver(None, None)
-                else:
-                    self._has_work.wait(_LONGEST_REST_SECONDS)
-                    self._has_work.clear()
+                self._deliver_memory(self._longer_rest())
             except Exception as error:
                 logger.exception("events are not delivered: an error of this package")
                 self._rest_after(f"{type(error).__name__} in this package")
@@ -128,24 +127,43 @@ class Drainer:
             )
         self._on_progress()
 
+    def _deliver_memory(self, seconds: float) -> None:
+        """Leave the outbox alone for a while, and deliver meanwhile what could not be put there."""
+        until = time.monotonic() + seconds
+        while not self._end.is_raised and (remaining := until - time.monotonic()) > 0:
+            self._has_work.lower()
+            if len(self._memory):
+                self._connect_and_deliver(None, None)
+            else:
+                self._has_work.wait(remaining)
+
     def _deliver_journal(self) -> None:
         with self._bus.open_journal(synced=False) as journal:
             lock = FileLock(journal.path.with_suffix(".lock"))
             try:
+                self._remove_confirmed(journal)
+                adopt(journal)
                 if self._heeds_mark:
                     # No longer than such a mark lasts: the clock may have been wrong when it was made.
                     self._rest(min(journal.unreachable_until - time.time(), UNREACHABLE_SECONDS))
-                while not self._is_stopping.is_set():
-                    self._has_work.clear()
+                while not self._end.is_raised:
+                    self._has_work.lower()
                     if not self._has_pending(journal):
                         self._has_work.wait(self._poll_seconds)
-                        adopt(journal)
+                        self._look_after(journal)
                     elif not lock.acquire():
-                        self._is_stopping.wait(_LOCK_POLL_SECONDS)
+                        self._end.wait(_LOCK_POLL_SECONDS)
                     else:
                         self._connect_and_deliver(journal, lock)
             finally:
                 lock.release()
+
+    def _look_after(self, journal: Journal) -> None:
+        """See that the file is still the one that others use, and take over what others could not put there."""
+        if not journal.is_there:
+            msg = f"the journal {journal.path} was removed"
+            raise JournalError(msg)
+        adopt(journal)
 
     def _has_pending(self, journal: Journal) -> bool:
         return len(self._memory) > 0 or bool(journal.pending(0, 1))
@@ -164,7 +182,7 @@ class Drainer:
                     self._link = None
         except (BusError, ConfigurationError) as error:
             if link is not None and link.casualties and link.was_closed_for_a_message:
-                self._blame(journal or self._memory, link, link.casualties, error)
+                self._blame(journal, link, link.casualties, error)
             if lock is not None:
                 lock.release()
             # Who was stopped meanwhile (SIGSTOP, a suspended machine) has not heard what the broker had to say.
@@ -173,7 +191,7 @@ class Drainer:
                 # A connection that broke says nothing of the next one, which is tried before anybody is told to wait.
                 self._failures = 1
                 self._tell(str(error))
-                self._is_stopping.wait(random.uniform(0.0, _LOCK_POLL_SECONDS))  # noqa: S311 - jitter
+                self._end.wait(random.uniform(0.0, _LOCK_POLL_SECONDS))  # noqa: S311 - jitter
                 return
             if journal is not None and isinstance(error, BusUnreachableError):
                 # Not for a refusal: it costs nobody any time, and ends as soon as somebody mends the settings.
@@ -188,53 +206,58 @@ class Drainer:
         return _CONNECT_SECONDS if self._failures else min(_CONNECT_SECONDS, max(0.5, wanted))
 
     def _rest_after(self, reason: str) -> None:
-        self._failures += 1
         self.failure = reason
-        self._rest(min(_LONGEST_REST_SECONDS, 2.0 ** (self._failures - 1)) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        self._rest(self._longer_rest())
+
+    def _longer_rest(self) -> float:
+        """Count a failure, and return for how many seconds to rest after it: longer each time, with jitter."""
+        self._failures += 1
+        return min(_LONGEST_REST_SECONDS, 2.0 ** (self._failures - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
     def _rest(self, seconds: float) -> None:
         """Leave the broker alone for a while, and say so to whoever waits for a delivery."""
         if seconds > 0:
             self.failure = self.failure or f"{self._bus.where} could not be reached a moment ago"
             self._on_progress()
-            self._is_stopping.wait(seconds)
+            self._end.wait(seconds)
 
     def _deliver(self, link: "AmqpLink", journal: Journal | None, lock: FileLock | None) -> None:
         """Send what is pending until the connection breaks or the thread is stopped; hold the lock only for that."""
         # What cannot be made may not be needed, by this user who may only write: a refused message will tell.
         link.restore(publisher_topology(self._bus.settings), bindings=False)
-        while not self._is_stopping.is_set():
+        while not self._end.is_raised:
             if lock is not None and not lock.acquire():
                 link.settle(_LOCK_POLL_SECONDS)
                 continue
             if journal is not None:
-                adopt(journal)
+                self._look_after(journal)
                 self._send_pending(journal, link)
             self._send_pending(self._memory, link)
-            if lock is None or self._is_stopping.is_set():
+            if self._end.is_raised or (lock is None and not len(self._memory)):
                 # The wake that would end the waiting below may have been used up above.
                 return
-            lock.release()
+            if lock is not None:
+                lock.release()
             # Until something new comes, what was refused has its next try, or there is the heartbeat.
             link.settle(self._refusals.next_within(self._poll_seconds or _HEARTBEAT_SECONDS))
 
     def _send_pending(self, source: Journal | Memory, link: "AmqpLink") -> None:
         """Send and settle until nothing is pending whose time has come."""
-        read_up_to = 0
+        held, read_up_to, end = self._begin_reading(source)
         ahead: deque[Entry] = deque()
         last_progress = time.monotonic()
-        while not self._is_stopping.is_set():
+        while not self._end.is_raised:
             is_at_end = False
-            if not ahead and not link.blocked_reason:
-                ahead.extend(source.pending(read_up_to, WINDOW - link.unsettled, without=self._refusals.held_exchanges))
-                is_at_end = not ahead
-            read_up_to = ahead[-1].seq if ahead else read_up_to
             try:
-                self._send(ahead, link)
+                while link.has_room and not is_at_end and self._send(ahead, link):
+                    ahead.extend(source.pending(read_up_to, _READ_AHEAD, without=held))
+                    is_at_end = not ahead
+                    read_up_to = ahead[-1].seq if ahead else read_up_to
                 if link.unsettled or link.has_news or link.blocked_reason:
                     if self._settle(source, link):
                         last_progress = time.monotonic()
                 elif is_at_end:
+                    self._passed = held, end
                     return
             except BusRefusedError as error:
                 if not (link.is_connected and link.casualties):
@@ -245,25 +268,37 @@ class Drainer:
                 self._blame(source, link, casualties, error)
                 # It may be the exchange that has gone. Who may not make it was told what is missing just now.
                 link.restore(publisher_topology(self._bus.settings), bindings=False)
-                read_up_to, last_progress = 0, time.monotonic()
+                held, read_up_to, end = self._begin_reading(source)
+                last_progress = time.monotonic()
                 ahead.clear()
             if time.monotonic() - last_progress > _STALLED_SECONDS:
                 # Another process may have better luck, and must not wait for this one.
                 self._failures += 1
                 raise BusUnreachableError(_blocking(link) or f"{link.where} confirms nothing")
 
-    def _send(self, ahead: deque[Entry], link: "AmqpLink") -> None:
-        """Send as many of the messages ahead as may be on their way together."""
-        while ahead and not link.blocked_reason and link.unsettled < WINDOW:
+    def _begin_reading(self, source: Journal | Memory) -> tuple[frozenset[str], int, int]:
+        """Return which exchanges to pass over, from where to read, and what the end is now."""
+        held = frozenset(self._refusals.held_exchanges)
+        passed_over, passed_up_to = self._passed
+        if not held or isinstance(source, Memory):
+            return held, 0, 0
+        # However much waits for what is held, it is passed over once.
+        start = passed_up_to if held == passed_over and not self._refusals.has_paused else 0
+        return held, start, source.last()
+
+    def _send(self, ahead: deque[Entry], link: "AmqpLink") -> bool:
+        """Send as many of the messages ahead as may be on their way together; return whether that was all of them."""
+        while ahead and link.has_room:
             if self._refusals.goes_alone(ahead[0]) and link.unsettled:
-                return
+                return False
             entry = ahead.popleft()
-            if self._refusals.is_due(entry):
+            if self._refusals.is_due(entry) and entry.seq not in self._unremoved:
                 link.send(entry.seq, entry.message)
+        return not ahead
 
     def _blame(
         self,
-        source: Journal | Memory,
+        journal: Journal | Memory | None,
         link: "AmqpLink",
         casualties: Mapping[int, Message],
         error: BusError | ConfigurationError,
@@ -273,17 +308,25 @@ class Drainer:
             self._refusals.suspect(casualties)
             return
         ((seq, message),) = casualties.items()
+        source = self._memory if seq in self._memory or journal is None else journal
         if isinstance(error, BusRefusedError) and link.is_about_destination(error):
             self._hold(message.exchange, str(error))
         else:
             self._note_refusal(source, seq, str(error))
+
+    def _remove_confirmed(self, source: Journal | Memory) -> None:
+        """Remove what the broker has; what cannot be removed is kept in mind, and not sent again."""
+        if self._unremoved:
+            source.remove_confirmed(list(self._unremoved))
+            self._unremoved.clear()
 
     def _settle(self, source: Journal | Memory, link: "AmqpLink") -> bool:
         """Note what the broker has said of messages sent, and return whether it has said anything."""
         settled = link.settle(_LOCK_POLL_SECONDS)
         self._note_blocking(source, link)
         if settled.confirmed:
-            source.remove_confirmed(settled.confirmed)
+            self._unremoved.update(settled.confirmed)
+            self._remove_confirmed(source)
             self._refusals.forget(settled.confirmed, settled.exchanges)
             self._failures = 0
             self._note_recovery(source)
@@ -341,9 +384,11 @@ class Drainer:
 
     def _tell(self, reason: str) -> None:
         """Warn of what keeps events from being delivered, once for as long as it lasts."""
-        if _told.get(self._bus.journal_path) != reason:
-            _told[self._bus.journal_path] = reason
-            logger.warning("%s. Events are kept in %s until it takes them.", reason, self._bus.journal_path)
+        told = _told.setdefault(self._bus.journal_path, set())
+        if reason not in told:
+            told.add(reason)
+            where = "memory" if len(self._memory) else self._bus.journal_path
+            logger.warning("%s. Events are kept in %s until it takes them.", reason, where)
 
     def _note_recovery(self, source: Journal | Memory) -> None:
         if source.unreachable_until:
@@ -355,7 +400,8 @@ class Drainer:
         """Say that events were left in the outbox, unless this process has said why before."""
         path = self._bus.journal_path
         if path not in _told:
-            _told[path] = reason = self.failure or f"{self._bus.where} has not confirmed them in time"
+            reason = self.failure or f"{self._bus.where} has not confirmed them in time"
+            _told[path] = {reason}
             logger.warning("events that wait in %s: %s. %s", path, waiting, reason)
 
 

@@ -4,6 +4,7 @@ The one way out: events become messages in the journal, and the journal is drain
 Not here: how the broker is spoken to (bus), and when something is published (lifecycle, local, callbacks).
 """
 
+import contextlib
 import logging
 import os
 import threading
@@ -27,6 +28,7 @@ from dkist_processing_core.bus import (
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.errors import BusError, JournalError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage
+from dkist_processing_core.flag import Flag
 from dkist_processing_core.text import redactor
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from dkist_processing_core.drain import Drainer
 
 _POLL_SECONDS = 0.05
+_KEEPER_SECONDS = 1.0
 _MAX_IN_MEMORY = 10_000
 WAIT_LIMIT_SECONDS = 2.0
 # Of the time that a journal may cost this much goes into the first wait, so that some is left when closing.
@@ -74,10 +77,12 @@ class Publisher:
         self._start()
 
     def _start(self) -> None:
-        self._pid = os.getpid()
         self._is_closed = False
         self._lock = threading.Lock()
-        self._progress = threading.Condition()
+        self._progress = Flag()
+        self._end = Flag()
+        self._keeper: threading.Thread | None = None
+        self._unsaid: str | None = None
         self._waited = 0.0
         self._own: tuple[int, int] | None = None
         self._journal: Journal | None = None
@@ -86,6 +91,8 @@ class Publisher:
         self._told: str | None = None
         self._keep(self._wait_limit * _SHARE_OF_FIRST_WAIT)
         self._drainer: Drainer | None = self._start_drainer() if self.bus.is_remote else None
+        # Last: another thread of a fork must not take half of this for the whole.
+        self._pid = os.getpid()
 
     def _start_drainer(self) -> "Drainer":
         # Here, not above: the embedded journal has nothing to drain.
@@ -151,8 +158,30 @@ class Publisher:
         with self._lock:
             is_first = not self._is_displaced
             self._keep(self._wait_limit * _SHARE_OF_FIRST_WAIT if is_first else _POLL_SECONDS, messages, once=once)
+            if self._is_displaced and self._keeper is None:
+                self._keeper = threading.Thread(target=self._keep_trying, name="dkist-core-keeper", daemon=True)
+                self._keeper.start()
+        self._speak()
         if self._drainer is not None:
             self._drainer.wake()
+
+    def _keep_trying(self) -> None:
+        """Put what is displaced into the journal as soon as that can be, though nothing else is published."""
+        while not self._end.wait(_KEEPER_SECONDS):
+            with self._lock:
+                if self._is_displaced and not self._is_closed:
+                    self._keep(0.0)
+                if not self._is_displaced or self._is_closed:
+                    self._keeper = None
+                    break
+        if self._drainer is not None:
+            self._drainer.wake()
+
+    def _speak(self) -> None:
+        """Log what is to be said, outside of the lock: a handler of the author's may publish."""
+        unsaid, self._unsaid = self._unsaid, None
+        if unsaid is not None:
+            logger.warning("%s", unsaid)
 
     @property
     def _is_displaced(self) -> bool:
@@ -177,17 +206,17 @@ class Publisher:
     def _keep_in_journal(self, patience: float, messages: Sequence[Message], *, once: bool) -> None:
         began = time.monotonic()
         try:
-            if self._journal is None:
-                self._journal = self.bus.open_journal(patience=patience)
+            if self._journal is None or not self._journal.is_there:
+                self._reopen(patience)
         except JournalError:
             self._waited += time.monotonic() - began
             raise
-        journal = self._journal
+        journal = cast("Journal", self._journal)
         journal.patience, waited = patience, journal.waited
         try:
             if self._spare is not None:
                 before = journal.last()
-                self._spare.give_to(journal)
+                self._spare.give_to(journal, until=time.monotonic() + max(patience, _POLL_SECONDS))
                 self._spare = None
                 self._own = (self._own[0] if self._own else before + 1, journal.last())
             for was_once, entries in self._memory.groups():
@@ -197,6 +226,16 @@ class Publisher:
                 self._append_to(journal, messages, once=once)
         finally:
             self._waited += journal.waited - waited
+
+    def _reopen(self, patience: float) -> None:
+        journal = self.bus.open_journal(patience=patience)
+        if self._journal is not None:
+            self._unsaid = f"the journal {journal.path} was removed while it was in use, and is made anew"
+            # What was removed is there as long as somebody has it open.
+            journal.take_over(self._journal)
+            self._journal.close()
+            self._own = (1, journal.last())
+        self._journal = journal
 
     def _append_to(self, journal: Journal, messages: Sequence[Message], *, once: bool) -> None:
         seqs = journal.append(messages, once=once)
@@ -220,13 +259,14 @@ class Publisher:
         # Only what no disk takes: the drainer sends it from there, past the journal and its books.
         self._memory.add(messages, once=once)
         if self._told is None:
-            logger.warning("%s. Events are kept in %s until it can be used.", reason, where)
+            self._unsaid = f"{reason}. Events are kept in {where} until it can be used."
         self._told = where
 
     def _has_kept(self, patience: float) -> bool:
         if self._is_displaced:
             with self._lock:
                 self._keep(patience)
+            self._speak()
             if self._drainer is not None:
                 self._drainer.wake()
         return not self._is_displaced
@@ -246,20 +286,26 @@ class Publisher:
                 return False
             if remaining <= 0 or (self._drainer is not None and self._drainer.failure is not None):
                 return False
-            with self._progress:
-                # Another process may be the one that delivers, and cannot notify this one.
-                self._progress.wait(min(remaining, _POLL_SECONDS))
+            # Another process may be the one that delivers, and cannot notify this one.
+            self._progress.wait(min(remaining, _POLL_SECONDS))
+            self._progress.lower()
         return True
 
     @property
     def is_pending(self) -> bool:
-        """Whether the bus still lacks something that this publisher was given."""
+        """Whether the bus still lacks something that this publisher was given, as far as can be told."""
+        if self._is_closed or self._pid != os.getpid():
+            # Closed, or a fork that has published nothing: nobody is to wait.
+            return False
         if self._is_displaced:
             return True
         if self._own is None or self._drainer is None or self._journal is None:
             return False
         with self._lock:
-            return self._journal.holds(*self._own)
+            try:
+                return self._journal.holds(*self._own)
+            except JournalError:
+                return True
 
     def close(self, timeout: float | None = None) -> None:
         """
@@ -271,18 +317,20 @@ class Publisher:
         if self._is_closed or self._pid != os.getpid():
             # What a fork was given is its parent's to close.
             return
-        self._is_closed = True
         timeout = self._flush_timeout if timeout is None else timeout
         deadline = time.monotonic() + max(0.0, timeout - self._waited)
         try:
             if len(self._memory):
                 # Nothing else can save it: the disk has a limit of its own, and is not the network of `timeout`.
                 self._has_kept(self._wait_limit)
-            self.flush(max(0.0, deadline - time.monotonic()))
+            is_delivered = self.flush(max(0.0, deadline - time.monotonic()))
             drainer = self._drainer
-            if drainer is not None and (timeout > 0 or drainer.failure is not None) and (waiting := self._waiting()):
+            is_told = drainer is not None and (timeout > 0 or drainer.failure is not None)
+            if not is_delivered and drainer is not None and is_told and (waiting := self._waiting()):
                 drainer.tell_of(waiting)
         finally:
+            self._is_closed = True
+            self._end.raise_()
             if self._drainer is not None:
                 self._drainer.stop(max(_POLL_SECONDS, deadline - time.monotonic()))
             lost = self._memory.clear()
@@ -296,7 +344,11 @@ class Publisher:
     def _waiting(self) -> int:
         """Return how many messages wait on disk for the bus, of this process or others."""
         journals = [self._journal, self._spare.journal if self._spare is not None else None]
-        return sum(journal.books().pending for journal in journals if journal is not None)
+        waiting = 0
+        for journal in journals:
+            with self._lock, contextlib.suppress(JournalError):
+                waiting += 0 if journal is None else journal.books().pending
+        return waiting
 
     def __enter__(self) -> Self:
         """Return the publisher itself."""
@@ -307,5 +359,4 @@ class Publisher:
         self.close()
 
     def _notify(self) -> None:
-        with self._progress:
-            self._progress.notify_all()
+        self._progress.raise_()

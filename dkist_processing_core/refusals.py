@@ -24,7 +24,7 @@ class Refusals:
         """Begin with nothing refused."""
         self._due: dict[int, float] = {}
         self._held: dict[str, tuple[float, int]] = {}
-        self._alone_up_to = -1
+        self._suspects: set[int] = set()
         self.reason: str | None = None
         """Why an exchange is held, in an operator's words; None where none is."""
 
@@ -34,17 +34,22 @@ class Refusals:
         now = time.monotonic()
         return [exchange for exchange, (due, _) in self._held.items() if due > now]
 
+    @property
+    def has_paused(self) -> bool:
+        """Whether single messages wait for their next try."""
+        return bool(self._due)
+
     def is_due(self, entry: Entry) -> bool:
         """Say whether a message may be sent now."""
         return self._due.get(entry.seq, 0.0) <= time.monotonic()
 
     def goes_alone(self, entry: Entry) -> bool:
         """Say whether a message was among those of which one had the channel closed, none knows which."""
-        return entry.seq <= self._alone_up_to
+        return entry.seq in self._suspects
 
     def suspect(self, seqs: Collection[int]) -> None:
         """Have messages sent one at a time, as one of them had the broker close the channel on them all."""
-        self._alone_up_to = max(seqs)
+        self._suspects.update(seqs)
 
     def hold(self, exchange: str, reason: str) -> None:
         """Leave an exchange alone for a while, twice as long each time: what it lacks is no message's fault."""
@@ -59,8 +64,9 @@ class Refusals:
 
     def forget(self, seqs: Collection[int], exchanges: Collection[str]) -> None:
         """Note that messages are dealt with, and that exchanges take them."""
-        for seq in seqs if self._due else ():
+        for seq in seqs if self._due or self._suspects else ():
             self._due.pop(seq, None)
+            self._suspects.discard(seq)
         if self._held:
             for exchange in exchanges:
                 self._held.pop(exchange, None)

@@ -33,6 +33,7 @@ LAYERS = (
     {"publisher", "outbox"},
     {"drain"},
     {"refusals"},
+    {"flag"},
     {"bus", "tracing"},
     {"events", "config", "semconv"},
     {"identity"},

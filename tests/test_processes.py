@@ -112,7 +112,9 @@ def test_a_process_that_is_stopped_holds_nobody_up_for_longer_than_the_limit(
     """
     Inside a transaction, or with the right to deliver: others publish and close in time, and what they said is on disk.
     """
-    with host.child("stopped", point=point, signal=signal.SIGSTOP, occurrence=3, limit=40, timeout=SECONDS) as stopped:
+    with host.child(
+        "stopped", point=point, signal=signal.SIGSTOP, occurrence=3, limit=40, pause=0.1, timeout=SECONDS
+    ) as stopped:
         stopped.wait_for_stop()
         with host.child("a", limit=5) as first, host.child("b", limit=5, sizes=(5,)) as second:
             host.end(first)

@@ -43,6 +43,8 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError
 from dkist_processing_core.text import redact
 
+WINDOW, WINDOW_BYTES = 1000, 4 * 1024 * 1024
+"""How many messages, and bytes of their bodies, may be on their way to the broker, unconfirmed."""
 HEARTBEAT_SECONDS = 10
 CLOSE_SECONDS = 1.0
 RPC_SECONDS = 10.0
@@ -100,6 +102,7 @@ class AmqpLink:
         self._is_open = False
         self.blocked_reason: str | None = None
         self._unsettled: dict[int, tuple[int, Message]] = {}
+        self._unsettled_bytes = 0
         self._returned: dict[tuple[str, str], deque[str]] = {}
         self._settled = Settled()
         self._next_tag = 1
@@ -182,6 +185,7 @@ class AmqpLink:
             self._settled.refused.append((key, f"it cannot be sent: {type(error).__name__}: {error}"))
             return
         self._unsettled[self._next_tag] = (key, message)
+        self._unsettled_bytes += len(message.body)
         self._next_tag += 1
 
     def settle(self, timeout: float) -> Settled:
@@ -205,6 +209,11 @@ class AmqpLink:
     def unsettled(self) -> int:
         """How many messages were sent whose fate is unknown."""
         return len(self._unsettled)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be sent before something is settled: memory on both sides has its limits."""
+        return not self.blocked_reason and len(self._unsettled) < WINDOW and self._unsettled_bytes < WINDOW_BYTES
 
     @property
     def has_news(self) -> bool:
@@ -417,6 +426,7 @@ class AmqpLink:
         self._run(lambda: bool(opened), timeout, "does not open a channel")
         channel = self._channel = opened[0]
         self._unsettled.clear()
+        self._unsettled_bytes = 0
         self._returned.clear()
         self._next_tag = 1
         channel.add_on_close_callback(lambda _, error: self._on_channel_close(error))
@@ -493,6 +503,7 @@ class AmqpLink:
             if sent is None:
                 continue
             key, message = sent
+            self._unsettled_bytes -= len(message.body)
             reason = self._returned_reason(message) if accepted else "the broker refused it (nack)"
             if reason is None:
                 self._settled.confirmed.append(key)

@@ -23,7 +23,6 @@ from dkist_processing_core.bus._bus import topic_matches
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Journal
 from dkist_processing_core.bus._message import Message, Properties
 from dkist_processing_core.bus._place import open_folder, place
-from dkist_processing_core.bus._spare import adopt
 from dkist_processing_core.bus.topology import (
     ARCHIVE_QUEUE,
     DEAD_LETTER_EXCHANGE,
@@ -70,9 +69,7 @@ class AmqpBus:
     def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
         """Open the outbox of this broker."""
         open_folder(self.settings)
-        journal = Journal.open(self.journal_path, synced=synced, destination=self._destination, patience=patience)
-        adopt(journal)
-        return journal
+        return Journal.open(self.journal_path, synced=synced, destination=self._destination, patience=patience)
 
     def connect(self, timeout: float = CONNECT_SECONDS) -> "AmqpLink":
         """Connect."""

@@ -78,7 +78,7 @@ class Bus(Protocol):
         """The exchange that the established failure message goes to."""
 
     def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
-        """Open the journal of this bus, which takes over what processes that ended have left beside it."""
+        """Open the journal of this bus."""
 
     def subscribe(self, patterns: Iterable[str], *, name: str | None = None, replay: bool = False) -> Receiver:
         """

@@ -12,7 +12,7 @@ import random
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,7 @@ class Journal:
         self.waited = 0.0
         """For how many seconds all calls together have waited so."""
         self._renewed: dict[str, float] = {}
+        self._file = _file_at(path)
         close_in_forks(self)
 
     @classmethod
@@ -157,6 +158,11 @@ class Journal:
         self._is_synced = fully
         self._patiently(lambda: self._connection.execute(f"PRAGMA synchronous = {'FULL' if fully else 'NORMAL'}"))
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the open file is still the one at its path: somebody may have deleted it."""
+        return self._file == _file_at(self.path)
+
     def close(self) -> None:
         """Close the file."""
         with in_use:
@@ -193,23 +199,34 @@ class Journal:
     def _rows(self, query: str, *values: object) -> list[Any]:
         return self._patiently(lambda: self._connection.execute(query, values).fetchall())
 
-    def _begin(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-        in_use.acquire()
+    def _transact(self, action: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """
+        Do something in one transaction, from the beginning again while another process holds the file.
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._patiently(self._begin)
-        try:
-            with explained(self.path):
-                yield self._connection
-                self._connection.execute("COMMIT")
-        finally:
-            # Also after a commit that failed, as it does on a full disk. Some errors have rolled back by themselves.
-            with contextlib.suppress(sqlite3.Error):
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-            in_use.release()
+        A function and no context manager: an exception may come between any two lines, out of a signal's handler, and
+        must find the file's lock and this process's own given back.
+        """
+
+        def transaction() -> _Result:
+            connection = self._connection
+            try:
+                if connection.in_transaction:
+                    # Two signals in a row have kept the last one from ending.
+                    connection.execute("ROLLBACK")
+                connection.execute("BEGIN IMMEDIATE")
+                result = action(connection)
+                connection.execute("COMMIT")
+            finally:
+                # Also after a commit that failed, as it does on a full disk; some errors have rolled back themselves.
+                with contextlib.suppress(sqlite3.Error):
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+            return result
+
+        return self._patiently(transaction)
+
+    def _write(self, statement: str, *values: object) -> None:
+        self._transact(lambda connection: connection.execute(statement, values))
 
     def append(self, messages: Iterable[Message], *, once: bool = False) -> list[int]:
         """
@@ -225,14 +242,17 @@ class Journal:
             )
             for message in messages
         ]
-        with self._transaction() as connection:
+
+        def insert(connection: sqlite3.Connection) -> list[int]:
             taken = [row for message_id, row in rows if not once or _is_first(connection, message_id, now)]
             connection.executemany(
                 "INSERT INTO message (appended, exchange, routing_key, properties, body) VALUES (?, ?, ?, ?, ?)", taken
             )
             # Nobody else writes meanwhile, so their numbers follow each other.
             (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
-        return list(range(last - len(taken) + 1, last + 1)) if taken else []
+            return list(range(last - len(taken) + 1, last + 1)) if taken else []
+
+        return self._transact(insert)
 
     def read(self, after: int, limit: int) -> list[Entry]:
         """Return up to `limit` messages behind the place `after`, in order."""
@@ -279,23 +299,26 @@ class Journal:
     def retry(self, seqs: Iterable[int] | None = None) -> int:
         """Have messages that were set aside, or all of them, tried again as if for the first time; return how many."""
         again = "UPDATE message SET set_aside = NULL, tries = 0 WHERE set_aside IS NOT NULL"
-        with self._transaction() as connection:
-            if seqs is None:
-                return connection.execute(again).rowcount
-            return connection.executemany(f"{again} AND seq = ?", [(seq,) for seq in seqs]).rowcount
+        if seqs is None:
+            return self._transact(lambda connection: connection.execute(again).rowcount)
+        rows = [(seq,) for seq in seqs]
+        return self._transact(lambda connection: connection.executemany(f"{again} AND seq = ?", rows).rowcount)
 
-    def take_over(self, other: "Journal", exchanges: Mapping[str, str] | None = None) -> int:
+    def take_over(
+        self, other: "Journal", exchanges: Mapping[str, str] | None = None, *, until: float = math.inf
+    ) -> int:
         """
         Append all that another journal holds, in its order, synced, and remove it there; return how many messages.
 
         Ended in between, some of them are in both, and so are delivered twice. `exchanges` names the exchange here
         for one there. A message that is sent once only (`append`) is not taken if it was ever given to this journal.
+        When it is `until` by `time.monotonic` the rest is left where it is.
         """
         was_synced, taken = self._is_synced, 0
         only_once = other.sent_once()
         self._sync(fully=True)
         try:
-            while rows := other.whole_rows(_BATCH):
+            while time.monotonic() < until and (rows := other.whole_rows(_BATCH)):
                 self._append_rows(rows, only_once, exchanges or {})
                 other.note_taken_over([row[0] for row in rows])
                 taken += len(rows)
@@ -305,7 +328,8 @@ class Journal:
 
     def _append_rows(self, rows: Sequence[Any], only_once: AbstractSet[str], exchanges: Mapping[str, str]) -> None:
         now = time.time()
-        with self._transaction() as connection:
+
+        def insert(connection: sqlite3.Connection) -> None:
             for _, appended, exchange, key, properties, body, tries, set_aside, refused in rows:
                 message_id = _readable(properties).message_id
                 if message_id not in only_once or _is_first(connection, message_id, now):
@@ -314,6 +338,8 @@ class Journal:
                         " refused) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                         (appended, exchanges.get(exchange, exchange), key, properties, body, tries, set_aside, refused),
                     )
+
+        self._transact(insert)
 
     def whole_rows(self, limit: int) -> list[Any]:
         """Return up to `limit` of the oldest messages as they are stored, for another journal to take over."""
@@ -329,12 +355,15 @@ class Journal:
 
     def note_taken_over(self, seqs: Sequence[int]) -> None:
         """Remove what another journal has taken over, and its mention in the books."""
-        with self._transaction() as connection:
+
+        def remove(connection: sqlite3.Connection) -> None:
             taken = connection.executemany("DELETE FROM message WHERE seq = ?", [(seq,) for seq in seqs]).rowcount
             connection.execute(
                 "INSERT INTO fact VALUES ('taken_over', ?) ON CONFLICT (name) DO UPDATE SET value = value + ?",
                 (taken, taken),
             )
+
+        self._transact(remove)
 
     def holds(self, first: int, last: int) -> bool:
         """Say whether any message from `first` to `last` is still pending."""
@@ -343,20 +372,26 @@ class Journal:
 
     def remove_confirmed(self, seqs: Sequence[int]) -> None:
         """Remove what the broker has confirmed."""
-        with self._transaction() as connection:
+
+        def remove(connection: sqlite3.Connection) -> None:
             removed = connection.executemany("DELETE FROM message WHERE seq = ?", [(seq,) for seq in seqs]).rowcount
             connection.execute("UPDATE fact SET value = value + ? WHERE name = 'confirmed'", (removed,))
 
+        self._transact(remove)
+
     def note_refusal(self, seq: int, reason: str, *, max_tries: int) -> bool:
         """Count a refusal of one message; the last of `max_tries` sets it aside. Return whether it was."""
-        with self._transaction() as connection:
+
+        def note(connection: sqlite3.Connection) -> bool:
             connection.execute(
                 "UPDATE message SET tries = tries + 1, refused = ?,"
                 " set_aside = CASE WHEN tries + 1 >= ? THEN ? END WHERE seq = ?",
                 (time.time(), max_tries, reason, seq),
             )
             row = connection.execute("SELECT set_aside FROM message WHERE seq = ?", (seq,)).fetchone()
-        return row is not None and row[0] is not None
+            return row is not None and row[0] is not None
+
+        return self._transact(note)
 
     def books(self) -> Books:
         """Return the books, all of one instant."""
@@ -396,51 +431,50 @@ class Journal:
 
     @unreachable_until.setter
     def unreachable_until(self, moment: float) -> None:
-        with self._transaction() as connection:
-            connection.execute("UPDATE fact SET value = ? WHERE name = 'unreachable_until'", (moment,))
+        self._write("UPDATE fact SET value = ? WHERE name = 'unreachable_until'", moment)
 
     def position(self, subscription: str, default: int) -> int:
         """Return the place up to which a subscription is done, noting `default` as the place of a new one."""
-        with self._transaction() as connection:
+
+        def take(connection: sqlite3.Connection) -> int:
             connection.execute(
                 "INSERT INTO subscription VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET used = excluded.used",
                 (subscription, default, time.time()),
             )
             row = connection.execute("SELECT position FROM subscription WHERE name = ?", (subscription,)).fetchone()
-        return int(row[0])
+            return int(row[0])
+
+        return self._transact(take)
 
     def advance(self, subscription: str, position: int) -> None:
         """Note that a subscription is done up to `position`."""
-        with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO subscription VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
-                " SET position = max(position, excluded.position), used = excluded.used",
-                (subscription, position, time.time()),
-            )
+        self._write(
+            "INSERT INTO subscription VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
+            " SET position = max(position, excluded.position), used = excluded.used",
+            subscription,
+            position,
+            time.time(),
+        )
 
     def renew(self, subscription: str) -> None:
         """Note that somebody listens under a name, or pruning would forget it; cheap, for it writes once an hour."""
         now = time.monotonic()
         if now < self._renewed.get(subscription, -math.inf) + _RENEWAL_SECONDS:
             return
-        with self._transaction() as connection:
-            connection.execute("UPDATE subscription SET used = ? WHERE name = ?", (time.time(), subscription))
+        self._write("UPDATE subscription SET used = ? WHERE name = ?", time.time(), subscription)
         self._renewed[subscription] = now
 
     def bury(self, subscription: str, entry: Entry, reason: str) -> None:
         """Keep a message that a subscription cannot use, with the reason."""
-        with self._transaction() as connection:
-            connection.execute(
-                "INSERT OR IGNORE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    subscription,
-                    entry.seq,
-                    time.time(),
-                    reason,
-                    entry.message.properties.message_id,
-                    entry.message.body,
-                ),
-            )
+        self._write(
+            "INSERT OR IGNORE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?)",
+            subscription,
+            entry.seq,
+            time.time(),
+            reason,
+            entry.message.properties.message_id,
+            entry.message.body,
+        )
 
     def dead_letters(self, subscription: str) -> list[tuple[str, bytes]]:
         """Return the reason and the body of each message that a subscription could not use."""
@@ -456,12 +490,23 @@ class Journal:
         if not rows or rows[0][0] >= older_than:
             return
         patience, self.patience = self.patience, 0.0
-        with contextlib.suppress(JournalError), self._transaction() as connection:
+
+        def remove(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM message WHERE appended < ?", (older_than,))
             connection.execute("DELETE FROM sent_once WHERE appended < ?", (older_than,))
             connection.execute("DELETE FROM dead_letter WHERE dead < ?", (older_than,))
             connection.execute("DELETE FROM subscription WHERE used < ?", (older_than,))
+
+        with contextlib.suppress(JournalError):
+            self._transact(remove)
         self.patience = patience
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _mode_of_look(path: Path) -> str:

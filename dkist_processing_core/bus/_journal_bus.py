@@ -25,6 +25,8 @@ FILE = "embedded.db"
 KEPT_SECONDS = 7 * 24 * 3600
 _POLL_SECONDS = 0.02
 _BATCH = 200
+# On a task's way: what is left over the next process takes.
+_ADOPTION_SECONDS = 0.2
 
 
 class JournalBus:
@@ -44,7 +46,7 @@ class JournalBus:
         """Open the file, without what is older than a week: as long as the broker's archive keeps events."""
         open_folder(self._settings)
         journal = Journal.open(self.journal_path, synced=synced, destination="embedded", patience=patience)
-        adopt(journal)
+        adopt(journal, seconds=_ADOPTION_SECONDS)
         journal.prune(time.time() - KEPT_SECONDS)
         return journal
 

@@ -19,9 +19,10 @@ _FIRST = 1 << 62
 class Memory:
     """A journal's stand-in for as long as the process lives. Safe to use from several threads."""
 
-    def __init__(self, limit: int) -> None:
-        """Hold up to `limit` messages; what comes after them is lost, and counted."""
+    def __init__(self, limit: int, max_bytes: int = 32 * 1024 * 1024) -> None:
+        """Hold up to `limit` messages, and bodies of up to `max_bytes`; what comes after them is lost, and counted."""
         self._limit = limit
+        self._room = max_bytes
         self._lock = threading.Lock()
         self._held: dict[int, tuple[Message, bool]] = {}
         self._numbers = itertools.count(_FIRST)
@@ -37,8 +38,9 @@ class Memory:
         """Hold messages; `once` is kept for the journal that gets them (`Journal.append`)."""
         with self._lock:
             for message in messages:
-                if len(self._held) < self._limit:
+                if len(self._held) < self._limit and len(message.body) <= self._room:
                     self._held[next(self._numbers)] = message, once
+                    self._room -= len(message.body)
                 else:
                     self.lost += 1
 
@@ -68,8 +70,7 @@ class Memory:
         """Let go of what the bus, or the disk, has."""
         with self._lock:
             for number in numbers:
-                self._held.pop(number, None)
-                self._tries.pop(number, None)
+                self._drop(number)
 
     def note_refusal(self, number: int, reason: str, *, max_tries: int) -> bool:  # noqa: ARG002 - as a journal's
         """Count a refusal of one message; the last of `max_tries` gives it up. Return whether it was."""
@@ -77,10 +78,18 @@ class Memory:
             self._tries[number] = tries = self._tries.get(number, 0) + 1
             if tries < max_tries:
                 return False
-            self._held.pop(number, None)
-            self._tries.pop(number)
+            self._drop(number)
             self.lost += 1
             return True
+
+    def __contains__(self, number: int) -> bool:
+        """Say whether a number is one of here, and not of a journal."""
+        return number >= _FIRST
+
+    def _drop(self, number: int) -> None:
+        message, _ = self._held.pop(number, (None, None))
+        self._room += len(message.body) if message is not None else 0
+        self._tries.pop(number, None)
 
     def clear(self) -> int:
         """Let go of all that is held, and return how many messages were lost altogether."""

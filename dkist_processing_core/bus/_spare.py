@@ -7,8 +7,10 @@ the same, beside the shared journal, which takes it over when it can. Not here: 
 """
 
 import contextlib
+import math
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -47,9 +49,20 @@ class Spare:
             _remove(path, lock)
             raise
 
-    def give_to(self, shared: Journal) -> None:
-        """Have the shared journal take over what this one holds, and be gone."""
-        shared.take_over(self.journal)
+    def give_to(self, shared: Journal, *, until: float = math.inf) -> None:
+        """
+        Have the shared journal take over what this one holds, and be gone.
+
+        Raises
+        ------
+        JournalError
+            where that is not done when it is `until` by `time.monotonic`; the rest is still here.
+
+        """
+        shared.take_over(self.journal, until=until)
+        if self.journal.whole_rows(1):
+            msg = f"the journal {shared.path} is still taking over {self.journal.path}"
+            raise JournalError(msg)
         self.journal.close()
         _remove(self.journal.path, self._lock)
 
@@ -69,14 +82,19 @@ def is_spare(path: Path) -> bool:
     return "." in path.stem
 
 
-def adopt(shared: Journal) -> None:
-    """Have a journal take over the spare ones of processes that have ended; what cannot be had now waits on."""
+def adopt(shared: Journal, *, seconds: float = math.inf) -> None:
+    """
+    Have a journal take over the spare ones of processes that have ended, for about so many `seconds`.
+
+    What cannot be had now waits on.
+    """
+    until = time.monotonic() + seconds
     patience, shared.patience = shared.patience, 0.0
     for path in spares_of(shared.path):
         with contextlib.suppress(JournalError), _left_behind(path) as lock:
             if lock is not None and path.exists():
                 with Journal.open(path, patience=0.0) as journal:
-                    Spare(journal, lock).give_to(shared)
+                    Spare(journal, lock).give_to(shared, until=until)
     shared.patience = patience
 
 

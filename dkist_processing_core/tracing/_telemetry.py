@@ -148,12 +148,14 @@ class Telemetry:
         }
         for thread in threads.values():
             thread.start()
-        yield
-        for signal, thread in threads.items():
-            thread.join(max(0.0, deadline - time.monotonic()))
-            if thread.is_alive():
-                problems[signal] = "the collector has not taken them in time"
-        self._tell({signal: problems[signal] for signal in SIGNALS if signal in problems})
+        try:
+            yield
+        finally:
+            for signal, thread in threads.items():
+                thread.join(max(0.0, deadline - time.monotonic()))
+                if thread.is_alive():
+                    problems[signal] = "the collector has not taken them in time"
+            self._tell({signal: problems[signal] for signal in SIGNALS if signal in problems})
 
     def _flush(self, signal: Signal, deadline: float, problems: dict[Signal, str]) -> None:
         collector = self._collectors.get(signal)
