@@ -257,7 +257,7 @@ class Drainer:
                     if self._settle(source, link):
                         last_progress = time.monotonic()
                 elif is_at_end:
-                    self._passed = held, end
+                    self._passed = (held, end) if source is not self._memory else self._passed
                     return
             except BusRefusedError as error:
                 if not (link.is_connected and link.casualties):
@@ -342,9 +342,14 @@ class Drainer:
             self._on_progress()
         return has_progress
 
+    @property
+    def _own_failure(self) -> str | None:
+        """Why events are not delivered though the broker is well; of other exchanges nobody waits for anything."""
+        return self._refusals.reasons.get(self._bus.event_exchange)
+
     def _hold(self, exchange: str, reason: str) -> None:
         self._refusals.hold(exchange, reason)
-        self.failure = reason
+        self.failure = self._own_failure
         self._tell(reason)
         self._on_progress()
 
@@ -380,7 +385,7 @@ class Drainer:
             self._tell(blocking)
             self._on_progress()
         elif blocking is None:
-            self.failure = self._refusals.reason
+            self.failure = self._own_failure
 
     def _tell(self, reason: str) -> None:
         """Warn of what keeps events from being delivered, once for as long as it lasts."""
@@ -393,7 +398,7 @@ class Drainer:
     def _note_recovery(self, source: Journal | Memory) -> None:
         if source.unreachable_until:
             source.unreachable_until = 0
-        if self._refusals.reason is None and _told.pop(self._bus.journal_path, None) is not None:
+        if not self._refusals.reasons and _told.pop(self._bus.journal_path, None) is not None:
             logger.info("%s can be reached again", self._bus.where)
 
     def tell_of(self, waiting: int) -> None:

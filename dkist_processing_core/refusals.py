@@ -25,8 +25,8 @@ class Refusals:
         self._due: dict[int, float] = {}
         self._held: dict[str, tuple[float, int]] = {}
         self._suspects: set[int] = set()
-        self.reason: str | None = None
-        """Why an exchange is held, in an operator's words; None where none is."""
+        self.reasons: dict[str, str] = {}
+        """Why an exchange is held, in an operator's words."""
 
     @property
     def held_exchanges(self) -> Collection[str]:
@@ -56,7 +56,7 @@ class Refusals:
         _, times = self._held.get(exchange, (0.0, 0))
         pause = min(_LONGEST_HOLD_SECONDS, 2.0**times)
         self._held[exchange] = time.monotonic() + pause, times + 1
-        self.reason = reason
+        self.reasons[exchange] = reason
 
     def pause(self, seq: int) -> None:
         """Leave one message alone for a while: a short one after its first refusal here, then a longer one."""
@@ -70,8 +70,7 @@ class Refusals:
         if self._held:
             for exchange in exchanges:
                 self._held.pop(exchange, None)
-            if not self._held:
-                self.reason = None
+                self.reasons.pop(exchange, None)
 
     def next_within(self, seconds: float) -> float:
         """Return in how many seconds the next of what was refused is due, at most `seconds`."""

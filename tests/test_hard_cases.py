@@ -1,0 +1,260 @@
+"""
+Several things at once: signals while publishing, a backlog on a full disk, no disk and no rights, a removed journal.
+
+Not here: each fault by itself (test_degradation.py, test_poison.py, test_processes.py).
+"""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from dkist_processing_core.bus import Books, open_bus
+from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.events import RecipeRunFailureMessage
+from dkist_processing_core.publisher import Publisher
+from tests.bus.contract import SECONDS
+from tests.facts import finished, started
+from tests.running import ROOT, run_python
+from tests.services.broker import Broker
+from tests.services.proxy import Proxy
+from tests.test_degradation import ids_in, locked
+from tests.test_delivery import _nothing_told, books_of, settings_of, warnings_in
+from tests.waiting import wait_until
+
+__all__ = ["_nothing_told"]
+
+INTERRUPTED = """
+import random, signal, sys
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.publisher import Publisher
+from tests.facts import finished, progressed
+
+class Interruption(Exception): pass
+
+def interrupt(*_):
+    raise Interruption
+
+signal.signal(signal.SIGALRM, interrupt)
+interrupted = 0
+publisher = Publisher.open(DKISTProcessingCoreConfiguration())
+for number in range(1500):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00005, 0.0015))
+        publisher.publish(progressed("A", number))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except Interruption:
+        interrupted += 1
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert not publisher._journal._connection.in_transaction
+publisher.publish(finished("A"))
+assert publisher.flush(20.0)
+publisher.close(5.0)
+print(interrupted)
+"""
+
+
+def test_signals_that_raise_while_publishing_leave_everything_whole(broker: Broker) -> None:
+    """
+    However often a handler raises in the middle: nothing hangs, no lock is kept, and the next event is delivered.
+    """
+    done = run_python(INTERRUPTED, broker.env)
+
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100
+    books = books_of(settings_of(broker))
+    assert (books.pending, books.set_aside) == (0, 0)
+    assert books.confirmed >= 1501 - int(done.stdout)
+
+
+FULL_WITH_BACKLOG = """
+import resource, sys, threading
+from dkist_processing_core.bus import open_bus, to_message
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.publisher import Publisher
+from tests.facts import progressed
+
+settings = DKISTProcessingCoreConfiguration()
+bus = open_bus(settings)
+with bus.open_journal() as journal:
+    journal.append([to_message(progressed("A", number), bus.event_exchange) for number in range(300)])
+    size = journal.path.with_name(journal.path.name + "-wal").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    pause = threading.Event()
+    with Publisher.open(settings) as publisher:
+        for number in range(300, 340):
+            publisher.publish(progressed("A", number))
+            pause.wait(0.05)
+        publisher.flush(1.0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+"""
+
+
+def test_a_backlog_on_a_full_disk_is_not_sent_again_and_again(broker: Broker) -> None:
+    """
+    What the broker has, and the disk cannot let go of, is kept in mind; the rest goes when there is room again.
+    """
+    AmqpBus(settings_of(broker)).open_link().close()
+    with broker.connect() as connection:
+        channel = connection.channel()
+        channel.queue_declare("seen")
+        channel.queue_bind("seen", "workflow.events.x", "#")
+
+        done = run_python(FULL_WITH_BACKLOG, broker.env)
+        count = channel.queue_declare("seen", passive=True).method.message_count
+        with Publisher.open(settings_of(broker)) as publisher:
+            wait_until(lambda: books_of(settings_of(broker)).pending == 0)
+            del publisher
+        seen = {properties.message_id for _, properties, _ in iter(lambda: channel.basic_get("seen"), (None,) * 3)}
+
+    assert done.returncode == 0, done.stderr
+    assert count <= 2 * 340
+    assert len(seen) == 340
+    assert len([line for line in done.stderr.splitlines() if "cannot be used" in line]) == 1
+
+
+def test_without_a_disk_and_a_right_the_broker_is_not_stormed(proxied: tuple[Broker, Proxy], tmp_path: Path) -> None:
+    """
+    What waits in memory waits on one connection.
+    """
+    broker, proxy = proxied
+    AmqpBus(settings_of(broker)).open_link().close()
+    (tmp_path / "file").write_text("")
+    user = broker.as_user(configure="^$", write="^$", read="^$")
+    settings = settings_of(user).model_copy(update={"dkist_core_state_dir": tmp_path / "file" / "state"})
+
+    before = proxy.accepted
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        publisher.flush(1.0)
+        threading.Event().wait(1.5)
+        connections = proxy.accepted - before
+        broker.node.grant(user.username, broker.vhost, configure="^$", write=".*", read="^$")
+        wait_until(lambda: not publisher.is_pending)
+
+    assert connections <= 2
+
+
+def test_a_journal_that_is_removed_is_made_anew_with_what_it_held(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    A cleaner of temporary files has been there: one line says so, and nothing is lost.
+    """
+    settings = DKISTProcessingCoreConfiguration()
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        for path in publisher.bus.journal_path.parent.iterdir():
+            path.unlink()
+        publisher.publish(finished("A"))
+
+        assert ids_in(settings) == [started("A").id, finished("A").id]
+    (told,) = warnings_in(caplog)
+    assert told.endswith("embedded.db was removed while it was in use, and is made anew")
+
+
+def test_what_was_kept_beside_the_journal_goes_there_by_itself() -> None:
+    """
+    A long task that publishes nothing more has its start where others can see it.
+    """
+    settings = DKISTProcessingCoreConfiguration()
+    with Publisher.open(settings) as publisher:
+        with locked(settings) as holder:
+            publisher.publish(started("A"))
+        holder.close()
+
+        wait_until(lambda: ids_in(settings) == [started("A").id])
+
+
+def test_much_that_is_held_is_passed_over_once(broker: Broker) -> None:
+    """
+    Who lacks one right does not have its journal read from the beginning for each event.
+    """
+    AmqpBus(settings_of(broker)).open_link().close()
+    mine = broker.as_user(configure="^$", write=r"^workflow\.events\.x$", read="^$")
+    settings = settings_of(mine)
+    failures = [
+        RecipeRunFailureMessage(workflow_name="W", workflow_version="1", task_name=f"T{number}", dag_run_id="r")
+        for number in range(300)
+    ]
+    with Publisher.open(settings) as publisher:
+        for failure in failures:
+            publisher.publish_failure(failure)
+        publisher.publish(started("A"))
+        wait_until(lambda: books_of(settings).confirmed == 1)
+        drainer = publisher._drainer
+        assert drainer is not None
+        wait_until(lambda: drainer._passed[1] >= 300)
+
+    assert books_of(settings) == Books(published=301, confirmed=1, pending=300, set_aside=0)
+
+
+def test_who_has_delivered_is_not_alarmed_by_what_others_left(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    A publisher whose own events have arrived says nothing of the rest.
+    """
+    AmqpBus(settings_of(broker)).open_link().close()
+    mine = broker.as_user(configure="^$", write=r"^workflow\.events\.x$", read="^$")
+    settings = settings_of(mine)
+    with Publisher.open(settings) as publisher:
+        publisher.publish_failure(
+            RecipeRunFailureMessage(workflow_name="W", workflow_version="1", task_name="T", dag_run_id="r")
+        )
+        wait_until(lambda: len(warnings_in(caplog)) == 1)
+    caplog.clear()
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+
+    assert not [text for text in warnings_in(caplog) if "events that wait" in text]
+
+
+FORKED = """
+import os, threading
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.publisher import Publisher
+from tests.facts import progressed
+
+publisher = Publisher.open(DKISTProcessingCoreConfiguration())
+is_over = threading.Event()
+
+def load(name):
+    number = 0
+    while not is_over.is_set():
+        publisher.publish(progressed(name, number))
+        number += 1
+
+threads = [threading.Thread(target=load, args=[name]) for name in "ABCD"]
+for thread in threads:
+    thread.start()
+for _ in range(10):
+    fork = os.fork()
+    if fork == 0:
+        os._exit(0 if publisher.flush(0.5) and not publisher.is_pending else 1)
+    assert os.waitpid(fork, 0)[1] == 0
+is_over.set()
+for thread in threads:
+    thread.join()
+publisher.close(0.0)
+"""
+
+
+def test_a_fork_that_has_published_nothing_waits_for_nothing() -> None:
+    """
+    Whatever its parent's threads were doing when it was made.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED],
+        cwd=ROOT,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=40,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert open_bus(DKISTProcessingCoreConfiguration()).journal_path.exists()
