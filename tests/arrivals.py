@@ -9,10 +9,8 @@ import os
 import select
 import subprocess
 import sys
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -25,20 +23,10 @@ from tests.bus.contract import SECONDS
 from tests.killed import Plan
 from tests.running import ROOT
 from tests.services.broker import Broker
+from tests.waiting import wait_until
 
 _QUEUE = "arrivals"
 _EXCHANGE = "workflow.events.x"
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
-    """
-    Return when something holds, which must be within so many seconds.
-    """
-    deadline = time.monotonic() + seconds
-    turn = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline
-        turn.wait(0.01)
 
 
 class Arrivals:

@@ -14,6 +14,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from dkist_processing_core import drain
 from tests.services.broker import Broker, open_broker
 from tests.services.otlp import OtlpReceiver
 from tests.services.processes import SESSION_VARIABLE, SessionWatch
@@ -111,6 +112,14 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, state_dir: Path) -> None
         if (name in CLEANED_NAMES or name.startswith(CLEANED_PREFIXES)) and name != SESSION_VARIABLE:
             monkeypatch.delenv(name)
     monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(state_dir))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_told() -> None:
+    """
+    As in a new process, nothing was said of any outbox.
+    """
+    drain._told.clear()
 
 
 @pytest.fixture(scope="session")

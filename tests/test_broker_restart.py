@@ -7,20 +7,20 @@ Not here: the network in between (test_network_faults.py), and publishers that d
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 import pytest
 
-from dkist_processing_core import drain
 from dkist_processing_core.bus import Books
 from dkist_processing_core.publisher import Publisher
-from tests.arrivals import Arrivals, Ledger, wait_until
+from tests.arrivals import Arrivals, Ledger
 from tests.facts import progressed
 from tests.services.broker import Broker
 from tests.services.rabbitmq import RabbitMQNode
 from tests.test_delivery import settings_of, warnings_in
+from tests.waiting import wait_until
 
 COUNT = 3000
 TASKS = ("A", "B", "C")
@@ -28,16 +28,6 @@ TASKS = ("A", "B", "C")
 PATIENCE = 30.0
 # What one publish may take at worst while nobody answers: it waits for the disk, and for nothing else.
 SLOW = 1.0
-
-
-@pytest.fixture(autouse=True)
-def _nothing_told() -> Iterator[None]:
-    """
-    As in a new process, nothing was said of any outbox.
-    """
-    drain._told.clear()
-    yield
-    drain._told.clear()
 
 
 class Load(threading.Thread):

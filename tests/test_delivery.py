@@ -9,7 +9,6 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -27,16 +26,6 @@ from tests.services.broker import Broker
 ARCHIVE = "workflow.events.archive.q"
 LIMIT = 2.0
 """The default of EVENT_FLUSH_TIMEOUT."""
-
-
-@pytest.fixture(autouse=True)
-def _nothing_told() -> Iterator[None]:
-    """
-    As in a new process, nothing was said of any outbox.
-    """
-    drain._told.clear()
-    yield
-    drain._told.clear()
 
 
 def settings_of(broker: Broker) -> DKISTProcessingCoreConfiguration:

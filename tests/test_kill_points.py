@@ -19,13 +19,14 @@ from pathlib import Path
 import pytest
 
 from dkist_processing_core.publisher import Publisher
-from tests.arrivals import Arrivals, Child, Ledger, ids_on_disk, wait_until
+from tests.arrivals import Arrivals, Child, Ledger, ids_on_disk
 from tests.bus.contract import SECONDS
 from tests.facts import started
 from tests.killed import POINTS, Plan
 from tests.running import ROOT
 from tests.services.broker import Broker
 from tests.test_delivery import settings_of, unreachable
+from tests.waiting import wait_until
 
 SEED_VARIABLE = "KILL_SEED"
 KINDS = ("before-write", "written", "sent", "confirmed", "deleted")

@@ -7,10 +7,8 @@ Not here: faults of the broker and of the disk (test_delivery.py), and of certif
 import ast
 import json
 import re
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -30,6 +28,7 @@ from tests.services.broker import Broker
 from tests.services.proxy import Proxy
 from tests.services.sockets import BlackHole
 from tests.test_delivery import books_of, settings_of, unreachable, warnings_in
+from tests.waiting import wait_until
 
 WITNESS = "witness"
 COUNT = 2000
@@ -37,27 +36,6 @@ EXCHANGE = "workflow.events.x"
 # The client's own exchanges, and nothing but the right to write to them.
 MAY_WRITE = r"^(workflow\.events\.x|master\.direct\.x)$"
 NONE = "^$"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_told() -> Iterator[None]:
-    """
-    As in a new process, nothing was said of any outbox.
-    """
-    drain._told.clear()
-    yield
-    drain._told.clear()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
-    """
-    Return when something holds, which must be within so many seconds.
-    """
-    deadline = time.monotonic() + seconds
-    turn = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline
-        turn.wait(0.02)
 
 
 def witness(broker: Broker) -> None:

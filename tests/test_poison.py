@@ -5,9 +5,7 @@ Not here: brokers that cannot be reached (test_delivery.py).
 """
 
 import sqlite3
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -20,9 +18,8 @@ from dkist_processing_core.publisher import Publisher
 from tests.bus.contract import SECONDS
 from tests.facts import finished, progressed, started
 from tests.services.broker import Broker
-from tests.test_delivery import _nothing_told, books_of, settings_of, unbind, warnings_in
-
-__all__ = ["_nothing_told"]
+from tests.test_delivery import books_of, settings_of, unbind, warnings_in
+from tests.waiting import wait_until
 
 FAILURE = RecipeRunFailureMessage(workflow_name="W", workflow_version="1", task_name="A", dag_run_id="r", log_url="u")
 
@@ -48,17 +45,6 @@ def reasons_in(settings: DKISTProcessingCoreConfiguration) -> list[str]:
     """
     with open_bus(settings).open_journal() as journal:
         return [entry.reason for entry in journal.set_aside()]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """
-    Return when something holds.
-    """
-    deadline = time.monotonic() + SECONDS
-    turn = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline
-        turn.wait(0.02)
 
 
 @pytest.fixture

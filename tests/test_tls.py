@@ -22,7 +22,6 @@ import pytest
 from pika.exceptions import IncompatibleProtocolError
 from typer.testing import CliRunner
 
-from dkist_processing_core import drain
 from dkist_processing_core.bus import Books
 from dkist_processing_core.bus._amqp import explain
 from dkist_processing_core.bus._amqp_bus import AmqpBus
@@ -166,16 +165,6 @@ def secure(tls_node: RabbitMQNode, certificates: Certificates, shown: TlsFiles) 
         broker = SecureBroker(plain, certificates, shown)
         broker.show(certificates.server)
         yield broker
-
-
-@pytest.fixture(autouse=True)
-def _nothing_told() -> Iterator[None]:
-    """
-    As in a new process, nothing was said of any outbox.
-    """
-    drain._told.clear()
-    yield
-    drain._told.clear()
 
 
 def told_of_two_publishers(

@@ -35,7 +35,7 @@ def check_journal(settings: DKISTProcessingCoreConfiguration, bus: Bus) -> Itera
 
 
 def _check_file(what: str, bus: Bus) -> Check:
-    """Open the journal, which takes over what was left behind beside it, where that can be."""
+    """Open the journal, and see whether it can be written to."""
     try:
         with bus.open_journal() as journal:
             # An empty transaction: what may be written to says so without being changed.

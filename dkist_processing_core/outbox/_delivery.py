@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dkist_processing_core.bus import Books, FileLock, Journal, spares_of
+from dkist_processing_core.bus import Books, FileLock, Journal, adopt, spares_of
 from dkist_processing_core.bus._amqp_bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.drain import Drainer
@@ -67,6 +67,7 @@ def drain(settings: DKISTProcessingCoreConfiguration, *, timeout: float | None =
         return
     changed = threading.Event()
     with bus.open_journal() as journal:
+        adopt(journal)
         drainer = Drainer(bus, changed.set, heeds_mark=False, poll_seconds=POLL_SECONDS)
         drainer.start()
         try:

@@ -69,16 +69,17 @@ class Relay:
             journal: Journal | None = None
             with contextlib.suppress(JournalError):
                 # Held open to count what goes; where it cannot be, the other thread says so and tries again.
-                journal = stack.enter_context(bus.open_journal(patience=0.0))
-            confirmed = 0 if journal is None else journal.books().confirmed
+                journal = stack.enter_context(bus.open_journal())
+            before = _confirmed(journal)
             file = _file_at(bus.journal_path)
             drainer = Drainer(bus, lambda: None, heeds_mark=False, poll_seconds=_POLL_SECONDS)
             drainer.start()
             while not self._is_stopping and _file_at(bus.journal_path) == file:
                 self._wait()
             drainer.stop(STOP_SECONDS)
-            if journal is not None:
-                self._delivered += journal.books().confirmed - confirmed
+            after = _confirmed(journal)
+            if before is not None and after is not None:
+                self._delivered += after - before
 
 
 def _file_at(path: Path) -> tuple[int, int] | None:
@@ -88,6 +89,13 @@ def _file_at(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _confirmed(journal: Journal | None) -> int | None:
+    """Return what was confirmed so far; None where it cannot be told, which is no reason to end."""
+    with contextlib.suppress(JournalError):
+        return None if journal is None else journal.books().confirmed
+    return None
 
 
 def _waiting(bus: AmqpBus) -> int | str:
