@@ -103,9 +103,15 @@ def host(broker: Broker, tmp_path: Path) -> Host:
 
 
 @pytest.mark.parametrize(
-    "point", ["deleted, committing", "before-write, committing", "sent, not flushed", "confirmed, read"]
+    ("point", "then"),
+    [
+        ("deleted, committing", signal.SIGCONT),
+        ("deleted, committing", signal.SIGKILL),
+        ("before-write, committing", signal.SIGKILL),
+        ("sent, not flushed", signal.SIGCONT),
+        ("confirmed, read", signal.SIGKILL),
+    ],
 )
-@pytest.mark.parametrize("then", [signal.SIGCONT, signal.SIGKILL], ids=["goes on", "is killed"])
 def test_a_process_that_is_stopped_holds_nobody_up_for_longer_than_the_limit(
     host: Host, point: str, then: signal.Signals
 ) -> None:
