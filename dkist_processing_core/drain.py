@@ -83,6 +83,7 @@ class Drainer:
         self._restored_at = -math.inf
         self._lacking: BusError | None = None
         self._unremoved: set[int] = set()
+        self._file: tuple[int, int] | None = None
         self._passed: tuple[frozenset[str], int] = (frozenset(), 0)
         self._set_aside = 0
         self._told_reasons: set[str] = set()
@@ -141,6 +142,10 @@ class Drainer:
         with self._bus.open_journal(synced=False) as journal:
             lock = FileLock(journal.path.with_suffix(".lock"))
             try:
+                if journal.file != self._file:
+                    # Its numbers are others.
+                    self._unremoved.clear()
+                    self._file = journal.file
                 self._remove_confirmed(journal)
                 adopt(journal)
                 if self._heeds_mark:
@@ -161,6 +166,7 @@ class Drainer:
     def _look_after(self, journal: Journal) -> None:
         """See that the file is still the one that others use, and take over what others could not put there."""
         if not journal.is_there:
+            self._file = None
             msg = f"the journal {journal.path} was removed"
             raise JournalError(msg)
         adopt(journal)

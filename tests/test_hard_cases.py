@@ -162,6 +162,30 @@ def test_a_journal_that_is_removed_is_made_anew_with_what_it_held(caplog: pytest
     assert told.endswith("embedded.db was removed while it was in use, and is made anew")
 
 
+def test_what_is_kept_in_mind_of_a_removed_journal_is_not_taken_for_the_new_one_s(broker: Broker) -> None:
+    """
+    Numbers begin anew in another file: what has the number of a confirmed message is delivered all the same.
+    """
+    settings = settings_of(broker)
+    AmqpBus(settings).open_link().close()
+    with broker.connect() as connection, Publisher.open(settings) as publisher:
+        channel = connection.channel()
+        channel.queue_declare("seen")
+        channel.queue_bind("seen", "workflow.events.x", "#")
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+        drainer = publisher._drainer
+        assert drainer is not None
+        drainer._unremoved.update({1, 2})
+        for path in publisher.bus.journal_path.parent.iterdir():
+            path.unlink()
+        publisher.publish(finished("A"))
+        assert publisher.flush(SECONDS)
+
+        arrived = {properties.message_id for _, properties, _ in iter(lambda: channel.basic_get("seen"), (None,) * 3)}
+    assert arrived == {started("A").id, finished("A").id}
+
+
 def test_what_was_kept_beside_the_journal_goes_there_by_itself() -> None:
     """
     A long task that publishes nothing more has its start where others can see it.

@@ -83,7 +83,8 @@ class Journal:
         self.waited = 0.0
         """For how many seconds all calls together have waited so."""
         self._renewed: dict[str, float] = {}
-        self._file = _file_at(path)
+        self.file = _file_at(path)
+        """What tells the open file from another of its name: device and number."""
         close_in_forks(self)
 
     @classmethod
@@ -161,7 +162,7 @@ class Journal:
     @property
     def is_there(self) -> bool:
         """Whether the open file is still the one at its path: somebody may have deleted it."""
-        return self._file == _file_at(self.path)
+        return self.file == _file_at(self.path)
 
     def close(self) -> None:
         """Close the file."""
