@@ -8,6 +8,7 @@ import json
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -104,15 +105,20 @@ def test_a_living_process_keeps_its_spare_journal(embedded: DKISTProcessingCoreC
     Nobody else takes it over, or its order could be lost; when it ends, the next one does.
     """
     publisher = Publisher.open(embedded)
-    with locked(embedded):
+    # It does not look after what it keeps itself, as a process that is stopped.
+    publisher._end.raise_()
+    with closing(locked(embedded)):
         publisher.publish(started("A"))
-    holder = locked(embedded)
-    publisher.publish(finished("A"))
-    holder.close()
+        publisher.publish(finished("A"))
     before = ids_in(embedded)
-    publisher._spare.close()  # type: ignore[union-attr]  # as the kernel does for a process that is killed
+    assert publisher._spare is not None
+    # As the kernel does for a process that is killed.
+    publisher._spare.close()
+    after = ids_in(embedded)
+    publisher._spare = None
+    publisher.close()
 
-    assert (before, ids_in(embedded)) == ([], [started("A").id, finished("A").id])
+    assert (before, after) == ([], [started("A").id, finished("A").id])
 
 
 def test_a_newer_journal_is_left_alone_and_events_are_kept_for_it(

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -192,9 +193,8 @@ def test_what_was_kept_beside_the_journal_goes_there_by_itself() -> None:
     """
     settings = DKISTProcessingCoreConfiguration()
     with Publisher.open(settings) as publisher:
-        with locked(settings) as holder:
+        with closing(locked(settings)):
             publisher.publish(started("A"))
-        holder.close()
 
         wait_until(lambda: ids_in(settings) == [started("A").id])
 
@@ -277,7 +277,7 @@ def test_a_fork_that_has_published_nothing_waits_for_nothing() -> None:
     Whatever its parent's threads were doing when it was made.
     """
     done = subprocess.run(
-        [sys.executable, "-c", FORKED],
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED],
         cwd=ROOT,
         env=os.environ,
         capture_output=True,
