@@ -332,7 +332,12 @@ class Drainer:
         self._note_blocking(source, link)
         if settled.confirmed:
             self._unremoved.update(settled.confirmed)
-            self._remove_confirmed(source)
+            try:
+                self._remove_confirmed(source)
+            except JournalError:
+                # What is on its way is heard out first, or it would be sent again.
+                if not link.unsettled:
+                    raise
             self._refusals.forget(settled.confirmed, settled.exchanges)
             self._failures = 0
             self._note_recovery(source)
