@@ -5,7 +5,6 @@ An event that the broker refuses for itself must not hold up the others, and a r
 have events set aside. Not here: sending (drain), and what a refusal says (bus).
 """
 
-import math
 import time
 from collections.abc import Collection
 
@@ -79,4 +78,4 @@ class Refusals:
         self._due = {seq: due for seq, due in self._due.items() if due > now}
         waits = [due - now for due in self._due.values()]
         waits += [due - now for due, _ in self._held.values() if due > now]
-        return min([seconds, *waits], default=math.inf)
+        return min([seconds, *waits])
