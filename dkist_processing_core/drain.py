@@ -144,7 +144,7 @@ class Drainer:
             try:
                 if journal.file != self._file:
                     # Its numbers are others.
-                    self._unremoved.clear()
+                    self._unremoved = {seq for seq in self._unremoved if seq in self._memory}
                     self._file = journal.file
                 self._remove_confirmed(journal)
                 adopt(journal)
@@ -322,9 +322,11 @@ class Drainer:
 
     def _remove_confirmed(self, source: Journal | Memory) -> None:
         """Remove what the broker has; what cannot be removed is kept in mind, and not sent again."""
-        if self._unremoved:
-            source.remove_confirmed(list(self._unremoved))
-            self._unremoved.clear()
+        # Only what is the source's own: the journal may not let go yet of what it holds while the memory does.
+        confirmed = {seq for seq in self._unremoved if (seq in self._memory) == (source is self._memory)}
+        if confirmed:
+            source.remove_confirmed(confirmed)
+            self._unremoved -= confirmed
 
     def _settle(self, source: Journal | Memory, link: "AmqpLink") -> bool:
         """Note what the broker has said of messages sent, and return whether it has said anything."""

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.bus import Books, open_bus
+from dkist_processing_core.bus import Books, Memory, open_bus, to_message
 from dkist_processing_core.bus._amqp_bus import AmqpBus
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration, MeshService
+from dkist_processing_core.drain import Drainer
 from dkist_processing_core.events import RecipeRunFailureMessage
 from dkist_processing_core.publisher import Publisher
 from tests.bus.contract import SECONDS
@@ -123,6 +124,34 @@ def test_a_backlog_on_a_full_disk_is_not_sent_again_and_again(broker: Broker) ->
     assert count <= 2 * 340
     assert len(seen) == 340
     assert len([line for line in done.stderr.splitlines() if "cannot be used" in line]) == 1
+
+
+def test_what_the_journal_cannot_let_go_of_stays_in_mind_while_memory_is_delivered(tmp_path: Path) -> None:
+    """
+    Each source lets go of its own: otherwise all that stands in a full journal would be sent again.
+    """
+    settings = DKISTProcessingCoreConfiguration(
+        mesh_config={"interservice-bus": MeshService(host="127.0.0.1", port=9)}, dkist_core_state_dir=tmp_path
+    )
+    bus, memory = AmqpBus(settings), Memory(10)
+    drainer = Drainer(bus, lambda: None, memory=memory)
+    with bus.open_journal() as journal:
+        ((seq, number),) = zip(
+            journal.append([to_message(started("A"), bus.event_exchange)]), _numbers_of(memory, bus), strict=True
+        )
+        drainer._unremoved.update({seq, number})
+
+        drainer._remove_confirmed(memory)
+        assert (len(memory), drainer._unremoved) == (0, {seq})
+
+        drainer._unremoved.add(number)
+        drainer._remove_confirmed(journal)
+        assert (journal.books().confirmed, drainer._unremoved) == (1, {number})
+
+
+def _numbers_of(memory: Memory, bus: AmqpBus) -> list[int]:
+    memory.add([to_message(finished("A"), bus.event_exchange)], once=False)
+    return [entry.seq for entry in memory.pending(0, 10)]
 
 
 def test_without_a_disk_and_a_right_the_broker_is_not_stormed(proxied: tuple[Broker, Proxy], tmp_path: Path) -> None:

@@ -371,7 +371,7 @@ class Journal:
         query = "SELECT 1 FROM message WHERE seq BETWEEN ? AND ? AND set_aside IS NULL LIMIT 1"
         return bool(self._rows(query, first, last))
 
-    def remove_confirmed(self, seqs: Sequence[int]) -> None:
+    def remove_confirmed(self, seqs: Collection[int]) -> None:
         """Remove what the broker has confirmed."""
 
         def remove(connection: sqlite3.Connection) -> None:
