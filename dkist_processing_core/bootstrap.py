@@ -1,19 +1,24 @@
 """
 How a task's process begins: one constant program that reads the environment.
 
-It uses only the established constructor of a task, so that any release of this package may be the one installed where
-it runs. Run-time values are never pasted into it. Not here: who starts it (local, launcher).
+It uses only the standard library and the established constructor of a task, so that any release of this package may be
+the one installed where it runs. Run-time values are never pasted into it. On the descriptor `DKIST_CORE_REPORT_FD` it
+tells whoever started it how far it got, one JSON object per line: `{"began": true}`, `{"loaded": true}`,
+`{"returned": true}`, or `{"raised": {…}}`. Not here: who starts it (launcher).
 """
 
 import importlib.util
 import json
 import os
 import sys
-from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 from dkist_processing_core.identity import PREFIX
-from dkist_processing_core.task import TaskBase
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from dkist_processing_core.task import TaskBase
 
 MODULE, FILE, SEARCH_PATH = f"{PREFIX}TASK_MODULE", f"{PREFIX}TASK_FILE", f"{PREFIX}TASK_SEARCH_PATH"
 LOADING = f"{PREFIX}LOADING"
@@ -23,35 +28,76 @@ SCRIPT_MODULE = "__dkist_script__"
 
 PROGRAM = """\
 import importlib, importlib.machinery, importlib.util, json, os, re, sys
-sys.path[:] = json.loads(os.environ.pop("DKIST_CORE_TASK_SEARCH_PATH", "null")) or sys.path
-module_name = os.environ.pop("DKIST_CORE_TASK_MODULE")
-file = os.environ.pop("DKIST_CORE_TASK_FILE", "")
-class_name = re.sub(r"\\[\\d+\\]$", "", os.environ["DKIST_CORE_TASK"])
-os.environ["DKIST_CORE_LOADING"] = "1"
-if file:
-    loader = importlib.machinery.SourceFileLoader(module_name, file)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader))
-    sys.modules[module_name] = module
-    loader.exec_module(module)
-else:
-    module = importlib.import_module(module_name)
-del os.environ["DKIST_CORE_LOADING"]
-with getattr(module, class_name)(
-    recipe_run_id=int(os.environ["DKIST_CORE_RECIPE_RUN_ID"]),
-    workflow_name=os.environ["DKIST_CORE_WORKFLOW"],
-    workflow_version=os.environ["DKIST_CORE_VERSION"],
-) as task:
+
+process, report = os.getpid(), os.environ.get("DKIST_CORE_REPORT_FD")
+
+def tell(**facts):
+    if report and os.getpid() == process:
+        try:
+            os.write(int(report), json.dumps(facts).encode() + b"\\n")
+        except OSError:
+            pass
+
+def told_of(error):
+    import traceback
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else kind.__module__ + "." + kind.__qualname__
     try:
-        task()
-    except SystemExit as error:
-        if not error.code:
-            raise SystemExit(class_name + " left by sys.exit(0) before it was done, which is no success") from None
-        raise
+        message, stack = str(error), "".join(traceback.format_exception(error))
+    except BaseException as unprintable:
+        message = stack = "(its text cannot be had: " + type(unprintable).__name__ + ")"
+    frames = [
+        str(frame.f_globals.get("__name__", "?")) + ":" + frame.f_code.co_qualname
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals is not globals()
+    ]
+    return {
+        "error_type": name, "message": message[:20000], "stack": stack[-40000:], "frames": frames[-1000:],
+        "is_exit": isinstance(error, SystemExit), "is_memory": isinstance(error, MemoryError),
+    }
+
+if report:
+    os.set_inheritable(int(report), False)
+tell(began=True)
+try:
+    sys.path[:] = json.loads(os.environ.pop("DKIST_CORE_TASK_SEARCH_PATH", "null")) or sys.path
+    module_name = os.environ.pop("DKIST_CORE_TASK_MODULE")
+    file = os.environ.pop("DKIST_CORE_TASK_FILE", "")
+    class_name = re.sub(r"\\[\\d+\\]$", "", os.environ["DKIST_CORE_TASK"])
+    os.environ["DKIST_CORE_LOADING"] = "1"
+    if file:
+        loader = importlib.machinery.SourceFileLoader(module_name, file)
+        module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader))
+        sys.modules[module_name] = module
+        loader.exec_module(module)
+    else:
+        module = importlib.import_module(module_name)
+    task_class = getattr(module, class_name)
+    del os.environ["DKIST_CORE_LOADING"]
+    tell(loaded=True)
+    with task_class(
+        recipe_run_id=int(os.environ["DKIST_CORE_RECIPE_RUN_ID"]),
+        workflow_name=os.environ["DKIST_CORE_WORKFLOW"],
+        workflow_version=os.environ["DKIST_CORE_VERSION"],
+    ) as task:
+        try:
+            task()
+        except SystemExit as error:
+            if not error.code:
+                message = class_name + " left by sys.exit(0) before it was done, which is no success"
+                raise SystemExit(message) from None
+            raise
+except BaseException as error:
+    tell(raised=told_of(error))
+    raise
+tell(returned=True)
 """
 
 
-def locate(task: type[TaskBase]) -> dict[str, str] | None:
+def locate(task: "type[TaskBase]") -> dict[str, str] | None:
     """Return the variables by which another process finds a task's class; None for one that only this process has."""
+    from pathlib import Path  # noqa: PLC0415 - a launcher needs none of it, and is to start fast
+
     module = sys.modules.get(task.__module__)
     if module is None or getattr(module, task.__qualname__, None) is not task:
         return None
@@ -66,8 +112,10 @@ def locate(task: type[TaskBase]) -> dict[str, str] | None:
     return {MODULE: module_name, SEARCH_PATH: search_path} | ({FILE: file} if file else {})
 
 
-def _locate_main(module: ModuleType) -> tuple[str, str] | None:
+def _locate_main(module: "ModuleType") -> tuple[str, str] | None:
     """Return the name and, where that is not enough, the file by which the program that runs is loaded again."""
+    from pathlib import Path  # noqa: PLC0415 - as above
+
     spec = getattr(module, "__spec__", None)
     if spec is not None and spec.name != "__main__":
         # Started by `python -m`: the module has an importable name beside `__main__`.

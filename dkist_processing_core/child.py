@@ -1,7 +1,7 @@
 """
-The process of one attempt: how it is started, listened to and told to end.
+The process of one attempt of a local run: the launcher, started, listened to and told to end.
 
-Not here: what its program does (bootstrap), and what its end means (local).
+Not here: what a launcher does (launcher), and what its end means (local).
 """
 
 import contextlib
@@ -13,24 +13,31 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 
-from dkist_processing_core.bootstrap import PROGRAM
-from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.launcher import without_launchers
 
 _POLL_MILLISECONDS = 50
 _MAX_LINE_BYTES = 64 * 1024
 # What a process has written before its end fits the pipe; what comes on and on is of somebody it has left behind.
 _MAX_BYTES_AFTER_END = 1024 * 1024
 _LINE_END = re.compile(rb"\r\n|\n|\r(?!$)")
-# A run that is started within another's task must not lend that task's identity to its own.
-_IDENTITY_NAMES = frozenset(Attempt(Run("", "", "", 0), "", 1, 1, log_url="", report_fd=0).to_environ())
+# As `python -m dkist_processing_core.launcher`, from wherever this process has imported it.
+_PROGRAM = """\
+import json, os, sys
+sys.path[:] = json.loads(os.environ["DKIST_CORE_TASK_SEARCH_PATH"])
+from dkist_processing_core.launcher import main
+sys.exit(main())
+"""
 
 
 def start(environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Start a task's process, in a group of its own, with these variables beside those of this process."""
-    inherited = {name: value for name, value in os.environ.items() if name not in _IDENTITY_NAMES}
+    """
+    Start a launcher, in a group of its own, with these variables beside those of this process.
+
+    A run that is started within another's task does not lend that task's identity to its own.
+    """
     return subprocess.Popen(  # noqa: S603 - a constant program, with values in its environment
-        [sys.executable, "-P", "-c", PROGRAM],
-        env={**inherited, **environ, "PYTHONUNBUFFERED": "1"},
+        [sys.executable, "-P", "-c", _PROGRAM],
+        env={**without_launchers(os.environ), **environ},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -71,11 +78,3 @@ def send_signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> N
     """Send a signal to a process and to all that it has started: it leads a group of its own."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-
-
-def signal_name(number: int) -> str:
-    """Return a signal's name; those between SIGRTMIN and SIGRTMAX have none of their own."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"SIG{number}"

@@ -222,6 +222,25 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     pip_retries: int = _setting(
         5, "How often an installation's request is tried again.", expected="a whole number from 0", ge=0
     )
+    dkist_core_environments_dir: Path | None = _setting(
+        None,
+        "The folder of the environments that tasks run in. Default: dkist-processing-core/environments in the user's "
+        "XDG cache folder.",
+        expected="the path of a folder that not everybody may write to",
+    )
+    dkist_core_environments_max_days: float = _setting(
+        30.0,
+        "After how many days without use an environment may be removed.",
+        expected="a number of days from 0",
+        ge=0,
+        allow_inf_nan=False,
+    )
+    dkist_core_environments_max_bytes: int = _setting(
+        20_000_000_000,
+        "How large all environments together may grow, in bytes, before those not used for longest go.",
+        expected="a whole number of bytes from 0",
+        ge=0,
+    )
     is_notebook_execution_environment: bool = _setting(
         False,  # noqa: FBT003 - the default of a setting
         "Whether tasks run in a notebook.",

@@ -5,6 +5,7 @@ Not here: what is done (local), and what is shown of runs afterwards (cli).
 """
 
 import contextlib
+import signal
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import TaskProgressed
 from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.termination import signal_name
 
 _FOLLOW_SECONDS = 0.1
 # Below the table the cursor stands, and a line says what is left out.
@@ -68,11 +70,17 @@ def open_display(run: Run, names: Sequence[str], settings: DKISTProcessingCoreCo
     console.print(display.ending)
 
 
+# As a shell has it, and a launcher.
+_BY_SIGNAL = 128
+
+
 def outcome_text(attempt: Attempt, *, succeeded: bool, exit_code: int, seconds: float) -> str:
     """Return how an attempt ended, in a few words."""
     if succeeded:
         return f"finished in {seconds:.1f} s"
-    how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+    how = f"exit code {exit_code}" if exit_code >= 0 else "its launcher was killed"
+    if _BY_SIGNAL < exit_code < _BY_SIGNAL + signal.NSIG:
+        how += f", {signal_name(exit_code - _BY_SIGNAL)}"
     retry = "" if attempt.is_final else f", attempt {attempt.attempt + 1} of {attempt.max_attempts} follows"
     return f"failed after {seconds:.1f} s ({how}){retry}"
 

@@ -6,6 +6,8 @@ Every exception that this package raises, as one tree.
     ├── IdentityError           a run or attempt is named unusably          (ValueError)
     ├── DecodeError             a message is not one of our events          (ValueError)
     ├── WorkflowError           a workflow cannot be built or run as asked  (ValueError)
+    ├── EnvironmentRequestError  an environment is asked for unusably      (ValueError)
+    ├── EnvironmentBuildError   an environment could not be made
     ├── JournalError            the journal's file cannot be used
     │   └── JournalVersionError   it was written by a newer release
     └── BusError                the bus did not do what was asked
@@ -34,6 +36,19 @@ class DecodeError(DKISTProcessingCoreError, ValueError):
 
 class WorkflowError(DKISTProcessingCoreError, ValueError):
     """A workflow cannot be built, or run, as it was asked to be."""
+
+
+class EnvironmentRequestError(DKISTProcessingCoreError, ValueError):
+    """What an environment should hold cannot be a package, an extra or a version; the message says which."""
+
+
+class EnvironmentBuildError(DKISTProcessingCoreError):
+    """An environment could not be made; the message names what it is for, or the folder that cannot be used."""
+
+    def __init__(self, message: str, last_lines: tuple[str, ...] = ()) -> None:
+        """Take one line, and the last lines that the installer wrote; both are free of secrets."""
+        super().__init__(message)
+        self.last_lines = last_lines
 
 
 class JournalError(DKISTProcessingCoreError):

@@ -5,6 +5,7 @@ Not here: how an identity is turned into an event's id (events) or a span's id (
 """
 
 import itertools
+import json
 import os
 import re
 import secrets
@@ -21,6 +22,7 @@ BY_HAND = "hand"
 LOCAL = "local"
 MAX_NUMBER = 2**63 - 1
 _MAX_DIGITS = 19
+_MAX_RUN_DATA = 200
 # The engine names an instance of a mapped task "Name[3]"; its class is still called Name.
 _MAPPED = re.compile(r"\[\d+\]$")
 
@@ -46,6 +48,36 @@ def parse_recipe_run_id(value: object) -> int:
     return number
 
 
+def parse_run_data(text: str) -> int:
+    """
+    Return the recipe run id that a text states, as an engine passes it on: a JSON integer, or decimal digits.
+
+    >>> parse_run_data("5"), parse_run_data('"5"')
+    (5, 5)
+
+    Raises
+    ------
+    IdentityError
+        for anything else.
+
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = text
+    return parse_recipe_run_id(value)
+
+
+def to_run_data(value: object) -> str:
+    """
+    Return what `parse_run_data` reads, for any value that a run may have been given, in at most 200 characters.
+
+    What is longer is no recipe run id, and would keep the process from being started: a variable has at most 128 KiB
+    (MAX_ARG_STRLEN, execve(2)).
+    """
+    return json.dumps(value, default=repr)[:_MAX_RUN_DATA]
+
+
 def new_run_id(kind: str, recipe_run_id: int, now: datetime | None = None) -> str:
     """
     Return `{kind}__{recipe_run_id}__{UTC time}__{8 hex}`, never the same twice.
@@ -57,6 +89,16 @@ def new_run_id(kind: str, recipe_run_id: int, now: datetime | None = None) -> st
     return f"{kind}__{recipe_run_id}__{moment:%Y%m%dT%H%M%SZ}__{secrets.token_hex(4)}"
 
 
+def class_name_of(task_name: str) -> str:
+    """
+    Return what the class of a task is called.
+
+    >>> class_name_of("ParseL0[3]")
+    'ParseL0'
+    """
+    return _MAPPED.sub("", task_name)
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One execution of a workflow for one recipe run; `run_id` is what the engine calls it."""
@@ -64,7 +106,8 @@ class Run:
     workflow_name: str
     workflow_version: str
     run_id: str
-    recipe_run_id: int
+    recipe_run_id: int | None
+    """None where the run was given nothing that can be one: none of its tasks is executed."""
 
     @property
     def is_by_hand(self) -> bool:
@@ -98,7 +141,7 @@ class Attempt:
             "WORKFLOW": self.run.workflow_name,
             "VERSION": self.run.workflow_version,
             "TASK": self.task_name,
-            "RECIPE_RUN_ID": str(self.run.recipe_run_id),
+            "RECIPE_RUN_ID": None if self.run.recipe_run_id is None else str(self.run.recipe_run_id),
             "LOG_URL": self.log_url,
             "REPORT_FD": None if self.report_fd is None else str(self.report_fd),
         }
@@ -118,7 +161,7 @@ class Attempt:
 
         """
         named = environ.get(PREFIX + "TASK", "")
-        if _MAPPED.sub("", named) != task_name or environ.get(PREFIX + "WORKFLOW") != workflow_name:
+        if class_name_of(named) != task_name or environ.get(PREFIX + "WORKFLOW") != workflow_name:
             return None
         names = (
             "RUN_ID", "ATTEMPT", "MAX_ATTEMPTS", "WORKFLOW", "VERSION", "TASK", "RECIPE_RUN_ID", "LOG_URL", "REPORT_FD",

@@ -1,14 +1,17 @@
 """
 The life of one attempt of a task: a start, phases, progress, exactly one end.
 
-The one place that catches what goes wrong with observing, so that it never reaches the observed. Not here: what the
-phases do (task), and what happens around the task's process (local, launcher).
+The one place that catches what goes wrong with observing, so that it never reaches the observed. Under a launcher
+start and span of the attempt are the launcher's, and so is the end of a task that was told to end: only it knows by whom.
+Not here: what the phases do (task), and what happens around the task's process (local, launcher).
 """
 
 import contextlib
+import json
 import logging
 import os
 import platform
+import resource
 import signal
 import threading
 import time
@@ -19,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanContext, SpanKind
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind
 from pydantic import ValidationError
 
 from dkist_processing_core import semconv
@@ -38,19 +41,17 @@ from dkist_processing_core.events import (
 )
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.publisher import Publisher
-from dkist_processing_core.termination import TerminationError
+from dkist_processing_core.termination import TaskTermination, TerminationError
 from dkist_processing_core.text import redact
-from dkist_processing_core.tracing import (
-    Carrier,
-    Telemetry,
-    derived_attempt_span_id,
-    derived_trace_id,
-    run_parent,
-    sampled,
-)
+from dkist_processing_core.trace_context import derived_attempt_span_id, derived_trace_id
+from dkist_processing_core.tracing import Carrier, Telemetry, run_parent, sampled
 
 # Of the time that observing may cost at the end, this much goes into waiting; the rest it takes to let go.
 _SHARE_OF_WAITING = 0.8
+# Launcher and engine wait after a launched task, for the same two seconds.
+_SHARE_OF_LAUNCHED = 0.3
+# What is told to a launcher fits the pipe to it, whatever it is doing.
+_MAX_TOLD_MESSAGE, _MAX_TOLD_STACK = 2_000, 6_000
 PROGRESS_SECONDS = 1.0
 """The shortest time between two `task.progressed` of one attempt."""
 logger = logging.getLogger(__name__)
@@ -88,12 +89,18 @@ class Lifecycle:
         self._carrier: Carrier | None = None
         self._span: Span = trace.INVALID_SPAN
         self._stack = contextlib.ExitStack()
+        self._termination = TaskTermination()
+
+    @property
+    def _is_launched(self) -> bool:
+        return self.attempt.report_fd is not None
 
     def __enter__(self) -> Self:
-        """Open the attempt's span and publish `task.started`."""
+        """Open the attempt's span and publish `task.started`; under a launcher, stand in the span that is its."""
         self._pid = os.getpid()
         self._began = time.monotonic()
-        self._cpu_began = _cpu_seconds()
+        # A launched process is there for this alone, from its first instruction.
+        self._cpu_began = 0.0 if self._is_launched else _cpu_seconds()
         with self._never_breaking("the attempt is not traced"):
             self._span = self._stack.enter_context(self._open_span())
             self._carrier = Carrier.of(self._span.get_span_context())
@@ -102,8 +109,15 @@ class Lifecycle:
             self._stack.enter_context(self._telemetry.log_records(self._attributes))
         if self._settings is not None:
             with self._never_breaking("events are not published"):
-                self._publisher = Publisher.open(self._settings, tracer=self._telemetry.tracer_if_tracing)
-        self._publish(TaskStarted, host=platform.node(), pid=os.getpid())
+                # A launcher has a connection already, and delivers what is put into the journal.
+                self._publisher = Publisher.open(
+                    self._settings, tracer=self._telemetry.tracer_if_tracing, delivers=not self._is_launched
+                )
+        if self._is_launched:
+            # Last: until now there is nothing to let go.
+            self._termination.__enter__()
+        else:
+            self._publish(TaskStarted, host=platform.node(), pid=os.getpid())
         return self
 
     def __exit__(
@@ -113,34 +127,63 @@ class Lifecycle:
         if os.getpid() != self._pid:
             # A fork of the task that left `run` by an exception: the attempt is its parent's to end.
             return
+        self._termination.deafen()
         if self._unsent_progress is not None:
             self._publish(TaskProgressed, sequence=self._progress_count, **self._unsent_progress)
-        facts = {
+        facts: dict[str, Any] = {
             "duration_seconds": time.monotonic() - self._began,
             "cpu_seconds": max(0.0, _cpu_seconds() - self._cpu_began),
             "peak_memory_bytes": _peak_memory_bytes(),
             "phases": self._phases,
         }
+        if error is not None:
+            facts |= self._failure_of(error)
         with self._never_breaking("the attempt's span does not tell its end"):
             self._span.set_attribute(
                 semconv.PIPELINE_TASK_RUN_RESULT, semconv.SUCCESS if error is None else semconv.FAILURE
             )
             if error is not None:
                 self._telemetry.note_error(self._span, error)
-        if error is None:
-            self._publish(TaskFinished, **facts)
-        else:
-            self._publish(
-                TaskFailed,
-                **facts,
-                **_failure_of(error),
-                final=self.attempt.is_final,
-                phase=self._phase,
-                log_url=self.attempt.log_url,
-            )
+        self._report_end(TaskFinished if error is None else TaskFailed, facts)
         with self._never_breaking("the attempt's span does not end"):
             self._stack.close()
         self._let_go()
+        self._termination.__exit__()
+
+    def _failure_of(self, error: BaseException) -> dict[str, Any]:
+        failure = _failure_of(error) | {
+            "final": self.attempt.is_final,
+            "phase": self._phase,
+            "log_url": self.attempt.log_url,
+        }
+        if self._termination.was_told:
+            # Whatever the author has made of it.
+            failure |= {"cause": Cause.TERMINATED, "signal": signal.SIGTERM.name}
+        return failure
+
+    def _report_end(self, event_class: type[Event], facts: dict[str, Any]) -> None:
+        """Publish the end, and tell the launcher; of a task that was told to end, leave the end to the launcher."""
+        if self._termination.was_told and event_class is TaskFailed:
+            if self._tell_launcher(event_class, facts, is_published=False):
+                return
+            facts |= {"cause": Cause.LOST, "message": "its launcher died"}
+        self._publish(event_class, **facts)
+        if self._is_launched:
+            is_published = self._publisher is not None and self._publisher.is_on_disk
+            self._tell_launcher(event_class, facts, is_published=is_published)
+
+    def _tell_launcher(self, event_class: type[Event], facts: dict[str, Any], *, is_published: bool) -> bool:
+        """Tell the launcher of the end, and return whether there is one that could hear it: a pipe tells when not."""
+        with self._never_breaking("the launcher is not told of the end"):
+            told = dict(facts)
+            for name, cut in (("message", slice(_MAX_TOLD_MESSAGE)), ("stack", slice(-_MAX_TOLD_STACK, None))):
+                if told.get(name):
+                    told[name] = redact(told[name], also=self._secrets)[cut]
+            said = {"end": event_class.name, "is_published": is_published, "facts": told}
+            with contextlib.suppress(OSError):
+                os.write(self.attempt.report_fd or -1, json.dumps(said).encode() + b"\n")
+                return True
+        return False
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -171,6 +214,8 @@ class Lifecycle:
 
     def _open_span(self) -> contextlib.AbstractContextManager[Span]:
         attempt = self.attempt
+        if self._is_launched:
+            return trace.use_span(NonRecordingSpan(run_parent(attempt.run, os.environ)))
         current = trace.get_current_span().get_span_context()
         parent: SpanContext | None
         if attempt.run.is_by_hand and current.is_valid:
@@ -208,7 +253,8 @@ class Lifecycle:
 
     def _let_go(self) -> None:
         """Give publisher and telemetry the same few seconds, side by side."""
-        timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout * _SHARE_OF_WAITING
+        share = _SHARE_OF_LAUNCHED if self._is_launched else _SHARE_OF_WAITING
+        timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout * share
         with self._never_breaking("events and telemetry did not end well"), self._telemetry.flushing(timeout):
             if self._publisher is not None:
                 self._publisher.close(timeout)
@@ -267,8 +313,8 @@ def _failure_of(error: BaseException) -> dict[str, Any]:
 
 def _cpu_seconds() -> float:
     """Return the processor time of this process and of its children that have ended."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def _peak_memory_bytes() -> int | None:

@@ -1,8 +1,8 @@
 """
 A workflow run on this host, with this process as its engine.
 
-Each task is a process of its own; retries, downstreams and the events of the run are decided here. Not here: how a
-task's process begins (bootstrap), what is shown meanwhile (display).
+Each attempt is a launcher's; retries, downstreams and the events of the run are decided here. Not here: what becomes of
+an attempt (launcher), what is shown meanwhile (display).
 """
 
 import heapq
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 
-from dkist_processing_core import child, semconv
+from dkist_processing_core import child, launcher, semconv
 from dkist_processing_core.bootstrap import locate, refuse_while_loading
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.display import Display, SilentDisplay, open_display
@@ -44,26 +44,26 @@ from dkist_processing_core.node import Node
 from dkist_processing_core.outcomes import RunResult, TaskOutcome, TaskState
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.termination import TerminationError, raised_as_exception
-from dkist_processing_core.tracing import (
-    Carrier,
-    Telemetry,
-    derived_run_span_id,
-    derived_trace_id,
-    open_telemetry,
-    run_parent,
-)
+from dkist_processing_core.trace_context import derived_run_span_id, derived_trace_id
+from dkist_processing_core.tracing import Carrier, Telemetry, open_telemetry, run_parent
 
 if TYPE_CHECKING:
     import subprocess
 
     from dkist_processing_core.workflow import Workflow
 
-TERMINATION_SECONDS = 4.0
-"""How long a task that was told to end may take before it is killed."""
+TERMINATION_SECONDS = launcher.GRACE_SECONDS + 0.6
+"""How long a launcher that was told to end may take: it kills its task, and lives a moment longer."""
+# Before it, task and launcher have waited for the same two seconds.
+_SHARE_OF_WAITING = 0.2
+_LAST_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 logger = logging.getLogger(__name__)
 
 
-def run_workflow(workflow: "Workflow", recipe_run_id: int | str, *, max_parallel: int | None = None) -> RunResult:
+def run_workflow(
+    workflow: "Workflow", recipe_run_id: int | str, *, max_parallel: int | None = None, environments: bool = False
+) -> RunResult:
     """Run a workflow on this host; see `Workflow.run`."""
     refuse_while_loading(f"{workflow.workflow_name}.run()")
     if not workflow.nodes:
@@ -76,8 +76,9 @@ def run_workflow(workflow: "Workflow", recipe_run_id: int | str, *, max_parallel
         raise WorkflowError(msg)
     number = parse_recipe_run_id(recipe_run_id)
     run = Run(workflow.workflow_name, workflow.workflow_version, new_run_id(LOCAL, number), number)
+    package = workflow.check_exportable() if environments else None
     with raised_as_exception():
-        return LocalRun(workflow, run, settings, parallel).execute()
+        return LocalRun(workflow, run, settings, parallel, package=package).execute()
 
 
 @dataclass(slots=True)
@@ -96,15 +97,28 @@ class _Ended:
     attempt: Attempt
     exit_code: int
     duration_seconds: float
+    is_reported: bool
+    """Whether whoever ran it has reported its end."""
 
 
 class LocalRun:
     """One run of a workflow: a loop in the calling thread, and a thread for each task that runs."""
 
     def __init__(
-        self, workflow: "Workflow", run: Run, settings: DKISTProcessingCoreConfiguration, max_parallel: int
+        self,
+        workflow: "Workflow",
+        run: Run,
+        settings: DKISTProcessingCoreConfiguration,
+        max_parallel: int,
+        *,
+        package: str | None = None,
     ) -> None:
-        """Name what is to be run; nothing is started yet."""
+        """
+        Name what is to be run; nothing is started yet.
+
+        With a `package` each task runs in an environment that holds its release of the workflow's version.
+        """
+        self._package = package
         self._workflow = workflow
         self._run = run
         self._settings = settings
@@ -128,7 +142,9 @@ class LocalRun:
         """Run every task that can be run, and return what became of each."""
         began, started_at = time.monotonic(), datetime.now(UTC)
         with never_breaking("the run's events are not published"):
-            self._publisher = Publisher.open(self._settings, tracer=self._telemetry.tracer_if_tracing)
+            self._publisher = Publisher.open(
+                self._settings, tracer=self._telemetry.tracer_if_tracing, poll_seconds=_POLL_SECONDS
+            )
         outer = run_parent(self._run, os.environ)
         is_outermost = outer.trace_id == derived_trace_id(self._run)
         own = SpanContext(
@@ -207,18 +223,13 @@ class LocalRun:
             progress = self._progress[attempt.task_name]
             located = locate(progress.node.task)
             self._running.add(attempt.task_name)
-            self._publish(
-                TaskDispatched,
-                attempt,
-                queue=progress.node.resource_queue.value,
-                worker=platform.node(),
-                queued_seconds=max(0.0, time.monotonic() - progress.ready_since),
-            )
+            queued_seconds = max(0.0, time.monotonic() - progress.ready_since)
             self._show(lambda display: display.attempt_started(attempt))  # noqa: B023 - called now
             if located is None:
-                self._call_here(attempt, progress.node)
+                self._call_here(attempt, progress.node, queued_seconds)
             else:
-                threading.Thread(target=self._run_process, args=(attempt, located), daemon=True).start()
+                environ = located | self._launch_environ(progress.node, queued_seconds)
+                threading.Thread(target=self._run_process, args=(attempt, environ), daemon=True).start()
 
     def _settle(self, ended: _Ended) -> None:
         attempt, name = ended.attempt, ended.attempt.task_name
@@ -232,7 +243,7 @@ class LocalRun:
                 attempt, succeeded=succeeded, exit_code=ended.exit_code, seconds=ended.duration_seconds
             )
         )
-        if not succeeded:
+        if not succeeded and not ended.is_reported:
             self._report_failure(ended)
         if not succeeded and not attempt.is_final and not self._is_stopping:
             progress.outcome = TaskOutcome(TaskState.NO_STATUS, attempt.attempt, spent)
@@ -263,17 +274,20 @@ class LocalRun:
                     self._show(lambda display: display.task_given_up(follower))  # noqa: B023 - called now
 
     def _stop_everything(self) -> None:
-        """Tell what still runs to end, and kill what does not within four seconds, or at a second interrupt."""
+        """Tell what still runs to end, at once at a second interrupt, and kill what has not after all."""
         self._is_stopping = True
         self._due.clear()
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            deadline = time.monotonic() + TERMINATION_SECONDS
+        deadline = time.monotonic() + TERMINATION_SECONDS
+        # A launcher that is told again kills its task; one that is killed leaves that to its guard.
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
             try:
                 self._signal_all(number)
                 while self._running:
                     self._settle(self._ended.get(timeout=max(0.0, deadline - time.monotonic())))
-            except (queue.Empty, KeyboardInterrupt, TerminationError):
+            except (KeyboardInterrupt, TerminationError):
                 continue
+            except queue.Empty:
+                deadline = time.monotonic() + _LAST_SECONDS
 
     def _signal_all(self, number: signal.Signals) -> None:
         for process in list(self._processes.values()):
@@ -285,21 +299,32 @@ class LocalRun:
         carrier = self._carrier.to_environ() if self._carrier else {}
         return attempt.to_environ() | carrier
 
-    def _run_process(self, attempt: Attempt, located: dict[str, str]) -> None:
+    def _launch_environ(self, node: Node, queued_seconds: float) -> dict[str, str]:
+        environ = {
+            launcher.QUEUE: node.resource_queue.value,
+            launcher.QUEUED_AT: repr(time.time() - queued_seconds),
+            launcher.DELIVERED: "1",
+        }
+        if self._package is not None:
+            environ |= {launcher.PACKAGE: self._package, launcher.EXTRAS: ",".join(node.pip_extras)}
+        return environ
+
+    def _run_process(self, attempt: Attempt, environ: dict[str, str]) -> None:
         began = time.monotonic()
-        exit_code = 1
+        exit_code, is_reported = launcher.SOFTWARE, False
         try:
-            process = child.start({**self._environment(attempt), **located})
+            process = child.start({**self._environment(attempt), **environ})
             self._processes[attempt.task_name] = process
             if self._is_stopping:
                 child.send_signal(process, signal.SIGTERM)
             for lines in child.output_of(process):
                 self._show(lambda display: display.output(attempt.task_name, lines))  # noqa: B023 - called now
             exit_code = process.wait()
+            is_reported = exit_code >= 0 and exit_code not in (launcher.SOFTWARE, launcher.USAGE)
         except OSError as error:
             logger.error("%s cannot be started: %s", attempt.task_name, error)  # noqa: TRY400 - one line says it
         finally:
-            self._ended.put(_Ended(attempt, exit_code, time.monotonic() - began))
+            self._ended.put(_Ended(attempt, exit_code, time.monotonic() - began, is_reported))
 
     def _show(self, what: Callable[[Display], None]) -> None:
         """Show something, and nothing any more once that went wrong: what is shown must not stop what is done."""
@@ -309,8 +334,15 @@ class LocalRun:
             self._display = SilentDisplay()
             logger.warning("the run is no longer shown: %s", error)
 
-    def _call_here(self, attempt: Attempt, node: Node) -> None:
+    def _call_here(self, attempt: Attempt, node: Node, queued_seconds: float) -> None:
         """Run a task that no other process can load, as one defined at a prompt, in this process and thread."""
+        self._publish(
+            TaskDispatched,
+            attempt,
+            queue=node.resource_queue.value,
+            worker=platform.node(),
+            queued_seconds=queued_seconds,
+        )
         began = time.monotonic()
         exit_code = 1
         environ = self._environment(attempt)
@@ -318,7 +350,7 @@ class LocalRun:
         os.environ.update(environ)
         try:
             run = self._run
-            with node.task(run.recipe_run_id, run.workflow_name, run.workflow_version) as task:
+            with node.task(run.recipe_run_id or 0, run.workflow_name, run.workflow_version) as task:
                 task()
             exit_code = 0
         except SystemExit as error:
@@ -330,7 +362,7 @@ class LocalRun:
                 os.environ.pop(name, None)
                 if value is not None:
                     os.environ[name] = value
-            self._ended.put(_Ended(attempt, exit_code, time.monotonic() - began))
+            self._ended.put(_Ended(attempt, exit_code, time.monotonic() - began, is_reported=False))
 
     # What is published
 
@@ -351,18 +383,17 @@ class LocalRun:
             )
 
     def _report_failure(self, ended: _Ended) -> None:
-        """Report what the engine sees of a failure, for a task that could not report it itself."""
-        by_signal = child.signal_name(-ended.exit_code) if ended.exit_code < 0 else None
-        told_to_end = self._is_stopping and by_signal is not None
+        """Report what the engine sees of a failure that nobody nearer may have reported: the launcher is gone."""
+        is_lost = ended.exit_code < 0
         self._publish(
             TaskFailed,
             ended.attempt,
             provisional=True,
             final=ended.attempt.is_final,
             duration_seconds=ended.duration_seconds,
-            cause=Cause.TERMINATED if told_to_end else Cause.SIGNAL if by_signal else Cause.EXIT_CODE,
-            signal=by_signal,
-            exit_code=None if by_signal else ended.exit_code & 0xFF,
+            cause=Cause.LOST if is_lost else Cause.EXIT_CODE,
+            message="its launcher was killed" if is_lost else None,
+            exit_code=None if is_lost else ended.exit_code & 0xFF,
         )
 
     def _announce_failure(self, name: str) -> None:
@@ -379,7 +410,7 @@ class LocalRun:
             )
 
     def _let_go(self) -> None:
-        timeout = self._settings.event_flush_timeout
+        timeout = self._settings.event_flush_timeout * _SHARE_OF_WAITING
         with never_breaking("events and telemetry did not end well"), self._telemetry.flushing(timeout):
             if self._publisher is not None:
                 self._publisher.close(timeout)

@@ -60,9 +60,14 @@ class Publisher:
         secrets: Iterable[str] = (),
         flush_timeout: float = 0.0,
         wait_limit: float = WAIT_LIMIT_SECONDS,
+        delivers: bool = True,
+        poll_seconds: float | None = None,
     ) -> None:
         """
         Open the journal of `bus`, and start to deliver what it holds where the bus is remote.
+
+        Without `delivers` that is left to another process of this host, as long as the disk takes what is published.
+        With `poll_seconds` the journal is looked at so often for what others append, which is then delivered too.
 
         A journal that another process has locked delays this publisher by at most `wait_limit` seconds in all. What it
         cannot take is kept beside it on disk, and where that cannot be, in memory; one warning says so. In seconds,
@@ -73,6 +78,8 @@ class Publisher:
         self._secrets = list(secrets)
         self._flush_timeout = flush_timeout
         self._wait_limit = wait_limit
+        self._delivers = delivers
+        self._poll_seconds = poll_seconds
         self._inherited: list[object] = []
         self._start()
 
@@ -90,7 +97,7 @@ class Publisher:
         self._memory = Memory(_MAX_IN_MEMORY)
         self._told: str | None = None
         self._keep(self._wait_limit * _SHARE_OF_FIRST_WAIT)
-        self._drainer: Drainer | None = self._start_drainer() if self.bus.is_remote else None
+        self._drainer: Drainer | None = self._start_drainer() if self.bus.is_remote and self._delivers else None
         # Last: another thread of a fork must not take half of this for the whole.
         self._pid = os.getpid()
 
@@ -98,18 +105,29 @@ class Publisher:
         # Here, not above: the embedded journal has nothing to drain.
         from dkist_processing_core import drain  # noqa: PLC0415
 
-        drainer = drain.Drainer(cast("AmqpBus", self.bus), self._notify, memory=self._memory)
+        drainer = drain.Drainer(
+            cast("AmqpBus", self.bus), self._notify, memory=self._memory, poll_seconds=self._poll_seconds
+        )
         drainer.start()
         return drainer
 
     @classmethod
-    def open(cls, settings: DKISTProcessingCoreConfiguration, *, tracer: trace.Tracer | None = None) -> Self:
+    def open(
+        cls,
+        settings: DKISTProcessingCoreConfiguration,
+        *,
+        tracer: trace.Tracer | None = None,
+        delivers: bool = True,
+        poll_seconds: float | None = None,
+    ) -> Self:
         """Return a publisher on the bus that the settings name."""
         return cls(
             open_bus(settings),
             tracer=tracer,
             secrets=secrets_in(settings),
             flush_timeout=settings.event_flush_timeout,
+            delivers=delivers,
+            poll_seconds=poll_seconds,
         )
 
     def publish(self, *events: Event) -> None:
@@ -162,6 +180,9 @@ class Publisher:
                 self._keeper = threading.Thread(target=self._keep_trying, name="dkist-core-keeper", daemon=True)
                 self._keeper.start()
         self._speak()
+        if self._drainer is None and self.bus.is_remote and not self.is_on_disk:
+            # What is in memory no other process can deliver.
+            self._drainer = self._start_drainer()
         if self._drainer is not None:
             self._drainer.wake()
 
@@ -290,6 +311,19 @@ class Publisher:
             self._progress.wait(min(remaining, _POLL_SECONDS))
             self._progress.lower()
         return True
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether all that was published is on a disk, in the journal or beside it."""
+        return not len(self._memory)
+
+    def answer_for_others(self) -> None:
+        """Have `flush` wait for what other processes have put into the journal by now, too."""
+        with self._lock, contextlib.suppress(JournalError):
+            if self._journal is not None and self._own is not None:
+                self._own = (self._own[0], self._journal.last())
+        if self._drainer is not None:
+            self._drainer.wake()
 
     @property
     def is_pending(self) -> bool:

@@ -201,7 +201,7 @@ def _view_of(reports: list[Event]) -> RunView:
         # Cleared, and begun again: what the engine said of the time before no longer holds.
         end = None
     tasks = tuple(_task_view(name, attempts, end) for name, attempts in by_task.items())
-    run = reports[0].run
+    run = next((event.run for event in reports if event.recipe_run_id is not None), reports[0].run)
     first = min((_moment(event) for event in starts), default=None)
     began = first or next((event.time for event in reports), None)
     return RunView(

@@ -40,6 +40,9 @@ MESSAGING_ROUTING_KEY = "messaging.rabbitmq.destination.routing_key"
 MESSAGING_MESSAGE_ID = "messaging.message.id"
 MESSAGING_CONVERSATION_ID = "messaging.message.conversation_id"
 
+PREPARATION_SPAN = "Prepare Environment"
+ENVIRONMENT = "dkist.environment"
+ENVIRONMENT_STATE = "dkist.environment.state"
 PHASE_SPANS = {"pre_run": "Pre Run", "run": "Run", "post_run": "Post Run"}
 METRIC_PREFIX = "dkist.processing."
 
@@ -60,12 +63,9 @@ IDENTITY = (RECIPE_RUN_ID, WORKFLOW_NAME, WORKFLOW_VERSION, TASK_NAME)
 
 def identity_attributes(run: Run, task_name: str | None = None) -> dict[str, Any]:
     """Return what tells the spans of one run, or of one of its tasks, from all others."""
-    attributes: dict[str, Any] = {
-        RECIPE_RUN_ID: run.recipe_run_id,
-        WORKFLOW_NAME: run.workflow_name,
-        WORKFLOW_VERSION: run.workflow_version,
-    }
-    return attributes | ({TASK_NAME: task_name} if task_name else {})
+    attributes: dict[str, Any] = {WORKFLOW_NAME: run.workflow_name, WORKFLOW_VERSION: run.workflow_version}
+    known = {RECIPE_RUN_ID: run.recipe_run_id} if run.recipe_run_id is not None else {}
+    return known | attributes | ({TASK_NAME: task_name} if task_name else {})
 
 
 def run_attributes(run: Run) -> dict[str, Any]:
@@ -84,6 +84,11 @@ def attempt_attributes(attempt: Attempt) -> dict[str, Any]:
         PIPELINE_TASK_RUN_ID: f"{attempt.run.run_id}/{attempt.task_name}/{attempt.attempt}",
     }
     return attributes | ({PIPELINE_TASK_RUN_URL: attempt.log_url} if attempt.log_url else {})
+
+
+def environment_attributes(requirement: str, state: str) -> dict[str, Any]:
+    """Return what the span of an environment's preparation carries; `state` is `built`, `reused` or `failed`."""
+    return {ENVIRONMENT: requirement, ENVIRONMENT_STATE: state}
 
 
 def nomad_attributes(environ: Mapping[str, str]) -> dict[str, str]:

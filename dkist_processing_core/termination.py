@@ -1,7 +1,7 @@
 """
 Being told to end: SIGTERM and SIGHUP as an exception, so that what was begun is ended.
 
-Not here: what is ended then (local).
+Not here: what is ended then (local, lifecycle), and how a launcher passes it on (launcher).
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Self
 
 
 class TerminationError(BaseException):
@@ -51,6 +52,48 @@ def raised_as_exception() -> Iterator[None]:
         _installed.difference_update(numbers)
 
 
+class TaskTermination:
+    """
+    Has SIGTERM raise in a launched task, once, so that `run` is left as by any exception, and what it holds is let go.
+
+    Only in the main thread, and only where the author has not said what the signal should do; in a fork it does what
+    it always does. Nothing is installed before `__enter__`.
+    """
+
+    was_told = False
+    """Whether the signal came."""
+    _is_installed = False
+
+    def __enter__(self) -> Self:
+        """Install the handler."""
+        is_free = threading.current_thread() is threading.main_thread() and (
+            signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        )
+        if is_free:
+            _watch_forks()
+            _installed.add(signal.SIGTERM)
+            self._is_installed = True
+            signal.signal(signal.SIGTERM, self._raise_once)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let the signal do what it always does."""
+        if self._is_installed:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            _installed.discard(signal.SIGTERM)
+            self._is_installed = False
+
+    def deafen(self) -> None:
+        """Ignore the signal from now on: the task is at its end, which nothing is to interrupt."""
+        if self._is_installed:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def _raise_once(self, number: int, _: FrameType | None) -> None:
+        if not self.was_told:
+            self.was_told = True
+            raise TerminationError(number)
+
+
 def _raise(number: int, _: FrameType | None) -> None:
     raise TerminationError(number)
 
@@ -85,3 +128,11 @@ def _watch_forks() -> None:
 def _end_by(number: signal.Signals) -> None:
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name; those between SIGRTMIN and SIGRTMAX have none of their own."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"

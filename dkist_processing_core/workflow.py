@@ -213,7 +213,9 @@ class Workflow:
             edges=tuple((upstream, node.name) for node in ordered for upstream in node.upstream_names),
         )
 
-    def run(self, recipe_run_id: int | str, *, max_parallel: int | None = None) -> "RunResult":
+    def run(
+        self, recipe_run_id: int | str, *, max_parallel: int | None = None, environments: bool = False
+    ) -> "RunResult":
         """
         Run the workflow on this host: each task in a process of its own, independent tasks side by side.
 
@@ -222,6 +224,8 @@ class Workflow:
         Args:
             recipe_run_id: the recipe run to work for.
             max_parallel: how many tasks may run at once; as many as there are processors where it is not given.
+            environments: run each task as a worker does, in an environment that holds the release of the workflow's
+                package and version with the extras of its node; without, and for version `dev`, what is here is run.
 
         Returns
         -------
@@ -235,7 +239,7 @@ class Workflow:
         """
         from dkist_processing_core.local import run_workflow  # noqa: PLC0415 - a task's process needs none of it
 
-        return run_workflow(self, recipe_run_id, max_parallel=max_parallel)
+        return run_workflow(self, recipe_run_id, max_parallel=max_parallel, environments=environments)
 
     def check_exportable(self) -> str:
         """Return the package that a worker installs to run the tasks; a script has none."""

@@ -26,7 +26,8 @@ LAYERS = (
     {"build_utils", "failure_callback", "airflow"},
     {"workflow"},
     {"rendering", "local", "notebook_utils"},
-    {"node", "launcher", "child", "display"},
+    {"child"},
+    {"node", "launcher", "display"},
     {"bootstrap"},
     {"task", "environments"},
     {"lifecycle", "consumer", "runs"},
@@ -36,6 +37,7 @@ LAYERS = (
     {"flag"},
     {"bus", "tracing"},
     {"events", "config", "semconv"},
+    {"trace_context"},
     {"identity"},
     {"errors", "outcomes", "resource_queue", "termination", "text"},
 )

@@ -126,10 +126,11 @@ def test_every_summary_fits_a_narrow_terminal() -> None:
     """
     In 80 columns no command's line in a list of commands is cut.
     """
-    shown = [run(*group, "--help", COLUMNS="80").stdout for group in ([], ["events"], ["topology"], ["outbox"])]
+    groups: list[list[str]] = [[], ["events"], ["topology"], ["environments"], ["outbox"]]
+    shown = [run(*group, "--help", COLUMNS="80").stdout for group in groups]
     summaries = [line for each in shown for line in each.partition("\nCommands:\n")[2].splitlines()]
 
-    assert len(summaries) == 16
+    assert len(summaries) == 20
     assert [line for line in summaries if line.endswith("...")] == []
 
 

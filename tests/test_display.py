@@ -127,6 +127,7 @@ def test_an_end_is_said_in_words() -> None:
     first, last = Attempt(RUN, "A", attempt=1, max_attempts=2), Attempt(RUN, "A", attempt=2, max_attempts=2)
 
     assert outcome_text(first, succeeded=True, exit_code=0, seconds=1.23) == "finished in 1.2 s"
-    assert outcome_text(last, succeeded=False, exit_code=-9, seconds=1.0) == "failed after 1.0 s (signal 9)"
+    killed = outcome_text(last, succeeded=False, exit_code=137, seconds=1.0)
+    assert killed == "failed after 1.0 s (exit code 137, SIGKILL)"
     failed = outcome_text(first, succeeded=False, exit_code=3, seconds=1.0)
     assert failed == "failed after 1.0 s (exit code 3), attempt 2 of 2 follows"

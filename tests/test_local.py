@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from dkist_processing_core import RunState, TaskBase, Workflow, subscribe
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import IdentityError, WorkflowError
-from dkist_processing_core.events import Reporter, TaskFailed, WorkflowFailed, WorkflowStarted
+from dkist_processing_core.events import Reporter, TaskEnd, TaskFailed, WorkflowFailed, WorkflowStarted
 from dkist_processing_core.outcomes import TaskState
 from dkist_processing_core.runs import RunView, State
-from tests import pipelines
+from tests import launched, pipelines
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,7 +67,7 @@ def test_a_failed_task_stops_its_downstream_only(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """
-    Retries are honoured first; each attempt has one outcome, told by the task, with the engine's word beside it.
+    Retries are honoured first; each attempt has one outcome, told by the task after the launcher has told its start.
     """
     monkeypatch.setenv("PIPELINES_FAIL", "always")
 
@@ -85,9 +87,9 @@ def test_a_failed_task_stops_its_downstream_only(
     assert [attempt.state for attempt in tasks["Right"].attempts] == [State.FAILED, State.FAILED]
     for attempt in tasks["Right"].attempts:
         assert isinstance(attempt.end, TaskFailed)
-        assert (attempt.cause, attempt.end.message, attempt.end.exit_code) == ("exception", "wanted", 1)
+        assert (attempt.cause, attempt.end.message, attempt.end.phase) == ("exception", "wanted", "run")
         assert attempt.end.final is (attempt.number == 2)
-        assert set(attempt.reporters) == {Reporter.TASK, Reporter.ENGINE}
+        assert set(attempt.reporters) == {Reporter.TASK, Reporter.LAUNCHER}
         assert attempt.contradictions == ()
     assert "Right: failed after" in capfd.readouterr().err
 
@@ -123,14 +125,14 @@ def test_one_failure_message_is_owed_for_each_task_that_failed_for_good(monkeypa
 
 def test_a_killed_task_still_has_an_end_on_the_bus() -> None:
     """
-    The engine reports what a task cannot: the signal.
+    The launcher reports what a task cannot: the signal.
     """
     result = pipelines.killed.run(recipe_run_id=5)
 
     (attempt,) = the_run().tasks[0].attempts
     assert result["Killed"].state is TaskState.FAILED
     assert isinstance(attempt.end, TaskFailed)
-    assert (attempt.cause, attempt.end.signal, attempt.end.provisional) == ("signal", "SIGKILL", True)
+    assert (attempt.cause, attempt.end.signal, attempt.end.provisional) == ("signal", "SIGKILL", False)
 
 
 def test_independent_tasks_run_side_by_side_up_to_the_limit() -> None:
@@ -418,6 +420,146 @@ def test_a_search_path_may_hold_what_python_ignores(monkeypatch: pytest.MonkeyPa
     assert pipelines.diamond.run(recipe_run_id=5).succeeded
 
 
+def test_every_fault_is_seen_in_a_local_run_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """
+    Side by side, each with one outcome, the cause that it has under any launcher, and no word of the engine's.
+    """
+    monkeypatch.setenv("FAULT_MARKS", str(tmp_path))
+
+    result = launched.everything.run(recipe_run_id=5, max_parallel=3)
+
+    tasks = {task.name: task.attempts for task in the_run().tasks}
+    assert {name: attempts[0].cause for name, attempts in tasks.items()} == {
+        "Succeeds": None,
+        "Raises": "exception",
+        "Exits3": "exit_code",
+        "Exits99": "exit_code",
+        "LeavesInTheMiddle": "exit_code",
+        "IsKilled": "signal",
+        "Crashes": "signal",
+        "TakesAllAddressSpace": "out_of_memory",
+        "FailsAfterwards": "exception",
+    }
+    assert {name for name, outcome in result.items() if outcome.succeeded} == {"Succeeds"}
+    assert all(len(attempts) == 1 for attempts in tasks.values())
+    assert not any(Reporter.ENGINE in attempts[0].reporters for attempts in tasks.values())
+
+
+def test_ctrl_c_ends_every_task_within_five_seconds() -> None:
+    """
+    One that hears, one with a pool, and one that is deaf: each has its end on the bus.
+    """
+    program = "from tests.launched import endless; endless.run(recipe_run_id=5, max_parallel=3)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert {process.stdout.readline() for _ in range(3)} == {
+            f"{name} | waiting\n" for name in ("Waits", "Pools", "HearsNothing")
+        }
+        told = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+        took = time.monotonic() - told
+
+    run = the_run()
+    assert took < 5.0
+    assert {task.name: task.attempts[0].cause for task in run.tasks} == dict.fromkeys(
+        ["Waits", "Pools", "HearsNothing"], "terminated"
+    )
+    assert run.state is State.FAILED
+
+
+def test_who_insists_does_not_wait_for_a_deaf_task() -> None:
+    """
+    A second Ctrl-C kills at once.
+    """
+    program = "from tests.launched import endless; endless.run(recipe_run_id=5, max_parallel=3)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            process.stdout.readline()
+        told = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: "Waits" in ended_tasks())
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+        took = time.monotonic() - told
+
+    assert took < 3.0
+    assert {task.name: task.attempts[0].cause for task in the_run().tasks} == dict.fromkeys(
+        ["Waits", "Pools", "HearsNothing"], "terminated"
+    )
+
+
+def test_a_run_that_is_killed_leaves_no_task_behind() -> None:
+    """
+    Each launcher hears it from the kernel, ends its task, and says that it is lost.
+    """
+    program = "from tests.launched import endless; endless.run(recipe_run_id=5, max_parallel=3)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            process.stdout.readline()
+        process.kill()
+        wait_until(lambda: len(ended_tasks()) == 3)
+        # Ends when the last of them has let go of it.
+        process.stdout.read()
+
+    assert {task.name: task.attempts[0].cause for task in the_run().tasks} == dict.fromkeys(
+        ["Waits", "Pools", "HearsNothing"], "lost"
+    )
+
+
+def test_a_launcher_that_is_killed_is_the_engine_s_to_report() -> None:
+    """
+    Beside the word of the task, which is told by the guard; of a deaf task there is only the engine's.
+    """
+    program = "from tests.launched import endless; endless.run(recipe_run_id=5, max_parallel=3)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            process.stdout.readline()
+        for launcher in children_of(process.pid):
+            os.kill(launcher, signal.SIGKILL)
+        process.communicate(timeout=20)
+
+    tasks = {task.name: task.attempts[0] for task in the_run().tasks}
+    assert {name: attempt.cause for name, attempt in tasks.items()} == dict.fromkeys(tasks, "lost")
+    assert {name: isinstance(each.end, TaskFailed) and each.end.provisional for name, each in tasks.items()} == {
+        "Waits": False,
+        "Pools": False,
+        "HearsNothing": True,
+    }
+
+
+def test_an_environment_that_cannot_be_built_fails_the_task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """
+    Where the run is to use the releases of its package, as a worker does.
+    """
+    monkeypatch.setenv("DKIST_CORE_ENVIRONMENTS_DIR", str(tmp_path))
+    for name, value in {"NO_INDEX": "1", "EXTRA_INDEX_URL": "", "FIND_LINKS": str(tmp_path)}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    workflow = Workflow(
+        process_category="no", process_name="release", workflow_package="no_such.package", workflow_version="1.0"
+    )
+    workflow.add_node(pipelines.First, pip_extras=["a"])
+
+    result = workflow.run(recipe_run_id=5, environments=True)
+
+    end = the_run().tasks[0].attempts[0].end
+    assert result["First"].state is TaskState.FAILED
+    assert isinstance(end, TaskFailed)
+    assert end.cause == "environment"
+    assert "no-such[a]==1.0" in (end.message or "")
+
+
 def test_ctrl_c_ends_every_task_and_the_run() -> None:
     """
     An interrupted run leaves no process behind and has its end on the bus.
@@ -455,6 +597,28 @@ def test_a_run_that_cannot_begin_is_refused(
         pipelines.diamond.run(recipe_run_id=recipe_run_id, max_parallel=max_parallel)
 
     assert list(subscribe(replay=True, timeout=0.05)) == []
+
+
+def ended_tasks() -> set[str]:
+    """
+    Return the tasks of which an end is on the bus.
+    """
+    return {
+        event.task_name
+        for event in subscribe("task.failed", "task.finished", replay=True, timeout=0.05)
+        if isinstance(event, TaskEnd)
+    }
+
+
+def children_of(pid: int) -> list[int]:
+    """
+    Return the children of a process, whichever of its threads has started them.
+    """
+    return [
+        int(child)
+        for thread in Path(f"/proc/{pid}/task").iterdir()
+        for child in (thread / "children").read_text().split()
+    ]
 
 
 def test_a_workflow_without_tasks_cannot_run() -> None:

@@ -10,14 +10,8 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from dkist_processing_core import subscribe
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.tracing import (
-    Carrier,
-    derived_attempt_span_id,
-    derived_run_span_id,
-    derived_trace_id,
-    endpoint_of,
-    run_parent,
-)
+from dkist_processing_core.trace_context import derived_attempt_span_id, derived_run_span_id, derived_trace_id
+from dkist_processing_core.tracing import Carrier, endpoint_of, run_parent
 from tests.running import run_python
 from tests.services.otlp import OtlpReceiver, Span
 

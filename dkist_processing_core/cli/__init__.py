@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from dkist_processing_core.cli._environments import environments_app
 from dkist_processing_core.cli._outbox import outbox_app
 from dkist_processing_core.errors import DKISTProcessingCoreError
 
@@ -125,7 +126,7 @@ def run(
     ] = None,
 ) -> None:
     """
-    Run a workflow on this host, each task in a process of its own.
+    Run a workflow on this host, a process for each task.
 
     The exit code is 0 if every task finished, 1 if the run failed, 2 if there is no such workflow, 130 after Ctrl-C.
     """
@@ -327,4 +328,5 @@ def topology_definitions(
     show_definitions(consumers)
 
 
-app.add_typer(outbox_app, name="outbox", help="Look after the messages that wait on this host for their broker.")
+app.add_typer(environments_app, name="environments", help="Look after the environments that tasks run in.")
+app.add_typer(outbox_app, name="outbox", help="Look after the messages that wait for their broker.")

@@ -4,7 +4,7 @@ What an event says beyond who and when, in a few words.
 Not here: colours and columns (_line, _timeline).
 """
 
-from dkist_processing_core.cli._words import amount, duration, one_line, short_type, size
+from dkist_processing_core.cli._words import amount, duration, named_recipe_run, one_line, short_type, size
 from dkist_processing_core.events import (
     Cause,
     Event,
@@ -31,7 +31,7 @@ def _facts(event: Event) -> list[str | None]:  # noqa: PLR0911 - a table of the 
     match event:
         case WorkflowStarted():
             tasks = f"{len(event.graph.nodes)} tasks" if event.graph else None
-            return [tasks, f"recipe run {event.recipe_run_id}", f"run {event.run_id}"]
+            return [tasks, named_recipe_run(event.recipe_run_id), f"run {event.run_id}"]
         case WorkflowFinished():
             return [_took(event.duration_seconds), _states(event), f"run {event.run_id}"]
         case WorkflowFailed():

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from dkist_processing_core.cli._glyphs import DISPUTED_STYLE, STYLES, Glyphs
 from dkist_processing_core.cli._moments import Moments
-from dkist_processing_core.cli._words import duration, local_time, one_line
+from dkist_processing_core.cli._words import duration, local_time, named_recipe_run, one_line
 from dkist_processing_core.runs import RunView, State
 
 _INDENT = 2
@@ -33,7 +33,7 @@ def heading(view: RunView, moments: Moments, *, width: int, glyphs: Glyphs, zone
         separator=glyphs.separator,
     )
     about = [
-        " " * _INDENT + f"recipe run {run.recipe_run_id}",
+        " " * _INDENT + named_recipe_run(run.recipe_run_id),
         f"began {local_time(moments.span[0], '%Y-%m-%d %H:%M:%S', zone)}",
         f"run {one_line(run.run_id)}",
     ]

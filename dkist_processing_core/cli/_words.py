@@ -50,6 +50,11 @@ def size(count: int) -> str:
     return f"{value:.1f} {_UNITS[unit]}" if value < 10 and unit else f"{value:.0f} {_UNITS[unit]}"  # noqa: PLR2004
 
 
+def named_recipe_run(recipe_run_id: int | None) -> str:
+    """Return how a recipe run is spoken of; one that was given nothing usable has no number."""
+    return "no recipe run" if recipe_run_id is None else f"recipe run {recipe_run_id}"
+
+
 def amount(done: float, total: float | None, unit: str | None) -> str:
     """
     Return how far something has come.

@@ -5,7 +5,7 @@ Not here: anything that sends, stores or receives.
 """
 
 from dkist_processing_core.events._codec import CONTENT_TYPE, decode, encode, encode_to_fit, fit
-from dkist_processing_core.events._failure import Failure, describe
+from dkist_processing_core.events._failure import Failure, describe, fingerprint
 from dkist_processing_core.events._failure_message import RecipeRunFailureMessage
 from dkist_processing_core.events._model import (
     EVENT_CLASSES,
@@ -29,7 +29,6 @@ from dkist_processing_core.events._model import (
     WorkflowFailed,
     WorkflowFinished,
     WorkflowStarted,
-    format_facts,
     format_time,
     identity_of,
 )
@@ -63,8 +62,8 @@ __all__ = [
     "describe",
     "encode",
     "encode_to_fit",
+    "fingerprint",
     "fit",
-    "format_facts",
     "format_time",
     "identity_of",
 ]

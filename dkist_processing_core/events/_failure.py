@@ -7,6 +7,7 @@ Not here: redaction and cutting, which every event goes through on its way out.
 import hashlib
 import json
 import traceback
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TypedDict
 
@@ -43,7 +44,7 @@ def describe(error: BaseException) -> Failure:
         error_type=error_type,
         message=message[:_MAX_CHARACTERS],
         stack=stack[-_MAX_CHARACTERS:],
-        fingerprint=_fingerprint(error_type, error.__traceback__),
+        fingerprint=fingerprint(error_type, frames_of(error.__traceback__)),
     )
 
 
@@ -52,16 +53,19 @@ def _qualified_name(error_class: type) -> str:
     return error_class.__qualname__ if module == "builtins" else f"{module}.{error_class.__qualname__}"
 
 
-def _fingerprint(error_type: str, trace: TracebackType | None) -> str:
+def frames_of(trace: TracebackType | None) -> list[str]:
+    """Return the functions that an exception passed through, as `module:function`, the outermost first."""
+    return [
+        f"{frame.f_globals.get('__name__', '?')}:{frame.f_code.co_qualname}" for frame, _ in traceback.walk_tb(trace)
+    ]
+
+
+def fingerprint(error_type: str, frames: Iterable[str]) -> str:
     """
     Return 16 hex digits that equal failures share: error type and functions passed through, without line numbers.
 
     Our own frames are left out, so that the way a task was started makes no difference; so is a function's further
     appearance, so that the depth of a recursion makes none.
     """
-    frames = [
-        f"{module}:{frame.f_code.co_qualname}"
-        for frame, _ in traceback.walk_tb(trace)
-        if (module := str(frame.f_globals.get("__name__", "?"))).partition(".")[0] != _OWN_PACKAGE
-    ]
-    return hashlib.sha256(json.dumps([error_type, *dict.fromkeys(frames)]).encode()).hexdigest()[:16]
+    foreign = [frame for frame in frames if frame.partition(":")[0].partition(".")[0] != _OWN_PACKAGE]
+    return hashlib.sha256(json.dumps([error_type, *dict.fromkeys(foreign)]).encode()).hexdigest()[:16]

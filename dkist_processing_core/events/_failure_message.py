@@ -10,7 +10,8 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from dkist_processing_core.events._model import ID_NAMESPACE, Text, format_facts
+from dkist_processing_core.events._model import ID_NAMESPACE, Text
+from dkist_processing_core.trace_context import format_facts
 
 
 class RecipeRunFailureMessage(BaseModel):

@@ -4,7 +4,6 @@ The facts that are published: one frozen class each, named in the past tense.
 Not here: how they look on the wire (_codec), and where they are sent.
 """
 
-import json
 import uuid
 from bisect import bisect
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from pydantic.alias_generators import to_camel
 
 from dkist_processing_core.identity import MAX_NUMBER, Attempt, Run, parse_recipe_run_id
 from dkist_processing_core.text import clean, clean_line, clip
+from dkist_processing_core.trace_context import format_facts
 
 TYPE_PREFIX = "edu.nso.dkist."
 ID_NAMESPACE = uuid.UUID("833a4626-3965-5ef6-86cd-1e4e2a0d402a")
@@ -34,11 +34,6 @@ def format_time(moment: datetime) -> str:
     '2026-11-22T09:00:00.000000Z'
     """
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def format_facts(facts: list[str]) -> str:
-    """Return the compact JSON array that a derived id is computed from; its bytes are UTF-8."""
-    return json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -58,7 +53,11 @@ Whole = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Number = Whole | Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
 Ordinal = Annotated[int, Field(ge=1, le=MAX_NUMBER)]
-RecipeRunId = Annotated[int, Field(ge=0, le=MAX_NUMBER), BeforeValidator(parse_recipe_run_id)]
+RecipeRunId = Annotated[
+    int | None,
+    Field(ge=0, le=MAX_NUMBER),
+    BeforeValidator(lambda value: None if value is None else parse_recipe_run_id(value)),
+]
 
 
 # Kept beside the fields, as a cached property is: two events are equal if they state the same.
@@ -129,7 +128,8 @@ class Event(BaseModel):
     workflow_version: Text
     # The run's name on this bus, from long before this package: the failure message calls it so too.
     run_id: Text = Field(alias="dagRunId")
-    recipe_run_id: RecipeRunId
+    recipe_run_id: RecipeRunId = None
+    """What the run works for; None where it was given nothing that can be one, as the cause `configuration` says."""
     truncated: Literal[True] | None = None
 
     @property

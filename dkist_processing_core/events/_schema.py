@@ -19,7 +19,7 @@ MEANINGS = {
     "workflowName": "The name of the workflow.",
     "workflowVersion": "The version of the workflow.",
     "dagRunId": "The run's id, as the engine has it.",
-    "recipeRunId": "The recipe run that the run works for.",
+    "recipeRunId": "The recipe run that the run works for; left out where it was given nothing that can be one.",
     "truncated": "True where text was cut so that the event fits the bus; else left out.",
     "startedAt": "When the run began, as the engine knows it.",
     "endedAt": "When the run ended, as the engine knows it.",

@@ -104,9 +104,20 @@ class Telemetry:
 
     @contextlib.contextmanager
     def root_span(
-        self, name: str, parent: SpanContext | None, own: SpanContext, kind: SpanKind, attributes: Mapping[str, Any]
+        self,
+        name: str,
+        parent: SpanContext | None,
+        own: SpanContext,
+        kind: SpanKind,
+        attributes: Mapping[str, Any],
+        *,
+        start_time: int | None = None,
     ) -> Iterator[Span]:
-        """Open a span with the ids of `own`, below `parent`, and make it the current one; exported or not."""
+        """
+        Open a span with the ids of `own`, below `parent`, and make it the current one; exported or not.
+
+        It began now, or at `start_time`, in nanoseconds since 1970.
+        """
         context = trace.set_span_in_context(
             NonRecordingSpan(parent) if parent else trace.INVALID_SPAN, otel_context.Context()
         )
@@ -115,7 +126,7 @@ class Telemetry:
         else:
             token = chosen_ids.set((own.trace_id, own.span_id))
             try:
-                span = self.tracer.start_span(name, context, kind, attributes)
+                span = self.tracer.start_span(name, context, kind, attributes, start_time=start_time)
             finally:
                 chosen_ids.reset(token)
         with trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):

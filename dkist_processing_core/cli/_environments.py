@@ -1,0 +1,87 @@
+"""
+`dkist-core environments`: the commands about the environments that tasks run in.
+
+Not here: what they do, which each imports when it is called.
+"""
+
+# ruff: noqa: PLC0415 - `--version`, `--help` and the completion of a shell must not take seconds
+from typing import Annotated
+
+import typer
+
+environments_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+@environments_app.command("list")
+def environments_list(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the list as JSON.")] = False,
+) -> None:
+    """
+    List the environments of this host, that used last first.
+
+    Each holds one release and what it needs. In use are those that a process holds; superseded is what a newer one has
+    replaced; left over is what remains of a build that was killed. Nothing is changed.
+    """
+    from dkist_processing_core.cli._environments_list import show
+
+    show(in_json=as_json)
+
+
+@environments_app.command("build")
+def environments_build(
+    requirement: Annotated[
+        str,
+        typer.Argument(
+            metavar="PACKAGE==VERSION", help="The release, extras in brackets if need be.", show_default=False
+        ),
+    ],
+    *,
+    extras: Annotated[
+        list[str],
+        typer.Option("--extra", metavar="EXTRA", help="An extra of the release; may be given more than once."),
+    ] = [],  # noqa: B006 - typer copies it
+) -> None:
+    """
+    Build the environment of a release before its first task does.
+
+    Nothing is built where it is there already. It is for the Python that runs this command, from the indexes that pip's
+    settings name. The exit code is 0 if it is there then, 1 if it could not be built, 2 if no release is named so.
+    """
+    from dkist_processing_core.cli._environments_change import build
+
+    build(requirement, extras)
+
+
+@environments_app.command("prune")
+def environments_prune(
+    *,
+    max_days: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            metavar="DAYS",
+            help="Remove what was not used for so long; by default DKIST_CORE_ENVIRONMENTS_MAX_DAYS.",
+            show_default=False,
+        ),
+    ] = None,
+    max_size: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="BYTES",
+            help="Of the others, keep what fits; by default DKIST_CORE_ENVIRONMENTS_MAX_BYTES.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
+) -> None:
+    """
+    Remove environments that are old, too many or left over.
+
+    Never one in use, and of the others those first that were not used for longest. Each build does the same with the
+    limits of the settings.
+    """
+    from dkist_processing_core.cli._environments_change import prune
+
+    prune(max_days=max_days, max_size=max_size, is_dry=dry_run)

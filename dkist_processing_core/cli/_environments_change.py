@@ -1,0 +1,48 @@
+"""
+`dkist-core environments build` and `prune`.
+
+Not here: building and pruning themselves (environments).
+"""
+
+import os
+from functools import partial
+
+import typer
+
+from dkist_processing_core.cli._check import without_secrets
+from dkist_processing_core.cli._words import duration, one_line, size
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.environments import Environments, Requirement, folder_of
+from dkist_processing_core.environments._limits import Limits
+from dkist_processing_core.errors import EnvironmentRequestError
+
+
+def build(text: str, extras: list[str]) -> None:
+    """Build an environment, unless it is there, and say where it is."""
+    try:
+        parsed = Requirement.parse(text)
+        requirement = Requirement(parsed.name, parsed.version, (*parsed.extras, *extras))
+    except EnvironmentRequestError as error:
+        raise typer.BadParameter(str(error)) from None
+    settings = DKISTProcessingCoreConfiguration.read()
+    environments = Environments(folder_of(os.environ), limits=partial(Limits.of, settings))
+    with environments.prepare(requirement, on_output=lambda line: typer.echo(line, err=True)) as environment:
+        did = f"built in {duration(environment.seconds)}" if environment.built else "there already"
+        typer.echo(without_secrets(f"{requirement}: {did}, {environment.folder}", settings))
+
+
+def prune(*, max_days: float | None, max_size: int | None, is_dry: bool) -> None:
+    """Remove environments, and tell of each and of the sum."""
+    settings = DKISTProcessingCoreConfiguration.read()
+    limits = Limits.of(settings)
+    environments = Environments(folder_of(os.environ))
+    removed = environments.prune(
+        max_age_days=limits.max_age_days if max_days is None else max_days,
+        max_bytes=limits.max_bytes if max_size is None else max_size,
+        dry_run=is_dry,
+    )
+    for entry in removed:
+        told = f"{entry.requirement or entry.key}: {entry.reason}, {entry.path}"
+        typer.echo(without_secrets(one_line(told), settings))
+    total = size(sum(entry.bytes or 0 for entry in removed))
+    typer.echo(f"{'would be removed' if is_dry else 'removed'}: {len(removed):,}, together {total}")

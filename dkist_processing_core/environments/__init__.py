@@ -1,0 +1,14 @@
+"""
+Environments that hold exactly one release of a pipeline, cached on this host.
+
+Importing it, and finding an environment that is there, must cost milliseconds: it happens before every task. So nothing
+here imports more than the cheapest of the standard library (not typing, dataclasses, pathlib, re, json or subprocess)
+before something has to be built or listed.
+"""
+
+from dkist_processing_core.environments._cache import Environments
+from dkist_processing_core.environments._environment import Environment
+from dkist_processing_core.environments._place import folder_of
+from dkist_processing_core.environments._requirement import Requirement
+
+__all__ = ["Environment", "Environments", "Requirement", "folder_of"]

@@ -1,0 +1,126 @@
+"""
+An environment that is whole, held so that nobody removes it.
+
+Not here: where it comes from (_cache), how it is made (_build).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+
+from dkist_processing_core.environments._locks import lock
+from dkist_processing_core.environments._place import MARKER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Any, Self
+
+    from dkist_processing_core.environments._key import Key
+    from dkist_processing_core.environments._requirement import Requirement
+
+_LONGEST_WAIT = 0.5
+_TURN = 0.01
+_LARGEST = 10_000_000
+
+
+class Environment:
+    """
+    An environment in use: it is not removed before `close`, and before whoever inherits `lock_fd` has ended.
+
+    `built` says whether it was made just now, `seconds` how long that, or finding it, took; `python` is its interpreter
+    and `bin` the folder of its programs, both as texts.
+    """
+
+    def __init__(
+        self, path: str, requirement: Requirement, *, lock_fd: int, built: bool = False, seconds: float = 0.0
+    ) -> None:
+        """Take a folder, and the descriptor that holds a shared lock on its marker."""
+        self.folder = path
+        self.requirement = requirement
+        self.lock_fd = lock_fd
+        self.built = built
+        self.seconds = seconds
+        self.bin = f"{path}/bin"
+        self.python = f"{path}/bin/python"
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        from pathlib import Path  # noqa: PLC0415 - takes longer to import than an environment takes to be found
+
+        return Path(self.folder)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What was written down when it was made: installer, distributions, missing extras and so on."""
+        from dkist_processing_core.environments._record import read  # noqa: PLC0415 - not for finding it
+
+        return read(f"{self.folder}/{MARKER}") or {}
+
+    def lend_lock(self) -> int:
+        """Return the lock's descriptor, made inheritable: a process that inherits it uses the environment too."""
+        os.set_inheritable(self.lock_fd, True)  # noqa: FBT003 - the standard library's signature
+        return self.lock_fd
+
+    def close(self) -> None:
+        """Use it no more."""
+        if self.lock_fd >= 0:
+            # Closed and not unlocked: the task's process may have inherited the lock, and goes on using it.
+            os.close(self.lock_fd)
+            self.lock_fd = -1
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
+def beginning(requirement: Requirement, key: Key) -> str:
+    """Return how the marker of an environment begins: enough to know it by, without reading JSON."""
+    return f'{{"requirement": "{requirement}", "key": "{key.digest}", '
+
+
+def hold(path: str, requirement: Requirement, key: Key) -> Environment | None:
+    """Return the environment in a folder, in use from now on; None where it is not whole, another, or going."""
+    marker = f"{path}/{MARKER}"
+    deadline = time.monotonic() + _LONGEST_WAIT
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            return None
+        # Who prunes or lists holds it for moments, and may leave it where it is.
+        while (descriptor := lock(marker, exclusive=False)) is None:
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(_TURN)
+    except OSError:
+        return None
+    try:
+        whole = _is_marker(descriptor, beginning(requirement, key))
+    except OSError:
+        whole = False
+    if not whole:
+        os.close(descriptor)
+        return None
+    try:  # noqa: SIM105 - contextlib takes as long to import as all of this
+        os.utime(descriptor)
+    except OSError:
+        # Of a cache that may only be read nobody prunes.
+        pass
+    return Environment(path, requirement, lock_fd=descriptor)
+
+
+def _is_marker(descriptor: int, start: str) -> bool:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
+        return False
+    content = os.pread(descriptor, found.st_size, 0)
+    return content.startswith(start.encode()) and content.endswith(b"}\n")

@@ -1,0 +1,192 @@
+"""
+The program that fills an environment: uv where there is one, else venv and its pip.
+
+Not here: pip's settings in uv's words (_translation), what is done with the result (_build).
+"""
+
+# ruff: noqa: PTH120 - paths are texts: pathlib is dearer than finding
+import os
+import shutil
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from urllib.parse import unquote
+
+from dkist_processing_core.environments import _record
+from dkist_processing_core.environments._cache import Environments
+from dkist_processing_core.environments._requirement import Requirement
+from dkist_processing_core.environments._translation import Translation, pip_settings, site_settings, timeout
+from dkist_processing_core.environments._variables import ELSEWHERE
+from dkist_processing_core.errors import EnvironmentBuildError
+from dkist_processing_core.text import clean_line, redactor, secrets_of
+
+_LAST_LINES = 20
+_SHORTEST_SECRET = 6
+# What both say of an extra is said by us, once, and for `frozen` in other words.
+_SAID_BY_US = ("does not have an extra named", "does not provide the extra")
+_OF_OTHER_ENVIRONMENTS = frozenset({"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "CONDA_PREFIX", "__PYVENV_LAUNCHER__"})
+
+
+class Installer:
+    """An installation by one program; `lock_fd` is lent to it, so that what a killed builder leaves is waited for."""
+
+    label: str
+
+    def __init__(self, cache: Environments, lock_fd: int, tell: Callable[[str], None]) -> None:
+        """Take the cache's settings, and who hears what the program writes."""
+        self._interpreter = cache.interpreter
+        self._limits = cache.limits
+        self._lock_fd = lock_fd
+        self._tell = tell
+        self._environ = {
+            name: value
+            for name, value in cache.environ.items()
+            if not name.startswith("PYTHON") and name not in ELSEWHERE and name not in _OF_OTHER_ENVIRONMENTS
+        } | {"NO_COLOR": "1"}
+        self._pip = pip_settings(cache.environ)
+        secrets = [*secrets_of(cache.environ), *_passwords([*cache.environ.values(), *self._pip.values()])]
+        self._redact = redactor(secrets)
+        self._lines: deque[str] = deque(maxlen=_LAST_LINES)
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """What the program wrote last."""
+        return tuple(self._lines)
+
+    def install(self, path: str, wanted: Requirement, *, asked: Requirement, is_mending: bool) -> None:
+        """
+        Make an environment at `path` that holds what is wanted, which is `asked` and our own extra.
+
+        One in place of a damaged one is made without the program's cache, where the damage may come from.
+
+        Raises
+        ------
+        EnvironmentBuildError
+            where the program does not succeed.
+
+        """
+        raise NotImplementedError
+
+    def _run(self, command: list[str], asked: Requirement) -> None:
+        # A group of its own: it ends with all that it started, and not by a Ctrl-C that is meant for its parent first.
+        with subprocess.Popen(  # noqa: S603 - checked words, and no shell
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=self._environ,
+            pass_fds=(self._lock_fd,),
+            process_group=0,
+            encoding="utf-8",
+            errors="replace",
+        ) as process:
+            try:
+                for line in process.stdout or ():
+                    self._hear(line)
+                status = process.wait()
+            except BaseException:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                raise
+        if status:
+            ending = f"exit status {status}" if status > 0 else f"signal {-status}"
+            msg = f"no environment of {asked} could be made: {self.label} ended with {ending}"
+            raise EnvironmentBuildError(msg, self.last_lines)
+
+    def _hear(self, line: str) -> None:
+        text = self._redact(clean_line(line.rstrip()))
+        if text and not any(said in text for said in _SAID_BY_US):
+            self._lines.append(text)
+            self._tell(text)
+
+
+class Uv(Installer):
+    """`uv venv` and `uv pip`."""
+
+    def __init__(self, cache: Environments, lock_fd: int, tell: Callable[[str], None], program: str) -> None:
+        """Ask uv for its version."""
+        super().__init__(cache, lock_fd, tell)
+        self._program = program
+        self.label = _version_of(program)
+        translation = Translation(cache.environ, self._pip, self._limits)
+        self._environ |= translation.variables
+        self._options = translation.options
+        self._warnings = [self._redact(warning) for warning in translation.warnings]
+
+    def install(self, path: str, wanted: Requirement, *, asked: Requirement, is_mending: bool) -> None:
+        """Make the environment, without pip: it holds the requirement and nothing else."""
+        for warning in self._warnings:
+            self._tell(warning)
+        anew = ["--no-cache"] if is_mending else []
+        # The settings of a project are those of whoever stands in its folder; relative paths stay the caller's.
+        common = ["--project", os.path.dirname(path), "--no-progress", "--no-python-downloads"]
+        self._run(
+            [self._program, "venv", "--quiet", *common, "--no-project", "--python", self._interpreter, path], asked
+        )
+        install = [
+            "pip",
+            "install",
+            *common,
+            "--python",
+            f"{path}/bin/python",
+            "--compile-bytecode",
+            *anew,
+            *self._options,
+        ]
+        self._run([self._program, *install, str(wanted)], asked)
+
+
+class Pip(Installer):
+    """`python -m venv` and the pip in it."""
+
+    label = "pip"
+
+    def __init__(self, cache: Environments, lock_fd: int, tell: Callable[[str], None]) -> None:
+        """Bring along the settings that belong to the interpreter's own environment."""
+        super().__init__(cache, lock_fd, tell)
+        for name, value in site_settings(cache.environ).items():
+            variable = f"PIP_{name.upper().replace('-', '_')}"
+            if variable not in ELSEWHERE:
+                self._environ.setdefault(variable, value)
+
+    def install(self, path: str, wanted: Requirement, *, asked: Requirement, is_mending: bool) -> None:
+        """Make the environment; pip stays in it."""
+        self._run([self._interpreter, "-I", "-m", "venv", path], asked)
+        self.label = f"pip {_record.distributions(path).get('pip', '')}".rstrip()
+        patience = [f"--timeout={timeout(self._pip, self._environ, self._limits.timeout)}"]
+        patience.append(f"--retries={self._limits.retries}")
+        anew = ["--no-cache-dir"] if is_mending else []
+        quietly = ["--no-input", "--progress-bar=off", "--disable-pip-version-check", "--no-warn-script-location"]
+        # Unbuffered, so that lines come as they are written.
+        pip = [f"{path}/bin/python", "-I", "-u", "-m", "pip", "install", "--compile", *quietly, *patience, *anew]
+        self._run([*pip, str(wanted)], asked)
+
+
+def choose(cache: Environments, lock_fd: int, tell: Callable[[str], None]) -> Installer:
+    """Return uv, beside the interpreter or on the path, and where there is none, pip; unless one was asked for."""
+    if cache.installer != "pip":
+        beside = os.path.dirname(cache.interpreter)
+        program = shutil.which("uv", path=beside) or shutil.which("uv", path=cache.environ.get("PATH", os.defpath))
+        if program is not None:
+            return Uv(cache, lock_fd, tell, program)
+        if cache.installer == "uv":
+            msg = f"there is no uv, neither in {beside} nor on the PATH"
+            raise EnvironmentBuildError(msg)
+    return Pip(cache, lock_fd, tell)
+
+
+def _version_of(program: str) -> str:
+    asked = [program, "--version"]
+    answer = subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603
+    return " ".join(answer.stdout.split()[:2]) or "uv"
+
+
+def _passwords(texts: list[str]) -> Iterator[str]:
+    """Give the passwords in URLs, which an installer may name without the URL."""
+    for text in texts:
+        for part in text.split("://")[1:]:
+            information = part.split("/", 1)[0].rpartition("@")[0]
+            for secret in (information, information.partition(":")[2]):
+                yield from (form for form in {secret, unquote(secret)} if len(form) >= _SHORTEST_SECRET)

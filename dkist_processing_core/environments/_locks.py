@@ -1,0 +1,41 @@
+"""
+Kernel locks on files that another process may remove at any time.
+
+Not here: on which files (_place). The locks of journals are kept apart: they must not go over a fork, these must.
+"""
+
+import fcntl
+import os
+
+
+def lock(path: str, *, exclusive: bool, create: bool = False) -> int | None:
+    """
+    Lock a file and return the descriptor that holds the lock; None while another's lock is in the way.
+
+    The lock ends with the last copy of the descriptor. It is never one on a file that is not there any more.
+
+    Raises
+    ------
+    OSError
+        where there is no such file, or it cannot be opened.
+
+    """
+    access = os.O_RDWR if exclusive else os.O_RDONLY
+    # Nonblocking: a pipe of this name would keep an opener waiting.
+    flags = access | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_CREAT if create else 0)
+    while True:
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:
+            # Removed while it was being locked: the next opening finds another, makes one, or says so.
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)

@@ -1,0 +1,100 @@
+"""
+The marker of an environment: what it holds and how it was made, in one JSON file that is written last.
+
+Not here: telling one's own marker from another's without reading JSON (_environment).
+"""
+
+# ruff: noqa: PTH105, PTH123 - paths are texts: pathlib is dearer than finding
+import json
+import os
+import stat
+from collections.abc import Iterator
+from importlib.metadata import Distribution, PathDistribution
+from pathlib import Path
+from typing import Any
+
+from dkist_processing_core.environments._environment import beginning
+from dkist_processing_core.environments._key import Key
+from dkist_processing_core.environments._locks import lock
+from dkist_processing_core.environments._place import MARKER
+from dkist_processing_core.environments._requirement import Requirement, normalised
+
+_LARGEST = 10_000_000
+
+
+def read(path: str) -> dict[str, Any] | None:
+    """Return what a marker says; None where it cannot be read."""
+    try:
+        # As `lock` opens it: what is no file of ours may be a pipe to which nobody writes, or a link.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            found = json.loads(file.read(_LARGEST)) if is_file else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("requirement"), str) else None
+
+
+def write(path: str, requirement: Requirement, key: Key, facts: dict[str, Any]) -> int:
+    """
+    Write the marker of an environment, on disk when this returns, and return the descriptor of a lock on it.
+
+    All the rest is on disk before: after a crash of the machine no marker stands over what was not written.
+    """
+    os.sync()
+    text = json.dumps({"requirement": str(requirement), "key": key.digest, **facts}, ensure_ascii=True) + "\n"
+    if not text.startswith(beginning(requirement, key)):
+        msg = f"the marker of {requirement} would not be known again"
+        raise AssertionError(msg)
+    beside = f"{path}/{MARKER}.new"
+    with open(beside, "x", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    descriptor = lock(beside, exclusive=False)
+    if descriptor is None:
+        msg = f"another process holds {beside}"
+        raise BlockingIOError(msg)
+    os.replace(beside, f"{path}/{MARKER}")
+    sync_folder(path)
+    return descriptor
+
+
+def sync_folder(path: str) -> None:
+    """Have the names in a folder be on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def metadata_folders(path: str) -> Iterator[Path]:
+    """Give the folder of metadata of every distribution in an environment."""
+    # lib64 is a link to lib, where there is one.
+    yield from sorted(Path(path).glob("lib/python*/site-packages/*.dist-info"))
+
+
+def distributions(path: str) -> dict[str, str]:
+    """Return the normalised name and the version of every distribution in an environment."""
+    stems = [folder.name.removesuffix(".dist-info").rpartition("-") for folder in metadata_folders(path)]
+    return {normalised(name): version for name, _, version in stems}
+
+
+def provided_extras(path: str, name: str) -> list[str] | None:
+    """Return the normalised extras that an installed distribution provides; None where it is not installed."""
+    for folder in metadata_folders(path):
+        if normalised(folder.name.removesuffix(".dist-info").rpartition("-")[0]) == name:
+            found: Distribution = PathDistribution(folder)
+            return sorted(normalised(extra) for extra in found.metadata.get_all("Provides-Extra") or ())
+    return None
+
+
+def size_of(path: str) -> int:
+    """Return the bytes of all files below a folder, those with several names counted once."""
+    seen: dict[tuple[int, int], int] = {}
+    for folder, _, names in os.walk(path):
+        for name in names:
+            found = os.lstat(f"{folder}/{name}")
+            seen[found.st_dev, found.st_ino] = found.st_size
+    return sum(seen.values())

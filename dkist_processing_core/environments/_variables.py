@@ -1,0 +1,157 @@
+"""
+Which variables and files decide what an installation installs, as far as an environment's key needs to know.
+
+Names and bytes only. Not here: what pip's settings mean to uv (_translation).
+"""
+
+# ruff: noqa: PTH109, PTH110, PTH111, PTH118, PTH120, PTH123 - paths are texts: pathlib is dearer than finding
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+# By these an installation would go elsewhere, or not happen: they are kept from the installer.
+ELSEWHERE = frozenset(
+    """
+    PIP_DRY_RUN PIP_EDITABLE PIP_GROUP PIP_PREFIX PIP_PYTHON PIP_REPORT PIP_REQUIREMENT PIP_REQUIREMENTS_FROM_SCRIPT
+    PIP_REQUIRE_VIRTUALENV PIP_ROOT PIP_TARGET PIP_USER PIP_UPGRADE PIP_FORCE_REINSTALL PIP_IGNORE_INSTALLED
+    UV_ENV_FILE UV_MANAGED_PYTHON UV_NO_MANAGED_PYTHON UV_PROJECT UV_PROJECT_ENVIRONMENT UV_PYTHON UV_PYTHON_PREFERENCE
+    UV_SYSTEM_PYTHON UV_VENV_CLEAR UV_VENV_RELOCATABLE UV_VENV_SEED UV_WORKING_DIR UV_WORKING_DIRECTORY
+    """.split()  # noqa: SIM905 - quoted, they would fill a page
+)
+_WITHOUT_EFFECT = ELSEWHERE | frozenset(
+    """
+    PIP_BREAK_SYSTEM_PACKAGES PIP_CACHE_DIR PIP_CERT PIP_CLIENT_CERT PIP_COMPILE PIP_CONFIG_FILE PIP_DEBUG
+    PIP_DEFAULT_TIMEOUT PIP_DISABLE_PIP_VERSION_CHECK PIP_EXISTS_ACTION PIP_KEYRING_PROVIDER PIP_LOG PIP_LOG_FILE
+    PIP_NO_CACHE_DIR PIP_NO_CLEAN PIP_NO_COLOR PIP_NO_COMPILE PIP_NO_INPUT PIP_NO_PYTHON_VERSION_WARNING
+    PIP_NO_WARN_CONFLICTS PIP_NO_WARN_SCRIPT_LOCATION PIP_PROGRESS_BAR PIP_PROXY PIP_QUIET PIP_RESUME_RETRIES
+    PIP_RETRIES PIP_ROOT_USER_ACTION PIP_SRC PIP_TIMEOUT PIP_TRUSTED_HOST PIP_VERBOSE
+    UV_BREAK_SYSTEM_PACKAGES UV_CACHE_DIR UV_COMPILE_BYTECODE UV_COMPILE_BYTECODE_TIMEOUT UV_CONFIG_FILE
+    UV_CREDENTIALS_DIR UV_HTTP_CONNECT_TIMEOUT UV_HTTP_RETRIES UV_HTTP_TIMEOUT UV_INSECURE_HOST UV_KEYRING_PROVIDER
+    UV_LINK_MODE UV_LOCK_TIMEOUT UV_LOG_CONTEXT UV_NATIVE_TLS UV_NO_CACHE UV_NO_ENV_FILE UV_NO_PROGRESS UV_NO_WRAP
+    UV_PYTHON_DOWNLOADS UV_REQUEST_TIMEOUT UV_RUN_MAX_RECURSION_DEPTH UV_RUN_RECURSION_DEPTH UV_SHOW_RESOLUTION
+    UV_STACK_SIZE UV_SYSTEM_CERTS UV_UPLOAD_HTTP_TIMEOUT
+    """.split()  # noqa: SIM905 - quoted, they would fill a page
+)
+_OF_OTHER_WORK = ("UV_CONCURRENT_", "UV_PUBLISH_", "UV_PYTHON_INSTALL_", "UV_TEST_", "UV_TOOL_")
+_CREDENTIALS = ("_PASSWORD", "_USERNAME")
+_NAMING_FILES = frozenset(
+    {"PIP_BUILD_CONSTRAINT", "PIP_CONSTRAINT", "UV_BUILD_CONSTRAINT", "UV_CONSTRAINT", "UV_EXCLUDE", "UV_OVERRIDE"}
+)
+_FURTHER = ("-c", "--constraint", "-r", "--requirement")
+_END_OF_HOST = frozenset(" \t\r\n\f\v/?#")
+_DEEPEST = 5
+
+
+def what_counts(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """
+    Return all that may change what is installed: variables and the contents of files, without credentials.
+
+    An unknown variable of pip or uv counts. Credentials do not: they change, and what is installed does not.
+    """
+    found = []
+    for name in sorted(environ):
+        value = environ[name]
+        if not value or not _counts(name.upper()):
+            continue
+        if name.upper() in _NAMING_FILES:
+            found += [(name, text) for path in value.split() for text in _contents(path)]
+        else:
+            found.append((name, without_user_information(value)))
+            if name.upper().endswith("FIND_LINKS") and not all(map(_is_absolute, value.replace(",", " ").split())):
+                found.append(("folder", os.getcwd()))
+    for path in pip_files(environ):
+        text = _text(path)
+        found += [] if text is None else [("pip.conf", without_user_information(text))]
+        if text is not None and "constraint" in text:
+            from dkist_processing_core.environments._translation import pip_settings  # noqa: PLC0415 - rare, and dear
+
+            named = pip_settings({"PIP_CONFIG_FILE": path}, [path])
+            values = [named.get("constraint", ""), named.get("build-constraint", "")]
+            found += [("pip.conf's", text) for value in values for path in value.split() for text in _contents(path)]
+    texts = map(_text, uv_files(environ))
+    return found + [("uv.toml", without_user_information(text)) for text in texts if text is not None]
+
+
+def pip_files(environ: Mapping[str, str]) -> list[str]:
+    """Return the files that pip reads its settings from, whether there or not; a later one outranks an earlier."""
+    named = environ.get("PIP_CONFIG_FILE")
+    if named == os.devnull:
+        return []
+    home = _home(environ)
+    everyone = [f"{folder}/pip/pip.conf" for folder in _system_folders(environ)]
+    own = [f"{home}/.pip/pip.conf", f"{environ.get('XDG_CONFIG_HOME') or f'{home}/.config'}/pip/pip.conf"]
+    # As pip has it: a file that is named takes the place of the user's own.
+    own = [] if named and os.path.exists(named) else own
+    return [*everyone, "/etc/pip.conf", *own, f"{sys.prefix}/pip.conf", *([named] if named else [])]
+
+
+def uv_files(environ: Mapping[str, str]) -> list[str]:
+    """Return the files that uv reads its settings from, whether there or not, but for those of a project."""
+    if environ.get("UV_NO_CONFIG", "").lower() in {"1", "true", "yes", "on", "t", "y"}:
+        return []
+    if named := environ.get("UV_CONFIG_FILE"):
+        return [named]
+    everyone = [f"{folder}/uv/uv.toml" for folder in _system_folders(environ)]
+    own = f"{environ.get('XDG_CONFIG_HOME') or f'{_home(environ)}/.config'}/uv/uv.toml"
+    return [*everyone, "/etc/uv/uv.toml", own]
+
+
+def without_user_information(text: str) -> str:
+    """
+    Return a text whose URLs name no user and no password.
+
+    >>> without_user_information("https://reader:s3cret@index.example/simple ftp://one@two/")
+    'https://index.example/simple ftp://two/'
+    """
+    first, *rest = text.split("://")
+    parts = [first]
+    for part in rest:
+        end = next((at for at, letter in enumerate(part) if letter in _END_OF_HOST), len(part))
+        parts.append(part[:end].rpartition("@")[2] + part[end:])
+    return "://".join(parts)
+
+
+def _counts(name: str) -> bool:
+    return (
+        name.startswith(("PIP_", "UV_"))
+        and name not in _WITHOUT_EFFECT
+        and not name.startswith(_OF_OTHER_WORK)
+        and not name.endswith(_CREDENTIALS)
+        and "TOKEN" not in name
+    )
+
+
+def _home(environ: Mapping[str, str]) -> str:
+    return environ.get("HOME") or os.path.expanduser("~")
+
+
+def _system_folders(environ: Mapping[str, str]) -> Iterable[str]:
+    return [folder for folder in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":") if folder]
+
+
+def _is_absolute(place: str) -> bool:
+    return place.startswith("/") or "://" in place
+
+
+def _text(path: str) -> str | None:
+    """Return what a file holds, byte for byte a character; None where it cannot be read."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read().decode("latin-1")
+    except OSError:
+        return None
+
+
+def _contents(path: str, depth: int = 0) -> Iterator[str]:
+    """Give the text of a file of constraints, and of those that it names; a URL stands for itself."""
+    text = None if "://" in path else _text(path)
+    yield without_user_information(path if text is None else text)
+    for line in (text or "").splitlines() if depth < _DEEPEST else ():
+        option, _, named = line.strip().replace("=", " ", 1).partition(" ")
+        if option in _FURTHER:
+            yield from _contents(os.path.join(os.path.dirname(path), named.split("#")[0].strip()), depth + 1)

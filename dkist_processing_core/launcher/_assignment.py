@@ -1,0 +1,119 @@
+"""
+What a launcher is to do: which attempt of which task, in which environment; all of it by variables, all of it checked.
+
+Not here: what the task's own process is given (_environ).
+"""
+
+import math
+import time
+from collections.abc import MutableMapping
+from dataclasses import dataclass, replace
+
+from dkist_processing_core.bootstrap import FILE, MODULE, SEARCH_PATH
+from dkist_processing_core.environments import Requirement
+from dkist_processing_core.errors import DKISTProcessingCoreError, IdentityError
+from dkist_processing_core.identity import PREFIX, Attempt, Run, class_name_of, parse_run_data
+from dkist_processing_core.text import show
+
+PACKAGE, EXTRAS = f"{PREFIX}PACKAGE", f"{PREFIX}EXTRAS"
+"""The package whose release of the workflow's version the task runs in, and its extras, separated by commas."""
+QUEUE, QUEUED_AT = f"{PREFIX}QUEUE", f"{PREFIX}QUEUED_AT"
+"""The queue that the attempt came by, and when it was put there, in seconds since 1970."""
+DELIVERED = f"{PREFIX}DELIVERED"
+"""Set where the engine's own process delivers what is put into the journal, so that no launcher has to connect."""
+OWN_ENVIRONMENT = "dev"
+"""The version of a workflow whose tasks run in the launcher's own environment."""
+_RECIPE_RUN_ID = f"{PREFIX}RECIPE_RUN_ID"
+_MODULE_NAME_PARTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One attempt to launch."""
+
+    attempt: Attempt
+    located: dict[str, str]
+    """The variables by which the task's process finds its class (bootstrap)."""
+    requirement: Requirement | None = None
+    """What the environment holds; None for the launcher's own."""
+    queue: str | None = None
+    queued_seconds: float | None = None
+    is_delivered: bool = False
+    """Whether somebody else delivers what is put into the journal."""
+    problem: str | None = None
+    """What of it is unusable, so that nothing is executed; None where all is well."""
+
+    @classmethod
+    def take_from(cls, environ: MutableMapping[str, str]) -> "Assignment":
+        """
+        Take the assignment that `environ` holds.
+
+        Raises
+        ------
+        IdentityError
+            where not even run and task are named, so that nobody could be told of anything.
+
+        """
+        found = {name: environ.get(PREFIX + name, "") for name in ("RUN_ID", "WORKFLOW", "TASK")}
+        missing = [PREFIX + name for name, value in found.items() if not value]
+        if missing:
+            msg = f"{', '.join(missing)}: found nothing, expected the names of the run and the task to launch"
+            raise IdentityError(msg)
+        attempt, problems = _attempt(environ)
+        assignment = cls(attempt, {name: environ[name] for name in (MODULE, FILE, SEARCH_PATH) if name in environ})
+        try:
+            assignment = replace(assignment, requirement=_requirement(attempt, environ))
+        except DKISTProcessingCoreError as error:
+            problems.append(str(error))
+        if not _is_module_name(environ.get(MODULE, "")):
+            problems.append(f"{MODULE}: found {show(environ.get(MODULE))}, expected the name of the task's module")
+        return replace(
+            assignment,
+            queue=environ.get(QUEUE) or None,
+            is_delivered=DELIVERED in environ,
+            queued_seconds=_seconds_since(environ.get(QUEUED_AT)),
+            problem="; ".join(problems) or None,
+        )
+
+
+def _attempt(environ: MutableMapping[str, str]) -> tuple[Attempt, list[str]]:
+    """Return the attempt, and what is wrong with it: one that may be reported, though not executed, in any case."""
+    task, workflow, version = (environ.get(PREFIX + name, "") for name in ("TASK", "WORKFLOW", "VERSION"))
+    named = Run(workflow, version, environ.get(f"{PREFIX}RUN_ID", ""), None)
+    problems: list[str] = []
+    try:
+        named = replace(named, recipe_run_id=parse_run_data(environ.get(_RECIPE_RUN_ID, "")))
+    except IdentityError as error:
+        problems.append(str(error))
+    # Whatever becomes of it, the rest is looked at too: who mends one mistake does not want to meet the next.
+    environ[_RECIPE_RUN_ID] = str(named.recipe_run_id or 0)
+    try:
+        attempt = Attempt.take_from(environ, task_name=class_name_of(task), workflow_name=workflow)
+    except IdentityError as error:
+        problems.append(str(error))
+        attempt = None
+    attempt = attempt or Attempt(named, task, attempt=1, max_attempts=1)
+    if not class_name_of(task).isidentifier():
+        problems.append(f"{PREFIX}TASK: found {show(task)}, expected the name of a class")
+    return replace(attempt, run=named, report_fd=None), problems
+
+
+def _requirement(attempt: Attempt, environ: MutableMapping[str, str]) -> Requirement | None:
+    package, version = environ.get(PACKAGE), attempt.run.workflow_version
+    if not package or version == OWN_ENVIRONMENT:
+        return None
+    extras = [extra for extra in environ.get(EXTRAS, "").split(",") if extra.strip()]
+    return Requirement.of(package, version, extras)
+
+
+def _is_module_name(name: str) -> bool:
+    parts = name.split(".")
+    return len(parts) <= _MODULE_NAME_PARTS and all(part.isidentifier() for part in parts)
+
+
+def _seconds_since(moment: str | None) -> float | None:
+    try:
+        seconds = time.time() - float(moment or "nan")
+    except ValueError:
+        return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -1,0 +1,55 @@
+"""
+The environment variables of a task's process: those of the launcher, without the engine's and with the task's own.
+
+Not here: the environment that its packages are installed in (environments).
+"""
+
+import os
+import re
+from collections.abc import Mapping
+
+from dkist_processing_core.bootstrap import FILE, LOADING, MODULE, SEARCH_PATH
+from dkist_processing_core.environments import Environment
+from dkist_processing_core.identity import PREFIX, Attempt, Run
+from dkist_processing_core.launcher._assignment import DELIVERED, EXTRAS, PACKAGE, QUEUE, QUEUED_AT, Assignment
+from dkist_processing_core.trace_context import TRACEPARENT, attempt_traceparent
+
+# The engine's settings, connections and variables, under all the names by which Airflow and Celery take them.
+_ENGINES = re.compile(r"_*AIRFLOW__|_+AIRFLOW|AIRFLOW_(CONN|VAR)_|CELERY|.*SQL_ALCHEMY", re.IGNORECASE)
+_LAUNCHERS = frozenset(
+    {
+        *Attempt(Run("", "", "", 0), "", 1, 1, log_url="", report_fd=0).to_environ(),
+        *(MODULE, FILE, SEARCH_PATH, LOADING, PACKAGE, EXTRAS, QUEUE, QUEUED_AT, DELIVERED, f"{PREFIX}PYTHON"),
+    }
+)
+# What says where this interpreter finds its packages says nothing of another's.
+_INTERPRETERS = frozenset({"PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONSTARTUP", "__PYVENV_LAUNCHER__"})
+
+
+def without_launchers(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables but for those that tell a launcher, or a launched task, what it is."""
+    return {name: value for name, value in environ.items() if name not in _LAUNCHERS}
+
+
+def task_environ(
+    environ: Mapping[str, str], assignment: Assignment, environment: Environment | None, report_fd: int
+) -> dict[str, str]:
+    """Return the variables of the task's process; where it has an environment of its own, that one is activated."""
+    attempt = assignment.attempt
+    kept = {name: value for name, value in without_launchers(environ).items() if not _ENGINES.match(name)}
+    located = assignment.located
+    if environment is not None:
+        located = {MODULE: located[MODULE]}
+        kept = {name: value for name, value in kept.items() if name not in _INTERPRETERS}
+        kept["VIRTUAL_ENV"] = str(environment.path)
+        kept["PATH"] = os.pathsep.join([str(environment.bin), kept.get("PATH", os.defpath)])
+    return (
+        kept
+        | attempt.to_environ()
+        | located
+        | {
+            f"{PREFIX}REPORT_FD": str(report_fd),
+            TRACEPARENT: attempt_traceparent(attempt, environ),
+            "PYTHONUNBUFFERED": "1",
+        }
+    )

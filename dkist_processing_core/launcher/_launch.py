@@ -1,0 +1,240 @@
+"""
+One attempt, from its assignment to the status that the launcher leaves with.
+
+The order is: check, prepare the environment, start the task, and only then import what events and spans need. Not here:
+what an end means (_verdict), and how it is reported (_reports).
+"""
+
+import contextlib
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from dkist_processing_core.environments import Environment, Environments, folder_of
+from dkist_processing_core.errors import EnvironmentBuildError, IdentityError
+from dkist_processing_core.launcher._assignment import Assignment
+from dkist_processing_core.launcher._environ import task_environ
+from dkist_processing_core.launcher._memory import OomKills, PeakMemory
+from dkist_processing_core.launcher._orders import GRACE_SECONDS, Orders
+from dkist_processing_core.launcher._process import End, TaskProcess
+from dkist_processing_core.termination import TerminationError
+
+if TYPE_CHECKING:
+    from dkist_processing_core.launcher._reports import Reports
+    from dkist_processing_core.launcher._verdict import Verdict
+
+USAGE, SOFTWARE = 64, 70
+"""What a launcher leaves with that was given nothing to launch, or has failed itself (sysexits(3))."""
+_LOOK_SECONDS = 0.1
+# The engine's patience is 5 s, and the end is to be in the journal before the group is killed.
+_ANNOUNCE_SECONDS = GRACE_SECONDS - 0.4
+
+
+def main() -> int:
+    """Launch what the environment names, and return the status to leave with."""
+    began_ns = time.time_ns()
+    try:
+        assignment = Assignment.take_from(dict(os.environ))
+    except IdentityError as error:
+        print(f"dkist_processing_core.launcher: {error}", file=sys.stderr)  # noqa: T201 - nobody else can be told
+        return USAGE
+    with Orders() as orders:
+        launch = Launch(assignment, orders, began_ns)
+        status = SOFTWARE
+        try:
+            status = launch.run()
+        except TerminationError:
+            status = launch.conclude_without_process()
+        finally:
+            launch.close()
+    return status
+
+
+class Launch:
+    """One attempt under way."""
+
+    def __init__(self, assignment: Assignment, orders: Orders, began_ns: int) -> None:
+        """Name what is to be done, and who may end it; nothing is started yet."""
+        self._assignment = assignment
+        self._orders = orders
+        self._began_ns = began_ns
+        self._made_reports: Reports | None = None
+        self._environment: Environment | None = None
+        self._is_dispatched = False
+        self._is_announced = False
+
+    @property
+    def _reports(self) -> "Reports":
+        if self._made_reports is None:
+            from dkist_processing_core.launcher._reports import Reports  # noqa: PLC0415 - the task is started first
+
+            self._made_reports = Reports(self._assignment, self._began_ns)
+        if not self._is_dispatched:
+            self._is_dispatched = True
+            self._made_reports.dispatched()
+        return self._made_reports
+
+    def run(self) -> int:
+        """Do all of it, and return the status to leave with."""
+        if self._assignment.problem is not None:
+            return self._conclude_with("CONFIGURATION", IdentityError(self._assignment.problem))
+        try:
+            if self._assignment.requirement is not None:
+                self._environment = self._prepare()
+            end, verdict = self._attempt()
+            if self._environment is not None and self._is_broken(end):
+                self._environment = self._rebuild(self._environment)
+                end, verdict = self._attempt()
+        except EnvironmentBuildError as error:
+            return self._conclude_with("ENVIRONMENT", error)
+        if not self._is_announced:
+            self._reports.ended(verdict)
+        return verdict.exit_code
+
+    def close(self) -> None:
+        """Deliver what was reported, and let the environment go."""
+        if self._made_reports is not None:
+            self._made_reports.close()
+        if self._environment is not None:
+            self._environment.close()
+
+    # The environment
+
+    def _prepare(self) -> Environment:
+        requirement = self._assignment.requirement
+        assert requirement is not None
+        environments = Environments(folder_of(os.environ))
+        began_ns = time.time_ns()
+        environment = environments.find(requirement)
+        if environment is None:
+            # It takes long, and somebody may be waiting to hear of the attempt, or kill this process meanwhile.
+            reports = self._reports
+            self._orders.watch_parent()
+            try:
+                environment = environments.prepare(requirement, on_output=_show)
+            except BaseException as error:
+                reports.prepared(began_ns, time.time_ns(), "failed", error)
+                raise
+        self._prepared = began_ns, time.time_ns()
+        return environment
+
+    def _rebuild(self, broken: Environment) -> Environment:
+        _show(f"{broken.path} does not work: {broken.requirement} is installed anew")
+        began_ns = time.time_ns()
+        try:
+            environment = Environments(folder_of(os.environ)).rebuild(broken, on_output=_show)
+        finally:
+            broken.close()
+        self._prepared = began_ns, time.time_ns()
+        return environment
+
+    def _is_broken(self, end: End) -> bool:
+        """Say whether the task could not even be loaded because its environment is damaged."""
+        is_over = end.exit_code == 0 or "loaded" in end.told or self._orders.received is not None
+        if is_over or self._environment is None:
+            return False
+        return "began" not in end.told or Environments(folder_of(os.environ)).problem_of(self._environment) is not None
+
+    # The task's process
+
+    def _attempt(self) -> "tuple[End, Verdict]":
+        """Start the task and wait for its end; return what that means."""
+        environment = self._environment
+        python = sys.executable if environment is None else str(environment.python)
+        read_end, write_end = os.pipe()
+        environ = task_environ(os.environ, self._assignment, environment, write_end)
+        inherits = [] if environment is None else [environment.lend_lock()]
+        started_ns = time.time_ns()
+        with self._orders.held_back():
+            try:
+                process = TaskProcess.start(python, environ, (read_end, write_end), inherits)
+            except OSError as error:
+                return self._could_not_start(error, read_end, write_end)
+            self._orders.concern(process)
+        memory, kills = PeakMemory(process.pid), OomKills(process.pid)
+        self._orders.watch_parent()
+        self._report_start(process.pid, started_ns)
+        while not process.has_ended(_LOOK_SECONDS):
+            memory.sample()
+            kills.follow()
+            if self._orders.seconds_ago > _ANNOUNCE_SECONDS and not self._is_announced:
+                self._announce(process, memory)
+        if self._orders.received is not None:
+            # Nothing of what was told to end is to go on; until it is waited for, nobody else has its number.
+            process.kill_group()
+        self._orders.concern(None)
+        end = process.end()
+        return end, self._judge(end, kills.has_risen, memory.peak_bytes)
+
+    def _report_start(self, pid: int, started_ns: int) -> None:
+        reports, environment = self._reports, self._environment
+        if environment is None:
+            reports.started(pid, started_ns, None, None)
+            return
+        state = "built" if environment.built else "reused"
+        reports.prepared(*self._prepared, state)
+        reports.started(pid, started_ns, state, environment.seconds)
+
+    def _judge(self, end: End, oom_kill: bool, peak_memory_bytes: int | None) -> "Verdict":  # noqa: FBT001 - one caller
+        from dkist_processing_core.launcher._verdict import Circumstances, judge  # noqa: PLC0415 - as above
+
+        orders = self._orders
+        known = Circumstances(orders.received is not None, orders.is_orphaned, oom_kill, peak_memory_bytes)
+        return judge(end, known)
+
+    def _announce(self, process: TaskProcess, memory: PeakMemory) -> None:
+        """Report the end of a task that was told to end and has not, before it is killed: there may be no time after."""
+        import signal  # noqa: PLC0415 - enum and all, for this alone
+
+        self._is_announced = True
+        duration = time.monotonic() - process.began
+        told = {name: value for name, value in process.told().items() if name not in ("returned", "end")}
+        end = End(-signal.SIGKILL, _cpu_seconds(process.pid), duration, told)
+        self._reports.ended(self._judge(end, oom_kill=False, peak_memory_bytes=memory.peak_bytes))
+
+    def _could_not_start(self, error: OSError, *descriptors: int) -> "tuple[End, Verdict]":
+        for descriptor in descriptors:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        end = End(exit_code=127, cpu_seconds=0.0, duration_seconds=0.0, told={})
+        from dkist_processing_core.events import Cause, TaskFailed  # noqa: PLC0415 - as above
+        from dkist_processing_core.launcher._verdict import Verdict  # noqa: PLC0415
+
+        facts = {"cause": Cause.ENVIRONMENT, "error_type": type(error).__name__, "message": str(error)}
+        return end, Verdict(TaskFailed, facts, exit_code=127)
+
+    # Ends without a process
+
+    def conclude_without_process(self) -> int:
+        """Report the end of a task that was told to end before it was started."""
+        cause = "LOST" if self._orders.is_orphaned else "TERMINATED"
+        return self._conclude_with(cause, TerminationError(self._orders.received or 15))
+
+    def _conclude_with(self, cause: str, error: BaseException) -> int:
+        from dkist_processing_core.events import Cause, TaskFailed  # noqa: PLC0415 - as above
+        from dkist_processing_core.launcher._verdict import Verdict  # noqa: PLC0415
+
+        facts: dict[str, Any] = {
+            "cause": Cause[cause],
+            "error_type": type(error).__name__,
+            "message": "\n".join([str(error), *getattr(error, "last_lines", ())]),
+            "duration_seconds": (time.time_ns() - self._began_ns) / 1e9,
+        }
+        _show(facts["message"])
+        self._reports.ended(Verdict(TaskFailed, facts))
+        return 1
+
+
+def _show(line: str) -> None:
+    """Say something in the task's log."""
+    with contextlib.suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 - the log of a task is what its process writes
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process that runs, and of its children that have ended (proc_pid_stat(5))."""
+    with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+        fields = file.read().rpartition(")")[2].split()
+        return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    return 0.0

@@ -1,0 +1,131 @@
+"""
+What a task's processes use of memory, and whether the kernel has killed for want of it.
+
+Sources: proc(5) for VmHWM, the kernel's documents cgroup-v2 (`memory.events`) and cgroup-v1/memory
+(`memory.oom_control`). Not here: what follows from it (_verdict).
+"""
+
+import contextlib
+import os
+import time
+
+_PERIOD_SECONDS = 0.1
+# Of a processor, so that a task of a thousand processes is not slowed down by being looked at.
+_LARGEST_SHARE = 0.02
+
+
+class PeakMemory:
+    """The most that the largest of a process and its descendants had resident, as far as it was seen."""
+
+    def __init__(self, pid: int) -> None:
+        """Name the process."""
+        self._pid = pid
+        self._due = 0.0
+        self.peak_bytes: int | None = None
+
+    def sample(self) -> None:
+        """Look, unless the last look was a moment ago."""
+        began = time.monotonic()
+        if began < self._due:
+            return
+        for pid in _family(self._pid):
+            found = peak_memory_bytes(pid)
+            if found is not None:
+                self.peak_bytes = max(found, self.peak_bytes or 0)
+        took = time.monotonic() - began
+        self._due = began + max(_PERIOD_SECONDS, took / _LARGEST_SHARE)
+
+
+def peak_memory_bytes(pid: int | str = "self") -> int | None:
+    """
+    Return the most memory that a process had resident, VmHWM of proc_pid_status(5); None where it cannot be read.
+
+    Not `ru_maxrss`, which a child inherits from its parent across exec.
+    """
+    for line in _read(f"/proc/{pid}/status").splitlines():
+        if line.startswith("VmHWM:"):
+            with contextlib.suppress(ValueError, IndexError):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _family(pid: int) -> list[int]:
+    """Return a process and its descendants, as far as they are there; those that were left alone are nobody's."""
+    family, seen = [pid], {pid}
+    for member in family:
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{member}/task"):  # noqa: PTH208 - pathlib costs its import
+                for child in _read(f"/proc/{member}/task/{thread}/children").split():
+                    if child.isdigit() and int(child) not in seen:
+                        seen.add(int(child))
+                        family.append(int(child))
+    return family
+
+
+class OomKills:
+    """How often the kernel has killed for want of memory in the control groups that a process was in."""
+
+    def __init__(self, pid: int) -> None:
+        """Read the count as it is now."""
+        self._pid = pid
+        self._before: dict[str, int] = {}
+        self.follow()
+
+    def follow(self) -> None:
+        """See whether the process is in another group by now, whose count begins here; one that dies is in none."""
+        file = _counter_file(self._pid)
+        if file is not None and file not in self._before and (count := _count(file)) is not None:
+            self._before[file] = count
+
+    @property
+    def has_risen(self) -> bool:
+        """Whether there was such a kill since; False where nobody can tell."""
+        return any((_count(file) or 0) > before for file, before in self._before.items())
+
+
+def _count(file: str) -> int | None:
+    for line in _read(file).splitlines():
+        name, _, value = line.partition(" ")
+        if name == "oom_kill" and value.strip().isdigit():
+            return int(value)
+    return None
+
+
+def _counter_file(pid: int) -> str | None:
+    """Return the file that counts the kills in a process's control group, of whichever version governs memory."""
+    for line in _read(f"/proc/{pid}/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if "memory" in controllers.split(","):
+            return _in_mount("cgroup", path, "memory.oom_control", controller="memory")
+    unified = [line for line in _read(f"/proc/{pid}/cgroup").splitlines() if line.startswith("0::")]
+    return _in_mount("cgroup2", unified[0].removeprefix("0::"), "memory.events") if unified else None
+
+
+def _in_mount(kind: str, path: str, file: str, controller: str | None = None) -> str | None:
+    """Return where a group's file stands, by proc_pid_mountinfo(5): the mount may show only a part of the tree."""
+    for line in _read("/proc/self/mountinfo").splitlines():
+        before, _, after = line.partition(" - ")
+        file_system, _, options = after.partition(" ")
+        if file_system == kind and (controller is None or controller in options.rpartition(" ")[2].split(",")):
+            root, point = (_unescaped(field) for field in before.split()[3:5])
+            inside = path if root == "/" else path.removeprefix(root) if f"{path}/".startswith(f"{root}/") else None
+            if inside is not None:
+                found = f"{point}/{inside.strip('/')}/{file}".replace("//", "/")
+                if os.access(found, os.R_OK):
+                    return found
+    return None
+
+
+def _unescaped(path: str) -> str:
+    for code, character in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
+        path = path.replace(code, character)
+    return path
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - pathlib costs its import
+            return file.read()
+    except OSError:
+        return ""

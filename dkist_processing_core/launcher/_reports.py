@@ -1,0 +1,192 @@
+"""
+What a launcher reports of its attempt: two events at the start, one at the end if need be, and the span around it all.
+
+Imported when the task has been started, for it takes longer than all else. Not here: what is reported (_verdict).
+"""
+
+import contextlib
+import os
+import platform
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode
+
+from dkist_processing_core import semconv
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
+from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.events import Cause, Event, Reporter, TaskDispatched, TaskFailed, TaskStarted, identity_of
+from dkist_processing_core.launcher._assignment import Assignment
+from dkist_processing_core.launcher._verdict import Verdict
+from dkist_processing_core.lifecycle import logger, never_breaking
+from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.text import redact
+from dkist_processing_core.trace_context import derived_attempt_span_id
+from dkist_processing_core.tracing import Carrier, Telemetry, open_telemetry, run_parent
+
+# Task and engine wait too, for the same two seconds.
+_SHARE_OF_WAITING = 0.3
+_POLL_SECONDS = 0.5
+_RESULTS = {
+    Cause.EXCEPTION: semconv.FAILURE,
+    Cause.EXIT_CODE: semconv.FAILURE,
+    Cause.TERMINATED: semconv.CANCELLATION,
+    Cause.TIMEOUT: semconv.TIMEOUT,
+}
+_ERROR = semconv.ERROR
+
+
+class Reports:
+    """The publisher and the span of one attempt, from its dispatch to its end."""
+
+    def __init__(self, assignment: Assignment, began_ns: int) -> None:
+        """Open both, as far as the settings allow; in nanoseconds since 1970, the attempt began at `began_ns`."""
+        self._assignment = assignment
+        self._attempt = assignment.attempt
+        self._began_ns = began_ns
+        self._stack = contextlib.ExitStack()
+        self._span: Span = trace.INVALID_SPAN
+        self._publisher: Publisher | None = None
+        self._carrier: Carrier | None = None
+        self._settings = _settings()
+        self._secrets = secrets_in(self._settings)
+        self._telemetry = Telemetry() if self._settings is None else open_telemetry(self._settings)
+        attributes = semconv.attempt_attributes(self._attempt) | semconv.nomad_attributes(os.environ)
+        with self._never_breaking("the attempt is not traced"):
+            self._span = self._stack.enter_context(self._open_span(attributes))
+            self._carrier = Carrier.of(self._span.get_span_context())
+            self._stack.enter_context(self._telemetry.log_records(attributes))
+        if self._settings is not None:
+            with self._never_breaking("events are not published"):
+                self._publisher = Publisher.open(
+                    self._settings,
+                    tracer=self._telemetry.tracer_if_tracing,
+                    delivers=not assignment.is_delivered,
+                    poll_seconds=_POLL_SECONDS,
+                )
+
+    def _open_span(self, attributes: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
+        outer = run_parent(self._attempt.run, os.environ)
+        own = SpanContext(
+            outer.trace_id,
+            derived_attempt_span_id(self._attempt),
+            is_remote=False,
+            trace_flags=outer.trace_flags,
+            trace_state=outer.trace_state,
+        )
+        return self._telemetry.root_span(
+            self._attempt.task_name, outer, own, SpanKind.INTERNAL, attributes, start_time=self._began_ns
+        )
+
+    def dispatched(self) -> None:
+        """Publish that the attempt is here."""
+        self._publish(
+            TaskDispatched,
+            at_ns=self._began_ns,
+            queue=self._assignment.queue,
+            worker=platform.node(),
+            queued_seconds=self._assignment.queued_seconds,
+        )
+
+    def prepared(self, began_ns: int, ended_ns: int, state: str, error: BaseException | None = None) -> None:
+        """Export the preparation of the environment as a span of its own; `state` is what became of it."""
+        with self._never_breaking("the environment's preparation is not traced"):
+            span = self._telemetry.tracer.start_span(
+                semconv.PREPARATION_SPAN,
+                start_time=began_ns,
+                attributes=semconv.environment_attributes(str(self._assignment.requirement), state),
+            )
+            if error is not None:
+                self._telemetry.note_error(span, error)
+            span.end(ended_ns)
+
+    def started(self, pid: int, at_ns: int, environment: str | None, environment_seconds: float | None) -> None:
+        """Publish that the task's process began."""
+        self._publish(
+            TaskStarted,
+            at_ns=at_ns,
+            host=platform.node(),
+            pid=pid,
+            environment=environment,
+            environment_seconds=environment_seconds,
+        )
+
+    def ended(self, verdict: Verdict) -> None:
+        """Publish the end, unless the task has, and end the span."""
+        if not verdict.is_published and not self._publish(verdict.event_class, **self._completed(verdict)):
+            # What the task has told of itself cannot be stated; that it ended can.
+            self._publish(verdict.event_class, **self._completed(verdict, bare=True))
+        with self._never_breaking("the attempt's span does not tell its end"):
+            self._conclude_span(verdict)
+        with self._never_breaking("the attempt's span does not end"):
+            self._stack.close()
+
+    def _completed(self, verdict: Verdict, *, bare: bool = False) -> dict[str, Any]:
+        if verdict.event_class is not TaskFailed:
+            return {} if bare else verdict.facts
+        facts = {"cause": verdict.cause} if bare else verdict.facts
+        return facts | {"final": self._attempt.is_final, "log_url": self._attempt.log_url}
+
+    def _conclude_span(self, verdict: Verdict) -> None:
+        cause = verdict.cause
+        if cause is None:
+            self._span.set_attribute(semconv.PIPELINE_TASK_RUN_RESULT, semconv.SUCCESS)
+            return
+        self._span.set_attribute(semconv.PIPELINE_TASK_RUN_RESULT, _RESULTS.get(cause, _ERROR))
+        self._span.set_attribute(semconv.ERROR_TYPE, verdict.error_type or str(cause))
+        said = (str(verdict.facts.get(name) or "") for name in ("message", "stack"))
+        message, stack = (redact(text, also=self._secrets) for text in said)
+        if stack:
+            self._span.add_event(
+                semconv.EXCEPTION,
+                {
+                    semconv.EXCEPTION_TYPE: str(verdict.error_type),
+                    semconv.EXCEPTION_MESSAGE: message,
+                    semconv.EXCEPTION_STACKTRACE: stack,
+                },
+            )
+        self._span.set_status(Status(StatusCode.ERROR, message or str(cause)))
+
+    def close(self) -> None:
+        """Deliver what there is, the task's own reports too, for as long as the settings allow; then let go."""
+        timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout * _SHARE_OF_WAITING
+        with self._never_breaking("events and telemetry did not end well"), self._telemetry.flushing(timeout):
+            if self._publisher is not None:
+                self._publisher.answer_for_others()
+                self._publisher.close(timeout)
+
+    def _publish(self, event_class: type[Event], *, at_ns: int | None = None, **facts: Any) -> bool:
+        """Publish an event, and say whether that could be: not where its facts cannot be stated."""
+        if self._publisher is None:
+            return True
+        carrier = self._carrier
+        with self._never_breaking(f"{event_class.name} of {self._attempt.task_name} is not published"):
+            self._publisher.publish(
+                event_class(
+                    time=datetime.fromtimestamp((at_ns or time.time_ns()) / 1e9, UTC),
+                    reported_by=Reporter.LAUNCHER,
+                    traceparent=carrier.traceparent if carrier else None,
+                    tracestate=carrier.tracestate if carrier else None,
+                    **identity_of(self._attempt),
+                    **facts,
+                )
+            )
+            return True
+        return False
+
+    def _never_breaking(self, consequence: str) -> contextlib.AbstractContextManager[None]:
+        return never_breaking(consequence, secrets=self._secrets)
+
+
+def _settings() -> DKISTProcessingCoreConfiguration | None:
+    """Return the settings; without usable ones the task runs unobserved, since observing never breaks the observed."""
+    try:
+        settings, complaint = DKISTProcessingCoreConfiguration.read_leniently()
+    except ConfigurationError as error:
+        logger.error("the launcher runs without events and telemetry: %s", error)
+        return None
+    if complaint is not None:
+        logger.warning("the launcher runs with a default instead: %s", complaint)
+    return settings

@@ -1,0 +1,134 @@
+"""
+What the end of a task's process means: which event states it, with which cause, and whether anybody has said so.
+
+Pure: facts in, one verdict out. Not here: how they were found (_process, _memory, _orders), and publishing (_reports).
+"""
+
+import signal
+from dataclasses import dataclass, field
+from typing import Any
+
+from dkist_processing_core.events import Cause, TaskFailed, TaskFinished, fingerprint
+from dkist_processing_core.launcher._process import End
+from dkist_processing_core.termination import signal_name
+
+_NO_SUCCESS = 1
+_BY_SIGNAL = 128
+_FACTS = frozenset(TaskFailed.model_fields) - {"time", "reported_by", "provisional", "attempt"}
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a launcher knows beside the end of the process."""
+
+    was_told: bool = False
+    """Whether the task was told to end by this launcher."""
+    is_orphaned: bool = False
+    """Whether that was because the launcher's own parent had died."""
+    oom_kill: bool = False
+    """Whether the kernel has killed for want of memory where the task ran."""
+    peak_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One end of an attempt."""
+
+    event_class: type[TaskFinished | TaskFailed]
+    facts: dict[str, Any] = field(default_factory=dict)
+    is_published: bool = False
+    """Whether the task's own report of it is in the journal."""
+    exit_code: int = 0
+    """What the launcher leaves with."""
+
+    @property
+    def cause(self) -> Cause | None:
+        """Why it failed; None for a success."""
+        return self.facts.get("cause")
+
+    @property
+    def error_type(self) -> str | None:
+        """What names the failure for telemetry: the class of the exception, else the cause."""
+        return self.facts.get("error_type") or self.cause
+
+
+def judge(end: End, known: Circumstances) -> Verdict:
+    """Return what became of an attempt whose process has ended."""
+    told = end.told
+    said = told.get("end") if told.get("end") in (TaskFinished.name, TaskFailed.name) else None
+    is_published = said is not None and told.get("is_published") is True
+    # Not by the status alone: a process that leaves by os._exit(0) in the middle has ended nothing.
+    is_done = end.exit_code == 0 and (said == TaskFinished.name or told.get("returned") is True)
+    exit_code = _status(end.exit_code) if is_done else _status(end.exit_code) or _NO_SUCCESS
+    if is_published and said == TaskFailed.name:
+        # Also where the author has swallowed the exception on its way out: the engine is told what the process says.
+        return Verdict(TaskFailed, _said(end) | _told_facts(told), is_published=True, exit_code=exit_code)
+    if is_done:
+        facts = _known(end, known, _told_facts(told))
+        return Verdict(TaskFinished, facts, is_published=is_published, exit_code=exit_code)
+    facts = _known(end, known, _said(end) | _told_facts(told, unless_finished=True))
+    return Verdict(TaskFailed, facts | _why(end, known, facts), exit_code=exit_code)
+
+
+def _known(end: End, known: Circumstances, told: dict[str, Any]) -> dict[str, Any]:
+    """Return what was measured and what was told, of the peak of memory the higher."""
+    peaks = [peak for peak in (known.peak_memory_bytes, told.get("peak_memory_bytes")) if isinstance(peak, int)]
+    measured = {"duration_seconds": end.duration_seconds, "cpu_seconds": end.cpu_seconds}
+    return measured | told | {"peak_memory_bytes": max(peaks, default=None)}
+
+
+def _told_facts(told: dict[str, Any], *, unless_finished: bool = False) -> dict[str, Any]:
+    """Return what the task itself knows of its end: from its lifecycle, where it has one of this release."""
+    if unless_finished and told.get("end") == TaskFinished.name:
+        return {}
+    facts = told.get("facts")
+    known = {name: value for name, value in facts.items() if name in _FACTS} if isinstance(facts, dict) else {}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _said(end: End) -> dict[str, Any]:
+    """Return what is known of the exception that left the program, whatever release its task is of."""
+    raised = end.told.get("raised")
+    if not isinstance(raised, dict):
+        return {}
+    error_type = str(raised.get("error_type"))
+    frames = raised.get("frames")
+    return {
+        "error_type": error_type,
+        "message": str(raised.get("message")),
+        "stack": str(raised.get("stack")),
+        "fingerprint": fingerprint(error_type, map(str, frames if isinstance(frames, list) else [])),
+    }
+
+
+def _why(end: End, known: Circumstances, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return cause, signal, exit code and, where nobody else has one, a message: the nearer the reason, the earlier."""
+    raised = end.told.get("raised")
+    raised = raised if isinstance(raised, dict) else {}
+    number = -end.exit_code if end.exit_code < 0 else None
+    name = signal_name(number) if number is not None else None
+    how = {"signal": name} if name else {"exit_code": end.exit_code}
+    if known.is_orphaned:
+        why = {"cause": Cause.LOST, "message": "the process that had started the launcher died"}
+    elif known.was_told or number == signal.SIGTERM or facts.get("cause") == Cause.TERMINATED:
+        why = {"cause": Cause.TERMINATED, "message": "the task was told to end"}
+    elif number == signal.SIGKILL and known.oom_kill:
+        why = {"cause": Cause.OUT_OF_MEMORY, "message": "the kernel killed the task for want of memory"}
+    elif number is not None:
+        why = {"cause": Cause.SIGNAL, "message": f"the task was killed by {name}"}
+    elif raised.get("is_memory") or facts.get("cause") == Cause.OUT_OF_MEMORY:
+        why = {"cause": Cause.OUT_OF_MEMORY}
+    elif raised and not raised.get("is_exit"):
+        why = {"cause": Cause.EXCEPTION}
+    elif end.exit_code == 0:
+        why = {"cause": Cause.EXIT_CODE, "message": "the process left with status 0 before the task was done"}
+    else:
+        why = {"cause": Cause.EXIT_CODE, "message": f"the process left with status {end.exit_code}"}
+    if facts.get("message") and not known.is_orphaned:
+        why.pop("message", None)
+    return why | how
+
+
+def _status(exit_code: int) -> int:
+    """Return the status that says so to whoever waits: as a shell has it, 128 and the number of a signal."""
+    return exit_code if exit_code >= 0 else _BY_SIGNAL - exit_code

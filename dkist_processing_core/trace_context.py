@@ -1,0 +1,54 @@
+"""
+The ids of a run's trace, derived from what is traced, and how they travel: W3C Trace Context in the environment.
+
+With the standard library alone, since a launcher starts the task before it imports OpenTelemetry. Not here: spans
+(tracing).
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+
+from dkist_processing_core.identity import Attempt, Run
+
+TRACEPARENT, TRACESTATE = "TRACEPARENT", "TRACESTATE"
+# https://www.w3.org/TR/trace-context/#traceparent-header: version ff is invalid, later ones may have more fields.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+
+
+def format_facts(facts: list[str]) -> str:
+    """Return the compact JSON array that a derived id is computed from; its bytes are UTF-8."""
+    return json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+
+
+def derived_trace_id(run: Run) -> int:
+    """Return the id of the run's trace, 128 bits of SHA-256 over the run's identity."""
+    return int(_digest("trace", run)[:32], 16)
+
+
+def derived_run_span_id(run: Run, restarted_at: str = "") -> int:
+    """Return the id of the run's root span; one that was cleared and began again has another for each start."""
+    return int(_digest("run", run, *([restarted_at] if restarted_at else []))[:16], 16)
+
+
+def derived_attempt_span_id(attempt: Attempt) -> int:
+    """Return the id of the attempt's span, 64 bits of SHA-256 over run, task and attempt."""
+    return int(_digest("attempt", attempt.run, attempt.task_name, str(attempt.attempt))[:16], 16)
+
+
+def _digest(what: str, run: Run, *facts: str) -> str:
+    identity = [what, run.workflow_name, run.workflow_version, run.run_id, *facts]
+    return hashlib.sha256(format_facts(identity).encode(errors="surrogatepass")).hexdigest()
+
+
+def format_traceparent(trace_id: int, span_id: int) -> str:
+    """Return a span's context as W3C Trace Context writes it; the flag is always 01, whatever a sampler decided."""
+    return f"00-{trace_id:032x}-{span_id:016x}-01"
+
+
+def attempt_traceparent(attempt: Attempt, environ: Mapping[str, str]) -> str:
+    """Return the context of the attempt's span, in the trace that `environ` names, else in the run's own."""
+    outer = _TRACEPARENT.fullmatch(environ.get(TRACEPARENT, ""))
+    trace_id = int(outer[1], 16) if outer else derived_trace_id(attempt.run)
+    return format_traceparent(trace_id, derived_attempt_span_id(attempt))

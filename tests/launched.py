@@ -1,0 +1,318 @@
+"""
+Tasks that end in every way there is, for the launcher to tell apart; importable, so that it can start them.
+
+Each notes the moment right before what ends it, in the file that FAULT_MARK names.
+"""
+
+import ctypes
+import mmap
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from dkist_processing_core import TaskBase, Workflow
+
+_MEBIBYTE = 1024 * 1024
+
+
+def mark() -> None:
+    """
+    Note this moment, under the name of the task.
+    """
+    folder = os.environ.get("FAULT_MARKS")
+    if folder:
+        Path(folder, sys._getframe(1).f_locals["self"].task_name).write_text(repr(time.time()))
+
+
+def wait_for_ever() -> None:
+    """
+    Wait for what does not come, and say so.
+    """
+    print("waiting", flush=True)  # noqa: T201 - its line is waited for
+    os.read(os.pipe()[0], 1)
+
+
+def _read(descriptor: int) -> bytes:
+    return os.read(descriptor, 1)
+
+
+class Succeeds(TaskBase):
+    """
+    Ends well.
+    """
+
+    def run(self) -> None:
+        """
+        Do nothing.
+        """
+        mark()
+
+
+class Raises(TaskBase):
+    """
+    Fails as most tasks do.
+    """
+
+    def run(self) -> None:
+        """
+        Raise.
+        """
+        mark()
+        raise ArithmeticError("wanted")
+
+
+class Exits3(TaskBase):
+    """
+    Leaves by sys.exit with a number.
+    """
+
+    def run(self) -> None:
+        """
+        Leave.
+        """
+        mark()
+        sys.exit(3)
+
+
+class Exits99(TaskBase):
+    """
+    Leaves with the number that the engine takes for a skip unless it is told otherwise.
+    """
+
+    def run(self) -> None:
+        """
+        Leave.
+        """
+        mark()
+        sys.exit(99)
+
+
+class LeavesInTheMiddle(TaskBase):
+    """
+    Leaves past everything, with a status that looks like success.
+    """
+
+    def run(self) -> None:
+        """
+        Leave.
+        """
+        mark()
+        os._exit(0)
+
+
+class IsKilled(TaskBase):
+    """
+    Is killed.
+    """
+
+    def run(self) -> None:
+        """
+        Have the kernel end this process.
+        """
+        mark()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Crashes(TaskBase):
+    """
+    Reads where nothing is, as a faulty extension module does.
+    """
+
+    def run(self) -> None:
+        """
+        Read from address 0.
+        """
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        mark()
+        ctypes.string_at(0)
+
+
+class TakesAllMemory(TaskBase):
+    """
+    Takes memory until the kernel kills it.
+    """
+
+    def run(self) -> None:
+        """
+        Take a MiB at a time, and touch it; not more than 2 GiB, where nothing limits this process.
+        """
+        taken = []
+        for _ in range(2048):
+            mark()
+            taken.append(mmap.mmap(-1, _MEBIBYTE))
+            taken[-1].write(b"x" * _MEBIBYTE)
+
+
+class TakesAllAddressSpace(TaskBase):
+    """
+    Asks for more than its limit allows.
+    """
+
+    def run(self) -> None:
+        """
+        Ask for a GiB with room for 64 MiB.
+        """
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 64 * _MEBIBYTE, resource.RLIM_INFINITY))
+        mark()
+        bytearray(1024 * _MEBIBYTE)
+
+
+class Waits(TaskBase):
+    """
+    Waits until it is told to end.
+    """
+
+    def run(self) -> None:
+        """
+        Wait.
+        """
+        wait_for_ever()
+
+
+class Pools(TaskBase):
+    """
+    Waits for the workers of a pool, which are forks of it.
+    """
+
+    def run(self) -> None:
+        """
+        Have two workers wait.
+        """
+        never, _ = os.pipe()
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            print("waiting", flush=True)  # noqa: T201 - its line is waited for
+            pool.map(_read, [never] * 2)
+
+
+class HearsNothing(TaskBase):
+    """
+    Ignores SIGTERM.
+    """
+
+    def run(self) -> None:
+        """
+        Wait, deaf.
+        """
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        wait_for_ever()
+
+
+class LeavesGrandchild(TaskBase):
+    """
+    Leaves a process behind that holds whatever it has inherited.
+    """
+
+    def run(self) -> None:
+        """
+        Start one that waits until the test ends it, by the file named grandchild in the folder of the marks.
+        """
+        child = os.fork()
+        if child == 0:
+            os.execv("/bin/sleep", ["sleep", "60"])
+        Path(os.environ["FAULT_MARKS"], "grandchild").write_text(str(child))
+        mark()
+
+
+class FailsAfterwards(TaskBase):
+    """
+    Finishes, and fails while it lets go of what it holds.
+    """
+
+    def run(self) -> None:
+        """
+        Do nothing.
+        """
+
+    def __exit__(self, *_: object) -> None:
+        """
+        Fail.
+        """
+        mark()
+        raise OSError("the scratch folder is not empty")
+
+
+class ShowsItsEnvironment(TaskBase):
+    """
+    Writes down the names of its variables, and the values of some.
+    """
+
+    def run(self) -> None:
+        """
+        Print them, one a line.
+        """
+        for name, value in sorted(os.environ.items()):
+            print(f"{name}={value}")  # noqa: T201 - its lines are read
+
+
+class StartsAnother(TaskBase):
+    """
+    Starts a program, which it leaves in its group.
+    """
+
+    def run(self) -> None:
+        """
+        Start one and wait.
+        """
+        child = subprocess.Popen(["/bin/sleep", "60"])
+        Path(os.environ["FAULT_MARKS"], "grandchild").write_text(str(child.pid))
+        wait_for_ever()
+
+
+class SpeaksInSpans(TaskBase):
+    """
+    Opens a span of its own.
+    """
+
+    def run(self) -> None:
+        """
+        Open it, and fail if FAULT_MARKS is not set.
+        """
+        with self.telemetry_span("own step"):
+            pass
+        if "FAULT_MARKS" not in os.environ:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class WorksHard(TaskBase):
+    """
+    Uses a processor and some memory, and then dies.
+    """
+
+    def run(self) -> None:
+        """
+        Count for half a second with 100 MiB, and be killed.
+        """
+        held = b"x" * (100 * _MEBIBYTE)
+        while time.process_time() < 0.7:  # with what it takes to start
+            sum(held[:1000])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _workflow(name: str, *tasks: type[TaskBase]) -> Workflow:
+    workflow = Workflow(process_category="all", process_name=name, workflow_package=__package__)
+    for task in tasks:
+        workflow.add_node(task)
+    return workflow
+
+
+everything = _workflow(
+    "faults",
+    Succeeds,
+    Raises,
+    Exits3,
+    Exits99,
+    LeavesInTheMiddle,
+    IsKilled,
+    Crashes,
+    TakesAllAddressSpace,
+    FailsAfterwards,
+)
+"""Each fault that needs nobody else, side by side."""
+endless = _workflow("endless", Waits, Pools, HearsNothing)
+"""Three tasks that wait for ever: one that hears, one with a pool, one that is deaf."""

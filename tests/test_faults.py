@@ -1,0 +1,612 @@
+"""
+Every way in which a task can end, provoked for real, seen through what its launcher and it put on the bus.
+
+The table that is printed at the end has a row for each: the cause, who reported the end first, and how many
+milliseconds after the fault it was in the journal. Not here: environments (test_environments.py).
+"""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from dkist_processing_core import RunState
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.events import Event, TaskEnd, TaskFailed, TaskFinished, TaskStarted, decode
+from dkist_processing_core.identity import to_run_data
+from dkist_processing_core.runs import AttemptView
+from tests import launched
+from tests.running import ROOT
+from tests.waiting import wait_until
+
+LIMIT_SECONDS = 60
+COMMAND = 'exec </dev/null; exec "$DKIST_CORE_PYTHON" -m dkist_processing_core.launcher'
+"""What an exported DAG runs, as the design has it."""
+
+
+@dataclass
+class Row:
+    """
+    One line of the table.
+    """
+
+    fault: str
+    cause: str
+    reporter: str
+    milliseconds: float
+
+
+rows: list[Row] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _table(request: pytest.FixtureRequest) -> Iterator[None]:
+    """
+    Print the table when its last row is known.
+    """
+    yield
+    manager = request.config.pluginmanager.getplugin("capturemanager")
+    with manager.global_and_fixture_disabled():
+        print(f"\n{'fault':42} {'cause':14} {'first':9} ms until the end is in the journal")  # noqa: T201 - the table
+        for row in rows:
+            print(f"{row.fault:42} {row.cause:14} {row.reporter:9} {row.milliseconds:8.0f}")  # noqa: T201
+
+
+@pytest.fixture(autouse=True)
+def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """
+    The folder in which tasks note the moments of their faults.
+    """
+    monkeypatch.setenv("FAULT_MARKS", str(tmp_path))
+    return tmp_path
+
+
+@dataclass
+class Launched:
+    """
+    A launcher under way, started as an engine starts it.
+    """
+
+    process: "subprocess.Popen[str]"
+    task: str
+    lines: list[str] = field(default_factory=list)
+
+    def wait_for_line(self, text: str) -> None:
+        """
+        Wait until the task has written a line.
+        """
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            if text in line:
+                return
+        raise AssertionError(self.lines)
+
+    def wait(self) -> int:
+        """
+        Wait for the launcher's end.
+        """
+        output, _ = self.process.communicate(timeout=LIMIT_SECONDS)
+        self.lines += output.splitlines()
+        return self.process.returncode
+
+
+def environ_of(task: str, **variables: str) -> dict[str, str]:
+    """
+    Return the variables by which a launcher is told to run a task of `tests.launched`.
+    """
+    return {
+        **os.environ,
+        "DKIST_CORE_PYTHON": sys.executable,
+        "DKIST_CORE_RUN_ID": "manual__1",
+        "DKIST_CORE_WORKFLOW": "faults",
+        "DKIST_CORE_VERSION": "dev",
+        "DKIST_CORE_TASK": task,
+        "DKIST_CORE_ATTEMPT": "1",
+        "DKIST_CORE_MAX_ATTEMPTS": "1",
+        "DKIST_CORE_RECIPE_RUN_ID": "5",
+        "DKIST_CORE_TASK_MODULE": "tests.launched",
+        "DKIST_CORE_TASK_SEARCH_PATH": json.dumps([str(ROOT), *sys.path]),
+        **variables,
+    }
+
+
+@contextmanager
+def launch(task: str, *prefix: str, **variables: str) -> Iterator[Launched]:
+    """
+    Start a launcher by the command that exported operators have, in a session of its own as an engine does.
+    """
+    with subprocess.Popen(
+        [*prefix, "/bin/bash", "-c", COMMAND],
+        cwd=ROOT,
+        env=environ_of(task, **variables),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        yield Launched(process, task)
+        with suppress(ProcessLookupError):
+            process.kill()
+
+
+def journal_rows() -> list[tuple[float, Event]]:
+    """
+    Return every event in the journal, with the moment at which it was put there.
+    """
+    path = open_bus(DKISTProcessingCoreConfiguration.read()).journal_path
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute(
+            "SELECT appended, body FROM message WHERE exchange = 'workflow.events.x' ORDER BY seq"
+        ).fetchall()
+    return [(appended, decode(bytes(body), "application/cloudevents+json")) for appended, body in found]
+
+
+def the_attempt(task: str) -> AttemptView:
+    """
+    Return the one attempt of a task, folded from every report.
+    """
+    (run,) = RunState(event for _, event in journal_rows()).runs
+    (attempt,) = next(view for view in run.tasks if view.name == task).attempts
+    return attempt
+
+
+def note(fault: str, task: str, moment: float | None = None, *, marks: Path | None = None) -> AttemptView:
+    """
+    Put a row into the table, and return the one attempt; `moment` is when the fault was provoked.
+    """
+    heard = journal_rows()
+    ends = [(appended, event) for appended, event in heard if isinstance(event, TaskEnd) and event.task_name == task]
+    attempt = the_attempt(task)
+    if moment is None:
+        assert marks is not None
+        moment = float((marks / task).read_text())
+    appended, first = min(ends, key=lambda each: each[0])
+    cause = attempt.cause or "(finished)"
+    rows.append(Row(fault, cause, first.reported_by.value, (appended - moment) * 1000))
+    assert attempt.contradictions == ()
+    assert isinstance(attempt.end, TaskEnd)
+    return attempt
+
+
+ALONE = [
+    (launched.Succeeds, 0, "", "task", {}),
+    (launched.Raises, 1, "exception", "task", {"error_type": "ArithmeticError", "phase": "run"}),
+    (launched.Exits3, 3, "exit_code", "task", {"exit_code": 3}),
+    (launched.Exits99, 99, "exit_code", "task", {"exit_code": 99}),
+    (launched.LeavesInTheMiddle, 1, "exit_code", "launcher", {"exit_code": 0}),
+    (launched.IsKilled, 137, "signal", "launcher", {"signal": "SIGKILL"}),
+    (launched.Crashes, 139, "signal", "launcher", {"signal": "SIGSEGV"}),
+    (launched.TakesAllAddressSpace, 1, "out_of_memory", "task", {"error_type": "MemoryError"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("task", "status", "cause", "reporter", "expected"), ALONE, ids=[row[0].__name__ for row in ALONE]
+)
+def test_an_end_that_needs_nobody_else(
+    task: type, status: int, cause: str, reporter: str, expected: dict[str, object], marks: Path
+) -> None:
+    """
+    One start, one end, one outcome; the status is the task's, and what it used is known.
+    """
+    with launch(task.__name__) as launcher:
+        assert launcher.wait() == status, launcher.lines
+
+    attempt = note(task.__name__, task.__name__, marks=marks)
+    events = [event for _, event in journal_rows()]
+    assert [event.name for event in events] == [
+        "task.dispatched", "task.started", "task.failed" if cause else "task.finished",
+    ]  # fmt: skip
+    assert [event.reported_by.value for event in events] == ["launcher", "launcher", reporter]
+    assert (attempt.cause or "") == cause
+    assert expected == {name: getattr(attempt.end, name) for name in expected}
+    assert attempt.end is not None
+    assert 0 < (attempt.end.cpu_seconds or 0) < LIMIT_SECONDS
+    assert 10_000_000 < (attempt.end.peak_memory_bytes or 0) < 2_000_000_000
+
+
+@contextmanager
+def limited_group(megabytes: int) -> Iterator[Path | None]:
+    """
+    Make a control group with so much memory, of whichever version the machine has; None where that may not be.
+    """
+    name = f"dkist-core-test-{uuid.uuid4().hex[:8]}"
+    for parent, limit in (
+        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
+        (Path("/sys/fs/cgroup"), "memory.max"),
+    ):
+        group = parent / name
+        try:
+            if limit == "memory.max":
+                (parent / "cgroup.subtree_control").write_text("+memory")
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            (group / limit).write_text(str(megabytes * 1024 * 1024))
+            yield group
+        finally:
+            wait_until(lambda: not (group / "cgroup.procs").read_text().split())  # noqa: B023 - called now
+            group.rmdir()
+        return
+    yield None
+
+
+def test_a_task_that_the_kernel_kills_for_want_of_memory(marks: Path) -> None:
+    """
+    In a control group with a limit, as a worker's container is; where none may be made, killed by hand: a signal.
+    """
+    with limited_group(300) as group:
+        task = "IsKilled" if group is None else "TakesAllMemory"
+        join = f'echo $$ > "{group}/cgroup.procs" && exec "$@"' if group else 'exec "$@"'
+        with launch(task, "/bin/sh", "-c", join, "sh") as launcher:
+            assert launcher.wait() == 137, launcher.lines
+
+    attempt = note("out of memory in a limited control group", task, marks=marks)
+    assert attempt.cause == ("signal" if group is None else "out_of_memory")
+    assert isinstance(attempt.end, TaskFailed)
+    assert attempt.end.signal == "SIGKILL"
+    if group is not None:
+        assert (attempt.end.peak_memory_bytes or 0) > 100_000_000
+
+
+@pytest.mark.parametrize(
+    ("task", "within"), [("Waits", 1.0), ("Pools", 2.0), ("HearsNothing", 4.0), ("StartsAnother", 1.0)]
+)
+def test_a_task_that_is_told_to_end(task: str, within: float, marks: Path) -> None:
+    """
+    One end, in the journal before the engine loses patience, however the task takes it; nothing of it goes on.
+    """
+    with launch(task) as launcher:
+        launcher.wait_for_line("waiting")
+        told = time.time()
+        launcher.process.terminate()
+        assert launcher.wait() != 0
+
+    attempt = note(f"{task}, told to end by SIGTERM", task, told)
+    ends = [event for _, event in journal_rows() if isinstance(event, TaskEnd)]
+    assert [event.reported_by.value for event in ends] == ["launcher"]
+    assert attempt.cause == "terminated"
+    assert rows[-1].milliseconds < within * 1000
+    if task == "StartsAnother":
+        assert not is_alive(int((marks / "grandchild").read_text()))
+
+
+def test_a_task_that_somebody_else_tells_to_end() -> None:
+    """
+    The signal goes to the task past its launcher: it is the same end.
+    """
+    with launch("Waits") as launcher:
+        launcher.wait_for_line("waiting")
+        told = time.time()
+        os.kill(task_pid("Waits"), signal.SIGTERM)
+        assert launcher.wait() != 0
+
+    attempt = note("Waits, SIGTERM to the task itself", "Waits", told)
+    assert attempt.cause == "terminated"
+    assert isinstance(attempt.end, TaskFailed)
+    assert (attempt.end.phase, attempt.end.signal) == ("run", "SIGTERM")
+
+
+def test_a_second_signal_kills_at_once() -> None:
+    """
+    Whoever insists does not wait for four seconds.
+    """
+    with launch("HearsNothing") as launcher:
+        launcher.wait_for_line("waiting")
+        told = time.time()
+        launcher.process.terminate()
+        # Another one: two of a kind might arrive as one.
+        launcher.process.send_signal(signal.SIGINT)
+        assert launcher.wait() == 137
+
+    assert note("HearsNothing, told twice", "HearsNothing", told).cause == "terminated"
+    assert rows[-1].milliseconds < 3000
+
+
+def test_what_survives_a_task_delays_nothing(marks: Path) -> None:
+    """
+    A grandchild holds the report descriptor: it is not read to its end.
+    """
+    grandchild = 0
+    with launch("LeavesGrandchild") as launcher:
+        try:
+            launcher.process.wait(LIMIT_SECONDS)
+            grandchild = int((marks / "grandchild").read_text())
+            assert launcher.process.returncode == 0
+            assert is_alive(grandchild)
+        finally:
+            os.kill(grandchild, signal.SIGKILL)
+
+    attempt = note("a grandchild survives", "LeavesGrandchild", marks=marks)
+    assert isinstance(attempt.end, TaskFinished)
+
+
+ENGINE = """\
+import os, subprocess, sys
+launcher = subprocess.Popen([sys.executable, "-m", "dkist_processing_core.launcher"], stdin=subprocess.DEVNULL)
+launcher.wait()
+"""
+
+
+@pytest.mark.parametrize("task", ["Waits", "Pools", "HearsNothing"])
+def test_the_parent_of_the_launcher_is_killed(task: str) -> None:
+    """
+    As when a worker runs out of memory: the kernel tells the launcher, which ends the task, and says it is lost.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", ENGINE],
+        cwd=ROOT,
+        env=environ_of(task),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as engine:
+        launcher = Launched(engine, task)
+        launcher.wait_for_line("waiting")
+        pid = task_pid(task)
+        killed = time.time()
+        engine.kill()
+        wait_until(lambda: not is_alive(pid))
+        wait_until(lambda: any(isinstance(event, TaskEnd) for _, event in journal_rows()))
+
+    attempt = note(f"{task}, the launcher's parent killed", task, killed)
+    assert (attempt.cause, [reporter.value for reporter in attempt.reporters]) == ("lost", ["launcher"])
+    assert rows[-1].milliseconds < 4000
+
+
+@pytest.mark.parametrize("task", ["Waits", "Pools"])
+def test_the_launcher_is_killed(task: str) -> None:
+    """
+    The task is told by the guard, sees whose word there will not be, and gives its own.
+    """
+    with launch(task) as launcher:
+        launcher.wait_for_line("waiting")
+        pid = task_pid(task)
+        killed = time.time()
+        launcher.process.kill()
+        wait_until(lambda: not is_alive(pid))
+
+    attempt = note(f"{task}, the launcher killed", task, killed)
+    assert attempt.cause == "lost"
+    assert "task" in [reporter.value for reporter in attempt.reporters]
+
+
+def test_a_deaf_task_does_not_outlive_its_launcher() -> None:
+    """
+    Who hears nothing is killed four seconds later, and the engine's word stands.
+    """
+    with launch("HearsNothing") as launcher:
+        launcher.wait_for_line("waiting")
+        pid = task_pid("HearsNothing")
+        launcher.process.kill()
+        wait_until(lambda: not is_alive(pid))
+
+    (run,) = RunState(event for _, event in journal_rows()).runs
+    assert run.tasks[0].attempts[0].end is None
+
+
+def test_an_environment_that_cannot_be_built(tmp_path: Path) -> None:
+    """
+    The attempt is announced first; its end has the installer's last lines, and no secret.
+    """
+    began = time.time()
+    with launch(
+        "Succeeds",
+        DKIST_CORE_PACKAGE="no_such_package.workflows",
+        DKIST_CORE_VERSION="1.0",
+        DKIST_CORE_ENVIRONMENTS_DIR=str(tmp_path / "environments"),
+        PIP_NO_INDEX="1",
+        PIP_EXTRA_INDEX_URL="",
+        PIP_FIND_LINKS=str(tmp_path),
+        PIP_CONFIG_FILE="/dev/null",
+        A_PASSWORD="not to be seen",
+    ) as launcher:
+        assert launcher.wait() == 1
+
+    attempt = note("an environment that cannot be built", "Succeeds", began)
+    assert isinstance(attempt.end, TaskFailed)
+    assert attempt.cause == "environment"
+    assert "no-such-package" in (attempt.end.message or "")
+    assert attempt.dispatched_at is not None
+    assert attempt.started_at is None
+
+
+HOSTILE = {
+    "a command": '"1$(touch x)"',
+    "a command, not JSON": "1$(touch x)",
+    "quotes": to_run_data("1'; touch x; '\""),
+    "newlines": to_run_data("1\n2\n"),
+    "1 MB": to_run_data("9" * 1_000_000),
+    "as long as a variable may be": "9" * 130_000,
+    "a fraction": "1.5",
+    "nothing": "null",
+    "a list": "[1]",
+    "deep": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_run_data_that_is_no_recipe_run_id(what: str, tmp_path: Path) -> None:
+    """
+    Nothing is executed, and the end says what was found and what was expected.
+    """
+    began = time.time()
+    with launch("Succeeds", DKIST_CORE_RECIPE_RUN_ID=HOSTILE[what]) as launcher:
+        assert launcher.wait() == 1
+
+    attempt = note(f"run data: {what}", "Succeeds", began)
+    assert isinstance(attempt.end, TaskFailed)
+    assert attempt.cause == "configuration"
+    assert (attempt.end.message or "").startswith("recipe_run_id: found ")
+    assert (attempt.end.message or "").endswith("expected an integer or decimal digits, from 0 to 2^63 - 1")
+    assert attempt.end.recipe_run_id is None
+    assert attempt.started_at is None
+    assert not (tmp_path / "Succeeds").exists()
+    assert not (ROOT / "x").exists()
+
+
+@pytest.mark.parametrize("said", ["5", '"5"', "05"])
+def test_run_data_that_is_a_recipe_run_id(said: str) -> None:
+    """
+    A JSON integer, a JSON string of digits, and bare digits.
+    """
+    with launch("Succeeds", DKIST_CORE_RECIPE_RUN_ID=said) as launcher:
+        assert launcher.wait() == 0, launcher.lines
+
+    assert {event.recipe_run_id for _, event in journal_rows()} == {5}
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"DKIST_CORE_ATTEMPT": "first"}, "DKIST_CORE_ATTEMPT: found 'first', expected a whole number from 1"),
+        ({"DKIST_CORE_TASK_MODULE": "os; x"}, "DKIST_CORE_TASK_MODULE: found 'os; x', expected the name of the task's"),
+        ({"DKIST_CORE_TASK": "A B"}, "DKIST_CORE_TASK: found 'A B', expected the name of a class"),
+        ({"DKIST_CORE_PACKAGE": "a b", "DKIST_CORE_VERSION": "1"}, "a b"),
+        ({"DKIST_CORE_PACKAGE": "a", "DKIST_CORE_VERSION": "1 --index-url x"}, "1 --index-url x"),
+    ],
+)
+def test_an_assignment_that_is_unusable(variables: dict[str, str], message: str) -> None:
+    """
+    Each is the cause `configuration`, and names the variable or the value.
+    """
+    with launch("Succeeds", **variables) as launcher:
+        assert launcher.wait() == 1
+
+    attempt = the_attempt(variables.get("DKIST_CORE_TASK", "Succeeds"))
+    assert isinstance(attempt.end, TaskFailed)
+    assert attempt.cause == "configuration"
+    assert message in (attempt.end.message or "")
+
+
+def test_a_launcher_that_is_told_nothing_says_what_it_needs() -> None:
+    """
+    Nobody could be told of anything but whoever has started it.
+    """
+    with launch("", DKIST_CORE_RUN_ID="") as launcher:
+        assert launcher.wait() == 64
+
+    (line,) = launcher.lines
+    assert line == (
+        "dkist_processing_core.launcher: DKIST_CORE_RUN_ID, DKIST_CORE_TASK: found nothing, expected the names of the "
+        "run and the task to launch"
+    )
+
+
+def test_what_a_killed_task_has_used_is_known() -> None:
+    """
+    Processor time from the kernel's accounts, the peak of memory from what was seen of it.
+    """
+    with launch("WorksHard") as launcher:
+        assert launcher.wait() == 137
+
+    end = the_attempt("WorksHard").end
+    assert end is not None
+    assert 0.5 < (end.cpu_seconds or 0) < 5
+    assert 100 * 1024**2 < (end.peak_memory_bytes or 0) < 400 * 1024**2
+    assert 0.5 < (end.duration_seconds or 0) < LIMIT_SECONDS
+
+
+def test_a_failure_after_the_end_is_no_success() -> None:
+    """
+    The task has said that it finished, and its process fails all the same: so does the attempt, and both words stand.
+    """
+    with launch("FailsAfterwards") as launcher:
+        assert launcher.wait() == 1
+
+    attempt = the_attempt("FailsAfterwards")
+    assert isinstance(attempt.end, TaskFailed)
+    assert (attempt.cause, attempt.end.error_type, attempt.end.reported_by) == ("exception", "OSError", "launcher")
+    assert [type(event) for event in attempt.contradictions] == [TaskFinished]
+
+
+def test_a_class_that_is_not_there_is_an_exception() -> None:
+    """
+    Who cannot even be loaded has an end with its stack.
+    """
+    with launch("Missing") as launcher:
+        assert launcher.wait() == 1
+
+    attempt = the_attempt("Missing")
+    assert isinstance(attempt.end, TaskFailed)
+    assert (attempt.cause, attempt.end.error_type) == ("exception", "AttributeError")
+    assert "has no attribute 'Missing'" in (attempt.end.stack or "")
+
+
+ENGINES_SECRETS = {
+    "AIRFLOW__API_AUTH__JWT_SECRET": "jwt",
+    "AIRFLOW__CORE__FERNET_KEY": "fernet",
+    "AIRFLOW_CONN_DB": "postgres://u:p@h/d",
+    "AIRFLOW_VAR_SECRET": "variable",
+    "_AIRFLOW_PROCESS_CONTEXT": "client",
+    "__AIRFLOW_SUPERVISOR_FD": "7",
+    "CELERY_BROKER_URL": "amqp://u:p@h",
+    "CELERY_RESULT_BACKEND": "db",
+    "MY_SQL_ALCHEMY_CONN": "postgres://u:p@h/d",
+    "airflow__core__fernet_key": "fernet",
+}
+
+
+def test_the_task_s_environment_holds_none_of_the_engine_s() -> None:
+    """
+    It holds what the launcher was given, without the engine's, with who the task is and the trace that it is part of.
+    """
+    with launch(
+        "ShowsItsEnvironment",
+        **ENGINES_SECRETS,
+        AIRFLOW_CTX_DAG_ID="kept",
+        DKIST_CORE_QUEUE="default",
+        DKIST_CORE_PACKAGE="tests",
+        DKIST_CORE_EXTRAS="a",
+    ) as launcher:
+        assert launcher.wait() == 0, launcher.lines
+
+    held = dict(line.split("=", 1) for line in launcher.lines if "=" in line)
+    given = set(environ_of("ShowsItsEnvironment"))
+    assert not set(ENGINES_SECRETS).intersection(held)
+    own = set(held) - given - {"AIRFLOW_CTX_DAG_ID", "SHLVL", "_", "PWD", "OLDPWD"}
+    assert own <= {"TRACEPARENT", "PYTHONUNBUFFERED"}
+    assert (held["PYTHONUNBUFFERED"], held["TRACEPARENT"][:3]) == ("1", "00-")
+    ours = {name for name in held if name.startswith("DKIST_CORE_")}
+    assert ours == {"DKIST_CORE_STATE_DIR", "DKIST_CORE_TEST_SESSION"}
+
+
+def task_pid(task: str) -> int:
+    """
+    Return the process of a task, by its start.
+    """
+    found: list[int] = []
+
+    def has_started() -> bool:
+        with suppress(sqlite3.OperationalError):
+            starts = [event for _, event in journal_rows() if isinstance(event, TaskStarted)]
+            found.extend(event.pid for event in starts if event.task_name == task and event.pid)
+        return bool(found)
+
+    wait_until(has_started)
+    return found[0]
+
+
+def is_alive(pid: int) -> bool:
+    """
+    Say whether a process runs.
+    """
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

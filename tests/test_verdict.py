@@ -1,0 +1,177 @@
+"""
+Tests of what the end of a task's process means, for every end there can be.
+"""
+
+import json
+import signal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dkist_processing_core.events import Cause, Reporter, TaskFailed, TaskFinished, decode, encode
+from dkist_processing_core.launcher._process import End
+from dkist_processing_core.launcher._verdict import Circumstances, judge
+from tests.facts import make
+
+RAISED = {
+    "error_type": "ValueError",
+    "message": "wrong",
+    "stack": "Traceback",
+    "frames": ["a:b"],
+    "is_exit": False,
+    "is_memory": False,
+}
+FINISHED = {"end": "task.finished", "is_published": True, "facts": {"duration_seconds": 1.0}}
+FAILED = {"end": "task.failed", "is_published": True, "facts": {"cause": "exception", "error_type": "ValueError"}}
+HANDED = {
+    "end": "task.failed",
+    "is_published": False,
+    "facts": {
+        "cause": "terminated",
+        "phase": "run",
+        "stack": "s",
+        "peak_memory_bytes": 3,
+    },
+}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+WORDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "began": st.booleans() | JSON,
+        "returned": st.booleans() | JSON,
+        "raised": st.just(RAISED) | JSON,
+        "end": st.sampled_from(["task.finished", "task.failed"]) | JSON,
+        "is_published": st.booleans() | JSON,
+        "facts": JSON,
+    },
+)
+
+
+NOTHING = Circumstances()
+TOLD = Circumstances(was_told=True)
+ORPHANED = Circumstances(was_told=True, is_orphaned=True)
+OOM = Circumstances(oom_kill=True)
+
+
+def end(exit_code: int, **told: Any) -> End:
+    """
+    Return the end of a process that took three seconds.
+    """
+    return End(exit_code, cpu_seconds=2.0, duration_seconds=3.0, told=told)
+
+
+def row(exit_code: int, told: dict[str, Any], known: Circumstances = NOTHING) -> tuple[object, ...]:
+    """
+    Return cause, whether the task has published it, and the status to leave with.
+    """
+    verdict = judge(end(exit_code, **told), known)
+    return str(verdict.cause) if verdict.cause else None, verdict.is_published, verdict.exit_code
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "told", "known", "expected"),
+    [
+        # A success is one that somebody has spoken of.
+        (0, {**FINISHED, "returned": True}, NOTHING, (None, True, 0)),
+        (0, {"returned": True}, NOTHING, (None, False, 0)),
+        (0, {**FINISHED}, NOTHING, (None, True, 0)),
+        (0, {**FINISHED, "is_published": False, "returned": True}, NOTHING, (None, False, 0)),
+        (0, {"began": True, "loaded": True}, NOTHING, ("exit_code", False, 1)),
+        (0, {**FINISHED, "returned": True}, TOLD, (None, True, 0)),
+        # The task's own word stands.
+        (1, {**FAILED, "raised": RAISED}, NOTHING, ("exception", True, 1)),
+        (0, {**FAILED, "returned": True}, NOTHING, ("exception", True, 0)),
+        (1, {**FAILED, "raised": RAISED}, TOLD, ("exception", True, 1)),
+        # Without it the nearest reason is taken.
+        (3, {"began": True}, NOTHING, ("exit_code", False, 3)),
+        (1, {"raised": RAISED}, NOTHING, ("exception", False, 1)),
+        (1, {"raised": {**RAISED, "is_exit": True}}, NOTHING, ("exit_code", False, 1)),
+        (1, {"raised": {**RAISED, "is_memory": True}}, NOTHING, ("out_of_memory", False, 1)),
+        (-9, {}, NOTHING, ("signal", False, 137)),
+        (-9, {}, OOM, ("out_of_memory", False, 137)),
+        (-11, {}, OOM, ("signal", False, 139)),
+        (-15, {}, NOTHING, ("terminated", False, 143)),
+        (-9, {}, TOLD, ("terminated", False, 137)),
+        (-9, {}, ORPHANED, ("lost", False, 137)),
+        (1, {**HANDED, "raised": RAISED}, NOTHING, ("terminated", False, 1)),
+        (1, {**HANDED, "raised": RAISED}, TOLD, ("terminated", False, 1)),
+        (1, {**HANDED, "raised": RAISED}, ORPHANED, ("lost", False, 1)),
+        # What comes after a good end makes it a bad one.
+        (1, {**FINISHED, "raised": RAISED}, NOTHING, ("exception", False, 1)),
+        (-11, {**FINISHED, "returned": True}, NOTHING, ("signal", False, 139)),
+    ],
+)
+def test_each_end_has_its_cause(
+    exit_code: int, told: dict[str, Any], known: Circumstances, expected: tuple[object, ...]
+) -> None:
+    """
+    The table of what a process may do and say, and what follows.
+    """
+    assert row(exit_code, told, known) == expected
+
+
+def test_what_the_task_knows_is_kept_where_the_launcher_decides() -> None:
+    """
+    Phase and stack are the task's, the cause is the launcher's, and of the peak of memory the higher is known.
+    """
+    known = Circumstances(was_told=True, is_orphaned=True, peak_memory_bytes=7)
+
+    verdict = judge(end(1, **HANDED), known)
+
+    assert verdict.facts["phase"] == "run"
+    assert verdict.facts["stack"] == "s"
+    assert verdict.facts["cause"] is Cause.LOST
+    assert verdict.facts["message"] == "the process that had started the launcher died"
+    assert verdict.facts["peak_memory_bytes"] == 7
+    assert verdict.error_type == "lost"
+
+
+def test_an_exception_of_any_release_has_its_fingerprint() -> None:
+    """
+    The same as a task of this release would have given it: by type and functions, our own left out.
+    """
+    one = judge(end(1, raised=RAISED), Circumstances()).facts
+    other = judge(
+        end(1, raised={**RAISED, "message": "another", "frames": ["dkist_processing_core.task:run", "a:b"]}),
+        Circumstances(),
+    ).facts
+
+    assert one["fingerprint"] == other["fingerprint"]
+    assert len(one["fingerprint"]) == 16
+
+
+@given(
+    exit_code=st.integers(-64, 255),
+    told=WORDS,
+    known=st.builds(Circumstances, st.booleans(), st.booleans(), st.booleans(), st.none() | st.integers(0, 2**40)),
+)
+def test_whatever_is_told_there_is_one_verdict(exit_code: int, told: dict[str, Any], known: Circumstances) -> None:
+    """
+    Never an error, never a success of a process that failed, and never a status of 0 for an end that nobody spoke.
+    """
+    verdict = judge(End(exit_code, 0.0, 0.0, json.loads(json.dumps(told))), known)
+
+    assert 0 <= verdict.exit_code <= 255
+    assert (verdict.cause is None) == (verdict.event_class is TaskFinished)
+    if verdict.event_class is TaskFinished:
+        assert exit_code == verdict.exit_code == 0
+    elif exit_code != 0 or told.get("returned") is not True:
+        assert verdict.exit_code != 0 or told.get("end") == "task.finished"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, 40])
+def test_a_verdict_makes_an_event(number: int) -> None:
+    """
+    Signals without a name have a number.
+    """
+    verdict = judge(end(-number), Circumstances())
+
+    event = make(TaskFailed, "A", reported_by=Reporter.LAUNCHER, **verdict.facts)
+    assert decode(encode(event)) == event
+    assert event.signal in {"SIGKILL", "SIG40"}
