@@ -7,10 +7,14 @@ Names are resolved when they are first used (PEP 562), so that an exported DAG c
 without what a task needs.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
+
+# As typing has it, whose import would take a launcher as long as finding its environment.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from dkist_processing_core.consumer import Subscription, subscribe
     from dkist_processing_core.resource_queue import ResourceQueue
     from dkist_processing_core.runs import RunState
@@ -38,6 +42,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
+    from importlib import import_module  # noqa: PLC0415 - not for a launcher
+
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

@@ -56,8 +56,8 @@ def told_of(error):
         "is_exit": isinstance(error, SystemExit), "is_memory": isinstance(error, MemoryError),
     }
 
-if report:
-    os.set_inheritable(int(report), False)
+for descriptor in filter(None, (report, os.environ.get("DKIST_CORE_STARTED_FD"))):
+    os.set_inheritable(int(descriptor), False)
 tell(began=True)
 try:
     sys.path[:] = json.loads(os.environ.pop("DKIST_CORE_TASK_SEARCH_PATH", "null")) or sys.path

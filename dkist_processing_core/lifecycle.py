@@ -1,9 +1,9 @@
 """
 The life of one attempt of a task: a start, phases, progress, exactly one end.
 
-The one place that catches what goes wrong with observing, so that it never reaches the observed. Under a launcher
-start and span of the attempt are the launcher's, and so is the end of a task that was told to end: only it knows by whom.
-Not here: what the phases do (task), and what happens around the task's process (local, launcher).
+The one place that catches what goes wrong with observing, so that it never reaches the observed. Under a launcher,
+start and span of the attempt are the launcher's, and so is the end of a task that was told to end: only it knows by
+whom. Not here: what the phases do (task), and what happens around the task's process (local, launcher).
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import logging
 import os
 import platform
 import resource
+import select
 import signal
 import threading
 import time
@@ -50,6 +51,8 @@ from dkist_processing_core.tracing import Carrier, Telemetry, run_parent, sample
 _SHARE_OF_WAITING = 0.8
 # Launcher and engine wait after a launched task, for the same two seconds.
 _SHARE_OF_LAUNCHED = 0.3
+# The launcher loads as much as the task does, and side by side with it.
+_START_SECONDS = 0.3
 # What is told to a launcher fits the pipe to it, whatever it is doing.
 _MAX_TOLD_MESSAGE, _MAX_TOLD_STACK = 2_000, 6_000
 PROGRESS_SECONDS = 1.0
@@ -90,6 +93,7 @@ class Lifecycle:
         self._span: Span = trace.INVALID_SPAN
         self._stack = contextlib.ExitStack()
         self._termination = TaskTermination()
+        self._started_fd = attempt.started_fd
 
     @property
     def _is_launched(self) -> bool:
@@ -235,9 +239,19 @@ class Lifecycle:
         )
         return self._telemetry.root_span(attempt.task_name, parent, own, SpanKind.INTERNAL, self._attributes)
 
+    def _await_start(self) -> None:
+        """Let the launcher put the start into the journal before anything else, unless that takes it too long."""
+        descriptor, self._started_fd = self._started_fd, None
+        if descriptor is not None:
+            with contextlib.suppress(OSError, ValueError):
+                waiting = select.poll()
+                waiting.register(descriptor, select.POLLIN)
+                waiting.poll(_START_SECONDS * 1000)
+
     def _publish(self, event_class: type[Event], **facts: Any) -> None:
         if self._publisher is None:
             return
+        self._await_start()
         with self._never_breaking(f"{event_class.name} of {self.attempt.task_name} is not published"):
             carrier = self._carrier
             self._publisher.publish(

@@ -271,12 +271,10 @@ class SpeaksInSpans(TaskBase):
 
     def run(self) -> None:
         """
-        Open it, and fail if FAULT_MARKS is not set.
+        Open it.
         """
         with self.telemetry_span("own step"):
             pass
-        if "FAULT_MARKS" not in os.environ:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class WorksHard(TaskBase):

@@ -5,6 +5,7 @@ Not here: the figures themselves (`make bench`).
 """
 
 import json
+import sys
 import time
 from contextlib import ExitStack
 
@@ -13,7 +14,7 @@ import pytest
 from dkist_processing_core.bus import FileLock, open_bus
 from dkist_processing_core.bus._amqp_bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from tests.running import run_python
+from tests.running import ROOT, run_python
 from tests.services.broker import Broker
 from tests.services.otlp import OtlpReceiver
 from tests.services.sockets import BlackHole
@@ -129,6 +130,51 @@ def test_another_process_that_holds_the_outbox_and_a_silent_collector(broker: Br
         lines = assert_bounded(environment, settings)
 
     assert "has not confirmed them in time" in lines[0]
+
+
+LAUNCHER = "from dkist_processing_core.launcher import main; raise SystemExit(main())"
+LOCAL_RUN = """
+from dkist_processing_core import Workflow
+from tests.launched import Succeeds
+workflow = Workflow(process_category="one", process_name="task")
+workflow.add_node(Succeeds)
+assert workflow.run(recipe_run_id=1).succeeded
+"""
+IDENTITY = {
+    "DKIST_CORE_RUN_ID": "manual__1",
+    "DKIST_CORE_WORKFLOW": "W",
+    "DKIST_CORE_VERSION": "dev",
+    "DKIST_CORE_TASK": "Succeeds",
+    "DKIST_CORE_RECIPE_RUN_ID": "5",
+    "DKIST_CORE_TASK_MODULE": "tests.launched",
+    "DKIST_CORE_TASK_SEARCH_PATH": json.dumps([str(ROOT), *sys.path]),
+}
+
+
+@pytest.mark.parametrize(("program", "events"), [(LAUNCHER, 3), (LOCAL_RUN, 5)], ids=["launcher", "local run"])
+@pytest.mark.parametrize("is_silent", [True, False], ids=["black holes", "refused"])
+def test_launcher_task_and_engine_share_the_two_seconds(
+    program: str, events: int, *, is_silent: bool, black_hole: BlackHole, refusing_port: int
+) -> None:
+    """
+    Whoever takes part in an attempt, all of them together cost what one alone does.
+    """
+
+    def took(environment: dict[str, str]) -> float:
+        began = time.monotonic()
+        done = run_python(program, IDENTITY | environment)
+        assert done.returncode == 0, done.stderr
+        return time.monotonic() - began
+
+    port = black_hole.port if is_silent else refusing_port
+    mesh = with_collector(mesh_at(port), port)
+    with OtlpReceiver() as receiver:
+        undisturbed = min(took(receiver.grpc_env) for _ in range(2))
+
+    assert took({"MESH_CONFIG": mesh}) - undisturbed <= LIMIT
+
+    books = books_of(DKISTProcessingCoreConfiguration(mesh_config=mesh))
+    assert (books.pending, books.confirmed) == (events, 0)
 
 
 @pytest.mark.parametrize("seconds", ["0", "0.5"])

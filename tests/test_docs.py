@@ -28,7 +28,7 @@ _VARIES = [
     (re.compile(r"\d+(\.\d+)? ?(ms|s)\b"), "SECONDS"),
     (re.compile(r"line \d+"), "line N"),
     (re.compile(r"pid \d+|on [\w.-]+, |\d+ MB|\d{4}-\d\d-\d\d"), "VARIES"),
-    (re.compile(r"[━─╸╼┈╰┴·]+"), ""),
+    (re.compile(r"[━─╸╺╼╾┈╰┴·]+"), ""),
     (re.compile(r"(?m)^ *0 .*$"), "AXIS"),
     (re.compile(r"[ \t]+"), " "),
 ]

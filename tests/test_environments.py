@@ -930,6 +930,28 @@ def test_what_cannot_be_installed_is_told_without_secrets(
     assert cache.entries() == []
 
 
+@pytest.mark.parametrize(
+    ("does", "problem"),
+    [
+        ("exit 0", r"^small-pipeline==1.0: uv \S+ reports success, and it is not there; it may have gone elsewhere$"),
+        ("kill -9 $$", r"^no environment of small-pipeline==1.0 could be made: uv \S+ ended with signal 9$"),
+    ],
+)
+def test_an_installer_is_not_trusted(
+    environ: dict[str, str], tmp_path: Path, other_python: Path, does: str, problem: str
+) -> None:
+    """
+    Neither to do what it says nor to end by itself; nothing of it is left.
+    """
+    put_uv_beside(other_python, f'[ "$1" != pip ] || {does}')
+    cache = Environments(tmp_path / "environments", environ=environ, interpreter=str(other_python))
+
+    with pytest.raises(EnvironmentBuildError, match=problem):
+        cache.prepare(PIPE, on_output=print)
+
+    assert cache.entries() == []
+
+
 def test_a_dependency_that_is_missing_is_in_the_last_lines(cache: Environments) -> None:
     """
     The resolution's own words.

@@ -28,6 +28,8 @@ from dkist_processing_core.identity import to_run_data
 from dkist_processing_core.runs import AttemptView
 from tests import launched
 from tests.running import ROOT
+from tests.services.otlp import OtlpReceiver
+from tests.services.wheels import make_wheel
 from tests.waiting import wait_until
 
 LIMIT_SECONDS = 60
@@ -56,6 +58,8 @@ def _table(request: pytest.FixtureRequest) -> Iterator[None]:
     Print the table when its last row is known.
     """
     yield
+    if not rows:
+        return
     manager = request.config.pluginmanager.getplugin("capturemanager")
     with manager.global_and_fixture_disabled():
         print(f"\n{'fault':42} {'cause':14} {'first':9} ms until the end is in the journal")  # noqa: T201 - the table
@@ -508,6 +512,45 @@ def test_a_launcher_that_is_told_nothing_says_what_it_needs() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("task", "status", "error_type", "result"),
+    [
+        ("SpeaksInSpans", "UNSET", None, "success"),
+        ("Raises", "ERROR", "ArithmeticError", "failure"),
+        ("IsKilled", "ERROR", "signal", "error"),
+        ("LeavesInTheMiddle", "ERROR", "exit_code", "failure"),
+    ],
+)
+def test_the_attempt_is_one_span_from_dispatch_to_end(
+    task: str, status: str, error_type: str | None, result: str, otlp: OtlpReceiver
+) -> None:
+    """
+    Ended also for who was killed; the spans of the task's own process are its children, in the trace that was given.
+    """
+    environment = {**otlp.grpc_env, "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
+    outer = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with launch(task, **environment, TRACEPARENT=outer) as launcher:
+        launcher.wait()
+
+    spans = otlp.wait_for(lambda receiver: [s for s in receiver.spans() if s.name == task] and receiver.spans())
+    (attempt,) = [span for span in spans if span.name == task]
+    assert (attempt.trace_id, attempt.parent_id) == (outer[3:35], outer[36:52])
+    assert (attempt.status_code, attempt.attributes.get("error.type")) == (status, error_type)
+    assert attempt.attributes["cicd.pipeline.task.run.result"] == result
+    events = [event for _, event in journal_rows()]
+    assert {event.traceparent for event in events} == {f"00-{attempt.trace_id}-{attempt.span_id}-01"}
+    assert attempt.start / 1e9 == pytest.approx(events[0].time.timestamp(), abs=0.001)
+    if task in ("SpeaksInSpans", "Raises"):
+        (run,) = [span for span in spans if span.name == "Run"]
+        assert run.parent_id == attempt.span_id
+        assert attempt.start < run.start < run.end < attempt.end
+    if task == "SpeaksInSpans":
+        (own,) = [span for span in spans if span.name == "own step"]
+        assert own.parent_id == run.span_id
+    if task == "Raises":
+        assert [event.attributes["exception.message"] for event in attempt.events] == ["wanted"]
+
+
 def test_what_a_killed_task_has_used_is_known() -> None:
     """
     Processor time from the kernel's accounts, the peak of memory from what was seen of it.
@@ -610,3 +653,91 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+OLD_RELEASE = "7.5.0" if sys.version_info >= (3, 13) else "5.1.1"
+"""The newest published release of the system before this one that the interpreter can run."""
+OLD_TASKS = """\
+import os, signal, time
+from dkist_processing_core import TaskBase
+
+class _Marking(TaskBase):
+    def run(self):
+        with open(os.path.join(os.environ["FAULT_MARKS"], type(self).__name__), "w") as file:
+            file.write(repr(time.time()))
+        self.end()
+
+class OldSucceeds(_Marking):
+    def end(self): pass
+
+class OldRaises(_Marking):
+    def end(self): raise ArithmeticError("wanted")
+
+class OldIsKilled(_Marking):
+    def end(self): os.kill(os.getpid(), signal.SIGKILL)
+
+class OldLeaves(_Marking):
+    def end(self): os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def old_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """
+    The variables of a task whose environment holds the release before this one, as published; built by the first use.
+    """
+    wheels = tmp_path_factory.mktemp("wheels")
+    make_wheel(
+        wheels,
+        "old-pipeline",
+        "1.0",
+        requires=[f"dkist-processing-core=={OLD_RELEASE}"],
+        files={"old_pipeline/__init__.py": "", "old_pipeline/tasks.py": OLD_TASKS},
+    )
+    return {
+        "PIP_FIND_LINKS": f"{os.environ.get('PIP_FIND_LINKS', '')} {wheels}".strip(),
+        "DKIST_CORE_PACKAGE": "old_pipeline.workflows",
+        "DKIST_CORE_VERSION": "1.0",
+        "DKIST_CORE_TASK_MODULE": "old_pipeline.tasks",
+        "DKIST_CORE_ENVIRONMENTS_DIR": str(tmp_path_factory.mktemp("environments")),
+    }
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("task", "status", "cause", "expected"),
+    [
+        ("OldSucceeds", 0, None, {}),
+        ("OldRaises", 1, "exception", {"error_type": "ArithmeticError", "message": "wanted"}),
+        ("OldIsKilled", 137, "signal", {"signal": "SIGKILL"}),
+        ("OldLeaves", 1, "exit_code", {"exit_code": 0}),
+    ],
+)
+def test_a_task_of_the_release_before_has_its_start_and_its_end(
+    task: str,
+    status: int,
+    cause: str | None,
+    expected: dict[str, object],
+    old_environment: dict[str, str],
+    marks: Path,
+    otlp: OtlpReceiver,
+) -> None:
+    """
+    It publishes nothing of this kind itself: the launcher does, from what the one constant program tells it.
+    """
+    telemetry = {**otlp.grpc_env, "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
+    with launch(task, **old_environment, **telemetry) as launcher:
+        assert launcher.wait() == status, launcher.lines
+
+    attempt = note(f"{task}, of release {OLD_RELEASE}", task, marks=marks)
+    assert (attempt.cause, [reporter.value for reporter in attempt.reporters]) == (cause, ["launcher"])
+    assert expected == {name: getattr(attempt.end, name) for name in expected}
+    started = next(event for _, event in journal_rows() if isinstance(event, TaskStarted))
+    assert started.environment in ("built", "reused")
+    spans = otlp.wait_for(lambda receiver: [s for s in receiver.spans() if s.name == task] and receiver.spans())
+    (span,) = [each for each in spans if each.name == task]
+    (preparation,) = [each for each in spans if each.name == "Prepare Environment"]
+    assert preparation.parent_id == span.span_id
+    assert preparation.attributes["dkist.environment"] == "old-pipeline==1.0"
+    assert preparation.attributes["dkist.environment.state"] == started.environment
+    assert span.start <= preparation.start <= preparation.end <= span.end

@@ -102,6 +102,8 @@ def test_established_paths_stay(module: str) -> None:
         ("IdentityError", ValueError),
         ("DecodeError", ValueError),
         ("WorkflowError", ValueError),
+        ("EnvironmentRequestError", ValueError),
+        ("EnvironmentBuildError", Exception),
         ("JournalError", Exception),
         ("JournalVersionError", errors.JournalError),
         ("BusError", Exception),

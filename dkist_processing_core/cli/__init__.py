@@ -124,6 +124,13 @@ def run(
             min=1, metavar="N", help="How many tasks may run at once; by default as many as there are processors."
         ),
     ] = None,
+    environments: Annotated[
+        bool,
+        typer.Option(
+            "--environments",
+            help="Run each task in an environment that holds the release of the workflow's package and version.",
+        ),
+    ] = False,
 ) -> None:
     """
     Run a workflow on this host, a process for each task.
@@ -132,7 +139,7 @@ def run(
     """
     from dkist_processing_core.cli._load import load_workflow
 
-    result = load_workflow(target).run(recipe_run_id, max_parallel=max_parallel)
+    result = load_workflow(target).run(recipe_run_id, max_parallel=max_parallel, environments=environments)
     if not result.succeeded:
         raise typer.Exit(1)
 

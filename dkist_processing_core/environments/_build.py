@@ -103,7 +103,6 @@ def _build(
         installer.install(path, wanted, asked=requirement, is_mending=is_mending)
         lacking = _lacking(path, requirement, wanted, installer, on_output)
         facts = {
-            "installed": _record.distributions(path)[requirement.name],
             "interpreter": interpreter_of(cache.interpreter)[1],
             "installer": installer.label,
             "lacking": lacking,

@@ -160,7 +160,19 @@ class Pip(Installer):
         anew = ["--no-cache-dir"] if is_mending else []
         quietly = ["--no-input", "--progress-bar=off", "--disable-pip-version-check", "--no-warn-script-location"]
         # Unbuffered, so that lines come as they are written.
-        pip = [f"{path}/bin/python", "-I", "-u", "-m", "pip", "install", "--compile", *quietly, *patience, *anew]
+        pip = [
+            f"{path}/bin/python",
+            "-I",
+            "-u",
+            "-m",
+            "pip",
+            "install",
+            "--compile",
+            "--no-user",
+            *quietly,
+            *patience,
+            *anew,
+        ]
         self._run([*pip, str(wanted)], asked)
 
 

@@ -7,6 +7,7 @@ Not here: the environment that its packages are installed in (environments).
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from dkist_processing_core.bootstrap import FILE, LOADING, MODULE, SEARCH_PATH
 from dkist_processing_core.environments import Environment
@@ -18,7 +19,7 @@ from dkist_processing_core.trace_context import TRACEPARENT, attempt_traceparent
 _ENGINES = re.compile(r"_*AIRFLOW__|_+AIRFLOW|AIRFLOW_(CONN|VAR)_|CELERY|.*SQL_ALCHEMY", re.IGNORECASE)
 _LAUNCHERS = frozenset(
     {
-        *Attempt(Run("", "", "", 0), "", 1, 1, log_url="", report_fd=0).to_environ(),
+        *Attempt(Run("", "", "", 0), "", 1, 1, log_url="", report_fd=0, started_fd=0).to_environ(),
         *(MODULE, FILE, SEARCH_PATH, LOADING, PACKAGE, EXTRAS, QUEUE, QUEUED_AT, DELIVERED, f"{PREFIX}PYTHON"),
     }
 )
@@ -32,7 +33,12 @@ def without_launchers(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def task_environ(
-    environ: Mapping[str, str], assignment: Assignment, environment: Environment | None, report_fd: int
+    environ: Mapping[str, str],
+    assignment: Assignment,
+    environment: Environment | None,
+    *,
+    report_fd: int,
+    started_fd: int,
 ) -> dict[str, str]:
     """Return the variables of the task's process; where it has an environment of its own, that one is activated."""
     attempt = assignment.attempt
@@ -41,14 +47,13 @@ def task_environ(
     if environment is not None:
         located = {MODULE: located[MODULE]}
         kept = {name: value for name, value in kept.items() if name not in _INTERPRETERS}
-        kept["VIRTUAL_ENV"] = str(environment.path)
-        kept["PATH"] = os.pathsep.join([str(environment.bin), kept.get("PATH", os.defpath)])
+        kept["VIRTUAL_ENV"] = environment.folder
+        kept["PATH"] = os.pathsep.join([environment.bin, kept.get("PATH", os.defpath)])
     return (
         kept
-        | attempt.to_environ()
+        | replace(attempt, report_fd=report_fd, started_fd=started_fd).to_environ()
         | located
         | {
-            f"{PREFIX}REPORT_FD": str(report_fd),
             TRACEPARENT: attempt_traceparent(attempt, environ),
             "PYTHONUNBUFFERED": "1",
         }

@@ -120,7 +120,7 @@ class Launch:
         return environment
 
     def _rebuild(self, broken: Environment) -> Environment:
-        _show(f"{broken.path} does not work: {broken.requirement} is installed anew")
+        _show(f"{broken.folder} does not work: {broken.requirement} is installed anew")
         began_ns = time.time_ns()
         try:
             environment = Environments(folder_of(os.environ)).rebuild(broken, on_output=_show)
@@ -141,20 +141,24 @@ class Launch:
     def _attempt(self) -> "tuple[End, Verdict]":
         """Start the task and wait for its end; return what that means."""
         environment = self._environment
-        python = sys.executable if environment is None else str(environment.python)
+        python = sys.executable if environment is None else environment.python
         read_end, write_end = os.pipe()
-        environ = task_environ(os.environ, self._assignment, environment, write_end)
-        inherits = [] if environment is None else [environment.lend_lock()]
+        # Readable from when it has been written to, for whoever inherits it.
+        started = os.eventfd(0)
+        environ = task_environ(os.environ, self._assignment, environment, report_fd=write_end, started_fd=started)
+        inherits = [started, *([] if environment is None else [environment.lend_lock()])]
         started_ns = time.time_ns()
         with self._orders.held_back():
             try:
                 process = TaskProcess.start(python, environ, (read_end, write_end), inherits)
             except OSError as error:
-                return self._could_not_start(error, read_end, write_end)
+                return self._could_not_start(error, read_end, write_end, started)
             self._orders.concern(process)
         memory, kills = PeakMemory(process.pid), OomKills(process.pid)
         self._orders.watch_parent()
         self._report_start(process.pid, started_ns)
+        os.eventfd_write(started, 1)
+        os.close(started)
         while not process.has_ended(_LOOK_SECONDS):
             memory.sample()
             kills.follow()
@@ -184,7 +188,7 @@ class Launch:
         return judge(end, known)
 
     def _announce(self, process: TaskProcess, memory: PeakMemory) -> None:
-        """Report the end of a task that was told to end and has not, before it is killed: there may be no time after."""
+        """Report the end of a task that was told to end and has not, before it is killed; then may be too late."""
         import signal  # noqa: PLC0415 - enum and all, for this alone
 
         self._is_announced = True
