@@ -21,7 +21,6 @@ BENCH_ARGS ?=
 unexport $(filter BUILD_VERSION MESH_CONFIG RETRY_CONFIG EVENT_FLUSH_TIMEOUT PYTHONHOME PYTHONPATH \
     TRACEPARENT TRACESTATE BAGGAGE DKIST_CORE_% ISB_% OTEL_%,$(.VARIABLES))
 
-PYTEST = -m pytest --cov=dkist_processing_core --cov-report=term $(PYTEST_ARGS)
 DEMO = DKIST_CORE_STATE_DIR="$$PWD/build/demo-state" PYTHONPATH="$$PWD/examples" .venv/bin/dkist-core
 
 .PHONY: help demo test soak lint docs bench clean lock FORCE
@@ -38,11 +37,8 @@ demo: .venv/.stamp-demo ## Run the example workflow on the embedded journal and 
 
 test: .venv/.stamp-test ## Run the whole suite, on each end of the supported Pythons that is here (PYTEST_ARGS=… narrows it)
 	@tests/services/install_rabbitmq.sh
-	.venv/bin/python $(PYTEST)
-	@for version in $(TEST_PYTHONS); do $(MAKE) test-on-$$version; done
-
-test-on-%: .venv-%/.stamp-test
-	.venv-$*/bin/python $(PYTEST)
+	@for version in $(TEST_PYTHONS); do $(MAKE) .venv-$$version/.stamp-test; done
+	@tests/on_each_python.sh '.venv $(TEST_PYTHONS:%=.venv-%)' $(PYTEST_ARGS)
 
 soak: .venv/.stamp-test ## Run the tests that need minutes: load, faults, leaks
 	@tests/services/install_rabbitmq.sh
