@@ -20,6 +20,7 @@ from tests.services.otlp import OtlpReceiver
 from tests.services.sockets import BlackHole
 from tests.test_delivery import books_of, settings_of
 
+pytestmark = pytest.mark.quiet
 LIMIT = 2.0
 """The default of EVENT_FLUSH_TIMEOUT: what all of ours together may add to the wall time of an attempt."""
 TASK = """

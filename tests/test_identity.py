@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dkist_processing_core.errors import IdentityError
-from dkist_processing_core.identity import Attempt, Run, RunsByHand, new_run_id, parse_recipe_run_id
+from dkist_processing_core.identity import (
+    Attempt,
+    Run,
+    RunsByHand,
+    new_run_id,
+    parse_recipe_run_id,
+    parse_run_data,
+    to_run_data,
+)
 
 # What an environment can hold: anything but NUL. A run always has an id.
 VALUES = st.text(st.characters(exclude_characters="\x00", exclude_categories=()))
@@ -254,3 +262,31 @@ def test_a_fork_has_runs_of_its_own() -> None:
     lines = [line.split() for line in answer.splitlines()]
     assert sorted(number for _, number in lines) == ["1", "1", "2"]
     assert len({run_id for run_id, _ in lines}) == 2
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_run_data_is_read_as_it_was_passed_on(number: int) -> None:
+    """As a number and as a string of digits."""
+    assert parse_run_data(to_run_data(number)) == parse_run_data(to_run_data(str(number))) == number
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text() | st.integers(max_value=-1),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    ).filter(lambda value: not (isinstance(value, str) and value.isascii() and value.isdigit()))
+)
+def test_run_data_of_any_other_kind_is_refused(value: object) -> None:
+    """Whatever it is, it fits a variable, and is named in few characters."""
+    passed_on = to_run_data(value)
+
+    assert len(passed_on) <= 200
+    with pytest.raises(IdentityError, match="recipe_run_id: found .{1,60}, expected an integer or decimal digits"):
+        parse_run_data(passed_on)
+
+
+def test_run_data_that_no_parser_takes_is_refused() -> None:
+    """Neither depth nor length is anybody's problem."""
+    for text in ("[" * 100_000, "9" * 100_000, "", "1\x00"):
+        with pytest.raises(IdentityError):
+            parse_run_data(text)

@@ -5,12 +5,19 @@ Tests of spans, metrics and log records, with a real OTLP receiver at the other 
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from dkist_processing_core import subscribe
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.trace_context import derived_attempt_span_id, derived_run_span_id, derived_trace_id
+from dkist_processing_core.trace_context import (
+    attempt_traceparent,
+    derived_attempt_span_id,
+    derived_run_span_id,
+    derived_trace_id,
+)
 from dkist_processing_core.tracing import Carrier, endpoint_of, run_parent
 from tests.running import run_python
 from tests.services.otlp import OtlpReceiver, Span
@@ -443,3 +450,29 @@ def test_a_secret_of_the_file_of_settings_is_in_no_span(otlp: OtlpReceiver, tmp_
     assert [event.attributes["exception.message"] for event in span.events] == ["[redacted]"]
     assert otlp.wait_for(lambda receiver: [record for record in receiver.logs() if record.body == "a [redacted]"])
     assert "canary" not in repr([otlp.spans(), otlp.logs()])
+
+
+HEX = st.text("0123456789abcdef", min_size=2, max_size=2)
+ALMOST_TRACEPARENTS = st.one_of(
+    st.builds(
+        "{}-{}-{}-{}{}".format,
+        HEX | st.sampled_from(["00", "ff", "0G"]),
+        st.text("0123456789abcdef", min_size=31, max_size=33) | st.just("0" * 32),
+        st.text("0123456789abcdef", min_size=15, max_size=17) | st.just("0" * 16),
+        HEX | st.just("1"),
+        st.sampled_from(["", "-", "-more", " ", "\n"]),
+    ),
+    st.text(max_size=60),
+)
+
+
+@given(ALMOST_TRACEPARENTS)
+def test_a_launcher_reads_a_context_as_opentelemetry_does(header: str) -> None:
+    """
+    It is read before OpenTelemetry is imported, by the same rules: the task's trace is that of the launcher's span.
+    """
+    attempt = Attempt(THE_RUN, "A", attempt=1, max_attempts=1)
+
+    read = attempt_traceparent(attempt, {"TRACEPARENT": header})
+
+    assert read.split("-")[1] == f"{run_parent(THE_RUN, {'TRACEPARENT': header}).trace_id:032x}"

@@ -14,6 +14,7 @@ from dkist_processing_core.events import Cause, Reporter, TaskFailed, TaskFinish
 from dkist_processing_core.launcher._process import End
 from dkist_processing_core.launcher._verdict import Circumstances, judge
 from tests.facts import make
+from tests.running import ROOT
 
 RAISED = {
     "error_type": "ValueError",
@@ -175,3 +176,13 @@ def test_a_verdict_makes_an_event(number: int) -> None:
     event = make(TaskFailed, "A", reported_by=Reporter.LAUNCHER, **verdict.facts)
     assert decode(encode(event)) == event
     assert event.signal in {"SIGKILL", "SIG40"}
+
+
+def test_the_page_about_ends_names_every_cause() -> None:
+    """
+    Each cause that an event may state stands in its table, and no other.
+    """
+    page = (ROOT / "docs" / "explanation" / "ends.md").read_text()
+    rows = [line.split("|")[2].strip() for line in page.splitlines() if line.startswith("| ")]
+
+    assert {row.strip("`") for row in rows if row.startswith("`")} == {cause.value for cause in Cause}

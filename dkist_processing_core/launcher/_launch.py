@@ -15,12 +15,14 @@ from dkist_processing_core.environments import Environment, Environments, folder
 from dkist_processing_core.errors import EnvironmentBuildError, IdentityError
 from dkist_processing_core.launcher._assignment import Assignment
 from dkist_processing_core.launcher._environ import task_environ
-from dkist_processing_core.launcher._memory import OomKills, PeakMemory
+from dkist_processing_core.launcher._memory import MemoryWatch
 from dkist_processing_core.launcher._orders import GRACE_SECONDS, Orders
 from dkist_processing_core.launcher._process import End, TaskProcess
 from dkist_processing_core.termination import TerminationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dkist_processing_core.launcher._reports import Reports
     from dkist_processing_core.launcher._verdict import Verdict
 
@@ -28,7 +30,7 @@ USAGE, SOFTWARE = 64, 70
 """What a launcher leaves with that was given nothing to launch, or has failed itself (sysexits(3))."""
 _LOOK_SECONDS = 0.1
 # The engine's patience is 5 s, and the end is to be in the journal before the group is killed.
-_ANNOUNCE_SECONDS = GRACE_SECONDS - 0.4
+_ANNOUNCE_SECONDS = GRACE_SECONDS - 0.6
 
 
 def main() -> int:
@@ -41,14 +43,16 @@ def main() -> int:
         return USAGE
     with Orders() as orders:
         launch = Launch(assignment, orders, began_ns)
-        status = SOFTWARE
         try:
-            status = launch.run()
+            return launch.run()
         except TerminationError:
-            status = launch.conclude_without_process()
+            return launch.conclude_without_process()
+        except Exception:  # noqa: BLE001 - said in the task's log, and by the status
+            _show_error()
+            return SOFTWARE
         finally:
-            launch.close()
-    return status
+            with _observing():
+                launch.close()
 
 
 class Launch:
@@ -88,8 +92,9 @@ class Launch:
                 end, verdict = self._attempt()
         except EnvironmentBuildError as error:
             return self._conclude_with("ENVIRONMENT", error)
-        if not self._is_announced:
-            self._reports.ended(verdict)
+        with _observing():
+            if not self._is_announced:
+                self._reports.ended(verdict)
         return verdict.exit_code
 
     def close(self) -> None:
@@ -120,6 +125,7 @@ class Launch:
         return environment
 
     def _rebuild(self, broken: Environment) -> Environment:
+        self._orders.begin_anew()
         _show(f"{broken.folder} does not work: {broken.requirement} is installed anew")
         began_ns = time.time_ns()
         try:
@@ -154,22 +160,23 @@ class Launch:
             except OSError as error:
                 return self._could_not_start(error, read_end, write_end, started)
             self._orders.concern(process)
-        memory, kills = PeakMemory(process.pid), OomKills(process.pid)
-        self._orders.watch_parent()
-        self._report_start(process.pid, started_ns)
-        os.eventfd_write(started, 1)
-        os.close(started)
-        while not process.has_ended(_LOOK_SECONDS):
-            memory.sample()
-            kills.follow()
-            if self._orders.seconds_ago > _ANNOUNCE_SECONDS and not self._is_announced:
-                self._announce(process, memory)
+        with MemoryWatch(process.pid) as memory:
+            with _observing():
+                self._orders.watch_parent()
+            with _observing():
+                self._report_start(process.pid, started_ns)
+            os.eventfd_write(started, 1)
+            os.close(started)
+            while not process.has_ended(_LOOK_SECONDS):
+                if self._orders.seconds_ago > _ANNOUNCE_SECONDS and not self._is_announced:
+                    with _observing():
+                        self._announce(process, memory)
         if self._orders.received is not None:
             # Nothing of what was told to end is to go on; until it is waited for, nobody else has its number.
             process.kill_group()
-        self._orders.concern(None)
+        self._orders.conclude()
         end = process.end()
-        return end, self._judge(end, kills.has_risen, memory.peak_bytes)
+        return end, self._judge(end, memory)
 
     def _report_start(self, pid: int, started_ns: int) -> None:
         reports, environment = self._reports, self._environment
@@ -180,14 +187,14 @@ class Launch:
         reports.prepared(*self._prepared, state)
         reports.started(pid, started_ns, state, environment.seconds)
 
-    def _judge(self, end: End, oom_kill: bool, peak_memory_bytes: int | None) -> "Verdict":  # noqa: FBT001 - one caller
+    def _judge(self, end: End, memory: MemoryWatch) -> "Verdict":
         from dkist_processing_core.launcher._verdict import Circumstances, judge  # noqa: PLC0415 - as above
 
         orders = self._orders
-        known = Circumstances(orders.received is not None, orders.is_orphaned, oom_kill, peak_memory_bytes)
-        return judge(end, known)
+        was_told = orders.received is not None
+        return judge(end, Circumstances(was_told, orders.is_orphaned, memory.has_killed, memory.peak_bytes))
 
-    def _announce(self, process: TaskProcess, memory: PeakMemory) -> None:
+    def _announce(self, process: TaskProcess, memory: MemoryWatch) -> None:
         """Report the end of a task that was told to end and has not, before it is killed; then may be too late."""
         import signal  # noqa: PLC0415 - enum and all, for this alone
 
@@ -195,7 +202,7 @@ class Launch:
         duration = time.monotonic() - process.began
         told = {name: value for name, value in process.told().items() if name not in ("returned", "end")}
         end = End(-signal.SIGKILL, _cpu_seconds(process.pid), duration, told)
-        self._reports.ended(self._judge(end, oom_kill=False, peak_memory_bytes=memory.peak_bytes))
+        self._reports.ended(self._judge(end, memory))
 
     def _could_not_start(self, error: OSError, *descriptors: int) -> "tuple[End, Verdict]":
         for descriptor in descriptors:
@@ -228,6 +235,21 @@ class Launch:
         _show(facts["message"])
         self._reports.ended(Verdict(TaskFailed, facts))
         return 1
+
+
+@contextlib.contextmanager
+def _observing() -> "Iterator[None]":
+    """Keep what goes wrong with observing from the task, which is alive as long as its launcher is."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001 - as above
+        _show_error()
+
+
+def _show_error() -> None:
+    import traceback  # noqa: PLC0415 - not before it is needed
+
+    _show(f"the launcher has failed in part: an error of this package\n{traceback.format_exc()}")
 
 
 def _show(line: str) -> None:

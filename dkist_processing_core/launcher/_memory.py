@@ -7,33 +7,62 @@ Sources: proc(5) for VmHWM, the kernel's documents cgroup-v2 (`memory.events`) a
 
 import contextlib
 import os
+import threading
 import time
+from types import TracebackType
+from typing import Self
 
-_PERIOD_SECONDS = 0.1
+_PERIOD_SECONDS, _SHORTEST_SECONDS, _SHARE_OF_AGE = 0.1, 0.01, 0.1
 # Of a processor, so that a task of a thousand processes is not slowed down by being looked at.
 _LARGEST_SHARE = 0.02
 
 
-class PeakMemory:
-    """The most that the largest of a process and its descendants had resident, as far as it was seen."""
+class MemoryWatch:
+    """
+    A context in which a thread looks at the memory of a process and its descendants, ten times a second or more.
+
+    A thread, since its launcher is busy with loading what reports need while the first tasks are over already.
+    """
 
     def __init__(self, pid: int) -> None:
-        """Name the process."""
+        """Look for the first time."""
         self._pid = pid
-        self._due = 0.0
+        self._kills = _OomKills(pid)
         self.peak_bytes: int | None = None
+        """The most that the largest of the processes had resident, as far as it was seen."""
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._look_on, name="dkist-core-memory", daemon=True)
 
-    def sample(self) -> None:
-        """Look, unless the last look was a moment ago."""
-        began = time.monotonic()
-        if began < self._due:
-            return
-        for pid in _family(self._pid):
-            found = peak_memory_bytes(pid)
-            if found is not None:
-                self.peak_bytes = max(found, self.peak_bytes or 0)
-        took = time.monotonic() - began
-        self._due = began + max(_PERIOD_SECONDS, took / _LARGEST_SHARE)
+    @property
+    def has_killed(self) -> bool:
+        """Whether the kernel has killed for want of memory, since the beginning, where the process was."""
+        return self._kills.has_risen
+
+    def __enter__(self) -> Self:
+        """Begin to look."""
+        with contextlib.suppress(RuntimeError):
+            # Where no thread can be had, what is known at the end must do.
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Look no more."""
+        self._is_over.set()
+
+    def _look_on(self) -> None:
+        born, rest = time.monotonic(), 0.0
+        while not self._is_over.wait(rest):
+            began = time.monotonic()
+            for pid in _family(self._pid):
+                found = peak_memory_bytes(pid)
+                if found is not None:
+                    self.peak_bytes = max(found, self.peak_bytes or 0)
+            self._kills.follow()
+            # The younger it is, the faster it grows.
+            period = min(_PERIOD_SECONDS, (began - born) * _SHARE_OF_AGE)
+            rest = max(_SHORTEST_SECONDS, period, (time.monotonic() - began) / _LARGEST_SHARE)
 
 
 def peak_memory_bytes(pid: int | str = "self") -> int | None:
@@ -62,7 +91,7 @@ def _family(pid: int) -> list[int]:
     return family
 
 
-class OomKills:
+class _OomKills:
     """How often the kernel has killed for want of memory in the control groups that a process was in."""
 
     def __init__(self, pid: int) -> None:

@@ -31,13 +31,15 @@ class Orders:
     """
     A context in which SIGTERM, SIGINT and SIGHUP, and the death of the parent process, end the task.
 
-    Before there is a task they raise `TerminationError`. The first one is passed on, the second kills.
+    Before there is a task they raise `TerminationError`. The first one is passed on, the second kills. When the task
+    has ended they change nothing any more.
     """
 
     def __init__(self) -> None:
         """Note who the parent is; nothing is installed yet."""
         self._parent = os.getppid()
         self._process: TaskProcess | None = None
+        self._is_over = False
         self.received: signal.Signals | None = None
         """The first signal that told to end; None as long as nobody has."""
         self.received_at = 0.0
@@ -48,7 +50,9 @@ class Orders:
         """Whether the task's group was killed."""
 
     def __enter__(self) -> Self:
-        """Begin to listen."""
+        """Begin to listen, whatever this process has inherited: deaf ears, or that nobody waits for children."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for number in _ORDERS:
             signal.signal(number, self._obey)
         signal.signal(_PARENT_DIED, self._see_parent_die)
@@ -82,9 +86,17 @@ class Orders:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_ORDERS, _PARENT_DIED))
 
-    def concern(self, process: "TaskProcess | None") -> None:
+    def concern(self, process: "TaskProcess") -> None:
         """Name the process that is told from now on."""
         self._process = process
+
+    def conclude(self) -> None:
+        """Let what comes from now on be: the process that it would concern has ended."""
+        self._is_over, self._process = True, None
+
+    def begin_anew(self) -> None:
+        """Listen again as before there was a process."""
+        self._is_over = False
 
     @property
     def seconds_ago(self) -> float:
@@ -104,11 +116,13 @@ class Orders:
                 # Only a thread of it has ended, or somebody plays with signals.
                 return
             time.sleep(_TURN_SECONDS)
-        if self.received is None:
+        if self.received is None and not self._is_over:
             self.is_orphaned = True
             self._pass_on(signal.SIGTERM)
 
     def _pass_on(self, number: signal.Signals) -> None:
+        if self._is_over:
+            return
         self.received, self.received_at = number, time.monotonic()
         if self._process is None:
             raise TerminationError(number)

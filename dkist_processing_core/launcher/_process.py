@@ -51,11 +51,14 @@ class TaskProcess:
         """Take a process and the end of a pipe by which it reports."""
         self.pid = pid
         self.began = time.monotonic()
-        self._descriptor = os.pidfd_open(pid)
         self._report = report
         self._waiting = select.poll()
-        for descriptor in (self._descriptor, report):
-            self._waiting.register(descriptor, select.POLLIN)
+        self._waiting.register(report, select.POLLIN)
+        # Some sandboxes do not know it, or refuse it: then the end is noticed when the waiting is over.
+        self._descriptor: int | None = None
+        with contextlib.suppress(OSError):
+            self._descriptor = os.pidfd_open(pid)
+            self._waiting.register(self._descriptor, select.POLLIN)
         self._unread = b""
         self._heard = 0
         self._is_listening = True
@@ -101,7 +104,8 @@ class TaskProcess:
         ready = {descriptor for descriptor, _ in self._waiting.poll(timeout * 1000)}
         if self._report in ready:
             self._listen()
-        return self._descriptor in ready
+        # Not waited for yet: as long as it is a zombie nobody else has its number.
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def told(self) -> dict[str, Any]:
         """Return what the process has told so far."""
@@ -112,12 +116,13 @@ class TaskProcess:
         _, status, usage = os.wait4(self.pid, 0)
         duration = time.monotonic() - self.began
         self._listen()
-        for descriptor in (self._descriptor, self._report):
+        for descriptor in filter(None, (self._descriptor, self._report)):
             os.close(descriptor)
-        # A line tells the guard that nothing is left to do.
-        with contextlib.suppress(OSError):
-            os.write(self._guard, b"\n")
-        os.close(self._guard)
+        if self._guard is not None:
+            # A line tells the guard that nothing is left to do.
+            with contextlib.suppress(OSError):
+                os.write(self._guard, b"\n")
+            os.close(self._guard)
         exit_code = os.waitstatus_to_exitcode(status)
         return End(exit_code, usage.ru_utime + usage.ru_stime, duration, self.told())
 
@@ -140,24 +145,30 @@ class TaskProcess:
                     self._told.update(said if isinstance(said, dict) else {})
 
 
-def _guard_over(pid: int) -> int:
+def _guard_over(pid: int) -> int | None:
     """
     Start what ends the task when this process is killed, and return the descriptor that keeps it waiting.
 
-    The kernel's own parent-death signal would reach the task alone, and could be ignored.
+    The kernel's own parent-death signal would reach the task alone, and could be ignored. None where no process can be
+    had for it: the task goes on all the same.
     """
     read_end, write_end = os.pipe()
-    os.posix_spawn(
-        "/bin/sh",
-        ["sh", "-c", _GUARD, "dkist-core-guard", str(pid)],
-        {"PATH": "/usr/bin:/bin"},
-        file_actions=[
-            (os.POSIX_SPAWN_DUP2, read_end, 0),
-            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
-        ],
-        setpgroup=0,
-        setsigmask=(),
-    )
-    os.close(read_end)
+    try:
+        os.posix_spawn(
+            "/bin/sh",
+            ["sh", "-c", _GUARD, "dkist-core-guard", str(pid)],
+            {"PATH": "/usr/bin:/bin"},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, read_end, 0),
+                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+            ],
+            setpgroup=0,
+            setsigmask=(),
+        )
+    except OSError:
+        os.close(write_end)
+        return None
+    finally:
+        os.close(read_end)
     return write_end
