@@ -7,8 +7,8 @@ Not here: how they are measured. An aim that is missed is shown as missed.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks import latency, rates
-from benchmarks.figures import Row
+from benchmarks import latency, launch, rates
+from benchmarks.figures import Row, rounded
 from benchmarks.ground import Side
 from benchmarks.latency import Scene
 
@@ -21,7 +21,7 @@ class Aim:
     name: str
     other_name: str
     figure: str
-    """Which of the row's figures: `ratio` or `ours`."""
+    """Which of the row's figures: `ratio`, `ours`, or `times`, which is how many times ours the other one is."""
     least: float | None = None
     most: float | None = None
     shows_other: bool = False
@@ -32,6 +32,8 @@ class Aim:
         row = self._row(rows)
         if row is None:
             return None
+        if self.figure == "times":
+            return rounded(1 / row["ratio"])
         return row["ratio"] if self.figure == "ratio" else row["ours"]
 
     def other(self, rows: Iterable[Row]) -> float | None:
@@ -115,4 +117,12 @@ AIMS = (
         "ours",
         most=30,
     ),
+    Aim(
+        f"{launch.SECOND}: how many times as fast as {launch.ESTABLISHED}",
+        launch.SECOND,
+        launch.ESTABLISHED,
+        "times",
+        least=launch.LEAST_TIMES,
+    ),
+    Aim(f"{launch.ADDED}, beside {launch.FLOOR}, s", launch.ADDED, launch.LIMIT, "ours", most=launch.LIMIT_SECONDS),
 )

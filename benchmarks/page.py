@@ -7,7 +7,7 @@ Not here: measuring. `benchmarks/last.json` holds what the page shows, and a tes
 import json
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -30,7 +30,7 @@ What delivery costs, beside the clients that one would use instead. The figures 
 
 which writes this page; without its argument it only measures. It ran on
 {machine}; load average before: {load:.2f}.
-Figures of another machine differ, and on a busy one they scatter: compare ratios, from one run of your own.
+{apart}Figures of another machine differ, and on a busy one they scatter: compare ratios, from one run of your own.
 """
 _HOW = """\
 ## How it is measured
@@ -104,6 +104,21 @@ of which there are five at least.
 
 Beside a process that only imports the libraries that any such package needs.
 """,
+    "launch": """\
+## How soon a task begins on a worker
+
+Seconds from the start of the operator's command to the first line of the task's `run`, for a release that is a tiny
+pipeline and needs this package with all its dependencies. A *second task* finds the environment that the first one
+has built. *As established*, each task makes one: `python -m venv`, `pip install --upgrade pip`, `pip list`,
+`pip install` of the release, `pip list`, and the task; what it takes to remove it afterwards is not counted. Its pip
+finds every wheel in a folder beside it, as in the warmest of caches, and asks the index which versions there are. A
+*first task of a release* is launched where other releases have filled uv's cache.
+
+What the launcher adds is told beside the task's `run` alone, called by the Python of the same environment without any
+event or span, and beside the same task called by hand, which opens the journal and reports for itself. There is neither
+broker nor collector; the journal's books are checked at the end. In brackets stand the least and the most of the
+rounds, and for a process that finds an environment those of a hundred.
+""",
 }
 
 
@@ -118,11 +133,29 @@ class Results:
     parts: dict[str, list[Row]]
     spreads: dict[str, dict[str, list[float]]]
     """Least and most of `ours` and `other` by the key of a row, for the rows that show them."""
+    apart: dict[str, str] = field(default_factory=dict)
+    """Of the parts that were measured anew since, each in a run of its own: where and how, in words."""
 
     @classmethod
     def read(cls, path: Path = LAST) -> Self:
         """Return the figures that were kept."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    @property
+    def conditions(self) -> str:
+        """Where it ran, in words, as a part tells that was measured apart."""
+        return f"on {self.machine}; {self.rounds} rounds; load average before: {self.load:.2f}"
+
+    def with_parts_of(self, newer: Self) -> Self:
+        """Return these figures, with those parts in place that a later run has measured, which are told apart."""
+        renewed = {key_of(row) for part in newer.parts for row in self.parts.get(part, [])}
+        kept = {key: spread for key, spread in self.spreads.items() if key not in renewed}
+        return replace(
+            self,
+            parts=self.parts | newer.parts,
+            spreads=kept | newer.spreads,
+            apart=self.apart | dict.fromkeys(newer.parts, newer.conditions),
+        )
 
     def write(self, path: Path = LAST) -> None:
         """Keep the figures."""
@@ -156,12 +189,17 @@ def table(rows: Iterable[Row], spreads: Spreads = MappingProxyType({})) -> str:
         before = row["name"]
         spread = spreads.get(key_of(row), {})
         ours, other = (
-            shown(value) + (f" ({shown(spread[side][0])} to {shown(spread[side][1])})" if side in spread else "")
+            shown(value) + _between(*spread.get(side, (value, value)))
             for side, value in (("ours", row["ours"]), ("other", row["other"]))
         )
         figures = [name, ours, other, row["other_name"], shown(row["ratio"])]
         lines.append(f"| {' | '.join(figures)} |")
     return "\n".join(lines) + "\n"
+
+
+def _between(least: float, most: float) -> str:
+    """Return the extremes, where there are any: a limit is what it is in each round."""
+    return f" ({shown(least)} to {shown(most)})" if least < most else ""
 
 
 def aims_table(rows: list[Row]) -> str:
@@ -179,12 +217,18 @@ def aims_table(rows: list[Row]) -> str:
 
 def render(results: Results) -> str:
     """Return the page."""
-    sections = [_HEAD.format(machine=results.machine, load=results.load)]
+    apart = "A part that was measured in another run says so.\n" if results.apart else ""
+    sections = [_HEAD.format(machine=results.machine, load=results.load, apart=apart)]
     sections.append("## At a glance\n\n" + aims_table([row for rows in results.parts.values() for row in rows]))
     sections += [
-        f"{text.format(batch=BATCH)}\n{table(results.parts[part], results.spreads)}"
+        f"{text.format(batch=BATCH)}\n{_apart(results, part)}{table(results.parts[part], results.spreads)}"
         for part, text in _TEXTS.items()
         if part in results.parts
     ]
     sections.append(_HOW.format(rounds=results.rounds, batch=BATCH))
     return "\n".join(sections)
+
+
+def _apart(results: Results, part: str) -> str:
+    """Return where a part was measured, if that was in a run of its own."""
+    return f"Measured in another run,\n{results.apart[part]}.\n\n" if part in results.apart else ""

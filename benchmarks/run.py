@@ -4,7 +4,8 @@ Measure the library beside its peers: `make bench`, or a part of it.
     .venv/bin/python benchmarks/run.py rates publish --rounds 2 --scale 0.1
 
 Writes build/bench.json (the rows), build/bench-detail.json (spread and samples) and the plots; with --write-docs also
-docs/benchmarks.md, its plots and benchmarks/last.json, from which a test holds the page.
+docs/benchmarks.md, its plots and benchmarks/last.json, from which a test holds the page. Where parts are named, the
+page's other parts stay as they are, and those that are measured anew say of which run they are.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import growth, latency, memory, page, rates, startup, task_exit
+from benchmarks import growth, latency, launch, memory, page, rates, startup, task_exit
 from benchmarks.aims import AIMS
 from benchmarks.figures import Findings, Row
 from benchmarks.ground import BUILD, PEERS_PYTHON, ROOT, Ground, open_ground
@@ -26,7 +27,8 @@ from benchmarks.plan import Plan
 
 # Above it, what else runs on the machine scatters the figures.
 QUIET_LOAD = 0.5
-PLOTS = ("bench-rate.png", "bench-latency.png")
+# By the part that each one shows.
+PLOTS = {"rates": "bench-rate.png", "publish": "bench-latency.png"}
 
 
 def _startup(_: Ground, __: Plan) -> Findings:
@@ -40,6 +42,7 @@ PARTS: dict[str, Callable[[Ground, Plan], Findings]] = {
     "memory": memory.measure,
     "growth": growth.measure,
     "startup": _startup,
+    "launch": launch.measure,
 }
 
 
@@ -76,15 +79,14 @@ def main() -> int:
         print(f"\nNot measured: {', '.join(failed)}.", file=sys.stderr)
     elif arguments.write_docs:
         machine = page.describe_machine(len(os.sched_getaffinity(0)), rabbitmq.strip('"'))
-        _write_docs(
-            page.Results(
-                machine,
-                round(load, 2),
-                plan.rounds,
-                {name: findings.rows for name, findings in found.items()},
-                {key: spread for findings in found.values() for key, spread in findings.spreads.items()},
-            )
+        results = page.Results(
+            machine,
+            round(load, 2),
+            plan.rounds,
+            {name: findings.rows for name, findings in found.items()},
+            {key: spread for findings in found.values() for key, spread in findings.spreads.items()},
         )
+        _write_docs(page.Results.read().with_parts_of(results) if arguments.parts else results, names)
     return 1 if failed else 0
 
 
@@ -93,12 +95,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; all if none is named")
     parser.add_argument("--rounds", type=int, default=5, help="how often every side has its turn (default: 5)")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual counts, as 0.1 for a quick look")
-    parser.add_argument("--write-docs", action="store_true", help="write docs/benchmarks.md and its plots too")
+    parser.add_argument("--write-docs", action="store_true", help="put the figures into docs/benchmarks.md too")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    if arguments.write_docs and (arguments.parts or arguments.scale != 1):
-        parser.error("the page shows a whole run: --write-docs goes with neither parts nor --scale")
+    if arguments.write_docs and arguments.scale != 1:
+        parser.error("the page shows whole counts: --write-docs does not go with --scale")
     if not PEERS_PYTHON.exists():
         parser.error("the peers are not installed; `make bench` does that first")
     return arguments
@@ -119,12 +121,12 @@ def _draw(folder: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"MPLCONFIGDIR": str(BUILD / "matplotlib")})
 
 
-def _write_docs(results: page.Results) -> None:
+def _write_docs(results: page.Results, measured: list[str]) -> None:
     results.write()
     page.PAGE.write_text(page.render(results), encoding="utf-8")
     page.IMAGES.mkdir(exist_ok=True)
-    for name in PLOTS:
-        shutil.copyfile(BUILD / name, page.IMAGES / name)
+    for part in PLOTS.keys() & measured:
+        shutil.copyfile(BUILD / PLOTS[part], page.IMAGES / PLOTS[part])
 
 
 def _table(rows: list[Row]) -> str:

@@ -11,10 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import page
+from benchmarks import launch, page
 from benchmarks.aims import AIMS, Aim
 from benchmarks.corpus import event_at, write_messages
-from benchmarks.figures import Findings, Row, compare, median_of_rounds, percentile, percentile_99
+from benchmarks.figures import (
+    Findings,
+    Row,
+    compare,
+    key_of,
+    median_of_rounds,
+    percentile,
+    percentile_99,
+    rounded,
+)
 from benchmarks.ground import Ground, Side, run
 from benchmarks.latency import UNSYNCED, UP, Scene
 from benchmarks.plan import Plan
@@ -28,24 +37,31 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.events import encode
 from tests.services.rabbitmq import RabbitMQNode
 from tests.services.sockets import closed_port
+from tests.test_faults import COMMAND
 
 ROW = Row(name="draining", unit="messages/s", ours=20_000.0, other=12_345.678, other_name="a peer", ratio=1.62)
 
 
 def results() -> page.Results:
-    """Give the figures that the page in docs/ shows."""
+    """
+    Give the figures that the page in docs/ shows.
+    """
     return page.Results.read()
 
 
 def test_the_page_shows_the_last_figures() -> None:
-    """docs/benchmarks.md is what the program writes from the figures kept beside it, to the letter."""
+    """
+    docs/benchmarks.md is what the program writes from the figures kept beside it, to the letter.
+    """
     expected = page.render(results())
 
     assert page.PAGE.read_text(encoding="utf-8") == expected
 
 
 def test_every_plot_of_the_page_is_there_and_small() -> None:
-    """The page's images are in the repository, and do not bloat it."""
+    """
+    The page's images are in the repository, and do not bloat it.
+    """
     sizes = {path.name: path.stat().st_size for path in page.IMAGES.glob("bench-*.png")}
 
     named = {part.split(")")[0] for part in page.PAGE.read_text().split("](images/")[1:]}
@@ -54,7 +70,9 @@ def test_every_plot_of_the_page_is_there_and_small() -> None:
 
 
 def test_last_figures_are_rows_of_the_promised_form() -> None:
-    """Whoever reads bench.json finds the same six keys in each row, figures as numbers."""
+    """
+    Whoever reads bench.json finds the same six keys in each row, figures as numbers.
+    """
     rows = [row for part in results().parts.values() for row in part]
 
     assert rows
@@ -63,7 +81,9 @@ def test_last_figures_are_rows_of_the_promised_form() -> None:
 
 
 def test_every_aim_finds_its_figure() -> None:
-    """An aim that names no row would never be missed."""
+    """
+    An aim that names no row would never be missed.
+    """
     rows = [row for part in results().parts.values() for row in part]
 
     without = [aim.text for aim in AIMS if aim.value(rows) is None]
@@ -72,7 +92,9 @@ def test_every_aim_finds_its_figure() -> None:
 
 
 def test_a_row_holds_medians_and_the_median_of_the_ratios_in_pairs() -> None:
-    """A machine that gets slower during a run slows both sides, and the ratio stays."""
+    """
+    A machine that gets slower during a run slows both sides, and the ratio stays.
+    """
     row = compare("draining", "messages/s", [200.0, 100.0, 60.0], [100.0, 50.0, 20.0], "a peer")
 
     expected = Row(name="draining", unit="messages/s", ours=100.0, other=50.0, other_name="a peer", ratio=2.0)
@@ -80,7 +102,9 @@ def test_a_row_holds_medians_and_the_median_of_the_ratios_in_pairs() -> None:
 
 
 def test_a_finding_keeps_the_spread() -> None:
-    """Beside the medians it is told how far the samples lie apart."""
+    """
+    Beside the medians it is told how far the samples lie apart.
+    """
     findings = Findings()
 
     findings.add("draining", "messages/s", [3.0, 1.0, 2.0], [1.0, 1.0, 1.0], "a peer")
@@ -89,7 +113,9 @@ def test_a_finding_keeps_the_spread() -> None:
 
 
 def test_a_plot_shows_what_the_table_does() -> None:
-    """A round that something disturbed counts as one of the rounds, however many samples it has."""
+    """
+    A round that something disturbed counts as one of the rounds, however many samples it has.
+    """
     rounds = [[1.0, 1.0, 2.0], [1.0, 1.0, 3.0], [9.0, 9.0, 9.0]]
     row = compare("publish()", "ms", [percentile_99(samples) for samples in rounds], [1.0] * 3, "a peer")
 
@@ -99,13 +125,17 @@ def test_a_plot_shows_what_the_table_does() -> None:
 
 
 def test_percentile_is_a_sample() -> None:
-    """The 99th percentile is a call that was made, and of few calls the slowest."""
+    """
+    The 99th percentile is a call that was made, and of few calls the slowest.
+    """
     assert percentile([5.0, 1.0, 3.0], 0.99) == 5.0
     assert percentile([float(number) for number in range(101)], 0.99) == 99.0
 
 
 def test_a_table_names_a_figure_once_for_all_its_peers() -> None:
-    """Rows of one figure read as a group."""
+    """
+    Rows of one figure read as a group.
+    """
     shown = page.table([ROW, Row(**{**ROW, "other_name": "another"})]).splitlines()[2:]
 
     assert shown == [
@@ -115,7 +145,9 @@ def test_a_table_names_a_figure_once_for_all_its_peers() -> None:
 
 
 def test_a_table_shows_the_spread_of_the_rows_that_ask_for_it() -> None:
-    """A figure that scatters is not read as if it were exact."""
+    """
+    A figure that scatters is not read as if it were exact.
+    """
     findings = Findings()
     findings.add("draining", "messages/s", [900.0, 100.0, 300.0], [50.0, 50.0, 40.0], "a peer", shows_spread=True)
     findings.add("draining", "messages/s", [900.0, 100.0, 300.0], [50.0, 50.0, 40.0], "another")
@@ -128,15 +160,31 @@ def test_a_table_shows_the_spread_of_the_rows_that_ask_for_it() -> None:
     ]
 
 
+def test_a_table_shows_no_spread_of_a_limit() -> None:
+    """
+    What is the same in each round was not measured.
+    """
+    findings = Findings()
+    findings.add("added", "s", [0.1, 0.2, 0.3], [2.0] * 3, "the limit", shows_spread=True)
+
+    shown = page.table(findings.rows, findings.spreads).splitlines()[2:]
+
+    assert shown == ["| added, s | 0.200 (0.100 to 0.300) | 2.00 | the limit | 0.100 |"]
+
+
 def test_the_page_tells_how_busy_the_machine_was() -> None:
-    """Whoever reads figures of a busy machine is told so."""
+    """
+    Whoever reads figures of a busy machine is told so.
+    """
     text = page.render(page.Results("a machine", 1.5, 5, {}, {}))
 
     assert "a machine; load average before: 1.50." in text
 
 
 def test_the_cost_of_our_own_stands_beside_the_bare_insert() -> None:
-    """A reader can subtract what SQLite takes, in the tight loop and at a task's pace."""
+    """
+    A reader can subtract what SQLite takes, in the tight loop and at a task's pace.
+    """
     rows = [
         Row(name=aim.name, unit="ms", ours=0.25, other=0.0125, other_name=aim.other_name, ratio=20.0)
         for aim in AIMS
@@ -153,13 +201,17 @@ def test_the_cost_of_our_own_stands_beside_the_bare_insert() -> None:
 
 @pytest.mark.parametrize(("value", "text"), [(12_345.6, "12,346"), (123.4, "123"), (1.5, "1.50"), (0.01234, "0.0123")])
 def test_figures_are_shown_with_the_digits_that_count(value: float, text: str) -> None:
-    """Nobody measures to the seventh digit."""
+    """
+    Nobody measures to the seventh digit.
+    """
     assert page.shown(value) == text
 
 
 @pytest.mark.parametrize(("ratio", "is_met"), [(0.79, False), (0.8, True), (1.4, True)])
 def test_an_aim_that_is_missed_is_said_to_be(ratio: float, is_met: bool) -> None:  # noqa: FBT001 - a table's column
-    """The page does not pass over what was not reached."""
+    """
+    The page does not pass over what was not reached.
+    """
     aim = Aim("draining", "draining", "a peer", "ratio", least=0.8)
 
     value = aim.value([Row(**{**ROW, "ratio": ratio})])
@@ -168,8 +220,113 @@ def test_an_aim_that_is_missed_is_said_to_be(ratio: float, is_met: bool) -> None
     assert aim.is_met_by(value) is is_met
 
 
+@pytest.mark.parametrize(("ratio", "is_met"), [(0.0334, False), (0.0333, True), (0.02, True)])
+def test_an_aim_may_say_how_many_times_as_fast_we_are(ratio: float, is_met: bool) -> None:  # noqa: FBT001 - as above
+    """
+    Of seconds the ratio is a small number that nobody can picture.
+    """
+    aim = Aim("a second task", "a second task", "as established", "times", least=30)
+
+    value = aim.value(
+        [Row(name="a second task", unit="s", ours=0.3, other=9.0, other_name=aim.other_name, ratio=ratio)]
+    )
+
+    assert value == rounded(1 / ratio)
+    assert aim.is_met_by(value) is is_met
+
+
+def test_a_part_is_measured_anew_and_the_others_stay() -> None:
+    """
+    Who improves one thing need not measure all of it, and no reader takes two runs for one.
+    """
+    old = page.Results(
+        "a machine",
+        0.1,
+        5,
+        {"rates": [ROW], "growth": [Row(**{**ROW, "name": "growing"}), Row(**{**ROW, "name": "gone"})]},
+        {"growing | a peer": {"ours": [1.0, 2.0]}, "gone | a peer": {}, "draining | a peer": {"ours": [3.0, 4.0]}},
+    )
+    newer = page.Results("another", 0.75, 3, {"growth": [Row(**{**ROW, "name": "growing", "ours": 7.0})]}, {})
+
+    merged = old.with_parts_of(newer)
+
+    assert merged.parts == {"rates": [ROW], **newer.parts}
+    assert merged.spreads == {"draining | a peer": {"ours": [3.0, 4.0]}}
+    assert (merged.machine, merged.load, merged.rounds) == ("a machine", 0.1, 5)
+    assert merged.apart == {"growth": "on another; 3 rounds; load average before: 0.75"}
+
+
+def test_the_page_tells_which_part_was_measured_apart() -> None:
+    """
+    The head of the page speaks of one run, which is not that part's.
+    """
+    whole = page.Results("a machine", 0.1, 5, {"rates": [ROW], "startup": [ROW]}, {})
+    word = "Measured in another run, on another; 3 rounds; load average before: 0.75."
+
+    merged = page.render(whole.with_parts_of(page.Results("another", 0.75, 3, {"startup": [ROW]}, {})))
+
+    assert word in merged.partition("## What a task's process costs")[2]
+    assert merged.count(word) == 1
+    assert "another run" in merged.partition("## At a glance")[0]
+    assert "another run" not in page.render(whole)
+
+
+def test_figures_are_kept_as_they_were_found(tmp_path: Path) -> None:
+    """
+    What is written to the file is what is read from it, whatever was measured apart.
+    """
+    kept = results()
+
+    kept.write(tmp_path / "last.json")
+
+    assert page.Results.read(tmp_path / "last.json") == kept
+
+
+def test_a_launch_is_measured_by_the_command_of_an_exported_operator() -> None:
+    """
+    Another command might be faster, and nobody would run it.
+    """
+    assert launch.COMMAND == COMMAND
+
+
+def test_a_task_says_once_when_it_began() -> None:
+    """
+    What else stands in its log is passed over; without the word there is no figure.
+    """
+    log = "installed\nfirst line at 1795378273.25\na warning\n"
+
+    assert launch.first_line_at(log) == 1795378273.25
+    for unusable in ("installed\n", log + log):
+        with pytest.raises(launch.LaunchError, match="and not once"):
+            launch.first_line_at(unusable)
+
+
+def test_what_the_launcher_adds_is_measured_in_pairs() -> None:
+    """
+    A round in which the machine is slow is slow for both, and the difference stays.
+    """
+    findings = Findings()
+    seconds = {
+        launch.SECOND: [0.3, 0.5, 0.9],
+        launch.FLOOR: [0.2, 0.25, 0.8],
+        launch.BY_HAND: [0.25, 0.4, 0.85],
+        launch.ESTABLISHED: [9.0, 10.0, 27.0],
+        launch.FIRST: [2.0, 2.5, 3.0],
+    }
+
+    launch.add_ways(findings, seconds)
+
+    shown = {key_of(row): (row["ours"], row["other"], row["ratio"]) for row in findings.rows}
+    assert shown[f"{launch.SECOND} | {launch.ESTABLISHED}"] == (0.5, 10.0, 0.03333)
+    assert shown[f"{launch.ADDED} | {launch.LIMIT}"] == (0.1, 0.3, 0.3333)
+    assert shown[f"{launch.ADDED_TO_CALL} | {launch.LIMIT}"][0] == 0.05
+    assert set(findings.spreads) == set(shown)
+
+
 def test_sides_take_turns_and_nobody_always_comes_first() -> None:
-    """What one side leaves behind, such as a warm disk, does not always help the same one."""
+    """
+    What one side leaves behind, such as a warm disk, does not always help the same one.
+    """
     turns = list(Plan(rounds=3).turns(["ours", "one", "two"]))
 
     assert turns == ["ours", "one", "two", "one", "two", "ours", "two", "ours", "one"]
@@ -177,7 +334,9 @@ def test_sides_take_turns_and_nobody_always_comes_first() -> None:
 
 @pytest.mark.parametrize("size", [1024, 16 * 1024])
 def test_every_body_has_the_size_that_is_told(size: int) -> None:
-    """1 KiB means 1024 bytes, on both sides of a comparison."""
+    """
+    1 KiB means 1024 bytes, on both sides of a comparison.
+    """
     sizes = {len(encode(event_at(number, size))) for number in (0, 7, 99_999)}
 
     assert sizes == {size}
@@ -186,7 +345,9 @@ def test_every_body_has_the_size_that_is_told(size: int) -> None:
 def test_a_side_reads_the_job_and_the_messages_that_it_was_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Peers send the bytes that the library sends."""
+    """
+    Peers send the bytes that the library sends.
+    """
     path = tmp_path / "messages"
     write_messages(path, 5)
     job = Job("host", 1, "/", "user", "word", "x", "q", {}, str(path), "state", count=3, warm_up=2)
@@ -200,7 +361,9 @@ def test_a_side_reads_the_job_and_the_messages_that_it_was_given(
 
 
 def test_a_window_holds_as_many_publishes_as_are_told() -> None:
-    """So many wait for their confirms at any time, no more, and each message is sent once."""
+    """
+    So many wait for their confirms at any time, no more, and each message is sent once.
+    """
     sent: list[int] = []
     waiting: list[int] = []
     most = 0
@@ -221,7 +384,9 @@ def test_a_window_holds_as_many_publishes_as_are_told() -> None:
 
 @pytest.mark.parametrize("side", [DRAIN, BULK, BULK_ENCODED], ids=lambda side: side.label)
 def test_the_librarys_sides_deliver_what_they_are_told(side: Side, rabbitmq: RabbitMQNode, state_dir: Path) -> None:
-    """Each says how long it took, and has checked the books before."""
+    """
+    Each says how long it took, and has checked the books before.
+    """
     ground = Ground(rabbitmq, state_dir)
 
     with ground.job(30, warm_up=5) as job:
@@ -232,7 +397,9 @@ def test_the_librarys_sides_deliver_what_they_are_told(side: Side, rabbitmq: Rab
 
 @pytest.mark.parametrize("scene", [UP, UNSYNCED], ids=lambda scene: scene.label)
 def test_the_cost_of_a_call_has_a_lap_for_each_event(scene: Scene, rabbitmq: RabbitMQNode, state_dir: Path) -> None:
-    """What warms up is not counted."""
+    """
+    What warms up is not counted.
+    """
     ground = Ground(rabbitmq, state_dir)
 
     with ground.job(30, warm_up=5) as job:
@@ -243,7 +410,9 @@ def test_the_cost_of_a_call_has_a_lap_for_each_event(scene: Scene, rabbitmq: Rab
 
 @pytest.mark.parametrize("synced", [True, False])
 def test_the_calls_that_are_measured_redact_as_a_tasks_do(synced: bool, state_dir: Path) -> None:  # noqa: FBT001 - a table's column
-    """To blank the settings' secrets out is part of what a task's call costs."""
+    """
+    To blank the settings' secrets out is part of what a task's call costs.
+    """
     password = "a-word-to-blank-out"
     with closed_port() as port:
         settings = settings_of(Job("127.0.0.1", port, "/", "user", password, "x", "q", {}, "", str(state_dir), 1))
@@ -257,7 +426,9 @@ def test_the_calls_that_are_measured_redact_as_a_tasks_do(synced: bool, state_di
 
 
 def test_a_whole_run_of_one_task_loses_no_event(rabbitmq: RabbitMQNode, state_dir: Path) -> None:
-    """It runs engine and task in processes of their own, and the books are checked as after a task's."""
+    """
+    It runs engine and task in processes of their own, and the books are checked as after a task's.
+    """
     ground = Ground(rabbitmq, state_dir)
 
     seconds = wall_seconds(ground, WELL, WHOLE_RUN)

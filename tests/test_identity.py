@@ -281,7 +281,7 @@ def test_run_data_of_any_other_kind_is_refused(value: object) -> None:
     passed_on = to_run_data(value)
 
     assert len(passed_on) <= 200
-    with pytest.raises(IdentityError, match="recipe_run_id: found .{1,60}, expected an integer or decimal digits"):
+    with pytest.raises(IdentityError, match=r"recipe_run_id: found .{1,60}, expected an integer or decimal digits"):
         parse_run_data(passed_on)
 
 
