@@ -30,11 +30,13 @@ PROGRAM = """\
 import importlib, importlib.machinery, importlib.util, json, os, re, sys
 
 process, report = os.getpid(), os.environ.get("DKIST_CORE_REPORT_FD")
+line = os.fstat(int(report)) if report else None
 
 def tell(**facts):
     if report and os.getpid() == process:
         try:
-            os.write(int(report), json.dumps(facts).encode() + b"\\n")
+            if os.path.samestat(os.fstat(int(report)), line):
+                os.write(int(report), json.dumps(facts).encode() + b"\\n")
         except OSError:
             pass
 

@@ -7,18 +7,15 @@ whom. Not here: what the phases do (task), and what happens around the task's pr
 """
 
 import contextlib
-import json
 import logging
 import os
 import platform
 import resource
-import select
 import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -41,6 +38,8 @@ from dkist_processing_core.events import (
     identity_of,
 )
 from dkist_processing_core.identity import Attempt
+from dkist_processing_core.launcher_line import LauncherLine
+from dkist_processing_core.memory import peak_memory_bytes
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.termination import TaskTermination, TerminationError
 from dkist_processing_core.text import redact
@@ -51,8 +50,6 @@ from dkist_processing_core.tracing import Carrier, Telemetry, run_parent, sample
 _SHARE_OF_WAITING = 0.8
 # Launcher and engine wait after a launched task, for the same two seconds.
 _SHARE_OF_LAUNCHED = 0.3
-# The launcher loads as much as the task does, and side by side with it.
-_START_SECONDS = 0.3
 # What is told to a launcher fits the pipe to it, whatever it is doing.
 _MAX_TOLD_MESSAGE, _MAX_TOLD_STACK = 2_000, 6_000
 PROGRESS_SECONDS = 1.0
@@ -93,18 +90,14 @@ class Lifecycle:
         self._span: Span = trace.INVALID_SPAN
         self._stack = contextlib.ExitStack()
         self._termination = TaskTermination()
-        self._started_fd = attempt.started_fd
-
-    @property
-    def _is_launched(self) -> bool:
-        return self.attempt.report_fd is not None
+        self._launcher = None if attempt.report_fd is None else LauncherLine(attempt.report_fd, attempt.started_fd)
 
     def __enter__(self) -> Self:
         """Open the attempt's span and publish `task.started`; under a launcher, stand in the span that is its."""
         self._pid = os.getpid()
         self._began = time.monotonic()
         # A launched process is there for this alone, from its first instruction.
-        self._cpu_began = 0.0 if self._is_launched else _cpu_seconds()
+        self._cpu_began = 0.0 if self._launcher is not None else _cpu_seconds()
         with self._never_breaking("the attempt is not traced"):
             self._span = self._stack.enter_context(self._open_span())
             self._carrier = Carrier.of(self._span.get_span_context())
@@ -115,11 +108,11 @@ class Lifecycle:
             with self._never_breaking("events are not published"):
                 # A launcher has a connection already, and delivers what is put into the journal.
                 self._publisher = Publisher.open(
-                    self._settings, tracer=self._telemetry.tracer_if_tracing, delivers=not self._is_launched
+                    self._settings, tracer=self._telemetry.tracer_if_tracing, delivers=self._launcher is None
                 )
-        if self._is_launched:
+        if self._launcher is not None:
             # Last: until now there is nothing to let go.
-            self._termination.__enter__()
+            self._termination.begin()
         else:
             self._publish(TaskStarted, host=platform.node(), pid=os.getpid())
         return self
@@ -131,13 +124,13 @@ class Lifecycle:
         if os.getpid() != self._pid:
             # A fork of the task that left `run` by an exception: the attempt is its parent's to end.
             return
-        self._termination.deafen()
+        self._termination.conclude()
         if self._unsent_progress is not None:
             self._publish(TaskProgressed, sequence=self._progress_count, **self._unsent_progress)
         facts: dict[str, Any] = {
             "duration_seconds": time.monotonic() - self._began,
             "cpu_seconds": max(0.0, _cpu_seconds() - self._cpu_began),
-            "peak_memory_bytes": _peak_memory_bytes(),
+            "peak_memory_bytes": peak_memory_bytes(),
             "phases": self._phases,
         }
         if error is not None:
@@ -152,7 +145,6 @@ class Lifecycle:
         with self._never_breaking("the attempt's span does not end"):
             self._stack.close()
         self._let_go()
-        self._termination.__exit__()
 
     def _failure_of(self, error: BaseException) -> dict[str, Any]:
         failure = _failure_of(error) | {
@@ -160,19 +152,24 @@ class Lifecycle:
             "phase": self._phase,
             "log_url": self.attempt.log_url,
         }
-        if self._termination.was_told:
+        if self._was_told:
             # Whatever the author has made of it.
             failure |= {"cause": Cause.TERMINATED, "signal": signal.SIGTERM.name}
         return failure
 
+    @property
+    def _was_told(self) -> bool:
+        """Whether the task was told to end, by what it has heard, or, with a handler of its own, by the launcher's."""
+        return self._termination.was_told or (self._launcher is not None and self._launcher.has_passed_on_an_order)
+
     def _report_end(self, event_class: type[Event], facts: dict[str, Any]) -> None:
         """Publish the end, and tell the launcher; of a task that was told to end, leave the end to the launcher."""
-        if self._termination.was_told and event_class is TaskFailed:
+        if event_class is TaskFailed and self._was_told:
             if self._tell_launcher(event_class, facts, is_published=False):
                 return
             facts |= {"cause": Cause.LOST, "message": "its launcher died"}
         self._publish(event_class, **facts)
-        if self._is_launched:
+        if self._launcher is not None:
             is_published = self._publisher is not None and self._publisher.is_on_disk
             self._tell_launcher(event_class, facts, is_published=is_published)
 
@@ -183,10 +180,8 @@ class Lifecycle:
             for name, cut in (("message", slice(_MAX_TOLD_MESSAGE)), ("stack", slice(-_MAX_TOLD_STACK, None))):
                 if told.get(name):
                     told[name] = redact(told[name], also=self._secrets)[cut]
-            said = {"end": event_class.name, "is_published": is_published, "facts": told}
-            with contextlib.suppress(OSError):
-                os.write(self.attempt.report_fd or -1, json.dumps(said).encode() + b"\n")
-                return True
+            if self._launcher is not None:
+                return self._launcher.tell({"end": event_class.name, "is_published": is_published, "facts": told})
         return False
 
     @contextlib.contextmanager
@@ -218,7 +213,7 @@ class Lifecycle:
 
     def _open_span(self) -> contextlib.AbstractContextManager[Span]:
         attempt = self.attempt
-        if self._is_launched:
+        if self._launcher is not None:
             return trace.use_span(NonRecordingSpan(run_parent(attempt.run, os.environ)))
         current = trace.get_current_span().get_span_context()
         parent: SpanContext | None
@@ -239,19 +234,11 @@ class Lifecycle:
         )
         return self._telemetry.root_span(attempt.task_name, parent, own, SpanKind.INTERNAL, self._attributes)
 
-    def _await_start(self) -> None:
-        """Let the launcher put the start into the journal before anything else, unless that takes it too long."""
-        descriptor, self._started_fd = self._started_fd, None
-        if descriptor is not None:
-            with contextlib.suppress(OSError, ValueError):
-                waiting = select.poll()
-                waiting.register(descriptor, select.POLLIN)
-                waiting.poll(_START_SECONDS * 1000)
-
     def _publish(self, event_class: type[Event], **facts: Any) -> None:
         if self._publisher is None:
             return
-        self._await_start()
+        if self._launcher is not None:
+            self._launcher.await_start()
         with self._never_breaking(f"{event_class.name} of {self.attempt.task_name} is not published"):
             carrier = self._carrier
             self._publisher.publish(
@@ -267,7 +254,7 @@ class Lifecycle:
 
     def _let_go(self) -> None:
         """Give publisher and telemetry the same few seconds, side by side."""
-        share = _SHARE_OF_LAUNCHED if self._is_launched else _SHARE_OF_WAITING
+        share = _SHARE_OF_LAUNCHED if self._launcher is not None else _SHARE_OF_WAITING
         timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout * share
         with self._never_breaking("events and telemetry did not end well"), self._telemetry.flushing(timeout):
             if self._publisher is not None:
@@ -312,7 +299,9 @@ def _lent_to_subprocesses(carrier: Carrier) -> Iterator[None]:
 
 def _failure_of(error: BaseException) -> dict[str, Any]:
     failure: dict[str, Any] = {**describe(error)}
-    if isinstance(error, SystemExit):
+    if isinstance(error, TerminationError):
+        failure |= {"cause": Cause.TERMINATED, "signal": error.signal.name}
+    elif isinstance(error, SystemExit):
         code = error.code
         # As the interpreter and the system do: None is 0, what is no number is printed and exits 1, and of a number
         # the lowest eight bits are left.
@@ -320,8 +309,6 @@ def _failure_of(error: BaseException) -> dict[str, Any]:
         failure |= {"cause": Cause.EXIT_CODE, "exit_code": number}
     elif isinstance(error, KeyboardInterrupt):
         failure |= {"cause": Cause.SIGNAL, "signal": signal.SIGINT.name}
-    elif isinstance(error, TerminationError):
-        failure |= {"cause": Cause.TERMINATED, "signal": error.signal.name}
     return failure
 
 
@@ -329,16 +316,3 @@ def _cpu_seconds() -> float:
     """Return the processor time of this process and of its children that have ended."""
     used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
-
-
-def _peak_memory_bytes() -> int | None:
-    """
-    Return the most memory this process had resident, VmHWM of proc_pid_status(5).
-
-    Not `ru_maxrss`, which a child inherits from its parent across exec.
-    """
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return None

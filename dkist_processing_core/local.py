@@ -330,6 +330,8 @@ class LocalRun:
         """Show something, and nothing any more once that went wrong: what is shown must not stop what is done."""
         try:
             what(self._display)
+        except TerminationError:
+            raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - rich leaves by SystemExit when nobody reads
             self._display = SilentDisplay()
             logger.warning("the run is no longer shown: %s", error)
@@ -353,6 +355,8 @@ class LocalRun:
             with node.task(run.recipe_run_id or 0, run.workflow_name, run.workflow_version) as task:
                 task()
             exit_code = 0
+        except TerminationError:
+            raise
         except SystemExit as error:
             exit_code = error.code if isinstance(error.code, int) and error.code else 1
         except Exception:

@@ -12,16 +12,27 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Self
 
 
-class TerminationError(BaseException):
-    """This process was told to end by a signal; no error that `except Exception` should see."""
+class TerminationError(SystemExit):
+    """
+    This process was told to end by a signal; no error that `except Exception` should see.
+
+    A SystemExit, which asyncio and others let through as they do no other; uncaught it leaves with the status that a
+    shell has for the signal, 128 and its number.
+    """
 
     def __init__(self, number: int) -> None:
         """Keep the signal."""
-        super().__init__(f"told to end by {signal.Signals(number).name}")
+        super().__init__(_BY_SIGNAL + number)
         self.signal = signal.Signals(number)
+
+    def __str__(self) -> str:
+        """Say which signal it was."""
+        return f"told to end by {self.signal.name}"
+
+
+_BY_SIGNAL = 128
 
 
 @contextlib.contextmanager
@@ -44,7 +55,8 @@ def raised_as_exception() -> Iterator[None]:
     try:
         yield
     except TerminationError as error:
-        _end_by(error.signal)
+        if error.signal in numbers:
+            _end_by(error.signal)
         raise
     finally:
         for number in numbers:
@@ -57,14 +69,17 @@ class TaskTermination:
     Has SIGTERM raise in a launched task, once, so that `run` is left as by any exception, and what it holds is let go.
 
     Only in the main thread, and only where the author has not said what the signal should do; in a fork it does what
-    it always does. Nothing is installed before `__enter__`.
+    it always does. From the end of the attempt on it does nothing: the process is about to end, and whoever waits for
+    that kills it in the end.
     """
 
-    was_told = False
-    """Whether the signal came."""
-    _is_installed = False
+    def __init__(self) -> None:
+        """Install nothing yet."""
+        self.was_told = False
+        """Whether the signal came."""
+        self._is_over = False
 
-    def __enter__(self) -> Self:
+    def begin(self) -> None:
         """Install the handler."""
         is_free = threading.current_thread() is threading.main_thread() and (
             signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -72,24 +87,18 @@ class TaskTermination:
         if is_free:
             _watch_forks()
             _installed.add(signal.SIGTERM)
-            self._is_installed = True
             signal.signal(signal.SIGTERM, self._raise_once)
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        """Let the signal do what it always does."""
-        if self._is_installed:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            _installed.discard(signal.SIGTERM)
-            self._is_installed = False
+    def conclude(self) -> None:
+        """
+        Let the signal be, from now on.
 
-    def deafen(self) -> None:
-        """Ignore the signal from now on: the task is at its end, which nothing is to interrupt."""
-        if self._is_installed:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        By a handler that does nothing: what is ignored would be ignored by the programs that the task still starts.
+        """
+        self._is_over = True
 
     def _raise_once(self, number: int, _: FrameType | None) -> None:
-        if not self.was_told:
+        if not (self.was_told or self._is_over):
             self.was_told = True
             raise TerminationError(number)
 

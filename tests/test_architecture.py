@@ -31,6 +31,7 @@ LAYERS = (
     {"bootstrap"},
     {"task", "environments"},
     {"lifecycle", "consumer", "runs"},
+    {"launcher_line"},
     {"publisher", "outbox"},
     {"drain"},
     {"refusals"},
@@ -39,7 +40,7 @@ LAYERS = (
     {"events", "config", "semconv"},
     {"trace_context"},
     {"identity"},
-    {"errors", "outcomes", "resource_queue", "termination", "text"},
+    {"errors", "memory", "outcomes", "resource_queue", "termination", "text"},
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 

@@ -261,7 +261,7 @@ def test_the_page_tells_which_part_was_measured_apart() -> None:
     The head of the page speaks of one run, which is not that part's.
     """
     whole = page.Results("a machine", 0.1, 5, {"rates": [ROW], "startup": [ROW]}, {})
-    word = "Measured in another run, on another; 3 rounds; load average before: 0.75."
+    word = "Measured in another run,\non another; 3 rounds; load average before: 0.75."
 
     merged = page.render(whole.with_parts_of(page.Results("another", 0.75, 3, {"startup": [ROW]}, {})))
 

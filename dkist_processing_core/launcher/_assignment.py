@@ -4,6 +4,7 @@ What a launcher is to do: which attempt of which task, in which environment; all
 Not here: what the task's own process is given (_environ).
 """
 
+import json
 import math
 import time
 from collections.abc import MutableMapping
@@ -67,6 +68,8 @@ class Assignment:
             problems.append(str(error))
         if not _is_module_name(environ.get(MODULE, "")):
             problems.append(f"{MODULE}: found {show(environ.get(MODULE))}, expected the name of the task's module")
+        if not _is_search_path(environ.get(SEARCH_PATH)):
+            problems.append(f"{SEARCH_PATH}: found {show(environ.get(SEARCH_PATH))}, expected a JSON array of folders")
         return replace(
             assignment,
             queue=environ.get(QUEUE) or None,
@@ -109,6 +112,14 @@ def _requirement(attempt: Attempt, environ: MutableMapping[str, str]) -> Require
 def _is_module_name(name: str) -> bool:
     parts = name.split(".")
     return len(parts) <= _MODULE_NAME_PARTS and all(part.isidentifier() for part in parts)
+
+
+def _is_search_path(text: str | None) -> bool:
+    try:
+        folders = [] if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(folders, list) and all(isinstance(folder, str) for folder in folders)
 
 
 def _seconds_since(moment: str | None) -> float | None:

@@ -6,6 +6,7 @@ what an end means (_verdict), and how it is reported (_reports).
 """
 
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -17,7 +18,7 @@ from dkist_processing_core.launcher._assignment import Assignment
 from dkist_processing_core.launcher._environ import task_environ
 from dkist_processing_core.launcher._memory import MemoryWatch
 from dkist_processing_core.launcher._orders import GRACE_SECONDS, Orders
-from dkist_processing_core.launcher._process import End, TaskProcess
+from dkist_processing_core.launcher._process import End, Line, TaskProcess
 from dkist_processing_core.termination import TerminationError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 USAGE, SOFTWARE = 64, 70
 """What a launcher leaves with that was given nothing to launch, or has failed itself (sysexits(3))."""
 _LOOK_SECONDS = 0.1
+_DAMAGE = frozenset({errno.ENOENT, errno.ENOEXEC, errno.EACCES, errno.ELOOP, errno.ENOTDIR})
 # The engine's patience is 5 s, and the end is to be in the journal before the group is killed.
 _ANNOUNCE_SECONDS = GRACE_SECONDS - 0.6
 
@@ -65,7 +67,9 @@ class Launch:
         self._began_ns = began_ns
         self._made_reports: Reports | None = None
         self._environment: Environment | None = None
+        self._prepared = (0, 0)
         self._is_dispatched = False
+        self._is_started = False
         self._is_announced = False
 
     @property
@@ -87,14 +91,17 @@ class Launch:
             if self._assignment.requirement is not None:
                 self._environment = self._prepare()
             end, verdict = self._attempt()
-            if self._environment is not None and self._is_broken(end):
-                self._environment = self._rebuild(self._environment)
+            damage = self._damage(end)
+            if self._environment is not None and damage is not None:
+                self._environment = self._rebuild(self._environment, damage)
                 end, verdict = self._attempt()
         except EnvironmentBuildError as error:
             return self._conclude_with("ENVIRONMENT", error)
+        if self._is_announced:
+            # It has had its time, and whatever it has made of the rest, its end is on the bus.
+            return verdict.exit_code or 1
         with _observing():
-            if not self._is_announced:
-                self._reports.ended(verdict)
+            self._reports.ended(verdict)
         return verdict.exit_code
 
     def close(self) -> None:
@@ -124,23 +131,25 @@ class Launch:
         self._prepared = began_ns, time.time_ns()
         return environment
 
-    def _rebuild(self, broken: Environment) -> Environment:
+    def _rebuild(self, broken: Environment, damage: str) -> Environment:
         self._orders.begin_anew()
-        _show(f"{broken.folder} does not work: {broken.requirement} is installed anew")
+        _show(f"{broken.folder} does not work, and {broken.requirement} is installed anew: {damage}")
         began_ns = time.time_ns()
-        try:
-            environment = Environments(folder_of(os.environ)).rebuild(broken, on_output=_show)
-        finally:
-            broken.close()
+        environment = Environments(folder_of(os.environ)).rebuild(broken, on_output=_show)
         self._prepared = began_ns, time.time_ns()
         return environment
 
-    def _is_broken(self, end: End) -> bool:
-        """Say whether the task could not even be loaded because its environment is damaged."""
+    def _damage(self, end: End) -> str | None:
+        """Return for what damage of its environment the task was not even loaded; None where that is not why."""
         is_over = end.exit_code == 0 or "loaded" in end.told or self._orders.received is not None
         if is_over or self._environment is None:
-            return False
-        return "began" not in end.told or Environments(folder_of(os.environ)).problem_of(self._environment) is not None
+            return None
+        if end.not_started is not None:
+            # A lack of processes or memory is no damage.
+            return str(end.not_started) if end.not_started.errno in _DAMAGE else None
+        if "began" not in end.told and end.exit_code > 0:
+            return f"its interpreter left with status {end.exit_code} before it began"
+        return Environments(folder_of(os.environ)).problem_of(self._environment)
 
     # The task's process
 
@@ -148,25 +157,25 @@ class Launch:
         """Start the task and wait for its end; return what that means."""
         environment = self._environment
         python = sys.executable if environment is None else environment.python
-        read_end, write_end = os.pipe()
-        # Readable from when it has been written to, for whoever inherits it.
-        started = os.eventfd(0)
-        environ = task_environ(os.environ, self._assignment, environment, report_fd=write_end, started_fd=started)
-        inherits = [started, *([] if environment is None else [environment.lend_lock()])]
+        line = Line()
+        environ = task_environ(
+            os.environ, self._assignment, environment, report_fd=line.report_fd, started_fd=line.started_fd
+        )
+        inherits = [] if environment is None else [environment.lend_lock()]
         started_ns = time.time_ns()
         with self._orders.held_back():
             try:
-                process = TaskProcess.start(python, environ, (read_end, write_end), inherits)
+                process = TaskProcess.start(python, environ, line, inherits)
             except OSError as error:
-                return self._could_not_start(error, read_end, write_end, started)
+                line.close()
+                return self._could_not_start(error)
             self._orders.concern(process)
         with MemoryWatch(process.pid) as memory:
             with _observing():
                 self._orders.watch_parent()
             with _observing():
                 self._report_start(process.pid, started_ns)
-            os.eventfd_write(started, 1)
-            os.close(started)
+            process.note_start()
             while not process.has_ended(_LOOK_SECONDS):
                 if self._orders.seconds_ago > _ANNOUNCE_SECONDS and not self._is_announced:
                     with _observing():
@@ -180,12 +189,13 @@ class Launch:
 
     def _report_start(self, pid: int, started_ns: int) -> None:
         reports, environment = self._reports, self._environment
-        if environment is None:
-            reports.started(pid, started_ns, None, None)
-            return
-        state = "built" if environment.built else "reused"
-        reports.prepared(*self._prepared, state)
-        reports.started(pid, started_ns, state, environment.seconds)
+        state = None if environment is None else "built" if environment.built else "reused"
+        if environment is not None and state is not None:
+            reports.prepared(*self._prepared, state)
+        if not self._is_started:
+            # Once: the start of a process in an environment that turned out to be damaged was that of the attempt.
+            self._is_started = True
+            reports.started(pid, started_ns, state, None if environment is None else environment.seconds)
 
     def _judge(self, end: End, memory: MemoryWatch) -> "Verdict":
         from dkist_processing_core.launcher._verdict import Circumstances, judge  # noqa: PLC0415 - as above
@@ -198,17 +208,16 @@ class Launch:
         """Report the end of a task that was told to end and has not, before it is killed; then may be too late."""
         import signal  # noqa: PLC0415 - enum and all, for this alone
 
+        told = process.told()
+        if told.get("is_published") is True:
+            return
         self._is_announced = True
         duration = time.monotonic() - process.began
-        told = {name: value for name, value in process.told().items() if name not in ("returned", "end")}
         end = End(-signal.SIGKILL, _cpu_seconds(process.pid), duration, told)
         self._reports.ended(self._judge(end, memory))
 
-    def _could_not_start(self, error: OSError, *descriptors: int) -> "tuple[End, Verdict]":
-        for descriptor in descriptors:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-        end = End(exit_code=127, cpu_seconds=0.0, duration_seconds=0.0, told={})
+    def _could_not_start(self, error: OSError) -> "tuple[End, Verdict]":
+        end = End(exit_code=127, cpu_seconds=0.0, duration_seconds=0.0, told={}, not_started=error)
         from dkist_processing_core.events import Cause, TaskFailed  # noqa: PLC0415 - as above
         from dkist_processing_core.launcher._verdict import Verdict  # noqa: PLC0415
 

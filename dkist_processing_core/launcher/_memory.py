@@ -1,7 +1,7 @@
 """
 What a task's processes use of memory, and whether the kernel has killed for want of it.
 
-Sources: proc(5) for VmHWM, the kernel's documents cgroup-v2 (`memory.events`) and cgroup-v1/memory
+Sources: proc(5), and the kernel's documents cgroup-v2 (`memory.events`) and cgroup-v1/memory
 (`memory.oom_control`). Not here: what follows from it (_verdict).
 """
 
@@ -11,6 +11,8 @@ import threading
 import time
 from types import TracebackType
 from typing import Self
+
+from dkist_processing_core.memory import peak_memory_bytes
 
 _PERIOD_SECONDS, _SHORTEST_SECONDS, _SHARE_OF_AGE = 0.1, 0.01, 0.1
 # Of a processor, so that a task of a thousand processes is not slowed down by being looked at.
@@ -63,19 +65,6 @@ class MemoryWatch:
             # The younger it is, the faster it grows.
             period = min(_PERIOD_SECONDS, (began - born) * _SHARE_OF_AGE)
             rest = max(_SHORTEST_SECONDS, period, (time.monotonic() - began) / _LARGEST_SHARE)
-
-
-def peak_memory_bytes(pid: int | str = "self") -> int | None:
-    """
-    Return the most memory that a process had resident, VmHWM of proc_pid_status(5); None where it cannot be read.
-
-    Not `ru_maxrss`, which a child inherits from its parent across exec.
-    """
-    for line in _read(f"/proc/{pid}/status").splitlines():
-        if line.startswith("VmHWM:"):
-            with contextlib.suppress(ValueError, IndexError):
-                return int(line.split()[1]) * 1024
-    return None
 
 
 def _family(pid: int) -> list[int]:

@@ -46,8 +46,6 @@ class Orders:
         """When it came, in the time of `time.monotonic`."""
         self.is_orphaned = False
         """Whether it came because the parent process had died."""
-        self.has_killed = False
-        """Whether the task's group was killed."""
 
     def __enter__(self) -> Self:
         """Begin to listen, whatever this process has inherited: deaf ears, or that nobody waits for children."""
@@ -126,10 +124,9 @@ class Orders:
         self.received, self.received_at = number, time.monotonic()
         if self._process is None:
             raise TerminationError(number)
-        self._process.terminate()
+        self._process.pass_on_order()
         signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
 
     def _kill(self, _: int, __: FrameType | None) -> None:
         if self._process is not None:
-            self.has_killed = True
             self._process.kill_group()

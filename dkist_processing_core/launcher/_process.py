@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from dkist_processing_core.bootstrap import PROGRAM
+from dkist_processing_core.launcher_line import ORDERED
 
 # What a process and all it leaves behind may tell altogether; nobody listens to more.
 _MAX_TOLD = 1024 * 1024
 _CHUNK = 64 * 1024
+_DISMISSAL_SECONDS, _TURN_SECONDS = 0.5, 0.0005
 # Once its launcher is gone the guard ends what is left; of the shell nothing but builtins and sleep. What dies closes
 # its descriptors in no certain order: when the guard has another parent, the task will see that nobody hears it.
 _GUARD = """\
@@ -42,14 +44,17 @@ class End:
     duration_seconds: float
     told: dict[str, Any] = field(default_factory=dict)
     """What came by the report descriptor: the objects of its lines, the later over the earlier."""
+    not_started: OSError | None = None
+    """Why there was no process at all."""
 
 
 class TaskProcess:
     """A started process, which leads a process group of its own."""
 
-    def __init__(self, pid: int, report: int) -> None:
-        """Take a process and the end of a pipe by which it reports."""
+    def __init__(self, pid: int, report: int, started: int) -> None:
+        """Take a process, the end of a pipe by which it reports, and the counter by which it hears."""
         self.pid = pid
+        self._started = started
         self.began = time.monotonic()
         self._report = report
         self._waiting = select.poll()
@@ -63,17 +68,20 @@ class TaskProcess:
         self._heard = 0
         self._is_listening = True
         self._told: dict[str, Any] = {}
-        self._guard = _guard_over(pid)
+        self._guard = _Guard.over(pid)
 
     @classmethod
-    def start(cls, python: str, environ: Mapping[str, str], report: tuple[int, int], inherits: Iterable[int]) -> Self:
+    def start(cls, python: str, environ: Mapping[str, str], line: "Line", inherits: Iterable[int]) -> Self:
         """
-        Start the one constant program on an interpreter.
+        Start the one constant program on an interpreter, with its side of the line and what else it is to inherit.
 
-        `report` is a pipe, whose writing end the process inherits, and `inherits` what else it does.
+        Raises
+        ------
+        OSError
+            where it cannot be started; then nothing is left of it.
+
         """
-        read_end, write_end = report
-        for descriptor in (write_end, *inherits):
+        for descriptor in (line.report_fd, line.started_fd, *inherits):
             os.set_inheritable(descriptor, True)  # noqa: FBT003 - the standard library's signature
         signals = {signal.SIGPIPE, signal.SIGXFSZ}
         pid = os.posix_spawn(
@@ -85,14 +93,23 @@ class TaskProcess:
             setsigmask=(),
             setsigdef=signals,
         )
-        os.close(write_end)
-        os.set_blocking(read_end, False)
-        return cls(pid, read_end)
+        os.close(line.report_fd)
+        return cls(pid, line.heard_fd, line.started_fd)
 
-    def terminate(self) -> None:
+    def note_start(self) -> None:
+        """Let the task know that its start is in the journal."""
+        self._count(1)
+
+    def pass_on_order(self) -> None:
         """Tell the task to end; only itself: a pool whose workers die beside it may wait for them for ever."""
+        # First: one with a handler of its own looks there.
+        self._count(ORDERED)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
+
+    def _count(self, number: int) -> None:
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self._started, number)
 
     def kill_group(self) -> None:
         """End the task and all of its group."""
@@ -116,13 +133,10 @@ class TaskProcess:
         _, status, usage = os.wait4(self.pid, 0)
         duration = time.monotonic() - self.began
         self._listen()
-        for descriptor in filter(None, (self._descriptor, self._report)):
+        for descriptor in filter(None, (self._descriptor, self._report, self._started)):
             os.close(descriptor)
         if self._guard is not None:
-            # A line tells the guard that nothing is left to do.
-            with contextlib.suppress(OSError):
-                os.write(self._guard, b"\n")
-            os.close(self._guard)
+            self._guard.dismiss()
         exit_code = os.waitstatus_to_exitcode(status)
         return End(exit_code, usage.ru_utime + usage.ru_stime, duration, self.told())
 
@@ -133,11 +147,14 @@ class TaskProcess:
                 chunk = os.read(self._report, _CHUNK)
             except BlockingIOError:
                 return
-            self._heard += len(chunk)
-            if not chunk or self._heard > _MAX_TOLD:
+            if not chunk:
                 self._waiting.unregister(self._report)
                 self._is_listening = False
                 return
+            self._heard += len(chunk)
+            if self._heard > _MAX_TOLD:
+                # Read all the same: who writes into a full pipe waits for ever.
+                continue
             *lines, self._unread = (self._unread + chunk).split(b"\n")
             for line in lines:
                 with contextlib.suppress(ValueError, RecursionError):
@@ -145,30 +162,63 @@ class TaskProcess:
                     self._told.update(said if isinstance(said, dict) else {})
 
 
-def _guard_over(pid: int) -> int | None:
-    """
-    Start what ends the task when this process is killed, and return the descriptor that keeps it waiting.
+class Line:
+    """The descriptors between a launcher and its task: a pipe to the launcher, and a counter to the task."""
 
-    The kernel's own parent-death signal would reach the task alone, and could be ignored. None where no process can be
-    had for it: the task goes on all the same.
+    def __init__(self) -> None:
+        """Open them."""
+        self.heard_fd, self.report_fd = os.pipe()
+        os.set_blocking(self.heard_fd, False)
+        # Not blocking for the task either, which may find nothing there.
+        self.started_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def close(self) -> None:
+        """Close what was never used."""
+        for descriptor in (self.heard_fd, self.report_fd, self.started_fd):
+            os.close(descriptor)
+
+
+class _Guard:
     """
-    read_end, write_end = os.pipe()
-    try:
-        os.posix_spawn(
-            "/bin/sh",
-            ["sh", "-c", _GUARD, "dkist-core-guard", str(pid)],
-            {"PATH": "/usr/bin:/bin"},
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, read_end, 0),
-                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
-            ],
-            setpgroup=0,
-            setsigmask=(),
-        )
-    except OSError:
-        os.close(write_end)
-        return None
-    finally:
-        os.close(read_end)
-    return write_end
+    A shell that ends the task when this process is killed, however: it waits at a pipe.
+
+    The kernel's own parent-death signal would reach the task alone, and could be ignored.
+    """
+
+    def __init__(self, pid: int, line: int) -> None:
+        self._pid = pid
+        self._line = line
+
+    @classmethod
+    def over(cls, pid: int) -> "_Guard | None":
+        """Start one; None where no process can be had for it: the task goes on all the same."""
+        read_end, write_end = os.pipe()
+        try:
+            guard = os.posix_spawn(
+                "/bin/sh",
+                ["sh", "-c", _GUARD, "dkist-core-guard", str(pid)],
+                {"PATH": "/usr/bin:/bin"},
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, read_end, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+                ],
+                setpgroup=0,
+                setsigmask=(),
+            )
+        except OSError:
+            os.close(write_end)
+            return None
+        finally:
+            os.close(read_end)
+        return cls(guard, write_end)
+
+    def dismiss(self) -> None:
+        """Tell it that nothing is left to do, and wait for its end, so that nobody inherits a zombie."""
+        with contextlib.suppress(OSError):
+            os.write(self._line, b"\n")
+        os.close(self._line)
+        until = time.monotonic() + _DISMISSAL_SECONDS
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(self._pid, os.WNOHANG) == (0, 0) and time.monotonic() < until:
+                time.sleep(_TURN_SECONDS)

@@ -58,8 +58,12 @@ def judge(end: End, known: Circumstances) -> Verdict:
     said = told.get("end") if told.get("end") in (TaskFinished.name, TaskFailed.name) else None
     is_published = said is not None and told.get("is_published") is True
     # Not by the status alone: a process that leaves by os._exit(0) in the middle has ended nothing.
-    is_done = end.exit_code == 0 and (said == TaskFinished.name or told.get("returned") is True)
-    exit_code = _status(end.exit_code) if is_done else _status(end.exit_code) or _NO_SUCCESS
+    is_over = told.get("returned") is True
+    is_done = end.exit_code == 0 and (said == TaskFinished.name or is_over)
+    if is_over and known.was_told and end.exit_code < 0 and said != TaskFailed.name:
+        # Only what it had left running was ended by that.
+        is_done = True
+    exit_code = 0 if is_done else _status(end.exit_code) or _NO_SUCCESS
     if is_published and said == TaskFailed.name:
         # Also where the author has swallowed the exception on its way out: the engine is told what the process says.
         return Verdict(TaskFailed, _said(end) | _told_facts(told), is_published=True, exit_code=exit_code)
@@ -124,7 +128,8 @@ def _why(end: End, known: Circumstances, facts: dict[str, Any]) -> dict[str, Any
         why = {"cause": Cause.EXIT_CODE, "message": "the process left with status 0 before the task was done"}
     else:
         why = {"cause": Cause.EXIT_CODE, "message": f"the process left with status {end.exit_code}"}
-    if facts.get("message") and not known.is_orphaned:
+    is_told = facts.get("message") and not (raised.get("is_exit") and str(facts["message"]).isdigit())
+    if is_told and not known.is_orphaned:
         why.pop("message", None)
     return why | how
 

@@ -1,0 +1,180 @@
+"""
+Launchers and the environments that they prepare: built once, used by all, made anew when one is damaged.
+
+The package that is installed has a task of no release of this package at all: the one constant program needs nothing
+but its constructor. Not here: the cache by itself (test_environments.py).
+"""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from dkist_processing_core.events import TaskFailed, TaskStarted
+from tests.services.sockets import BlackHole
+from tests.services.wheels import make_wheel
+from tests.test_faults import journal_rows, launch, the_attempt
+from tests.waiting import wait_until
+
+TASKS = """\
+import os, sys
+from tiny_library import ANSWER
+
+class Tiny:
+    def __init__(self, recipe_run_id, workflow_name, workflow_version):
+        self.told = recipe_run_id, workflow_name, workflow_version
+    def __enter__(self): return self
+    def __exit__(self, *_): pass
+    def __call__(self):
+        print("in", sys.prefix, *self.told, ANSWER, flush=True)
+        if "TINY_WAITS" in os.environ:
+            os.read(os.pipe()[0], 1)
+
+class NeedsMore(Tiny):
+    def __call__(self):
+        import not_installed_at_all
+"""
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """
+    The variables of a task of a package that two small wheels hold, with a cache of its own, and no network.
+    """
+    wheels = tmp_path / "wheels"
+    make_wheel(wheels, "tiny-library", "1.0", files={"tiny_library.py": "ANSWER = 42\n"})
+    make_wheel(
+        wheels,
+        "tiny-pipeline",
+        "1.0",
+        requires=["tiny-library"],
+        files={"tiny_pipeline/__init__.py": "", "tiny_pipeline/tasks.py": TASKS},
+    )
+    return {
+        "PIP_NO_INDEX": "1",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_FIND_LINKS": str(wheels),
+        "DKIST_CORE_PACKAGE": "tiny_pipeline.workflows",
+        "DKIST_CORE_VERSION": "1.0",
+        "DKIST_CORE_TASK_MODULE": "tiny_pipeline.tasks",
+        "DKIST_CORE_ENVIRONMENTS_DIR": str(tmp_path / "environments"),
+    }
+
+
+def built_in(environ: dict[str, str]) -> list[Path]:
+    """
+    Return the folders of the environments that were built.
+    """
+    folder = Path(environ["DKIST_CORE_ENVIRONMENTS_DIR"])
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+
+
+def test_eight_launchers_build_one_environment(environ: dict[str, str]) -> None:
+    """
+    One builds, the others wait for it; each says which it was, and all run in the same one.
+    """
+    with ExitStack() as stack:
+        launchers = [
+            stack.enter_context(launch("Tiny", **environ, DKIST_CORE_RUN_ID=f"manual__{number}")) for number in range(8)
+        ]
+        assert [launcher.wait() for launcher in launchers] == [0] * 8
+
+    (environment,) = built_in(environ)
+    for launcher in launchers:
+        assert f"in {environment} 5 faults 1.0 42" in launcher.lines
+    starts = [event for _, event in journal_rows() if isinstance(event, TaskStarted)]
+    assert Counter(event.environment for event in starts) == {"built": 1, "reused": 7}
+
+
+def damage_library(environment: Path) -> None:
+    """
+    Remove a module that the task imports.
+    """
+    next(environment.rglob("tiny_library.py")).unlink()
+
+
+def damage_interpreter(environment: Path) -> None:
+    """
+    Leave a link where the interpreter was that leads nowhere.
+    """
+    (environment / "bin" / "python").unlink()
+    (environment / "bin" / "python").symlink_to("/nowhere/python")
+
+
+def damage_program(environment: Path) -> None:
+    """
+    Have an interpreter that ends before it has read its program.
+    """
+    (environment / "bin" / "python").unlink()
+    (environment / "bin" / "python").symlink_to("/bin/false")
+
+
+@pytest.mark.parametrize("damage", [damage_library, damage_interpreter, damage_program])
+def test_a_damaged_environment_is_built_anew_once(damage: type, environ: dict[str, str]) -> None:
+    """
+    The attempt succeeds all the same; nobody has to look after a worker.
+    """
+    with launch("Tiny", **environ) as launcher:
+        assert launcher.wait() == 0, launcher.lines
+    (environment,) = built_in(environ)
+    damage(environment)
+
+    with launch("Tiny", **environ, DKIST_CORE_RUN_ID="manual__2") as launcher:
+        assert launcher.wait() == 0, launcher.lines
+
+    assert f"in {environment.parent / environment.name.removesuffix('.1')}.2 5 faults 1.0 42" in launcher.lines
+    ends = [event for _, event in journal_rows() if event.run_id == "manual__2"]
+    assert [event.name for event in ends][-1] == "task.finished"
+
+
+def test_a_task_that_lacks_a_module_is_no_damaged_environment(environ: dict[str, str]) -> None:
+    """
+    What was never installed is the author's to declare: nothing is built anew for it.
+    """
+    with launch("NeedsMore", **environ) as launcher:
+        assert launcher.wait() == 1
+
+    attempt = the_attempt("NeedsMore")
+    assert isinstance(attempt.end, TaskFailed)
+    assert (attempt.cause, attempt.end.error_type) == ("exception", "ModuleNotFoundError")
+    assert len(built_in(environ)) == 1
+
+
+def test_an_environment_in_use_is_not_pruned_though_its_launcher_is_gone(environ: dict[str, str]) -> None:
+    """
+    The task's process holds the lock too, for as long as it lives.
+    """
+    prune = [sys.executable, "-m", "dkist_processing_core.cli", "environments", "prune", "--max-size", "0"]
+    environment = {**os.environ, "DKIST_CORE_ENVIRONMENTS_DIR": environ["DKIST_CORE_ENVIRONMENTS_DIR"]}
+    with launch("Tiny", **environ, TINY_WAITS="1") as launcher:
+        launcher.wait_for_line("in ")
+        subprocess.run(prune, env=environment, check=True, capture_output=True)
+        assert len(built_in(environ)) == 1
+        launcher.process.kill()
+
+    def is_gone() -> bool:
+        subprocess.run(prune, env=environment, check=True, capture_output=True)
+        return built_in(environ) == []
+
+    wait_until(is_gone)
+
+
+def test_a_launcher_that_is_told_to_end_while_it_builds_says_so(environ: dict[str, str], black_hole: BlackHole) -> None:
+    """
+    The installer, which waits for an index that does not answer, is ended, and the next launcher builds.
+    """
+    locks = Path(environ["DKIST_CORE_ENVIRONMENTS_DIR"])
+    index = {"PIP_NO_INDEX": "0", "PIP_INDEX_URL": f"http://127.0.0.1:{black_hole.port}/simple"}
+    with launch("Tiny", **{**environ, **index, "PIP_FIND_LINKS": ""}) as launcher:
+        wait_until(lambda: any(locks.glob("*.lock")))
+        launcher.process.terminate()
+        assert launcher.wait() == 1
+
+    attempt = the_attempt("Tiny")
+    assert (attempt.cause, attempt.started_at) == ("terminated", None)
+    with launch("Tiny", **environ, DKIST_CORE_RUN_ID="manual__2") as launcher:
+        assert launcher.wait() == 0, launcher.lines
