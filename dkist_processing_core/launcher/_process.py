@@ -17,8 +17,8 @@ from typing import Any, Self
 from dkist_processing_core.bootstrap import PROGRAM
 from dkist_processing_core.launcher_line import ORDERED
 
-# What a process and all it leaves behind may tell altogether; nobody listens to more.
-_MAX_TOLD = 1024 * 1024
+# Of a line without end the end is kept: whoever writes it must not fill the memory, nor wait at a full pipe.
+_MAX_LINE = 1024 * 1024
 _CHUNK = 64 * 1024
 _DISMISSAL_SECONDS, _TURN_SECONDS = 0.5, 0.0005
 # Once its launcher is gone the guard ends what is left; of the shell nothing but builtins and sleep. What dies closes
@@ -65,7 +65,6 @@ class TaskProcess:
             self._descriptor = os.pidfd_open(pid)
             self._waiting.register(self._descriptor, select.POLLIN)
         self._unread = b""
-        self._heard = 0
         self._is_listening = True
         self._told: dict[str, Any] = {}
         self._guard = _Guard.over(pid)
@@ -151,11 +150,8 @@ class TaskProcess:
                 self._waiting.unregister(self._report)
                 self._is_listening = False
                 return
-            self._heard += len(chunk)
-            if self._heard > _MAX_TOLD:
-                # Read all the same: who writes into a full pipe waits for ever.
-                continue
             *lines, self._unread = (self._unread + chunk).split(b"\n")
+            self._unread = self._unread[-_MAX_LINE:]
             for line in lines:
                 with contextlib.suppress(ValueError, RecursionError):
                     said = json.loads(line)

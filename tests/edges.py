@@ -1,0 +1,193 @@
+"""
+Tasks that do what a launcher has to bear: own handlers, event loops, clean-ups, nested runs, closed descriptors.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+from dkist_processing_core import TaskBase, Workflow
+from tests.launched import wait_for_ever
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    del number
+    sys.exit(0)
+
+
+def _fail(number: int, _: FrameType | None) -> None:
+    raise RuntimeError(number)
+
+
+class LeavesWhenTold(TaskBase):
+    """
+    Has the most usual handler there is.
+    """
+
+    def run(self) -> None:
+        """
+        Wait.
+        """
+        signal.signal(signal.SIGTERM, _leave)
+        wait_for_ever()
+
+
+class FailsWhenTold(TaskBase):
+    """
+    Has a handler that raises.
+    """
+
+    def run(self) -> None:
+        """
+        Wait.
+        """
+        signal.signal(signal.SIGTERM, _fail)
+        wait_for_ever()
+
+
+class Computes(TaskBase):
+    """
+    Has an event loop that is busy in another coroutine than the one that is waited for.
+    """
+
+    def run(self) -> None:
+        """
+        Compute for ever.
+        """
+
+        async def compute() -> None:
+            print("waiting", flush=True)  # noqa: T201 - its line is waited for
+            while True:
+                sum(range(1000))
+                await asyncio.sleep(0)
+
+        async def main() -> None:
+            computing = asyncio.create_task(compute())
+            await asyncio.Event().wait()
+            await computing
+
+        try:
+            asyncio.run(main())
+        finally:
+            print("let go", flush=True)  # noqa: T201 - its line is looked for
+
+
+class CleansUp(TaskBase):
+    """
+    Finishes, and is told to end while it lets go of what it holds.
+    """
+
+    def run(self) -> None:
+        """
+        Do nothing.
+        """
+
+    def __exit__(self, *_: object) -> None:
+        """
+        Let go, when the signal has come.
+        """
+        print("waiting", flush=True)  # noqa: T201 - its line is waited for
+        signal.sigtimedwait([], 0.5)
+        print("let go", flush=True)  # noqa: T201 - its line is looked for
+
+
+class LeavesThread(TaskBase):
+    """
+    Finishes, and has a thread that does not.
+    """
+
+    def run(self) -> None:
+        """
+        Start it.
+        """
+        threading.Thread(target=wait_for_ever).start()
+
+
+class RunsAnother(TaskBase):
+    """
+    Runs a workflow of its own.
+    """
+
+    def run(self) -> None:
+        """
+        Run it, and say when it has let go.
+        """
+        workflow = Workflow(process_category="nested", process_name="run")
+        workflow.add_node(Waiting)
+        try:
+            workflow.run(recipe_run_id=7)
+        finally:
+            print("let go", flush=True)  # noqa: T201 - its line is looked for
+
+
+class Waiting(TaskBase):
+    """
+    Waits in the nested run.
+    """
+
+    def run(self) -> None:
+        """
+        Wait.
+        """
+        wait_for_ever()
+
+
+class ClosesEverything(TaskBase):
+    """
+    Closes what it has not opened, as a daemon does, and opens files of its own.
+    """
+
+    def run(self) -> None:
+        """
+        Close and open.
+        """
+        report = int(os.environ.get("REPORT", "0")) or max(map(int, os.listdir("/proc/self/fd")))  # noqa: PTH208
+        mine = {os.readlink(f"/proc/self/fd/{number}"): number for number in range(3, report + 1) if _is_open(number)}  # noqa: PTH115
+        for target, number in mine.items():
+            if target.startswith(("pipe:", "anon_inode:[eventfd]")):
+                os.close(number)
+        folder = Path(os.environ["FAULT_MARKS"])
+        self.files = [(folder / f"mine-{number}").open("wb") for number in range(8)]
+
+
+def _is_open(number: int) -> bool:
+    with contextlib.suppress(OSError):
+        os.fstat(number)
+        return True
+    return False
+
+
+class Chatters(TaskBase):
+    """
+    Writes much of no meaning to every pipe that it finds.
+    """
+
+    def run(self) -> None:
+        """
+        Write two MiB.
+        """
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+            number = int(name)
+            if number > 2 and _is_open(number) and os.readlink(f"/proc/self/fd/{number}").startswith("pipe:"):  # noqa: PTH115
+                for _ in range(32):
+                    os.write(number, b"{]\n" * 21845)
+
+
+class IsLate(TaskBase):
+    """
+    Takes almost all the time that it is given.
+    """
+
+    def run(self) -> None:
+        """
+        End by itself, a moment before it would be killed.
+        """
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        print("waiting", flush=True)  # noqa: T201 - its line is waited for
+        signal.pause()
+        signal.sigtimedwait([], 3.7)
