@@ -268,6 +268,7 @@ def test_a_task_that_the_kernel_kills_for_want_of_memory(marks: Path) -> None:
         assert (attempt.end.peak_memory_bytes or 0) > 100_000_000
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize(
     ("task", "within"), [("Waits", 1.0), ("Pools", 2.0), ("HearsNothing", 4.0), ("StartsAnother", 1.0)]
 )
@@ -347,6 +348,7 @@ launcher.wait()
 """
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize("task", ["Waits", "Pools", "HearsNothing"])
 def test_the_parent_of_the_launcher_is_killed(task: str) -> None:
     """

@@ -372,6 +372,7 @@ def test_a_signal_to_the_run_ends_its_tasks(number: signal.Signals) -> None:
     assert the_run().tasks[0].attempts[0].cause == "terminated"
 
 
+@pytest.mark.quiet
 def test_what_a_task_leaves_behind_does_not_hold_it_up() -> None:
     """
     Neither a process that goes on writing nor one that is silent delays the end, or costs the last line.
@@ -445,6 +446,7 @@ def test_every_fault_is_seen_in_a_local_run_too(monkeypatch: pytest.MonkeyPatch,
     assert not any(Reporter.ENGINE in attempts[0].reporters for attempts in tasks.values())
 
 
+@pytest.mark.quiet
 def test_ctrl_c_ends_every_task_within_five_seconds() -> None:
     """
     One that hears, one with a pool, and one that is deaf: each has its end on the bus.
@@ -470,6 +472,7 @@ def test_ctrl_c_ends_every_task_within_five_seconds() -> None:
     assert run.state is State.FAILED
 
 
+@pytest.mark.quiet
 def test_who_insists_does_not_wait_for_a_deaf_task() -> None:
     """
     A second Ctrl-C kills at once.

@@ -657,7 +657,7 @@ class TestProxy:
         """
         A client learns that nobody is behind the proxy.
         """
-        with Proxy(refusing_port) as proxy, _client_of(proxy) as client, pytest.raises(ConnectionResetError):
+        with Proxy(refusing_port) as proxy, pytest.raises(ConnectionResetError), _client_of(proxy) as client:
             client.recv(1)
 
     def test_waiting_for_what_does_not_move_ends(self, echo: int) -> None:
