@@ -24,6 +24,8 @@ _LINE_END = re.compile(rb"\r\n|\n|\r(?!$)")
 _PROGRAM = """\
 import json, os, sys
 sys.path[:] = json.loads(os.environ["DKIST_CORE_TASK_SEARCH_PATH"])
+from dkist_processing_core.launcher import hold_back
+hold_back()
 from dkist_processing_core.launcher import main
 sys.exit(main())
 """

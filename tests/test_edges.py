@@ -146,3 +146,19 @@ def test_a_launcher_that_may_start_nothing_but_its_task_watches_it_all_the_same(
     assert done.returncode == 137
     assert the_attempt("IsKilled").cause == "signal"
     assert [event.name for _, event in journal_rows()] == ["task.dispatched", "task.started", "task.failed"]
+
+
+def test_an_order_that_comes_while_the_launcher_loads_is_heard() -> None:
+    """
+    Nothing is started, and the attempt has its end.
+    """
+    program = (
+        "import os, signal, sys; from dkist_processing_core.launcher import hold_back; hold_back()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "from dkist_processing_core.launcher import main; sys.exit(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environ_of("Waits"), check=False, timeout=60)
+
+    attempt = the_attempt("Waits")
+    assert done.returncode == 1
+    assert (attempt.cause, attempt.started_at) == ("terminated", None)

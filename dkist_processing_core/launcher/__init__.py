@@ -5,13 +5,21 @@ The parent of a task's process: it prepares the environment, starts the task the
 
 Everything comes by the environment (_assignment). It publishes `task.dispatched` and `task.started`, forwards SIGTERM
 to the task and kills its process group 4 s later, publishes the end of a task that has not told its own, exports the
-attempt's span, and leaves with the task's exit status. Not here: what the task's process does (bootstrap, lifecycle).
+attempt's span, and leaves with the task's exit status. Names are resolved when they are first used (PEP 562), so that
+signals are held back before anything else is imported. Not here: what the task's process does (bootstrap, lifecycle).
 """
 
-from dkist_processing_core.launcher._assignment import DELIVERED, EXTRAS, PACKAGE, QUEUE, QUEUED_AT
-from dkist_processing_core.launcher._environ import without_launchers
-from dkist_processing_core.launcher._launch import SOFTWARE, USAGE, main
-from dkist_processing_core.launcher._orders import GRACE_SECONDS
+from __future__ import annotations
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from dkist_processing_core.launcher._assignment import DELIVERED, EXTRAS, PACKAGE, QUEUE, QUEUED_AT
+    from dkist_processing_core.launcher._environ import without_launchers
+    from dkist_processing_core.launcher._launch import SOFTWARE, USAGE, main
+    from dkist_processing_core.launcher._orders import GRACE_SECONDS, hold_back
 
 __all__ = [
     "DELIVERED",
@@ -22,6 +30,26 @@ __all__ = [
     "QUEUED_AT",
     "SOFTWARE",
     "USAGE",
+    "hold_back",
     "main",
     "without_launchers",
 ]
+
+_HOMES = {
+    "_assignment": ("DELIVERED", "EXTRAS", "PACKAGE", "QUEUE", "QUEUED_AT"),
+    "_environ": ("without_launchers",),
+    "_launch": ("SOFTWARE", "USAGE", "main"),
+    "_orders": ("GRACE_SECONDS", "hold_back"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module."""
+    from importlib import import_module  # noqa: PLC0415 - as above
+
+    for home, names in _HOMES.items():
+        if name in names:
+            globals()[name] = value = getattr(import_module(f"{__name__}.{home}"), name)
+            return value
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -46,6 +46,7 @@ def main() -> int:
     with Orders() as orders:
         launch = Launch(assignment, orders, began_ns)
         try:
+            orders.listen()
             return launch.run()
         except TerminationError:
             return launch.conclude_without_process()

@@ -27,6 +27,11 @@ _PR_SET_PDEATHSIG = 1
 _PASSING_SECONDS, _TURN_SECONDS = 0.5, 0.002
 
 
+def hold_back() -> None:
+    """Let no order come before `Orders` listens: it comes then."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
+
+
 class Orders:
     """
     A context in which SIGTERM, SIGINT and SIGHUP, and the death of the parent process, end the task.
@@ -48,14 +53,17 @@ class Orders:
         """Whether it came because the parent process had died."""
 
     def __enter__(self) -> Self:
-        """Begin to listen, whatever this process has inherited: deaf ears, or that nobody waits for children."""
+        """Install the handlers; children are waited for, whatever this process has inherited."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for number in _ORDERS:
             signal.signal(number, self._obey)
         signal.signal(_PARENT_DIED, self._see_parent_die)
         signal.signal(signal.SIGALRM, self._kill)
         return self
+
+    def listen(self) -> None:
+        """Hear what was held back until now, by whomever, and what comes; from here on an order may raise."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
