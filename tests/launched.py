@@ -140,12 +140,15 @@ class TakesAllMemory(TaskBase):
     def run(self) -> None:
         """
         Take a MiB at a time, and touch it; not more than 2 GiB, where nothing limits this process.
+
+        Not at once, or nobody could have seen it grow.
         """
         taken = []
         for _ in range(2048):
             mark()
             taken.append(mmap.mmap(-1, _MEBIBYTE))
             taken[-1].write(b"x" * _MEBIBYTE)
+            signal.sigtimedwait([], 0.005)
 
 
 class TakesAllAddressSpace(TaskBase):
