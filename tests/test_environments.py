@@ -26,9 +26,12 @@ from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.environments import Environment, Environments, Requirement, folder_of
 from dkist_processing_core.environments._entries import State
+from dkist_processing_core.environments._key import release_of
 from dkist_processing_core.environments._limits import Limits
-from dkist_processing_core.environments._place import MARKER
+from dkist_processing_core.environments._place import MARKER, distrust
+from dkist_processing_core.environments._record import size_of
 from dkist_processing_core.environments._requirement import normalised
+from dkist_processing_core.environments._translation import patience
 from dkist_processing_core.environments._variables import without_user_information
 from dkist_processing_core.errors import DKISTProcessingCoreError, EnvironmentBuildError, EnvironmentRequestError
 from tests.running import ROOT
@@ -322,8 +325,9 @@ def test_distinct_requirements_have_distinct_keys(first: Requirement, second: Re
     cache = Environments("unused", environ={"PIP_CONFIG_FILE": os.devnull, "UV_NO_CONFIG": "1"})
     keys = cache.key(first), cache.key(second)
 
-    assert (keys[0].digest == keys[1].digest) is (first == second)
-    assert (keys[0].name == keys[1].name) is (first == second)
+    one, other = ((each.name, each.extras, release_of(each.version)) for each in (first, second))
+    assert (keys[0].digest == keys[1].digest) is (one == other)
+    assert (keys[0].name == keys[1].name) is (one == other)
     assert all("/" not in key.name and not key.name.startswith((".", "-")) for key in keys)
 
 
@@ -381,6 +385,11 @@ def test_where_it_comes_from_is_in_the_key(environ: dict[str, str], variable: st
         ("UV_PUBLISH_TOKEN", CANARY),
         ("PIPELINES", "1"),
         ("HTTPS_PROXY", "http://proxy.example"),
+        ("PIP_USER_AGENT_USER_DATA", "x"),
+        ("UV_OFFLINE", "1"),
+        ("UV_REFRESH", "1"),
+        ("UV_FROZEN", "1"),
+        ("UV_INIT_BARE", "1"),
     ],
 )
 def test_how_it_comes_is_not_in_the_key(environ: dict[str, str], variable: str, value: str) -> None:
@@ -422,6 +431,88 @@ def test_what_a_constraint_file_says_is_in_the_key(environ: dict[str, str], tmp_
         assert names(environ, **{variable: str(copy)}) == found[-1]
 
     assert len({*found, names(environ)}) == 4
+
+
+@pytest.mark.parametrize(
+    "line", ["-cinner.txt", "--constraint inner.txt", "--requirement=inner.txt", "-r\tinner.txt # x"]
+)
+def test_a_constraint_file_is_found_however_it_is_named(environ: dict[str, str], tmp_path: Path, line: str) -> None:
+    """
+    By a URL, in a setting of any case, and by another such file.
+    """
+    inner, outer = tmp_path / "inner.txt", tmp_path / "an outer.txt"
+    upper, configuration = tmp_path / "upper.conf", tmp_path / "pip.conf"
+    outer.write_text(f"{line}\n")
+    upper.write_text(f"[Global]\n[global]\n  Build_Constraint =\n    {outer.as_uri()}\n")
+    configuration.write_text(f"[install]\nCONSTRAINT: {outer.as_uri()}\n")
+    found = []
+    for inside in ("a==1", "a==2"):
+        inner.write_text(inside)
+        found.append(names(environ, PIP_CONSTRAINT=outer.as_uri()))
+        found += [names(environ, PIP_CONFIG_FILE=str(path)) for path in (upper, configuration)]
+
+    assert len(set(found)) == len(found)
+
+
+def test_a_constraint_file_that_is_a_pipe_keeps_nobody_waiting(environ: dict[str, str], tmp_path: Path) -> None:
+    """
+    Its name counts.
+    """
+    os.mkfifo(tmp_path / "pipe")
+
+    assert names(environ, PIP_CONSTRAINT=str(tmp_path / "pipe")) != names(environ)
+    assert names(environ, PIP_CONFIG_FILE=str(tmp_path / "pipe")) == names(environ)
+
+
+def test_of_a_file_of_settings_only_those_count_that_change_what_is_installed(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """
+    Neither its comments nor its patience, nor what is about other commands.
+    """
+    del environ["UV_NO_CONFIG"]
+    pip, uv = tmp_path / "pip.conf", tmp_path / "uv.toml"
+    environ |= {"PIP_CONFIG_FILE": str(pip), "UV_CONFIG_FILE": str(uv)}
+
+    def by(pip_text: str, uv_text: str) -> str:
+        pip.write_text(pip_text)
+        uv.write_text(uv_text)
+        return names(environ)
+
+    plain = by("[global]\npre = 1\n", 'prerelease = "allow"\n')
+    same = by(
+        "# of mine\n[list]\nformat = json\n[global]\n\ntimeout = 9\nTrusted_Host =\n  one\n  # two\n  three\nPRE: 1\n",
+        '# of mine\ncache-dir = "/x"\n\nprerelease = "allow"\nhttp-timeout = 3\n',
+    )
+
+    assert same == plain
+    assert by("[global]\npre = 0\n", 'prerelease = "allow"\n') != plain
+    assert by("[global]\npre = 1\n", 'prerelease = "allow"\nno-binary = true\n') != plain
+    listed = 'constraint-dependencies = [\n"token-library==%d",\n]\n'
+    assert by("[global]\n", listed % 1) != by("[global]\n", listed % 2)
+
+
+def test_a_release_has_one_environment_however_its_version_is_written(cache: Environments) -> None:
+    """
+    To an installer these are one release.
+    """
+    path = built(cache)
+
+    for version in ("v1.0", "1", "1.0.0", "01.0"):
+        with cache.prepare(Requirement.of("small-pipeline", version)) as environment:
+            assert environment.path == path
+            assert cache.problem_of(environment) is None
+
+
+@pytest.mark.parametrize(
+    "versions", [("1.0rc1", "1.0.0RC1", "1rc1"), ("1.10", "1.10.0"), ("1!1.0",), ("main",), ("1.0.dev2", "1.dev2")]
+)
+def test_only_spellings_of_one_version_are_one(versions: tuple[str, ...]) -> None:
+    """
+    What is unusual is taken as it is.
+    """
+    assert {release_of(version) for version in versions} == {release_of(versions[0])}
+    assert release_of(versions[0]) == versions[0]
 
 
 def test_what_the_files_of_pip_and_uv_say_is_in_the_key(environ: dict[str, str], tmp_path: Path) -> None:
@@ -607,7 +698,7 @@ def test_a_build_killed_at_any_moment_leaves_nothing_that_is_used(environ: dict[
     sys.stdout.write(f"seed {seed}\n")
     chance = random.Random(seed)
     unfinished = 0
-    for turn in range(20):
+    for turn in range(15):
         cache = Environments(tmp_path / f"turn-{turn}", environ=environ)
         with start(PREPARE, cache.folder) as process:
             assert process.stdin is not None
@@ -664,6 +755,59 @@ def test_an_installer_that_outlives_its_builder_is_waited_for(
         assert told[0] == "small-pipeline==1.0: waiting for the process that builds it"
         assert environment.folder.endswith(".2")
         assert works(environment)
+
+
+@pytest.mark.parametrize("holder", ["sleep 60 &", "setsid sleep 60 & echo $! > {pid}"])
+def test_what_an_installer_leaves_running_holds_up_nobody(
+    environ: dict[str, str], tmp_path: Path, other_python: Path, holder: str
+) -> None:
+    """
+    It has the installer's output, and is ended with it, unless it has left its group.
+    """
+    pid = tmp_path / "pid"
+    put_uv_beside(other_python, f'[ "$1" != pip ] || {{ {holder.format(pid=pid)}\n}}')
+    cache = Environments(tmp_path / "environments", environ=environ, interpreter=str(other_python))
+
+    try:
+        with cache.prepare(PIPE, on_output=print) as environment:
+            assert environment.seconds < SECONDS
+            assert works(environment)
+    finally:
+        if pid.exists():
+            os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+def test_a_build_that_does_not_end_is_ended(environ: dict[str, str], tmp_path: Path, other_python: Path) -> None:
+    """
+    Also one that has closed its output.
+    """
+    put_uv_beside(other_python, '[ "$1" != pip ] || { exec >&- 2>&-; sleep 60; }')
+    cache = Environments(
+        tmp_path / "environments", environ=environ, interpreter=str(other_python), limits=lambda: Limits(longest=1)
+    )
+
+    with pytest.raises(
+        EnvironmentBuildError,
+        match=r"^no environment of small-pipeline==1.0 could be made: uv \S+ had not ended after 1 s$",
+    ):
+        cache.prepare(PIPE)
+    assert cache.entries() == []
+
+
+def test_another_builder_is_not_waited_for_for_ever(cache: Environments) -> None:
+    """
+    Its lock is named.
+    """
+    Path(cache.folder).mkdir(mode=0o700)
+    lock = Path(cache.folder) / f"{cache.key(PIPE).name}.lock"
+    waiting = Environments(cache.folder, environ=cache.environ, limits=lambda: Limits(longest=0.1))
+    with start("import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, 2); print(1, flush=True)\n"
+               "sys.stdin.read()", str(lock)) as holder:  # fmt: skip
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "1\n"
+        with pytest.raises(EnvironmentBuildError, match=f"another process holds {lock}, and does not come to an end"):
+            waiting.prepare(PIPE)
+        holder.kill()
 
 
 class _StopError(Exception):
@@ -780,6 +924,19 @@ def test_an_extra_that_is_none_is_warned_of_once(
     ]
 
 
+def test_frozen_is_warned_of_once_where_it_is_asked_for(cache: Environments) -> None:
+    """
+    It is an extra like any other then, and still ours.
+    """
+    told: list[str] = []
+
+    cache.prepare(Requirement.of("small-pipeline", "1.0", ["frozen"]), on_output=told.append).close()
+
+    assert [line for line in told if "no extra" in line or "no such" in line] == [
+        "small-pipeline[frozen]==1.0: the release has no extra frozen, so its dependencies are the newest ones"
+    ]
+
+
 def test_uv_may_be_demanded(environ: dict[str, str], tmp_path: Path, other_python: Path) -> None:
     """
     And is missed by name.
@@ -822,9 +979,9 @@ def test_the_settings_of_pip_hold_for_uv(
     constraint.write_text("small-dependency<2\n")
     configuration = tmp_path / "pip.conf"
     configuration.write_text(
-        f"[global]\nindex-url = https://nobody.example/\nno-index = true\ntimeout = 99\nfind-links =\n    {wheels}\n"
-        f"    {tmp_path}/nowhere\n[install]\nconstraint = {constraint}\ntrusted-host = one.example\n    two.example\n"
-        f"only-binary = :all:\n"
+        f"[global]\nindex-url = https://nobody.example/\nno-index = true\ntimeout = 99\nretries = 2\nfind-links =\n"
+        f"    {wheels}\n    {tmp_path}/nowhere\n[install]\nconstraint = {constraint}\ntrusted-host = one.example\n"
+        f"    two.example\nonly-binary = :all:\n"
     )
     del environ["PIP_FIND_LINKS"], environ["PIP_NO_INDEX"]
     variables = {
@@ -849,7 +1006,7 @@ def test_the_settings_of_pip_hold_for_uv(
     assert seen["UV_CONSTRAINT"] == str(constraint)
     assert seen["UV_INSECURE_HOST"] == "one.example two.example"
     assert (seen["UV_INDEX_STRATEGY"], seen["UV_PRERELEASE"]) == ("unsafe-best-match", "allow")
-    assert (seen["UV_HTTP_TIMEOUT"], seen["UV_HTTP_RETRIES"]) == ("99", "0")
+    assert (seen["UV_HTTP_TIMEOUT"], seen["UV_HTTP_RETRIES"]) == ("99", "2")
     assert {*variables} & {*seen} == {"PIP_CONFIG_FILE", "PIP_EXTRA_INDEX_URL", "PIP_PRE"}
     found = Environments(tmp_path / "environments", environ=environ | variables, interpreter=str(other_python)).find(
         PIPE
@@ -857,6 +1014,39 @@ def test_the_settings_of_pip_hold_for_uv(
     assert found is not None
     with found:
         assert found.record["distributions"]["small-dependency"] == "1.0"
+
+
+def test_the_patience_of_a_file_holds_unless_a_variable_says_otherwise(environ: dict[str, str]) -> None:
+    """
+    Whoever installs; our own setting is that variable.
+    """
+    pip, limits = {"timeout": "9", "retries": "8"}, Limits(timeout=3, retries=2)
+
+    assert patience(pip, environ, limits) == ("9", "8")
+    assert patience(pip, environ | {"PIP_RETRIES": "2"}, limits) == ("9", "2")
+    assert patience(pip, environ | {"PIP_TIMEOUT": "3"}, limits) == ("3", "8")
+    assert patience({}, environ, limits) == ("3", "2")
+
+
+def test_what_has_no_effect_with_uv_is_said_in_one_line(environ: dict[str, str], tmp_path: Path) -> None:
+    """
+    Of what could change the installation, and is not switched off.
+    """
+    told: list[str] = []
+    pip = {
+        "PIP_NO_DEPS": "1",
+        "PIP_PREFER_BINARY": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",
+        "PIP_PROXY": "",
+        "PIP_LOG": "/x",
+    }
+    cache = Environments(tmp_path / "environments", environ=environ | pip)
+
+    cache.prepare(PIPE, on_output=told.append).close()
+
+    assert [line for line in told if "without effect" in line] == [
+        "without effect, since uv installs and not pip: no-deps, prefer-binary"
+    ]
 
 
 def test_what_uv_was_told_itself_goes_before(
@@ -909,7 +1099,9 @@ def test_what_cannot_be_installed_is_told_without_secrets(
     What was asked for, by what it was tried and how that ended, and the last lines of the installer.
     """
     del environ["PIP_NO_INDEX"], environ["PIP_FIND_LINKS"]
-    environ["PIP_INDEX_URL"] = f"http://reader:{CANARY}@127.0.0.1:{refusing_port}/{CANARY[:6]}/simple"
+    environ["PIP_INDEX_URL"] = (
+        f"http://reader:{CANARY}@127.0.0.1:{refusing_port}/{CANARY[:6]}/simple?apikey={CANARY}-query&pin=k9"
+    )
     environ["INDEX_PASSWORD"] = "said/elsewhere"
     told: list[str] = []
     cache = Environments(
@@ -926,6 +1118,7 @@ def test_what_cannot_be_installed_is_told_without_secrets(
     assert set(lines) <= set(told)
     assert any("small-pipeline" in line for line in lines)
     assert CANARY not in f"{caught.value!r} {lines} {told}"
+    assert "pin=k9" not in f"{lines} {told}"
     assert "\n" not in str(caught.value)
     assert cache.entries() == []
 
@@ -960,6 +1153,56 @@ def test_a_dependency_that_is_missing_is_in_the_last_lines(cache: Environments) 
         cache.prepare(Requirement.of("small-pipeline", "3.0"))
 
     assert any("nowhere-to-be-found" in line for line in caught.value.last_lines)
+    assert not any("frozen" in line for line in (str(caught.value), *caught.value.last_lines))
+
+
+def test_an_error_names_what_it_is_about(environ: dict[str, str], tmp_path: Path, other_python: Path) -> None:
+    """
+    The program that cannot be executed, or the lock, not the folder of environments alone.
+    """
+    program = other_python.with_name("uv")
+    program.write_bytes(b"\x7fELF of another machine")
+    program.chmod(0o755)
+    cache = Environments(tmp_path / "environments", environ=environ, interpreter=str(other_python))
+
+    with pytest.raises(EnvironmentBuildError, match=f": Exec format error: {program}$"):
+        cache.prepare(PIPE)
+    lock = Path(cache.folder) / f"{cache.key(PIPE).name}.lock"
+    lock.unlink(missing_ok=True)
+    lock.symlink_to(tmp_path)
+    with pytest.raises(EnvironmentBuildError, match=f"symbolic links: {lock}$"):
+        cache.prepare(PIPE)
+
+
+def test_a_folder_in_the_place_of_a_link_is_named_before_anything_is_built(cache: Environments) -> None:
+    """
+    Nobody waits for a build that cannot be used.
+    """
+    link = Path(cache.folder) / cache.key(PIPE).name
+    link.mkdir(parents=True, mode=0o700)
+    Path(cache.folder).chmod(0o700)
+    told: list[str] = []
+
+    with pytest.raises(EnvironmentBuildError, match=f"^{link} is a folder, and a link .*: remove it$"):
+        cache.prepare(PIPE, on_output=told.append)
+
+    assert told == []
+
+
+def test_a_size_is_what_the_disk_gives(tmp_path: Path) -> None:
+    """
+    Each file once, however many names it has; a hole takes nothing.
+    """
+    empty = size_of(str(tmp_path))
+    with (tmp_path / "one").open("wb") as file:
+        file.write(os.urandom(100_000))
+        file.flush()
+        os.fsync(file.fileno())
+    (tmp_path / "two").hardlink_to(tmp_path / "one")
+    with (tmp_path / "hole").open("wb") as file:
+        file.truncate(10_000_000)
+
+    assert 100_000 <= size_of(str(tmp_path)) - empty < 200_000
 
 
 def test_a_folder_that_cannot_be_used_is_named(environ: dict[str, str], tmp_path: Path) -> None:
@@ -982,10 +1225,54 @@ def test_a_folder_where_anybody_may_write_is_not_used(cache: Environments) -> No
     Code is run from it.
     """
     built(cache)
-    Path(cache.folder).chmod(0o777)
+    Path(cache.folder).chmod(0o757)
 
     assert cache.find(PIPE) is None
-    with pytest.raises(EnvironmentBuildError, match=r"may be written by anybody, .*: chmod o-w it$"):
+    with pytest.raises(
+        EnvironmentBuildError, match=r"belongs to uid \d+ and has mode 0757, by which anybody .*: chmod o-w it$"
+    ):
+        cache.prepare(PIPE)
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "uid", "reason"),
+    [
+        (7, 0o700, 7, None),
+        (7, 0o770, 7, None),
+        (0, 0o755, 7, None),
+        (0, 0o775, 7, "it belongs to uid 0 and has mode 0775, by which its group may write to it: chmod g-w it"),
+        (7, 0o702, 7, "it belongs to uid 7 and has mode 0702, by which anybody may write to it: chmod o-w it"),
+        (8, 0o700, 7, "it belongs to uid 8 and has mode 0700, and only a folder of uid 7 or of root is used"),
+        (8, 0o700, 0, "it belongs to uid 8 and has mode 0700, and only a folder of uid 0 or of root is used"),
+    ],
+)
+def test_only_what_the_user_or_root_may_have_written_is_run(
+    owner: int, mode: int, uid: int, reason: str | None
+) -> None:
+    """
+    One folder is for one user; who owns it may change its mode at any time.
+    """
+    found = os.stat_result((0o40000 | mode, 1, 1, 1, owner, owner, 0, 0, 0, 0))
+
+    assert distrust(found, uid) == reason
+
+
+def test_what_belongs_to_another_user_is_neither_found_nor_built_in(cache: Environments) -> None:
+    """
+    Of an environment another one takes the place; only root can have such a folder here, to others it is refused.
+    """
+    path = built(cache)
+    try:
+        os.chown(path, 12345, -1)
+    except PermissionError:
+        assert os.geteuid() != 0
+        return
+
+    assert cache.find(PIPE) is None
+    assert built(cache) == path.with_suffix(".2")
+    os.chown(cache.folder, 12345, -1)
+    assert cache.find(PIPE) is None
+    with pytest.raises(EnvironmentBuildError, match=r"would be run, but it belongs to uid 12345 and has mode 0700"):
         cache.prepare(PIPE)
 
 
@@ -1023,7 +1310,7 @@ def of_another(path: Path) -> None:
     """
     Put in a marker's place that of another release.
     """
-    path.write_text(path.read_text().replace("1.0", "9.0", 1))
+    path.write_text(path.read_text().replace('{"key": "', '{"key": "0', 1))
 
 
 @pytest.mark.parametrize("spoil", [garbage, cut, pipe, link, of_another])
@@ -1103,7 +1390,7 @@ def test_damage_spreads_neither_from_nor_to_the_cache_of_the_installer(cache: En
         assert cache.problem_of(sound) is None
     spoil(own)
     broken = cache.prepare(Requirement.of("small-pipeline", "1.0", ["grating-tools"]), on_output=print)
-    assert cache.problem_of(broken) == f"{next(broken.path.rglob('small_pipeline.py'))} has 0 bytes, and had 16"
+    assert cache.problem_of(broken) == f"{next(broken.path.rglob('small_pipeline.py'))} has changed"
     with cache.rebuild(broken, on_output=print) as mended:
         assert cache.problem_of(mended) is None
 
@@ -1113,7 +1400,10 @@ def test_damage_spreads_neither_from_nor_to_the_cache_of_the_installer(cache: En
     [
         ("rm -r bin", r"its interpreter .*/bin/python is missing or cannot be run$"),
         ("ln -sf /nowhere/python bin/python", r"its interpreter .* is missing or cannot be run$"),
-        ("echo >> lib/python*/site-packages/small_pipeline.py", r"small_pipeline.py has 17 bytes, and had 16$"),
+        ("echo >> lib/python*/site-packages/small_pipeline.py", r"small_pipeline.py has changed$"),
+        ("sed -i s/1/2/ lib/python*/site-packages/small_pipeline.py", r"small_pipeline.py has changed$"),
+        ("rm pyvenv.cfg", r"pyvenv.cfg is missing$"),
+        ("echo > pyvenv.cfg", r"pyvenv.cfg has changed$"),
         ("rm -r lib/python*/site-packages/small_dependency*", r"^small-dependency 2.0 is not there any more$"),
         ("rm lib/python*/site-packages/small_dep*/RECORD", r"^what small_dependency-2.0.dist-info installed cannot be"),
         (
@@ -1134,6 +1424,63 @@ def test_every_kind_of_damage_has_its_words(cache: Environments, damage: str, pr
         subprocess.run(["/bin/bash", "-c", damage], cwd=environment.path, check=True)
 
         assert re.search(problem, cache.problem_of(environment) or "no problem was found")
+
+
+def test_files_of_two_distributions_are_no_damage(cache: Environments, tmp_path: Path) -> None:
+    """
+    One has overwritten the other's, right when they were installed; what changes afterwards is damage.
+    """
+    wheels = tmp_path / "shared"
+    make_wheel(wheels, "other-half", "1.0", files={"conftest.py": "# longer than it\n"})
+    make_wheel(
+        wheels, "small-pipeline", "1.0", requires=["other-half"], files={"small_pipeline.py": "", "conftest.py": "#\n"}
+    )
+    cache.environ = {**cache.environ, "PIP_FIND_LINKS": str(wheels)}
+
+    with cache.prepare(PIPE, on_output=print) as environment:
+        assert cache.problem_of(environment) is None
+        shared = next(environment.path.rglob("conftest.py"))
+        shared.write_text("# neither one\n")
+        assert cache.problem_of(environment) == f"{shared} has changed"
+
+
+def test_what_mending_does_not_mend_is_damage_no_more(cache: Environments, tmp_path: Path) -> None:
+    """
+    A wheel whose RECORD is wrong is so in every environment; nothing is built anew for ever.
+    """
+    wheels = tmp_path / "wrong"
+    make_wheel(wheels, "small-pipeline", "1.0", files={"a.py": "1", "b.py": ""}, wrongly={"a.py": "2"})
+    cache.environ = {**cache.environ, "PIP_FIND_LINKS": str(wheels)}
+    broken = cache.prepare(PIPE, on_output=print)
+    problem = cache.problem_of(broken)
+
+    assert problem == f"{next(broken.path.rglob('a.py'))} has changed"
+    assert cache.is_worth_rebuilding(broken, problem)
+    with cache.rebuild(broken, problem=problem, on_output=print) as mended:
+        assert cache.problem_of(mended) is None
+
+
+def test_nothing_is_rebuilt_twice_a_day_for_one_problem(cache: Environments) -> None:
+    """
+    A package that writes into its own files has done so again by then.
+    """
+
+    def spoil(environment: Environment) -> str:
+        with next(environment.path.rglob("small_pipeline.py")).open("a") as module:
+            module.write("# used\n" * len(environment.folder.rpartition(".")[2]))
+        return cache.problem_of(environment) or "none"
+
+    first = cache.prepare(PIPE, on_output=print)
+    problem = spoil(first)
+    assert cache.is_worth_rebuilding(first, problem)
+    with cache.rebuild(first, problem=problem, on_output=print) as second:
+        assert not cache.is_worth_rebuilding(second, spoil(second))
+        assert cache.is_worth_rebuilding(second, "another problem")
+        marker = second.path / MARKER
+        record = json.loads(marker.read_text())
+        assert record["rebuilt_for"].startswith("lib/python")
+        marker.write_text(json.dumps({**record, "made_at": "2026-01-01T00:00:00+00:00"}) + "\n")
+        assert cache.is_worth_rebuilding(second, spoil(second))
 
 
 # Pruning
@@ -1180,6 +1527,55 @@ def test_the_lock_goes_over_to_who_inherits_it(cache: Environments) -> None:
 
     assert len(cache.prune(max_age_days=0, max_bytes=0)) == 1
     assert cache.entries() == []
+
+
+def test_there_is_room_before_a_build(environ: dict[str, str], tmp_path: Path, other_python: Path) -> None:
+    """
+    What is expired or left over is gone before anything is installed; what merely does not fit stays until then.
+    """
+    cache = Environments(tmp_path / "environments", environ=environ)
+    old, young = built(cache), built(cache, "2.0")
+    used(old, 31)
+    left_over = old.with_suffix(".7")
+    left_over.mkdir()
+    put_uv_beside(other_python, f'[ "$1" != pip ] || ls "{cache.folder}" > "{tmp_path}/seen"')
+    building = Environments(
+        cache.folder, environ=environ, interpreter=str(other_python), limits=lambda: Limits(max_bytes=1)
+    )
+
+    built(building, "1.0", ("asdf",))
+
+    seen = (tmp_path / "seen").read_text().split()
+    assert young.name in seen
+    assert not {old.name, left_over.name} & {*seen}
+    assert not young.exists()
+
+
+def test_where_the_disk_is_full_what_is_idle_longest_makes_room(
+    environ: dict[str, str], tmp_path: Path, other_python: Path
+) -> None:
+    """
+    Then it is tried once more, and only once.
+    """
+    cache = Environments(tmp_path / "environments", environ=environ)
+    old, young = built(cache), built(cache, "2.0")
+    used(old, 2)
+    put_uv_beside(
+        other_python,
+        f'if [ "$1" = pip ] && [ -e "{old}" ]; then echo "write: No space left on device (os error 28)"; exit 2; fi',
+    )
+    told: list[str] = []
+    building = Environments(cache.folder, environ=environ, interpreter=str(other_python))
+
+    with building.prepare(Requirement.of("small-pipeline", "1.0", ["asdf"]), on_output=told.append) as environment:
+        assert works(environment)
+    assert "the disk is full; environments removed that nobody uses: 1; once more" in told
+    assert [path.exists() for path in (old, young)] == [False, True]
+
+    put_uv_beside(other_python, '[ "$1" != pip ] || { echo "No space left on device"; exit 2; }')
+    with pytest.raises(EnvironmentBuildError, match=r"exit status 2$"):
+        building.prepare(Requirement.of("small-pipeline", "1.0", ["grating-tools"]), on_output=told.append)
+    assert told.count("No space left on device") == 2
 
 
 def test_too_many_are_pruned_those_first_that_were_not_used_for_longest(cache: Environments) -> None:
@@ -1304,6 +1700,36 @@ def test_the_commands_build_list_and_prune(cache: Environments) -> None:
     assert pruned.output.splitlines()[-1].startswith("removed: 1, together ")
     assert [result.exit_code for result in (empty, first, again, listed, planned, pruned)] == [0] * 6
     assert cache.entries() == []
+
+
+def test_a_build_without_an_extra_says_so_at_the_end(environ: dict[str, str]) -> None:
+    """
+    It is no error, as with pip; whether it is built or there already.
+    """
+    del environ
+    first, again = (asked("build", "small-pipeline==1.0", "--extra", "nope", "--extra", "asdf") for _ in range(2))
+
+    assert "no such extra: nope; it has: asdf, grating-tools" in first.stderr
+    for result in (first, again):
+        assert result.exit_code == 0
+        assert result.stdout.endswith(".1; WITHOUT nope, no such extra in this release\n")
+
+
+def test_a_size_may_have_a_unit(cache: Environments) -> None:
+    """
+    Decimal ones, as they are shown.
+    """
+    path = built(cache)
+
+    much = [asked("prune", "--max-size", text, "--dry-run") for text in ("20GB", "1.5 tb", "0.2MB", "7000000")]
+    little = [asked("prune", "--max-size", text, "--dry-run") for text in ("1B", "0.1KB", "100")]
+    wrong = [asked("prune", "--max-size", text) for text in ("", "GB", "20XB", "-1", "1.2.3KB", "1e3")]
+
+    assert {result.stdout for result in much} == {"would be removed: 0, together 0 B\n"}
+    assert all("would be removed: 1," in result.stdout for result in little)
+    assert {result.exit_code for result in wrong} == {2}
+    assert "expected bytes, or a size as 500MB or 20GB" in " ".join(wrong[2].stderr.split())
+    assert path.exists()
 
 
 def test_the_page_about_environments_shows_what_is_printed(

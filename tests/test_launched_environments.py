@@ -144,6 +144,29 @@ def test_a_task_that_lacks_a_module_is_no_damaged_environment(environ: dict[str,
     assert len(built_in(environ)) == 1
 
 
+def test_what_damages_its_own_environment_has_it_built_anew_once(environ: dict[str, str], tmp_path: Path) -> None:
+    """
+    Each attempt would find the same damage: the next one is not held up by it again.
+    """
+    spoiling = "with open(__file__, 'a') as file: file.write('# more\\n')\nraise ImportError('as ever')\n"
+    make_wheel(
+        tmp_path / "wheels",
+        "tiny-pipeline",
+        "2.0",
+        files={"tiny_pipeline/__init__.py": "", "tiny_pipeline/tasks.py": spoiling},
+    )
+    for attempt in range(2):
+        with launch(
+            "Tiny", **{**environ, "DKIST_CORE_VERSION": "2.0", "DKIST_CORE_RUN_ID": f"manual__{attempt}"}
+        ) as launcher:
+            assert launcher.wait() == 1, launcher.lines
+
+    assert max(path.suffix for path in built_in(environ)) == ".2"
+    assert any("was installed anew for the same reason before" in line for line in launcher.lines)
+    causes = [event.cause for _, event in journal_rows() if isinstance(event, TaskFailed)]
+    assert causes == ["exception", "exception"]
+
+
 def test_an_environment_in_use_is_not_pruned_though_its_launcher_is_gone(environ: dict[str, str]) -> None:
     """
     The task's process holds the lock too, for as long as it lives.

@@ -9,6 +9,24 @@ from typing import Annotated
 
 import typer
 
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def _bytes(text: str) -> int:
+    """
+    Return how many bytes a size means, as 20GB; without a unit it is bytes.
+
+    >>> [_bytes(each) for each in ("0", "7000", "20GB", "1.5 tb")]
+    [0, 7000, 20000000000, 1500000000000]
+    """
+    number = text.rstrip("bBkKmMgGtT ")
+    factor = _UNITS.get(text[len(number) :].strip().upper() or "B")
+    if factor is None or not number.isascii() or not number.replace(".", "", 1).isdigit():
+        msg = f"found {text!r}, expected bytes, or a size as 500MB or 20GB"
+        raise typer.BadParameter(msg)
+    return int(float(number) * factor) if "." in number else int(number) * factor
+
+
 environments_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -68,9 +86,9 @@ def environments_prune(
     max_size: Annotated[
         int | None,
         typer.Option(
-            min=0,
-            metavar="BYTES",
-            help="Of the others, keep what fits; by default DKIST_CORE_ENVIRONMENTS_MAX_BYTES.",
+            parser=_bytes,
+            metavar="SIZE",
+            help="Of the others, keep what fits, as 20GB; by default DKIST_CORE_ENVIRONMENTS_MAX_BYTES.",
             show_default=False,
         ),
     ] = None,

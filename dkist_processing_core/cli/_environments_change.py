@@ -28,7 +28,10 @@ def build(text: str, extras: list[str]) -> None:
     environments = Environments(folder_of(os.environ), limits=partial(Limits.of, settings))
     with environments.prepare(requirement, on_output=lambda line: typer.echo(line, err=True)) as environment:
         did = f"built in {duration(environment.seconds)}" if environment.built else "there already"
-        typer.echo(without_secrets(f"{requirement}: {did}, {environment.folder}", settings))
+        lacking = [extra for extra in environment.record.get("lacking", ()) if extra in requirement.extras]
+        # As pip has it, it is no error; but whoever looks at this line alone is to see it.
+        less = f"; WITHOUT {', '.join(lacking)}, no such extra in this release" if lacking else ""
+        typer.echo(without_secrets(f"{requirement}: {did}, {environment.folder}{less}", settings))
 
 
 def prune(*, max_days: float | None, max_size: int | None, is_dry: bool) -> None:

@@ -6,22 +6,27 @@ Not here: what the installer is told (_installer).
 
 # ruff: noqa: PTH103, PTH104, PTH105, PTH108, PTH112, PTH114, PTH116, PTH119, PTH208, PTH211 - paths are texts: pathlib is dearer than finding
 import contextlib
+import errno
 import logging
 import os
 import shutil
-import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from secrets import token_hex
 
 from dkist_processing_core.environments import _record
 from dkist_processing_core.environments._cache import Environments
+from dkist_processing_core.environments._damage import altered, wherever
+from dkist_processing_core.environments._entries import Entry, entries
 from dkist_processing_core.environments._environment import Environment
 from dkist_processing_core.environments._installer import Installer, choose
 from dkist_processing_core.environments._key import Key, interpreter_of
+from dkist_processing_core.environments._limits import Limits
 from dkist_processing_core.environments._locks import lock
-from dkist_processing_core.environments._place import GONE, LOCK, MARKER, key_and_number
+from dkist_processing_core.environments._place import GONE, LOCK, MARKER, distrust, key_and_number
 from dkist_processing_core.environments._prune import prune
 from dkist_processing_core.environments._requirement import Requirement
 from dkist_processing_core.errors import DKISTProcessingCoreError, EnvironmentBuildError
@@ -30,6 +35,8 @@ FROZEN = "frozen"
 """The extra by which a release pins what it was tested with."""
 _TURN = 0.05
 _MODE = 0o700
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_SAID_OF_FULL = ("No space left on device", "Disk quota exceeded")
 logger = logging.getLogger(__name__)
 
 
@@ -40,44 +47,92 @@ def build(
     *,
     on_output: Callable[[str], None] | None,
     instead_of: str | None = None,
+    problem: str | None = None,
 ) -> Environment:
     """Return the environment of a key, built here unless another process does; `instead_of` names one not to take."""
     began = time.monotonic()
+    limits = cache.limits
     try:
         _make_folder(cache.folder)
-        with _only_builder(f"{cache.folder}/{key.name}{LOCK}", requirement, on_output) as lock_fd:
+        _refuse_what_is_in_the_way(f"{cache.folder}/{key.name}")
+        until = began + limits.longest
+        with _only_builder(f"{cache.folder}/{key.name}{LOCK}", requirement, on_output, until) as lock_fd:
             environment = cache.find_by(key, requirement)
             if environment is not None and environment.folder == instead_of:
                 environment.close()
                 environment = None
             if environment is None:
-                environment = _build(cache, requirement, key, lock_fd, on_output, is_mending=instead_of is not None)
+                mended = None if instead_of is None else {"rebuilt_for": problem and wherever(problem, instead_of)}
+                make = partial(_build, cache, requirement, key, lock_fd, on_output, mended)
+                environment = _with_room(make, cache.folder, limits, on_output)
     except OSError as error:
-        msg = f"no environment of {requirement} can be made in {cache.folder}: {error.strerror or error}"
+        # Of a lock, a file or a program: without its name nobody knows what to look at.
+        where = f": {error.filename}" if error.filename else ""
+        msg = f"no environment of {requirement} can be made in {cache.folder}: {error.strerror or error}{where}"
         raise EnvironmentBuildError(msg) from error
     environment.seconds = time.monotonic() - began
     if environment.built:
-        # What is in the way of pruning concerns the next build, and no task.
-        with contextlib.suppress(DKISTProcessingCoreError, OSError):
-            limits = cache.limits
-            prune(cache.folder, max_age_days=limits.max_age_days, max_bytes=limits.max_bytes, dry_run=False)
+        _make_room(cache.folder, limits, limits.max_bytes)
     return environment
+
+
+def _with_room(
+    make: Callable[[], Environment], folder: str, limits: Limits, on_output: Callable[[str], None] | None
+) -> Environment:
+    """Build where nothing stands any more that need not; where the disk is full all the same, once more beside less."""
+    _make_room(folder, limits, sys.maxsize)
+    try:
+        return make()
+    except (DKISTProcessingCoreError, OSError) as error:
+        if not _is_of_full_disk(error):
+            raise
+        # How much room it needs is not known: half of what there is, those first that were not used for longest.
+        removed = _make_room(folder, limits, sum(entry.bytes or 0 for entry in entries(folder)) // 2)
+        if not removed:
+            raise
+        _tell(f"the disk is full; environments removed that nobody uses: {len(removed)}; once more", on_output)
+    return make()
+
+
+def _make_room(folder: str, limits: Limits, max_bytes: int) -> list[Entry]:
+    # What is in the way of pruning is in no task's way.
+    with contextlib.suppress(DKISTProcessingCoreError, OSError):
+        return prune(folder, max_age_days=limits.max_age_days, max_bytes=max_bytes, dry_run=False)
+    return []
+
+
+def _is_of_full_disk(error: Exception) -> bool:
+    lines = (str(error), *getattr(error, "last_lines", ()))
+    return getattr(error, "errno", None) in _FULL or any(said in line for said in _SAID_OF_FULL for line in lines)
 
 
 def _make_folder(folder: str) -> None:
     os.makedirs(folder, mode=_MODE, exist_ok=True)
-    if os.stat(folder).st_mode & stat.S_IWOTH:
-        msg = f"the folder of environments {folder} may be written by anybody, and what is in it is run: chmod o-w it"
+    reason = distrust(os.stat(folder), os.geteuid())
+    if reason is not None:
+        msg = f"what is in the folder of environments {folder} would be run, but {reason}"
+        raise EnvironmentBuildError(msg)
+
+
+def _refuse_what_is_in_the_way(link: str) -> None:
+    # A link cannot take the place of a folder, which would be noticed when all else is done.
+    if os.path.isdir(link) and not os.path.islink(link):
+        msg = f"{link} is a folder, and a link to an environment has to be there: remove it"
         raise EnvironmentBuildError(msg)
 
 
 @contextlib.contextmanager
-def _only_builder(path: str, requirement: Requirement, on_output: Callable[[str], None] | None) -> Iterator[int]:
+def _only_builder(
+    path: str, requirement: Requirement, on_output: Callable[[str], None] | None, until: float
+) -> Iterator[int]:
     """Be the only process that builds for a key; others are waited for, by turns, so that a signal can end the wait."""
     descriptor = lock(path, exclusive=True, create=True)
     if descriptor is None:
         _tell(f"{requirement}: waiting for the process that builds it", on_output)
     while descriptor is None:
+        if time.monotonic() > until:
+            msg = f"no environment of {requirement}: another process holds {path}, and does not come to an end"
+            raise EnvironmentBuildError(msg)
         time.sleep(_TURN)
         descriptor = lock(path, exclusive=True, create=True)
     try:
@@ -92,15 +147,14 @@ def _build(
     key: Key,
     lock_fd: int,
     on_output: Callable[[str], None] | None,
-    *,
-    is_mending: bool,
+    mended: dict[str, str | None] | None,
 ) -> Environment:
     began = time.monotonic()
     path = f"{cache.folder}/{key.name}.{_next_number(cache.folder, key)}"
     installer = choose(cache, lock_fd, lambda line: _tell(line, on_output, logging.INFO))
     wanted = Requirement(requirement.name, requirement.version, (*requirement.extras, FROZEN))
     try:
-        installer.install(path, wanted, asked=requirement, is_mending=is_mending)
+        installer.install(path, wanted, asked=requirement, is_mending=mended is not None)
         lacking = _lacking(path, requirement, wanted, installer, on_output)
         facts = {
             "interpreter": interpreter_of(cache.interpreter)[1],
@@ -110,6 +164,8 @@ def _build(
             "seconds": round(time.monotonic() - began, 3),
             "bytes": _record.size_of(path),
             "distributions": _record.distributions(path),
+            "altered": altered(path, is_final=mended is not None),
+            **(mended or {}),
         }
         descriptor = _record.write(path, requirement, key, facts)
     except (DKISTProcessingCoreError, OSError):
@@ -164,7 +220,7 @@ def _lacking(
         msg = f"{requirement}: {installer.label} reports success, and it is not there; it may have gone elsewhere"
         raise EnvironmentBuildError(msg, installer.last_lines)
     lacking = [extra for extra in wanted.extras if extra not in provided]
-    asked_for = [extra for extra in lacking if extra in requirement.extras]
+    asked_for = [extra for extra in lacking if extra in requirement.extras and extra != FROZEN]
     if FROZEN in lacking:
         _tell(f"{requirement}: the release has no extra {FROZEN}, so its dependencies are the newest ones", on_output)
     if asked_for:

@@ -9,13 +9,12 @@ Not here: all that takes longer than finding one, which is imported when it is n
 from __future__ import annotations
 
 import os
-import stat
 import sys
 import time
 
 from dkist_processing_core.environments._environment import hold
 from dkist_processing_core.environments._key import Key, interpreter_of
-from dkist_processing_core.environments._place import key_and_number
+from dkist_processing_core.environments._place import distrust, key_and_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,12 +81,12 @@ class Environments:
         while True:
             try:
                 target = os.readlink(f"{self.folder}/{key.name}")
-                others_may_write = os.stat(self.folder).st_mode & stat.S_IWOTH
+                distrusted = distrust(os.stat(self.folder), os.geteuid())
             except OSError:
                 return None
             named = key_and_number(target)
-            # Nothing outside the folder is run, and nothing that anybody might have put into it.
-            if others_may_write or target == before or named is None or named[0] != key.name or named[1] is None:
+            # Nothing outside the folder is run, and nothing that somebody else might have put into it.
+            if distrusted or target == before or named is None or named[0] != key.name or named[1] is None:
                 return None
             before = target
             found = hold(f"{self.folder}/{target}", requirement, key)
@@ -116,11 +115,14 @@ class Environments:
 
         return build(self, requirement, key, on_output=on_output)
 
-    def rebuild(self, broken: Environment, *, on_output: Callable[[str], None] | None = None) -> Environment:
+    def rebuild(
+        self, broken: Environment, *, problem: str | None = None, on_output: Callable[[str], None] | None = None
+    ) -> Environment:
         """
         Return a new environment in place of one that does not work, which is closed.
 
-        Where another process has made a new one already, that is it.
+        Where another process has made a new one already, that is it. The problem is written down in the new one, for
+        `is_worth_rebuilding`.
 
         Raises
         ------
@@ -132,13 +134,20 @@ class Environments:
 
         requirement, folder = broken.requirement, broken.folder
         broken.close()
-        return build(self, requirement, self.key(requirement), on_output=on_output, instead_of=folder)
+        key = self.key(requirement)
+        return build(self, requirement, key, on_output=on_output, instead_of=folder, problem=problem)
 
     def problem_of(self, environment: Environment) -> str | None:
         """Return what is wrong with an environment's files; None where nothing is. It looks at each of them."""
         from dkist_processing_core.environments._damage import problem_of
 
         return problem_of(environment)
+
+    def is_worth_rebuilding(self, environment: Environment, problem: str) -> bool:
+        """Say whether `rebuild` may help: not if the environment was made within a day for the very same problem."""
+        from dkist_processing_core.environments._damage import is_worth_rebuilding
+
+        return is_worth_rebuilding(environment, problem)
 
     def entries(self) -> list[Entry]:
         """

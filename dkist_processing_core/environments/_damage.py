@@ -4,27 +4,74 @@ What is wrong with an environment that does not work: files that are missing or 
 Not here: what is done about it (_cache).
 """
 
-# ruff: noqa: PTH116 - paths are texts: pathlib is dearer than finding
+# ruff: noqa: PTH116, PTH123 - paths are texts: pathlib is dearer than finding
 import csv
+import hashlib
 import os
+import stat
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dkist_processing_core.environments import _record
 from dkist_processing_core.environments._environment import Environment
 
-_SIZE = 2
+_HASHES = frozenset({"sha256", "sha384", "sha512"})
+_PATIENCE = timedelta(days=1)
 
 
 def problem_of(environment: Environment) -> str | None:
-    """Return the first problem that is found, in a sentence; None where every file is as it was installed."""
+    """Return the first problem that is found, in a sentence; None where every file is as it was after the build."""
     return next(_problems(environment), None)
+
+
+def is_worth_rebuilding(environment: Environment, problem: str) -> bool:
+    """Say no where it was made within a day for the very same problem: another one would have it too."""
+    record = environment.record
+    if record.get("rebuilt_for") != wherever(problem, environment.folder):
+        return True
+    try:
+        age = datetime.now(UTC) - datetime.fromisoformat(str(record.get("made_at")))
+    except (ValueError, TypeError):
+        return True
+    return abs(age) > _PATIENCE
+
+
+def wherever(problem: str, folder: str) -> str:
+    """Return a problem in words that are the same for the next environment of the key."""
+    return problem.replace(f"{folder}/", "").replace(folder, "it")
+
+
+def altered(folder: str, *, is_final: bool) -> dict[str, tuple[str, str] | None]:
+    """
+    Return the state of every file that is not as a RECORD says, by its path in the environment; None is no file.
+
+    Asked right after the build, of files that two distributions have, one of which has been overwritten. Other files
+    may have come spoilt from the installer's cache, so that a build without it helps; after that one, which `is_final`,
+    they are as they will ever be. Always of the file that no RECORD names and no interpreter does without.
+    """
+    found = {"pyvenv.cfg": _state(f"{folder}/pyvenv.cfg")}
+    files: dict[str, list[bool]] = {}
+    for metadata in _record.metadata_folders(folder):
+        try:
+            rows = _rows(metadata)
+        except (OSError, ValueError, csv.Error):
+            files[f"{metadata}/RECORD"] = [False]
+            continue
+        for path, state in rows:
+            files.setdefault(path, []).append(_change(path, state) is None)
+    for path, is_as_recorded in files.items():
+        if not all(is_as_recorded) and (is_final or any(is_as_recorded)):
+            found[os.path.relpath(path, folder)] = _state(path)
+    return found
 
 
 def _problems(environment: Environment) -> Iterator[str]:
     if not os.access(environment.python, os.X_OK):
         yield f"its interpreter {environment.python} is missing or cannot be run"
-    expected: dict[str, str] = environment.record.get("distributions", {})
+    record = environment.record
+    expected: dict[str, str] = record.get("distributions", {})
     found = _record.distributions(environment.folder)
     if environment.requirement.name not in expected:
         yield f"its record does not name {environment.requirement.name}"
@@ -33,27 +80,62 @@ def _problems(environment: Environment) -> Iterator[str]:
             yield f"{name} {version} is not there any more"
         elif found[name] != version:
             yield f"{name} is of version {found[name]}, and was {version}"
-    for folder in _record.metadata_folders(environment.folder):
-        yield from _problems_of_files(folder)
+    yield from _problems_of_files(environment.folder, record.get("altered", {}))
 
 
-def _problems_of_files(folder: Path) -> Iterator[str]:
-    """Compare the files of one distribution with its RECORD; bytecode changes by itself."""
-    try:
-        with (folder / "RECORD").open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeError, csv.Error) as error:
-        yield f"what {folder.name} installed cannot be read: {error}"
-        return
-    for row in rows:
-        path = os.path.normpath(folder.parent / row[0])
-        if path.endswith(".pyc"):
-            continue
-        size = row[_SIZE] if len(row) > _SIZE else ""
+def _problems_of_files(folder: str, altered_then: dict[str, tuple[str, str] | None]) -> Iterator[str]:
+    """Compare every file with its state after the build, which its distribution's RECORD has unless it differed."""
+    states = {f"{folder}/{path}": state for path, state in altered_then.items()}
+    for path, state in states.items():
+        if state is not None and (change := _change(path, state)) is not None:
+            yield f"{path} {change}"
+    for metadata in _record.metadata_folders(folder):
         try:
-            there = os.stat(path).st_size
-        except OSError:
-            yield f"{path} is missing"
+            rows = _rows(metadata)
+        except (OSError, ValueError, csv.Error) as error:
+            if f"{metadata}/RECORD" not in states:
+                yield f"what {metadata.name} installed cannot be read: {error}"
             continue
-        if size.isdigit() and there != int(size):
-            yield f"{path} has {there} bytes, and had {size}"
+        for path, state in rows:
+            if path not in states and (change := _change(path, state)) is not None:
+                yield f"{path} {change}"
+
+
+def _rows(metadata: Path) -> list[tuple[str, tuple[str, str]]]:
+    """Return the files of one distribution with size and hash, as its RECORD has them; bytecode changes by itself."""
+    site = str(metadata.parent)
+    with (metadata / "RECORD").open(encoding="utf-8", newline="") as file:
+        rows = [(*row, "", "") for row in csv.reader(file) if row]
+    return [(os.path.normpath(f"{site}/{row[0]}"), (row[2], row[1])) for row in rows if not row[0].endswith(".pyc")]
+
+
+def _state(path: str) -> tuple[str, str] | None:
+    try:
+        return str(os.stat(path).st_size), f"sha256={_digest(path, 'sha256')}"
+    except OSError:
+        return None
+
+
+def _change(path: str, state: tuple[str, str]) -> str | None:
+    """Return what has become of a file. No numbers: the same problem has the same words the next time."""
+    size, (algorithm, _, digest) = state[0], state[1].partition("=")
+    try:
+        found = os.stat(path)
+        if any(state) and not stat.S_ISREG(found.st_mode):
+            return "is no file any more"
+        if size.isdigit() and found.st_size != int(size):
+            return "has changed"
+        # At equal size too: what was cut off by a crash is often as long as before.
+        if algorithm in _HASHES and _digest(path, algorithm) != digest.rstrip("="):
+            return "has changed"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None
+
+
+def _digest(path: str, algorithm: str) -> str:
+    with open(path, "rb", buffering=0) as file:
+        found = hashlib.file_digest(file, algorithm).digest()
+    return urlsafe_b64encode(found).rstrip(b"=").decode()

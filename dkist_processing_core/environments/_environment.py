@@ -84,9 +84,9 @@ class Environment:
         self.close()
 
 
-def beginning(requirement: Requirement, key: Key) -> str:
+def beginning(key: Key) -> str:
     """Return how the marker of an environment begins: enough to know it by, without reading JSON."""
-    return f'{{"requirement": "{requirement}", "key": "{key.digest}", '
+    return f'{{"key": "{key.digest}", '
 
 
 def hold(path: str, requirement: Requirement, key: Key) -> Environment | None:
@@ -94,7 +94,9 @@ def hold(path: str, requirement: Requirement, key: Key) -> Environment | None:
     marker = f"{path}/{MARKER}"
     deadline = time.monotonic() + _LONGEST_WAIT
     try:
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
+        found = os.lstat(path)
+        # What is in it is run.
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {0, os.geteuid()}:
             return None
         # Who prunes or lists holds it for moments, and may leave it where it is.
         while (descriptor := lock(marker, exclusive=False)) is None:
@@ -104,7 +106,7 @@ def hold(path: str, requirement: Requirement, key: Key) -> Environment | None:
     except OSError:
         return None
     try:
-        whole = _is_marker(descriptor, beginning(requirement, key))
+        whole = _is_marker(descriptor, beginning(key))
     except OSError:
         whole = False
     if not whole:

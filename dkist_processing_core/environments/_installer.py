@@ -6,9 +6,11 @@ Not here: pip's settings in uv's words (_translation), what is done with the res
 
 # ruff: noqa: PTH120 - paths are texts: pathlib is dearer than finding
 import os
+import select
 import shutil
 import signal
 import subprocess
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,13 +19,16 @@ from urllib.parse import unquote
 from dkist_processing_core.environments import _record
 from dkist_processing_core.environments._cache import Environments
 from dkist_processing_core.environments._requirement import Requirement
-from dkist_processing_core.environments._translation import Translation, pip_settings, site_settings, timeout
-from dkist_processing_core.environments._variables import ELSEWHERE
+from dkist_processing_core.environments._translation import Translation, patience, pip_settings, site_settings
+from dkist_processing_core.environments._variables import ELSEWHERE, text_of, uv_files
 from dkist_processing_core.errors import EnvironmentBuildError
 from dkist_processing_core.text import clean_line, redactor, secrets_of
 
 _LAST_LINES = 20
 _SHORTEST_SECRET = 6
+_TURN = 0.02
+_MOMENT = 0.5
+"""How long after its end what an installer wrote is waited for, in seconds: what it started may hold the pipe."""
 # What both say of an extra is said by us, once, and for `frozen` in other words.
 _SAID_BY_US = ("does not have an extra named", "does not provide the extra")
 _OF_OTHER_ENVIRONMENTS = frozenset({"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "CONDA_PREFIX", "__PYVENV_LAUNCHER__"})
@@ -46,8 +51,12 @@ class Installer:
             if not name.startswith("PYTHON") and name not in ELSEWHERE and name not in _OF_OTHER_ENVIRONMENTS
         } | {"NO_COLOR": "1"}
         self._pip = pip_settings(cache.environ)
-        secrets = [*secrets_of(cache.environ), *_passwords([*cache.environ.values(), *self._pip.values()])]
+        self._until = time.monotonic() + self._limits.longest
+        told = [value for name, value in cache.environ.items() if name.startswith(("PIP_", "UV_"))]
+        told += [*self._pip.values(), *" ".join(text_of(path) or "" for path in uv_files(cache.environ)).split()]
+        secrets = [*secrets_of(cache.environ), *_passwords([*cache.environ.values(), *told]), *_in_queries(told)]
         self._redact = redactor(secrets)
+        self._words: list[tuple[str, str]] = []
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
 
     @property
@@ -69,7 +78,10 @@ class Installer:
         """
         raise NotImplementedError
 
-    def _run(self, command: list[str], asked: Requirement) -> None:
+    def _run(self, command: list[str], wanted: Requirement, asked: Requirement) -> None:
+        # What we have added ourselves is not to be found in what whoever asked gets to read.
+        added = [extra for extra in wanted.extras if extra not in asked.extras]
+        self._words = [(str(wanted), str(asked)), *((f"{wanted.name}[{extra}]", wanted.name) for extra in added)]
         # A group of its own: it ends with all that it started, and not by a Ctrl-C that is meant for its parent first.
         with subprocess.Popen(  # noqa: S603 - checked words, and no shell
             command,
@@ -79,24 +91,48 @@ class Installer:
             env=self._environ,
             pass_fds=(self._lock_fd,),
             process_group=0,
-            encoding="utf-8",
-            errors="replace",
+            bufsize=0,
         ) as process:
             try:
-                for line in process.stdout or ():
-                    self._hear(line)
-                status = process.wait()
-            except BaseException:
+                self._listen(process, asked)
+            finally:
+                # Nobody else can have its number: it is not waited for yet. What it has left holds our lock.
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                raise
+            status = process.wait()
         if status:
             ending = f"exit status {status}" if status > 0 else f"signal {-status}"
             msg = f"no environment of {asked} could be made: {self.label} ended with {ending}"
             raise EnvironmentBuildError(msg, self.last_lines)
 
-    def _hear(self, line: str) -> None:
-        text = self._redact(clean_line(line.rstrip()))
+    def _listen(self, process: "subprocess.Popen[bytes]", asked: Requirement) -> None:
+        """Hear the program until it has ended, and a moment longer; its output's end may never come."""
+        assert process.stdout is not None
+        output = process.stdout.fileno()
+        poll = select.poll()
+        poll.register(output)
+        ended, is_open, rest = None, True, b""
+        while ended is None or (is_open and time.monotonic() < ended + _MOMENT):
+            if ended is None and os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                ended = time.monotonic()
+            elif time.monotonic() > self._until:
+                limit = f"{self._limits.longest:g} s"
+                msg = f"no environment of {asked} could be made: {self.label} had not ended after {limit}"
+                raise EnvironmentBuildError(msg, self.last_lines)
+            if not is_open:
+                time.sleep(_TURN)
+            elif poll.poll(_TURN * 1000):
+                chunk = os.read(output, 65536)
+                is_open = bool(chunk)
+                *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
+                for line in lines:
+                    self._hear(line)
+        self._hear(rest)
+
+    def _hear(self, line: bytes) -> None:
+        text = self._redact(clean_line(line.decode("utf-8", "replace").rstrip()))
+        for word, instead in self._words:
+            text = text.replace(word, instead)
         if text and not any(said in text for said in _SAID_BY_US):
             self._lines.append(text)
             self._tell(text)
@@ -123,7 +159,9 @@ class Uv(Installer):
         # The settings of a project are those of whoever stands in its folder; relative paths stay the caller's.
         common = ["--project", os.path.dirname(path), "--no-progress", "--no-python-downloads"]
         self._run(
-            [self._program, "venv", "--quiet", *common, "--no-project", "--python", self._interpreter, path], asked
+            [self._program, "venv", "--quiet", *common, "--no-project", "--python", self._interpreter, path],
+            wanted,
+            asked,
         )
         install = [
             "pip",
@@ -135,7 +173,7 @@ class Uv(Installer):
             *anew,
             *self._options,
         ]
-        self._run([self._program, *install, str(wanted)], asked)
+        self._run([self._program, *install, str(wanted)], wanted, asked)
 
 
 class Pip(Installer):
@@ -153,10 +191,9 @@ class Pip(Installer):
 
     def install(self, path: str, wanted: Requirement, *, asked: Requirement, is_mending: bool) -> None:
         """Make the environment; pip stays in it."""
-        self._run([self._interpreter, "-I", "-m", "venv", path], asked)
+        self._run([self._interpreter, "-I", "-m", "venv", path], wanted, asked)
         self.label = f"pip {_record.distributions(path).get('pip', '')}".rstrip()
-        patience = [f"--timeout={timeout(self._pip, self._environ, self._limits.timeout)}"]
-        patience.append(f"--retries={self._limits.retries}")
+        timeout, retries = patience(self._pip, self._environ, self._limits)
         anew = ["--no-cache-dir"] if is_mending else []
         quietly = ["--no-input", "--progress-bar=off", "--disable-pip-version-check", "--no-warn-script-location"]
         # Unbuffered, so that lines come as they are written.
@@ -170,10 +207,11 @@ class Pip(Installer):
             "--compile",
             "--no-user",
             *quietly,
-            *patience,
+            f"--timeout={timeout}",
+            f"--retries={retries}",
             *anew,
         ]
-        self._run([*pip, str(wanted)], asked)
+        self._run([*pip, str(wanted)], wanted, asked)
 
 
 def choose(cache: Environments, lock_fd: int, tell: Callable[[str], None]) -> Installer:
@@ -193,6 +231,15 @@ def _version_of(program: str) -> str:
     asked = [program, "--version"]
     answer = subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603
     return " ".join(answer.stdout.split()[:2]) or "uv"
+
+
+def _in_queries(texts: list[str]) -> Iterator[str]:
+    """Give the values in the queries of URLs, by which some indexes are opened; a short one with its name."""
+    for place in (place for text in texts for place in text.split() if "://" in place):
+        for pair in place.strip("\"',").partition("?")[2].partition("#")[0].split("&"):
+            value = pair.partition("=")[2]
+            secret = value if len(value) >= _SHORTEST_SECRET else pair
+            yield from {secret, unquote(secret)} if value else ()
 
 
 def _passwords(texts: list[str]) -> Iterator[str]:

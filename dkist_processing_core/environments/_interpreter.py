@@ -4,7 +4,7 @@ Which Python an environment is for: what a compiled library or a link to the int
 Also a program, run by another interpreter to say of itself the same. Not here: how that is asked (_key).
 """
 
-import importlib.machinery
+import _imp
 import os
 import sys
 
@@ -19,7 +19,8 @@ def identity() -> str:
     """Return, on one line, the full version, the ABI and where the interpreter is, behind all links."""
     # Of an environment's own interpreter this is the one that it was made from, as venv itself asks for it.
     base = getattr(sys, "_base_executable", None) or sys.executable
-    suffixes = importlib.machinery.EXTENSION_SUFFIXES
+    # As importlib.machinery has them, which takes a tenth of the time that an environment takes to be found.
+    suffixes = _imp.extension_suffixes()
     return repr((sys.implementation.cache_tag, sys.version, suffixes, os.path.realpath(base)))
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _MOST_OF_NAME = 60
 _MOST_OF_VERSION = 40
 DIGITS = 16
+_OF_RELEASE = frozenset("0123456789.")
 
 
 class Key:
@@ -33,10 +34,34 @@ class Key:
         """Take what decides: the interpreter's label and identity, and the variables of the installation."""
         label, identity = interpreter
         # The repr of nested tuples and texts: two different ones never read alike.
-        parts = repr((str(requirement), identity, what_counts(environ)))
+        release = release_of(requirement.version)
+        parts = repr((requirement.name, requirement.extras, release, identity, what_counts(environ)))
         self.digest = hashlib.sha256(parts.encode("utf-8", "backslashreplace")).hexdigest()
-        readable = (requirement.name[:_MOST_OF_NAME], requirement.version[:_MOST_OF_VERSION], label)
+        readable = (requirement.name[:_MOST_OF_NAME], release[:_MOST_OF_VERSION], label)
         self.name = "-".join((*readable, self.digest[:DIGITS]))
+
+
+def release_of(version: str) -> str:
+    """
+    Return one spelling of a version for all that mean the same release (PEP 440), as far as that is simple.
+
+    >>> [release_of(each) for each in ("1", "v1.0", "1.0.0", "1.0.0RC1", "2024.01.10", "1!1.0", "main")]
+    ['1.0', '1.0', '1.0', '1.0rc1', '2024.1.10', '1!1.0', 'main']
+    """
+    text = version.lower()
+    if text[0] == "v" and text[1:2].isdigit():
+        text = text[1:]
+    end = next((at for at, letter in enumerate(text) if letter not in _OF_RELEASE), len(text))
+    release, rest = text[:end].rstrip("."), text[end:]
+    numbers = release.split(".")
+    # An epoch, and what is no version of that form: two spellings of it are two.
+    if rest.startswith("!") or not all(numbers):
+        return text
+    numbers = [number.lstrip("0") or "0" for number in numbers]
+    while len(numbers) > 1 and numbers[-1] == "0":
+        numbers.pop()
+    numbers = numbers if len(numbers) > 1 else [*numbers, "0"]
+    return ".".join(numbers) + text[len(release) : end] + rest
 
 
 def interpreter_of(executable: str) -> tuple[str, str]:

@@ -18,12 +18,17 @@ DEFAULT_BYTES = 20_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of each request the timeout in seconds and the retries; days since the last use; bytes of all environments."""
+    """
+    Of each request the timeout in seconds and the retries; days since the last use; bytes of all environments.
+
+    `longest` is how many seconds a build, or the wait for another process's, may take: far more than any needs.
+    """
 
     timeout: int = 15
     retries: int = 5
     max_age_days: float = DEFAULT_DAYS
     max_bytes: int = DEFAULT_BYTES
+    longest: float = 3600.0
 
     @classmethod
     def read(cls) -> Self:

@@ -35,7 +35,10 @@ def lock(path: str, *, exclusive: bool, create: bool = False) -> int | None:
         except FileNotFoundError:
             # Removed while it was being locked: the next opening finds another, makes one, or says so.
             pass
-        except BaseException:
+        except BaseException as error:
             os.close(descriptor)
+            if isinstance(error, OSError) and error.filename is None:
+                # flock(2) is told a descriptor: nobody could say afterwards of which file the error is.
+                error.filename = path
             raise
         os.close(descriptor)

@@ -14,6 +14,7 @@ Not here: what is done with them.
 from __future__ import annotations
 
 import os
+import stat
 
 from dkist_processing_core.environments._key import DIGITS
 
@@ -54,6 +55,19 @@ def _named_in_file() -> str | None:
 
     found = DKISTProcessingCoreConfiguration.read_leniently()[0].dkist_core_environments_dir
     return None if found is None else str(found)
+
+
+def distrust(found: os.stat_result, uid: int) -> str | None:
+    """Return why a process of a user does not run what is in a folder: somebody else may have put it there."""
+    owner, mode = found.st_uid, stat.S_IMODE(found.st_mode)
+    has = f"it belongs to uid {owner} and has mode {mode:04o}"
+    if owner not in {0, uid}:
+        return f"{has}, and only a folder of uid {uid} or of root is used"
+    if mode & stat.S_IWOTH:
+        return f"{has}, by which anybody may write to it: chmod o-w it"
+    if mode & stat.S_IWGRP and owner != uid:
+        return f"{has}, by which its group may write to it: chmod g-w it"
+    return None
 
 
 def key_and_number(name: str) -> tuple[str, int | None] | None:

@@ -20,6 +20,8 @@ from dkist_processing_core.environments._place import MARKER
 from dkist_processing_core.environments._requirement import Requirement, normalised
 
 _LARGEST = 10_000_000
+_BLOCK = 512
+"""The unit of `st_blocks`, whatever the file system's own (stat(3type))."""
 
 
 def read(path: str) -> dict[str, Any] | None:
@@ -42,8 +44,8 @@ def write(path: str, requirement: Requirement, key: Key, facts: dict[str, Any]) 
     All the rest is on disk before: after a crash of the machine no marker stands over what was not written.
     """
     os.sync()
-    text = json.dumps({"requirement": str(requirement), "key": key.digest, **facts}, ensure_ascii=True) + "\n"
-    if not text.startswith(beginning(requirement, key)):
+    text = json.dumps({"key": key.digest, "requirement": str(requirement), **facts}, ensure_ascii=True) + "\n"
+    if not text.startswith(beginning(key)):
         msg = f"the marker of {requirement} would not be known again"
         raise AssertionError(msg)
     beside = f"{path}/{MARKER}.new"
@@ -91,10 +93,10 @@ def provided_extras(path: str, name: str) -> list[str] | None:
 
 
 def size_of(path: str) -> int:
-    """Return the bytes of all files below a folder, those with several names counted once."""
+    """Return the bytes that a folder and all below it take of the disk, each once however many names it has."""
     seen: dict[tuple[int, int], int] = {}
     for folder, _, names in os.walk(path):
-        for name in names:
+        for name in (".", *names):
             found = os.lstat(f"{folder}/{name}")
-            seen[found.st_dev, found.st_ino] = found.st_size
+            seen[found.st_dev, found.st_ino] = found.st_blocks * _BLOCK
     return sum(seen.values())

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from dkist_processing_core.environments._limits import Limits
-from dkist_processing_core.environments._variables import pip_files, uv_files
+from dkist_processing_core.environments._variables import decides, pip_files, uv_files
 
 _SECTIONS = ("global", "install")
 _TRUE = frozenset({"1", "true", "yes", "on", "t", "y"})
+_FALSE = frozenset({"0", "false", "no", "off", "f", "n"})
 # Settings that are alike in both: pip's name, then uv's variable, and the names by which uv's own files know it.
 _ALIKE = (
     ("constraint", "UV_CONSTRAINT", {"constraint"}),
@@ -29,6 +30,10 @@ _OF_THE_SYSTEM = (("cert", "SSL_CERT_FILE"), ("client-cert", "SSL_CLIENT_CERT"),
 _BINARY = (
     ("only-binary", {"no-build", "no-build-package", "only-binary"}),
     ("no-binary", {"no-binary", "no-binary-package"}),
+)
+
+_KNOWN = frozenset(
+    ["index-url", "extra-index-url", "no-index", "find-links", "pre", *(name for name, *_ in (*_ALIKE, *_BINARY))]
 )
 
 
@@ -59,11 +64,14 @@ def site_settings(environ: Mapping[str, str]) -> dict[str, str]:
     return pip_settings({}, [site]) if site in pip_files(environ) else {}
 
 
-def timeout(pip: Mapping[str, str], environ: Mapping[str, str], default: int) -> str:
-    """Return a request's timeout in seconds: our setting, which is PIP_TIMEOUT, or else what pip was told."""
-    if environ.get("PIP_TIMEOUT"):
-        return str(default)
-    return pip.get("default-timeout") or pip.get("timeout") or str(default)
+def patience(pip: Mapping[str, str], environ: Mapping[str, str], limits: Limits) -> tuple[str, str]:
+    """Return a request's timeout in seconds and its retries: of our settings, which are variables, or pip's files."""
+    timeout, retries = str(limits.timeout), str(limits.retries)
+    if not environ.get("PIP_TIMEOUT"):
+        timeout = pip.get("default-timeout") or pip.get("timeout") or timeout
+    if not environ.get("PIP_RETRIES"):
+        retries = pip.get("retries") or retries
+    return timeout, retries
 
 
 def _option(name: str) -> str:
@@ -84,6 +92,9 @@ class Translation:
         self._find_links(pip)
         self._alike(pip)
         self._ways(pip, limits)
+        lost = [name for name in pip if decides(f"PIP_{name}") and name not in _KNOWN and not _is_false(pip[name])]
+        if lost:
+            self.warnings.append(f"without effect, since uv installs and not pip: {', '.join(sorted(lost))}")
 
     def _lacks(self, names: set[str]) -> bool:
         return self._own.isdisjoint(names)
@@ -130,10 +141,11 @@ class Translation:
             self.variables["UV_KEYRING_PROVIDER"] = "subprocess"
 
     def _ways(self, pip: Mapping[str, str], limits: Limits) -> None:
+        timeout, retries = patience(pip, self._environ, limits)
         if self._lacks({"http-timeout", "request-timeout"}):
-            self.variables["UV_HTTP_TIMEOUT"] = timeout(pip, self._environ, limits.timeout)
+            self.variables["UV_HTTP_TIMEOUT"] = timeout
         if self._lacks({"http-retries"}):
-            self.variables["UV_HTTP_RETRIES"] = str(limits.retries)
+            self.variables["UV_HTTP_RETRIES"] = retries
         # By default its files are those of uv's cache under a second name: what spoils one would spoil every
         # environment, and the cache that a new one is made from.
         if self._lacks({"link-mode"}):
@@ -157,6 +169,10 @@ def _own(environ: Mapping[str, str]) -> set[str]:
 
 def _url(place: str) -> str:
     return place if "://" in place else Path(place).expanduser().absolute().as_uri()
+
+
+def _is_false(value: str) -> bool:
+    return value.strip().lower() in _FALSE
 
 
 def _is_true(value: str | None) -> bool:

@@ -8,6 +8,7 @@ Names and bytes only. Not here: what pip's settings mean to uv (_translation).
 from __future__ import annotations
 
 import os
+import stat
 import sys
 
 TYPE_CHECKING = False
@@ -29,20 +30,22 @@ _WITHOUT_EFFECT = ELSEWHERE | frozenset(
     PIP_DEFAULT_TIMEOUT PIP_DISABLE_PIP_VERSION_CHECK PIP_EXISTS_ACTION PIP_KEYRING_PROVIDER PIP_LOG PIP_LOG_FILE
     PIP_NO_CACHE_DIR PIP_NO_CLEAN PIP_NO_COLOR PIP_NO_COMPILE PIP_NO_INPUT PIP_NO_PYTHON_VERSION_WARNING
     PIP_NO_WARN_CONFLICTS PIP_NO_WARN_SCRIPT_LOCATION PIP_PROGRESS_BAR PIP_PROXY PIP_QUIET PIP_RESUME_RETRIES
-    PIP_RETRIES PIP_ROOT_USER_ACTION PIP_SRC PIP_TIMEOUT PIP_TRUSTED_HOST PIP_VERBOSE
+    PIP_RETRIES PIP_ROOT_USER_ACTION PIP_SRC PIP_TIMEOUT PIP_TRUSTED_HOST PIP_USER_AGENT_USER_DATA PIP_VERBOSE
     UV_BREAK_SYSTEM_PACKAGES UV_CACHE_DIR UV_COMPILE_BYTECODE UV_COMPILE_BYTECODE_TIMEOUT UV_CONFIG_FILE
-    UV_CREDENTIALS_DIR UV_HTTP_CONNECT_TIMEOUT UV_HTTP_RETRIES UV_HTTP_TIMEOUT UV_INSECURE_HOST UV_KEYRING_PROVIDER
-    UV_LINK_MODE UV_LOCK_TIMEOUT UV_LOG_CONTEXT UV_NATIVE_TLS UV_NO_CACHE UV_NO_ENV_FILE UV_NO_PROGRESS UV_NO_WRAP
-    UV_PYTHON_DOWNLOADS UV_REQUEST_TIMEOUT UV_RUN_MAX_RECURSION_DEPTH UV_RUN_RECURSION_DEPTH UV_SHOW_RESOLUTION
-    UV_STACK_SIZE UV_SYSTEM_CERTS UV_UPLOAD_HTTP_TIMEOUT
+    UV_CREDENTIALS_DIR UV_FROZEN UV_HTTP_CONNECT_TIMEOUT UV_HTTP_RETRIES UV_HTTP_TIMEOUT UV_INSECURE_HOST
+    UV_INSTALL_DIR UV_ISOLATED UV_KEYRING_PROVIDER UV_LINK_MODE UV_LOCKED UV_LOCK_TIMEOUT UV_LOG_CONTEXT UV_NATIVE_TLS
+    UV_NO_CACHE UV_NO_DEV UV_NO_ENV_FILE UV_NO_PROGRESS UV_NO_SYNC UV_NO_WRAP UV_OFFLINE UV_PYTHON_CACHE_DIR
+    UV_PYTHON_DOWNLOADS UV_REFRESH UV_REQUEST_TIMEOUT UV_RUN_MAX_RECURSION_DEPTH UV_RUN_RECURSION_DEPTH
+    UV_SHOW_RESOLUTION UV_STACK_SIZE UV_SYSTEM_CERTS UV_UPLOAD_HTTP_TIMEOUT
     """.split()  # noqa: SIM905 - quoted, they would fill a page
 )
-_OF_OTHER_WORK = ("UV_CONCURRENT_", "UV_PUBLISH_", "UV_PYTHON_INSTALL_", "UV_TEST_", "UV_TOOL_")
+_OF_OTHER_WORK = ("UV_CONCURRENT_", "UV_INIT_", "UV_PUBLISH_", "UV_PYTHON_INSTALL_", "UV_TEST_", "UV_TOOL_")
 _CREDENTIALS = ("_PASSWORD", "_USERNAME")
 _NAMING_FILES = frozenset(
     {"PIP_BUILD_CONSTRAINT", "PIP_CONSTRAINT", "UV_BUILD_CONSTRAINT", "UV_CONSTRAINT", "UV_EXCLUDE", "UV_OVERRIDE"}
 )
-_FURTHER = ("-c", "--constraint", "-r", "--requirement")
+_FURTHER = ("--constraint", "--requirement", "-c", "-r")
+_SECTIONS = ("[global]", "[install]")
 _END_OF_HOST = frozenset(" \t\r\n\f\v/?#")
 _DEEPEST = 5
 
@@ -53,28 +56,71 @@ def what_counts(environ: Mapping[str, str]) -> list[tuple[str, str]]:
 
     An unknown variable of pip or uv counts. Credentials do not: they change, and what is installed does not.
     """
-    found = []
+    found: list[tuple[str, str]] = []
     for name in sorted(environ):
         value = environ[name]
-        if not value or not _counts(name.upper()):
-            continue
-        if name.upper() in _NAMING_FILES:
-            found += [(name, text) for path in value.split() for text in _contents(path)]
-        else:
-            found.append((name, without_user_information(value)))
-            if name.upper().endswith("FIND_LINKS") and not all(map(_is_absolute, value.replace(",", " ").split())):
-                found.append(("folder", os.getcwd()))
+        if value and decides(name):
+            found += _meaning(name, name.upper(), value)
     for path in pip_files(environ):
-        text = _text(path)
-        found += [] if text is None else [("pip.conf", without_user_information(text))]
-        if text is not None and "constraint" in text:
-            from dkist_processing_core.environments._translation import pip_settings  # noqa: PLC0415 - rare, and dear
+        for section, name, value in _in_pip_file(text_of(path) or ""):
+            variable = _variable("PIP_", name)
+            if value and decides(variable):
+                found += _meaning(f"pip.conf {section}", variable, value)
+    texts = [text for path in uv_files(environ) if (text := text_of(path)) is not None]
+    return found + [("uv.toml", without_user_information(_of_uv_file(text))) for text in texts]
 
-            named = pip_settings({"PIP_CONFIG_FILE": path}, [path])
-            values = [named.get("constraint", ""), named.get("build-constraint", "")]
-            found += [("pip.conf's", text) for value in values for path in value.split() for text in _contents(path)]
-    texts = map(_text, uv_files(environ))
-    return found + [("uv.toml", without_user_information(text)) for text in texts if text is not None]
+
+def _meaning(where: str, variable: str, value: str) -> Iterator[tuple[str, str]]:
+    """Give what one setting contributes: what the files say that it names, or else itself."""
+    if variable in _NAMING_FILES:
+        yield from ((f"{where} {variable}", text) for path in value.split() for text in _contents(path))
+        return
+    yield f"{where} {variable}", without_user_information(value)
+    if variable.endswith("FIND_LINKS") and not all(map(_is_absolute, value.replace(",", " ").split())):
+        yield "folder", os.getcwd()
+
+
+def _in_pip_file(text: str) -> Iterator[tuple[str, str, str]]:
+    """
+    Give section, name and value of each setting in a file of pip's that an installation heeds.
+
+    By lines, since the standard library's parser takes longer to import than an environment takes to be found. What is
+    indented further goes on with the value before.
+    """
+    section, name, value, level = "", "", "", 0
+    for line in (*text.splitlines(), "["):
+        plain = line.strip()
+        if not plain or plain[0] in "#;":
+            continue
+        indent = len(line) - len(line.lstrip())
+        if name and indent > level:
+            value += f" {plain}"
+            continue
+        if name and section in _SECTIONS:
+            yield section, name, value
+        level = indent
+        if plain[0] == "[":
+            section, name = plain, ""
+        else:
+            end = min((at for at in (plain.find("="), plain.find(":")) if at >= 0), default=len(plain))
+            # A line of another form is no setting of pip's, but what it is is not known.
+            name, value = plain[:end].strip(), plain[end + 1 :].strip() or ("" if end < len(plain) else plain)
+
+
+def _of_uv_file(text: str) -> str:
+    """Return what counts of a file of uv's: of lines that are comments, or one setting without a say, nothing."""
+    counting = []
+    for line in map(str.strip, text.splitlines()):
+        name, equals, _ = line.partition("=")
+        variable = _variable("UV_", name.strip())
+        # What is no plain name is a part of a longer value, as a requirement in a list.
+        if line and line[0] != "#" and not (equals and variable.isidentifier() and not decides(variable)):
+            counting.append(line)
+    return "\n".join(counting)
+
+
+def _variable(prefix: str, name: str) -> str:
+    return prefix + name.removeprefix("--").replace("-", "_").upper()
 
 
 def pip_files(environ: Mapping[str, str]) -> list[str]:
@@ -116,7 +162,9 @@ def without_user_information(text: str) -> str:
     return "://".join(parts)
 
 
-def _counts(name: str) -> bool:
+def decides(name: str) -> bool:
+    """Say whether a variable may change what is installed, of pip or uv, in any case and spelling."""
+    name = name.upper().replace("-", "_")
     return (
         name.startswith(("PIP_", "UV_"))
         and name not in _WITHOUT_EFFECT
@@ -138,20 +186,36 @@ def _is_absolute(place: str) -> bool:
     return place.startswith("/") or "://" in place
 
 
-def _text(path: str) -> str | None:
-    """Return what a file holds, byte for byte a character; None where it cannot be read."""
+def text_of(path: str) -> str | None:
+    """Return what a file holds, byte for byte a character; None where it cannot be read, or is none."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read().decode("latin-1")
+        # Of a pipe the opening would last until somebody writes.
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb", buffering=0) as file:
+            return file.read().decode("latin-1") if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
     except OSError:
         return None
 
 
 def _contents(path: str, depth: int = 0) -> Iterator[str]:
     """Give the text of a file of constraints, and of those that it names; a URL stands for itself."""
-    text = None if "://" in path else _text(path)
+    path = _without_scheme(path)
+    text = None if "://" in path else text_of(path)
     yield without_user_information(path if text is None else text)
     for line in (text or "").splitlines() if depth < _DEEPEST else ():
-        option, _, named = line.strip().replace("=", " ", 1).partition(" ")
-        if option in _FURTHER:
-            yield from _contents(os.path.join(os.path.dirname(path), named.split("#")[0].strip()), depth + 1)
+        plain = line.strip()
+        option = next((option for option in _FURTHER if plain.startswith(option)), None)
+        if option is not None:
+            named = _without_scheme(plain.removeprefix(option).partition(" #")[0].lstrip("= \t").rstrip())
+            yield from _contents(named if "://" in named else os.path.join(os.path.dirname(path), named), depth + 1)
+
+
+def _without_scheme(place: str) -> str:
+    """Return the path that a URL of this host's files names; any other place as it is."""
+    if not place.lower().startswith(("file:///", "file://localhost/")):
+        return place
+    path = place[place.index("/", len("file://")) :]
+    if "%" in path:
+        from urllib.parse import unquote  # noqa: PLC0415 - rare, and dear
+
+        path = unquote(path)
+    return path

@@ -93,7 +93,7 @@ class Launch:
                 self._environment = self._prepare()
             end, verdict = self._attempt()
             damage = self._damage(end)
-            if self._environment is not None and damage is not None:
+            if self._environment is not None and damage is not None and self._is_worth_it(self._environment, damage):
                 self._environment = self._rebuild(self._environment, damage)
                 end, verdict = self._attempt()
         except EnvironmentBuildError as error:
@@ -132,11 +132,18 @@ class Launch:
         self._prepared = began_ns, time.time_ns()
         return environment
 
+    def _is_worth_it(self, broken: Environment, damage: str) -> bool:
+        """Say whether to build anew: not for what was the matter with the one before, too."""
+        is_new = Environments(folder_of(os.environ)).is_worth_rebuilding(broken, damage)
+        if not is_new:
+            _show(f"{broken.folder} does not work, and was installed anew for the same reason before: {damage}")
+        return is_new
+
     def _rebuild(self, broken: Environment, damage: str) -> Environment:
         self._orders.begin_anew()
         _show(f"{broken.folder} does not work, and {broken.requirement} is installed anew: {damage}")
         began_ns = time.time_ns()
-        environment = Environments(folder_of(os.environ)).rebuild(broken, on_output=_show)
+        environment = Environments(folder_of(os.environ)).rebuild(broken, problem=damage, on_output=_show)
         self._prepared = began_ns, time.time_ns()
         return environment
 

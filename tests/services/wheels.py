@@ -21,9 +21,12 @@ def make_wheel(
     requires: Iterable[str] = (),
     extras: Mapping[str, Iterable[str]] | None = None,
     files: Mapping[str, str] | None = None,
+    wrongly: Mapping[str, str] | None = None,
 ) -> Path:
     """
     Write the wheel of a distribution: by default one module, which knows its version; each extra lists what it needs.
+
+    Of the files of `wrongly` it holds something else than its RECORD says.
     """
     stem = f"{name.replace('-', '_')}-{version}"
     needed = [f"Requires-Dist: {each}\n" for each in requires]
@@ -37,6 +40,7 @@ def make_wheel(
     }
     rows = [f"{path},sha256={_digest(text)},{len(text.encode())}\n" for path, text in contents.items()]
     record = f"{stem}.dist-info/RECORD"
+    contents |= wrongly or {}
     contents[record] = f"{''.join(rows)}{record},,\n"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{stem}-py3-none-any.whl"
