@@ -103,9 +103,14 @@ class LeavesThread(TaskBase):
 
     def run(self) -> None:
         """
-        Start it.
+        Start it; it says that it waits when nothing else is left.
         """
-        threading.Thread(target=wait_for_ever).start()
+
+        def outlive() -> None:
+            threading.main_thread().join()
+            wait_for_ever()
+
+        threading.Thread(target=outlive).start()
 
 
 class RunsAnother(TaskBase):

@@ -85,7 +85,8 @@ def test_no_word_to_the_launcher_ends_up_in_a_file_of_the_author_s(marks: Path) 
         launcher.wait()
 
     assert [path.read_bytes() for path in sorted(marks.glob("mine-*"))] == [b""] * 8
-    assert [event.name for _, event in journal_rows()][:3] == ["task.dispatched", "task.started", "task.finished"]
+    # In whatever order: it cannot hear any more when its start is in the journal.
+    assert {event.name for _, event in journal_rows()} >= {"task.dispatched", "task.started", "task.finished"}
 
 
 def test_a_task_that_writes_without_end_is_heard_out() -> None:

@@ -25,10 +25,11 @@ from typer.testing import CliRunner, Result
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.environments import Environment, Environments, Requirement, folder_of
+from dkist_processing_core.environments._build import _link
 from dkist_processing_core.environments._entries import State
 from dkist_processing_core.environments._key import release_of
 from dkist_processing_core.environments._limits import Limits
-from dkist_processing_core.environments._place import MARKER, distrust
+from dkist_processing_core.environments._place import GONE, MARKER, distrust
 from dkist_processing_core.environments._record import size_of
 from dkist_processing_core.environments._requirement import normalised
 from dkist_processing_core.environments._translation import patience
@@ -1648,6 +1649,28 @@ def test_processes_that_find_build_and_prune_do_not_hurt_each_other(cache: Envir
     pruner.join(SECONDS)
 
     assert problems == [None] * 18
+
+
+def test_a_link_is_made_though_somebody_takes_it_for_a_left_over(cache: Environments) -> None:
+    """
+    Between the moment in which it is made and the one in which it is moved, a pruning process may remove it.
+    """
+    environment = built(cache)
+    folder, done = Path(cache.folder), threading.Event()
+
+    def prune() -> None:
+        while not done.is_set():
+            for path in folder.glob(f"*{GONE}*"):
+                path.unlink(missing_ok=True)
+
+    pruner = threading.Thread(target=prune)
+    pruner.start()
+    for _ in range(500):
+        _link(cache.folder, cache.key(PIPE), str(environment))
+    done.set()
+    pruner.join(SECONDS)
+
+    assert (folder / cache.key(PIPE).name).readlink() == environment.relative_to(folder)
 
 
 # Settings and commands

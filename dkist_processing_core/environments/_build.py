@@ -232,9 +232,17 @@ def _lacking(
 
 def _link(folder: str, key: Key, path: str) -> None:
     """Have the key lead to an environment, from one instant to the next."""
-    beside = f"{folder}/{key.name}{GONE}{token_hex(4)}"
-    os.symlink(os.path.basename(path), beside)
-    os.replace(beside, f"{folder}/{key.name}")
+    while True:
+        beside = f"{folder}/{key.name}{GONE}{token_hex(4)}"
+        os.symlink(os.path.basename(path), beside)
+        try:
+            os.replace(beside, f"{folder}/{key.name}")
+        except FileNotFoundError:
+            if not os.path.isdir(folder):
+                raise
+            # Somebody who prunes has taken it for a left-over, in between.
+            continue
+        break
     _record.sync_folder(folder)
 
 

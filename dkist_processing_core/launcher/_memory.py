@@ -56,7 +56,7 @@ class MemoryWatch:
     def _look_on(self) -> None:
         born, rest = time.monotonic(), 0.0
         while not self._is_over.wait(rest):
-            began = time.monotonic()
+            began, used = time.monotonic(), time.thread_time()
             for pid in _family(self._pid):
                 found = peak_memory_bytes(pid)
                 if found is not None:
@@ -64,7 +64,7 @@ class MemoryWatch:
             self._kills.follow()
             # The younger it is, the faster it grows.
             period = min(_PERIOD_SECONDS, (began - born) * _SHARE_OF_AGE)
-            rest = max(_SHORTEST_SECONDS, period, (time.monotonic() - began) / _LARGEST_SHARE)
+            rest = max(_SHORTEST_SECONDS, period, (time.thread_time() - used) / _LARGEST_SHARE)
 
 
 def _family(pid: int) -> list[int]:
