@@ -1663,7 +1663,7 @@ def test_a_link_is_made_though_somebody_takes_it_for_a_left_over(cache: Environm
             for path in folder.glob(f"*{GONE}*"):
                 path.unlink(missing_ok=True)
 
-    pruner = threading.Thread(target=prune)
+    pruner = threading.Thread(target=prune, daemon=True)
     pruner.start()
     for _ in range(500):
         _link(cache.folder, cache.key(PIPE), str(environment))
