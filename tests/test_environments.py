@@ -699,7 +699,7 @@ def test_a_build_killed_at_any_moment_leaves_nothing_that_is_used(environ: dict[
     sys.stdout.write(f"seed {seed}\n")
     chance = random.Random(seed)
     unfinished = 0
-    for turn in range(15):
+    for turn in range(20):
         cache = Environments(tmp_path / f"turn-{turn}", environ=environ)
         with start(PREPARE, cache.folder) as process:
             assert process.stdin is not None
