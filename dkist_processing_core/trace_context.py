@@ -13,8 +13,12 @@ from collections.abc import Mapping
 from dkist_processing_core.identity import Attempt, Run
 
 TRACEPARENT, TRACESTATE = "TRACEPARENT", "TRACESTATE"
-# https://www.w3.org/TR/trace-context/#traceparent-header: version ff is invalid, later ones may have more fields.
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+# https://www.w3.org/TR/trace-context/#traceparent-header: version ff is invalid, later ones than 00 may have more
+# fields. Blanks, a last line end and the length are as OpenTelemetry's propagator takes them.
+_TRACEPARENT = re.compile(
+    r"[ \t]*(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:(-.*)|[ \t]*)\n?"
+)
+_MAX_TRACEPARENT = 512
 
 
 def format_facts(facts: list[str]) -> str:
@@ -49,6 +53,8 @@ def format_traceparent(trace_id: int, span_id: int) -> str:
 
 def attempt_traceparent(attempt: Attempt, environ: Mapping[str, str]) -> str:
     """Return the context of the attempt's span, in the trace that `environ` names, else in the run's own."""
-    outer = _TRACEPARENT.fullmatch(environ.get(TRACEPARENT, ""))
-    trace_id = int(outer[1], 16) if outer else derived_trace_id(attempt.run)
+    found = environ.get(TRACEPARENT, "")
+    outer = _TRACEPARENT.fullmatch(found) if len(found) <= _MAX_TRACEPARENT else None
+    is_usable = outer is not None and not (outer[1] == "00" and outer[3])
+    trace_id = int(outer[2], 16) if outer is not None and is_usable else derived_trace_id(attempt.run)
     return format_traceparent(trace_id, derived_attempt_span_id(attempt))

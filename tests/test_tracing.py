@@ -455,12 +455,13 @@ def test_a_secret_of_the_file_of_settings_is_in_no_span(otlp: OtlpReceiver, tmp_
 HEX = st.text("0123456789abcdef", min_size=2, max_size=2)
 ALMOST_TRACEPARENTS = st.one_of(
     st.builds(
-        "{}-{}-{}-{}{}".format,
+        "{}{}-{}-{}-{}{}".format,
+        st.sampled_from(["", " ", "\t"]),
         HEX | st.sampled_from(["00", "ff", "0G"]),
         st.text("0123456789abcdef", min_size=31, max_size=33) | st.just("0" * 32),
         st.text("0123456789abcdef", min_size=15, max_size=17) | st.just("0" * 16),
         HEX | st.just("1"),
-        st.sampled_from(["", "-", "-more", " ", "\n"]),
+        st.sampled_from(["", "-", "-more", " ", "\n", "-" + "x" * 500]),
     ),
     st.text(max_size=60),
 )

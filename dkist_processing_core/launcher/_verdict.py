@@ -66,7 +66,10 @@ def judge(end: End, known: Circumstances) -> Verdict:
     exit_code = 0 if is_done else _status(end.exit_code) or _NO_SUCCESS
     if is_published and said == TaskFailed.name:
         # Also where the author has swallowed the exception on its way out: the engine is told what the process says.
-        return Verdict(TaskFailed, _said(end) | _told_facts(told), is_published=True, exit_code=exit_code)
+        facts = _said(end) | _told_facts(told)
+        if not isinstance(facts.get("cause"), str):
+            facts["cause"] = Cause.EXIT_CODE
+        return Verdict(TaskFailed, facts, is_published=True, exit_code=exit_code)
     if is_done:
         facts = _known(end, known, _told_facts(told))
         return Verdict(TaskFinished, facts, is_published=is_published, exit_code=exit_code)
