@@ -553,6 +553,7 @@ def test_every_event_has_a_part_in_the_fold() -> None:
     assert not State.WAITING.is_end
 
 
+@pytest.mark.quiet
 def test_a_view_takes_time_in_proportion_to_the_tasks() -> None:
     """Eight times the tasks take far less than the sixty-four times that a look through all reports for each takes."""
 
@@ -564,4 +565,4 @@ def test_a_view_takes_time_in_proportion_to_the_tasks() -> None:
         assert len(state.runs[0].tasks) == count
         return time.process_time() - began
 
-    assert seconds(2000) < 24 * seconds(250)
+    assert min(seconds(2000) for _ in range(3)) < 24 * min(seconds(250) for _ in range(3))
