@@ -12,6 +12,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Self
 
 from dkist_processing_core.bus import Delivery, Message, Receiver, open_bus, word
@@ -155,7 +156,7 @@ def subscribe(
     workflow: str | None = None,
     task: str | None = None,
     name: str | None = None,
-    replay: bool = False,
+    replay: bool | datetime = False,
     timeout: float | None = None,
     every_report: bool = False,
     settings: DKISTProcessingCoreConfiguration | None = None,
@@ -170,7 +171,8 @@ def subscribe(
         name: the subscription's own name, under which its place is remembered: what happens while nobody listens
             is delivered later, and what was not acknowledged is delivered again. On RabbitMQ it is a queue. A thread
             has one subscription of a name: opening another ends the one before.
-        replay: begin with the oldest event that the bus still has, up to seven days ago; not for a name.
+        replay: begin with the oldest event that the bus still has, up to seven days ago, or where a time is given with
+            those that reached the bus since then, and perhaps a few before; not for a name.
         timeout: end the iteration when nothing came for this many seconds; None waits for ever. Events that exist
             already and are not wanted count as something, so that a replay is not cut short.
         every_report: yield what each reporter says of one fact. Otherwise a fact is yielded once, however many
@@ -211,7 +213,7 @@ class _Open(threading.local):
 _open = _Open()
 
 
-def check_name(name: str, *, replay: bool = False) -> None:
+def check_name(name: str, *, replay: bool | datetime = False) -> None:
     """Refuse, by a ValueError, what cannot name a subscription, on either bus: both must take the same program."""
     expected = None
     if replay:

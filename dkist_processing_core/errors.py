@@ -5,7 +5,8 @@ Every exception that this package raises, as one tree.
     ├── ConfigurationError      a setting has an unusable value            (ValueError)
     ├── IdentityError           a run or attempt is named unusably          (ValueError)
     ├── DecodeError             a message is not one of our events          (ValueError)
-    ├── WorkflowError           a workflow cannot be built or run as asked  (ValueError)
+    ├── WorkflowError           a workflow cannot be built, exported or run as asked  (ValueError)
+    │   └── EngineMissingError    Airflow is not installed where it is to be loaded
     ├── EnvironmentRequestError  an environment is asked for unusably      (ValueError)
     ├── EnvironmentBuildError   an environment could not be made
     ├── JournalError            the journal's file cannot be used
@@ -35,7 +36,11 @@ class DecodeError(DKISTProcessingCoreError, ValueError):
 
 
 class WorkflowError(DKISTProcessingCoreError, ValueError):
-    """A workflow cannot be built, or run, as it was asked to be."""
+    """A workflow cannot be built, exported or run as it was asked to be."""
+
+
+class EngineMissingError(WorkflowError):
+    """Airflow is not installed here; only loading a DAG into the engine needs it."""
 
 
 class EnvironmentRequestError(DKISTProcessingCoreError, ValueError):

@@ -76,9 +76,10 @@ def run_workflow(
         raise WorkflowError(msg)
     number = parse_recipe_run_id(recipe_run_id)
     run = Run(workflow.workflow_name, workflow.workflow_version, new_run_id(LOCAL, number), number)
-    package = workflow.check_exportable() if environments else None
+    for node in workflow.nodes if environments else ():
+        node.check_exportable()
     with raised_as_exception():
-        return LocalRun(workflow, run, settings, parallel, package=package).execute()
+        return LocalRun(workflow, run, settings, parallel, environments=environments).execute()
 
 
 @dataclass(slots=True)
@@ -111,14 +112,14 @@ class LocalRun:
         settings: DKISTProcessingCoreConfiguration,
         max_parallel: int,
         *,
-        package: str | None = None,
+        environments: bool = False,
     ) -> None:
         """
         Name what is to be run; nothing is started yet.
 
-        With a `package` each task runs in an environment that holds its release of the workflow's version.
+        With `environments` each task runs in one that holds the release of the workflow's package and version.
         """
-        self._package = package
+        self._environments = environments
         self._workflow = workflow
         self._run = run
         self._settings = settings
@@ -305,8 +306,9 @@ class LocalRun:
             launcher.QUEUED_AT: repr(time.time() - queued_seconds),
             launcher.DELIVERED: "1",
         }
-        if self._package is not None:
-            environ |= {launcher.PACKAGE: self._package, launcher.EXTRAS: ",".join(node.pip_extras)}
+        if self._environments:
+            requirement = node.requirement
+            environ |= {launcher.PACKAGE: requirement.name, launcher.EXTRAS: ",".join(requirement.extras)}
         return environ
 
     def _run_process(self, attempt: Attempt, environ: dict[str, str]) -> None:

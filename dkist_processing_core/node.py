@@ -1,22 +1,35 @@
 """
-A task's place in a workflow.
+A task's place in a workflow, and the forms in which it leaves this package.
 
 Not here: the edges' consistency (workflow) and how a node runs (local, launcher).
 """
 
+import keyword
+import shlex
+import sys
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
+from dkist_processing_core import bash_operator, engine
+from dkist_processing_core.environments import Requirement
+from dkist_processing_core.errors import EnvironmentRequestError, WorkflowError
 from dkist_processing_core.resource_queue import ResourceQueue
 from dkist_processing_core.task import TaskBase
+
+FROZEN = "frozen"
+"""The extra by which a released pipeline pins what it was tested with; one that has none is installed all the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
     """A task, what it waits for, and what it needs."""
 
+    workflow_name: str
+    workflow_version: str
+    workflow_package: str | None
     task: type[TaskBase]
-    upstreams: tuple[type[TaskBase], ...] = ()
     resource_queue: ResourceQueue = ResourceQueue.DEFAULT
+    upstreams: tuple[type[TaskBase], ...] = ()
     pip_extras: tuple[str, ...] = ()
 
     @property
@@ -28,3 +41,124 @@ class Node:
     def upstream_names(self) -> tuple[str, ...]:
         """The names of the tasks that this one waits for."""
         return tuple(upstream.__name__ for upstream in self.upstreams)
+
+    @property
+    def dependencies(self) -> list[tuple[str, str]]:
+        """The edges that end here, each as the names of upstream and downstream."""
+        return [(upstream, self.name) for upstream in self.upstream_names]
+
+    @property
+    def pool(self) -> str:
+        """The engine's pool that the task takes a slot of."""
+        return f"{self.resource_queue.value}_pool"
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The extras that the task's environment is installed with."""
+        return tuple(dict.fromkeys((FROZEN, *self.pip_extras)))
+
+    @property
+    def requirement(self) -> Requirement:
+        """
+        What the task's environment holds.
+
+        Raises
+        ------
+        WorkflowError
+            where no environment can hold it.
+
+        """
+        if not self.workflow_package:
+            self._refuse(
+                "it is defined in a script (workflow_package is None), and a worker can only run tasks of an installed "
+                "package"
+            )
+        try:
+            return Requirement.of(self.workflow_package, self.workflow_version, self.extras)
+        except EnvironmentRequestError as error:
+            self._refuse(str(error), error)
+
+    def check_exportable(self) -> None:
+        """
+        See to it that a worker can install the task's environment, and find the task there.
+
+        Raises
+        ------
+        WorkflowError
+            where it cannot.
+
+        """
+        _ = self.requirement
+        module = self.task.__module__
+        if module == "__main__" or getattr(sys.modules.get(module), self.name, None) is not self.task:
+            self._refuse(
+                "a worker finds a task by the name of its class in a module that can be imported, and "
+                f"{module}.{self.name} is not this class"
+            )
+        if not self.name.isidentifier() or keyword.iskeyword(self.name):
+            self._refuse(f"{self.name!r} is no name that a class statement can give")
+
+    def _refuse(self, reason: str, error: Exception | None = None) -> NoReturn:
+        msg = f"{self.name} of {self.workflow_name} cannot be exported: {reason}"
+        raise WorkflowError(msg) from error
+
+    @property
+    def install_command(self) -> str:
+        """The shell command that installs what the task's environment holds."""
+        return f"python -m pip install {shlex.quote(str(self.requirement))}"
+
+    @property
+    def python(self) -> str:
+        """The program that executes the task, for a `recipe_run_id` of the program's own."""
+        return f"from {self.task.__module__} import {self.name}\nwith {self._call} as task:\n    task()\n"
+
+    @property
+    def notebook_cell(self) -> str:
+        """The cell of a notebook that executes the task; `recipe_run_id` is set by a cell before it."""
+        return (
+            f"from {self.task.__module__} import {self.name}\n"
+            f"with {self._call} as t:\n"
+            "    #t.is_task_manual = True\n"
+            "    t()\n"
+            "    #t.rollback()"
+        )
+
+    @property
+    def _call(self) -> str:
+        return (
+            f"{self.name}(recipe_run_id=recipe_run_id, workflow_name={self.workflow_name!r}, "
+            f"workflow_version={self.workflow_version!r})"
+        )
+
+    @property
+    def operator_definition(self) -> str:
+        """The expression that makes the engine's operator, in the names of the exported file."""
+        self.check_exportable()
+        return bash_operator.render_operator(
+            workflow_name=self.workflow_name,
+            workflow_version=self.workflow_version,
+            task_name=self.name,
+            module=self.task.__module__,
+            extras=self.requirement.extras,
+            queue=self.resource_queue.value,
+            pool=self.pool,
+            retries=self.task.retries,
+            retry_delay_seconds=self.task.retry_delay_seconds,
+        )
+
+    @property
+    def operator(self) -> Any:
+        """
+        The engine's operator, in no DAG yet.
+
+        Raises
+        ------
+        EngineMissingError
+            where Airflow is not installed.
+
+        """
+        shared = bash_operator.render_shared(
+            self.workflow_name, self.workflow_version, self.requirement.name, nodes=[self.name], edges=[]
+        )
+        source = f"{bash_operator.IMPORTS}\n{shared}operator = {self.operator_definition}\n"
+        return engine.execute(source, self.name)["operator"]

@@ -165,6 +165,18 @@ class Publisher:
         """Publish the established failure message, unless this host has done so before."""
         self._append([to_failure_message(message, self.bus.failure_exchange)], once=True)
 
+    def remember(self, fact: Event) -> None:
+        """Note a fact on this host without publishing it, where its journal can be used; others say it on the bus."""
+        with self._lock, contextlib.suppress(JournalError):
+            if self._journal is not None:
+                self._journal.remember(fact.id)
+
+    def remembers(self, fact: Event) -> bool:
+        """Say whether a fact was noted on this host, as far as can be told."""
+        with self._lock, contextlib.suppress(JournalError):
+            return self._journal is not None and self._journal.remembers(fact.id)
+        return False
+
     def _append(self, messages: list[Message], *, once: bool = False) -> None:
         if self._pid != os.getpid():
             # Neither SQLite's connections nor threads nor locks survive a fork; the parent's must not even be closed.
@@ -320,8 +332,8 @@ class Publisher:
     def answer_for_others(self) -> None:
         """Have `flush` wait for what other processes have put into the journal by now, too."""
         with self._lock, contextlib.suppress(JournalError):
-            if self._journal is not None and self._own is not None:
-                self._own = (self._own[0], self._journal.last())
+            if self._journal is not None:
+                self._own = (self._own[0] if self._own else 1, self._journal.last())
         if self._drainer is not None:
             self._drainer.wake()
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from dkist_processing_core.identity import Attempt, Run
 
@@ -16,7 +17,7 @@ TRACEPARENT, TRACESTATE = "TRACEPARENT", "TRACESTATE"
 # https://www.w3.org/TR/trace-context/#traceparent-header: version ff is invalid, later ones than 00 may have more
 # fields. Blanks, a last line end and the length are as OpenTelemetry's propagator takes them.
 _TRACEPARENT = re.compile(
-    r"[ \t]*(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:(-.*)|[ \t]*)\n?"
+    r"[ \t]*(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:(-.*)|[ \t]*)\n?"
 )
 _MAX_TRACEPARENT = 512
 
@@ -24,6 +25,16 @@ _MAX_TRACEPARENT = 512
 def format_facts(facts: list[str]) -> str:
     """Return the compact JSON array that a derived id is computed from; its bytes are UTF-8."""
     return json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+
+
+def format_time(moment: datetime) -> str:
+    """
+    Return RFC 3339 in UTC, always with microseconds: equal moments give equal text, which ids are derived from.
+
+    >>> format_time(datetime(2026, 11, 22, 9, tzinfo=UTC))
+    '2026-11-22T09:00:00.000000Z'
+    """
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def derived_trace_id(run: Run) -> int:
@@ -51,10 +62,16 @@ def format_traceparent(trace_id: int, span_id: int) -> str:
     return f"00-{trace_id:032x}-{span_id:016x}-01"
 
 
+def parse_traceparent(text: str) -> tuple[int, int] | None:
+    """Return the ids of trace and span that a text names; None where it is no context that OpenTelemetry takes."""
+    found = _TRACEPARENT.fullmatch(text) if len(text) <= _MAX_TRACEPARENT else None
+    if found is None or (found[1] == "00" and found[4]):
+        return None
+    return int(found[2], 16), int(found[3], 16)
+
+
 def attempt_traceparent(attempt: Attempt, environ: Mapping[str, str]) -> str:
     """Return the context of the attempt's span, in the trace that `environ` names, else in the run's own."""
-    found = environ.get(TRACEPARENT, "")
-    outer = _TRACEPARENT.fullmatch(found) if len(found) <= _MAX_TRACEPARENT else None
-    is_usable = outer is not None and not (outer[1] == "00" and outer[3])
-    trace_id = int(outer[2], 16) if outer is not None and is_usable else derived_trace_id(attempt.run)
+    outer = parse_traceparent(environ.get(TRACEPARENT, ""))
+    trace_id = derived_trace_id(attempt.run) if outer is None else outer[0]
     return format_traceparent(trace_id, derived_attempt_span_id(attempt))

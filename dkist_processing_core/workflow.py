@@ -1,13 +1,14 @@
 """
 `Workflow`, the author's face of a directed acyclic graph of tasks.
 
-Not here: how it runs on this host (local). No engine is imported.
+Not here: how it runs on this host (local), and how it looks as text (rendering). No engine is imported but by `load`.
 """
 
 import graphlib
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import WorkflowError
@@ -99,7 +100,8 @@ class Workflow:
             self._name_parts = (str(process_category), str(process_name))
             name = "_".join(self._name_parts)
         elif all(by_data.values()) and not any(by_process.values()):
-            self._name_parts = (str(input_data), str(output_data), str(category), *([detail] if detail else []))
+            # As ever without the detail, which is said of one workflow only.
+            self._name_parts = (str(input_data), str(output_data), str(category))
             name = workflow_name_from_details(str(input_data), str(output_data), str(category), detail)
         else:
             given = [key for key, value in {**by_process, **by_data, "detail": detail}.items() if value]
@@ -163,7 +165,15 @@ class Workflow:
             msg = f"{task.__name__}: pip_extras is the string {pip_extras!r}, expected a list of names"
             raise WorkflowError(msg)
         _check_retries(task)
-        node = Node(task, waits_for, queue, tuple(pip_extras or ()))
+        node = Node(
+            self.workflow_name,
+            self.workflow_version,
+            self.workflow_package,
+            task,
+            resource_queue=queue,
+            upstreams=waits_for,
+            pip_extras=tuple(pip_extras or ()),
+        )
         self._check_placement(node)
         self._nodes[node.name] = node
 
@@ -241,15 +251,63 @@ class Workflow:
 
         return run_workflow(self, recipe_run_id, max_parallel=max_parallel, environments=environments)
 
-    def check_exportable(self) -> str:
-        """Return the package that a worker installs to run the tasks; a script has none."""
-        if not self.workflow_package:
-            msg = (
-                f"{self.workflow_name} cannot be exported: it is defined in a script (workflow_package is None), and a "
-                "worker can only run tasks of an installed package"
-            )
+    def export_dag(self, path: str | Path | None = None) -> Path:
+        """
+        Write the workflow as a DAG for Airflow 3, into the folder `path`, by default `dags`; return the file.
+
+        The file is called `{dag_name}.py` and replaced whole. It needs no task and no dependency of one; each task runs
+        in an environment that holds the release of the workflow's package and version, or in the launcher's own for
+        version `dev`.
+
+        Raises
+        ------
+        WorkflowError
+            where the workflow has no tasks, or a worker could not run one of them.
+
+        """
+        return self._export(path, "dags")
+
+    def export(self, path: str | Path | None = None) -> Path:
+        """Do as `export_dag`, by default into the folder `export`: the older name."""
+        return self._export(path, "export")
+
+    def _export(self, path: str | Path | None, default: str) -> Path:
+        from dkist_processing_core import rendering  # noqa: PLC0415 - a task's process needs none of it
+
+        file = Path(default if path is None else path) / f"{self.dag_name}.py"
+        rendering.write(file, self._dag_source())
+        return file
+
+    def load(self) -> Any:
+        """
+        Return the engine's DAG, made from the same source that is exported.
+
+        Raises
+        ------
+        EngineMissingError
+            where Airflow is not installed.
+        WorkflowError
+            as for `export_dag`.
+
+        """
+        from dkist_processing_core import engine, rendering  # noqa: PLC0415 - as above
+
+        return engine.execute(self._dag_source(), self.dag_name)[rendering.DAG]
+
+    def _dag_source(self) -> str:
+        from dkist_processing_core import rendering  # noqa: PLC0415 - as above
+
+        if not self._nodes:
+            msg = f"{self.workflow_name} cannot be exported: it has no tasks"
             raise WorkflowError(msg)
-        return self.workflow_package
+        return rendering.render_dag(
+            dag_name=self.dag_name,
+            workflow_name=self.workflow_name,
+            workflow_version=self.workflow_version,
+            tags=self.tags,
+            nodes=self.nodes,
+            graph=self.graph,
+        )
 
     def __repr__(self) -> str:
         """Return the workflow's name, version and size."""

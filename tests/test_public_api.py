@@ -22,6 +22,7 @@ HOMES = {
 # What pipelines import by its path, from long before this release.
 ESTABLISHED = {
     "config": ["DKISTProcessingCoreConfiguration", "core_configurations"],
+    "failure_callback": ["chat_ops_notification"],
     "node": ["Node"],
     "resource_queue": ["ResourceQueue"],
     "task": ["TaskBase"],

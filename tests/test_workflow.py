@@ -4,6 +4,7 @@ Tests of building workflows; none of them runs one.
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,7 +76,7 @@ def test_a_workflow_is_named_by_category_and_process() -> None:
 @pytest.mark.parametrize(("detail", "name"), [(None, "l0_to_l1_visp"), ("sample", "l0_to_l1_visp_sample")])
 def test_a_workflow_is_named_by_its_data(detail: str | None, name: str) -> None:
     """
-    The newer form: `{input}_to_{output}_{category}[_{detail}]`; tags are the given ones, version and parts, once each.
+    The newer form: `{input}_to_{output}_{category}[_{detail}]`; tags are the given ones, version and data, once each.
     """
     built = Workflow(
         input_data="l0", output_data="l1", category="visp", detail=detail, workflow_package="p",
@@ -84,7 +85,7 @@ def test_a_workflow_is_named_by_its_data(detail: str | None, name: str) -> None:
 
     assert built.workflow_name == name == workflow_name_from_details("l0", "l1", "visp", detail)
     assert built.dag_name == f"{name}_2" == dag_name(name, "2")
-    assert built.tags == ("nightly", "visp", "2", "l0", "l1", *([detail] if detail else []))
+    assert built.tags == ("nightly", "visp", "2", "l0", "l1")
 
 
 def test_the_version_is_the_build_s_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,16 +203,17 @@ def test_any_graph_built_forwards_is_sorted_with_upstreams_first(data: st.DataOb
         assert set(node.upstream_names) <= {each.name for each in ordered[:position]}
 
 
-def test_a_script_s_workflow_says_why_it_cannot_be_exported() -> None:
+def test_a_script_s_workflow_says_why_it_cannot_be_exported(tmp_path: Path) -> None:
     """
     Without a package there is nothing that a worker could install.
     """
     workflow = Workflow(process_category="My", process_name="Script", workflow_package=None)
+    workflow.add_node(A)
 
     with pytest.raises(
         WorkflowError, match=r"cannot be exported: it is defined in a script \(workflow_package is None"
     ):
-        workflow.check_exportable()
+        workflow.export_dag(tmp_path)
 
 
 def test_no_engine_is_imported() -> None:

@@ -88,7 +88,9 @@ class AmqpBus:
             raise
         return link
 
-    def subscribe(self, patterns: Iterable[str], *, name: str | None = None, replay: bool = False) -> "AmqpReceiver":
+    def subscribe(
+        self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
+    ) -> "AmqpReceiver":
         """Receive events: under a name from a queue, which all of that name share, otherwise from the archive."""
         source = _Archive(patterns, replay=replay) if name is None else _NamedQueue(self.settings, name, patterns)
         return AmqpReceiver(self, source)
@@ -145,7 +147,7 @@ class _Archive:
 
     name = None
 
-    def __init__(self, patterns: Iterable[str], *, replay: bool) -> None:
+    def __init__(self, patterns: Iterable[str], *, replay: bool | datetime) -> None:
         self.heard_at = 0.0
         self._patterns = tuple(patterns)
         # Until when the past is that a replay has yet to read.
@@ -153,6 +155,8 @@ class _Archive:
         self._start: Any = "first" if replay else "next"
         # Where nothing was seen before an interruption there is no offset to go on from, but a time.
         self._restart: Any = "first" if replay else datetime.now(UTC) - _CLOCK_MARGIN
+        if isinstance(replay, datetime):
+            self._start = self._restart = replay - _CLOCK_MARGIN
 
     def attach(self, link: "AmqpLink") -> None:
         """Ask for what follows the last message seen."""

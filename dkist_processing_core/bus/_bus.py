@@ -5,6 +5,7 @@ Not here: either transport (_journal_bus, _amqp_bus).
 """
 
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -80,12 +81,15 @@ class Bus(Protocol):
     def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
         """Open the journal of this bus."""
 
-    def subscribe(self, patterns: Iterable[str], *, name: str | None = None, replay: bool = False) -> Receiver:
+    def subscribe(
+        self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
+    ) -> Receiver:
         """
         Receive the events whose routing keys match one of the patterns (AMQP's topic patterns: `*`, `#`).
 
         A named subscription remembers its place: what arrives while nobody listens is kept for it. Without a name
-        it begins now, or with `replay` at the oldest event that the bus still has.
+        it begins now, or with `replay` at the oldest event that the bus still has; where `replay` is a time, at the
+        oldest that came after it, or a little before.
         """
 
 

@@ -32,6 +32,8 @@ _RENEWAL_SECONDS = 3600.0
 _Result = TypeVar("_Result")
 _COLUMNS = "seq, exchange, routing_key, body, properties"
 _BATCH = 1000
+_REMEMBERED_SECONDS = 31 * 24 * 3600.0
+_SHARE_OF_FORGETTING = 0.01
 # How SQLite opens a file without a change to the folder (https://sqlite.org/wal.html#readonly): without the right to
 # write to the shared memory it puts nothing in order there, and where nobody uses the file it needs no such memory.
 _USED, _UNUSED, _COPIED = "mode=ro&readonly_shm=1", "mode=ro&immutable=1", "mode=ro"
@@ -255,6 +257,21 @@ class Journal:
 
         return self._transact(insert)
 
+    def remember(self, message_id: str) -> None:
+        """Note an id without a message; what was noted more than a month ago is forgotten now and then."""
+
+        def note(connection: sqlite3.Connection) -> None:
+            now = time.time()
+            _is_first(connection, message_id, now)
+            if random.random() < _SHARE_OF_FORGETTING:  # noqa: S311 - no secret
+                connection.execute("DELETE FROM sent_once WHERE appended < ?", (now - _REMEMBERED_SECONDS,))
+
+        self._transact(note)
+
+    def remembers(self, message_id: str) -> bool:
+        """Say whether an id was noted, by `remember` or with a message that is sent once."""
+        return bool(self._rows("SELECT 1 FROM sent_once WHERE message_id = ?", message_id))
+
     def read(self, after: int, limit: int) -> list[Entry]:
         """Return up to `limit` messages behind the place `after`, in order."""
         query = f"SELECT {_COLUMNS} FROM message WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - a constant
@@ -409,6 +426,10 @@ class Journal:
         """Return the place behind the newest message."""
         rows = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'message'")
         return int(rows[0][0]) if rows else 0
+
+    def last_before(self, moment: float) -> int:
+        """Return the place behind the newest message that was appended before a time in seconds since 1970."""
+        return int(self._rows("SELECT coalesce(max(seq), 0) FROM message WHERE appended < ?", moment)[0][0])
 
     def data_version(self) -> int:
         """Return a number that changes when another connection has changed the file."""

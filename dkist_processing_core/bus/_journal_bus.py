@@ -10,6 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -50,7 +51,9 @@ class JournalBus:
         journal.prune(time.time() - KEPT_SECONDS)
         return journal
 
-    def subscribe(self, patterns: Iterable[str], *, name: str | None = None, replay: bool = False) -> "JournalReceiver":
+    def subscribe(
+        self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
+    ) -> "JournalReceiver":
         """Read events from the file; one process at a time reads under a name, others of that name stand by."""
         return JournalReceiver(
             self.open_journal(), exchange=self.event_exchange, patterns=tuple(patterns), name=name, replay=replay
@@ -61,14 +64,17 @@ class JournalReceiver:
     """A place in the file, and what lies behind it."""
 
     def __init__(
-        self, journal: Journal, *, exchange: str, patterns: tuple[str, ...], name: str | None, replay: bool
+        self, journal: Journal, *, exchange: str, patterns: tuple[str, ...], name: str | None, replay: bool | datetime
     ) -> None:
-        """Take the place: where the name left off, else now, or with `replay` the beginning."""
+        """Take the place: where the name left off, else now, or with `replay` the beginning, or a time's."""
         self._journal = journal
         self._exchange = exchange
         self._patterns = patterns
         self._name = name
-        start = 0 if replay else journal.last()
+        if isinstance(replay, datetime):
+            start = journal.last_before(replay.timestamp())
+        else:
+            start = 0 if replay else journal.last()
         self._position = start if name is None else journal.position(name, start)
         self._lock = None if name is None else FileLock(_lock_path(journal.path, name))
         self._is_active = name is None

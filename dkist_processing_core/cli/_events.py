@@ -17,10 +17,10 @@ from rich.text import Text
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli._line import EventLines
-from dkist_processing_core.cli._replay import replayed
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.events import EVENT_CLASSES, Event, encode
+from dkist_processing_core.replay import replayed
 
 _DURATION = re.compile(r"(\d{1,9})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -66,7 +66,12 @@ def show_list(filters: Filters, *, since: timedelta | None, run_id: str | None) 
     now = datetime.now(UTC)
     count = 0
     for event in replayed(
-        settings, *filters.types, workflow=filters.workflow, task=filters.task, every_report=filters.all_reports
+        settings,
+        *filters.types,
+        workflow=filters.workflow,
+        task=filters.task,
+        every_report=filters.all_reports,
+        since=None if since is None else now - since,
     ):
         if (since is None or now - event.time <= since) and run_id in (None, event.run_id):
             show(event)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from dkist_processing_core.bus import open_bus
-from dkist_processing_core.cli._replay import replayed
 from dkist_processing_core.cli._run_json import run_json
 from dkist_processing_core.cli._timeline import draw_timeline
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import Event
+from dkist_processing_core.replay import replayed
 from dkist_processing_core.runs import RunState, RunView
 
 if TYPE_CHECKING:

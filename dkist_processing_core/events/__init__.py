@@ -29,9 +29,9 @@ from dkist_processing_core.events._model import (
     WorkflowFailed,
     WorkflowFinished,
     WorkflowStarted,
-    format_time,
     identity_of,
 )
+from dkist_processing_core.trace_context import format_time
 
 __all__ = [
     "CONTENT_TYPE",

@@ -13,8 +13,9 @@ import pydantic_core
 from pydantic import ValidationError
 
 from dkist_processing_core.errors import DecodeError
-from dkist_processing_core.events._model import EVENT_CLASSES, MAX_ENCODED_BYTES, TYPE_PREFIX, Event, format_time
+from dkist_processing_core.events._model import EVENT_CLASSES, MAX_ENCODED_BYTES, TYPE_PREFIX, Event
 from dkist_processing_core.text import clean_line, show
+from dkist_processing_core.trace_context import format_time
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -18,22 +18,12 @@ from pydantic.alias_generators import to_camel
 
 from dkist_processing_core.identity import MAX_NUMBER, Attempt, Run, parse_recipe_run_id
 from dkist_processing_core.text import clean, clean_line, clip
-from dkist_processing_core.trace_context import format_facts
+from dkist_processing_core.trace_context import format_facts, format_time
 
 TYPE_PREFIX = "edu.nso.dkist."
 ID_NAMESPACE = uuid.UUID("833a4626-3965-5ef6-86cd-1e4e2a0d402a")
 MAX_ENCODED_BYTES = 64 * 1024
 """What an intermediary must carry at most, by the CloudEvents specification 1.0.2, "Size Limits"."""
-
-
-def format_time(moment: datetime) -> str:
-    """
-    Return RFC 3339 in UTC, always with microseconds: equal moments give equal text, which ids are derived from.
-
-    >>> format_time(datetime(2026, 11, 22, 9, tzinfo=UTC))
-    '2026-11-22T09:00:00.000000Z'
-    """
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _in_utc(moment: datetime) -> datetime:

@@ -17,7 +17,16 @@ from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode
 from dkist_processing_core import semconv
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.errors import ConfigurationError
-from dkist_processing_core.events import Cause, Event, Reporter, TaskDispatched, TaskFailed, TaskStarted, identity_of
+from dkist_processing_core.events import (
+    Cause,
+    Event,
+    Reporter,
+    TaskDispatched,
+    TaskFailed,
+    TaskFinished,
+    TaskStarted,
+    identity_of,
+)
 from dkist_processing_core.launcher._assignment import Assignment
 from dkist_processing_core.launcher._verdict import Verdict
 from dkist_processing_core.lifecycle import logger, never_breaking
@@ -118,6 +127,10 @@ class Reports:
         if not verdict.is_published and not self._publish(verdict.event_class, **self._completed(verdict)):
             # What the task has told of itself cannot be stated; that it ended can.
             self._publish(verdict.event_class, **self._completed(verdict, bare=True))
+        if verdict.event_class is TaskFinished and self._publisher is not None:
+            # An engine that comes to another end must not announce a failure.
+            with self._never_breaking("the engine is not told"):
+                self._publisher.remember(self._event(TaskFinished, time.time_ns()))
         with self._never_breaking("the attempt's span does not tell its end"):
             self._conclude_span(verdict)
         with self._never_breaking("the attempt's span does not end"):
@@ -161,20 +174,21 @@ class Reports:
         """Publish an event, and say whether that could be: not where its facts cannot be stated."""
         if self._publisher is None:
             return True
-        carrier = self._carrier
         with self._never_breaking(f"{event_class.name} of {self._attempt.task_name} is not published"):
-            self._publisher.publish(
-                event_class(
-                    time=datetime.fromtimestamp((at_ns or time.time_ns()) / 1e9, UTC),
-                    reported_by=Reporter.LAUNCHER,
-                    traceparent=carrier.traceparent if carrier else None,
-                    tracestate=carrier.tracestate if carrier else None,
-                    **identity_of(self._attempt),
-                    **facts,
-                )
-            )
+            self._publisher.publish(self._event(event_class, at_ns or time.time_ns(), **facts))
             return True
         return False
+
+    def _event(self, event_class: type[Event], at_ns: int, **facts: Any) -> Event:
+        carrier = self._carrier
+        return event_class(
+            time=datetime.fromtimestamp(at_ns / 1e9, UTC),
+            reported_by=Reporter.LAUNCHER,
+            traceparent=carrier.traceparent if carrier else None,
+            tracestate=carrier.tracestate if carrier else None,
+            **identity_of(self._attempt),
+            **facts,
+        )
 
     def _never_breaking(self, consequence: str) -> contextlib.AbstractContextManager[None]:
         return never_breaking(consequence, secrets=self._secrets)

@@ -112,11 +112,12 @@ class Telemetry:
         attributes: Mapping[str, Any],
         *,
         start_time: int | None = None,
+        end_time: int | None = None,
     ) -> Iterator[Span]:
         """
         Open a span with the ids of `own`, below `parent`, and make it the current one; exported or not.
 
-        It began now, or at `start_time`, in nanoseconds since 1970.
+        It begins now, or began at `start_time`, and ends with the block, or at `end_time`, in nanoseconds since 1970.
         """
         context = trace.set_span_in_context(
             NonRecordingSpan(parent) if parent else trace.INVALID_SPAN, otel_context.Context()
@@ -133,7 +134,7 @@ class Telemetry:
             try:
                 yield span
             finally:
-                span.end()
+                span.end(end_time)
 
     @contextlib.contextmanager
     def log_records(self, attributes: Mapping[str, Any]) -> Iterator[None]:

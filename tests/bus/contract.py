@@ -8,6 +8,7 @@ import itertools
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -294,6 +295,19 @@ class BusContract:
 
         assert finished("A") == next(live)
         assert [started("A"), finished("A")] == [next(replay), next(replay)]
+
+    def test_a_replay_from_a_time_has_all_that_came_since(
+        self, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        And perhaps a little of what came before, since clocks differ and RabbitMQ keeps its stream in chunks.
+        """
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+        since = datetime.now(UTC)
+        publisher.publish(finished("A"))
+
+        assert finished("A") in itertools.islice(listen(replay=since), 2)
 
     def test_a_message_that_is_no_event_is_passed_over(
         self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher, listen: Callable[..., Subscription]

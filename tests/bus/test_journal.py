@@ -9,15 +9,17 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.bus import Books, FileLock, JournalBus, Message, open_bus, to_message
+from dkist_processing_core.bus import Books, FileLock, JournalBus, Message, _journal, open_bus, to_message
 from dkist_processing_core.bus._format import FORMAT_VERSION
 from dkist_processing_core.bus._journal import Journal
 from dkist_processing_core.bus._place import file_system, place
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.errors import JournalError, JournalVersionError
 from dkist_processing_core.publisher import Publisher
 from tests.bus.contract import SECONDS, BusContract
@@ -372,3 +374,42 @@ def test_what_is_taken_over_keeps_its_time_and_its_refusals(tmp_path: Path) -> N
         assert target.oldest == appended
         assert (kept.refused, kept.reason, kept.message.exchange) == (refused.refused, "no", "y")
         assert (source.books(), target.books()) == (Books(0, 0, 0, 0), Books(2, 0, 1, 1))
+
+
+def test_a_replay_from_a_time_passes_over_what_was_published_before(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    On this host there is one clock, and every row has its own time.
+    """
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        since = datetime.now(UTC)
+        publisher.publish(finished("A"))
+
+    with subscribe(replay=since, timeout=0.0, settings=settings) as events:
+        assert list(events) == [finished("A")]
+
+
+def test_a_fact_can_be_noted_without_a_message(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    It is known on this host from then on, and counts in no book.
+    """
+    with Publisher.open(settings) as publisher:
+        assert not publisher.remembers(finished("A"))
+        publisher.remember(finished("A"))
+    with Publisher.open(settings) as another, open_bus(settings).open_journal() as journal:
+        assert (another.remembers(finished("A")), another.remembers(finished("B"))) == (True, False)
+        assert journal.books().published == 0
+
+
+def test_what_was_noted_long_ago_is_forgotten(
+    settings: DKISTProcessingCoreConfiguration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A host that runs for years does not remember every task.
+    """
+    monkeypatch.setattr(_journal, "_REMEMBERED_SECONDS", -1.0)
+    with open_bus(settings).open_journal(synced=False) as journal:
+        for number in range(2000):
+            journal.remember(f"id-{number}")
+
+        assert len(journal.sent_once()) < 1500

@@ -1,7 +1,7 @@
 """
 What the bus still has, read to its end.
 
-Not here: what is done with it (_events, _runs).
+Not here: what is done with it.
 """
 
 import time
@@ -23,9 +23,10 @@ def replayed(
     workflow: str | None = None,
     task: str | None = None,
     every_report: bool = False,
+    since: datetime | None = None,
 ) -> Iterator[Event]:
     """
-    Give every event that the bus has, the oldest first.
+    Give every event that the bus has, the oldest first; with `since` perhaps a few from before that time, too.
 
     The embedded journal knows its end. RabbitMQ does not tell where a stream ends, so there it is over when for a
     while nothing came that is older than this call: a bus that is never quiet has an end too.
@@ -36,7 +37,7 @@ def replayed(
         *names,
         workflow=workflow,
         task=task,
-        replay=True,
+        replay=since or True,
         timeout=_POLL_SECONDS if quiet_seconds else 0.0,
         every_report=every_report,
         settings=settings,

@@ -1,0 +1,105 @@
+"""
+What a callback is given by the engine, as identities and times of ours.
+
+What the context holds differs between versions of Airflow and between its processes (in the DAG processor a task
+instance may lack its start, or be missing), so that nothing is taken for granted. Not here: what is made of it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from dkist_processing_core.errors import IdentityError
+from dkist_processing_core.identity import Attempt, Run, parse_recipe_run_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dkist_processing_core.airflow.callbacks import Callbacks
+
+
+def instance_of(context: Mapping[str, Any]) -> object:
+    """Return the task instance, under either of its names; None where there is none."""
+    return context.get("ti") or context.get("task_instance")
+
+
+def run_of(callbacks: Callbacks, context: Mapping[str, Any]) -> Run:
+    """
+    Return the run that a context is about; one that was given no usable recipe run id has none.
+
+    Raises
+    ------
+    IdentityError
+        where not even the run is named.
+
+    """
+    return _run(
+        callbacks, context.get("dag_run"), context.get("run_id") or getattr(instance_of(context), "run_id", None)
+    )
+
+
+def run_of_instance(callbacks: Callbacks, ti: object, dag_run: object) -> Run:
+    """Return the run that a template is rendered for."""
+    return _run(callbacks, dag_run, getattr(ti, "run_id", None))
+
+
+def _run(callbacks: Callbacks, dag_run: object, run_id: object) -> Run:
+    run_id = run_id or getattr(dag_run, "run_id", None)
+    if not isinstance(run_id, str) or not run_id:
+        msg = f"the engine's context names no run of {callbacks.workflow_name}: found {run_id!r}, expected its run_id"
+        raise IdentityError(msg)
+    conf = getattr(dag_run, "conf", None)
+    given = conf.get("recipe_run_id") if isinstance(conf, dict) else None
+    try:
+        recipe_run_id: int | None = parse_recipe_run_id(given)
+    except IdentityError:
+        recipe_run_id = None
+    return Run(callbacks.workflow_name, callbacks.workflow_version, run_id, recipe_run_id)
+
+
+def attempt_of(callbacks: Callbacks, context: Mapping[str, Any]) -> Attempt:
+    """
+    Return the attempt that a context is about.
+
+    Raises
+    ------
+    IdentityError
+        where the context names no task.
+
+    """
+    ti = instance_of(context)
+    name = getattr(ti, "task_id", None)
+    if not isinstance(name, str) or not name:
+        msg = f"the engine's context names no task of {callbacks.workflow_name}: found {name!r}, expected its task_id"
+        raise IdentityError(msg)
+    map_index = getattr(ti, "map_index", None)
+    if isinstance(map_index, int) and map_index >= 0:
+        name = f"{name}[{map_index}]"
+    number = _whole(getattr(ti, "try_number", None), 1)
+    max_tries = _whole(getattr(ti, "max_tries", None), number - 1)
+    log_url = getattr(ti, "log_url", None)
+    return Attempt(
+        run_of(callbacks, context),
+        name,
+        attempt=max(1, number),
+        max_attempts=max(1, number, max_tries + 1),
+        log_url=log_url if isinstance(log_url, str) else None,
+    )
+
+
+def moment(owner: object, name: str) -> datetime | None:
+    """Return a time that the engine may or may not know, in UTC."""
+    found = getattr(owner, name, None)
+    if not isinstance(found, datetime):
+        return None
+    return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def seconds_between(began: datetime | None, ended: datetime | None) -> float | None:
+    """Return how long something took; None where an end of it is not known."""
+    return None if began is None or ended is None else max(0.0, (ended - began).total_seconds())
+
+
+def _whole(value: object, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else default

@@ -1,0 +1,54 @@
+"""
+A publisher for the length of one callback, and how an event of the engine begins.
+
+Not here: what is published (_attempts, _runs).
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from dkist_processing_core.airflow import _traces
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.events import Reporter
+from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.trace_context import derived_trace_id, format_traceparent
+
+# Of the time that observing an attempt may cost; task and launcher have waited for the rest of it.
+SHARE_OF_WAITING = 0.2
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def publishing(*, delivers: bool, share: float = SHARE_OF_WAITING) -> Iterator[Publisher]:
+    """
+    Open a publisher, and let it go in time.
+
+    Without `delivers` it only appends to the journal: whoever comes next on this host, in the end a launcher, brings it
+    to the bus. With it, what the journal holds is brought there now, as far as that can be within `share` of the time
+    that observing may cost.
+    """
+    settings, complaint = DKISTProcessingCoreConfiguration.read_leniently()
+    if complaint is not None:
+        logger.warning("a callback uses a default instead: %s", complaint)
+    publisher = Publisher.open(settings, delivers=delivers)
+    try:
+        yield publisher
+    finally:
+        if delivers:
+            publisher.answer_for_others()
+        publisher.close(settings.event_flush_timeout * share if delivers else 0.0)
+
+
+def head(ti: object, run: Any, span_id: int, time: datetime | None = None) -> dict[str, Any]:
+    """Return the fields that every event of the engine begins with; its span is in the trace of the run."""
+    engines = _traces.engines_parent(ti)
+    trace_id = engines[0] if engines else derived_trace_id(run)
+    return {
+        "time": time or datetime.now(UTC),
+        "reported_by": Reporter.ENGINE,
+        "traceparent": format_traceparent(trace_id, span_id),
+        "tracestate": _traces.tracestate(ti) or None,
+    }

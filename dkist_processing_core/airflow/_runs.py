@@ -1,0 +1,112 @@
+"""
+The end of a run as the engine sees it: its event, its span, and the failures that nobody has told of.
+
+Called in the DAG processor, where no task waits for it. Not here: attempts (_attempts).
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from dkist_processing_core import semconv
+from dkist_processing_core.airflow import _traces
+from dkist_processing_core.airflow._context import instance_of, moment, run_of, seconds_between
+from dkist_processing_core.airflow._owed import owed
+from dkist_processing_core.airflow._publishing import head, publishing
+from dkist_processing_core.airflow._states import FAILED, dag_id_of, task_states
+from dkist_processing_core.airflow.callbacks import Callbacks
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.events import (
+    Cause,
+    RecipeRunFailureMessage,
+    TaskFailed,
+    WorkflowFailed,
+    WorkflowFinished,
+    identity_of,
+)
+from dkist_processing_core.identity import Run
+from dkist_processing_core.lifecycle import never_breaking
+from dkist_processing_core.trace_context import derived_trace_id
+from dkist_processing_core.tracing import open_telemetry
+
+
+def ended(callbacks: Callbacks, context: Mapping[str, Any], *, succeeded: bool) -> None:
+    """Publish a run's end, and for each failed task what is owed of it."""
+    ti, dag_run, run = instance_of(context), context.get("dag_run"), run_of(callbacks, context)
+    began, over = moment(dag_run, "start_date"), moment(dag_run, "end_date")
+    states = _states(callbacks, context, run)
+    root_span_id = _traces.root_span_id(run, dag_run)
+    said = head(ti, run, root_span_id)
+    facts: dict[str, Any] = {
+        "ended_at": over,
+        "duration_seconds": seconds_between(began, over or datetime.now(UTC)),
+        "tasks": states,
+    }
+    failed = [name for name, state in states.items() if state == FAILED]
+    with publishing(delivers=True, share=1.0) as publisher:
+        if succeeded:
+            publisher.publish(WorkflowFinished(**said, **identity_of(run), **facts))
+        else:
+            reason = context.get("reason")
+            facts["reason"] = None if reason is None else str(reason)
+            publisher.publish(WorkflowFailed(**said, **identity_of(run), **facts))
+        # Nobody here counts attempts: each is meant as the last one that there was when the run ended.
+        for name in failed:
+            publisher.publish(
+                TaskFailed(
+                    **(said | {"time": over or said["time"]}),
+                    **identity_of(run),
+                    task_name=name,
+                    cause=Cause.LOST,
+                    provisional=True,
+                    final=True,
+                    message="the engine says so at the end of the run",
+                )
+            )
+        for name in owed(run, failed, since=began):
+            publisher.publish_failure(_message(run, name, ti))
+    if _traces.engines_parent(ti) is None:
+        _export_span(run, root_span_id, began, over, succeeded=succeeded)
+
+
+def _states(callbacks: Callbacks, context: Mapping[str, Any], run: Run) -> dict[str, str]:
+    with never_breaking("the run's end is published without the states of its tasks"):
+        dag_id = dag_id_of(context, f"{callbacks.workflow_name}_{callbacks.workflow_version}")
+        states = task_states(context, dag_id, run.run_id)
+        # In the workflow's order, and behind it what only the engine knows.
+        ordered = {name: states.pop(name) for name in callbacks.nodes if name in states}
+        return ordered | states
+    return {}
+
+
+def _message(run: Run, task_name: str, ti: object) -> RecipeRunFailureMessage:
+    is_its = getattr(ti, "task_id", None) == task_name
+    return RecipeRunFailureMessage(
+        workflow_name=run.workflow_name,
+        workflow_version=run.workflow_version,
+        task_name=task_name,
+        dag_run_id=run.run_id,
+        log_url=getattr(ti, "log_url", None) if is_its else None,
+    )
+
+
+def _export_span(run: Run, span_id: int, began: datetime | None, over: datetime | None, *, succeeded: bool) -> None:
+    """Export the span that all attempts of the run hang from; where the engine traces it has one of its own."""
+    with never_breaking("the run's span is not exported"):
+        settings, _ = DKISTProcessingCoreConfiguration.read_leniently()
+        telemetry = open_telemetry(settings)
+        own = SpanContext(derived_trace_id(run), span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+        attributes = semconv.run_attributes(run)
+        times = {"start_time": _nanoseconds(began), "end_time": _nanoseconds(over)}
+        with telemetry.root_span(run.workflow_name, None, own, SpanKind.SERVER, attributes, **times) as span:
+            span.set_attribute(semconv.PIPELINE_RESULT, semconv.SUCCESS if succeeded else semconv.FAILURE)
+            if not succeeded:
+                span.set_status(Status(StatusCode.ERROR))
+        with telemetry.flushing(settings.event_flush_timeout):
+            pass
+
+
+def _nanoseconds(when: datetime | None) -> int | None:
+    return None if when is None else round(when.timestamp() * 1e6) * 1000

@@ -1,0 +1,71 @@
+"""
+Which trace a run of the engine belongs to: its own, derived from the run, or the engine's where the engine traces.
+
+With the standard library alone: templates are rendered in the engine's task runner, right before the launcher starts.
+Not here: spans (tracing).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from dkist_processing_core.airflow._context import moment, run_of_instance
+from dkist_processing_core.trace_context import (
+    derived_run_span_id,
+    derived_trace_id,
+    format_time,
+    format_traceparent,
+    parse_traceparent,
+)
+
+if TYPE_CHECKING:
+    from dkist_processing_core.airflow.callbacks import Callbacks
+    from dkist_processing_core.identity import Run
+
+# Whichever of them the engine's process has loaded: asking must not load one.
+_CONFIGURATIONS = ("airflow.sdk.configuration", "airflow.configuration")
+
+
+def traceparent(callbacks: Callbacks, ti: object, dag_run: object) -> str:
+    """Return the context that the span of an attempt hangs from, as W3C Trace Context writes it."""
+    run = run_of_instance(callbacks, ti, dag_run)
+    engines = engines_parent(ti)
+    # The engine's flag says 00 while its own exporter is off, and a parent that was not sampled silences all below it.
+    trace_id, span_id = engines or (derived_trace_id(run), root_span_id(run, dag_run))
+    return format_traceparent(trace_id, span_id)
+
+
+def tracestate(ti: object) -> str:
+    """Return the state that belongs to it."""
+    return "" if engines_parent(ti) is None else _carried(ti, "tracestate")
+
+
+def root_span_id(run: Run, dag_run: object) -> int:
+    """
+    Return the id of the root span of a run of the engine, always derived over its start.
+
+    A worker cannot tell a run that was cleared after its end, which begins anew, from one that was cleared on its way:
+    the engine counts both as clears, and only the first has another start.
+    """
+    began = moment(dag_run, "start_date")
+    return derived_run_span_id(run, "" if began is None else format_time(began))
+
+
+def engines_parent(ti: object) -> tuple[int, int] | None:
+    """Return the engine's own trace and span, where its tracing is on; it fills a carrier also where it is off."""
+    return parse_traceparent(_carried(ti, "traceparent")) if _engine_traces() else None
+
+
+def _carried(ti: object, name: str) -> str:
+    carrier: Any = getattr(ti, "context_carrier", None)
+    found = carrier.get(name) if isinstance(carrier, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def _engine_traces() -> bool:
+    for name in _CONFIGURATIONS:
+        settings: Any = getattr(sys.modules.get(name), "conf", None)
+        if settings is not None:
+            return bool(settings.getboolean("traces", "otel_on", fallback=False))
+    return False

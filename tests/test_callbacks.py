@@ -1,0 +1,447 @@
+"""
+What the engine's callbacks make of a context, whatever it holds or lacks; on the embedded journal.
+
+The contexts are plain values with the names that Airflow 3.3 gives. Not here: a real Airflow (tests/airflow).
+"""
+
+import json
+import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dkist_processing_core.airflow.callbacks import Callbacks
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.events import (
+    Cause,
+    Event,
+    Reporter,
+    TaskDispatched,
+    TaskFailed,
+    TaskFinished,
+    TaskSkipped,
+    WorkflowFailed,
+    WorkflowFinished,
+    WorkflowStarted,
+    decode,
+    identity_of,
+)
+from dkist_processing_core.failure_callback import chat_ops_notification
+from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.trace_context import derived_trace_id, parse_traceparent
+
+RUN = Run("l0_to_l1_visp", "1.0", "manual__1", 5)
+BEGAN = datetime(2026, 11, 22, 9, tzinfo=UTC)
+CALLBACKS = Callbacks(
+    workflow_name=RUN.workflow_name,
+    workflow_version=RUN.workflow_version,
+    nodes=["First", "Second"],
+    edges=[("First", "Second")],
+)
+
+
+class AirflowException(Exception):  # noqa: N818 - the engine's own name
+    """
+    As the engine's, which is told by its name.
+    """
+
+
+class AirflowTaskTimeout(BaseException):
+    """
+    As the engine's, which is no Exception.
+    """
+
+
+def context(task: str = "First", attempt: int = 1, *, error: object = None, **more: Any) -> dict[str, Any]:
+    """
+    Return what Airflow gives a callback of a task.
+    """
+    instance = SimpleNamespace(
+        task_id=task,
+        dag_id="l0_to_l1_visp_1.0",
+        run_id=RUN.run_id,
+        try_number=attempt,
+        max_tries=1,
+        map_index=-1,
+        start_date=BEGAN,
+        end_date=BEGAN + timedelta(seconds=3),
+        log_url="http://airflow.example/log",
+        queue="default",
+        **more,
+    )
+    dag_run = SimpleNamespace(
+        run_id=RUN.run_id,
+        conf={"recipe_run_id": 5},
+        start_date=BEGAN - timedelta(seconds=1),
+        end_date=BEGAN + timedelta(seconds=4),
+        clear_number=0,
+    )
+    return {"ti": instance, "task_instance": instance, "dag_run": dag_run, "run_id": RUN.run_id, "exception": error}
+
+
+def ended_context(states: dict[str, str | None], **more: Any) -> dict[str, Any]:
+    """
+    Return what Airflow gives a callback of a DAG whose tasks have these states.
+    """
+    return context(get_task_states=lambda **asked: {asked["run_ids"][0]: states}, **more) | {"reason": "task_failure"}
+
+
+def published() -> list[Event]:
+    """
+    Return the events in the journal, in order.
+    """
+    return [decode(body, "application/cloudevents+json") for key, body in rows() if not key.startswith("recipe.")]
+
+
+def announced() -> list[dict[str, Any]]:
+    """
+    Return the failure messages in the journal, in order.
+    """
+    return [json.loads(body) for key, body in rows() if key.startswith("recipe.")]
+
+
+def rows() -> list[tuple[str, bytes]]:
+    """
+    Return routing key and body of each message in the journal.
+    """
+    with open_bus(DKISTProcessingCoreConfiguration.read()).open_journal() as journal:
+        return [(entry.message.routing_key, entry.message.body) for entry in journal.read(0, 1000)]
+
+
+def publish(*events: Event) -> None:
+    """
+    Put events of others into the journal.
+    """
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.publish(*events)
+
+
+def said_by_launcher(event_class: type[Any], task: str, attempt: int = 1, **facts: Any) -> Event:
+    """
+    Return an event of a launcher's.
+    """
+    event: Event = event_class(
+        time=datetime.now(UTC),
+        reported_by=Reporter.LAUNCHER,
+        **identity_of(Attempt(RUN, task, attempt, 2)),
+        **facts,
+    )
+    return event
+
+
+def test_the_first_task_s_dispatch_begins_the_run() -> None:
+    """
+    With the graph, and the start as the engine knows it, which the id is derived from.
+    """
+    CALLBACKS.on_execute(context())
+
+    run, attempt = published()
+    assert isinstance(run, WorkflowStarted)
+    assert run.started_at == BEGAN - timedelta(seconds=1)
+    assert run.graph is not None
+    assert (run.graph.nodes, run.graph.edges) == (("First", "Second"), (("First", "Second"),))
+    assert isinstance(attempt, TaskDispatched)
+    assert (attempt.task_name, attempt.attempt, attempt.max_attempts) == ("First", 1, 2)
+    assert (attempt.queue, attempt.reported_by, attempt.recipe_run_id) == ("default", Reporter.ENGINE, 5)
+    traces = [parse_traceparent(event.traceparent or "") for event in (run, attempt)]
+    assert {trace[0] for trace in traces if trace} == {derived_trace_id(RUN)}
+
+
+def test_a_later_task_s_dispatch_does_not() -> None:
+    """
+    A run begins with the tasks that wait for none.
+    """
+    CALLBACKS.on_execute(context("Second"))
+
+    assert [event.name for event in published()] == ["task.dispatched"]
+
+
+def test_a_success_is_left_to_those_who_saw_it() -> None:
+    """
+    Task and launcher have told of it.
+    """
+    CALLBACKS.on_success(context())
+
+    assert published() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "facts"),
+    [
+        (
+            AirflowException("Bash command failed. The command returned a non-zero exit code 3."),
+            {"cause": Cause.EXIT_CODE, "exit_code": 3},
+        ),
+        (
+            AirflowException("Bash command failed. The command returned a non-zero exit code -9."),
+            {"cause": Cause.LOST, "signal": "SIGKILL", "message": "its launcher was killed"},
+        ),
+        (AirflowTaskTimeout("Timeout, PID: 7"), {"cause": Cause.TIMEOUT, "message": "Timeout, PID: 7"}),
+        (
+            KeyError("recipe"),
+            {"cause": Cause.EXCEPTION, "error_type": "KeyError", "message": "'recipe'"},
+        ),
+        (None, {"cause": Cause.LOST, "message": "the engine lost the task"}),
+        ("killed externally", {"cause": Cause.LOST, "message": "killed externally"}),
+    ],
+)
+@pytest.mark.parametrize(("callback", "final"), [("on_failure", True), ("on_retry", False)])
+def test_a_failure_is_told_as_far_as_the_engine_knows(
+    error: object, facts: dict[str, Any], callback: str, *, final: bool
+) -> None:
+    """
+    Provisionally: those who stood nearer outrank it.
+    """
+    getattr(CALLBACKS, callback)(context(error=error))
+
+    (event,) = published()
+    assert isinstance(event, TaskFailed)
+    assert (event.provisional, event.final, event.duration_seconds) == (True, final, 3.0)
+    assert event.log_url == "http://airflow.example/log"
+    assert {name: getattr(event, name) for name in facts} == facts
+
+
+def test_a_task_that_is_passed_over_is_skipped() -> None:
+    """
+    With the reason that the engine was given.
+    """
+    CALLBACKS.on_skipped(context(error=AirflowException("not today")))
+
+    (event,) = published()
+    assert isinstance(event, TaskSkipped)
+    assert (event.reason, event.provisional) == ("not today", True)
+
+
+def test_a_mapped_instance_has_its_number() -> None:
+    """
+    The engine calls them all by one name.
+    """
+    mapped = context()
+    mapped["ti"].map_index = 3
+    CALLBACKS.on_retry(mapped)
+
+    assert [getattr(event, "task_name", None) for event in published()] == ["First[3]"]
+
+
+def test_the_end_of_a_run_has_the_state_of_every_task() -> None:
+    """
+    In the workflow's order, with the run's own times.
+    """
+    CALLBACKS.on_dag_success(ended_context({"Second": None, "First": "success", "Other": "removed"}))
+
+    (event,) = published()
+    assert isinstance(event, WorkflowFinished)
+    assert list(event.tasks.items()) == [("First", "success"), ("Second", "no_status"), ("Other", "removed")]
+    assert (event.ended_at, event.duration_seconds) == (BEGAN + timedelta(seconds=4), 5.0)
+    assert announced() == []
+
+
+def test_for_a_failure_that_nobody_told_of_the_run_s_end_does() -> None:
+    """
+    As for a task whose runner was killed: one event without a number, one message, and again none.
+    """
+    failed = ended_context({"First": "failed", "Second": "upstream_failed"})
+    CALLBACKS.on_dag_failure(failed)
+    CALLBACKS.on_dag_failure(failed)
+
+    end, lost = published()[:2]
+    assert isinstance(end, WorkflowFailed)
+    assert end.reason == "task_failure"
+    assert isinstance(lost, TaskFailed)
+    assert (lost.task_name, lost.attempt, lost.cause, lost.provisional) == ("First", None, Cause.LOST, True)
+    (message,) = announced()
+    assert (message["taskName"], message["dagRunId"]) == ("First", RUN.run_id)
+
+
+def test_a_failure_that_was_announced_is_not_announced_again_at_the_run_s_end() -> None:
+    """
+    Its own callback has done so, perhaps on another host.
+    """
+    publish(
+        TaskFailed(
+            time=datetime.now(UTC),
+            reported_by=Reporter.ENGINE,
+            **identity_of(Attempt(RUN, "First", 2, 2)),
+            cause=Cause.EXIT_CODE,
+            provisional=True,
+            final=True,
+        )
+    )
+    CALLBACKS.on_dag_failure(ended_context({"First": "failed"}))
+
+    assert announced() == []
+
+
+def test_a_task_that_was_cleared_and_failed_again_is_announced() -> None:
+    """
+    What was said of the attempt before is not said of this one.
+    """
+    publish(
+        TaskFailed(
+            time=datetime.now(UTC),
+            reported_by=Reporter.ENGINE,
+            **identity_of(Attempt(RUN, "First", 1, 1)),
+            cause=Cause.EXIT_CODE,
+            provisional=True,
+            final=True,
+        ),
+        said_by_launcher(TaskDispatched, "First", 2),
+    )
+    CALLBACKS.on_dag_failure(ended_context({"First": "failed"}))
+
+    assert [message["taskName"] for message in announced()] == ["First"]
+
+
+def test_a_task_that_its_launcher_saw_succeed_is_never_announced() -> None:
+    """
+    Whatever became of the engine's side of it.
+    """
+    publish(said_by_launcher(TaskFinished, "First"))
+    CALLBACKS.on_dag_failure(ended_context({"First": "failed"}))
+
+    assert announced() == []
+
+
+def test_a_failure_is_announced_once() -> None:
+    """
+    By the established message, which is no event.
+    """
+    error = AirflowException("Bash command failed. The command returned a non-zero exit code 1.")
+    for _ in range(2):
+        said = chat_ops_notification(context(error=error), "l0_to_l1_visp", "1.0", "First")
+
+    assert said is not None
+    (message,) = announced()
+    assert {name: message[name] for name in ("workflowName", "workflowVersion", "taskName", "dagRunId", "logUrl")} == {
+        "workflowName": "l0_to_l1_visp",
+        "workflowVersion": "1.0",
+        "taskName": "First",
+        "dagRunId": RUN.run_id,
+        "logUrl": "http://airflow.example/log",
+    }
+
+
+@pytest.mark.parametrize(("state", "count"), [("success", 0), ("restarting", 0), ("failed", 1), ("running", 1)])
+def test_a_task_that_was_told_to_end_is_announced_only_where_it_is_to_fail(state: str, count: int) -> None:
+    """
+    Marked a success by hand, or cleared, it calls its failure callback too.
+    """
+    error = AirflowException("Bash command failed. The command returned a non-zero exit code 143.")
+    states = {"First": state}
+    told = context(error=error, get_task_states=lambda **asked: {asked["run_ids"][0]: states})
+    chat_ops_notification(told, "l0_to_l1_visp", "1.0", "First")
+
+    assert len(announced()) == count
+
+
+def test_a_failure_after_a_success_is_not_announced() -> None:
+    """
+    The launcher has noted it on this host: the engine came to another end afterwards.
+    """
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.remember(said_by_launcher(TaskFinished, "First"))
+
+    assert chat_ops_notification(context(error=AirflowTaskTimeout("late")), "l0_to_l1_visp", "1.0", "First") is None
+    assert chat_ops_notification(context(attempt=2), "l0_to_l1_visp", "1.0", "First") is not None
+
+
+GARBAGE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=10) | st.binary(max_size=5) | st.floats(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+        | st.builds(
+            lambda values: SimpleNamespace(**values),
+            st.dictionaries(
+                st.sampled_from(
+                    ["task_id", "run_id", "try_number", "max_tries", "conf", "start_date", "log_url", "get_task_states"]
+                ),
+                inner,
+            ),
+        )
+    ),
+    max_leaves=8,
+)
+CONTEXTS = st.dictionaries(
+    st.sampled_from(["ti", "task_instance", "dag_run", "run_id", "exception", "reason", "dag", "task"]), GARBAGE
+)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        CALLBACKS.on_execute,
+        CALLBACKS.on_success,
+        CALLBACKS.on_failure,
+        CALLBACKS.on_retry,
+        CALLBACKS.on_skipped,
+        CALLBACKS.on_dag_success,
+        CALLBACKS.on_dag_failure,
+        lambda given: chat_ops_notification(given, "l0_to_l1_visp", "1.0", "First"),
+    ],
+)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(given_context=CONTEXTS)
+def test_no_context_makes_a_callback_raise(callback: Any, given_context: dict[str, Any]) -> None:
+    """
+    The engine's work goes on, whatever it has given us.
+    """
+    assert callback(given_context) is None or callback.__name__ == "<lambda>"
+
+
+@given(ti=GARBAGE, dag_run=GARBAGE)
+def test_no_instance_makes_a_macro_fail(ti: object, dag_run: object) -> None:
+    """
+    A template that cannot be rendered would fail the task.
+    """
+    rendered = [
+        CALLBACKS.python,
+        CALLBACKS.log_url(ti),
+        CALLBACKS.queued_at(ti, dag_run),
+        CALLBACKS.traceparent(ti, dag_run),
+        CALLBACKS.tracestate(ti),
+    ]
+
+    assert all(isinstance(each, str) for each in rendered)
+
+
+def test_a_callback_without_settings_says_so_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Without the password that it must not show.
+    """
+    monkeypatch.setenv("MESH_CONFIG", "no JSON")
+    monkeypatch.setenv("ISB_PASSWORD", "s3cret-word")
+    with caplog.at_level(logging.WARNING):
+        CALLBACKS.on_execute(context())
+
+    assert "the attempt's dispatch is not published: MESH_CONFIG" in caplog.text
+    assert "s3cret-word" not in caplog.text
+
+
+def test_a_worker_may_name_the_interpreter_of_its_launchers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """
+    Where the library is not installed beside Airflow.
+    """
+    monkeypatch.setenv("DKIST_CORE_PYTHON", str(tmp_path / "python"))
+
+    assert CALLBACKS.python == str(tmp_path / "python")
+
+
+def test_a_root_task_is_ready_since_the_run_began() -> None:
+    """
+    Of the others, and of later attempts, a worker cannot know.
+    """
+    first, second = context(), context("Second")
+
+    assert float(CALLBACKS.queued_at(first["ti"], first["dag_run"])) == (BEGAN - timedelta(seconds=1)).timestamp()
+    assert CALLBACKS.queued_at(second["ti"], second["dag_run"]) == ""
+    assert CALLBACKS.queued_at(context(attempt=2)["ti"], first["dag_run"]) == ""

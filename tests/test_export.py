@@ -1,0 +1,329 @@
+"""
+The file that a workflow is exported to: the same bytes from the same values, and nothing in it that is not one of them.
+
+Not here: what a real Airflow makes of it (tests/airflow).
+"""
+
+import ast
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dkist_processing_core import ResourceQueue, TaskBase, Workflow, engine
+from dkist_processing_core.bash_operator import COMMAND
+from dkist_processing_core.errors import EngineMissingError, WorkflowError
+from tests.running import ROOT
+
+GOLDEN = Path(__file__).parent / "exported"
+
+
+class First(TaskBase):
+    """
+    Has no other try.
+    """
+
+    def run(self) -> None:
+        """
+        Do nothing.
+        """
+
+
+class Second(TaskBase):
+    """
+    Has three more tries, a minute and a half apart.
+    """
+
+    retries = 3
+    retry_delay_seconds = 90
+
+    def run(self) -> None:
+        """
+        Do nothing.
+        """
+
+
+class Third(First):
+    """
+    Another of the kind.
+    """
+
+
+def workflow(**names: Any) -> Workflow:
+    """
+    Return a workflow with all that an export has to carry.
+    """
+    names = {"input_data": "l0", "output_data": "l1", "category": "visp", "detail": "sample"} | names
+    built = Workflow(
+        workflow_package="dkist_processing_visp.workflows", workflow_version="1.2.3", tags="nightly", **names
+    )
+    built.add_node(First)
+    built.add_node(Second, upstreams=First, resource_queue=ResourceQueue.HIGH_MEMORY, pip_extras=["asdf", "quality"])
+    built.add_node(Third, upstreams=[First, Second])
+    return built
+
+
+def test_an_exported_file_is_this_one(tmp_path: Path) -> None:
+    """
+    What Airflow and operators see of a workflow does not change by accident: look at the difference, then copy it.
+    """
+    file = workflow().export_dag(tmp_path)
+
+    assert file == tmp_path / "l0_to_l1_visp_sample_1.2.3.py"
+    assert (GOLDEN / f"{file.name}.txt").read_text() == file.read_text()
+
+
+def test_the_same_workflow_gives_the_same_bytes_in_every_process(tmp_path: Path) -> None:
+    """
+    Nothing depends on the order of sets, which differs from process to process.
+    """
+    exports = "from tests.test_export import workflow; import sys; workflow().export_dag(sys.argv[1])"
+    for seed in ("1", "2"):
+        subprocess.run(
+            [sys.executable, "-c", exports, tmp_path / seed],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+        )
+    (first,), (second,) = (list((tmp_path / seed).iterdir()) for seed in ("1", "2"))
+
+    assert first.read_bytes() == second.read_bytes() == workflow().export_dag(tmp_path).read_bytes()
+
+
+def test_the_folder_is_made_and_has_a_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    `dags` for the newer name, `export` for the older one; parents are made, and a string will do.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    assert workflow().export_dag() == Path("dags/l0_to_l1_visp_sample_1.2.3.py")
+    assert workflow().export() == Path("export/l0_to_l1_visp_sample_1.2.3.py")
+    assert workflow().export_dag(str(tmp_path / "a" / "b" / "c")).is_file()
+
+
+def test_a_file_is_replaced_whole_and_readable_by_the_scheduler(tmp_path: Path) -> None:
+    """
+    What stood there is never half written over, nothing else is left, and the mode is that of any new file.
+    """
+    file = workflow().export_dag(tmp_path)
+    before = file.stat()
+    umask = os.umask(0o027)
+    try:
+        workflow().export_dag(tmp_path)
+    finally:
+        os.umask(umask)
+
+    assert file.stat().st_ino != before.st_ino
+    assert [file] == list(tmp_path.iterdir())
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+def test_every_command_is_the_same_and_ends_in_no_template(tmp_path: Path) -> None:
+    """
+    What a run was given never becomes shell: it travels in variables. A command that ends in `.sh` would be a file's.
+    """
+    source = workflow().export_dag(tmp_path).read_text()
+
+    assert COMMAND == 'exec </dev/null; exec "$DKIST_CORE_PYTHON" -m dkist_processing_core.launcher'
+    assert source.count("bash_command") == 1
+    assert f"'bash_command': {COMMAND!r}," in source
+
+
+def test_the_file_imports_the_engine_and_the_callbacks_alone(tmp_path: Path) -> None:
+    """
+    No task, and no dependency of one, is needed where it is parsed.
+    """
+    tree = ast.parse(workflow().export_dag(tmp_path).read_text())
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    assert imported == {
+        "datetime",
+        "functools",
+        "airflow",
+        "airflow.providers.standard.operators.bash",
+        "dkist_processing_core.airflow.callbacks",
+        "dkist_processing_core.failure_callback",
+    }
+
+
+def test_what_the_file_imports_from_here_needs_the_standard_library_alone() -> None:
+    """
+    The engine imports it at each look at a file, and again for every task.
+    """
+    program = (
+        "import sys; before = set(sys.modules);"
+        "import dkist_processing_core.airflow.callbacks, dkist_processing_core.failure_callback;"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    ours = [name for name in done.stdout.split() if name.startswith("dkist")]
+    assert ours == [
+        "dkist_processing_core",
+        "dkist_processing_core.airflow",
+        "dkist_processing_core.airflow.callbacks",
+        "dkist_processing_core.failure_callback",
+    ]
+    others = {name.partition(".")[0] for name in done.stdout.split()} - {"dkist_processing_core"}
+    assert others <= sys.stdlib_module_names
+
+
+HOSTILE = st.text(min_size=1, max_size=40) | st.sampled_from(
+    ["')#", "{{ 1 }}", '"""', "\\", "${HOME}", "\n", "\U0001f52d"]
+)
+
+
+@given(tags=st.lists(HOSTILE, max_size=4))
+def test_any_tag_comes_out_as_it_went_in(tags: list[str]) -> None:
+    """
+    They are the one free text that a file holds.
+    """
+    built = workflow(detail=None)
+    free = Workflow(process_category="a", process_name="b", workflow_package="p", workflow_version="1", tags=tags)
+    free.add_node(First)
+
+    (dag,) = _calls_of(ast.parse(free._dag_source()), "DAG")
+    (rendered,) = (ast.literal_eval(keyword.value) for keyword in dag.keywords if keyword.arg == "tags")
+    assert rendered == list(dict.fromkeys([*tags, "1", "a", "b"]))
+    assert built.tags == ("nightly", "1.2.3", "l0", "l1", "visp")
+
+
+def _calls_of(tree: ast.AST, name: str) -> list[ast.Call]:
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == name]
+
+
+@given(
+    names=st.lists(
+        st.from_regex(r"[A-Z][A-Za-z0-9_]{0,20}", fullmatch=True), min_size=1, max_size=12, unique_by=str.lower
+    ),
+    data=st.data(),
+)
+def test_the_graph_comes_out_as_it_went_in(names: list[str], data: st.DataObject) -> None:
+    """
+    Each task is one operator with its place, and each edge is there once.
+    """
+    module = sys.modules[__name__]
+    built = Workflow(process_category="any", process_name="graph", workflow_package="p", workflow_version="1")
+    classes: list[type[TaskBase]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            task = type(name, (First,), {"__module__": __name__})
+            patch.setattr(module, name, task, raising=False)
+            upstreams = data.draw(st.lists(st.sampled_from(classes), unique=True)) if classes else []
+            built.add_node(task, upstreams=upstreams)
+            classes.append(task)
+        tree = ast.parse(built._dag_source())
+
+    operators = _calls_of(tree, "BashOperator")
+    task_ids = [
+        ast.literal_eval(keyword.value) for each in operators for keyword in each.keywords if keyword.arg == "task_id"
+    ]
+    edges = [
+        (ast.literal_eval(node.left.slice), ast.literal_eval(node.right.slice))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.RShift)
+        and isinstance(node.left, ast.Subscript)
+        and isinstance(node.right, ast.Subscript)
+    ]
+    assert task_ids == names
+    assert sorted(edges) == sorted(built.graph.edges)
+
+
+def in_function() -> type[TaskBase]:
+    """
+    Return a task that no other process can find.
+    """
+
+    class Hidden(First):
+        """
+        Stands in a function.
+        """
+
+    return Hidden
+
+
+def of(package: str | None = "p", version: str = "1", task: type[TaskBase] = First, **options: Any) -> Workflow:
+    """
+    Return a workflow of one task.
+    """
+    built = Workflow(process_category="a", process_name="b", workflow_package=package, workflow_version=version)
+    built.add_node(task, **options)
+    return built
+
+
+REFUSED = "First of a_b cannot be exported: "
+
+
+@pytest.mark.parametrize(
+    ("made", "complaint"),
+    [
+        (
+            lambda: Workflow(process_category="a", process_name="b", workflow_package="p"),
+            "a_b cannot be exported: it has no tasks",
+        ),
+        (lambda: of(package=None), REFUSED + r"it is defined in a script \(workflow_package is None\)"),
+        (lambda: of(package="no package"), REFUSED + "package of an environment: found 'no package'"),
+        (lambda: of(version="-"), REFUSED + "version of an environment: found '-'"),
+        (lambda: of(pip_extras=["a]b"]), REFUSED + r"extra of an environment: found 'a\]b'"),
+        (
+            lambda: of(task=in_function()),
+            "Hidden of a_b cannot be exported: a worker finds a task by the name of its class in a module",
+        ),
+        (lambda: of(task=type("not-a-name", (First,), {})), "not-a-name of a_b cannot be exported"),
+    ],
+)
+def test_what_no_worker_could_run_is_refused_with_its_reason(made: Any, complaint: str, tmp_path: Path) -> None:
+    """
+    Before a file is written, and not on the first night of a campaign.
+    """
+    with pytest.raises(WorkflowError, match=complaint):
+        made().export_dag(tmp_path / "dags")
+
+    assert not (tmp_path / "dags").exists()
+
+
+def test_loading_without_the_engine_says_what_to_install() -> None:
+    """
+    Airflow is not in this environment, and nothing but loading needs it.
+    """
+    with pytest.raises(EngineMissingError, match=r"l0_to_l1_visp_sample_1.2.3 cannot be loaded: there is no module 'airflow' here; install Airflow 3 with pip install 'dkist-processing-core\[airflow\]'"):  # fmt: skip # noqa: E501
+        workflow().load()
+    with pytest.raises(EngineMissingError, match="First cannot be loaded"):
+        _ = workflow().nodes[0].operator
+
+
+def test_another_missing_module_is_not_taken_for_the_engine() -> None:
+    """
+    The advice would be wrong.
+    """
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        engine.execute("import no_such_module", "test")
+
+
+def test_a_node_says_how_it_is_installed_and_run() -> None:
+    """
+    The texts by which people and notebooks run a task; the recipe run id is a variable of theirs.
+    """
+    node = workflow().nodes[1]
+
+    assert node.install_command == "python -m pip install 'dkist-processing-visp[asdf,frozen,quality]==1.2.3'"
+    assert node.pool == "high_memory_pool"
+    assert node.dependencies == [("First", "Second")]
+    assert node.python == (
+        "from tests.test_export import Second\n"
+        "with Second(recipe_run_id=recipe_run_id, workflow_name='l0_to_l1_visp_sample', workflow_version='1.2.3')"
+        " as task:\n"
+        "    task()\n"
+    )
+    assert node.notebook_cell.splitlines()[-1] == "    #t.rollback()"
+    compile(node.python, "python", "exec")
+    compile(node.notebook_cell, "cell", "exec")
