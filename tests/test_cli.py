@@ -126,11 +126,11 @@ def test_every_summary_fits_a_narrow_terminal() -> None:
     """
     In 80 columns no command's line in a list of commands is cut.
     """
-    groups: list[list[str]] = [[], ["events"], ["topology"], ["environments"], ["outbox"]]
+    groups: list[list[str]] = [[], ["events"], ["topology"], ["environments"], ["outbox"], ["workflows"]]
     shown = [run(*group, "--help", COLUMNS="80").stdout for group in groups]
     summaries = [line for each in shown for line in each.partition("\nCommands:\n")[2].splitlines()]
 
-    assert len(summaries) == 20
+    assert len(summaries) == 24
     assert [line for line in summaries if line.endswith("...")] == []
 
 
@@ -653,5 +653,5 @@ def test_a_run_in_releases_needs_them(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 1
-    assert "tests==1" in done.stdout
+    assert "tests[frozen]==1" in done.stdout
     assert "Killed: failed after " in done.stderr

@@ -21,6 +21,7 @@ HOMES = {
 }
 # What pipelines import by its path, from long before this release.
 ESTABLISHED = {
+    "build_utils": ["export", "export_dags", "extract_workflows_from_package", "validate_workflows"],
     "config": ["DKISTProcessingCoreConfiguration", "core_configurations"],
     "failure_callback": ["chat_ops_notification"],
     "node": ["Node"],

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from dkist_processing_core.cli._environments import environments_app
 from dkist_processing_core.cli._outbox import outbox_app
+from dkist_processing_core.cli._workflows import workflows_app
 from dkist_processing_core.errors import DKISTProcessingCoreError
 
 _INTERRUPTED = 130
@@ -336,4 +337,5 @@ def topology_definitions(
 
 
 app.add_typer(environments_app, name="environments", help="Look after the environments that tasks run in.")
+app.add_typer(workflows_app, name="workflows", help="Check, export or draw the workflows that a package defines.")
 app.add_typer(outbox_app, name="outbox", help="Look after the messages that wait for their broker.")

@@ -1,0 +1,142 @@
+"""
+What a pipeline's own tests and its release need: find its workflows, check them, export them.
+
+    from dkist_processing_core.build_utils import validate_workflows
+    import my_pipeline.workflows
+
+    def test_workflows():
+        validate_workflows(my_pipeline.workflows)
+
+Not here: how one workflow is exported or loaded (workflow).
+"""
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+from dkist_processing_core.build_utils._archive import archive_name, archived
+from dkist_processing_core.build_utils._check import check_workflows, export_content
+from dkist_processing_core.build_utils._files import put_files
+from dkist_processing_core.build_utils._find import Found, find_workflows, nowhere, twins
+from dkist_processing_core.errors import WorkflowError
+from dkist_processing_core.workflow import Workflow
+
+__all__ = ["export", "export_archive", "export_dags", "extract_workflows_from_package", "validate_workflows"]
+
+logger = logging.getLogger(__name__)
+
+
+def extract_workflows_from_package(package: ModuleType) -> list[Workflow]:
+    """
+    Return the workflows that a package's public modules, and its own file, define.
+
+    Module by module in the order of their names, the package's own file last, each in the order of definition. One that
+    is imported counts where it is defined, and not at all where that is another distribution.
+
+    Raises
+    ------
+    WorkflowError
+        where a module cannot be imported, or two workflows have the same name and version.
+
+    """
+    found = find_workflows(package)
+    _refuse(list(twins(found)))
+    return [each.workflow for each in found]
+
+
+def validate_workflows(package: ModuleType, export_path: Path | str | None = None) -> None:
+    """
+    Check that every workflow of a package has tasks, has no cycle, and exports to a file that compiles and loads.
+
+    Where Airflow is not installed, nothing can load it: a warning in the log says so, and all else is checked.
+
+    Args:
+        package: the package whose modules define workflows.
+        export_path: where the exported files are left if nothing is wrong; without it none stays.
+
+    Raises
+    ------
+    WorkflowError
+        which says all that is wrong with all of them, or that there is no workflow.
+
+    """
+    found = find_workflows(package)
+    if not found:
+        raise WorkflowError(nowhere(package))
+    checked = check_workflows(found)
+    _refuse([*twins(found), *(problem for each in checked for problem in each.problems)])
+    unloaded = [each for each in checked if each.loaded is None]
+    if unloaded:
+        logger.warning(
+            "Airflow is not installed: whether the workflows of %s load was not checked (%d of them); all else is well",
+            package.__name__,
+            len(unloaded),
+        )
+    if export_path is not None:
+        put_files(Path(export_path), _as_files({each.found.workflow.dag_name: each.content for each in checked}))
+
+
+def export_dags(package: ModuleType, path: Path | str) -> list[Path]:
+    """
+    Export every workflow of a package into a folder, and return the files.
+
+    Nothing is written where one of them cannot be exported.
+
+    Raises
+    ------
+    WorkflowError
+        which names each workflow that cannot be exported.
+
+    """
+    return put_files(Path(path), _as_files(_contents(find_workflows(package))))
+
+
+def export_archive(package: ModuleType, path: Path | str) -> Path:
+    """
+    Export every workflow of a package into one archive, `{package}_{version}.zip` in a folder, and return its path.
+
+    Airflow reads it from its DAGs folder as it is. The same workflows give the same bytes.
+
+    Raises
+    ------
+    WorkflowError
+        where there is no workflow, where they are of several versions, or where one cannot be exported.
+
+    """
+    found = find_workflows(package)
+    if not found:
+        raise WorkflowError(nowhere(package))
+    name = archive_name(package.__name__, found)
+    (file,) = put_files(Path(path), {name: archived(_contents(found))})
+    return file
+
+
+# What pipelines of earlier releases call it.
+export = export_dags
+
+
+def _contents(found: list[Found]) -> dict[str, bytes]:
+    problems, contents = list(twins(found)), {}
+    with tempfile.TemporaryDirectory(prefix="dkist-core-") as folder:
+        for number, each in enumerate(found):
+            try:
+                contents[each.workflow.dag_name] = export_content(each, Path(folder) / str(number))
+            except WorkflowError as error:
+                problems.append(str(error))
+    _refuse(problems)
+    return contents
+
+
+def _as_files(contents: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {f"{dag_name}.py": content for dag_name, content in contents.items()}
+
+
+def _refuse(problems: list[str]) -> None:
+    if len(problems) == 1:
+        raise WorkflowError(problems[0])
+    if problems:
+        listed = "\n".join(f"- {problem}" for problem in problems)
+        msg = f"{len(problems)} things are wrong:\n{listed}"
+        raise WorkflowError(msg)

@@ -1,0 +1,73 @@
+"""
+What a workflow has to be before it is deployed, and what is wrong with those that are not.
+
+Not here: which workflows there are (_find).
+"""
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dkist_processing_core.build_utils._find import Found
+from dkist_processing_core.errors import EngineMissingError, WorkflowError
+
+
+@dataclass(slots=True)
+class Checked:
+    """
+    A workflow, what was found wrong with it, and what its file holds.
+
+    `loaded` is None where the engine that would have to load it is not installed.
+    """
+
+    found: Found
+    problems: list[str] = field(default_factory=list)
+    content: bytes = b""
+    loaded: bool | None = None
+
+
+def check_workflows(found: Iterable[Found]) -> list[Checked]:
+    """Check each workflow on its own; only a temporary folder is written to."""
+    with tempfile.TemporaryDirectory(prefix="dkist-core-") as name:
+        return [_check(each, Path(name) / str(number)) for number, each in enumerate(found)]
+
+
+def export_content(found: Found, folder: Path) -> bytes:
+    """
+    Return what a workflow's file holds, written to a folder that nobody else uses.
+
+    Raises
+    ------
+    WorkflowError
+        where it has no tasks, goes in a circle or cannot be exported; the message names module and workflow.
+
+    """
+    try:
+        return found.workflow.export_dag(folder).read_bytes()
+    except WorkflowError as error:
+        msg = f"{found}: {error}"
+        raise WorkflowError(msg) from error
+
+
+def _check(found: Found, folder: Path) -> Checked:
+    checked = Checked(found)
+    try:
+        checked.content = export_content(found, folder)
+    except WorkflowError as error:
+        checked.problems.append(str(error))
+        return checked
+    try:
+        compile(checked.content, f"{found.workflow.dag_name}.py", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        checked.problems.append(f"{found}: its file does not compile: {error}")
+        return checked
+    try:
+        found.workflow.load()
+    except EngineMissingError:
+        return checked
+    except Exception as error:  # noqa: BLE001 - whatever the engine says is a problem of the workflow
+        told = str(error) if isinstance(error, WorkflowError) else f"{type(error).__name__}: {error}"
+        checked.problems.append(f"{found}: the engine does not load it: {' '.join(told.split())}")
+    checked.loaded = not checked.problems
+    return checked

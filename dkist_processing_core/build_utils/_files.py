@@ -1,0 +1,47 @@
+"""
+Files that are there whole, or not at all.
+
+Not here: what they hold.
+"""
+
+import os
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from dkist_processing_core.errors import WorkflowError
+
+
+def put_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """
+    Write files into a folder, made where it is missing, and return their paths.
+
+    All of them are written beside their places first and then moved there: a full disk leaves the older ones. A
+    scheduler that reads the folder meanwhile sees no half of any: it asks for the suffix `.py`, or for an archive, and
+    that is one only with its last bytes.
+
+    Raises
+    ------
+    WorkflowError
+        where they cannot be written.
+
+    """
+    mark = uuid.uuid4().hex[:8]
+    parts = {name: folder / f".{name}.{mark}.part" for name in contents}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            parts[name].write_bytes(content)
+        for name, part in parts.items():
+            part.replace(folder / name)
+    except OSError as error:
+        place = os.fspath(error.filename2 or error.filename or folder)
+        msg = f"the export cannot be written to {folder}: {error.strerror or error} ({place!r})"
+        raise WorkflowError(msg) from error
+    finally:
+        for part in parts.values():
+            # Most are moved by now; where the folder itself is missing or no folder, there is nothing either.
+            with suppress(OSError):
+                part.unlink()
+    return [folder / name for name in contents]

@@ -1,0 +1,145 @@
+"""
+The workflows that a package defines, each with the module where it stands.
+
+Not here: what is asked of them (_check), and where their files go (_files, _archive).
+"""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+
+from dkist_processing_core.errors import WorkflowError
+from dkist_processing_core.workflow import Workflow
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A workflow, and the full name of the module that defines it."""
+
+    module: str
+    workflow: Workflow
+
+    def __str__(self) -> str:
+        """Name both, as every message about it does."""
+        return f"{self.module}: {self.workflow.workflow_name} {self.workflow.workflow_version}"
+
+
+def imported(name: str) -> ModuleType:
+    """
+    Return a module of the package.
+
+    Raises
+    ------
+    WorkflowError
+        where it cannot be imported, caused by what it raised; one that ends the interpreter counts too, since a check
+        would end with it, and with its exit code.
+
+    """
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        told = " ".join(str(error).split())
+        msg = f"{name} cannot be imported: {type(error).__name__}{f': {told}' if told else ''}"
+        raise WorkflowError(msg) from error
+
+
+def public_modules(package: ModuleType) -> list[str]:
+    """Return the full names of a package's own public modules, sorted; a module that is no package has none."""
+    return sorted(f"{package.__name__}.{info.name}" for info in _parts(package) if not info.ispkg)
+
+
+def subpackages(package: ModuleType) -> list[str]:
+    """Return the full names of the public packages inside, in which nothing is looked for."""
+    return sorted(f"{package.__name__}.{info.name}" for info in _parts(package) if info.ispkg)
+
+
+def find_workflows(package: ModuleType) -> list[Found]:
+    """
+    Return the package's own workflows, each once: module by module, then as they are defined there.
+
+    The package's own file comes last, since what it shows of its modules is theirs. A workflow that several modules
+    hold is counted for the one that does not import it; one that is imported from another distribution is not counted.
+    """
+    modules = [*(imported(name) for name in public_modules(package)), package]
+    holding: dict[int, list[ModuleType]] = {}
+    for module in modules:
+        for workflow in _held(module):
+            holding.setdefault(id(workflow), []).append(module)
+    top = _top(package.__name__)
+    return [
+        Found(module.__name__, workflow)
+        for module in modules
+        for workflow in _held(module)
+        if module is _home(workflow, holding[id(workflow)], top)
+    ]
+
+
+def twins(found: Iterable[Found]) -> Iterator[str]:
+    """Give a sentence for each workflow whose file would be another's, also where only the case tells them apart."""
+    first: dict[str, Found] = {}
+    for each in found:
+        other = first.setdefault(each.workflow.dag_name.lower(), each)
+        if other is not each:
+            yield (
+                f"{each} would be exported over the workflow of that name in {other.module}; "
+                "name one of them differently, by its detail for example"
+            )
+
+
+def nowhere(package: ModuleType) -> str:
+    """Say that a package has no workflow, where they were looked for, and where they might be."""
+    looked = ", ".join([*public_modules(package), package.__name__])
+    inside = subpackages(package)
+    meant = f"; not in its subpackages: was {' or '.join(inside)} meant?" if inside else ""
+    return f"{package.__name__} defines no workflow: looked in {looked}{meant}"
+
+
+def _parts(package: ModuleType) -> list[pkgutil.ModuleInfo]:
+    return [info for info in pkgutil.iter_modules(getattr(package, "__path__", ())) if not info.name.startswith("_")]
+
+
+def _held(module: ModuleType) -> list[Workflow]:
+    """Return the workflows that a module has names for, in the order in which it got them."""
+    values = {id(value): value for value in vars(module).values() if isinstance(value, Workflow)}
+    return list(values.values())
+
+
+def _home(workflow: Workflow, holding: list[ModuleType], top: str) -> ModuleType | None:
+    """Return the module that defines a workflow, or the first that shows it; none where another distribution does."""
+    is_ours = workflow.workflow_package is None or _top(workflow.workflow_package) == top
+    if is_ours and len(holding) == 1:
+        return holding[0]
+    defining = (module for module in holding if _names(module, workflow) - _imported_names(module))
+    return next(defining, holding[0] if is_ours else None)
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _names(module: ModuleType, workflow: Workflow) -> set[str]:
+    return {name for name, value in vars(module).items() if value is workflow}
+
+
+def _imported_names(module: ModuleType) -> set[str]:
+    """Return the names that a module has by importing them; by a star it may have any."""
+    try:
+        tree = ast.parse(inspect.getsource(module))
+    except (OSError, TypeError, SyntaxError):
+        return set()
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            given = {alias.asname or alias.name for alias in node.names}
+            if "*" in given:
+                given |= set(vars(module)) - _assigned_names(tree)
+            names |= given
+    return names
+
+
+def _assigned_names(tree: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}

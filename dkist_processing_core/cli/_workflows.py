@@ -1,0 +1,76 @@
+"""
+`dkist-core workflows`: the commands about the workflows that a package defines.
+
+Not here: what they do, which each imports when it is called.
+"""
+
+# ruff: noqa: PLC0415 - `--version`, `--help` and the completion of a shell must not take seconds
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+workflows_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+Package = Annotated[
+    str,
+    typer.Argument(
+        metavar="PACKAGE",
+        help="The package whose modules define workflows, as it is imported; the current folder is looked in first.",
+        show_default=False,
+    ),
+]
+
+
+@workflows_app.command("validate")
+def workflows_validate(package: Package) -> None:
+    """
+    Check each workflow of a package before it is released.
+
+    It must have tasks and no cycle, and export to a file that compiles and, where Airflow is installed, loads. Nothing
+    is written. The exit code is 0 if nothing is wrong, 1 if something is, 2 if there is no such package.
+    """
+    from dkist_processing_core.cli._workflows_check import validate
+
+    if not validate(package):
+        raise typer.Exit(1)
+
+
+@workflows_app.command("export")
+def workflows_export(
+    package: Package,
+    *,
+    path: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where to; it is made if need be.", show_default=True)
+    ] = Path("dags"),
+    as_zip: Annotated[
+        bool, typer.Option("--zip", help="Write one archive, PACKAGE_VERSION.zip, instead of a file for each workflow.")
+    ] = False,
+) -> None:
+    """
+    Write each workflow of a package as a DAG for Airflow.
+
+    Nothing is written if one of them cannot be exported; what is there is replaced whole. Airflow reads files and
+    archives from its DAGs folder as they are. The same workflows give the same bytes.
+    """
+    from dkist_processing_core.cli._workflows_check import export
+
+    export(package, path, as_zip=as_zip)
+
+
+@workflows_app.command("show")
+def workflows_show(
+    package: Package,
+    *,
+    workflow: Annotated[str | None, typer.Option(metavar="NAME", help="Show only this workflow.")] = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Write a Mermaid flowchart instead.")] = False,
+) -> None:
+    """
+    Draw the tasks of each workflow, and what waits for what.
+
+    Tasks stand in an order in which they can run. A line that reaches a task from above or from the left comes from
+    what it waits for; one that leaves it below or to the right leads to what waits for it.
+    """
+    from dkist_processing_core.cli._workflows_show import show
+
+    show(package, workflow, as_mermaid=mermaid)

@@ -1,0 +1,69 @@
+"""
+`dkist-core workflows validate` and `export`.
+
+Not here: the checks and the files (build_utils), and the drawing (_workflows_show).
+"""
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from dkist_processing_core import build_utils
+from dkist_processing_core.build_utils._check import Checked, check_workflows
+from dkist_processing_core.build_utils._find import find_workflows, nowhere, twins
+from dkist_processing_core.cli._glyphs import ASCII, STYLES, UNICODE
+from dkist_processing_core.cli._workflows_load import load_package
+from dkist_processing_core.errors import WorkflowError
+from dkist_processing_core.runs import State
+
+
+def validate(name: str) -> bool:
+    """Show what was checked of each workflow, what is wrong below it, and say whether nothing is."""
+    package = load_package(name)
+    found = find_workflows(package)
+    if not found:
+        raise WorkflowError(nowhere(package))
+    console = Console(highlight=False)
+    marks = (ASCII if console.options.ascii_only else UNICODE).marks
+    checked = check_workflows(found)
+    for each in checked:
+        state = State.FAILED if each.problems else State.FINISHED
+        mark = (f"{marks[state]} ", STYLES[state])
+        console.print(Text.assemble(mark, _headline(each)), soft_wrap=True)
+        for problem in each.problems:
+            console.print(Text(f"  {problem}", STYLES[State.FAILED]), soft_wrap=True)
+    same = list(twins(found))
+    for problem in same:
+        console.print(Text.assemble((f"{marks[State.FAILED]} {problem}", STYLES[State.FAILED])), soft_wrap=True)
+    if any(not each.problems and each.loaded is None for each in checked):
+        console.print(
+            Text(
+                "not loaded: Airflow is not installed here; install dkist-processing-core[airflow] to have it checked"
+            ),
+            soft_wrap=True,
+            style="yellow",
+        )
+    return not same and not any(each.problems for each in checked)
+
+
+def _headline(checked: Checked) -> str:
+    workflow = checked.found.workflow
+    count = len(workflow.nodes)
+    tasks = "1 task" if count == 1 else f"{count} tasks"
+    done = "" if checked.problems else f": no cycle, exports, compiles{', loads' if checked.loaded else ''}"
+    return f"{workflow.workflow_name} {workflow.workflow_version}, {tasks}{done}"
+
+
+def export(name: str, folder: Path, *, as_zip: bool) -> None:
+    """Export the workflows of a package, and print the files that were written."""
+    package = load_package(name)
+    if as_zip:
+        files = [build_utils.export_archive(package, folder)]
+    else:
+        files = build_utils.export_dags(package, folder)
+        if not files:
+            raise WorkflowError(nowhere(package))
+    for file in files:
+        typer.echo(file)

@@ -1,0 +1,44 @@
+"""
+From the name of a package to the package.
+
+Not here: which workflows it has (build_utils).
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import typer
+
+from dkist_processing_core.build_utils._find import imported
+
+
+def load_package(name: str) -> ModuleType:
+    """
+    Return a package that a user named; as with `python -m`, the current folder comes first.
+
+    Raises
+    ------
+    typer.BadParameter
+        where there is none of that name.
+    WorkflowError
+        where there is one, and it cannot be imported.
+
+    """
+    parts = name.split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise typer.BadParameter(f"found {name!r}, expected the name of a package, as my_pipeline.workflows")
+    folder = str(Path.cwd())
+    if sys.path[:1] != [folder]:
+        sys.path.insert(0, folder)
+    # The outer packages first: they are imported on the way, and any of them may be the one that is missing.
+    for at in range(1, len(parts) + 1):
+        outer = ".".join(parts[:at])
+        if outer not in sys.modules and importlib.util.find_spec(outer) is None:
+            places = f"the current folder ({folder}) nor an installed package or PYTHONPATH"
+            raise typer.BadParameter(f"there is no package {outer!r}: neither in {places}")
+        module = imported(outer)
+        if at < len(parts) and not hasattr(module, "__path__"):
+            raise typer.BadParameter(f"{outer} is a module, not a package: it has no {parts[at]!r} inside")
+    return module

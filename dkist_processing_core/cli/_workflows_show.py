@@ -1,0 +1,48 @@
+"""
+`dkist-core workflows show`: the workflows of a package, drawn.
+
+Not here: how one is drawn (_workflows_graph), and what Mermaid wants (_workflows_mermaid).
+"""
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from dkist_processing_core.build_utils import extract_workflows_from_package
+from dkist_processing_core.build_utils._find import nowhere
+from dkist_processing_core.cli._workflows_graph import draw_workflow
+from dkist_processing_core.cli._workflows_load import load_package
+from dkist_processing_core.cli._workflows_mermaid import flowchart
+from dkist_processing_core.errors import WorkflowError
+from dkist_processing_core.workflow import Workflow
+
+
+def show(package_name: str, wanted: str | None, *, as_mermaid: bool) -> None:
+    """Draw the workflows of a package, or the one of this name."""
+    package = load_package(package_name)
+    workflows = extract_workflows_from_package(package)
+    if not workflows:
+        raise WorkflowError(nowhere(package))
+    if wanted is not None:
+        names = ", ".join(dict.fromkeys(workflow.workflow_name for workflow in workflows))
+        workflows = [workflow for workflow in workflows if wanted in (workflow.workflow_name, workflow.dag_name)]
+        if not workflows:
+            raise typer.BadParameter(f"{package_name} has no workflow {wanted!r}; it has {names}")
+    if as_mermaid:
+        typer.echo("\n".join(flowchart(workflows)))
+        return
+    console = Console(highlight=False)
+    width = console.width if console.is_terminal else None
+    for at, workflow in enumerate(workflows):
+        if at:
+            console.print()
+        console.print(_heading(workflow), soft_wrap=True)
+        console.print()
+        for line in draw_workflow(workflow, width=width, ascii_only=console.options.ascii_only):
+            console.print(line, soft_wrap=True)
+
+
+def _heading(workflow: Workflow) -> Text:
+    tasks, edges = len(workflow.nodes), len(workflow.graph.edges)
+    counted = f"{tasks} {'task' if tasks == 1 else 'tasks'}, {edges} {'edge' if edges == 1 else 'edges'}"
+    return Text.assemble((workflow.workflow_name, "bold"), f" {workflow.workflow_version}  ", (counted, "dim"))

@@ -1,0 +1,520 @@
+"""
+Tests of what a pipeline's own tests and its release call: which workflows are found, checked and exported, and how.
+
+Not here: what an exported file holds (test_export), and the command line (test_cli_workflows).
+"""
+
+import importlib
+import io
+import logging
+import os
+import py_compile
+import zipfile
+import zipimport
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from dkist_processing_core.build_utils import (
+    export,
+    export_archive,
+    export_dags,
+    extract_workflows_from_package,
+    validate_workflows,
+)
+from dkist_processing_core.build_utils._archive import archived
+from dkist_processing_core.build_utils._find import find_workflows
+from dkist_processing_core.errors import WorkflowError
+from tests.clients import TASKS, importing, module, workflow, write_package
+
+Make = Callable[[Mapping[str, str]], ModuleType]
+EMPTY = """
+from dkist_processing_core import Workflow
+{0} = Workflow(process_category="no", process_name="{0}", workflow_package=__package__, workflow_version="1")
+"""
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """
+    Make a package `scratch` of modules.
+    """
+    with ExitStack() as stack:
+
+        def write(files: Mapping[str, str]) -> ModuleType:
+            write_package(tmp_path, files)
+            return stack.enter_context(importing(tmp_path))
+
+        yield write
+
+
+def names(package: ModuleType) -> list[str]:
+    """
+    Return the names of the workflows that are found.
+    """
+    return [each.workflow_name for each in extract_workflows_from_package(package)]
+
+
+def files_below(folder: Path) -> set[str]:
+    """
+    Return the files in a folder, hidden ones too.
+    """
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+# Finding
+
+
+def test_workflows_are_found_in_a_fixed_order(make: Make) -> None:
+    """
+    Modules go by their names, workflows by the order of definition, and the package's own file comes last.
+    """
+    package = make({"b.py": module("z", "a"), "a.py": module("m"), "__init__.py": module("own")})
+
+    assert names(package) == ["scratch_m", "scratch_z", "scratch_a", "scratch_own"]
+
+
+def test_private_modules_and_subpackages_are_not_looked_in(make: Make) -> None:
+    """
+    What begins with an underscore is nobody else's business, and a package inside is another package.
+    """
+    package = make({"_draft.py": module("draft"), "inside/__init__.py": module("inside"), "a.py": module("a")})
+
+    assert names(package) == ["scratch_a"]
+
+
+def test_an_imported_workflow_counts_where_it_is_defined(make: Make) -> None:
+    """
+    However it is imported, also by the package itself and by a module of an earlier name, it is there once.
+    """
+    package = make(
+        {
+            "__init__.py": "from scratch.c import c as shown\n",
+            "a.py": "from scratch.c import c, c as again\n" + module("a"),
+            "b.py": "from scratch.c import *\nother = 1\n",
+            "c.py": module("c"),
+        }
+    )
+
+    assert names(package) == ["scratch_a", "scratch_c"]
+
+
+def test_a_workflow_with_two_names_is_found_once(make: Make) -> None:
+    """
+    A second name is no second workflow.
+    """
+    assert names(make({"a.py": module("a") + "same = a\n"})) == ["scratch_a"]
+
+
+def test_a_workflow_of_a_private_module_counts_where_it_is_shown(make: Make) -> None:
+    """
+    Where no public module defines it, the first that holds it stands for it.
+    """
+    package = make({"_made.py": module("made"), "a.py": "from scratch._made import made\n"})
+
+    assert names(package) == ["scratch_made"]
+
+
+def test_a_workflow_of_another_distribution_is_not_the_packages(make: Make, tmp_path: Path) -> None:
+    """
+    It is exported by the release that it belongs to.
+    """
+    write_package(tmp_path, {"flows.py": module("theirs")}, name="elsewhere")
+    package = make({"a.py": "from elsewhere.flows import theirs\n" + module("ours")})
+
+    assert names(package) == ["scratch_ours"]
+
+
+def test_a_workflow_of_tasks_from_elsewhere_is_the_packages_own(make: Make) -> None:
+    """
+    The package that holds the tasks may be another than the one that defines the workflow.
+    """
+    package = make({"a.py": TASKS + workflow("ours", package="'elsewhere'")})
+
+    assert names(package) == ["scratch_ours"]
+
+
+def test_a_module_without_source_defines_what_it_holds(make: Make, tmp_path: Path) -> None:
+    """
+    A release may be deployed compiled.
+    """
+    folder = write_package(tmp_path, {"c.py": module("c")})
+    py_compile.compile(str(folder / "c.py"), cfile=str(folder / "c.pyc"))
+    (folder / "c.py").unlink()
+    package = make({"a.py": "from scratch.c import c\n"})
+
+    (found,) = find_workflows(package)
+
+    assert found.module == "scratch.c"
+
+
+def test_a_module_that_is_no_package_is_looked_in_alone(make: Make) -> None:
+    """
+    A single file may hold a pipeline.
+    """
+    make({"a.py": module("a"), "b.py": module("b")})
+
+    assert names(importlib.import_module("scratch.a")) == ["scratch_a"]
+
+
+def test_a_package_without_workflows_gives_none(make: Make) -> None:
+    """
+    To look for some is no mistake.
+    """
+    assert names(make({"a.py": "x = 1\n"})) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("import not_there\n", "ModuleNotFoundError: No module named 'not_there'"),
+        ("1 / 0\n", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit\n", "SystemExit"),
+        ("def broken(:\n", "SyntaxError: invalid syntax"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_named_with_its_error(make: Make, source: str, told: str) -> None:
+    """
+    The cause is kept; one that ends the interpreter cannot end a check with success.
+    """
+    package = make({"a.py": module("a"), "broken.py": source})
+
+    with pytest.raises(WorkflowError, match=rf"^scratch\.broken cannot be imported: {told}") as raised:
+        extract_workflows_from_package(package)
+
+    assert type(raised.value.__cause__).__name__ == told.partition(":")[0]
+
+
+def test_two_workflows_of_one_name_are_refused_with_both_modules(make: Make) -> None:
+    """
+    One would be exported over the other, on some file systems also where only the case differs.
+    """
+    package = make({"a.py": module("Same"), "b.py": module("same"), "c.py": module("same", version="1.1")})
+
+    with pytest.raises(
+        WorkflowError,
+        match=r"^scratch\.b: scratch_same 1\.0 would be exported over the workflow of that name in scratch\.a; ",
+    ):
+        extract_workflows_from_package(package)
+
+
+# Checking
+
+
+def test_a_sound_package_is_valid_and_leaves_nothing_behind(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A folder `export` that happens to be here is nobody's business.
+    """
+    package = make({"a.py": module("a")})
+    here = tmp_path / "here"
+    (here / "export").mkdir(parents=True)
+    (here / "export" / "mine").write_text("precious")
+    monkeypatch.chdir(here)
+
+    validate_workflows(package)
+
+    assert files_below(here) == {"export/mine"}
+
+
+def test_valid_workflows_stay_where_that_is_wanted(make: Make, tmp_path: Path) -> None:
+    """
+    What was there stays too.
+    """
+    package = make({"a.py": module("a", "b")})
+    folder = tmp_path / "new" / "folder"
+    folder.mkdir(parents=True)
+    (folder / "mine").write_text("precious")
+
+    validate_workflows(package, str(folder))
+
+    assert files_below(folder) == {"mine", "scratch_a_1.0.py", "scratch_b_1.0.py"}
+
+
+def test_all_that_is_wrong_is_said_at_once(make: Make, tmp_path: Path) -> None:
+    """
+    Who corrects one thing need not come back for the next; each names its module and its workflow.
+    """
+    package = make(
+        {
+            "a.py": EMPTY.format("first") + EMPTY.format("second"),
+            "b.py": TASKS + workflow("script", package="None"),
+            "c.py": module("fine"),
+            "d.py": module("fine"),
+        }
+    )
+
+    with pytest.raises(WorkflowError) as raised:
+        validate_workflows(package, tmp_path / "out")
+
+    lines = str(raised.value).splitlines()
+    assert lines[0] == "4 things are wrong:"
+    assert [line.split(":")[0] for line in lines[1:]] == ["- scratch.d", "- scratch.a", "- scratch.a", "- scratch.b"]
+    assert ["scratch.a: no_second 1: " in line for line in lines] == [False, False, False, True, False]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_single_problem_is_a_single_sentence(make: Make) -> None:
+    """
+    There is no list of one.
+    """
+    package = make({"a.py": EMPTY.format("empty")})
+
+    with pytest.raises(WorkflowError, match=r"^scratch\.a: no_empty 1: .* has no tasks[^\n]*$"):
+        validate_workflows(package)
+
+
+def test_a_cycle_is_found(make: Make) -> None:
+    """
+    `add_node` allows none, but a node can be changed behind its back.
+    """
+    closing = "from dataclasses import replace\na._nodes['First'] = replace(a._nodes['First'], upstreams=(Second,))\n"
+    package = make({"a.py": module("a") + closing})
+
+    with pytest.raises(WorkflowError, match=r"^scratch\.a: scratch_a 1\.0: scratch_a goes in a circle: "):
+        validate_workflows(package)
+
+
+def test_a_package_without_workflows_is_not_valid(make: Make) -> None:
+    """
+    Nothing was checked, most likely since the package beside it was meant.
+    """
+    package = make({"a.py": "x = 1\n", "workflows/__init__.py": "", "_hidden/__init__.py": ""})
+
+    with pytest.raises(
+        WorkflowError,
+        match=r"^scratch defines no workflow: looked in scratch\.a, scratch; not in its subpackages: "
+        r"was scratch\.workflows meant\?$",
+    ):
+        validate_workflows(package)
+
+
+def test_a_workflow_that_does_not_load_is_a_problem(make: Make) -> None:
+    """
+    Whatever the engine raises is told with the workflow's name.
+    """
+    refusing = "def refuse():\n    raise RuntimeError('no such\\nargument')\na.load = refuse\n"
+    package = make({"a.py": module("a") + refusing})
+
+    with pytest.raises(
+        WorkflowError,
+        match=r"^scratch\.a: scratch_a 1\.0: the engine does not load it: RuntimeError: no such argument$",
+    ):
+        validate_workflows(package)
+
+
+def test_a_file_that_does_not_compile_is_a_problem(make: Make) -> None:
+    """
+    It is read before it is loaded.
+    """
+    spoiling = (
+        "def spoil(folder, export=a.export_dag):\n"
+        "    file = export(folder)\n    file.write_text('def broken(:')\n    return file\n"
+        "a.export_dag = spoil\n"
+    )
+    package = make({"a.py": module("a") + spoiling})
+
+    with pytest.raises(WorkflowError, match=r"^scratch\.a: scratch_a 1\.0: its file does not compile: invalid syntax"):
+        validate_workflows(package)
+
+
+def test_what_was_not_checked_is_said_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    Where the engine is missing a warning counts the workflows that nobody loaded; with it there is nothing to say.
+    """
+    missing = (
+        "from dkist_processing_core.errors import EngineMissingError\n"
+        "def load():\n    raise EngineMissingError('not here')\na.load = b.load = load\n"
+    )
+    package = make({"a.py": module("a", "b") + missing})
+
+    with caplog.at_level(logging.WARNING, "dkist_processing_core"):
+        validate_workflows(package)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "Airflow is not installed: whether the workflows of scratch load was not checked (2 of them); all else is well"
+    ]
+
+
+def test_what_was_loaded_is_not_warned_of(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    A check that was whole is silent.
+    """
+    package = make({"a.py": module("a") + "a.load = lambda: object()\n"})
+
+    with caplog.at_level(logging.WARNING, "dkist_processing_core"):
+        validate_workflows(package)
+
+    assert caplog.records == []
+
+
+# Exporting
+
+
+def test_every_workflow_is_exported_into_a_new_folder(make: Make, tmp_path: Path) -> None:
+    """
+    The files are returned in the order of the workflows.
+    """
+    package = make({"a.py": module("z", "a")})
+    folder = tmp_path / "new" / "dags"
+
+    files = export_dags(package, folder)
+
+    assert files == [folder / "scratch_z_1.0.py", folder / "scratch_a_1.0.py"]
+    assert files_below(folder) == {file.name for file in files}
+    assert [file.read_bytes() for file in files] == [
+        each.export_dag(tmp_path / "alone").read_bytes() for each in extract_workflows_from_package(package)
+    ]
+
+
+def test_the_older_name_exports_as_well() -> None:
+    """
+    Pipelines of earlier releases call it so.
+    """
+    assert export is export_dags
+
+
+def test_nothing_is_written_if_one_cannot_be_exported(make: Make, tmp_path: Path) -> None:
+    """
+    A scheduler keeps what it has; all that are wrong are named.
+    """
+    package = make({"a.py": module("a"), "b.py": EMPTY.format("one") + EMPTY.format("two")})
+
+    with pytest.raises(
+        WorkflowError, match=r"^2 things are wrong:\n- scratch\.b: no_one 1: .*\n- scratch\.b: no_two 1"
+    ):
+        export_dags(package, tmp_path / "dags")
+
+    assert not (tmp_path / "dags").exists()
+
+
+def test_an_exported_file_replaces_the_older_one_and_leaves_others(make: Make, tmp_path: Path) -> None:
+    """
+    Earlier versions that a scheduler still runs stay.
+    """
+    package = make({"a.py": module("a")})
+    folder = tmp_path / "dags"
+    folder.mkdir()
+    (folder / "scratch_a_1.0.py").write_text("older")
+    (folder / "scratch_a_0.9.py").write_text("of another version")
+
+    export_dags(package, folder)
+
+    assert files_below(folder) == {"scratch_a_1.0.py", "scratch_a_0.9.py"}
+    assert "older" not in (folder / "scratch_a_1.0.py").read_text()
+    assert (folder / "scratch_a_0.9.py").read_text() == "of another version"
+
+
+def test_a_place_that_cannot_be_written_to_is_named(make: Make, tmp_path: Path) -> None:
+    """
+    A file where the folder should be; whatever was half done is cleared away.
+    """
+    package = make({"a.py": module("a")})
+    (tmp_path / "dags").write_text("a file")
+
+    with pytest.raises(WorkflowError, match=r"^the export cannot be written to .*/dags: File exists"):
+        export_dags(package, tmp_path / "dags")
+
+
+def test_a_file_that_cannot_be_moved_leaves_no_part_of_it(make: Make, tmp_path: Path) -> None:
+    """
+    A folder stands where the file belongs.
+    """
+    package = make({"a.py": module("a")})
+    (tmp_path / "dags" / "scratch_a_1.0.py").mkdir(parents=True)
+
+    with pytest.raises(WorkflowError, match=r"scratch_a_1\.0\.py'\)$"):
+        export_dags(package, tmp_path / "dags")
+
+    assert files_below(tmp_path / "dags") == set()
+
+
+# The archive
+
+
+def test_the_archive_is_named_by_package_and_version(make: Make, tmp_path: Path) -> None:
+    """
+    It holds the files that would be exported, and is the only one written.
+    """
+    package = make({"a.py": module("b", "a")})
+    exported = {file.stem: file.read_bytes() for file in export_dags(package, tmp_path / "files")}
+
+    file = export_archive(package, tmp_path / "dags")
+
+    assert file == tmp_path / "dags" / "scratch_1.0.zip"
+    assert files_below(tmp_path / "dags") == {"scratch_1.0.zip"}
+    with zipfile.ZipFile(file) as archive:
+        assert archive.namelist() == ["scratch_a_1-0.py", "scratch_b_1-0.py"]
+        assert [archive.read(name) for name in archive.namelist()] == [
+            exported["scratch_a_1.0"],
+            exported["scratch_b_1.0"],
+        ]
+
+
+def test_the_engine_can_import_what_the_archive_holds(make: Make, tmp_path: Path) -> None:
+    """
+    Airflow imports each file of an archive by its stem, if it holds the words by which it knows a DAG.
+    """
+    file = export_archive(make({"a.py": module("a")}), tmp_path)
+
+    importer = zipimport.zipimporter(str(file))
+    with zipfile.ZipFile(file) as archive:
+        for name in archive.namelist():
+            assert importer.find_spec(name.removesuffix(".py")) is not None
+            assert "." not in name.removesuffix(".py")
+            assert all(word in archive.read(name).lower() for word in (b"dag", b"airflow"))
+
+
+def test_the_same_workflows_give_the_same_archive(make: Make, tmp_path: Path) -> None:
+    """
+    To the byte, whenever and by whomever it is made.
+    """
+    package = make({"a.py": module("b", "a")})
+
+    first = export_archive(package, tmp_path / "first").read_bytes()
+    os.umask(os.umask(0o077))
+    second = export_archive(package, tmp_path / "second").read_bytes()
+
+    assert first == second
+    with zipfile.ZipFile(io.BytesIO(first)) as archive:
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_workflows_of_several_versions_make_no_archive(make: Make, tmp_path: Path) -> None:
+    """
+    No one version could name it; a package's workflows take theirs from BUILD_VERSION.
+    """
+    package = make({"a.py": module("a"), "b.py": module("b", version="2.0")})
+
+    with pytest.raises(
+        WorkflowError,
+        match=r"^scratch has workflows of several versions, and an archive is of one: "
+        r"1\.0 \(scratch_a\); 2\.0 \(scratch_b\)$",
+    ):
+        export_archive(package, tmp_path / "dags")
+
+    assert not (tmp_path / "dags").exists()
+
+
+def test_names_that_meet_in_an_archive_are_refused() -> None:
+    """
+    There a dot is a dash.
+    """
+    with pytest.raises(
+        WorkflowError, match=r"^a_1-0 and a_1\.0 have the same name in an archive, a_1-0\.py; rename one$"
+    ):
+        archived({"a_1-0": b"", "a_1.0": b""})
+
+
+def test_a_package_without_workflows_makes_no_archive(make: Make, tmp_path: Path) -> None:
+    """
+    An empty one would be deployed unnoticed.
+    """
+    with pytest.raises(WorkflowError, match=r"^scratch defines no workflow: looked in scratch$"):
+        export_archive(make({}), tmp_path / "dags")
+
+    assert not (tmp_path / "dags").exists()

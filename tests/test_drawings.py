@@ -1,0 +1,267 @@
+"""
+The drawings of the documentation: each is that of its source, names what the library names, and stands by itself.
+
+Not here: drawing, which needs Graphviz and is `python docs/drawings/render.py`.
+"""
+
+import hashlib
+import html
+import re
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+import dkist_processing_core
+from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, publisher_topology
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.environments._requirement import Requirement
+from dkist_processing_core.events import EVENT_CLASSES, Reporter
+from dkist_processing_core.workflow import dag_name
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+SOURCES = sorted((DOCS / "drawings").glob("*.dot"))
+PAGE = DOCS / "explanation" / "deployment.md"
+SVG = "{http://www.w3.org/2000/svg}"
+PAGE_WIDTH = 900
+SMALLEST_TEXT = 11
+# A label ends where the next attribute begins, or the list of them ends: in HTML it may hold any bracket before.
+_LABEL = re.compile(r'\blabel=(?:"(?P<plain>[^"]*)"|<(?P<html>.*?)>(?= \w+=|\]))')
+_SHOWN = re.compile(r"!\[([^\]]*)\]\(([^)]+\.svg)\)")
+_DRAWN_FROM = re.compile(r"<!-- drawn from docs/drawings/(\S+), sha256 ([0-9a-f]{64}) -->\n")
+
+each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+
+
+def image_of(source: Path) -> str:
+    """
+    Return the drawing of a source, as text.
+    """
+    return (DOCS / "images" / f"{source.stem}.svg").read_text(encoding="utf-8")
+
+
+def texts_of(source: Path) -> set[str]:
+    """
+    Return each line of text that a source puts into its drawing.
+    """
+    lines: list[str] = []
+    for label in _LABEL.finditer(source.read_text(encoding="utf-8")):
+        if label["plain"] is not None:
+            lines += re.split(r"\\[nlr]", label["plain"])
+        else:
+            lines += map(html.unescape, re.split(r"<[^>]*>", label["html"]))
+    return {line.strip() for line in lines} - {""}
+
+
+def shown_texts_of(source: Path) -> set[str]:
+    """
+    Return each line of text that a drawing shows.
+    """
+    return {(element.text or "").strip() for element in ET.fromstring(image_of(source)).iter(f"{SVG}text")} - {""}
+
+
+def attributes_of(source: Path, node: str) -> dict[str, str]:
+    """
+    Return the quoted attributes that a source gives to a node itself.
+    """
+    given = re.search(rf"\b{node} \[(.*)\]", source.read_text(encoding="utf-8"))
+    assert given is not None, node
+    return dict(re.findall(r'(\w+)="([^"]*)"', given[1]))
+
+
+def reached_from(node: str) -> set[str]:
+    """
+    Return the nodes of the deployment to which lines lead from a node, one after the other.
+    """
+    lines = re.findall(r"(\w+) -> (\w+)", SOURCES[1].read_text(encoding="utf-8"))
+    reached = {node}
+    while more := {end for start, end in lines if start in reached} - reached:
+        reached |= more
+    return reached
+
+
+def test_each_source_is_drawn_and_each_drawing_has_a_source() -> None:
+    """
+    What lies in the one folder lies in the other.
+    """
+    drawn = sorted(path.stem for path in (DOCS / "images").glob("*.svg"))
+
+    assert drawn == [source.stem for source in SOURCES] == ["artifacts", "deployment"]
+
+
+@each_source
+def test_a_drawing_is_that_of_its_source(source: Path) -> None:
+    """
+    Whoever changes a source draws it anew: the drawing holds the digest of what it was drawn from.
+    """
+    stamp = _DRAWN_FROM.match(image_of(source))
+
+    assert stamp is not None
+    assert stamp.groups() == (source.name, hashlib.sha256(source.read_bytes()).hexdigest())
+
+
+@each_source
+def test_a_drawing_shows_every_text_of_its_source(source: Path) -> None:
+    """
+    No label is lost on the way, and none is added.
+    """
+    assert texts_of(source) == shown_texts_of(source)
+    assert len(shown_texts_of(source)) > 20
+
+
+@each_source
+def test_a_drawing_holds_nothing_that_varies_or_lies_elsewhere(source: Path) -> None:
+    """
+    There is one comment, our own, no version of Graphviz, no reference, and no address but that of SVG itself.
+    """
+    image = image_of(source)
+
+    assert image.count("<!") == 1
+    assert re.findall(r"href|url\(|@import|<style|<script|<image", image) == []
+    assert re.findall(r'https?://[^"]*', image) == [SVG.strip("{}")]
+    assert set(re.findall(r'font-family="[^"]*,([\w-]+)"', image)) == {"sans-serif", "monospace"}
+
+
+@each_source
+def test_a_drawing_is_readable_at_the_width_of_a_page(source: Path) -> None:
+    """
+    The smallest text is large enough where the drawing is as wide as a page.
+    """
+    image = image_of(source)
+    root = ET.fromstring(image)
+    scale = PAGE_WIDTH / float(root.attrib["viewBox"].split()[2])
+    sizes = [float(text.attrib["font-size"]) * scale for text in root.iter(f"{SVG}text") if (text.text or "").strip()]
+
+    assert min(sizes) >= SMALLEST_TEXT
+
+
+@each_source
+def test_a_drawing_brings_its_own_ground(source: Path) -> None:
+    """
+    On a dark page too: what is drawn first is opaque, nearly white and as large as the drawing.
+    """
+    root = ET.fromstring(image_of(source))
+    ground = next(root.iter(f"{SVG}path"))
+    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    points = [tuple(map(float, point)) for point in re.findall(r"(-?[\d.]+),(-?[\d.]+)", ground.attrib["d"])]
+    across, down = ({point[axis] for point in points} for axis in (0, 1))
+
+    assert min(bytes.fromhex(ground.attrib["fill"].removeprefix("#"))) >= 0xF0
+    assert max(across) - min(across) >= width - 4
+    assert max(down) - min(down) >= height - 4
+
+
+@each_source
+def test_a_page_shows_each_drawing_and_says_what_is_on_it(source: Path) -> None:
+    """
+    Who does not see the drawing reads a sentence in its place.
+    """
+    shown = {
+        (path.parent / target).resolve(): words
+        for path in DOCS.rglob("*.md")
+        for words, target in _SHOWN.findall(path.read_text(encoding="utf-8"))
+    }
+
+    assert len(shown[(DOCS / "images" / f"{source.stem}.svg").resolve()].split()) >= 10
+
+
+# Names
+
+
+def test_exchanges_queues_and_events_are_those_of_the_library() -> None:
+    """
+    What is written with dots is on the bus under that very name, and all that a publisher declares is drawn.
+    """
+    names = {text for text in texts_of(SOURCES[1]) if re.fullmatch(r"[a-z]+(\.[a-z]+)+", text)}
+    topology = publisher_topology(DKISTProcessingCoreConfiguration.model_construct())
+    events = {event_class.name for event_class in EVENT_CLASSES}
+
+    assert names - events == {each.name for each in topology.exchanges} | {each.name for each in topology.queues}
+    # What a watcher says is not drawn: it stands where the engine does not see.
+    assert events - names == {"task.overdue"}
+
+
+def test_kinds_of_exchanges_and_age_of_the_archive_are_those_declared() -> None:
+    """
+    Beside the names stands what the topology says of them.
+    """
+    topology = publisher_topology(DKISTProcessingCoreConfiguration.model_construct())
+    archive = next(queue for queue in topology.queues if queue.name == ARCHIVE_QUEUE)
+    age = archive.arguments["x-max-age"].replace("D", " days")
+
+    assert {each.type for each in topology.exchanges} < texts_of(SOURCES[1])
+    assert {f"{archive.arguments['x-queue-type']},", age} < texts_of(SOURCES[1])
+
+
+def test_lines_lead_from_exchanges_to_the_queues_bound_to_them() -> None:
+    """
+    The bindings that a publisher declares are the lines that are drawn.
+    """
+    topology = publisher_topology(DKISTProcessingCoreConfiguration.model_construct())
+    called = {
+        attributes_of(SOURCES[1], node)["label"]: node for node in ("failures", "failure_queue", "events", "archive")
+    }
+    led_to = {
+        (exchange.name, queue.name)
+        for exchange in topology.exchanges
+        for queue in topology.queues
+        if called[queue.name] in reached_from(called[exchange.name])
+    }
+
+    assert led_to == {(binding.exchange, binding.queue) for binding in topology.bindings}
+
+
+def test_reporters_are_those_of_events_each_in_one_colour() -> None:
+    """
+    The marks name reporters as events do; what one reports stands in the colour of its mark, along a line of it.
+    """
+    source = SOURCES[1].read_text(encoding="utf-8")
+    marks = dict(re.findall(r"(reporter_\w+) \[label=<<B>(\w+)</B>>", source))
+    colours: dict[str, set[str]] = {}
+    for node, reporter in marks.items():
+        line = re.search(rf'{node} -> journal_\d \[color="([^"]*)"', source)
+        assert line is not None
+        spoken = attributes_of(SOURCES[1], node.replace("reporter_", "events_"))["fontcolor"]
+        colours.setdefault(reporter, set()).update({attributes_of(SOURCES[1], node)["fillcolor"], spoken, line[1]})
+
+    assert set(colours) == set(Reporter) - {Reporter.WATCHER}
+    assert [len(of_one) for of_one in colours.values()] == [1, 1, 1]
+    assert len(set.union(*colours.values())) == 3
+
+
+def test_files_and_requirements_are_called_as_the_library_calls_them() -> None:
+    """
+    The forms in braces, filled in, are what the library makes of the same parts.
+    """
+    parts = {"workflow": "l0_to_l1_visp", "version": "1.2.3", "package": "dkist-processing-visp", "extras": "asdf"}
+    filled = {text.format(**parts) for text in texts_of(SOURCES[0]) if "{" in text}
+    dag = dag_name(workflow_name=parts["workflow"], workflow_version=parts["version"])
+    requirement = Requirement(parts["package"], parts["version"], [parts["extras"]])
+
+    assert filled == {f"{dag}.py", f"{dag}.ipynb", "dkist-processing-visp_1.2.3.zip", str(requirement)}
+
+
+def test_consumers_are_there_to_be_called() -> None:
+    """
+    The command is one that the package installs, the function one that it gives.
+    """
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+
+    assert {*scripts, "subscribe()"} < texts_of(SOURCES[1])
+    assert "subscribe" in dkist_processing_core.__all__
+
+
+def test_settings_modules_and_reporters_of_the_page_exist() -> None:
+    """
+    The page names variables that are settings, a module that can be run, and each reporter.
+    """
+    page = PAGE.read_text(encoding="utf-8")
+    settings = {name.upper() for name in DKISTProcessingCoreConfiguration.model_fields}
+    modules = re.findall(r"python -m ([\w.]+)", page)
+
+    assert set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", page)) <= settings
+    assert [find_spec(f"{module}.__main__") is not None for module in modules] == [True]
+    assert set(re.findall(r"(?m)^\| `(\w+)` \|", page)) == set(Reporter) - {Reporter.WATCHER}
