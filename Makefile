@@ -23,9 +23,9 @@ unexport $(filter BUILD_VERSION MESH_CONFIG RETRY_CONFIG EVENT_FLUSH_TIMEOUT PYT
 
 DEMO = DKIST_CORE_STATE_DIR="$$PWD/build/demo-state" PYTHONPATH="$$PWD/examples" .venv/bin/dkist-core
 
-.PHONY: help demo test soak lint docs bench clean lock FORCE
+.PHONY: help demo test soak lint docs drawings bench clean lock FORCE
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/.stamp-demo ## Run the example workflow on the embedded journal and draw its timeline
 	@mkdir -p build/demo-state
@@ -35,13 +35,13 @@ demo: .venv/.stamp-demo ## Run the example workflow on the embedded journal and 
 	    "On your RabbitMQ: put MESH_CONFIG='{\"interservice-bus\": {\"mesh_address\": \"127.0.0.1\", \"mesh_port\": 5672}}' ISB_USERNAME=guest ISB_PASSWORD=guest before the same commands." \
 	    "To see the spans: put OTEL_TRACES_EXPORTER=console before them, or OTEL_EXPORTER_OTLP_ENDPOINT=… with your collector's address."
 
-test: .venv/.stamp-test ## Run the whole suite, on each end of the supported Pythons that is here (PYTEST_ARGS=… narrows it)
-	@tests/services/install_rabbitmq.sh
+test: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the whole suite, on each end of the supported Pythons that is here (PYTEST_ARGS=… narrows it)
+	@tests/services/install_packages.sh
 	@for version in $(TEST_PYTHONS); do $(MAKE) .venv-$$version/.stamp-test; done
 	@tests/on_each_python.sh '.venv $(TEST_PYTHONS:%=.venv-%)' $(PYTEST_ARGS)
 
-soak: .venv/.stamp-test ## Run the tests that need minutes: load, faults, leaks
-	@tests/services/install_rabbitmq.sh
+soak: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the tests that need minutes: load, faults, leaks
+	@tests/services/install_packages.sh
 	DKIST_CORE_SOAK=1 .venv/bin/python -m pytest -m soak $(PYTEST_ARGS)
 
 lint: .venv/.stamp-dev ## Check style, format and types
@@ -53,16 +53,20 @@ docs: .venv/.stamp-dev ## Build the documentation into build/docs
 	@test -e mkdocs.yml || { echo 'There is no mkdocs.yml yet: nothing was built.' >&2; exit 1; }
 	.venv/bin/mkdocs build --strict --site-dir build/docs
 
+drawings: .venv/.stamp-uv ## Draw docs/drawings anew (needs Debian's graphviz)
+	.venv/bin/python docs/drawings/render.py
+
 bench: .venv/.stamp-test .venv-peers/.stamp-peers ## Measure the library beside its peers (BENCH_ARGS='rates --rounds 2' narrows it)
-	@tests/services/install_rabbitmq.sh
+	@tests/services/install_packages.sh
 	.venv/bin/python -m benchmarks.run $(BENCH_ARGS)
 
 clean: ## Remove what the targets leave behind, but for the environments (.venv*)
 	rm -rf build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -path './.venv*' -prune -o -name __pycache__ -exec rm -rf {} +
 
-# dev.txt holds everything, the others are parts of it, so that any of them may be installed over any other; but for
-# peers.txt: talus allows only old versions of what the library uses too, so the peers have an environment of their own.
+# dev.txt holds everything, the others are parts of it, so that any of them may be installed over any other. Two are no
+# parts of it and have environments of their own: peers.txt, since talus allows only old versions of what the library uses
+# too, and airflow.txt, lest Airflow's limits hold back what the library is developed with.
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
     --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(LOCK_ARGS)
 lock: .venv/.stamp-uv ## Lock the dependencies of pyproject.toml anew (LOCK_ARGS=--upgrade for newer ones)
@@ -71,6 +75,7 @@ lock: .venv/.stamp-uv ## Lock the dependencies of pyproject.toml anew (LOCK_ARGS
 	$(COMPILE) --output-file requirements/demo.txt -c requirements/dev.txt pyproject.toml --extra examples
 	$(COMPILE) --output-file requirements/uv.txt -c requirements/dev.txt requirements/uv.in
 	$(COMPILE) --output-file requirements/peers.txt requirements/peers.in
+	$(COMPILE) --output-file requirements/airflow.txt pyproject.toml --extra airflow requirements/airflow.in
 
 # uv compiles bytecode whatever PYTHONDONTWRITEBYTECODE says: without it each process would compile its imports again.
 define install
@@ -97,6 +102,15 @@ endef
 
 .venv-peers/.stamp-uv: requirements/uv.txt .venv/.stamp-uv
 	@requirements/environment.sh create .venv-peers .venv/bin/python
+
+%/.stamp-airflow: requirements/airflow.txt pyproject.toml %/.stamp-uv
+	$(install)
+
+# The newest Python that Airflow may meet, whatever runs the tests: `create` takes the first one named.
+.venv-airflow/.stamp-uv: requirements/uv.txt .venv/.stamp-uv
+	@requirements/environment.sh create .venv-airflow \
+	    $$(for version in 3.13 3.12 3.11; do requirements/environment.sh find $$version 2>/dev/null || true; done) \
+	    .venv/bin/python
 
 .venv/.stamp-uv: requirements/uv.txt
 	@requirements/environment.sh create .venv $(PYTHONS)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the suite in several environments at once, since most of its time is waiting; then, one after the other, the tests
 # marked `quiet`, which measure time. The first environment is seen as it goes and gives the coverage; of the others what
-# they print is shown afterwards. Fails if any of them does.
+# they print is shown afterwards. Tests marked `airflow` run once, from the first environment, beside the others: Airflow
+# has a Python of its own. Fails if any of them does.
 #
 #   on_each_python.sh "DIRECTORY…" [ARGUMENT…]
 set -uo pipefail
@@ -12,6 +13,7 @@ shift
 mkdir -p build
 status=0
 pids=()
+logs=()
 nothing_collected=5
 trap '((${#pids[@]})) && kill "${pids[@]}" 2>/dev/null' EXIT
 
@@ -19,27 +21,33 @@ run() {
     "$1/bin/python" -m pytest "${@:2}"
 }
 
+run_beside() {
+    logs+=("build/$1.log")
+    run "${@:2}" >"${logs[-1]}" 2>&1 &
+    pids+=($!)
+}
+
 note() {
     (($1 == 0 || $1 == nothing_collected)) || status=$1
 }
 
 for environment in "${environments[@]:1}"; do
-    run "$environment" -m 'not soak and not quiet' "$@" >"build/test$environment.log" 2>&1 &
-    pids+=($!)
+    run_beside "test$environment" "$environment" -m 'not soak and not quiet and not airflow' "$@"
 done
-run "${environments[0]}" -m 'not soak and not quiet' --cov=dkist_processing_core --cov-report= "$@"
+run_beside test.airflow "${environments[0]}" -m 'airflow and not soak and not quiet' "$@"
+run "${environments[0]}" -m 'not soak and not quiet and not airflow' --cov=dkist_processing_core --cov-report= "$@"
 note $?
 for index in "${!pids[@]}"; do
     wait "${pids[$index]}"
     note $?
-    printf '\n%s:\n' "${environments[$((index + 1))]}"
-    cat "build/test${environments[$((index + 1))]}.log"
+    printf '\n%s:\n' "${logs[$index]}"
+    cat "${logs[$index]}"
 done
 pids=()
 run "${environments[0]}" -m 'quiet and not soak' --cov=dkist_processing_core --cov-report=term --cov-append "$@"
 note $?
 for environment in "${environments[@]:1}"; do
-    run "$environment" -m 'quiet and not soak' "$@"
+    run "$environment" -m 'quiet and not soak and not airflow' "$@"
     note $?
 done
 exit "$status"

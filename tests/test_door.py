@@ -19,12 +19,19 @@ ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
-# The peers of the benchmarks live in an environment of their own: one of them refuses what the library needs.
+# The peers of the benchmarks live in an environment of their own: one of them refuses what the library needs. So does
+# the Airflow of the tests, lest its limits hold back what the library is developed with.
 PEERS = ROOT / "requirements" / "peers.txt"
-LIBRARYS_LOCKS = [lock for lock in LOCKS if lock != PEERS]
+AIRFLOW = ROOT / "requirements" / "airflow.txt"
+LIBRARYS_LOCKS = [lock for lock in LOCKS if lock not in {PEERS, AIRFLOW}]
 
 # What each lock holds besides the base requirements: extras, and one dependency group.
-LOCKED_SETS = {"demo": ["examples"], "test": ["examples", "test"], "dev": ["examples", "test", "docs", "lint"]}
+LOCKED_SETS = {
+    "demo": ["examples"],
+    "test": ["examples", "test"],
+    "dev": ["examples", "test", "docs", "lint"],
+    "airflow": ["airflow"],
+}
 
 PINNED = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>\S+)(?: ; [^#]+?)?(?: --hash=sha256:[0-9a-f]{64})+")
 
@@ -150,13 +157,18 @@ def test_peers_run_on_the_librarys_versions_of_what_both_use(name: str) -> None:
     assert pins(PEERS)[name] == expected
 
 
-def test_every_peer_that_is_named_is_locked() -> None:
-    """What the benchmarks import is installed from the lock."""
-    named = [Requirement(line) for line in PEERS.with_suffix(".in").read_text().splitlines() if line[:1] != "#"]
+@pytest.mark.parametrize("lock", [PEERS, AIRFLOW], ids=lambda lock: lock.name)
+def test_everything_that_is_named_beside_a_lock_is_locked(lock: Path) -> None:
+    """What the benchmarks compare with, and the Airflow of the tests, are installed from their locks."""
+    named = [Requirement(line) for line in lock.with_suffix(".in").read_text().splitlines() if line[:1] != "#"]
 
-    locked = pins(PEERS)
+    locked = pins(lock)
 
-    missing = [wanted.name for wanted in named if canonicalize_name(wanted.name) not in locked]
+    missing = [
+        str(wanted)
+        for wanted in named
+        if not wanted.specifier.contains(locked.get(canonicalize_name(wanted.name), "none"), prereleases=True)
+    ]
     assert missing == []
 
 

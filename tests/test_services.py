@@ -41,6 +41,7 @@ from opentelemetry.trace import Link, SpanKind, StatusCode
 
 from tests.services.broker import Broker, open_broker
 from tests.services.otlp import OtlpReceiver
+from tests.services.postgres import PostgresError, PostgresServer
 from tests.services.processes import (
     SESSION_VARIABLE,
     Listener,
@@ -58,7 +59,7 @@ from tests.services.storage import disk_folder, file_system
 from tests.services.tls import CertificateAuthority, TlsFiles
 
 ROOT = Path(__file__).parents[1]
-INSTALL = Path(__file__).with_name("services") / "install_rabbitmq.sh"
+INSTALL = Path(__file__).with_name("services") / "install_packages.sh"
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 
 
@@ -374,13 +375,37 @@ class TestInstaller:
         assert done.stderr.startswith("RabbitMQ is missing: install the package rabbitmq-server")
         assert done.stderr.count("\n") == 1
 
+    @pytest.mark.parametrize("arguments", [["--check", "postgresql"], []], ids=["check", "install"])
+    def test_missing_database_is_one_sentence(self, tmp_path: Path, arguments: list[str]) -> None:
+        """
+        Where all but PostgreSQL's server is there, the sentence names its package.
+        """
+        script = tmp_path / "install.sh"
+        script.write_text(
+            INSTALL.read_text()
+            .replace("/usr/lib/rabbitmq/bin/rabbitmq-server", "/bin/sh")
+            .replace("/usr/lib/postgresql/", "/nowhere/")
+        )
+
+        done = subprocess.run(
+            ["/bin/sh", script, *arguments], env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False
+        )
+
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("PostgreSQL is missing: install the package postgresql ")
+        assert done.stderr.count("\n") == 1
+
     @pytest.mark.parametrize("arguments", [["--check", "strace"], []], ids=["check", "install"])
     def test_missing_strace_is_one_sentence(self, tmp_path: Path, arguments: list[str]) -> None:
         """
         Where all but strace is there, the sentence names strace.
         """
         script = tmp_path / "install.sh"
-        script.write_text(INSTALL.read_text().replace("/usr/lib/rabbitmq/bin/rabbitmq-server", "/bin/sh"))
+        script.write_text(
+            INSTALL.read_text()
+            .replace("/usr/lib/rabbitmq/bin/rabbitmq-server", "/bin/sh")
+            .replace("/usr/lib/postgresql/*/bin/initdb", "/bin/sh")
+        )
 
         done = subprocess.run(
             ["/bin/sh", script, *arguments], env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False
@@ -402,6 +427,119 @@ class TestInstaller:
         )
 
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+class TestPostgres:
+    """
+    The private PostgreSQL server.
+    """
+
+    @pytest.mark.airflow
+    def test_database_is_copied_from_a_template(self) -> None:
+        """
+        A new database holds what its template held, and its address names it.
+        """
+        with PostgresServer() as server:
+            server.create_database("first")
+            server.execute("CREATE TABLE facts AS SELECT 7 AS number, 'seven' AS name", database="first")
+
+            url = server.create_database("second", template="first")
+
+            assert url == f"postgresql+psycopg2://core:{server.password}@127.0.0.1:{server.port}/second"
+            assert server.execute("SELECT * FROM facts", database="second") == "7|seven"
+
+    @pytest.mark.airflow
+    @pytest.mark.parametrize("end", [PostgresServer.stop, PostgresServer.kill], ids=["stopped", "killed"])
+    def test_ended_server_comes_back_with_its_data(self, end: Callable[[PostgresServer], None]) -> None:
+        """
+        Ended in good order or not, it serves what was committed, on the same port.
+        """
+        with PostgresServer() as server:
+            server.execute("CREATE TABLE facts AS SELECT 7 AS number")
+            pids = {server.pid, *descendants(server.pid)}
+
+            end(server)
+
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((server.host, server.port))
+            assert not any(is_alive(pid) for pid in pids)
+            server.start()
+            assert server.execute("SELECT number FROM facts") == "7"
+
+    @pytest.mark.airflow
+    def test_server_listens_on_loopback_only_and_asks_for_the_password(self) -> None:
+        """
+        One port is all that is open, to nobody without the password; no socket lies in the file system.
+        """
+        with PostgresServer() as server:
+            found = listeners({server.pid, *descendants(server.pid)})
+            server.password = "wrong"
+
+            with pytest.raises(PostgresError, match="password authentication failed"):
+                server.execute("SELECT 1")
+            assert [(listener.address, listener.port) for listener in found] == [(server.host, server.port)]
+            assert not [path for path in server.folder.rglob("*") if path.is_socket()]
+
+    @pytest.mark.airflow
+    def test_nothing_is_left(self) -> None:
+        """
+        Closed, the server leaves no process, no file and no shared memory.
+        """
+        with PostgresServer() as server:
+            pids = {server.pid, *descendants(server.pid)}
+            folder = server.folder
+            segments = _segments_of(pids)
+
+        assert segments
+        assert not any(is_alive(pid) for pid in pids)
+        assert not folder.exists()
+        assert _segments_of(pids) == set()
+
+    @pytest.mark.airflow
+    def test_server_that_cannot_start_says_why(self) -> None:
+        """
+        The error ends with the server's log, and nothing is left.
+        """
+        server = PostgresServer()
+        with socket.create_server((server.host, server.port)), pytest.raises(PostgresError, match="Address already in"):
+            server.start()
+
+        assert not server.is_running
+
+    @pytest.mark.airflow
+    def test_server_dies_with_the_process_that_started_it(self, tmp_path: Path) -> None:
+        """
+        A test process that is killed takes its server along, shared memory included.
+        """
+        script = (
+            "import sys\n"
+            "from tests.services.postgres import PostgresServer\n"
+            "server = PostgresServer()\n"
+            "server.start()\n"
+            "print(server.pid, server.folder, flush=True)\n"
+            "sys.stdin.read()\n"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            server, folder = process.stdout.readline().split()
+            pids = {int(server), *descendants(int(server))}
+
+            process.kill()
+
+            assert wait_for_end(pids, 10) == set()
+        Path(folder).rename(tmp_path / "left")  # where it does not stay for ever
+        assert _segments_of(pids) == set()
+
+
+def _segments_of(pids: set[int]) -> set[str]:
+    """
+    Return the ids of the System V shared memory that these processes made.
+    """
+    lines = Path("/proc/sysvipc/shm").read_text().splitlines()
+    creator = lines[0].split().index("cpid")
+    return {line.split()[1] for line in lines[1:] if int(line.split()[creator]) in pids}
 
 
 def _exporters(receiver: OtlpReceiver, protocol: str) -> tuple[Any, Any, Any]:

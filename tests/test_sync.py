@@ -23,7 +23,7 @@ from tests.test_delivery import settings_of, unreachable
 
 COUNT = 20
 STRACE = ["strace", "-f", "-y", "-s", "16", "-e", "trace=openat,pwrite64,write,fdatasync,fsync", "-o"]
-INSTALL = Path(__file__).with_name("services") / "install_rabbitmq.sh"
+INSTALL = Path(__file__).with_name("services") / "install_packages.sh"
 # 4711  fdatasync(5</state/embedded.db-wal>) = 0
 CALL = re.compile(r"(?P<name>\w+)\(\d+<(?P<path>[^>]*)>(?:, \"(?P<text>[a-z]*))?")
 

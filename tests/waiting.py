@@ -9,12 +9,12 @@ from collections.abc import Callable
 SECONDS = 20.0
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = SECONDS, *, every: float = 0.02) -> None:
     """
-    Return when something holds, which must be within so many seconds.
+    Return when something holds, which must be within so many seconds; it is looked at again and again.
     """
     deadline = time.monotonic() + seconds
     turn = threading.Event()
     while not condition():
         assert time.monotonic() < deadline
-        turn.wait(0.02)
+        turn.wait(every)

@@ -25,7 +25,7 @@ from tests.services.tls import TlsFiles
 
 _COMMANDS = Path("/usr/lib/rabbitmq/bin")
 _PLUGINS = Path("/usr/lib/rabbitmq/lib")
-_INSTALL = Path(__file__).with_name("install_rabbitmq.sh")
+_INSTALL = Path(__file__).with_name("install_packages.sh")
 
 _NODE_NAME = "rabbit@localhost"
 _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"

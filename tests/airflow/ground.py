@@ -1,0 +1,266 @@
+"""
+What the tests with a real Airflow stand on: a released pipeline, its exported workflows, and all that reaches the bus.
+
+Not here: Airflow itself (tests.services.airflow).
+"""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dkist_processing_core import RunState
+from dkist_processing_core.bus import Journal, open_bus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.events import Event, RecipeRunFailureMessage, TaskEnd
+from dkist_processing_core.runs import RunView
+from tests.running import ROOT, command
+from tests.services.airflow import Airflow
+from tests.services.broker import Broker
+from tests.services.wheels import make_wheel
+from tests.waiting import wait_until
+
+FAULTY = Path(__file__).parent / "packages" / "faulty"
+SECONDS = 90.0
+# What an operator may attach without a look at the exported files: a limit of time, and a condition.
+POLICY = """\
+from datetime import timedelta
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+
+def skip(context):
+    raise AirflowSkipException("not today")
+
+
+def task_policy(task):
+    if task.task_id == "Overstays":
+        task.execution_timeout = timedelta(seconds=2)
+    if task.task_id == "IsSkipped":
+        task._pre_execute_hook = skip
+"""
+
+
+def release(folder: Path) -> None:
+    """
+    Put the wheels of this library and of the pipeline of faults into a folder, for installers to find.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    make_wheel(
+        folder,
+        "faulty",
+        "1.0",
+        requires=["dkist-processing-core"],
+        extras={"frozen": []},
+        files={f"faulty/{file.name}": file.read_text() for file in FAULTY.glob("*.py")},
+    )
+
+
+def exported(folder: Path) -> None:
+    """
+    Export the workflows of the pipeline of faults, as its own repository does.
+    """
+    subprocess.run(
+        command("workflows", "export", "faulty", "--path", str(folder)),
+        env={**os.environ, "PYTHONPATH": str(FAULTY.parent)},
+        cwd=ROOT,
+        check=True,
+    )
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """
+    A report, and when it was on the bus, in seconds since 1970.
+    """
+
+    at: float
+    event: Event
+
+
+class Listener:
+    """
+    A thread that notes what arrives on the bus, whoever sends it, and when.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        """
+        Begin to listen.
+        """
+        self._broker = broker
+        self.arrivals: list[Arrival] = []
+        self._events = subscribe(every_report=True, settings=settings_of(broker))
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        for event in self._events:
+            self.arrivals.append(Arrival(time.time(), event))
+
+    def close(self) -> None:
+        """
+        Listen no more.
+        """
+        self._events.close()
+
+    def of(self, run_id: str) -> list[Event]:
+        """
+        Return what has arrived of a run, in order.
+        """
+        return [arrival.event for arrival in list(self.arrivals) if arrival.event.run_id == run_id]
+
+    def view(self, run_id: str) -> RunView:
+        """
+        Return the run as all reports together tell it.
+        """
+        (run,) = RunState(self.of(run_id)).runs
+        return run
+
+    def wait_for(self, run_id: str, *names: str, seconds: float = SECONDS) -> None:
+        """
+        Wait until an event of each of these names has arrived.
+        """
+        wait_until(lambda: set(names) <= {event.name for event in self.of(run_id)}, seconds)
+
+    def wait_for_end(self, run_id: str, seconds: float = SECONDS) -> None:
+        """
+        Wait until the engine's word on the whole run has arrived.
+        """
+        wait_until(lambda: any(event.name in ENDS_OF_RUN for event in self.of(run_id)), seconds)
+
+    def first_end(self, run_id: str, task: str, attempt: int) -> Arrival:
+        """
+        Return the first report of an attempt's end.
+        """
+        return next(
+            arrival
+            for arrival in list(self.arrivals)
+            if isinstance(arrival.event, TaskEnd)
+            and (arrival.event.run_id, arrival.event.task_name, arrival.event.attempt) == (run_id, task, attempt)
+        )
+
+    def announced(self) -> list[dict[str, Any]]:
+        """
+        Return the failure messages that have arrived since this was asked last.
+        """
+        found: list[dict[str, Any]] = []
+        with self._broker.connect() as connection:
+            channel = connection.channel()
+            while True:
+                _, _, body = channel.basic_get(RecipeRunFailureMessage.queue, auto_ack=True)
+                if body is None:
+                    return found
+                found.append(json.loads(body))
+
+
+class Ground:
+    """
+    An Airflow that has the exported workflows, and what its tasks look for.
+    """
+
+    def __init__(self, airflow: Airflow, broker: Broker, listener: Listener, folder: Path) -> None:
+        """
+        Take what was made by `variables` and `prepare`.
+        """
+        self.airflow = airflow
+        self.broker = broker
+        self.listener = listener
+        self.folder = folder
+        self.environments = folder / "environments"
+        self._numbers = itertools.count(1)
+
+    @staticmethod
+    def variables(folder: Path) -> dict[str, str]:
+        """
+        Return what every process of Airflow is told: where packages, environments and notes are.
+        """
+        return {
+            "FAULTY_FOLDER": str(folder),
+            "PIP_FIND_LINKS": str(folder / "wheels"),
+            "DKIST_CORE_ENVIRONMENTS_DIR": str(folder / "environments"),
+            "AIRFLOW__CORE__PARALLELISM": "16",
+        }
+
+    @staticmethod
+    def prepare(airflow: Airflow, folder: Path) -> None:
+        """
+        Release the pipeline, export its workflows and attach the policy, all before Airflow starts.
+        """
+        release(folder / "wheels")
+        exported(airflow.dags_folder)
+        policy = airflow.folder / "config" / "airflow_local_settings.py"
+        policy.parent.mkdir(exist_ok=True)
+        policy.write_text(POLICY)
+
+    def next_number(self) -> int:
+        """
+        Return the next recipe run id, with a pipe that its task may wait at.
+        """
+        number = next(self._numbers)
+        os.mkfifo(self.folder / f"pipe-{number}")
+        return number
+
+    def release(self, number: int) -> None:
+        """
+        Let the task that waits go on.
+        """
+        (self.folder / f"pipe-{number}").write_text("go on")
+
+    def is_kept(self, name: str, run_id: str) -> bool:
+        """
+        Say whether an event of a run waits on this host for its broker.
+        """
+        state = Path(self.airflow.environment["DKIST_CORE_STATE_DIR"])
+        bus = open_bus(settings_of(self.broker, state))
+        kept = Journal.look(bus.journal_path, lambda journal: journal.pending(0, 10_000))
+        found = [entry.message.properties for entry in kept]
+        return any((each.type, each.correlation_id) == (f"edu.nso.dkist.{name}", run_id) for each in found)
+
+    def drain(self) -> None:
+        """
+        Bring to the broker what waits, as an operator does.
+        """
+        variables = self.broker.env | {"DKIST_CORE_STATE_DIR": self.airflow.environment["DKIST_CORE_STATE_DIR"]}
+        subprocess.run(command("outbox", "drain"), env=os.environ | variables, check=True, capture_output=True)
+
+
+ENDS_OF_RUN = ("workflow.finished", "workflow.failed")
+
+
+@contextmanager
+def listening(broker: Broker) -> Iterator[Listener]:
+    """
+    Listen to all that arrives, for the length of a block.
+    """
+    listener = Listener(broker)
+    try:
+        yield listener
+    finally:
+        listener.close()
+
+
+def settings_of(broker: Broker, state: Path | None = None) -> DKISTProcessingCoreConfiguration:
+    """
+    Return the settings that name a broker, and perhaps a state folder.
+    """
+    return DKISTProcessingCoreConfiguration(
+        dkist_core_state_dir=state,
+        mesh_config=json.loads(broker.env["MESH_CONFIG"]),
+        isb_username=broker.username,
+        isb_password=broker.password,
+        isb_vhost=broker.vhost,
+    )

@@ -1,0 +1,133 @@
+"""
+Tasks that fail, wait and are killed; what they wait for and what they note lies in the folder that FAULTY_FOLDER names.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from dkist_processing_core import TaskBase
+
+
+class Noting(TaskBase):
+    """
+    Notes that an attempt is here, and can tell the first from those after it.
+    """
+
+    def note(self) -> bool:
+        """
+        Note this attempt, and say whether it is the first of its run.
+        """
+        notes = Path(os.environ["FAULTY_FOLDER"], f"{self.task_name}-{self.recipe_run_id}")
+        is_first = not notes.exists()
+        with notes.open("a") as file:
+            file.write(f"{time.time()} {sys.prefix}\n")
+        return is_first
+
+    def wait(self) -> None:
+        """
+        Wait until somebody writes to the pipe of this recipe run.
+        """
+        Path(os.environ["FAULTY_FOLDER"], f"pipe-{self.recipe_run_id}").read_text()
+
+
+class Succeeds(Noting):
+    """
+    Ends well.
+    """
+
+    def run(self) -> None:
+        """
+        Do nothing.
+        """
+        self.note()
+
+
+class Follows(Noting):
+    """
+    Waits for another task, and ends well.
+    """
+
+    def run(self) -> None:
+        """
+        Do nothing.
+        """
+        self.note()
+
+
+class Raises(Noting):
+    """
+    Fails as most tasks do.
+    """
+
+    def run(self) -> None:
+        """
+        Raise.
+        """
+        self.note()
+        raise ArithmeticError("wanted")
+
+
+class IsKilled(Noting):
+    """
+    Is killed.
+    """
+
+    def run(self) -> None:
+        """
+        Do as the kernel does.
+        """
+        self.note()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Waits(Noting):
+    """
+    Waits to be told to go on; an attempt after the first does not.
+    """
+
+    def run(self) -> None:
+        """
+        Wait.
+        """
+        if self.note():
+            self.wait()
+
+
+class WaitsTwice(Waits):
+    """
+    Waits at first, and has another try.
+    """
+
+    retries = 1
+    retry_delay_seconds = 0
+
+
+class Overstays(Waits):
+    """
+    Takes longer than the engine allows it; `airflow_local_settings` says how long that is.
+    """
+
+
+class IsSkipped(Succeeds):
+    """
+    Is passed over by the engine; `airflow_local_settings` says so.
+    """
+
+
+class FailsOnce(Noting):
+    """
+    Fails at first, and has another try.
+    """
+
+    retries = 1
+    retry_delay_seconds = 0
+
+    def run(self) -> None:
+        """
+        Raise, at first.
+        """
+        if self.note():
+            raise OSError("at first")

@@ -1,0 +1,442 @@
+"""
+Every way in which an attempt or a run can end on a real Airflow, provoked for real and folded from what is on the bus.
+
+The table that is printed at the end has a row for each: the cause, who reported the end first, how many seconds after
+the fault it was on the bus, and what was said otherwise. Not here: what a launcher makes of a task's end
+(test_faults.py of the suite above).
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from dkist_processing_core.events import Cause, Reporter, TaskDispatched, TaskFailed, TaskFinished, TaskSkipped
+from dkist_processing_core.runs import AttemptView, State, TaskView
+from dkist_processing_core.trace_context import derived_trace_id, parse_traceparent
+from tests.airflow.ground import SECONDS, Ground
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@dataclass
+class Row:
+    """
+    One line of the table.
+    """
+
+    fault: str
+    outcome: str
+    first: str
+    seconds: float | None
+    otherwise: str
+
+
+rows: list[Row] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _table(request: pytest.FixtureRequest) -> Iterator[None]:
+    """
+    Print the table when its last row is known.
+    """
+    yield
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    assert capture is not None
+    with capture.global_and_fixture_disabled():
+        print(f"\n{'fault':44} {'outcome':24} {'first':9} {'s':>6}  said otherwise")  # noqa: T201 - the table
+        for row in sorted(rows, key=lambda each: each.fault):
+            seconds = f"{row.seconds:6.2f}" if row.seconds is not None else "     -"
+            print(f"{row.fault:44} {row.outcome:24} {row.first:9} {seconds}  {row.otherwise}")  # noqa: T201 - as above
+
+
+@dataclass
+class Run:
+    """
+    A run of one of the workflows of faults, and when its fault was provoked.
+    """
+
+    ground: Ground
+    dag_id: str
+    task: str
+    number: int
+    run_id: str = ""
+    began: float = field(default_factory=time.time)
+    provoked: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> Path:
+        """
+        What the task notes when it is there.
+        """
+        return self.ground.folder / f"{self.task}-{self.number}"
+
+    def wait_for_task(self) -> None:
+        """
+        Wait until the task is at work.
+        """
+        wait_until(self.notes.exists, SECONDS)
+
+    def kill(self, which: str) -> None:
+        """
+        Kill a process of the attempt.
+        """
+        processes = self.ground.airflow.wait_for_processes(self.dag_id, self.run_id, self.task)
+        self.provoked[1] = time.time()
+        os.kill(getattr(processes, which), signal.SIGKILL)
+
+    def view(self) -> TaskView:
+        """
+        Return the task as all reports together tell it.
+        """
+        return next(task for task in self.ground.listener.view(self.run_id).tasks if task.name == self.task)
+
+    def noted(self, number: int) -> float | None:
+        """
+        Return when an attempt was at work, in seconds since 1970; None where it never was.
+        """
+        lines = self.notes.read_text().splitlines() if self.notes.exists() else []
+        return float(lines[number - 1].split()[0]) if len(lines) >= number else None
+
+    def attempt(self, fault: str, number: int = 1) -> AttemptView:
+        """
+        Put a row into the table, and return one attempt, which is over and has one end.
+        """
+        task = self.view()
+        attempt = task.attempts[number - 1]
+        assert attempt.state.is_end
+        assert attempt.end is not None
+        arrival = self.ground.listener.first_end(self.run_id, self.task, number)
+        moment = self.provoked.get(number) or self.noted(number) or self.began
+        otherwise = [f"{end.reported_by}: {end.name}" for end in attempt.contradictions]
+        if number == len(task.attempts) and task.engine_state not in (None, _ENGINES_WORD[attempt.state]):
+            otherwise.append(f"engine at the end of the run: {task.engine_state}")
+        rows.append(
+            Row(
+                fault,
+                f"{attempt.state} {attempt.cause or ''}".strip(),
+                arrival.event.reported_by.value,
+                arrival.at - moment,
+                ", ".join(otherwise),
+            )
+        )
+        return attempt
+
+
+_ENGINES_WORD = {State.FINISHED: "success", State.FAILED: "failed", State.SKIPPED: "skipped"}
+
+
+@pytest.fixture(scope="module")
+def runs(ground: Ground) -> dict[str, Run]:
+    """
+    The runs of all faults that do not concern Airflow itself, at once: most of their time is waiting.
+    """
+
+    def begin(workflow: str, task: str, version: str = "1.0") -> Run:
+        return begun(ground, workflow, task, version)
+
+    first = begin("succeeds", "Succeeds")
+    ground.airflow.wait_for_run(first.dag_id, first.run_id, "success", "failed", seconds=SECONDS)
+    found = {
+        "finished and cleared": first,
+        "exception": begin("raises", "Raises"),
+        "SIGKILL": begin("is_killed", "IsKilled"),
+        "retry, then success": begin("fails_once", "FailsOnce"),
+        "execution timeout": begin("overstays", "Overstays"),
+        "skip": begin("is_skipped", "IsSkipped"),
+        "no environment": begin("not_released", "Succeeds", "9.9"),
+        "runner killed": begin("waits", "Waits"),
+        "launcher killed": begin("waits", "Waits"),
+        "marked failed": begin("waits", "Waits"),
+        "marked success": begin("waits", "Waits"),
+        "cleared while running": begin("waits", "Waits"),
+        "runner killed, retries left": begin("waits_twice", "WaitsTwice"),
+    }
+    ground.listener.wait_for_end(first.run_id)
+    ground.airflow.clear(first.dag_id, first.run_id)
+    for name, which in (
+        ("runner killed", "runner"),
+        ("runner killed, retries left", "runner"),
+        ("launcher killed", "launcher"),
+    ):
+        found[name].wait_for_task()
+        found[name].kill(which)
+    for name, state in (("marked failed", "failed"), ("marked success", "success"), ("cleared while running", None)):
+        run = found[name]
+        run.wait_for_task()
+        run.provoked[1] = time.time()
+        if state is None:
+            ground.airflow.clear(run.dag_id, run.run_id, [run.task])
+        else:
+            ground.airflow.mark_task(run.dag_id, run.run_id, run.task, state)
+    for run in found.values():
+        ground.airflow.wait_for_run(run.dag_id, run.run_id, "success", "failed", seconds=SECONDS)
+        ground.listener.wait_for_end(run.run_id)
+    wait_until(lambda: ends_of(found["finished and cleared"]) == 2, SECONDS)
+    return found
+
+
+def begun(ground: Ground, workflow: str, task: str, version: str = "1.0") -> Run:
+    """
+    Start a run, for a recipe run of its own.
+    """
+    run = Run(ground, f"faulty_{workflow}_{version}", task, ground.next_number())
+    ground.airflow.wait_for_dag(run.dag_id)
+    run.run_id = ground.airflow.trigger(run.dag_id, {"recipe_run_id": run.number})
+    return run
+
+
+def ends_of(run: Run) -> int:
+    """
+    Return how often the engine has said that a run ended.
+    """
+    return sum(event.name in ("workflow.finished", "workflow.failed") for event in run.ground.listener.of(run.run_id))
+
+
+@pytest.fixture(scope="module")
+def announced(runs: dict[str, Run]) -> list[str]:
+    """
+    The run ids of the failure messages that all of it led to.
+    """
+    assert runs
+    some = next(iter(runs.values()))
+    return [message["dagRunId"] for message in some.ground.listener.announced()]
+
+
+FAILED: dict[str, tuple[str, dict[str, object]]] = {
+    "exception": ("exception", {"error_type": "ArithmeticError", "message": "wanted", "phase": "run"}),
+    "SIGKILL": ("signal", {"signal": "SIGKILL"}),
+    "execution timeout": ("timeout", {"signal": "SIGTERM"}),
+    "no environment": ("environment", {}),
+    "runner killed": ("lost", {"message": "the process that had started the launcher died"}),
+    "launcher killed": ("lost", {"message": "its launcher died"}),
+    "marked failed": ("terminated", {"signal": "SIGTERM"}),
+}
+
+
+@pytest.mark.parametrize("fault", FAILED)
+def test_a_failed_attempt_has_one_end_with_its_cause(fault: str, runs: dict[str, Run], announced: list[str]) -> None:
+    """
+    By whoever stood nearest, confirmed; the run has failed, and one failure message says so.
+    """
+    run = runs[fault]
+    cause, facts = FAILED[fault]
+    attempt = run.attempt(fault)
+
+    assert isinstance(attempt.end, TaskFailed)
+    assert (attempt.cause, attempt.end.provisional, attempt.end.final) == (cause, False, True)
+    assert {name: getattr(attempt.end, name) for name in facts} == facts
+    assert attempt.contradictions == ()
+    assert run.ground.listener.view(run.run_id).verdict is State.FAILED
+    assert announced.count(run.run_id) == 1
+
+
+def test_what_waits_for_a_failed_task_is_not_run(runs: dict[str, Run]) -> None:
+    """
+    Nobody reports on it but the end of the run.
+    """
+    run = runs["exception"]
+    follower = next(task for task in run.ground.listener.view(run.run_id).tasks if task.name == "Follows")
+    rows.append(Row("upstream failed", str(follower.state), "engine", None, ""))
+
+    assert (follower.state, follower.engine_state, follower.attempts) == (State.NOT_RUN, "upstream_failed", ())
+
+
+def test_a_retry_is_an_attempt_of_its_own(runs: dict[str, Run], announced: list[str]) -> None:
+    """
+    The first has failed and is not final; nobody is told of a failure.
+    """
+    run = runs["retry, then success"]
+    first, second = run.attempt("retry, then success: the first"), run.attempt("retry, then success: the second", 2)
+
+    assert isinstance(first.end, TaskFailed)
+    assert (first.cause, first.end.final, first.end.max_attempts) == (Cause.EXCEPTION, False, 2)
+    assert isinstance(second.end, TaskFinished)
+    assert announced.count(run.run_id) == 0
+
+
+def test_a_killed_runner_with_retries_left_is_followed_by_an_attempt(
+    runs: dict[str, Run], announced: list[str]
+) -> None:
+    """
+    The kernel tells the launcher, and the engine tries again.
+    """
+    run = runs["runner killed, retries left"]
+    first = run.attempt("runner killed, retries left: the first")
+    second = run.attempt("runner killed, retries left: the second", 2)
+
+    assert isinstance(first.end, TaskFailed)
+    assert (first.cause, first.end.final, first.end.provisional) == (Cause.LOST, False, False)
+    assert isinstance(second.end, TaskFinished)
+    assert announced.count(run.run_id) == 0
+
+
+def test_a_task_that_is_passed_over_is_skipped(runs: dict[str, Run]) -> None:
+    """
+    The engine alone knows.
+    """
+    attempt = runs["skip"].attempt("skip")
+
+    assert isinstance(attempt.end, TaskSkipped)
+    assert (attempt.end.provisional, attempt.reporters) == (True, (Reporter.ENGINE,))
+
+
+def test_a_task_that_is_marked_a_success_was_ended_all_the_same(runs: dict[str, Run], announced: list[str]) -> None:
+    """
+    The engine's word is shown beside what happened, and its false callback has nobody told of a failure.
+    """
+    run = runs["marked success"]
+    attempt = run.attempt("marked success")
+
+    assert (attempt.state, attempt.cause) == (State.FAILED, Cause.TERMINATED)
+    assert (run.view().engine_state, run.ground.listener.view(run.run_id).verdict) == ("success", State.FINISHED)
+    assert announced.count(run.run_id) == 0
+
+
+def test_a_task_that_is_cleared_while_it_runs_is_ended_and_runs_again(
+    runs: dict[str, Run], announced: list[str]
+) -> None:
+    """
+    The engine tells of the first one's end twice, in two words; the fold has one.
+    """
+    run = runs["cleared while running"]
+    first = run.attempt("cleared while running: the first")
+    second = run.attempt("cleared while running: the second", 2)
+
+    assert (first.state, first.cause) == (State.FAILED, Cause.TERMINATED)
+    assert isinstance(second.end, TaskFinished)
+    assert announced.count(run.run_id) == 0
+
+
+def test_a_run_that_is_cleared_begins_again(runs: dict[str, Run]) -> None:
+    """
+    With another start, a second attempt of each task, and a second end.
+    """
+    run = runs["finished and cleared"]
+    second = run.attempt("finished run cleared: the second attempt", 2)
+
+    assert isinstance(second.end, TaskFinished)
+    starts = {event.id for event in run.ground.listener.of(run.run_id) if event.name == "workflow.started"}
+    assert len(starts) == 2
+    assert [len(task.attempts) for task in run.ground.listener.view(run.run_id).tasks] == [2, 2]
+    assert run.ground.listener.view(run.run_id).verdict is State.FINISHED
+
+
+def test_a_run_is_one_trace_retries_and_clears_included(runs: dict[str, Run]) -> None:
+    """
+    Every report of every reporter names it.
+    """
+    for run in runs.values():
+        events = run.ground.listener.of(run.run_id)
+        traces = {found[0] for event in events if (found := parse_traceparent(event.traceparent or ""))}
+
+        assert traces == {derived_trace_id(events[0].run)}
+
+
+def test_every_reporter_is_heard(runs: dict[str, Run]) -> None:
+    """
+    Each tells what only it can see.
+    """
+    run = runs["exception"]
+    said = {(event.reported_by.value, event.name) for event in run.ground.listener.of(run.run_id)}
+
+    assert said == {
+        ("engine", "workflow.started"),
+        ("engine", "task.dispatched"),
+        ("launcher", "task.dispatched"),
+        ("launcher", "task.started"),
+        ("task", "task.failed"),
+        ("engine", "task.failed"),
+        ("engine", "workflow.failed"),
+    }
+
+
+def test_tasks_run_in_an_environment_without_airflow(runs: dict[str, Run]) -> None:
+    """
+    It was built from the wheels of the test's folder, and holds the library and what that needs.
+    """
+    run = runs["finished and cleared"]
+    prefix = Path(run.notes.read_text().split()[1])
+
+    assert run.ground.environments in prefix.parents
+    assert list(prefix.glob("lib/python*/site-packages/pika"))
+    assert not list(prefix.glob("lib/python*/site-packages/airflow"))
+    dispatched = [event for event in run.ground.listener.of(run.run_id) if isinstance(event, TaskDispatched)]
+    assert {event.queue for event in dispatched} == {"default"}
+
+
+def interrupted(ground: Ground, interrupt: Callable[[Run], None]) -> Run:
+    """
+    Run a task that waits, do something to what surrounds it, let it end, and return when the run's end is on the bus.
+    """
+    run = begun(ground, "waits", "Waits")
+    run.wait_for_task()
+    interrupt(run)
+    ground.listener.wait_for_end(run.run_id)
+    return run
+
+
+def test_a_broker_that_is_down_for_the_whole_run_gets_all_of_it_afterwards(ground: Ground) -> None:
+    """
+    The run goes on as ever; what was kept on the host arrives with the next publisher, or by a hand.
+    """
+    node = ground.broker.node
+    node.stop()
+    run = begun(ground, "succeeds", "Succeeds")
+    state = ground.airflow.wait_for_run(run.dag_id, run.run_id, "success", "failed", seconds=SECONDS)["state"]
+    wait_until(lambda: ground.is_kept("workflow.finished", run.run_id), SECONDS)
+    node.start()
+    began = run.provoked[1] = time.time()
+    ground.drain()
+    ground.listener.wait_for_end(run.run_id)
+
+    assert state == "success"
+    attempt = run.attempt("broker down for the whole run")
+    assert isinstance(attempt.end, TaskFinished)
+    assert [task.state for task in ground.listener.view(run.run_id).tasks] == [State.FINISHED] * 2
+    assert time.time() - began < SECONDS
+
+
+def test_an_api_server_that_is_restarted_in_the_middle_changes_nothing(ground: Ground) -> None:
+    """
+    The task's end is told by task and launcher; the engine's arrives when it can.
+    """
+
+    def restart(run: Run) -> None:
+        ground.airflow.api_server.stop()
+        run.provoked[1] = time.time()
+        ground.release(run.number)
+        wait_until(lambda: any(event.name == "task.finished" for event in ground.listener.of(run.run_id)), SECONDS)
+        ground.airflow.start()
+
+    run = interrupted(ground, restart)
+
+    attempt = run.attempt("api-server restarted in the middle")
+    assert isinstance(attempt.end, TaskFinished)
+    assert attempt.contradictions == ()
+    assert ground.listener.view(run.run_id).verdict is State.FINISHED
+
+
+def test_a_run_that_ends_while_the_dag_processor_is_down_ends_on_the_bus_when_it_is_back(ground: Ground) -> None:
+    """
+    The task's own end does not wait for it.
+    """
+
+    def outlive(run: Run) -> None:
+        ground.airflow.dag_processor.stop()
+        run.provoked[1] = time.time()
+        ground.release(run.number)
+        ground.airflow.wait_for_run(run.dag_id, run.run_id, "success", "failed", seconds=SECONDS)
+        assert ends_of(run) == 0
+        ground.airflow.start()
+
+    run = interrupted(ground, outlive)
+
+    attempt = run.attempt("dag-processor down at the run's end")
+    assert isinstance(attempt.end, TaskFinished)
+    assert ground.listener.view(run.run_id).verdict is State.FINISHED

@@ -1,0 +1,172 @@
+#!/bin/sh
+# Makes RabbitMQ, PostgreSQL and strace available to the tests through Debian's or Ubuntu's own packages.
+#
+#   install_packages.sh                      install what is missing; silent on success
+#   install_packages.sh --check              change nothing; exit 1 with one sentence where RabbitMQ is missing
+#   install_packages.sh --check postgresql   likewise for PostgreSQL's server
+#   install_packages.sh --check strace       likewise for strace
+#
+# The tests start private servers of their own. So no service may be started here, none may be enabled for the next boot,
+# nothing may be left listening, and PostgreSQL gets no database cluster of the machine's.
+
+set -eu
+
+server=/usr/lib/rabbitmq/bin/rabbitmq-server
+postgres=/usr/lib/postgresql/*/bin/initdb # each version has a folder of its own, and none is on PATH
+policy=/usr/sbin/policy-rc.d
+cluster_settings=/etc/postgresql-common/createcluster.conf
+missing_rabbitmq='RabbitMQ is missing: install the package rabbitmq-server (Debian, Ubuntu), as root by tests/services/install_packages.sh'
+missing_postgres='PostgreSQL is missing: install the package postgresql (Debian, Ubuntu), as root by tests/services/install_packages.sh'
+missing_strace='strace is missing: install the package strace (Debian, Ubuntu), as root by tests/services/install_packages.sh'
+units='rabbitmq-server.service epmd.service epmd.socket postgresql.service'
+
+fail() {
+    printf '%s.\n' "$1" >&2
+    exit 1
+}
+
+# The ports a public service would listen on, in /proc's hexadecimal: a broker's epmd 4369, AMQP 5672 and distribution
+# 25672, and PostgreSQL's 5432.
+listening() {
+    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+        awk '$4 == "0A" && $2 ~ /:(1111|1628|6448|1538)$/ { print $2 }' | sort -u
+}
+
+# A unit file of our own making is disabled again; one that was there before belongs to the machine's owner.
+unit_files() {
+    for unit in $units; do
+        if [ -e "/lib/systemd/system/$unit" ]; then printf '%s ' "$unit"; fi
+    done
+}
+
+has_postgres() {
+    for program in $postgres; do
+        if [ -x "$program" ]; then return 0; fi
+    done
+    command -v initdb >/dev/null
+}
+
+clusters() {
+    for settings in /etc/postgresql/*/*/postgresql.conf; do
+        if [ -e "$settings" ]; then printf '%s ' "$settings"; fi
+    done
+}
+
+# Sets what to install, and the sentence about the first of it.
+look() {
+    packages=
+    missing=
+    if ! command -v strace >/dev/null; then packages=strace missing=$missing_strace; fi
+    if ! has_postgres; then packages="postgresql $packages" missing=$missing_postgres; fi
+    if [ ! -x "$server" ]; then packages="rabbitmq-server $packages" missing=$missing_rabbitmq; fi
+}
+
+if [ "${1-}" = --check ]; then
+    case ${2-rabbitmq} in
+    strace) if ! command -v strace >/dev/null; then fail "$missing_strace"; fi ;;
+    postgresql) if ! has_postgres; then fail "$missing_postgres"; fi ;;
+    *) if [ ! -x "$server" ]; then fail "$missing_rabbitmq"; fi ;;
+    esac
+    exit 0
+fi
+look
+if [ -z "$packages" ]; then exit 0; fi
+if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then fail "$missing"; fi
+if [ "$(id -u)" -ne 0 ]; then
+    if ! sudo -n true 2>/dev/null; then fail "$missing"; fi
+    exec sudo -n sh "$0"
+fi
+
+# Two installations at once would take away each other's guard; a lock on a directory leaves no file behind.
+exec 9</usr/sbin
+flock 9
+look
+if [ -z "$packages" ]; then exit 0; fi
+
+log=$(mktemp)
+guard=
+kept_settings=
+# shellcheck disable=SC2329  # called by the trap
+clean_up() {
+    if [ -n "$kept_settings" ]; then cat "$kept_settings" >"$cluster_settings" && rm -f "$kept_settings"; fi
+    if [ -n "$guard" ]; then rm -f "$policy"; fi
+    rm -f "$log"
+}
+trap clean_up EXIT
+trap 'exit 1' HUP INT TERM
+
+if [ ! -e "$policy" ]; then
+    guard=ours
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+else
+    for package in $packages; do
+        denied=101
+        # Of these packages strace alone has no service.
+        if [ "$package" != strace ]; then
+            denied=0
+            "$policy" "$package" start >/dev/null 2>&1 || denied=$?
+        fi
+        if [ "$denied" -ne 101 ]; then
+            fail "$missing; it is not installed from here because $policy would let it start a public service"
+        fi
+    done
+fi
+
+export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
+listening_before=$(listening)
+units_before=$(unit_files)
+clusters_before=$(clusters)
+
+apt() {
+    # Descriptor 9 is closed so that nothing started by a package can keep the lock.
+    apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" >"$log" 2>&1 </dev/null 9>&-
+}
+
+# The lock on the package lists knows no timeout, unlike dpkg's: wait for it here. An update that fails for another
+# reason (one dead mirror of several) does not matter if the installation succeeds.
+waited=0
+until apt update; do
+    if [ "$waited" -ge 300 ] || ! grep -q 'Could not get lock' "$log"; then break; fi
+    sleep 5
+    waited=$((waited + 5))
+done
+
+apt_install() {
+    apt install --yes --no-install-recommends --no-remove "$@" || true
+}
+
+# Each version of the server makes a cluster when it is installed, unless a file says otherwise that comes with another
+# package: that one goes first.
+if ! has_postgres; then
+    apt_install postgresql-common
+    if [ -e "$cluster_settings" ]; then
+        kept_settings=$(mktemp)
+        cat "$cluster_settings" >"$kept_settings"
+        printf '\ncreate_main_cluster = false\n' >>"$cluster_settings"
+    fi
+fi
+# shellcheck disable=SC2086  # package names, one word each
+apt_install $packages
+said=$(grep '^E:' "$log" | head -n 1 || true)
+look
+if [ -n "$packages" ]; then
+    fail "$missing (apt-get said: $said)"
+fi
+
+for unit in $(unit_files); do
+    case " $units_before" in
+    *" $unit "*) ;;
+    *)
+        # What may not run now may not run after the next boot either.
+        if command -v systemctl >/dev/null; then systemctl disable "$unit" >/dev/null 2>&1 9>&- || true; fi
+        ;;
+    esac
+done
+
+if [ "$(listening)" != "$listening_before" ]; then
+    fail "The packages are installed, but a public service of theirs was started on this machine: stop it (4369, 5672, 25672 or 5432)"
+fi
+if [ "$(clusters)" != "$clusters_before" ]; then
+    fail "PostgreSQL is installed, but made a database cluster that nobody asked for: remove it with pg_dropcluster"
+fi

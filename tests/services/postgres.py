@@ -1,0 +1,321 @@
+"""
+A private PostgreSQL server: the system's package, run in a folder of its own on a free loopback port.
+
+Not here: an SQL client library, and what is kept in the databases.
+"""
+
+import atexit
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.services.processes import descendants, listeners, wait_for_end
+from tests.services.sockets import LOOPBACK, free_ports
+
+_VERSIONS = Path("/usr/lib/postgresql")
+_INSTALL = Path(__file__).with_name("install_packages.sh")
+# Whom a root runs it as: PostgreSQL refuses root.
+_USERS = ("postgres", "nobody")
+_SUPERUSER = "core"
+_POLL_SECONDS = 0.02
+_CALL_SECONDS = 60
+_LOG_TAIL = 4000
+# What only a power cut would spoil may be lost here; what was committed survives a kill, for a test may be about that.
+# No socket lies where others might meet it.
+_SETTINGS = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "300",
+    "shared_buffers": "64MB",
+    "max_wal_senders": "0",
+    "wal_level": "minimal",
+}
+
+
+class MissingPostgresError(RuntimeError):
+    """
+    The package is not installed; the message says what to install.
+    """
+
+
+class PostgresError(RuntimeError):
+    """
+    The server did not do what it was told; the message ends with its log.
+    """
+
+
+def require_postgres() -> Path:
+    """
+    Return the folder of the server's programs, or raise the installer's sentence where it is missing.
+    """
+    # Debian and Ubuntu keep each version apart and put none of its server on PATH.
+    found = sorted(
+        _VERSIONS.glob("*/bin/initdb"), key=lambda path: [int(part) for part in path.parts if part.isdigit()]
+    )
+    program = str(found[-1]) if found else shutil.which("initdb")
+    if program is None:
+        check = subprocess.run([_INSTALL, "--check", "postgresql"], capture_output=True, text=True, check=False)
+        raise MissingPostgresError(check.stderr.strip())
+    return Path(program).resolve().parent
+
+
+class PostgresServer:
+    """
+    A database server of its own, which a test may stop, kill and start again with data and port kept.
+
+    It ends with the thread that started it, so start it from the main one.
+    """
+
+    def __init__(self) -> None:
+        """
+        Choose the port and the password.
+        """
+        self.host = LOOPBACK
+        (self.port,) = free_ports(1)
+        self.password = secrets.token_hex(12)
+        self._folder: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+
+    def __enter__(self) -> Self:
+        """
+        Start the server.
+        """
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """
+        End the server and remove its data.
+        """
+        self.close()
+
+    @property
+    def is_running(self) -> bool:
+        """
+        Whether the server's first process lives.
+        """
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """
+        The process id of the server's first process, the parent of all others.
+        """
+        if self._process is None:
+            raise PostgresError("the server is not running")
+        return self._process.pid
+
+    @property
+    def folder(self) -> Path:
+        """
+        Where the data and the log are.
+        """
+        if self._folder is None:
+            raise PostgresError("the server was not started")
+        return self._folder
+
+    def start(self, timeout: float = 60.0) -> None:
+        """
+        Start the server, or start it again with its data, and return when it takes connections.
+
+        Raises:
+            MissingPostgresError: the package is not installed.
+            PostgresError: the server ended or did not answer in time.
+        """
+        if self.is_running:
+            return
+        programs = require_postgres()
+        if self._folder is None:
+            self._make_cluster(programs)
+        settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        deadline = time.monotonic() + timeout
+        with (self.folder / "output.log").open("ab") as output:
+            self._process = subprocess.Popen(
+                # A power cut for the server, if this process is killed: it still removes its shared memory.
+                [
+                    "setpriv",
+                    "--pdeathsig",
+                    "QUIT",
+                    programs / "postgres",
+                    "-D",
+                    "data",
+                    "-p",
+                    str(self.port),
+                    *settings,
+                ],
+                cwd=self.folder,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                **_other_user(),
+            )
+        self._owner = os.getpid()
+        atexit.register(self._close_at_exit)
+        ready: list[str | Path] = [programs / "pg_isready", "--quiet", "--host", self.host, "--port", str(self.port)]
+        while subprocess.run(ready, env=_environment(), check=False).returncode != 0:
+            ended = not wait_for_end([self.pid], _POLL_SECONDS)
+            if ended or time.monotonic() > deadline:
+                tail = self._log_tail()
+                self.close()
+                raise PostgresError(f"the server {'ended' if ended else 'did not answer in time'}{tail}")
+        exposed = [found for found in listeners({self.pid, *descendants(self.pid)}) if not found.is_loopback]
+        if exposed:
+            self.close()
+            raise PostgresError(f"the server listened off loopback: {exposed}")
+
+    def stop(self, timeout: float = 20.0) -> None:
+        """
+        Shut the server down in good order, without waiting for its clients; data stay.
+        """
+        self._end(signal.SIGINT, timeout)
+
+    def kill(self, timeout: float = 20.0) -> None:
+        """
+        End the server at once, as a power cut would; what was committed stays and is recovered at the next start.
+        """
+        self._end(signal.SIGQUIT, timeout)
+
+    def close(self) -> None:
+        """
+        End the server and remove its data; a second call does nothing.
+        """
+        self.kill()
+        if self._folder is not None:
+            shutil.rmtree(self._folder)
+            self._folder = None
+
+    def url(self, database: str) -> str:
+        """
+        Give the address of a database, with the password, as SQLAlchemy takes it.
+        """
+        return f"postgresql+psycopg2://{_SUPERUSER}:{self.password}@{self.host}:{self.port}/{database}"
+
+    def create_database(self, name: str, *, template: str | None = None) -> str:
+        """
+        Make a database, empty or as a copy of one that nobody is connected to, and return its address.
+        """
+        self.execute(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
+        return self.url(name)
+
+    def drop_database(self, name: str) -> None:
+        """
+        Delete a database, and end the connections to it.
+        """
+        self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def execute(self, statement: str, *, database: str = "postgres") -> str:
+        """
+        Run one statement and return what it gives: a line for each row, ``|`` between the columns.
+
+        Raises:
+            PostgresError: the statement failed, or the server does not answer.
+        """
+        command: list[str | Path] = [require_postgres() / "psql"]
+        command += ["--no-psqlrc", "--quiet", "--no-align", "--tuples-only"]
+        connection = {"PGHOST": self.host, "PGPORT": str(self.port), "PGUSER": _SUPERUSER, "PGPASSWORD": self.password}
+        done = subprocess.run(
+            [*command, "--set", "ON_ERROR_STOP=1", "--command", statement],
+            env=_environment() | connection | {"PGDATABASE": database},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_CALL_SECONDS,
+        )
+        if done.returncode != 0:
+            raise PostgresError(f"{statement} failed: {done.stderr.strip()}")
+        return done.stdout.rstrip("\n")
+
+    def _make_cluster(self, programs: Path) -> None:
+        """
+        Make a folder and an empty cluster in it.
+
+        The folder is not pytest's: another user has to reach it, and pytest lets nobody else in.
+        """
+        self._folder = Path(tempfile.mkdtemp(prefix="dkist-core-tests-postgres-", dir="/var/tmp"))
+        other = _other_user()
+        if "user" in other:
+            os.chown(self._folder, other["user"], other["group"])
+        password = self._folder / "password"
+        password.touch(mode=0o600)
+        password.write_text(self.password, encoding="ascii")
+        if "user" in other:
+            os.chown(password, other["user"], other["group"])
+        command: list[str | Path] = [programs / "initdb"]
+        command += ["--pgdata=data", "--no-sync", "--no-instructions", "--encoding=UTF8"]
+        done = subprocess.run(
+            [*command, "--locale=C", f"--username={_SUPERUSER}", "--auth=scram-sha-256", "--pwfile=password"],
+            cwd=self._folder,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_CALL_SECONDS,
+            **other,
+        )
+        password.unlink()
+        if done.returncode != 0:
+            self.close()
+            raise PostgresError(f"initdb exited with {done.returncode}: {done.stdout}{done.stderr}")
+
+    def _end(self, how: signal.Signals, timeout: float) -> None:
+        if self._process is None:
+            return
+        children = descendants(self._process.pid)
+        self._process.send_signal(how)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+        atexit.unregister(self._close_at_exit)
+        for pid in wait_for_end(children, 5.0):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _log_tail(self) -> str:
+        log = self.folder / "output.log"
+        return f"\n--- end of {log.name} ---\n{log.read_text(errors='replace')[-_LOG_TAIL:]}"
+
+    def _close_at_exit(self) -> None:
+        # A fork of this process inherits the registration, and must not end its parent's server.
+        if os.getpid() == self._owner:
+            self.close()
+
+
+def _other_user() -> dict[str, Any]:
+    """
+    Give what has `subprocess` change the user where this one is root; nothing where it is not.
+    """
+    if os.geteuid() != 0:
+        return {}
+    for name in _USERS:
+        with suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+    raise PostgresError(f"PostgreSQL does not run as root, and this machine has none of the users {', '.join(_USERS)}")
+
+
+def _environment() -> dict[str, str]:
+    """
+    Give the environment without what would lead PostgreSQL's programs elsewhere.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
+    return kept | {"LC_ALL": "C"}
