@@ -4,7 +4,7 @@ A small calibration of real full-disk images of the Sun, as an example of a pipe
 Not here: what the tasks do, see `solar_calibration.tasks`.
 """
 
-from dkist_processing_core import Workflow
+from dkist_processing_core import ResourceQueue, Workflow
 from solar_calibration.tasks import (
     AlignFrames,
     CorrectFrames,
@@ -24,7 +24,6 @@ workflow = Workflow(
     category="solar",
     detail="calibration",
     workflow_package=__package__,
-    workflow_version="dev",
 )
 workflow.add_node(ParseFrames, upstreams=None)
 workflow.add_node(EstimateBackground, upstreams=ParseFrames)
@@ -32,5 +31,5 @@ workflow.add_node(EstimateFlat, upstreams=ParseFrames)
 workflow.add_node(CorrectFrames, upstreams=[EstimateBackground, EstimateFlat])
 workflow.add_node(FitLimb, upstreams=CorrectFrames)
 workflow.add_node(MeasureQuality, upstreams=CorrectFrames)
-workflow.add_node(AlignFrames, upstreams=FitLimb)
+workflow.add_node(AlignFrames, upstreams=FitLimb, resource_queue=ResourceQueue.HIGH_MEMORY)
 workflow.add_node(MakeContactSheet, upstreams=[AlignFrames, MeasureQuality])

@@ -4,15 +4,15 @@ What tests with a real Airflow share: the database server, and an Airflow for ea
 Not here: the workflows that they run.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.airflow.ground import Ground, Listener, listening
+from tests.airflow.ground import Ground, release
 from tests.services.airflow import Airflow, MissingAirflowError
 from tests.services.broker import Broker, open_broker
+from tests.services.otlp import OtlpReceiver
 from tests.services.postgres import MissingPostgresError, PostgresServer
 from tests.services.processes import SessionWatch
 from tests.services.rabbitmq import RabbitMQNode
@@ -59,44 +59,38 @@ def airflow_broker(rabbitmq: RabbitMQNode) -> Iterator[Broker]:
 
 
 @pytest.fixture(scope="session")
-def _local_airflow(
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    The folder in which this library and the pipelines are released; the environments of tasks stand beside it.
+    """
+    folder = tmp_path_factory.mktemp("released") / "wheels"
+    release(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ground(
     tmp_path_factory: pytest.TempPathFactory,
     postgres: PostgresServer,
     airflow_broker: Broker,
+    wheels: Path,
     _state_root: Path,
-) -> Iterator[Airflow]:
-    folder = tmp_path_factory.mktemp("airflow")
+) -> Iterator[Ground]:
+    """
+    The session's Airflow with the LocalExecutor, all exported workflows, and an ear at its bus.
+    """
     state = _state_root / "state-airflow"
     state.mkdir(mode=0o700)
-    environment = airflow_broker.env | {"DKIST_CORE_STATE_DIR": str(state)} | Ground.variables(folder)
     try:
-        airflow = Airflow(folder / "home", postgres, environment=environment)
+        ground = Ground(tmp_path_factory.mktemp("local"), postgres, airflow_broker, wheels=wheels, state=state)
     except MissingAirflowError as missing:
         pytest.fail(str(missing), pytrace=False)
-    Ground.prepare(airflow, folder)
-    with airflow:
-        yield airflow
-
-
-@pytest.fixture(scope="session")
-def listener(airflow_broker: Broker) -> Iterator[Listener]:
-    """
-    All that arrives on the bus of `local_airflow` from now on.
-    """
-    with listening(airflow_broker) as listener:
-        yield listener
-
-
-@pytest.fixture(scope="session")
-def ground(_local_airflow: Airflow, airflow_broker: Broker, listener: Listener) -> Ground:
-    """
-    The session's Airflow with the workflows of faults.
-    """
-    return Ground(_local_airflow, airflow_broker, listener, _local_airflow.folder.parent)
+    with ground.open():
+        yield ground
 
 
 @pytest.fixture
-def local_airflow(_local_airflow: Airflow, postgres: PostgresServer, airflow_broker: Broker) -> Airflow:
+def local_airflow(ground: Ground, postgres: PostgresServer, airflow_broker: Broker) -> Airflow:
     """
     An Airflow with the LocalExecutor, whose tasks report to `airflow_broker`, with everything running.
 
@@ -104,31 +98,39 @@ def local_airflow(_local_airflow: Airflow, postgres: PostgresServer, airflow_bro
     """
     postgres.start()
     airflow_broker.node.recover()
-    _local_airflow.recover()
-    return _local_airflow
+    ground.airflow.recover()
+    return ground.airflow
 
 
 @pytest.fixture
-def celery_airflow(
-    tmp_path: Path, postgres: PostgresServer, rabbitmq: RabbitMQNode, state_dir: Path
-) -> Iterator[Callable[..., Airflow]]:
+def celery_ground(
+    tmp_path: Path,
+    postgres: PostgresServer,
+    rabbitmq: RabbitMQNode,
+    broker: Broker,
+    wheels: Path,
+    state_dir: Path,
+    otlp: OtlpReceiver,
+) -> Iterator[Ground]:
     """
-    A function that starts an Airflow with Celery workers, one for each list of queues, and returns when all are ready.
+    An Airflow with a Celery worker for each of two queues, whose tasks report to `broker` and trace to `otlp`.
 
-    Its tasks report to the broker given, if any; Celery has a virtual host of its own.
+    Celery's own messages have a virtual host of theirs.
     """
-    with ExitStack() as stack:
-
-        def start(*queues: str, broker: Broker | None = None) -> Airflow:
-            messages = stack.enter_context(open_broker(rabbitmq))
-            environment = {"DKIST_CORE_STATE_DIR": str(state_dir)} | (broker.env if broker else {})
-            try:
-                airflow = Airflow(tmp_path / "airflow", postgres, environment=environment, celery=messages)
-            except MissingAirflowError as missing:
-                pytest.fail(str(missing), pytrace=False)
-            for names in queues:
-                airflow.add_worker(*names.split(","))
-            stack.enter_context(airflow)
-            return airflow
-
-        yield start
+    with open_broker(rabbitmq) as messages:
+        try:
+            ground = Ground(
+                tmp_path,
+                postgres,
+                broker,
+                wheels=wheels,
+                state=state_dir,
+                celery=messages,
+                variables=otlp.grpc_env | {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"},
+            )
+        except MissingAirflowError as missing:
+            pytest.fail(str(missing), pytrace=False)
+        for queue in ("default", "high_memory"):
+            ground.airflow.add_worker(queue)
+        with ground.open():
+            yield ground

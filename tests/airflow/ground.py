@@ -11,11 +11,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from dkist_processing_core import RunState
 from dkist_processing_core.bus import Journal, open_bus
@@ -26,10 +26,12 @@ from dkist_processing_core.runs import RunView
 from tests.running import ROOT, command
 from tests.services.airflow import Airflow
 from tests.services.broker import Broker
+from tests.services.postgres import PostgresServer
 from tests.services.wheels import make_wheel
 from tests.waiting import wait_until
 
 FAULTY = Path(__file__).parent / "packages" / "faulty"
+EXAMPLE = ROOT / "examples" / "solar_calibration"
 SECONDS = 90.0
 # What an operator may attach without a look at the exported files: a limit of time, and a condition.
 POLICY = """\
@@ -52,7 +54,7 @@ def task_policy(task):
 
 def release(folder: Path) -> None:
     """
-    Put the wheels of this library and of the pipeline of faults into a folder, for installers to find.
+    Put the wheels of this library and of two pipelines, the example and that of faults, into a folder, for installers.
     """
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(
@@ -69,18 +71,28 @@ def release(folder: Path) -> None:
         extras={"frozen": []},
         files={f"faulty/{file.name}": file.read_text() for file in FAULTY.glob("*.py")},
     )
+    make_wheel(
+        folder,
+        "solar-calibration",
+        "1.0",
+        requires=["dkist-processing-core[examples]"],
+        extras={"frozen": []},
+        files={f"solar_calibration/{file.name}": file.read_text() for file in EXAMPLE.glob("*.py")},
+    )
 
 
 def exported(folder: Path) -> None:
     """
-    Export the workflows of the pipeline of faults, as its own repository does.
+    Export the workflows of both pipelines, each as its own repository does.
     """
-    subprocess.run(
-        command("workflows", "export", "faulty", "--path", str(folder)),
-        env={**os.environ, "PYTHONPATH": str(FAULTY.parent)},
-        cwd=ROOT,
-        check=True,
-    )
+    for package in (FAULTY, EXAMPLE):
+        subprocess.run(
+            command("workflows", "export", package.name, "--path", str(folder)),
+            env={**os.environ, "BUILD_VERSION": "1.0", "PYTHONPATH": str(package.parent)},
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -172,39 +184,49 @@ class Ground:
     An Airflow that has the exported workflows, and what its tasks look for.
     """
 
-    def __init__(self, airflow: Airflow, broker: Broker, listener: Listener, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        postgres: PostgresServer,
+        broker: Broker,
+        *,
+        wheels: Path,
+        state: Path,
+        celery: Broker | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         """
-        Take what was made by `variables` and `prepare`.
+        Prepare an Airflow whose tasks report to a broker, with what pipelines have released; `open` starts it.
         """
-        self.airflow = airflow
         self.broker = broker
-        self.listener = listener
         self.folder = folder
-        self.environments = folder / "environments"
+        self.state = state
+        self.environments = wheels.parent / "environments"
+        self.listener: Listener
         self._numbers = itertools.count(1)
-
-    @staticmethod
-    def variables(folder: Path) -> dict[str, str]:
-        """
-        Return what every process of Airflow is told: where packages, environments and notes are.
-        """
-        return {
+        environment = {
             "FAULTY_FOLDER": str(folder),
-            "PIP_FIND_LINKS": str(folder / "wheels"),
-            "DKIST_CORE_ENVIRONMENTS_DIR": str(folder / "environments"),
+            "SOLAR_CALIBRATION_DIR": str(folder / "solar"),
+            "PIP_FIND_LINKS": str(wheels),
+            "DKIST_CORE_ENVIRONMENTS_DIR": str(self.environments),
+            "DKIST_CORE_STATE_DIR": str(state),
             "AIRFLOW__CORE__PARALLELISM": "16",
         }
+        self.airflow = Airflow(
+            folder / "home", postgres, environment=broker.env | environment | dict(variables or {}), celery=celery
+        )
 
-    @staticmethod
-    def prepare(airflow: Airflow, folder: Path) -> None:
+    @contextmanager
+    def open(self) -> Iterator[Self]:
         """
-        Release the pipeline, export its workflows and attach the policy, all before Airflow starts.
+        Export the workflows, attach the policy, start Airflow, and listen to the bus, for the length of a block.
         """
-        release(folder / "wheels")
-        exported(airflow.dags_folder)
-        policy = airflow.folder / "config" / "airflow_local_settings.py"
+        exported(self.airflow.dags_folder)
+        policy = self.airflow.folder / "config" / "airflow_local_settings.py"
         policy.parent.mkdir(exist_ok=True)
         policy.write_text(POLICY)
+        with listening(self.broker) as self.listener, self.airflow:
+            yield self
 
     def next_number(self) -> int:
         """
@@ -224,8 +246,7 @@ class Ground:
         """
         Say whether an event of a run waits on this host for its broker.
         """
-        state = Path(self.airflow.environment["DKIST_CORE_STATE_DIR"])
-        bus = open_bus(settings_of(self.broker, state))
+        bus = open_bus(settings_of(self.broker, self.state))
         kept = Journal.look(bus.journal_path, lambda journal: journal.pending(0, 10_000))
         found = [entry.message.properties for entry in kept]
         return any((each.type, each.correlation_id) == (f"edu.nso.dkist.{name}", run_id) for each in found)
@@ -234,7 +255,7 @@ class Ground:
         """
         Bring to the broker what waits, as an operator does.
         """
-        variables = self.broker.env | {"DKIST_CORE_STATE_DIR": self.airflow.environment["DKIST_CORE_STATE_DIR"]}
+        variables = self.broker.env | {"DKIST_CORE_STATE_DIR": str(self.state)}
         subprocess.run(command("outbox", "drain"), env=os.environ | variables, check=True, capture_output=True)
 
 

@@ -5,20 +5,18 @@ The Airflow that other tests rely on runs what it is given, with each executor, 
 import json
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.services.airflow import (
-    AIRFLOW_VARIABLE,
     CONFIG,
     Airflow,
     AirflowError,
     MissingAirflowError,
     require_airflow,
 )
-from tests.services.processes import is_alive, wait_for_end, with_environment
+from tests.services.processes import is_alive, wait_for_end
 
 # Two tasks, of which the second may be sent elsewhere.
 DAG = """
@@ -157,28 +155,3 @@ class TestLocalExecutor:
 
         file.unlink()
         assert local_airflow.scheduler.is_running
-
-
-class TestCelery:
-    """
-    An Airflow whose tasks run on Celery workers.
-    """
-
-    def test_task_runs_on_the_worker_of_its_queue(self, celery_airflow: Callable[..., Airflow]) -> None:
-        """
-        Each worker takes what its queue holds; ended, the Airflow leaves no process.
-        """
-        airflow = celery_airflow("default", "high_memory")
-        airflow.add_dag("celery_success", two_tasks("celery_success", queue="high_memory"))
-        airflow.wait_for_dag("celery_success")
-
-        run = airflow.trigger("celery_success", {"recipe_run_id": 7})
-        airflow.wait_for_run("celery_success", run, "success")
-        tasks = airflow.tasks_of("celery_success", run)
-        taken = ["task_id='second'" in worker.said() for worker in airflow.workers]
-        airflow.close()
-
-        assert {name: task["state"] for name, task in tasks.items()} == {"first": "success", "second": "success"}
-        assert (tasks["second"]["queue"], tasks["second"]["pool"]) == ("high_memory", "high_memory_pool")
-        assert taken == [False, True]
-        assert with_environment(AIRFLOW_VARIABLE, airflow.mark) == set()
