@@ -56,7 +56,7 @@ docs: .venv/.stamp-dev ## Build the documentation into build/docs
 drawings: .venv/.stamp-uv ## Draw docs/drawings anew (needs Debian's graphviz)
 	.venv/bin/python docs/drawings/render.py
 
-bench: .venv/.stamp-test .venv-peers/.stamp-peers ## Measure the library beside its peers (BENCH_ARGS='rates --rounds 2' narrows it)
+bench: .venv/.stamp-test .venv-peers/.stamp-peers .venv-airflow/.stamp-airflow ## Measure the library beside its peers (BENCH_ARGS='rates --rounds 2' narrows it)
 	@tests/services/install_packages.sh
 	.venv/bin/python -m benchmarks.run $(BENCH_ARGS)
 

@@ -7,7 +7,7 @@ Not here: how they are measured. An aim that is missed is shown as missed.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks import latency, launch, rates
+from benchmarks import latency, launch, parse, rates
 from benchmarks.figures import Row, rounded
 from benchmarks.ground import Side
 from benchmarks.latency import Scene
@@ -124,5 +124,6 @@ AIMS = (
         "times",
         least=launch.LEAST_TIMES,
     ),
+    Aim(f"{parse.LOOK}, beside {parse.PLAIN}", parse.LOOK, parse.PLAIN, "ratio", most=parse.LIMIT),
     Aim(f"{launch.ADDED}, beside {launch.FLOOR}, s", launch.ADDED, launch.LIMIT, "ours", most=launch.LIMIT_SECONDS),
 )

@@ -25,6 +25,7 @@ from pathlib import Path
 from benchmarks.figures import Findings, rounded, spread
 from benchmarks.ground import ROOT, Ground, environment
 from benchmarks.plan import Plan
+from dkist_processing_core.bash_operator import COMMAND
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from tests.services.wheels import make_wheel
@@ -60,8 +61,6 @@ class {_TASK}(TaskBase):
         print("{_SAID}", time.time(), flush=True)
 """
 
-COMMAND = 'exec </dev/null; exec "$DKIST_CORE_PYTHON" -m dkist_processing_core.launcher'
-"""What an exported operator runs."""
 _MAKE = f'{_TASK}(recipe_run_id=1, workflow_name="bench", workflow_version="{_VERSION}")'
 _CALL = f"""
 from {_MODULE} import {_TASK}

@@ -119,6 +119,13 @@ event or span, and beside the same task called by hand, which opens the journal 
 broker nor collector; the journal's books are checked at the end. In brackets stand the least and the most of the
 rounds, and for a process that finds an environment those of a hundred.
 """,
+    "parse": """\
+## What the callbacks cost the engine
+
+Airflow looks at an exported file again and again, and once more for each task. A look is Airflow's own function, which
+executes the file and serializes its DAG, in a fork of a process that has Airflow loaded: what the file imports is
+imported each time. Beside it stands the same file without our imports, callbacks and macros.
+""",
 }
 
 

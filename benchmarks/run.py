@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import growth, latency, launch, memory, page, rates, startup, task_exit
+from benchmarks import growth, latency, launch, memory, page, parse, rates, startup, task_exit
 from benchmarks.aims import AIMS
 from benchmarks.figures import Findings, Row
 from benchmarks.ground import BUILD, PEERS_PYTHON, ROOT, Ground, open_ground
@@ -43,6 +43,7 @@ PARTS: dict[str, Callable[[Ground, Plan], Findings]] = {
     "growth": growth.measure,
     "startup": _startup,
     "launch": launch.measure,
+    "parse": parse.measure,
 }
 
 

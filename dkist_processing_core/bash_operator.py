@@ -14,13 +14,11 @@ COMMAND = 'exec </dev/null; exec "$DKIST_CORE_PYTHON" -m dkist_processing_core.l
 OWNER = "DKIST Data Center"
 IMPORTS = """\
 from datetime import timedelta
-from functools import partial
 
 from airflow import DAG
 from airflow.providers.standard.operators.bash import BashOperator
 
 from dkist_processing_core.airflow.callbacks import Callbacks
-from dkist_processing_core.failure_callback import chat_ops_notification
 """
 # Rendered by the engine, on the worker, right before the command starts. What is longer than 200 characters is no
 # recipe run id, and might keep the process from being started.
@@ -76,8 +74,6 @@ def render_shared(
 
 def render_operator(
     *,
-    workflow_name: str,
-    workflow_version: str,
     task_name: str,
     module: str,
     extras: Sequence[str],
@@ -101,15 +97,7 @@ BashOperator(
     retry_delay=timedelta(seconds={retry_delay_seconds!r}),
     queue={queue!r},
     pool={pool!r},
-    on_failure_callback=[
-        callbacks.on_failure,
-        partial(
-            chat_ops_notification,
-            workflow_name={workflow_name!r},
-            workflow_version={workflow_version!r},
-            task_name={task_name!r},
-        ),
-    ],
+    on_failure_callback=callbacks.on_failure_of({task_name!r}),
     **SHARED,
 )"""
 

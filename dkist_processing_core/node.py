@@ -135,8 +135,6 @@ class Node:
         """The expression that makes the engine's operator, in the names of the exported file."""
         self.check_exportable()
         return bash_operator.render_operator(
-            workflow_name=self.workflow_name,
-            workflow_version=self.workflow_version,
             task_name=self.name,
             module=self.task.__module__,
             extras=self.requirement.extras,

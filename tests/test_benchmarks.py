@@ -7,11 +7,12 @@ Not here: measuring, which is `make bench`.
 import asyncio
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from benchmarks import launch, page
+from benchmarks import launch, page, parse
 from benchmarks.aims import AIMS, Aim
 from benchmarks.corpus import event_at, write_messages
 from benchmarks.figures import (
@@ -37,7 +38,7 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.events import encode
 from tests.services.rabbitmq import RabbitMQNode
 from tests.services.sockets import closed_port
-from tests.test_faults import COMMAND
+from tests.test_export import GOLDEN
 
 ROW = Row(name="draining", unit="messages/s", ours=20_000.0, other=12_345.678, other_name="a peer", ratio=1.62)
 
@@ -282,11 +283,19 @@ def test_figures_are_kept_as_they_were_found(tmp_path: Path) -> None:
     assert page.Results.read(tmp_path / "last.json") == kept
 
 
-def test_a_launch_is_measured_by_the_command_of_an_exported_operator() -> None:
+def test_the_callbacks_are_measured_beside_the_same_dag_without_them() -> None:
     """
-    Another command might be faster, and nobody would run it.
+    Nothing else is left out: an operator of it has all that it had, but for what is ours.
     """
-    assert launch.COMMAND == COMMAND
+    exported = (GOLDEN / "l0_to_l1_visp_sample_1.2.3.py.txt").read_text()
+
+    plain = parse.without_callbacks(exported)
+
+    assert "dkist_processing_core." in exported
+    assert not re.search(r"_callback|callbacks\b|macros|from dkist_processing_core", plain)
+    for kept in ("'append_env': True", "'skip_on_exit_code': None", "retries=3", "tasks['First'] >> tasks['Second']"):
+        assert kept in exported
+        assert kept in plain
 
 
 def test_a_task_says_once_when_it_began() -> None:

@@ -16,57 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkist_processing_core import ResourceQueue, TaskBase, Workflow, engine
+from dkist_processing_core import TaskBase, Workflow, engine
 from dkist_processing_core.bash_operator import COMMAND
 from dkist_processing_core.errors import EngineMissingError, WorkflowError
 from tests.running import ROOT
+from tests.sample import First, workflow
 
 GOLDEN = Path(__file__).parent / "exported"
-
-
-class First(TaskBase):
-    """
-    Has no other try.
-    """
-
-    def run(self) -> None:
-        """
-        Do nothing.
-        """
-
-
-class Second(TaskBase):
-    """
-    Has three more tries, a minute and a half apart.
-    """
-
-    retries = 3
-    retry_delay_seconds = 90
-
-    def run(self) -> None:
-        """
-        Do nothing.
-        """
-
-
-class Third(First):
-    """
-    Another of the kind.
-    """
-
-
-def workflow(**names: Any) -> Workflow:
-    """
-    Return a workflow with all that an export has to carry.
-    """
-    names = {"input_data": "l0", "output_data": "l1", "category": "visp", "detail": "sample"} | names
-    built = Workflow(
-        workflow_package="dkist_processing_visp.workflows", workflow_version="1.2.3", tags="nightly", **names
-    )
-    built.add_node(First)
-    built.add_node(Second, upstreams=First, resource_queue=ResourceQueue.HIGH_MEMORY, pip_extras=["asdf", "quality"])
-    built.add_node(Third, upstreams=[First, Second])
-    return built
 
 
 def test_an_exported_file_is_this_one(tmp_path: Path) -> None:
@@ -83,7 +39,7 @@ def test_the_same_workflow_gives_the_same_bytes_in_every_process(tmp_path: Path)
     """
     Nothing depends on the order of sets, which differs from process to process.
     """
-    exports = "from tests.test_export import workflow; import sys; workflow().export_dag(sys.argv[1])"
+    exports = "from tests.sample import workflow; import sys; workflow().export_dag(sys.argv[1])"
     for seed in ("1", "2"):
         subprocess.run(
             [sys.executable, "-c", exports, tmp_path / seed],
@@ -145,11 +101,9 @@ def test_the_file_imports_the_engine_and_the_callbacks_alone(tmp_path: Path) -> 
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
     assert imported == {
         "datetime",
-        "functools",
         "airflow",
         "airflow.providers.standard.operators.bash",
         "dkist_processing_core.airflow.callbacks",
-        "dkist_processing_core.failure_callback",
     }
 
 
@@ -319,7 +273,7 @@ def test_a_node_says_how_it_is_installed_and_run() -> None:
     assert node.pool == "high_memory_pool"
     assert node.dependencies == [("First", "Second")]
     assert node.python == (
-        "from tests.test_export import Second\n"
+        "from tests.sample import Second\n"
         "with Second(recipe_run_id=recipe_run_id, workflow_name='l0_to_l1_visp_sample', workflow_version='1.2.3')"
         " as task:\n"
         "    task()\n"

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from dkist_processing_core import RunState
+from dkist_processing_core.bash_operator import COMMAND
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import Event, TaskEnd, TaskFailed, TaskFinished, TaskStarted, decode
@@ -33,7 +34,6 @@ from tests.services.wheels import make_wheel
 from tests.waiting import wait_until
 
 LIMIT_SECONDS = 60
-COMMAND = 'exec </dev/null; exec "$DKIST_CORE_PYTHON" -m dkist_processing_core.launcher'
 """What an exported DAG runs, as the design has it."""
 
 

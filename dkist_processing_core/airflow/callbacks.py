@@ -8,11 +8,15 @@ Not here: what is published (_attempts, _runs).
 
 from __future__ import annotations
 
+from functools import partial
+
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
+
+    from dkist_processing_core.events import RecipeRunFailureMessage
 
     Context = Mapping[str, Any]
 
@@ -60,6 +64,16 @@ class Callbacks:
     def on_failure(self, context: Context) -> None:
         """Publish that an attempt failed, the last one."""
         self._on_end(context, "failed")
+
+    def on_failure_of(self, task_name: str) -> list[Callable[[Context], object]]:
+        """Return what is called when a task's last attempt failed; what is published first goes out with the second."""
+        announce = partial(
+            chat_ops_notification,
+            workflow_name=self.workflow_name,
+            workflow_version=self.workflow_version,
+            task_name=task_name,
+        )
+        return [self.on_failure, announce]
 
     def on_retry(self, context: Context) -> None:
         """Publish that an attempt failed, and another follows."""
@@ -150,9 +164,13 @@ def _observe(publish: Callable[[], None], what: str) -> None:
     try:
         publish()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
-        import logging  # noqa: PLC0415 - not for parsing
+        _warn("%s is not published: %s", what, error)
 
-        logging.getLogger(__name__).warning("%s is not published: %s", what, error)
+
+def _warn(message: str, *facts: object) -> None:
+    import logging  # noqa: PLC0415 - not for parsing
+
+    logging.getLogger(__name__).warning(message, *facts)
 
 
 def _total(value: Callable[[], str]) -> str:
@@ -160,3 +178,32 @@ def _total(value: Callable[[], str]) -> str:
         return value()
     except Exception:  # noqa: BLE001 - the launcher does without
         return ""
+
+
+def chat_ops_notification(
+    context: Mapping[str, Any], workflow_name: str, workflow_version: str, task_name: str
+) -> RecipeRunFailureMessage | None:
+    """
+    Announce that a task failed for good: publish a `RecipeRunFailureMessage`.
+
+    Not for a task that the launcher saw succeed on this host, nor for one that the engine has in another state by now,
+    as marked a success by hand, or cleared. Never raises.
+
+    Args:
+        context: what the engine gives a callback.
+        workflow_name: the name of the workflow.
+        workflow_version: its version.
+        task_name: the name of the task.
+
+    Returns
+    -------
+    The message; None where there is none to be sent, or it could not be made.
+
+    """
+    try:
+        from dkist_processing_core.airflow._announcement import announce  # noqa: PLC0415 - not for parsing
+
+        return announce(context, workflow_name, workflow_version, task_name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine's callback breaks nothing
+        _warn("the failure of %s is not announced: %s", task_name, error)
+        return None
