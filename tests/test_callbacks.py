@@ -251,13 +251,37 @@ def test_for_a_failure_that_nobody_told_of_the_run_s_end_does() -> None:
     CALLBACKS.on_dag_failure(failed)
     CALLBACKS.on_dag_failure(failed)
 
-    end, lost = published()[:2]
+    began, end, lost = published()[:3]
+    assert isinstance(began, WorkflowStarted)
     assert isinstance(end, WorkflowFailed)
     assert end.reason == "task_failure"
     assert isinstance(lost, TaskFailed)
     assert (lost.task_name, lost.attempt, lost.cause, lost.provisional) == ("First", None, Cause.LOST, True)
     (message,) = announced()
     assert (message["taskName"], message["dagRunId"]) == ("First", RUN.run_id)
+
+
+def test_a_failure_that_was_told_is_not_told_again_at_the_run_s_end() -> None:
+    """
+    Who subscribes to failures hears of each attempt's once.
+    """
+    publish(said_by_launcher(TaskFailed, "First", cause=Cause.SIGNAL, final=True))
+    CALLBACKS.on_dag_failure(ended_context({"First": "failed"}))
+
+    assert [event.name for event in published()] == ["task.failed", "workflow.started", "workflow.failed"]
+    assert [message["taskName"] for message in announced()] == ["First"]
+
+
+def test_a_run_whose_first_tasks_were_not_executed_has_a_start_all_the_same() -> None:
+    """
+    With the id that their callback would have given it.
+    """
+    CALLBACKS.on_dag_success(ended_context({"First": "skipped", "Second": "skipped"}))
+    CALLBACKS.on_execute(context())
+
+    began, _, again, _ = published()
+    assert isinstance(began, WorkflowStarted)
+    assert began.id == again.id
 
 
 def test_a_failure_that_was_announced_is_not_announced_again_at_the_run_s_end() -> None:

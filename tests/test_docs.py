@@ -5,6 +5,7 @@ What the documents say is run: every marked program and command, and its output 
 
 A block after `<!-- file: NAME -->` is written to that file; the commands of a console block after `<!-- run -->` are
 run, in one folder per document; a block after `<!-- consume -->` is run against a bus on which something has happened.
+Not here: the page that needs a real Airflow; its commands stand after `<!-- shell -->` (tests/airflow/test_how_to.py).
 """
 
 import os

@@ -7,6 +7,7 @@ Not here: when the engine calls (callbacks), and what becomes of the run (_runs)
 import platform
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from dkist_processing_core.airflow import _traces
@@ -24,7 +25,7 @@ from dkist_processing_core.events import (
     describe,
     identity_of,
 )
-from dkist_processing_core.identity import class_name_of
+from dkist_processing_core.identity import Run, class_name_of
 from dkist_processing_core.termination import signal_name
 from dkist_processing_core.trace_context import derived_attempt_span_id
 
@@ -44,14 +45,8 @@ def dispatched(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
     events: list[Event] = []
     if callbacks.is_root(class_name_of(attempt.task_name)):
         dag_run = context.get("dag_run")
-        events.append(
-            WorkflowStarted(
-                **head(ti, attempt.run, _traces.root_span_id(attempt.run, dag_run)),
-                **identity_of(attempt.run),
-                started_at=moment(dag_run, "start_date"),
-                graph=Graph(nodes=callbacks.nodes, edges=callbacks.edges),
-            )
-        )
+        said = head(ti, attempt.run, _traces.root_span_id(attempt.run, dag_run))
+        events.append(workflow_started(callbacks, attempt.run, said, moment(dag_run, "start_date")))
     queue = getattr(ti, "queue", None) or getattr(context.get("task"), "queue", None)
     events.append(
         TaskDispatched(
@@ -63,6 +58,14 @@ def dispatched(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
     )
     with publishing(delivers=False) as publisher:
         publisher.publish(*events)
+
+
+def workflow_started(
+    callbacks: Callbacks, run: Run, said: Mapping[str, Any], started_at: datetime | None
+) -> WorkflowStarted:
+    """Return that a run began; who says so again states the same fact."""
+    graph = Graph(nodes=callbacks.nodes, edges=callbacks.edges)
+    return WorkflowStarted(**said, **identity_of(run), started_at=started_at, graph=graph)
 
 
 def failed(callbacks: Callbacks, context: Mapping[str, Any]) -> None:

@@ -1,12 +1,12 @@
 """
-For which failed tasks of a run nobody has sent the established failure message yet.
+What is still to be said of the tasks that a run's engine calls failed, as far as the bus tells what was said already.
 
-What the bus holds of the run tells: whether the launcher saw the task succeed, and whether the engine announced its
-failure when it happened. Where the bus cannot be read all are owed: a message that comes twice has the same id, and one
-that never comes is lost. Not here: sending (_runs).
+Where the bus cannot be read, or has not got it yet, too much is said rather than too little: a message that comes twice
+has the same id, and a report of the engine gives way to those who stood nearer. Not here: saying it (_runs).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
@@ -17,18 +17,35 @@ from dkist_processing_core.replay import replayed
 from dkist_processing_core.runs import AttemptView, RunState
 
 
-def owed(run: Run, failed: Sequence[str], *, since: datetime | None) -> list[str]:
-    """Return those of the failed tasks whose failure is still to be announced."""
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """The names of failed tasks, in the engine's order."""
+
+    untold: tuple[str, ...] = ()
+    """Those whose last attempt has no end by task or launcher."""
+    unannounced: tuple[str, ...] = ()
+    """Those whose failure nobody has announced, and whose launcher has not seen them succeed."""
+
+
+def owed(run: Run, failed: Sequence[str], *, since: datetime | None) -> Owed:
+    """Return what is owed of the failed tasks of a run that began at `since`."""
     if not failed:
-        return []
+        return Owed()
     reports = _reports_of(run, since)
     view = RunState(reports).run(run.run_id)
     last = {task.name: task.attempts[-1] for task in view.tasks if task.attempts} if view is not None else {}
-    return [name for name in failed if name not in last or not _is_settled(last[name], reports, name)]
+    return Owed(
+        untold=tuple(name for name in failed if name not in last or not _is_told(last[name])),
+        unannounced=tuple(name for name in failed if name not in last or not _is_settled(last[name], reports, name)),
+    )
+
+
+def _is_told(attempt: AttemptView) -> bool:
+    return attempt.end is not None and not attempt.end.provisional
 
 
 def _is_settled(attempt: AttemptView, reports: Sequence[Event], name: str) -> bool:
-    if isinstance(attempt.end, TaskFinished) and not attempt.end.provisional:
+    if isinstance(attempt.end, TaskFinished) and _is_told(attempt):
         return True
     return any(
         isinstance(report, TaskFailed)

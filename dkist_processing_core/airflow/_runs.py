@@ -12,6 +12,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from dkist_processing_core import semconv
 from dkist_processing_core.airflow import _traces
+from dkist_processing_core.airflow._attempts import workflow_started
 from dkist_processing_core.airflow._context import instance_of, moment, run_of, seconds_between
 from dkist_processing_core.airflow._owed import owed
 from dkist_processing_core.airflow._publishing import head, publishing
@@ -31,6 +32,9 @@ from dkist_processing_core.lifecycle import never_breaking
 from dkist_processing_core.trace_context import derived_trace_id
 from dkist_processing_core.tracing import open_telemetry
 
+# A task that has one of these has been at work, so that its callback has told of the run's start.
+_EXECUTED = ("success",)
+
 
 def ended(callbacks: Callbacks, context: Mapping[str, Any], *, succeeded: bool) -> None:
     """Publish a run's end, and for each failed task what is owed of it."""
@@ -46,26 +50,19 @@ def ended(callbacks: Callbacks, context: Mapping[str, Any], *, succeeded: bool) 
     }
     failed = [name for name, state in states.items() if state == FAILED]
     with publishing(delivers=True, share=1.0) as publisher:
+        if not any(callbacks.is_root(name) and state in _EXECUTED for name, state in states.items()):
+            # Nobody may have been there to say so: passed over, or lost before its callback.
+            publisher.publish(workflow_started(callbacks, run, said, began))
         if succeeded:
             publisher.publish(WorkflowFinished(**said, **identity_of(run), **facts))
         else:
             reason = context.get("reason")
             facts["reason"] = None if reason is None else str(reason)
             publisher.publish(WorkflowFailed(**said, **identity_of(run), **facts))
-        # Nobody here counts attempts: each is meant as the last one that there was when the run ended.
-        for name in failed:
-            publisher.publish(
-                TaskFailed(
-                    **(said | {"time": over or said["time"]}),
-                    **identity_of(run),
-                    task_name=name,
-                    cause=Cause.LOST,
-                    provisional=True,
-                    final=True,
-                    message="the engine says so at the end of the run",
-                )
-            )
-        for name in owed(run, failed, since=began):
+        still = owed(run, failed, since=began)
+        for name in still.untold:
+            publisher.publish(_lost(run, name, said | {"time": over or said["time"]}))
+        for name in still.unannounced:
             publisher.publish_failure(_message(run, name, ti))
     if _traces.engines_parent(ti) is None:
         _export_span(run, root_span_id, began, over, succeeded=succeeded)
@@ -79,6 +76,19 @@ def _states(callbacks: Callbacks, context: Mapping[str, Any], run: Run) -> dict[
         ordered = {name: states.pop(name) for name in callbacks.nodes if name in states}
         return ordered | states
     return {}
+
+
+def _lost(run: Run, task_name: str, said: Mapping[str, Any]) -> TaskFailed:
+    """Return a failure without a number: nobody here counts attempts, and the last one before the end is meant."""
+    return TaskFailed(
+        **said,
+        **identity_of(run),
+        task_name=task_name,
+        cause=Cause.LOST,
+        provisional=True,
+        final=True,
+        message="the engine calls it failed, and nobody nearer has told of it",
+    )
 
 
 def _message(run: Run, task_name: str, ti: object) -> RecipeRunFailureMessage:

@@ -87,7 +87,7 @@ def _attempt(environ: MutableMapping[str, str]) -> tuple[Attempt, list[str]]:
     try:
         named = replace(named, recipe_run_id=parse_run_data(environ.get(_RECIPE_RUN_ID, "")))
     except IdentityError as error:
-        problems.append(str(error))
+        problems.append(f'{error}; a run of an engine is given it by its configuration, as {{"recipe_run_id": 1}}')
     # Whatever becomes of it, the rest is looked at too: who mends one mistake does not want to meet the next.
     environ[_RECIPE_RUN_ID] = str(named.recipe_run_id or 0)
     try:

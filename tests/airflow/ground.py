@@ -24,7 +24,7 @@ from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.events import Event, RecipeRunFailureMessage, TaskEnd
 from dkist_processing_core.runs import RunView
 from tests.running import ROOT, command
-from tests.services.airflow import Airflow
+from tests.services.airflow import ENVIRONMENT, Airflow
 from tests.services.broker import Broker
 from tests.services.postgres import PostgresServer
 from tests.services.wheels import make_wheel
@@ -37,10 +37,10 @@ SECONDS = 90.0
 POLICY = """\
 from datetime import timedelta
 
-from airflow.sdk.exceptions import AirflowSkipException
-
 
 def skip(context):
+    from airflow.sdk.exceptions import AirflowSkipException
+
     raise AirflowSkipException("not today")
 
 
@@ -194,6 +194,7 @@ class Ground:
         state: Path,
         celery: Broker | None = None,
         variables: Mapping[str, str] | None = None,
+        virtualenv: Path = ENVIRONMENT,
     ) -> None:
         """
         Prepare an Airflow whose tasks report to a broker, with what pipelines have released; `open` starts it.
@@ -213,7 +214,11 @@ class Ground:
             "AIRFLOW__CORE__PARALLELISM": "16",
         }
         self.airflow = Airflow(
-            folder / "home", postgres, environment=broker.env | environment | dict(variables or {}), celery=celery
+            folder / "home",
+            postgres,
+            environment=broker.env | environment | dict(variables or {}),
+            celery=celery,
+            virtualenv=virtualenv,
         )
 
     @contextmanager

@@ -155,6 +155,7 @@ def runs(ground: Ground) -> dict[str, Run]:
         "marked failed": begin("waits", "Waits"),
         "marked success": begin("waits", "Waits"),
         "cleared while running": begin("waits", "Waits"),
+        "run marked failed": begin("waits", "Waits"),
         "runner killed, retries left": begin("waits_twice", "WaitsTwice"),
     }
     ground.listener.wait_for_end(first.run_id)
@@ -174,9 +175,15 @@ def runs(ground: Ground) -> dict[str, Run]:
             ground.airflow.clear(run.dag_id, run.run_id, [run.task])
         else:
             ground.airflow.mark_task(run.dag_id, run.run_id, run.task, state)
+    marked = found["run marked failed"]
+    marked.wait_for_task()
+    marked.provoked[1] = time.time()
+    ground.airflow.mark_run(marked.dag_id, marked.run_id, "failed")
+    ground.listener.wait_for(marked.run_id, "task.failed")
     for run in found.values():
         ground.airflow.wait_for_run(run.dag_id, run.run_id, "success", "failed", seconds=SECONDS)
-        ground.listener.wait_for_end(run.run_id)
+        if run is not marked:
+            ground.listener.wait_for_end(run.run_id)
     wait_until(lambda: ends_of(found["finished and cleared"]) == 2, SECONDS)
     return found
 
@@ -233,6 +240,18 @@ def test_a_failed_attempt_has_one_end_with_its_cause(fault: str, runs: dict[str,
     assert {name: getattr(attempt.end, name) for name in facts} == facts
     assert attempt.contradictions == ()
     assert run.ground.listener.view(run.run_id).verdict is State.FAILED
+    assert announced.count(run.run_id) == 1
+
+
+def test_a_run_that_is_marked_failed_has_its_tasks_ends_alone(runs: dict[str, Run], announced: list[str]) -> None:
+    """
+    Airflow calls nothing at the end of such a run: nobody can tell of it.
+    """
+    run = runs["run marked failed"]
+    attempt = run.attempt("run marked failed")
+
+    assert (attempt.state, attempt.cause) == (State.FAILED, Cause.TERMINATED)
+    assert ends_of(run) == 0
     assert announced.count(run.run_id) == 1
 
 

@@ -135,13 +135,13 @@ class Component:
     One process of Airflow, with its children, which a test may stop, kill and start again.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
         """
-        Prepare ``airflow ARGUMENTS``.
+        Prepare a command.
         """
         self.name = name
         self.log = folder / f"{name}.log"
-        self._arguments = arguments
+        self._command = command
         self._environment = environment
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -194,7 +194,7 @@ class Component:
         with self.log.open("ab") as output:
             self._said_before = output.tell()
             self._process = subprocess.Popen(
-                [*_ending_with_us(), ENVIRONMENT / "bin" / "airflow", *self._arguments],
+                [*_ending_with_us(), *self._command],
                 env=dict(self._environment),
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
@@ -275,12 +275,14 @@ class Airflow:
         dags_folder: Path | None = None,
         environment: Mapping[str, str] | None = None,
         celery: Broker | None = None,
+        virtualenv: Path = ENVIRONMENT,
     ) -> None:
         """
         Choose the port and write the settings: those of ``config/airflow`` for the LocalExecutor, or for Celery with
         this broker, and what ``environment`` adds to every process or says otherwise.
         """
-        require_airflow()
+        require_airflow(virtualenv)
+        self.virtualenv = virtualenv
         self.folder = folder
         self.dags_folder = dags_folder or folder / "dags"
         self.logs_folder = folder / "logs"
@@ -330,8 +332,8 @@ class Airflow:
             AirflowError: something ended or did not answer in time.
         """
         if not self._owner:
-            migrate(self._postgres, self.folder)
-            self._postgres.create_database(self._database, template=_TEMPLATE)
+            template = migrate(self._postgres, self.folder, self.virtualenv)
+            self._postgres.create_database(self._database, template=template)
             self._owner = os.getpid()
             atexit.register(self._close_at_exit)
         try:
@@ -404,7 +406,7 @@ class Airflow:
         """
         Run ``airflow ARGUMENTS`` with the settings of this one, and return what it prints (about 5 s).
         """
-        return _airflow(arguments, self.environment, self.folder, timeout)
+        return _airflow(self.virtualenv, arguments, self.environment, self.folder, timeout)
 
     def add_dag(self, name: str, text: str) -> Path:
         """
@@ -467,7 +469,7 @@ class Airflow:
                     raise AirflowError(f"{file.name} cannot be imported: {error['stack_trace']}")
             dags = self.rest("GET", f"dags?dag_id_pattern={dag_id}&exclude_stale=true&limit=500")["dags"]
             return any(
-                _is_after(dag["last_parsed_time"], Path(dag["fileloc"]), took=dag["last_parse_duration"] or 0.0)
+                _is_after(dag["last_parsed_time"], Path(dag["fileloc"]), took=dag.get("last_parse_duration") or 0.0)
                 for dag in dags
                 if dag["dag_id"] == dag_id and dag["last_parsed_time"]
             )
@@ -600,7 +602,7 @@ class Airflow:
         return all(" ready." in worker.said() for worker in self.workers)
 
     def _component(self, name: str, *arguments: str) -> Component:
-        return Component(name, arguments, self.environment, self.folder)
+        return Component(name, [str(self.virtualenv / "bin" / "airflow"), *arguments], self.environment, self.folder)
 
     def _pids(self) -> set[int]:
         return set[int]().union(*(component.pids for component in self.components))
@@ -639,13 +641,15 @@ class Airflow:
             self.close()
 
 
-def migrate(postgres: PostgresServer, folder: Path) -> None:
+def migrate(postgres: PostgresServer, folder: Path, virtualenv: Path = ENVIRONMENT) -> str:
     """
-    Make the database that all others are copies of, with the pools that we deploy, once for each server (6 s).
+    Make the database that all others of one version are copies of, with the pools that we deploy, once for each server
+    (6 s); return its name.
     """
-    if postgres.execute(f"SELECT 1 FROM pg_database WHERE datname = '{_TEMPLATE}'"):
-        return
-    draft = f"{_TEMPLATE}_draft"
+    template = _TEMPLATE if virtualenv == ENVIRONMENT else f"{_TEMPLATE}_{virtualenv.name}"
+    if postgres.execute(f"SELECT 1 FROM pg_database WHERE datname = '{template}'"):
+        return template
+    draft = f"{template}_draft"
     settings = read_settings(CONFIG / "common.env") | {
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.create_database(draft),
         "AIRFLOW__CORE__DAGS_FOLDER": str(folder),
@@ -653,8 +657,9 @@ def migrate(postgres: PostgresServer, folder: Path) -> None:
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(folder / "logs"),
     }
     for command in (["db", "migrate"], ["pools", "import", str(CONFIG / "pools.json")]):
-        _airflow(command, _environment(folder) | settings, folder, _CALL_SECONDS)
-    postgres.execute(f'ALTER DATABASE "{draft}" RENAME TO "{_TEMPLATE}"')
+        _airflow(virtualenv, command, _environment(folder) | settings, folder, _CALL_SECONDS)
+    postgres.execute(f'ALTER DATABASE "{draft}" RENAME TO "{template}"')
+    return template
 
 
 def end(pids: Iterable[int], timeout: float = 10.0) -> None:
@@ -670,9 +675,11 @@ def end(pids: Iterable[int], timeout: float = 10.0) -> None:
         raise AirflowError(f"these processes did not end: {sorted(left)}")
 
 
-def _airflow(arguments: Sequence[str], environment: Mapping[str, str], folder: Path, timeout: float) -> str:
+def _airflow(
+    virtualenv: Path, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, timeout: float
+) -> str:
     done = subprocess.run(
-        [ENVIRONMENT / "bin" / "airflow", *arguments],
+        [virtualenv / "bin" / "airflow", *arguments],
         env=dict(environment),
         cwd=folder,
         stdin=subprocess.DEVNULL,

@@ -1,0 +1,280 @@
+"""
+The page on a local Airflow is followed to the letter, in a folder of its own and in one shell, as a new user would.
+
+    python -m tests.airflow.test_how_to      writes the outputs anew
+
+A block after `<!-- file: PATH -->` is written to that file. The commands after `<!-- shell -->` are run, with another
+port; what stands below one is compared with what it prints. One that looks back waits until all runs so far have ended.
+What follows `<!-- install -->` is done already: the page's `.venv` is that of the tests' Airflow.
+"""
+
+import os
+import platform
+import re
+import select
+import subprocess
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.replay import replayed
+from tests.airflow.ground import ENDS_OF_RUN
+from tests.services.airflow import ENVIRONMENT, ROOT, end, require_airflow
+from tests.services.processes import descendants, listeners
+from tests.services.sockets import free_ports
+from tests.test_docs import alike
+from tests.waiting import wait_until
+
+PAGE = ROOT / "docs" / "how-to" / "airflow.md"
+SECONDS = 120.0
+
+_BLOCK = re.compile(
+    r"<!-- (?:file: (?P<file>[\w./]+)|(?P<kind>install|shell)) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL
+)
+_ADDRESS = "localhost:8080"
+_LOOKS_BACK = re.compile(r"dkist-core (events|timeline|environments)\b")
+# A shell with job control, as a terminal has it, that takes lines from one descriptor and tells their statuses by
+# another. Where nobody sends lines any more, it ends what it has started.
+_SHELL = """\
+set -m
+while IFS= read -r line <&{lines}; do
+    eval "$line" </dev/null {lines}<&- {statuses}>&-
+    echo $? >&{statuses}
+done
+kill $(jobs -p)
+"""
+_VARIES = [
+    (re.compile(r"log: http.*?try_number=\d+", re.DOTALL), "log: ADDRESS"),
+    (re.compile(r"manual__[\d:T.+-]+"), "RUN"),
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?"), "MOMENT"),
+    (re.compile(r"-cp\d+-[0-9a-f]{16}\.\d+"), "-KEY"),
+    (re.compile(r"built by \S+ \S+ in"), "built in"),
+]
+# Of no use to one who reads along, and of much to one who waits.
+_QUICK = {"AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1", "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2"}
+
+
+@dataclass(frozen=True)
+class Command:
+    """
+    A command of the page, and what the page and the command itself say that it prints.
+    """
+
+    line: str
+    start: int
+    """Where its output stands on the page."""
+    told: str
+    printed: str
+
+
+class Shell:
+    """
+    A shell that a test types into.
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        """
+        Start it in a folder.
+        """
+        self._output = folder.with_name(f"{folder.name}.log").open("w+b")
+        lines, self._lines = os.pipe()
+        self._statuses, statuses = os.pipe()
+        self._process = subprocess.Popen(
+            ["bash", "-c", _SHELL.format(lines=lines, statuses=statuses)],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[lines, statuses],
+        )
+        os.close(lines)
+        os.close(statuses)
+
+    @property
+    def pids(self) -> set[int]:
+        """
+        The process ids of all that the shell has started.
+        """
+        return descendants(self._process.pid)
+
+    def run(self, line: str) -> str:
+        """
+        Run a line to its end, which has to be a good one, and return what it prints.
+        """
+        before = self._output.seek(0, os.SEEK_END)
+        os.write(self._lines, f"{line}\n".encode())
+        readable, _, _ = select.select([self._statuses], [], [], SECONDS)
+        status = os.read(self._statuses, 10).decode().strip() if readable else "no end"
+        self._output.seek(before)
+        printed = self._output.read().decode()
+        assert status == "0", f"{line} ended with {status}: {printed}"
+        return printed
+
+    def close(self) -> None:
+        """
+        End the shell, and whatever it has started and not ended.
+        """
+        end({*self.pids, self._process.pid})
+        self._process.wait()
+        self._output.close()
+        os.close(self._lines)
+        os.close(self._statuses)
+
+
+class Reader:
+    """
+    Somebody who does what the page says, from its first line to its last.
+    """
+
+    def __init__(self, folder: Path, shell: Shell, port: int) -> None:
+        """
+        Begin in an empty folder.
+        """
+        self.commands: list[Command] = []
+        self.exposed: list[object] = []
+        self._folder = folder
+        self._shell = shell
+        self._address = f"localhost:{port}"
+        self._triggered = 0
+
+    def follow(self, page: str) -> None:
+        """
+        Write its files and run its commands.
+        """
+        for block in _BLOCK.finditer(page):
+            if block["file"]:
+                file = self._folder / block["file"]
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(block["text"])
+            elif block["kind"] == "shell":
+                for found in re.finditer(r"\$ (.*)\n((?:(?!\$ ).*\n)*)", block["text"]):
+                    self._run(found[1], found[2], block.start("text") + found.start(2))
+
+    def _run(self, line: str, told: str, start: int) -> None:
+        if _LOOKS_BACK.match(line):
+            wait_until(lambda: self._ended() >= self._triggered, SECONDS, every=0.2)
+            self.exposed += [found for found in listeners(self._shell.pids) if not found.is_loopback]
+        self._triggered += line.startswith("airflow dags trigger")
+        printed = self._shell.run(line.replace(_ADDRESS, self._address))
+        for here, there in (
+            (str(self._folder), "~/hello"),
+            (f" {platform.node()},", " worker1,"),
+            (self._address, _ADDRESS),
+        ):
+            printed = printed.replace(here, there)
+        self.commands.append(Command(line, start, told, printed))
+
+    def _ended(self) -> int:
+        """
+        Count the runs whose end is on the bus.
+        """
+        state = self._folder / "state"
+        if not state.exists():
+            return 0
+        settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=state)
+        return sum(event.name in ENDS_OF_RUN for event in replayed(settings))
+
+
+@contextmanager
+def newcomer(folder: Path) -> Iterator[tuple[Reader, Shell]]:
+    """
+    Give a reader in an empty folder who has installed what the page says, and the reader's shell.
+    """
+    require_airflow()
+    folder.mkdir()
+    (folder / ".venv").symlink_to(ENVIRONMENT)
+    (port,) = free_ports(1)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
+    given = {
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__BASE_URL": f"http://localhost:{port}",
+        "COLUMNS": "100",
+        "CORE": str(ROOT),
+    }
+    shell = Shell(folder, kept | given | _QUICK)
+    try:
+        yield Reader(folder, shell, port), shell
+    finally:
+        shell.close()
+
+
+def same(text: str) -> str:
+    """
+    Return an output without what differs from run to run.
+    """
+    for pattern, replacement in _VARIES:
+        text = pattern.sub(replacement, text)
+    return alike(text)
+
+
+@pytest.mark.timeout(600)  # under a minute alone, and several beside the suites of all Pythons
+def test_who_follows_the_page_sees_what_it_shows(tmp_path: Path) -> None:
+    """
+    A pipeline runs as a DAG, is tried again, and released; its events are on the bus, and nothing is left running.
+    """
+    with newcomer(tmp_path / "hello") as (reader, shell):
+        reader.follow(PAGE.read_text())
+        left = shell.pids
+    packages = {path.name for path in (tmp_path / "hello" / "environments").glob("*/lib/python*/site-packages/*")}
+
+    shown = [each for each in reader.commands if each.told]
+    assert "\n".join(same(each.printed) for each in shown) == "\n".join(same(each.told) for each in shown)
+    assert (reader.exposed, left) == ([], set())
+    assert {"hello_sun", "dkist_processing_core"} <= packages
+    assert "airflow" not in packages
+
+
+def test_the_page_installs_what_the_package_offers() -> None:
+    """
+    The one block that is not run makes the environment that stands in its place here.
+    """
+    (install,) = (block["text"] for block in _BLOCK.finditer(PAGE.read_text()) if block["kind"] == "install")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    assert install.splitlines()[1:] == [
+        "$ python -m venv .venv && . .venv/bin/activate",
+        '$ pip install "$CORE[airflow]"',
+    ]
+    assert any(requirement.startswith("apache-airflow>") for requirement in extras["airflow"])
+
+
+def test_only_what_needs_a_broker_is_not_done() -> None:
+    """
+    Every block of the page is marked, but for the variables that name the broker, which are settings.
+    """
+    page = PAGE.read_text()
+    marked = {block.start("text") for block in _BLOCK.finditer(page)}
+    blocks = re.finditer(r"```\w+\n(.*?)```", page, re.DOTALL)
+
+    (broker,) = (block[1] for block in blocks if block.start(1) not in marked)
+
+    names = {name.lower() for name in re.findall(r"(\w+)=", broker)}
+    assert names
+    assert names <= DKISTProcessingCoreConfiguration.model_fields.keys()
+
+
+def write_anew() -> None:
+    """
+    Put the outputs of now below the commands that show any.
+    """
+    page = PAGE.read_text()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as name, newcomer(Path(name) / "hello") as (reader, _):
+        reader.follow(page)
+    for each in reversed(reader.commands):
+        if each.told:
+            page = page[: each.start] + each.printed + page[each.start + len(each.told) :]
+    PAGE.write_text(page)
+    print(f"followed in {time.monotonic() - began:.0f} s")  # noqa: T201 - for who has waited
+
+
+if __name__ == "__main__":
+    write_anew()
