@@ -33,6 +33,7 @@ _OF_RUN = {
     "TRACEPARENT": "{{ dkist_core.traceparent(ti, dag_run) }}",
     "TRACESTATE": "{{ dkist_core.tracestate(ti) }}",
 }
+_OF_FILES = (".sh", ".bash")
 # An exit status of 99 would make a task that failed a skipped one. A value that is pushed can fail a task that has
 # finished, where the engine's server does not answer.
 _SHARED = f"""\
@@ -60,8 +61,8 @@ def render_shared(
 ) -> str:
     """Return the names that every operator of a workflow uses: `callbacks`, `RUN` and `SHARED`."""
     of_run = {
-        "DKIST_CORE_WORKFLOW": workflow_name,
-        "DKIST_CORE_VERSION": workflow_version,
+        "DKIST_CORE_WORKFLOW": _constant(workflow_name),
+        "DKIST_CORE_VERSION": _constant(workflow_version),
         "DKIST_CORE_PACKAGE": package,
     }
     return (
@@ -85,7 +86,7 @@ def render_operator(
     """Return the expression that makes the operator of one task."""
     of_task = {
         "DKIST_CORE_TASK": task_name,
-        "DKIST_CORE_TASK_MODULE": module,
+        "DKIST_CORE_TASK_MODULE": _constant(module),
         "DKIST_CORE_EXTRAS": ",".join(extras),
         "DKIST_CORE_QUEUE": queue,
     }
@@ -100,6 +101,11 @@ BashOperator(
     on_failure_callback=callbacks.on_failure_of({task_name!r}),
     **SHARED,
 )"""
+
+
+def _constant(name: str) -> str:
+    """Return a template that gives a name; one that ends so would be taken for the name of a file with a template."""
+    return f"{{{{ {name!r} }}}}" if name.endswith(_OF_FILES) else name
 
 
 def _mapped(values: Mapping[str, str], depth: int) -> str:

@@ -134,6 +134,12 @@ class Attempt:
         """Whether no further attempt follows a failure of this one."""
         return self.attempt >= self.max_attempts
 
+    @property
+    def key(self) -> str:
+        """What names the attempt among all of a host, for notes about it."""
+        run = self.run
+        return "/".join((run.workflow_name, run.workflow_version, run.run_id, self.task_name, str(self.attempt)))
+
     def to_environ(self) -> dict[str, str]:
         """Return the variables by which the identity reaches a process."""
         values = {

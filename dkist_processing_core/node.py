@@ -140,14 +140,16 @@ class Node:
             extras=self.requirement.extras,
             queue=self.resource_queue.value,
             pool=self.pool,
-            retries=self.task.retries,
-            retry_delay_seconds=self.task.retry_delay_seconds,
+            retries=int(self.task.retries),
+            retry_delay_seconds=_plain(self.task.retry_delay_seconds),
         )
 
     @property
     def operator(self) -> Any:
         """
         The engine's operator, in no DAG yet.
+
+        Its variables are rendered with the macros that `Workflow.load` gives its DAG: to run, it needs one like that.
 
         Raises
         ------
@@ -160,3 +162,8 @@ class Node:
         )
         source = f"{bash_operator.IMPORTS}\n{shared}operator = {self.operator_definition}\n"
         return engine.execute(source, self.name)["operator"]
+
+
+def _plain(number: float) -> float:
+    """Return a number without the class that it may have from elsewhere, whose text no other program understands."""
+    return int(number) if isinstance(number, int) else float(number)

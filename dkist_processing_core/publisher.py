@@ -119,6 +119,7 @@ class Publisher:
         tracer: trace.Tracer | None = None,
         delivers: bool = True,
         poll_seconds: float | None = None,
+        wait_limit: float = WAIT_LIMIT_SECONDS,
     ) -> Self:
         """Return a publisher on the bus that the settings name."""
         return cls(
@@ -126,6 +127,7 @@ class Publisher:
             tracer=tracer,
             secrets=secrets_in(settings),
             flush_timeout=settings.event_flush_timeout,
+            wait_limit=wait_limit,
             delivers=delivers,
             poll_seconds=poll_seconds,
         )
@@ -161,20 +163,22 @@ class Publisher:
         ):
             pass
 
-    def publish_failure(self, message: RecipeRunFailureMessage) -> None:
-        """Publish the established failure message, unless this host has done so before."""
-        self._append([to_failure_message(message, self.bus.failure_exchange)], once=True)
+    def publish_failure(self, message: RecipeRunFailureMessage, *events: Event) -> None:
+        """Publish the established failure message, with events that say so, unless this host has done so before."""
+        blank = redactor(also=self._secrets)
+        told = [to_message(event, self.bus.event_exchange, blank=blank) for event in events]
+        self._append([*told, to_failure_message(message, self.bus.failure_exchange)], once=True)
 
-    def remember(self, fact: Event) -> None:
-        """Note a fact on this host without publishing it, where its journal can be used; others say it on the bus."""
+    def remember(self, note: str) -> None:
+        """Note something on this host, where its journal can be used, for who comes later."""
         with self._lock, contextlib.suppress(JournalError):
             if self._journal is not None:
-                self._journal.remember(fact.id)
+                self._journal.remember(note)
 
-    def remembers(self, fact: Event) -> bool:
-        """Say whether a fact was noted on this host, as far as can be told."""
+    def remembers(self, note: str) -> bool:
+        """Say whether something was noted on this host, as far as can be told."""
         with self._lock, contextlib.suppress(JournalError):
-            return self._journal is not None and self._journal.remembers(fact.id)
+            return self._journal is not None and self._journal.remembers(note)
         return False
 
     def _append(self, messages: list[Message], *, once: bool = False) -> None:

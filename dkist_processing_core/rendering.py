@@ -73,8 +73,8 @@ with DAG(
 def write(path: Path, text: str) -> None:
     """Put a file in its place, whole: whoever looks meanwhile sees the one before, or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # No ending that a scheduler looks for, and none that another export uses at the same time.
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # No ending that a scheduler looks for, none that another export uses meanwhile, and no longer than any name may be.
+    beside = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with beside.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)

@@ -178,10 +178,14 @@ class _Reports:
 
 
 def _precedes(report: Event, known: Event) -> bool:
-    """Order reports under one key: by sequence, then by their bytes, which is arbitrary and the same everywhere."""
+    """Order reports under one key: by sequence, by how much they say, then by their bytes, the same everywhere."""
     if isinstance(report, TaskProgressed) and isinstance(known, TaskProgressed) and report.sequence != known.sequence:
         return report.sequence > known.sequence
-    return encode(report) > encode(known)
+    return (_said(report), encode(report)) > (_said(known), encode(known))
+
+
+def _said(report: Event) -> int:
+    return sum(value is not None for value in vars(report).values())
 
 
 def _view_of(reports: list[Event]) -> RunView:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MAX_NAME_LENGTH = 100
 # The engine's own limit on what a DAG is called.
 MAX_DAG_NAME_LENGTH = 250
+# The engine's own limits on a tag, and on a time that can be said.
+MAX_TAG_LENGTH = 100
+MAX_DELAY_SECONDS = 1e9
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9\-._]")
 _ALLOWED = "letters, digits, dash, dot and underscore"
 
@@ -116,13 +119,14 @@ class Workflow:
         if not isinstance(workflow_version, str):
             msg = f"workflow_version is {workflow_version!r}, expected a string"
             raise WorkflowError(msg)
-        self.workflow_version = workflow_version
+        # As text alone: a member of an enumeration is text, too, and is shown as something else.
+        self.workflow_version = str.__str__(workflow_version)
         self.dag_name = dag_name(self.workflow_name, self.workflow_version)
         self.workflow_package = workflow_package
         self.category = category or process_category
         self.input_data, self.output_data, self.detail = input_data, output_data, detail
         given_tags = (tags,) if isinstance(tags, str) else tuple(tags or ())
-        self.tags = tuple(dict.fromkeys((*given_tags, self.workflow_version, *self._name_parts)))
+        self.tags = tuple(dict.fromkeys(map(_tag, (*given_tags, self.workflow_version, *self._name_parts))))
         self._nodes: dict[str, Node] = {}
 
     @property
@@ -326,6 +330,13 @@ def _checked(name: str, what: str, max_length: int) -> str:
     return name
 
 
+def _tag(tag: object) -> str:
+    if not isinstance(tag, str) or len(tag) > MAX_TAG_LENGTH:
+        msg = f"tags: found {tag!r:.120}, expected text of at most {MAX_TAG_LENGTH} characters"
+        raise WorkflowError(msg)
+    return str.__str__(tag)
+
+
 def _check_task(task: object, expectation: str) -> None:
     if not (isinstance(task, type) and issubclass(task, TaskBase)):
         msg = f"{expectation}, a subclass of TaskBase; got {task!r}"
@@ -337,8 +348,8 @@ def _check_retries(task: type[TaskBase]) -> None:
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
         msg = f"{task.__name__}: retries is {retries!r}, expected a whole number from 0"
         raise WorkflowError(msg)
-    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < float("inf"):
-        msg = f"{task.__name__}: retry_delay_seconds is {delay!r}, expected a number of seconds from 0"
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= MAX_DELAY_SECONDS:
+        msg = f"{task.__name__}: retry_delay_seconds is {delay!r}, expected a number of seconds from 0 to 10^9"
         raise WorkflowError(msg)
 
 

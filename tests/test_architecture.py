@@ -44,7 +44,7 @@ LAYERS = (
     {"trace_context"},
     {"identity"},
     {"engine"},
-    {"errors", "memory", "outcomes", "resource_queue", "termination", "text"},
+    {"errors", "memory", "notes", "outcomes", "resource_queue", "termination", "text"},
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 

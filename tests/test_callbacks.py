@@ -6,6 +6,8 @@ The contexts are plain values with the names that Airflow 3.3 gives. Not here: a
 
 import json
 import logging
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +36,9 @@ from dkist_processing_core.events import (
 )
 from dkist_processing_core.failure_callback import chat_ops_notification
 from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.notes import SUCCEEDED, TOLD_TO_END
 from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.runs import RunState
 from dkist_processing_core.trace_context import derived_trace_id, parse_traceparent
 
 RUN = Run("l0_to_l1_visp", "1.0", "manual__1", 5)
@@ -192,12 +196,12 @@ def test_a_success_is_left_to_those_who_saw_it() -> None:
         ("killed externally", {"cause": Cause.LOST, "message": "killed externally"}),
     ],
 )
-@pytest.mark.parametrize(("callback", "final"), [("on_failure", True), ("on_retry", False)])
+@pytest.mark.parametrize(("callback", "final"), [("on_failure", None), ("on_retry", False)])
 def test_a_failure_is_told_as_far_as_the_engine_knows(
-    error: object, facts: dict[str, Any], callback: str, *, final: bool
+    error: object, facts: dict[str, Any], callback: str, *, final: bool | None
 ) -> None:
     """
-    Provisionally: those who stood nearer outrank it.
+    Provisionally: those who stood nearer outrank it. Whether it is final its announcement says.
     """
     getattr(CALLBACKS, callback)(context(error=error))
 
@@ -352,17 +356,119 @@ def test_a_failure_is_announced_once() -> None:
     }
 
 
+TOLD = AirflowException("Bash command failed. The command returned a non-zero exit code 143.")
+
+
+def told_to_end() -> None:
+    """
+    Note what a launcher notes whose task was told to end.
+    """
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.remember(TOLD_TO_END + Attempt(RUN, "First", 1, 2).key)
+
+
+def in_dag(given: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return a context whose DAG has the callbacks of an exported one.
+    """
+    return given | {"dag": SimpleNamespace(dag_id="l0_to_l1_visp_1.0", on_failure_callback=[CALLBACKS.on_dag_failure])}
+
+
 @pytest.mark.parametrize(("state", "count"), [("success", 0), ("restarting", 0), ("failed", 1), ("running", 1)])
 def test_a_task_that_was_told_to_end_is_announced_only_where_it_is_to_fail(state: str, count: int) -> None:
     """
     Marked a success by hand, or cleared, it calls its failure callback too.
     """
-    error = AirflowException("Bash command failed. The command returned a non-zero exit code 143.")
+    told_to_end()
     states = {"First": state}
-    told = context(error=error, get_task_states=lambda **asked: {asked["run_ids"][0]: states})
+    told = context(error=TOLD, get_task_states=lambda **asked: {asked["run_ids"][0]: states})
     chat_ops_notification(told, "l0_to_l1_visp", "1.0", "First")
 
     assert len(announced()) == count
+
+
+def test_the_engine_is_not_asked_about_what_nobody_ended() -> None:
+    """
+    Its client may try for long, and the task's end would wait.
+    """
+    asked: list[dict[str, Any]] = []
+    failing = context(error=TOLD, get_task_states=lambda **given: asked.append(given))
+    chat_ops_notification(failing, "l0_to_l1_visp", "1.0", "First")
+
+    assert asked == []
+    assert len(announced()) == 1
+
+
+@pytest.mark.parametrize("placed", [in_dag, dict], ids=["with the run's callback", "without"])
+def test_an_engine_that_does_not_answer_is_not_waited_for(placed: Any) -> None:
+    """
+    The end of the run tells, where somebody looks at it then; else the failure is announced now.
+    """
+    told_to_end()
+    silent = threading.Event()
+    began = time.monotonic()
+    chat_ops_notification(
+        placed(context(error=TOLD, get_task_states=lambda **_: silent.wait(20))), "l0_to_l1_visp", "1.0", "First"
+    )
+    took = time.monotonic() - began
+    silent.set()
+
+    assert len(announced()) == (0 if placed is in_dag else 1)
+    assert took < 5
+
+
+def test_what_the_dag_processor_calls_failed_is_left_to_the_end_of_the_run() -> None:
+    """
+    Its worker is lost, and the bus may have heard that the task succeeded; other releases' files have no such end.
+    """
+    lost = context(error=None)
+
+    assert chat_ops_notification(in_dag(lost), "l0_to_l1_visp", "1.0", "First") is None
+    assert chat_ops_notification(lost, "l0_to_l1_visp", "1.0", "First") is not None
+
+
+def test_an_attempt_that_failed_for_good_after_a_clear_is_announced_again() -> None:
+    """
+    Whoever cleared it wants to know.
+    """
+    error = AirflowException("Bash command failed. The command returned a non-zero exit code 1.")
+    for attempt in (1, 1, 2):
+        chat_ops_notification(context(attempt=attempt, error=error), "l0_to_l1_visp", "1.0", "First")
+
+    assert len(announced()) == 2
+
+
+def test_a_false_failure_is_not_taken_for_an_announcement() -> None:
+    """
+    A task that was cleared has called its callback, unannounced; lost afterwards, it is announced when the run ends.
+    """
+    told_to_end()
+    states = {"First": "restarting"}
+    cleared = context(error=TOLD, get_task_states=lambda **asked: {asked["run_ids"][0]: states})
+    CALLBACKS.on_failure(cleared)
+    chat_ops_notification(cleared, "l0_to_l1_visp", "1.0", "First")
+    CALLBACKS.on_dag_failure(ended_context({"First": "failed"}))
+
+    assert [message["taskName"] for message in announced()] == ["First"]
+
+
+def test_the_announcement_is_told_with_the_message() -> None:
+    """
+    In one transaction, so that the end of the run knows of it by the bus.
+    """
+    error = AirflowException("Bash command failed. The command returned a non-zero exit code 1.")
+    CALLBACKS.on_failure(context(error=error))
+    chat_ops_notification(context(error=error), "l0_to_l1_visp", "1.0", "First")
+    CALLBACKS.on_dag_failure(ended_context({"First": "failed"}))
+
+    failures = [event for event in published() if isinstance(event, TaskFailed) and event.attempt is not None]
+    assert [event.final for event in failures] == [None, True]
+    assert len({event.id for event in failures}) == 1
+    assert len(announced()) == 1
+    (run,) = RunState(published()).runs
+    end = run.tasks[0].attempts[0].end
+    assert isinstance(end, TaskFailed)
+    assert end.final is True
 
 
 def test_a_failure_after_a_success_is_not_announced() -> None:
@@ -370,7 +476,7 @@ def test_a_failure_after_a_success_is_not_announced() -> None:
     The launcher has noted it on this host: the engine came to another end afterwards.
     """
     with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
-        publisher.remember(said_by_launcher(TaskFinished, "First"))
+        publisher.remember(SUCCEEDED + Attempt(RUN, "First", 1, 2).key)
 
     assert chat_ops_notification(context(error=AirflowTaskTimeout("late")), "l0_to_l1_visp", "1.0", "First") is None
     assert chat_ops_notification(context(attempt=2), "l0_to_l1_visp", "1.0", "First") is not None

@@ -5,6 +5,7 @@ Not here: what a real Airflow makes of it (tests/airflow).
 """
 
 import ast
+import enum
 import os
 import stat
 import subprocess
@@ -16,9 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkist_processing_core import TaskBase, Workflow, engine
+from dkist_processing_core import ResourceQueue, TaskBase, Workflow, engine
 from dkist_processing_core.bash_operator import COMMAND
 from dkist_processing_core.errors import EngineMissingError, WorkflowError
+from tests import sample
 from tests.running import ROOT
 from tests.sample import First, workflow
 
@@ -281,3 +283,91 @@ def test_a_node_says_how_it_is_installed_and_run() -> None:
     assert node.notebook_cell.splitlines()[-1] == "    #t.rollback()"
     compile(node.python, "python", "exec")
     compile(node.notebook_cell, "cell", "exec")
+
+
+class Version(enum.StrEnum):
+    """
+    A version that is text, and is not shown as it.
+    """
+
+    ONE = "1.0"
+
+
+class Several(int, enum.Enum):
+    """
+    A number of another class, which is not shown as one.
+    """
+
+    TWICE = 2
+
+
+class Odd(float):
+    """
+    A number as other packages show theirs.
+    """
+
+    def __repr__(self) -> str:
+        """
+        Name the package.
+        """
+        return f"np.float64({float(self)!r})"
+
+
+def test_values_of_other_classes_come_out_as_what_they_are() -> None:
+    """
+    Members of enumerations and numbers of numpy are fine values whose text is no Python.
+    """
+    task = type(
+        "Third", (First,), {"__module__": "tests.sample", "retries": Several.TWICE, "retry_delay_seconds": Odd(1.5)}
+    )
+    built = Workflow(
+        process_category="a",
+        process_name="b",
+        workflow_package="p",
+        workflow_version=Version.ONE,
+        tags=ResourceQueue.GPU,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sample, "Third", task)
+        built.add_node(task)
+        tree = ast.parse(built._dag_source())
+
+    (operator,) = _calls_of(tree, "BashOperator")
+    found = {keyword.arg: ast.unparse(keyword.value) for keyword in operator.keywords}
+    assert built.tags == ("gpu", "1.0", "a", "b")
+    assert (found["retries"], found["retry_delay"]) == ("2", "timedelta(seconds=1.5)")
+
+
+@pytest.mark.parametrize("tag", [3, None, b"tag", "x" * 101])
+def test_a_tag_that_the_engine_would_refuse_is_refused_here(tag: Any) -> None:
+    """
+    On the author's desk, and not by the scheduler.
+    """
+    with pytest.raises(WorkflowError, match=r"tags: found .*, expected text of at most 100 characters"):
+        Workflow(process_category="a", process_name="b", workflow_package="p", workflow_version="1", tags=[tag])
+
+
+def test_a_name_that_looks_like_a_file_s_is_no_template() -> None:
+    """
+    The operator takes each value that ends so for the name of a file, and fails where there is none.
+    """
+    built = Workflow(process_category="a", process_name="b.sh", workflow_package="p", workflow_version="1.bash")
+    built.add_node(First)
+    tree = ast.parse(built._dag_source())
+    run = next(
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "RUN"
+    )
+
+    values = ast.literal_eval(run)
+    assert (values["DKIST_CORE_WORKFLOW"], values["DKIST_CORE_VERSION"]) == ("{{ 'a_b.sh' }}", "{{ '1.bash' }}")
+    assert not [value for value in values.values() if value.endswith((".sh", ".bash"))]
+
+
+def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
+    """
+    A file system allows names of 255 bytes, and the engine 250 characters.
+    """
+    built = Workflow(process_category="a", process_name="b" * 98, workflow_package="p", workflow_version="1" * 100)
+    built.add_node(First)
+
+    assert built.export_dag(tmp_path).is_file()

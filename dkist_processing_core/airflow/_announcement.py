@@ -4,26 +4,33 @@ Announcing that a task failed for good, from the engine's task runner.
 Not here: the failures that are announced at the end of the run (_runs).
 """
 
+import threading
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
-from dkist_processing_core.airflow._attempts import was_told_to_end
+from dkist_processing_core.airflow._attempts import cause_of, failure_of
 from dkist_processing_core.airflow._context import attempt_of, instance_of
 from dkist_processing_core.airflow._publishing import logger, publishing
 from dkist_processing_core.airflow._states import FAILED, dag_id_of, task_states
 from dkist_processing_core.airflow.callbacks import Callbacks
 from dkist_processing_core.errors import IdentityError
-from dkist_processing_core.events import RecipeRunFailureMessage, Reporter, TaskFinished, identity_of
-from dkist_processing_core.lifecycle import never_breaking
+from dkist_processing_core.events import Cause, RecipeRunFailureMessage
+from dkist_processing_core.identity import Attempt
+from dkist_processing_core.notes import SUCCEEDED, TOLD_TO_END
+from dkist_processing_core.publisher import Publisher
 
 _RUNNING = "running"
+UNKNOWN = "unknown"
+# The engine's client tries again and again where its server does not answer, and the task's end would wait for it.
+_ASKING_SECONDS = 0.5
 
 
 def announce(
     context: Mapping[str, Any], workflow_name: str, workflow_version: str, task_name: str
 ) -> RecipeRunFailureMessage | None:
     """Publish the message, and take what else waits on this host to the bus; see `chat_ops_notification`."""
+    callbacks = Callbacks(workflow_name=workflow_name, workflow_version=workflow_version, nodes=(), edges=())
+    attempt = _attempt(callbacks, context)
     ti = instance_of(context)
     run_id = context.get("run_id") or getattr(ti, "run_id", None)
     log_url = getattr(ti, "log_url", None)
@@ -33,42 +40,68 @@ def announce(
         task_name=task_name,
         dag_run_id=run_id if isinstance(run_id, str) else None,
         log_url=log_url if isinstance(log_url, str) else None,
+        attempt=attempt.attempt if attempt else None,
     )
-    state = _state_by_now(context, message)
     with publishing(delivers=True) as publisher:
-        if state not in (FAILED, _RUNNING):
-            logger.info("the failure of %s is not announced: to the engine it is %s by now", task_name, state)
+        reason = _reason_not_to(context, message, attempt, publisher)
+        if reason is not None:
+            logger.info("the failure of %s is not announced now: %s", task_name, reason)
             return None
-        succeeded = _success(context, message)
-        if succeeded is not None and publisher.remembers(succeeded):
-            logger.info("the failure of %s is not announced: its launcher saw it succeed", task_name)
-            return None
-        publisher.publish_failure(message)
+        # In one transaction: at the end of the run this event tells that the message was sent.
+        publisher.publish_failure(message, *([failure_of(callbacks, context, final=True)] if attempt else []))
     return message
 
 
-def _state_by_now(context: Mapping[str, Any], message: RecipeRunFailureMessage) -> str:
-    """
-    Return the state that the engine has for the task; what runs is about to be called failed.
-
-    It is asked only where somebody may have changed it meanwhile: what was told to end by hand, or cleared, calls its
-    failure callback too.
-    """
-    if message.dag_run_id is None or not was_told_to_end(context.get("exception")):
-        return FAILED
-    with never_breaking("the failure is announced without asking the engine"):
-        dag_id = dag_id_of(context, f"{message.workflow_name}_{message.workflow_version}")
-        return task_states(context, dag_id, message.dag_run_id).get(message.task_name, FAILED)
-    return FAILED
-
-
-def _success(context: Mapping[str, Any], message: RecipeRunFailureMessage) -> TaskFinished | None:
-    """Return what the launcher would have said of this attempt, had it seen it succeed."""
-    named = Callbacks(
-        workflow_name=message.workflow_name, workflow_version=message.workflow_version, nodes=(), edges=()
-    )
+def _attempt(callbacks: Callbacks, context: Mapping[str, Any]) -> Attempt | None:
     try:
-        attempt = attempt_of(named, context)
+        return attempt_of(callbacks, context)
     except IdentityError:
         return None
-    return TaskFinished(time=datetime.now(UTC), reported_by=Reporter.LAUNCHER, **identity_of(attempt))
+
+
+def _reason_not_to(
+    context: Mapping[str, Any], message: RecipeRunFailureMessage, attempt: Attempt | None, publisher: Publisher
+) -> str | None:
+    """Return why a failure is none, or is announced at the end of the run; None where it is to be announced now."""
+    if attempt is None:
+        return None
+    if publisher.remembers(SUCCEEDED + attempt.key):
+        return "its launcher saw it succeed"
+    cause = cause_of(context)
+    if cause is Cause.LOST and _has_run_callback(context):
+        # Its worker is lost, or its launcher: the bus may know of an end, and is asked when the run has ended.
+        return "the end of the run tells"
+    if cause is not Cause.TIMEOUT and publisher.remembers(TOLD_TO_END + attempt.key):
+        # Marked by hand, or cleared, it calls the callback for failures as well.
+        state = _state_by_now(context, message)
+        if state not in (FAILED, _RUNNING):
+            return f"to the engine it is {state} by now"
+    return None
+
+
+def _has_run_callback(context: Mapping[str, Any]) -> bool:
+    """Say whether what is left open here is looked at when the run has ended; not so in files of other releases."""
+    found = getattr(context.get("dag"), "on_failure_callback", None)
+    attached = found if isinstance(found, list | tuple) else [found]
+    return any(isinstance(getattr(each, "__self__", None), Callbacks) for each in attached)
+
+
+def _state_by_now(context: Mapping[str, Any], message: RecipeRunFailureMessage) -> str:
+    """Return the state that the engine has for the task; that it is unknown where the engine does not answer soon."""
+    found: list[str] = []
+
+    def ask() -> None:
+        dag_id = dag_id_of(context, f"{message.workflow_name}_{message.workflow_version}")
+        try:
+            states = task_states(context, dag_id, message.dag_run_id or "")
+        except Exception as error:  # noqa: BLE001 - whatever the engine's client raises
+            logger.warning("the engine does not tell the state of %s: %s", message.task_name, error)
+        else:
+            found.append(states.get(message.task_name, FAILED))
+
+    asking = threading.Thread(target=ask, name="dkist-core-asking", daemon=True)
+    asking.start()
+    asking.join(_ASKING_SECONDS)
+    if found:
+        return found[0]
+    return UNKNOWN if _has_run_callback(context) else FAILED

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from dkist_processing_core.airflow import _traces
 from dkist_processing_core.airflow._context import attempt_of, instance_of, moment, seconds_between
-from dkist_processing_core.airflow._publishing import head, publishing
+from dkist_processing_core.airflow._publishing import head, head_of_run, publishing
 from dkist_processing_core.airflow.callbacks import Callbacks
 from dkist_processing_core.events import (
     Cause,
@@ -36,7 +35,6 @@ _CAUSES = {
     "TerminationError": Cause.TERMINATED,
 }
 _EXIT_CODE = re.compile(r"exit code (-?\d+)")
-_BY_SIGNAL = 128
 
 
 def dispatched(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
@@ -45,7 +43,7 @@ def dispatched(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
     events: list[Event] = []
     if callbacks.is_root(class_name_of(attempt.task_name)):
         dag_run = context.get("dag_run")
-        said = head(ti, attempt.run, _traces.root_span_id(attempt.run, dag_run))
+        said = head_of_run(ti, attempt.run, dag_run)
         events.append(workflow_started(callbacks, attempt.run, said, moment(dag_run, "start_date")))
     queue = getattr(ti, "queue", None) or getattr(context.get("task"), "queue", None)
     events.append(
@@ -69,68 +67,86 @@ def workflow_started(
 
 
 def failed(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
-    """Publish that the last attempt failed; the failure message that follows takes it to the bus."""
-    _publish_end(callbacks, context, TaskFailed, delivers=False, final=True, **_failure(context))
+    """
+    Publish that the last attempt failed, as it seems: a task that is cleared calls this, too.
+
+    The failure message, which follows, says that this is final, and takes both to the bus.
+    """
+    _publish(failure_of(callbacks, context, final=None), delivers=False)
 
 
 def retried(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
     """Publish that an attempt failed and another follows, perhaps on another host: it goes to the bus from here."""
-    _publish_end(callbacks, context, TaskFailed, delivers=True, final=False, **_failure(context))
+    _publish(failure_of(callbacks, context, final=False), delivers=True)
 
 
 def skipped(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
     """Publish that the engine passed a task over."""
     error = context.get("exception")
     reason = str(error) if isinstance(error, BaseException) else None
-    _publish_end(callbacks, context, TaskSkipped, delivers=True, reason=reason or None)
+    _publish(TaskSkipped(**_end(callbacks, context), reason=reason or None), delivers=True)
 
 
-def _publish_end(
-    callbacks: Callbacks,
-    context: Mapping[str, Any],
-    event_class: type[TaskFailed | TaskSkipped],
-    *,
-    delivers: bool,
-    **facts: Any,
-) -> None:
-    ti, attempt = instance_of(context), attempt_of(callbacks, context)
-    began, over = moment(ti, "start_date"), moment(ti, "end_date")
-    if event_class is TaskFailed:
-        facts |= {"log_url": attempt.log_url}
-    event = event_class(
-        **head(ti, attempt.run, derived_attempt_span_id(attempt)),
-        **identity_of(attempt),
-        provisional=True,
-        duration_seconds=seconds_between(began, over),
-        **facts,
-    )
+def _publish(event: Event, *, delivers: bool) -> None:
     with publishing(delivers=delivers) as publisher:
         publisher.publish(event)
 
 
-def _failure(context: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the engine knows of why: in its DAG processor nothing, so that the attempt was lost."""
+def failure_of(callbacks: Callbacks, context: Mapping[str, Any], *, final: bool | None) -> TaskFailed:
+    """
+    Return what the engine knows of a failure.
+
+    Raises
+    ------
+    IdentityError
+        where the context names no attempt.
+
+    """
+    log_url = attempt_of(callbacks, context).log_url
+    return TaskFailed(**_end(callbacks, context), final=final, log_url=log_url, **_why(context))
+
+
+def _end(callbacks: Callbacks, context: Mapping[str, Any]) -> dict[str, Any]:
+    ti, attempt = instance_of(context), attempt_of(callbacks, context)
+    return {
+        **head(ti, attempt.run, derived_attempt_span_id(attempt)),
+        **identity_of(attempt),
+        "provisional": True,
+        "duration_seconds": seconds_between(moment(ti, "start_date"), moment(ti, "end_date")),
+    }
+
+
+def cause_of(context: Mapping[str, Any]) -> Cause:
+    """Return why an attempt failed, as the engine knows it: in its DAG processor nothing, so that it was lost."""
     error = context.get("exception")
     if not isinstance(error, BaseException):
-        return {"cause": Cause.LOST, "message": str(error) if error else "the engine lost the task"}
+        return Cause.LOST
     named = next((_CAUSES[each.__name__] for each in type(error).__mro__ if each.__name__ in _CAUSES), None)
     if named is not None:
-        return {"cause": named, "message": str(error) or type(error).__name__}
-    status = exit_code_of(error)
-    if status is not None and status < 0:
-        return {"cause": Cause.LOST, "message": "its launcher was killed", "signal": signal_name(-status)}
-    if status is not None:
-        return {"cause": Cause.EXIT_CODE, "message": str(error), "exit_code": status}
-    return {**describe(error)}
+        return named
+    status = _exit_code_of(error)
+    if status is None:
+        return Cause.EXCEPTION
+    return Cause.LOST if status < 0 else Cause.EXIT_CODE
 
 
-def exit_code_of(error: object) -> int | None:
+def _why(context: Mapping[str, Any]) -> dict[str, Any]:
+    cause, error = cause_of(context), context.get("exception")
+    if not isinstance(error, BaseException):
+        return {"cause": cause, "message": str(error) if error else "the engine lost the task"}
+    status = _exit_code_of(error)
+    if cause is Cause.LOST and status is not None:
+        return {"cause": cause, "message": "its launcher was killed", "signal": signal_name(-status)}
+    if cause is Cause.EXIT_CODE:
+        return {"cause": cause, "message": str(error), "exit_code": status}
+    return (
+        {**describe(error)}
+        if cause is Cause.EXCEPTION
+        else {"cause": cause, "message": str(error) or type(error).__name__}
+    )
+
+
+def _exit_code_of(error: BaseException) -> int | None:
     """Return the status of the command, where that is what the engine's exception is about."""
     found = _EXIT_CODE.search(str(error)) if type(error).__name__ == "AirflowException" else None
     return None if found is None else int(found[1])
-
-
-def was_told_to_end(error: object) -> bool:
-    """Say whether an attempt may have ended because somebody asked the engine for that."""
-    status = exit_code_of(error)
-    return status is None or status > _BY_SIGNAL

@@ -1,42 +1,58 @@
 """
 What is still to be said of the tasks that a run's engine calls failed, as far as the bus tells what was said already.
 
-Where the bus cannot be read, or has not got it yet, too much is said rather than too little: a message that comes twice
-has the same id, and a report of the engine gives way to those who stood nearer. Not here: saying it (_runs).
+Where the bus cannot be read in time, or has not got it yet, too much is said rather than too little: a message that
+comes twice has the same id, and a report of the engine gives way to those who stood nearer. Not here: saying it
+(_runs), and how the bus is read (_look).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.airflow._look import look_at
 from dkist_processing_core.events import Event, Reporter, TaskFailed, TaskFinished
 from dkist_processing_core.identity import Run
-from dkist_processing_core.lifecycle import never_breaking
-from dkist_processing_core.replay import replayed
 from dkist_processing_core.runs import AttemptView, RunState
 
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """The names of failed tasks, in the engine's order."""
+    """The names of failed tasks, in the engine's order, each with its last attempt where that is known."""
 
     untold: tuple[str, ...] = ()
     """Those whose last attempt has no end by task or launcher."""
-    unannounced: tuple[str, ...] = ()
+    unannounced: tuple[tuple[str, int | None], ...] = ()
     """Those whose failure nobody has announced, and whose launcher has not seen them succeed."""
 
 
 def owed(run: Run, failed: Sequence[str], *, since: datetime | None) -> Owed:
-    """Return what is owed of the failed tasks of a run that began at `since`."""
+    """Return what is owed of the failed tasks of a run, whose reports began to reach the bus at `since`."""
     if not failed:
         return Owed()
-    reports = _reports_of(run, since)
+    look = look_at(run.workflow_name, since)
+    if look is None or not look.is_read():
+        return _owed(run, failed, [])
+    found = _owed(run, failed, look.reports)
+    # A host may be about to bring its message to the bus just now.
+    while found.unannounced and look.has_patience():
+        found = _owed(run, failed, look.reports)
+    return found
+
+
+def _owed(run: Run, failed: Sequence[str], heard: Sequence[Event]) -> Owed:
+    reports = [
+        event for event in list(heard) if (event.workflow_version, event.run_id) == (run.workflow_version, run.run_id)
+    ]
     view = RunState(reports).run(run.run_id)
     last = {task.name: task.attempts[-1] for task in view.tasks if task.attempts} if view is not None else {}
     return Owed(
         untold=tuple(name for name in failed if name not in last or not _is_told(last[name])),
-        unannounced=tuple(name for name in failed if name not in last or not _is_settled(last[name], reports, name)),
+        unannounced=tuple(
+            (name, last[name].number if name in last else None)
+            for name in failed
+            if name not in last or not _is_settled(last[name], reports, name)
+        ),
     )
 
 
@@ -47,6 +63,7 @@ def _is_told(attempt: AttemptView) -> bool:
 def _is_settled(attempt: AttemptView, reports: Sequence[Event], name: str) -> bool:
     if isinstance(attempt.end, TaskFinished) and _is_told(attempt):
         return True
+    # The engine calls a failure final only together with its announcement.
     return any(
         isinstance(report, TaskFailed)
         and (report.reported_by, report.task_name, report.attempt) == (Reporter.ENGINE, name, attempt.number)
@@ -54,15 +71,3 @@ def _is_settled(attempt: AttemptView, reports: Sequence[Event], name: str) -> bo
         and report.final is True
         for report in reports
     )
-
-
-def _reports_of(run: Run, since: datetime | None) -> list[Event]:
-    reports: list[Event] = []
-    with never_breaking("failures are announced without a look at the bus"):
-        settings, _ = DKISTProcessingCoreConfiguration.read_leniently()
-        reports += (
-            event
-            for event in replayed(settings, workflow=run.workflow_name, every_report=True, since=since)
-            if (event.workflow_version, event.run_id) == (run.workflow_version, run.run_id)
-        )
-    return reports

@@ -13,11 +13,13 @@ from typing import Any
 from dkist_processing_core.airflow import _traces
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import Reporter
+from dkist_processing_core.identity import Run
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.trace_context import derived_trace_id, format_traceparent
 
 # Of the time that observing an attempt may cost; task and launcher have waited for the rest of it.
-SHARE_OF_WAITING = 0.2
+SHARE_OF_WAITING = 0.4
+_DISK_SECONDS = 0.5
 logger = logging.getLogger(__name__)
 
 
@@ -33,7 +35,7 @@ def publishing(*, delivers: bool, share: float = SHARE_OF_WAITING) -> Iterator[P
     settings, complaint = DKISTProcessingCoreConfiguration.read_leniently()
     if complaint is not None:
         logger.warning("a callback uses a default instead: %s", complaint)
-    publisher = Publisher.open(settings, delivers=delivers)
+    publisher = Publisher.open(settings, delivers=delivers, wait_limit=_DISK_SECONDS)
     try:
         yield publisher
     finally:
@@ -42,7 +44,7 @@ def publishing(*, delivers: bool, share: float = SHARE_OF_WAITING) -> Iterator[P
         publisher.close(settings.event_flush_timeout * share if delivers else 0.0)
 
 
-def head(ti: object, run: Any, span_id: int, time: datetime | None = None) -> dict[str, Any]:
+def head(ti: object, run: Run, span_id: int, time: datetime | None = None) -> dict[str, Any]:
     """Return the fields that every event of the engine begins with; its span is in the trace of the run."""
     engines = _traces.engines_parent(ti)
     trace_id = engines[0] if engines else derived_trace_id(run)
@@ -52,3 +54,9 @@ def head(ti: object, run: Any, span_id: int, time: datetime | None = None) -> di
         "traceparent": format_traceparent(trace_id, span_id),
         "tracestate": _traces.tracestate(ti) or None,
     }
+
+
+def head_of_run(ti: object, run: Run, dag_run: object) -> dict[str, Any]:
+    """Return the same for an event of the run, whose span is the engine's own where the engine traces."""
+    engines = _traces.engines_parent(ti)
+    return head(ti, run, engines[1] if engines else _traces.root_span_id(run, dag_run))

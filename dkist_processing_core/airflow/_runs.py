@@ -15,7 +15,7 @@ from dkist_processing_core.airflow import _traces
 from dkist_processing_core.airflow._attempts import workflow_started
 from dkist_processing_core.airflow._context import instance_of, moment, run_of, seconds_between
 from dkist_processing_core.airflow._owed import owed
-from dkist_processing_core.airflow._publishing import head, publishing
+from dkist_processing_core.airflow._publishing import head_of_run, publishing
 from dkist_processing_core.airflow._states import FAILED, dag_id_of, task_states
 from dkist_processing_core.airflow.callbacks import Callbacks
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
@@ -41,8 +41,7 @@ def ended(callbacks: Callbacks, context: Mapping[str, Any], *, succeeded: bool) 
     ti, dag_run, run = instance_of(context), context.get("dag_run"), run_of(callbacks, context)
     began, over = moment(dag_run, "start_date"), moment(dag_run, "end_date")
     states = _states(callbacks, context, run)
-    root_span_id = _traces.root_span_id(run, dag_run)
-    said = head(ti, run, root_span_id)
+    said = head_of_run(ti, run, dag_run)
     facts: dict[str, Any] = {
         "ended_at": over,
         "duration_seconds": seconds_between(began, over or datetime.now(UTC)),
@@ -59,13 +58,13 @@ def ended(callbacks: Callbacks, context: Mapping[str, Any], *, succeeded: bool) 
             reason = context.get("reason")
             facts["reason"] = None if reason is None else str(reason)
             publisher.publish(WorkflowFailed(**said, **identity_of(run), **facts))
-        still = owed(run, failed, since=began)
+        still = owed(run, failed, since=_first_moment(dag_run))
         for name in still.untold:
             publisher.publish(_lost(run, name, said | {"time": over or said["time"]}))
-        for name in still.unannounced:
-            publisher.publish_failure(_message(run, name, ti))
+        for name, attempt in still.unannounced:
+            publisher.publish_failure(_message(run, name, attempt, ti))
     if _traces.engines_parent(ti) is None:
-        _export_span(run, root_span_id, began, over, succeeded=succeeded)
+        _export_span(run, _traces.root_span_id(run, dag_run), began, over, succeeded=succeeded)
 
 
 def _states(callbacks: Callbacks, context: Mapping[str, Any], run: Run) -> dict[str, str]:
@@ -91,14 +90,23 @@ def _lost(run: Run, task_name: str, said: Mapping[str, Any]) -> TaskFailed:
     )
 
 
-def _message(run: Run, task_name: str, ti: object) -> RecipeRunFailureMessage:
+def _first_moment(dag_run: object) -> datetime | None:
+    """Return when the run was asked for: a run that is cleared begins anew, and what failed before then stays so."""
+    return min(filter(None, (moment(dag_run, "run_after"), moment(dag_run, "start_date"))), default=None)
+
+
+def _message(run: Run, task_name: str, attempt: int | None, ti: object) -> RecipeRunFailureMessage:
     is_its = getattr(ti, "task_id", None) == task_name
+    if attempt is None and is_its:
+        number = getattr(ti, "try_number", None)
+        attempt = number if isinstance(number, int) else None
     return RecipeRunFailureMessage(
         workflow_name=run.workflow_name,
         workflow_version=run.workflow_version,
         task_name=task_name,
         dag_run_id=run.run_id,
         log_url=getattr(ti, "log_url", None) if is_its else None,
+        attempt=attempt,
     )
 
 

@@ -23,13 +23,13 @@ from dkist_processing_core.events import (
     Reporter,
     TaskDispatched,
     TaskFailed,
-    TaskFinished,
     TaskStarted,
     identity_of,
 )
 from dkist_processing_core.launcher._assignment import Assignment
 from dkist_processing_core.launcher._verdict import Verdict
 from dkist_processing_core.lifecycle import logger, never_breaking
+from dkist_processing_core.notes import SUCCEEDED, TOLD_TO_END
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.text import redact
 from dkist_processing_core.trace_context import derived_attempt_span_id
@@ -127,10 +127,10 @@ class Reports:
         if not verdict.is_published and not self._publish(verdict.event_class, **self._completed(verdict)):
             # What the task has told of itself cannot be stated; that it ended can.
             self._publish(verdict.event_class, **self._completed(verdict, bare=True))
-        if verdict.event_class is TaskFinished and self._publisher is not None:
-            # An engine that comes to another end must not announce a failure.
-            with self._never_breaking("the engine is not told"):
-                self._publisher.remember(self._event(TaskFinished, time.time_ns()))
+        note = SUCCEEDED if verdict.cause is None else TOLD_TO_END if verdict.cause == Cause.TERMINATED else None
+        if note is not None and self._publisher is not None:
+            with self._never_breaking("the engine's callbacks on this host do not learn how the task ended"):
+                self._publisher.remember(note + self._attempt.key)
         with self._never_breaking("the attempt's span does not tell its end"):
             self._conclude_span(verdict)
         with self._never_breaking("the attempt's span does not end"):

@@ -17,22 +17,23 @@ from tests.running import ROOT
 from tests.services.broker import Broker
 from tests.services.postgres import PostgresServer
 
-# Each with the days after its release, to which its dependencies are held: they have no upper limit, and none of these
-# starts with the newest of `pydantic`, `fastapi`, `cadwyn` and `pyjwt`.
+# Each with a day soon after its release, whose packages it is installed with: it allows later ones, and does not start
+# with the newest of `pydantic` (3.0 to 3.2), `fastapi` and `cadwyn` (3.0, 3.2) or `pyjwt` (3.0).
 VERSIONS = {"3.0.6": "2025-09-01", "3.1.8": "2026-03-20", "3.2.2": "2026-06-01"}
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 
 
 def installed(folder: Path, version: str) -> Path:
     """
-    Return an environment that holds a version of Airflow, and this checkout.
+    Return an environment that holds a version of Airflow, as on its day, and this checkout, as today.
     """
     virtualenv = folder / f"airflow-{version}"
     uv = Path(sys.executable).parent / "uv"
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, virtualenv], check=True)
+    install = [str(uv), "pip", "install", "--quiet", "--compile-bytecode", "--python", str(virtualenv)]
     needs = [f"apache-airflow=={version}", "apache-airflow-providers-standard", "psycopg2-binary", "asyncpg"]
-    options = ["--quiet", "--compile-bytecode", "--exclude-newer", VERSIONS[version]]
-    subprocess.run([uv, "pip", "install", "--python", virtualenv, *options, *needs, ROOT], check=True)
+    subprocess.run([*install, "--exclude-newer", VERSIONS[version], *needs], check=True)
+    subprocess.run([*install, ROOT], check=True)
     return virtualenv
 
 
@@ -65,7 +66,8 @@ def test_an_exported_workflow_runs_unchanged(
     first, second = views["fails_once"].tasks[0].attempts
     assert isinstance(failed.end, TaskFailed)
     assert (failed.cause, failed.end.final, failed.end.error_type) == ("exception", True, "ArithmeticError")
-    assert views["raises"].tasks[1].engine_state == "upstream_failed"
+    # The DAG processor of 3.0 has no answer about states.
+    assert views["raises"].tasks[1].engine_state == (None if version == "3.0.6" else "upstream_failed")
     assert isinstance(first.end, TaskFailed)
     assert (first.end.final, first.end.max_attempts) == (False, 2)
     assert isinstance(second.end, TaskFinished)

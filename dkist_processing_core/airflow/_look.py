@@ -1,0 +1,118 @@
+"""
+A look at what the bus holds of a workflow, which takes a limited time whatever the bus is like.
+
+The engine hands the callbacks of all runs of a file that have ended to one process, one after the other, and kills it
+when they take too long together: they share one subscription, and one account of patience. Not here: what is looked
+for (_owed).
+"""
+
+import contextlib
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.errors import JournalError
+from dkist_processing_core.lifecycle import never_breaking
+from dkist_processing_core.replay import replayed
+
+if TYPE_CHECKING:
+    from dkist_processing_core.events import Event
+
+READING_SECONDS = 3.0
+"""How long a look may take, with the connection and all that the bus holds."""
+_PATIENCE_SECONDS = 3.0
+# RabbitMQ does not tell where a stream ends; as long as there is more it comes without a pause.
+_QUIET_SECONDS = 0.4
+_TURN_SECONDS = 0.1
+
+
+class Look:
+    """What a thread reads from the bus, of one workflow, since some moment; nobody has to wait for it."""
+
+    def __init__(self, settings: DKISTProcessingCoreConfiguration, workflow_name: str, since: datetime | None) -> None:
+        """Begin to read."""
+        self.since = since
+        self.reports: list[Event] = []
+        self._settings = settings
+        self._workflow_name = workflow_name
+        self._deadline = time.monotonic() + READING_SECONDS
+        self._began = datetime.now(UTC)
+        self._has_caught_up = threading.Event()
+        self._is_over = False
+        threading.Thread(target=self._read, name="dkist-core-look", daemon=True).start()
+
+    def _read(self) -> None:
+        with never_breaking("failures are announced without a look at the bus"):
+            if open_bus(self._settings).is_remote:
+                self._follow()
+            else:
+                self.reports += replayed(self._settings, workflow=self._workflow_name, every_report=True)
+                self._has_caught_up.set()
+        self._is_over = True
+
+    def _follow(self) -> None:
+        with subscribe(
+            workflow=self._workflow_name,
+            replay=self.since or True,
+            timeout=_QUIET_SECONDS,
+            every_report=True,
+            settings=self._settings,
+        ) as events:
+            old_at = time.monotonic()
+            while True:
+                for event in events:
+                    self.reports.append(event)
+                    if event.time <= self._began:
+                        old_at = time.monotonic()
+                    elif time.monotonic() - old_at > _QUIET_SECONDS:
+                        # A bus that is never quiet has an end, too: what happens now comes behind it.
+                        self._has_caught_up.set()
+                self._has_caught_up.set()
+
+    def covers(self, since: datetime | None) -> bool:
+        """Say whether it began early enough."""
+        return self.since is None or (since is not None and self.since <= since)
+
+    def is_read(self) -> bool:
+        """Wait until all that the bus held was read, and say whether it was, in time."""
+        if self._has_caught_up.is_set():
+            # Read before, for another run: what has come since then is here within a moment.
+            threading.Event().wait(_TURN_SECONDS)
+            return True
+        return self._has_caught_up.wait(max(0.0, self._deadline - time.monotonic()))
+
+    def has_patience(self) -> bool:
+        """Wait a moment for what is on its way, and say so; not where the process has waited enough."""
+        global _patience  # noqa: PLW0603 - the engine's limit is on the process
+        if self._is_over or _patience <= 0:
+            return False
+        threading.Event().wait(_TURN_SECONDS)
+        _patience -= _TURN_SECONDS
+        return True
+
+
+_patience = _PATIENCE_SECONDS
+_looks: dict[str, Look] = {}
+
+
+def look_at(workflow_name: str, since: datetime | None) -> Look | None:
+    """Return a look at a workflow's reports from `since` on; None where the bus is known not to answer just now."""
+    settings, _ = DKISTProcessingCoreConfiguration.read_leniently()
+    if _is_away(settings):
+        return None
+    look = _looks.get(workflow_name)
+    if look is None or not look.covers(since) or not open_bus(settings).is_remote:
+        look = _looks[workflow_name] = Look(settings, workflow_name, since)
+    return look
+
+
+def _is_away(settings: DKISTProcessingCoreConfiguration) -> bool:
+    bus = open_bus(settings)
+    if bus.is_remote:
+        with contextlib.suppress(JournalError), bus.open_journal(patience=_TURN_SECONDS) as journal:
+            return journal.unreachable_until > time.time()
+    return False
