@@ -452,6 +452,18 @@ def test_a_false_failure_is_not_taken_for_an_announcement() -> None:
     assert [message["taskName"] for message in announced()] == ["First"]
 
 
+def test_an_engine_that_tells_no_states_leaves_them_to_the_bus() -> None:
+    """
+    The DAG processor of Airflow 3.0 does not know the question, and must not be asked.
+    """
+    publish(said_by_launcher(TaskDispatched, "First"), said_by_launcher(TaskFinished, "Second"))
+    CALLBACKS.on_dag_failure(context())
+
+    assert [message["taskName"] for message in announced()] == ["First"]
+    (end,) = (event for event in published() if isinstance(event, WorkflowFailed))
+    assert end.tasks == {}
+
+
 def test_the_announcement_is_told_with_the_message() -> None:
     """
     In one transaction, so that the end of the run knows of it by the bus.

@@ -11,7 +11,7 @@ from typing import Any
 from dkist_processing_core.airflow._attempts import cause_of, failure_of
 from dkist_processing_core.airflow._context import attempt_of, instance_of
 from dkist_processing_core.airflow._publishing import logger, publishing
-from dkist_processing_core.airflow._states import FAILED, dag_id_of, task_states
+from dkist_processing_core.airflow._states import FAILED, can_be_asked_aside, dag_id_of, task_states
 from dkist_processing_core.airflow.callbacks import Callbacks
 from dkist_processing_core.errors import IdentityError
 from dkist_processing_core.events import Cause, RecipeRunFailureMessage
@@ -99,9 +99,10 @@ def _state_by_now(context: Mapping[str, Any], message: RecipeRunFailureMessage) 
         else:
             found.append(states.get(message.task_name, FAILED))
 
-    asking = threading.Thread(target=ask, name="dkist-core-asking", daemon=True)
-    asking.start()
-    asking.join(_ASKING_SECONDS)
+    if can_be_asked_aside():
+        asking = threading.Thread(target=ask, name="dkist-core-asking", daemon=True)
+        asking.start()
+        asking.join(_ASKING_SECONDS)
     if found:
         return found[0]
     return UNKNOWN if _has_run_callback(context) else FAILED

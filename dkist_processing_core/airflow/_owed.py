@@ -13,7 +13,7 @@ from datetime import datetime
 from dkist_processing_core.airflow._look import look_at
 from dkist_processing_core.events import Event, Reporter, TaskFailed, TaskFinished
 from dkist_processing_core.identity import Run
-from dkist_processing_core.runs import AttemptView, RunState
+from dkist_processing_core.runs import AttemptView, RunState, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,13 @@ class Owed:
     """Those whose failure nobody has announced, and whose launcher has not seen them succeed."""
 
 
-def owed(run: Run, failed: Sequence[str], *, since: datetime | None) -> Owed:
-    """Return what is owed of the failed tasks of a run, whose reports began to reach the bus at `since`."""
-    if not failed:
+def owed(run: Run, failed: Sequence[str] | None, *, since: datetime | None) -> Owed:
+    """
+    Return what is owed of the failed tasks of a run, whose reports began to reach the bus at `since`.
+
+    Where nobody says which those are, they are the tasks that have begun and of whose good end the bus holds nothing.
+    """
+    if failed is not None and not failed:
         return Owed()
     look = look_at(run.workflow_name, since)
     if look is None or not look.is_read():
@@ -40,12 +44,14 @@ def owed(run: Run, failed: Sequence[str], *, since: datetime | None) -> Owed:
     return found
 
 
-def _owed(run: Run, failed: Sequence[str], heard: Sequence[Event]) -> Owed:
+def _owed(run: Run, failed: Sequence[str] | None, heard: Sequence[Event]) -> Owed:
     reports = [
         event for event in list(heard) if (event.workflow_version, event.run_id) == (run.workflow_version, run.run_id)
     ]
     view = RunState(reports).run(run.run_id)
     last = {task.name: task.attempts[-1] for task in view.tasks if task.attempts} if view is not None else {}
+    if failed is None:
+        failed = [name for name, attempt in last.items() if attempt.state not in (State.FINISHED, State.SKIPPED)]
     return Owed(
         untold=tuple(name for name in failed if name not in last or not _is_told(last[name])),
         unannounced=tuple(

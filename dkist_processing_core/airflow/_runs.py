@@ -47,7 +47,8 @@ def ended(callbacks: Callbacks, context: Mapping[str, Any], *, succeeded: bool) 
         "duration_seconds": seconds_between(began, over or datetime.now(UTC)),
         "tasks": states,
     }
-    failed = [name for name, state in states.items() if state == FAILED]
+    # Where the engine does not tell the states, all that the bus holds no good end of counts as failed with the run.
+    failed = [name for name, state in states.items() if state == FAILED] if states or succeeded else None
     with publishing(delivers=True, share=1.0) as publisher:
         if not any(callbacks.is_root(name) and state in _EXECUTED for name, state in states.items()):
             # Nobody may have been there to say so: passed over, or lost before its callback.

@@ -24,7 +24,7 @@ def task_states(context: Mapping[str, Any], dag_id: str, run_id: str) -> dict[st
         # The run was passed over whole, or its task is gone: what is asked needs no instance.
         asked = getattr(sys.modules.get(_HOME), "RuntimeTaskInstance", None)
     ask = getattr(asked, "get_task_states", None)
-    if ask is None:
+    if ask is None or not _can_be_answered():
         return {}
     found = ask(dag_id=dag_id, run_ids=[run_id])
     states = found.get(run_id) if isinstance(found, dict) else None
@@ -33,6 +33,33 @@ def task_states(context: Mapping[str, Any], dag_id: str, run_id: str) -> dict[st
     return {
         str(name): _NO_STATE if state is None else str(getattr(state, "value", state)) for name, state in states.items()
     }
+
+
+def _can_be_answered() -> bool:
+    """
+    Say whether this process of the engine would understand the answer.
+
+    The DAG processor of Airflow 3.0 and 3.1.0 knows no such question: it answers nothing, and who asks waits until the
+    process is killed.
+    """
+    decoder = getattr(_connection(), "body_decoder", None)
+    if decoder is None:
+        return True
+    try:
+        decoder.validate_python({"type": "TaskStatesResult", "task_states": {}})
+    except ValueError:
+        return False
+    return True
+
+
+def can_be_asked_aside() -> bool:
+    """Say whether a thread of ours may ask: before Airflow 3.2 another could be given the answer."""
+    connection = _connection()
+    return connection is None or hasattr(connection, "_thread_lock")
+
+
+def _connection() -> Any:
+    return getattr(sys.modules.get(_HOME), "SUPERVISOR_COMMS", None)
 
 
 def dag_id_of(context: Mapping[str, Any], default: str) -> str:

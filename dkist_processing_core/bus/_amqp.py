@@ -481,7 +481,7 @@ class AmqpLink:
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         self._stir()
 
-    def _on_blocked(self, _: object, frame: pika.frame.Method[pika.spec.Connection.Blocked]) -> None:
+    def _on_blocked(self, _: object, frame: "pika.frame.Method[pika.spec.Connection.Blocked]") -> None:
         self.blocked_reason = str(frame.method.reason or "no reason given")
         self._on_wake()
 
@@ -493,7 +493,7 @@ class AmqpLink:
         self._woken = True
         self._stir()
 
-    def _on_confirm(self, frame: pika.frame.Method[Any]) -> None:
+    def _on_confirm(self, frame: "pika.frame.Method[Any]") -> None:
         accepted = isinstance(frame.method, pika.spec.Basic.Ack)
         last = frame.method.delivery_tag
         # Tags were given in ascending order, and a dict keeps it.

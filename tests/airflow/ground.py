@@ -167,16 +167,18 @@ class Listener:
 
     def announced(self) -> list[dict[str, Any]]:
         """
-        Return the failure messages that have arrived since this was asked last.
+        Return the failure messages that have arrived since this was asked last, each once: some may come twice, as
+        any message that was confirmed to somebody who had gone.
         """
-        found: list[dict[str, Any]] = []
+        found: dict[str, dict[str, Any]] = {}
         with self._broker.connect() as connection:
             channel = connection.channel()
             while True:
                 _, _, body = channel.basic_get(RecipeRunFailureMessage.queue, auto_ack=True)
                 if body is None:
-                    return found
-                found.append(json.loads(body))
+                    return list(found.values())
+                message = json.loads(body)
+                found[message["conversationId"]] = message
 
 
 class Ground:
@@ -258,10 +260,15 @@ class Ground:
 
     def drain(self) -> None:
         """
-        Bring to the broker what waits, as an operator does.
+        Bring to the broker what waits, as an operator does: again, where the broker has only just begun to start.
         """
         variables = self.broker.env | {"DKIST_CORE_STATE_DIR": str(self.state)}
-        subprocess.run(command("outbox", "drain"), env=os.environ | variables, check=True, capture_output=True)
+
+        def is_drained() -> bool:
+            done = subprocess.run(command("outbox", "drain"), env=os.environ | variables, check=False)
+            return done.returncode == 0
+
+        wait_until(is_drained, SECONDS, every=0.5)
 
 
 ENDS_OF_RUN = ("workflow.finished", "workflow.failed")

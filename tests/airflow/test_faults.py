@@ -145,6 +145,7 @@ def runs(ground: Ground) -> dict[str, Run]:
     found = {
         "finished and cleared": first,
         "exception": begin("raises", "Raises"),
+        "cleared, fails again": begin("raises", "Raises"),
         "SIGKILL": begin("is_killed", "IsKilled"),
         "retry, then success": begin("fails_once", "FailsOnce"),
         "execution timeout": begin("overstays", "Overstays"),
@@ -185,6 +186,9 @@ def runs(ground: Ground) -> dict[str, Run]:
         if run is not marked:
             ground.listener.wait_for_end(run.run_id)
     wait_until(lambda: ends_of(found["finished and cleared"]) == 2, SECONDS)
+    again = found["cleared, fails again"]
+    ground.airflow.clear(again.dag_id, again.run_id)
+    wait_until(lambda: ends_of(again) == 2, SECONDS)
     return found
 
 
@@ -346,6 +350,28 @@ def test_a_run_that_is_cleared_begins_again(runs: dict[str, Run]) -> None:
     assert run.ground.listener.view(run.run_id).verdict is State.FINISHED
 
 
+def test_a_task_that_fails_again_after_a_clear_is_announced_again(runs: dict[str, Run], announced: list[str]) -> None:
+    """
+    Whoever has cleared it wants to know.
+    """
+    run = runs["cleared, fails again"]
+    second = run.attempt("failed, cleared, failed: the second attempt", 2)
+
+    assert isinstance(second.end, TaskFailed)
+    assert (second.cause, second.end.final) == (Cause.EXCEPTION, True)
+    assert announced.count(run.run_id) == 2
+
+
+def test_a_failure_is_told_once_by_each_reporter(runs: dict[str, Run]) -> None:
+    """
+    The end of the run tells of failures that nobody nearer has told of, and of no others.
+    """
+    for name, run in runs.items():
+        unnumbered = [event for event in run.ground.listener.of(run.run_id) if getattr(event, "attempt", 0) is None]
+
+        assert unnumbered == [], name
+
+
 def test_a_run_is_one_trace_retries_and_clears_included(runs: dict[str, Run]) -> None:
     """
     Every report of every reporter names it.
@@ -437,8 +463,9 @@ def test_an_api_server_that_is_restarted_in_the_middle_changes_nothing(ground: G
 
     attempt = run.attempt("api-server restarted in the middle")
     assert isinstance(attempt.end, TaskFinished)
-    assert attempt.contradictions == ()
-    assert ground.listener.view(run.run_id).verdict is State.FINISHED
+    # A server that is away for longer than the worker tries has the engine call it failed: nobody is told of that.
+    assert all(end.reported_by is Reporter.ENGINE for end in attempt.contradictions)
+    assert run.run_id not in [message["dagRunId"] for message in ground.listener.announced()]
 
 
 def test_a_run_that_ends_while_the_dag_processor_is_down_ends_on_the_bus_when_it_is_back(ground: Ground) -> None:
