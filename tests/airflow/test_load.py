@@ -5,13 +5,15 @@ Not here: what it does with it (test_example, test_faults).
 """
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.running import ROOT
+from tests.airflow.ground import EXAMPLE, FAULTY
+from tests.running import ROOT, command
 from tests.sample import workflow
 from tests.services.airflow import ENVIRONMENT
 from tests.test_export import GOLDEN
@@ -192,3 +194,38 @@ def brought_by(package: str, report: str) -> set[str]:
         if depth is not None:
             found.add(name)
     return found
+
+
+def test_workflows_are_validated_by_loading_them_where_airflow_is(tmp_path: Path) -> None:
+    """
+    As a package's own pipeline does, which has it among its test dependencies.
+    """
+    program = f"""
+import sys; sys.path.insert(0, {str(FAULTY.parent)!r})
+sys.argv[1:] = ["workflows", "validate", "faulty"]
+from dkist_processing_core.cli import main
+main()
+"""
+    done = in_airflow(program, home=tmp_path)
+
+    lines = done.stdout.splitlines()
+    assert "✓ faulty_fails_once 1.0, 1 task: no cycle, exports, compiles, loads" in lines
+    assert all(line.endswith("loads") for line in lines)
+
+
+def test_airflow_reads_the_archive(tmp_path: Path) -> None:
+    """
+    Each workflow of it is there, under its own name, and none was refused.
+    """
+    export = command("workflows", "export", EXAMPLE.name, "--path", str(tmp_path), "--zip")
+    subprocess.run(export, env=os.environ | {"PYTHONPATH": str(EXAMPLE.parent)}, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.zip")
+    program = """
+import sys
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag(sys.argv[1])
+print("READ", sorted(bag.dag_ids), bag.import_errors)
+"""
+    done = in_airflow(program, archive, home=tmp_path)
+
+    assert "READ ['raw_to_l1_solar_calibration_dev'] {}" in done.stdout
