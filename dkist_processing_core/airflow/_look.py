@@ -1,9 +1,7 @@
 """
 A look at what the bus holds of a workflow, which takes a limited time whatever the bus is like.
 
-The engine hands the callbacks of all runs of a file that have ended to one process, one after the other, and kills it
-when they take too long together: they share one subscription, and one account of patience. Not here: what is looked
-for (_owed).
+All callbacks of a process share one subscription. Not here: what is looked for (_owed).
 """
 
 import contextlib
@@ -12,6 +10,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from dkist_processing_core.airflow._patience import at_most
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 READING_SECONDS = 3.0
 """How long a look may take, with the connection and all that the bus holds."""
-_PATIENCE_SECONDS = 3.0
 # RabbitMQ does not tell where a stream ends; as long as there is more it comes without a pause.
 _QUIET_SECONDS = 0.4
 _TURN_SECONDS = 0.1
@@ -41,8 +39,9 @@ class Look:
         self._workflow_name = workflow_name
         self._deadline = time.monotonic() + READING_SECONDS
         self._began = datetime.now(UTC)
-        self._has_caught_up = threading.Event()
+        self._has_caught_up = False
         self._is_over = False
+        self._is_settled = threading.Event()
         threading.Thread(target=self._read, name="dkist-core-look", daemon=True).start()
 
     def _read(self) -> None:
@@ -51,8 +50,9 @@ class Look:
                 self._follow()
             else:
                 self.reports += replayed(self._settings, workflow=self._workflow_name, every_report=True)
-                self._has_caught_up.set()
+                self._catch_up()
         self._is_over = True
+        self._is_settled.set()
 
     def _follow(self) -> None:
         with subscribe(
@@ -70,8 +70,12 @@ class Look:
                         old_at = time.monotonic()
                     elif time.monotonic() - old_at > _QUIET_SECONDS:
                         # A bus that is never quiet has an end, too: what happens now comes behind it.
-                        self._has_caught_up.set()
-                self._has_caught_up.set()
+                        self._catch_up()
+                self._catch_up()
+
+    def _catch_up(self) -> None:
+        self._has_caught_up = True
+        self._is_settled.set()
 
     def covers(self, since: datetime | None) -> bool:
         """Say whether it began early enough."""
@@ -79,23 +83,21 @@ class Look:
 
     def is_read(self) -> bool:
         """Wait until all that the bus held was read, and say whether it was, in time."""
-        if self._has_caught_up.is_set():
+        if self._has_caught_up:
             # Read before, for another run: what has come since then is here within a moment.
-            threading.Event().wait(_TURN_SECONDS)
-            return True
-        return self._has_caught_up.wait(max(0.0, self._deadline - time.monotonic()))
+            time.sleep(_TURN_SECONDS)
+        else:
+            with at_most(self._deadline - time.monotonic()) as seconds:
+                self._is_settled.wait(seconds)
+        return self._has_caught_up
 
     def has_patience(self) -> bool:
         """Wait a moment for what is on its way, and say so; not where the process has waited enough."""
-        global _patience  # noqa: PLW0603 - the engine's limit is on the process
-        if self._is_over or _patience <= 0:
-            return False
-        threading.Event().wait(_TURN_SECONDS)
-        _patience -= _TURN_SECONDS
-        return True
+        with at_most(0.0 if self._is_over else _TURN_SECONDS) as seconds:
+            time.sleep(seconds)
+        return seconds > 0
 
 
-_patience = _PATIENCE_SECONDS
 _looks: dict[str, Look] = {}
 
 

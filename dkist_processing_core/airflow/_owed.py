@@ -6,6 +6,7 @@ comes twice has the same id, and a report of the engine gives way to those who s
 (_runs), and how the bus is read (_look).
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,8 @@ from dkist_processing_core.airflow._look import look_at
 from dkist_processing_core.events import Event, Reporter, TaskFailed, TaskFinished
 from dkist_processing_core.identity import Run
 from dkist_processing_core.runs import AttemptView, RunState, State
+
+_ON_ITS_WAY_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,8 @@ def owed(run: Run, failed: Sequence[str] | None, *, since: datetime | None) -> O
         return _owed(run, failed, [])
     found = _owed(run, failed, look.reports)
     # A host may be about to bring its message to the bus just now.
-    while found.unannounced and look.has_patience():
+    until = time.monotonic() + _ON_ITS_WAY_SECONDS
+    while found.unannounced and time.monotonic() < until and look.has_patience():
         found = _owed(run, failed, look.reports)
     return found
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dkist_processing_core.airflow import _traces
+from dkist_processing_core.airflow._patience import at_most
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import Reporter
 from dkist_processing_core.identity import Run
@@ -41,7 +42,8 @@ def publishing(*, delivers: bool, share: float = SHARE_OF_WAITING) -> Iterator[P
     finally:
         if delivers:
             publisher.answer_for_others()
-        publisher.close(settings.event_flush_timeout * share if delivers else 0.0)
+        with at_most(settings.event_flush_timeout * share) as seconds:
+            publisher.close(seconds if delivers else 0.0)
 
 
 def head(ti: object, run: Run, span_id: int, time: datetime | None = None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dkist_processing_core.airflow import _traces
 from dkist_processing_core.airflow._attempts import workflow_started
 from dkist_processing_core.airflow._context import instance_of, moment, run_of, seconds_between
 from dkist_processing_core.airflow._owed import owed
+from dkist_processing_core.airflow._patience import at_most
 from dkist_processing_core.airflow._publishing import head_of_run, publishing
 from dkist_processing_core.airflow._states import FAILED, dag_id_of, task_states
 from dkist_processing_core.airflow.callbacks import Callbacks
@@ -123,7 +124,7 @@ def _export_span(run: Run, span_id: int, began: datetime | None, over: datetime 
             span.set_attribute(semconv.PIPELINE_RESULT, semconv.SUCCESS if succeeded else semconv.FAILURE)
             if not succeeded:
                 span.set_status(Status(StatusCode.ERROR))
-        with telemetry.flushing(settings.event_flush_timeout):
+        with at_most(settings.event_flush_timeout) as seconds, telemetry.flushing(seconds):
             pass
 
 

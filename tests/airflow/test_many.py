@@ -1,0 +1,36 @@
+"""
+Many runs of one workflow that fail at once: the engine gives all of their ends to one process, which has limited time.
+
+Long, so by `make soak` only.
+"""
+
+import pytest
+
+from dkist_processing_core.runs import State
+from tests.airflow.ground import ENDS_OF_RUN, Ground
+from tests.waiting import wait_until
+
+RUNS = 40
+SECONDS = 420.0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_forty_runs_that_fail_at_once_all_have_an_end_and_one_announcement(ground: Ground) -> None:
+    """
+    None is lost to the time that the engine allows its callbacks, and nobody is told of one twice.
+    """
+    dag_id = "faulty_raises_1.0"
+    ground.airflow.wait_for_dag(dag_id)
+    ground.listener.announced()
+    run_ids = [ground.airflow.trigger(dag_id, {"recipe_run_id": ground.next_number()}) for _ in range(RUNS)]
+
+    def ended() -> set[str]:
+        arrivals = list(ground.listener.arrivals)
+        return {arrival.event.run_id for arrival in arrivals if arrival.event.name in ENDS_OF_RUN}
+
+    wait_until(lambda: set(run_ids) <= ended(), SECONDS, every=1.0)
+    announced = [message["dagRunId"] for message in ground.listener.announced()]
+
+    assert sorted(announced) == sorted(run_ids)
+    assert {ground.listener.view(run_id).state for run_id in run_ids} == {State.FAILED}

@@ -1,0 +1,69 @@
+"""
+What the callbacks of one process of the engine may wait for in vain, all together.
+"""
+
+import os
+import time
+
+import pytest
+
+from dkist_processing_core.airflow import _patience
+from dkist_processing_core.airflow._patience import at_most
+from tests.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    As in a process that has not waited for anything.
+    """
+    monkeypatch.setattr(_patience, "_left", {})
+    monkeypatch.setattr(_patience, "SECONDS", 0.2)
+
+
+def wait(seconds: float) -> None:
+    """
+    Let time pass.
+    """
+    until = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() >= until, every=0.001)
+
+
+def test_what_is_waited_in_vain_is_not_there_later() -> None:
+    """
+    The last of many callbacks waits no more, and says what it has to say all the same.
+    """
+    given = []
+    for _ in range(4):
+        with at_most(0.1) as seconds:
+            given.append(seconds)
+            wait(seconds)
+
+    assert given[0] == 0.1
+    assert 0 < given[1] <= 0.1
+    assert given[-1] == 0.0
+
+
+def test_what_answers_in_time_costs_nothing() -> None:
+    """
+    A bus that is well is waited for as often as there are runs.
+    """
+    for _ in range(50):
+        with at_most(0.1) as seconds:
+            pass
+
+    assert seconds == 0.1
+
+
+def test_a_fork_begins_anew() -> None:
+    """
+    The engine forks a process for each file that it looks at.
+    """
+    with at_most(0.2) as seconds:
+        wait(seconds)
+    child = os.fork()
+    if not child:
+        with at_most(0.1) as seconds:
+            os._exit(0 if seconds == 0.1 else 1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
