@@ -240,7 +240,8 @@ def test_the_end_of_a_run_has_the_state_of_every_task() -> None:
     """
     CALLBACKS.on_dag_success(ended_context({"Second": None, "First": "success", "Other": "removed"}))
 
-    (event,) = published()
+    began, event = published()
+    assert isinstance(began, WorkflowStarted)
     assert isinstance(event, WorkflowFinished)
     assert list(event.tasks.items()) == [("First", "success"), ("Second", "no_status"), ("Other", "removed")]
     assert (event.ended_at, event.duration_seconds) == (BEGAN + timedelta(seconds=4), 5.0)
@@ -272,7 +273,12 @@ def test_a_failure_that_was_told_is_not_told_again_at_the_run_s_end() -> None:
     publish(said_by_launcher(TaskFailed, "First", cause=Cause.SIGNAL, final=True))
     CALLBACKS.on_dag_failure(ended_context({"First": "failed"}))
 
-    assert [event.name for event in published()] == ["task.failed", "workflow.started", "workflow.failed"]
+    assert [event.name for event in published()] == [
+        "task.failed",
+        "workflow.started",
+        "workflow.failed",
+        "task.failed",
+    ]
     assert [message["taskName"] for message in announced()] == ["First"]
 
 
@@ -432,10 +438,37 @@ def test_an_attempt_that_failed_for_good_after_a_clear_is_announced_again() -> N
     Whoever cleared it wants to know.
     """
     error = AirflowException("Bash command failed. The command returned a non-zero exit code 1.")
-    for attempt in (1, 1, 2):
-        chat_ops_notification(context(attempt=attempt, error=error), "l0_to_l1_visp", "1.0", "First")
+    for clears in (0, 0, 1):
+        failing = context(attempt=clears + 1, error=error)
+        failing["dag_run"].clear_number = clears
+        chat_ops_notification(failing, "l0_to_l1_visp", "1.0", "First")
 
     assert len(announced()) == 2
+
+
+def test_a_success_on_this_host_is_known_at_the_end_of_the_run_without_the_bus() -> None:
+    """
+    The bus may be away, and the engine be mistaken.
+    """
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.remember(SUCCEEDED + Attempt(RUN, "First", 2, 2).key)
+    CALLBACKS.on_dag_failure(ended_context({"First": "failed", "Second": "failed"}))
+
+    assert [message["taskName"] for message in announced()] == ["Second"]
+
+
+def test_a_broker_that_is_away_doubles_no_announcement(refusing_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The end of the run cannot see what was announced, and says the same under the same id, which this host sends once.
+    """
+    mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": refusing_port}}
+    monkeypatch.setenv("MESH_CONFIG", json.dumps(mesh))
+    error = AirflowException("Bash command failed. The command returned a non-zero exit code 1.")
+    for task in ("First", "Second"):
+        chat_ops_notification(context(task, 2, error=error), "l0_to_l1_visp", "1.0", task)
+    CALLBACKS.on_dag_failure(ended_context({"First": "failed", "Second": "failed"}))
+
+    assert sorted(message["taskName"] for message in announced()) == ["First", "Second"]
 
 
 def test_a_false_failure_is_not_taken_for_an_announcement() -> None:

@@ -9,9 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from dkist_processing_core.airflow._attempts import cause_of, failure_of
-from dkist_processing_core.airflow._context import attempt_of, instance_of
+from dkist_processing_core.airflow._context import attempt_of, clears_of, instance_of
 from dkist_processing_core.airflow._publishing import logger, publishing
-from dkist_processing_core.airflow._states import FAILED, can_be_asked_aside, dag_id_of, task_states
+from dkist_processing_core.airflow._states import (
+    FAILED,
+    can_be_asked_aside,
+    dag_id_of,
+    task_states,
+    tells_states_at_the_end,
+)
 from dkist_processing_core.airflow.callbacks import Callbacks
 from dkist_processing_core.errors import IdentityError
 from dkist_processing_core.events import Cause, RecipeRunFailureMessage
@@ -20,9 +26,9 @@ from dkist_processing_core.notes import SUCCEEDED, TOLD_TO_END
 from dkist_processing_core.publisher import Publisher
 
 _RUNNING = "running"
-UNKNOWN = "unknown"
+_UNKNOWN = "unknown"
 # The engine's client tries again and again where its server does not answer, and the task's end would wait for it.
-_ASKING_SECONDS = 0.5
+_ASKING_SECONDS = 0.2
 
 
 def announce(
@@ -40,7 +46,7 @@ def announce(
         task_name=task_name,
         dag_run_id=run_id if isinstance(run_id, str) else None,
         log_url=log_url if isinstance(log_url, str) else None,
-        attempt=attempt.attempt if attempt else None,
+        clears=clears_of(context.get("dag_run")),
     )
     with publishing(delivers=True) as publisher:
         reason = _reason_not_to(context, message, attempt, publisher)
@@ -80,7 +86,9 @@ def _reason_not_to(
 
 
 def _has_run_callback(context: Mapping[str, Any]) -> bool:
-    """Say whether what is left open here is looked at when the run has ended; not so in files of other releases."""
+    """Say whether what is left open here is settled when the run has ended: not so in files of other releases."""
+    if not tells_states_at_the_end():
+        return False
     found = getattr(context.get("dag"), "on_failure_callback", None)
     attached = found if isinstance(found, list | tuple) else [found]
     return any(isinstance(getattr(each, "__self__", None), Callbacks) for each in attached)
@@ -105,4 +113,4 @@ def _state_by_now(context: Mapping[str, Any], message: RecipeRunFailureMessage) 
         asking.join(_ASKING_SECONDS)
     if found:
         return found[0]
-    return UNKNOWN if _has_run_callback(context) else FAILED
+    return _UNKNOWN if _has_run_callback(context) else FAILED

@@ -88,6 +88,11 @@ def attempt_of(callbacks: Callbacks, context: Mapping[str, Any]) -> Attempt:
     )
 
 
+def clears_of(dag_run: object) -> int:
+    """Return how often the run, or a task of it, was cleared."""
+    return max(0, _whole(getattr(dag_run, "clear_number", None), 0))
+
+
 def moment(owner: object, name: str) -> datetime | None:
     """Return a time that the engine may or may not know, in UTC."""
     found = getattr(owner, name, None)

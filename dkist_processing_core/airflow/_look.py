@@ -1,16 +1,16 @@
 """
 A look at what the bus holds of a workflow, which takes a limited time whatever the bus is like.
 
-All callbacks of a process share one subscription. Not here: what is looked for (_owed).
+The callbacks of a process share one as far as it reaches back. Not here: what is looked for (_owed).
 """
 
 import contextlib
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from dkist_processing_core.airflow._patience import at_most
+from dkist_processing_core.airflow._patience import LOOK, at_most
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
@@ -21,10 +21,12 @@ from dkist_processing_core.replay import replayed
 if TYPE_CHECKING:
     from dkist_processing_core.events import Event
 
-READING_SECONDS = 3.0
-"""How long a look may take, with the connection and all that the bus holds."""
-# RabbitMQ does not tell where a stream ends; as long as there is more it comes without a pause.
-_QUIET_SECONDS = 0.4
+# With the connection and all that the bus holds.
+_READING_SECONDS = 3.0
+# RabbitMQ does not tell where a stream ends: once it has begun to come, what there is comes without a pause.
+_QUIET_SECONDS, _BEGINNING_SECONDS = 0.4, 1.5
+# The next run of the same process may have begun earlier.
+_MARGIN = timedelta(minutes=10)
 _TURN_SECONDS = 0.1
 
 
@@ -33,14 +35,15 @@ class Look:
 
     def __init__(self, settings: DKISTProcessingCoreConfiguration, workflow_name: str, since: datetime | None) -> None:
         """Begin to read."""
-        self.since = since
+        self.since = since - _MARGIN if since is not None else None
         self.reports: list[Event] = []
         self._settings = settings
         self._workflow_name = workflow_name
-        self._deadline = time.monotonic() + READING_SECONDS
+        self._deadline = time.monotonic() + _READING_SECONDS
         self._began = datetime.now(UTC)
         self._has_caught_up = False
         self._is_over = False
+        self._is_replaced = False
         self._is_settled = threading.Event()
         threading.Thread(target=self._read, name="dkist-core-look", daemon=True).start()
 
@@ -49,7 +52,9 @@ class Look:
             if open_bus(self._settings).is_remote:
                 self._follow()
             else:
-                self.reports += replayed(self._settings, workflow=self._workflow_name, every_report=True)
+                self.reports += replayed(
+                    self._settings, workflow=self._workflow_name, every_report=True, since=self.since
+                )
                 self._catch_up()
         self._is_over = True
         self._is_settled.set()
@@ -62,8 +67,8 @@ class Look:
             every_report=True,
             settings=self._settings,
         ) as events:
-            old_at = time.monotonic()
-            while True:
+            began = old_at = time.monotonic()
+            while not self._is_replaced:
                 for event in events:
                     self.reports.append(event)
                     if event.time <= self._began:
@@ -71,11 +76,16 @@ class Look:
                     elif time.monotonic() - old_at > _QUIET_SECONDS:
                         # A bus that is never quiet has an end, too: what happens now comes behind it.
                         self._catch_up()
-                self._catch_up()
+                if self.reports or time.monotonic() - began > _BEGINNING_SECONDS:
+                    self._catch_up()
 
     def _catch_up(self) -> None:
         self._has_caught_up = True
         self._is_settled.set()
+
+    def replace(self) -> None:
+        """Let it end: another has begun earlier."""
+        self._is_replaced = True
 
     def covers(self, since: datetime | None) -> bool:
         """Say whether it began early enough."""
@@ -87,13 +97,13 @@ class Look:
             # Read before, for another run: what has come since then is here within a moment.
             time.sleep(_TURN_SECONDS)
         else:
-            with at_most(self._deadline - time.monotonic()) as seconds:
+            with at_most(max(0.0, self._deadline - time.monotonic()), LOOK) as seconds:
                 self._is_settled.wait(seconds)
         return self._has_caught_up
 
     def has_patience(self) -> bool:
         """Wait a moment for what is on its way, and say so; not where the process has waited enough."""
-        with at_most(0.0 if self._is_over else _TURN_SECONDS) as seconds:
+        with at_most(0.0 if self._is_over else _TURN_SECONDS, LOOK) as seconds:
             time.sleep(seconds)
         return seconds > 0
 
@@ -108,6 +118,8 @@ def look_at(workflow_name: str, since: datetime | None) -> Look | None:
         return None
     look = _looks.get(workflow_name)
     if look is None or not look.covers(since) or not open_bus(settings).is_remote:
+        if look is not None:
+            look.replace()
         look = _looks[workflow_name] = Look(settings, workflow_name, since)
     return look
 

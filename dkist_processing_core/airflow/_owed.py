@@ -1,9 +1,9 @@
 """
 What is still to be said of the tasks that a run's engine calls failed, as far as the bus tells what was said already.
 
-Where the bus cannot be read in time, or has not got it yet, too much is said rather than too little: a message that
-comes twice has the same id, and a report of the engine gives way to those who stood nearer. Not here: saying it
-(_runs), and how the bus is read (_look).
+Where the bus cannot be read in time, or has not got it yet, too much is said rather than too little: a message that two
+hosts send has the same id, and a report of the engine gives way to those who stood nearer. Not here: saying it (_runs),
+and how the bus is read (_look).
 """
 
 import time
@@ -14,6 +14,7 @@ from datetime import datetime
 from dkist_processing_core.airflow._look import look_at
 from dkist_processing_core.events import Event, Reporter, TaskFailed, TaskFinished
 from dkist_processing_core.identity import Run
+from dkist_processing_core.lifecycle import never_breaking
 from dkist_processing_core.runs import AttemptView, RunState, State
 
 _ON_ITS_WAY_SECONDS = 2.0
@@ -37,15 +38,16 @@ def owed(run: Run, failed: Sequence[str] | None, *, since: datetime | None) -> O
     """
     if failed is not None and not failed:
         return Owed()
-    look = look_at(run.workflow_name, since)
-    if look is None or not look.is_read():
-        return _owed(run, failed, [])
-    found = _owed(run, failed, look.reports)
-    # A host may be about to bring its message to the bus just now.
-    until = time.monotonic() + _ON_ITS_WAY_SECONDS
-    while found.unannounced and time.monotonic() < until and look.has_patience():
-        found = _owed(run, failed, look.reports)
-    return found
+    with never_breaking("failures are announced without a look at the bus"):
+        look = look_at(run.workflow_name, since)
+        if look is not None and look.is_read():
+            found = _owed(run, failed, look.reports)
+            # A host may be about to bring its message to the bus just now.
+            until = time.monotonic() + _ON_ITS_WAY_SECONDS
+            while found.unannounced and time.monotonic() < until and look.has_patience():
+                found = _owed(run, failed, look.reports)
+            return found
+    return _owed(run, failed, [])
 
 
 def _owed(run: Run, failed: Sequence[str] | None, heard: Sequence[Event]) -> Owed:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dkist_processing_core.airflow import _traces
-from dkist_processing_core.airflow._patience import at_most
+from dkist_processing_core.airflow._patience import BUS, at_most
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import Reporter
 from dkist_processing_core.identity import Run
@@ -19,13 +19,14 @@ from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.trace_context import derived_trace_id, format_traceparent
 
 # Of the time that observing an attempt may cost; task and launcher have waited for the rest of it.
-SHARE_OF_WAITING = 0.4
+_SHARE_OF_WAITING = 0.3
+_LEAST_SECONDS = 0.2
 _DISK_SECONDS = 0.5
 logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def publishing(*, delivers: bool, share: float = SHARE_OF_WAITING) -> Iterator[Publisher]:
+def publishing(*, delivers: bool, share: float = _SHARE_OF_WAITING) -> Iterator[Publisher]:
     """
     Open a publisher, and let it go in time.
 
@@ -42,7 +43,7 @@ def publishing(*, delivers: bool, share: float = SHARE_OF_WAITING) -> Iterator[P
     finally:
         if delivers:
             publisher.answer_for_others()
-        with at_most(settings.event_flush_timeout * share) as seconds:
+        with at_most(settings.event_flush_timeout * share, BUS, at_least=_LEAST_SECONDS) as seconds:
             publisher.close(seconds if delivers else 0.0)
 
 

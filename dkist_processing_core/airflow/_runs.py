@@ -13,9 +13,9 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from dkist_processing_core import semconv
 from dkist_processing_core.airflow import _traces
 from dkist_processing_core.airflow._attempts import workflow_started
-from dkist_processing_core.airflow._context import instance_of, moment, run_of, seconds_between
+from dkist_processing_core.airflow._context import clears_of, instance_of, moment, run_of, seconds_between
 from dkist_processing_core.airflow._owed import owed
-from dkist_processing_core.airflow._patience import at_most
+from dkist_processing_core.airflow._patience import COLLECTOR, at_most
 from dkist_processing_core.airflow._publishing import head_of_run, publishing
 from dkist_processing_core.airflow._states import FAILED, dag_id_of, task_states
 from dkist_processing_core.airflow.callbacks import Callbacks
@@ -28,13 +28,14 @@ from dkist_processing_core.events import (
     WorkflowFinished,
     identity_of,
 )
-from dkist_processing_core.identity import Run
+from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.lifecycle import never_breaking
+from dkist_processing_core.notes import SUCCEEDED
+from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.trace_context import derived_trace_id
 from dkist_processing_core.tracing import open_telemetry
 
-# A task that has one of these has been at work, so that its callback has told of the run's start.
-_EXECUTED = ("success",)
+_MOST_ATTEMPTS = 20
 
 
 def ended(callbacks: Callbacks, context: Mapping[str, Any], *, succeeded: bool) -> None:
@@ -51,9 +52,8 @@ def ended(callbacks: Callbacks, context: Mapping[str, Any], *, succeeded: bool) 
     # Where the engine does not tell the states, all that the bus holds no good end of counts as failed with the run.
     failed = [name for name, state in states.items() if state == FAILED] if states or succeeded else None
     with publishing(delivers=True, share=1.0) as publisher:
-        if not any(callbacks.is_root(name) and state in _EXECUTED for name, state in states.items()):
-            # Nobody may have been there to say so: passed over, or lost before its callback.
-            publisher.publish(workflow_started(callbacks, run, said, began))
+        # Where no first task was executed nobody has told of it; else it is the same fact once more.
+        publisher.publish(workflow_started(callbacks, run, said, began))
         if succeeded:
             publisher.publish(WorkflowFinished(**said, **identity_of(run), **facts))
         else:
@@ -61,10 +61,12 @@ def ended(callbacks: Callbacks, context: Mapping[str, Any], *, succeeded: bool) 
             facts["reason"] = None if reason is None else str(reason)
             publisher.publish(WorkflowFailed(**said, **identity_of(run), **facts))
         still = owed(run, failed, since=_first_moment(dag_run))
+        ended_at = said | {"time": over or said["time"]}
         for name in still.untold:
-            publisher.publish(_lost(run, name, said | {"time": over or said["time"]}))
+            publisher.publish(_lost(run, name, None, ended_at))
         for name, attempt in still.unannounced:
-            publisher.publish_failure(_message(run, name, attempt, ti))
+            if not _is_known_to_have_succeeded(publisher, run, name, dag_run):
+                publisher.publish_failure(_message(run, name, dag_run, ti), _lost(run, name, attempt, ended_at))
     if _traces.engines_parent(ti) is None:
         _export_span(run, _traces.root_span_id(run, dag_run), began, over, succeeded=succeeded)
 
@@ -79,17 +81,28 @@ def _states(callbacks: Callbacks, context: Mapping[str, Any], run: Run) -> dict[
     return {}
 
 
-def _lost(run: Run, task_name: str, said: Mapping[str, Any]) -> TaskFailed:
-    """Return a failure without a number: nobody here counts attempts, and the last one before the end is meant."""
+def _lost(run: Run, task_name: str, attempt: int | None, said: Mapping[str, Any]) -> TaskFailed:
+    """Return a failure as the engine's books have it, which count no attempts: without a number the last is meant."""
     return TaskFailed(
         **said,
         **identity_of(run),
         task_name=task_name,
+        attempt=attempt,
         cause=Cause.LOST,
         provisional=True,
         final=True,
-        message="the engine calls it failed, and nobody nearer has told of it",
+        message="the engine calls it failed at the end of the run",
     )
+
+
+def _is_known_to_have_succeeded(publisher: Publisher, run: Run, task_name: str, dag_run: object) -> bool:
+    """Say whether a launcher on this host saw it succeed, in a run of which nothing was cleared since."""
+    number = 1
+    while clears_of(dag_run) == 0 and number <= _MOST_ATTEMPTS:
+        if publisher.remembers(SUCCEEDED + Attempt(run, task_name, number, number).key):
+            return True
+        number += 1
+    return False
 
 
 def _first_moment(dag_run: object) -> datetime | None:
@@ -97,18 +110,15 @@ def _first_moment(dag_run: object) -> datetime | None:
     return min(filter(None, (moment(dag_run, "run_after"), moment(dag_run, "start_date"))), default=None)
 
 
-def _message(run: Run, task_name: str, attempt: int | None, ti: object) -> RecipeRunFailureMessage:
+def _message(run: Run, task_name: str, dag_run: object, ti: object) -> RecipeRunFailureMessage:
     is_its = getattr(ti, "task_id", None) == task_name
-    if attempt is None and is_its:
-        number = getattr(ti, "try_number", None)
-        attempt = number if isinstance(number, int) else None
     return RecipeRunFailureMessage(
         workflow_name=run.workflow_name,
         workflow_version=run.workflow_version,
         task_name=task_name,
         dag_run_id=run.run_id,
         log_url=getattr(ti, "log_url", None) if is_its else None,
-        attempt=attempt,
+        clears=clears_of(dag_run),
     )
 
 
@@ -124,7 +134,7 @@ def _export_span(run: Run, span_id: int, began: datetime | None, over: datetime 
             span.set_attribute(semconv.PIPELINE_RESULT, semconv.SUCCESS if succeeded else semconv.FAILURE)
             if not succeeded:
                 span.set_status(Status(StatusCode.ERROR))
-        with at_most(settings.event_flush_timeout) as seconds, telemetry.flushing(seconds):
+        with at_most(settings.event_flush_timeout, COLLECTOR) as seconds, telemetry.flushing(seconds):
             pass
 
 

@@ -5,6 +5,7 @@ Asked through the connection that the engine has given its process, by the inter
 follows from it.
 """
 
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -50,6 +51,12 @@ def _can_be_answered() -> bool:
     except ValueError:
         return False
     return True
+
+
+def tells_states_at_the_end() -> bool:
+    """Say whether this engine's DAG processor knows the states of tasks: from Airflow 3.1.1 on."""
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)", str(getattr(sys.modules.get("airflow"), "__version__", "")))
+    return found is None or tuple(map(int, found.groups())) >= (3, 1, 1)
 
 
 def can_be_asked_aside() -> bool:

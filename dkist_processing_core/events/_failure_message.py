@@ -28,14 +28,14 @@ class RecipeRunFailureMessage(BaseModel):
     dag_run_id: Text | None = None
     log_url: Text | None = None
     conversation_id: Text = ""
-    attempt: int | None = Field(default=None, exclude=True)
-    """The attempt that failed, where that is known: a task that is cleared may fail for good again, which is news."""
+    clears: int = Field(default=0, exclude=True)
+    """How often the run had been cleared: a task that is cleared may fail for good again, which is news."""
 
     @property
     def id(self) -> str:
-        """The message's id, derived from run, task and attempt, so that one host never sends it twice."""
+        """The message's id, derived from run, task and clears, so that one host never sends it twice."""
         facts = ["recipe.run.failure", self.workflow_name, self.workflow_version, self.dag_run_id or "", self.task_name]
-        facts += [] if self.attempt is None else [str(self.attempt)]
+        facts += [str(self.clears)] if self.clears else []
         return str(uuid.uuid5(ID_NAMESPACE, format_facts(facts)))
 
     def encode(self) -> bytes:

@@ -18,7 +18,7 @@ import pytest
 from dkist_processing_core.events import Cause, Reporter, TaskDispatched, TaskFailed, TaskFinished, TaskSkipped
 from dkist_processing_core.runs import AttemptView, State, TaskView
 from dkist_processing_core.trace_context import derived_trace_id, parse_traceparent
-from tests.airflow.ground import SECONDS, Ground
+from tests.airflow.ground import ENDS_OF_RUN, SECONDS, Ground
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(300)
@@ -204,9 +204,9 @@ def begun(ground: Ground, workflow: str, task: str, version: str = "1.0") -> Run
 
 def ends_of(run: Run) -> int:
     """
-    Return how often the engine has said that a run ended.
+    Return how many ends of a run the engine has told of; each may arrive more than once.
     """
-    return sum(event.name in ("workflow.finished", "workflow.failed") for event in run.ground.listener.of(run.run_id))
+    return len({event.id for event in run.ground.listener.of(run.run_id) if event.name in ENDS_OF_RUN})
 
 
 @pytest.fixture(scope="module")
