@@ -23,7 +23,7 @@ unexport $(filter BUILD_VERSION MESH_CONFIG RETRY_CONFIG EVENT_FLUSH_TIMEOUT PYT
 
 DEMO = DKIST_CORE_STATE_DIR="$$PWD/build/demo-state" PYTHONPATH="$$PWD/examples" .venv/bin/dkist-core
 
-.PHONY: help demo test soak lint docs drawings bench clean lock FORCE
+.PHONY: help demo test coverage soak lint docs drawings bench clean lock FORCE
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
@@ -39,6 +39,9 @@ test: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the whole suite, on 
 	@tests/services/install_packages.sh
 	@for version in $(TEST_PYTHONS); do $(MAKE) .venv-$$version/.stamp-test; done
 	@tests/on_each_python.sh '.venv $(TEST_PYTHONS:%=.venv-%)' $(PYTEST_ARGS)
+
+coverage: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the suite on the Python of .venv, and show what it covers
+	@COVERAGE=1 $(MAKE) test TEST_PYTHONS=
 
 soak: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the tests that need minutes: load, faults, leaks
 	@tests/services/install_packages.sh

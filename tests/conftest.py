@@ -37,6 +37,20 @@ CLEANED_NAMES = frozenset(
     }
 )
 
+SAME_ON_EVERY_PYTHON = frozenset(
+    {
+        "test_airflow_config",
+        "test_benchmarks",
+        "test_docs",
+        "test_door",
+        "test_drawings",
+        "test_example",
+        "test_pipeline_file",
+        "test_services",
+        "test_telemetry_files",
+    }
+)
+
 # A deadline per example measures the machine's load, and pytest-timeout already bounds the test.
 hypothesis.settings.register_profile("default", deadline=None, max_examples=50, derandomize=False)
 hypothesis.settings.register_profile("fast", deadline=None, max_examples=10, derandomize=False)
@@ -46,9 +60,11 @@ hypothesis.settings.load_profile("default")
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by mark
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Mark the tests that use the shared node, so that ``-m "not rabbitmq"`` runs without it.
+    Mark the tests that use the shared node, so that ``-m "not rabbitmq"`` runs without it, and those for one Python.
     """
     for item in items:
+        if item.path.stem in SAME_ON_EVERY_PYTHON:
+            item.add_marker(pytest.mark.once)
         if not {"broker", "rabbitmq"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.rabbitmq)
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs the suite in several environments at once, since most of its time is waiting; then, one after the other, the tests
-# marked `quiet`, which measure time. The first environment is seen as it goes and gives the coverage; of the others what
-# they print is shown afterwards. Tests marked `airflow` run once, from the first environment, beside the others: Airflow
-# has a Python of its own. Fails if any of them does.
+# marked `quiet`, which measure time. The first environment is seen as it goes; of the others what they print is shown
+# afterwards. Tests marked `once` run in the first alone; so do those marked `airflow`, beside the others, since Airflow
+# has a Python of its own. Fails if any of them does. With COVERAGE set, the first environment's is measured and shown,
+# for a tenth of its time.
 #
 #   on_each_python.sh "DIRECTORY…" [ARGUMENT…]
 set -uo pipefail
@@ -15,6 +16,8 @@ status=0
 pids=()
 logs=()
 nothing_collected=5
+gather=(${COVERAGE:+--cov=dkist_processing_core --cov-report=})
+show=(${COVERAGE:+--cov=dkist_processing_core --cov-report=term --cov-append})
 trap '((${#pids[@]})) && kill "${pids[@]}" 2>/dev/null' EXIT
 
 run() {
@@ -32,10 +35,10 @@ note() {
 }
 
 for environment in "${environments[@]:1}"; do
-    run_beside "test$environment" "$environment" -m 'not soak and not quiet and not airflow' "$@"
+    run_beside "test$environment" "$environment" -m 'not soak and not quiet and not airflow and not once' "$@"
 done
 run_beside test.airflow "${environments[0]}" -m 'airflow and not soak and not quiet' "$@"
-run "${environments[0]}" -m 'not soak and not quiet and not airflow' --cov=dkist_processing_core --cov-report= "$@"
+run "${environments[0]}" -m 'not soak and not quiet and not airflow' "${gather[@]}" "$@"
 note $?
 for index in "${!pids[@]}"; do
     wait "${pids[$index]}"
@@ -44,10 +47,10 @@ for index in "${!pids[@]}"; do
     cat "${logs[$index]}"
 done
 pids=()
-run "${environments[0]}" -m 'quiet and not soak' --cov=dkist_processing_core --cov-report=term --cov-append "$@"
+run "${environments[0]}" -m 'quiet and not soak' "${show[@]}" "$@"
 note $?
 for environment in "${environments[@]:1}"; do
-    run "$environment" -m 'quiet and not soak and not airflow' "$@"
+    run "$environment" -m 'quiet and not soak and not airflow and not once' "$@"
     note $?
 done
 exit "$status"

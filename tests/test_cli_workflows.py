@@ -200,7 +200,7 @@ def test_the_example_is_drawn() -> None:
         "●─┤    EstimateFlat        default\n"
         "  ●    CorrectFrames       default\n"
         "  ├─●  FitLimb             default\n"
-        "  │ ●  AlignFrames         default\n"
+        "  │ ●  AlignFrames         high_memory\n"
         "  ●─┤  MeasureQuality      default\n"
         "╭───╯\n"
         "●      MakeContactSheet    default\n"
