@@ -97,12 +97,8 @@ def _lost(run: Run, task_name: str, attempt: int | None, said: Mapping[str, Any]
 
 def _is_known_to_have_succeeded(publisher: Publisher, run: Run, task_name: str, dag_run: object) -> bool:
     """Say whether a launcher on this host saw it succeed, in a run of which nothing was cleared since."""
-    number = 1
-    while clears_of(dag_run) == 0 and number <= _MOST_ATTEMPTS:
-        if publisher.remembers(SUCCEEDED + Attempt(run, task_name, number, number).key):
-            return True
-        number += 1
-    return False
+    attempts = [] if clears_of(dag_run) else [Attempt(run, task_name, n, n) for n in range(1, _MOST_ATTEMPTS)]
+    return any(publisher.remembers(SUCCEEDED + attempt.key) for attempt in attempts)
 
 
 def _first_moment(dag_run: object) -> datetime | None:
