@@ -5,13 +5,9 @@ The same workflow gives the same bytes, and what is deployed is what is loaded a
 source (bash_operator), and the engine.
 """
 
-import contextlib
-import os
-import secrets
 import textwrap
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 from dkist_processing_core import bash_operator
 from dkist_processing_core.events import Graph
@@ -68,20 +64,3 @@ with DAG(
 ) as {DAG}:
     tasks = {{}}
 {operators}{edges}'''
-
-
-def write(path: Path, text: str) -> None:
-    """Put a file in its place, whole: whoever looks meanwhile sees the one before, or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # No ending that a scheduler looks for, none that another export uses meanwhile, and no longer than any name may be.
-    beside = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with beside.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
-        raise

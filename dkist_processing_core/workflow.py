@@ -266,7 +266,7 @@ class Workflow:
         Raises
         ------
         WorkflowError
-            where the workflow has no tasks, or a worker could not run one of them.
+            where the workflow has no tasks, a worker could not run one of them, or the file cannot be written.
 
         """
         return self._export(path, "dags")
@@ -276,10 +276,10 @@ class Workflow:
         return self._export(path, "export")
 
     def _export(self, path: str | Path | None, default: str) -> Path:
-        from dkist_processing_core import rendering  # noqa: PLC0415 - a task's process needs none of it
+        from dkist_processing_core.files import put_files  # noqa: PLC0415 - a task's process needs none of it
 
-        file = Path(default if path is None else path) / f"{self.dag_name}.py"
-        rendering.write(file, self._dag_source())
+        content = self.dag_source().encode()
+        (file,) = put_files(Path(default if path is None else path), {f"{self.dag_name}.py": content})
         return file
 
     def load(self) -> Any:
@@ -296,9 +296,18 @@ class Workflow:
         """
         from dkist_processing_core import engine, rendering  # noqa: PLC0415 - as above
 
-        return engine.execute(self._dag_source(), self.dag_name)[rendering.DAG]
+        return engine.execute(self.dag_source(), self.dag_name)[rendering.DAG]
 
-    def _dag_source(self) -> str:
+    def dag_source(self) -> str:
+        """
+        Return the text of the file that `export_dag` writes.
+
+        Raises
+        ------
+        WorkflowError
+            where the workflow has no tasks, or a worker could not run one of them.
+
+        """
         from dkist_processing_core import rendering  # noqa: PLC0415 - as above
 
         if not self._nodes:

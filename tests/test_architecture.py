@@ -43,7 +43,7 @@ LAYERS = (
     {"events", "config", "semconv"},
     {"trace_context"},
     {"identity"},
-    {"engine"},
+    {"engine", "files"},
     {"errors", "memory", "notes", "outcomes", "resource_queue", "termination", "text"},
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}

@@ -311,11 +311,7 @@ def test_a_file_that_does_not_compile_is_a_problem(make: Make) -> None:
     """
     It is read before it is loaded.
     """
-    spoiling = (
-        "def spoil(folder, export=a.export_dag):\n"
-        "    file = export(folder)\n    file.write_text('def broken(:')\n    return file\n"
-        "a.export_dag = spoil\n"
-    )
+    spoiling = "a.dag_source = lambda: 'def broken(:'\n"
     package = make({"a.py": module("a") + spoiling})
 
     with pytest.raises(WorkflowError, match=r"^scratch\.a: scratch_a 1\.0: its file does not compile: invalid syntax"):

@@ -145,7 +145,7 @@ def test_any_tag_comes_out_as_it_went_in(tags: list[str]) -> None:
     free = Workflow(process_category="a", process_name="b", workflow_package="p", workflow_version="1", tags=tags)
     free.add_node(First)
 
-    (dag,) = _calls_of(ast.parse(free._dag_source()), "DAG")
+    (dag,) = _calls_of(ast.parse(free.dag_source()), "DAG")
     (rendered,) = (ast.literal_eval(keyword.value) for keyword in dag.keywords if keyword.arg == "tags")
     assert rendered == list(dict.fromkeys([*tags, "1", "a", "b"]))
     assert built.tags == ("nightly", "1.2.3", "l0", "l1", "visp")
@@ -176,7 +176,7 @@ def test_the_graph_comes_out_as_it_went_in(names: list[str], data: st.DataObject
             upstreams = data.draw(st.lists(st.sampled_from(classes), unique=True)) if classes else []
             built.add_node(task, upstreams=upstreams)
             classes.append(task)
-        tree = ast.parse(built._dag_source())
+        tree = ast.parse(built.dag_source())
 
     operators = _calls_of(tree, "BashOperator")
     task_ids = [
@@ -330,7 +330,7 @@ def test_values_of_other_classes_come_out_as_what_they_are() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sample, "Third", task)
         built.add_node(task)
-        tree = ast.parse(built._dag_source())
+        tree = ast.parse(built.dag_source())
 
     (operator,) = _calls_of(tree, "BashOperator")
     found = {keyword.arg: ast.unparse(keyword.value) for keyword in operator.keywords}
@@ -353,7 +353,7 @@ def test_a_name_that_looks_like_a_file_s_is_no_template() -> None:
     """
     built = Workflow(process_category="a", process_name="b.sh", workflow_package="p", workflow_version="1.bash")
     built.add_node(First)
-    tree = ast.parse(built._dag_source())
+    tree = ast.parse(built.dag_source())
     run = next(
         node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "RUN"
     )

@@ -11,16 +11,15 @@ Not here: how one workflow is exported or loaded (workflow).
 """
 
 import logging
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
 from dkist_processing_core.build_utils._archive import archive_name, archived
-from dkist_processing_core.build_utils._check import check_workflows, export_content
-from dkist_processing_core.build_utils._files import put_files
+from dkist_processing_core.build_utils._check import check_workflows, content_of
 from dkist_processing_core.build_utils._find import Found, find_workflows, nowhere, twins
 from dkist_processing_core.errors import WorkflowError
+from dkist_processing_core.files import put_files
 from dkist_processing_core.workflow import Workflow
 
 __all__ = ["export", "export_archive", "export_dags", "extract_workflows_from_package", "validate_workflows"]
@@ -119,12 +118,11 @@ export = export_dags
 
 def _contents(found: list[Found]) -> dict[str, bytes]:
     problems, contents = list(twins(found)), {}
-    with tempfile.TemporaryDirectory(prefix="dkist-core-") as folder:
-        for number, each in enumerate(found):
-            try:
-                contents[each.workflow.dag_name] = export_content(each, Path(folder) / str(number))
-            except WorkflowError as error:
-                problems.append(str(error))
+    for each in found:
+        try:
+            contents[each.workflow.dag_name] = content_of(each)
+        except WorkflowError as error:
+            problems.append(str(error))
     _refuse(problems)
     return contents
 

@@ -4,10 +4,8 @@ What a workflow has to be before it is deployed, and what is wrong with those th
 Not here: which workflows there are (_find).
 """
 
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from dkist_processing_core.build_utils._find import Found
 from dkist_processing_core.errors import EngineMissingError, WorkflowError
@@ -28,14 +26,13 @@ class Checked:
 
 
 def check_workflows(found: Iterable[Found]) -> list[Checked]:
-    """Check each workflow on its own; only a temporary folder is written to."""
-    with tempfile.TemporaryDirectory(prefix="dkist-core-") as name:
-        return [_check(each, Path(name) / str(number)) for number, each in enumerate(found)]
+    """Check each workflow on its own; nothing is written."""
+    return [_check(each) for each in found]
 
 
-def export_content(found: Found, folder: Path) -> bytes:
+def content_of(found: Found) -> bytes:
     """
-    Return what a workflow's file holds, written to a folder that nobody else uses.
+    Return what a workflow's file holds.
 
     Raises
     ------
@@ -44,16 +41,16 @@ def export_content(found: Found, folder: Path) -> bytes:
 
     """
     try:
-        return found.workflow.export_dag(folder).read_bytes()
+        return found.workflow.dag_source().encode()
     except WorkflowError as error:
         msg = f"{found}: {error}"
         raise WorkflowError(msg) from error
 
 
-def _check(found: Found, folder: Path) -> Checked:
+def _check(found: Found) -> Checked:
     checked = Checked(found)
     try:
-        checked.content = export_content(found, folder)
+        checked.content = content_of(found)
     except WorkflowError as error:
         checked.problems.append(str(error))
         return checked

@@ -27,12 +27,16 @@ def put_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
         where they cannot be written.
 
     """
-    mark = uuid.uuid4().hex[:8]
-    parts = {name: folder / f".{name}.{mark}.part" for name in contents}
+    mark = uuid.uuid4().hex
+    # No suffix that a scheduler looks for, and no longer than any name may be.
+    parts = {name: folder / f".{mark}-{number}.part" for number, name in enumerate(contents)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            parts[name].write_bytes(content)
+            with parts[name].open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
         for name, part in parts.items():
             part.replace(folder / name)
     except OSError as error:
