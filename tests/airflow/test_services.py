@@ -1,5 +1,7 @@
 """
-The Airflow that other tests rely on runs what it is given, with each executor, from the settings that we deploy.
+The Airflow that other tests rely on runs what it is given, from the settings that we deploy.
+
+What the tests of faults lean on all the same is looked at by itself in `make soak`.
 """
 
 import json
@@ -75,6 +77,7 @@ class TestLocalExecutor:
         assert slots == {name: pool["slots"] for name, pool in json.loads((CONFIG / "pools.json").read_text()).items()}
         assert slots["default_pool"] == 128
 
+    @pytest.mark.soak
     def test_processes_of_a_task_are_found(self, local_airflow: Airflow) -> None:
         """
         The runner is the parent of the command, which outlives it, and its own parent belongs to the scheduler.
@@ -94,6 +97,7 @@ class TestLocalExecutor:
         assert orphaned
         assert not is_alive(processes.launcher)
 
+    @pytest.mark.soak
     def test_state_is_set_by_hand(self, local_airflow: Airflow) -> None:
         """
         A running task is marked as on the page, its command ends, and the run goes by the mark; cleared, it runs again.
@@ -115,6 +119,7 @@ class TestLocalExecutor:
         assert first.launcher != second.launcher
         assert local_airflow.tasks_of("local_marked", run)["second"]["try_number"] == 2
 
+    @pytest.mark.soak
     def test_killed_scheduler_is_replaced(self, local_airflow: Airflow) -> None:
         """
         A killed scheduler leaves its workers; the next test finds none of them, and a scheduler that works.
@@ -130,6 +135,7 @@ class TestLocalExecutor:
 
         assert not any(is_alive(pid) for pid in before)
 
+    @pytest.mark.soak
     def test_change_of_a_file_is_waited_for(self, local_airflow: Airflow) -> None:
         """
         A run that is started after the wait goes by the file as it is now.
