@@ -185,7 +185,7 @@ def _precedes(report: Event, known: Event) -> bool:
 
 
 def _said(report: Event) -> int:
-    return sum(value is not None for value in vars(report).values())
+    return sum(getattr(report, name) is not None for name in type(report).model_fields)
 
 
 def _view_of(reports: list[Event]) -> RunView:

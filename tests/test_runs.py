@@ -134,6 +134,25 @@ def test_the_engine_never_overrules_who_stood_near(heard: list[Event]) -> None:
                 assert bool(kept) == bool(sure)
 
 
+def test_a_report_that_comes_by_a_subscription_says_no_more_than_itself() -> None:
+    """
+    What is kept beside its fields, to acknowledge it by, is not something that it states.
+    """
+    state = RunState([finished("A")])
+
+    assert not state.fold(finished("A").with_acknowledgement(lambda: None))
+
+
+def test_of_two_reports_of_one_fact_the_one_that_says_more_is_kept() -> None:
+    """
+    The engine tells of a failure first, and whether it is final when that is known; in whichever order they come.
+    """
+    vague, exact = failed("A", final=None), failed("A", final=True)
+
+    for heard in ((vague, exact), (exact, vague)):
+        assert end_of(*heard).final is True
+
+
 @given(reports())
 def test_folding_says_whether_anything_is_new(heard: list[Event]) -> None:
     """A repetition is no news, so a display need not be drawn again."""

@@ -137,13 +137,9 @@ def _why(context: Mapping[str, Any]) -> dict[str, Any]:
     status = _exit_code_of(error)
     if cause is Cause.LOST and status is not None:
         return {"cause": cause, "message": "its launcher was killed", "signal": signal_name(-status)}
-    if cause is Cause.EXIT_CODE:
-        return {"cause": cause, "message": str(error), "exit_code": status}
-    return (
-        {**describe(error)}
-        if cause is Cause.EXCEPTION
-        else {"cause": cause, "message": str(error) or type(error).__name__}
-    )
+    if cause is Cause.EXCEPTION:
+        return {**describe(error)}
+    return {"cause": cause, "message": str(error) or type(error).__name__, "exit_code": status}
 
 
 def _exit_code_of(error: BaseException) -> int | None:

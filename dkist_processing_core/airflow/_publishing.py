@@ -47,12 +47,12 @@ def publishing(*, delivers: bool, share: float = _SHARE_OF_WAITING) -> Iterator[
             publisher.close(seconds if delivers else 0.0)
 
 
-def head(ti: object, run: Run, span_id: int, time: datetime | None = None) -> dict[str, Any]:
+def head(ti: object, run: Run, span_id: int) -> dict[str, Any]:
     """Return the fields that every event of the engine begins with; its span is in the trace of the run."""
     engines = _traces.engines_parent(ti)
     trace_id = engines[0] if engines else derived_trace_id(run)
     return {
-        "time": time or datetime.now(UTC),
+        "time": datetime.now(UTC),
         "reported_by": Reporter.ENGINE,
         "traceparent": format_traceparent(trace_id, span_id),
         "tracestate": _traces.tracestate(ti) or None,

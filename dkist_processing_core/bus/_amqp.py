@@ -481,6 +481,7 @@ class AmqpLink:
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         self._stir()
 
+    # Quoted here and below: before pika 1.4 this class takes no brackets as it runs.
     def _on_blocked(self, _: object, frame: "pika.frame.Method[pika.spec.Connection.Blocked]") -> None:
         self.blocked_reason = str(frame.method.reason or "no reason given")
         self._on_wake()

@@ -17,15 +17,7 @@ from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode
 from dkist_processing_core import semconv
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.errors import ConfigurationError
-from dkist_processing_core.events import (
-    Cause,
-    Event,
-    Reporter,
-    TaskDispatched,
-    TaskFailed,
-    TaskStarted,
-    identity_of,
-)
+from dkist_processing_core.events import Cause, Event, Reporter, TaskDispatched, TaskFailed, TaskStarted, identity_of
 from dkist_processing_core.launcher._assignment import Assignment
 from dkist_processing_core.launcher._verdict import Verdict
 from dkist_processing_core.lifecycle import logger, never_breaking
@@ -174,21 +166,20 @@ class Reports:
         """Publish an event, and say whether that could be: not where its facts cannot be stated."""
         if self._publisher is None:
             return True
+        carrier = self._carrier
         with self._never_breaking(f"{event_class.name} of {self._attempt.task_name} is not published"):
-            self._publisher.publish(self._event(event_class, at_ns or time.time_ns(), **facts))
+            self._publisher.publish(
+                event_class(
+                    time=datetime.fromtimestamp((at_ns or time.time_ns()) / 1e9, UTC),
+                    reported_by=Reporter.LAUNCHER,
+                    traceparent=carrier.traceparent if carrier else None,
+                    tracestate=carrier.tracestate if carrier else None,
+                    **identity_of(self._attempt),
+                    **facts,
+                )
+            )
             return True
         return False
-
-    def _event(self, event_class: type[Event], at_ns: int, **facts: Any) -> Event:
-        carrier = self._carrier
-        return event_class(
-            time=datetime.fromtimestamp(at_ns / 1e9, UTC),
-            reported_by=Reporter.LAUNCHER,
-            traceparent=carrier.traceparent if carrier else None,
-            tracestate=carrier.tracestate if carrier else None,
-            **identity_of(self._attempt),
-            **facts,
-        )
 
     def _never_breaking(self, consequence: str) -> contextlib.AbstractContextManager[None]:
         return never_breaking(consequence, secrets=self._secrets)
