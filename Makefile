@@ -67,9 +67,10 @@ clean: ## Remove what the targets leave behind, but for the environments (.venv*
 	rm -rf build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -path './.venv*' -prune -o -name __pycache__ -exec rm -rf {} +
 
-# dev.txt holds everything, the others are parts of it, so that any of them may be installed over any other. Two are no
+# dev.txt holds everything, the others are parts of it, so that any of them may be installed over any other. Three are no
 # parts of it and have environments of their own: peers.txt, since talus allows only old versions of what the library uses
-# too, and airflow.txt, lest Airflow's limits hold back what the library is developed with.
+# too, airflow.txt, lest Airflow's limits hold back what the library is developed with, and clients.txt, which is what the
+# pipelines of release 7.5.0 were published with, for the one Python that they run on.
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
     --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(LOCK_ARGS)
 lock: .venv/.stamp-uv ## Lock the dependencies of pyproject.toml anew (LOCK_ARGS=--upgrade for newer ones)
@@ -79,6 +80,8 @@ lock: .venv/.stamp-uv ## Lock the dependencies of pyproject.toml anew (LOCK_ARGS
 	$(COMPILE) --output-file requirements/uv.txt -c requirements/dev.txt requirements/uv.in
 	$(COMPILE) --output-file requirements/peers.txt requirements/peers.in
 	$(COMPILE) --output-file requirements/airflow.txt pyproject.toml --extra airflow requirements/airflow.in
+	$(filter-out --universal --fork-strategy fewest --python-version 3.11,$(COMPILE)) --python-version 3.13 --python-platform linux \
+	    --output-file requirements/clients.txt -c requirements/clients-frozen.txt requirements/clients.in
 
 # uv compiles bytecode whatever PYTHONDONTWRITEBYTECODE says: without it each process would compile its imports again.
 define install
@@ -108,6 +111,24 @@ endef
 
 %/.stamp-airflow: requirements/airflow.txt pyproject.toml %/.stamp-uv
 	$(install)
+
+# The replaced release with a client of it, as published; and the same with this library put in its place. One package
+# has no wheel, and is built.
+.venv-replaced/.stamp-clients: requirements/clients.txt .venv-replaced/.stamp-uv
+	@echo 'Installing $< into .venv-replaced.'
+	@.venv-replaced/bin/uv pip install --quiet --python .venv-replaced --require-hashes \
+	    --only-binary :all: --no-binary pims --compile-bytecode --requirement $<
+	@touch $@
+
+.venv-clients/.stamp-clients: .venv-replaced/.stamp-clients pyproject.toml .venv-clients/.stamp-uv
+	@echo 'Installing the library in place of the replaced release into .venv-clients.'
+	@.venv-clients/bin/uv pip install --quiet --python .venv-clients --require-hashes \
+	    --only-binary :all: --no-binary pims --compile-bytecode --requirement requirements/clients.txt
+	@.venv-clients/bin/uv pip install --quiet --python .venv-clients --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-replaced/.stamp-uv .venv-clients/.stamp-uv: %/.stamp-uv: requirements/uv.txt .venv/.stamp-uv
+	@requirements/environment.sh create $* "$$(requirements/environment.sh find 3.13)"
 
 # The newest Python that Airflow may meet, whatever runs the tests: `create` takes the first one named.
 .venv-airflow/.stamp-uv: requirements/uv.txt .venv/.stamp-uv
