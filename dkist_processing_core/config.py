@@ -4,6 +4,8 @@ Every setting, read from the environment and checked when it is read.
 Not here: what is done with them. Nothing is read at import; `core_configurations` is made when it is asked for.
 """
 
+import importlib
+import inspect
 import ipaddress
 import json
 import logging
@@ -76,7 +78,7 @@ class RetryConfig(BaseModel):
 
     retry_delay: float = 1
     retry_backoff: float = 2
-    retry_jitter: float | tuple[float, float] = (1, 10)
+    retry_jitter: tuple[float, float] = (1, 10)
     retry_max_delay: float = 300
     retry_tries: int = -1
 
@@ -308,8 +310,8 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         # What is read from the file `.env` is known to the one who complains alone.
         found = values[name] if name in values else os.environ.get(variable) or os.environ.get(name) or problem["input"]
         text = redact(str(found))
-        # Before an @ there may be a password, and nothing says where it begins.
-        if is_secret_name(variable) or "@" in text:
+        # Before an @ there may be a password, and nothing says where it begins; nor where one ends that JSON names.
+        if is_secret_name(variable) or is_secret_name(text) or "@" in text:
             return f"{variable}: found a value that is not shown, expected {expected or 'another'}"
         shown = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
         return f"{variable}: found {shown}, {f'expected {expected}' if expected else f'but {objection}'}"
@@ -317,7 +319,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Show the settings, secrets masked: those of a subclass too, which may not know how to hide its own."""
         for name, value in super().__repr_args__():
-            yield name, REDACTED if is_secret_name(name or "") else redact(value) if isinstance(value, str) else value
+            yield name, _masked(name or "", value)
 
     @classmethod
     def read(cls) -> Self:
@@ -345,9 +347,11 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
             defaults = {str(name): cls.model_fields[str(name)].get_default() for name in wrong}
             return cls(**defaults), str(error)
 
-    def service_mesh_detail(self, service_name: str) -> MeshService:
-        """Return where a service is reached: 127.0.0.1, port 0, for one that `MESH_CONFIG` does not name."""
-        return self.mesh_config.get(service_name) or UNKNOWN_SERVICE
+    def service_mesh_detail(
+        self, service_name: str, default_mesh_service: MeshService = UNKNOWN_SERVICE
+    ) -> MeshService:
+        """Return where a service is reached; for one that `MESH_CONFIG` does not name the default, port 0 as it is."""
+        return self.mesh_config.get(service_name) or default_mesh_service
 
     @property
     def names_broker(self) -> bool:
@@ -360,19 +364,65 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         return self.mesh_config.get(ISB_SERVICE) or MeshService(host="localhost", port=5672)
 
     @property
+    def isb_producer_connection_parameters(self) -> Any:
+        """The broker's address and credentials, for a producer of talus: clients publish messages of their own."""
+        return _talus("ProducerConnectionParameterFactory")(
+            rabbitmq_host=self.isb_mesh_service.host,
+            rabbitmq_port=self.isb_mesh_service.port,
+            rabbitmq_user=self.isb_username,
+            rabbitmq_pass=self.isb_password,
+            connection_name=f"{self.otel_service_name}-producer",
+        )
+
+    @property
+    def isb_connection_retryer(self) -> Any:
+        """How talus tries to connect: three times, some seconds apart."""
+        return _talus("ConnectionRetryerFactory")(
+            delay_min=1, delay_max=5, backoff=1, jitter_min=1, jitter_max=3, attempts=3
+        )
+
+    @property
+    def isb_publish_exchange(self) -> Any:
+        """The exchange of established messages, for a producer of talus."""
+        return _talus("Exchange")(name=self.isb_exchange)
+
+    @property
+    def isb_queue_arguments(self) -> dict[str, str]:
+        """The arguments that an established message's queue is declared with."""
+        return {"x-queue-type": self.isb_queue_type}
+
+    @property
     def cpu_count(self) -> int:
         """How many processors this process may use."""
         return len(os.sched_getaffinity(0))
 
-    def log_configurations(self, log_parent_configurations: bool = True) -> None:  # noqa: ARG002, FBT001, FBT002
-        """
-        Log every setting, secrets masked.
+    def log_configurations(self, log_parent_configurations: bool = True) -> None:  # noqa: FBT001, FBT002
+        """Log every setting, secrets masked; without those of its parents, only what the class itself adds."""
+        names = type(self).model_fields if log_parent_configurations else inspect.get_annotations(type(self))
+        for name in (name for name in type(self).model_fields if name in names):
+            logger.info("%s: %s", name, _masked(name, getattr(self, name)))
 
-        `log_parent_configurations` is accepted for callers that pass it; a subclass's log holds all of its fields.
-        """
-        for name in type(self).model_fields:
-            value = REDACTED if is_secret_name(name) else redact(str(getattr(self, name)))
-            logger.info("%s: %s", name, value)
+
+def _talus(name: str) -> Any:
+    """Return a class of the library that clients publish their own messages with, and bring along themselves."""
+    try:
+        return getattr(importlib.import_module("talus"), name)
+    except ModuleNotFoundError as error:
+        msg = f"a {name} of talus is asked for, which is not installed here: install it with pip install talus"
+        raise ImportError(msg, name="talus") from error
+
+
+def _masked(name: str, value: Any) -> Any:
+    """Return what may be shown of a setting: a client's list of credentials has its secrets inside."""
+    if is_secret_name(name):
+        return REDACTED
+    if isinstance(value, BaseModel):
+        value = dict(value)
+    if isinstance(value, dict):
+        return {key: _masked(str(key), part) for key, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_masked(name, part) for part in value]
+    return value if value is None or isinstance(value, bool | int | float) else redact(str(value))
 
 
 def _is_of_the_bus(setting: str) -> bool:

@@ -7,6 +7,7 @@ Every exception that this package raises, as one tree.
     ├── DecodeError             a message is not one of our events          (ValueError)
     ├── WorkflowError           a workflow cannot be built, exported or run as asked  (ValueError)
     │   └── EngineMissingError    Airflow is not installed where it is to be loaded
+    ├── ExtraMissingError       what an extra installs is not here          (ImportError)
     ├── EnvironmentRequestError  an environment is asked for unusably      (ValueError)
     ├── EnvironmentBuildError   an environment could not be made
     ├── JournalError            the journal's file cannot be used
@@ -41,6 +42,18 @@ class WorkflowError(DKISTProcessingCoreError, ValueError):
 
 class EngineMissingError(WorkflowError):
     """Airflow is not installed here; only loading a DAG into the engine needs it."""
+
+
+class ExtraMissingError(DKISTProcessingCoreError, ImportError):
+    """What is asked for needs an extra of this package, which is not installed here."""
+
+    def __init__(self, extra: str, purpose: str, module: str) -> None:
+        """Take the extra, what is done with it, as in "a notebook is exported", and the module that is missing."""
+        super().__init__(
+            f"{purpose} with the extra {extra!r}, and there is no module {module!r} here; "
+            f"install it with pip install 'dkist-processing-core[{extra}]'",
+            name=module,
+        )
 
 
 class EnvironmentRequestError(DKISTProcessingCoreError, ValueError):

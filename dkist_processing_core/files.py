@@ -49,3 +49,22 @@ def put_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
             with suppress(OSError):
                 part.unlink()
     return [folder / name for name in contents]
+
+
+def put_new_file(path: Path, content: bytes) -> Path:
+    """
+    Write a file where there is none, and return its path.
+
+    Raises
+    ------
+    WorkflowError
+        where there is one, or it cannot be written.
+
+    """
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except OSError as error:
+        msg = f"{path} cannot be written: {error.strerror or error}"
+        raise WorkflowError(msg) from error
+    return path

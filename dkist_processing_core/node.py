@@ -89,10 +89,22 @@ class Node:
 
         """
         _ = self.requirement
+        self.check_importable()
+
+    def check_importable(self) -> None:
+        """
+        See to it that another process can import the task.
+
+        Raises
+        ------
+        WorkflowError
+            where it cannot.
+
+        """
         module = self.task.__module__
         if module == "__main__" or getattr(sys.modules.get(module), self.name, None) is not self.task:
             self._refuse(
-                "a worker finds a task by the name of its class in a module that can be imported, and "
+                "another process finds a task by the name of its class in a module that can be imported, and "
                 f"{module}.{self.name} is not this class"
             )
         if not self.name.isidentifier() or keyword.iskeyword(self.name):

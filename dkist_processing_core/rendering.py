@@ -1,10 +1,11 @@
 """
-A workflow as text, from its values: the file of a DAG.
+A workflow as text, from its values: the file of a DAG, and that of a notebook.
 
 The same workflow gives the same bytes, and what is deployed is what is loaded and checked. Not here: the operators'
 source (bash_operator), and the engine.
 """
 
+import json
 import textwrap
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -16,6 +17,8 @@ from dkist_processing_core.node import Node
 _DISTRIBUTION = "dkist-processing-core"
 DAG = "dag"
 """The name of the DAG in the rendered source."""
+# Whoever runs the cell as it is, is shown what is missing; programs fill it in at the end.
+_FIRST_CELL = "# The recipe run to work for, an integer.\nrecipe_run_id: int ="
 
 
 def render_dag(
@@ -64,3 +67,40 @@ with DAG(
 ) as {DAG}:
     tasks = {{}}
 {operators}{edges}'''
+
+
+def render_notebook(nodes: Iterable[Node]) -> str:
+    """
+    Return a notebook of format 4.5: a cell for the recipe run id, then one for each task in the order given.
+
+    Raises
+    ------
+    WorkflowError
+        where a notebook could not import one of the tasks.
+
+    """
+    cells = {"recipe-run-id": _FIRST_CELL}
+    for number, node in enumerate(nodes, 1):
+        node.check_importable()
+        cells[f"task-{number}"] = node.notebook_cell
+    notebook = {
+        "cells": [
+            {
+                "cell_type": "code",
+                "execution_count": None,
+                "id": name,
+                "metadata": {},
+                "outputs": [],
+                "source": source.splitlines(keepends=True),
+            }
+            for name, source in cells.items()
+        ],
+        "metadata": {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        },
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    # As Jupyter itself lays it out, so that a saved notebook differs by what was changed in it.
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"

@@ -282,6 +282,25 @@ class Workflow:
         (file,) = put_files(Path(default if path is None else path), {f"{self.dag_name}.py": content})
         return file
 
+    def export_notebook(self, path: str | Path | None = None) -> Path:
+        """
+        Write the workflow as a Jupyter notebook, into the folder `path`, by default `notebooks`; return the file.
+
+        The file is called `{dag_name}.ipynb`: a cell for the recipe run id, then one for each task in dependency order.
+        A notebook that somebody has worked with is not written over.
+
+        Raises
+        ------
+        WorkflowError
+            where the workflow has no tasks, a notebook could not import one of them, or the file cannot be written.
+
+        """
+        from dkist_processing_core.notebook_file import put_notebooks  # noqa: PLC0415 - as above
+
+        folder = Path("notebooks" if path is None else path)
+        (file,) = put_notebooks(folder, {f"{self.dag_name}.ipynb": self.notebook_source()})
+        return file
+
     def load(self) -> Any:
         """
         Return the engine's DAG, made from the same source that is exported.
@@ -310,9 +329,7 @@ class Workflow:
         """
         from dkist_processing_core import rendering  # noqa: PLC0415 - as above
 
-        if not self._nodes:
-            msg = f"{self.workflow_name} cannot be exported: it has no tasks"
-            raise WorkflowError(msg)
+        self._check_has_tasks()
         return rendering.render_dag(
             dag_name=self.dag_name,
             workflow_name=self.workflow_name,
@@ -321,6 +338,26 @@ class Workflow:
             nodes=self.nodes,
             graph=self.graph,
         )
+
+    def notebook_source(self) -> str:
+        """
+        Return the text of the file that `export_notebook` writes.
+
+        Raises
+        ------
+        WorkflowError
+            where the workflow has no tasks, or a notebook could not import one of them.
+
+        """
+        from dkist_processing_core import rendering  # noqa: PLC0415 - as above
+
+        self._check_has_tasks()
+        return rendering.render_notebook(self.topological_sort())
+
+    def _check_has_tasks(self) -> None:
+        if not self._nodes:
+            msg = f"{self.workflow_name} cannot be exported: it has no tasks"
+            raise WorkflowError(msg)
 
     def __repr__(self) -> str:
         """Return the workflow's name, version and size."""

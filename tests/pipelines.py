@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 from dkist_processing_core import TaskBase, Workflow
+from dkist_processing_core.notebook_utils import export_notebook_by_path, wait_for_notebook_save
+from dkist_processing_core.workflow import dag_name
 
 
 class First(TaskBase):
@@ -106,3 +108,28 @@ endless.add_node(Last, upstreams=Endless)
 killed = Workflow(process_category="test", process_name="killed", workflow_package=__package__, workflow_version="1")
 killed.add_node(Killed)
 killed.add_node(Last, upstreams=Killed)
+
+
+class KeepsNotebook(TaskBase):
+    """
+    Keeps the notebook that it runs in, as pipelines do that are processed by hand.
+    """
+
+    def run(self) -> None:
+        """
+        Show something.
+        """
+        print(f"kept for {self.recipe_run_id}")  # noqa: T201 - its line is looked for
+
+    def post_run(self) -> None:
+        """
+        Wait until what was shown is saved, and write it down.
+        """
+        super().post_run()
+        notebook = Path.cwd() / f"{dag_name(self.workflow_name, self.workflow_version)}.ipynb"
+        wait_for_notebook_save(notebook_path=notebook, attempts=400, delay_s=0.05)
+        Path("record.md").write_bytes(export_notebook_by_path(notebook_path=notebook))
+
+
+kept = Workflow(process_category="test", process_name="kept", workflow_package=__package__, workflow_version="1")
+kept.add_node(KeepsNotebook)

@@ -26,7 +26,7 @@ LAYERS = (
     {"build_utils", "failure_callback"},
     {"airflow"},
     {"workflow"},
-    {"rendering", "local", "notebook_utils"},
+    {"rendering", "local", "notebook_utils", "notebook_file"},
     {"child"},
     {"node", "display"},
     {"bash_operator", "launcher"},
@@ -56,7 +56,19 @@ EXPORTED = [
     ROOT / name for name in ("__init__.py", "airflow/__init__.py", "airflow/callbacks.py", "failure_callback.py")
 ]
 
-OPTIONAL_LIBRARIES = {"aiohttp", "airflow", "fastapi", "flask", "jinja2", "sqlalchemy", "starlette", "uvicorn"}
+OPTIONAL_LIBRARIES = {
+    "aiohttp",
+    "airflow",
+    "fastapi",
+    "flask",
+    "jinja2",
+    "nbconvert",
+    "nbformat",
+    "sqlalchemy",
+    "starlette",
+    "talus",
+    "uvicorn",
+}
 
 
 @dataclass(frozen=True)

@@ -503,7 +503,7 @@ def test_names_that_meet_in_an_archive_are_refused() -> None:
     with pytest.raises(
         WorkflowError, match=r"^a_1-0 and a_1\.0 have the same name in an archive, a_1-0\.py; rename one$"
     ):
-        archived({"a_1-0": b"", "a_1.0": b""})
+        archived({"a_1-0": "", "a_1.0": ""})
 
 
 def test_a_package_without_workflows_makes_no_archive(make: Make, tmp_path: Path) -> None:

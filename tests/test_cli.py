@@ -130,7 +130,7 @@ def test_every_summary_fits_a_narrow_terminal() -> None:
     shown = [run(*group, "--help", COLUMNS="80").stdout for group in groups]
     summaries = [line for each in shown for line in each.partition("\nCommands:\n")[2].splitlines()]
 
-    assert len(summaries) == 24
+    assert len(summaries) == 25
     assert [line for line in summaries if line.endswith("...")] == []
 
 
@@ -233,7 +233,7 @@ def test_the_only_workflow_of_a_script_needs_no_name(tmp_path: Path) -> None:
         ("tests.nowhere:flow", "there is no module 'tests.nowhere'"),
         ("tests.pipelines:dimond", "has no 'dimond'; the workflows in tests.pipelines are: diamond, endless, killed"),
         ("tests.pipelines:First", "tests.pipelines:First is no Workflow but a class; the workflows in"),
-        ("tests.pipelines", "the workflows in tests.pipelines are: diamond, endless, killed; name one, as"),
+        ("tests.pipelines", "the workflows in tests.pipelines are: diamond, endless, killed, kept; name one, as"),
         ("tests.facts", "tests.facts holds no workflow, expected one"),
         ("not a module", "found 'not a module', expected MODULE:WORKFLOW"),
         (":flow", "found '', expected MODULE:WORKFLOW"),

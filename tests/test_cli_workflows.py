@@ -182,6 +182,49 @@ def test_an_archive_is_one_file_with_the_version_in_its_name(tmp_path: Path) -> 
         assert archive.namelist() == ["scratch_a_2-3-4.py"]
 
 
+# Notebooks
+
+
+def test_notebooks_are_written_with_the_image_that_serves_them(tmp_path: Path) -> None:
+    """
+    What was written is printed: the notebooks by default in `notebooks`, or the Dockerfile that copies them.
+    """
+    write_package(tmp_path, {"a.py": module("b", "a")})
+
+    told = workflows("notebooks", "scratch", cwd=tmp_path)
+    image = workflows("notebooks", "scratch", "--path", "by-hand", "--dockerfile", cwd=tmp_path)
+
+    assert (told.returncode, told.stdout) == (0, "notebooks/scratch_b_1.0.ipynb\nnotebooks/scratch_a_1.0.ipynb\n")
+    assert (image.returncode, image.stdout) == (0, "Dockerfile\n")
+    assert sorted(file.name for file in (tmp_path / "by-hand").iterdir()) == [
+        "scratch_a_1.0.ipynb",
+        "scratch_b_1.0.ipynb",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            ["notebooks", "scratch", "--path", "..", "--dockerfile"],
+            "error: notebooks for an image are put into a folder ",
+        ),
+        (["notebooks", "scratch.empty"], "error: scratch.empty defines no workflow: looked in scratch.empty\n"),
+    ],
+)
+def test_notebooks_that_cannot_be_written_are_one_line(arguments: list[str], complaint: str, tmp_path: Path) -> None:
+    """
+    And nothing is.
+    """
+    write_package(tmp_path, {"a.py": module("a"), "empty/__init__.py": ""})
+
+    told = workflows(*arguments, cwd=tmp_path)
+
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr.startswith(complaint)
+    assert {path.name for path in tmp_path.iterdir()} == {"scratch"}
+
+
 # Drawing
 
 

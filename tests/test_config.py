@@ -175,13 +175,13 @@ def test_an_endpoint_may_be_an_address_alone() -> None:
 def test_retrying_is_configured_as_clients_expect(monkeypatch: pytest.MonkeyPatch) -> None:
     """Defaults and variable are those of the releases before."""
     default = DKISTProcessingCoreConfiguration().retry_config
-    monkeypatch.setenv("RETRY_CONFIG", '{"retry_tries": 3, "retry_jitter": 2, "unknown": 1}')
+    monkeypatch.setenv("RETRY_CONFIG", '{"retry_tries": 3, "retry_jitter": [2, 3], "unknown": 1}')
 
     changed = DKISTProcessingCoreConfiguration().retry_config
 
     assert (default.retry_delay, default.retry_backoff, default.retry_jitter) == (1, 2, (1, 10))
     assert (default.retry_max_delay, default.retry_tries) == (300, -1)
-    assert (changed.retry_tries, changed.retry_jitter, changed.retry_delay) == (3, 2, 1)
+    assert (changed.retry_tries, changed.retry_jitter, changed.retry_delay) == (3, (2, 3), 1)
 
 
 # Wrong values
@@ -390,7 +390,6 @@ def test_no_password_is_in_any_text_of_the_settings(
 
     settings = DKISTProcessingCoreConfiguration()
     settings.log_configurations()
-    settings.log_configurations(log_parent_configurations=False)
 
     assert settings.isb_password == CANARY
     assert CANARY not in caplog.text
@@ -398,8 +397,17 @@ def test_no_password_is_in_any_text_of_the_settings(
     assert {name for name in FIELDS if f"{name}: " in caplog.text} == set(FIELDS)
 
 
+class Credential(BaseModel):
+    """What a client gives to an archive."""
+
+    client_id: str
+    client_secret: str
+
+
 class InstrumentSettings(DKISTProcessingCoreConfiguration):
     """The settings of a pipeline, as clients define them."""
+
+    archives: list[Credential] = Field(default=[Credential(client_id="me", client_secret=CANARY)])
 
     archive_password: str = CANARY
     camera_count: int = Field(default=2, ge=1)
@@ -431,6 +439,22 @@ def test_a_subclass_shows_no_password_of_its_own(caplog: pytest.LogCaptureFixtur
 
     assert CANARY not in f"{settings} {settings!r} {caplog.text}"
     assert "camera_count: 2" in caplog.text
+    assert "archives: [{'client_id': 'me', 'client_secret': '[redacted]'}]" in caplog.text
+
+
+def test_a_subclass_logs_its_own_settings_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """Each pipeline logs at its import, and the settings of what it is built on were logged by that."""
+    caplog.set_level(logging.INFO)
+
+    InstrumentSettings().log_configurations(log_parent_configurations=False)
+
+    assert [line.split(":")[0] for line in caplog.messages] == [
+        "archives",
+        "archive_password",
+        "camera_count",
+        "archive_key",
+        "wavelengths",
+    ]
 
 
 # Clients
@@ -454,6 +478,7 @@ def test_a_subclass_adds_fields(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"CAMERA_COUNT": "3"}, r"^CAMERA_COUNT: found '3', but cameras come in pairs$"),
         ({"CAMERA_COUNT": "4", "WAVELENGTHS": "[]"}, r"^four cameras need a wavelength$"),
         ({"ARCHIVE_KEY": CANARY}, "^ARCHIVE_KEY: found a value that is not shown, expected another$"),
+        ({"ARCHIVES": f'[{{"client_secret": "{CANARY}"}}]'}, "^ARCHIVES: found a value that is not shown, expected "),
         ({"WAVELENGTHS": "red"}, '^the settings cannot be read: .*"wavelengths"'),
         ({"CAMERA_COUNT": "x", "PIP_RETRIES": "x"}, "^PIP_RETRIES: found 'x', .*; CAMERA_COUNT: found 'x'"),
     ],
@@ -467,6 +492,19 @@ def test_a_subclass_is_checked_in_the_same_way(
 
     with pytest.raises(ConfigurationError, match=complaint):
         InstrumentSettings()
+
+
+@pytest.mark.parametrize(
+    "name", ["isb_connection_retryer", "isb_producer_connection_parameters", "isb_publish_exchange"]
+)
+def test_what_is_for_talus_needs_talus(name: str) -> None:
+    """It is the clients' library, and not ours: what it gives them is looked at where they are (tests/published)."""
+    settings = DKISTProcessingCoreConfiguration()
+
+    with pytest.raises(ImportError, match=r"of talus is asked for, which is not installed here: install it with pip"):
+        getattr(settings, name)
+
+    assert settings.isb_queue_arguments == {"x-queue-type": "classic"}
 
 
 def test_settings_can_be_copied_with_changes() -> None:

@@ -232,7 +232,7 @@ REFUSED = "First of a_b cannot be exported: "
         (lambda: of(pip_extras=["a]b"]), REFUSED + r"extra of an environment: found 'a\]b'"),
         (
             lambda: of(task=in_function()),
-            "Hidden of a_b cannot be exported: a worker finds a task by the name of its class in a module",
+            "Hidden of a_b cannot be exported: another process finds a task by the name of its class in a module",
         ),
         (lambda: of(task=type("not-a-name", (First,), {})), "not-a-name of a_b cannot be exported"),
     ],

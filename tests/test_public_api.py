@@ -21,10 +21,18 @@ HOMES = {
 }
 # What pipelines import by its path, from long before this release.
 ESTABLISHED = {
-    "build_utils": ["export", "export_dags", "extract_workflows_from_package", "validate_workflows"],
+    "build_utils": [
+        "export",
+        "export_dags",
+        "export_notebook_dockerfile",
+        "export_notebooks",
+        "extract_workflows_from_package",
+        "validate_workflows",
+    ],
     "config": ["DKISTProcessingCoreConfiguration", "core_configurations"],
     "failure_callback": ["chat_ops_notification"],
     "node": ["Node"],
+    "notebook_utils": ["export_notebook_by_path", "wait_for_notebook_save"],
     "resource_queue": ["ResourceQueue"],
     "task": ["TaskBase"],
     "workflow": ["Workflow", "dag_name", "workflow_name_from_details"],

@@ -16,13 +16,23 @@ from pathlib import Path
 from types import ModuleType
 
 from dkist_processing_core.build_utils._archive import archive_name, archived
-from dkist_processing_core.build_utils._check import check_workflows, content_of
+from dkist_processing_core.build_utils._check import Form, check_workflows, content_of
+from dkist_processing_core.build_utils._dockerfile import category_of, inside_context, render_dockerfile
 from dkist_processing_core.build_utils._find import Found, find_workflows, nowhere, twins
 from dkist_processing_core.errors import WorkflowError
-from dkist_processing_core.files import put_files
+from dkist_processing_core.files import put_files, put_new_file
+from dkist_processing_core.notebook_file import put_notebooks
 from dkist_processing_core.workflow import Workflow
 
-__all__ = ["export", "export_archive", "export_dags", "extract_workflows_from_package", "validate_workflows"]
+__all__ = [
+    "export",
+    "export_archive",
+    "export_dags",
+    "export_notebook_dockerfile",
+    "export_notebooks",
+    "extract_workflows_from_package",
+    "validate_workflows",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -116,19 +126,68 @@ def export_archive(package: ModuleType, path: Path | str) -> Path:
 export = export_dags
 
 
-def _contents(found: list[Found]) -> dict[str, bytes]:
+def export_notebooks(package: ModuleType, path: Path | str) -> list[Path]:
+    """
+    Export every workflow of a package as a notebook into a folder, and return the files.
+
+    Nothing is written where one of them cannot be exported, or would be written over one that somebody has worked with.
+
+    Raises
+    ------
+    WorkflowError
+        which names each workflow that cannot be exported, or each file.
+
+    """
+    return _put_notebooks(find_workflows(package), Path(path))
+
+
+def export_notebook_dockerfile(package: ModuleType, path: Path | str) -> Path:
+    """
+    Export a package's notebooks, and the `Dockerfile` of the worker on which people process by hand; return its path.
+
+    It is written into the current folder, the one of the package's project, in which the image is built; the notebooks
+    go into the folder `path` below it. Its image holds the package with every extra that a task of it needs, and serves
+    the notebooks by JupyterLab at `/mpw-{category}/`, port 8888. Nothing is written over, and nothing is written where
+    anything is wrong.
+
+    Raises
+    ------
+    WorkflowError
+        where the folder is not below the current one, there is a Dockerfile already, the workflows are of several
+        categories, or as for `export_notebooks`.
+
+    """
+    found = find_workflows(package)
+    category, folder, dockerfile = category_of(package.__name__, found), inside_context(Path(path)), Path("Dockerfile")
+    if dockerfile.exists() or dockerfile.is_symlink():
+        msg = f"there is a Dockerfile in {Path.cwd()} already, which is not written over: move it away"
+        raise WorkflowError(msg)
+    if not any(Path(name).exists() for name in ("pyproject.toml", "setup.py", "setup.cfg")):
+        logger.warning("%s is not the folder of a project: `pip install .` will fail in the image", Path.cwd())
+    notebooks = _put_notebooks(found, Path(folder))
+    extras = dict.fromkeys(extra for each in found for node in each.workflow.nodes for extra in node.extras)
+    content = render_dockerfile(category, [folder / notebook.name for notebook in notebooks], list(extras))
+    return put_new_file(dockerfile, content.encode())
+
+
+def _put_notebooks(found: list[Found], folder: Path) -> list[Path]:
+    contents = _contents(found, "notebook")
+    return put_notebooks(folder, {f"{dag_name}.ipynb": text for dag_name, text in contents.items()})
+
+
+def _contents(found: list[Found], form: Form = "dag") -> dict[str, str]:
     problems, contents = list(twins(found)), {}
     for each in found:
         try:
-            contents[each.workflow.dag_name] = content_of(each)
+            contents[each.workflow.dag_name] = content_of(each, form)
         except WorkflowError as error:
             problems.append(str(error))
     _refuse(problems)
     return contents
 
 
-def _as_files(contents: Mapping[str, bytes]) -> dict[str, bytes]:
-    return {f"{dag_name}.py": content for dag_name, content in contents.items()}
+def _as_files(contents: Mapping[str, str]) -> dict[str, bytes]:
+    return {f"{dag_name}.py": content.encode() for dag_name, content in contents.items()}
 
 
 def _refuse(problems: list[str]) -> None:

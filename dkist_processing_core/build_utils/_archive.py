@@ -49,7 +49,7 @@ def module_file(dag_name: str) -> str:
     return f"{dag_name.replace('.', '-')}.py"
 
 
-def archived(contents: Mapping[str, bytes]) -> bytes:
+def archived(contents: Mapping[str, str]) -> bytes:
     """
     Return an archive of files, by the names of their workflows: the same files give the same bytes.
 

@@ -6,9 +6,12 @@ Not here: which workflows there are (_find).
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from dkist_processing_core.build_utils._find import Found
 from dkist_processing_core.errors import EngineMissingError, WorkflowError
+
+Form = Literal["dag", "notebook"]
 
 
 @dataclass(slots=True)
@@ -21,7 +24,7 @@ class Checked:
 
     found: Found
     problems: list[str] = field(default_factory=list)
-    content: bytes = b""
+    content: str = ""
     loaded: bool | None = None
 
 
@@ -30,9 +33,9 @@ def check_workflows(found: Iterable[Found]) -> list[Checked]:
     return [_check(each) for each in found]
 
 
-def content_of(found: Found) -> bytes:
+def content_of(found: Found, form: Form = "dag") -> str:
     """
-    Return what a workflow's file holds.
+    Return what a workflow's file holds, as a `dag` or a `notebook`.
 
     Raises
     ------
@@ -41,7 +44,7 @@ def content_of(found: Found) -> bytes:
 
     """
     try:
-        return found.workflow.dag_source().encode()
+        return found.workflow.notebook_source() if form == "notebook" else found.workflow.dag_source()
     except WorkflowError as error:
         msg = f"{found}: {error}"
         raise WorkflowError(msg) from error

@@ -58,6 +58,31 @@ def workflows_export(
     export(package, path, as_zip=as_zip)
 
 
+@workflows_app.command("notebooks")
+def workflows_notebooks(
+    package: Package,
+    *,
+    path: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where to; it is made if need be.", show_default=True)
+    ] = Path("notebooks"),
+    dockerfile: Annotated[
+        bool,
+        typer.Option(
+            "--dockerfile", help="Write the Dockerfile of a worker that serves them, too, into the current folder."
+        ),
+    ] = False,
+) -> None:
+    """
+    Write each workflow of a package as a Jupyter notebook.
+
+    It is for processing by hand: a cell for the recipe run id, then one for each task in an order in which they can run.
+    Nothing is written over that somebody has worked with, and nothing is written if one of them cannot be exported.
+    """
+    from dkist_processing_core.cli._workflows_check import export_notebooks
+
+    export_notebooks(package, path, with_dockerfile=dockerfile)
+
+
 @workflows_app.command("show")
 def workflows_show(
     package: Package,

@@ -1,5 +1,5 @@
 """
-`dkist-core workflows validate` and `export`.
+`dkist-core workflows validate`, `export` and `notebooks`.
 
 Not here: the checks and the files (build_utils), and the drawing (_workflows_show).
 """
@@ -65,5 +65,18 @@ def export(name: str, folder: Path, *, as_zip: bool) -> None:
         files = build_utils.export_dags(package, folder)
         if not files:
             raise WorkflowError(nowhere(package))
+    for file in files:
+        typer.echo(file)
+
+
+def export_notebooks(name: str, folder: Path, *, with_dockerfile: bool) -> None:
+    """Export the workflows of a package as notebooks, and print the file to go on with, or all of them."""
+    package = load_package(name)
+    if not find_workflows(package):
+        raise WorkflowError(nowhere(package))
+    if with_dockerfile:
+        files = [build_utils.export_notebook_dockerfile(package, folder)]
+    else:
+        files = build_utils.export_notebooks(package, folder)
     for file in files:
         typer.echo(file)

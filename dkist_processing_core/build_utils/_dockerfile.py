@@ -1,0 +1,103 @@
+"""
+The image in which people process by hand: JupyterLab with a package's notebooks, and what its tasks need.
+
+Not here: the notebooks (rendering), nor building the image.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from dkist_processing_core.build_utils._find import Found
+from dkist_processing_core.errors import WorkflowError
+
+_PORT = 8888
+# By JupyterLab's own default a notebook is saved each 120 s, which is as long as a task waits for it.
+_SETTINGS = {"@jupyterlab/docmanager-extension:plugin": {"autosaveInterval": 10}}
+# One of the folders where JupyterLab looks for an administrator's settings, whatever Python it was installed for.
+_SETTINGS_FILE = PurePosixPath("/etc/jupyter/labconfig/default_setting_overrides.json")
+
+
+def category_of(package: str, found: Iterable[Found]) -> str:
+    """
+    Return the category that all workflows of a package have, by which its workers for processing by hand are found.
+
+    Raises
+    ------
+    WorkflowError
+        where they have several, or there is no workflow.
+
+    """
+    categories = sorted({str(each.workflow.category) for each in found})
+    if len(categories) != 1:
+        several = f"workflows of several categories: {', '.join(categories)}" if categories else "no workflow"
+        msg = f"a worker for processing by hand is for one category, and {package} defines {several}"
+        raise WorkflowError(msg)
+    return categories[0]
+
+
+def inside_context(folder: Path) -> PurePosixPath:
+    """
+    Return a folder's path within the current one, from which an image is built: nothing else can be copied into it.
+
+    Raises
+    ------
+    WorkflowError
+        where it lies elsewhere, or has a name that a Dockerfile would take for a pattern.
+
+    """
+    context = Path.cwd().resolve()
+    # Links lead out of it as well as dots.
+    place = folder.resolve()
+    if not place.is_relative_to(context) or place == context:
+        msg = f"notebooks for an image are put into a folder below {context}, where it is built; {folder} is {place}"
+        raise WorkflowError(msg)
+    inside = place.relative_to(context)
+    if forbidden := sorted(set(str(inside)) & set("*?[]\\\n")):
+        msg = f"the folder {str(inside)!r} cannot be named in a Dockerfile: it holds {', '.join(map(repr, forbidden))}"
+        raise WorkflowError(msg)
+    return PurePosixPath(inside.as_posix())
+
+
+def render_dockerfile(category: str, notebooks: Sequence[PurePosixPath], extras: Sequence[str]) -> str:
+    """
+    Return a Dockerfile whose image serves notebooks at `/mpw-{category}/`, port 8888.
+
+    It is built in the folder of the package's project, with the Python that this is.
+
+    Args:
+        category: what the workflows are for.
+        notebooks: the paths of the notebooks, within the folder in which the image is built.
+        extras: the extras of the package that its tasks need.
+
+    """
+    package = f".[{','.join(extras)}]" if extras else "."
+    copies = [f"COPY {json.dumps([str(notebook), '/notebooks/'])}" for notebook in notebooks]
+    command = [
+        "jupyter",
+        "lab",
+        "--allow-root",
+        "--no-browser",
+        "--ServerApp.ip=0.0.0.0",
+        f"--ServerApp.port={_PORT}",
+        f"--ServerApp.base_url=/mpw-{category}/",
+        "--ServerApp.root_dir=/notebooks",
+        "--MappingKernelManager.cull_idle_timeout=300",
+    ]
+    lines = [
+        f"FROM python:{sys.version_info.major}.{sys.version_info.minor}",
+        "ENV LANG=C.UTF-8",
+        "ENV IS_NOTEBOOK_EXECUTION_ENVIRONMENT=true",
+        "COPY . /app",
+        "WORKDIR /app",
+        "RUN python -m pip install --upgrade pip",
+        f"RUN python -m pip install {shlex.quote(package)} 'dkist-processing-core[notebook]'",
+        f"RUN mkdir -p {_SETTINGS_FILE.parent}",
+        f"RUN echo {shlex.quote(json.dumps(_SETTINGS))} > {_SETTINGS_FILE}",
+        *copies,
+        f"EXPOSE {_PORT}",
+        f"CMD {json.dumps(command)}",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,119 @@
+"""
+What a task that runs in a notebook can do with the notebook itself: wait until it is saved, and give it as a document.
+
+Not here: how a workflow becomes a notebook (rendering).
+"""
+
+import base64
+import json
+import mimetypes
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dkist_processing_core.errors import ExtraMissingError, WorkflowError
+
+__all__ = ["export_notebook_by_path", "wait_for_notebook_save"]
+
+
+def wait_for_notebook_save(
+    notebook_path: Path, sentinel: str | None = None, attempts: int = 120, delay_s: float = 1
+) -> None:
+    """
+    Print a sentinel, and wait until the notebook on disk shows it among its outputs: then all before it is saved too.
+
+    JupyterLab saves a notebook while a cell runs, by default each 120 s.
+
+    Args:
+        notebook_path: the file of the notebook that this is called from.
+        sentinel: what to print and to look for; a word of its own where none is given.
+        attempts: how often to look.
+        delay_s: how long to wait between two looks, in seconds.
+
+    Raises
+    ------
+    FileNotFoundError
+        where there is no such file to begin with.
+    TimeoutError
+        where the sentinel has not appeared.
+
+    """
+    path = Path(notebook_path)
+    if not path.exists():
+        msg = f"no notebook to wait for: there is no file {path}; is the notebook named otherwise, or elsewhere?"
+        raise FileNotFoundError(msg)
+    wanted = sentinel or uuid.uuid4().hex
+    print(f"Waiting until {path.name} is saved with this line: {wanted}", flush=True)  # noqa: T201 - the cell's output
+    for attempt in range(attempts):
+        if attempt:
+            time.sleep(delay_s)
+        if wanted in "\n".join(_outputs(path)):
+            return
+    msg = (
+        f"{path} was not saved with the outputs of this cell: looked {attempts} times, {delay_s:g} s apart; "
+        "save it by hand (Ctrl+S) while the cell waits, and run the cell again"
+    )
+    raise TimeoutError(msg)
+
+
+def export_notebook_by_path(notebook_path: Path) -> bytes:
+    """
+    Return a notebook as one Markdown document in UTF-8, its pictures within it.
+
+    Raises
+    ------
+    ExtraMissingError
+        where nbconvert is not installed.
+    WorkflowError
+        where the file is no notebook.
+    OSError
+        where it cannot be read.
+
+    """
+    try:
+        import nbformat  # noqa: PLC0415 - of an extra
+        from nbconvert import MarkdownExporter  # noqa: PLC0415 - of an extra
+    except ModuleNotFoundError as error:
+        raise ExtraMissingError("notebook", "a notebook is exported", str(error.name)) from error
+
+    try:
+        notebook = nbformat.read(notebook_path, as_version=4)
+    except (ValueError, KeyError, AttributeError) as error:
+        msg = f"{notebook_path} is no notebook: {' '.join(str(error).split())[:200]}"
+        raise WorkflowError(msg) from error
+    # Pictures are written as files beside the document, of which only it is returned: their names are to be told apart
+    # from whatever the text may hold.
+    mark = uuid.uuid4().hex
+    body, resources = MarkdownExporter().from_notebook_node(notebook, {"unique_key": mark, "output_files_dir": ""})
+    for name, content in resources.get("outputs", {}).items():
+        body = body.replace(f"]({name})", f"]({_data_url(name, content)})")
+    return str(body).encode()
+
+
+def _data_url(name: str, content: bytes) -> str:
+    kind, _ = mimetypes.guess_type(name)
+    return f"data:{kind or 'application/octet-stream'};base64,{base64.b64encode(content).decode()}"
+
+
+def _outputs(path: Path) -> Iterator[str]:
+    """Give the texts that the outputs of a notebook hold; none of one that is being written."""
+    try:
+        notebook = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return
+    cells = notebook.get("cells") if isinstance(notebook, dict) else None
+    for cell in cells if isinstance(cells, list) else ():
+        yield from _texts(cell.get("outputs") if isinstance(cell, dict) else None)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Give the texts in a JSON value; one that stands there as a list of its lines, as notebooks have it, is one."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list) and value and all(isinstance(line, str) for line in value):
+        yield "".join(value)
+    elif isinstance(value, list | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
