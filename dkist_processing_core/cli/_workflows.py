@@ -75,8 +75,8 @@ def workflows_notebooks(
     """
     Write each workflow of a package as a Jupyter notebook.
 
-    It is for processing by hand: a cell for the recipe run id, then one for each task in an order in which they can run.
-    Nothing is written over that somebody has worked with, and nothing is written if one of them cannot be exported.
+    It is for processing by hand: a cell for the recipe run id, then one for each task in dependency order. Nothing
+    is written over that somebody has worked with, and nothing is written if one of them cannot be exported.
     """
     from dkist_processing_core.cli._workflows_check import export_notebooks
 
