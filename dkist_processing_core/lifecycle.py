@@ -95,7 +95,7 @@ class Lifecycle:
     def __enter__(self) -> Self:
         """Open the attempt's span and publish `task.started`; under a launcher, stand in the span that is its."""
         self._pid = os.getpid()
-        self._began = time.monotonic()
+        self._began, began_at = time.monotonic(), datetime.now(UTC)
         # A launched process is there for this alone, from its first instruction.
         self._cpu_began = 0.0 if self._launcher is not None else _cpu_seconds()
         with self._never_breaking("the attempt is not traced"):
@@ -114,7 +114,7 @@ class Lifecycle:
             # Last: until now there is nothing to let go.
             self._termination.begin()
         else:
-            self._publish(TaskStarted, host=platform.node(), pid=os.getpid())
+            self._publish(TaskStarted, time=began_at, host=platform.node(), pid=os.getpid())
         return self
 
     def __exit__(
@@ -234,7 +234,7 @@ class Lifecycle:
         )
         return self._telemetry.root_span(attempt.task_name, parent, own, SpanKind.INTERNAL, self._attributes)
 
-    def _publish(self, event_class: type[Event], **facts: Any) -> None:
+    def _publish(self, event_class: type[Event], *, time: datetime | None = None, **facts: Any) -> None:
         if self._publisher is None:
             return
         if self._launcher is not None:
@@ -243,7 +243,7 @@ class Lifecycle:
             carrier = self._carrier
             self._publisher.publish(
                 event_class(
-                    time=datetime.now(UTC),
+                    time=time or datetime.now(UTC),
                     reported_by=Reporter.TASK,
                     traceparent=carrier.traceparent if carrier else None,
                     tracestate=carrier.tracestate if carrier else None,

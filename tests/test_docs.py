@@ -28,12 +28,21 @@ _VARIES = [
     (re.compile(r"\d\d:\d\d:\d\d(\.\d+)?"), "TIME"),
     (re.compile(r"\d+(\.\d+)? ?(ms|s)\b"), "SECONDS"),
     (re.compile(r"line \d+"), "line N"),
+    (re.compile(r"python:3\.\d+"), "python:3.N"),
     (re.compile(r"pid \d+|on [\w.-]+, |\d+ MB|\d{4}-\d\d-\d\d"), "VARIES"),
     (re.compile(r"[━─╸╺╼╾┈╰┴·]+"), ""),
     (re.compile(r"(?m)^ *0 .*$"), "AXIS"),
     (re.compile(r"[ \t]+"), " "),
 ]
 ENVIRONMENT = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
+
+
+def environment_of(state_dir: Path) -> dict[str, str]:
+    """
+    Return the variables of a document's commands; what Jupyter keeps, it keeps with the journals.
+    """
+    kept = {"DKIST_CORE_STATE_DIR": ".", "IPYTHONDIR": "ipython", "JUPYTER_RUNTIME_DIR": "jupyter"}
+    return {**os.environ, **ENVIRONMENT, **{name: str(state_dir / place) for name, place in kept.items()}}
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def test_what_a_document_shows_is_what_happens(path: Path, tmp_path: Path, state
     """
     Programs run, commands print what stands below them, and consumers consume.
     """
-    environment = {**os.environ, **ENVIRONMENT, "DKIST_CORE_STATE_DIR": str(state_dir)}
+    environment = environment_of(state_dir)
 
     for block in blocks_of(path.read_text()):
         if block.kind == "run":
@@ -171,7 +180,7 @@ def write_anew() -> None:
         text = path.read_text()
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            environment = {**os.environ, **ENVIRONMENT, "DKIST_CORE_STATE_DIR": str(folder / "state")}
+            environment = environment_of(folder / "state")
             outputs = []
             for block in blocks_of(text):
                 if block.kind == "run":
