@@ -13,6 +13,8 @@ PYTHON ?= python3
 PYTHONS = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.13 python3.12 python3.11)
 # The Pythons that run the suite besides that of .venv: the ends of the supported range, where the machine has them.
 TEST_PYTHONS ?= $(shell requirements/environment.sh others)
+# Where pipelines as published are tested on this library; nowhere on a machine without the one Python that they run on.
+CLIENTS = $(shell requirements/environment.sh find 3.13 >/dev/null 2>&1 && echo .venv-clients)
 PYTEST_ARGS ?=
 LOCK_ARGS ?=
 BENCH_ARGS ?=
@@ -38,7 +40,8 @@ demo: .venv/.stamp-demo ## Run the example workflow on the embedded journal and 
 test: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the whole suite, on each end of the supported Pythons that is here (PYTEST_ARGS=… narrows it)
 	@tests/services/install_packages.sh
 	@for version in $(TEST_PYTHONS); do $(MAKE) .venv-$$version/.stamp-test; done
-	@tests/on_each_python.sh '.venv $(TEST_PYTHONS:%=.venv-%)' $(PYTEST_ARGS)
+	@for environment in $(CLIENTS); do $(MAKE) $$environment/.stamp-clients; done
+	@CLIENTS='$(CLIENTS)' tests/on_each_python.sh '.venv $(TEST_PYTHONS:%=.venv-%)' $(PYTEST_ARGS)
 
 coverage: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the suite on the Python of .venv, and show what it covers
 	@COVERAGE=1 $(MAKE) test TEST_PYTHONS=
@@ -61,6 +64,7 @@ drawings: .venv/.stamp-uv ## Draw docs/drawings anew (needs Debian's graphviz)
 
 bench: .venv/.stamp-test .venv-peers/.stamp-peers .venv-airflow/.stamp-airflow ## Measure the library beside its peers (BENCH_ARGS='rates --rounds 2' narrows it)
 	@tests/services/install_packages.sh
+	@for environment in $(CLIENTS); do $(MAKE) $$environment/.stamp-clients; done
 	.venv/bin/python -m benchmarks.run $(BENCH_ARGS)
 
 clean: ## Remove what the targets leave behind, but for the environments (.venv*)
@@ -74,8 +78,8 @@ clean: ## Remove what the targets leave behind, but for the environments (.venv*
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
     --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(LOCK_ARGS)
 lock: .venv/.stamp-uv ## Lock the dependencies of pyproject.toml anew (LOCK_ARGS=--upgrade for newer ones)
-	$(COMPILE) --output-file requirements/dev.txt pyproject.toml --group lint --extra docs --extra test --extra examples
-	$(COMPILE) --output-file requirements/test.txt -c requirements/dev.txt pyproject.toml --extra test --extra examples
+	$(COMPILE) --output-file requirements/dev.txt pyproject.toml --group lint --extra docs --extra test --extra examples --extra notebook
+	$(COMPILE) --output-file requirements/test.txt -c requirements/dev.txt pyproject.toml --extra test --extra examples --extra notebook
 	$(COMPILE) --output-file requirements/demo.txt -c requirements/dev.txt pyproject.toml --extra examples
 	$(COMPILE) --output-file requirements/uv.txt -c requirements/dev.txt requirements/uv.in
 	$(COMPILE) --output-file requirements/peers.txt requirements/peers.in

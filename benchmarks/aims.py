@@ -7,7 +7,7 @@ Not here: how they are measured. An aim that is missed is shown as missed.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks import latency, launch, parse, rates
+from benchmarks import latency, launch, parse, rates, replaced
 from benchmarks.figures import Row, rounded
 from benchmarks.ground import Side
 from benchmarks.latency import Scene
@@ -79,6 +79,10 @@ def _unsynced(manner: str, ours: Scene, bare: Scene) -> Aim:
     )
 
 
+def _replaced(name: str, most: float) -> Aim:
+    return Aim(f"{name}, beside {replaced.BESIDE}", name, replaced.BESIDE, "ratio", most=most)
+
+
 _FAULTS = (
     "broker and collector refused",
     "broker and collector black-holed",
@@ -126,4 +130,9 @@ AIMS = (
     ),
     Aim(f"{parse.LOOK}, beside {parse.PLAIN}", parse.LOOK, parse.PLAIN, "ratio", most=parse.LIMIT),
     Aim(f"{launch.ADDED}, beside {launch.FLOOR}, s", launch.ADDED, launch.LIMIT, "ours", most=launch.LIMIT_SECONDS),
+    _replaced(f"{replaced.IMPORT}, wall", 0.1),
+    *(_replaced(f"{name}, wall", 0.2) for name in (replaced.TASK, replaced.REFUSED, replaced.SILENT)),
+    _replaced(replaced.ENVIRONMENT, 0.05),
+    _replaced(replaced.ADDED, 0.2),
+    _replaced(replaced.SIZE, 0.25),
 )

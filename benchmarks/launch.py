@@ -48,26 +48,26 @@ LIMIT_SECONDS = 0.3
 _LOOKUPS = 100
 _CALLS = 100
 _SECONDS = 300
-_PACKAGE, _VERSION, _MODULE, _TASK = "bench-pipeline", "1.0.0", "bench_pipeline", "FirstLine"
+PACKAGE, VERSION, MODULE, TASK = "bench-pipeline", "1.0.0", "bench_pipeline", "FirstLine"
 _SAID = "first line at"
-_SOURCE = f"""
+SOURCE = f"""
 import time
 
 from dkist_processing_core import TaskBase
 
 
-class {_TASK}(TaskBase):
+class {TASK}(TaskBase):
     def run(self):
         print("{_SAID}", time.time(), flush=True)
 """
 
-_MAKE = f'{_TASK}(recipe_run_id=1, workflow_name="bench", workflow_version="{_VERSION}")'
+_MAKE = f'{TASK}(recipe_run_id=1, workflow_name="bench", workflow_version="{VERSION}")'
 _CALL = f"""
-from {_MODULE} import {_TASK}
+from {MODULE} import {TASK}
 with {_MAKE} as task: task()
 """
 _RUN = f"""
-from {_MODULE} import {_TASK}
+from {MODULE} import {TASK}
 {_MAKE}.run()
 """
 # All that is done for a task where each one gets an environment of its own; $0 is where.
@@ -77,7 +77,7 @@ set -e
 . "$0/bin/activate"
 pip install --upgrade pip
 pip list
-pip install {_PACKAGE}=={_VERSION}
+pip install {PACKAGE}=={VERSION}
 pip list
 python -c "$PROGRAM"
 date +'task ended at %s.%N'
@@ -88,7 +88,7 @@ _FIND_SOURCE = f"""
 import os
 from dkist_processing_core.environments import Environments, Requirement, folder_of
 def find():
-    with Environments(folder_of(os.environ)).find(Requirement.of("{_PACKAGE}", "{_VERSION}")): pass
+    with Environments(folder_of(os.environ)).find(Requirement.of("{PACKAGE}", "{VERSION}")): pass
 """
 _FIND_ONCE = f"{_FIND_SOURCE}\nfind()\n"
 _FIND_OFTEN = f"""
@@ -129,6 +129,8 @@ class Worker:
     """A folder with all that a worker keeps: wheels, caches, environments and the journal."""
 
     folder: Path
+    host: str = sys.executable
+    """The Python that launches, and that environments are made with."""
     events: int = 0
     """How many are to be in the journal, by what was run."""
     numbers: Iterator[int] = field(default_factory=count)
@@ -148,7 +150,7 @@ class Worker:
             PIP_CACHE_DIR=str(self.folder / "pip"),
             PIP_DISABLE_PIP_VERSION_CHECK="1",
             UV_CACHE_DIR=str(self.folder / "uv"),
-            DKIST_CORE_PYTHON=sys.executable,
+            DKIST_CORE_PYTHON=self.host,
             DKIST_CORE_STATE_DIR=str(self.state),
             **{"DKIST_CORE_ENVIRONMENTS_DIR": str(self.environments), **more},
         )
@@ -173,7 +175,13 @@ class Worker:
         return done.stdout
 
     def prepare(self) -> None:
-        """Make the wheel of this checkout and of a pipeline that needs it, and fetch what both need."""
+        """Make the wheels, and fetch what they need."""
+        self.make_wheels()
+        # pip keeps its cache only where the index allows that; files beside it are the warmest of caches anywhere.
+        self.run([self.host, "-m", "pip", "download", "-d", str(self.wheels), f"{PACKAGE}=={VERSION}", "pip"])
+
+    def make_wheels(self) -> None:
+        """Make the wheel of this checkout and of a pipeline that needs it."""
         self.wheels.mkdir()
         subprocess.run(
             [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(self.wheels)],
@@ -182,9 +190,7 @@ class Worker:
             capture_output=True,
         )
         core = f"dkist-processing-core=={version('dkist-processing-core')}"
-        make_wheel(self.wheels, _PACKAGE, _VERSION, requires=[core], files={f"{_MODULE}.py": _SOURCE})
-        # pip keeps its cache only where the index allows that; files beside it are the warmest of caches anywhere.
-        self.run([sys.executable, "-m", "pip", "download", "-d", str(self.wheels), f"{_PACKAGE}=={_VERSION}", "pip"])
+        make_wheel(self.wheels, PACKAGE, VERSION, requires=[core], files={f"{MODULE}.py": SOURCE})
 
     # The ways to a task's first line
 
@@ -196,10 +202,10 @@ class Worker:
             ["/bin/bash", "-c", COMMAND],
             DKIST_CORE_RUN_ID=f"bench__{number}",
             DKIST_CORE_WORKFLOW="bench",
-            DKIST_CORE_VERSION=_VERSION,
-            DKIST_CORE_PACKAGE=_PACKAGE,
-            DKIST_CORE_TASK=_TASK,
-            DKIST_CORE_TASK_MODULE=_MODULE,
+            DKIST_CORE_VERSION=VERSION,
+            DKIST_CORE_PACKAGE=PACKAGE,
+            DKIST_CORE_TASK=TASK,
+            DKIST_CORE_TASK_MODULE=MODULE,
             DKIST_CORE_ATTEMPT="1",
             DKIST_CORE_MAX_ATTEMPTS="1",
             DKIST_CORE_RECIPE_RUN_ID="1",

@@ -15,11 +15,18 @@ from typing import Self
 from benchmarks.aims import AIMS
 from benchmarks.figures import Row, key_of
 from benchmarks.rates import BATCH
+from benchmarks.replaced import COLLECTOR_ROUNDS, RELEASE, WORKER_ROUNDS
 
 ROOT = Path(__file__).parents[1]
 LAST = ROOT / "benchmarks" / "last.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
 IMAGES = ROOT / "docs" / "images"
+_FIGURES = {
+    "batch": BATCH,
+    "release": RELEASE,
+    "collector_rounds": COLLECTOR_ROUNDS,
+    "worker_rounds": WORKER_ROUNDS,
+}
 
 _HEAD = """\
 # Benchmarks
@@ -126,6 +133,38 @@ Airflow looks at an exported file again and again, and once more for each task. 
 executes the file and serializes its DAG, in a fork of a process that has Airflow loaded: what the file imports is
 imported each time. Beside it stands the same file without our imports, callbacks and macros.
 """,
+    "replaced": """\
+## Beside the release that it replaces
+
+dkist-processing-core {release}, as published, on Python 3.13, the only one that it runs on. Both sides take turns; in
+brackets stand the least and the most of the rounds.
+
+*Processes* run in two environments that hold the same packages at the same versions, those of a published pipeline
+package with all that it requires, and differ in this library alone. The older release instruments what it finds there,
+and imports less where it is *installed alone*, with nothing but what it requires. Our package imports a name when it is
+first used, so that its own name alone tells nothing; to import `TaskBase` and `Workflow` is what each pipeline does.
+Settings, telemetry, events and bus are imported when a task is made or called: the no-op task's process has all of it.
+Nothing is subtracted: Python's own start stands in the first row. The no-op task journals its two events with ours,
+which each run checks, and publishes nothing with the other.
+
+The *collector* is named to both by the one setting that both know, `otlp-traces-endpoint` and `otlp-metrics-endpoint`
+of `MESH_CONFIG`; it *refuses* where nobody listens at the port, and is *silent* where it accepts a connection and never
+speaks. That each process has tried it is checked. At most {collector_rounds} rounds.
+
+A *second task on a worker* is launched by what each side exports. For the older release this is its command, to the
+letter: the host's pip upgraded, `python3 -m venv`, pip upgraded, `pip install` of the pipeline with its extra `frozen`,
+which pins all that the release requires, and the task. Its pip finds every wheel in a folder beside it, as in the
+warmest of caches, and asks the index which versions there are; the host's pip is up to date before. The pipeline is
+tiny and needs the release alone. Ours finds the environment that the first task has built: for the first row in a
+process that calls `Environments.prepare` and ends. At most {worker_rounds} rounds.
+
+A *look* is that of the part above, by the same measuring code, in the two environments of the processes, which hold the
+same Airflow. The pipeline is the same text, exported by each side. What is *added* is the look less that at the same
+file without what its side attaches: for the older release its failure callback.
+
+The *environment* on disk is one that holds a release and what it requires, at the versions of the same lock, without an
+installer and without bytecode. It is counted once.
+""",
 }
 
 
@@ -228,7 +267,7 @@ def render(results: Results) -> str:
     sections = [_HEAD.format(machine=results.machine, load=results.load, apart=apart)]
     sections.append("## At a glance\n\n" + aims_table([row for rows in results.parts.values() for row in rows]))
     sections += [
-        f"{text.format(batch=BATCH)}\n{_apart(results, part)}{table(results.parts[part], results.spreads)}"
+        f"{text.format_map(_FIGURES)}\n{_apart(results, part)}{table(results.parts[part], results.spreads)}"
         for part, text in _TEXTS.items()
         if part in results.parts
     ]

@@ -11,8 +11,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.figures import Findings
 from benchmarks.ground import ROOT, Ground
@@ -71,17 +72,33 @@ def measure(_: Ground, plan: Plan) -> Findings:
         environ = _installed(folder)
         exported, plain = _files(folder, environ)
         count = plan.rounds * max(2, round(_LOOKS * plan.scale))
-        done = subprocess.run(
-            [AIRFLOW_PYTHON, ROOT / "benchmarks" / "sides" / "parse_files.py", str(count), exported, plain],
-            env=environ,
-            cwd=folder,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        laps = json.loads(done.stdout.splitlines()[-1])
-    findings.add(LOOK, "ms", laps[str(exported)], laps[str(plain)], PLAIN, shows_spread=True)
+        looks, bare = looks_at(AIRFLOW_PYTHON, [exported, plain], count, folder, environ)
+    findings.add(LOOK, "ms", [each.ms for each in looks], [each.ms for each in bare], PLAIN, shows_spread=True)
     return findings
+
+
+class Look(NamedTuple):
+    """What one look took, and what the process that looked has grown by."""
+
+    ms: float
+    modules: int
+    mib: float
+
+
+def looks_at(
+    python: Path, files: Sequence[Path], count: int, folder: Path, environ: Mapping[str, str]
+) -> list[list[Look]]:
+    """Return so many looks at each file, in turn, by the Airflow of a Python."""
+    done = subprocess.run(
+        [str(part) for part in (python, ROOT / "benchmarks" / "sides" / "parse_files.py", count, *files)],
+        env=environ,
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    laps = json.loads(done.stdout.splitlines()[-1])
+    return [[Look(*lap) for lap in laps[str(file)]] for file in files]
 
 
 def _installed(folder: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import growth, latency, launch, memory, page, parse, rates, startup, task_exit
+from benchmarks import growth, latency, launch, memory, page, parse, rates, replaced, startup, task_exit
 from benchmarks.aims import AIMS
 from benchmarks.figures import Findings, Row
 from benchmarks.ground import BUILD, PEERS_PYTHON, ROOT, Ground, open_ground
@@ -44,6 +44,7 @@ PARTS: dict[str, Callable[[Ground, Plan], Findings]] = {
     "startup": _startup,
     "launch": launch.measure,
     "parse": parse.measure,
+    "replaced": replaced.measure,
 }
 
 

@@ -5,7 +5,6 @@ The floor beside it is a process that imports only the OpenTelemetry SDK and pik
 traces and talks to RabbitMQ imports. Both run in turn, so that the machine's drift hits both alike.
 """
 
-import os
 import resource
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import time
 from dataclasses import dataclass
 
 from benchmarks.figures import Row, compare
+from benchmarks.ground import environment
 
 RUNS = 15
 OURS = """
@@ -25,36 +25,42 @@ with NoOp(recipe_run_id=1, workflow_name="W", workflow_version="1") as task: tas
 FLOOR = """
 import opentelemetry.sdk.trace.export, opentelemetry.sdk.metrics.export, opentelemetry.sdk._logs.export, pika
 """
+# Without an import: the floor may be a process that has imported nothing.
 WITH_PEAK = """
-import re
-print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+import sys
+print(len(sys.modules), next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")))
 """
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one process took: seconds by the clock, seconds of processor time, MiB at its peak."""
+    """What one process took: seconds by the clock, seconds of processor time, MiB at its peak, and modules."""
 
     wall: float
     cpu: float
     peak: float
+    modules: float
+    said: str
+    """What it wrote to standard error."""
 
 
-def cost_of(program: str) -> Cost:
+def cost_of(program: str, python: str = sys.executable, **settings: str) -> Cost:
     """Run a program in a process of its own."""
-    # With bytecode, as an installation has it: an editable checkout would else be compiled at every start.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    # Away from the checkout, where nothing of it is imported by chance, and no .env is found.
     with tempfile.TemporaryDirectory() as folder:
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-c", program + WITH_PEAK],
-            env=environment | {"DKIST_CORE_STATE_DIR": folder},
+            [python, "-P", "-c", program + WITH_PEAK],
+            cwd=folder,
+            env=environment(**{"DKIST_CORE_STATE_DIR": folder, **settings}),
             check=True,
             capture_output=True,
+            text=True,
         )
         wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(wall, cpu, int(done.stdout.split()[-1]) / 1024)
+    modules, peak = done.stdout.split()[-2:]
+    return Cost(wall, cpu, int(peak) / 1024, int(modules), done.stderr)
 
 
 def measure() -> list[Row]:

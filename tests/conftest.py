@@ -45,6 +45,7 @@ SAME_ON_EVERY_PYTHON = frozenset(
         "test_door",
         "test_drawings",
         "test_example",
+        "test_notebook_image",
         "test_pipeline_file",
         "test_services",
         "test_telemetry_files",

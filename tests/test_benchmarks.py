@@ -5,9 +5,12 @@ Not here: measuring, which is `make bench`.
 """
 
 import asyncio
+import contextlib
 import io
 import json
 import re
+import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,17 +32,43 @@ from benchmarks.ground import Ground, Side, run
 from benchmarks.latency import UNSYNCED, UP, Scene
 from benchmarks.plan import Plan
 from benchmarks.rates import BULK, BULK_ENCODED, DRAIN
+from benchmarks.replaced import _looks as looks
+from benchmarks.replaced._homes import Home
+from benchmarks.replaced._pipeline import command_of
+from benchmarks.replaced._processes import COLLECTORS, mesh_config
+from benchmarks.replaced._sides import OURS, THEIRS, ReplacedError, find_python, pins
+from benchmarks.replaced._sides import Side as Release
 from benchmarks.sides.job import Job
 from benchmarks.sides.library import settings_of
 from benchmarks.sides.library_publish import open_publisher
 from benchmarks.sides.windowed import publish_in_window
 from benchmarks.task_exit import WELL, WHOLE_RUN, wall_seconds
 from dkist_processing_core.bus import open_bus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import encode
+from dkist_processing_core.tracing import endpoint_of
 from tests.services.rabbitmq import RabbitMQNode
-from tests.services.sockets import closed_port
+from tests.services.sockets import LOOPBACK, closed_port
 from tests.test_export import GOLDEN
 
+# As the replaced release exports a task, but for the lines that tell of the worker.
+ESTABLISHED = """
+from datetime import timedelta
+from functools import partial
+from airflow import DAG
+from airflow.providers.standard.operators.bash import BashOperator
+from dkist_processing_core.failure_callback import chat_ops_notification
+with DAG(dag_id='a_1.0', schedule=None, catchup=False, tags=["1.0"]) as d:
+    task_operator = BashOperator(
+        task_id='Task',
+        bash_command='''echo Run Main Command
+python -c "with Task(recipe_run_id={{dag_run.conf['recipe_run_id']}}) as task: task()"''',
+        retries=2,
+        on_failure_callback=partial(chat_ops_notification, workflow_name='a', workflow_version='1.0', task_name='Task'),
+        pool="default_pool",
+        output_processor=str,
+    )
+"""
 ROW = Row(name="draining", unit="messages/s", ours=20_000.0, other=12_345.678, other_name="a peer", ratio=1.62)
 
 
@@ -296,6 +325,129 @@ def test_the_callbacks_are_measured_beside_the_same_dag_without_them() -> None:
     for kept in ("'append_env': True", "'skip_on_exit_code': None", "retries=3", "tasks['First'] >> tasks['Second']"):
         assert kept in exported
         assert kept in plain
+
+
+def test_nothing_of_the_replaced_release_is_in_the_bare_dag_beside_its_own() -> None:
+    """
+    Its failure callback is taken away with what that imports, and nothing else.
+    """
+    plain = parse.without_callbacks(ESTABLISHED)
+
+    assert "dkist_processing_core" not in plain
+    assert "callback" not in plain
+    for kept in ("retries=2", "pool='default_pool'", "output_processor=str", "echo Run Main Command"):
+        assert kept in plain
+
+
+def test_the_command_of_the_replaced_release_is_run_to_the_letter() -> None:
+    """
+    Airflow fills in the recipe run id, and whatever else it would have to is not guessed.
+    """
+    command = command_of(ESTABLISHED)
+
+    expected = 'echo Run Main Command\npython -c "with Task(recipe_run_id=1) as task: task()"'
+    assert command == expected
+    with pytest.raises(ReplacedError, match="more than a recipe run id"):
+        command_of(ESTABLISHED.replace("recipe_run_id'", "another'"))
+    with pytest.raises(ReplacedError, match="holds no command"):
+        command_of("d = 1\n")
+
+
+def test_what_a_look_adds_is_measured_beside_each_sides_own_bare_dag() -> None:
+    """
+    Airflow's part is taken away round by round, and the look as it is stands beside that.
+    """
+    findings = Findings()
+    bare = parse.Look(40.0, 29, 3.5)
+
+    looks.add_looks(
+        findings,
+        {
+            OURS: [(parse.Look(42.0, 32, 3.75), bare), (parse.Look(62.0, 32, 3.75), parse.Look(60.0, 29, 3.5))],
+            THEIRS: [(parse.Look(840.0, 829, 53.5), bare), (parse.Look(840.0, 829, 53.5), bare)],
+        },
+    )
+
+    shown = {row["name"]: (row["ours"], row["other"], row["ratio"]) for row in findings.rows}
+    assert shown[looks.LOOK] == (52.0, 840.0, 0.0619)
+    assert shown[looks.BARE] == (50.0, 40.0, 1.25)
+    assert shown[looks.ADDED] == (2.0, 800.0, 0.0025)
+    assert shown[looks.ADDED_MODULES] == (3.0, 800.0, 0.00375)
+    assert shown[looks.ADDED_MEMORY] == (0.25, 50.0, 0.005)
+
+
+def test_an_environment_is_as_big_as_what_was_installed(tmp_path: Path) -> None:
+    """
+    What Python compiles while something else is measured does not count, nor the interpreter that is only linked.
+    """
+    site = tmp_path / "lib" / "python3.13" / "site-packages"
+    for name in ("one-1.0.dist-info/METADATA", "two-2.0.dist-info/METADATA", "one.py", "__pycache__/one.pyc"):
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_bytes(b"0123456789")
+    (site / "python").symlink_to(site / "one.py")
+
+    home = Home(tmp_path)
+
+    assert (home.size, home.distributions) == (30, 2)
+
+
+def test_both_releases_hold_the_same_versions_of_what_they_need() -> None:
+    """
+    Each is installed at its own version, and so the lock's is left out.
+    """
+    pinned = pins()
+
+    names = [pin.partition("==")[0] for pin in pinned]
+    assert "dkist-processing-core" not in names
+    assert {"apache-airflow", "opentelemetry-sdk", "pika", "pydantic"} <= set(names)
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", pin) for pin in pinned)
+
+
+def test_without_the_only_python_of_both_there_are_no_figures(tmp_path: Path) -> None:
+    """
+    One sentence says what to install.
+    """
+    finds_none = tmp_path / "find"
+    finds_none.write_text("#!/bin/sh\nexit 1\n")
+    finds_none.chmod(0o755)
+
+    with pytest.raises(ReplacedError, match=r"^Install Python 3\.13 to measure beside release 7\.5\.0[^.]*\.$"):
+        find_python(finds_none)
+
+
+def test_another_release_is_not_taken_for_the_one_that_is_named(tmp_path: Path) -> None:
+    """
+    An environment may have been changed since it was made, or never have been.
+    """
+    with pytest.raises(ReplacedError, match=r"imports release .*, and not 7\.5\.0"):
+        Release("7.5.0", Path(sys.executable)).check()
+    with pytest.raises(ReplacedError, match="make bench"):
+        Release("7.5.0", tmp_path / "python").check()
+
+
+@pytest.mark.parametrize("name", COLLECTORS)
+def test_a_collector_that_nobody_has_tried_is_noticed(name: str) -> None:
+    """
+    A task that exports nothing would be quick for the wrong reason.
+    """
+    with COLLECTORS[name]() as (port, was_tried):
+        before = was_tried(f"settings: mesh_port={port}")
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection((LOOPBACK, port)).close()
+        after = was_tried(f"nobody answers at {LOOPBACK}:{port}")
+
+    assert (before, after) == (False, True)
+
+
+def test_the_collector_is_named_to_both_sides_by_one_setting() -> None:
+    """
+    What the replaced release reads is what ours reads, for each signal that both send.
+    """
+    settings = DKISTProcessingCoreConfiguration(mesh_config=json.loads(mesh_config(4317)))
+
+    endpoints = [endpoint_of(settings, "traces"), endpoint_of(settings, "metrics")]
+
+    assert endpoints == ["http://127.0.0.1:4317"] * 2
 
 
 def test_a_task_says_once_when_it_began() -> None:

@@ -18,12 +18,17 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+# What a published pipeline pins is a limit for a lock, and none itself.
+FROZEN = ROOT / "requirements" / "clients-frozen.txt"
+LOCKS = sorted(set((ROOT / "requirements").glob("*.txt")) - {FROZEN})
 # The peers of the benchmarks live in an environment of their own: one of them refuses what the library needs. So does
-# the Airflow of the tests, lest its limits hold back what the library is developed with.
+# the Airflow of the tests, lest its limits hold back what the library is developed with, and so do the published
+# pipelines, which pin all that they use.
 PEERS = ROOT / "requirements" / "peers.txt"
 AIRFLOW = ROOT / "requirements" / "airflow.txt"
-LIBRARYS_LOCKS = [lock for lock in LOCKS if lock not in {PEERS, AIRFLOW}]
+CLIENTS = ROOT / "requirements" / "clients.txt"
+APART = [PEERS, AIRFLOW, CLIENTS]
+LIBRARYS_LOCKS = [lock for lock in LOCKS if lock not in APART]
 
 # What each lock holds besides the base requirements: extras, and one dependency group.
 LOCKED_SETS = {
@@ -149,6 +154,19 @@ def test_lock_files_agree_on_every_version(lock: Path) -> None:
     assert differing == {}
 
 
+def test_published_pipelines_are_locked_to_what_they_pin() -> None:
+    """Where they pin a version, the lock has no other."""
+    frozen = dict(line.split("==") for line in FROZEN.read_text().splitlines() if line[:1] != "#")
+
+    locked = pins(CLIENTS)
+
+    expected = {canonicalize_name(name): version for name, version in frozen.items()}
+    assert {name: locked[name] for name in expected if name in locked} == {
+        name: version for name, version in expected.items() if name in locked
+    }
+    assert len(expected.keys() & locked.keys()) > 250
+
+
 @pytest.mark.parametrize("name", ["pika", "pydantic"])
 def test_peers_run_on_the_librarys_versions_of_what_both_use(name: str) -> None:
     """A benchmark compares the library with its peers, and not one release of pika with another."""
@@ -157,9 +175,9 @@ def test_peers_run_on_the_librarys_versions_of_what_both_use(name: str) -> None:
     assert pins(PEERS)[name] == expected
 
 
-@pytest.mark.parametrize("lock", [PEERS, AIRFLOW], ids=lambda lock: lock.name)
+@pytest.mark.parametrize("lock", APART, ids=lambda lock: lock.name)
 def test_everything_that_is_named_beside_a_lock_is_locked(lock: Path) -> None:
-    """What the benchmarks compare with, and the Airflow of the tests, are installed from their locks."""
+    """What the benchmarks compare with, the Airflow of the tests, and published pipelines are installed from locks."""
     named = [Requirement(line) for line in lock.with_suffix(".in").read_text().splitlines() if line[:1] != "#"]
 
     locked = pins(lock)
@@ -206,6 +224,64 @@ def test_ci_runs_lint_and_test_and_nothing_else() -> None:
 
     assert commands == ["make lint", "make test"]
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def streams(directory: Path, **settings: str) -> tuple[dict[str, list[str]], str]:
+    """Give the expressions of marks that the suite is run with in each of two environments, and what was printed."""
+    script = directory / "tests" / "on_each_python.sh"
+    script.parent.mkdir(parents=True)
+    script.write_text((ROOT / "tests" / "on_each_python.sh").read_text())
+    for name in ("first", "second"):
+        python = directory / name / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$4\" >>{directory / name / 'marks'}\n")
+        python.chmod(0o755)
+    ran = subprocess.run(
+        ["bash", script, "first second"], env=outside_make(**settings), capture_output=True, text=True, check=True
+    )
+    return {name: (directory / name / "marks").read_text().splitlines() for name in ("first", "second")}, ran.stdout
+
+
+MARKS = ("soak", "quiet", "airflow", "clients", "once")
+
+
+@pytest.mark.parametrize(
+    ("marks", "first", "second"),
+    [
+        (set(), 1, 1),
+        ({"once"}, 1, 0),
+        ({"quiet"}, 1, 1),
+        ({"quiet", "once"}, 1, 0),
+        ({"airflow"}, 1, 0),
+        ({"airflow", "once"}, 1, 0),
+        ({"airflow", "quiet"}, 1, 0),
+        ({"clients"}, 1, 0),
+        ({"clients", "once"}, 1, 0),
+        ({"soak"}, 0, 0),
+        ({"soak", "airflow"}, 0, 0),
+    ],
+    ids=lambda value: " ".join(sorted(value)) if isinstance(value, set) else None,
+)
+def test_every_test_runs_once_where_it_belongs(tmp_path: Path, marks: set[str], first: int, second: int) -> None:
+    """No test is forgotten between the parts of a run, or run by two of them."""
+    found, printed = streams(tmp_path, CLIENTS=".venv-clients")
+
+    counts = {
+        name: sum(eval(each, {mark: mark in marks for mark in MARKS}) for each in expressions)
+        for name, expressions in found.items()
+    }
+    assert counts == {"first": first, "second": second}
+    assert "Python 3.13" not in printed
+
+
+def test_published_pipelines_are_left_out_where_their_python_is_not(tmp_path: Path) -> None:
+    """One sentence says so, and all else runs."""
+    found, printed = streams(tmp_path, CLIENTS="")
+
+    runs_clients = [each for each in found["first"] if eval(each, {mark: mark == "clients" for mark in MARKS})]
+    assert runs_clients == []
+    assert any(eval(each, {mark: mark == "airflow" for mark in MARKS}) for each in found["first"])
+    assert printed.count("Python 3.13 is not here: ") == 1
 
 
 def create_environment(directory: Path, *, python: str) -> subprocess.CompletedProcess[str]:

@@ -54,6 +54,7 @@ from tests.services.processes import (
 )
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import NodeError, RabbitMQNode
+from tests.services.redis import RedisError, RedisServer
 from tests.services.sockets import BlackHole, closed_port, free_ports
 from tests.services.storage import disk_folder, file_system
 from tests.services.tls import CertificateAuthority, TlsFiles
@@ -395,6 +396,27 @@ class TestInstaller:
         assert done.stderr.startswith("PostgreSQL is missing: install the package postgresql ")
         assert done.stderr.count("\n") == 1
 
+    @pytest.mark.parametrize("arguments", [["--check", "redis"], []], ids=["check", "install"])
+    def test_missing_redis_is_one_sentence(self, tmp_path: Path, arguments: list[str]) -> None:
+        """
+        Where all but Redis is there, the sentence names its package.
+        """
+        script = tmp_path / "install.sh"
+        script.write_text(
+            INSTALL.read_text()
+            .replace("/usr/lib/rabbitmq/bin/rabbitmq-server", "/bin/sh")
+            .replace("/usr/lib/postgresql/*/bin/initdb", "/bin/sh")
+            .replace("/usr/bin/redis-server", "/nowhere/redis-server")
+        )
+
+        done = subprocess.run(
+            ["/bin/sh", script, *arguments], env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False
+        )
+
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("Redis is missing: install the package redis-server ")
+        assert done.stderr.count("\n") == 1
+
     @pytest.mark.parametrize("arguments", [["--check", "strace"], []], ids=["check", "install"])
     def test_missing_strace_is_one_sentence(self, tmp_path: Path, arguments: list[str]) -> None:
         """
@@ -405,6 +427,7 @@ class TestInstaller:
             INSTALL.read_text()
             .replace("/usr/lib/rabbitmq/bin/rabbitmq-server", "/bin/sh")
             .replace("/usr/lib/postgresql/*/bin/initdb", "/bin/sh")
+            .replace("/usr/bin/redis-server", "/bin/sh")
         )
 
         done = subprocess.run(
@@ -540,6 +563,82 @@ def _segments_of(pids: set[int]) -> set[str]:
     lines = Path("/proc/sysvipc/shm").read_text().splitlines()
     creator = lines[0].split().index("cpid")
     return {line.split()[1] for line in lines[1:] if int(line.split()[creator]) in pids}
+
+
+class TestRedis:
+    """
+    The private Redis server.
+    """
+
+    @pytest.mark.clients
+    def test_server_listens_on_loopback_only_and_writes_nothing_but_its_log(self, tmp_path: Path) -> None:
+        """
+        It answers where its variable says, and what it was given is in no file.
+        """
+        with RedisServer(tmp_path / "redis") as server:
+            address = json.loads(server.env["MESH_CONFIG"])["automated-processing-scratch-inventory"]
+            answers = [server.ask("SET", "key", "value"), server.ask("PING")]
+            found = listeners({server.pid})
+
+        assert (address["mesh_address"], address["mesh_port"]) == ("127.0.0.1", server.port)
+        assert answers == ["+OK", "+PONG"]
+        assert [(listener.address, listener.port) for listener in found] == [(server.host, server.port)]
+        assert [path.name for path in server.folder.iterdir()] == ["output.log"]
+
+    @pytest.mark.clients
+    def test_server_is_ended_and_begins_anew(self, tmp_path: Path) -> None:
+        """
+        It leaves no process, and is empty when it is started again.
+        """
+        server = RedisServer(tmp_path / "redis")
+        with server:
+            server.ask("SET", "key", "value")
+            pid = server.pid
+
+        assert not is_alive(pid)
+        assert not server.is_running
+        with server:
+            assert server.ask("EXISTS", "key") == ":0"
+
+    @pytest.mark.clients
+    def test_redis_that_cannot_start_says_why(self, tmp_path: Path) -> None:
+        """
+        Where another has the port, the error ends with the server's log, and nothing is left.
+        """
+        server = RedisServer(tmp_path / "redis")
+        with socket.create_server((server.host, server.port)), pytest.raises(RedisError, match="Address already in"):
+            server.start()
+
+        assert not server.is_running
+
+    @pytest.mark.clients
+    def test_redis_dies_with_the_process_that_started_it(self, tmp_path: Path) -> None:
+        """
+        A test process that is killed takes its server along.
+        """
+        script = (
+            "import sys\n"
+            "from pathlib import Path\n"
+            "from tests.services.redis import RedisServer\n"
+            "server = RedisServer(Path(sys.argv[1]))\n"
+            "server.start()\n"
+            "print(server.pid, flush=True)\n"
+            "sys.stdin.read()\n"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", script, tmp_path / "redis"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            server = int(process.stdout.readline())
+            assert is_alive(server)
+
+            process.kill()
+
+            assert wait_for_end({server}, 10) == set()
 
 
 def _exporters(receiver: OtlpReceiver, protocol: str) -> tuple[Any, Any, Any]:

@@ -3,8 +3,10 @@ Looks at exported files as Airflow 3.3 does, by its Python: each look in a fork 
 
     parse_files.py ROUNDS FILE…
 
-Writes the milliseconds of each look as JSON, by file. What a file imports is imported by each look anew, as in
-Airflow's DAG processor. Not here: the files (benchmarks.parse).
+Writes as JSON, by file, of each look: its milliseconds, how many modules it imported, and by how many MiB it grew.
+What a file imports is imported by each look anew, as in Airflow's DAG processor.
+
+Not here: the files (benchmarks.parse).
 """
 
 import json
@@ -14,24 +16,32 @@ import time
 from pathlib import Path
 
 
-def look_at(file: str) -> float:
-    """Return for how many milliseconds a fork of this process is busy with a file."""
+def resident() -> float:
+    """Return how many MiB of memory this process has."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
+
+
+def look_at(file: str) -> tuple[float, int, float]:
+    """Return for how many milliseconds a fork of this process is busy with a file, and by what it has grown then."""
     told, tells = os.pipe()
     child = os.fork()
     if not child:
         request = DagFileParseRequest(file=file, bundle_path=Path(file).parent, bundle_name="dags-folder")
+        modules, before = len(sys.modules), resident()
         began = time.perf_counter()
         result = _parse_file(request, structlog.get_logger())
         took = 1000 * (time.perf_counter() - began)
-        os.write(tells, json.dumps([took, len(result.serialized_dags), result.import_errors]).encode())
+        grown = [took, len(sys.modules) - modules, resident() - before]
+        os.write(tells, json.dumps([grown, len(result.serialized_dags), result.import_errors]).encode())
         os._exit(0)
     os.close(tells)
-    milliseconds, dags, errors = json.loads(os.read(told, 65536))
+    (took, modules, grown_by), dags, errors = json.loads(os.read(told, 65536))
     os.close(told)
     os.waitpid(child, 0)
     if dags != 1 or errors:
         raise SystemExit(f"{file} holds {dags} DAGs: {errors}")
-    return float(milliseconds)
+    return took, modules, grown_by
 
 
 if __name__ == "__main__":
@@ -43,7 +53,7 @@ if __name__ == "__main__":
         # As the DAG processor does before it forks.
         _pre_import_airflow_modules(file, structlog.get_logger())
         look_at(file)
-    laps: dict[str, list[float]] = {file: [] for file in files}
+    laps: dict[str, list[tuple[float, int, float]]] = {file: [] for file in files}
     for number in range(int(sys.argv[1])):
         for file in files if number % 2 else reversed(files):
             laps[file].append(look_at(file))

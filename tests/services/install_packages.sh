@@ -1,9 +1,10 @@
 #!/bin/sh
-# Makes RabbitMQ, PostgreSQL and strace available to the tests through Debian's or Ubuntu's own packages.
+# Makes RabbitMQ, PostgreSQL, Redis and strace available to the tests through Debian's or Ubuntu's own packages.
 #
 #   install_packages.sh                      install what is missing; silent on success
 #   install_packages.sh --check              change nothing; exit 1 with one sentence where RabbitMQ is missing
 #   install_packages.sh --check postgresql   likewise for PostgreSQL's server
+#   install_packages.sh --check redis        likewise for Redis
 #   install_packages.sh --check strace       likewise for strace
 #
 # The tests start private servers of their own. So no service may be started here, none may be enabled for the next boot,
@@ -13,12 +14,14 @@ set -eu
 
 server=/usr/lib/rabbitmq/bin/rabbitmq-server
 postgres=/usr/lib/postgresql/*/bin/initdb # each version has a folder of its own, and none is on PATH
+redis=/usr/bin/redis-server
 policy=/usr/sbin/policy-rc.d
 cluster_settings=/etc/postgresql-common/createcluster.conf
 missing_rabbitmq='RabbitMQ is missing: install the package rabbitmq-server (Debian, Ubuntu), as root by tests/services/install_packages.sh'
 missing_postgres='PostgreSQL is missing: install the package postgresql (Debian, Ubuntu), as root by tests/services/install_packages.sh'
+missing_redis='Redis is missing: install the package redis-server (Debian, Ubuntu), as root by tests/services/install_packages.sh'
 missing_strace='strace is missing: install the package strace (Debian, Ubuntu), as root by tests/services/install_packages.sh'
-units='rabbitmq-server.service epmd.service epmd.socket postgresql.service'
+units='rabbitmq-server.service epmd.service epmd.socket postgresql.service redis-server.service'
 
 fail() {
     printf '%s.\n' "$1" >&2
@@ -26,10 +29,10 @@ fail() {
 }
 
 # The ports a public service would listen on, in /proc's hexadecimal: a broker's epmd 4369, AMQP 5672 and distribution
-# 25672, and PostgreSQL's 5432.
+# 25672, PostgreSQL's 5432 and Redis's 6379.
 listening() {
     cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
-        awk '$4 == "0A" && $2 ~ /:(1111|1628|6448|1538)$/ { print $2 }' | sort -u
+        awk '$4 == "0A" && $2 ~ /:(1111|1628|6448|1538|18EB)$/ { print $2 }' | sort -u
 }
 
 # A unit file of our own making is disabled again; one that was there before belongs to the machine's owner.
@@ -46,6 +49,10 @@ has_postgres() {
     command -v initdb >/dev/null
 }
 
+has_redis() {
+    [ -x "$redis" ] || command -v redis-server >/dev/null
+}
+
 clusters() {
     for settings in /etc/postgresql/*/*/postgresql.conf; do
         if [ -e "$settings" ]; then printf '%s ' "$settings"; fi
@@ -57,6 +64,7 @@ look() {
     packages=
     missing=
     if ! command -v strace >/dev/null; then packages=strace missing=$missing_strace; fi
+    if ! has_redis; then packages="redis-server $packages" missing=$missing_redis; fi
     if ! has_postgres; then packages="postgresql $packages" missing=$missing_postgres; fi
     if [ ! -x "$server" ]; then packages="rabbitmq-server $packages" missing=$missing_rabbitmq; fi
 }
@@ -64,6 +72,7 @@ look() {
 if [ "${1-}" = --check ]; then
     case ${2-rabbitmq} in
     strace) if ! command -v strace >/dev/null; then fail "$missing_strace"; fi ;;
+    redis) if ! has_redis; then fail "$missing_redis"; fi ;;
     postgresql) if ! has_postgres; then fail "$missing_postgres"; fi ;;
     *) if [ ! -x "$server" ]; then fail "$missing_rabbitmq"; fi ;;
     esac
@@ -165,7 +174,7 @@ for unit in $(unit_files); do
 done
 
 if [ "$(listening)" != "$listening_before" ]; then
-    fail "The packages are installed, but a public service of theirs was started on this machine: stop it (4369, 5672, 25672 or 5432)"
+    fail "The packages are installed, but a public service of theirs was started on this machine: stop it (4369, 5672, 25672, 5432 or 6379)"
 fi
 if [ "$(clusters)" != "$clusters_before" ]; then
     fail "PostgreSQL is installed, but made a database cluster that nobody asked for: remove it with pg_dropcluster"

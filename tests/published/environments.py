@@ -1,0 +1,90 @@
+"""
+Where published pipelines are installed, and how something is run there.
+
+Not here: what is asked of them.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.running import ROOT
+from tests.services.processes import SESSION_VARIABLE
+
+REPLACED = ROOT / ".venv-replaced"
+"""The pipelines with the release that they were published for, all as published."""
+CLIENTS = ROOT / ".venv-clients"
+"""The same pipelines with this library in that release's place."""
+SECONDS = 500.0
+"""Of which a machine with nothing else to do takes a tenth."""
+
+_HERE = Path(__file__).parent
+
+
+class MissingClientsError(RuntimeError):
+    """
+    An environment was not made; the message says how to make it.
+    """
+
+
+@dataclass(frozen=True)
+class Installed:
+    """
+    One of the environments, and a folder in which stays what its processes write.
+    """
+
+    environment: Path
+    folder: Path
+
+    def __post_init__(self) -> None:
+        """
+        Refuse an environment that was not made.
+        """
+        if not (self.environment / ".stamp-clients").exists():
+            name = self.environment.name
+            msg = f"The published pipelines are missing: run `make {name}/.stamp-clients`, which needs Python 3.13"
+            raise MissingClientsError(msg)
+        self.folder.mkdir(mode=0o700)
+
+    def run(
+        self, program: str, *arguments: str | Path, cwd: Path | None = None, variables: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """
+        Run a program of the environment to its end, and tell it nothing but where to write, and `variables`.
+        """
+        programs = self.environment / "bin"
+        environ = {
+            "PATH": f"{programs}:/usr/bin:/bin",
+            "HOME": str(self.folder),
+            "LANG": "C.UTF-8",
+            "AIRFLOW_HOME": str(self.folder / "airflow"),
+            "DKIST_CORE_STATE_DIR": str(self.folder / "state"),
+            SESSION_VARIABLE: os.environ[SESSION_VARIABLE],
+        }
+        return subprocess.run(
+            [programs / program, *arguments],
+            cwd=cwd or self.folder,
+            env=environ | dict(variables or {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
+            timeout=SECONDS,
+        )
+
+    def ask(
+        self, script: str, *arguments: str | Path, cwd: Path | None = None, variables: Mapping[str, str] | None = None
+    ) -> Any:
+        """
+        Run a script of this folder there, and return what it writes as JSON to the file that its first argument names.
+        """
+        answer = self.folder / f"{script}.json"
+        answer.unlink(missing_ok=True)
+        done = self.run("python", "-P", _HERE / f"{script}.py", answer, *arguments, cwd=cwd, variables=variables)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return json.loads(answer.read_text(encoding="utf-8"))

@@ -1,0 +1,180 @@
+"""
+Tasks of a published pipeline, run on this host by the documented command, and what arrives at a broker.
+
+Not here: what the library makes of each way to end (test_local, test_launched_environments).
+"""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from tests.arrivals import Arrivals
+from tests.published.environments import Installed
+from tests.services.broker import Broker
+
+PREFIX = "edu.nso.dkist."
+FAILURES = "recipe.run.failure.q"
+
+
+class Run:
+    """
+    One run of a workflow of the pipeline, to its end, and all that has arrived of it.
+    """
+
+    def __init__(self, name: str, clients: Installed, broker: Broker, state: Path) -> None:
+        """
+        Run the workflow `name` of the module of that name, or of the module that a colon sets apart from it.
+        """
+        module, _, attribute = name.partition(":")
+        arrivals = Arrivals(broker, DKISTProcessingCoreConfiguration.read())
+        # A slow machine's last events shall be here when the command has ended.
+        variables = {"DKIST_CORE_STATE_DIR": str(state), "EVENT_FLUSH_TIMEOUT": "30"}
+        self.done = clients.run(
+            *("dkist-core", "run", f"dkist_processing_test.workflows.{module}:{attribute or module}"),
+            *("--recipe-run-id", "1"),
+            variables=broker.env | variables,
+        )
+        arrivals.read()
+        self.events: list[dict[str, Any]] = [json.loads(body) for _, body in arrivals.received]
+        with broker.connect() as connection:
+            channel = connection.channel()
+            count = channel.queue_declare(FAILURES, passive=True).method.message_count
+            self.announced = [json.loads(channel.basic_get(FAILURES, auto_ack=True)[2]) for _ in range(count)]
+
+    @property
+    def run_id(self) -> str:
+        """
+        The run's id, the same in every event.
+        """
+        (found,) = {event["data"]["dagRunId"] for event in self.events}
+        return str(found)
+
+    def reports(self) -> Counter[tuple[str, str, str, int | None]]:
+        """
+        Count each type of event, by reporter, task and attempt; the task is empty where the event is of the run.
+        """
+        return Counter(
+            (
+                event["type"].removeprefix(PREFIX),
+                event["reportedby"],
+                event["data"].get("taskName", ""),
+                event["data"].get("attempt"),
+            )
+            for event in self.events
+        )
+
+    def order(self) -> list[str]:
+        """
+        Return the tasks in the order of their starts, each of which is to follow the end of the one before.
+        """
+        moments = sorted(
+            (event["time"], event["type"] == f"{PREFIX}task.started", event["data"]["taskName"])
+            for event in self.events
+            if event["type"] in {f"{PREFIX}task.started", f"{PREFIX}task.finished"}
+        )
+        assert [is_start for _, is_start, _ in moments] == [True, False] * (len(moments) // 2)
+        return [name for _, is_start, name in moments if is_start]
+
+    def of(self, kind: str, reporter: str) -> list[dict[str, Any]]:
+        """
+        Return what the events of a type state, as a reporter told them.
+        """
+        return [
+            event["data"] for event in self.events if (event["type"], event["reportedby"]) == (PREFIX + kind, reporter)
+        ]
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest, clients: Installed, owned: Broker, state_dir: Path) -> Run:
+    """
+    The run that a test names by a parameter.
+    """
+    return Run(request.param, clients, owned, state_dir)
+
+
+@pytest.mark.parametrize("run", ["noop:noop_flow"], indirect=True)
+def test_tasks_run_one_after_the_other(run: Run) -> None:
+    """
+    Each has its dispatch, its start and its end, and so has the run; nobody is told of a failure.
+    """
+    assert run.done.returncode == 0, run.done.stderr[-4000:]
+    assert run.reports() == Counter(
+        [
+            ("workflow.started", "engine", "", None),
+            ("task.dispatched", "launcher", "NoOpTask", 1),
+            ("task.started", "launcher", "NoOpTask", 1),
+            ("task.finished", "task", "NoOpTask", 1),
+            ("task.dispatched", "launcher", "NoOpTask2", 1),
+            ("task.started", "launcher", "NoOpTask2", 1),
+            ("task.finished", "task", "NoOpTask2", 1),
+            ("workflow.finished", "engine", "", None),
+        ]
+    )
+    assert run.order() == ["NoOpTask", "NoOpTask2"]
+    (start,), (end,) = run.of("workflow.started", "engine"), run.of("workflow.finished", "engine")
+    assert run.run_id.startswith("local__1__")
+    assert {(event["data"]["workflowName"], event["data"]["recipeRunId"]) for event in run.events} == {
+        ("input_to_output_test_noop-flow", 1)
+    }
+    assert start["graph"] == {"nodes": ["NoOpTask", "NoOpTask2"], "edges": [["NoOpTask", "NoOpTask2"]]}
+    assert end["tasks"] == {"NoOpTask": "success", "NoOpTask2": "success"}
+    assert run.announced == []
+
+
+@pytest.mark.parametrize("run", ["fail"], indirect=True)
+def test_task_that_raises_fails_the_run(run: Run) -> None:
+    """
+    Its end has the error as the pipeline raised it, and the established message is there once.
+    """
+    assert run.done.returncode == 1, run.done.stderr[-4000:]
+    assert run.reports() == Counter(
+        [
+            ("workflow.started", "engine", "", None),
+            ("task.dispatched", "launcher", "FailTask", 1),
+            ("task.started", "launcher", "FailTask", 1),
+            ("task.failed", "task", "FailTask", 1),
+            ("workflow.failed", "engine", "", None),
+        ]
+    )
+    (end,), (run_end,) = run.of("task.failed", "task"), run.of("workflow.failed", "engine")
+    assert (end["cause"], end["phase"], end["final"], end["provisional"]) == ("exception", "run", True, False)
+    assert (end["errorType"], end["message"]) == ("RuntimeError", "Failure is guaranteed")
+    assert "dkist_processing_test/tasks/fail.py" in end["stack"]
+    assert run_end["tasks"] == {"FailTask": "failed"}
+    (announced,) = run.announced
+    assert announced.pop("conversationId")
+    assert announced == {
+        "workflowName": "input_to_output_test_fail",
+        "workflowVersion": "dev",
+        "taskName": "FailTask",
+        "dagRunId": run.run_id,
+        "logUrl": None,
+    }
+
+
+@pytest.mark.parametrize("run", ["exercise_multiprocessing"], indirect=True)
+def test_task_that_works_in_processes_of_its_own_is_one_task(run: Run) -> None:
+    """
+    Its pool, which the pipeline sizes by the library's settings, is no reporter.
+    """
+    assert run.done.returncode == 0, run.done.stderr[-4000:]
+    (count,) = re.findall(r"completed (\d+) CPU-bound workloads using worker processes", run.done.stdout)
+    assert int(count) > 1
+    assert run.reports() == Counter(
+        [
+            ("workflow.started", "engine", "", None),
+            ("task.dispatched", "launcher", "ExerciseMultiprocessing", 1),
+            ("task.started", "launcher", "ExerciseMultiprocessing", 1),
+            ("task.finished", "task", "ExerciseMultiprocessing", 1),
+            ("workflow.finished", "engine", "", None),
+        ]
+    )
+    (dispatch,), (end,) = run.of("task.dispatched", "launcher"), run.of("task.finished", "task")
+    assert dispatch["queue"] == "multi_core"
+    assert end["phases"].keys() == {"pre_run", "run", "post_run"}
+    assert run.announced == []

@@ -1,0 +1,180 @@
+"""
+A private Redis server: the system's package, run on a free loopback port, with nothing kept on disk.
+
+Not here: a client library, and what clients keep in it.
+"""
+
+import atexit
+import json
+import os
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.services.processes import listeners, wait_for_end
+from tests.services.sockets import LOOPBACK, free_ports
+
+_PROGRAM = Path("/usr/bin/redis-server")
+_INSTALL = Path(__file__).with_name("install_packages.sh")
+_SERVICE = "automated-processing-scratch-inventory"
+_POLL_SECONDS = 0.02
+_LOG_TAIL = 4000
+# No file of settings is read: what is not said here is Redis's own default.
+_SETTINGS = {
+    "bind": LOOPBACK,
+    "save": "",
+    "appendonly": "no",
+    "daemonize": "no",
+}
+
+
+class MissingRedisError(RuntimeError):
+    """
+    The package is not installed; the message says what to install.
+    """
+
+
+class RedisError(RuntimeError):
+    """
+    The server did not do what it was told; the message ends with its log.
+    """
+
+
+def require_redis() -> str:
+    """
+    Return the server's program, or raise the installer's sentence where it is missing.
+    """
+    check = subprocess.run([_INSTALL, "--check", "redis"], capture_output=True, text=True, check=False)
+    if check.returncode != 0:
+        raise MissingRedisError(check.stderr.strip())
+    return str(_PROGRAM) if _PROGRAM.exists() else "redis-server"
+
+
+class RedisServer:
+    """
+    A server of its own, without a password, whose data end with it.
+
+    It ends with the thread that started it, so start it from the main one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Choose the port, and the folder for the log.
+        """
+        self.host = LOOPBACK
+        (self.port,) = free_ports(1)
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+
+    def __enter__(self) -> Self:
+        """
+        Start the server.
+        """
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """
+        End the server.
+        """
+        self.close()
+
+    @property
+    def is_running(self) -> bool:
+        """
+        Whether the server's process lives.
+        """
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """
+        The process id of the server.
+        """
+        if self._process is None:
+            raise RedisError("the server is not running")
+        return self._process.pid
+
+    @property
+    def env(self) -> dict[str, str]:
+        """
+        The variable that names this server to a pipeline, as the place of its inventory of files.
+        """
+        return {"MESH_CONFIG": json.dumps({_SERVICE: {"mesh_address": self.host, "mesh_port": self.port}})}
+
+    def start(self, timeout: float = 30.0) -> None:
+        """
+        Start the server unless it runs, and return when it answers.
+
+        Raises:
+            MissingRedisError: the package is not installed.
+            RedisError: the server ended or did not answer in time.
+        """
+        if self.is_running:
+            return
+        program = require_redis()
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings = [word for name, value in _SETTINGS.items() for word in (f"--{name}", value)]
+        deadline = time.monotonic() + timeout
+        with (self.folder / "output.log").open("ab") as output:
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", program, "--port", str(self.port), *settings],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._owner = os.getpid()
+        atexit.register(self._close_at_exit)
+        while not self._answers():
+            ended = not wait_for_end([self.pid], _POLL_SECONDS)
+            if ended or time.monotonic() > deadline:
+                self.close()
+                raise RedisError(f"the server {'ended' if ended else 'did not answer in time'}{self._log_tail()}")
+        exposed = [found for found in listeners({self.pid}) if not found.is_loopback]
+        if exposed:
+            self.close()
+            raise RedisError(f"the server listened off loopback: {exposed}")
+
+    def close(self) -> None:
+        """
+        End the server; a second call does nothing.
+        """
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+        atexit.unregister(self._close_at_exit)
+
+    def ask(self, *words: str, timeout: float = 5.0) -> str:
+        """
+        Give the first line that the server answers to a command, such as ``+PONG``.
+        """
+        with socket.create_connection((self.host, self.port), timeout=timeout) as connection:
+            connection.sendall(" ".join(words).encode() + b"\r\n")
+            with connection.makefile("r", encoding="utf-8", newline="\r\n") as answer:
+                return answer.readline().rstrip()
+
+    def _answers(self) -> bool:
+        # Another server may hold the port: ours has ended then, or is about to.
+        with suppress(OSError):
+            return self.ask("PING") == "+PONG" and bool(listeners({self.pid}))
+        return False
+
+    def _log_tail(self) -> str:
+        log = self.folder / "output.log"
+        return f"\n--- end of {log.name} ---\n{log.read_text(errors='replace')[-_LOG_TAIL:]}"
+
+    def _close_at_exit(self) -> None:
+        # A fork of this process inherits the registration, and must not end its parent's server.
+        if os.getpid() == self._owner:
+            self.close()
