@@ -50,7 +50,9 @@ def _host(value: str) -> str:
 class MeshService(BaseModel):
     """Where a service is reached: the value of one key of `MESH_CONFIG`."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True, defer_build=True
+    )
 
     host: Annotated[str, AfterValidator(_host)] = Field(alias="mesh_address")
     port: int = Field(alias="mesh_port", ge=0, le=65535)
@@ -68,13 +70,13 @@ class MeshService(BaseModel):
         return hash((self.host, self.port))
 
 
-UNKNOWN_SERVICE = MeshService(host="127.0.0.1", port=0)
+UNKNOWN_SERVICE = MeshService.model_construct(host="127.0.0.1", port=0)
 
 
 class RetryConfig(BaseModel):
     """How a client of this configuration retries its own connections; seconds, and -1 tries for ever."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     retry_delay: float = 1
     retry_backoff: float = 2
@@ -145,6 +147,8 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         frozen=False,
         populate_by_name=True,
         hide_input_in_errors=True,
+        # Until the settings are read: whoever only defines tasks reads none.
+        defer_build=True,
     )
 
     build_version: str = _setting(
@@ -213,7 +217,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         expected="the path of a folder",
     )
     retry_config: Annotated[RetryConfig, NoDecode, BeforeValidator(_json_object)] = _setting(
-        RetryConfig(),
+        RetryConfig.model_construct(),
         "How clients of this configuration retry their own connections.",
         expected='a JSON object as {"retry_delay": 1, "retry_backoff": 2, "retry_jitter": [1, 10], '
         '"retry_max_delay": 300, "retry_tries": -1}',
@@ -393,8 +397,9 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
 
     @property
     def cpu_count(self) -> int:
-        """How many processors this process may use."""
-        return len(os.sched_getaffinity(0))
+        """How many processors this process may use; from Python 3.13 on, what `PYTHON_CPU_COUNT` says."""
+        count = getattr(os, "process_cpu_count", None)
+        return len(os.sched_getaffinity(0)) if count is None else count() or 1
 
     def log_configurations(self, log_parent_configurations: bool = True) -> None:  # noqa: FBT001, FBT002
         """Log every setting, secrets masked; without those of its parents, only what the class itself adds."""

@@ -11,6 +11,23 @@ from contextlib import suppress
 from pathlib import Path
 
 from dkist_processing_core.errors import WorkflowError
+from dkist_processing_core.text import show
+
+
+def folder_of(path: object) -> Path:
+    """
+    Return the path of a folder, which need not be there yet.
+
+    Raises
+    ------
+    WorkflowError
+        where it is no path.
+
+    """
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fsdecode(path):
+        msg = f"an export is written into a folder, and {show(path)} is no path of one"
+        raise WorkflowError(msg)
+    return Path(os.fsdecode(path))
 
 
 def put_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
@@ -41,7 +58,8 @@ def put_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
             part.replace(folder / name)
     except OSError as error:
         place = os.fspath(error.filename2 or error.filename or folder)
-        msg = f"the export cannot be written to {folder}: {error.strerror or error} ({place!r})"
+        what = ", expected a folder" if isinstance(error, FileExistsError | NotADirectoryError) else ""
+        msg = f"the export cannot be written to {folder}{what}: {error.strerror or error} ({place!r})"
         raise WorkflowError(msg) from error
     finally:
         for part in parts.values():

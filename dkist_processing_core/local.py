@@ -44,6 +44,7 @@ from dkist_processing_core.node import Node
 from dkist_processing_core.outcomes import RunResult, TaskOutcome, TaskState
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.termination import TerminationError, raised_as_exception
+from dkist_processing_core.text import show
 from dkist_processing_core.trace_context import derived_run_span_id, derived_trace_id
 from dkist_processing_core.tracing import Carrier, Telemetry, open_telemetry, run_parent
 
@@ -71,8 +72,8 @@ def run_workflow(
         raise WorkflowError(msg)
     settings = DKISTProcessingCoreConfiguration.read()
     parallel = settings.cpu_count if max_parallel is None else max_parallel
-    if parallel < 1:
-        msg = f"max_parallel is {max_parallel!r}, expected a whole number from 1"
+    if isinstance(parallel, bool) or not hasattr(parallel, "__index__") or parallel < 1:
+        msg = f"max_parallel is {show(max_parallel)}, expected a whole number from 1"
         raise WorkflowError(msg)
     number = parse_recipe_run_id(recipe_run_id)
     run = Run(workflow.workflow_name, workflow.workflow_version, new_run_id(LOCAL, number), number)

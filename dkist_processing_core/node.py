@@ -15,6 +15,7 @@ from dkist_processing_core.environments import Requirement
 from dkist_processing_core.errors import EnvironmentRequestError, WorkflowError
 from dkist_processing_core.resource_queue import ResourceQueue
 from dkist_processing_core.task import TaskBase
+from dkist_processing_core.text import show
 
 FROZEN = "frozen"
 """The extra by which a released pipeline pins what it was tested with; one that has none is installed all the same."""
@@ -76,7 +77,11 @@ class Node:
         try:
             return Requirement.of(self.workflow_package, self.workflow_version, self.extras)
         except EnvironmentRequestError as error:
-            self._refuse(str(error), error)
+            self._refuse(
+                f"no worker could install version {self.workflow_version!r} of workflow_package "
+                f"{show(self.workflow_package)}: {error}",
+                error,
+            )
 
     def check_exportable(self) -> None:
         """

@@ -5,6 +5,7 @@ Not here: what a notebook holds (rendering).
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,13 @@ def put_notebooks(folder: Path, contents: Mapping[str, str]) -> list[Path]:
 
 def _is_somebodys(path: Path, exported: dict[str, Any]) -> bool:
     try:
-        cells = json.loads(path.read_bytes())["cells"]
+        content = path.read_bytes()
+    except OSError:
+        return os.path.lexists(path)
+    try:
+        cells = json.loads(content)["cells"]
         first = "".join(cells[0]["source"])
         was_run = any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return True
     return was_run or first != "".join(exported["cells"][0]["source"])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Meter
@@ -20,12 +20,16 @@ from opentelemetry.trace import Link, Span, SpanKind, Tracer
 from opentelemetry.util.types import Attributes
 
 from dkist_processing_core import semconv
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.errors import ConfigurationError, IdentityError
 from dkist_processing_core.identity import Attempt, RunsByHand, parse_recipe_run_id
-from dkist_processing_core.lifecycle import Lifecycle
 from dkist_processing_core.text import redact, show
-from dkist_processing_core.tracing import Telemetry, open_telemetry
+
+# Settings, telemetry, events and bus are imported where a task is made or called: whoever only defines tasks, as an
+# export does, needs none of them.
+if TYPE_CHECKING:
+    from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+    from dkist_processing_core.lifecycle import Lifecycle
+    from dkist_processing_core.tracing import Telemetry
 
 logger = logging.getLogger(__name__)
 _runs_by_hand = RunsByHand()
@@ -52,11 +56,23 @@ class TaskBase(ABC):
     retry_delay_seconds: int = 60
     """How long to wait before each of them."""
 
-    _core_lifecycle: Lifecycle | None = None
+    _core_lifecycle: "Lifecycle | None" = None
 
     def __init__(self, recipe_run_id: int, workflow_name: str, workflow_version: str) -> None:
-        """Keep what the task works for."""
-        self.recipe_run_id = recipe_run_id
+        """
+        Keep what the task works for.
+
+        Raises
+        ------
+        IdentityError
+            where `recipe_run_id` is no number: what the task would read and write belongs to no recipe run.
+
+        """
+        try:
+            self.recipe_run_id = int(recipe_run_id)
+        except (TypeError, ValueError, OverflowError) as error:
+            msg = f"recipe_run_id: found {show(recipe_run_id)}, expected an integer or decimal digits"
+            raise IdentityError(msg) from error
         self.workflow_name = workflow_name
         self.workflow_version = workflow_version
         self.task_name = type(self).__name__
@@ -178,16 +194,20 @@ class TaskBase(ABC):
 
     def __repr__(self) -> str:
         """Return the constructor's call."""
-        return (
-            f"{type(self).__name__}(recipe_run_id={self.recipe_run_id!r}, workflow_name={self.workflow_name!r}, "
-            f"workflow_version={self.workflow_version!r})"
+        # A task whose constructor does not call ours has none of them.
+        given = (
+            f"{name}={show(getattr(self, name, None), 200)}"
+            for name in ("recipe_run_id", "workflow_name", "workflow_version")
         )
+        return f"{type(self).__name__}({', '.join(given)})"
 
     # Names that authors are unlikely to use for attributes of their own.
 
     @cached_property
-    def _core_settings(self) -> DKISTProcessingCoreConfiguration | None:
+    def _core_settings(self) -> "DKISTProcessingCoreConfiguration | None":
         """The settings; without usable ones the task runs unobserved, since observing never breaks the observed."""
+        from dkist_processing_core.config import DKISTProcessingCoreConfiguration  # noqa: PLC0415 - as above
+
         try:
             settings, complaint = DKISTProcessingCoreConfiguration.read_leniently()
         except ConfigurationError as error:
@@ -198,10 +218,15 @@ class TaskBase(ABC):
         return settings
 
     @cached_property
-    def _core_telemetry(self) -> Telemetry:
+    def _core_telemetry(self) -> "Telemetry":
+        from dkist_processing_core.tracing import Telemetry, open_telemetry  # noqa: PLC0415 - as above
+
         return Telemetry() if self._core_settings is None else open_telemetry(self._core_settings)
 
-    def _core_open_lifecycle(self) -> Lifecycle:
+    def _core_open_lifecycle(self) -> "Lifecycle":
+        from dkist_processing_core.config import secrets_in  # noqa: PLC0415 - as above
+        from dkist_processing_core.lifecycle import Lifecycle  # noqa: PLC0415 - as above
+
         settings, attributes = self._core_settings, None
         try:
             attempt, attributes = self._core_next_attempt(), self.base_telemetry_attributes
@@ -216,7 +241,12 @@ class TaskBase(ABC):
         return Lifecycle(attempt, settings=settings, telemetry=self._core_telemetry, attributes=attributes)
 
     def _core_next_attempt(self) -> Attempt:
-        names = {name: getattr(self, name) for name in ("workflow_name", "workflow_version", "task_name")}
+        try:
+            names = {name: getattr(self, name) for name in ("workflow_name", "workflow_version", "task_name")}
+            recipe_run_id = self.recipe_run_id
+        except AttributeError as error:
+            msg = f"it has no {error.name}: its constructor is to call super().__init__ with what it is given"
+            raise IdentityError(msg) from error
         for name, value in names.items():
             if not isinstance(value, str):
                 msg = f"{name}: found {show(value)}, expected a text"
@@ -226,7 +256,7 @@ class TaskBase(ABC):
             raise IdentityError(msg)
         given = Attempt.take_from(os.environ, task_name=self.task_name, workflow_name=self.workflow_name)
         return given or _runs_by_hand.next_attempt(
-            **names, recipe_run_id=parse_recipe_run_id(self.recipe_run_id), retries=self.retries
+            **names, recipe_run_id=parse_recipe_run_id(recipe_run_id), retries=self.retries
         )
 
 

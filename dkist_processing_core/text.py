@@ -112,6 +112,8 @@ def show(value: object, length: int = 40) -> str:
         text = brief.repr(value)
     except Exception:  # noqa: BLE001 - a foreign __repr__ may raise anything, and an int of 4300 digits has none
         text = f"<{type(value).__name__}>"
+    # As of a table of numbers: a sentence is one line.
+    text = re.sub(r"\s*[\r\n]\s*", " ", text)
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 

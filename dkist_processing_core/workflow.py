@@ -5,29 +5,34 @@ Not here: how it runs on this host (local), and how it looks as text (rendering)
 """
 
 import graphlib
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.author_checks import (
+    MAX_NAME_LENGTH,
+    MAX_TAG_LENGTH,
+    check_runnable,
+    check_task,
+    extras_of,
+    name_of,
+    tag_of,
+    tags_of,
+    text_of,
+    upstreams_of,
+)
 from dkist_processing_core.errors import WorkflowError
-from dkist_processing_core.events import Graph
 from dkist_processing_core.node import Node
 from dkist_processing_core.resource_queue import ResourceQueue
 from dkist_processing_core.task import TaskBase
+from dkist_processing_core.text import show
 
 if TYPE_CHECKING:
+    from dkist_processing_core.events import Graph
     from dkist_processing_core.outcomes import RunResult
 
-MAX_NAME_LENGTH = 100
 # The engine's own limit on what a DAG is called.
 MAX_DAG_NAME_LENGTH = 250
-# The engine's own limits on a tag, and on a time that can be said.
-MAX_TAG_LENGTH = 100
-MAX_DELAY_SECONDS = 1e9
-_FORBIDDEN = re.compile(r"[^A-Za-z0-9\-._]")
-_ALLOWED = "letters, digits, dash, dot and underscore"
 
 Upstreams = type[TaskBase] | Sequence[type[TaskBase]] | None
 
@@ -56,7 +61,7 @@ def dag_name(workflow_name: str, workflow_version: str) -> str:
         where it holds characters that the engine does not allow.
 
     """
-    return _checked(
+    return name_of(
         f"{workflow_name}_{workflow_version}", "the name of a workflow with its version", MAX_DAG_NAME_LENGTH
     )
 
@@ -96,6 +101,12 @@ class Workflow:
         tags: str | Iterable[str] | None = None,
     ) -> None:
         """Name the workflow; nodes are added afterwards."""
+        process_category, process_name = (
+            text_of(process_category, "process_category"),
+            text_of(process_name, "process_name"),
+        )
+        input_data, output_data = text_of(input_data, "input_data"), text_of(output_data, "output_data")
+        category, detail = text_of(category, "category"), text_of(detail, "detail")
         by_process = {"process_category": process_category, "process_name": process_name}
         by_data = {"input_data": input_data, "output_data": output_data, "category": category}
         self._name_parts: tuple[str, ...]
@@ -113,20 +124,21 @@ class Workflow:
                 f"(and detail, if need be); given: {', '.join(given) or 'none of them'}"
             )
             raise WorkflowError(msg)
-        self.workflow_name = _checked(name, "the name of a workflow", MAX_NAME_LENGTH)
-        if workflow_version is None:
-            workflow_version = DKISTProcessingCoreConfiguration.read().build_version
-        if not isinstance(workflow_version, str):
-            msg = f"workflow_version is {workflow_version!r}, expected a string"
-            raise WorkflowError(msg)
-        # As text alone: a member of an enumeration is text, too, and is shown as something else.
-        self.workflow_version = str.__str__(workflow_version)
+        self.workflow_name = name_of(name, "the name of a workflow", MAX_NAME_LENGTH)
+        # As ever, an empty one counts as not given.
+        version = text_of(workflow_version, "workflow_version")
+        self.workflow_version = name_of(
+            # It is a tag as well.
+            version or _build_version(),
+            "workflow_version" if version else "BUILD_VERSION",
+            MAX_TAG_LENGTH,
+        )
         self.dag_name = dag_name(self.workflow_name, self.workflow_version)
-        self.workflow_package = workflow_package
+        self.workflow_package = text_of(workflow_package, "workflow_package") or None
         self.category = category or process_category
         self.input_data, self.output_data, self.detail = input_data, output_data, detail
-        given_tags = (tags,) if isinstance(tags, str) else tuple(tags or ())
-        self.tags = tuple(dict.fromkeys(map(_tag, (*given_tags, self.workflow_version, *self._name_parts))))
+        own_tags = map(tag_of, (self.workflow_version, *self._name_parts))
+        self.tags = tuple(dict.fromkeys((*tags_of(tags), *own_tags)))
         self._nodes: dict[str, Node] = {}
 
     @property
@@ -158,31 +170,29 @@ class Workflow:
             where that would make no workflow; it then stays as it was.
 
         """
-        _check_task(task, "add_node expects a task")
-        waits_for = _normalised(task, upstreams)
+        check_task(task, "add_node expects a task")
+        check_runnable(task)
         try:
             queue = ResourceQueue.DEFAULT if resource_queue is None else ResourceQueue(resource_queue)
-        except ValueError:
-            msg = f"{task.__name__}: resource_queue is {resource_queue!r}, expected one of {', '.join(ResourceQueue)}"
+        except Exception:  # noqa: BLE001 - the enumeration's own sentence shows the value, whose repr may raise anything
+            msg = (
+                f"{task.__name__}: resource_queue is {show(resource_queue)}, expected one of {', '.join(ResourceQueue)}"
+            )
             raise WorkflowError(msg) from None
-        if isinstance(pip_extras, str):
-            msg = f"{task.__name__}: pip_extras is the string {pip_extras!r}, expected a list of names"
-            raise WorkflowError(msg)
-        _check_retries(task)
         node = Node(
             self.workflow_name,
             self.workflow_version,
             self.workflow_package,
             task,
             resource_queue=queue,
-            upstreams=waits_for,
-            pip_extras=tuple(pip_extras or ()),
+            upstreams=upstreams_of(task, upstreams),
+            pip_extras=extras_of(task, pip_extras),
         )
         self._check_placement(node)
         self._nodes[node.name] = node
 
     def _check_placement(self, node: Node) -> None:
-        name = _checked(node.name, "the name of a task", MAX_NAME_LENGTH)
+        name = node.name
         # Two files of a case-insensitive file system, or two words in lower case, must not meet either.
         twin = next((other for other in self._nodes if other.lower() == name.lower()), None)
         if twin is not None:
@@ -219,8 +229,10 @@ class Workflow:
             raise WorkflowError(msg) from None
 
     @property
-    def graph(self) -> Graph:
+    def graph(self) -> "Graph":
         """The nodes in dependency order, and the edges from upstream to downstream."""
+        from dkist_processing_core.events import Graph  # noqa: PLC0415 - as a task does
+
         ordered = self.topological_sort()
         return Graph(
             nodes=tuple(node.name for node in ordered),
@@ -276,10 +288,10 @@ class Workflow:
         return self._export(path, "export")
 
     def _export(self, path: str | Path | None, default: str) -> Path:
-        from dkist_processing_core.files import put_files  # noqa: PLC0415 - a task's process needs none of it
+        from dkist_processing_core.files import folder_of, put_files  # noqa: PLC0415 - a task's process needs none of it
 
         content = self.dag_source().encode()
-        (file,) = put_files(Path(default if path is None else path), {f"{self.dag_name}.py": content})
+        (file,) = put_files(folder_of(default if path is None else path), {f"{self.dag_name}.py": content})
         return file
 
     def export_notebook(self, path: str | Path | None = None) -> Path:
@@ -295,9 +307,10 @@ class Workflow:
             where the workflow has no tasks, a notebook could not import one of them, or the file cannot be written.
 
         """
+        from dkist_processing_core.files import folder_of  # noqa: PLC0415 - as above
         from dkist_processing_core.notebook_file import put_notebooks  # noqa: PLC0415 - as above
 
-        folder = Path("notebooks" if path is None else path)
+        folder = folder_of("notebooks" if path is None else path)
         (file,) = put_notebooks(folder, {f"{self.dag_name}.ipynb": self.notebook_source()})
         return file
 
@@ -364,52 +377,7 @@ class Workflow:
         return f"<Workflow {self.workflow_name} {self.workflow_version}, {len(self._nodes)} tasks>"
 
 
-def _checked(name: str, what: str, max_length: int) -> str:
-    forbidden = sorted(set(_FORBIDDEN.findall(name)))
-    if forbidden:
-        shown = ", ".join(repr(character) for character in forbidden[:5])
-        msg = f"{what} is {name[:120]!r}, which holds {shown}; allowed are {_ALLOWED}"
-        raise WorkflowError(msg)
-    if not 1 <= len(name) <= max_length:
-        msg = f"{what} is {name[:120]!r}, {len(name)} characters; allowed are 1 to {max_length}"
-        raise WorkflowError(msg)
-    return name
+def _build_version() -> str:
+    from dkist_processing_core.config import DKISTProcessingCoreConfiguration  # noqa: PLC0415 - as a task does
 
-
-def _tag(tag: object) -> str:
-    if not isinstance(tag, str) or len(tag) > MAX_TAG_LENGTH:
-        msg = f"tags: found {tag!r:.120}, expected text of at most {MAX_TAG_LENGTH} characters"
-        raise WorkflowError(msg)
-    return str.__str__(tag)
-
-
-def _check_task(task: object, expectation: str) -> None:
-    if not (isinstance(task, type) and issubclass(task, TaskBase)):
-        msg = f"{expectation}, a subclass of TaskBase; got {task!r}"
-        raise WorkflowError(msg)
-
-
-def _check_retries(task: type[TaskBase]) -> None:
-    retries, delay = task.retries, task.retry_delay_seconds
-    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-        msg = f"{task.__name__}: retries is {retries!r}, expected a whole number from 0"
-        raise WorkflowError(msg)
-    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= MAX_DELAY_SECONDS:
-        msg = f"{task.__name__}: retry_delay_seconds is {delay!r}, expected a number of seconds from 0 to 10^9"
-        raise WorkflowError(msg)
-
-
-def _normalised(task: type[TaskBase], upstreams: Upstreams) -> tuple[type[TaskBase], ...]:
-    if upstreams is None:
-        return ()
-    listed = (upstreams,) if isinstance(upstreams, type) else upstreams
-    if not isinstance(listed, Iterable) or isinstance(listed, str | bytes):
-        msg = f"{task.__name__}: upstreams is {upstreams!r}, expected a task, a sequence of tasks or None"
-        raise WorkflowError(msg)
-    unique = tuple(dict.fromkeys(listed))
-    for upstream in unique:
-        _check_task(upstream, f"{task.__name__}: each of upstreams is to be a task")
-        if upstream is task:
-            msg = f"{task.__name__} cannot wait for itself"
-            raise WorkflowError(msg)
-    return unique
+    return DKISTProcessingCoreConfiguration.read().build_version

@@ -28,7 +28,7 @@ LAYERS = (
     {"workflow"},
     {"rendering", "local", "notebook_utils", "notebook_file"},
     {"child"},
-    {"node", "display"},
+    {"node", "display", "author_checks"},
     {"bash_operator", "launcher"},
     {"bootstrap"},
     {"task", "environments"},

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,8 @@ from dkist_processing_core.build_utils import (
     export,
     export_archive,
     export_dags,
+    export_notebook_dockerfile,
+    export_notebooks,
     extract_workflows_from_package,
     validate_workflows,
 )
@@ -199,6 +202,32 @@ def test_two_workflows_of_one_name_are_refused_with_both_modules(make: Make) -> 
         match=r"^scratch\.b: scratch_same 1\.0 would be exported over the workflow of that name in scratch\.a; ",
     ):
         extract_workflows_from_package(package)
+
+
+@pytest.mark.parametrize("package", ["scratch", None, Path("scratch"), ModuleType, [pytest]])
+@pytest.mark.parametrize(
+    "function",
+    [
+        extract_workflows_from_package,
+        validate_workflows,
+        export_dags,
+        export_archive,
+        export_notebooks,
+        export_notebook_dockerfile,
+    ],
+)
+def test_what_is_no_module_is_refused_by_each(function: Callable[..., object], package: Any, tmp_path: Path) -> None:
+    """
+    Its name, above all: the sentence shows how to come by a package. Nothing is written.
+    """
+    places = () if function is extract_workflows_from_package else (tmp_path / "out",)
+
+    with pytest.raises(
+        WorkflowError, match=r"^found .{1,40}, expected a package as `import my_pipeline\.workflows` gives it$"
+    ):
+        function(package, *places)
+
+    assert files_below(tmp_path) == set()
 
 
 # Checking
@@ -412,8 +441,25 @@ def test_a_place_that_cannot_be_written_to_is_named(make: Make, tmp_path: Path) 
     package = make({"a.py": module("a")})
     (tmp_path / "dags").write_text("a file")
 
-    with pytest.raises(WorkflowError, match=r"^the export cannot be written to .*/dags: File exists"):
+    with pytest.raises(
+        WorkflowError, match=r"^the export cannot be written to .*/dags, expected a folder: File exists"
+    ):
         export_dags(package, tmp_path / "dags")
+
+
+@pytest.mark.parametrize("export_into", [validate_workflows, export_dags, export_archive])
+def test_a_place_that_no_system_can_name_is_no_path(
+    make: Make, export_into: Callable[..., object], tmp_path: Path
+) -> None:
+    """
+    The null byte is shown as Python writes it.
+    """
+    package = make({"a.py": module("a") + "a.load = lambda: object()\n"})
+
+    with pytest.raises(
+        WorkflowError, match=r"^an export is written into a folder, and .*out\\x00side'\) is no path of one$"
+    ):
+        export_into(package, tmp_path / "out\x00side")
 
 
 def test_a_file_that_cannot_be_moved_leaves_no_part_of_it(make: Make, tmp_path: Path) -> None:

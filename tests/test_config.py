@@ -514,7 +514,7 @@ def test_settings_can_be_copied_with_changes() -> None:
     changed = settings.model_copy(update={"is_notebook_execution_environment": True})
 
     assert (settings.is_notebook_execution_environment, changed.is_notebook_execution_environment) == (False, True)
-    assert settings.cpu_count == len(os.sched_getaffinity(0))
+    assert settings.cpu_count == getattr(os, "process_cpu_count", lambda: len(os.sched_getaffinity(0)))()
     assert isinstance(DKISTProcessingCoreConfiguration.cpu_count, property)
 
 

@@ -227,9 +227,21 @@ REFUSED = "First of a_b cannot be exported: "
             "a_b cannot be exported: it has no tasks",
         ),
         (lambda: of(package=None), REFUSED + r"it is defined in a script \(workflow_package is None\)"),
-        (lambda: of(package="no package"), REFUSED + "package of an environment: found 'no package'"),
-        (lambda: of(version="-"), REFUSED + "version of an environment: found '-'"),
-        (lambda: of(pip_extras=["a]b"]), REFUSED + r"extra of an environment: found 'a\]b'"),
+        (
+            lambda: of(package="no package"),
+            (
+                f"{REFUSED}no worker could install version '1' of workflow_package 'no package': "
+                "package of an environment: found 'no package'"
+            ),
+        ),
+        (
+            lambda: of(version="-"),
+            (
+                f"{REFUSED}no worker could install version '-' of workflow_package 'p': "
+                "version of an environment: found '-'"
+            ),
+        ),
+        (lambda: of(pip_extras=["a]b"]), r"First: pip_extras holds 'a\]b', expected the name of an extra, as quality"),
         (
             lambda: of(task=in_function()),
             "Hidden of a_b cannot be exported: another process finds a task by the name of its class in a module",
@@ -343,7 +355,7 @@ def test_a_tag_that_the_engine_would_refuse_is_refused_here(tag: Any) -> None:
     """
     On the author's desk, and not by the scheduler.
     """
-    with pytest.raises(WorkflowError, match=r"tags: found .*, expected text of at most 100 characters"):
+    with pytest.raises(WorkflowError, match=r"tags: found .*, expected text of 1 to 100 characters"):
         Workflow(process_category="a", process_name="b", workflow_package="p", workflow_version="1", tags=[tag])
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -587,11 +588,14 @@ def test_ctrl_c_ends_every_task_and_the_run() -> None:
     ("recipe_run_id", "max_parallel", "error", "message"),
     [
         ("1$(touch x)", None, IdentityError, "recipe_run_id: found"),
-        (1, 0, WorkflowError, "max_parallel is 0, expected a whole number from 1"),
+        *(
+            (1, wrong, WorkflowError, f"^max_parallel is {wrong!r}, expected a whole number from 1$")
+            for wrong in (0, -1, True, 1.5, "2", b"2")
+        ),
     ],
 )
 def test_a_run_that_cannot_begin_is_refused(
-    recipe_run_id: int | str, max_parallel: int | None, error: type[Exception], message: str
+    recipe_run_id: int | str, max_parallel: Any, error: type[Exception], message: str
 ) -> None:
     """
     Before anything is started or published.

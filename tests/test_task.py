@@ -16,6 +16,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import StatusCode
 
 from dkist_processing_core import RunState, TaskBase, lifecycle, subscribe
+from dkist_processing_core.errors import IdentityError
 from dkist_processing_core.events import Cause, Event, TaskFailed, TaskFinished, TaskProgressed, TaskStarted
 from dkist_processing_core.lifecycle import never_breaking
 
@@ -107,6 +108,8 @@ def test_a_task_by_hand_reports_its_start_and_its_end(recorded: Recorded) -> Non
     assert list(last.phases) == ["pre_run", "run", "post_run"]
     assert last.duration_seconds is not None
     assert last.duration_seconds >= sum(last.phases.values())
+    # To open the bus is part of the attempt, for which the first event had to wait.
+    assert (last.time - first.time).total_seconds() >= last.duration_seconds - 0.001
     assert last.peak_memory_bytes is not None
     assert last.peak_memory_bytes > 1024 * 1024
 
@@ -307,16 +310,67 @@ def test_an_unusable_folder_never_reaches_the_observed(
     assert lost.endswith("could not be written to: 2")
 
 
-def test_a_recipe_run_that_is_no_number_costs_the_events_only(
-    recorded: Recorded, caplog: pytest.LogCaptureFixture
-) -> None:
+class Mute:
     """
-    The established constructor takes anything; what cannot be stated in an event is said in one line.
+    A value that cannot be shown.
     """
-    call(NoOp, recipe_run_id="1$(touch x)")
 
+    def __repr__(self) -> str:
+        """
+        Raise.
+        """
+        raise RuntimeError
+
+
+class Whole:
+    """
+    A number as other packages have theirs.
+    """
+
+    def __int__(self) -> int:
+        """
+        Return it.
+        """
+        return 5
+
+
+class Index:
+    """
+    The same, as what may count.
+    """
+
+    def __index__(self) -> int:
+        """
+        Return it.
+        """
+        return 5
+
+
+@pytest.mark.parametrize("value", [5, "5", "005", Whole(), Index()])
+def test_a_recipe_run_id_becomes_a_number(value: Any, recorded: Recorded) -> None:
+    """
+    What the task reads and what its events state is the same, whatever it was made with.
+    """
+    task = call(NoOp, recipe_run_id=value)
+
+    assert (type(task.recipe_run_id), task.recipe_run_id) == (int, 5)
+    assert {event.recipe_run_id for event in recorded()} == {5}
+
+
+@pytest.mark.parametrize(
+    "value", ["abc", "", "1.0", "1$(touch x)", None, [1], 1j, float("nan"), float("inf"), "9" * 5000, Mute()]
+)
+def test_a_recipe_run_id_that_is_no_number_makes_no_task(value: Any, recorded: Recorded) -> None:
+    """
+    What the task would read and write belongs to no recipe run; the cause is kept, and little of the value is shown.
+    """
+    with pytest.raises(
+        IdentityError, match=r"^recipe_run_id: found .{1,40}, expected an integer or decimal digits$"
+    ) as raised:
+        NoOp(value, "W", "1")
+
+    assert isinstance(raised.value.__cause__, TypeError | ValueError | OverflowError)
     assert recorded() == []
-    assert "NoOp runs without events: recipe_run_id: found '1$(touch x)', expected an integer" in caplog.text
 
 
 def test_a_conditional_call_of_super_is_reported_as_it_is_made(recorded: Recorded) -> None:
@@ -536,7 +590,7 @@ def test_a_name_that_is_no_text_costs_the_events_only(
 
 def test_a_task_that_does_not_call_the_base_s_constructor_runs(caplog: pytest.LogCaptureFixture) -> None:
     """
-    Without a name it has no events.
+    Without a name it has no events: one sentence says what its constructor is to do, and it can be shown.
     """
 
     class Nameless(AllPhases):
@@ -547,7 +601,12 @@ def test_a_task_that_does_not_call_the_base_s_constructor_runs(caplog: pytest.Lo
     task()
 
     assert task.phases == ["pre_run", "run", "post_run"]
-    assert "Nameless runs without events: AttributeError" in caplog.text
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "Nameless runs without events: it has no workflow_name: its constructor is to call super().__init__ with what "
+        "it is given"
+    )
+    assert repr(task) == "Nameless(recipe_run_id=None, workflow_name=None, workflow_version=None)"
 
 
 def test_the_author_s_attributes_may_have_any_usual_name(recorded: Recorded) -> None:

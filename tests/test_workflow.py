@@ -88,15 +88,18 @@ def test_a_workflow_is_named_by_its_data(detail: str | None, name: str) -> None:
     assert built.tags == ("nightly", "visp", "2", "l0", "l1")
 
 
-def test_the_version_is_the_build_s_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("version", [None, ""])
+def test_the_version_is_the_build_s_where_none_is_given(version: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    BUILD_VERSION, and `dev` where that is not set either.
+    BUILD_VERSION, and `dev` where that is not set either; an empty version counts as not given.
     """
-    arguments = {"process_category": "My", "process_name": "Workflow"}
 
-    assert Workflow(**arguments).workflow_version == "dev"
+    def made() -> Workflow:
+        return Workflow(process_category="My", process_name="Workflow", workflow_version=version)
+
+    assert (made().workflow_version, made().dag_name) == ("dev", "My_Workflow_dev")
     monkeypatch.setenv("BUILD_VERSION", "4.5.6")
-    assert Workflow(**arguments).workflow_version == "4.5.6"
+    assert (made().workflow_version, made().dag_name) == ("4.5.6", "My_Workflow_4.5.6")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,7 @@ def test_the_version_is_the_build_s_where_none_is_given(monkeypatch: pytest.Monk
         ({"process_category": "My", "process_name": "x" * 98}, "101 characters; allowed are 1 to 100"),
         (
             {"process_category": "My", "process_name": "W", "workflow_version": "1.0+local"},
-            "'My_W_1.0\\+local', which holds '\\+'",
+            r"^workflow_version is '1\.0\+local', which holds '\+'; allowed are letters, digits, dash, dot and under",
         ),
     ],
 )

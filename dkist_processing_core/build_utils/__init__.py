@@ -20,7 +20,7 @@ from dkist_processing_core.build_utils._check import Form, check_workflows, cont
 from dkist_processing_core.build_utils._dockerfile import category_of, inside_context, render_dockerfile
 from dkist_processing_core.build_utils._find import Found, find_workflows, nowhere, twins
 from dkist_processing_core.errors import WorkflowError
-from dkist_processing_core.files import put_files, put_new_file
+from dkist_processing_core.files import folder_of, put_files, put_new_file
 from dkist_processing_core.notebook_file import put_notebooks
 from dkist_processing_core.workflow import Workflow
 
@@ -37,7 +37,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-def extract_workflows_from_package(package: ModuleType) -> list[Workflow]:
+def extract_workflows_from_package(workflow_package: ModuleType) -> list[Workflow]:
     """
     Return the workflows that a package's public modules, and its own file, define.
 
@@ -50,19 +50,19 @@ def extract_workflows_from_package(package: ModuleType) -> list[Workflow]:
         where a module cannot be imported, or two workflows have the same name and version.
 
     """
-    found = find_workflows(package)
+    found = find_workflows(workflow_package)
     _refuse(list(twins(found)))
     return [each.workflow for each in found]
 
 
-def validate_workflows(package: ModuleType, export_path: Path | str | None = None) -> None:
+def validate_workflows(workflow_package: ModuleType, export_path: Path | str | None = None) -> None:
     """
     Check that every workflow of a package has tasks, has no cycle, and exports to a file that compiles and loads.
 
     Where Airflow is not installed, nothing can load it: a warning in the log says so, and all else is checked.
 
     Args:
-        package: the package whose modules define workflows.
+        workflow_package: the package whose modules define workflows.
         export_path: where the exported files are left if nothing is wrong; without it none stays.
 
     Raises
@@ -71,23 +71,23 @@ def validate_workflows(package: ModuleType, export_path: Path | str | None = Non
         which says all that is wrong with all of them, or that there is no workflow.
 
     """
-    found = find_workflows(package)
+    found = find_workflows(workflow_package)
     if not found:
-        raise WorkflowError(nowhere(package))
+        raise WorkflowError(nowhere(workflow_package))
     checked = check_workflows(found)
     _refuse([*twins(found), *(problem for each in checked for problem in each.problems)])
     unloaded = [each for each in checked if each.loaded is None]
     if unloaded:
         logger.warning(
             "Airflow is not installed: whether the workflows of %s load was not checked (%d of them); all else is well",
-            package.__name__,
+            workflow_package.__name__,
             len(unloaded),
         )
     if export_path is not None:
-        put_files(Path(export_path), _as_files({each.found.workflow.dag_name: each.content for each in checked}))
+        put_files(folder_of(export_path), _as_files({each.found.workflow.dag_name: each.content for each in checked}))
 
 
-def export_dags(package: ModuleType, path: Path | str) -> list[Path]:
+def export_dags(workflow_package: ModuleType, path: Path | str) -> list[Path]:
     """
     Export every workflow of a package into a folder, and return the files.
 
@@ -99,10 +99,10 @@ def export_dags(package: ModuleType, path: Path | str) -> list[Path]:
         which names each workflow that cannot be exported.
 
     """
-    return put_files(Path(path), _as_files(_contents(find_workflows(package))))
+    return put_files(folder_of(path), _as_files(_contents(find_workflows(workflow_package))))
 
 
-def export_archive(package: ModuleType, path: Path | str) -> Path:
+def export_archive(workflow_package: ModuleType, path: Path | str) -> Path:
     """
     Export every workflow of a package into one archive, `{package}_{version}.zip` in a folder, and return its path.
 
@@ -114,11 +114,11 @@ def export_archive(package: ModuleType, path: Path | str) -> Path:
         where there is no workflow, where they are of several versions, or where one cannot be exported.
 
     """
-    found = find_workflows(package)
+    found = find_workflows(workflow_package)
     if not found:
-        raise WorkflowError(nowhere(package))
-    name = archive_name(package.__name__, found)
-    (file,) = put_files(Path(path), {name: archived(_contents(found))})
+        raise WorkflowError(nowhere(workflow_package))
+    name = archive_name(workflow_package.__name__, found)
+    (file,) = put_files(folder_of(path), {name: archived(_contents(found))})
     return file
 
 
@@ -126,7 +126,7 @@ def export_archive(package: ModuleType, path: Path | str) -> Path:
 export = export_dags
 
 
-def export_notebooks(package: ModuleType, path: Path | str) -> list[Path]:
+def export_notebooks(workflow_package: ModuleType, path: Path | str) -> list[Path]:
     """
     Export every workflow of a package as a notebook into a folder, and return the files.
 
@@ -138,10 +138,10 @@ def export_notebooks(package: ModuleType, path: Path | str) -> list[Path]:
         which names each workflow that cannot be exported, or each file.
 
     """
-    return _put_notebooks(find_workflows(package), Path(path))
+    return _put_notebooks(find_workflows(workflow_package), folder_of(path))
 
 
-def export_notebook_dockerfile(package: ModuleType, path: Path | str) -> Path:
+def export_notebook_dockerfile(workflow_package: ModuleType, path: Path | str) -> Path:
     """
     Export a package's notebooks, and the `Dockerfile` of the worker on which people process by hand; return its path.
 
@@ -157,8 +157,12 @@ def export_notebook_dockerfile(package: ModuleType, path: Path | str) -> Path:
         categories, or as for `export_notebooks`.
 
     """
-    found = find_workflows(package)
-    category, folder, dockerfile = category_of(package.__name__, found), inside_context(Path(path)), Path("Dockerfile")
+    found = find_workflows(workflow_package)
+    category, folder, dockerfile = (
+        category_of(workflow_package.__name__, found),
+        inside_context(folder_of(path)),
+        Path("Dockerfile"),
+    )
     if dockerfile.exists() or dockerfile.is_symlink():
         msg = f"there is a Dockerfile in {Path.cwd()} already, which is not written over: move it away"
         raise WorkflowError(msg)

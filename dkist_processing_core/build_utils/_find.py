@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from dkist_processing_core.errors import WorkflowError
+from dkist_processing_core.text import show
 from dkist_processing_core.workflow import Workflow
 
 
@@ -64,6 +65,9 @@ def find_workflows(package: ModuleType) -> list[Found]:
     The package's own file comes last, since what it shows of its modules is theirs. A workflow that several modules
     hold is counted for the one that does not import it; one that is imported from another distribution is not counted.
     """
+    if not isinstance(package, ModuleType):
+        msg = f"found {show(package)}, expected a package as `import my_pipeline.workflows` gives it"
+        raise WorkflowError(msg)
     modules = [*(imported(name) for name in public_modules(package)), package]
     holding: dict[int, list[ModuleType]] = {}
     for module in modules:

@@ -80,7 +80,7 @@ class Cause(StrEnum):
 class Graph(BaseModel):
     """The nodes of a workflow in dependency order, and its edges from upstream to downstream."""
 
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True, defer_build=True)
 
     nodes: tuple[Text, ...]
     edges: tuple[tuple[Text, Text], ...]

@@ -17,7 +17,6 @@ from opentelemetry import metrics, trace
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode
 
 from dkist_processing_core import semconv
-from dkist_processing_core.events import describe
 from dkist_processing_core.text import redact
 
 if TYPE_CHECKING:
@@ -86,6 +85,8 @@ class Telemetry:
         """Mark a span as failed by an exception, redacted; a status that stands already is left alone."""
         if not span.is_recording():
             return
+        from dkist_processing_core.events import describe  # noqa: PLC0415 - whoever only defines tasks needs none
+
         failure = describe(error)
         message = redact(failure["message"], also=self._secrets)
         if record:

@@ -1,0 +1,221 @@
+"""
+What an author may give a workflow, and the one sentence that says what is wrong with anything else.
+
+A mistake is told where it is made: not by the export, and not on a worker. Not here: how tasks stand to each other
+(workflow).
+"""
+
+import inspect
+import re
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from dkist_processing_core.environments import Requirement
+from dkist_processing_core.errors import EnvironmentRequestError, WorkflowError
+from dkist_processing_core.task import TaskBase
+from dkist_processing_core.text import show
+
+MAX_NAME_LENGTH = 100
+# The engine's own limits on a tag, on a time that can be said, and on a number of tries.
+MAX_TAG_LENGTH = 100
+MAX_DELAY_SECONDS = 1e9
+MAX_RETRIES = 2**31 - 2
+_FORBIDDEN = re.compile(r"[^A-Za-z0-9\-._]")
+_ALLOWED = "letters, digits, dash, dot and underscore"
+_ESTABLISHED = {"recipe_run_id": 1, "workflow_name": "", "workflow_version": ""}
+_SHOWN = 120
+
+
+def name_of(name: str, what: str, max_length: int) -> str:
+    """
+    Return a name that the engine allows.
+
+    Raises
+    ------
+    WorkflowError
+        where it is too long, or holds other characters.
+
+    """
+    forbidden = sorted(set(_FORBIDDEN.findall(name)))
+    if forbidden:
+        shown = ", ".join(repr(character) for character in forbidden[:5])
+        _refuse(f"{what} is {show(name, _SHOWN)}, which holds {shown}; allowed are {_ALLOWED}")
+    if not 1 <= len(name) <= max_length:
+        _refuse(f"{what} is {show(name, _SHOWN)}, {len(name)} characters; allowed are 1 to {max_length}")
+    return name
+
+
+def text_of(value: object, argument: str) -> str | None:
+    """
+    Return a part of a name as text alone, or None for one that is not given.
+
+    Raises
+    ------
+    WorkflowError
+        where it is no text.
+
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        _refuse(f"{argument} is {show(value, _SHOWN)}, expected a string")
+    # A member of an enumeration is text, too, and is shown as something else.
+    return str.__str__(value)
+
+
+def tags_of(tags: object) -> list[str]:
+    """
+    Return the tags, each as text alone.
+
+    Raises
+    ------
+    WorkflowError
+        where one of them is none.
+
+    """
+    given = (tags,) if isinstance(tags, str) else () if tags is None else tags
+    if not isinstance(given, Iterable) or isinstance(given, bytes):
+        _refuse(f"tags is {show(tags, _SHOWN)}, expected a list of texts")
+    return [tag_of(tag) for tag in given]
+
+
+def tag_of(tag: object) -> str:
+    """
+    Return a tag as text alone.
+
+    Raises
+    ------
+    WorkflowError
+        where it is none.
+
+    """
+    if not isinstance(tag, str) or not 1 <= len(tag) <= MAX_TAG_LENGTH:
+        _refuse(f"tags: found {show(tag, _SHOWN)}, expected text of 1 to {MAX_TAG_LENGTH} characters")
+    return str.__str__(tag)
+
+
+def check_task(task: Any, expectation: str) -> None:
+    """
+    See to it that a value is the class of a task.
+
+    Raises
+    ------
+    WorkflowError
+        where it is not.
+
+    """
+    if not (isinstance(task, type) and issubclass(task, TaskBase)):
+        _refuse(f"{expectation}, a subclass of TaskBase; got {show(task, _SHOWN)}")
+    name_of(task.__name__, "the name of a task", MAX_NAME_LENGTH)
+
+
+def check_runnable(task: type[TaskBase]) -> None:
+    """
+    See to it that a worker could make a task and run it.
+
+    Raises
+    ------
+    WorkflowError
+        where it could not.
+
+    """
+    if missing := sorted(getattr(task, "__abstractmethods__", ())):
+        _refuse(f"{task.__name__} cannot be run: it does not define {', '.join(missing)}")
+    _check_constructor(task)
+    for phase in ("pre_run", "run", "post_run", "__call__"):
+        _check_phase(task, phase)
+    retries, delay = task.retries, task.retry_delay_seconds
+    if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= MAX_RETRIES:
+        _refuse(f"{task.__name__}: retries is {show(retries)}, expected a whole number from 0 to {MAX_RETRIES}")
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= MAX_DELAY_SECONDS:
+        _refuse(f"{task.__name__}: retry_delay_seconds is {show(delay)}, expected a number of seconds from 0 to 10^9")
+
+
+def _check_constructor(task: type[TaskBase]) -> None:
+    try:
+        # What is called takes what it says itself, and not what a function says that it wraps.
+        signature = inspect.signature(task, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return  # it does not tell what it takes
+    try:
+        signature.bind(**_ESTABLISHED)
+    except TypeError as error:
+        _refuse(
+            f"{task.__name__} cannot be made: its constructor is to take {', '.join(_ESTABLISHED)}, and takes "
+            f"({', '.join(signature.parameters)[:_SHOWN]}) ({error})"
+        )
+
+
+def _check_phase(task: type[TaskBase], phase: str) -> None:
+    method = inspect.getattr_static(task, phase)
+    function = method.__func__ if isinstance(method, staticmethod | classmethod) else method
+    for is_such, kind in (
+        (inspect.iscoroutinefunction, "a coroutine"),
+        (inspect.isgeneratorfunction, "a generator"),
+        (inspect.isasyncgenfunction, "an asynchronous generator"),
+    ):
+        if is_such(function):
+            _refuse(f"{task.__name__}.{phase} is {kind}, which nobody would run: define it without async and yield")
+    if inspect.isfunction(function):
+        given = () if isinstance(method, staticmethod) else (None,)
+        try:
+            inspect.signature(function, follow_wrapped=False).bind(*given)
+        except TypeError as error:
+            _refuse(f"{task.__name__}.{phase} is called without arguments: define it as def {phase}(self) ({error})")
+    elif not callable(function) and not hasattr(function, "__get__"):
+        _refuse(f"{task.__name__}.{phase} is {show(method)}, expected a method that takes no arguments")
+
+
+def upstreams_of(task: type[TaskBase], upstreams: object) -> tuple[type[TaskBase], ...]:
+    """
+    Return the tasks that one waits for, each once.
+
+    Raises
+    ------
+    WorkflowError
+        where one of them is no task, or is the task itself.
+
+    """
+    if upstreams is None:
+        return ()
+    listed = (upstreams,) if isinstance(upstreams, type) else upstreams
+    if not isinstance(listed, Iterable) or isinstance(listed, str | bytes):
+        _refuse(
+            f"{task.__name__}: upstreams is {show(upstreams, _SHOWN)}, expected a task, a sequence of tasks or None"
+        )
+    waits_for: dict[type[TaskBase], None] = {}
+    for upstream in listed:
+        check_task(upstream, f"{task.__name__}: each of upstreams is to be a task")
+        if upstream is task:
+            _refuse(f"{task.__name__} cannot wait for itself")
+        waits_for[upstream] = None
+    return tuple(waits_for)
+
+
+def extras_of(task: type[TaskBase], pip_extras: object) -> tuple[str, ...]:
+    """
+    Return the extras of a package that a task needs.
+
+    Raises
+    ------
+    WorkflowError
+        where one of them can be none.
+
+    """
+    given = () if pip_extras is None else pip_extras
+    if isinstance(given, str | bytes):
+        _refuse(f"{task.__name__}: pip_extras is the string {show(given)}, expected a list of names")
+    if not isinstance(given, Iterable):
+        _refuse(f"{task.__name__}: pip_extras is {show(given)}, expected a list of names")
+    extras = tuple(given)
+    for extra in extras:
+        try:
+            Requirement("package", "1", [extra])
+        except EnvironmentRequestError as error:
+            msg = f"{task.__name__}: pip_extras holds {show(extra)}, expected the name of an extra, as quality"
+            raise WorkflowError(msg) from error
+    return tuple(str.__str__(extra) for extra in extras)
+
+
+def _refuse(msg: str) -> NoReturn:
+    raise WorkflowError(msg)

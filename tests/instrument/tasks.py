@@ -1,0 +1,36 @@
+"""
+Tasks of the pipeline.
+"""
+
+from tests.instrument.base import InstrumentTask
+
+
+class Parse(InstrumentTask):
+    """
+    Reads.
+    """
+
+    record_provenance = True
+
+    def run(self) -> None:
+        """
+        Count what is read.
+        """
+        with self.telemetry_span("Read"):
+            self.read_counter.add(amount=4, attributes=self.base_telemetry_attributes)
+        self.log.append("run")
+
+
+class Calibrate(Parse):
+    """
+    Has other tries.
+    """
+
+    retries = 2
+    retry_delay_seconds = 30
+
+
+class Teardown(Parse):
+    """
+    Comes last.
+    """

@@ -1,0 +1,3 @@
+"""
+The workflows of the pipeline.
+"""

@@ -1,0 +1,56 @@
+"""
+What a published pipeline makes of the library's settings, and hands to another package.
+
+Not here: what a setting means (test_config).
+"""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.published.environments import Installed
+
+BROKER = {"interservice-bus": {"mesh_address": "broker.example", "mesh_port": 5671}}
+VARIABLES = {
+    "MESH_CONFIG": json.dumps(BROKER),
+    "ISB_USERNAME": "reader",
+    "ISB_PASSWORD": "opener",
+    "ISB_QUEUE_TYPE": "quorum",
+    "OTEL_SERVICE_NAME": "service",
+    "RETRY_CONFIG": '{"retry_tries": 3, "retry_jitter": [2, 4]}',
+}
+
+
+@pytest.fixture(scope="module")
+def told(clients: Installed, replaced: Installed) -> dict[str, Any]:
+    """
+    The answer with the library, and that with the replaced release.
+    """
+    return {
+        "ours": clients.ask("read_settings", variables=VARIABLES),
+        "theirs": replaced.ask("read_settings", variables=VARIABLES),
+    }
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["retryer", "exchange", "queue arguments", "pipeline's retryer", "pipeline's consumer", "inventory", "store"],
+)
+def test_pipeline_is_given_what_the_replaced_release_gives(what: str, told: dict[str, Any]) -> None:
+    """
+    The same classes of talus, with the same values; an unknown service is this host.
+    """
+    assert told["theirs"][what] == told["ours"][what]
+
+
+def test_producer_is_given_the_broker_and_the_account(told: dict[str, Any]) -> None:
+    """
+    As a producer's parameters, whose heartbeat leaves time for what it does in between.
+    """
+    ours, theirs = told["ours"]["producer"], told["theirs"]["producer"]
+    named = ("rabbitmq_host", "rabbitmq_port", "rabbitmq_user", "rabbitmq_pass", "connection_name")
+
+    assert [theirs[name] for name in named] == [ours[name] for name in named]
+    assert (ours["rabbitmq_host"], ours["rabbitmq_pass"]) == ("broker.example", "opener")
+    assert ours["class"].endswith("ProducerConnectionParameterFactory")

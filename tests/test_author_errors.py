@@ -1,0 +1,716 @@
+"""
+The sentence that an author of pipelines gets for a mistake: what is wrong, where, and what was expected.
+
+Not here: the mistakes that the tests of a module hold already (test_workflow, test_export, test_build_utils,
+test_local, test_task), and errors of Python itself, such as a keyword that there is not.
+"""
+
+import functools
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from dkist_processing_core import TaskBase, Workflow, subscribe
+from dkist_processing_core.build_utils import validate_workflows
+from dkist_processing_core.errors import ConfigurationError, DKISTProcessingCoreError, IdentityError, WorkflowError
+from dkist_processing_core.events import Cause, TaskFailed
+from tests.clients import TASKS, importing, workflow, write_package
+
+LONGEST = 400
+"""How many characters a sentence may have, short of a long path in it."""
+LONGEST_OF_ANY = 600
+"""How many it may have whatever the value is that it shows."""
+
+
+class First(TaskBase):
+    """
+    A task.
+    """
+
+    def run(self) -> None:
+        """
+        Do nothing.
+        """
+
+
+class Second(First):
+    """
+    Another task.
+    """
+
+
+class Mute:
+    """
+    A value that cannot be shown.
+    """
+
+    def __repr__(self) -> str:
+        """
+        Raise.
+        """
+        raise RuntimeError
+
+
+async def _asynchronous() -> None:
+    pass
+
+
+def given_more(function: Callable[..., Any], *more: object) -> Callable[..., Any]:
+    """
+    Return a method that gives another what it wants besides, and is called like it.
+    """
+
+    @functools.wraps(function)
+    def inner(self: object) -> Any:
+        return function(self, *more)
+
+    return inner
+
+
+class OtherNames(First):
+    """
+    A task whose constructor has other names.
+    """
+
+    def __init__(self, run_id: int, name: str, version: str) -> None:
+        """
+        Pass them on.
+        """
+        super().__init__(run_id, name, version)
+
+
+def with_first(**options: Any) -> Workflow:
+    """
+    Return a workflow that holds the first task.
+    """
+    names = {"process_category": "My", "process_name": "Workflow", "workflow_package": "p", "workflow_version": "1.0"}
+    built = Workflow(**names | options)
+    built.add_node(First)
+    return built
+
+
+def refused(make: Callable[[], object], error: type[DKISTProcessingCoreError]) -> str:
+    """
+    Return the sentence with which something is refused: one line, of this library, and a ValueError as ever.
+    """
+    with pytest.raises(error, match=r"\S") as caught:
+        make()
+    sentence = str(caught.value)
+    assert isinstance(caught.value, ValueError)
+    assert "\n" not in sentence
+    assert len(sentence) <= LONGEST
+    return sentence
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"process_name": ""}, "a workflow is named by process_category and process_name, .*; given: process_category"),
+        ({"detail": "x"}, "given: process_category, process_name, detail"),
+        ({"process_name": " "}, "the name of a workflow is 'My_ ', which holds ' '; allowed are letters, digits, dash"),
+        ({"process_name": "a/b"}, "the name of a workflow is 'My_a/b', which holds '/'"),
+        ({"workflow_version": 1}, "workflow_version is 1, expected a string"),
+        (
+            {"workflow_version": "1.0 beta"},
+            "^workflow_version is '1.0 beta', which holds ' '; allowed are letters, dig",
+        ),
+        ({"workflow_version": "feature/x"}, "^workflow_version is 'feature/x', which holds '/'"),
+        ({"workflow_version": "1.0\n"}, r"^workflow_version is '1.0\\n', which holds '\\n'"),
+        (
+            {"workflow_version": "1" * 5000},
+            "^workflow_version is '1{50,}[.]{3}1{50,}', 5000 characters; allowed are 1 to 100",
+        ),
+        (
+            {"workflow_version": "1" * 245},
+            "^workflow_version is .*, 245 characters; allowed are 1 to 100",
+        ),
+        ({"tags": ""}, "^tags: found '', expected text of 1 to 100 characters"),
+        ({"tags": ["nightly", ""]}, "^tags: found '', expected text of 1 to 100 characters"),
+        ({"tags": "x" * 101}, "^tags: found 'x{101}', expected text of 1 to 100 characters"),
+        ({"tags": 3}, "^tags is 3, expected a list of texts"),
+        ({"tags": False}, "^tags is False, expected a list of texts"),
+        ({"tags": b"nightly"}, "^tags is b'nightly', expected a list of texts"),
+        ({"tags": Mute()}, "^tags is <Mute .*>, expected a list of texts"),
+        ({"tags": [Mute()]}, "^tags: found <Mute .*>, expected text of 1 to 100 characters"),
+    ],
+)
+def test_a_name_that_a_workflow_cannot_have(names: dict[str, Any], message: str) -> None:
+    """
+    The author sees what the parts make together, and the character that is in the way.
+    """
+    assert re.search(message, refused(lambda: with_first(**names), WorkflowError))
+
+
+BY_PROCESS: dict[str, Any] = {"process_category": "My", "process_name": "Workflow"}
+BY_DATA: dict[str, Any] = {"input_data": "l0", "output_data": "l1", "category": "visp"}
+PARTS = [*BY_PROCESS, *BY_DATA, "detail", "workflow_package", "workflow_version"]
+
+
+@pytest.mark.parametrize("value", [3, 0, False, b"x", ["x"], Path("x"), str, Mute()])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_of_a_name_that_is_no_text(part: str, value: Any) -> None:
+    """
+    It is named itself, whatever else is given: `0` is no empty text.
+    """
+    sentence = refused(lambda: Workflow(**BY_PROCESS | {part: value}), WorkflowError)
+
+    assert re.match(rf"{part} is .+, expected a string$", sentence)
+
+
+@pytest.mark.parametrize("version", ["1.0 rc", " 1.0", "feature/x"])
+def test_a_build_version_that_no_workflow_can_have(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    It is refused where the workflow is made, as one that its author gives, and is called what it is.
+    """
+    monkeypatch.setenv("BUILD_VERSION", version)
+
+    sentence = refused(lambda: with_first(workflow_version=None), WorkflowError)
+    assert sentence.startswith(f"BUILD_VERSION is '{version}', which holds ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task": None}, "add_node expects a task, a subclass of TaskBase; got None"),
+        ({"task": "Second"}, "add_node expects a task, a subclass of TaskBase; got 'Second'"),
+        ({"task": [Second]}, r"add_node expects a task, a subclass of TaskBase; got \[<class '.*Second'>\]"),
+        ({"task": pytest}, "add_node expects a task, a subclass of TaskBase; got <module 'pytest' from"),
+        ({"task": with_first()}, "add_node expects a task, .*; got <Workflow My_Workflow 1.0, 1 tasks>"),
+        ({"task": Mute()}, "add_node expects a task, a subclass of TaskBase; got <Mute .*>"),
+        ({"task": list[int]}, r"add_node expects a task, a subclass of TaskBase; got list\[int\]"),
+        ({"task": type("", (First,), {})}, "the name of a task is '', 0 characters; allowed are 1 to 100"),
+        ({"upstreams": ""}, "Second: upstreams is '', expected a task, a sequence of tasks or None"),
+        ({"upstreams": 0}, "Second: upstreams is 0, expected a task, a sequence of tasks or None"),
+        ({"upstreams": First(1, "w", "1")}, r"Second: upstreams is First\(recipe_run_id=1, .*, expected a task, a se"),
+        ({"upstreams": with_first().nodes[0]}, "Second: upstreams is Node.*, expected a task, a sequence of tasks"),
+        ({"upstreams": [None]}, "Second: each of upstreams is to be a task, a subclass of TaskBase; got None"),
+        ({"upstreams": [First(1, "w", "1")]}, r"Second: each of upstreams is to be a task, .*; got First\(recipe_run"),
+        ({"upstreams": ((First,),)}, r"Second: each of upstreams is to be a task, .*; got \(<class '.*First'>,\)"),
+        ({"upstreams": [[First]]}, r"Second: each of upstreams is to be a task, .*; got \[<class '.*First'>\]"),
+        ({"upstreams": [{}]}, "Second: each of upstreams is to be a task, a subclass of TaskBase; got {}"),
+        ({"upstreams": False}, "Second: upstreams is False, expected a task, a sequence of tasks or None"),
+        ({"upstreams": Mute()}, "Second: upstreams is <Mute .*>, expected a task, a sequence of tasks or None"),
+        ({"upstreams": int}, "Second: each of upstreams is to be a task, a subclass of TaskBase; got <class 'int'>"),
+        ({"upstreams": TaskBase}, "Second waits for TaskBase, which is not in My_Workflow; add upstreams first"),
+        ({"resource_queue": "GPU"}, "Second: resource_queue is 'GPU', expected one of default, high_memory, multi_cor"),
+        ({"resource_queue": ""}, "Second: resource_queue is '', expected one of default"),
+        ({"resource_queue": 3}, "Second: resource_queue is 3, expected one of default"),
+        ({"resource_queue": ["gpu"]}, r"Second: resource_queue is \['gpu'\], expected one of default"),
+        ({"resource_queue": Mute()}, "Second: resource_queue is <Mute .*>, expected one of default"),
+        ({"task": type("a\nb", (First,), {"retries": -1})}, r"the name of a task is 'a\\nb', which holds '\\n'; allow"),
+        ({"task": type("Odd", (First,), {"run": staticmethod(_asynchronous)})}, "Odd.run is a coroutine, which nobody"),
+        (
+            {"task": type("Odd", (First,), {"run": partial(_asynchronous)})},
+            "Odd.run is a coroutine, which nobody would",
+        ),
+        ({"pip_extras": b"asdf"}, "Second: pip_extras is the string b'asdf', expected a list of names"),
+        ({"pip_extras": ""}, "Second: pip_extras is the string '', expected a list of names"),
+        ({"pip_extras": 3}, "Second: pip_extras is 3, expected a list of names"),
+        ({"pip_extras": False}, "Second: pip_extras is False, expected a list of names"),
+        ({"pip_extras": [["a"]]}, r"Second: pip_extras holds \['a'\], expected the name of an extra, as quality"),
+        ({"pip_extras": [""]}, "Second: pip_extras holds '', expected the name of an extra, as quality"),
+        ({"pip_extras": [None]}, "Second: pip_extras holds None, expected the name of an extra, as quality"),
+        ({"pip_extras": ["asdf", "a,b"]}, "Second: pip_extras holds 'a,b', expected the name of an extra, as quality"),
+        ({"pip_extras": [Mute()]}, "Second: pip_extras holds <Mute .*>, expected the name of an extra, as quality"),
+    ],
+)
+def test_a_node_that_is_none(arguments: dict[str, Any], message: str) -> None:
+    """
+    The sentence names the task, the argument, what it got and what it takes; the workflow stays as it was.
+    """
+    built = with_first()
+
+    sentence = refused(lambda: built.add_node(**{"task": Second} | arguments), WorkflowError)
+
+    assert re.match(message, sentence)
+    assert [node.name for node in built.nodes] == ["First"]
+
+
+def test_what_a_method_wraps_is_its_own_affair() -> None:
+    """
+    Called is the method that stands there, whatever it says it is called like.
+    """
+    built = with_first()
+
+    built.add_node(type("Wrapped", (First,), {"run": given_more(lambda _self, _number: None, 3)}))
+    built.add_node(type("Untold", (First,), {"__init__": 3}))
+
+    assert [node.name for node in built.nodes] == ["First", "Wrapped", "Untold"]
+
+
+def test_the_first_node_has_nothing_to_wait_for() -> None:
+    """
+    Where nodes are added in the wrong order, the sentence says which comes first.
+    """
+    built = Workflow(process_category="My", process_name="Workflow")
+
+    assert refused(partial(built.add_node, Second, upstreams=First), WorkflowError) == (
+        "Second waits for First, which is not in My_Workflow; add upstreams first. It has: no tasks yet"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("retries", None),
+        ("retries", -1),
+        ("retries", 2**31 - 1),
+        ("retries", 10**30),
+        ("retries", 1.5),
+        ("retries", True),
+        ("retry_delay_seconds", "60"),
+        ("retry_delay_seconds", -1),
+        ("retry_delay_seconds", float("nan")),
+        ("retry_delay_seconds", float("inf")),
+        ("retry_delay_seconds", True),
+        ("retry_delay_seconds", timedelta(minutes=1)),
+    ],
+)
+def test_a_number_of_a_class_that_is_none(name: str, value: object) -> None:
+    """
+    It is refused where the task gets its place, and not at its first failure.
+    """
+    task = type("Second", (First,), {name: value})
+
+    sentence = refused(partial(with_first().add_node, task), WorkflowError)
+
+    bounds = f"whole number from 0 to {2**31 - 2}" if name == "retries" else "number of seconds from 0 to 10^9"
+    assert sentence == f"Second: {name} is {value!r}, expected a {bounds}"
+
+
+def test_a_number_without_a_decimal_form_is_refused() -> None:
+    """
+    There is no text that could show it.
+    """
+    task = type("Second", (First,), {"retries": 10**5000})
+
+    sentence = refused(partial(with_first().add_node, task), WorkflowError)
+
+    assert sentence.startswith("Second: retries is <int>, expected a whole number from 0 to ")
+
+
+def test_as_many_retries_as_the_engine_can_count() -> None:
+    """
+    The tries are one more.
+    """
+    built = with_first()
+    built.add_node(type("Second", (First,), {"retries": 2**31 - 2}))
+
+    assert built.nodes[-1].task.retries == 2**31 - 2
+
+
+async def _coroutine(_: object) -> None:
+    pass
+
+
+def _generator(_: object) -> Iterator[None]:
+    yield
+
+
+async def _asynchronous_generator(_: object) -> AsyncIterator[None]:
+    yield
+
+
+def _of_another(_: object, x: int) -> None:
+    pass
+
+
+def _of_a_keyword(_: object, *, x: int) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (_coroutine, "{0} is a coroutine, which nobody would run: define it without async and yield"),
+        (_generator, "{0} is a generator, which nobody would run: define it without async and yield"),
+        (
+            _asynchronous_generator,
+            "{0} is an asynchronous generator, which nobody would run: define it without async and yield",
+        ),
+        (
+            _of_another,
+            r"{0} is called without arguments: define it as def \w+\(self\) \(missing a required argument: 'x'\)",
+        ),
+        (
+            _of_a_keyword,
+            r"{0} is called without arguments: define it as def \w+\(self\) \(missing a required .*argument: 'x'\)",
+        ),
+        (
+            lambda: None,
+            r"{0} is called without arguments: define it as def \w+\(self\) \(too many positional arguments\)",
+        ),
+        (3, "{0} is 3, expected a method that takes no arguments"),
+        (None, "{0} is None, expected a method that takes no arguments"),
+    ],
+)
+@pytest.mark.parametrize("phase", ["pre_run", "run", "post_run", "__call__"])
+def test_a_phase_that_would_not_run(phase: str, value: object, message: str) -> None:
+    """
+    It is refused where the task gets its place, and not on a worker; the workflow stays as it was.
+    """
+    built = with_first()
+
+    sentence = refused(partial(built.add_node, type("Second", (First,), {phase: value})), WorkflowError)
+
+    assert re.fullmatch(message.format(rf"Second\.{phase}"), sentence)
+    assert [node.name for node in built.nodes] == ["First"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [staticmethod(lambda: None), classmethod(lambda _: None), lambda *_: None, lambda _, x=1: x, partial(print, "x")],
+)
+@pytest.mark.parametrize("phase", ["pre_run", "run", "post_run", "__call__"])
+def test_a_phase_of_an_unusual_form_that_runs(phase: str, value: object) -> None:
+    """
+    All that counts is that it can be called without arguments.
+    """
+    built = with_first()
+    built.add_node(type("Second", (First,), {phase: value}))
+
+    assert [node.name for node in built.nodes] == ["First", "Second"]
+
+
+class Half(TaskBase):
+    """
+    A task that is left to others to complete, as they are to define one thing more.
+    """
+
+
+@pytest.mark.parametrize("task", [TaskBase, Half])
+def test_a_task_that_is_abstract(task: type[TaskBase]) -> None:
+    """
+    Nobody can make one: the sentence says what it does not define.
+    """
+    sentence = refused(lambda: with_first().add_node(task), WorkflowError)
+
+    assert sentence == f"{task.__name__} cannot be run: it does not define run"
+
+
+TAKES = "Second cannot be made: its constructor is to take recipe_run_id, workflow_name, workflow_version, and takes "
+
+
+@pytest.mark.parametrize(
+    ("constructor", "message"),
+    [
+        (lambda _, run_id, name: (run_id, name), r"\(run_id, name\) \(missing a required argument: 'run_id'\)"),
+        (lambda _: None, r"\(\) \(got an unexpected keyword argument 'recipe_run_id'\)"),
+        (lambda _, *given: given, r"\(given\) \(got an unexpected keyword argument 'recipe_run_id'\)"),
+        (
+            lambda _, recipe_run_id, workflow_name, workflow_version, more: (
+                recipe_run_id,
+                workflow_name,
+                workflow_version,
+                more,
+            ),
+            r"\(recipe_run_id, workflow_name, workflow_version, more\) \(missing a required argument: 'more'\)",
+        ),
+        (
+            lambda _, recipe_run_id, workflow_name, workflow_version, /: (
+                recipe_run_id,
+                workflow_name,
+                workflow_version,
+            ),
+            r"\(recipe_run_id, workflow_name, workflow_version\) \(.*positional",
+        ),
+        (lambda _, recipe_run_id, **more: (recipe_run_id, more), None),
+        (lambda _, **given: given, None),
+        (
+            lambda _, recipe_run_id, workflow_name, workflow_version, more=1: (
+                recipe_run_id,
+                workflow_name,
+                workflow_version,
+                more,
+            ),
+            None,
+        ),
+        (
+            lambda _, *, workflow_version, workflow_name, recipe_run_id: (
+                workflow_version,
+                workflow_name,
+                recipe_run_id,
+            ),
+            None,
+        ),
+        (print, None),
+    ],
+)
+def test_a_constructor_takes_the_three_established_keywords(
+    constructor: Callable[..., object], message: str | None
+) -> None:
+    """
+    Whoever makes a task gives it these; a constructor of which Python cannot tell what it takes is left to show it.
+    """
+    built = with_first()
+    add = partial(built.add_node, type("Second", (First,), {"__init__": constructor}))
+
+    if message is None:
+        add()
+    else:
+        assert re.match(TAKES + message, refused(add, WorkflowError))
+    assert [node.name for node in built.nodes] == (["First", "Second"] if message is None else ["First"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workflow_package": ""}, r"it is defined in a script \(workflow_package is None\)"),
+        (
+            {"workflow_package": "__main__"},
+            (
+                "no worker could install version '1.0' of workflow_package '__main__': "
+                "package of an environment: found '__main__', expected letters, digits"
+            ),
+        ),
+        (
+            {"workflow_version": "."},
+            (
+                r"no worker could install version '\.' of workflow_package 'p': "
+                r"version of an environment: found '\.', expected a version"
+            ),
+        ),
+    ],
+)
+def test_an_export_that_no_worker_could_install(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """
+    The sentence names the task and the workflow, and no file is written.
+    """
+    sentence = refused(lambda: with_first(**options).export_dag(tmp_path / "dags"), WorkflowError)
+
+    assert re.match(f"First of My_Workflow cannot be exported: {message}", sentence)
+    assert not (tmp_path / "dags").exists()
+
+
+def test_an_export_onto_a_file_names_it(tmp_path: Path) -> None:
+    """
+    A folder was expected.
+    """
+    place = tmp_path / "dags"
+    place.write_text("a file")
+
+    with pytest.raises(WorkflowError, match=rf"^the export cannot be written to {place}, expected a folder: File exi"):
+        with_first().export_dag(place)
+
+
+@pytest.mark.parametrize(("path", "shown"), [("out\0side", r"'out\\x00side'"), (3, "3"), (b"dags", "b'dags'")])
+@pytest.mark.parametrize("export", [Workflow.export_dag, Workflow.export, Workflow.export_notebook])
+def test_an_export_to_what_is_no_path(export: Callable[[Workflow, Any], Path], path: object, shown: str) -> None:
+    """
+    The null byte is shown as Python writes it.
+    """
+    with pytest.raises(WorkflowError, match=rf"^an export is written into a folder, and {shown} is no path of one$"):
+        export(with_first(), path)
+
+
+def test_a_task_of_the_program_that_runs_cannot_be_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    What its module is called there, it is called nowhere else.
+    """
+    monkeypatch.setattr(First, "__module__", "__main__")
+
+    sentence = refused(with_first().dag_source, WorkflowError)
+
+    assert re.match("First of My_Workflow cannot be exported: .* a module that can be imported", sentence)
+
+
+def test_a_workflow_without_tasks_cannot_be_loaded() -> None:
+    """
+    The same sentence as for its export, whether Airflow is there or not.
+    """
+    built = Workflow(process_category="My", process_name="Workflow", workflow_package="p")
+
+    assert refused(built.load, WorkflowError).endswith("it has no tasks")
+
+
+@pytest.mark.parametrize("recipe_run_id", [1.0, True, None, "abc", "1.0", "-1", "", -1, 2**63, [1]])
+def test_a_recipe_run_id_that_is_none(recipe_run_id: Any) -> None:
+    """
+    A run is refused before anything of it is started; its sentence shows what was found.
+    """
+    sentence = refused(lambda: with_first().run(recipe_run_id), IdentityError)
+
+    assert sentence == (
+        f"recipe_run_id: found {recipe_run_id!r}, expected an integer or decimal digits, from 0 to 2^63 - 1"
+    )
+    assert list(subscribe(replay=True, timeout=0.05)) == []
+
+
+@pytest.mark.parametrize("recipe_run_id", [-1, 2**63])
+def test_a_recipe_run_id_that_is_none_of_a_task_by_hand(recipe_run_id: int, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    The established constructor takes any number: the task runs, and one line in the log says that nobody hears of it.
+    """
+    First(recipe_run_id, "W", "1")()
+
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.getMessage() == (
+        f"First runs without events: recipe_run_id: found {recipe_run_id!r}, expected an integer or decimal digits, "
+        "from 0 to 2^63 - 1"
+    )
+
+
+def test_releases_of_a_script_cannot_be_run() -> None:
+    """
+    What a worker would install is asked for where there is none.
+    """
+    sentence = refused(lambda: with_first(workflow_package=None).run(1, environments=True), WorkflowError)
+
+    assert sentence.startswith("First of My_Workflow cannot be ")
+    assert "it is defined in a script (workflow_package is None)" in sentence
+
+
+def test_a_constructor_of_other_names_is_named_by_the_failure() -> None:
+    """
+    A file that was exported before such a task was refused still leads to it.
+    """
+    built = with_first()
+    built._nodes = {"OtherNames": replace(built.nodes[0], task=OtherNames)}
+
+    built.run(1)
+
+    (failed,) = subscribe("task.failed", replay=True, timeout=0.05)
+    assert isinstance(failed, TaskFailed)
+    assert (failed.cause, failed.error_type) == (Cause.EXCEPTION, "TypeError")
+    assert failed.message == "OtherNames.__init__() got an unexpected keyword argument 'recipe_run_id'"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            workflow("w").replace("upstreams=First", "upstreams=Third"),
+            r"scratch\.w cannot be imported: NameError: name 'Third' is not defined",
+        ),
+        (
+            workflow("w").replace("workflow.add_node(First)\n", ""),
+            r"scratch\.w cannot be imported: WorkflowError: Second waits for First, which is not in scratch_w; add",
+        ),
+        (
+            workflow("w", package="None"),
+            r"scratch\.w: scratch_w 1\.0: First of scratch_w cannot be exported: it is defined in a script",
+        ),
+        (
+            workflow("w", version="."),
+            r"scratch\.w: scratch_w \.: First of scratch_w cannot be exported: no worker could install version '\.' of",
+        ),
+        ("", r"scratch defines no workflow: looked in scratch\.w, scratch$"),
+    ],
+)
+def test_a_package_s_mistake_is_told_with_its_module(source: str, message: str, tmp_path: Path) -> None:
+    """
+    One sentence leads from the check of a package to the line of the author.
+    """
+    write_package(tmp_path, {"w.py": TASKS + source})
+
+    with importing(tmp_path) as package:
+        sentence = refused(lambda: validate_workflows(package), WorkflowError)
+
+    assert re.match(message, sentence)
+
+
+# Of what Python can only show by its numbers, as many as a sentence has room for.
+TEXTS = st.text(max_size=40) | st.builds(
+    str.__mul__, st.sampled_from(["x", "1", " ", "/", "x.y"]), st.integers(0, 3000)
+)
+SIMPLE = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([10**30, 10**4000, 2**63]),
+    st.floats(),
+    TEXTS,
+    st.binary(),
+    st.sampled_from([int, str, list, type, Enum, TaskBase, First, Second, list[int], object()]),
+    st.builds(with_first),
+)
+JUNK = st.recursive(
+    SIMPLE, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=6
+)
+
+
+def made_or_refused(make: Callable[[], object]) -> None:
+    """
+    Do it, or see to it that it is refused in one line.
+    """
+    refusal: Exception | None = None
+    try:
+        make()
+    except DKISTProcessingCoreError as error:
+        refusal = error
+    if refusal is not None:
+        assert type(refusal) is WorkflowError
+        assert "\n" not in str(refusal)
+        assert 1 <= len(str(refusal)) <= LONGEST_OF_ANY
+
+
+@given(
+    name=st.sampled_from([*PARTS, "tags"]),
+    named=st.sampled_from([BY_PROCESS, BY_DATA, {}]),
+    value=JUNK,
+)
+@example(name="tags", named=BY_PROCESS, value=list[int])
+@example(name="tags", named=BY_DATA, value=[[None]])
+@example(name="workflow_version", named=BY_PROCESS, value="1" * 200)
+def test_whatever_a_workflow_is_made_with(name: str, named: dict[str, str], value: Any) -> None:
+    """
+    It is one, or one sentence says why not.
+    """
+    made_or_refused(lambda: Workflow(**{"workflow_version": "1"} | named | {name: value}))
+
+
+@given(version=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40))
+def test_whatever_the_version_of_the_build_is(version: str) -> None:
+    """
+    Where a workflow has none of its own, this is it, or one sentence says why not.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BUILD_VERSION", version)
+        made_or_refused(lambda: Workflow(**BY_PROCESS))
+
+
+def test_a_setting_that_is_none_is_named_where_a_workflow_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A workflow without a version reads the settings, whose own sentence names the variable.
+    """
+    monkeypatch.setenv("MESH_CONFIG", "[")
+
+    assert "MESH_CONFIG" in refused(lambda: with_first(workflow_version=None), ConfigurationError)
+    assert with_first(workflow_version="1.0").workflow_version == "1.0"
+
+
+@given(name=st.sampled_from(["task", "upstreams", "resource_queue", "pip_extras"]), value=JUNK)
+@example(name="upstreams", value={First: Second})
+@example(name="pip_extras", value=list[int])
+def test_whatever_a_node_is_added_with(name: str, value: Any) -> None:
+    """
+    It is added, or one sentence says why not and the workflow stays as it was.
+    """
+    built = with_first()
+    before = built.nodes
+
+    made_or_refused(lambda: built.add_node(**{"task": Second, name: value}))
+
+    assert built.nodes[:1] == before
+    assert len(built.nodes) <= 2
+
+
+@given(
+    name=st.sampled_from(["retries", "retry_delay_seconds", "pre_run", "run", "post_run", "__call__"]),
+    value=JUNK,
+)
+def test_whatever_a_task_s_class_holds(name: str, value: Any) -> None:
+    """
+    It is added, or one sentence says why not.
+    """
+    made_or_refused(lambda: with_first().add_node(type("Second", (First,), {name: value})))
