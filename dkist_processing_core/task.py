@@ -7,6 +7,7 @@ Not here: how an attempt is observed (lifecycle), nor how its process is started
 import inspect
 import logging
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -136,18 +137,21 @@ class TaskBase(ABC):
         set_status_on_exception: bool = True,  # noqa: FBT001, FBT002
         end_on_exit: bool = True,  # noqa: FBT001, FBT002
     ) -> Iterator[Span]:
-        """Open a span around a piece of the task's work, below the phase that it is in."""
-        with self._core_telemetry.span(
-            name,
-            context=context,
-            kind=kind,
-            attributes=attributes,
-            links=links,
-            start_time=start_time,
-            record_exception=record_exception,
-            set_status_on_exception=set_status_on_exception,
-            end_on_exit=end_on_exit,
-        ) as span:
+        """Open a span around a piece of the task's work, below the phase that it is in; the log tells both its ends."""
+        with (
+            _told(name),
+            self._core_telemetry.span(
+                name,
+                context=context,
+                kind=kind,
+                attributes=attributes,
+                links=links,
+                start_time=start_time,
+                record_exception=record_exception,
+                set_status_on_exception=set_status_on_exception,
+                end_on_exit=end_on_exit,
+            ) as span,
+        ):
             yield span
 
     apm_step = telemetry_span
@@ -258,6 +262,19 @@ class TaskBase(ABC):
         return given or _runs_by_hand.next_attempt(
             **names, recipe_run_id=parse_recipe_run_id(recipe_run_id), retries=self.retries
         )
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Log the beginning and the end of something: who reads a task's log follows it by these lines."""
+    logger.info("%s began", what)
+    began = time.monotonic()
+    try:
+        yield
+    except BaseException as error:
+        logger.info("%s ended by %s after %.3g s", what, type(error).__name__, time.monotonic() - began)
+        raise
+    logger.info("%s ended after %.3g s", what, time.monotonic() - began)
 
 
 def _refuse_what_would_not_run(phase: Callable[[], object]) -> None:

@@ -99,7 +99,7 @@ def test_the_dockerfile_is_this_one(repository: Any) -> None:
         ("COPY", ". /app"),
         ("WORKDIR", "/app"),
         ("RUN", "python -m pip install --upgrade pip"),
-        ("RUN", "python -m pip install '.[frozen,colour]' 'dkist-processing-core[notebook]'"),
+        ("RUN", "python -m pip install '.[colour]' 'dkist-processing-core[notebook]'"),
         ("RUN", "mkdir -p /etc/jupyter/labconfig"),
         ("RUN", SAVES_OFTEN),
         ("COPY", '["notebooks/scratch_calibration_1.0.ipynb", "/notebooks/"]'),

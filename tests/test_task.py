@@ -2,11 +2,15 @@
 Tests of TaskBase and of the life of an attempt.
 """
 
+import gc
+import logging
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -391,6 +395,50 @@ def test_a_conditional_call_of_super_is_reported_as_it_is_made(recorded: Recorde
     Conditional.is_called = True
     call(Conditional)
     assert [event.name for event in recorded()] == ["task.started", "task.finished"]
+
+
+def test_a_task_is_gone_when_nobody_holds_it() -> None:
+    """
+    With telemetry off no instrument keeps it, though a gauge's callback knows it: a notebook makes many.
+    """
+
+    class Observed(NoOp):
+        def __init__(self, recipe_run_id: int, workflow_name: str, workflow_version: str) -> None:
+            super().__init__(recipe_run_id, workflow_name, workflow_version)
+            self.gauge = self.meter.create_observable_gauge(
+                name="g", description="", callbacks=[lambda _: [Observation(self.recipe_run_id)]]
+            )
+
+    known = weakref.ref(call(Observed))
+    gc.collect()
+
+    assert known() is None
+
+
+def test_the_log_tells_the_steps_of_a_task(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    Both ends of each, and which error ended it.
+    """
+
+    class Steps(NoOp):
+        def run(self) -> None:
+            with self.telemetry_span("read"):
+                pass
+            with self.telemetry_span(name="fit"):
+                raise ValueError("no limb")
+
+    caplog.set_level(logging.INFO)
+
+    with pytest.raises(ValueError, match="no limb"):
+        call(Steps)
+
+    told = [record.getMessage() for record in caplog.records if record.name == "dkist_processing_core.task"]
+    assert [re.sub(r"[\d.e-]+ s$", "N s", line) for line in told] == [
+        "read began",
+        "read ended after N s",
+        "fit began",
+        "fit ended by ValueError after N s",
+    ]
 
 
 def test_the_author_s_instruments_and_spans_cost_nothing_without_a_collector() -> None:

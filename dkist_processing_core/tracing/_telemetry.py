@@ -6,6 +6,7 @@ Not here: where that is exported to (_setup).
 
 import contextlib
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -56,7 +57,9 @@ class Telemetry:
         self._log_export = LogExport(logger_provider, self._secrets) if logger_provider else None
         self.is_tracing = tracer_provider is not None
         self.tracer: trace.Tracer = (tracer_provider or trace).get_tracer(semconv.SCOPE)
-        self.meter: metrics.Meter = (meter_provider or metrics).get_meter(semconv.SCOPE)
+        # Not the one that stands in until somebody sets a provider: it keeps every instrument for that day, and with
+        # its callbacks every task.
+        self.meter: metrics.Meter = (meter_provider or _hosts_meter_provider()).get_meter(semconv.SCOPE)
 
     @property
     def tracer_if_tracing(self) -> trace.Tracer | None:
@@ -189,3 +192,10 @@ class Telemetry:
                 signals = [signal for signal in problems if problems[signal] == problem]
                 logger.warning("%s are not exported: %s", ", ".join(signals), problem)
         self._told = problems
+
+
+def _hosts_meter_provider() -> metrics.MeterProvider:
+    """Return the provider that the host application has set up, if it has; without importing the SDK to see."""
+    sdk = sys.modules.get("opentelemetry.sdk.metrics")
+    provider = metrics.get_meter_provider()
+    return provider if sdk is not None and isinstance(provider, sdk.MeterProvider) else metrics.NoOpMeterProvider()

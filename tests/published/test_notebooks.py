@@ -44,6 +44,6 @@ def test_notebooks_are_written_and_their_tasks_report(clients: Installed, tmp_pa
     (run,) = RunState(subscribe(settings=settings, replay=True, every_report=True, timeout=0.05)).runs
     assert len(notebooks) == 32
     assert 'COPY ["notebooks/' + NAME in (tmp_path / "Dockerfile").read_text()
-    assert "'.[frozen,inventory,asdf,quality," in (tmp_path / "Dockerfile").read_text()
+    assert "'.[inventory,asdf,quality," in (tmp_path / "Dockerfile").read_text()
     assert run.run.run_id.startswith("hand__9__")
     assert {task.name: task.state.value for task in run.tasks} == {"NoOpTask": "finished", "NoOpTask2": "finished"}
