@@ -272,9 +272,9 @@ def _told(what: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        logger.info("%s ended by %s after %.3g s", what, type(error).__name__, time.monotonic() - began)
+        logger.info("%s ended by %s after %.3f s", what, type(error).__name__, time.monotonic() - began)
         raise
-    logger.info("%s ended after %.3g s", what, time.monotonic() - began)
+    logger.info("%s ended after %.3f s", what, time.monotonic() - began)
 
 
 def _refuse_what_would_not_run(phase: Callable[[], object]) -> None:

@@ -25,7 +25,7 @@ DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 _BLOCK = re.compile(r"<!-- (file: (?P<file>[\w.]+)|(?P<kind>run|consume)) -->\n```(\w+)\n(?P<text>.*?)```", re.DOTALL)
 _VARIES = [
     (re.compile(r"(local|hand)__1__\d{8}T\d{6}Z__[0-9a-f]{8}"), r"\1__RUN"),
-    (re.compile(r"\d\d:\d\d:\d\d(\.\d+)?"), "TIME"),
+    (re.compile(r"\d\d:\d\d:\d\d([.,]\d+)?"), "TIME"),
     (re.compile(r"\d+(\.\d+)? ?(ms|s)\b"), "SECONDS"),
     (re.compile(r"line \d+"), "line N"),
     (re.compile(r"python:3\.\d+"), "python:3.N"),
