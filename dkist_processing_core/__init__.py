@@ -42,17 +42,9 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    import gc  # noqa: PLC0415 - not for a launcher
-    from importlib import import_module  # noqa: PLC0415 - as above
+    from importlib import import_module  # noqa: PLC0415 - not for a launcher
 
-    # What modules make as they are imported stays: to look through it for garbage takes a tenth of the time.
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    finally:
-        if was_enabled:
-            gc.enable()
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 

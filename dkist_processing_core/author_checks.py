@@ -8,12 +8,13 @@ A mistake is told where it is made: not by the export, and not on a worker. Not 
 import inspect
 import re
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import Any, NoReturn
 
 from dkist_processing_core.environments import Requirement
 from dkist_processing_core.errors import EnvironmentRequestError, WorkflowError
-from dkist_processing_core.task import TaskBase
-from dkist_processing_core.text import show
+from dkist_processing_core.task import TaskBase, what_calling_makes
+from dkist_processing_core.text import show, whole_number
 
 MAX_NAME_LENGTH = 100
 # The engine's own limits on a tag, on a time that can be said, and on a number of tries.
@@ -73,10 +74,11 @@ def tags_of(tags: object) -> list[str]:
         where one of them is none.
 
     """
+    # As ever, an empty one counts as not given: it comes from a variable that is not set.
     given = (tags,) if isinstance(tags, str) else () if tags is None else tags
     if not isinstance(given, Iterable) or isinstance(given, bytes):
         _refuse(f"tags is {show(tags, _SHOWN)}, expected a list of texts")
-    return [tag_of(tag) for tag in given]
+    return [tag_of(tag) for tag in _in_fixed_order(given) if not (isinstance(tag, str) and tag == "")]
 
 
 def tag_of(tag: object) -> str:
@@ -125,7 +127,7 @@ def check_runnable(task: type[TaskBase]) -> None:
     for phase in ("pre_run", "run", "post_run", "__call__"):
         _check_phase(task, phase)
     retries, delay = task.retries, task.retry_delay_seconds
-    if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= MAX_RETRIES:
+    if (count := whole_number(retries)) is None or not 0 <= count <= MAX_RETRIES:
         _refuse(f"{task.__name__}: retries is {show(retries)}, expected a whole number from 0 to {MAX_RETRIES}")
     if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= MAX_DELAY_SECONDS:
         _refuse(f"{task.__name__}: retry_delay_seconds is {show(delay)}, expected a number of seconds from 0 to 10^9")
@@ -149,14 +151,9 @@ def _check_constructor(task: type[TaskBase]) -> None:
 def _check_phase(task: type[TaskBase], phase: str) -> None:
     method = inspect.getattr_static(task, phase)
     function = method.__func__ if isinstance(method, staticmethod | classmethod) else method
-    for is_such, kind in (
-        (inspect.iscoroutinefunction, "a coroutine"),
-        (inspect.isgeneratorfunction, "a generator"),
-        (inspect.isasyncgenfunction, "an asynchronous generator"),
-    ):
-        if is_such(function):
-            _refuse(f"{task.__name__}.{phase} is {kind}, which nobody would run: define it without async and yield")
-    if inspect.isfunction(function):
+    if kind := what_calling_makes(function):
+        _refuse(f"{task.__name__}.{phase} is {kind}, which nobody would run: define it without async and yield")
+    if inspect.isfunction(function) and not hasattr(function, "__signature__"):
         given = () if isinstance(method, staticmethod) else (None,)
         try:
             inspect.signature(function, follow_wrapped=False).bind(*given)
@@ -184,7 +181,7 @@ def upstreams_of(task: type[TaskBase], upstreams: object) -> tuple[type[TaskBase
             f"{task.__name__}: upstreams is {show(upstreams, _SHOWN)}, expected a task, a sequence of tasks or None"
         )
     waits_for: dict[type[TaskBase], None] = {}
-    for upstream in listed:
+    for upstream in _in_fixed_order(listed):
         check_task(upstream, f"{task.__name__}: each of upstreams is to be a task")
         if upstream is task:
             _refuse(f"{task.__name__} cannot wait for itself")
@@ -207,7 +204,7 @@ def extras_of(task: type[TaskBase], pip_extras: object) -> tuple[str, ...]:
         _refuse(f"{task.__name__}: pip_extras is the string {show(given)}, expected a list of names")
     if not isinstance(given, Iterable):
         _refuse(f"{task.__name__}: pip_extras is {show(given)}, expected a list of names")
-    extras = tuple(given)
+    extras = tuple(_in_fixed_order(given))
     for extra in extras:
         try:
             Requirement("package", "1", [extra])
@@ -215,6 +212,15 @@ def extras_of(task: type[TaskBase], pip_extras: object) -> tuple[str, ...]:
             msg = f"{task.__name__}: pip_extras holds {show(extra)}, expected the name of an extra, as quality"
             raise WorkflowError(msg) from error
     return tuple(str.__str__(extra) for extra in extras)
+
+
+def _in_fixed_order(given: Iterable[Any]) -> Iterable[Any]:
+    """Return what an author lists in the order given; a set has none, and another in each process."""
+    return (
+        sorted(given, key=lambda each: getattr(each, "__name__", show(each, _SHOWN)))
+        if isinstance(given, AbstractSet)
+        else given
+    )
 
 
 def _refuse(msg: str) -> NoReturn:

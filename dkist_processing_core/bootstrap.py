@@ -4,8 +4,9 @@ How a task's process begins: one constant program that reads the environment.
 It uses only the standard library and the established constructor of a task, so that any release of this package may be
 the one installed where it runs. Run-time values are never pasted into it. On the descriptor `DKIST_CORE_REPORT_FD` it
 tells whoever started it how far it got, one JSON object per line: `{"began": true}`, `{"loaded": true}`,
-`{"returned": true}`, or `{"raised": {…}}`. What a task logs is shown from INFO on, unless its own modules
-have set logging up. Not here: who starts it (launcher).
+`{"returned": true}`, or `{"raised": {…}}`. What a task logs is shown from INFO on, as a last resort: no
+handler is added, so that what its own modules set up, then or later, is all there is. Not here: who starts it
+(launcher).
 """
 
 import importlib.util
@@ -77,8 +78,10 @@ try:
         module = importlib.import_module(module_name)
     task_class = getattr(module, class_name)
     del os.environ["DKIST_CORE_LOADING"]
-    if not logging.root.handlers:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if not logging.root.handlers and logging.root.level == logging.WARNING:
+        logging.root.setLevel(logging.INFO)
+        logging.lastResort = logging.StreamHandler()
+        logging.lastResort.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     tell(loaded=True)
     with task_class(
         recipe_run_id=int(os.environ["DKIST_CORE_RECIPE_RUN_ID"]),

@@ -370,7 +370,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     @property
     def isb_producer_connection_parameters(self) -> Any:
         """The broker's address and credentials, for a producer of talus: clients publish messages of their own."""
-        return _talus("ProducerConnectionParameterFactory")(
+        return _talus("ConnectionParameterFactory", "talus.models.connection_parameters")(
             rabbitmq_host=self.isb_mesh_service.host,
             rabbitmq_port=self.isb_mesh_service.port,
             rabbitmq_user=self.isb_username,
@@ -408,10 +408,10 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
             logger.info("%s: %s", name, _masked(name, getattr(self, name)))
 
 
-def _talus(name: str) -> Any:
+def _talus(name: str, module: str = "talus") -> Any:
     """Return a class of the library that clients publish their own messages with, and bring along themselves."""
     try:
-        return getattr(importlib.import_module("talus"), name)
+        return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         msg = f"a {name} of talus is asked for, which is not installed here: install it with pip install talus"
         raise ImportError(msg, name="talus") from error

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from dkist_processing_core.errors import IdentityError
-from dkist_processing_core.text import show
+from dkist_processing_core.text import show, whole_number
 
 PREFIX = "DKIST_CORE_"
 BY_HAND = "hand"
@@ -29,7 +29,7 @@ _MAPPED = re.compile(r"\[\d+\]$")
 
 def parse_recipe_run_id(value: object) -> int:
     """
-    Return the integer that `value` states: an int, or a string of decimal digits, from 0 to 2^63 - 1.
+    Return the integer that `value` states: a whole number, or a string of decimal digits, from 0 to 2^63 - 1.
 
     Raises
     ------
@@ -37,10 +37,8 @@ def parse_recipe_run_id(value: object) -> int:
         for anything else, showing what was found in at most 40 characters.
 
     """
-    number: int | None = None
-    if isinstance(value, int) and not isinstance(value, bool):
-        number = value
-    elif isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
+    number = whole_number(value)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
         number = int(value)
     if number is None or not 0 <= number <= MAX_NUMBER:
         msg = f"recipe_run_id: found {show(value)}, expected an integer or decimal digits, from 0 to 2^63 - 1"

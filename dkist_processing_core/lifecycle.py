@@ -114,7 +114,7 @@ class Lifecycle:
             # Last: until now there is nothing to let go.
             self._termination.begin()
         else:
-            self._publish(TaskStarted, at=began_at, host=platform.node(), pid=os.getpid())
+            self._publish(TaskStarted, began_at, host=platform.node(), pid=os.getpid())
         return self
 
     def __exit__(
@@ -209,7 +209,7 @@ class Lifecycle:
             self._unsent_progress = None
             sequence = self._progress_count
             self._progress_count += 1
-        self._publish(TaskProgressed, None, sequence=sequence, **facts)
+        self._publish(TaskProgressed, sequence=sequence, **facts)
 
     def _open_span(self) -> contextlib.AbstractContextManager[Span]:
         attempt = self.attempt
@@ -234,7 +234,7 @@ class Lifecycle:
         )
         return self._telemetry.root_span(attempt.task_name, parent, own, SpanKind.INTERNAL, self._attributes)
 
-    def _publish(self, event_class: type[Event], /, at: datetime | None = None, **facts: Any) -> None:
+    def _publish(self, event_class: type[Event], at: datetime | None = None, /, **facts: Any) -> None:
         if self._publisher is None:
             return
         if self._launcher is not None:

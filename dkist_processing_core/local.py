@@ -44,7 +44,7 @@ from dkist_processing_core.node import Node
 from dkist_processing_core.outcomes import RunResult, TaskOutcome, TaskState
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.termination import TerminationError, raised_as_exception
-from dkist_processing_core.text import show
+from dkist_processing_core.text import show, whole_number
 from dkist_processing_core.trace_context import derived_run_span_id, derived_trace_id
 from dkist_processing_core.tracing import Carrier, Telemetry, open_telemetry, run_parent
 
@@ -71,8 +71,8 @@ def run_workflow(
         msg = f"{workflow.workflow_name} has no tasks to run"
         raise WorkflowError(msg)
     settings = DKISTProcessingCoreConfiguration.read()
-    parallel = settings.cpu_count if max_parallel is None else max_parallel
-    if isinstance(parallel, bool) or not hasattr(parallel, "__index__") or parallel < 1:
+    parallel = settings.cpu_count if max_parallel is None else whole_number(max_parallel)
+    if parallel is None or parallel < 1:
         msg = f"max_parallel is {show(max_parallel)}, expected a whole number from 1"
         raise WorkflowError(msg)
     number = parse_recipe_run_id(recipe_run_id)

@@ -4,22 +4,29 @@ The files of exported notebooks, which are people's from then on.
 Not here: what a notebook holds (rendering).
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.files import put_files
+
+EXPORTED = "dkist_processing_core"
+"""The name in a notebook's metadata under which stands what its cells were when it was exported."""
+
+
+def digest_of(sources: Iterable[str]) -> dict[str, str]:
+    """Return what tells whether the cells of a notebook still hold what they held."""
+    return {"sha256": hashlib.sha256(json.dumps(list(sources)).encode()).hexdigest()}
 
 
 def put_notebooks(folder: Path, contents: Mapping[str, str]) -> list[Path]:
     """
     Write notebooks into a folder, made where it is missing, and return their paths.
 
-    One that somebody has worked with is not written over, and then none is written: its recipe run id is filled in, a
-    cell of it was run, or it is no notebook at all.
+    One that is not as it was exported is somebody's work: it is not written over, and then none is written.
 
     Raises
     ------
@@ -27,25 +34,27 @@ def put_notebooks(folder: Path, contents: Mapping[str, str]) -> list[Path]:
         which names every such file, or says why they cannot be written.
 
     """
-    kept = [folder / name for name, content in contents.items() if _is_somebodys(folder / name, json.loads(content))]
+    kept = [folder / name for name, content in contents.items() if _is_somebodys(folder / name, content)]
     if kept:
         msg = (
-            f"not written over, since somebody has worked with it: {', '.join(map(str, kept))}; "
+            f"not written over, since it is not as it was exported: {', '.join(map(str, kept))}; "
             "move it away, or export to another folder"
         )
         raise WorkflowError(msg)
     return put_files(folder, {name: content.encode() for name, content in contents.items()})
 
 
-def _is_somebodys(path: Path, exported: dict[str, Any]) -> bool:
+def _is_somebodys(path: Path, content: str) -> bool:
     try:
-        content = path.read_bytes()
+        found = path.read_bytes()
     except OSError:
         return os.path.lexists(path)
+    if found == content.encode():
+        return False
     try:
-        cells = json.loads(content)["cells"]
-        first = "".join(cells[0]["source"])
-        was_run = any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
-    except (ValueError, LookupError, TypeError, AttributeError):
+        notebook = json.loads(found)
+        cells = notebook["cells"]
+        was_run = any(cell["outputs"] or cell["execution_count"] for cell in cells)
+        return was_run or notebook["metadata"][EXPORTED] != digest_of("".join(cell["source"]) for cell in cells)
+    except (ValueError, LookupError, TypeError):
         return True
-    return was_run or first != "".join(exported["cells"][0]["source"])

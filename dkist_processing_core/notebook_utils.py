@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dkist_processing_core.errors import ExtraMissingError, WorkflowError
 
@@ -24,11 +24,12 @@ def wait_for_notebook_save(
     """
     Print a sentinel, and wait until the notebook on disk shows it among its outputs: then all before it is saved too.
 
-    JupyterLab saves a notebook while a cell runs, by default each 120 s.
+    JupyterLab saves a notebook while a cell runs, by default each 120 s, a moment longer than is waited by default.
 
     Args:
         notebook_path: the file of the notebook that this is called from.
-        sentinel: what to print and to look for; a word of its own where none is given.
+        sentinel: what to print and to look for, which the notebook must not have shown before; a word of its own where
+            none is given.
         attempts: how often to look.
         delay_s: how long to wait between two looks, in seconds.
 
@@ -78,18 +79,28 @@ def export_notebook_by_path(notebook_path: Path) -> bytes:
     except ModuleNotFoundError as error:
         raise ExtraMissingError("notebook", "a notebook is exported", str(error.name)) from error
 
-    try:
-        notebook = nbformat.read(notebook_path, as_version=4)
-    except (ValueError, KeyError, AttributeError) as error:
-        msg = f"{notebook_path} is no notebook: {' '.join(str(error).split())[:200]}"
-        raise WorkflowError(msg) from error
     # Pictures are written as files beside the document, of which only it is returned: their names are to be told apart
     # from whatever the text may hold.
-    mark = uuid.uuid4().hex
-    body, resources = MarkdownExporter().from_notebook_node(notebook, {"unique_key": mark, "output_files_dir": ""})
+    names = {"unique_key": uuid.uuid4().hex, "output_files_dir": ""}
+    content = Path(notebook_path).read_bytes()
+    try:
+        if "nbformat" not in json.loads(content):
+            _refuse(notebook_path, "it does not say its format")
+        notebook = nbformat.reads(content.decode(), as_version=4)
+        nbformat.validate(notebook)
+        body, resources = MarkdownExporter().from_notebook_node(notebook, names)
+    except (ValueError, LookupError, AttributeError, TypeError, nbformat.ValidationError) as error:
+        if isinstance(error, WorkflowError):
+            raise
+        _refuse(notebook_path, str(error), error)
     for name, content in resources.get("outputs", {}).items():
         body = body.replace(f"]({name})", f"]({_data_url(name, content)})")
     return str(body).encode()
+
+
+def _refuse(path: Path, reason: str, error: Exception | None = None) -> NoReturn:
+    msg = f"{path} is no notebook: {' '.join(reason.split())[:200]}"
+    raise WorkflowError(msg) from error
 
 
 def _data_url(name: str, content: bytes) -> str:

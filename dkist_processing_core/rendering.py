@@ -13,6 +13,7 @@ from importlib.metadata import version
 from dkist_processing_core import bash_operator
 from dkist_processing_core.events import Graph
 from dkist_processing_core.node import Node
+from dkist_processing_core.notebook_file import EXPORTED, digest_of
 
 _DISTRIBUTION = "dkist-processing-core"
 DAG = "dag"
@@ -96,6 +97,7 @@ def render_notebook(nodes: Iterable[Node]) -> str:
             for name, source in cells.items()
         ],
         "metadata": {
+            EXPORTED: digest_of(cells.values()),
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
         },

@@ -23,7 +23,7 @@ from opentelemetry.util.types import Attributes
 from dkist_processing_core import semconv
 from dkist_processing_core.errors import ConfigurationError, IdentityError
 from dkist_processing_core.identity import Attempt, RunsByHand, parse_recipe_run_id
-from dkist_processing_core.text import redact, show
+from dkist_processing_core.text import duration, redact, show
 
 # Settings, telemetry, events and bus are imported where a task is made or called: whoever only defines tasks, as an
 # export does, needs none of them.
@@ -66,14 +66,10 @@ class TaskBase(ABC):
         Raises
         ------
         IdentityError
-            where `recipe_run_id` is no number: what the task would read and write belongs to no recipe run.
+            where `recipe_run_id` names none: what the task would read and write belongs to no recipe run.
 
         """
-        try:
-            self.recipe_run_id = int(recipe_run_id)
-        except (TypeError, ValueError, OverflowError) as error:
-            msg = f"recipe_run_id: found {show(recipe_run_id)}, expected an integer or decimal digits"
-            raise IdentityError(msg) from error
+        self.recipe_run_id = parse_recipe_run_id(recipe_run_id)
         self.workflow_name = workflow_name
         self.workflow_version = workflow_version
         self.task_name = type(self).__name__
@@ -196,6 +192,10 @@ class TaskBase(ABC):
     ) -> None:
         """Let go of what the task holds. Does nothing unless overridden."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process may have of the task, as one of a pool that works for it: not its observing."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_core_")}
+
     def __repr__(self) -> str:
         """Return the constructor's call."""
         # A task whose constructor does not call ours has none of them.
@@ -272,18 +272,24 @@ def _told(what: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        logger.info("%s ended by %s after %.3f s", what, type(error).__name__, time.monotonic() - began)
+        logger.info("%s ended by %s after %s", what, type(error).__name__, duration(time.monotonic() - began))
         raise
-    logger.info("%s ended after %.3f s", what, time.monotonic() - began)
+    logger.info("%s ended after %s", what, duration(time.monotonic() - began))
 
 
-def _refuse_what_would_not_run(phase: Callable[[], object]) -> None:
-    """Raise where calling a phase would only make an object that does its work when somebody else runs it."""
+def what_calling_makes(function: object) -> str | None:
+    """Return what a call of a function only makes, for somebody else to run; None for one that does its work itself."""
     for is_such, kind in (
         (inspect.iscoroutinefunction, "a coroutine"),
         (inspect.isgeneratorfunction, "a generator"),
         (inspect.isasyncgenfunction, "an asynchronous generator"),
     ):
-        if is_such(phase):
-            msg = f"{phase.__qualname__} is {kind}, which nobody would run: define it without `async` and `yield`"
-            raise TypeError(msg)
+        if is_such(function):
+            return kind
+    return None
+
+
+def _refuse_what_would_not_run(phase: Callable[[], object]) -> None:
+    if kind := what_calling_makes(phase):
+        msg = f"{phase.__qualname__} is {kind}, which nobody would run: define it without `async` and `yield`"
+        raise TypeError(msg)

@@ -1,10 +1,11 @@
 """
-What happens to text before it leaves the process: cleaning, redaction, clipping.
+What happens to text before it leaves the process: cleaning, redaction, clipping; and a duration as text.
 
 Not here: which fields are free text, which the event classes decide.
 """
 
 import json
+import operator
 import os
 import re
 import reprlib
@@ -22,6 +23,8 @@ _UNCLEAN_IN_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _USERINFO = re.compile(r"(?<=://)[^\s/?#]*@")
 _SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY", re.IGNORECASE)
 _SECRET_MIN_LENGTH = 6
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_MOST_DAYS = 99_999
 
 
 def clean(text: str) -> str:
@@ -136,3 +139,34 @@ def clip(text: str, fits: Callable[[str], bool], *, keep_end: bool = False) -> s
 
 def _marked(text: str, length: int, *, keep_end: bool) -> str:
     return f"{CUT}\n{text[len(text) - length :]}" if keep_end else f"{text[:length]}{CUT}"
+
+
+def duration(seconds: float) -> str:
+    """
+    Return a duration in two units at most.
+
+    >>> [duration(each) for each in (0.0123, 2.14, 12.36, 125, 8040, 273600)]
+    ['12 ms', '2.1 s', '12.4 s', '2 min 05 s', '2 h 14 min', '3 d 4 h']
+    """
+    if seconds < 0.0995:  # noqa: PLR2004 - below it, one decimal of a second says too little
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < _MINUTE - 0.05:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
+    if whole < _DAY:
+        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
+    if whole > _MOST_DAYS * _DAY:
+        return f"over {_MOST_DAYS} d"
+    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
+
+
+def whole_number(value: object) -> int | None:
+    """Return a number that counts something, of whatever class, as those of tables are; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type] # it says itself what it takes
+    except Exception:  # noqa: BLE001 - a foreign class may raise anything
+        return None

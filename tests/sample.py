@@ -44,7 +44,7 @@ def workflow(**names: Any) -> Workflow:
     """
     names = {"input_data": "l0", "output_data": "l1", "category": "visp", "detail": "sample"} | names
     built = Workflow(
-        workflow_package="dkist_processing_visp.workflows", workflow_version="1.2.3", tags="nightly", **names
+        workflow_package="dkist_processing_visp.workflows", workflow_version="1.2.3", **{"tags": "nightly"} | names
     )
     built.add_node(First)
     built.add_node(Second, upstreams=First, resource_queue=ResourceQueue.HIGH_MEMORY, pip_extras=["asdf", "quality"])

@@ -54,6 +54,34 @@ def test_the_same_workflow_gives_the_same_bytes_in_every_process(tmp_path: Path)
     assert first.read_bytes() == second.read_bytes() == workflow().export_dag(tmp_path).read_bytes()
 
 
+@pytest.mark.parametrize("tags", ["", [""], ["", "x"], None])
+def test_an_empty_tag_counts_as_not_given(tags: Any) -> None:
+    """
+    As ever: it comes from a variable that is not set.
+    """
+    assert "" not in workflow(tags=tags).tags
+
+
+def test_a_set_has_a_fixed_order_too(tmp_path: Path) -> None:
+    """
+    Python's own order of one differs from process to process.
+    """
+    export = (
+        "import sys; from dkist_processing_core import Workflow; from tests import sample\n"
+        "w = Workflow(process_category='a', process_name='b', workflow_package='p', workflow_version='1',"
+        " tags={'x', 'y', 'zed'})\n"
+        "w.add_node(sample.First); w.add_node(sample.Second)\n"
+        "w.add_node(sample.Third, upstreams={sample.First, sample.Second}, pip_extras={'c', 'b', 'a'})\n"
+        "w.export_dag(sys.argv[1])"
+    )
+
+    for seed in range(4):
+        environ = {**os.environ, "PYTHONHASHSEED": str(seed)}
+        subprocess.run([sys.executable, "-c", export, tmp_path / str(seed)], cwd=ROOT, env=environ, check=True)
+
+    assert len({(tmp_path / str(seed) / "a_b_1.py").read_bytes() for seed in range(4)}) == 1
+
+
 def test_the_folder_is_made_and_has_a_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     `dags` for the newer name, `export` for the older one; parents are made, and a string will do.

@@ -158,6 +158,8 @@ def test_what_a_notebook_could_not_import_is_refused(tmp_path: Path) -> None:
     "work",
     [
         pytest.param(lambda cells: cells[0]["source"].append(" 1"), id="filled in"),
+        pytest.param(lambda cells: cells[1]["source"].append("\n# mine"), id="changed"),
+        pytest.param(lambda cells: cells.append({**cells[0], "id": "x", "cell_type": "markdown"}), id="has more"),
         pytest.param(lambda cells: cells[1]["outputs"].append({"output_type": "stream"}), id="has outputs"),
         pytest.param(lambda cells: cells[2].update(execution_count=3), id="was run"),
         pytest.param(lambda cells: cells.clear(), id="without cells"),
@@ -169,10 +171,13 @@ def test_a_notebook_that_was_worked_with_is_not_written_over(work: Callable[[Any
     """
     file = sample.workflow().export_notebook(tmp_path)
     notebook = json.loads(file.read_bytes())
+    del notebook["metadata"]["language_info"]
     work(notebook["cells"])
     file.write_text(json.dumps(notebook))
 
-    with pytest.raises(WorkflowError, match=rf"^not written over, since somebody has worked with it: {file}; move it "):
+    with pytest.raises(
+        WorkflowError, match=rf"^not written over, since it is not as it was exported: {file}; move it "
+    ):
         sample.workflow().export_notebook(tmp_path)
 
     assert json.loads(file.read_bytes()) == notebook
@@ -193,11 +198,14 @@ def test_what_is_no_notebook_is_not_written_over(tmp_path: Path) -> None:
 
 def test_an_untouched_notebook_is_exported_again(tmp_path: Path) -> None:
     """
-    With the tasks that the workflow has got since.
+    With the tasks that the workflow has got since; JupyterLab may have saved it meanwhile.
     """
     workflow = sample.workflow()
     file = workflow.export_notebook(tmp_path)
     before = sources(file)
+    notebook = nbformat.read(file, as_version=4)
+    notebook.metadata.language_info.version = "3.13.0"
+    nbformat.write(notebook, file)
     workflow.add_node(pipelines.Left, upstreams=sample.First)
 
     workflow.export_notebook(tmp_path)
@@ -372,13 +380,16 @@ def test_a_document_holds_text_outputs_and_pictures(tmp_path: Path) -> None:
     assert f"](data:image/svg+xml;base64,{base64.b64encode(b'<svg/>').decode()})" in document
 
 
-@pytest.mark.parametrize("content", ["", "my notes", "[]"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "my notes", "[]", "{}", '{"cells": []}', '{"nbformat": 4, "nbformat_minor": 5, "cells": [1]}', "\xe9"],
+)
 def test_what_is_no_notebook_is_no_document(content: str, tmp_path: Path) -> None:
     """
     The error names the file.
     """
     file = tmp_path / "n.ipynb"
-    file.write_text(content)
+    file.write_bytes(content.encode("latin-1"))
 
     with pytest.raises(WorkflowError, match=rf"^{file} is no notebook: "):
         export_notebook_by_path(file)

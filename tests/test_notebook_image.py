@@ -14,6 +14,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ def test_the_dockerfile_is_this_one(repository: Any) -> None:
         ("COPY", ". /app"),
         ("WORKDIR", "/app"),
         ("RUN", "python -m pip install --upgrade pip"),
-        ("RUN", "python -m pip install '.[colour]' 'dkist-processing-core[notebook]'"),
+        ("RUN", "python -m pip install '.[colour]'"),
+        ("RUN", f"python -m pip install 'dkist-processing-core[notebook]>={version('dkist-processing-core')}'"),
         ("RUN", "mkdir -p /etc/jupyter/labconfig"),
         ("RUN", SAVES_OFTEN),
         ("COPY", '["notebooks/scratch_calibration_1.0.ipynb", "/notebooks/"]'),
@@ -108,18 +110,21 @@ def test_the_dockerfile_is_this_one(repository: Any) -> None:
     ]
 
 
-def test_a_notebook_is_copied_from_where_it_is(repository: Any) -> None:
+@pytest.mark.parametrize(("path", "folder"), [("by hand/it", "by hand/it/"), (".", ""), ("a/..", "")])
+def test_a_notebook_is_copied_from_where_it_is(path: str, folder: str, repository: Any) -> None:
     """
-    Also from a folder deeper down, of any name, and given as an absolute path.
+    Also from a folder deeper down, of any name, and given as an absolute path; or from the project's own.
     """
-    export_notebook_dockerfile(repository, Path.cwd() / "by hand" / "it")
+    export_notebook_dockerfile(repository, Path.cwd() / path)
 
-    copied = [json.loads(value)[0] for name, value in instructions(Path("Dockerfile")) if value.startswith('["by')]
-    assert copied == ["by hand/it/scratch_calibration_1.0.ipynb"]
+    copied = [
+        json.loads(value)[0] for name, value in instructions(Path("Dockerfile")) if value.endswith('/notebooks/"]')
+    ]
+    assert copied == [f"{folder}scratch_calibration_1.0.ipynb"]
     assert Path(copied[0]).exists()
 
 
-@pytest.mark.parametrize("path", ["../notebooks", "/tmp", ".", "a/../..", "link"])
+@pytest.mark.parametrize("path", ["../notebooks", "/tmp", "a/../..", "link"])
 def test_notebooks_outside_of_the_project_are_refused(path: str, repository: Any, tmp_path: Path) -> None:
     """
     An image is built from one folder, whatever a path looks like; nothing is written.
@@ -128,7 +133,7 @@ def test_notebooks_outside_of_the_project_are_refused(path: str, repository: Any
     before = sorted(tmp_path.rglob("*"))
 
     with pytest.raises(
-        WorkflowError, match=r"^notebooks for an image are put into a folder below .*/repository, where"
+        WorkflowError, match=r"^notebooks for an image are put into .*/repository, where it is built, or b"
     ):
         export_notebook_dockerfile(repository, path)
 
@@ -161,7 +166,7 @@ def test_nothing_is_written_over(repository: Any) -> None:
     notebook.write_text(notebook.read_text().replace("recipe_run_id: int =", "recipe_run_id: int = 1"))
 
     with pytest.raises(
-        WorkflowError, match=r"^not written over, since somebody has worked with it: notebooks/scratch_"
+        WorkflowError, match=r"^not written over, since it is not as it was exported: notebooks/scratch"
     ):
         export_notebook_dockerfile(repository, "notebooks")
 

@@ -32,16 +32,27 @@ OWN = """
 if not logging.root.handlers:
     logging.basicConfig(level=logging.DEBUG, format="own %(message)s")
 """
+OF_ONE_LOGGER = """
+handler = logging.StreamHandler()
+handler.setFormatter(logging.Formatter("one %(message)s"))
+logging.getLogger("speaks").addHandler(handler)
+"""
+QUIET = "logging.getLogger().setLevel(logging.ERROR)"
 
 
 @pytest.mark.parametrize(
     ("set_up", "lines"),
-    [("", [" INFO speaks: read 4 frames"]), (OWN, ["| own read 4 frames", "| own in detail"])],
-    ids=["as it is", "set up by its author"],
+    [
+        ("", [" INFO speaks: read 4 frames"]),
+        (OWN, ["| own read 4 frames", "| own in detail"]),
+        (OF_ONE_LOGGER, ["| one read 4 frames"]),
+        (QUIET, []),
+    ],
+    ids=["as it is", "set up by its author", "a logger of its own", "quieter"],
 )
 def test_what_a_task_logs_is_shown(set_up: str, lines: list[str], tmp_path: Path) -> None:
     """
-    From INFO on, with time and logger; a module of the task's that sets logging up is not disturbed.
+    From INFO on, with time and logger, and once; what the task's modules have set up is not disturbed.
     """
     write_package(tmp_path, {"a.py": TASK.format(set_up=set_up)})
 

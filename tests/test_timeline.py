@@ -19,7 +19,7 @@ from dkist_processing_core.cli._run_json import run_json
 from dkist_processing_core.cli._runs import LatestRuns, find_run
 from dkist_processing_core.cli._scale import Scale
 from dkist_processing_core.cli._timeline import MAX_WIDTH, draw_timeline
-from dkist_processing_core.cli._words import duration, local_time
+from dkist_processing_core.cli._words import local_time
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import (
     Event,
@@ -32,6 +32,7 @@ from dkist_processing_core.events import (
     WorkflowStarted,
 )
 from dkist_processing_core.runs import RunState, RunView
+from dkist_processing_core.text import duration
 from tests.facts import NOON, failed, finished, make, progressed, started
 from tests.strategies import events, reports
 

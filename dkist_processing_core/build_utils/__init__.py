@@ -168,11 +168,16 @@ def export_notebook_dockerfile(workflow_package: ModuleType, path: Path | str) -
         raise WorkflowError(msg)
     if not any(Path(name).exists() for name in ("pyproject.toml", "setup.py", "setup.cfg")):
         logger.warning("%s is not the folder of a project: `pip install .` will fail in the image", Path.cwd())
-    notebooks = _put_notebooks(found, Path(folder))
     # Not `frozen`, which pins the release itself as well: an image may be built of what is not released.
     extras = dict.fromkeys(extra for each in found for node in each.workflow.nodes for extra in node.pip_extras)
-    content = render_dockerfile(category, [folder / notebook.name for notebook in notebooks], list(extras))
-    return put_new_file(dockerfile, content.encode())
+    notebooks = [folder / f"{each.workflow.dag_name}.ipynb" for each in found]
+    put_new_file(dockerfile, render_dockerfile(category, notebooks, list(extras)).encode())
+    try:
+        _put_notebooks(found, Path(folder))
+    except BaseException:
+        dockerfile.unlink()
+        raise
+    return dockerfile
 
 
 def _put_notebooks(found: list[Found], folder: Path) -> list[Path]:

@@ -8,13 +8,14 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
 from dkist_processing_core.build_utils._find import Found
 from dkist_processing_core.errors import WorkflowError
 
 _PORT = 8888
-# By JupyterLab's own default a notebook is saved each 120 s, which is as long as a task waits for it.
+# By JupyterLab's own default a notebook is saved each 120 s, for which no task would wait long enough.
 _SETTINGS = {"@jupyterlab/docmanager-extension:plugin": {"autosaveInterval": 10}}
 # One of the folders where JupyterLab looks for an administrator's settings, whatever Python it was installed for.
 _SETTINGS_FILE = PurePosixPath("/etc/jupyter/labconfig/default_setting_overrides.json")
@@ -45,17 +46,17 @@ def inside_context(folder: Path) -> PurePosixPath:
     Raises
     ------
     WorkflowError
-        where it lies elsewhere, or has a name that a Dockerfile would take for a pattern.
+        where it lies elsewhere, or has a name that a Dockerfile would take for a pattern or a variable.
 
     """
     context = Path.cwd().resolve()
     # Links lead out of it as well as dots.
     place = folder.resolve()
-    if not place.is_relative_to(context) or place == context:
-        msg = f"notebooks for an image are put into a folder below {context}, where it is built; {folder} is {place}"
+    if not place.is_relative_to(context):
+        msg = f"notebooks for an image are put into {context}, where it is built, or below; {folder} is {place}"
         raise WorkflowError(msg)
     inside = place.relative_to(context)
-    if forbidden := sorted(set(str(inside)) & set("*?[]\\\n")):
+    if forbidden := sorted(set(str(inside)) & set("*?[]$\\\n")):
         msg = f"the folder {str(inside)!r} cannot be named in a Dockerfile: it holds {', '.join(map(repr, forbidden))}"
         raise WorkflowError(msg)
     return PurePosixPath(inside.as_posix())
@@ -93,7 +94,9 @@ def render_dockerfile(category: str, notebooks: Sequence[PurePosixPath], extras:
         "COPY . /app",
         "WORKDIR /app",
         "RUN python -m pip install --upgrade pip",
-        f"RUN python -m pip install {shlex.quote(package)} 'dkist-processing-core[notebook]'",
+        f"RUN python -m pip install {shlex.quote(package)}",
+        # After the package, which may still ask for a release that reports nothing.
+        f"RUN python -m pip install 'dkist-processing-core[notebook]>={version('dkist-processing-core')}'",
         f"RUN mkdir -p {_SETTINGS_FILE.parent}",
         f"RUN echo {shlex.quote(json.dumps(_SETTINGS))} > {_SETTINGS_FILE}",
         *copies,

@@ -10,11 +10,12 @@ from functools import partial
 import typer
 
 from dkist_processing_core.cli._check import without_secrets
-from dkist_processing_core.cli._words import duration, one_line, size
+from dkist_processing_core.cli._words import one_line, size
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.environments import Environments, Requirement, folder_of
 from dkist_processing_core.environments._limits import Limits
 from dkist_processing_core.errors import EnvironmentRequestError
+from dkist_processing_core.text import duration
 
 
 def build(text: str, extras: list[str]) -> None:

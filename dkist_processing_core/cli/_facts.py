@@ -4,7 +4,7 @@ What an event says beyond who and when, in a few words.
 Not here: colours and columns (_line, _timeline).
 """
 
-from dkist_processing_core.cli._words import amount, duration, named_recipe_run, one_line, short_type, size
+from dkist_processing_core.cli._words import amount, named_recipe_run, one_line, short_type, size
 from dkist_processing_core.events import (
     Cause,
     Event,
@@ -20,6 +20,7 @@ from dkist_processing_core.events import (
     WorkflowFinished,
     WorkflowStarted,
 )
+from dkist_processing_core.text import duration
 
 
 def facts(event: Event) -> str:

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from dkist_processing_core.cli._glyphs import DISPUTED_STYLE, STYLES, Glyphs
 from dkist_processing_core.cli._moments import Moments
-from dkist_processing_core.cli._words import duration, local_time, named_recipe_run, one_line
+from dkist_processing_core.cli._words import local_time, named_recipe_run, one_line
 from dkist_processing_core.runs import RunView, State
+from dkist_processing_core.text import duration
 
 _INDENT = 2
 

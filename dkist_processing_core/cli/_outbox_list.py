@@ -19,9 +19,10 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli._check import without_secrets
 from dkist_processing_core.cli._outbox_json import as_json
 from dkist_processing_core.cli._rows import rows
-from dkist_processing_core.cli._words import duration, local_time
+from dkist_processing_core.cli._words import local_time
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.outbox import OutboxState, SpareState, outboxes
+from dkist_processing_core.text import duration
 
 _HEADS = ("published", "confirmed", "pending", "set aside", "oldest pending")
 _STYLES = ("", "", "yellow", "red", "yellow")

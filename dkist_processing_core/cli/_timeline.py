@@ -17,9 +17,10 @@ from dkist_processing_core.cli._glyphs import ASCII, DISPUTED_STYLE, RETRIED_STY
 from dkist_processing_core.cli._heading import heading
 from dkist_processing_core.cli._moments import Moments
 from dkist_processing_core.cli._scale import Scale
-from dkist_processing_core.cli._words import amount, broken, duration, fitted, one_line
+from dkist_processing_core.cli._words import amount, broken, fitted, one_line
 from dkist_processing_core.events import TaskFailed, TaskSkipped
 from dkist_processing_core.runs import AttemptView, RunView, State, TaskView
+from dkist_processing_core.text import duration
 
 MAX_WIDTH = 160
 _LEAST_CHART = 16

@@ -1,7 +1,7 @@
 """
-Durations, sizes and foreign text as a terminal shows them.
+Sizes and foreign text as a terminal shows them.
 
-Not here: colours, and what is said of an event (_facts) or of a run (_timeline).
+Not here: durations (text), colours, and what is said of an event (_facts) or of a run (_timeline).
 """
 
 from collections.abc import Iterator
@@ -9,32 +9,9 @@ from datetime import datetime, tzinfo
 
 from rich.cells import cell_len, set_cell_size
 
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
-_MOST_DAYS = 99_999
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 _THOUSAND = 1000
 _MOST_DIGITS = 15
-
-
-def duration(seconds: float) -> str:
-    """
-    Return a duration in two units at most.
-
-    >>> [duration(each) for each in (0.0123, 2.14, 12.36, 125, 8040, 273600)]
-    ['12 ms', '2.1 s', '12.4 s', '2 min 05 s', '2 h 14 min', '3 d 4 h']
-    """
-    if seconds < 0.0995:  # noqa: PLR2004 - below it, one decimal of a second says too little
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < _MINUTE - 0.05:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
-    if whole < _DAY:
-        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
-    if whole > _MOST_DAYS * _DAY:
-        return f"over {_MOST_DAYS} d"
-    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
 def size(count: int) -> str:

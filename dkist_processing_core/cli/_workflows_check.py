@@ -75,8 +75,6 @@ def export_notebooks(name: str, folder: Path, *, with_dockerfile: bool) -> None:
     if not find_workflows(package):
         raise WorkflowError(nowhere(package))
     if with_dockerfile:
-        files = [build_utils.export_notebook_dockerfile(package, folder)]
-    else:
-        files = build_utils.export_notebooks(package, folder)
-    for file in files:
+        typer.echo(build_utils.export_notebook_dockerfile(package, folder))
+    for file in build_utils.export_notebooks(package, folder):
         typer.echo(file)

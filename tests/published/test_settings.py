@@ -35,22 +35,19 @@ def told(clients: Installed, replaced: Installed) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "what",
-    ["retryer", "exchange", "queue arguments", "pipeline's retryer", "pipeline's consumer", "inventory", "store"],
+    [
+        "producer",
+        "retryer",
+        "exchange",
+        "queue arguments",
+        "pipeline's retryer",
+        "pipeline's consumer",
+        "inventory",
+        "store",
+    ],
 )
 def test_pipeline_is_given_what_the_replaced_release_gives(what: str, told: dict[str, Any]) -> None:
     """
     The same classes of talus, with the same values; an unknown service is this host.
     """
     assert told["theirs"][what] == told["ours"][what]
-
-
-def test_producer_is_given_the_broker_and_the_account(told: dict[str, Any]) -> None:
-    """
-    As a producer's parameters, whose heartbeat leaves time for what it does in between.
-    """
-    ours, theirs = told["ours"]["producer"], told["theirs"]["producer"]
-    named = ("rabbitmq_host", "rabbitmq_port", "rabbitmq_user", "rabbitmq_pass", "connection_name")
-
-    assert [theirs[name] for name in named] == [ours[name] for name in named]
-    assert (ours["rabbitmq_host"], ours["rabbitmq_pass"]) == ("broker.example", "opener")
-    assert ours["class"].endswith("ProducerConnectionParameterFactory")
