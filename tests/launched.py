@@ -41,6 +41,11 @@ def _read(descriptor: int) -> bytes:
     return os.read(descriptor, 1)
 
 
+def _begin(pipes: tuple[int, int]) -> bytes:
+    os.write(pipes[0], b".")
+    return _read(pipes[1])
+
+
 class Succeeds(TaskBase):
     """
     Ends well.
@@ -187,10 +192,15 @@ class Pools(TaskBase):
         """
         Have two workers wait.
         """
-        never, _ = os.pipe()
+        (never, _), (begun, begin) = os.pipe(), os.pipe()
         with multiprocessing.get_context("fork").Pool(2) as pool:
+            # Both are at work before anybody is told: an exception in the midst of handing work out may leave a pool of
+            # Python's waiting for ever, and is another matter.
+            waiting = pool.map_async(_begin, [(begin, never)] * 2, chunksize=1)
+            for _ in range(2):
+                os.read(begun, 1)
             print("waiting", flush=True)  # noqa: T201 - its line is waited for
-            pool.map(_read, [never] * 2)
+            waiting.get()
 
 
 class HearsNothing(TaskBase):
