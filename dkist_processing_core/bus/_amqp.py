@@ -157,6 +157,13 @@ class AmqpLink:
                     transport.abort()
                     connection.ioloop.call_later(patience, connection.ioloop.stop)
                     connection.ioloop.start()
+            elif not connection.is_closed:
+                # Told to stop while it connects: pika lets go of the socket in a turn of the loop, and then finds fault
+                # with what it did.
+                connection.close()
+                connection.ioloop.call_later(_GIVE_UP_SECONDS, connection.ioloop.stop)
+                with contextlib.suppress(AssertionError):
+                    connection.ioloop.start()
             connection.ioloop.close()
 
     def __enter__(self) -> Self:

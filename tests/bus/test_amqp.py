@@ -31,6 +31,7 @@ from dkist_processing_core.publisher import Publisher
 from tests.bus.contract import SECONDS, BusContract
 from tests.facts import NOON, finished, progressed, started
 from tests.services.broker import Broker
+from tests.services.sockets import BlackHole
 
 
 @pytest.fixture
@@ -423,6 +424,27 @@ def test_a_closed_port_is_explained(state_dir: Path, refusing_port: int) -> None
 
     with pytest.raises(BusUnreachableError, match=rf"127\.0\.0\.1:{refusing_port} refuses the connection: nothing"):
         AmqpLink.open(settings, SECONDS)
+
+
+class _StoppedLink(AmqpLink):
+    """A link that is told to stop a moment after it has begun to connect."""
+
+    def _run(self, _until: Callable[[], bool], _timeout: float, _complaint: str | None = None) -> None:
+        super()._run(lambda: False, 0.2)
+        raise KeyboardInterrupt
+
+
+def test_whoever_is_stopped_while_connecting_leaves_no_socket(state_dir: Path) -> None:  # noqa: ARG001 - its own outbox
+    """A broker that accepts and never speaks is given up at once, and with nothing left of it."""
+    before = set(Path("/proc/self/fd").iterdir())
+
+    with BlackHole() as hole:
+        service = {"mesh_address": "127.0.0.1", "mesh_port": hole.port}
+        settings = DKISTProcessingCoreConfiguration(mesh_config={"interservice-bus": service})
+        with pytest.raises(KeyboardInterrupt):
+            _StoppedLink.open(settings, SECONDS)
+
+    assert len(set(Path("/proc/self/fd").iterdir())) == len(before)
 
 
 def test_every_pika_exception_is_mapped(state_dir: Path) -> None:
