@@ -157,7 +157,7 @@ class AmqpLink:
                     transport.abort()
                     connection.ioloop.call_later(patience, connection.ioloop.stop)
                     connection.ioloop.start()
-            elif not connection.is_closed:
+            elif not (connection.is_closed or connection.is_closing):
                 # Told to stop while it connects: pika lets go of the socket in a turn of the loop, and then finds fault
                 # with what it did.
                 connection.close()
