@@ -2,9 +2,9 @@
 # Runs the suite in several environments at once, since most of its time is waiting; then, one after the other, the tests
 # marked `quiet`, which measure time. The first environment is seen as it goes; of the others what they print is shown
 # afterwards. Tests marked `once` run in the first alone; so do those marked `airflow` and `clients`, beside the others,
-# since Airflow and published pipelines have Pythons of their own. Fails if any of them does. With COVERAGE set, the
-# first environment's is measured and shown, for a tenth of its time. With CLIENTS empty or not set, the tests marked
-# `clients` are left out.
+# since Airflow and published pipelines have Pythons of their own. Fails if any of them does: what failed, wherever it
+# was, stands in the last lines again. With COVERAGE set, the first environment's is measured and shown, for a tenth of
+# its time. With CLIENTS empty or not set, the tests marked `clients` are left out.
 #
 #   on_each_python.sh "DIRECTORY…" [ARGUMENT…]
 set -uo pipefail
@@ -15,10 +15,13 @@ shift
 mkdir -p build
 status=0
 pids=()
-logs=()
+names=()
+failures=()
 nothing_collected=5
 gather=(${COVERAGE:+--cov=dkist_processing_core --cov-report=})
 show=(${COVERAGE:+--cov=dkist_processing_core --cov-report=term --cov-append})
+colour=()
+[[ -t 1 ]] && colour=(--color=yes)
 left_out=
 if [[ ! ${CLIENTS:-} ]]; then
     left_out=' and not clients'
@@ -27,36 +30,41 @@ fi
 trap '((${#pids[@]})) && kill "${pids[@]}" 2>/dev/null' EXIT
 
 run() {
-    "$1/bin/python" -m pytest "${@:2}"
+    "$2/bin/python" -m pytest "${@:3}" "${colour[@]}" 2>&1 | tee "build/$1.log"
+    note "$1" "${PIPESTATUS[0]}"
 }
 
 run_beside() {
-    logs+=("build/$1.log")
-    run "${@:2}" >"${logs[-1]}" 2>&1 &
+    names+=("$1")
+    "$2/bin/python" -m pytest "${@:3}" "${colour[@]}" >"build/$1.log" 2>&1 &
     pids+=($!)
 }
 
 note() {
-    (($1 == 0 || $1 == nothing_collected)) || status=$1
+    (($2 == 0 || $2 == nothing_collected)) && return
+    status=$2
+    failures+=("build/$1.log: exit status $2")
+    mapfile -t -O "${#failures[@]}" failures < <(sed 's/\x1b\[[0-9;]*m//g' "build/$1.log" | grep -E '^(FAILED|ERROR) ')
 }
 
 for environment in "${environments[@]:1}"; do
     run_beside "test$environment" "$environment" -m 'not soak and not quiet and not airflow and not clients and not once' "$@"
 done
 run_beside test.airflow "${environments[0]}" -m "(airflow or clients) and not soak and not quiet$left_out" "$@"
-run "${environments[0]}" -m 'not soak and not quiet and not airflow and not clients' "${gather[@]}" "$@"
-note $?
+run "test${environments[0]}" "${environments[0]}" -m 'not soak and not quiet and not airflow and not clients' "${gather[@]}" "$@"
 for index in "${!pids[@]}"; do
     wait "${pids[$index]}"
-    note $?
-    printf '\n%s:\n' "${logs[$index]}"
-    cat "${logs[$index]}"
+    note "${names[$index]}" $?
+    printf '\nbuild/%s.log:\n' "${names[$index]}"
+    cat "build/${names[$index]}.log"
 done
 pids=()
-run "${environments[0]}" -m "quiet and not soak$left_out" "${show[@]}" "$@"
-note $?
+run "quiet${environments[0]}" "${environments[0]}" -m "quiet and not soak$left_out" "${show[@]}" "$@"
 for environment in "${environments[@]:1}"; do
-    run "$environment" -m 'quiet and not soak and not airflow and not clients and not once' "$@"
-    note $?
+    run "quiet$environment" "$environment" -m 'quiet and not soak and not airflow and not clients and not once' "$@"
 done
+if ((status)); then
+    printf '\nFailed:\n'
+    printf '  %s\n' "${failures[@]}"
+fi
 exit "$status"

@@ -284,6 +284,35 @@ def test_published_pipelines_are_left_out_where_their_python_is_not(tmp_path: Pa
     assert printed.count("Python 3.13 is not here: ") == 1
 
 
+def test_what_failed_in_any_environment_stands_in_the_last_lines(tmp_path: Path) -> None:
+    """Whoever sees only the end of a long run knows which test to look at."""
+    script = tmp_path / "tests" / "on_each_python.sh"
+    script.parent.mkdir()
+    script.write_text((ROOT / "tests" / "on_each_python.sh").read_text())
+    fails = "printf '\\033[31mFAILED\\033[0m tests/test_a.py::test_b - assert 1 == 2\\n1 failed\\n'; exit 1"
+    for name, does in {"first": "echo '5 passed'", "second": fails}.items():
+        python = tmp_path / name / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f"#!/bin/sh\n{does}\n")
+        python.chmod(0o755)
+
+    ran = subprocess.run(
+        ["bash", script, "first second"],
+        env=outside_make(CLIENTS=".venv-clients"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ran.returncode == 1
+    _, said = ran.stdout.split("\nFailed:\n")
+    assert said.splitlines() == [
+        f"  {line}"
+        for name in ("build/testsecond.log", "build/quietsecond.log")
+        for line in (f"{name}: exit status 1", "FAILED tests/test_a.py::test_b - assert 1 == 2")
+    ]
+
+
 def create_environment(directory: Path, *, python: str) -> subprocess.CompletedProcess[str]:
     """Ask for an environment made by an interpreter that is the given shell script, where apt-get installs nothing."""
     commands = directory / "commands"
