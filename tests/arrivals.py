@@ -214,8 +214,9 @@ class Ledger:
 
     def table(self) -> str:
         """
-        Return the counts of each point, and the books, for people.
+        Return the counts of each point, and the books, for people: of a run that was cut short, too.
         """
+        self.arrivals.read()
         counts = self.arrivals.counts
         lines = [f"{'point':<14}{'attempted':>10}{'returned':>10}{'received':>10}{'duplicates':>12}"]
         for point in sorted(set(self.attempted.values())):
@@ -224,9 +225,10 @@ class Ledger:
             duplicates = sum(counts[identifier] - 1 for identifier in arrived)
             lines.append(f"{point:<14}{len(ids):>10}{len(ids & self.returned):>10}{len(arrived):>10}{duplicates:>12}")
         books = self.books
+        lost = self.returned - counts.keys() - ids_on_disk(self.settings)
         lines.append(
             f"books: published {books.published} = confirmed {books.confirmed} + pending {books.pending}"
-            f" + set aside {books.set_aside}; lost {len(self.returned - counts.keys())}"
+            f" + set aside {books.set_aside}; lost {len(lost)}"
         )
         return "\n".join(lines)
 

@@ -460,9 +460,13 @@ def test_a_constraint_file_that_is_a_pipe_keeps_nobody_waiting(environ: dict[str
     Its name counts.
     """
     os.mkfifo(tmp_path / "pipe")
+    # Not `/dev/null`, as otherwise here: that turns off the files of the machine's own, too.
+    (tmp_path / "empty").touch()
 
     assert names(environ, PIP_CONSTRAINT=str(tmp_path / "pipe")) != names(environ)
-    assert names(environ, PIP_CONFIG_FILE=str(tmp_path / "pipe")) == names(environ)
+    assert names(environ, PIP_CONFIG_FILE=str(tmp_path / "pipe")) == names(
+        environ, PIP_CONFIG_FILE=str(tmp_path / "empty")
+    )
 
 
 def test_of_a_file_of_settings_only_those_count_that_change_what_is_installed(

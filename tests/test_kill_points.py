@@ -20,7 +20,6 @@ import pytest
 
 from dkist_processing_core.publisher import Publisher
 from tests.arrivals import Arrivals, Child, Ledger, ids_on_disk
-from tests.bus.contract import SECONDS
 from tests.facts import started
 from tests.killed import POINTS, Plan
 from tests.running import ROOT
@@ -37,6 +36,9 @@ LONGEST_LIFE = 0.4
 WAYS = ("the next task", "a new process", "outbox drain", "this process")
 # Longer than a broker is left alone after it could not be reached.
 PATIENCE = 60.0
+# On a busy machine a healthy broker's answer to the first try may take longer than a task has for it by default; the
+# broker is then left alone, and none of a task's later points is met.
+UNHURRIED = {"EVENT_FLUSH_TIMEOUT": "20"}
 
 
 @pytest.fixture
@@ -96,7 +98,7 @@ class Host:
                     self._broker.node.kill()
                 child.wait_for_end(self._chance.uniform(0.0, LONGEST_LIFE))
                 child.process.kill()
-            assert child.wait_for_end(SECONDS), child.said
+            assert child.wait_for_end(PATIENCE), child.said
             assert child.process.wait() == -signal.SIGKILL, child.said
         self.ledger.note_child(child, kind)
         if with_broker:
@@ -105,7 +107,7 @@ class Host:
     def _start(self, **options: object) -> Child:
         number = next(self._numbers)
         plan = Plan(name=f"host-{number}", **options)  # type: ignore[arg-type]  # they are checked by the class itself
-        return Child(plan, self._broker.env, self._folder / f"{number}.txt")
+        return Child(plan, self._broker.env | UNHURRIED, self._folder / f"{number}.txt")
 
     def deliver(self, way: str) -> None:
         """
@@ -168,6 +170,7 @@ def summary(host: Host, chosen: list[str], seed: int) -> str:
     )
 
 
+@pytest.mark.timeout(600)  # under a minute alone, and several where the machine is busy
 def test_whatever_instant_a_publisher_is_killed_at_nothing_is_lost(
     broker: Broker, tmp_path: Path, tell: Callable[[str], None], seed: int
 ) -> None:
@@ -238,8 +241,8 @@ def test_every_point_lies_where_its_name_says(
     settings = settings_of(broker)
     arrivals = Arrivals(broker, settings)
 
-    with Child(Plan("A", point=point), broker.env, tmp_path / "said.txt") as child:
-        assert child.wait_for_end(SECONDS)
+    with Child(Plan("A", point=point), broker.env | UNHURRIED, tmp_path / "said.txt") as child:
+        assert child.wait_for_end(PATIENCE), child.said
         assert child.process.wait() == -signal.SIGKILL, child.said
 
     wait_until(lambda: arrivals.read() == arrived)
@@ -258,10 +261,10 @@ def test_a_file_whose_making_was_cut_short_is_made_by_the_next(refusing_port: in
     environment = {"MESH_CONFIG": json.dumps(mesh)}
 
     with Child(Plan("A", point=point), environment, tmp_path / "first.txt") as first:
-        assert first.wait_for_end(SECONDS)
+        assert first.wait_for_end(PATIENCE), first.said
         assert first.process.wait() == -signal.SIGKILL, first.said
     with Child(Plan("B"), environment, tmp_path / "second.txt") as second:
-        assert second.wait_for_end(SECONDS)
+        assert second.wait_for_end(PATIENCE), second.said
         assert second.process.wait() == 0, second.said
 
     assert first.words("returned") == []
