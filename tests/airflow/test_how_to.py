@@ -34,6 +34,7 @@ from tests.waiting import wait_until
 
 PAGE = ROOT / "docs" / "how-to" / "airflow.md"
 SECONDS = 120.0
+_TAIL = 4000
 
 _BLOCK = re.compile(
     r"<!-- (?:file: (?P<file>[\w./]+)|(?P<kind>install|shell)) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL
@@ -83,6 +84,7 @@ class Shell:
         """
         Start it in a folder.
         """
+        self._folder = folder
         self._output = folder.with_name(f"{folder.name}.log").open("w+b")
         lines, self._lines = os.pipe()
         self._statuses, statuses = os.pipe()
@@ -115,8 +117,16 @@ class Shell:
         status = os.read(self._statuses, 10).decode().strip() if readable else "no end"
         self._output.seek(before)
         printed = self._output.read().decode()
-        assert status == "0", f"{line} ended with {status}: {printed}"
+        assert status == "0", f"{line} ended with {status}: {printed}{self._logs()}"
         return printed
+
+    def _logs(self) -> str:
+        """
+        Return the ends of what Airflow's processes have written, for who looks for what went wrong.
+        """
+        return "".join(
+            f"\n--- {log.name}\n{log.read_text(errors='replace')[-_TAIL:]}" for log in self._folder.glob("*.log")
+        )
 
     def close(self) -> None:
         """
