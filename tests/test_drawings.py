@@ -104,6 +104,26 @@ def test_a_drawing_is_that_of_its_source(source: Path) -> None:
 
 
 @each_source
+def test_a_line_is_centred_in_its_outline_however_wide_the_font_is(source: Path) -> None:
+    """
+    Where the reader's font is wider than Graphviz has thought, a lone line still stands in the middle.
+    """
+    beside = []
+    for node in ET.fromstring(image_of(source)).iter(f"{SVG}g"):
+        if node.get("class") == "node" and node.find(f"{SVG}path") is not None:
+            texts = [text for text in node.iter(f"{SVG}text") if (text.text or "").strip()]
+            places = [{name: text.get(name) for name in ("x", "y")} for text in texts]
+            beside += [
+                text.text
+                for text, place in zip(texts, places, strict=True)
+                if text.get("text-anchor") == "start"
+                and all(sum(other[name] == place[name] for other in places) == 1 for name in place)
+            ]
+
+    assert beside == []
+
+
+@each_source
 def test_a_drawing_shows_every_text_of_its_source(source: Path) -> None:
     """
     No label is lost on the way, and none is added.

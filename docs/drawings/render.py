@@ -11,6 +11,7 @@ Of what Graphviz writes, that which differs from version to version is left out,
 import hashlib
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -18,6 +19,11 @@ IMAGES = FOLDER.parent / "images"
 _HEAD = re.compile(r"^.*?(?=<svg )", re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->\n?", re.DOTALL)
 _ELSEWHERE = re.compile(r' xmlns:xlink="[^"]*"')
+_NODE = re.compile(r'<g id="\w+" class="node">.*?</g>', re.DOTALL)
+_OUTLINE = re.compile(r'<path [^>]*?d="M(?P<path>[^"]*)"')
+_TEXT = re.compile(
+    r'<text text-anchor="start" x="(?P<x>[^"]*)" y="(?P<y>[^"]*)"(?P<rest>[^>]*>[^<]*[^<\s][^<]*</text>)'
+)
 
 
 def image_of(source: Path) -> Path:
@@ -34,6 +40,29 @@ def stamp_of(source: Path) -> str:
     return f"<!-- drawn from docs/drawings/{source.name}, sha256 {hashlib.sha256(source.read_bytes()).hexdigest()} -->"
 
 
+def centred(node: str) -> str:
+    """
+    Return a node whose lines are centred in its outline, however wide the reader's font is.
+
+    Graphviz places each line of a label with markup by its left end, as wide as it takes it to be. Lines that begin at
+    one place are meant to, and several texts of one line stand where they stand.
+    """
+    outline = _OUTLINE.search(node)
+    if outline is None:
+        return node
+    ends = [float(x) for x in re.findall(r"(-?[\d.]+),", outline["path"])]
+    texts = list(_TEXT.finditer(node))
+    begins, lines = Counter(text["x"] for text in texts), Counter(text["y"] for text in texts)
+    middle = round((min(ends) + max(ends)) / 2, 2)
+
+    def anchored(text: re.Match[str]) -> str:
+        if begins[text["x"]] > 1 or lines[text["y"]] > 1:
+            return text[0]
+        return f'<text text-anchor="middle" x="{middle:g}" y="{text["y"]}"{text["rest"]}'
+
+    return _TEXT.sub(anchored, node)
+
+
 def render(source: Path) -> str:
     """
     Return the drawing of a source.
@@ -42,6 +71,7 @@ def render(source: Path) -> str:
     drawn = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout  # noqa: S603
     for pattern in (_HEAD, _COMMENT, _ELSEWHERE):
         drawn = pattern.sub("", drawn)
+    drawn = _NODE.sub(lambda node: centred(node[0]), drawn)
     return f"{stamp_of(source)}\n{drawn}"
 
 
