@@ -18,7 +18,8 @@ from dkist_processing_core.trace_context import (
     derived_run_span_id,
     derived_trace_id,
 )
-from dkist_processing_core.tracing import Carrier, endpoint_of, run_parent
+from dkist_processing_core.tracing import Carrier, Signal, endpoint_of, run_parent
+from dkist_processing_core.tracing._collector import collector_of, is_plain
 from tests.running import run_python
 from tests.services.otlp import OtlpReceiver, Span
 
@@ -200,6 +201,63 @@ def test_mesh_config_s_collector_gets_the_spans(otlp: OtlpReceiver) -> None:
     run_python(MEASURED, {"MESH_CONFIG": mesh})
 
     assert otlp.wait_for(lambda receiver: [span for span in receiver.spans() if span.name == "Measured"])
+
+
+def test_a_bare_address_means_plain_text_as_it_did_to_7(otlp: OtlpReceiver) -> None:
+    """
+    A deployment of 7.x names its collector like that.
+    """
+    bare = otlp.grpc_endpoint.removeprefix("http://")
+
+    done = run_python(MEASURED, {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": bare})
+
+    assert otlp.wait_for(lambda receiver: [span for span in receiver.spans() if span.name == "Measured"]), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("signal", "variables", "plain"),
+    [
+        ("traces", {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "collector:4317"}, True),
+        ("metrics", {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "collector:4317"}, True),
+        ("traces", {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://collector:4317"}, None),
+        ("logs", {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "collector:4317"}, None),
+        ("traces", {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4317"}, None),
+        *(
+            ("traces", {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "collector:4317", variable: value}, None)
+            for variable, value in (
+                ("OTEL_EXPORTER_OTLP_INSECURE", "false"),
+                ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "false"),
+                ("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca.pem"),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+            )
+        ),
+    ],
+)
+def test_what_is_said_of_tls_outranks_the_bare_address(
+    monkeypatch: pytest.MonkeyPatch,
+    signal: Signal,
+    variables: dict[str, str],
+    plain: bool | None,  # noqa: FBT001
+) -> None:
+    """
+    By a scheme, by the specification's variables, and for what 7.x did not know.
+    """
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert is_plain(DKISTProcessingCoreConfiguration(), signal) is plain
+
+
+def test_a_collector_that_is_named_by_a_bare_name_is_knocked_at_before_it_is_waited_for(refusing_port: int) -> None:
+    """
+    What is dead costs next to nothing, whichever way it is named.
+    """
+    settings = DKISTProcessingCoreConfiguration(otel_exporter_otlp_traces_endpoint=f"localhost:{refusing_port}")
+
+    collector = collector_of(settings, "traces")
+
+    assert collector is not None
+    assert "nobody answers at localhost:" in str(collector.problem(5.0))
 
 
 def test_ids_are_derived_from_what_is_traced() -> None:

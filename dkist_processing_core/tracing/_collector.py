@@ -4,15 +4,17 @@ Where a signal's collector is, and whether somebody listens there.
 Not here: exporting to it (_setup).
 """
 
+import os
 import socket
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 
 Signal = Literal["traces", "metrics", "logs"]
 SIGNALS: tuple[Signal, ...] = ("traces", "metrics", "logs")
+_SIGNALS_OF_7 = ("traces", "metrics")
 _DEFAULT_PORTS = {"grpc": 4317, "http/protobuf": 4318}
 
 
@@ -42,11 +44,33 @@ def protocol_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> s
     return str(named or "grpc")
 
 
+def is_plain(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> bool | None:
+    """
+    Say whether a collector is spoken to without TLS for another reason than its scheme; None where that decides.
+
+    A bare `host:port` in the variable of a signal meant plain text to 7.x, and is what its deployments say. The
+    specification has TLS there (https://opentelemetry.io/docs/specs/otel/protocol/exporter/), which is to be had by
+    its variables, or by a scheme.
+    """
+    if "MESH_CONFIG" in named_by(settings, signal):
+        return True
+    named = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint")
+    if signal not in _SIGNALS_OF_7 or not named or "://" in named or protocol_of(settings, signal) != "grpc":
+        return None
+    says = ("INSECURE", "CERTIFICATE", "CLIENT_CERTIFICATE")
+    variables = [f"OTEL_EXPORTER_OTLP_{of_signal}{each}" for of_signal in ("", f"{signal.upper()}_") for each in says]
+    return None if any(os.environ.get(variable) for variable in variables) else True
+
+
 def address_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> tuple[str, int]:
     """Return host and port of a signal's collector; the protocol's own port where none is named."""
     endpoint = endpoint_of(settings, signal)
-    parts = urlsplit(endpoint if endpoint and "://" in endpoint else f"//{endpoint or 'localhost'}")
+    parts = _parts_of(endpoint or "localhost")
     return parts.hostname or "localhost", parts.port or _DEFAULT_PORTS[protocol_of(settings, signal)]
+
+
+def _parts_of(endpoint: str) -> SplitResult:
+    return urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
 
 
 def problem_at(host: str, port: int, timeout: float) -> str | None:
@@ -76,6 +100,6 @@ def collector_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> 
     # Here, not above: it costs 20 ms, for exporters only.
     from urllib.request import getproxies  # noqa: PLC0415
 
-    scheme = urlsplit(endpoint_of(settings, signal) or "").scheme
+    scheme = _parts_of(endpoint_of(settings, signal) or "").scheme
     is_direct = scheme in ("", "http", "https") and not getproxies()
     return Collector(*address_of(settings, signal)) if is_direct else None

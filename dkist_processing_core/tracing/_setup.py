@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
-from dkist_processing_core.tracing._collector import SIGNALS, Signal, collector_of, endpoint_of, protocol_of
+from dkist_processing_core.tracing._collector import SIGNALS, Signal, collector_of, endpoint_of, is_plain, protocol_of
 from dkist_processing_core.tracing._telemetry import Telemetry, chosen_ids
 
 logger = logging.getLogger(__name__)
@@ -93,14 +93,13 @@ def _otlp_exporter(settings: DKISTProcessingCoreConfiguration, signal: Signal) -
     class_name = {"traces": "OTLPSpanExporter", "metrics": "OTLPMetricExporter", "logs": "OTLPLogExporter"}[signal]
     package = {"traces": "trace_exporter", "metrics": "metric_exporter", "logs": "_log_exporter"}[signal]
     endpoint = endpoint_of(settings, signal)
-    is_from_mesh = endpoint is not None and not (special or settings.otel_exporter_otlp_endpoint)
     transport = "http" if protocol_of(settings, signal) == "http/protobuf" else "grpc"
     module = import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{package}")
     options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
     if endpoint and transport == "http" and not special:
         # By the specification the general variable names the base, a signal's own one the very address.
         options["endpoint"] = f"{endpoint.rstrip('/')}/v1/{signal}"
-    if is_from_mesh:
+    if is_plain(settings, signal):
         options["insecure"] = True
     return getattr(module, class_name)(**options)
 
