@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 ISB_SERVICE = "interservice-bus"
+_OWN_SERVICES = {ISB_SERVICE, *(f"otlp-{signal}-endpoint" for signal in ("traces", "metrics", "logs"))}
 _MESH_EXAMPLE = '{"interservice-bus": {"mesh_address": "broker.example", "mesh_port": 5672}}'
 _SHOWN = 120
 logger = logging.getLogger(__name__)
@@ -98,6 +99,22 @@ def _json_object(value: Any) -> Any:
     return parsed
 
 
+def _mesh(value: Any) -> Any:
+    services = _json_object(value)
+    if not isinstance(services, dict):
+        return services
+    return {name: service if name in _OWN_SERVICES else _of_client(service) for name, service in services.items()}
+
+
+def _of_client(service: Any) -> Any:
+    """Return where a service is that only a client uses: as 7.x, with any address, since its client knows it best."""
+    match service:
+        case {"mesh_address": str(host), "mesh_port": int(port)}:
+            return MeshService.model_construct(host=host, port=port)
+        case _:
+            return service
+
+
 def _endpoint(value: str | None) -> str | None:
     if not value:
         return None
@@ -136,7 +153,8 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
 
     Each field is the environment variable of the same name in capitals; an empty one counts as not set. A wrong value
     raises one `ConfigurationError` that names every wrong variable, what was found (never a secret) and what was
-    expected.
+    expected. A client's subclass, which is made while its modules are imported, is told the same by a warning where
+    events and the client's own settings do not depend on it, and has the default.
     """
 
     model_config = SettingsConfigDict(
@@ -156,7 +174,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         "The workflow version where a workflow names none; `dev` runs tasks in the environment they were started from.",
         expected="a version",
     )
-    mesh_config: Annotated[dict[str, MeshService], NoDecode, BeforeValidator(_json_object)] = _setting(
+    mesh_config: Annotated[dict[str, MeshService], NoDecode, BeforeValidator(_mesh)] = _setting(
         {},
         "Where services are reached, by name: `interservice-bus` is the RabbitMQ broker (without it, events go to the "
         "embedded journal); `otlp-traces-endpoint`, `otlp-metrics-endpoint` and `otlp-logs-endpoint` are collectors "
@@ -289,8 +307,13 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         try:
             super().__init__(**values)
         except (ValidationError, SettingsError) as error:
-            # Without the cause: its text may hold what must not be shown.
-            raise ConfigurationError(self._explanation(error, values)) from None
+            explanation = self._explanation(error, values)
+            defaults = {} if type(self) is DKISTProcessingCoreConfiguration else self._defaults_instead(error)
+            if not defaults or not values.keys().isdisjoint(defaults):
+                # Without the cause: its text may hold what must not be shown.
+                raise ConfigurationError(explanation) from None
+            logger.warning("%s has a default instead: %s", type(self).__name__, explanation)
+            super().__init__(**values, **defaults)
         except (OSError, UnicodeError) as error:
             msg = f".env: found a file that cannot be read ({type(error).__name__}), expected UTF-8 text"
             raise ConfigurationError(msg) from None
@@ -344,12 +367,20 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         try:
             return cls(), None
         except ConfigurationError as error:
-            behind = error.__context__
-            wrong = {problem["loc"][0] for problem in behind.errors()} if isinstance(behind, ValidationError) else set()
-            if not wrong or any(_is_of_the_bus(str(name)) for name in wrong):
+            defaults = cls._defaults_instead(error.__context__)
+            if not defaults:
                 raise
-            defaults = {str(name): cls.model_fields[str(name)].get_default() for name in wrong}
             return cls(**defaults), str(error)
+
+    @staticmethod
+    def _defaults_instead(error: BaseException | None) -> dict[str, Any]:
+        """Return the defaults of what is wrong; none where events, or a client's own settings, depend on any of it."""
+        problems = error.errors() if isinstance(error, ValidationError) else []
+        wrong = {str(problem["loc"][0]) if problem["loc"] else "" for problem in problems}
+        fields = DKISTProcessingCoreConfiguration.model_fields
+        if any(name not in fields or _is_of_the_bus(name) for name in wrong):
+            return {}
+        return {name: fields[name].get_default() for name in wrong}
 
     def service_mesh_detail(
         self, service_name: str, default_mesh_service: MeshService = UNKNOWN_SERVICE

@@ -346,6 +346,72 @@ def test_read_leniently_what_events_do_not_need_has_its_default(monkeypatch: pyt
     assert [name in complaint for name in ("PIP_TIMEOUT", "RETRY_CONFIG", "OTEL_TRACES_EXPORTER")] == [True] * 3
 
 
+class ClientConfiguration(DKISTProcessingCoreConfiguration):
+    """Settings as a client has them, which makes them while its modules are imported."""
+
+    gain: int = 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_TRACES_EXPORTER", "zipkin"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("PIP_RETRIES", "many"),
+        ("EVENT_FLUSH_TIMEOUT", "soon"),
+    ],
+)
+def test_a_client_is_imported_with_a_wrong_value_that_its_events_do_not_need(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variable: str, value: str
+) -> None:
+    """As OpenTelemetry's specification has it of values that are not known: a warning, and the default."""
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("GAIN", "3")
+
+    settings = ClientConfiguration()
+
+    default = DKISTProcessingCoreConfiguration.model_fields[variable.lower()].get_default()
+    assert (getattr(settings, variable.lower()), settings.gain) == (default, 3)
+    (warning,) = caplog.records
+    assert warning.getMessage().startswith(
+        f"ClientConfiguration has a default instead: {variable}: found '{value}', expected "
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("GAIN", "much"), ("MESH_CONFIG", "[]"), ("ISB_QUEUE_TYPE", "stream")],
+)
+def test_a_client_is_told_what_its_events_or_itself_cannot_do_without(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """One error names it, also beside what a warning would do for."""
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
+
+    with pytest.raises(ConfigurationError, match=f"{variable}: found .*"):
+        ClientConfiguration()
+
+
+def test_a_client_s_own_words_are_not_passed_over() -> None:
+    """What a program gives wrongly is the program's mistake, and no setting of the host."""
+    with pytest.raises(ConfigurationError, match="OTEL_TRACES_EXPORTER: found 'zipkin'"):
+        ClientConfiguration(otel_traces_exporter="zipkin")
+
+
+def test_where_a_client_s_own_service_is_reached_is_the_client_s_affair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As 7.x, any address and port; what the library itself uses is checked beside it."""
+    foreign = '"object-store": {"mesh_address": "https://objects.example/bucket", "mesh_port": 70000}'
+    monkeypatch.setenv("MESH_CONFIG", f'{{{foreign}, "interservice-bus": {{"mesh_address": "b", "mesh_port": 1}}}}')
+
+    service = DKISTProcessingCoreConfiguration().service_mesh_detail("object-store")
+
+    assert (service.host, service.port) == ("https://objects.example/bucket", 70000)
+    monkeypatch.setenv("MESH_CONFIG", f'{{{foreign}, "interservice-bus": {{"mesh_address": "b", "mesh_port": 70000}}}}')
+    with pytest.raises(ConfigurationError, match="MESH_CONFIG"):
+        DKISTProcessingCoreConfiguration()
+
+
 def test_read_leniently_nothing_is_wrong_where_nothing_is() -> None:
     """No complaint."""
     assert DKISTProcessingCoreConfiguration.read_leniently() == (DKISTProcessingCoreConfiguration(), None)
