@@ -18,9 +18,17 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.settings_table import to_markdown, to_restructured_text
 from dkist_processing_core.text import REDACTED, is_secret_name, redact, secrets_of
 
 if TYPE_CHECKING:
@@ -151,16 +159,14 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     """
     The settings of one process.
 
-    Each field is the environment variable of the same name in capitals; an empty one counts as not set. A wrong value
-    raises one `ConfigurationError` that names every wrong variable, what was found (never a secret) and what was
-    expected. A client's subclass, which is made while its modules are imported, is told the same by a warning where
+    Each field is the environment variable of the same name in capitals; an empty one counts as not set, as the
+    specification of OpenTelemetry has it for its own. A wrong value raises one `ConfigurationError` that names every
+    wrong variable, what was found (never a secret) and what was expected. A client's subclass, which is made while its modules are imported, is told the same by a warning where
     events and the client's own settings do not depend on it, and has the default.
     """
 
     model_config = SettingsConfigDict(
         env_file=".env",
-        # As OpenTelemetry's specification has it for its own variables.
-        env_ignore_empty=True,
         extra="ignore",
         frozen=False,
         populate_by_name=True,
@@ -319,6 +325,25 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
             raise ConfigurationError(msg) from None
 
     @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings' signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Pass over empty variables of ours; to a field of a client's the empty text is a value."""
+        for source in (env_settings, dotenv_settings):
+            if isinstance(source, EnvSettingsSource):
+                source.env_vars = {
+                    name: value
+                    for name, value in source.env_vars.items()
+                    if value or name not in DKISTProcessingCoreConfiguration.model_fields
+                }
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
+
+    @classmethod
     def _explanation(cls, error: ValidationError | SettingsError, values: dict[str, Any]) -> str:
         if isinstance(error, SettingsError):
             return f"the settings cannot be read: {redact(str(error))}"
@@ -437,6 +462,14 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         names = type(self).model_fields if log_parent_configurations else inspect.get_annotations(type(self))
         for name in (name for name in type(self).model_fields if name in names):
             logger.info("%s: %s", name, _masked(name, getattr(self, name)))
+
+    def model_fields_to_markdown_table(self) -> str:
+        """Return every setting as a table in Markdown, as the documents of clients hold it."""
+        return to_markdown(type(self).model_fields)
+
+    def model_fields_to_restructured_text_table(self) -> str:
+        """Return every setting as a table in reStructuredText, as the documents of clients hold it."""
+        return to_restructured_text(type(self).model_fields)
 
 
 def _talus(name: str, module: str = "talus") -> Any:

@@ -44,7 +44,7 @@ LAYERS = (
     {"trace_context"},
     {"identity"},
     {"engine", "files"},
-    {"errors", "memory", "notes", "outcomes", "resource_queue", "termination", "text"},
+    {"errors", "memory", "notes", "outcomes", "resource_queue", "settings_table", "termination", "text"},
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 

@@ -378,6 +378,49 @@ def test_a_client_is_imported_with_a_wrong_value_that_its_events_do_not_need(
     )
 
 
+def test_an_empty_variable_is_a_value_to_a_client_and_none_to_us(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As 7.x for fields of its clients; of the file `.env`, too."""
+
+    class Settings(DKISTProcessingCoreConfiguration):
+        label: str = "unlabelled"
+        colour: str = "grey"
+
+    monkeypatch.setenv("LABEL", "")
+    monkeypatch.setenv("ISB_USERNAME", "")
+    (tmp_path / ".env").write_text("COLOUR=\nISB_VHOST=\n")
+    monkeypatch.chdir(tmp_path)
+
+    settings = Settings()
+
+    assert (settings.label, settings.colour) == ("", "")
+    assert (settings.isb_username, settings.isb_vhost) == ("guest", "/")
+
+
+def test_a_client_s_settings_are_a_table_for_its_documents() -> None:
+    """Of every field the variable, by its alias where it has one, and what pydantic says of it."""
+
+    class Settings(DKISTProcessingCoreConfiguration):
+        gain: int = Field(default=1, description="one | two", validation_alias="DETECTOR_GAIN")
+
+    markdown = Settings().model_fields_to_markdown_table().splitlines()
+    restructured = Settings().model_fields_to_restructured_text_table().splitlines()
+
+    known = str(Settings.model_fields["gain"])
+    assert "default=1" in known
+    assert markdown[0].startswith("| Environment Variable ")
+    assert [cell.strip() for cell in re.split(r"(?<!\\)\|", markdown[-1])[1:3]] == [
+        "DETECTOR_GAIN",
+        known.replace("|", r"\|"),
+    ]
+    assert len({len(line) for line in markdown}) == 1
+    assert len(markdown) == len(Settings.model_fields) + 2
+    assert restructured[:4] == [".. list-table::", "   :widths: 10 90", "   :header-rows: 1", ""]
+    assert restructured[-2:] == ["   * - DETECTOR_GAIN", f"     - {known}"]
+    assert "   * - MESH_CONFIG" in restructured
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [("GAIN", "much"), ("MESH_CONFIG", "[]"), ("ISB_QUEUE_TYPE", "stream")],
