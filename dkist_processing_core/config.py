@@ -161,8 +161,9 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
 
     Each field is the environment variable of the same name in capitals; an empty one counts as not set, as the
     specification of OpenTelemetry has it for its own. A wrong value raises one `ConfigurationError` that names every
-    wrong variable, what was found (never a secret) and what was expected. A client's subclass, which is made while its modules are imported, is told the same by a warning where
-    events and the client's own settings do not depend on it, and has the default.
+    wrong variable, what was found (never a secret) and what was expected. A client's subclass, which is made while its
+    modules are imported, is told the same by a warning where events and the client's own settings do not depend on it,
+    and has the default.
     """
 
     model_config = SettingsConfigDict(
