@@ -18,17 +18,8 @@ from dkist_processing_core.notebook_file import EXPORTED, digest_of
 _DISTRIBUTION = "dkist-processing-core"
 DAG = "dag"
 """The name of the DAG in the rendered source."""
-# The handler of last resort gives way to whatever the pipeline sets up. Whoever runs the cell as it is, is shown what
-# is missing; programs fill it in at the end.
-_FIRST_CELL = """\
-import logging
-
-# What tasks log is shown, unless the pipeline sets logging up.
-logging.root.setLevel("INFO")
-logging.lastResort.setLevel("INFO")
-
-# The recipe run to work for, an integer.
-recipe_run_id: int ="""
+# Whoever runs the cell as it is, is shown what is missing; programs fill it in at the end.
+_FIRST_CELL = "# The recipe run to work for, an integer.\nrecipe_run_id: int ="
 
 
 def render_dag(

@@ -24,7 +24,6 @@ from dkist_processing_core.errors import ExtraMissingError, WorkflowError
 from dkist_processing_core.events import TaskFailed, TaskFinished, TaskStarted
 from dkist_processing_core.notebook_utils import export_notebook_by_path, wait_for_notebook_save
 from tests import pipelines, sample
-from tests.clients import write_package
 from tests.running import ROOT
 from tests.services.broker import Broker
 
@@ -48,24 +47,6 @@ def fill_in(file: Path, recipe_run_id: int, *more: str) -> None:
     notebook.cells[0].source += f" {recipe_run_id}"
     notebook.cells += [nbformat.v4.new_code_cell(source) for source in more]
     nbformat.write(notebook, file)
-
-
-SPEAKS = """
-import logging
-
-from dkist_processing_core import TaskBase, Workflow
-
-{set_up}
-
-
-class Speaks(TaskBase):
-    def run(self) -> None:
-        logging.getLogger("speaks").info("read %s frames", 4)
-
-
-workflow = Workflow(process_category="scratch", process_name="speaks", workflow_package=__package__)
-workflow.add_node(Speaks)
-"""
 
 
 @pytest.fixture
@@ -276,24 +257,6 @@ def test_tasks_in_a_notebook_report_as_everywhere(broker: Broker, execute: Progr
     assert {type(event) for event in seen} >= {TaskStarted, TaskFinished, TaskFailed}
     assert {event.workflow_version for event in seen} == {"1"}
     assert (first, left) == tuple(sources(file)[1:3])
-
-
-@pytest.mark.parametrize("set_up", ["", "logging.basicConfig(format='own %(message)s')"], ids=["as it is", "set up"])
-def test_what_a_task_logs_is_shown_below_its_cell(execute: Programs, tmp_path: Path, set_up: str) -> None:
-    """
-    Also where the pipeline sets no logging up; where it does, that is not disturbed.
-    """
-    write_package(tmp_path, {"l0.py": SPEAKS.format(set_up=set_up)})
-    exported = f"from scratch.l0 import workflow; workflow.export_notebook({str(tmp_path)!r})"
-    subprocess.run([sys.executable, "-c", exported], cwd=tmp_path, check=True, timeout=60)
-    file = tmp_path / "scratch_speaks_dev.ipynb"
-    fill_in(file, 1)
-
-    execute("-m nbconvert --to notebook --execute --inplace", file, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
-
-    cell = nbformat.read(file, as_version=4).cells[1]
-    lines = "".join(output.get("text", "") for output in cell.outputs).splitlines()
-    assert ("own read 4 frames" if set_up else "read 4 frames") in lines
 
 
 # Executes a notebook while somebody else saves it again and again, as a browser does.
