@@ -133,6 +133,7 @@ AIMS = (
     _replaced(f"{replaced.IMPORT}, wall", 0.1),
     *(_replaced(f"{name}, wall", 0.2) for name in (replaced.TASK, replaced.REFUSED, replaced.SILENT)),
     _replaced(replaced.ENVIRONMENT, 0.05),
+    _replaced(replaced.LOOK, 0.2),
     _replaced(replaced.ADDED, 0.2),
     _replaced(replaced.SIZE, 0.25),
 )

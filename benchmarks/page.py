@@ -136,8 +136,8 @@ imported each time. Beside it stands the same file without our imports, callback
     "replaced": """\
 ## Beside the release that it replaces
 
-dkist-processing-core {release}, as published, on Python 3.13, the only one that it runs on. Both sides take turns; in
-brackets stand the least and the most of the rounds.
+dkist-processing-core {release}, as published. Both sides run on Python 3.13, for which it was published, and take
+turns; in brackets stand the least and the most of the rounds.
 
 *Processes* run in two environments that hold the same packages at the same versions, those of a published pipeline
 package with all that it requires, and differ in this library alone. The older release instruments what it finds there,

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from dkist_processing_core.environments import Requirement
 from dkist_processing_core.errors import EnvironmentRequestError, WorkflowError
+from dkist_processing_core.resource_queue import ResourceQueue
 from dkist_processing_core.task import TaskBase, what_calling_makes
 from dkist_processing_core.text import show, whole_number
 
@@ -187,6 +188,23 @@ def upstreams_of(task: type[TaskBase], upstreams: object) -> tuple[type[TaskBase
             _refuse(f"{task.__name__} cannot wait for itself")
         waits_for[upstream] = None
     return tuple(waits_for)
+
+
+def queue_of(task: type[TaskBase], resource_queue: Any) -> ResourceQueue:
+    """
+    Return the queue that is given, by itself or by its name.
+
+    Raises
+    ------
+    WorkflowError
+        where there is no such queue.
+
+    """
+    try:
+        return ResourceQueue.DEFAULT if resource_queue is None else ResourceQueue(resource_queue)
+    except Exception:  # noqa: BLE001 - the enumeration's own sentence shows the value, whose repr may raise anything
+        msg = f"{task.__name__}: resource_queue is {show(resource_queue)}, expected one of {', '.join(ResourceQueue)}"
+        raise WorkflowError(msg) from None
 
 
 def extras_of(task: type[TaskBase], pip_extras: object) -> tuple[str, ...]:

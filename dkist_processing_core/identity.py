@@ -218,10 +218,8 @@ class RunsByHand:
         self._runs: dict[tuple[str, str, int], Run] = {}
         self._numbers: dict[tuple[Run, str], itertools.count[int]] = {}
 
-    def next_attempt(
-        self, *, workflow_name: str, workflow_version: str, recipe_run_id: int, task_name: str, retries: int
-    ) -> Attempt:
-        """Return the identity of the next call of this task."""
+    def next_attempt(self, *, workflow_name: str, workflow_version: str, recipe_run_id: int, task_name: str) -> Attempt:
+        """Return the identity of the next call of this task: as far as anybody knows, its last attempt."""
         if self._pid != os.getpid():
             # A fork is a process of its own: its calls must not share run ids with its parent's.
             self._pid = os.getpid()
@@ -233,4 +231,4 @@ class RunsByHand:
             key, Run(workflow_name, workflow_version, new_run_id(BY_HAND, recipe_run_id), recipe_run_id)
         )
         number = next(self._numbers.setdefault((run, task_name), itertools.count(1)))
-        return Attempt(run, task_name, attempt=number, max_attempts=max(number, retries + 1))
+        return Attempt(run, task_name, attempt=number, max_attempts=number)

@@ -38,6 +38,7 @@ from dkist_processing_core.events import (
     identity_of,
 )
 from dkist_processing_core.identity import Attempt
+from dkist_processing_core.last_resort import shown_log
 from dkist_processing_core.launcher_line import LauncherLine
 from dkist_processing_core.memory import peak_memory_bytes
 from dkist_processing_core.publisher import Publisher
@@ -98,6 +99,8 @@ class Lifecycle:
         self._began, began_at = time.monotonic(), datetime.now(UTC)
         # A launched process is there for this alone, from its first instruction.
         self._cpu_began = 0.0 if self._launcher is not None else _cpu_seconds()
+        if self.attempt.run.is_by_hand:
+            self._stack.enter_context(shown_log())
         with self._never_breaking("the attempt is not traced"):
             self._span = self._stack.enter_context(self._open_span())
             self._carrier = Carrier.of(self._span.get_span_context())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from dkist_processing_core import bash_operator, engine
+from dkist_processing_core.author_checks import extras_of, queue_of, upstreams_of
 from dkist_processing_core.environments import Requirement
 from dkist_processing_core.errors import EnvironmentRequestError, WorkflowError
 from dkist_processing_core.resource_queue import ResourceQueue
@@ -23,7 +24,17 @@ FROZEN = "frozen"
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A task, what it waits for, and what it needs."""
+    """
+    A task, what it waits for, and what it needs.
+
+    Upstreams and extras may be given as one, as several or as none, and the queue by its name.
+
+    Raises
+    ------
+    WorkflowError
+        where one of them can be none.
+
+    """
 
     workflow_name: str
     workflow_version: str
@@ -32,6 +43,11 @@ class Node:
     resource_queue: ResourceQueue = ResourceQueue.DEFAULT
     upstreams: tuple[type[TaskBase], ...] = ()
     pip_extras: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Keep what was given in one form, and nothing that is still the caller's."""
+        for name, form in (("resource_queue", queue_of), ("upstreams", upstreams_of), ("pip_extras", extras_of)):
+            object.__setattr__(self, name, form(self.task, getattr(self, name)))
 
     @property
     def name(self) -> str:
@@ -150,7 +166,6 @@ class Node:
     @property
     def operator_definition(self) -> str:
         """The expression that makes the engine's operator, in the names of the exported file."""
-        self.check_exportable()
         return bash_operator.render_operator(
             task_name=self.name,
             module=self.task.__module__,

@@ -18,8 +18,8 @@ from dkist_processing_core.notebook_file import EXPORTED, digest_of
 _DISTRIBUTION = "dkist-processing-core"
 DAG = "dag"
 """The name of the DAG in the rendered source."""
-# Whoever runs the cell as it is, is shown what is missing; programs fill it in at the end.
-_FIRST_CELL = "# The recipe run to work for, an integer.\nrecipe_run_id: int ="
+# As ever: whoever runs the cell as it is, is shown what is missing, and programs fill it in at the end.
+_FIRST_CELL = "recipe_run_id: int ="
 
 
 def render_dag(
@@ -37,7 +37,7 @@ def render_dag(
     Raises
     ------
     WorkflowError
-        where a worker could not run one of the tasks.
+        where no worker could install one of their environments.
 
     """
     nodes = list(nodes)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _runs_by_hand = RunsByHand()
-_NAMELESS: dict[str, Any] = {"workflow_name": "", "workflow_version": "", "recipe_run_id": 0, "retries": 0}
+_NAMELESS: dict[str, Any] = {"workflow_name": "", "workflow_version": "", "recipe_run_id": 0}
 """What an attempt is traced by where the task's own values name none."""
 
 
@@ -173,7 +173,7 @@ class TaskBase(ABC):
         """
         return f"{semconv.METRIC_PREFIX}{name}"
 
-    @property
+    @cached_property
     def base_telemetry_attributes(self) -> dict[str, Any]:
         """What tells this task's measurements from others': its identity, and its allocation where Nomad runs it."""
         return {
@@ -255,13 +255,8 @@ class TaskBase(ABC):
             if not isinstance(value, str):
                 msg = f"{name}: found {show(value)}, expected a text"
                 raise IdentityError(msg)
-        if not isinstance(self.retries, int):
-            msg = f"retries: found {show(self.retries)}, expected a whole number"
-            raise IdentityError(msg)
         given = Attempt.take_from(os.environ, task_name=self.task_name, workflow_name=self.workflow_name)
-        return given or _runs_by_hand.next_attempt(
-            **names, recipe_run_id=parse_recipe_run_id(recipe_run_id), retries=self.retries
-        )
+        return given or _runs_by_hand.next_attempt(**names, recipe_run_id=parse_recipe_run_id(recipe_run_id))
 
 
 @contextmanager

@@ -14,18 +14,15 @@ from dkist_processing_core.author_checks import (
     MAX_TAG_LENGTH,
     check_runnable,
     check_task,
-    extras_of,
     name_of,
     tag_of,
     tags_of,
     text_of,
-    upstreams_of,
 )
 from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.node import Node
 from dkist_processing_core.resource_queue import ResourceQueue
 from dkist_processing_core.task import TaskBase
-from dkist_processing_core.text import show
 
 if TYPE_CHECKING:
     from dkist_processing_core.events import Graph
@@ -43,9 +40,15 @@ def workflow_name_from_details(input_data: str, output_data: str, category: str,
 
     >>> workflow_name_from_details(input_data="l0", output_data="l1", category="visp")
     'l0_to_l1_visp'
+
+    Raises
+    ------
+    WorkflowError
+        where it is too long, or holds characters that the engine does not allow.
+
     """
     parts = [f"{input_data}_to_{output_data}", category, detail]
-    return "_".join(part for part in parts if part)
+    return name_of("_".join(part for part in parts if part), "the name of a workflow", MAX_NAME_LENGTH)
 
 
 def dag_name(workflow_name: str, workflow_version: str) -> str:
@@ -172,22 +175,8 @@ class Workflow:
         """
         check_task(task, "add_node expects a task")
         check_runnable(task)
-        try:
-            queue = ResourceQueue.DEFAULT if resource_queue is None else ResourceQueue(resource_queue)
-        except Exception:  # noqa: BLE001 - the enumeration's own sentence shows the value, whose repr may raise anything
-            msg = (
-                f"{task.__name__}: resource_queue is {show(resource_queue)}, expected one of {', '.join(ResourceQueue)}"
-            )
-            raise WorkflowError(msg) from None
-        node = Node(
-            self.workflow_name,
-            self.workflow_version,
-            self.workflow_package,
-            task,
-            resource_queue=queue,
-            upstreams=upstreams_of(task, upstreams),
-            pip_extras=extras_of(task, pip_extras),
-        )
+        given: dict[str, Any] = {"resource_queue": resource_queue, "upstreams": upstreams, "pip_extras": pip_extras}
+        node = Node(self.workflow_name, self.workflow_version, self.workflow_package, task, **given)
         self._check_placement(node)
         self._nodes[node.name] = node
 
@@ -318,17 +307,19 @@ class Workflow:
         """
         Return the engine's DAG, made from the same source that is exported.
 
+        It can be looked at, whether or not a worker could run its tasks: as those that a test defines in a function.
+
         Raises
         ------
         EngineMissingError
             where Airflow is not installed.
         WorkflowError
-            as for `export_dag`.
+            where the workflow has no tasks, or belongs to no package.
 
         """
         from dkist_processing_core import engine, rendering  # noqa: PLC0415 - as above
 
-        return engine.execute(self.dag_source(), self.dag_name)[rendering.DAG]
+        return engine.execute(self._rendered(), self.dag_name)[rendering.DAG]
 
     def dag_source(self) -> str:
         """
@@ -340,6 +331,11 @@ class Workflow:
             where the workflow has no tasks, or a worker could not run one of them.
 
         """
+        for node in self.nodes:
+            node.check_exportable()
+        return self._rendered()
+
+    def _rendered(self) -> str:
         from dkist_processing_core import rendering  # noqa: PLC0415 - as above
 
         self._check_has_tasks()

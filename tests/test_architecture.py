@@ -28,8 +28,8 @@ LAYERS = (
     {"workflow"},
     {"rendering", "local", "notebook_utils"},
     {"child", "notebook_file"},
-    {"node", "display", "author_checks"},
-    {"bash_operator", "launcher"},
+    {"node", "display"},
+    {"author_checks", "bash_operator", "launcher"},
     {"bootstrap"},
     {"task", "environments"},
     {"replay"},
@@ -44,7 +44,7 @@ LAYERS = (
     {"trace_context"},
     {"identity"},
     {"engine", "files"},
-    {"errors", "memory", "notes", "outcomes", "resource_queue", "settings_table", "termination", "text"},
+    {"errors", "last_resort", "memory", "notes", "outcomes", "resource_queue", "settings_table", "termination", "text"},
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 

@@ -191,11 +191,9 @@ def test_an_attempt_beyond_the_last_is_the_last() -> None:
     assert (taken.attempt, taken.max_attempts, taken.is_final) == (5, 5, True)
 
 
-def by_hand(runs: RunsByHand, task_name: str = "A", recipe_run_id: int = 1, retries: int = 0) -> Attempt:
+def by_hand(runs: RunsByHand, task_name: str = "A", recipe_run_id: int = 1) -> Attempt:
     """Return the next attempt of a task of workflow W that is called directly."""
-    return runs.next_attempt(
-        workflow_name="W", workflow_version="1", recipe_run_id=recipe_run_id, task_name=task_name, retries=retries
-    )
+    return runs.next_attempt(workflow_name="W", workflow_version="1", recipe_run_id=recipe_run_id, task_name=task_name)
 
 
 def test_tasks_called_by_hand_share_the_run_of_their_recipe_run() -> None:
@@ -210,12 +208,12 @@ def test_tasks_called_by_hand_share_the_run_of_their_recipe_run() -> None:
 
 
 def test_a_further_call_by_hand_is_the_next_attempt() -> None:
-    """Calls are counted per task, beyond its retries if need be."""
+    """Calls are counted per task, and each is the last that anybody knows of: nobody tries again for people."""
     runs = RunsByHand()
 
-    numbers = [(by.attempt, by.max_attempts) for by in (by_hand(runs, "A", retries=1) for _ in range(3))]
+    numbers = [(by.attempt, by.max_attempts) for by in (by_hand(runs, "A") for _ in range(3))]
 
-    assert numbers == [(1, 2), (2, 2), (3, 3)]
+    assert numbers == [(1, 1), (2, 2), (3, 3)]
     assert by_hand(runs, "B").attempt == 1
 
 
@@ -247,7 +245,7 @@ def test_a_fork_has_runs_of_its_own() -> None:
         runs = RunsByHand()
         def by_hand():
             attempt = runs.next_attempt(
-                workflow_name="W", workflow_version="1", recipe_run_id=1, task_name="A", retries=0
+                workflow_name="W", workflow_version="1", recipe_run_id=1, task_name="A"
             )
             os.write(1, f"{attempt.run.run_id} {attempt.attempt}\\n".encode())
         by_hand()

@@ -380,6 +380,22 @@ def test_a_document_holds_text_outputs_and_pictures(tmp_path: Path) -> None:
     assert f"](data:image/svg+xml;base64,{base64.b64encode(b'<svg/>').decode()})" in document
 
 
+@pytest.mark.parametrize("strange", ["an id in format 4.4", "a name that the format does not know"])
+def test_a_notebook_of_mixed_tools_is_a_document_too(strange: str, tmp_path: Path) -> None:
+    """
+    Jupyter opens it, and 7.x exported it: a task is not to fail for that when its work is done.
+    """
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("show()", outputs=[stream("shown\n")])])
+    if strange == "an id in format 4.4":
+        notebook.nbformat_minor = 4
+    else:
+        notebook.cells[0].outputs[0]["extra"] = 1
+    file = tmp_path / "n.ipynb"
+    file.write_text(json.dumps(notebook))
+
+    assert "shown" in export_notebook_by_path(file).decode()
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "my notes", "[]", "{}", '{"cells": []}', '{"nbformat": 4, "nbformat_minor": 5, "cells": [1]}', "\xe9"],

@@ -12,6 +12,7 @@ import secrets
 import subprocess
 import sys
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -291,6 +292,28 @@ def answer(address: str) -> Any:
             return json.load(response)
     except OSError:
         return None
+
+
+def test_the_project_of_the_page_can_be_installed_beside_its_notebooks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Folders of notebooks lie beside the package, and are none of it.
+    """
+    page = (ROOT / "docs" / "how-to" / "by-hand.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    write_package(tmp_path, {"l0.py": TASKS}, name=PACKAGE)
+    for folder in ("notebooks", "worker"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "l0_to_l1_my_pipeline_1.2.3.ipynb").touch()
+    for line in re.findall(r"^\$ (printf .*)", page, re.MULTILINE):
+        subprocess.run(["bash", "-c", line], check=True)
+
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel"], check=True, capture_output=True)
+
+    (wheel,) = (tmp_path / "dist").glob("my_pipeline-1.2.3-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert {name.partition("/")[0] for name in archive.namelist()} == {PACKAGE, "my_pipeline-1.2.3.dist-info"}
 
 
 @pytest.mark.timeout(600)

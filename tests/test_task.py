@@ -210,9 +210,11 @@ def test_the_identity_is_taken_by_the_task_it_names_and_lent_to_no_other(
     assert starts["NoOp"].run_id.startswith("hand__")
 
 
-def test_an_attempt_with_tries_left_is_not_final(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_by_hand_is_final_whatever_the_engine_would_do(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
-    A retry is told apart from a final failure.
+    Nobody tries again unless a person does, and an alarm on what failed for good is not to wait for that.
     """
     monkeypatch.setattr(AllPhases, "failing_phase", "run")
     monkeypatch.setattr(AllPhases, "retries", 1)
@@ -222,7 +224,7 @@ def test_an_attempt_with_tries_left_is_not_final(recorded: Recorded, monkeypatch
             call(AllPhases, recipe_run_id=79)
 
     ends = [event for event in recorded() if isinstance(event, TaskFailed)]
-    assert [(end.attempt, end.final) for end in ends] == [(1, False), (2, True)]
+    assert [(end.attempt, end.max_attempts, end.final) for end in ends] == [(1, 1, True), (2, 2, True)]
 
 
 def test_progress_is_rate_limited_and_its_last_report_always_leaves(recorded: Recorded) -> None:
@@ -495,6 +497,29 @@ def test_the_author_s_instruments_and_spans_cost_nothing_without_a_collector() -
     assert task.format_metric_name("tasks.executed") == "dkist.processing.tasks.executed"
 
 
+def test_an_author_s_own_attributes_stay_among_the_base_s(recorded: Recorded) -> None:
+    """
+    They are a dict of the task's, as 7.x has it: added to, or replaced.
+    """
+
+    class Extends(NoOp):
+        def __init__(self, recipe_run_id: int, workflow_name: str, workflow_version: str) -> None:
+            super().__init__(recipe_run_id, workflow_name, workflow_version)
+            self.base_telemetry_attributes["camera"] = 2
+
+    class Replaces(NoOp):
+        def __init__(self, recipe_run_id: int, workflow_name: str, workflow_version: str) -> None:
+            super().__init__(recipe_run_id, workflow_name, workflow_version)
+            self.base_telemetry_attributes = {"camera": 3}
+
+    extended, replaced = call(Extends), call(Replaces)
+
+    assert extended.base_telemetry_attributes["camera"] == 2
+    assert extended.base_telemetry_attributes["task.name"] == "Extends"
+    assert replaced.base_telemetry_attributes == {"camera": 3}
+    assert len([event for event in recorded() if isinstance(event, TaskFinished)]) == 2
+
+
 def test_the_base_s_hooks_raise_nothing_and_rollback_is_left_to_people() -> None:
     """
     A subclass may call super() of each; the lifecycle never rolls back.
@@ -618,25 +643,6 @@ def test_settings_that_events_do_not_need_do_not_cost_them(
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == warnings
     assert all(line.startswith(f"NoOp runs with a default instead: {variable}: found ") for line in said)
-
-
-@pytest.mark.parametrize("retries", ["2", None])
-def test_retries_that_are_no_number_cost_the_events_only(
-    retries: Any, recorded: Recorded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """
-    The task runs, with one line.
-    """
-    monkeypatch.setattr(AllPhases, "retries", retries)
-
-    task = call(AllPhases)
-
-    assert isinstance(task, AllPhases)
-    assert task.phases == ["pre_run", "run", "post_run"]
-    assert recorded() == []
-    assert [record.getMessage() for record in caplog.records] == [
-        f"AllPhases runs without events: retries: found {retries!r}, expected a whole number"
-    ]
 
 
 @pytest.mark.parametrize("name", [Path("W"), b"W", ["W"], None])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dkist_processing_core import ResourceQueue, TaskBase, Workflow
 from dkist_processing_core.errors import WorkflowError
+from dkist_processing_core.node import Node
 from dkist_processing_core.workflow import dag_name, workflow_name_from_details
 
 
@@ -86,6 +87,31 @@ def test_a_workflow_is_named_by_its_data(detail: str | None, name: str) -> None:
     assert built.workflow_name == name == workflow_name_from_details("l0", "l1", "visp", detail)
     assert built.dag_name == f"{name}_2" == dag_name(name, "2")
     assert built.tags == ("nightly", "visp", "2", "l0", "l1")
+
+
+def test_a_name_by_details_is_refused_where_the_workflow_s_would_be() -> None:
+    """
+    Whoever asks for the name alone is told the same.
+    """
+    with pytest.raises(WorkflowError, match=r"^the name of a workflow is .*, 108 characters; allowed are 1 to 100$"):
+        workflow_name_from_details(input_data="l0", output_data="l1", category="v" * 99)
+
+
+@pytest.mark.parametrize(
+    ("upstreams", "pip_extras", "queue"),
+    [(A, None, None), ([A], [], "default"), ((A,), (), ResourceQueue.DEFAULT)],
+    ids=["one or none", "lists", "as they are kept"],
+)
+def test_a_node_takes_the_established_forms(upstreams: Any, pip_extras: Any, queue: Any) -> None:
+    """
+    One task or several, none or a list, a queue or its name; what is wrong is told as `add_node` tells it.
+    """
+    node = Node("W", "1", "p", B, upstreams=upstreams, pip_extras=pip_extras, resource_queue=queue)
+
+    assert node == Node("W", "1", "p", B, upstreams=(A,))
+    assert node.dependencies == [("A", "B")]
+    with pytest.raises(WorkflowError, match=r"^B: resource_queue is 'tiny', expected one of "):
+        Node("W", "1", "p", B, resource_queue="tiny")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("version", [None, ""])

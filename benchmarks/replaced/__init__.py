@@ -12,7 +12,7 @@ from benchmarks.figures import Findings
 from benchmarks.ground import Ground
 from benchmarks.plan import Plan
 from benchmarks.replaced._homes import COUNT, SIZE, add_homes, make_home
-from benchmarks.replaced._looks import ADDED, add_looks, measure_looks
+from benchmarks.replaced._looks import ADDED, LOOK, add_looks, measure_looks
 from benchmarks.replaced._pipeline import export
 from benchmarks.replaced._processes import (
     COLLECTOR_ROUNDS,
@@ -39,6 +39,7 @@ __all__ = [
     "COUNT",
     "ENVIRONMENT",
     "IMPORT",
+    "LOOK",
     "REFUSED",
     "RELEASE",
     "SILENT",

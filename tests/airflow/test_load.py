@@ -229,3 +229,36 @@ print("READ", sorted(bag.dag_ids), bag.import_errors)
     done = in_airflow(program, archive, home=tmp_path)
 
     assert "READ ['raw_to_l1_solar_calibration_dev'] {}" in done.stdout
+
+
+IN_A_FUNCTION = """
+from dkist_processing_core import TaskBase, Workflow
+
+def made():
+    class First(TaskBase):
+        def run(self): ...
+    class Second(First): ...
+    workflow = Workflow(process_category="a", process_name="b", workflow_package="scratch", workflow_version="1")
+    workflow.add_node(First)
+    workflow.add_node(Second, upstreams=First)
+    return workflow
+
+dag = made().load()
+print(sorted(dag.get_task("Second").upstream_task_ids), type(made().nodes[0].operator).__name__)
+try:
+    made().export_dag()
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_a_workflow_of_a_test_s_own_tasks_can_be_looked_at(tmp_path: Path) -> None:
+    """
+    As 7.x had it; what no worker could run is not exported all the same.
+    """
+    done = in_airflow(IN_A_FUNCTION, home=tmp_path)
+
+    seen, refusal = done.stdout.splitlines()[-2:]
+    assert seen == "['First'] BashOperator"
+    assert refusal.startswith("First of a_b cannot be exported: another process finds a task by ")
+    assert not (tmp_path / "dags").exists()

@@ -1,0 +1,55 @@
+"""
+The log of a task that is called where nobody has set logging up, as at a prompt or in a notebook: shown all the same.
+
+Not here: that of a launched task (bootstrap), which has its process to itself.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+
+_FORM = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+_lock = threading.Lock()
+_open = 0
+
+
+@contextlib.contextmanager
+def shown_log() -> Iterator[None]:
+    """
+    Show what is logged meanwhile, from INFO on, by the logging module's own handler of last resort.
+
+    It is no handler of the root logger, so that whatever is set up meanwhile has effect. Where anything is set up, and
+    afterwards, all is as it was.
+    """
+    global _open  # noqa: PLW0603 - the root logger is one per process, too
+    with _lock:
+        _open += 1
+        if _open == 1:
+            _show()
+    try:
+        yield
+    finally:
+        with _lock:
+            _open -= 1
+            if not _open:
+                _show_no_longer()
+
+
+def _show() -> None:
+    handler, root = logging.lastResort, logging.root
+    if handler is None or root.handlers or (handler.level, root.level) != (logging.WARNING, logging.WARNING):
+        return
+    handler.setLevel(logging.INFO)
+    handler.setFormatter(_FORM)
+    root.setLevel(logging.INFO)
+
+
+def _show_no_longer() -> None:
+    handler, root = logging.lastResort, logging.root
+    if handler is None or handler.formatter is not _FORM:
+        return
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(None)
+    if not root.handlers and root.level == logging.INFO:
+        root.setLevel(logging.WARNING)
