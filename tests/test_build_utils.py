@@ -560,3 +560,18 @@ def test_a_package_without_workflows_makes_no_archive(make: Make, tmp_path: Path
         export_archive(make({}), tmp_path / "dags")
 
     assert not (tmp_path / "dags").exists()
+
+
+@pytest.mark.parametrize("exporting", [export_dags, export_notebooks])
+def test_an_export_of_nothing_says_so(
+    make: Make,
+    exporting: Callable[[ModuleType, Path], list[Path]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    Who has named the package above the one with the workflows is told where they were looked for.
+    """
+    assert exporting(make({"a.py": "x = 1\n"}), tmp_path / "out") == []
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said == "nothing is exported: scratch defines no workflow: looked in scratch.a, scratch"

@@ -99,7 +99,7 @@ def export_dags(workflow_package: ModuleType, path: Path | str) -> list[Path]:
         which names each workflow that cannot be exported.
 
     """
-    return put_files(folder_of(path), _as_files(_contents(find_workflows(workflow_package))))
+    return put_files(folder_of(path), _as_files(_contents(_found_in(workflow_package))))
 
 
 def export_archive(workflow_package: ModuleType, path: Path | str) -> Path:
@@ -138,7 +138,7 @@ def export_notebooks(workflow_package: ModuleType, path: Path | str) -> list[Pat
         which names each workflow that cannot be exported, or each file.
 
     """
-    return _put_notebooks(find_workflows(workflow_package), folder_of(path))
+    return _put_notebooks(_found_in(workflow_package), folder_of(path))
 
 
 def export_notebook_dockerfile(workflow_package: ModuleType, path: Path | str) -> Path:
@@ -178,6 +178,13 @@ def export_notebook_dockerfile(workflow_package: ModuleType, path: Path | str) -
         dockerfile.unlink()
         raise
     return dockerfile
+
+
+def _found_in(workflow_package: ModuleType) -> list[Found]:
+    found = find_workflows(workflow_package)
+    if not found:
+        logger.warning("nothing is exported: %s", nowhere(workflow_package))
+    return found
 
 
 def _put_notebooks(found: list[Found], folder: Path) -> list[Path]:
