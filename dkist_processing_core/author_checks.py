@@ -15,7 +15,7 @@ from dkist_processing_core.environments import Requirement
 from dkist_processing_core.errors import EnvironmentRequestError, WorkflowError
 from dkist_processing_core.resource_queue import ResourceQueue
 from dkist_processing_core.task import TaskBase, what_calling_makes
-from dkist_processing_core.text import show, whole_number
+from dkist_processing_core.text import clean, show, whole_number
 
 MAX_NAME_LENGTH = 100
 # The engine's own limits on a tag, on a time that can be said, and on a number of tries.
@@ -92,8 +92,9 @@ def tag_of(tag: object) -> str:
         where it is none.
 
     """
-    if not isinstance(tag, str) or not 1 <= len(tag) <= MAX_TAG_LENGTH:
-        _refuse(f"tags: found {show(tag, _SHOWN)}, expected text of 1 to {MAX_TAG_LENGTH} characters")
+    # The engine's database takes neither NUL nor half of a surrogate pair; its DAG processor ends by the first.
+    if not isinstance(tag, str) or not 1 <= len(tag) <= MAX_TAG_LENGTH or clean(tag) != tag:
+        _refuse(f"tags: found {show(tag, _SHOWN)}, expected text of 1 to {MAX_TAG_LENGTH} characters, none for control")
     return str.__str__(tag)
 
 

@@ -69,6 +69,10 @@ try:
     file = os.environ.pop("DKIST_CORE_TASK_FILE", "")
     class_name = re.sub(r"\\[\\d+\\]$", "", os.environ["DKIST_CORE_TASK"])
     os.environ["DKIST_CORE_LOADING"] = "1"
+    # What is logged while it is loaded is shown, too. A level that nobody chooses tells afterwards whether anybody did.
+    logging.root.setLevel(logging.INFO - 1)
+    logging.lastResort = logging.StreamHandler()
+    logging.lastResort.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     if file:
         loader = importlib.machinery.SourceFileLoader(module_name, file)
         module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader))
@@ -78,10 +82,8 @@ try:
         module = importlib.import_module(module_name)
     task_class = getattr(module, class_name)
     del os.environ["DKIST_CORE_LOADING"]
-    if not logging.root.handlers and logging.root.level == logging.WARNING:
-        logging.root.setLevel(logging.INFO)
-        logging.lastResort = logging.StreamHandler()
-        logging.lastResort.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    if logging.root.level == logging.INFO - 1:
+        logging.root.setLevel(logging.WARNING if logging.root.handlers else logging.INFO)
     tell(loaded=True)
     with task_class(
         recipe_run_id=int(os.environ["DKIST_CORE_RECIPE_RUN_ID"]),

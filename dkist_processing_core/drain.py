@@ -38,6 +38,8 @@ _SHARE_OF_FLUSH = 0.7
 _LOCK_POLL_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 2.0
 _STALLED_SECONDS = 10.0
+# Whoever stops waits for a broker that has spoken so lately; for how long in all, who stops it says.
+_HEARING_SECONDS = 0.3
 _LONGEST_REST_SECONDS = 10.0
 _HELD_UP_SECONDS = 1.0
 _MAX_REASONS = 3
@@ -281,6 +283,15 @@ class Drainer:
                 # Another process may have better luck, and must not wait for this one.
                 self._failures += 1
                 raise BusUnreachableError(_blocking(link) or f"{link.where} confirms nothing")
+        self._hear_out(source, link, last_progress)
+
+    def _hear_out(self, source: Journal | Memory, link: "AmqpLink", last_heard: float) -> None:
+        """Settle what is on its way to a broker that answers: whoever delivers next would send it again."""
+        while link.unsettled and link.is_connected and not link.blocked_reason:
+            if time.monotonic() > last_heard + _HEARING_SECONDS:
+                return
+            if self._settle(source, link):
+                last_heard = time.monotonic()
 
     def _begin_reading(self, source: Journal | Memory) -> tuple[frozenset[str], int, int]:
         """Return which exchanges to pass over, from where to read, and what the end is now."""

@@ -87,8 +87,8 @@ class Node:
         """
         if not self.workflow_package:
             self._refuse(
-                "it is defined in a script (workflow_package is None), and a worker can only run tasks of an installed "
-                "package"
+                "its workflow names no package, and a worker can only run tasks of an installed one: say "
+                "workflow_package=__package__ where the workflow is defined, which is None in a script"
             )
         try:
             return Requirement.of(self.workflow_package, self.workflow_version, self.extras)
@@ -128,6 +128,8 @@ class Node:
                 "another process finds a task by the name of its class in a module that can be imported, and "
                 f"{module}.{self.name} is not this class"
             )
+        if not all(part.isidentifier() and not keyword.iskeyword(part) for part in module.split(".")):
+            self._refuse(f"its module {module!r} cannot be named by an import statement; rename the file")
         if not self.name.isidentifier() or keyword.iskeyword(self.name):
             self._refuse(f"{self.name!r} is no name that a class statement can give")
 

@@ -462,7 +462,7 @@ def test_a_constructor_takes_the_three_established_keywords(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workflow_package": ""}, r"it is defined in a script \(workflow_package is None\)"),
+        ({"workflow_package": ""}, r"its workflow names no package, and a worker can "),
         (
             {"workflow_package": "__main__"},
             (
@@ -550,7 +550,7 @@ def test_releases_of_a_script_cannot_be_run() -> None:
     sentence = refused(lambda: with_first(workflow_package=None).run(1, environments=True), WorkflowError)
 
     assert sentence.startswith("First of My_Workflow cannot be ")
-    assert "it is defined in a script (workflow_package is None)" in sentence
+    assert "say workflow_package=__package__ where the workflow is defined, which is None in a script" in sentence
 
 
 def test_a_constructor_of_other_names_is_named_by_the_failure() -> None:
@@ -581,7 +581,7 @@ def test_a_constructor_of_other_names_is_named_by_the_failure() -> None:
         ),
         (
             workflow("w", package="None"),
-            r"scratch\.w: scratch_w 1\.0: First of scratch_w cannot be exported: it is defined in a script",
+            r"scratch\.w: scratch_w 1\.0: First of scratch_w cannot be exported: its workflow names no ",
         ),
         (
             workflow("w", version="."),

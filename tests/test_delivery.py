@@ -15,10 +15,12 @@ import pytest
 from dkist_processing_core import drain
 from dkist_processing_core.bus import Books, open_bus
 from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus._locks import FileLock
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import BusError
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.refusals import RETRY_SECONDS
+from tests.arrivals import Arrivals
 from tests.bus.contract import SECONDS
 from tests.facts import finished, progressed, started
 from tests.services.broker import Broker
@@ -78,6 +80,31 @@ def close_timed(publisher: Publisher, timeout: float) -> float:
     began = time.monotonic()
     publisher.close(timeout)
     return time.monotonic() - began
+
+
+def test_who_leaves_hears_out_what_it_has_sent_for_others(broker: Broker) -> None:
+    """
+    A publisher whose own event has arrived ends while others' are on their way: whoever comes next sends none again.
+    """
+    settings, others = settings_of(broker), 2000
+    arrivals = Arrivals(broker, settings)
+    delivering = FileLock(open_bus(settings).journal_path.with_suffix(".lock"))
+    assert delivering.acquire()
+    with Publisher.open(settings, delivers=False) as beside:
+        leaving = Publisher.open(settings)
+        leaving.publish(started("Leaves"))
+        beside.publish(*[progressed("Stays", number) for number in range(others)])
+        delivering.release()
+        assert leaving.flush(SECONDS)
+        leaving.close(SECONDS)
+
+    with Publisher.open(settings) as following:
+        following.answer_for_others()
+        assert following.flush(SECONDS)
+    arrivals.read()
+
+    assert sorted(arrivals.counts.values()) == [1] * (others + 1)
+    assert books_of(settings) == Books(published=others + 1, confirmed=others + 1, pending=0, set_aside=0)
 
 
 def test_a_binding_that_has_gone_is_made_again(broker: Broker) -> None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from dkist_processing_core import ResourceQueue, TaskBase, Workflow, engine
 from dkist_processing_core.bash_operator import COMMAND
 from dkist_processing_core.errors import EngineMissingError, WorkflowError
+from dkist_processing_core.text import clean
 from tests import sample
 from tests.running import ROOT
 from tests.sample import First, workflow
@@ -159,9 +160,20 @@ def test_what_the_file_imports_from_here_needs_the_standard_library_alone() -> N
     assert others <= sys.stdlib_module_names
 
 
-HOSTILE = st.text(min_size=1, max_size=40) | st.sampled_from(
+HOSTILE = st.text(min_size=1, max_size=40).filter(lambda text: clean(text) == text) | st.sampled_from(
     ["')#", "{{ 1 }}", '"""', "\\", "${HOME}", "\n", "\U0001f52d"]
 )
+
+
+@pytest.mark.parametrize("tag", ["\0", "a\0", "\ud800", "\x1b[31m"])
+def test_a_tag_that_the_engine_s_database_cannot_hold_is_refused(tag: str) -> None:
+    """
+    By the first of them its DAG processor would end, for all workflows, and by the others the DAG would not be there.
+    """
+    with pytest.raises(
+        WorkflowError, match=r"^tags: found .*, expected text of 1 to 100 characters, none for control$"
+    ):
+        Workflow(process_category="a", process_name="b", workflow_version="1", tags=["well", tag])
 
 
 @given(tags=st.lists(HOSTILE, max_size=4))
@@ -254,7 +266,7 @@ REFUSED = "First of a_b cannot be exported: "
             lambda: Workflow(process_category="a", process_name="b", workflow_package="p"),
             "a_b cannot be exported: it has no tasks",
         ),
-        (lambda: of(package=None), REFUSED + r"it is defined in a script \(workflow_package is None\)"),
+        (lambda: of(package=None), REFUSED + r"its workflow names no package, and a worker "),
         (
             lambda: of(package="no package"),
             (

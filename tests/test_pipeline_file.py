@@ -140,7 +140,7 @@ def test_the_steps_lead_from_a_repository_to_an_archive(repository: Path, python
     assert archive.name == "my_pipeline.workflows_1.2.3.zip"
     with zipfile.ZipFile(archive) as opened:
         (name,) = opened.namelist()
-        assert name == "scratch_calibration_1-2-3.py"
+        assert name == "my_pipeline.workflows_1.2.3/scratch_calibration_1.2.3.py"
         assert "dag_id='scratch_calibration_1.2.3'" in opened.read(name).decode()
 
 

@@ -39,6 +39,8 @@ handler.setFormatter(logging.Formatter("one %(message)s"))
 logging.getLogger("speaks").addHandler(handler)
 """
 QUIET = "logging.getLogger().setLevel(logging.ERROR)"
+FORM_ALONE = "logging.basicConfig(format='own %(message)s')"
+AT_IMPORT = "logging.getLogger('speaks').info('gain: 3')"
 
 
 @pytest.mark.parametrize(
@@ -48,8 +50,10 @@ QUIET = "logging.getLogger().setLevel(logging.ERROR)"
         (OWN, ["| own read 4 frames", "| own in detail"]),
         (OF_ONE_LOGGER, ["| one read 4 frames"]),
         (QUIET, []),
+        (FORM_ALONE, []),
+        (AT_IMPORT, [" INFO speaks: gain: 3", " INFO speaks: read 4 frames"]),
     ],
-    ids=["as it is", "set up by its author", "a logger of its own", "quieter"],
+    ids=["as it is", "set up by its author", "a logger of its own", "quieter", "a form alone", "while it is loaded"],
 )
 def test_what_a_task_logs_is_shown(set_up: str, lines: list[str], tmp_path: Path) -> None:
     """

@@ -240,7 +240,7 @@ def test_a_script_s_workflow_says_why_it_cannot_be_exported(tmp_path: Path) -> N
     workflow.add_node(A)
 
     with pytest.raises(
-        WorkflowError, match=r"cannot be exported: it is defined in a script \(workflow_package is None"
+        WorkflowError, match=r"cannot be exported: its workflow names no package, and a worker can only "
     ):
         workflow.export_dag(tmp_path)
 

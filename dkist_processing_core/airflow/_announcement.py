@@ -27,8 +27,9 @@ from dkist_processing_core.publisher import Publisher
 
 _RUNNING = "running"
 _UNKNOWN = "unknown"
-# The engine's client tries again and again where its server does not answer, and the task's end would wait for it.
-_ASKING_SECONDS = 0.2
+# The engine's client tries again and again where its server does not answer, and the task's end would wait for it. What
+# asking takes is not there for the bus, which is mostly there in an instant.
+_ASKING_SECONDS = 0.6
 
 
 def announce(
@@ -48,7 +49,7 @@ def announce(
         log_url=log_url if isinstance(log_url, str) else None,
         clears=clears_of(context.get("dag_run")),
     )
-    with publishing(delivers=True) as publisher:
+    with publishing(delivers=True, asks_within=_ASKING_SECONDS) as publisher:
         reason = _reason_not_to(context, message, attempt, publisher)
         if reason is not None:
             logger.info("the failure of %s is not announced now: %s", task_name, reason)

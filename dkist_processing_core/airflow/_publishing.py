@@ -6,6 +6,7 @@ Not here: what is published (_attempts, _runs).
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -26,14 +27,16 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def publishing(*, delivers: bool, share: float = _SHARE_OF_WAITING) -> Iterator[Publisher]:
+def publishing(*, delivers: bool, share: float = _SHARE_OF_WAITING, asks_within: float = 0.0) -> Iterator[Publisher]:
     """
     Open a publisher, and let it go in time.
 
     Without `delivers` it only appends to the journal: whoever comes next on this host, in the end a launcher, brings it
     to the bus. With it, what the journal holds is brought there now, as far as that can be within `share` of the time
-    that observing may cost.
+    that observing may cost. What the block has waited for the engine, of `asks_within` seconds, is what is left of
+    those for the bus.
     """
+    began = time.monotonic()
     settings, complaint = DKISTProcessingCoreConfiguration.read_leniently()
     if complaint is not None:
         logger.warning("a callback uses a default instead: %s", complaint)
@@ -43,7 +46,10 @@ def publishing(*, delivers: bool, share: float = _SHARE_OF_WAITING) -> Iterator[
     finally:
         if delivers:
             publisher.answer_for_others()
-        with at_most(settings.event_flush_timeout * share, BUS, at_least=_LEAST_SECONDS) as seconds:
+        waiting = settings.event_flush_timeout * share
+        if asks_within:
+            waiting = min(waiting, asks_within + _LEAST_SECONDS - (time.monotonic() - began))
+        with at_most(waiting, BUS, at_least=_LEAST_SECONDS) as seconds:
             publisher.close(seconds if delivers else 0.0)
 
 
@@ -60,6 +66,6 @@ def head(ti: object, run: Run, span_id: int) -> dict[str, Any]:
 
 
 def head_of_run(ti: object, run: Run, dag_run: object) -> dict[str, Any]:
-    """Return the same for an event of the run, whose span is the engine's own where the engine traces."""
+    """Return the same for an event of the run, whose span is the engine's own of `ti` where the engine traces."""
     engines = _traces.engines_parent(ti)
     return head(ti, run, engines[1] if engines else _traces.root_span_id(run, dag_run))

@@ -170,7 +170,9 @@ def _observe(publish: Callable[[], None], what: str) -> None:
 def _warn(message: str, *facts: object) -> None:
     import logging  # noqa: PLC0415 - not for parsing
 
-    logging.getLogger(__name__).warning(message, *facts)
+    from dkist_processing_core.text import redact  # noqa: PLC0415
+
+    logging.getLogger(__name__).warning(message, *(redact(str(fact)) for fact in facts))
 
 
 def _total(value: Callable[[], str]) -> str:

@@ -51,7 +51,7 @@ def extract_workflows_from_package(workflow_package: ModuleType) -> list[Workflo
 
     """
     found = find_workflows(workflow_package)
-    _refuse(list(twins(found)))
+    _refuse([problem for _, problem in twins(found)])
     return [each.workflow for each in found]
 
 
@@ -75,7 +75,7 @@ def validate_workflows(workflow_package: ModuleType, export_path: Path | str | N
     if not found:
         raise WorkflowError(nowhere(workflow_package))
     checked = check_workflows(found)
-    _refuse([*twins(found), *(problem for each in checked for problem in each.problems)])
+    _refuse([*(problem for _, problem in twins(found)), *(problem for each in checked for problem in each.problems)])
     unloaded = [each for each in checked if each.loaded is None]
     if unloaded:
         logger.warning(
@@ -106,7 +106,7 @@ def export_archive(workflow_package: ModuleType, path: Path | str) -> Path:
     """
     Export every workflow of a package into one archive, `{package}_{version}.zip` in a folder, and return its path.
 
-    Airflow reads it from its DAGs folder as it is. The same workflows give the same bytes.
+    Unpacked into Airflow's DAGs folder, the files are in a folder of that name. The same workflows give the same bytes.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def export_archive(workflow_package: ModuleType, path: Path | str) -> Path:
     if not found:
         raise WorkflowError(nowhere(workflow_package))
     name = archive_name(workflow_package.__name__, found)
-    (file,) = put_files(folder_of(path), {name: archived(_contents(found))})
+    (file,) = put_files(folder_of(path), {f"{name}.zip": archived(_contents(found), name)})
     return file
 
 
@@ -193,7 +193,7 @@ def _put_notebooks(found: list[Found], folder: Path) -> list[Path]:
 
 
 def _contents(found: list[Found], form: Form = "dag") -> dict[str, str]:
-    problems, contents = list(twins(found)), {}
+    problems, contents = [problem for _, problem in twins(found)], {}
     for each in found:
         try:
             contents[each.workflow.dag_name] = content_of(each, form)

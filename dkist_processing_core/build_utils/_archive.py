@@ -1,7 +1,8 @@
 """
-All exported files of a package in one archive, as the engine reads it from its DAGs folder.
+All exported files of a package in one archive, to be unpacked into the engine's DAGs folder.
 
-Not here: what the files hold (rendering).
+Not as it is: of a file within an archive Airflow 3.3 does not call the callbacks of the DAG, and the end of no run
+would be told. Not here: what the files hold (rendering).
 """
 
 import io
@@ -19,7 +20,7 @@ _MODE = 0o100644 << 16
 
 def archive_name(package: str, found: Iterable[Found]) -> str:
     """
-    Return `{package}_{version}.zip`.
+    Return `{package}_{version}`, what the archive and the folder inside it are called.
 
     Raises
     ------
@@ -34,43 +35,19 @@ def archive_name(package: str, found: Iterable[Found]) -> str:
         listed = "; ".join(f"{version} ({', '.join(names)})" for version, names in sorted(versions.items()))
         msg = f"{package} has workflows of several versions, and an archive is of one: {listed}"
         raise WorkflowError(msg)
-    return f"{package}_{next(iter(versions))}.zip"
+    return f"{package}_{next(iter(versions))}"
 
 
-def module_file(dag_name: str) -> str:
+def archived(contents: Mapping[str, str], folder: str) -> bytes:
     """
-    Return what a workflow's file is called inside an archive.
-
-    The engine imports what it finds there by name, where a dot would mean a package.
-
-    >>> module_file("l0_to_l1_visp_1.2.3")
-    'l0_to_l1_visp_1-2-3.py'
-    """
-    return f"{dag_name.replace('.', '-')}.py"
-
-
-def archived(contents: Mapping[str, str]) -> bytes:
-    """
-    Return an archive of files, by the names of their workflows: the same files give the same bytes.
+    Return an archive of files in one folder, by the names of their workflows: the same files give the same bytes.
 
     They are not compressed, since releases of zlib do that differently.
-
-    Raises
-    ------
-    WorkflowError
-        where two names are the same inside it.
-
     """
-    names: dict[str, str] = {}
-    for dag_name in sorted(contents):
-        other = names.setdefault(module_file(dag_name).lower(), dag_name)
-        if other != dag_name:
-            msg = f"{other} and {dag_name} have the same name in an archive, {module_file(dag_name)}; rename one"
-            raise WorkflowError(msg)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        for dag_name in names.values():
-            entry = zipfile.ZipInfo(module_file(dag_name), _EPOCH)
+        for dag_name in sorted(contents):
+            entry = zipfile.ZipInfo(f"{folder}/{dag_name}.py", _EPOCH)
             entry.create_system, entry.external_attr = _UNIX, _MODE
             archive.writestr(entry, contents[dag_name])
     return stream.getvalue()

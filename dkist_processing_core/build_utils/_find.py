@@ -82,15 +82,15 @@ def find_workflows(package: ModuleType) -> list[Found]:
     ]
 
 
-def twins(found: Iterable[Found]) -> Iterator[str]:
-    """Give a sentence for each workflow whose file would be another's, also where only the case tells them apart."""
+def twins(found: Iterable[Found]) -> Iterator[tuple[Found, str]]:
+    """Give each workflow whose file would be another's, also where only the case tells them apart, and a sentence."""
     first: dict[str, Found] = {}
     for each in found:
         other = first.setdefault(each.workflow.dag_name.lower(), each)
         if other is not each:
             yield (
-                f"{each} would be exported over the workflow of that name in {other.module}; "
-                "name one of them differently, by its detail for example"
+                each,
+                f"{each} would be exported over {other}; name one of them differently, by its detail for example",
             )
 
 
@@ -130,19 +130,29 @@ def _names(module: ModuleType, workflow: Workflow) -> set[str]:
 
 
 def _imported_names(module: ModuleType) -> set[str]:
-    """Return the names that a module has by importing them; by a star it may have any."""
+    """Return the names that a module has of others: imported, by a star perhaps any, or taken from what is imported."""
     try:
         tree = ast.parse(inspect.getsource(module))
     except (OSError, TypeError, SyntaxError):
         return set()
-    names: set[str] = set()
+    names, modules = set[str](), set[str]()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             given = {alias.asname or alias.name for alias in node.names}
             if "*" in given:
                 given |= set(vars(module)) - _assigned_names(tree)
             names |= given
-    return names
+        elif isinstance(node, ast.Import):
+            modules |= {alias.asname or _top(alias.name) for alias in node.names}
+    taken = (node for node in ast.walk(tree) if isinstance(node, ast.Assign) and _root(node.value) in names | modules)
+    return names | {target.id for node in taken for target in node.targets if isinstance(target, ast.Name)}
+
+
+def _root(value: ast.expr) -> str | None:
+    """Return the name that a dotted one begins with; None for what is made by calling, or in any other way."""
+    while isinstance(value, ast.Attribute):
+        value = value.value
+    return value.id if isinstance(value, ast.Name) else None
 
 
 def _assigned_names(tree: ast.AST) -> set[str]:

@@ -50,8 +50,8 @@ def workflows_export(
     """
     Write each workflow of a package as a DAG for Airflow.
 
-    Nothing is written if one of them cannot be exported; what is there is replaced whole. Airflow reads files and
-    archives from its DAGs folder as they are. The same workflows give the same bytes.
+    Nothing is written if one of them cannot be exported; what is there is replaced whole. Airflow reads the files from
+    its DAGs folder, into which an archive is unpacked. The same workflows give the same bytes.
     """
     from dkist_processing_core.cli._workflows_check import export
 

@@ -4,6 +4,7 @@
 Not here: the checks and the files (build_utils), and the drawing (_workflows_show).
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -27,16 +28,17 @@ def validate(name: str) -> bool:
         raise WorkflowError(nowhere(package))
     console = Console(highlight=False)
     marks = (ASCII if console.options.ascii_only else UNICODE).marks
-    checked = check_workflows(found)
+    same = list(twins(found))
+    checked = [
+        replace(each, problems=[*each.problems, *(problem for twin, problem in same if twin is each.found)])
+        for each in check_workflows(found)
+    ]
     for each in checked:
         state = State.FAILED if each.problems else State.FINISHED
         mark = (f"{marks[state]} ", STYLES[state])
         console.print(Text.assemble(mark, _headline(each)), soft_wrap=True)
         for problem in each.problems:
             console.print(Text(f"  {problem}", STYLES[State.FAILED]), soft_wrap=True)
-    same = list(twins(found))
-    for problem in same:
-        console.print(Text.assemble((f"{marks[State.FAILED]} {problem}", STYLES[State.FAILED])), soft_wrap=True)
     if any(not each.problems and each.loaded is None for each in checked):
         console.print(
             Text(
@@ -45,7 +47,7 @@ def validate(name: str) -> bool:
             soft_wrap=True,
             style="yellow",
         )
-    return not same and not any(each.problems for each in checked)
+    return not any(each.problems for each in checked)
 
 
 def _headline(checked: Checked) -> str:
@@ -59,12 +61,9 @@ def _headline(checked: Checked) -> str:
 def export(name: str, folder: Path, *, as_zip: bool) -> None:
     """Export the workflows of a package, and print the files that were written."""
     package = load_package(name)
-    if as_zip:
-        files = [build_utils.export_archive(package, folder)]
-    else:
-        files = build_utils.export_dags(package, folder)
-        if not files:
-            raise WorkflowError(nowhere(package))
+    if not find_workflows(package):
+        raise WorkflowError(nowhere(package))
+    files = [build_utils.export_archive(package, folder)] if as_zip else build_utils.export_dags(package, folder)
     for file in files:
         typer.echo(file)
 

@@ -7,6 +7,7 @@ Not here: Airflow itself (tests.services.airflow).
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -83,16 +84,19 @@ def release(folder: Path) -> None:
 
 def exported(folder: Path) -> None:
     """
-    Export the workflows of both pipelines, each as its own repository does.
+    Export the workflows of both pipelines, each as its own repository does: as files, or unpacked from an archive.
     """
-    for package in (FAULTY, EXAMPLE):
+    for package, options in ((FAULTY, ()), (EXAMPLE, ("--zip",))):
         subprocess.run(
-            command("workflows", "export", package.name, "--path", str(folder)),
+            command("workflows", "export", package.name, "--path", str(folder), *options),
             env={**os.environ, "BUILD_VERSION": "1.0", "PYTHONPATH": str(package.parent)},
             cwd=ROOT,
             check=True,
             capture_output=True,
         )
+    (archive,) = folder.glob("*.zip")
+    shutil.unpack_archive(archive, folder)
+    archive.unlink()
 
 
 @dataclass(frozen=True)
@@ -167,18 +171,16 @@ class Listener:
 
     def announced(self) -> list[dict[str, Any]]:
         """
-        Return the failure messages that have arrived since this was asked last, each once: some may come twice, as
-        any message that was confirmed to somebody who had gone.
+        Return the failure messages that have arrived since this was asked last, each as often as it did.
         """
-        found: dict[str, dict[str, Any]] = {}
+        found: list[dict[str, Any]] = []
         with self._broker.connect() as connection:
             channel = connection.channel()
             while True:
                 _, _, body = channel.basic_get(RecipeRunFailureMessage.queue, auto_ack=True)
                 if body is None:
-                    return list(found.values())
-                message = json.loads(body)
-                found[message["conversationId"]] = message
+                    return found
+                found.append(json.loads(body))
 
 
 class Ground:

@@ -6,6 +6,7 @@ Not here: what it does with it (test_example, test_faults).
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -213,20 +214,21 @@ main()
     assert all(line.endswith("loads") for line in lines)
 
 
-def test_airflow_reads_the_archive(tmp_path: Path) -> None:
+def test_airflow_reads_what_an_archive_is_unpacked_to(tmp_path: Path) -> None:
     """
     Each workflow of it is there, under its own name, and none was refused.
     """
     export = command("workflows", "export", EXAMPLE.name, "--path", str(tmp_path), "--zip")
     subprocess.run(export, env=os.environ | {"PYTHONPATH": str(EXAMPLE.parent)}, check=True, capture_output=True)
     (archive,) = tmp_path.glob("*.zip")
+    shutil.unpack_archive(archive, tmp_path / "dags")
     program = """
 import sys
 from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(sys.argv[1])
 print("READ", sorted(bag.dag_ids), bag.import_errors)
 """
-    done = in_airflow(program, archive, home=tmp_path)
+    done = in_airflow(program, tmp_path / "dags", home=tmp_path)
 
     assert "READ ['raw_to_l1_solar_calibration_dev'] {}" in done.stdout
 
