@@ -40,6 +40,7 @@ from dkist_processing_core.notes import SUCCEEDED, TOLD_TO_END
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.runs import RunState
 from dkist_processing_core.trace_context import derived_trace_id, parse_traceparent
+from tests.services.sockets import BlackHole
 
 RUN = Run("l0_to_l1_visp", "1.0", "manual__1", 5)
 BEGAN = datetime(2026, 11, 22, 9, tzinfo=UTC)
@@ -421,6 +422,51 @@ def test_an_engine_that_does_not_answer_is_not_waited_for(placed: Any) -> None:
 
     assert len(announced()) == (0 if placed is in_dag else 1)
     assert took < 5
+
+
+def test_an_engine_that_answers_late_is_heard() -> None:
+    """
+    Right after a run is marked failed, whose end tells nothing, its server has much to do.
+    """
+    told_to_end()
+
+    def late(**asked: Any) -> dict[str, Any]:
+        threading.Event().wait(0.3)
+        return {asked["run_ids"][0]: {"First": "failed"}}
+
+    chat_ops_notification(in_dag(context(error=TOLD, get_task_states=late)), "l0_to_l1_visp", "1.0", "First")
+
+    assert len(announced()) == 1
+
+
+@pytest.mark.quiet
+@pytest.mark.parametrize("answers", [True, False], ids=["an engine that answers late", "one that does not"])
+def test_engine_and_broker_have_one_time_together(
+    black_hole: BlackHole,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: bool,  # noqa: FBT001
+) -> None:
+    """
+    What asking takes is not there for the bus: of the two seconds that observing may cost, launcher and task have
+    had theirs.
+    """
+    mesh = {"interservice-bus": {"mesh_address": black_hole.host, "mesh_port": black_hole.port}}
+    monkeypatch.setenv("MESH_CONFIG", json.dumps(mesh))
+    told_to_end()
+    with open_bus(DKISTProcessingCoreConfiguration.read()).open_journal() as journal:
+        journal.unreachable_until = 0
+    released = threading.Event()
+
+    def late(**asked: Any) -> dict[str, Any]:
+        released.wait(0.5 if answers else 20)
+        return {asked["run_ids"][0]: {"First": "failed"}}
+
+    began = time.monotonic()
+    chat_ops_notification(context(error=TOLD, get_task_states=late), "l0_to_l1_visp", "1.0", "First")
+    took = time.monotonic() - began
+    released.set()
+
+    assert took < 1.2
 
 
 def test_what_the_dag_processor_calls_failed_is_left_to_the_end_of_the_run() -> None:
