@@ -6,6 +6,7 @@ Not here: the services themselves, which are in ``tests.services``.
 
 import os
 import signal
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -219,3 +220,16 @@ def refusing_port() -> Iterator[int]:
     """
     with closed_port() as port:
         yield port
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """
+    A function that says something to whoever runs the suite.
+    """
+
+    def tell(text: str) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n{text}\n")
+
+    return tell

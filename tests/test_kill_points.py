@@ -49,19 +49,6 @@ def seed() -> int:
     return int(os.environ.get(SEED_VARIABLE) or secrets.randbelow(2**32))
 
 
-@pytest.fixture
-def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """
-    A function that says something to whoever runs the suite.
-    """
-
-    def tell(text: str) -> None:
-        with capsys.disabled():
-            sys.stdout.write(f"\n{text}\n")
-
-    return tell
-
-
 class Host:
     """
     A host on which tasks die again and again, with one outbox and one broker.
