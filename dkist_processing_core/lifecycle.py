@@ -90,6 +90,7 @@ class Lifecycle:
         self._carrier: Carrier | None = None
         self._span: Span = trace.INVALID_SPAN
         self._stack = contextlib.ExitStack()
+        self._shown = contextlib.ExitStack()
         self._termination = TaskTermination()
         self._launcher = None if attempt.report_fd is None else LauncherLine(attempt.report_fd, attempt.started_fd)
 
@@ -100,7 +101,7 @@ class Lifecycle:
         # A launched process is there for this alone, from its first instruction.
         self._cpu_began = 0.0 if self._launcher is not None else _cpu_seconds()
         if self.attempt.run.is_by_hand:
-            self._stack.enter_context(shown_log())
+            self._shown.enter_context(shown_log())
         with self._never_breaking("the attempt is not traced"):
             self._span = self._stack.enter_context(self._open_span())
             self._carrier = Carrier.of(self._span.get_span_context())
@@ -148,6 +149,7 @@ class Lifecycle:
         with self._never_breaking("the attempt's span does not end"):
             self._stack.close()
         self._let_go()
+        self._shown.close()
 
     def _failure_of(self, error: BaseException) -> dict[str, Any]:
         failure = _failure_of(error) | {
