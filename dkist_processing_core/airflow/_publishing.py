@@ -33,8 +33,8 @@ def publishing(*, delivers: bool, share: float = _SHARE_OF_WAITING, asks_within:
 
     Without `delivers` it only appends to the journal: whoever comes next on this host, in the end a launcher, brings it
     to the bus. With it, what the journal holds is brought there now, as far as that can be within `share` of the time
-    that observing may cost. What the block has waited for the engine, of `asks_within` seconds, is what is left of
-    those for the bus.
+    that observing may cost. Where the block asks the engine, for at most `asks_within` seconds, the bus gets what is
+    left of them.
     """
     began = time.monotonic()
     settings, complaint = DKISTProcessingCoreConfiguration.read_leniently()
