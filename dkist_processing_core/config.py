@@ -320,7 +320,8 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
                 # Without the cause: its text may hold what must not be shown.
                 raise ConfigurationError(explanation) from None
             logger.warning("%s has a default instead: %s", type(self).__name__, explanation)
-            super().__init__(**values, **defaults)
+            # Again from here: a check of several fields together has not had its turn.
+            DKISTProcessingCoreConfiguration.__init__(self, **values, **defaults)
         except (OSError, UnicodeError) as error:
             msg = f".env: found a file that cannot be read ({type(error).__name__}), expected UTF-8 text"
             raise ConfigurationError(msg) from None

@@ -436,6 +436,21 @@ def test_a_client_is_told_what_its_events_or_itself_cannot_do_without(
         ClientConfiguration()
 
 
+def test_a_client_s_check_of_several_fields_is_heard_after_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has its turn when each field by itself is well, and its objection is the one error."""
+
+    class Settings(ClientConfiguration):
+        @model_validator(mode="after")
+        def refuse(self) -> "Settings":
+            msg = "gain and bias do not go together"
+            raise ValueError(msg)
+
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
+
+    with pytest.raises(ConfigurationError, match=r"^gain and bias do not go together$"):
+        Settings()
+
+
 def test_a_client_s_own_words_are_not_passed_over() -> None:
     """What a program gives wrongly is the program's mistake, and no setting of the host."""
     with pytest.raises(ConfigurationError, match="OTEL_TRACES_EXPORTER: found 'zipkin'"):
