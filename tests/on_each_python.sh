@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs the suite in several environments at once, since most of its time is waiting; then, one after the other, the tests
 # marked `quiet`, which measure time. The first environment is seen as it goes; of the others what they print is shown
-# afterwards. Tests marked `once` run in the first alone; so do those marked `airflow` and `clients`, beside the others,
-# since Airflow and published pipelines have Pythons of their own. Fails if any of them does: what failed, wherever it
+# afterwards. Tests marked `once` run in the first alone. So do those marked `airflow` and `clients`, since Airflow and
+# published pipelines have Pythons of their own: beside the others, with those marked `once` that leave the shared broker
+# alone, which takes the longest of the runs some time off. Fails if any of them does: what failed, wherever it
 # was, stands in the last lines again. With COVERAGE set, the first environment's is measured and shown, for a tenth of
 # its time. With CLIENTS empty or not set, the tests marked `clients` are left out.
 #
@@ -27,6 +28,8 @@ if [[ ! ${CLIENTS:-} ]]; then
     left_out=' and not clients'
     echo 'Python 3.13 is not here: the tests of published pipelines, which need it, are left out.'
 fi
+beside='once and not rabbitmq'
+[[ ${COVERAGE:-} ]] && beside='soak' # what is beside is not measured, and none of these is run here
 trap '((${#pids[@]})) && kill "${pids[@]}" 2>/dev/null' EXIT
 
 run() {
@@ -50,8 +53,9 @@ note() {
 for environment in "${environments[@]:1}"; do
     run_beside "test$environment" "$environment" -m 'not soak and not quiet and not airflow and not clients and not once' "$@"
 done
-run_beside test.airflow "${environments[0]}" -m "(airflow or clients) and not soak and not quiet$left_out" "$@"
-run "test${environments[0]}" "${environments[0]}" -m 'not soak and not quiet and not airflow and not clients' "${gather[@]}" "$@"
+run_beside test.airflow "${environments[0]}" -m "(airflow or clients or ($beside)) and not soak and not quiet$left_out" "$@"
+run "test${environments[0]}" "${environments[0]}" -m "not soak and not quiet and not airflow and not clients and not ($beside)" \
+    "${gather[@]}" "$@"
 for index in "${!pids[@]}"; do
     wait "${pids[$index]}"
     note "${names[$index]}" $?

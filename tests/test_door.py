@@ -242,29 +242,36 @@ def streams(directory: Path, **settings: str) -> tuple[dict[str, list[str]], str
     return {name: (directory / name / "marks").read_text().splitlines() for name in ("first", "second")}, ran.stdout
 
 
-MARKS = ("soak", "quiet", "airflow", "clients", "once")
+MARKS = ("soak", "quiet", "airflow", "clients", "once", "rabbitmq")
 
 
 @pytest.mark.parametrize(
     ("marks", "first", "second"),
     [
         (set(), 1, 1),
+        ({"rabbitmq"}, 1, 1),
         ({"once"}, 1, 0),
+        ({"once", "rabbitmq"}, 1, 0),
         ({"quiet"}, 1, 1),
         ({"quiet", "once"}, 1, 0),
         ({"airflow"}, 1, 0),
+        ({"airflow", "rabbitmq"}, 1, 0),
         ({"airflow", "once"}, 1, 0),
         ({"airflow", "quiet"}, 1, 0),
         ({"clients"}, 1, 0),
         ({"clients", "once"}, 1, 0),
+        ({"clients", "once", "rabbitmq"}, 1, 0),
         ({"soak"}, 0, 0),
         ({"soak", "airflow"}, 0, 0),
     ],
     ids=lambda value: " ".join(sorted(value)) if isinstance(value, set) else None,
 )
-def test_every_test_runs_once_where_it_belongs(tmp_path: Path, marks: set[str], first: int, second: int) -> None:
+@pytest.mark.parametrize("coverage", ["", "1"], ids=["plain", "measured"])
+def test_every_test_runs_once_where_it_belongs(
+    tmp_path: Path, marks: set[str], first: int, second: int, coverage: str
+) -> None:
     """No test is forgotten between the parts of a run, or run by two of them."""
-    found, printed = streams(tmp_path, CLIENTS=".venv-clients")
+    found, printed = streams(tmp_path, CLIENTS=".venv-clients", COVERAGE=coverage)
 
     counts = {
         name: sum(eval(each, {mark: mark in marks for mark in MARKS}) for each in expressions)
