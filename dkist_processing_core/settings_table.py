@@ -29,8 +29,9 @@ def to_restructured_text(fields: Mapping[str, FieldInfo]) -> str:
 
 
 def _rows(fields: Mapping[str, FieldInfo]) -> list[tuple[str, str]]:
-    named = {name: field.validation_alias or field.alias for name, field in fields.items()}
-    return [
-        (alias if isinstance(alias := named[name], str) else name.upper(), " ".join(str(field).split()))
-        for name, field in fields.items()
-    ]
+    return [(_variable(name, field), " ".join(str(field).split())) for name, field in fields.items()]
+
+
+def _variable(name: str, field: FieldInfo) -> str:
+    alias = field.validation_alias or field.alias
+    return alias if isinstance(alias, str) else name.upper()
