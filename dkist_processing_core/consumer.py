@@ -26,6 +26,8 @@ ACK_SECONDS = 2.0
 # What AMQP gives the name of a queue.
 _MAX_NAME_BYTES = 255
 _POLL_SECONDS = 1.0
+# A replay may come to the end of the past at any time, and says so only when it is asked.
+_POLL_SECONDS_OF_PAST = 0.05
 logger = logging.getLogger(__name__)
 
 
@@ -72,7 +74,13 @@ class Subscription:
     """
 
     def __init__(
-        self, receiver: Receiver, selection: Selection, *, timeout: float | None = None, every_report: bool = False
+        self,
+        receiver: Receiver,
+        selection: Selection,
+        *,
+        timeout: float | None = None,
+        every_report: bool = False,
+        is_replay: bool = False,
     ) -> None:
         """Take an open receiver; `subscribe` makes one."""
         self._receiver = receiver
@@ -81,6 +89,12 @@ class Subscription:
         self._seen: _Memory | None = None if every_report else _Memory(REMEMBERED_IDS)
         self._in_hand: Delivery | None = None
         self._is_closed = False
+        self._has_caught_up = not is_replay
+
+    @property
+    def has_caught_up(self) -> bool:
+        """Whether all that a replay found on the bus when it began was yielded: what is yielded from then on is new."""
+        return self._has_caught_up
 
     def __iter__(self) -> Iterator[Event]:
         """Return the subscription itself."""
@@ -101,26 +115,31 @@ class Subscription:
         if self._in_hand is not None:
             self._in_hand.acknowledge()
             self._in_hand = None
-        heard_at = time.monotonic()
+        quiet_since = time.monotonic()
         while not self._is_closed:
-            delivery = self._receiver.receive(max(0.0, min(_POLL_SECONDS, self._patience(heard_at))))
-            if delivery is None:
-                if self._patience(heard_at) <= 0:
+            # Asked before: what there was by then is received at once.
+            is_past = not self._receiver.has_caught_up()
+            patience = _POLL_SECONDS
+            if is_past:
+                patience = _POLL_SECONDS_OF_PAST
+            elif self._timeout is not None:
+                patience = min(patience, quiet_since + self._timeout - time.monotonic())
+            delivery = self._receiver.receive(max(0.0, patience))
+            if delivery is None and not is_past:
+                self._has_caught_up = True
+                if patience <= 0:
                     break
-                continue
-            # Wanted or not: behind it there may be more.
-            heard_at = time.monotonic()
-            event = self._decoded(delivery)
-            if event is not None:
-                self._in_hand = delivery
-                return event.with_acknowledgement(functools.partial(delivery.acknowledge, ACK_SECONDS))
+            elif delivery is None:
+                quiet_since = time.monotonic()
+            else:
+                # Wanted or not: behind it there may be more.
+                quiet_since = time.monotonic()
+                self._has_caught_up |= delivery.is_new
+                event = self._decoded(delivery)
+                if event is not None:
+                    self._in_hand = delivery
+                    return event.with_acknowledgement(functools.partial(delivery.acknowledge, ACK_SECONDS))
         raise StopIteration
-
-    def _patience(self, heard_at: float) -> float:
-        """Return for how many seconds silence may go on, by when something was heard last."""
-        if self._timeout is None:
-            return _POLL_SECONDS
-        return max(heard_at, self._receiver.heard_at) + self._timeout - time.monotonic()
 
     def _decoded(self, delivery: Delivery) -> Event | None:
         """Return what a delivery carries, or settle it: undecodable, unwanted, or known already."""
@@ -173,8 +192,8 @@ def subscribe(
             has one subscription of a name: opening another ends the one before.
         replay: begin with the oldest event that the bus still has, up to seven days ago, or where a time is given with
             those that reached the bus since then, and perhaps a few before; not for a name.
-        timeout: end the iteration when nothing came for this many seconds; None waits for ever. Events that exist
-            already and are not wanted count as something, so that a replay is not cut short.
+        timeout: end the iteration when nothing came for this many seconds; None waits for ever. It counts from where
+            a replay has read all that the bus held when it began, so that none is cut short: with 0 it yields that.
         every_report: yield what each reporter says of one fact. Otherwise a fact is yielded once, however many
             reports and repetitions of it there are.
         settings: read from the environment where they are not given.
@@ -196,7 +215,7 @@ def subscribe(
         # Its loop was left, and something still holds it: a notebook's last traceback, for one.
         abandoned.close()
     receiver = bus.subscribe(selection.patterns, name=name, replay=replay)
-    subscription = Subscription(receiver, selection, timeout=timeout, every_report=every_report)
+    subscription = Subscription(receiver, selection, timeout=timeout, every_report=every_report, is_replay=bool(replay))
     if name is not None:
         _open.subscriptions[key] = subscription
     return subscription

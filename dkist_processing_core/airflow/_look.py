@@ -7,7 +7,7 @@ The callbacks of a process share one as far as it reaches back. Not here: what i
 import contextlib
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from dkist_processing_core.airflow._patience import LOOK, at_most
@@ -16,15 +16,12 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.lifecycle import never_breaking
-from dkist_processing_core.replay import replayed
 
 if TYPE_CHECKING:
     from dkist_processing_core.events import Event
 
 # With the connection and all that the bus holds.
 _READING_SECONDS = 3.0
-# RabbitMQ does not tell where a stream ends: once it has begun to come, what there is comes without a pause.
-_QUIET_SECONDS, _BEGINNING_SECONDS = 0.4, 1.5
 # The next run of the same process may have begun earlier.
 _MARGIN = timedelta(minutes=10)
 _TURN_SECONDS = 0.1
@@ -40,7 +37,6 @@ class Look:
         self._settings = settings
         self._workflow_name = workflow_name
         self._deadline = time.monotonic() + _READING_SECONDS
-        self._began = datetime.now(UTC)
         self._has_caught_up = False
         self._is_over = False
         self._is_replaced = False
@@ -49,35 +45,27 @@ class Look:
 
     def _read(self) -> None:
         with never_breaking("failures are announced without a look at the bus"):
-            if open_bus(self._settings).is_remote:
-                self._follow()
-            else:
-                self.reports += replayed(
-                    self._settings, workflow=self._workflow_name, every_report=True, since=self.since
-                )
-                self._catch_up()
+            self._follow(only_once=not open_bus(self._settings).is_remote)
         self._is_over = True
         self._is_settled.set()
 
-    def _follow(self) -> None:
+    def _follow(self, *, only_once: bool) -> None:
         with subscribe(
             workflow=self._workflow_name,
             replay=self.since or True,
-            timeout=_QUIET_SECONDS,
+            timeout=0.0 if only_once else _TURN_SECONDS,
             every_report=True,
             settings=self._settings,
         ) as events:
-            began = old_at = time.monotonic()
             while not self._is_replaced:
                 for event in events:
                     self.reports.append(event)
-                    if event.time <= self._began:
-                        old_at = time.monotonic()
-                    elif time.monotonic() - old_at > _QUIET_SECONDS:
+                    if events.has_caught_up:
                         # A bus that is never quiet has an end, too: what happens now comes behind it.
                         self._catch_up()
-                if self.reports or time.monotonic() - began > _BEGINNING_SECONDS:
-                    self._catch_up()
+                self._catch_up()
+                if only_once:
+                    return
 
     def _catch_up(self) -> None:
         self._has_caught_up = True

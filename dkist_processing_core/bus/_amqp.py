@@ -26,6 +26,7 @@ from pika.exceptions import (
     AMQPError,
     AuthenticationError,
     ChannelClosed,
+    ChannelClosedByClient,
     ChannelError,
     ConnectionClosed,
     ConnectionOpenAborted,
@@ -49,6 +50,8 @@ HEARTBEAT_SECONDS = 10
 CLOSE_SECONDS = 1.0
 RPC_SECONDS = 10.0
 _GIVE_UP_SECONDS = 0.25
+# As many as AMQP can name: more than RabbitMQ puts into one chunk of a stream.
+_CHUNK_MESSAGES = 65535
 _NOT_FOUND, _ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED, _NOT_ALLOWED = 404, 403, 405, 406, 530
 _REMEDIES = {
     403: "; grant the user that right (`rabbitmqctl set_permissions`)",
@@ -86,6 +89,12 @@ class Received:
 
     tag: int
     message: Message
+
+    @property
+    def offset(self) -> int | None:
+        """Where in its stream it stands; None where it comes from no stream."""
+        offset = self.message.properties.headers.get("x-stream-offset")
+        return offset if isinstance(offset, int) else None
 
 
 class AmqpLink:
@@ -267,13 +276,35 @@ class AmqpLink:
 
     # Receiving
 
+    def end_of_stream(self, queue: str, patience: float) -> int | None:
+        """
+        Return the offset of the last message of a stream; None where it has none.
+
+        One that is new does not count its messages yet: it gets `patience` seconds to show one.
+        """
+        # A channel of its own: pika rejects what still comes for a consumer that was cancelled, which no stream allows.
+        channel = self._new_channel(RPC_SECONDS)
+        (declared,) = self._call(lambda done: channel.queue_declare(queue, passive=True, callback=done))
+        patience = RPC_SECONDS if declared.method.message_count else patience
+        self._consume(channel, queue, prefetch=_CHUNK_MESSAGES, arguments={"x-stream-offset": "last"})
+        self._run(lambda: bool(self._deliveries), patience)
+        # The broker sends all messages of the last chunk before it answers another request.
+        self._call(lambda done: channel.basic_qos(prefetch_count=1, callback=done))
+        channel.close()
+        delivered, self._deliveries = self._deliveries, deque()
+        return max((received.offset for received in delivered if received.offset is not None), default=None)
+
     def consume(self, queue: str, *, prefetch: int, arguments: Mapping[str, Any] | None = None) -> None:
         """Ask for the messages of a queue, `prefetch` of them ahead of their acknowledgement."""
-        channel = self._live_channel
+        self._live_channel.add_on_cancel_callback(lambda _: self._fail_with(f"the queue {queue} was deleted"))
+        self._consume(self._live_channel, queue, prefetch=prefetch, arguments=arguments or {})
+
+    def _consume(
+        self, channel: pika.channel.Channel, queue: str, *, prefetch: int, arguments: Mapping[str, Any]
+    ) -> None:
         self._call(lambda done: channel.basic_qos(prefetch_count=prefetch, callback=done))
-        channel.add_on_cancel_callback(lambda _: self._fail_with(f"the queue {queue} was deleted"))
         self._call(
-            lambda done: channel.basic_consume(queue, self._on_delivery, arguments=dict(arguments or {}), callback=done)
+            lambda done: channel.basic_consume(queue, self._on_delivery, arguments=dict(arguments), callback=done)
         )
 
     def receive(self, timeout: float) -> Received | None:
@@ -418,6 +449,15 @@ class AmqpLink:
         return self._channel
 
     def _open_channel(self, timeout: float) -> None:
+        channel = self._channel = self._new_channel(timeout)
+        self._unsettled.clear()
+        self._unsettled_bytes = 0
+        self._returned.clear()
+        self._next_tag = 1
+        channel.add_on_return_callback(self._on_return)
+        self._call(lambda done: channel.confirm_delivery(self._on_confirm, callback=done))
+
+    def _new_channel(self, timeout: float) -> pika.channel.Channel:
         opened: list[pika.channel.Channel] = []
 
         def on_open(channel: pika.channel.Channel) -> None:
@@ -431,26 +471,21 @@ class AmqpLink:
         with self._explained():
             connection.channel(on_open_callback=on_open)
         self._run(lambda: bool(opened), timeout, "does not open a channel")
-        channel = self._channel = opened[0]
-        self._unsettled.clear()
-        self._unsettled_bytes = 0
-        self._returned.clear()
-        self._next_tag = 1
-        channel.add_on_close_callback(lambda _, error: self._on_channel_close(error))
-        channel.add_on_return_callback(self._on_return)
-        self._call(lambda done: channel.confirm_delivery(self._on_confirm, callback=done))
+        opened[0].add_on_close_callback(lambda _, error: self._on_channel_close(error))
+        return opened[0]
 
-    def _call(self, request: Callable[[Callable[..., None]], object]) -> None:
-        """Make one synchronous request: hand it the callback that ends the waiting."""
-        answers: list[object] = []
+    def _call(self, request: Callable[[Callable[..., None]], object]) -> tuple[Any, ...]:
+        """Make one synchronous request: hand it the callback that ends the waiting, and return what that was given."""
+        answers: list[tuple[Any, ...]] = []
 
-        def done(*answer: object) -> None:
+        def done(*answer: Any) -> None:
             answers.append(answer)
             self._stir()
 
         with self._explained():
             request(done)
         self._run(lambda: bool(answers), RPC_SECONDS, "does not answer a request")
+        return answers[0]
 
     def _run(self, until: Callable[[], bool], timeout: float, complaint: str | None = None) -> None:
         """Run the connection until something holds; past `timeout` seconds return, or fail with a complaint."""
@@ -551,7 +586,8 @@ class AmqpLink:
         self._stir()
 
     def _on_channel_close(self, error: BaseException) -> None:
-        if self._connection is not None and self._connection.is_open:
+        is_ours = isinstance(error, ChannelClosedByClient)
+        if self._connection is not None and self._connection.is_open and not is_ours:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:

@@ -42,6 +42,10 @@ QUEUE_PREFETCH = 20
 ARCHIVE_PREFETCH = 100
 # By how much the clocks of this host and the broker's may differ.
 _CLOCK_MARGIN = timedelta(seconds=5)
+# For how long a stream may show nothing before it counts as empty, or as without anything since a time.
+_BEGINNING_SECONDS = 1.0
+# For how long a replay waits, in the middle of what there is, for a broker that falls silent or went away.
+_SILENCE_SECONDS = 30.0
 _MAX_REASON_BYTES = 16 * 1024
 _MAX_HEADER_BYTES = 64 * 1024
 _WAIT_SECONDS = 5.0
@@ -107,7 +111,6 @@ class _NamedQueue:
 
     def __init__(self, settings: DKISTProcessingCoreConfiguration, name: str, patterns: Iterable[str]) -> None:
         self.name = name
-        self.heard_at = 0.0
         self._topology = consumer_topology(settings, name, patterns)
 
     def attach(self, link: "AmqpLink") -> None:
@@ -118,6 +121,17 @@ class _NamedQueue:
 
     def takes(self, _: "Received") -> bool:
         """Say that a message was asked for: the bindings have chosen."""
+        return True
+
+    def is_new(self, _: "Received") -> bool:
+        """Say that a message is new: there is no past to be read."""
+        return True
+
+    def pass_by(self, received: "Received") -> None:
+        """Do nothing: the queue knows what was read."""
+
+    def has_caught_up(self) -> bool:
+        """Say that there is no past to be read."""
         return True
 
     def bury(self, link: "AmqpLink", received: "Received", reason: str) -> None:
@@ -148,10 +162,12 @@ class _Archive:
     name = None
 
     def __init__(self, patterns: Iterable[str], *, replay: bool | datetime) -> None:
-        self.heard_at = 0.0
         self._patterns = tuple(patterns)
-        # Until when the past is that a replay has yet to read.
-        self._past_until = time.time() if replay else 0.0
+        self._is_past = bool(replay)
+        self._begins_at_a_time = isinstance(replay, datetime)
+        # The offset of the past's last message.
+        self._end = -1
+        self._heard_at = 0.0
         self._start: Any = "first" if replay else "next"
         # Where nothing was seen before an interruption there is no offset to go on from, but a time.
         self._restart: Any = "first" if replay else datetime.now(UTC) - _CLOCK_MARGIN
@@ -160,18 +176,39 @@ class _Archive:
 
     def attach(self, link: "AmqpLink") -> None:
         """Ask for what follows the last message seen."""
+        if self._is_past:
+            end = link.end_of_stream(ARCHIVE_QUEUE, _BEGINNING_SECONDS)
+            self._is_past, self._end = end is not None, -1 if end is None else end
+        self._heard_at = time.monotonic()
         link.consume(ARCHIVE_QUEUE, prefetch=ARCHIVE_PREFETCH, arguments={"x-stream-offset": self._start})
         self._start = self._restart
 
     def takes(self, received: "Received") -> bool:
-        """Note how far the stream was read, and say whether a message was asked for: no binding chooses here."""
-        properties = received.message.properties
-        offset = properties.headers.get("x-stream-offset")
-        if isinstance(offset, int):
-            self._start = self._restart = offset + 1
-        if properties.timestamp is not None and properties.timestamp <= self._past_until:
-            self.heard_at = time.monotonic()
+        """Say whether a message was asked for: no binding chooses here."""
         return any(topic_matches(pattern, received.message.routing_key) for pattern in self._patterns)
+
+    def is_new(self, received: "Received") -> bool:
+        """Say whether a message came after all that there was when this began."""
+        return received.offset is None or received.offset > self._end
+
+    def pass_by(self, received: "Received") -> None:
+        """Note how far the stream was read, when a message is on its way to whoever asked for it."""
+        self._heard_at = time.monotonic()
+        if received.offset is not None:
+            self._start = self._restart = received.offset + 1
+            self._begins_at_a_time = False
+            self._is_past = self._is_past and received.offset < self._end
+
+    def has_caught_up(self) -> bool:
+        """Say whether the past was read, as far as it will be."""
+        silent_for = time.monotonic() - self._heard_at
+        if self._is_past and self._begins_at_a_time and silent_for > _BEGINNING_SECONDS:
+            # The broker begins behind the end where nothing came since that time, and does not say so.
+            self._is_past = False
+        elif self._is_past and silent_for > _SILENCE_SECONDS:
+            logger.warning("the broker is silent for %g s: what is left of the past is not read", silent_for)
+            self._is_past = False
+        return not self._is_past
 
     def bury(self, link: "AmqpLink", received: "Received", _: str) -> None:
         """Pass over a message: who has no name has no dead letters."""
@@ -191,10 +228,9 @@ class AmqpReceiver:
         self._consumption = _Consumption(bus, source)
         self._finalizer = weakref.finalize(self, self._consumption.close)
 
-    @property
-    def heard_at(self) -> float:
-        """When, by `time.monotonic`, a replay read a message from before it last, asked for or not."""
-        return self._consumption.source.heard_at
+    def has_caught_up(self) -> bool:
+        """Say whether all that the bus held for a replay when it began was received, or waits for `receive`."""
+        return self._consumption.source.has_caught_up() or self._consumption.is_closing
 
     def receive(self, timeout: float) -> "AmqpDelivery | None":
         """
@@ -319,9 +355,10 @@ class _Consumption:
             if received is None:
                 continue
             if self.source.takes(received):
-                self.deliveries.put(AmqpDelivery(received, link, self))
+                self.deliveries.put(AmqpDelivery(received, link, self, is_new=self.source.is_new(received)))
             else:
                 link.acknowledge(received.tag)
+            self.source.pass_by(received)
 
     def _do_requests(self, link: "AmqpLink") -> None:
         with contextlib.suppress(queue.Empty):
@@ -336,6 +373,7 @@ class AmqpDelivery:
     received: "Received"
     link: "AmqpLink"
     consumption: _Consumption
+    is_new: bool
     is_settled: bool = False
 
     @property

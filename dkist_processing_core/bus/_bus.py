@@ -20,6 +20,10 @@ class Delivery(Protocol):
     def message(self) -> Message:
         """The message."""
 
+    @property
+    def is_new(self) -> bool:
+        """Whether it reached the bus after its receiver began, as all does but what a replay reads of the past."""
+
     def acknowledge(self, wait: float = 0.0) -> None:
         """
         Be done with it. Once is enough; again does nothing, nor does it after the receiver was closed.
@@ -38,9 +42,8 @@ class Receiver(Protocol):
     It closes by itself when nobody holds it any more, whatever deliveries of it are still held.
     """
 
-    @property
-    def heard_at(self) -> float:
-        """When, by `time.monotonic`, a replay read a message from before it last, asked for or not."""
+    def has_caught_up(self) -> bool:
+        """Say whether all that the bus held for a replay when it began was received, or waits for `receive`."""
 
     def receive(self, timeout: float) -> Delivery | None:
         """Return the next message, or None where there is none within `timeout` seconds."""

@@ -75,6 +75,7 @@ class JournalReceiver:
             start = journal.last_before(replay.timestamp())
         else:
             start = 0 if replay else journal.last()
+        self._end = journal.last()
         self._position = start if name is None else journal.position(name, start)
         self._lock = None if name is None else FileLock(_lock_path(journal.path, name))
         self._is_active = name is None
@@ -82,10 +83,9 @@ class JournalReceiver:
         self._seen_version: int | None = None
         self._finalizer = weakref.finalize(self, _let_go, journal, self._lock)
 
-    @property
-    def heard_at(self) -> float:
-        """Return no time: `receive` reads over all that was not asked for before it returns."""
-        return 0.0
+    def has_caught_up(self) -> bool:
+        """Say that it has: `receive` reads over all that was not asked for before it returns."""
+        return True
 
     def receive(self, timeout: float) -> "JournalDelivery | None":
         """Return the next event, or None where there is none within `timeout` seconds."""
@@ -95,7 +95,7 @@ class JournalReceiver:
                 self._journal.renew(self._name)
             entry = self._next() if self._active() else None
             if entry is not None:
-                return JournalDelivery(entry, weakref.ref(self))
+                return JournalDelivery(entry, weakref.ref(self), is_new=entry.seq > self._end)
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return None
@@ -154,6 +154,7 @@ class JournalDelivery:
 
     entry: Entry
     receiver: weakref.ref[JournalReceiver]
+    is_new: bool
     is_settled: bool = False
 
     @property

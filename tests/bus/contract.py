@@ -8,7 +8,7 @@ import itertools
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -17,6 +17,7 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Subscription, subscribe
 from dkist_processing_core.events import RecipeRunFailureMessage
 from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.replay import replayed
 from tests.facts import failed, finished, progressed, started
 
 SECONDS = 20.0
@@ -295,6 +296,45 @@ class BusContract:
 
         assert finished("A") == next(live)
         assert [started("A"), finished("A")] == [next(replay), next(replay)]
+
+    def test_a_replay_has_all_there_was_however_short_its_timeout(
+        self, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        Silence counts from the end of what there was: with a timeout of 0 a replay yields that, and nothing else.
+        """
+        assert list(listen(replay=True, timeout=0.0)) == []
+        publisher.publish(finished("A"), *[progressed("A", number) for number in range(400)], finished("B"))
+        assert publisher.flush(SECONDS)
+
+        assert list(listen("task.finished", replay=True, timeout=0.0)) == [finished("A"), finished("B")]
+        assert len(list(listen(replay=True, timeout=0.0))) == 402
+        assert list(listen(replay=datetime.now(UTC) + timedelta(hours=1), timeout=0.0)) == []
+
+    def test_what_comes_while_the_past_is_read_is_not_of_it(
+        self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        So a bus that is never quiet has an end too; a subscription without replay has no past.
+        """
+        past = [progressed("A", number) for number in range(3)]
+        publisher.publish(*past)
+        assert publisher.flush(SECONDS)
+        replay = listen(replay=True)
+
+        read = []
+        for event in replayed(settings):
+            read.append(event)
+            publisher.publish(progressed("B", len(read)))
+            assert publisher.flush(SECONDS)
+
+        assert read == past
+        assert [(next(replay), replay.has_caught_up) for _ in range(5)] == [
+            *[(event, False) for event in past],
+            (progressed("B", 1), True),
+            (progressed("B", 2), True),
+        ]
+        assert listen().has_caught_up
 
     def test_a_replay_from_a_time_has_all_that_came_since(
         self, publisher: Publisher, listen: Callable[..., Subscription]

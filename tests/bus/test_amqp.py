@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,8 @@ import pytest
 
 from dkist_processing_core.bus import Message, Properties, open_bus, to_message
 from dkist_processing_core.bus._amqp import AmqpLink, explain
-from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus._amqp_bus import ARCHIVE_PREFETCH, AmqpBus
+from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Subscription, subscribe
 from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError
@@ -31,6 +33,7 @@ from dkist_processing_core.publisher import Publisher
 from tests.bus.contract import SECONDS, BusContract
 from tests.facts import NOON, finished, progressed, started
 from tests.services.broker import Broker
+from tests.services.proxy import Proxy
 from tests.services.sockets import BlackHole
 
 
@@ -140,25 +143,70 @@ class TestAmqpBus(BusContract):
         assert "timed out" in str(link._failure)
         assert finished("A") == next(subscription)
 
-    def test_silence_is_counted_from_the_last_delivery(
-        self, broker: Broker, publisher: Publisher, listen: Callable[..., Subscription]
+    def test_a_replay_outlasts_a_broker_that_falls_silent(
+        self, broker: Broker, settings: DKISTProcessingCoreConfiguration, publisher: Publisher
     ) -> None:
         """
-        A replay that passes over more than its timeout's worth of other events still finds what is behind them.
+        Silence in the middle of what there is ends no replay, whatever its timeout.
         """
-        publisher.publish(finished("A"))
+        events = [progressed("A", number) for number in range(3 * ARCHIVE_PREFETCH)]
+        publisher.publish(*events)
         assert publisher.flush(SECONDS)
-        other = to_message(progressed("A", 1), "workflow.events.x")
-        with broker.connect() as connection:
-            channel = connection.channel()
-            for _ in range(40_000):
-                channel.basic_publish(
-                    other.exchange, other.routing_key, other.body, pika.BasicProperties(timestamp=int(time.time()) - 1)
-                )
-        publisher.publish(finished("B"))
-        assert publisher.flush(SECONDS)
+        with (
+            Proxy(broker.port) as proxy,
+            subscribe(replay=True, timeout=0.0, settings=_behind(proxy, settings)) as past,
+        ):
+            first = next(past)
+            proxy.freeze()
+            thaw = threading.Timer(1.0, proxy.thaw)
+            thaw.start()
 
-        assert [finished("A"), finished("B")] == list(listen("task.finished", replay=True, timeout=0.5))
+            assert [first, *past] == events
+            thaw.join()
+
+    def test_the_end_of_a_stream_is_found_while_it_grows(self, settings: DKISTProcessingCoreConfiguration) -> None:
+        """
+        What arrives while its end is asked for disturbs nothing, and the end never lies before what was confirmed.
+        """
+        message = to_message(progressed("A", 1), settings.isb_event_exchange)
+        with AmqpBus(settings).open_link() as link, AmqpBus(settings).open_link() as sender:
+            for number in range(20):
+                for key in range(200):
+                    sender.send(key, message)
+                sender.settle(SECONDS)
+                confirmed = link.end_of_stream(ARCHIVE_QUEUE, SECONDS)
+                while sender.unsettled:
+                    sender.settle(SECONDS)
+
+                end = link.end_of_stream(ARCHIVE_QUEUE, SECONDS)
+
+                assert confirmed is not None
+                assert end == (number + 1) * 200 - 1
+
+    def test_a_replay_that_gives_up_says_so(
+        self,
+        broker: Broker,
+        settings: DKISTProcessingCoreConfiguration,
+        publisher: Publisher,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """
+        Where a broker stays silent in the middle of what there is, a warning tells that the rest is missing.
+        """
+        monkeypatch.setattr("dkist_processing_core.bus._amqp_bus._SILENCE_SECONDS", 0.5)
+        publisher.publish(*[progressed("A", number) for number in range(3 * ARCHIVE_PREFETCH)])
+        assert publisher.flush(SECONDS)
+        with (
+            Proxy(broker.port) as proxy,
+            subscribe(replay=True, timeout=0.0, settings=_behind(proxy, settings)) as past,
+        ):
+            next(past)
+            proxy.freeze()
+
+            assert len(list(past)) < 3 * ARCHIVE_PREFETCH - 1
+            proxy.thaw()
+        assert "what is left of the past is not read" in caplog.text
 
     @pytest.mark.parametrize("name", [None, "strict"], ids=["unnamed", "named"])
     def test_no_foreign_message_ends_a_subscription(
@@ -391,6 +439,14 @@ def test_an_unroutable_message_is_set_aside_and_does_not_hold_up_the_rest(
 
     assert (books.published, books.confirmed, books.pending, books.set_aside) == (2, 1, 0, 1)
     assert reason.startswith("the broker returned it: NO_ROUTE (312), no queue is bound for it; ")
+
+
+def _behind(proxy: Proxy, settings: DKISTProcessingCoreConfiguration) -> DKISTProcessingCoreConfiguration:
+    service = settings.isb_mesh_service
+    values = settings.model_dump() | {
+        "mesh_config": {"interservice-bus": {"mesh_address": service.host, "mesh_port": proxy.port}}
+    }
+    return DKISTProcessingCoreConfiguration(**values)
 
 
 def _changed(settings: DKISTProcessingCoreConfiguration, **changes: object) -> DKISTProcessingCoreConfiguration:
