@@ -12,6 +12,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+_HELPERS_OF_LOOPS = ("selectors", "weakref", "_weakrefset")
+_AGAIN_SECONDS = 0.05
 
 
 class TerminationError(SystemExit):
@@ -68,6 +75,9 @@ class TaskTermination:
     """
     Has SIGTERM raise in a launched task, once, so that `run` is left as by any exception, and what it holds is let go.
 
+    Not within the machinery of an event loop: a step that it has taken out to do would be lost, and the coroutine that
+    waits for it could not be ended any more. There it is raised as soon as the loop does something of the author's.
+
     Only in the main thread, and only where the author has not said what the signal should do; in a fork it does what
     it always does. From the end of the attempt on it does nothing: the process is about to end, and whoever waits for
     that kills it in the end.
@@ -77,6 +87,7 @@ class TaskTermination:
         """Install nothing yet."""
         self.was_told = False
         """Whether the signal came."""
+        self._was_raised = False
         self._is_over = False
 
     def begin(self) -> None:
@@ -87,7 +98,7 @@ class TaskTermination:
         if is_free:
             _watch_forks()
             _installed.add(signal.SIGTERM)
-            signal.signal(signal.SIGTERM, self._raise_once)
+            signal.signal(signal.SIGTERM, self._heed)
 
     def conclude(self) -> None:
         """
@@ -97,10 +108,41 @@ class TaskTermination:
         """
         self._is_over = True
 
-    def _raise_once(self, number: int, _: FrameType | None) -> None:
-        if not (self.was_told or self._is_over):
-            self.was_told = True
+    def _heed(self, number: int, frame: FrameType | None) -> None:
+        if self._was_raised or self._is_over:
+            return
+        self.was_told = True
+        loop = _loop_in(frame)
+        if loop is None:
+            self._raise_once(number)
+            return
+        with contextlib.suppress(RuntimeError):  # it is closed
+            loop.call_soon_threadsafe(self._raise_once, number)
+        # It may be at its end, and take no more steps.
+        again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
+    def _raise_once(self, number: int) -> None:
+        if not (self._was_raised or self._is_over):
+            self._was_raised = True
             raise TerminationError(number)
+
+
+def _loop_in(frame: FrameType | None) -> "asyncio.AbstractEventLoop | None":
+    """Return the running event loop where what was interrupted is its own code, and not what it does for others."""
+    loaded = sys.modules.get("asyncio")
+    if loaded is None:
+        return None
+    while frame is not None and frame.f_globals.get("__name__") in _HELPERS_OF_LOOPS:
+        frame = frame.f_back
+    if frame is None or not str(frame.f_globals.get("__name__")).startswith("asyncio."):
+        return None
+    try:
+        loop: asyncio.AbstractEventLoop = loaded.get_running_loop()
+    except RuntimeError:
+        return None
+    return loop
 
 
 def _raise(number: int, _: FrameType | None) -> None:

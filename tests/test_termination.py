@@ -1,0 +1,79 @@
+"""
+Being told to end, in the middle of an event loop.
+
+Not here: how a launcher tells a task (test_faults, test_edges).
+"""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+AT_THE_MOMENT = """
+import asyncio, signal, sys
+from dkist_processing_core.termination import TaskTermination
+
+def tell_at(event, function):
+    def look(frame, happened, _):
+        module = frame.f_globals["__name__"]
+        if (happened, frame.f_code.co_name) == (event, function) and module.startswith("asyncio."):
+            sys.setprofile(None)
+            handler(signal.SIGTERM, frame)
+    sys.setprofile(look)
+
+async def compute():
+    tell_at(*sys.argv[1:])
+    while True:
+        await asyncio.sleep(0)
+
+async def main():
+    computing = asyncio.create_task(compute())
+    try:
+        await asyncio.Event().wait()
+    finally:
+        print("let go")
+
+async def be_over():
+    tell_at("return", "_run_until_complete_cb")
+
+termination = TaskTermination()
+termination.begin()
+handler = signal.getsignal(signal.SIGTERM)
+"""
+
+
+def outcome_of(program: str, *arguments: str) -> tuple[int, str]:
+    """
+    Run a program behind what is above, and return its status and its output.
+    """
+    told = subprocess.run(
+        [sys.executable, "-c", AT_THE_MOMENT + textwrap.dedent(program), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return told.returncode, told.stdout + told.stderr
+
+
+@pytest.mark.parametrize(
+    ("event", "function"), [("call", "_run"), ("return", "_run"), ("call", "_run_once"), ("call", "sleep")]
+)
+def test_an_order_in_the_midst_of_an_event_loop_ends_all_that_it_runs(event: str, function: str) -> None:
+    """
+    Raised there, it would lose the step that the loop has just taken out, and leave the loop waiting for ever.
+    """
+    assert outcome_of("asyncio.run(main())", event, function) == (128 + 15, "let go\n")
+
+
+def test_an_order_in_the_last_step_of_a_loop_is_raised_behind_it() -> None:
+    """
+    Where the loop takes no other step, it is told again.
+    """
+    program = """
+        asyncio.new_event_loop().run_until_complete(be_over())
+        print("over")
+        signal.pause()
+    """
+    assert outcome_of(program) == (128 + 15, "over\n")
