@@ -67,7 +67,8 @@ def test_a_locked_journal_delays_by_the_limit_in_all_and_loses_nothing(
     (spare,) = spares_of(publisher.bus.journal_path)
     holder.close()
 
-    assert elapsed < LIMIT + 0.2
+    # For each of them alone it would be five times the limit.
+    assert elapsed < 2 * LIMIT
     (told,) = warnings_in(caplog)
     assert told.endswith(
         f"embedded.db cannot be used: database is locked. Events are kept in {spare} until it can be used."
@@ -195,7 +196,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
 began = time.monotonic()
 for number in range(200):
     publisher.publish(progressed("A", number))
-assert time.monotonic() - began < 2
+assert time.monotonic() - began < 10
 if sys.argv[1:] == ["room"]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 publisher.close(float(10))
@@ -274,7 +275,7 @@ def test_what_neither_disk_nor_broker_has_is_counted(
     began = time.monotonic()
     publisher.close(LIMIT)
 
-    assert time.monotonic() - began < LIMIT + 0.2
+    assert time.monotonic() - began < 2 * LIMIT
     assert warnings_in(caplog)[-1] == f"events are lost, since {publisher.bus.journal_path} could not be written to: 2"
 
 

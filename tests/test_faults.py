@@ -307,6 +307,7 @@ def test_a_task_that_somebody_else_tells_to_end() -> None:
     assert (attempt.end.phase, attempt.end.signal) == ("run", "SIGTERM")
 
 
+@pytest.mark.quiet
 def test_a_second_signal_kills_at_once() -> None:
     """
     Whoever insists does not wait for four seconds.
