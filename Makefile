@@ -37,10 +37,10 @@ demo: .venv/.stamp-demo ## Run the example workflow on the embedded journal and 
 	    "On your RabbitMQ: put MESH_CONFIG='{\"interservice-bus\": {\"mesh_address\": \"127.0.0.1\", \"mesh_port\": 5672}}' ISB_USERNAME=guest ISB_PASSWORD=guest before the same commands." \
 	    "To see the spans: put OTEL_TRACES_EXPORTER=console before them, or OTEL_EXPORTER_OTLP_ENDPOINT=… with your collector's address."
 
-test: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the whole suite, on each end of the supported Pythons that is here (PYTEST_ARGS=… narrows it)
+test: .venv/.stamp-test ## Run the whole suite, on each end of the supported Pythons that is here (PYTEST_ARGS=… narrows it)
 	@tests/services/install_packages.sh
-	@for version in $(TEST_PYTHONS); do $(MAKE) .venv-$$version/.stamp-test; done
-	@for environment in $(CLIENTS); do $(MAKE) $$environment/.stamp-clients; done
+	@printf '%s\n' $(CLIENTS:%=%/.stamp-clients) .venv-airflow/.stamp-airflow $(TEST_PYTHONS:%=.venv-%/.stamp-test) | \
+	    xargs -P 2 -n 1 $(MAKE)
 	@CLIENTS='$(CLIENTS)' tests/on_each_python.sh '.venv $(TEST_PYTHONS:%=.venv-%)' $(PYTEST_ARGS)
 
 coverage: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the suite on the Python of .venv, and show what it covers

@@ -38,14 +38,20 @@ CLEANED_NAMES = frozenset(
     }
 )
 
+# What these hold is no matter of the interpreter: documents, files, the part of broker and disk in a fault, what pip
+# and uv install. That tasks, outbox and environments do on each Python what they should is held by others.
 SAME_ON_EVERY_PYTHON = frozenset(
     {
         "test_airflow_config",
         "test_benchmarks",
+        "test_bounded_exit",
+        "test_broker_restart",
         "test_docs",
         "test_door",
         "test_drawings",
+        "test_environments",
         "test_example",
+        "test_kill_points",
         "test_notebook_image",
         "test_pipeline_file",
         "test_services",
