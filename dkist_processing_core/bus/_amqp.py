@@ -62,6 +62,14 @@ _REFUSALS = (_NOT_FOUND, _ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED
 _NO_ROUTE = 312
 _FAULTS_OF_A_SENDER = {501, 502, 503, 505, 506, 540, 541}
 _PIKA_ERRORS = (AMQPError, ChannelError, ReentrancyError)
+# What RabbitMQ says, beside a code for what is missing or not allowed, of a consumer that was too late
+# (`consumer_timeout`), and of a queue that is about to start (rabbit_amqqueue.erl, `not_found_or_absent`).
+_SIGNS_OF_A_PASSING_REASON = (
+    "delivery acknowledgement",
+    "is down or inaccessible",
+    "is stopped by supervisor",
+    "due to timeout",
+)
 _MAX_SHORT_BYTES = 255
 _MAX_GATHERED_BYTES = 256 * 1024
 # AMQP 0.9.1: type, channel and size of a frame; then, in a content header, class, weight and the body's size.
@@ -345,7 +353,7 @@ class AmqpLink:
         except BusError as error:
             # A passive declare that fails closes the channel.
             self.reopen()
-            if _code_of(error) == _NOT_FOUND:
+            if isinstance(error, BusRefusedError) and _code_of(error) == _NOT_FOUND:
                 return False
             raise
         return True
@@ -665,7 +673,7 @@ def _refusal(
             f"refuses virtual host {settings.isb_vhost!r} (ISB_VHOST): it does not exist, or {settings.isb_username!r} "
             "has no rights on it"
         )
-    if code in _REFUSALS and not _is_late(closed):
+    if code in _REFUSALS and not _mends_by_itself(closed):
         said = f"refuses a request: {getattr(closed, 'reply_text', '')} ({code})"
         return BusRefusedError, f"{said}{_REMEDIES.get(code, '')}"
     return None
@@ -702,9 +710,9 @@ def _is_interrupted_login(chain: Sequence[BaseException]) -> bool:
     return guess is not None and "StreamLostError" in str(guess)
 
 
-def _is_late(closed: BaseException | None) -> bool:
-    """Say whether a channel was closed by `consumer_timeout`, with a code of refusals: the next try finds all again."""
-    return "delivery acknowledgement" in getattr(closed, "reply_text", "")
+def _mends_by_itself(closed: BaseException | None) -> bool:
+    """Say whether a code of refusals has a reason that passes: the next try, or one soon after, finds all again."""
+    return any(sign in getattr(closed, "reply_text", "") for sign in _SIGNS_OF_A_PASSING_REASON)
 
 
 def _code_of(error: BusError) -> int:

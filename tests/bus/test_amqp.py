@@ -524,6 +524,24 @@ def test_every_pika_exception_is_mapped(state_dir: Path) -> None:
         assert str(explained).startswith("RabbitMQ at localhost:5672 ")
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "NOT_FOUND - home node 'rabbit@a' of durable queue 'q' in vhost '/' is down or inaccessible",
+        "NOT_FOUND - queue 'q' in vhost '/' process is stopped by supervisor",
+        "NOT_FOUND - failed to perform operation on queue 'q' in vhost '/' due to timeout",
+    ],
+)
+def test_a_queue_that_is_about_to_start_ends_nothing(settings: DKISTProcessingCoreConfiguration, said: str) -> None:
+    """
+    A broker that has just started says 404 for its durable queues: unlike one that is missing, it is there soon.
+    """
+    gone = pika.exceptions.ChannelClosedByBroker(404, "NOT_FOUND - no queue 'q' in vhost '/'")
+
+    assert isinstance(explain(pika.exceptions.ChannelClosedByBroker(404, said), settings), BusUnreachableError)
+    assert isinstance(explain(gone, settings), BusRefusedError)
+
+
 def test_a_name_that_does_not_resolve_is_explained(state_dir: Path) -> None:
     """
     The error points at MESH_CONFIG.
