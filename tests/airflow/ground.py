@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from dkist_processing_core import RunState
 from dkist_processing_core.bus import Journal, open_bus
@@ -120,6 +120,7 @@ class Listener:
         """
         self._broker = broker
         self.arrivals: list[Arrival] = []
+        self._announced: list[str] = []
         self._events = subscribe(every_report=True, settings=settings_of(broker))
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -169,18 +170,17 @@ class Listener:
             and (arrival.event.run_id, arrival.event.task_name, arrival.event.attempt) == (run_id, task, attempt)
         )
 
-    def announced(self) -> list[dict[str, Any]]:
+    def announced(self) -> list[str]:
         """
-        Return the failure messages that have arrived since this was asked last, each as often as it did.
+        Return the run ids of all failure messages that have arrived, each as often as it did.
         """
-        found: list[dict[str, Any]] = []
         with self._broker.connect() as connection:
             channel = connection.channel()
             while True:
                 _, _, body = channel.basic_get(RecipeRunFailureMessage.queue, auto_ack=True)
                 if body is None:
-                    return found
-                found.append(json.loads(body))
+                    return list(self._announced)
+                self._announced.append(json.loads(body)["dagRunId"])
 
 
 class Ground:

@@ -215,7 +215,7 @@ def announced(runs: dict[str, Run]) -> list[str]:
     """
     assert runs
     some = next(iter(runs.values()))
-    return [message["dagRunId"] for message in some.ground.listener.announced()]
+    return some.ground.listener.announced()
 
 
 FAILED: dict[str, tuple[str, dict[str, object]]] = {
@@ -239,7 +239,8 @@ def test_a_failed_attempt_has_one_end_with_its_cause(fault: str, runs: dict[str,
     attempt = run.attempt(fault)
 
     assert isinstance(attempt.end, TaskFailed)
-    assert (attempt.cause, attempt.end.provisional, attempt.end.final) == (cause, False, True)
+    facts_of_end = (attempt.cause, attempt.end.provisional, attempt.end.final)
+    assert facts_of_end == (cause, False, True), run.ground.listener.of(run.run_id)
     assert {name: getattr(attempt.end, name) for name in facts} == facts
     assert attempt.contradictions == ()
     assert run.ground.listener.view(run.run_id).verdict is State.FAILED
@@ -477,7 +478,7 @@ def test_an_api_server_that_is_restarted_in_the_middle_changes_nothing(ground: G
     assert isinstance(attempt.end, TaskFinished)
     # A server that is away for longer than the worker tries has the engine call it failed: nobody is told of that.
     assert all(end.reported_by is Reporter.ENGINE for end in attempt.contradictions)
-    assert run.run_id not in [message["dagRunId"] for message in ground.listener.announced()]
+    assert run.run_id not in ground.listener.announced()
 
 
 def test_a_run_that_ends_while_the_dag_processor_is_down_ends_on_the_bus_when_it_is_back(ground: Ground) -> None:
