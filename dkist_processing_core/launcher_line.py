@@ -14,6 +14,8 @@ ORDERED = 1 << 32
 """What the launcher adds to the counter of an eventfd(2) when it passes an order to end on; the start adds 1."""
 # The launcher loads as much as the task does, and side by side with it.
 _START_SECONDS = 0.3
+# For how long the pipe of a launcher that was killed may still be open: its threads end one after the other.
+_DYING_SECONDS = 0.5
 
 
 class LauncherLine:
@@ -31,6 +33,16 @@ class LauncherLine:
             if self._report.is_same:
                 os.write(self._report.number, json.dumps(facts).encode() + b"\n")
                 return True
+        return False
+
+    def lives_on(self) -> bool:
+        """Say whether whoever was told hears it: who has passed an order on, or is still there in a moment."""
+        if self.has_passed_on_an_order:
+            return True
+        with contextlib.suppress(OSError):
+            dying = select.poll()
+            dying.register(self._report.number, 0)  # POLLERR, which comes unasked: nobody reads any more
+            return not dying.poll(_DYING_SECONDS * 1000)
         return False
 
     def await_start(self) -> None:

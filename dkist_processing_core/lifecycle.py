@@ -170,7 +170,8 @@ class Lifecycle:
     def _report_end(self, event_class: type[Event], facts: dict[str, Any]) -> None:
         """Publish the end, and tell the launcher; of a task that was told to end, leave the end to the launcher."""
         if event_class is TaskFailed and self._was_told:
-            if self._tell_launcher(event_class, facts, is_published=False):
+            is_heard = self._tell_launcher(event_class, facts, is_published=False)
+            if is_heard and self._launcher is not None and self._launcher.lives_on():
                 return
             facts |= {"cause": Cause.LOST, "message": "its launcher died"}
         self._publish(event_class, **facts)

@@ -377,6 +377,40 @@ def test_the_parent_of_the_launcher_is_killed(task: str) -> None:
     assert rows[-1].milliseconds < 4000
 
 
+DIES_UNDER_IT = """
+from dkist_processing_core import launcher_line
+from tests.launched import Waits
+launcher_line._DYING_SECONDS = 60
+with Waits(recipe_run_id=5, workflow_name="faults", workflow_version="dev") as task:
+    task()
+"""
+
+
+def test_a_launcher_that_dies_as_it_is_told_has_not_heard() -> None:
+    """
+    The threads of a killed process end one after the other, and its pipes with the last of them.
+    """
+    heard, report = os.pipe()
+    with subprocess.Popen(
+        [sys.executable, "-c", DIES_UNDER_IT],
+        cwd=ROOT,
+        env=environ_of("Waits", DKIST_CORE_REPORT_FD=str(report)),
+        stdout=subprocess.PIPE,
+        text=True,
+        pass_fds=[report],
+    ) as process:
+        os.close(report)
+        task = Launched(process, "Waits")
+        task.wait_for_line("waiting")
+        process.terminate()
+        assert b'"end": "task.failed"' in os.read(heard, 100_000)
+        os.close(heard)
+        task.wait()
+
+    attempt = the_attempt("Waits")
+    assert (attempt.cause, [reporter.value for reporter in attempt.reporters]) == ("lost", ["task"])
+
+
 @pytest.mark.parametrize("task", ["Waits", "Pools"])
 def test_the_launcher_is_killed(task: str) -> None:
     """
