@@ -42,9 +42,9 @@ def owed(run: Run, failed: Sequence[str] | None, *, since: datetime | None) -> O
         look = look_at(run.workflow_name, since)
         if look is not None and look.is_read():
             found = _owed(run, failed, look.reports)
-            # A host may be about to bring its message to the bus just now.
+            # A host may be about to bring its reports and its message to the bus just now.
             until = time.monotonic() + _ON_ITS_WAY_SECONDS
-            while found.unannounced and time.monotonic() < until and look.has_patience():
+            while (found.untold or found.unannounced) and time.monotonic() < until and look.has_patience():
                 found = _owed(run, failed, look.reports)
             return found
     return _owed(run, failed, [])

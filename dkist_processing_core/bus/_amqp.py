@@ -284,9 +284,9 @@ class AmqpLink:
 
     # Receiving
 
-    def end_of_stream(self, queue: str, patience: float) -> int | None:
+    def last_of_stream(self, queue: str, patience: float) -> Received | None:
         """
-        Return the offset of the last message of a stream; None where it has none.
+        Return the last message of a stream, which is not to be acknowledged; None where it has none.
 
         One that is new does not count its messages yet: it gets `patience` seconds to show one.
         """
@@ -300,7 +300,7 @@ class AmqpLink:
         self._call(lambda done: channel.basic_qos(prefetch_count=1, callback=done))
         channel.close()
         delivered, self._deliveries = self._deliveries, deque()
-        return max((received.offset for received in delivered if received.offset is not None), default=None)
+        return delivered[-1] if delivered else None
 
     def consume(self, queue: str, *, prefetch: int, arguments: Mapping[str, Any] | None = None) -> None:
         """Ask for the messages of a queue, `prefetch` of them ahead of their acknowledgement."""

@@ -164,9 +164,10 @@ class _Archive:
     def __init__(self, patterns: Iterable[str], *, replay: bool | datetime) -> None:
         self._patterns = tuple(patterns)
         self._is_past = bool(replay)
-        self._begins_at_a_time = isinstance(replay, datetime)
-        # The offset of the past's last message.
-        self._end = -1
+        self._begins_at = replay.timestamp() if isinstance(replay, datetime) else 0.0
+        self._may_hold_nothing = False
+        # The offsets of the message that was read last, and of the past's last one.
+        self._read = self._end = -1
         self._heard_at = 0.0
         self._start: Any = "first" if replay else "next"
         # Where nothing was seen before an interruption there is no offset to go on from, but a time.
@@ -177,11 +178,18 @@ class _Archive:
     def attach(self, link: "AmqpLink") -> None:
         """Ask for what follows the last message seen."""
         if self._is_past:
-            end = link.end_of_stream(ARCHIVE_QUEUE, _BEGINNING_SECONDS)
-            self._is_past, self._end = end is not None, -1 if end is None else end
+            self._look_ahead(link.last_of_stream(ARCHIVE_QUEUE, _BEGINNING_SECONDS))
         self._heard_at = time.monotonic()
         link.consume(ARCHIVE_QUEUE, prefetch=ARCHIVE_PREFETCH, arguments={"x-stream-offset": self._start})
         self._start = self._restart
+
+    def _look_ahead(self, last: "Received | None") -> None:
+        offset = -1 if last is None or last.offset is None else last.offset
+        self._is_past = offset > self._read
+        if last is not None and self._is_past:
+            self._end = offset
+            # Behind the time that is asked for the broker delivers nothing, and does not say so.
+            self._may_hold_nothing = (last.message.properties.timestamp or 0) < self._begins_at
 
     def takes(self, received: "Received") -> bool:
         """Say whether a message was asked for: no binding chooses here."""
@@ -195,15 +203,15 @@ class _Archive:
         """Note how far the stream was read, when a message is on its way to whoever asked for it."""
         self._heard_at = time.monotonic()
         if received.offset is not None:
+            self._read = received.offset
             self._start = self._restart = received.offset + 1
-            self._begins_at_a_time = False
+            self._may_hold_nothing = False
             self._is_past = self._is_past and received.offset < self._end
 
     def has_caught_up(self) -> bool:
         """Say whether the past was read, as far as it will be."""
         silent_for = time.monotonic() - self._heard_at
-        if self._is_past and self._begins_at_a_time and silent_for > _BEGINNING_SECONDS:
-            # The broker begins behind the end where nothing came since that time, and does not say so.
+        if self._is_past and self._may_hold_nothing and silent_for > _BEGINNING_SECONDS:
             self._is_past = False
         elif self._is_past and silent_for > _SILENCE_SECONDS:
             logger.warning("the broker is silent for %g s: what is left of the past is not read", silent_for)
