@@ -71,7 +71,10 @@ class Broker:
         """
         Have the node close every connection in this virtual host.
         """
-        self.node.ctl("close_all_connections", "--vhost", self.vhost, reason)
+        self.node.eval(
+            f'[catch rabbit_networking:close_connection(P, "{reason}") || P <- rabbit_networking:connections(), '
+            f'(catch rabbit_reader:info(P, [vhost])) =:= [{{vhost, <<"{self.vhost}">>}}]].'
+        )
 
 
 @contextmanager
