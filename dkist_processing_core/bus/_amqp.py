@@ -407,10 +407,13 @@ class AmqpLink:
         try:
             if not self.declare(topology) and bindings:
                 self.bind(topology)
-        except BusRefusedError as error:
-            if not self.is_connected:
+        except BusError as error:
+            # Beside what is refused there is what is about to start.
+            is_answer = isinstance(error, BusRefusedError) or _code_of(error) == _NOT_FOUND
+            if not (is_answer and self.is_connected):
                 raise
-            self.reopen()
+            if self._failure is not None:
+                self.reopen()
             return error
         return None
 

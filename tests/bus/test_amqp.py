@@ -21,7 +21,7 @@ import pika.adapters.blocking_connection
 import pika.exceptions
 import pytest
 
-from dkist_processing_core.bus import Message, Properties, open_bus, to_message
+from dkist_processing_core.bus import Books, Message, Properties, open_bus, to_message
 from dkist_processing_core.bus._amqp import AmqpLink, explain
 from dkist_processing_core.bus._amqp_bus import ARCHIVE_PREFETCH, AmqpBus
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
@@ -35,6 +35,7 @@ from tests.facts import NOON, finished, progressed, started
 from tests.services.broker import Broker
 from tests.services.proxy import Proxy
 from tests.services.sockets import BlackHole
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -124,6 +125,28 @@ class TestAmqpBus(BusContract):
                 _publish(channel, events[-1])
 
                 assert events[seen:] == [next(subscription) for _ in events[seen:]]
+
+    def test_a_queue_that_has_yet_to_start_is_waited_for(
+        self,
+        broker: Broker,
+        settings: DKISTProcessingCoreConfiguration,
+        listen: Callable[..., Subscription],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """
+        As just after the broker's start: the subscription goes on then, and what was published is not set aside.
+        """
+        subscription = listen()
+        with Publisher.open(settings) as publisher:
+            with _absent(broker, ARCHIVE_QUEUE):
+                broker.close_connections()
+                publisher.publish(finished("A"))
+                wait_until(lambda: "NO_ROUTE" in caplog.text)
+
+            assert finished("A") == next(subscription)
+            wait_until(lambda: not publisher.is_pending)
+        with AmqpBus(settings).open_journal() as journal:
+            assert journal.books() == Books(published=1, confirmed=1, pending=0, set_aside=0)
 
     def test_an_event_that_is_worked_on_for_long_ends_nothing(
         self, broker: Broker, publisher: Publisher, listen: Callable[..., Subscription]
@@ -302,6 +325,21 @@ def _close_connections_of(broker: Broker, username: str) -> None:
         '[rabbit_networking:close_connection(P, "test") || P <- rabbit_networking:connections(), '
         f'rabbit_reader:info(P, [user]) =:= [{{user, <<"{username}">>}}]].'
     )
+
+
+@contextmanager
+def _absent(broker: Broker, queue: str) -> Iterator[None]:
+    """
+    Have the broker believe that a durable queue's node is down; as long as it starts, it believes that of its own.
+    """
+    name = f'Name = rabbit_misc:r(<<"{broker.vhost}">>, queue, <<"{queue}">>)'
+    broker.node.eval(f"{name}, ok = mnesia:dirty_delete(rabbit_queue, Name).")
+    try:
+        yield
+    finally:
+        broker.node.eval(
+            f"{name}, [Q] = mnesia:dirty_read(rabbit_durable_queue, Name), ok = mnesia:dirty_write(rabbit_queue, Q)."
+        )
 
 
 @contextmanager
