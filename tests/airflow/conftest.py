@@ -34,7 +34,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.timeout(_TIMEOUT_SECONDS))
 
 
-@pytest.fixture(scope="session")
+@pytest.hookimpl(specname="pytest_collection_modifyitems", trylast=True)  # behind what shuffles the modules
+def pytest_keep_together(items: list[pytest.Item]) -> None:
+    """
+    Have these tests run one behind the other, so that their Airflow runs no longer than it is needed.
+    """
+    items.sort(key=lambda item: _HERE not in item.path.parents)
+
+
+@pytest.fixture(scope="package")
 def postgres(session_watch: SessionWatch) -> Iterator[PostgresServer]:
     """
     The database server that all Airflows share.
@@ -49,7 +57,7 @@ def postgres(session_watch: SessionWatch) -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def airflow_broker(rabbitmq: RabbitMQNode) -> Iterator[Broker]:
     """
     The virtual host that the tasks of `local_airflow` report to.
@@ -68,7 +76,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ground(
     tmp_path_factory: pytest.TempPathFactory,
     postgres: PostgresServer,
@@ -77,7 +85,7 @@ def ground(
     _state_root: Path,
 ) -> Iterator[Ground]:
     """
-    The session's Airflow with the LocalExecutor, all exported workflows, and an ear at its bus.
+    The Airflow of these tests with the LocalExecutor, all exported workflows, and an ear at its bus.
     """
     state = _state_root / "state-airflow"
     state.mkdir(mode=0o700)
@@ -94,7 +102,7 @@ def local_airflow(ground: Ground, postgres: PostgresServer, airflow_broker: Brok
     """
     An Airflow with the LocalExecutor, whose tasks report to `airflow_broker`, with everything running.
 
-    It lasts as long as the session: a test brings DAGs of names that no other test uses.
+    It lasts as long as these tests: each brings DAGs of names that no other uses.
     """
     postgres.start()
     airflow_broker.node.recover()
