@@ -17,9 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dkist_processing_core.airflow import _look, _owed, _patience
 from dkist_processing_core.airflow.callbacks import Callbacks
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.events import (
     Cause,
     Event,
@@ -40,7 +42,9 @@ from dkist_processing_core.notes import SUCCEEDED, TOLD_TO_END
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.runs import RunState
 from dkist_processing_core.trace_context import derived_trace_id, parse_traceparent
+from tests.services.broker import Broker
 from tests.services.sockets import BlackHole
+from tests.waiting import SECONDS
 
 RUN = Run("l0_to_l1_visp", "1.0", "manual__1", 5)
 BEGAN = datetime(2026, 11, 22, 9, tzinfo=UTC)
@@ -281,6 +285,31 @@ def test_a_failure_that_was_told_is_not_told_again_at_the_run_s_end() -> None:
         "task.failed",
     ]
     assert [message["taskName"] for message in announced()] == ["First"]
+
+
+def test_an_end_that_is_on_its_way_to_the_bus_is_waited_for(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The host of the task may need a moment longer than the engine does to end the run.
+    """
+    monkeypatch.setattr(_owed, "_ON_ITS_WAY_SECONDS", SECONDS)
+    monkeypatch.setattr(_patience, "SECONDS", dict.fromkeys(_patience.SECONDS, 2 * SECONDS))
+    monkeypatch.setattr(_patience, "_left", {})
+    monkeypatch.setattr(_look, "_looks", {})
+    for name, value in broker.env.items():
+        monkeypatch.setenv(name, value)
+    announcement = {"cause": Cause.SIGNAL, "provisional": True, "final": True, "reported_by": Reporter.ENGINE}
+    end = said_by_launcher(TaskFailed, "First", cause=Cause.SIGNAL, final=True)
+    publish(end.model_copy(update=announcement))
+    telling = threading.Timer(0.5, publish, [end])
+
+    telling.start()
+    CALLBACKS.on_dag_failure(ended_context({"First": "failed"}))
+    telling.join()
+
+    _look._looks[RUN.workflow_name].replace()
+    with subscribe(replay=True, timeout=0.0, every_report=True) as events:
+        failed = [event for event in events if isinstance(event, TaskFailed)]
+    assert [(event.reported_by, event.attempt) for event in failed] == [(Reporter.ENGINE, 1), (Reporter.LAUNCHER, 1)]
 
 
 def test_a_run_whose_first_tasks_were_not_executed_has_a_start_all_the_same() -> None:
