@@ -115,10 +115,10 @@ class Subscription:
         if self._in_hand is not None:
             self._in_hand.acknowledge()
             self._in_hand = None
-        quiet_since = time.monotonic()
+        quiet_since = asked_since = time.monotonic()
         while not self._is_closed:
             # Asked before: what there was by then is received at once.
-            is_past = not self._receiver.has_caught_up()
+            is_past = not self._receiver.has_caught_up(asked_since)
             patience = _POLL_SECONDS
             if is_past:
                 patience = _POLL_SECONDS_OF_PAST
@@ -133,7 +133,7 @@ class Subscription:
                 quiet_since = time.monotonic()
             else:
                 # Wanted or not: behind it there may be more.
-                quiet_since = time.monotonic()
+                quiet_since = asked_since = time.monotonic()
                 self._has_caught_up |= delivery.is_new
                 event = self._decoded(delivery)
                 if event is not None:

@@ -17,7 +17,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import asyncio
 
-_HELPERS_OF_LOOPS = ("selectors", "weakref", "_weakrefset")
+# The second line is what a loop in its debug mode asks where each step comes from.
+_HELPERS_OF_LOOPS = (
+    *("selectors", "weakref", "_weakrefset"),
+    *("traceback", "linecache", "tokenize", "codecs", "reprlib", "inspect", "functools", "collections", "logging"),
+)
 _AGAIN_SECONDS = 0.05
 
 
@@ -119,9 +123,15 @@ class TaskTermination:
         with contextlib.suppress(RuntimeError):  # it is closed
             loop.call_soon_threadsafe(self._raise_once, number)
         # It may be at its end, and take no more steps.
-        again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number))
+        again = threading.Timer(_AGAIN_SECONDS, self._tell_again, (os.getpid(), number))
         again.daemon = True
-        again.start()
+        with contextlib.suppress(RuntimeError):  # there are too many threads
+            again.start()
+
+    def _tell_again(self, process: int, number: int) -> None:
+        # Only where it would come back to this: the author may have said by now what the signal should do.
+        if not (self._was_raised or self._is_over) and signal.getsignal(number) == self._heed:
+            os.kill(process, number)
 
     def _raise_once(self, number: int) -> None:
         if not (self._was_raised or self._is_over):

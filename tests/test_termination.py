@@ -17,7 +17,7 @@ from dkist_processing_core.termination import TaskTermination
 def tell_at(event, function):
     def look(frame, happened, _):
         module = frame.f_globals["__name__"]
-        if (happened, frame.f_code.co_name) == (event, function) and module.startswith("asyncio."):
+        if (happened, frame.f_code.co_name) == (event, function) and module.startswith(("asyncio.", "linecache")):
             sys.setprofile(None)
             handler(signal.SIGTERM, frame)
     sys.setprofile(look)
@@ -65,6 +65,28 @@ def test_an_order_in_the_midst_of_an_event_loop_ends_all_that_it_runs(event: str
     Raised there, it would lose the step that the loop has just taken out, and leave the loop waiting for ever.
     """
     assert outcome_of("asyncio.run(main())", event, function) == (128 + 15, "let go\n")
+
+
+def test_an_order_in_what_a_loop_in_debug_mode_asks_is_deferred_too() -> None:
+    """
+    It looks up where each step comes from, in modules that are not its own.
+    """
+    assert outcome_of("asyncio.run(main(), debug=True)", "call", "checkcache") == (128 + 15, "let go\n")
+
+
+def test_the_order_is_not_repeated_to_who_has_another_handler_by_then() -> None:
+    """
+    It was raised, and what the author does with the signal from then on is the author's.
+    """
+    program = """
+        try:
+            asyncio.run(main())
+        except SystemExit:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.sigtimedwait([], 0.3)
+            print("cleaned up")
+    """
+    assert outcome_of(program, "call", "_run_once") == (0, "let go\ncleaned up\n")
 
 
 def test_an_order_in_the_last_step_of_a_loop_is_raised_behind_it() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from dkist_processing_core.bus.topology import consumer_topology, definitions, whole_topology
+from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, consumer_topology, definitions, whole_topology
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
@@ -175,6 +175,22 @@ def test_apply_makes_everything_and_then_nothing(owned: Broker, tmp_path: Path) 
         "5 there, 2 ensured",
         "5 there, 2 not asked",
     ]
+
+
+@pytest.mark.parametrize("command", ["plan", "apply"])
+def test_a_queue_that_has_yet_to_start_hides_no_other(owned: Broker, command: str) -> None:
+    """
+    It is told with the broker's reason, and so is everything else.
+    """
+    topology("apply")
+    everything = found("plan")
+    with owned.absent(ARCHIVE_QUEUE):
+        told = found(command)
+
+    assert set(told) == set(everything)
+    assert "is not ready: NOT_FOUND - home node" in told[ARCHIVE_QUEUE]["reason"]
+    others = {name: item["state"] for name, item in told.items() if name != ARCHIVE_QUEUE}
+    assert set(others.values()) == {"there"}
 
 
 def test_a_lost_binding_is_made_again(owned: Broker, tmp_path: Path) -> None:

@@ -340,8 +340,8 @@ class AmqpLink:
 
         Raises
         ------
-        BusRefusedError
-            where it cannot be told: the broker answers neither yes nor no.
+        BusError
+            where it cannot be told: the broker answers neither yes nor no, or has yet to start it.
 
         """
         channel = self._live_channel
@@ -684,7 +684,10 @@ def _refusal(
 
 def _breakage(chain: Sequence[BaseException]) -> str:
     """Return what has broken between us and the broker, which may mend by itself."""
-    if closed := _first(chain, ConnectionClosed, ChannelClosed):
+    closed = _first(chain, ConnectionClosed, ChannelClosed)
+    if isinstance(closed, ChannelClosed) and _mends_by_itself(closed):
+        text = f"is not ready: {closed.reply_text} ({closed.reply_code})"
+    elif closed:
         text = f"closed the connection: {getattr(closed, 'reply_text', '')} ({getattr(closed, 'reply_code', 0)})"
     elif _first(chain, IncompatibleProtocolError):
         text = "broke the connection without a word of AMQP; if it wants TLS, set ISB_TLS_CA"

@@ -130,7 +130,7 @@ class _NamedQueue:
     def pass_by(self, received: "Received") -> None:
         """Do nothing: the queue knows what was read."""
 
-    def has_caught_up(self) -> bool:
+    def has_caught_up(self, _: float) -> bool:
         """Say that there is no past to be read."""
         return True
 
@@ -208,9 +208,10 @@ class _Archive:
             self._may_hold_nothing = False
             self._is_past = self._is_past and received.offset < self._end
 
-    def has_caught_up(self) -> bool:
+    def has_caught_up(self, asked_since: float) -> bool:
         """Say whether the past was read, as far as it will be."""
-        silent_for = time.monotonic() - self._heard_at
+        # Who works on an event for long asks for nothing meanwhile, and has nothing delivered.
+        silent_for = time.monotonic() - max(self._heard_at, asked_since)
         if self._is_past and self._may_hold_nothing and silent_for > _BEGINNING_SECONDS:
             self._is_past = False
         elif self._is_past and silent_for > _SILENCE_SECONDS:
@@ -236,9 +237,9 @@ class AmqpReceiver:
         self._consumption = _Consumption(bus, source)
         self._finalizer = weakref.finalize(self, self._consumption.close)
 
-    def has_caught_up(self) -> bool:
+    def has_caught_up(self, asked_since: float) -> bool:
         """Say whether all that the bus held for a replay when it began was received, or waits for `receive`."""
-        return self._consumption.source.has_caught_up() or self._consumption.is_closing
+        return self._consumption.source.has_caught_up(asked_since) or self._consumption.is_closing
 
     def receive(self, timeout: float) -> "AmqpDelivery | None":
         """

@@ -42,8 +42,12 @@ class Receiver(Protocol):
     It closes by itself when nobody holds it any more, whatever deliveries of it are still held.
     """
 
-    def has_caught_up(self) -> bool:
-        """Say whether all that the bus held for a replay when it began was received, or waits for `receive`."""
+    def has_caught_up(self, asked_since: float) -> bool:
+        """
+        Say whether all that the bus held for a replay when it began was received, or waits for `receive`.
+
+        Silence of the bus counts only from `asked_since`, by `time.monotonic`: before, nobody wanted anything of it.
+        """
 
     def receive(self, timeout: float) -> Delivery | None:
         """Return the next message, or None where there is none within `timeout` seconds."""

@@ -83,7 +83,7 @@ class JournalReceiver:
         self._seen_version: int | None = None
         self._finalizer = weakref.finalize(self, _let_go, journal, self._lock)
 
-    def has_caught_up(self) -> bool:
+    def has_caught_up(self, _: float) -> bool:
         """Say that it has: `receive` reads over all that was not asked for before it returns."""
         return True
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dkist_processing_core.bus.topology import Binding, Exchange, Queue, Topology
 from dkist_processing_core.cli._topology_difference import Difference, advice, differences
-from dkist_processing_core.errors import BusRefusedError
+from dkist_processing_core.errors import BusError
 
 if TYPE_CHECKING:
     from dkist_processing_core.bus._amqp import AmqpLink
@@ -72,7 +72,9 @@ def findings(link: "AmqpLink", topology: Topology, vhost: str, *, making: bool) 
 def _look(link: "AmqpLink", item: Exchange | Queue, vhost: str) -> Finding:
     try:
         found = differences(link, item)
-    except BusRefusedError as error:
+    except BusError as error:
+        if not link.is_connected:
+            raise
         if "ACCESS_REFUSED" not in str(error):
             return Finding(item, State.UNKNOWN, str(error))
         reason = "it is there, and not to be compared without the configure right"

@@ -138,7 +138,7 @@ class TestAmqpBus(BusContract):
         """
         subscription = listen()
         with Publisher.open(settings) as publisher:
-            with _absent(broker, ARCHIVE_QUEUE):
+            with broker.absent(ARCHIVE_QUEUE):
                 broker.close_connections()
                 publisher.publish(finished("A"))
                 wait_until(lambda: "NO_ROUTE" in caplog.text)
@@ -186,6 +186,26 @@ class TestAmqpBus(BusContract):
 
             assert [first, *past] == events
             thaw.join()
+
+    def test_a_replay_waits_for_who_works_on_an_event(
+        self, publisher: Publisher, listen: Callable[..., Subscription], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        Meanwhile nothing is asked of the broker, whose silence then is none.
+        """
+        monkeypatch.setattr("dkist_processing_core.bus._amqp_bus._SILENCE_SECONDS", 0.5)
+        events = [progressed("A", number) for number in range(5 * ARCHIVE_PREFETCH)]
+        publisher.publish(*events)
+        assert publisher.flush(SECONDS)
+        past = listen(replay=True, timeout=0.0)
+
+        read = []
+        for event in past:
+            read.append(event)
+            if len(read) in (1, 2 * ARCHIVE_PREFETCH):
+                threading.Event().wait(1.0)
+
+        assert read == events
 
     def test_the_end_of_a_stream_is_found_while_it_grows(self, settings: DKISTProcessingCoreConfiguration) -> None:
         """
@@ -325,21 +345,6 @@ def _close_connections_of(broker: Broker, username: str) -> None:
         '[rabbit_networking:close_connection(P, "test") || P <- rabbit_networking:connections(), '
         f'rabbit_reader:info(P, [user]) =:= [{{user, <<"{username}">>}}]].'
     )
-
-
-@contextmanager
-def _absent(broker: Broker, queue: str) -> Iterator[None]:
-    """
-    Have the broker believe that a durable queue's node is down; as long as it starts, it believes that of its own.
-    """
-    name = f'Name = rabbit_misc:r(<<"{broker.vhost}">>, queue, <<"{queue}">>)'
-    broker.node.eval(f"{name}, ok = mnesia:dirty_delete(rabbit_queue, Name).")
-    try:
-        yield
-    finally:
-        broker.node.eval(
-            f"{name}, [Q] = mnesia:dirty_read(rabbit_durable_queue, Name), ok = mnesia:dirty_write(rabbit_queue, Q)."
-        )
 
 
 @contextmanager

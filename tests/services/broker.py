@@ -76,6 +76,20 @@ class Broker:
             f'(catch rabbit_reader:info(P, [vhost])) =:= [{{vhost, <<"{self.vhost}">>}}]].'
         )
 
+    @contextmanager
+    def absent(self, queue: str) -> Iterator[None]:
+        """
+        Have the node believe that a durable queue's home is down; as long as it starts, it believes that of its own.
+        """
+        name = f'Name = rabbit_misc:r(<<"{self.vhost}">>, queue, <<"{queue}">>)'
+        self.node.eval(f"{name}, ok = mnesia:dirty_delete(rabbit_queue, Name).")
+        try:
+            yield
+        finally:
+            self.node.eval(
+                f"{name}, [Q] = mnesia:dirty_read(rabbit_durable_queue, Name), mnesia:dirty_write(rabbit_queue, Q)."
+            )
+
 
 @contextmanager
 def open_broker(node: RabbitMQNode) -> Iterator[Broker]:
