@@ -19,7 +19,7 @@ from dkist_processing_core.bus import Delivery, Message, Receiver, open_bus, wor
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, DEAD_LETTERS_SUFFIX
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import DecodeError
-from dkist_processing_core.events import EVENT_CLASSES, Event, RecipeRunFailureMessage, TaskEvent, decode
+from dkist_processing_core.events import EVENT_CLASSES, Event, RecipeRunFailureMessage, TaskEvent, check_size, decode
 
 REMEMBERED_IDS = 100_000
 ACK_SECONDS = 2.0
@@ -145,6 +145,8 @@ class Subscription:
         """Return what a delivery carries, or settle it: undecodable, unwanted, or known already."""
         message = delivery.message
         try:
+            if message.full_size is not None:
+                check_size(message.full_size)
             event = decode(message.body, message.properties.content_type, message.properties.headers)
         except Exception as error:  # noqa: BLE001 - a consumer lives on, whatever is wrong with a foreign message
             reason = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"

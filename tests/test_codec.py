@@ -3,7 +3,9 @@
 import contextlib
 import json
 import re
+import tracemalloc
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,19 +14,23 @@ from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from cloudevents.core.formats.json import JSONFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from dkist_processing_core.errors import DecodeError
 from dkist_processing_core.events import (
     CONTENT_TYPE,
     EVENT_CLASSES,
+    MAX_BODY_BYTES,
     Event,
+    Graph,
     TaskOverdue,
     WorkflowStarted,
     decode,
     encode,
     format_time,
 )
-from tests.facts import NOON, failed, finished, make
+from tests import hostile
+from tests.facts import NOON, failed, finished, make, started
 from tests.strategies import events, events_of, texts
 
 PREFIXES = ["cloudEvents_", "cloudEvents:", "ce-", "CE-"]
@@ -353,3 +359,52 @@ def test_a_run_without_a_name_has_no_subject() -> None:
     event = make(WorkflowStarted, run_id="")
 
     assert "subject" not in json.loads(encode(event))
+
+
+@pytest.mark.parametrize("kind", hostile.BODIES)
+@given(count=st.integers(min_value=1, max_value=20_000))
+@settings(max_examples=5, deadline=None)
+def test_decoding_costs_memory_and_work_in_proportion_to_the_size(kind: str, count: int) -> None:
+    """
+    Whatever a body has many of: memory is a small multiple of its size, and few errors are collected.
+    """
+    body = hostile.BODIES[kind](count)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError) as refused:
+            decode(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak <= 40 * len(body) + 400_000
+    cause = refused.value.__cause__
+    assert not isinstance(cause, ValidationError) or cause.error_count() <= 300
+
+
+def test_a_large_graph_is_read_whole() -> None:
+    """
+    Checking it part by part leaves nothing out, and keeps the order.
+    """
+    nodes = tuple(f"T{number}" for number in range(1001))
+    graph = Graph(nodes=nodes, edges=tuple(pairwise(nodes)))
+    assert (nodes, tuple(pairwise(nodes))) == (graph.nodes, graph.edges)
+    event = make(WorkflowStarted, graph=graph.model_dump())
+
+    assert graph == event.graph
+    assert event == decode(encode(event))
+
+
+@pytest.mark.parametrize(("size", "is_read"), [(MAX_BODY_BYTES, True), (MAX_BODY_BYTES + 1, False)])
+def test_a_body_beyond_the_limit_is_refused_before_it_is_parsed(size: int, *, is_read: bool) -> None:
+    """
+    The reason names what was found and what was expected.
+    """
+    event = started("A")
+    body = encode(event).ljust(size)
+
+    if is_read:
+        assert event == decode(body)
+    else:
+        with pytest.raises(DecodeError, match=r"found 1,048,577 bytes, expected at most 1,048,576"):
+            decode(body)

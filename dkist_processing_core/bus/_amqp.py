@@ -592,7 +592,7 @@ class AmqpLink:
     def _on_delivery(
         self, _: object, method: pika.spec.Basic.Deliver, properties: pika.BasicProperties, body: bytes
     ) -> None:
-        message = Message(_text(method.exchange), _text(method.routing_key), body, _from_pika(properties))
+        message = Message.received(_text(method.exchange), _text(method.routing_key), body, _from_pika(properties))
         self._deliveries.append(Received(method.delivery_tag, message))
         self._stir()
 

@@ -144,6 +144,8 @@ class _NamedQueue:
             "x-dead-exchange": original.exchange,
             "x-dead-routing-key": original.routing_key,
         }
+        if original.full_size is not None:
+            headers["x-dead-size"] = original.full_size
         properties = Properties(
             message_id=original.properties.message_id,
             content_type=original.properties.content_type,

@@ -21,9 +21,10 @@ from urllib.parse import quote
 
 from dkist_processing_core.bus._format import prepare, prepare_look
 from dkist_processing_core.bus._locks import close_in_forks, explained, in_use, watch_forks
-from dkist_processing_core.bus._message import Message, Properties
+from dkist_processing_core.bus._message import EXCERPT_BYTES, Message, Properties
 from dkist_processing_core.bus._place import file_mode
 from dkist_processing_core.errors import JournalError
+from dkist_processing_core.events import MAX_BODY_BYTES
 
 BUSY_SECONDS = 2.0
 """For how long a call waits by default where another process holds the file."""
@@ -31,6 +32,8 @@ _LONGEST_PAUSE_SECONDS = 0.01
 _RENEWAL_SECONDS = 3600.0
 _Result = TypeVar("_Result")
 _COLUMNS = "seq, exchange, routing_key, body, properties"
+_EXCERPT = f"CASE WHEN length(body) <= {MAX_BODY_BYTES} THEN body ELSE substr(body, 1, {EXCERPT_BYTES}) END"
+_FULL_SIZE = f"CASE WHEN length(body) > {MAX_BODY_BYTES} THEN length(body) END"
 _BATCH = 1000
 _REMEMBERED_SECONDS = 31 * 24 * 3600.0
 _SHARE_OF_FORGETTING = 0.01
@@ -273,8 +276,11 @@ class Journal:
         return bool(self._rows("SELECT 1 FROM sent_once WHERE message_id = ?", message_id))
 
     def read(self, after: int, limit: int) -> list[Entry]:
-        """Return up to `limit` messages behind the place `after`, in order."""
-        query = f"SELECT {_COLUMNS} FROM message WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - a constant
+        """Return up to `limit` messages behind the place `after`, in order; an excerpt of a body that is too large."""
+        query = (
+            f"SELECT seq, exchange, routing_key, {_EXCERPT}, properties, {_FULL_SIZE} FROM message"  # noqa: S608 - constants
+            " WHERE seq > ? ORDER BY seq LIMIT ?"
+        )
         return _entries(self._rows(query, after, limit))[0]
 
     def pending(self, after: int, limit: int, *, without: Collection[str] = ()) -> list[Entry]:
@@ -297,21 +303,21 @@ class Journal:
                 self.note_refusal(seq, f"it cannot be read in the journal: {reason}", max_tries=1)
 
     def set_aside(self) -> list[SetAside]:
-        """Return what is set aside, in order."""
+        """Return what is set aside, in order; an excerpt of a body that is too large."""
         rows = self._rows(
-            "SELECT seq, exchange, routing_key, body, properties, appended, refused, tries, set_aside FROM message"
-            " WHERE set_aside IS NOT NULL ORDER BY seq"
+            f"SELECT seq, exchange, routing_key, {_EXCERPT}, properties, {_FULL_SIZE}, appended, refused, tries,"  # noqa: S608 - constants
+            " set_aside FROM message WHERE set_aside IS NOT NULL ORDER BY seq"
         )
         return [
             SetAside(
                 seq,
-                Message(str(exchange), str(key), _as_bytes(body), _readable(properties)),
+                Message(str(exchange), str(key), _as_bytes(body), _readable(properties), full_size),
                 appended=appended,
                 refused=refused,
                 tries=tries,
                 reason=reason,
             )
-            for seq, exchange, key, body, properties, appended, refused, tries, reason in rows
+            for seq, exchange, key, body, properties, full_size, appended, refused, tries, reason in rows
         ]
 
     def retry(self, seqs: Iterable[int] | None = None) -> int:
@@ -558,9 +564,10 @@ def _versions(path: Path) -> list[tuple[int, int, int] | None]:
 def _entries(rows: Iterable[Sequence[Any]]) -> tuple[list[Entry], list[tuple[int, str]]]:
     """Return the messages of rows, and of those that cannot be read the number and why."""
     entries, unreadable = [], []
-    for seq, exchange, key, body, properties in rows:
+    for seq, exchange, key, body, properties, *full_size in rows:
         try:
-            entries.append(Entry(seq, Message(exchange, key, _as_bytes(body), Properties.from_json(properties))))
+            message = Message(exchange, key, _as_bytes(body), Properties.from_json(properties), *full_size)
+            entries.append(Entry(seq, message))
         except (TypeError, ValueError) as error:
             unreadable.append((seq, str(error)))
     return entries, unreadable

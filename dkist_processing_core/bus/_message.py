@@ -13,6 +13,7 @@ import pydantic_core
 
 from dkist_processing_core.events import (
     CONTENT_TYPE,
+    MAX_BODY_BYTES,
     Event,
     RecipeRunFailureMessage,
     TaskEvent,
@@ -21,6 +22,8 @@ from dkist_processing_core.events import (
 from dkist_processing_core.text import redact
 
 APP_ID = "dkist-processing-core"
+EXCERPT_BYTES = 16 * 1024
+"""How much is kept of a body that is too large to be read."""
 # What AMQP's short strings hold, in bytes.
 _MAX_SHORT_BYTES = 255
 _MAX_WORD_BYTES = 100
@@ -56,6 +59,15 @@ class Message:
     routing_key: str
     body: bytes
     properties: Properties
+    full_size: int | None = None
+    """How many bytes the body has, where it is too large to be read and `body` holds an excerpt."""
+
+    @classmethod
+    def received(cls, exchange: str, routing_key: str, body: bytes, properties: Properties) -> Self:
+        """Return a message as a consumer gets it: with an excerpt of a body that is too large."""
+        if len(body) <= MAX_BODY_BYTES:
+            return cls(exchange, routing_key, body, properties)
+        return cls(exchange, routing_key, body[:EXCERPT_BYTES], properties, len(body))
 
 
 def word(name: str) -> str:

@@ -4,12 +4,13 @@ What is published: the events, their CloudEvents form, and the established failu
 Not here: anything that sends, stores or receives.
 """
 
-from dkist_processing_core.events._codec import CONTENT_TYPE, decode, encode, encode_to_fit, fit
+from dkist_processing_core.events._codec import CONTENT_TYPE, check_size, decode, encode, encode_to_fit, fit
 from dkist_processing_core.events._failure import Failure, describe, fingerprint
 from dkist_processing_core.events._failure_message import RecipeRunFailureMessage
 from dkist_processing_core.events._model import (
     EVENT_CLASSES,
     ID_NAMESPACE,
+    MAX_BODY_BYTES,
     MAX_ENCODED_BYTES,
     TYPE_PREFIX,
     Cause,
@@ -37,6 +38,7 @@ __all__ = [
     "CONTENT_TYPE",
     "EVENT_CLASSES",
     "ID_NAMESPACE",
+    "MAX_BODY_BYTES",
     "MAX_ENCODED_BYTES",
     "TYPE_PREFIX",
     "Cause",
@@ -58,6 +60,7 @@ __all__ = [
     "WorkflowFailed",
     "WorkflowFinished",
     "WorkflowStarted",
+    "check_size",
     "decode",
     "describe",
     "encode",

@@ -13,7 +13,7 @@ import pydantic_core
 from pydantic import ValidationError
 
 from dkist_processing_core.errors import DecodeError
-from dkist_processing_core.events._model import EVENT_CLASSES, MAX_ENCODED_BYTES, TYPE_PREFIX, Event
+from dkist_processing_core.events._model import EVENT_CLASSES, MAX_BODY_BYTES, MAX_ENCODED_BYTES, TYPE_PREFIX, Event
 from dkist_processing_core.text import clean_line, show
 from dkist_processing_core.trace_context import format_time
 
@@ -71,9 +71,10 @@ def decode(body: bytes, content_type: str | None = None, headers: Mapping[str, A
     Raises
     ------
     DecodeError
-        if the message is no CloudEvent, none of ours, or states facts that its id does not belong to.
+        if the message is too large, no CloudEvent, none of ours, or states facts that its id does not belong to.
 
     """
+    check_size(len(body))
     binary = _binary_attributes(headers or {})
     structured = (content_type or "").strip().lower().startswith("application/cloudevents")
     try:
@@ -82,6 +83,13 @@ def decode(body: bytes, content_type: str | None = None, headers: Mapping[str, A
     except RecursionError as error:
         # Raised by whoever walks down first: the parser, or a repr in a message about what it has parsed.
         raise _refusal(f"the body nests too deeply: found {show(body)}, expected an event of few levels") from error
+
+
+def check_size(size: int) -> None:
+    """Raise a DecodeError for a body of more bytes than a consumer reads: it takes many times its size to parse."""
+    if size > MAX_BODY_BYTES:
+        msg = f"the body is too large: found {size:,} bytes, expected at most {MAX_BODY_BYTES:,}"
+        raise DecodeError(msg)
 
 
 def _binary_attributes(headers: Mapping[str, Any]) -> dict[str, Any]:

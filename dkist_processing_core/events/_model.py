@@ -6,14 +6,24 @@ Not here: how they look on the wire (_codec), and where they are sent.
 
 import uuid
 from bisect import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import quote
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic.alias_generators import to_camel
 
 from dkist_processing_core.identity import MAX_NUMBER, Attempt, Run, parse_recipe_run_id
@@ -24,6 +34,8 @@ TYPE_PREFIX = "edu.nso.dkist."
 ID_NAMESPACE = uuid.UUID("833a4626-3965-5ef6-86cd-1e4e2a0d402a")
 MAX_ENCODED_BYTES = 64 * 1024
 """What an intermediary must carry at most, by the CloudEvents specification 1.0.2, "Size Limits"."""
+MAX_BODY_BYTES = 1024 * 1024
+"""What a consumer reads at most of one message, which is far above what an event has."""
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -34,6 +46,21 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError(msg) from None
 
 
+def _in_parts(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    """Validate a large collection part by part, since pydantic collects an error for each wrong item of a part."""
+    if not isinstance(value, list | tuple | dict) or len(value) <= _PART:
+        return validate(value)
+    if isinstance(value, dict):
+        return {name: item for part in _parts(list(value.items())) for name, item in validate(dict(part)).items()}
+    return tuple(item for part in _parts(value) for item in validate(part))
+
+
+def _parts(items: list[Any] | tuple[Any, ...]) -> Iterator[list[Any] | tuple[Any, ...]]:
+    return (items[start : start + _PART] for start in range(0, len(items), _PART))
+
+
+_PART = 100
+_InParts = WrapValidator(_in_parts)
 Text = Annotated[str, BeforeValidator(lambda value: clean(value) if isinstance(value, str) else value)]
 Line = Annotated[str, BeforeValidator(lambda value: clean_line(value) if isinstance(value, str) else value)]
 UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc), PlainSerializer(format_time, when_used="json")]
@@ -82,8 +109,8 @@ class Graph(BaseModel):
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True, defer_build=True)
 
-    nodes: tuple[Text, ...]
-    edges: tuple[tuple[Text, Text], ...]
+    nodes: Annotated[tuple[Text, ...], _InParts]
+    edges: Annotated[tuple[tuple[Text, Text], ...], _InParts]
 
 
 class Event(BaseModel):
@@ -275,7 +302,7 @@ class _WorkflowEnd(WorkflowEvent):
     ended_at: UtcTime | None = None
     """When the run ended as the engine knows it."""
     duration_seconds: Seconds | None = None
-    tasks: dict[Text, Text] = {}
+    tasks: Annotated[dict[Text, Text], _InParts] = {}
     """The engine's state of every task, in the engine's words: `success`, `failed`, `upstream_failed`, `skipped`."""
 
     @property
@@ -357,7 +384,7 @@ class TaskEnd(TaskEvent):
     duration_seconds: Seconds | None = None
     cpu_seconds: Seconds | None = None
     peak_memory_bytes: Count | None = None
-    phases: dict[Text, Seconds] = {}
+    phases: Annotated[dict[Text, Seconds], _InParts] = {}
     """Seconds spent in each phase that was entered: `pre_run`, `run`, `post_run`."""
 
 

@@ -32,6 +32,7 @@ from dkist_processing_core.events import Event, RecipeRunFailureMessage, decode
 from dkist_processing_core.publisher import Publisher
 from tests.bus.contract import SECONDS, BusContract
 from tests.facts import NOON, finished, progressed, started
+from tests.hostile import next_with_little_memory, too_large
 from tests.services.broker import Broker
 from tests.services.proxy import Proxy
 from tests.services.sockets import BlackHole
@@ -81,6 +82,27 @@ class TestAmqpBus(BusContract):
         assert properties.headers["x-dead-reason"].startswith("the body is not JSON (JSONDecodeError")
         assert properties.headers["x-dead-routing-key"] == "task.finished.W.A"
         assert properties.delivery_mode == 2
+
+    def test_a_message_too_large_to_read_does_not_stop_a_named_subscription(
+        self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher, broker: Broker
+    ) -> None:
+        """
+        With 900 MB to have it goes to the dead letters, its beginning and the reason; what is behind it is delivered.
+        """
+        subscribe(settings=settings, name="narrow").close()
+        message = too_large(settings.isb_event_exchange)
+        with open_bus(settings).open_journal() as journal:
+            journal.append([message])
+        publisher.publish(finished("A"))
+        assert publisher.flush(SECONDS)
+
+        assert finished("A") == next_with_little_memory(settings, "narrow")
+
+        with broker.connect() as connection:
+            _, properties, body = connection.channel().basic_get("narrow.dlq", auto_ack=True)
+        assert body == message.body[: 16 * 1024]
+        assert properties.headers["x-dead-size"] == len(message.body)
+        assert "too large" in properties.headers["x-dead-reason"]
 
     def test_a_subscription_survives_its_connection(
         self, broker: Broker, publisher: Publisher, listen: Callable[..., Subscription]

@@ -24,6 +24,7 @@ from dkist_processing_core.errors import JournalError, JournalVersionError
 from dkist_processing_core.publisher import Publisher
 from tests.bus.contract import SECONDS, BusContract
 from tests.facts import finished, progressed, started
+from tests.hostile import next_with_little_memory, too_large
 
 
 @pytest.fixture
@@ -413,3 +414,22 @@ def test_what_was_noted_long_ago_is_forgotten(
             journal.remember(f"id-{number}")
 
         assert len(journal.sent_once()) < 1500
+
+
+def test_a_message_too_large_to_read_does_not_stop_a_named_subscription(
+    settings: DKISTProcessingCoreConfiguration,
+) -> None:
+    """
+    With 900 MB to have it goes to the dead letters, its beginning and the reason, and what is behind it is delivered.
+    """
+    subscribe(settings=settings, name="strict").close()
+    with open_bus(settings).open_journal() as journal:
+        message = too_large(settings.isb_event_exchange)
+        journal.append([message, to_message(finished("A"), settings.isb_event_exchange)])
+
+    assert finished("A") == next_with_little_memory(settings, "strict")
+
+    with open_bus(settings).open_journal() as journal:
+        ((reason, body),) = journal.dead_letters("strict")
+    assert reason == f"the body is too large: found {len(message.body):,} bytes, expected at most 1,048,576"
+    assert body == message.body[: 16 * 1024]
