@@ -6,6 +6,7 @@ Not here: what the reports add up to (runs), and how either bus delivers (bus).
 
 import functools
 import logging
+import os
 import threading
 import time
 import weakref
@@ -18,7 +19,7 @@ from typing import Self
 from dkist_processing_core.bus import Delivery, Message, Receiver, open_bus, word
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, DEAD_LETTERS_SUFFIX
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.errors import DecodeError
+from dkist_processing_core.errors import BusError, DecodeError
 from dkist_processing_core.events import EVENT_CLASSES, Event, RecipeRunFailureMessage, TaskEvent, check_size, decode
 
 REMEMBERED_IDS = 100_000
@@ -90,6 +91,7 @@ class Subscription:
         self._in_hand: Delivery | None = None
         self._is_closed = False
         self._has_caught_up = not is_replay
+        self._pid = os.getpid()
 
     @property
     def has_caught_up(self) -> bool:
@@ -109,9 +111,10 @@ class Subscription:
         StopIteration
             where none came within the subscription's timeout, or the subscription is closed.
         BusError
-            where the subscription cannot go on.
+            where the subscription cannot go on, and in a fork of the process that it belongs to.
 
         """
+        _refuse_fork_of(self._pid)
         if self._in_hand is not None:
             self._in_hand.acknowledge()
             self._in_hand = None
@@ -138,7 +141,7 @@ class Subscription:
                 event = self._decoded(delivery)
                 if event is not None:
                     self._in_hand = delivery
-                    return event.with_acknowledgement(functools.partial(delivery.acknowledge, ACK_SECONDS))
+                    return event.with_acknowledgement(functools.partial(_acknowledge, self._pid, delivery))
         raise StopIteration
 
     def _decoded(self, delivery: Delivery) -> Event | None:
@@ -159,9 +162,14 @@ class Subscription:
         return None
 
     def close(self) -> None:
-        """End the subscription; an event that is in hand and not acknowledged comes again under the same name."""
-        self._is_closed = True
-        self._receiver.close()
+        """
+        End the subscription; an event that is in hand and not acknowledged comes again under the same name.
+
+        In a fork of the process that it belongs to this does nothing.
+        """
+        if self._pid == os.getpid():
+            self._is_closed = True
+            self._receiver.close()
 
     def __enter__(self) -> Self:
         """Return the subscription itself."""
@@ -170,6 +178,21 @@ class Subscription:
     def __exit__(self, *_: object) -> None:
         """End the subscription."""
         self.close()
+
+
+def _refuse_fork_of(pid: int) -> None:
+    if pid != os.getpid():
+        msg = (
+            f"the subscription belongs to process {pid}, which opened it; found process {os.getpid()}, a fork of it: "
+            "call subscribe() in the process that reads"
+        )
+        raise BusError(msg)
+
+
+def _acknowledge(pid: int, delivery: Delivery) -> None:
+    # Without the subscription, which ends when only its events are still held.
+    _refuse_fork_of(pid)
+    delivery.acknowledge(ACK_SECONDS)
 
 
 def subscribe(

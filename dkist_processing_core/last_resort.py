@@ -6,11 +6,12 @@ Not here: that of a launched task (bootstrap), which has its process to itself.
 
 import contextlib
 import logging
-import threading
 from collections.abc import Iterator
 
+from dkist_processing_core import forks
+
 _FORM = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-_lock = threading.Lock()
+_lock = forks.Lock()
 _open = 0
 
 

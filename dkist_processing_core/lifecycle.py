@@ -12,7 +12,6 @@ import os
 import platform
 import resource
 import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -41,6 +40,7 @@ from dkist_processing_core.identity import Attempt
 from dkist_processing_core.last_resort import shown_log
 from dkist_processing_core.launcher_line import LauncherLine
 from dkist_processing_core.memory import peak_memory_bytes
+from dkist_processing_core.progress import Progress
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.termination import TaskTermination, TerminationError
 from dkist_processing_core.text import redact
@@ -83,10 +83,7 @@ class Lifecycle:
         self._attributes = semconv.attempt_attributes(attempt) | (attributes or {})
         self._phases: dict[str, float] = {}
         self._phase: str | None = None
-        self._progress_lock = threading.Lock()
-        self._progress_count = 0
-        self._progress_due = 0.0
-        self._unsent_progress: dict[str, Any] | None = None
+        self._progress = Progress()
         self._carrier: Carrier | None = None
         self._span: Span = trace.INVALID_SPAN
         self._stack = contextlib.ExitStack()
@@ -129,8 +126,8 @@ class Lifecycle:
             # A fork of the task that left `run` by an exception: the attempt is its parent's to end.
             return
         self._termination.conclude()
-        if self._unsent_progress is not None:
-            self._publish(TaskProgressed, sequence=self._progress_count, **self._unsent_progress)
+        if held_back := self._progress.take_held_back():
+            self._publish(TaskProgressed, sequence=held_back[0], **held_back[1])
         facts: dict[str, Any] = {
             "duration_seconds": time.monotonic() - self._began,
             "cpu_seconds": max(0.0, _cpu_seconds() - self._cpu_began),
@@ -205,17 +202,9 @@ class Lifecycle:
     def progress(self, done: float, total: float | None, unit: str | None, note: str | None) -> None:
         """Publish how far the attempt is; what comes too soon after the last is held back, and not lost at the end."""
         facts = {"done": done, "total": total, "unit": unit, "note": note}
-        # Any thread of the task may report; the number is part of the event's id.
-        with self._progress_lock:
-            now = time.monotonic()
-            if now < self._progress_due:
-                self._unsent_progress = facts
-                return
-            self._progress_due = now + PROGRESS_SECONDS
-            self._unsent_progress = None
-            sequence = self._progress_count
-            self._progress_count += 1
-        self._publish(TaskProgressed, sequence=sequence, **facts)
+        sequence = self._progress.admit(facts, PROGRESS_SECONDS)
+        if sequence is not None:
+            self._publish(TaskProgressed, sequence=sequence, **facts)
 
     def _open_span(self) -> contextlib.AbstractContextManager[Span]:
         attempt = self.attempt

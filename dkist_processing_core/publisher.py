@@ -171,21 +171,26 @@ class Publisher:
 
     def remember(self, note: str) -> None:
         """Note something on this host, where its journal can be used, for who comes later."""
+        self._start_in_fork()
         with self._lock, contextlib.suppress(JournalError):
             if self._journal is not None:
                 self._journal.remember(note)
 
     def remembers(self, note: str) -> bool:
         """Say whether something was noted on this host, as far as can be told."""
+        self._start_in_fork()
         with self._lock, contextlib.suppress(JournalError):
             return self._journal is not None and self._journal.remembers(note)
         return False
 
-    def _append(self, messages: list[Message], *, once: bool = False) -> None:
+    def _start_in_fork(self) -> None:
         if self._pid != os.getpid():
             # Neither SQLite's connections nor threads nor locks survive a fork; the parent's must not even be closed.
             self._inherited += [self._journal, self._spare, self._drainer]
             self._start()
+
+    def _append(self, messages: list[Message], *, once: bool = False) -> None:
+        self._start_in_fork()
         if self._is_closed:
             msg = "the publisher is closed: open another"
             raise BusError(msg)
@@ -335,6 +340,7 @@ class Publisher:
 
     def answer_for_others(self) -> None:
         """Have `flush` wait for what other processes have put into the journal by now, too."""
+        self._start_in_fork()
         with self._lock, contextlib.suppress(JournalError):
             if self._journal is not None:
                 self._own = (self._own[0] if self._own else 1, self._journal.last())

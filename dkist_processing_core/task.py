@@ -116,6 +116,10 @@ class TaskBase(ABC):
 
         At most one event a second leaves; the last report before the end always does. Outside of a running task it
         does nothing.
+
+        A fork of the task's process may report too, at most once a second each; what it reports sooner is dropped. A
+        copy of the task that was sent to another process, as `pool.map(self.work, parts)` does by any start method,
+        is outside of a running task: report in the task itself, as the results come back.
         """
         if self._core_lifecycle is not None:
             self._core_lifecycle.progress(done, total, unit, note)

@@ -3,9 +3,13 @@ Programs for tests, run as a user would: each in a process of its own, in the fo
 """
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 # As the installed command; SIGINT is as in a terminal, however the tests were started.
@@ -51,3 +55,31 @@ def run_python(program: str, environment: dict[str, str]) -> "subprocess.Complet
         check=False,
         timeout=60,
     )
+
+
+def status_of_fork(action: Callable[[], object]) -> int:
+    """
+    Do something in a fork of this process, which must end in time, and return its exit status.
+    """
+    fork = os.fork()
+    if fork == 0:
+        status = 1
+        try:
+            action()
+            status = 0
+        finally:
+            os._exit(status)
+    ended: list[int] = []
+
+    def has_ended() -> bool:
+        pid, status = os.waitpid(fork, os.WNOHANG)
+        ended.extend([os.waitstatus_to_exitcode(status)] if pid else [])
+        return bool(ended)
+
+    try:
+        wait_until(has_ended)
+    finally:
+        if not ended:
+            os.kill(fork, signal.SIGKILL)
+            os.waitpid(fork, 0)
+    return ended[0]

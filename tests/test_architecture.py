@@ -34,7 +34,7 @@ LAYERS = (
     {"task", "environments"},
     {"replay"},
     {"lifecycle", "consumer", "runs"},
-    {"launcher_line"},
+    {"launcher_line", "progress"},
     {"publisher", "outbox"},
     {"drain"},
     {"refusals"},
@@ -45,6 +45,7 @@ LAYERS = (
     {"identity"},
     {"engine", "files"},
     {"errors", "last_resort", "memory", "notes", "outcomes", "resource_queue", "settings_table", "termination", "text"},
+    {"forks"},
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 

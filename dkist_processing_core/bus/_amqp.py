@@ -8,6 +8,7 @@ An `AmqpLink` is one connection with one channel, used by one thread, call after
 import contextlib
 import itertools
 import logging
+import os
 import socket
 import ssl
 import struct
@@ -112,6 +113,7 @@ class AmqpLink:
         """Name the broker; nothing is connected yet."""
         service = settings.isb_mesh_service
         self.where = f"RabbitMQ at {service.host}:{service.port}"
+        self._pid = os.getpid()
         self._settings = settings
         self._failure: BusError | None = None
         self._connection: _Connection | None = None
@@ -157,9 +159,9 @@ class AmqpLink:
         return link
 
     def close(self) -> None:
-        """Say goodbye within a second, and let go in any case."""
+        """Say goodbye within a second, and let go in any case; in a fork without a word, since its parent goes on."""
         connection, self._connection = self._connection, None
-        if connection is None:
+        if connection is None or self._pid != os.getpid():
             return
         # A broker that blocks publishers reads nothing, and will not hear a goodbye either.
         patience = 0.0 if self.blocked_reason else CLOSE_SECONDS
@@ -278,7 +280,8 @@ class AmqpLink:
     def wake(self) -> None:
         """End a waiting call of the owning thread. Any thread may call this."""
         connection = self._connection
-        if connection is not None:
+        # In a fork pika's lock may be held for ever, and the loop behind it is the parent's.
+        if connection is not None and self._pid == os.getpid():
             with contextlib.suppress(*_PIKA_ERRORS, AttributeError, OSError):
                 connection.ioloop.add_callback_threadsafe(self._on_wake)
 

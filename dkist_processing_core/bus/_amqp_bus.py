@@ -11,7 +11,6 @@ import logging
 import queue
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import tenacity
 
+from dkist_processing_core import forks
 from dkist_processing_core.bus._bus import topic_matches
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Journal
 from dkist_processing_core.bus._message import Message, Properties
@@ -237,7 +237,7 @@ class AmqpReceiver:
     def __init__(self, bus: AmqpBus, source: "_NamedQueue | _Archive") -> None:
         """Connect, declare and bind; what is published from now on is received."""
         self._consumption = _Consumption(bus, source)
-        self._finalizer = weakref.finalize(self, self._consumption.close)
+        self._finalizer = forks.finalize(self, self._consumption.close)
 
     def has_caught_up(self, asked_since: float) -> bool:
         """Say whether all that the bus held for a replay when it began was received, or waits for `receive`."""

@@ -4,6 +4,7 @@ The embedded bus: one journal file on this host, which is also its own archive.
 Not here: the file's format (_journal).
 """
 
+import functools
 import hashlib
 import time
 import weakref
@@ -14,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
+from dkist_processing_core import forks
 from dkist_processing_core.bus._bus import topic_matches
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Entry, Journal
 from dkist_processing_core.bus._locks import FileLock
@@ -81,7 +83,7 @@ class JournalReceiver:
         self._is_active = name is None
         self._ahead: deque[Entry] = deque()
         self._seen_version: int | None = None
-        self._finalizer = weakref.finalize(self, _let_go, journal, self._lock)
+        self._finalizer = forks.finalize(self, functools.partial(_let_go, journal, self._lock))
 
     def has_caught_up(self, _: float) -> bool:
         """Say that it has: `receive` reads over all that was not asked for before it returns."""

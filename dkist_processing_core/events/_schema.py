@@ -36,7 +36,7 @@ MEANINGS = {
     "pid": "The number of the process on its host.",
     "environment": "Whether the task's environment was built for this attempt, or found ready.",
     "environmentSeconds": "How long it took to have the environment ready.",
-    "sequence": "Counts the events of this type about one attempt, from 0.",
+    "sequence": "Rises with each event of this type about one attempt, from 0; with gaps if several processes report.",
     "done": "How much is done, in the author's unit.",
     "total": "How much there is to do, in the same unit.",
     "unit": "What is counted.",

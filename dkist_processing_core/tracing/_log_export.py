@@ -7,12 +7,11 @@ Not here: where they are exported to (_setup).
 import contextlib
 import copy
 import logging
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from dkist_processing_core import semconv
+from dkist_processing_core import forks, semconv
 from dkist_processing_core.text import redact
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class LogExport:
         self._secrets = secrets
         self._severities = _severities()
         self._formatter = logging.Formatter()
-        self._lock = threading.Lock()
+        self._lock = forks.Lock()
         self._scopes: list[Mapping[str, Any]] = []
         self._inner: Callable[..., logging.LogRecord] = logging.LogRecord
         self._factory: Callable[..., logging.LogRecord] | None = None

@@ -7,7 +7,6 @@ Not here: what they are (_telemetry).
 import logging
 import os
 import sys
-import threading
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -15,7 +14,7 @@ from urllib.parse import unquote
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 
-from dkist_processing_core import semconv
+from dkist_processing_core import forks, semconv
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.text import redact
 
@@ -30,7 +29,7 @@ from dkist_processing_core.tracing._telemetry import Telemetry, chosen_ids
 
 logger = logging.getLogger(__name__)
 _opened: dict[int, Telemetry] = {}
-_opening = threading.Lock()
+_opening = forks.Lock()
 
 
 def open_telemetry(settings: DKISTProcessingCoreConfiguration) -> Telemetry:

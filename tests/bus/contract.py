@@ -15,10 +15,12 @@ import pytest
 from dkist_processing_core.bus import Message, Properties, to_message
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Subscription, subscribe
+from dkist_processing_core.errors import BusError
 from dkist_processing_core.events import RecipeRunFailureMessage
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.replay import replayed
 from tests.facts import failed, finished, progressed, started
+from tests.running import status_of_fork
 
 SECONDS = 20.0
 """How long to wait for what must come."""
@@ -424,3 +426,67 @@ class BusContract:
 
         assert status == 0
         assert [started("A"), started("B"), finished("A")] == [next(subscription) for _ in range(3)]
+
+    @pytest.mark.parametrize("name", [None, "forking"])
+    def test_a_fork_ends_without_touching_its_parent_s_subscription(
+        self, publisher: Publisher, listen: Callable[..., Subscription], name: str | None
+    ) -> None:
+        """
+        Whatever the threads of its parent were doing, nothing waits for them; and the subscription goes on.
+        """
+        events = [progressed("A", number) for number in range(40)]
+        subscription = listen(name=name)
+        publisher.publish(*events)
+
+        def end() -> None:
+            # By the loop's end, and by the finalizer at exit.
+            subscription.close()
+            subscription._receiver.close()
+
+        received, statuses = [], set()
+        for event in itertools.islice(subscription, len(events)):
+            received.append(event)
+            statuses.add(status_of_fork(end))
+        publisher.publish(finished("A"))
+
+        assert statuses == {0}
+        assert [*events, finished("A")] == [*received, next(subscription)]
+
+    def test_a_fork_that_uses_its_parent_s_subscription_gets_one_clear_error(
+        self, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        It names both processes, and what to do; nothing is acknowledged, and the parent goes on.
+        """
+        subscription = listen(name="forking")
+        publisher.publish(started("A"), finished("A"))
+        event = next(subscription)
+
+        def use() -> None:
+            expected = rf"^the subscription belongs to process {os.getppid()}, .* found process {os.getpid()}, a fork"
+            for _ in range(2):
+                with pytest.raises(BusError, match=expected):
+                    next(subscription)
+            with pytest.raises(BusError, match=expected):
+                event.ack()
+
+        assert status_of_fork(use) == 0
+        subscription.close()
+        again = listen(name="forking")
+        assert [started("A"), finished("A")] == [next(again), next(again)]
+
+    def test_a_fork_subscribes_for_itself(
+        self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        Under the name of its parent's subscription too, which that does not end.
+        """
+        subscription = listen(name="forking")
+
+        def use() -> None:
+            with subscribe(settings=settings, name="forking", timeout=0.0) as own:
+                assert list(own) == []
+
+        assert status_of_fork(use) == 0
+        publisher.publish(started("A"))
+        assert started("A") == next(subscription)

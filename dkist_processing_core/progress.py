@@ -1,0 +1,66 @@
+"""
+Which reports of progress of one attempt are published, and under which sequence numbers.
+
+Not here: how they are published (lifecycle).
+"""
+
+import os
+import time
+from typing import Any
+
+from dkist_processing_core import forks
+
+# Linux gives no process a higher number (PID_MAX_LIMIT, proc_sys_kernel(5)).
+_PID_BITS = 22
+_TICKS_PER_SECOND = 100
+
+
+class Progress:
+    """
+    The reports of one attempt, from any thread of its process and from the forks of that process.
+
+    The sequence number is part of an event's id, and the highest one is the latest report. A process alone counts from
+    0. As soon as it forks, each of the processes continues with the hundredths of a second since the attempt began
+    followed by its own process id: unique without anything shared, which a killed process could leave locked, and in
+    the order of time, by the one monotonic clock of the host. A number stays below 2**53 for 248 days.
+    """
+
+    def __init__(self) -> None:
+        """Begin with no report."""
+        self._lock = forks.Lock()
+        self._began = time.monotonic()
+        self._generation = forks.generation()
+        self._last = -1
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._due = 0.0
+        self._held_back: dict[str, Any] | None = None
+
+    def admit(self, facts: dict[str, Any], seconds: float) -> int | None:
+        """Return the number of a report to publish now; None where it is held back for `seconds` after the last one."""
+        with self._lock:
+            if self._pid != os.getpid():
+                # In a fork: what its parent has held back, the parent will publish.
+                self._begin()
+            now = time.monotonic()
+            if now < self._due:
+                self._held_back = facts
+                return None
+            self._due, self._held_back = now + seconds, None
+            return self._next_number()
+
+    def take_held_back(self) -> tuple[int, dict[str, Any]] | None:
+        """Return the latest report, with its number, where it was held back."""
+        with self._lock:
+            facts, self._held_back = self._held_back, None
+            return None if facts is None else (self._next_number(), facts)
+
+    def _next_number(self) -> int:
+        if forks.generation() == self._generation:
+            self._last += 1
+        else:
+            tick = 1 + int((time.monotonic() - self._began) * _TICKS_PER_SECOND)
+            self._last = max(tick, 1 + (self._last >> _PID_BITS)) << _PID_BITS | os.getpid()
+        return self._last

@@ -1,0 +1,197 @@
+"""
+Objects of one process in its forks: finalizers, locks, and the progress that several processes of a task report.
+"""
+
+import gc
+import multiprocessing
+import os
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.context import BaseContext
+
+import pytest
+
+from dkist_processing_core import TaskBase, forks
+from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.events import TaskProgressed
+from dkist_processing_core.runs import RunState
+from tests.running import status_of_fork
+
+
+class Owner:
+    """
+    What a finalizer belongs to.
+    """
+
+
+def test_a_finalizer_acts_only_in_the_process_that_made_it() -> None:
+    """
+    A fork inherits it, and runs it at its exit: on what its parent still uses.
+    """
+    read, write = os.pipe()
+    owner = Owner()
+    finalizer = forks.finalize(owner, lambda: os.write(write, b"%d" % os.getpid()))
+
+    in_fork = status_of_fork(finalizer)
+    del owner
+    gc.collect()
+
+    assert in_fork == 0
+    assert os.read(read, 100) == b"%d" % os.getpid()
+    os.close(read)
+    os.close(write)
+
+
+def test_a_lock_that_a_thread_holds_is_free_in_a_fork() -> None:
+    """
+    The thread does not exist there, and would never release it; in its own process it is still held.
+    """
+    lock = forks.Lock()
+    is_held, is_over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            is_held.set()
+            is_over.wait()
+
+    def use() -> None:
+        for _ in range(2):
+            with lock:
+                pass
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    is_held.wait()
+    in_fork = status_of_fork(use)
+    waiter = threading.Thread(target=use)
+    waiter.start()
+    was_waiting = waiter.is_alive()
+    is_over.set()
+    holder.join()
+    waiter.join()
+
+    assert in_fork == 0
+    assert was_waiting
+
+
+def reported(task_class: type[TaskBase]) -> list[TaskProgressed]:
+    """
+    Return the progress that a task reports, each report once.
+    """
+    with task_class(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
+        task()
+    return [event for event in subscribe(replay=True, timeout=0) if isinstance(event, TaskProgressed)]
+
+
+class Forking(TaskBase):
+    """
+    Reports from itself, from forks of it, and from a fork of one of these.
+    """
+
+    def run(self) -> None:
+        """
+        Do four parts elsewhere and one here.
+        """
+        self.progress(0, 5)
+        for done in (1, 2, 3):
+            assert status_of_fork(lambda part=done: self.report(part)) == 0  # type: ignore[misc]
+        self.progress(5, 5)
+
+    def report(self, done: int) -> None:
+        """
+        Report a part, the last one with a fork.
+        """
+        self.progress(done, 5)
+        if done == 3:
+            assert status_of_fork(lambda: self.progress(4, 5)) == 0
+
+
+def test_progress_from_forks_has_numbers_of_its_own() -> None:
+    """
+    Each report is another event, and the latest of them has the highest number, whichever process made it.
+    """
+    reports = reported(Forking)
+
+    assert [report.done for report in reports] == [0, 1, 2, 3, 4, 5]
+    assert len({report.id for report in reports}) == 6
+    numbers = [report.sequence for report in reports]
+    assert numbers == sorted(numbers)
+    assert numbers[0] == 0
+    assert numbers[-1] < 2**53
+    (run,) = RunState(reports).runs
+    assert run.tasks[0].attempts[0].progress == reports[-1]
+
+
+class Inheriting(TaskBase):
+    """
+    Reports from all processes of a pool, which have inherited the task.
+    """
+
+    def run(self) -> None:
+        """
+        Have each process report once.
+        """
+        barrier = multiprocessing.get_context("fork").Barrier(4)
+        members = [
+            multiprocessing.get_context("fork").Process(target=self.report, args=(barrier, done)) for done in range(4)
+        ]
+        for member in members:
+            member.start()
+        for member in members:
+            member.join()
+        assert [member.exitcode for member in members] == [0] * 4
+
+    def report(self, barrier: "threading.Barrier", done: int) -> None:
+        """
+        Report at the same instant as the others.
+        """
+        barrier.wait()
+        self.progress(done, 4)
+
+
+def test_processes_that_report_at_the_same_instant_have_numbers_of_their_own() -> None:
+    """
+    There is nothing that they share, and nothing that one of them could leave locked.
+    """
+    reports = reported(Inheriting)
+
+    assert sorted(report.done for report in reports) == [0, 1, 2, 3]
+    assert len({report.id for report in reports}) == 4
+
+
+class Pooling(TaskBase):
+    """
+    Reports for a pool, and has the pool's processes try to report for themselves.
+    """
+
+    context: BaseContext
+
+    def run(self) -> None:
+        """
+        Have three parts done elsewhere.
+        """
+        with ProcessPoolExecutor(2, self.context) as pool:
+            for done in pool.map(self.work, [1, 2, 3]):
+                self.progress(done, 3)
+
+    def work(self, part: int) -> int:
+        """
+        Do one.
+        """
+        self.progress(-part)
+        return part
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_a_copy_of_a_task_in_a_pool_leaves_its_progress_to_the_task(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What is sent to a pool is a copy without an attempt; the task reports as results come back.
+    """
+    monkeypatch.setattr(Pooling, "context", multiprocessing.get_context(method), raising=False)
+
+    reports = reported(Pooling)
+
+    assert [report.done for report in reports] == [1, 3]
+    assert all(report.done > 0 for report in reports)
