@@ -32,7 +32,7 @@ from dkist_processing_core.environments._limits import Limits
 from dkist_processing_core.environments._place import GONE, MARKER, distrust
 from dkist_processing_core.environments._record import size_of
 from dkist_processing_core.environments._requirement import normalised
-from dkist_processing_core.environments._translation import patience
+from dkist_processing_core.environments._translation import Translation, patience
 from dkist_processing_core.environments._variables import without_user_information
 from dkist_processing_core.errors import DKISTProcessingCoreError, EnvironmentBuildError, EnvironmentRequestError
 from tests.running import ROOT
@@ -1020,6 +1020,28 @@ def test_the_settings_of_pip_hold_for_uv(
     assert found is not None
     with found:
         assert found.record["distributions"]["small-dependency"] == "1.0"
+
+
+def test_a_place_of_wheels_may_hold_a_comma_and_a_password(
+    environ: dict[str, str], tmp_path: Path, wheels: Path, other_python: Path
+) -> None:
+    """
+    It is escaped in the list of places, so that no password stands on a command line, which everybody can read.
+    """
+    with_comma = tmp_path / "of one, two"
+    with_comma.symlink_to(wheels)
+    configuration = tmp_path / "pip.conf"
+    configuration.write_text(f"[global]\nfind-links =\n    {with_comma.as_uri().replace('%2C', ',')}\n")
+    del environ["PIP_FIND_LINKS"]
+
+    command, seen = recorded(environ, tmp_path, other_python, PIP_CONFIG_FILE=str(configuration))
+
+    assert not [word for word in command if "find-links" in word]
+    assert seen["UV_FIND_LINKS"] == with_comma.as_uri()
+    url = f"https://reader:{CANARY},more@nobody.example/a,b"
+    translated = Translation(environ, {"find-links": f"{url} {wheels}"}, Limits())
+    assert translated.options == []
+    assert translated.variables["UV_FIND_LINKS"] == f"{url.replace(',', '%2C')},{wheels}"
 
 
 def test_the_patience_of_a_file_holds_unless_a_variable_says_otherwise(environ: dict[str, str]) -> None:

@@ -22,10 +22,10 @@ from dkist_processing_core.environments._requirement import Requirement
 from dkist_processing_core.environments._translation import Translation, patience, pip_settings, site_settings
 from dkist_processing_core.environments._variables import ELSEWHERE, text_of, uv_files
 from dkist_processing_core.errors import EnvironmentBuildError
-from dkist_processing_core.text import clean_line, redactor, secrets_of
+from dkist_processing_core.redaction import SECRET_MIN_LENGTH, redactor, secrets_of, userinfo_of
+from dkist_processing_core.text import clean_line
 
 _LAST_LINES = 20
-_SHORTEST_SECRET = 6
 _TURN = 0.02
 _MOMENT = 0.5
 """How long after its end what an installer wrote is waited for, in seconds: what it started may hold the pipe."""
@@ -238,14 +238,12 @@ def _in_queries(texts: list[str]) -> Iterator[str]:
     for place in (place for text in texts for place in text.split() if "://" in place):
         for pair in place.strip("\"',").partition("?")[2].partition("#")[0].split("&"):
             value = pair.partition("=")[2]
-            secret = value if len(value) >= _SHORTEST_SECRET else pair
+            secret = value if len(value) >= SECRET_MIN_LENGTH else pair
             yield from {secret, unquote(secret)} if value else ()
 
 
 def _passwords(texts: list[str]) -> Iterator[str]:
     """Give the passwords in URLs, which an installer may name without the URL."""
-    for text in texts:
-        for part in text.split("://")[1:]:
-            information = part.split("/", 1)[0].rpartition("@")[0]
-            for secret in (information, information.partition(":")[2]):
-                yield from (form for form in {secret, unquote(secret)} if len(form) >= _SHORTEST_SECRET)
+    for information in userinfo_of("\n".join(texts)):
+        for secret in (information, information.partition(":")[2]):
+            yield from (form for form in {secret, unquote(secret)} if len(form) >= SECRET_MIN_LENGTH)

@@ -116,14 +116,12 @@ class Translation:
         found = []
         for place in pip["find-links"].split():
             if "://" in place or os.path.exists(path := os.path.expanduser(place)):
-                found.append(place if "://" in place else path)
+                found.append(_without_commas(place if "://" in place else path))
             else:
                 # uv would give up here.
                 self.warnings.append(f"find-links: there is no {place}")
-        commas = [place for place in found if "," in place]
-        self.options += [f"--find-links={place}" for place in commas]
-        if plain := [place for place in found if "," not in place]:
-            self.variables["UV_FIND_LINKS"] = ",".join(plain)
+        if found:
+            self.variables["UV_FIND_LINKS"] = ",".join(found)
 
     def _alike(self, pip: Mapping[str, str]) -> None:
         for name, variable, names in _ALIKE:
@@ -169,6 +167,11 @@ def _own(environ: Mapping[str, str]) -> set[str]:
 
 def _url(place: str) -> str:
     return place if "://" in place else Path(place).expanduser().absolute().as_uri()
+
+
+def _without_commas(place: str) -> str:
+    """Return a place as it can stand in a list separated by commas: in a URL, of a file too, one may be escaped."""
+    return place if "," not in place else _url(place).replace(",", "%2C")
 
 
 def _is_false(value: str) -> bool:

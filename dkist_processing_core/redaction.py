@@ -1,0 +1,178 @@
+"""
+Secrets, taken out of a text before it leaves the process.
+
+The standard library alone, since the program that starts a task of any release carries this source (bootstrap). A text
+is redacted first and cut afterwards: what is left of a secret that was cut is not known as one. Not here: which texts
+are redacted, which the event classes and the callers decide.
+"""
+
+import base64
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from urllib.parse import quote, quote_plus, unquote
+
+REDACTED = "[redacted]"
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+UNCLEAN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+SECRET_MIN_LENGTH = 6
+_SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL|PWD|OTLP_(?:\w+_)?HEADERS", re.IGNORECASE)
+# The current folder and the one before.
+_FOLDERS = frozenset({"PWD", "OLDPWD"})
+_URL = re.compile(r"://[^\s\"'`<>]*")
+_END_OF_AUTHORITY = re.compile(r"[/?#]")
+# Greedy up to the last @ before a delimiter: a password pasted into a URL unescaped may itself hold an @, or a quote.
+_USERINFO = re.compile(r"(?<=://)[^\s/?#]*@")
+# A name of at most 80 characters on either side keeps the search linear.
+_PARAMETER = re.compile(
+    r"""([?&;\#]
+        (?: [\w.~%-]{0,80}? (?:token|secret|passw|passphrase|credential|signature|api_?key|[-_]key) [\w.~%-]{0,80}
+        | (?:[\w.~%-]{0,80}[-_])? (?:key|pass|pwd|sig|auth|jwt) )
+        =) [^\s&;\#"'`<>]+""",
+    re.IGNORECASE | re.VERBOSE,
+)
+# As it is sent, in the repr of a dictionary or of a list of pairs, and in JSON within JSON.
+_AUTHORIZATION = re.compile(
+    r"""(authorization (?: \\*["'] \s{0,9} [:=,] | \s{0,9} [:=] ) \s{0,9} (?:b?\\*["'])?)
+        (?: (?:digest|hawk|signature|aws4-\S+) \s [^\r\n]+
+        | (?: (?:basic|bearer|negotiate|token|apikey) \s{1,9} )? [^\s"',;\\]+ )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def is_secret_name(name: str) -> bool:
+    """Say whether a variable of this name holds a secret, by the words that are usual for one."""
+    return _SECRET_NAME.search(name) is not None and name not in _FOLDERS
+
+
+def secrets_of(environ: Mapping[str, str]) -> list[str]:
+    """Return the values in `environ` that must not be shown: 6 characters or more, under a secret's name."""
+    return [secret for name, value in environ.items() if is_secret_name(name) for secret in _secrets_in(name, value)]
+
+
+def _secrets_in(name: str, value: str) -> Iterator[str]:
+    """Yield a value that is a secret, and of headers, `name=value` separated by commas, each value."""
+    if len(value) >= SECRET_MIN_LENGTH:
+        yield value
+    if name.upper().endswith("HEADERS"):
+        for pair in value.split(","):
+            header = unquote(pair.partition("=")[2].strip())
+            yield from (each for each in {header, header.rpartition(" ")[2]} if len(each) >= SECRET_MIN_LENGTH)
+
+
+def redact(text: str, secrets: Iterable[str] | None = None, *, also: Iterable[str] = ()) -> str:
+    """
+    Blank out every secret, and the user information, passwords and tokens that URLs and HTTP headers hold.
+
+    `secrets` defaults to those of this process's environment, looked up now, since a task may set some as it runs;
+    `also` are more of them, as those of the settings.
+    """
+    return redactor(secrets, also=also)(text)
+
+
+def redactor(secrets: Iterable[str] | None = None, *, also: Iterable[str] = ()) -> Callable[[str], str]:
+    """Return what does as `redact`, for several texts: the secrets are looked up once."""
+    known = _secrets_now() if secrets is None else secrets
+    forms = _all_forms(frozenset((*known, *also)))
+
+    def blank(text: str) -> str:
+        # The secrets before the URLs: what a URL holds of a secret would no longer be known as one.
+        for form in forms:
+            text = text.replace(form, REDACTED)
+        # Most texts hold none of this, and a search for a constant is many times faster than an expression.
+        if "://" in text and "@" in text:
+            text = _USERINFO.sub(f"{REDACTED}@", _URL.sub(_without_userinfo, text))
+        if "=" in text and ("?" in text or "&" in text or "#" in text):
+            text = _PARAMETER.sub(rf"\g<1>{REDACTED}", text)
+        if "uthorization" in text or "UTHORIZATION" in text:
+            text = _AUTHORIZATION.sub(rf"\g<1>{REDACTED}", text)
+        return text
+
+    return blank
+
+
+def userinfo_of(text: str) -> list[str]:
+    """Return the user information of the URLs in a text."""
+    return [url[start:end] for url in _URL.findall(text) for start, end in _userinfo(url)]
+
+
+def _without_userinfo(found: re.Match[str]) -> str:
+    url = found[0]
+    for start, end in reversed(_userinfo(url)):
+        url = f"{url[:start]}{REDACTED}{url[end:]}"
+    return url
+
+
+def _userinfo(text: str) -> list[tuple[int, int]]:
+    """
+    Return where user information begins and ends in a text from `://` on, which may hold more URLs.
+
+    Behind `user:` it ends at the last @: a password pasted into a URL unescaped may hold a / or a ?.
+    """
+    found, start, last = [], text.find("://"), text.rfind("@")
+    while 0 <= start < last:
+        start += 3
+        delimiter = _END_OF_AUTHORITY.search(text, start)
+        stop = delimiter.start() if delimiter else len(text)
+        end = last if text.find(":", start, stop) >= 0 else text.rfind("@", start, stop)
+        if end > start:
+            found.append((start, end))
+        start = text.find("://", max(stop, end))
+    return found
+
+
+def _secrets_now() -> list[str]:
+    """Return what `secrets_of` does for this process's environment, without decoding all of it for every event."""
+    names = _secret_names(frozenset(os.environb))
+    return [secret for name in names for secret in _secrets_in(name, os.environ.get(name, ""))]
+
+
+@lru_cache(maxsize=8)
+def _secret_names(names: frozenset[bytes]) -> list[str]:
+    return [name for name in map(os.fsdecode, names) if is_secret_name(name)]
+
+
+@lru_cache(maxsize=8)
+def _all_forms(secrets: frozenset[str]) -> list[str]:
+    forms = {form for secret in secrets for form in (*_forms(secret), *_in_base64(secret))}
+    # A line of a key is as much of a secret as all of it.
+    forms |= {form for secret in secrets for line in _lines(secret) for form in _forms(line)}
+    # The longest first: a secret that contains another must not leave its own ends standing.
+    return sorted((form for form in forms if form not in REDACTED), key=lambda form: (-len(form), form))
+
+
+def _lines(secret: str) -> set[str]:
+    """Return the lines of a secret that has several, also where each ends in a backslash and an n."""
+    lines = {line.strip() for part in secret.splitlines() for line in part.split("\\n")} - {secret}
+    return {line for line in lines if len(line) >= SECRET_MIN_LENGTH}
+
+
+def _forms(secret: str) -> set[str]:
+    """Return the spellings of a value in a text: as it is, in a repr, in JSON, in a URL, and each of them cleaned."""
+    shown = repr(secret)[1:-1]
+    forms = {
+        secret,
+        shown,
+        # As a part of a longer text whose repr is between single quotes.
+        repr(f'"{secret}')[2:-1],
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        # A variable that is no UTF-8 holds surrogates.
+        quote(secret, safe="", errors="surrogatepass"),
+        quote(secret, errors="surrogatepass"),
+        quote_plus(secret, errors="surrogatepass"),
+    }
+    return forms | {UNCLEAN.sub(REPLACEMENT, form) for form in forms}
+
+
+def _in_base64(secret: str) -> Iterator[str]:
+    """Yield what base64 makes of a value wherever it stands in what is encoded, as behind `user:`."""
+    value = secret.encode(errors="surrogatepass")
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + value).decode()
+        # Without the characters that hold bits of what is before or behind.
+        form = encoded[(before * 8 + 5) // 6 : (before + len(value)) * 8 // 6]
+        if len(form) >= SECRET_MIN_LENGTH:
+            yield from (form, form.replace("+", "-").replace("/", "_"))
