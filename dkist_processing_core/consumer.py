@@ -13,7 +13,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from dkist_processing_core.bus import Delivery, Message, Receiver, open_bus, word
@@ -27,6 +27,9 @@ ACK_SECONDS = 2.0
 # What AMQP gives the name of a queue.
 _MAX_NAME_BYTES = 255
 _POLL_SECONDS = 1.0
+# By how much clocks of hosts may differ: a replay from a time leaves out what happened so much before it, and no more.
+_CLOCK_MARGIN = timedelta(seconds=5)
+_EPOCH, _LAST = datetime.fromtimestamp(0, UTC), datetime.max.replace(tzinfo=UTC)
 # A replay may come to the end of the past at any time, and says so only when it is asked.
 _POLL_SECONDS_OF_PAST = 0.05
 logger = logging.getLogger(__name__)
@@ -81,7 +84,7 @@ class Subscription:
         *,
         timeout: float | None = None,
         every_report: bool = False,
-        is_replay: bool = False,
+        replay: bool | datetime = False,
     ) -> None:
         """Take an open receiver; `subscribe` makes one."""
         self._receiver = receiver
@@ -90,7 +93,8 @@ class Subscription:
         self._seen: _Memory | None = None if every_report else _Memory(REMEMBERED_IDS)
         self._in_hand: Delivery | None = None
         self._is_closed = False
-        self._has_caught_up = not is_replay
+        self._has_caught_up = not replay
+        self._since = replay if isinstance(replay, datetime) else None
         self._pid = os.getpid()
 
     @property
@@ -156,10 +160,29 @@ class Subscription:
             logger.warning("message %r goes to the dead letters: %s", _name_of(message), reason)
             delivery.bury(reason)
             return None
-        if self._selection.matches(event) and (self._seen is None or self._seen.is_new(event.id)):
+        if (
+            not self._is_too_early(event)
+            and self._selection.matches(event)
+            and (self._seen is None or self._seen.is_new(event.id))
+        ):
             return event
         delivery.acknowledge()
         return None
+
+    def _is_too_early(self, event: Event) -> bool:
+        """
+        Return True for what a bus delivers from the seconds before the time that a replay begins at.
+
+        RabbitMQ finds a time to a few seconds only. What is older still has reached the bus late, as from an outbox,
+        and behind the first event since that time everything has.
+        """
+        if self._since is None:
+            return False
+        if self._since - _CLOCK_MARGIN <= event.time < self._since:
+            return True
+        if event.time >= self._since:
+            self._since = None
+        return False
 
     def close(self) -> None:
         """
@@ -215,8 +238,9 @@ def subscribe(
         name: the subscription's own name, under which its place is remembered: what happens while nobody listens
             is delivered later, and what was not acknowledged is delivered again. On RabbitMQ it is a queue. A thread
             has one subscription of a name: opening another ends the one before.
-        replay: begin with the oldest event that the bus still has, up to seven days ago, or where a time is given with
-            those that reached the bus since then, and perhaps a few before; not for a name.
+        replay: begin with the oldest event that the bus still has, up to seven days ago, or with the first since a
+            time; not for a name. A time without a zone is local, as everywhere in Python. What happened before that
+            time and reached the bus later, as from an outbox, is included.
         timeout: end the iteration when nothing came for this many seconds; None waits for ever. It counts from where
             a replay has read all that the bus held when it began, so that none is cut short: with 0 it yields that.
         every_report: yield what each reporter says of one fact. Otherwise a fact is yielded once, however many
@@ -226,12 +250,13 @@ def subscribe(
     Raises
     ------
     ValueError
-        where there is no such event, or the subscription cannot have that name.
+        where there is no such event, the subscription cannot have that name, or `replay` is no time.
     ConfigurationError, BusError, JournalError
         where the settings are wrong, or the bus cannot be reached now. Later interruptions are bridged.
 
     """
     selection = Selection(names, workflow, task)
+    replay = _in_utc(replay)
     if name is not None:
         check_name(name, replay=replay)
     bus = open_bus(settings or DKISTProcessingCoreConfiguration.read())
@@ -240,10 +265,29 @@ def subscribe(
         # Its loop was left, and something still holds it: a notebook's last traceback, for one.
         abandoned.close()
     receiver = bus.subscribe(selection.patterns, name=name, replay=replay)
-    subscription = Subscription(receiver, selection, timeout=timeout, every_report=every_report, is_replay=bool(replay))
+    subscription = Subscription(receiver, selection, timeout=timeout, every_report=every_report, replay=replay)
     if name is not None:
         _open.subscriptions[key] = subscription
     return subscription
+
+
+_Replay = bool | datetime
+
+
+def _in_utc(replay: _Replay) -> _Replay:
+    """Return where a replay begins, on either bus; a time without a zone is taken for a local one."""
+    if isinstance(replay, bool):
+        return replay
+    if not isinstance(replay, datetime):
+        msg = f"replay is {replay!r}, expected True, False or a datetime"
+        raise ValueError(msg)  # noqa: TRY004 - as every other wrong argument
+    try:
+        moment = replay.astimezone(UTC)
+    except (OverflowError, ValueError):
+        # In UTC it lies beyond the calendar.
+        moment = _LAST if replay.year > _EPOCH.year else _EPOCH
+    # Before RabbitMQ's first time there is nothing.
+    return moment if moment > _EPOCH else True
 
 
 class _Open(threading.local):

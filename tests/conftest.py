@@ -7,6 +7,7 @@ Not here: the services themselves, which are in ``tests.services``.
 import os
 import signal
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -136,6 +137,21 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, state_dir: Path) -> None
         if (name in CLEANED_NAMES or name.startswith(CLEANED_PREFIXES)) and name != SESSION_VARIABLE:
             monkeypatch.delenv(name)
     monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(state_dir))
+
+
+@pytest.fixture
+def local_zone() -> Iterator[Callable[[str], None]]:
+    """
+    A function that has this process, and those it starts, live in a time zone.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+
+        def live_in(zone: str) -> None:
+            patch.setenv("TZ", zone)
+            time.tzset()
+
+        yield live_in
+    time.tzset()
 
 
 @pytest.fixture(autouse=True)

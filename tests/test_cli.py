@@ -485,10 +485,11 @@ def test_a_list_ends_and_can_be_narrowed() -> None:
     young = run("events", "list", "--since", "2d")
     other = run("events", "list", "--run", "r2")
     nothing = run("events", "list", "--workflow", "X")
+    ever = run("events", "list", "--since", "999999999d")
 
     names = ("Old", "Young", "Other")
-    shown = [[name for name in names if name in told.stdout] for told in (everything, young, other, nothing)]
-    assert shown == [["Old", "Young", "Other"], ["Young", "Other"], ["Other"], []]
+    shown = [[name for name in names if name in told.stdout] for told in (everything, young, other, nothing, ever)]
+    assert shown == [["Old", "Young", "Other"], ["Young", "Other"], ["Other"], [], ["Old", "Young", "Other"]]
     assert "no such event on the embedded journal" in nothing.stderr
 
 

@@ -3,7 +3,8 @@ What a subscription does by itself, whichever bus it reads; what both buses prom
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,64 @@ def test_a_subscription_that_hears_nothing_for_long_keeps_its_place(settings: DK
         with open_bus(settings).open_journal() as journal:
             (used,) = journal._connection.execute("SELECT used FROM subscription").fetchone()
         assert used > 0
+
+
+@pytest.mark.parametrize(
+    ("zone", "local", "fold", "utc"),
+    [
+        # The hour that a clock in Berlin shows twice: `fold` tells which, by PEP 495.
+        ("Europe/Berlin", "2026-10-25T02:30", 0, "2026-10-25T00:30"),
+        ("Europe/Berlin", "2026-10-25T02:30", 1, "2026-10-25T01:30"),
+        # The one that it leaves out: the earlier of the two meanings, so that nothing is missed.
+        ("Europe/Berlin", "2026-03-29T02:30", 0, "2026-03-29T00:30"),
+        ("Europe/Berlin", "2026-07-01T02:30", 0, "2026-07-01T00:30"),
+        ("Pacific/Honolulu", "2026-10-25T02:30", 0, "2026-10-25T12:30"),
+        ("Asia/Tokyo", "2026-10-25T02:30", 1, "2026-10-24T17:30"),
+        ("UTC", "2026-10-25T02:30", 0, "2026-10-25T02:30"),
+    ],
+)
+def test_a_local_time_is_one_instant_also_where_clocks_change(
+    settings: DKISTProcessingCoreConfiguration,
+    publisher: Publisher,
+    local_zone: Callable[[str], None],
+    zone: str,
+    local: str,
+    fold: int,
+    utc: str,
+) -> None:
+    """
+    A replay from it yields what happened at that instant, and not what happened a microsecond before.
+    """
+    local_zone(zone)
+    instant, since = datetime.fromisoformat(f"{utc}Z"), datetime.fromisoformat(local).replace(fold=fold)
+    at, before = finished("A", time=instant), started("A", time=instant - timedelta(microseconds=1))
+    publisher.publish(before, at)
+
+    assert [at] == list(subscribe(settings=settings, replay=since, timeout=0.0))
+
+
+def test_a_replay_from_a_time_begins_with_the_first_row_since_then(
+    settings: DKISTProcessingCoreConfiguration, publisher: Publisher
+) -> None:
+    """
+    Also where the rows behind it have earlier times: after a clock was set back, or from a spare journal.
+    """
+    publisher.publish(started("A"), started("B"), finished("B"), finished("A"))
+    with open_bus(settings).open_journal() as journal:
+        for seq, minutes in enumerate([50, 10, 40, 0], start=1):
+            journal._write("UPDATE message SET appended = appended - 60 * ? WHERE seq = ?", minutes, seq)
+
+    since = datetime.now(UTC) - timedelta(minutes=20)
+
+    assert [started("B"), finished("B"), finished("A")] == list(subscribe(settings=settings, replay=since, timeout=0.0))
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "Pacific/Honolulu", "UTC", "Europe/Berlin"])
+def test_an_event_s_own_time_needs_a_zone(local_zone: Callable[[str], None], zone: str) -> None:
+    """
+    It goes to other hosts, which cannot know what was local.
+    """
+    local_zone(zone)
+
+    with pytest.raises(ValueError, match="Input should have timezone info"):
+        started("A", time=datetime.fromisoformat("2026-10-25T02:30"))

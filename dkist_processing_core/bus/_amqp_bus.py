@@ -166,7 +166,8 @@ class _Archive:
     def __init__(self, patterns: Iterable[str], *, replay: bool | datetime) -> None:
         self._patterns = tuple(patterns)
         self._is_past = bool(replay)
-        self._begins_at = replay.timestamp() if isinstance(replay, datetime) else 0.0
+        # In whole seconds, as the messages have it.
+        self._begins_at = int(replay.timestamp()) if isinstance(replay, datetime) else 0
         self._may_hold_nothing = False
         # The offsets of the message that was read last, and of the past's last one.
         self._read = self._end = -1

@@ -434,8 +434,13 @@ class Journal:
         return int(rows[0][0]) if rows else 0
 
     def last_before(self, moment: float) -> int:
-        """Return the place behind the newest message that was appended before a time in seconds since 1970."""
-        return int(self._rows("SELECT coalesce(max(seq), 0) FROM message WHERE appended < ?", moment)[0][0])
+        """
+        Return the place before the oldest message that was appended at or after a time in seconds since 1970.
+
+        Times need not rise with the places: a clock may be set back, and a spare journal is taken over late.
+        """
+        found = self._rows("SELECT min(seq) FROM message WHERE appended >= ?", moment)[0][0]
+        return self.last() if found is None else int(found) - 1
 
     def data_version(self) -> int:
         """Return a number that changes when another connection has changed the file."""

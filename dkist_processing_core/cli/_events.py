@@ -71,13 +71,21 @@ def show_list(filters: Filters, *, since: timedelta | None, run_id: str | None) 
         workflow=filters.workflow,
         task=filters.task,
         every_report=filters.all_reports,
-        since=None if since is None else now - since,
+        since=None if since is None else _start_of(since, now),
     ):
         if (since is None or now - event.time <= since) and run_id in (None, event.run_id):
             show(event)
             count += 1
     if not count:
         _note(f"no such event on {open_bus(settings).where}")
+
+
+def _start_of(since: timedelta, now: datetime) -> datetime | None:
+    try:
+        return now - since
+    except OverflowError:
+        # Before the calendar begins: nothing is older.
+        return None
 
 
 def parse_duration(text: str) -> timedelta:

@@ -6,9 +6,10 @@ Not here: what only one of them can do.
 
 import itertools
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
@@ -24,6 +25,7 @@ from tests.running import status_of_fork
 
 SECONDS = 20.0
 """How long to wait for what must come."""
+MOMENT = timedelta(microseconds=1)
 QUIET_SECONDS = 0.3
 """How long to wait for what must not."""
 
@@ -490,3 +492,65 @@ class BusContract:
         assert status_of_fork(use) == 0
         publisher.publish(started("A"))
         assert started("A") == next(subscription)
+
+    @pytest.mark.parametrize("zone", ["Asia/Tokyo", "Pacific/Honolulu", "UTC", "Europe/Berlin"])
+    def test_a_replay_from_a_time_without_a_zone_begins_there_in_local_time(
+        self, publisher: Publisher, listen: Callable[..., Subscription], local_zone: Callable[[str], None], zone: str
+    ) -> None:
+        """
+        What happened before is left out, what happened since is not, wherever the process runs.
+        """
+        local_zone(zone)
+        since = datetime.now()  # noqa: DTZ005 - that is the point
+        before, after = (started(name, time=when.astimezone()) for name, when in (("A", since - MOMENT), ("B", since)))
+        publisher.publish(before)
+        publisher.publish(after)
+        assert publisher.flush(SECONDS)
+
+        assert [after] == list(listen(replay=since, timeout=0.0))
+        assert [after] == list(listen(replay=since.astimezone(), timeout=0.0))
+        assert list(listen(replay=since + timedelta(hours=1), timeout=0.0)) == []
+        assert [before, after] == list(listen(replay=since - timedelta(minutes=1), timeout=0.0))
+
+    def test_a_replay_from_a_time_is_exact_within_a_second(
+        self, publisher: Publisher, listen: Callable[..., Subscription]
+    ) -> None:
+        """
+        An event at that very time is yielded, one a microsecond earlier is not, and one that comes late is.
+        """
+        instant = datetime.now(UTC)
+        moments = [timedelta(seconds=-4), timedelta(microseconds=-1), timedelta(0), timedelta(microseconds=1)]
+        late = timedelta(minutes=-30)
+        events = [progressed("A", number, time=instant + each) for number, each in enumerate([late, *moments, late])]
+        for event in events:
+            publisher.publish(event)
+        assert publisher.flush(SECONDS)
+
+        assert [events[0], *events[3:]] == list(listen(replay=instant, timeout=0.0))
+
+    @pytest.mark.parametrize("zone", ["Asia/Tokyo", "Pacific/Honolulu"])
+    def test_a_replay_may_begin_at_either_end_of_the_calendar(
+        self, publisher: Publisher, listen: Callable[..., Subscription], local_zone: Callable[[str], None], zone: str
+    ) -> None:
+        """
+        In one zone or the other such a time has no place in UTC.
+        """
+        local_zone(zone)
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+
+        for text in ("0001-01-01T00:00", "0001-01-01T00:00Z", "1969-12-31T00:00Z"):
+            assert [started("A")] == list(listen(replay=datetime.fromisoformat(text), timeout=0.0))
+        assert list(listen(replay=datetime.fromisoformat("9999-12-31T23:59:59"), timeout=0.0)) == []
+
+    @pytest.mark.parametrize("replay", ["2026-11-22", date(2026, 11, 22), timedelta(minutes=1), 60])
+    def test_a_replay_from_what_is_no_time_is_refused(
+        self, listen: Callable[..., Subscription], replay: object
+    ) -> None:
+        """
+        It would begin with the oldest event, silently.
+        """
+        with pytest.raises(
+            ValueError, match=f"^replay is {re.escape(repr(replay))}, expected True, False or a datetim"
+        ):
+            listen(replay=replay)
