@@ -139,7 +139,7 @@ def _check_constructor(task: type[TaskBase]) -> None:
     try:
         # What is called takes what it says itself, and not what a function says that it wraps.
         signature = inspect.signature(task, follow_wrapped=False)
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001 - a metaclass's properties may raise anything
         return  # it does not tell what it takes
     try:
         signature.bind(**_ESTABLISHED)

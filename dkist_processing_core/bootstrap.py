@@ -15,6 +15,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from dkist_processing_core import exception_text
 from dkist_processing_core.identity import PREFIX
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ LOADING = f"{PREFIX}LOADING"
 SCRIPT_MODULE = "__dkist_script__"
 """The name under which a script is loaded that cannot be imported by a name of its own."""
 
-PROGRAM = """\
+_PROGRAM = """\
 import importlib, importlib.machinery, importlib.util, json, logging, os, re, sys
 
 process, report = os.getpid(), os.environ.get("DKIST_CORE_REPORT_FD")
@@ -43,21 +44,13 @@ def tell(**facts):
             pass
 
 def told_of(error):
-    import traceback
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else kind.__module__ + "." + kind.__qualname__
-    try:
-        message, stack = str(error), "".join(traceback.format_exception(error))
-    except BaseException as unprintable:
-        message = stack = "(its text cannot be had: " + type(unprintable).__name__ + ")"
-    frames = [
-        str(frame.f_globals.get("__name__", "?")) + ":" + frame.f_code.co_qualname
-        for frame, _ in traceback.walk_tb(error.__traceback__)
-        if frame.f_globals is not globals()
-    ]
     return {
-        "error_type": name, "message": message[:20000], "stack": stack[-40000:], "frames": frames[-1000:],
-        "is_exit": isinstance(error, SystemExit), "is_memory": isinstance(error, MemoryError),
+        "error_type": qualified_name(type(error)),
+        "message": message_of(error)[:20000],
+        "stack": stack_of(error)[-40000:],
+        "frames": frames_of(error, without=globals())[-1000:],
+        "is_exit": issubclass(type(error), SystemExit),
+        "is_memory": issubclass(type(error), MemoryError),
     }
 
 for descriptor in filter(None, (report, os.environ.get("DKIST_CORE_STARTED_FD"))):
@@ -67,7 +60,7 @@ try:
     sys.path[:] = json.loads(os.environ.pop("DKIST_CORE_TASK_SEARCH_PATH", "null")) or sys.path
     module_name = os.environ.pop("DKIST_CORE_TASK_MODULE")
     file = os.environ.pop("DKIST_CORE_TASK_FILE", "")
-    class_name = re.sub(r"\\[\\d+\\]$", "", os.environ["DKIST_CORE_TASK"])
+    wanted = re.sub(r"\\[\\d+\\]$", "", os.environ["DKIST_CORE_TASK"])
     os.environ["DKIST_CORE_LOADING"] = "1"
     # What is logged while it is loaded is shown, too. A level that nobody chooses tells afterwards whether anybody did.
     logging.root.setLevel(logging.INFO - 1)
@@ -80,7 +73,7 @@ try:
         loader.exec_module(module)
     else:
         module = importlib.import_module(module_name)
-    task_class = getattr(module, class_name)
+    task_class = getattr(module, wanted)
     del os.environ["DKIST_CORE_LOADING"]
     if logging.root.level == logging.INFO - 1:
         logging.root.setLevel(logging.WARNING if logging.root.handlers else logging.INFO)
@@ -93,8 +86,8 @@ try:
         try:
             task()
         except SystemExit as error:
-            if not error.code:
-                message = class_name + " left by sys.exit(0) before it was done, which is no success"
+            if error.code is None or (type(error.code) in (int, bool) and not error.code):
+                message = wanted + " left by sys.exit(0) before it was done, which is no success"
                 raise SystemExit(message) from None
             raise
 except BaseException as error:
@@ -102,6 +95,13 @@ except BaseException as error:
     raise
 tell(returned=True)
 """
+
+
+def program() -> str:
+    """Return the source of the program, the descriptions of exceptions included."""
+    # By the loader, as a zipped package needs it, and at less cost than by inspect.
+    source: bytes = exception_text.__loader__.get_data(exception_text.__file__)  # type: ignore[union-attr]
+    return source.decode() + _PROGRAM
 
 
 def locate(task: "type[TaskBase]") -> dict[str, str] | None:

@@ -43,7 +43,7 @@ from dkist_processing_core.memory import peak_memory_bytes
 from dkist_processing_core.progress import Progress
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.termination import TaskTermination, TerminationError
-from dkist_processing_core.text import redact
+from dkist_processing_core.text import redact, show, whole_number
 from dkist_processing_core.trace_context import derived_attempt_span_id, derived_trace_id
 from dkist_processing_core.tracing import Carrier, Telemetry, run_parent, sampled
 
@@ -201,7 +201,8 @@ class Lifecycle:
 
     def progress(self, done: float, total: float | None, unit: str | None, note: str | None) -> None:
         """Publish how far the attempt is; what comes too soon after the last is held back, and not lost at the end."""
-        facts = {"done": done, "total": total, "unit": unit, "note": note}
+        # As values of Python's own, now: the last report leaves with the end, while an exception may be under way.
+        facts = {"done": _plain(done), "total": _plain(total), "unit": _plain(unit), "note": _plain(note)}
         sequence = self._progress.admit(facts, PROGRESS_SECONDS)
         if sequence is not None:
             self._publish(TaskProgressed, sequence=sequence, **facts)
@@ -294,17 +295,31 @@ def _lent_to_subprocesses(carrier: Carrier) -> Iterator[None]:
 
 def _failure_of(error: BaseException) -> dict[str, Any]:
     failure: dict[str, Any] = {**describe(error)}
-    if isinstance(error, TerminationError):
-        failure |= {"cause": Cause.TERMINATED, "signal": error.signal.name}
-    elif isinstance(error, SystemExit):
-        code = error.code
+    # By the type, and by the slot of SystemExit: properties of these names are the author's code.
+    if issubclass(type(error), TerminationError):
+        failure |= {"cause": Cause.TERMINATED, "signal": vars(error)["signal"].name}
+    elif issubclass(type(error), SystemExit):
+        code = vars(SystemExit)["code"].__get__(error)
         # As the interpreter and the system do: None is 0, what is no number is printed and exits 1, and of a number
         # the lowest eight bits are left.
-        number = code & 0xFF if isinstance(code, int) else int(code is not None)
+        number = int.__and__(code, 0xFF) if issubclass(type(code), int) else int(code is not None)
         failure |= {"cause": Cause.EXIT_CODE, "exit_code": number}
-    elif isinstance(error, KeyboardInterrupt):
+    elif issubclass(type(error), KeyboardInterrupt):
         failure |= {"cause": Cause.SIGNAL, "signal": signal.SIGINT.name}
     return failure
+
+
+def _plain(value: Any) -> Any:
+    """Return a number or text as a value of Python's own; what is neither as a text that no event takes for one."""
+    if value is None or type(value) in (int, float, str, bool):
+        return value
+    if issubclass(type(value), str):
+        return str.__str__(value)
+    number = whole_number(value)
+    try:
+        return float(value) if number is None else number
+    except Exception:  # noqa: BLE001 - an author's value may raise anything
+        return show(value)
 
 
 def _cpu_seconds() -> float:

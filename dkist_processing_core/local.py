@@ -38,6 +38,7 @@ from dkist_processing_core.events import (
     WorkflowStarted,
     identity_of,
 )
+from dkist_processing_core.exception_text import stack_of
 from dkist_processing_core.identity import LOCAL, Attempt, Run, new_run_id, parse_recipe_run_id
 from dkist_processing_core.lifecycle import never_breaking
 from dkist_processing_core.node import Node
@@ -362,8 +363,9 @@ class LocalRun:
             raise
         except SystemExit as error:
             exit_code = error.code if isinstance(error.code, int) and error.code else 1
-        except Exception:
-            logger.exception("%s failed", node.name)
+        except Exception as error:  # noqa: BLE001 - it is the task's
+            # Formatted here: the logging module stumbles over exceptions that cannot be formatted.
+            logger.error("%s failed\n%s", node.name, stack_of(error).rstrip("\n"))  # noqa: TRY400 - as above
         finally:
             for name, value in before.items():
                 os.environ.pop(name, None)

@@ -145,7 +145,9 @@ class Publisher:
         messages = [to_message(event, self.bus.event_exchange, blank=blank) for event in events]
         if self._tracer is not None:
             for event, message in zip(events, messages, strict=True):
-                self._trace(self._tracer, event, message)
+                # A host application's provider may raise anything; the event matters more than its span.
+                with contextlib.suppress(Exception):
+                    self._trace(self._tracer, event, message)
         self._append(messages)
 
     def _trace(self, tracer: trace.Tracer, event: Event, message: Message) -> None:

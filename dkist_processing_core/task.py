@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from types import TracebackType
@@ -22,6 +22,7 @@ from opentelemetry.util.types import Attributes
 
 from dkist_processing_core import semconv
 from dkist_processing_core.errors import ConfigurationError, IdentityError
+from dkist_processing_core.exception_text import class_name, message_of
 from dkist_processing_core.identity import Attempt, RunsByHand, parse_recipe_run_id
 from dkist_processing_core.text import duration, redact, show
 
@@ -97,13 +98,13 @@ class TaskBase(ABC):
             self._core_lifecycle = lifecycle
             try:
                 with lifecycle.phase("pre_run"):
-                    _refuse_what_would_not_run(self.pre_run)
+                    _refuse_what_would_not_run(self, "pre_run")
                     self.pre_run()
                 with lifecycle.phase("run"):
-                    _refuse_what_would_not_run(self.run)
+                    _refuse_what_would_not_run(self, "run")
                     self.run()
                 with lifecycle.phase("post_run"):
-                    _refuse_what_would_not_run(self.post_run)
+                    _refuse_what_would_not_run(self, "post_run")
                     self.post_run()
             finally:
                 self._core_lifecycle = None
@@ -138,6 +139,7 @@ class TaskBase(ABC):
         end_on_exit: bool = True,  # noqa: FBT001, FBT002
     ) -> Iterator[Span]:
         """Open a span around a piece of the task's work, below the phase that it is in; the log tells both its ends."""
+        name = str.__str__(name) if isinstance(name, str) else show(name, 200)
         with (
             _told(name),
             self._core_telemetry.span(
@@ -237,15 +239,15 @@ class TaskBase(ABC):
 
         settings, attributes = self._core_settings, None
         try:
-            attempt, attributes = self._core_next_attempt(), self.base_telemetry_attributes
+            attempt, attributes = self._core_next_attempt(), dict(self.base_telemetry_attributes)
         except Exception as error:  # noqa: BLE001 - an author's values may raise anything
-            said = (
-                str(error) if isinstance(error, IdentityError) else f"{type(error).__name__}: {show(str(error), 200)}"
-            )
+            said = message_of(error)
+            if not isinstance(error, IdentityError):
+                said = f"{class_name(type(error))}: {show(said, 200)}"
             logger.error(  # noqa: TRY400 - one line says it
-                "%s runs without events: %s", type(self).__name__, redact(said, also=secrets_in(settings))
+                "%s runs without events: %s", class_name(type(self)), redact(said, also=secrets_in(settings))
             )
-            attempt, settings = _runs_by_hand.next_attempt(**_NAMELESS, task_name=type(self).__name__), None
+            attempt, settings = _runs_by_hand.next_attempt(**_NAMELESS, task_name=class_name(type(self))), None
         return Lifecycle(attempt, settings=settings, telemetry=self._core_telemetry, attributes=attributes)
 
     def _core_next_attempt(self) -> Attempt:
@@ -259,7 +261,8 @@ class TaskBase(ABC):
             if not isinstance(value, str):
                 msg = f"{name}: found {show(value)}, expected a text"
                 raise IdentityError(msg)
-        given = Attempt.take_from(os.environ, task_name=self.task_name, workflow_name=self.workflow_name)
+            names[name] = str.__str__(value)
+        given = Attempt.take_from(os.environ, task_name=names["task_name"], workflow_name=names["workflow_name"])
         return given or _runs_by_hand.next_attempt(**names, recipe_run_id=parse_recipe_run_id(recipe_run_id))
 
 
@@ -271,7 +274,7 @@ def _told(what: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        logger.info("%s ended by %s after %s", what, type(error).__name__, duration(time.monotonic() - began))
+        logger.info("%s ended by %s after %s", what, class_name(type(error)), duration(time.monotonic() - began))
         raise
     logger.info("%s ended after %s", what, duration(time.monotonic() - began))
 
@@ -283,12 +286,19 @@ def what_calling_makes(function: object) -> str | None:
         (inspect.isgeneratorfunction, "a generator"),
         (inspect.isasyncgenfunction, "an asynchronous generator"),
     ):
-        if is_such(function):
-            return kind
+        try:
+            if is_such(function):
+                return kind
+        except Exception:  # noqa: BLE001 - an author's object that is called may raise at any look at it
+            return None
     return None
 
 
-def _refuse_what_would_not_run(phase: Callable[[], object]) -> None:
-    if kind := what_calling_makes(phase):
-        msg = f"{phase.__qualname__} is {kind}, which nobody would run: define it without `async` and `yield`"
+def _refuse_what_would_not_run(task: TaskBase, phase: str) -> None:
+    # As it is defined, without asking for it: a property would run twice.
+    found = inspect.getattr_static(task, phase)
+    function = found.__func__ if isinstance(found, staticmethod | classmethod) else found
+    if kind := what_calling_makes(function):
+        name = getattr(function, "__qualname__", None) or show(function, 200)
+        msg = f"{name} is {kind}, which nobody would run: define it without `async` and `yield`"
         raise TypeError(msg)

@@ -10,6 +10,7 @@ import re
 import reprlib
 from collections.abc import Callable
 
+from dkist_processing_core.exception_text import class_name, plain
 from dkist_processing_core.redaction import (
     REDACTED,
     REPLACEMENT,
@@ -59,9 +60,9 @@ def show(value: object, length: int = 40) -> str:
     brief.maxstring = brief.maxlong = brief.maxother = length
     brief.maxlevel = 2
     try:
-        text = brief.repr(value)
-    except Exception:  # noqa: BLE001 - a foreign __repr__ may raise anything, and an int of 4300 digits has none
-        text = f"<{type(value).__name__}>"
+        text = plain(brief.repr(value))
+    except BaseException:  # noqa: BLE001 - a foreign __repr__ may raise anything, and an int of 4300 digits has none
+        text = f"<{class_name(type(value))}>"
     # As of a table of numbers: a sentence is one line.
     text = re.sub(r"\s*[\r\n]\s*", " ", text)
     return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -45,7 +45,7 @@ LAYERS = (
     {"identity"},
     {"engine", "files"},
     {"errors", "last_resort", "memory", "notes", "outcomes", "resource_queue", "settings_table", "termination", "text"},
-    {"forks", "redaction"},
+    {"exception_text", "forks", "redaction"},
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 

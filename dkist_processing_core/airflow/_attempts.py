@@ -24,6 +24,7 @@ from dkist_processing_core.events import (
     describe,
     identity_of,
 )
+from dkist_processing_core.exception_text import class_name, message_of
 from dkist_processing_core.identity import Run, class_name_of
 from dkist_processing_core.termination import signal_name
 from dkist_processing_core.trace_context import derived_attempt_span_id
@@ -83,7 +84,7 @@ def retried(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
 def skipped(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
     """Publish that the engine passed a task over."""
     error = context.get("exception")
-    reason = str(error) if isinstance(error, BaseException) else None
+    reason = message_of(error) if isinstance(error, BaseException) else None
     _publish(TaskSkipped(**_end(callbacks, context), reason=reason or None), delivers=True)
 
 
@@ -121,7 +122,7 @@ def cause_of(context: Mapping[str, Any]) -> Cause:
     error = context.get("exception")
     if not isinstance(error, BaseException):
         return Cause.LOST
-    named = next((_CAUSES[each.__name__] for each in type(error).__mro__ if each.__name__ in _CAUSES), None)
+    named = next((_CAUSES[each] for each in map(class_name, type(error).__mro__) if each in _CAUSES), None)
     if named is not None:
         return named
     status = _exit_code_of(error)
@@ -139,10 +140,10 @@ def _why(context: Mapping[str, Any]) -> dict[str, Any]:
         return {"cause": cause, "message": "its launcher was killed", "signal": signal_name(-status)}
     if cause is Cause.EXCEPTION:
         return {**describe(error)}
-    return {"cause": cause, "message": str(error) or type(error).__name__, "exit_code": status}
+    return {"cause": cause, "message": message_of(error) or class_name(type(error)), "exit_code": status}
 
 
 def _exit_code_of(error: BaseException) -> int | None:
     """Return the status of the command, where that is what the engine's exception is about."""
-    found = _EXIT_CODE.search(str(error)) if type(error).__name__ == "AirflowException" else None
+    found = _EXIT_CODE.search(message_of(error)) if class_name(type(error)) == "AirflowException" else None
     return None if found is None else int(found[1])

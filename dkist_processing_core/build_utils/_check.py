@@ -10,6 +10,7 @@ from typing import Literal
 
 from dkist_processing_core.build_utils._find import Found
 from dkist_processing_core.errors import EngineMissingError, WorkflowError
+from dkist_processing_core.exception_text import class_name, message_of
 
 Form = Literal["dag", "notebook"]
 
@@ -67,7 +68,7 @@ def _check(found: Found) -> Checked:
     except EngineMissingError:
         return checked
     except Exception as error:  # noqa: BLE001 - whatever the engine says is a problem of the workflow
-        told = str(error) if isinstance(error, WorkflowError) else f"{type(error).__name__}: {error}"
+        told = str(error) if isinstance(error, WorkflowError) else f"{class_name(type(error))}: {message_of(error)}"
         checked.problems.append(f"{found}: the engine does not load it: {' '.join(told.split())}")
     checked.loaded = not checked.problems
     return checked

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from dkist_processing_core.errors import WorkflowError
+from dkist_processing_core.exception_text import class_name, message_of
 from dkist_processing_core.text import show
 from dkist_processing_core.workflow import Workflow
 
@@ -43,8 +44,8 @@ def imported(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        told = " ".join(str(error).split())
-        msg = f"{name} cannot be imported: {type(error).__name__}{f': {told}' if told else ''}"
+        told = " ".join(message_of(error).split())
+        msg = f"{name} cannot be imported: {class_name(type(error))}{f': {told}' if told else ''}"
         raise WorkflowError(msg) from error
 
 
@@ -108,7 +109,8 @@ def _parts(package: ModuleType) -> list[pkgutil.ModuleInfo]:
 
 def _held(module: ModuleType) -> list[Workflow]:
     """Return the workflows that a module has names for, in the order in which it got them."""
-    values = {id(value): value for value in vars(module).values() if isinstance(value, Workflow)}
+    # By the type: isinstance asks a value for its class, at which a proxy may raise.
+    values = {id(value): value for value in vars(module).values() if issubclass(type(value), Workflow)}
     return list(values.values())
 
 

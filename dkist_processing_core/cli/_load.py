@@ -13,6 +13,7 @@ from types import ModuleType
 
 import typer
 
+from dkist_processing_core.exception_text import class_name, message_of
 from dkist_processing_core.workflow import Workflow
 
 _SCRIPT_SUFFIX = ".py"
@@ -30,7 +31,9 @@ def load_workflow(target: str) -> Workflow:
     """
     module_name, _, attribute = target.partition(":")
     module = _imported(module_name)
-    found = {name: value for name, value in vars(module).items() if isinstance(value, Workflow)}
+    found: dict[str, Workflow]
+    # By the type: isinstance asks a value for its class, at which a proxy may raise.
+    found = {name: value for name, value in vars(module).items() if issubclass(type(value), Workflow)}
     listing = f"the workflows in {module_name} are: {', '.join(found)}" if found else f"{module_name} holds no workflow"
     if not attribute:
         distinct = list({id(value): value for value in found.values()}.values())
@@ -97,5 +100,6 @@ def _unimportable(shown: str, error: Exception) -> typer.BadParameter:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames[1:] else ""
     return typer.BadParameter(
-        f"{shown} cannot be imported: {type(error).__name__}: {error}{where}; `dkist-core --debug` shows the traceback"
+        f"{shown} cannot be imported: {class_name(type(error))}: {message_of(error)}{where}; "
+        "`dkist-core --debug` shows the traceback"
     )

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from dkist_processing_core.bootstrap import PROGRAM
+from dkist_processing_core.bootstrap import program
 from dkist_processing_core.launcher_line import ORDERED
 
 # Of a line without end the end is kept: whoever writes it must not fill the memory, nor wait at a full pipe.
@@ -85,7 +85,7 @@ class TaskProcess:
         signals = {signal.SIGPIPE, signal.SIGXFSZ}
         pid = os.posix_spawn(
             python,
-            [python, "-P", "-c", PROGRAM],
+            [python, "-P", "-c", program()],
             dict(environ),
             file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
             setpgroup=0,

@@ -5,13 +5,16 @@ Not here: where they are exported to (_setup).
 """
 
 import contextlib
-import copy
 import logging
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core import forks, semconv
+from dkist_processing_core.exception_text import stack_of
+from dkist_processing_core.termination import TerminationError
 from dkist_processing_core.text import redact
 
 if TYPE_CHECKING:
@@ -20,25 +23,30 @@ if TYPE_CHECKING:
 
 log_attributes: ContextVar[Mapping[str, Any] | None] = ContextVar("log_attributes", default=None)
 _EXPORTERS_LOGGERS = frozenset({"opentelemetry", "grpc", "urllib3", "requests"})
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+"""What formats without any of the author's code, so that whatever is raised meanwhile comes from a signal."""
 
 
 class LogExport:
     """
-    Hands what is logged to OpenTelemetry, redacted.
+    Hands to OpenTelemetry, redacted, each log record that its author's logger passes on to handlers.
 
-    By the factory of log records, and not by a handler: one on the root logger would change what the author sees, since
-    `logging.basicConfig` and the handler of last resort only work while there is none.
+    By `Logger.callHandlers`, replaced while a task runs, and not by a handler: one on the root logger would change what
+    the author sees, since `logging.basicConfig` and the handler of last resort only work while there is none. What the
+    author's filters, formatters and values give is taken from their own run and never asked for again.
     """
 
     def __init__(self, provider: "LoggerProvider", secrets: list[str]) -> None:
         self._logger = provider.get_logger(semconv.SCOPE)
         self._secrets = secrets
         self._severities = _severities()
-        self._formatter = logging.Formatter()
         self._lock = forks.Lock()
         self._scopes: list[Mapping[str, Any]] = []
-        self._inner: Callable[..., logging.LogRecord] = logging.LogRecord
-        self._factory: Callable[..., logging.LogRecord] | None = None
+        self._restore: list[Callable[[], None]] = []
+        # By record, since it may be formatted before it is passed on, as by a filter.
+        self._messages: weakref.WeakKeyDictionary[logging.LogRecord, tuple[str, object, object]]
+        self._messages = weakref.WeakKeyDictionary()
+        self._of_thread = threading.local()
 
     @contextlib.contextmanager
     def scope(self, attributes: Mapping[str, Any]) -> Iterator[None]:
@@ -58,44 +66,91 @@ class LogExport:
                     self._uninstall()
 
     def _install(self) -> None:
-        inner = logging.getLogRecordFactory()
+        call_handlers, get_message = logging.Logger.callHandlers, logging.LogRecord.getMessage
 
-        def factory(*values: Any, **named: Any) -> logging.LogRecord:
-            record = inner(*values, **named)
-            if self._factory is factory:
+        def call_and_export(logger: logging.Logger, record: logging.LogRecord) -> None:
+            try:
+                call_handlers(logger, record)
+            finally:
                 self._export(record)
-            return record
 
-        self._inner, self._factory = inner, factory
-        logging.setLogRecordFactory(factory)
+        def get_and_keep_message(record: logging.LogRecord) -> str:
+            message = get_message(record)
+            # A record of the author's own class may not be fit for a key.
+            with contextlib.suppress(Exception):
+                if self._scopes:
+                    self._messages[record] = message, record.msg, record.args
+            return message
+
+        self._restore = [
+            _replace(logging.Logger, "callHandlers", call_and_export),
+            _replace(logging.LogRecord, "getMessage", get_and_keep_message),
+        ]
 
     def _uninstall(self) -> None:
-        # Where the author has put a factory around this one, it stays inside, and does nothing any more.
-        if logging.getLogRecordFactory() is self._factory:
-            logging.setLogRecordFactory(self._inner)
-        self._factory = None
+        for restore in self._restore:
+            restore()
+        self._restore = []
+        self._messages.clear()
 
     def _export(self, record: logging.LogRecord) -> None:
-        # Without a name it is no new record, but a copy that is being filled in (logging.makeLogRecord). What exporters
-        # and their transports log must not feed them.
-        if not isinstance(record.name, str) or record.name.partition(".")[0] in _EXPORTERS_LOGGERS:
+        scopes = list(self._scopes)
+        # What is logged meanwhile, as by the author's values, or by a signal's handler, would wait for itself.
+        if not scopes or getattr(self._of_thread, "is_exporting", False):
             return
-        author = logging.getLogger(record.name)
-        # A copy: formatting leaves its marks on a record, and the author's filters will see the record itself.
-        kept = copy.copy(record)
-        verdict = None if author.disabled else author.filter(kept)
-        if not verdict:
-            return
-        kept = verdict if isinstance(verdict, logging.LogRecord) else kept
+        self._of_thread.is_exporting = True
         # A record that cannot be formatted is its author's to hear of, from the handlers; none must end the program.
-        with contextlib.suppress(Exception):
+        try:
+            # What exporters and their transports log must not feed them.
+            if record.name.partition(".")[0] in _EXPORTERS_LOGGERS:
+                return
             self._logger.emit(
                 timestamp=int(record.created * 1e9),
                 severity_text=record.levelname,
                 severity_number=self._severities(record.levelno),
-                body=redact(self._formatter.format(kept), also=self._secrets),
-                attributes={**(log_attributes.get() or self._scopes[-1]), "logger.name": record.name},
+                body=redact(self._text_of(record), also=self._secrets),
+                attributes={**(log_attributes.get() or scopes[-1]), "logger.name": record.name},
             )
+        except Exception:  # noqa: BLE001 - as above
+            return
+        finally:
+            self._of_thread.is_exporting = False
+
+    def _text_of(self, record: logging.LogRecord) -> str:
+        """Return message, exception and stack of a record, as they were formatted, or as they would be."""
+        message, *formatted_of = self._messages.pop(record, (vars(record).get("message"), record.msg, record.args))
+        # A filter may have formatted it, and given it another text afterwards.
+        if message is None or any(a is not b for a, b in zip(formatted_of, (record.msg, record.args), strict=True)):
+            message = _message_of(record)
+        error = record.exc_info[1] if record.exc_info else None
+        stack = record.exc_text or (None if error is None else stack_of(error).rstrip("\n"))
+        return "\n".join(str(part) for part in (message, stack, record.stack_info) if part or part is message)
+
+
+def _message_of(record: logging.LogRecord) -> str:
+    """Format a record that no handler has formatted."""
+    if {type(record.msg), *(map(type, record.args) if type(record.args) is tuple else ())} <= _PLAIN:
+        return record.getMessage()
+    try:
+        return record.getMessage()
+    except (KeyboardInterrupt, TerminationError):
+        raise
+    except BaseException as error:
+        # Of the author's values: without an export they would not have been asked, so it must not end the task.
+        msg = "the record cannot be formatted"
+        raise ValueError(msg) from error
+
+
+def _replace(owner: type, name: str, function: Callable[..., Any]) -> Callable[[], None]:
+    """Replace a method, and return what puts the one before back; not where its author has replaced it meanwhile."""
+    before = getattr(owner, name)
+    setattr(owner, name, function)
+
+    def restore() -> None:
+        if vars(owner).get(name) is function:
+            setattr(owner, name, before)
+
+    return restore
 
 
 def _severities() -> Callable[[int], "SeverityNumber"]:

@@ -18,6 +18,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode
 
 from dkist_processing_core import semconv
+from dkist_processing_core.exception_text import class_name, message_of
 from dkist_processing_core.text import redact
 
 if TYPE_CHECKING:
@@ -75,19 +76,31 @@ class Telemetry:
         """
         record = options.pop("record_exception", True)
         set_status = options.pop("set_status_on_exception", True)
-        with self.tracer.start_as_current_span(
-            name, record_exception=False, set_status_on_exception=False, **options
-        ) as span:
+        ends = options.pop("end_on_exit", True)
+        span = self._started(name, options)
+        with trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
             try:
                 yield span
             except BaseException as error:
                 self.note_error(span, error, record=record, set_status=set_status)
                 raise
+            finally:
+                if ends:
+                    with _kept_from_the_observed("a span does not end"):
+                        span.end()
+
+    def _started(self, name: str, options: dict[str, Any]) -> Span:
+        with _kept_from_the_observed("a span is not exported"):
+            return self.tracer.start_span(name, **options)
+        return NonRecordingSpan(trace.get_current_span().get_span_context())
 
     def note_error(self, span: Span, error: BaseException, *, record: bool = True, set_status: bool = True) -> None:
         """Mark a span as failed by an exception, redacted; a status that stands already is left alone."""
-        if not span.is_recording():
-            return
+        with _kept_from_the_observed("a span does not tell its error"):
+            if span.is_recording():
+                self._note_error(span, error, record=record, set_status=set_status)
+
+    def _note_error(self, span: Span, error: BaseException, *, record: bool, set_status: bool) -> None:
         from dkist_processing_core.events import describe  # noqa: PLC0415 - whoever only defines tasks needs none
 
         failure = describe(error)
@@ -192,6 +205,15 @@ class Telemetry:
                 signals = [signal for signal in problems if problems[signal] == problem]
                 logger.warning("%s are not exported: %s", ", ".join(signals), problem)
         self._told = problems
+
+
+@contextlib.contextmanager
+def _kept_from_the_observed(consequence: str) -> Iterator[None]:
+    """Keep what a host application's provider raises, for itself or at the author's values, from the task."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - as above
+        logger.warning("%s: %s: %s", consequence, class_name(type(error)), redact(message_of(error)))
 
 
 def _hosts_meter_provider() -> metrics.MeterProvider:

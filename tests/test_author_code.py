@@ -1,0 +1,475 @@
+"""
+Code of the author's that observing touches: it runs as often as without, and what it raises is what is reported.
+
+Not here: how an exception is described (test_failure).
+"""
+
+import json
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from dkist_processing_core import TaskBase, Workflow, subscribe
+from dkist_processing_core.build_utils._find import find_workflows
+from dkist_processing_core.events import Cause, TaskFailed, TaskFinished, TaskProgressed
+from tests.clients import TASKS, importing, workflow, write_package
+from tests.running import run_python
+from tests.services.otlp import OtlpReceiver
+
+IDENTITY: dict[str, Any] = {"recipe_run_id": 1, "workflow_name": "W", "workflow_version": "1"}
+
+COUNTED = """
+import collections, json, logging
+from dkist_processing_core import TaskBase
+calls = collections.Counter()
+
+class Once(logging.Filter):
+    seen = set()
+    def filter(self, record):
+        calls["filter"] += 1
+        text = record.getMessage()
+        is_new = text not in self.seen
+        self.seen.add(text)
+        return is_new
+
+class Scrubs(logging.Filter):
+    def filter(self, record):
+        record.msg, record.args = record.getMessage().replace("hunter", "***"), ()
+        return True
+
+class Value:
+    def __str__(self):
+        calls["str"] += 1
+        return f"value {calls['str']}"
+
+class Form(logging.Formatter):
+    def format(self, record):
+        calls["format"] += 1
+        return super().format(record)
+
+class Json(logging.Handler):
+    def emit(self, record):
+        calls["emit"] += 1
+        print(json.dumps({"message": record.getMessage()}))
+
+class Error(Exception):
+    def __str__(self):
+        calls["error"] += 1
+        return "as it is"
+
+handler = logging.StreamHandler()
+handler.setFormatter(Form())
+formed, plain, scrubbed = (logging.getLogger(name) for name in ("formed", "plain", "scrubbed"))
+formed.addHandler(handler)
+plain.addHandler(Json())
+scrubbed.addHandler(logging.NullHandler())
+scrubbed.addFilter(Scrubs())
+for logger in (formed, plain):
+    logger.addFilter(Once())
+    logger.propagate = False
+before = logging.Logger.callHandlers, logging.LogRecord.getMessage
+
+class Counts(TaskBase):
+    def run(self):
+        formed.warning("formed %s", Value())
+        plain.warning("plain %s", Value())
+        for _ in range(2):
+            plain.warning("said once")
+        scrubbed.warning("scrubbed %s", "hunter")
+        try:
+            raise Error
+        except Error:
+            formed.warning("with an error", exc_info=True)
+
+assert (logging.Logger.callHandlers, logging.LogRecord.getMessage) == before
+with Counts(recipe_run_id=1, workflow_name="W", workflow_version="1") as task: task()
+assert (logging.Logger.callHandlers, logging.LogRecord.getMessage) == before
+print(json.dumps(calls))
+"""
+
+
+def test_exporting_log_records_runs_none_of_the_author_s_code_again(otlp: OtlpReceiver) -> None:
+    """
+    Not a filter, formatter, handler or value; what a filter let pass is exported once, as it left the filters.
+    """
+    plain, exported = run_python(COUNTED, {}), run_python(COUNTED, otlp.grpc_env)
+    assert (plain.returncode, exported.returncode) == (0, 0), exported.stderr
+
+    assert exported.stdout == plain.stdout
+    assert json.loads(plain.stdout.splitlines()[-1])["filter"] == 5
+    otlp.wait_for(lambda receiver: len(receiver.logs()) >= 5)
+    bodies = [record.body for record in otlp.logs()]
+    assert bodies[:4] == ["formed value 2", "plain value 4", "said once", "scrubbed ***"]
+    assert bodies[4].startswith("with an error\nTraceback")
+    assert bodies[5:] == []
+
+
+RAISES = """
+import logging
+from dkist_processing_core import TaskBase
+class Value:
+    def __str__(self): raise SystemExit("of the value")
+class Refuses(logging.Filter):
+    def filter(self, record): raise LookupError("of the filter")
+class Raises(TaskBase):
+    def run(self):
+        logging.getLogger("shown").addHandler(logging.NullHandler())
+        logging.getLogger("shown").warning("%s", Value())
+        logging.getLogger("refused").addFilter(Refuses())
+        logging.getLogger("refused").warning("a line")
+try:
+    Raises(recipe_run_id=1, workflow_name="W", workflow_version="1")()
+except BaseException as error:
+    print(repr(error), error.__context__)
+"""
+
+
+def test_what_the_author_s_logging_raises_is_the_same_with_an_export(otlp: OtlpReceiver) -> None:
+    """
+    A filter's exception leaves the task; that of a value that no handler shows does not.
+    """
+    plain, exported = run_python(RAISES, {}), run_python(RAISES, otlp.grpc_env)
+
+    assert exported.stdout == plain.stdout == "LookupError('of the filter') None\n", exported.stderr
+
+
+class Early(TaskBase):
+    """
+    Fails in its constructor, outside of what the task itself reports.
+    """
+
+    def __init__(self, recipe_run_id: int, workflow_name: str, workflow_version: str) -> None:
+        """
+        Fail.
+        """
+        super().__init__(recipe_run_id, workflow_name, workflow_version)
+        self.fail()
+
+    def fail(self) -> None:
+        """
+        Raise.
+        """
+
+    def run(self) -> None:
+        """
+        Do nothing.
+        """
+
+
+class Unnamed(Early):
+    """
+    Fails with an exception that is of no module.
+    """
+
+    def fail(self) -> None:
+        """
+        Raise.
+        """
+        raise type("OwnError", (Exception,), {"__module__": None})("no good")
+
+
+class Leaving(type):
+    """
+    A class of classes whose names end the program.
+    """
+
+    def __getattribute__(cls, name: str) -> Any:
+        """
+        Leave when it is asked for a name.
+        """
+        if name in ("__name__", "__qualname__", "__module__"):
+            raise SystemExit(0)
+        return super().__getattribute__(name)
+
+
+class EvasiveError(Exception, metaclass=Leaving):
+    """
+    An exception all of whose parts end the program.
+    """
+
+    def __str__(self) -> NoReturn:
+        """
+        Leave.
+        """
+        raise SystemExit(0)
+
+    __repr__ = __str__
+    __class__ = __cause__ = __context__ = __notes__ = property(__str__)
+
+
+class Evasive(Early):
+    """
+    Fails with an exception that does not answer.
+    """
+
+    def fail(self) -> None:
+        """
+        Raise.
+        """
+        raise EvasiveError
+
+
+class NoSource:
+    """
+    A loader of a module that raises when it is asked for its source.
+    """
+
+    def get_source(self, _: str) -> NoReturn:
+        """
+        Raise.
+        """
+        raise ZeroDivisionError
+
+
+def _of_no_source() -> None:
+    module = types.ModuleType("generated")
+    module.__dict__["__loader__"] = NoSource()
+    exec(compile("def fail(): raise ValueError('no good')", "/nowhere/generated.py", "exec"), module.__dict__)
+    module.fail()
+
+
+class Generated(Early):
+    """
+    Fails in a module whose source cannot be had.
+    """
+
+    def fail(self) -> None:
+        """
+        Raise.
+        """
+        _of_no_source()
+
+
+odd = Workflow(process_category="author", process_name="code")
+for each in (Unnamed, Evasive, Generated):
+    odd.add_node(each)
+
+UNPRINTABLE = "(its text cannot be had: __str__ raised SystemExit)"
+
+
+def test_an_exception_of_a_constructor_is_reported_whatever_it_does_when_asked() -> None:
+    """
+    By the program that a launched task begins with, as by the task itself: class, text and stack are the author's.
+    """
+    odd.run(recipe_run_id=1, max_parallel=3)
+
+    reports = list(subscribe("task.failed", replay=True, timeout=0.05))
+    ends = {each.task_name: each for each in reports if isinstance(each, TaskFailed)}
+    assert {each.cause for each in ends.values()} == {Cause.EXCEPTION}
+    said = {name: (end.error_type, end.message) for name, end in ends.items()}
+    assert said == {
+        "Unnamed": ("OwnError", "no good"),
+        "Evasive": ("tests.test_author_code.EvasiveError", UNPRINTABLE),
+        "Generated": ("ValueError", "no good"),
+    }
+    assert '  File "/nowhere/generated.py", line 1, in fail\n' in str(ends["Generated"].stack)
+
+
+def call(task_class: type[TaskBase]) -> TaskBase:
+    """
+    Run a task by hand.
+    """
+    with task_class(**IDENTITY) as task:
+        task()
+    return task
+
+
+def ended() -> TaskFailed | TaskFinished:
+    """
+    Return the one end that is on the bus.
+    """
+    (end,) = subscribe("task.finished", "task.failed", replay=True, timeout=0.05)
+    assert isinstance(end, TaskFailed | TaskFinished)
+    return end
+
+
+class LeavingWithoutCodeError(SystemExit):
+    """
+    An exit whose status cannot be had.
+    """
+
+    @property
+    def code(self) -> NoReturn:  # type: ignore[override]
+        """
+        Raise.
+        """
+        raise ZeroDivisionError
+
+
+ERRORS = {"evasive": EvasiveError, "an exit without code": LeavingWithoutCodeError}
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_the_exception_that_leaves_a_task_is_the_author_s(kind: str) -> None:
+    """
+    Whatever its own parts raise: the end is reported, and the very object goes on.
+    """
+    error = ERRORS[kind]()
+
+    class Raises(TaskBase):
+        def run(self) -> None:
+            raise error
+
+    left: list[BaseException] = []
+    try:
+        call(Raises)
+    except BaseException as caught:  # noqa: BLE001 - which one is what is looked at
+        left.append(caught)
+
+    assert [id(each) for each in left] == [id(error)]
+    assert isinstance(ended(), TaskFailed)
+
+
+class Measured:
+    """
+    A number that counts how often it is asked.
+    """
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        """
+        Raise an error when asked, if there is one.
+        """
+        self.error = error
+        self.asked = 0
+
+    def __float__(self) -> float:
+        """
+        Count, and return a number.
+        """
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        return 2.5
+
+
+def test_progress_asks_the_author_s_number_once_and_when_it_is_given() -> None:
+    """
+    The last report leaves with the end, and there it must not raise beside the exception that ends the task.
+    """
+    numbers = [Measured(), Measured(), Measured(ZeroDivisionError())]
+
+    class Reports(TaskBase):
+        def run(self) -> None:
+            for number in (numbers[0], numbers[2], numbers[1]):
+                self.progress(number)  # type: ignore[arg-type]
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        call(Reports)
+
+    reports = list(subscribe("task.progressed", replay=True, timeout=0.05))
+    assert [each.done for each in reports if isinstance(each, TaskProgressed)] == [2.5, 2.5]
+    assert [number.asked for number in numbers] == [1, 1, 1]
+
+
+class Mute(Exception):  # noqa: N818 - it says nothing
+    """
+    An exception without a text.
+    """
+
+    def __str__(self) -> NoReturn:
+        """
+        Raise.
+        """
+        raise ZeroDivisionError
+
+
+def _raise_mute(_: object) -> NoReturn:
+    raise Mute
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"base_telemetry_attributes": 5},
+        {"base_telemetry_attributes": property(_raise_mute)},
+        {"task_name": property(_raise_mute, lambda *_: None)},
+    ],
+    ids=["no attributes", "attributes that raise", "a name that raises"],
+)
+def test_what_a_task_says_of_itself_costs_the_events_only(attributes: Mapping[str, Any]) -> None:
+    """
+    It runs without them.
+    """
+    ran: list[int] = []
+
+    call(type("Says", (TaskBase,), {"run": lambda _: ran.append(1), **attributes}))
+
+    assert len(ran) == 1
+
+
+def test_a_phase_is_asked_for_once() -> None:
+    """
+    It may be a property that does something, and give what does not like to be looked at.
+    """
+    asked: list[str] = []
+
+    class Closed:
+        def __getattr__(self, name: str) -> NoReturn:
+            raise LookupError(name)
+
+        def __call__(self) -> None:
+            asked.append("called")
+
+    class Prepares(TaskBase):
+        @property
+        def run(self) -> Callable[[], None]:
+            asked.append("looked up")
+            return Closed()
+
+    call(Prepares)
+
+    assert asked == ["looked up", "called"]
+
+
+HOSTED = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+class Broken(SpanProcessor):
+    def on_start(self, span, parent_context=None): raise ZeroDivisionError("of the host")
+    def on_end(self, span): raise ZeroDivisionError("of the host")
+provider = TracerProvider()
+trace.set_tracer_provider(provider)
+provider.add_span_processor(Broken())
+from dkist_processing_core import TaskBase
+class Raises(TaskBase):
+    def run(self):
+        with self.telemetry_span(object(), attributes=5):
+            raise LookupError("mine")
+try:
+    Raises(recipe_run_id=1, workflow_name="W", workflow_version="1")()
+except BaseException as error:
+    print(repr(error))
+"""
+
+
+def test_a_host_s_provider_that_raises_does_not_reach_the_task() -> None:
+    """
+    Nor does what it has against a span that the author opens; the author's exception does.
+    """
+    done = run_python(HOSTED, {})
+
+    assert done.stdout == "LookupError('mine')\n", done.stderr
+    assert "a span is not exported: ZeroDivisionError: of the host" in done.stderr
+    assert isinstance(ended(), TaskFailed)
+
+
+PROXY = """
+class Proxy:
+    @property
+    def __class__(self): raise RuntimeError("outside of a request")
+proxy = Proxy()
+"""
+
+
+def test_what_stands_beside_a_workflow_is_not_asked_what_it_is(tmp_path: Path) -> None:
+    """
+    A proxy in the module, as web frameworks have, does not keep its workflows from being found.
+    """
+    write_package(tmp_path, {"w.py": TASKS + PROXY + workflow("w")})
+
+    with importing(tmp_path) as package:
+        assert len(find_workflows(package)) == 1
