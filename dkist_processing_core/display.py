@@ -20,10 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.console import Terminal
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import TaskProgressed
 from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.terminal import say, visible
 from dkist_processing_core.termination import signal_name
 
 _FOLLOW_SECONDS = 0.1
@@ -53,10 +55,10 @@ class Display(Protocol):
 @contextlib.contextmanager
 def open_display(run: Run, names: Sequence[str], settings: DKISTProcessingCoreConfiguration) -> Iterator[Display]:
     """Show a run on the standard error stream for as long as it lasts, in the way that suits what that stream is."""
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     header = f"{run.workflow_name} {run.workflow_version}, run {run.run_id}"
     try:
-        console.print(header, highlight=False, markup=False, soft_wrap=True)
+        console.print(visible(header), highlight=False, markup=False, soft_wrap=True)
     except (OSError, ValueError, AttributeError, SystemExit):
         # Nobody reads the error stream, or it is closed; rich leaves by SystemExit then.
         yield SilentDisplay()
@@ -86,14 +88,8 @@ def outcome_text(attempt: Attempt, *, succeeded: bool, exit_code: int, seconds: 
 
 
 def write_lines(name: str, lines: Sequence[str]) -> None:
-    """Write a task's lines to the standard output stream; what its encoding lacks is written as escapes."""
-    stream = sys.stdout
-    if stream is None:
-        return
-    encoding = stream.encoding or "utf-8"
-    text = "".join(f"{name} | {line}\n" for line in lines)
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    stream.flush()
+    """Write a task's lines to the standard output stream."""
+    say("\n".join(f"{name} | {line}" for line in lines))
 
 
 class SilentDisplay:
@@ -123,7 +119,7 @@ class PlainDisplay:
         self._console = console
 
     def _line(self, name: str, text: str) -> None:
-        self._console.print(f"{name}: {text}", highlight=False, markup=False, soft_wrap=True)
+        self._console.print(visible(f"{name}: {text}"), highlight=False, markup=False, soft_wrap=True)
 
     def attempt_started(self, attempt: Attempt) -> None:
         """Say which attempt begins."""
@@ -165,13 +161,13 @@ class _Row:
         if self.done is not None and self.total:
             bar = ProgressBar(total=self.total, completed=self.done, width=20)
         elif self.done is not None:
-            bar = Text(f"{self.done:g} {self.unit}", style="dim")
+            bar = Text(visible(f"{self.done:g} {self.unit}"), style="dim")
         return [
-            Text(name, style="bold" if self.began is not None else ""),
+            Text(visible(name), style="bold" if self.began is not None else ""),
             Text(self.state, style=self.style),
             Text("" if seconds is None else f"{seconds:.1f} s", justify="right"),
             bar,
-            Text(self.note, style="dim", overflow="ellipsis", no_wrap=True),
+            Text(visible(self.note), style="dim", overflow="ellipsis", no_wrap=True),
         ]
 
 
@@ -254,7 +250,7 @@ class LiveDisplay:
             row.done = row.total if row.total is not None else row.done
         if not succeeded:
             text = outcome_text(attempt, succeeded=succeeded, exit_code=exit_code, seconds=seconds)
-            self._console.print(Text(f"{attempt.task_name} {text}", style="red"))
+            self._console.print(Text(visible(f"{attempt.task_name} {text}"), style="red"))
 
     def task_given_up(self, name: str) -> None:
         """Show that a task is not run."""

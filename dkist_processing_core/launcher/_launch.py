@@ -19,6 +19,7 @@ from dkist_processing_core.launcher._environ import task_environ
 from dkist_processing_core.launcher._memory import MemoryWatch
 from dkist_processing_core.launcher._orders import GRACE_SECONDS, Orders
 from dkist_processing_core.launcher._process import End, Line, TaskProcess
+from dkist_processing_core.terminal import say
 from dkist_processing_core.termination import TerminationError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def main() -> int:
     try:
         assignment = Assignment.take_from(dict(os.environ))
     except IdentityError as error:
-        print(f"dkist_processing_core.launcher: {error}", file=sys.stderr)  # noqa: T201 - nobody else can be told
+        say(f"dkist_processing_core.launcher: {error}", err=True)
         return USAGE
     with Orders() as orders:
         launch = Launch(assignment, orders, began_ns)
@@ -272,7 +273,8 @@ def _show_error() -> None:
 def _show(line: str) -> None:
     """Say something in the task's log."""
     with contextlib.suppress(OSError, ValueError):
-        print(line, file=sys.stderr, flush=True)  # noqa: T201 - the log of a task is what its process writes
+        # The log of a task is what its process writes.
+        say(line, err=True)
 
 
 def _cpu_seconds(pid: int) -> float:
