@@ -327,3 +327,8 @@ everything = _workflow(
 """Each fault that needs nobody else, side by side."""
 endless = _workflow("endless", Waits, Pools, HearsNothing)
 """Three tasks that wait for ever: one that hears, one with a pool, one that is deaf."""
+dependent = Workflow(process_category="all", process_name="dependent", workflow_package=__package__)
+"""A success, a failure that waits for it, and a task that waits for the failure."""
+dependent.add_node(Succeeds)
+dependent.add_node(Raises, upstreams=Succeeds)
+dependent.add_node(Exits3, upstreams=Raises)

@@ -46,7 +46,7 @@ LAYERS = (
     {"identity"},
     {"engine", "files"},
     {"errors", "last_resort", "memory", "notes", "outcomes", "resource_queue", "settings_table", "termination", "text"},
-    {"exception_text", "forks", "redaction", "terminal"},
+    {"exception_text", "exit_status", "forks", "redaction", "terminal"},
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 

@@ -6,6 +6,7 @@ Not here: what the commands do, which each imports when it is called, so that th
 
 # ruff: noqa: PLC0415 - `--version`, `--help` and the completion of a shell must not take seconds
 import logging
+import signal
 import sys
 import traceback
 from datetime import timedelta
@@ -18,6 +19,7 @@ from dkist_processing_core.cli._environments import environments_app
 from dkist_processing_core.cli._outbox import outbox_app
 from dkist_processing_core.cli._workflows import workflows_app
 from dkist_processing_core.errors import DKISTProcessingCoreError
+from dkist_processing_core.exit_status import fill_standard_descriptors
 from dkist_processing_core.terminal import VisibleFormatter, say, visible
 
 _INTERRUPTED = 130
@@ -77,12 +79,16 @@ app.add_typer(events_app, name="events", help="Watch what happens on the bus, or
 
 def main() -> None:
     """Run the command line, with warnings on the standard error stream."""
+    fill_standard_descriptors()
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        # Inherited from what started this process: the status of every child would be lost.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     handler = logging.StreamHandler()
     handler.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for stream in (sys.stdout, sys.stderr):
         # Names and messages may hold characters that the terminal's encoding lacks: they become question marks.
-        if not (stream.encoding or "").lower().startswith("utf"):
+        if stream is not None and not (stream.encoding or "").lower().startswith("utf"):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         app(prog_name="dkist-core")
