@@ -15,7 +15,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from dkist_processing_core import exception_text
+from dkist_processing_core import exception_text, redaction
 from dkist_processing_core.identity import PREFIX
 
 if TYPE_CHECKING:
@@ -43,11 +43,20 @@ def tell(**facts):
         except OSError:
             pass
 
+def redacted(text):
+    # In the process that knows what the task has put into its environment, and before it is cut.
+    known = {}
+    try:
+        exec(REDACTION, known)
+        return known["redact"](text)
+    except BaseException as error:
+        return "(its text cannot be had: redaction raised " + class_name(type(error)) + ")"
+
 def told_of(error):
     return {
         "error_type": qualified_name(type(error)),
-        "message": message_of(error)[:20000],
-        "stack": stack_of(error)[-40000:],
+        "message": redacted(message_of(error)[:1000000])[:20000],
+        "stack": redacted(stack_of(error)[-1000000:])[-40000:],
         "frames": frames_of(error, without=globals())[-1000:],
         "is_exit": issubclass(type(error), SystemExit),
         "is_memory": issubclass(type(error), MemoryError),
@@ -98,10 +107,14 @@ tell(returned=True)
 
 
 def program() -> str:
-    """Return the source of the program, the descriptions of exceptions included."""
+    """Return the source of the program: how exceptions are described is part of it, and how texts are redacted."""
+    return f"{_source_of(exception_text)}REDACTION = {_source_of(redaction)!r}\n{_PROGRAM}"
+
+
+def _source_of(module: "ModuleType") -> str:
     # By the loader, as a zipped package needs it, and at less cost than by inspect.
-    source: bytes = exception_text.__loader__.get_data(exception_text.__file__)  # type: ignore[union-attr]
-    return source.decode() + _PROGRAM
+    source: bytes = module.__loader__.get_data(module.__file__)  # type: ignore[union-attr]
+    return source.decode()
 
 
 def locate(task: "type[TaskBase]") -> dict[str, str] | None:
