@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 MODULE, FILE, SEARCH_PATH = f"{PREFIX}TASK_MODULE", f"{PREFIX}TASK_FILE", f"{PREFIX}TASK_SEARCH_PATH"
 LOADING = f"{PREFIX}LOADING"
 """Set in a task's process while its class is loaded: a workflow that is run then would start itself for ever."""
-SCRIPT_MODULE = "__dkist_script__"
-"""The name under which a script is loaded that cannot be imported by a name of its own."""
+FLAGS = f"{PREFIX}TASK_FLAGS"
+"""A JSON list of the interpreter's options that a local run passes on to its tasks."""
+SCRIPT_MODULE = "__mp_main__"
+"""The name under which a script is loaded that no import finds: multiprocessing's own for a main module in a pool."""
 
 _PROGRAM = """\
 import importlib, importlib.machinery, importlib.util, json, logging, os, re, sys
@@ -78,7 +80,9 @@ try:
     if file:
         loader = importlib.machinery.SourceFileLoader(module_name, file)
         module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader))
-        sys.modules[module_name] = module
+        # As in `python script.py`: the processes of a pool load a main module that has no spec by its file.
+        module.__spec__, program = None, sys.modules["__main__"]
+        sys.modules[module_name] = sys.modules["__main__"] = module
         loader.exec_module(module)
     else:
         module = importlib.import_module(module_name)

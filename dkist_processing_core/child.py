@@ -5,6 +5,7 @@ Not here: what a launcher does (launcher), and what its end means (local).
 """
 
 import contextlib
+import json
 import os
 import re
 import select
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 
+from dkist_processing_core.bootstrap import FLAGS
 from dkist_processing_core.exit_status import fill_standard_descriptors, has_ended, wait_for
 from dkist_processing_core.launcher import without_launchers
 
@@ -32,16 +34,25 @@ sys.exit(main())
 """
 
 
+def interpreter_flags() -> list[str]:
+    """Return the options of this interpreter, as `-O` and `-W error`, that multiprocessing gives to its processes."""
+    # It expects what the interpreter has put into sys.warnoptions, which a program may have changed.
+    with contextlib.suppress(ValueError):
+        return list(subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined] # noqa: SLF001 - as there
+    return []
+
+
 def start(environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     """
     Start a launcher, in a group of its own, with these variables beside those of this process.
 
-    A run that is started within another's task does not lend that task's identity to its own.
+    A run that is started within another's task does not lend that task's identity to its own. The options of this
+    interpreter are for the task: the launcher runs without them, so that none of them can change what it does.
     """
     fill_standard_descriptors()
     return subprocess.Popen(  # noqa: S603 - a constant program, with values in its environment
         [sys.executable, "-P", "-c", _PROGRAM],
-        env={**without_launchers(os.environ), **environ},
+        env={**without_launchers(os.environ), **environ, FLAGS: json.dumps(interpreter_flags())},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

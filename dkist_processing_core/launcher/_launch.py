@@ -7,11 +7,13 @@ what an end means (_verdict), and how it is reported (_reports).
 
 import contextlib
 import errno
+import json
 import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from dkist_processing_core.bootstrap import FLAGS
 from dkist_processing_core.environments import Environment, Environments, folder_of
 from dkist_processing_core.errors import EnvironmentBuildError, IdentityError
 from dkist_processing_core.exit_status import fill_standard_descriptors, has_ended
@@ -219,6 +221,7 @@ class Launch:
     def _start(self) -> TaskProcess:
         environment = self._environment
         python = sys.executable if environment is None else environment.python
+        flags = json.loads(os.environ.get(FLAGS, "[]"))
         inherits: list[int] = []
         if environment is not None:
             # This process holds the lock for as long as the task runs, in any case.
@@ -229,7 +232,7 @@ class Launch:
             os.environ, self._assignment, environment, report_fd=line.report_fd, started_fd=line.started_fd
         )
         try:
-            return TaskProcess.start(python, environ, line, inherits)
+            return TaskProcess.start([python, *flags], environ, line, inherits)
         except OSError:
             line.close()
             raise

@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from dkist_processing_core.bootstrap import program
@@ -56,9 +56,11 @@ class TaskProcess:
         self._guard: _Guard | None = None
 
     @classmethod
-    def start(cls, python: str, environ: Mapping[str, str], line: "Line", inherits: Iterable[int]) -> Self:
+    def start(cls, python: Sequence[str], environ: Mapping[str, str], line: "Line", inherits: Iterable[int]) -> Self:
         """
         Start the one constant program on an interpreter, with its side of the line and what else it is to inherit.
+
+        `python` is the interpreter's path, followed by its options.
 
         Raises
         ------
@@ -70,8 +72,8 @@ class TaskProcess:
             os.set_inheritable(descriptor, True)  # noqa: FBT003 - the standard library's signature
         signals = {signal.SIGPIPE, signal.SIGXFSZ}
         pid = os.posix_spawn(
-            python,
-            [python, "-P", "-c", program()],
+            python[0],
+            [*python, "-P", "-c", program()],
             dict(environ),
             file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
             setpgroup=0,
