@@ -15,6 +15,9 @@ PYTHONS = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.13 python3.12 p
 TEST_PYTHONS ?= $(shell requirements/environment.sh others)
 # Where pipelines as published are tested on this library; nowhere on a machine without the one Python that they run on.
 CLIENTS = $(shell requirements/environment.sh find 3.13 >/dev/null 2>&1 && echo .venv-clients)
+# The Debian suites whose RabbitMQ is tested beside the system's own; sid changes, so that it is for `make soak` alone.
+RABBITMQ_SUITES ?= trixie
+SOAK_RABBITMQ_SUITES ?= $(RABBITMQ_SUITES) sid
 PYTEST_ARGS ?=
 LOCK_ARGS ?=
 BENCH_ARGS ?=
@@ -41,14 +44,18 @@ test: .venv/.stamp-test ## Run the whole suite, on each end of the supported Pyt
 	@tests/services/install_packages.sh
 	@printf '%s\n' $(CLIENTS:%=%/.stamp-clients) .venv-airflow/.stamp-airflow $(TEST_PYTHONS:%=.venv-%/.stamp-test) | \
 	    xargs -P 2 -n 1 $(MAKE)
-	@CLIENTS='$(CLIENTS)' tests/on_each_python.sh '.venv $(TEST_PYTHONS:%=.venv-%)' $(PYTEST_ARGS)
+	@suites=$$(tests/services/fetch_rabbitmq.sh $(RABBITMQ_SUITES)) && RABBITMQ_SUITES=$$suites CLIENTS='$(CLIENTS)' \
+	    tests/on_each_python.sh '.venv $(TEST_PYTHONS:%=.venv-%)' $(PYTEST_ARGS)
 
 coverage: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the suite on the Python of .venv, and show what it covers
 	@COVERAGE=1 $(MAKE) test TEST_PYTHONS=
 
-soak: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the tests that need minutes: load, faults, leaks
+soak: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the tests that need minutes: load, faults, leaks, newer brokers
 	@tests/services/install_packages.sh
 	DKIST_CORE_SOAK=1 .venv/bin/python -m pytest -m soak $(PYTEST_ARGS)
+	@suites=$$(tests/services/fetch_rabbitmq.sh $(SOAK_RABBITMQ_SUITES)); for suite in $$suites; do \
+	    RABBITMQ_SUITE=$$suite .venv/bin/python -m pytest -m 'rabbitmq and not soak and not airflow and not clients' \
+	    $(PYTEST_ARGS); done
 
 lint: .venv/.stamp-dev ## Check style, format and types
 	.venv/bin/ruff check

@@ -393,7 +393,12 @@ class Drainer:
         now = time.monotonic()
         if now >= self._restored_at + _RESTORE_SECONDS:
             self._lacking = link.restore(publisher_topology(self._bus.settings))
-            if self._lacking is not None and link.is_about_rights(self._lacking):
+            is_answer = self._lacking is None or link.is_about_rights(self._lacking)
+            if is_answer and link.unseen:
+                # As just after the broker's start, for an account whose questions the broker does not answer.
+                unseen = ", ".join(link.unseen)
+                self._lacking = BusUnreachableError(f"this account may not ask whether {unseen} can be used now")
+            elif self._lacking is not None and is_answer:
                 if self._restored_at == -math.inf:
                     logger.warning("messages are refused, and the topology they need cannot be made: %s", self._lacking)
                 self._lacking = None

@@ -21,7 +21,7 @@ from tests.services.broker import Broker, open_broker
 from tests.services.otlp import OtlpReceiver
 from tests.services.processes import SESSION_VARIABLE, SessionWatch
 from tests.services.proxy import Proxy
-from tests.services.rabbitmq import MissingRabbitMQError, RabbitMQNode
+from tests.services.rabbitmq import MissingRabbitMQError, RabbitMQNode, installed_version
 from tests.services.sockets import BlackHole, closed_port
 from tests.services.storage import disk_folder
 
@@ -54,17 +54,29 @@ SAME_ON_EVERY_PYTHON = frozenset(
         "test_example",
         "test_kill_points",
         "test_notebook_image",
-        "test_own_errors",
         "test_pipeline_file",
         "test_services",
         "test_telemetry_files",
     }
 )
 
+# What a version of RabbitMQ can change: queues and what they count, rights, refusals and their words, the topology.
+# What else needs a broker is about processes, files and networks; `make soak` runs it on newer ones too.
+OF_THE_BROKER = frozenset(
+    {"test_amqp", "test_delivery", "test_doctor", "test_poison", "test_topology", "test_versions"}
+)
+
 # A deadline per example measures the machine's load, and pytest-timeout already bounds the test.
 hypothesis.settings.register_profile("default", deadline=None, max_examples=50, derandomize=False)
 hypothesis.settings.register_profile("fast", deadline=None, max_examples=10, derandomize=False)
 hypothesis.settings.load_profile("default")
+
+
+def pytest_report_header() -> str:
+    """
+    Name the RabbitMQ that the tests run.
+    """
+    return f"rabbitmq: {installed_version()}"
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by mark
@@ -77,6 +89,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.once)
         if not {"broker", "rabbitmq"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.rabbitmq)
+            if item.path.stem in OF_THE_BROKER:
+                item.add_marker(pytest.mark.versions)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,7 +5,8 @@
 # published pipelines have Pythons of their own: beside the others, with those marked `once` that leave the shared broker
 # alone, which takes the longest of the runs some time off. Fails if any of them does: what failed, wherever it
 # was, stands in the last lines again. With COVERAGE set, the first environment's is measured and shown, for a tenth of
-# its time. With CLIENTS empty or not set, the tests marked `clients` are left out.
+# its time. With CLIENTS empty or not set, the tests marked `clients` are left out. For each Debian suite in RABBITMQ_SUITES
+# the tests marked `versions`, about what a version of RabbitMQ can change, run beside the others on the RabbitMQ of it.
 #
 #   on_each_python.sh "DIRECTORY…" [ARGUMENT…]
 set -uo pipefail
@@ -54,6 +55,9 @@ for environment in "${environments[@]:1}"; do
     run_beside "test$environment" "$environment" -m 'not soak and not quiet and not airflow and not clients and not once' "$@"
 done
 run_beside test.airflow "${environments[0]}" -m "(airflow or clients or ($beside)) and not soak and not quiet$left_out" "$@"
+for suite in ${RABBITMQ_SUITES:-}; do
+    RABBITMQ_SUITE=$suite run_beside "test.rabbitmq-$suite" "${environments[0]}" -m 'versions and not soak and not quiet' "$@"
+done
 run "test${environments[0]}" "${environments[0]}" -m "not soak and not quiet and not airflow and not clients and not ($beside)" \
     "${gather[@]}" "$@"
 for index in "${!pids[@]}"; do

@@ -291,6 +291,18 @@ def test_published_pipelines_are_left_out_where_their_python_is_not(tmp_path: Pa
     assert printed.count("Python 3.13 is not here: ") == 1
 
 
+def test_what_a_version_of_the_broker_can_change_runs_on_each_suite(tmp_path: Path) -> None:
+    """
+    Beside the others, in the first environment, and nowhere else.
+    """
+    without, _ = streams(tmp_path / "without")
+    found, _ = streams(tmp_path / "with", RABBITMQ_SUITES="one two")
+
+    assert len(found["first"]) - len(without["first"]) == 2
+    assert found["first"].count("versions and not soak and not quiet") == 2
+    assert found["second"] == without["second"]
+
+
 def test_what_failed_in_any_environment_stands_in_the_last_lines(tmp_path: Path) -> None:
     """Whoever sees only the end of a long run knows which test to look at."""
     script = tmp_path / "tests" / "on_each_python.sh"

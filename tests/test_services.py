@@ -61,6 +61,7 @@ from tests.services.tls import CertificateAuthority, TlsFiles
 
 ROOT = Path(__file__).parents[1]
 INSTALL = Path(__file__).with_name("services") / "install_packages.sh"
+FETCH = INSTALL.with_name("fetch_rabbitmq.sh")
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 
 
@@ -450,6 +451,40 @@ class TestInstaller:
         )
 
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+class TestFetch:
+    """
+    The script that fetches the RabbitMQ of another Debian suite.
+    """
+
+    @pytest.mark.parametrize(
+        "machine", ["ID=ubuntu\nPRETTY_NAME='Ubuntu 24.04'\n", "ID=debian\n"], ids=["Ubuntu", "user"]
+    )
+    def test_a_machine_that_cannot_run_it_is_one_sentence(self, tmp_path: Path, machine: str) -> None:
+        """
+        Of another system, or without root: the suite runs on the system's RabbitMQ alone.
+        """
+        (tmp_path / "os-release").write_text(machine)
+        script = tmp_path / "tests" / "services" / "fetch_rabbitmq.sh"
+        script.parent.mkdir(parents=True)
+        text = FETCH.read_text().replace("/etc/os-release", str(tmp_path / "os-release"))
+        script.write_text(text.replace("EUID == 0", "1 == 0"))
+
+        done = subprocess.run(["bash", script, "trixie"], capture_output=True, text=True, check=False)
+
+        assert (done.returncode, done.stdout.strip()) == (0, "")
+        assert done.stderr.startswith("Only the system's RabbitMQ is tested: ")
+        assert done.stderr.count("\n") == 1
+
+    def test_a_suite_that_is_missing_is_one_sentence(self) -> None:
+        """
+        Which names the script to fetch it with.
+        """
+        done = subprocess.run([FETCH, "--check", "nosuch"], capture_output=True, text=True, check=False)
+
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == ("RabbitMQ of nosuch is missing: fetch it by tests/services/fetch_rabbitmq.sh nosuch.\n")
 
 
 class TestPostgres:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pika.exceptions
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -135,6 +136,23 @@ def limited(broker: Broker, name: str) -> Broker:
     return broker.as_user(configure=configure, write=write, read=read)
 
 
+def answers_everybody(broker: Broker) -> bool:
+    """
+    Return whether this version answers a passive declare of an account that has no right on what is there.
+    """
+    with channel_of(broker) as channel:
+        channel.queue_declare("seen", durable=True)
+    with channel_of(broker.as_user()) as channel:
+        try:
+            channel.queue_declare("seen", passive=True)
+        except pika.exceptions.ChannelClosedByBroker:
+            return False
+        finally:
+            with channel_of(broker) as another:
+                another.queue_delete("seen")
+    return True
+
+
 @contextmanager
 def channel_of(broker: Broker) -> Iterator[Any]:
     """
@@ -188,7 +206,7 @@ def test_a_queue_that_has_yet_to_start_hides_no_other(owned: Broker, command: st
         told = found(command)
 
     assert set(told) == set(everything)
-    assert "is not ready: NOT_FOUND - home node" in told[ARCHIVE_QUEUE]["reason"]
+    assert "is not ready: NOT_FOUND - " in told[ARCHIVE_QUEUE]["reason"]
     others = {name: item["state"] for name, item in told.items() if name != ARCHIVE_QUEUE}
     assert set(others.values()) == {"there"}
 
@@ -215,7 +233,8 @@ def test_what_is_different_is_told_and_left(owned: Broker) -> None:
     With every argument that differs, though the broker names only the first, and with the command that mends it.
     """
     with channel_of(owned) as channel:
-        channel.queue_declare("workflow.events.archive.q", durable=True)
+        # As from RabbitMQ 4.0 on a queue is remembered that was declared without a type.
+        channel.queue_declare("workflow.events.archive.q", durable=True, arguments={"x-queue-type": "classic"})
 
     plan, told = topology("plan"), found("plan")["workflow.events.archive.q"]
     apply = topology("apply")
@@ -223,7 +242,7 @@ def test_what_is_different_is_told_and_left(owned: Broker) -> None:
     assert (plan.exit_code, apply.exit_code, told["state"]) == (1, 1, "different")
     assert told["differences"] == [
         {"argument": "x-max-length-bytes", "found": None, "expected": "5000000000"},
-        {"argument": "x-queue-type", "found": None, "expected": "stream"},
+        {"argument": "x-queue-type", "found": "classic", "expected": "stream"},
     ]
     assert "✗ queue     workflow.events.archive.q  different: x-max-length-bytes is not set" in apply.stdout
     assert apply.stdout.splitlines()[-1] == "6 made, 1 different"
@@ -260,10 +279,19 @@ def test_a_sentence_that_the_broker_cuts_is_told_as_it_is(owned: Broker) -> None
     with channel_of(owned) as channel:
         channel.queue_declare(name, durable=True)
 
-    told = found("plan", "--consumer", name)[name]
+    told = found("plan", "--consumer", name)
 
-    assert told["state"] == "different"
-    assert "PRECONDITION_FAILED - inequivalent arg 'x-expires' for queue 'ääää" in told["reason"]
+    # RabbitMQ 4 closes the connection over a sentence that it cuts inside a character.
+    assert (told[name]["state"], told[name]["reason"].partition(" closed the connection: ")[2]) in (
+        ("different", ""),
+        (
+            "unknown",
+            "INTERNAL_ERROR (541): it differs, or this account may not compare it; the answer was too long to be sent",
+        ),
+    )
+    if told[name]["state"] == "different":
+        assert "PRECONDITION_FAILED - inequivalent arg 'x-expires' for queue 'ääää" in told[name]["reason"]
+    assert told[f"{name}.dlq"]["state"] == "missing"
 
 
 def test_an_exchange_of_another_type_is_told(owned: Broker) -> None:
@@ -369,7 +397,7 @@ def test_a_user_without_the_configure_right_learns_what_is_missing(
 
 def test_a_user_without_the_configure_right_learns_what_is_there(owned: Broker, use: Callable[[Broker], None]) -> None:
     """
-    Equal or not, the broker does not say.
+    Equal or not, the broker does not say; from RabbitMQ 4.2 on it does not even say that it is there.
     """
     topology("apply")
     use(owned.as_user())
@@ -377,7 +405,11 @@ def test_a_user_without_the_configure_right_learns_what_is_there(owned: Broker, 
     plan, apply = topology("plan"), states("apply")
 
     assert plan.exit_code == 1
-    assert plan.stdout.count("it is there, and not to be compared without the configure right") == 5
+    is_told = answers_everybody(owned)
+    assert plan.stdout.count("it is there, and not to be compared without the configure right") == 5 * is_told
+    assert plan.stdout.count("it cannot be told whether it is there: this account has no right on it") == 5 * (
+        not is_told
+    )
     assert plan.stdout.count("run it as an account with the configure right; a publisher does not need that") == 1
     assert {state for _, _, state in apply} == {"unknown"}
 

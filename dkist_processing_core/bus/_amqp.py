@@ -54,6 +54,7 @@ _GIVE_UP_SECONDS = 0.25
 # As many as AMQP can name: more than RabbitMQ puts into one chunk of a stream.
 _CHUNK_MESSAGES = 65535
 _NOT_FOUND, _ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED, _NOT_ALLOWED = 404, 403, 405, 406, 530
+_INTERNAL_ERROR = 541
 _REMEDIES = {
     403: "; grant the user that right (`rabbitmqctl set_permissions`)",
     404: "; make what is missing (`dkist-core topology apply`)",
@@ -61,16 +62,20 @@ _REMEDIES = {
 _REFUSALS = (_NOT_FOUND, _ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED, _NOT_ALLOWED)
 # AMQP 0.9.1: frame error, syntax error, command invalid, unexpected frame, resource error, not implemented, internal.
 _NO_ROUTE = 312
-_FAULTS_OF_A_SENDER = {501, 502, 503, 505, 506, 540, 541}
+_FAULTS_OF_A_SENDER = {501, 502, 503, 505, 506, 540, _INTERNAL_ERROR}
 _PIKA_ERRORS = (AMQPError, ChannelError, ReentrancyError)
 # What RabbitMQ says, beside a code for what is missing or not allowed, of a consumer that was too late
-# (`consumer_timeout`), and of a queue that is about to start (rabbit_amqqueue.erl, `not_found_or_absent`).
+# (`consumer_timeout`), and of a queue that is about to start or to move (rabbit_amqqueue.erl, `priv_absent`, `with`).
 _SIGNS_OF_A_PASSING_REASON = (
     "delivery acknowledgement",
     "is down or inaccessible",
     "is stopped by supervisor",
     "due to timeout",
+    "has crashed",
+    "may be stopping or being demoted",
 )
+# What it says of a routing key that a topic permission refuses; of an exchange it says "exchange" there.
+_SIGN_OF_A_KEY = "access to topic "
 _MAX_SHORT_BYTES = 255
 _MAX_GATHERED_BYTES = 256 * 1024
 # AMQP 0.9.1: type, channel and size of a frame; then, in a content header, class, weight and the body's size.
@@ -120,6 +125,8 @@ class AmqpLink:
         self._channel: pika.channel.Channel | None = None
         self._is_open = False
         self.blocked_reason: str | None = None
+        self.unseen: list[str] = []
+        """What `declare` or `restore` has asked for last, and this account has no right to ask for."""
         self._unsettled: dict[int, tuple[int, Message]] = {}
         self._unsettled_bytes = 0
         self._returned: dict[tuple[str, str], deque[str]] = {}
@@ -142,21 +149,25 @@ class AmqpLink:
 
         """
         link = cls(settings)
-        with link._explained():
-            link._connection = _Connection(
-                _parameters(settings, timeout),
-                on_open_callback=link._on_connection_open,
-                on_open_error_callback=lambda _, error: link._fail(error),
-                on_close_callback=lambda _, error: link._fail(error),
+        link._connect(timeout)
+        return link
+
+    def _connect(self, timeout: float) -> None:
+        self._failure, self._is_open = None, False
+        with self._explained():
+            self._connection = _Connection(
+                _parameters(self._settings, timeout),
+                on_open_callback=self._on_connection_open,
+                on_open_error_callback=lambda _, error: self._fail(error),
+                on_close_callback=lambda _, error: self._fail(error),
             )
         try:
             # pika gives up by itself at the timeout, and only then lets go of the socket.
-            link._run(lambda: link._is_open, timeout + _GIVE_UP_SECONDS, "does not answer")
-            link._open_channel(timeout)
+            self._run(lambda: self._is_open, timeout + _GIVE_UP_SECONDS, "does not answer")
+            self._open_channel(timeout)
         except BaseException:
-            link.close()
+            self.close()
             raise
-        return link
 
     def close(self) -> None:
         """Say goodbye within a second, and let go in any case; in a fork without a word, since its parent goes on."""
@@ -268,14 +279,40 @@ class AmqpLink:
 
     @staticmethod
     def is_about_destination(error: BusError) -> bool:
-        """Say whether a message was refused for its exchange: there is none, or no right to write to it."""
-        return isinstance(error, BusRefusedError) and _code_of(error) in (_ACCESS_REFUSED, _NOT_FOUND)
+        """Return True where a message was refused for its exchange, and not for itself or its routing key."""
+        is_refusal = isinstance(error, BusRefusedError) and _code_of(error) in (_ACCESS_REFUSED, _NOT_FOUND)
+        return is_refusal and _SIGN_OF_A_KEY not in str(error)
 
     def reopen(self) -> dict[int, Message]:
-        """Open another channel after the broker has closed this one, and return the casualties."""
+        """
+        Open another channel after the broker has closed this one, and return the casualties.
+
+        Raises
+        ------
+        BusUnreachableError
+            where the connection is lost too.
+
+        """
+        if not self.is_connected:
+            raise self._loss
         casualties, self._failure = self.casualties, None
         self._open_channel(RPC_SECONDS)
         return casualties
+
+    @property
+    def _loss(self) -> BusUnreachableError:
+        """Why there is no connection: what closed the channel before is no reason."""
+        if isinstance(self._failure, BusUnreachableError):
+            return self._failure
+        return BusUnreachableError(f"{self.where} was lost: the broker was stopped, or the network broke")
+
+    def _recover(self, error: BusError, name: str) -> None:
+        """Go on after a question about `name` that the broker refused, which closes the channel."""
+        if _is_cut_answer(error, name):
+            self.close()
+            self._connect(RPC_SECONDS)
+        else:
+            self.reopen()
 
     def wake(self) -> None:
         """End a waiting call of the owning thread. Any thread may call this."""
@@ -293,10 +330,9 @@ class AmqpLink:
 
         One that is new does not count its messages yet: it gets `patience` seconds to show one.
         """
+        patience = patience if self.depth(queue) == 0 else RPC_SECONDS
         # A channel of its own: pika rejects what still comes for a consumer that was cancelled, which no stream allows.
         channel = self._new_channel(RPC_SECONDS)
-        (declared,) = self._call(lambda done: channel.queue_declare(queue, passive=True, callback=done))
-        patience = RPC_SECONDS if declared.method.message_count else patience
         self._consume(channel, queue, prefetch=_CHUNK_MESSAGES, arguments={"x-stream-offset": "last"})
         self._run(lambda: bool(self._deliveries), patience)
         # The broker sends all messages of the last chunk before it answers another request.
@@ -307,7 +343,9 @@ class AmqpLink:
 
     def consume(self, queue: str, *, prefetch: int, arguments: Mapping[str, Any] | None = None) -> None:
         """Ask for the messages of a queue, `prefetch` of them ahead of their acknowledgement."""
-        self._live_channel.add_on_cancel_callback(lambda _: self._fail_with(f"the queue {queue} was deleted"))
+        # The broker gives no reason: the queue was deleted, has moved, or waits for an acknowledgement for too long.
+        complaint = f"the broker ended the delivery from {queue} (basic.cancel, which names no reason)"
+        self._live_channel.add_on_cancel_callback(lambda _: self._fail_with(complaint))
         self._consume(self._live_channel, queue, prefetch=prefetch, arguments=arguments or {})
 
     def _consume(
@@ -337,29 +375,40 @@ class AmqpLink:
 
     # Topology
 
-    def exists(self, kind: str, name: str) -> bool:
+    def exists(self, kind: str, name: str) -> bool | None:
         """
-        Say whether an `exchange` or a `queue` exists, which needs no configure right.
+        Return whether an `exchange` or a `queue` exists, which needs no configure right; None where it is unknown.
+
+        Some versions answer only an account with a right on it, which one that just writes or reads elsewhere lacks.
 
         Raises
         ------
         BusError
-            where it cannot be told: the broker answers neither yes nor no, or has yet to start it.
+            where the broker answers neither yes nor no, or has yet to start it.
 
         """
+        return self._look(kind, name)[0]
+
+    def depth(self, queue: str) -> int | None:
+        """Return how many messages of a queue wait for a consumer; None where there is no queue, or it is unknown."""
+        return self._look("queue", queue)[1]
+
+    def _look(self, kind: str, name: str) -> tuple[bool | None, int | None]:
         channel = self._live_channel
         try:
             if kind == "exchange":
-                self._call(lambda done: channel.exchange_declare(name, passive=True, callback=done))
+                (found,) = self._call(lambda done: channel.exchange_declare(name, passive=True, callback=done))
             else:
-                self._call(lambda done: channel.queue_declare(name, passive=True, callback=done))
+                (found,) = self._call(lambda done: channel.queue_declare(name, passive=True, callback=done))
         except BusError as error:
-            # A passive declare that fails closes the channel.
-            self.reopen()
-            if isinstance(error, BusRefusedError) and _code_of(error) == _NOT_FOUND:
-                return False
+            self._recover(error, name)
+            # A cut answer is a refusal. Where a right is what lacks, the next request is refused too.
+            if (isinstance(error, BusRefusedError) and _code_of(error) == _NOT_FOUND) or _is_cut_answer(error, name):
+                return False, None
+            if self.is_about_rights(error):
+                return None, None
             raise
-        return True
+        return True, getattr(found.method, "message_count", None)
 
     def compare(self, item: Exchange | Queue) -> str | None:
         """
@@ -379,8 +428,10 @@ class AmqpLink:
             else:
                 self._declare_queue(item)
         except BusError as error:
-            # A refusal closes the channel.
-            self.reopen()
+            self._recover(error, item.name)
+            if _is_cut_answer(error, item.name):
+                msg = f"{error}: it differs, or this account may not compare it; the answer was too long to be sent"
+                raise BusUnreachableError(msg) from error
             if _code_of(error) == _PRECONDITION_FAILED:
                 return str(error)
             raise
@@ -389,7 +440,10 @@ class AmqpLink:
     def declare(self, topology: Topology) -> bool:
         """Make what is missing of `topology`, and return whether anything was."""
         items: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
-        missing = [item for item in items if not self._is_there(item)]
+        found = [(item, self._is_there(item)) for item in items]
+        # What this account cannot ask for is left to what it is needed for: to consuming or publishing.
+        missing = [item for item, is_there in found if is_there is False]
+        self.unseen = [item.name for item, is_there in found if is_there is None]
         if not missing:
             return False
         for exchange in topology.exchanges:
@@ -408,6 +462,7 @@ class AmqpLink:
         With `bindings` those are made too where nothing else is missing: AMQP cannot ask for them.
         """
         try:
+            self.unseen = []
             if not self.declare(topology) and bindings:
                 self.bind(topology)
         except BusError as error:
@@ -436,11 +491,11 @@ class AmqpLink:
             )
         )
 
-    def _is_there(self, item: Exchange | Queue) -> bool:
+    def _is_there(self, item: Exchange | Queue) -> bool | None:
         if isinstance(item, Exchange):
             return self.exists("exchange", item.name)
         # Nobody else can have made a queue that is this connection's own.
-        return not item.exclusive and self.exists("queue", item.name)
+        return False if item.exclusive else self.exists("queue", item.name)
 
     def bind(self, topology: Topology) -> None:
         """Make the bindings of `topology`; those that exist stay as they are."""
@@ -722,6 +777,15 @@ def _is_interrupted_login(chain: Sequence[BaseException]) -> bool:
 def _mends_by_itself(closed: BaseException | None) -> bool:
     """Say whether a code of refusals has a reason that passes: the next try, or one soon after, finds all again."""
     return any(sign in getattr(closed, "reply_text", "") for sign in _SIGNS_OF_A_PASSING_REASON)
+
+
+def _is_cut_answer(error: BusError, name: str) -> bool:
+    """
+    Return True where RabbitMQ 4 has closed the connection over its own refusal.
+
+    AMQP leaves 255 bytes for its sentence. It cuts a longer one anywhere, and then finds half a character in it.
+    """
+    return _code_of(error) == _INTERNAL_ERROR and not name.isascii()
 
 
 def _code_of(error: BusError) -> int:

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from dkist_processing_core.bus._amqp import AmqpLink, Received
 
 CONNECT_SECONDS = 10.0
-# Few for a queue: one that waits behind them for long counts as not acknowledged in time (`consumer_timeout`).
-QUEUE_PREFETCH = 20
+# Few for a queue: one that waits behind them for long counts as not acknowledged in time (`consumer_timeout`). One for
+# a quorum queue: it counts each return of a message, also of one that was never handed out, and drops it at a limit.
+QUEUE_PREFETCH = {"classic": 20, "quorum": 1}
 ARCHIVE_PREFETCH = 100
 # By how much the clocks of this host and the broker's may differ.
 _CLOCK_MARGIN = timedelta(seconds=5)
@@ -96,7 +97,11 @@ class AmqpBus:
         self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
     ) -> "AmqpReceiver":
         """Receive events: under a name from a queue, which all of that name share, otherwise from the archive."""
-        source = _Archive(patterns, replay=replay) if name is None else _NamedQueue(self.settings, name, patterns)
+        source = (
+            _Archive(self.settings, patterns, replay=replay)
+            if name is None
+            else _NamedQueue(self.settings, name, patterns)
+        )
         return AmqpReceiver(self, source)
 
 
@@ -106,18 +111,26 @@ def _carried(headers: Mapping[str, Any]) -> dict[str, Any]:
     return dict(headers) if size <= _MAX_HEADER_BYTES else {"x-dead-headers": f"left out: {size} characters"}
 
 
+def _make_source(link: "AmqpLink", settings: DKISTProcessingCoreConfiguration, kind: str, name: str) -> None:
+    """Make what publishers need where the part of it that a receiver reads is missing; it looks at no other."""
+    if link.exists(kind, name) is False:
+        link.declare(publisher_topology(settings))
+
+
 class _NamedQueue:
     """A durable queue, which holds what was not acknowledged."""
 
     def __init__(self, settings: DKISTProcessingCoreConfiguration, name: str, patterns: Iterable[str]) -> None:
         self.name = name
+        self._settings = settings
         self._topology = consumer_topology(settings, name, patterns)
 
     def attach(self, link: "AmqpLink") -> None:
         """Make the queue where it is missing, and ask for its messages."""
+        _make_source(link, self._settings, "exchange", self._settings.isb_event_exchange)
         if not link.declare(self._topology):
             link.bind(self._topology)
-        link.consume(self.name, prefetch=QUEUE_PREFETCH)
+        link.consume(self.name, prefetch=QUEUE_PREFETCH[self._settings.isb_queue_type])
 
     def takes(self, _: "Received") -> bool:
         """Say that a message was asked for: the bindings have chosen."""
@@ -163,7 +176,10 @@ class _Archive:
 
     name = None
 
-    def __init__(self, patterns: Iterable[str], *, replay: bool | datetime) -> None:
+    def __init__(
+        self, settings: DKISTProcessingCoreConfiguration, patterns: Iterable[str], *, replay: bool | datetime
+    ) -> None:
+        self._settings = settings
         self._patterns = tuple(patterns)
         self._is_past = bool(replay)
         # In whole seconds, as the messages have it.
@@ -180,6 +196,7 @@ class _Archive:
 
     def attach(self, link: "AmqpLink") -> None:
         """Ask for what follows the last message seen."""
+        _make_source(link, self._settings, "queue", ARCHIVE_QUEUE)
         if self._is_past:
             self._look_ahead(link.last_of_stream(ARCHIVE_QUEUE, _BEGINNING_SECONDS))
         self._heard_at = time.monotonic()
@@ -306,7 +323,7 @@ class _Consumption:
             self._thread.join(_JOIN_SECONDS)
 
     def _connect(self) -> "AmqpLink":
-        link = self._bus.open_link()
+        link = self._bus.connect()
         try:
             self.source.attach(link)
             # A stream is attached only after the broker has said that it will be.

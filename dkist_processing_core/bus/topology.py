@@ -17,6 +17,8 @@ DEAD_LETTERS_SUFFIX = ".dlq"
 MAX_QUEUE_LENGTH = 100_000
 QUEUE_EXPIRES_MS = 7 * 24 * 3600 * 1000
 MAX_DEAD_LETTERS = 10_000
+# From RabbitMQ 4.0 on, a quorum queue drops by default what came back 20 times. -1 means no limit only from there on.
+DELIVERY_LIMIT_ARGUMENT, DELIVERY_LIMIT = "x-delivery-limit", 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ def publisher_topology(settings: DKISTProcessingCoreConfiguration) -> Topology:
                     "x-max-length-bytes": settings.isb_archive_max_bytes,
                 },
             ),
+            # As its established consumers declare it, who would be refused if it had another argument.
             Queue(RecipeRunFailureMessage.queue, {"x-queue-type": settings.isb_queue_type}),
         ),
         bindings=(
@@ -90,7 +93,9 @@ def consumer_topology(settings: DKISTProcessingCoreConfiguration, queue: str, pa
     """
     events = settings.isb_event_exchange
     limits: dict[str, Any] = {"x-max-length": MAX_QUEUE_LENGTH, "x-overflow": "drop-head"}
-    kind = {"x-queue-type": settings.isb_queue_type}
+    kind: dict[str, Any] = {"x-queue-type": settings.isb_queue_type}
+    if settings.isb_queue_type == "quorum":
+        kind[DELIVERY_LIMIT_ARGUMENT] = DELIVERY_LIMIT
     dead = f"{queue}{DEAD_LETTERS_SUFFIX}"
     return Topology(
         exchanges=(Exchange(DEAD_LETTER_EXCHANGE, "direct"),),

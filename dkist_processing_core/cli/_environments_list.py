@@ -4,7 +4,9 @@
 Not here: where that comes from (environments), and what changes it (_environments_change).
 """
 
+import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -17,11 +19,9 @@ from rich.text import Text
 from dkist_processing_core.cli._check import without_secrets
 from dkist_processing_core.cli._rows import rows
 from dkist_processing_core.cli._words import local_time, size
-from dkist_processing_core.console import Terminal
 from dkist_processing_core.environments import Environments, folder_of
 from dkist_processing_core.environments._entries import Entry, State
 from dkist_processing_core.events import format_time
-from dkist_processing_core.terminal import say_json
 from dkist_processing_core.text import duration
 
 _HEADS = ("state", "size", "last used")
@@ -37,9 +37,9 @@ def show(*, in_json: bool) -> None:
     folder = hide(environments.folder)
     if in_json:
         report = {"folder": folder, "environments": [_as_json(entry, hide) for entry in found]}
-        say_json(report)
+        sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
         return
-    console = Terminal(highlight=False)
+    console = Console(highlight=False)
     if not found:
         console.print(Text(f"no environments in {folder}"), soft_wrap=True)
         return

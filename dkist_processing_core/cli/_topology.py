@@ -4,6 +4,8 @@
 Not here: what is asked of the broker (_topology_items).
 """
 
+import json
+import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
 
@@ -18,7 +20,6 @@ from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfigu
 from dkist_processing_core.consumer import Selection, check_name
 from dkist_processing_core.errors import BusError
 from dkist_processing_core.events import EVENT_CLASSES
-from dkist_processing_core.terminal import say, say_json
 
 _MISSING = 3
 _CONNECT_SECONDS = 5.0
@@ -36,12 +37,12 @@ def show(consumers: list[str], *, making: bool, in_json: bool) -> int:
     if in_json:
         items = list(found)
         report = {"bus": bus, "items": [as_json(each, hide) for each in items]}
-        say_json(report)
+        sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     elif settings.names_broker:
         items = show_findings(found, topology, bus, hide)
     else:
         items = []
-        say(f"nothing to make: MESH_CONFIG names no {ISB_SERVICE}, and {bus} has neither exchanges nor queues")
+        typer.echo(f"nothing to make: MESH_CONFIG names no {ISB_SERVICE}, and {bus} has neither exchanges nor queues")
     states = {each.state for each in items}
     if states <= WELL:
         return 0
@@ -52,7 +53,7 @@ def show_definitions(consumers: list[str]) -> None:
     """Write the topology in RabbitMQ's own form."""
     settings = DKISTProcessingCoreConfiguration.read()
     topology = whole_topology(settings, parse_consumers(consumers))
-    say_json(definitions(topology, settings.isb_vhost))
+    sys.stdout.write(json.dumps(definitions(topology, settings.isb_vhost), indent=2, ensure_ascii=False) + "\n")
 
 
 def parse_consumers(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:

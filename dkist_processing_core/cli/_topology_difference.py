@@ -4,12 +4,13 @@ How an exchange or a queue differs from what is declared, by the broker's own wo
 Not here: what else may be the matter with it (_topology_items).
 """
 
+import json
 import re
 import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dkist_processing_core.bus.topology import Exchange, Queue
+from dkist_processing_core.bus.topology import DELIVERY_LIMIT, DELIVERY_LIMIT_ARGUMENT, Exchange, Queue
 
 if TYPE_CHECKING:
     from dkist_processing_core.bus._amqp import AmqpLink
@@ -68,6 +69,16 @@ def _with(queue: Queue, argument: str, value: str | None) -> Queue:
 def advice(item: Exchange | Queue, found: list[Difference], vhost: str) -> str:
     """Return how to have what differs as declared, or the settings as what there is."""
     name, place = shlex.quote(item.name), shlex.quote(vhost)
+    limit = [each for each in found if each.argument == DELIVERY_LIMIT_ARGUMENT]
+    if found == limit != []:
+        pattern, policy = shlex.quote(f"^{re.escape(item.name)}$"), json.dumps({"delivery-limit": DELIVERY_LIMIT})
+        label = shlex.quote(f"{item.name} returns")
+        return (
+            "RabbitMQ 4 drops what came back 20 times; to have a policy set the limit, which no plan can see: "
+            f"`rabbitmqctl --vhost {place} set_policy --apply-to queues {label} {pattern} '{policy}'`"
+        )
+    # It goes with the type.
+    found = [each for each in found if each not in limit]
     if isinstance(item, Exchange):
         return (
             "it is used as it is; to have it made anew, with its bindings: "

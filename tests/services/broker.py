@@ -82,13 +82,26 @@ class Broker:
         Have the node believe that a durable queue's home is down; as long as it starts, it believes that of its own.
         """
         name = f'Name = rabbit_misc:r(<<"{self.vhost}">>, queue, <<"{queue}">>)'
-        self.node.eval(f"{name}, ok = mnesia:dirty_delete(rabbit_queue, Name).")
+        if self.node.has_mnesia:
+            leave = "ok = mnesia:dirty_delete(rabbit_queue, Name)."
+            come_back = "[Q] = mnesia:dirty_read(rabbit_durable_queue, Name), mnesia:dirty_write(rabbit_queue, Q)."
+        else:
+            # Khepri keeps the bindings of a queue that is not there, as Mnesia does not.
+            leave = (
+                "Bindings = [Bound || Bound <- rabbit_binding:list_for_destination(Name), "
+                "element(4, element(2, Bound)) =/= <<>>], persistent_term:put(Name, Bindings), "
+                '[ok = rabbit_binding:remove(Bound, <<"tests">>) || Bound <- Bindings], '
+                "rabbit_db_queue:update(Name, fun(Q) -> amqqueue:set_state(Q, stopped) end), ok."
+            )
+            come_back = (
+                "rabbit_db_queue:update(Name, fun(Q) -> amqqueue:set_state(Q, live) end), "
+                '[ok = rabbit_binding:add(Bound, <<"tests">>) || Bound <- persistent_term:get(Name)], ok.'
+            )
+        self.node.eval(f"{name}, {leave}")
         try:
             yield
         finally:
-            self.node.eval(
-                f"{name}, [Q] = mnesia:dirty_read(rabbit_durable_queue, Name), mnesia:dirty_write(rabbit_queue, Q)."
-            )
+            self.node.eval(f"{name}, {come_back}")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """
-A private RabbitMQ node: the system's package, run in a folder of its own on free loopback ports.
+A private RabbitMQ node: the system's package, or that of another Debian suite, run in a folder of its own on free
+loopback ports.
 
 Not here: an AMQP client, and what a test declares on the node.
 """
@@ -26,6 +27,11 @@ from tests.services.tls import TlsFiles
 _COMMANDS = Path("/usr/lib/rabbitmq/bin")
 _PLUGINS = Path("/usr/lib/rabbitmq/lib")
 _INSTALL = Path(__file__).with_name("install_packages.sh")
+_FETCH = Path(__file__).with_name("fetch_rabbitmq.sh")
+_FETCHED = Path(__file__).parents[2] / ".rabbitmq"
+
+SUITE_VARIABLE = "RABBITMQ_SUITE"
+"""Names the Debian suite whose RabbitMQ the tests run; the system's own where it is not set."""
 
 _NODE_NAME = "rabbit@localhost"
 _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
@@ -49,11 +55,26 @@ class NodeError(RuntimeError):
     """
 
 
-def require_rabbitmq() -> None:
+def installed_version() -> str:
+    """
+    Return the version of the RabbitMQ that a new node runs, and the suite that it is of.
+    """
+    suite = os.environ.get(SUITE_VARIABLE, "")
+    folders = _programs(suite).glob("lib/rabbitmq/lib/rabbitmq_server-*")
+    version = max((path.name.removeprefix("rabbitmq_server-") for path in folders), default="none")
+    return f"{version} of Debian {suite}" if suite else version
+
+
+def _programs(suite: str) -> Path:
+    return _FETCHED / suite / "usr" if suite else Path("/usr")
+
+
+def require_rabbitmq(suite: str = "") -> None:
     """
     Raise the installer's sentence where RabbitMQ is missing.
     """
-    check = subprocess.run([_INSTALL, "--check"], capture_output=True, text=True, check=False)
+    command: list[str | Path] = [_FETCH, "--check", suite] if suite else [_INSTALL, "--check"]
+    check = subprocess.run(command, capture_output=True, text=True, check=False)
     if check.returncode != 0:
         raise MissingRabbitMQError(check.stderr.strip())
 
@@ -78,6 +99,7 @@ class RabbitMQNode:
         self.username = "core"
         self.password = secrets.token_hex(12)
         self.log = folder / "log" / f"{_NODE_NAME}.log"
+        self._suite = os.environ.get(SUITE_VARIABLE, "")
         self._folder = folder
         self._output = folder / "output.log"
         self._tls = tls
@@ -117,6 +139,13 @@ class RabbitMQNode:
             raise NodeError("the node is not running")
         return self._process.pid
 
+    @property
+    def has_mnesia(self) -> bool:
+        """
+        Whether the node keeps what is declared in Mnesia, and not in Khepri as from RabbitMQ 4.2 on.
+        """
+        return self.eval("mnesia:system_info(is_running).") == "yes"
+
     def start(self, timeout: float = 60.0) -> None:
         """
         Start the node, or start it again with its data, and return when it takes connections.
@@ -127,13 +156,13 @@ class RabbitMQNode:
         """
         if self.is_running:
             return
-        require_rabbitmq()
+        require_rabbitmq(self._suite)
         self.close()  # what is left of one that ended by itself
         self._write_files()
         deadline = time.monotonic() + timeout
         with _one_processor() as processors, self._output.open("ab") as output:
             self._process = subprocess.Popen(
-                [*_ending_with_us(), _COMMANDS / "rabbitmq-server"],
+                [*_ending_with_us(), *self._from_suite(), _COMMANDS / "rabbitmq-server"],
                 env=self._server_environment(),
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
@@ -175,7 +204,8 @@ class RabbitMQNode:
         """
         if self.is_running and not self._paused:
             with suppress(NodeError):
-                self.eval("mnesia:sync_log(), [dets:sync(Table) || Table <- dets:all()], ok.")
+                mnesia = "mnesia:sync_log(), " if self.has_mnesia else ""
+                self.eval(f"{mnesia}[dets:sync(Table) || Table <- dets:all()], ok.")
         self.close()
 
     def close(self) -> None:
@@ -207,7 +237,8 @@ class RabbitMQNode:
         Raises:
             NodeError: the command failed.
         """
-        return self._run([_COMMANDS / "rabbitmqctl", "--quiet", *arguments], self._client_environment())
+        command = [*self._from_suite(), _COMMANDS / "rabbitmqctl", "--quiet", *arguments]
+        return self._run(command, self._client_environment())
 
     def eval(self, expression: str) -> str:
         """
@@ -264,6 +295,13 @@ class RabbitMQNode:
         rights = ", ".join(_binary(word) for word in (name, vhost, configure, write, read))
         self._order(f'rabbit_auth_backend_internal:set_permissions({rights}, <<"tests">>)')
 
+    def grant_topic(self, name: str, vhost: str, exchange: str, *, write: str = ".*", read: str = ".*") -> None:
+        """
+        Set which routing keys of a topic exchange a user may publish and bind with.
+        """
+        rights = ", ".join(_binary(word) for word in (name, vhost, exchange, write, read))
+        self._order(f'rabbit_auth_backend_internal:set_topic_permissions({rights}, <<"tests">>)')
+
     def delete_user(self, name: str) -> None:
         """
         Delete a user.
@@ -283,6 +321,17 @@ class RabbitMQNode:
             "the memory alarm to " + ("rise" if on else "clear"),
         )
 
+    def limit_messages(self, size: int) -> int:
+        """
+        Have the node refuse messages of more bytes, from the next connection on; returns the limit before.
+        """
+        # RabbitMQ 3.10 looks into its settings, later versions read them once and keep what they found.
+        kept, size_of = "persistent_term:get(max_message_size, none)", "application:get_env(rabbit, max_message_size)"
+        before = self.eval(f"{{ok, Limit}} = {size_of}, Limit.")
+        self.eval(f"application:set_env(rabbit, max_message_size, {size}).")
+        self.eval(f"case {kept} of none -> ok; _ -> persistent_term:put(max_message_size, {size}) end.")
+        return int(before)
+
     def recover(self) -> None:
         """
         Undo what a test did to the node, so that the next one finds it running, awake and without an alarm.
@@ -291,6 +340,17 @@ class RabbitMQNode:
         self.start()
         if self._alarm:
             self.memory_alarm(on=False)
+
+    def _from_suite(self) -> list[str | Path]:
+        """
+        Give the prefix that has a command find the programs of the suite where it looks for those of the machine.
+
+        The mount is in a namespace of the command's own, and goes with it; the process id stays the same.
+        """
+        if not self._suite:
+            return []
+        mounted = 'mount --bind "$0" /usr && exec "$@"'
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", mounted, _programs(self._suite)]
 
     def _order(self, expression: str) -> None:
         answer = self.eval(expression + ".")
@@ -429,9 +489,12 @@ class RabbitMQNode:
 
     def _server_environment(self) -> dict[str, str]:
         folder = self._folder
+        plugins = _programs(self._suite) / _PLUGINS.relative_to("/usr")
         # Found first, because Erlang else searches 90 folders for each of the 300 modules it loads.
         modules = [
-            str(path) for name in ("rabbit_common", "rabbit") for path in _PLUGINS.glob(f"*/plugins/{name}-*/ebin")
+            str(_PLUGINS / path.relative_to(plugins))
+            for name in ("rabbit_common", "rabbit")
+            for path in plugins.glob(f"*/plugins/{name}-*/ebin")
         ]
         arguments = [
             f"-sname {_NODE_NAME} -start_epmd false -erl_epmd_port {self._distribution_port}",
@@ -459,12 +522,13 @@ class RabbitMQNode:
         }
 
     def _client_environment(self) -> dict[str, str]:
-        # ERL_FLAGS, unlike RABBITMQ_CTL_ERL_ARGS, also reaches the helper that rabbitmqctl starts an epmd with.
+        # Unlike RABBITMQ_CTL_ERL_ARGS it also reaches the helper that rabbitmqctl starts an epmd with, and unlike
+        # ERL_FLAGS the scripts of RabbitMQ 4 leave it as it is.
         flags = [
             f"-start_epmd false -erl_epmd_port {self._distribution_port} -dist_listen false",
             "-kernel inet_dist_use_interface {127,0,0,1}",
         ]
-        return self._base_environment() | {"ERL_FLAGS": " ".join(flags)}
+        return self._base_environment() | {"ERL_AFLAGS": " ".join(flags)}
 
 
 @contextmanager

@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Makes the RabbitMQ of another Debian suite available to the tests, beside the system's own: for each suite a folder
+# `.rabbitmq/SUITE` of the repository, which is kept from run to run (`make clean` leaves it), 150 MB each.
+#
+#   fetch_rabbitmq.sh SUITE…            fetch what is missing, and print the suites that this machine can run
+#   fetch_rabbitmq.sh --check SUITE…    change nothing; exit 1 with one sentence where a suite is missing
+#
+# Where the machine can run none, one sentence on standard error says why, and none is printed. Where it could and a suite
+# cannot be fetched, the exit status is 1.
+#
+# trixie is Debian 13 (RabbitMQ 4.0.5). sid is Debian's unstable suite, whose versions change: remove its folder to fetch
+# a newer one. The packages come from the Debian archive that this machine's apt sources name, and are verified as apt
+# does. They are only unpacked: nothing is installed, no script of theirs runs, no service starts.
+#
+# The tests run a node of it by a bind mount of its /usr over that of the machine, in a mount namespace of the node's own
+# (tests/services/rabbitmq.py). So it is for Debian, on which apt knows a Debian archive and its keys, and for root.
+
+set -euo pipefail
+cd -P "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+store=.rabbitmq
+keys=/usr/share/keyrings/debian-archive-keyring.gpg
+# What the server needs and does not depend on: its scripts, and the shell that runs them.
+packages=(rabbitmq-server bash coreutils dash grep sed)
+
+fail() {
+    printf '%s.\n' "$1" >&2
+    exit 1
+}
+
+leave_out() {
+    printf "Only the system's RabbitMQ is tested: %s.\n" "$1" >&2
+    exit 0
+}
+
+# Leaves out what this machine cannot run.
+look_at_machine() {
+    # shellcheck source=/dev/null
+    . /etc/os-release
+    [[ ${ID-} == debian ]] || leave_out "newer ones are taken from Debian, and this is ${PRETTY_NAME-another system}"
+    ((EUID == 0)) || leave_out "a newer one runs beside it by a mount of its own, which takes root"
+    unshare --mount --propagation private sh -c 'mount --bind /usr /usr' 2>/dev/null ||
+        leave_out "a newer one runs beside it by a mount of its own, for which the right is not given here"
+}
+
+is_here() {
+    compgen -G "$store/$1/usr/lib/rabbitmq/lib/rabbitmq_server-*" >/dev/null
+}
+
+# The archive that apt itself fetches Debian's main part from: the first whose files say so.
+archive() {
+    apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL) $(COMPONENT)' "Created-By: Packages" |
+        awk '$2 == "Debian" && $3 == "Debian" && $4 == "main" { print $1; exit }'
+}
+
+fetch() {
+    local suite=$1 from work said
+    from=$(archive)
+    [[ $from ]] || fail "apt has no list of a Debian archive to fetch RabbitMQ of $suite from: run apt-get update"
+    work=$(mktemp -d "$store/.$suite.XXXXXX")
+    # shellcheck disable=SC2064  # the folder of this call
+    trap "rm -rf '$work'" EXIT
+    mkdir -p "$work"/apt/{sources,lists/partial,archives/partial} "$work/root"
+    # Of an empty list of installed packages apt makes the complete list of what is needed.
+    : >"$work/apt/status"
+    printf 'deb [signed-by=%s] %s %s main\n' "$keys" "$from" "$suite" >"$work/apt/sources/suite.list"
+    {
+        printf 'Dir::State "%s/apt";\n' "$PWD/$work"
+        printf 'Dir::State::status "%s/apt/status";\n' "$PWD/$work"
+        printf 'Dir::Cache "%s/apt";\n' "$PWD/$work"
+        printf 'Dir::Etc::%s "/dev/null";\n' sourcelist preferences preferencesparts
+        printf 'Dir::Etc::sourceparts "%s/apt/sources";\n' "$PWD/$work"
+        printf 'APT::Install-Recommends "false";\nAPT::Sandbox::User "root";\nAcquire::Languages "none";\n'
+    } >"$work/apt/apt.conf"
+    export APT_CONFIG=$PWD/$work/apt/apt.conf DEBIAN_FRONTEND=noninteractive
+    said=$({ apt-get -qq update && apt-get -qq --yes --download-only install "${packages[@]}"; } 2>&1) ||
+        fail "RabbitMQ of $suite cannot be fetched; to go without, set RABBITMQ_SUITES= (apt-get: $(tail -n 1 <<<"$said"))"
+    unset APT_CONFIG
+    for package in "$work"/apt/archives/*.deb; do
+        dpkg-deb --fsys-tarfile "$package" |
+            tar --extract --directory "$work/root" --no-same-owner --keep-directory-symlink \
+                --exclude=./usr/share/doc --exclude=./usr/share/man --exclude=./usr/share/locale
+    done
+    [[ -e $work/root/usr/bin/sh ]] || ln -s dash "$work/root/usr/bin/sh"
+    find "$work/root" -mindepth 1 -maxdepth 1 ! -name usr -exec rm -rf {} +
+    chmod 755 "$work/root"
+    mv "$work/root" "$store/$suite"
+    rm -rf "$work"
+    trap - EXIT
+}
+
+only_checking=
+if [[ ${1-} == --check ]]; then
+    only_checking=yes
+    shift
+fi
+if [[ $only_checking ]]; then
+    for suite in "$@"; do
+        is_here "$suite" || fail "RabbitMQ of $suite is missing: fetch it by tests/services/fetch_rabbitmq.sh $suite"
+    done
+    exit 0
+fi
+(($#)) && look_at_machine
+for suite in "$@"; do
+    is_here "$suite" && continue
+    mkdir -p "$store"
+    exec 9<"$store"
+    flock 9
+    is_here "$suite" || fetch "$suite"
+done
+echo "$*"
