@@ -15,7 +15,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from dkist_processing_core import exception_text
+from dkist_processing_core import exception_text, redaction
 from dkist_processing_core.identity import PREFIX
 
 if TYPE_CHECKING:
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 MODULE, FILE, SEARCH_PATH = f"{PREFIX}TASK_MODULE", f"{PREFIX}TASK_FILE", f"{PREFIX}TASK_SEARCH_PATH"
 LOADING = f"{PREFIX}LOADING"
 """Set in a task's process while its class is loaded: a workflow that is run then would start itself for ever."""
-SCRIPT_MODULE = "__dkist_script__"
-"""The name under which a script is loaded that cannot be imported by a name of its own."""
+FLAGS = f"{PREFIX}TASK_FLAGS"
+"""A JSON list of the interpreter's options that a local run passes on to its tasks."""
+SCRIPT_MODULE = "__mp_main__"
+"""The name under which a script is loaded that no import finds: multiprocessing's own for a main module in a pool."""
 
 _PROGRAM = """\
 import importlib, importlib.machinery, importlib.util, json, logging, os, re, sys
@@ -43,11 +45,20 @@ def tell(**facts):
         except OSError:
             pass
 
+def redacted(text):
+    # In the process that knows what the task has put into its environment, and before it is cut.
+    known = {}
+    try:
+        exec(REDACTION, known)
+        return known["redact"](text)
+    except BaseException as error:
+        return "(its text cannot be had: redaction raised " + class_name(type(error)) + ")"
+
 def told_of(error):
     return {
         "error_type": qualified_name(type(error)),
-        "message": message_of(error)[:20000],
-        "stack": stack_of(error)[-40000:],
+        "message": redacted(message_of(error)[:1000000])[:20000],
+        "stack": redacted(stack_of(error)[-1000000:])[-40000:],
         "frames": frames_of(error, without=globals())[-1000:],
         "is_exit": issubclass(type(error), SystemExit),
         "is_memory": issubclass(type(error), MemoryError),
@@ -69,7 +80,9 @@ try:
     if file:
         loader = importlib.machinery.SourceFileLoader(module_name, file)
         module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader))
-        sys.modules[module_name] = module
+        # As in `python script.py`: the processes of a pool load a main module that has no spec by its file.
+        module.__spec__, program = None, sys.modules["__main__"]
+        sys.modules[module_name] = sys.modules["__main__"] = module
         loader.exec_module(module)
     else:
         module = importlib.import_module(module_name)
@@ -98,10 +111,14 @@ tell(returned=True)
 
 
 def program() -> str:
-    """Return the source of the program, the descriptions of exceptions included."""
+    """Return the source of the program: how exceptions are described is part of it, and how texts are redacted."""
+    return f"{_source_of(exception_text)}REDACTION = {_source_of(redaction)!r}\n{_PROGRAM}"
+
+
+def _source_of(module: "ModuleType") -> str:
     # By the loader, as a zipped package needs it, and at less cost than by inspect.
-    source: bytes = exception_text.__loader__.get_data(exception_text.__file__)  # type: ignore[union-attr]
-    return source.decode() + _PROGRAM
+    source: bytes = module.__loader__.get_data(module.__file__)  # type: ignore[union-attr]
+    return source.decode()
 
 
 def locate(task: "type[TaskBase]") -> dict[str, str] | None:

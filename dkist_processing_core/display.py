@@ -20,10 +20,13 @@ from rich.table import Table
 from rich.text import Text
 
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.console import Terminal
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import TaskProgressed
+from dkist_processing_core.exit_status import LOST
 from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.terminal import say, visible
 from dkist_processing_core.termination import signal_name
 
 _FOLLOW_SECONDS = 0.1
@@ -37,7 +40,7 @@ class Display(Protocol):
     def attempt_started(self, attempt: Attempt) -> None:
         """An attempt begins."""
 
-    def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int, seconds: float) -> None:
+    def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> None:
         """An attempt ended."""
 
     def task_given_up(self, name: str) -> None:
@@ -53,10 +56,10 @@ class Display(Protocol):
 @contextlib.contextmanager
 def open_display(run: Run, names: Sequence[str], settings: DKISTProcessingCoreConfiguration) -> Iterator[Display]:
     """Show a run on the standard error stream for as long as it lasts, in the way that suits what that stream is."""
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     header = f"{run.workflow_name} {run.workflow_version}, run {run.run_id}"
     try:
-        console.print(header, highlight=False, markup=False, soft_wrap=True)
+        console.print(visible(header), highlight=False, markup=False, soft_wrap=True)
     except (OSError, ValueError, AttributeError, SystemExit):
         # Nobody reads the error stream, or it is closed; rich leaves by SystemExit then.
         yield SilentDisplay()
@@ -74,26 +77,20 @@ def open_display(run: Run, names: Sequence[str], settings: DKISTProcessingCoreCo
 _BY_SIGNAL = 128
 
 
-def outcome_text(attempt: Attempt, *, succeeded: bool, exit_code: int, seconds: float) -> str:
+def outcome_text(attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> str:
     """Return how an attempt ended, in a few words."""
     if succeeded:
         return f"finished in {seconds:.1f} s"
-    how = f"exit code {exit_code}" if exit_code >= 0 else "its launcher was killed"
-    if _BY_SIGNAL < exit_code < _BY_SIGNAL + signal.NSIG:
+    how = LOST if exit_code is None else f"exit code {exit_code}" if exit_code >= 0 else "its launcher was killed"
+    if exit_code is not None and _BY_SIGNAL < exit_code < _BY_SIGNAL + signal.NSIG:
         how += f", {signal_name(exit_code - _BY_SIGNAL)}"
     retry = "" if attempt.is_final else f", attempt {attempt.attempt + 1} of {attempt.max_attempts} follows"
     return f"failed after {seconds:.1f} s ({how}){retry}"
 
 
 def write_lines(name: str, lines: Sequence[str]) -> None:
-    """Write a task's lines to the standard output stream; what its encoding lacks is written as escapes."""
-    stream = sys.stdout
-    if stream is None:
-        return
-    encoding = stream.encoding or "utf-8"
-    text = "".join(f"{name} | {line}\n" for line in lines)
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    stream.flush()
+    """Write a task's lines to the standard output stream."""
+    say("\n".join(f"{name} | {line}" for line in lines))
 
 
 class SilentDisplay:
@@ -102,7 +99,7 @@ class SilentDisplay:
     def attempt_started(self, attempt: Attempt) -> None:
         """Show nothing."""
 
-    def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int, seconds: float) -> None:
+    def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> None:
         """Show nothing."""
 
     def task_given_up(self, name: str) -> None:
@@ -123,14 +120,14 @@ class PlainDisplay:
         self._console = console
 
     def _line(self, name: str, text: str) -> None:
-        self._console.print(f"{name}: {text}", highlight=False, markup=False, soft_wrap=True)
+        self._console.print(visible(f"{name}: {text}"), highlight=False, markup=False, soft_wrap=True)
 
     def attempt_started(self, attempt: Attempt) -> None:
         """Say which attempt begins."""
         of = f" (attempt {attempt.attempt} of {attempt.max_attempts})" if attempt.max_attempts > 1 else ""
         self._line(attempt.task_name, f"started{of}")
 
-    def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int, seconds: float) -> None:
+    def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> None:
         """Say how it ended."""
         self._line(attempt.task_name, outcome_text(attempt, succeeded=succeeded, exit_code=exit_code, seconds=seconds))
 
@@ -160,18 +157,20 @@ class _Row:
 
     def cells(self, name: str) -> list[Text | ProgressBar]:
         """Return the row of a task: name, state, time, progress, note."""
-        seconds = time.monotonic() - self.began if self.began is not None else self.seconds
+        # Read once: another thread may note the end meanwhile.
+        began = self.began
+        seconds = time.monotonic() - began if began is not None else self.seconds
         bar: ProgressBar | Text = Text("")
         if self.done is not None and self.total:
             bar = ProgressBar(total=self.total, completed=self.done, width=20)
         elif self.done is not None:
-            bar = Text(f"{self.done:g} {self.unit}", style="dim")
+            bar = Text(visible(f"{self.done:g} {self.unit}"), style="dim")
         return [
-            Text(name, style="bold" if self.began is not None else ""),
+            Text(visible(name), style="bold" if began is not None else ""),
             Text(self.state, style=self.style),
             Text("" if seconds is None else f"{seconds:.1f} s", justify="right"),
             bar,
-            Text(self.note, style="dim", overflow="ellipsis", no_wrap=True),
+            Text(visible(self.note), style="dim", overflow="ellipsis", no_wrap=True),
         ]
 
 
@@ -245,7 +244,7 @@ class LiveDisplay:
         of = f" {attempt.attempt}/{attempt.max_attempts}" if attempt.max_attempts > 1 else ""
         self._rows[attempt.task_name] = _Row(f"running{of}", "cyan", began=time.monotonic())
 
-    def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int, seconds: float) -> None:
+    def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> None:
         """Show how it ended."""
         row = self._rows[attempt.task_name]
         row.began, row.seconds = None, seconds
@@ -254,7 +253,7 @@ class LiveDisplay:
             row.done = row.total if row.total is not None else row.done
         if not succeeded:
             text = outcome_text(attempt, succeeded=succeeded, exit_code=exit_code, seconds=seconds)
-            self._console.print(Text(f"{attempt.task_name} {text}", style="red"))
+            self._console.print(Text(visible(f"{attempt.task_name} {text}"), style="red"))
 
     def task_given_up(self, name: str) -> None:
         """Show that a task is not run."""

@@ -5,6 +5,7 @@ Each attempt is a launcher's; retries, downstreams and the events of the run are
 an attempt (launcher), what is shown meanwhile (display).
 """
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -12,6 +13,7 @@ import os
 import platform
 import queue
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +21,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode
 
 from dkist_processing_core import child, launcher, semconv
 from dkist_processing_core.bootstrap import locate, refuse_while_loading
@@ -39,9 +42,11 @@ from dkist_processing_core.events import (
     identity_of,
 )
 from dkist_processing_core.exception_text import stack_of
+from dkist_processing_core.exit_status import LOST
 from dkist_processing_core.identity import LOCAL, Attempt, Run, new_run_id, parse_recipe_run_id
 from dkist_processing_core.lifecycle import never_breaking
 from dkist_processing_core.node import Node
+from dkist_processing_core.notes import SUCCEEDED
 from dkist_processing_core.outcomes import RunResult, TaskOutcome, TaskState
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.termination import TerminationError, raised_as_exception
@@ -98,7 +103,8 @@ class _Ended:
     """An attempt's process came to its end."""
 
     attempt: Attempt
-    exit_code: int
+    exit_code: int | None
+    """The status of its process; None where it is lost."""
     duration_seconds: float
     is_reported: bool
     """Whether whoever ran it has reported its end."""
@@ -126,10 +132,12 @@ class LocalRun:
         self._run = run
         self._settings = settings
         self._max_parallel = max_parallel
-        self._telemetry: Telemetry = open_telemetry(settings)
+        self._telemetry = Telemetry()
+        with never_breaking("the run is not traced"):
+            self._telemetry = open_telemetry(settings)
         self._publisher: Publisher | None = None
         self._carrier: Carrier | None = None
-        self._display: Display
+        self._display: Display = SilentDisplay()
         self._progress = {
             node.name: _Progress(node, TaskOutcome(TaskState.NO_STATUS)) for node in workflow.topological_sort()
         }
@@ -148,6 +156,38 @@ class LocalRun:
             self._publisher = Publisher.open(
                 self._settings, tracer=self._telemetry.tracer_if_tracing, poll_seconds=_POLL_SECONDS
             )
+        observing = contextlib.ExitStack()
+        span: Span = trace.INVALID_SPAN
+        try:
+            with never_breaking("the run is not traced"):
+                attributes = semconv.run_attributes(self._run)
+                span = observing.enter_context(self._open_span(attributes))
+                self._carrier = Carrier.of(span.get_span_context())
+                observing.enter_context(self._telemetry.log_records(attributes))
+            with never_breaking("the run is not shown"):
+                self._display = observing.enter_context(open_display(self._run, list(self._progress), self._settings))
+            self._publish(WorkflowStarted, started_at=started_at, graph=self._workflow.graph)
+            try:
+                self._loop()
+            finally:
+                if os.getpid() != self._pid:
+                    # A fork of a task that ran in this process, on its way out: the run is its parent's.
+                    os._exit(1)
+                self._stop_everything()
+                result = RunResult(self._run.run_id, {name: p.outcome for name, p in self._progress.items()})
+                self._publish(
+                    WorkflowFinished if result.succeeded else WorkflowFailed,
+                    ended_at=datetime.now(UTC),
+                    duration_seconds=time.monotonic() - began,
+                    tasks={name: outcome.state.value for name, outcome in result.items()},
+                )
+                self._show(lambda display: display.run_ended(succeeded=result.succeeded))
+                self._conclude(span, observing, succeeded=result.succeeded)
+        finally:
+            self._let_go()
+        return result
+
+    def _open_span(self, attributes: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
         outer = run_parent(self._run, os.environ)
         is_outermost = outer.trace_id == derived_trace_id(self._run)
         own = SpanContext(
@@ -157,40 +197,23 @@ class LocalRun:
             trace_flags=outer.trace_flags,
             trace_state=outer.trace_state,
         )
-        attributes = semconv.run_attributes(self._run)
-        try:
-            with (
-                self._telemetry.root_span(
-                    self._run.workflow_name, None if is_outermost else outer, own, SpanKind.SERVER, attributes
-                ) as span,
-                self._telemetry.log_records(attributes),
-                open_display(self._run, list(self._progress), self._settings) as self._display,
-            ):
-                self._carrier = Carrier.of(span.get_span_context())
-                self._publish(WorkflowStarted, started_at=started_at, graph=self._workflow.graph)
-                try:
-                    self._loop()
-                finally:
-                    if os.getpid() != self._pid:
-                        # A fork of a task that ran in this process, on its way out: the run is its parent's.
-                        os._exit(1)
-                    self._stop_everything()
-                    result = RunResult(self._run.run_id, {name: p.outcome for name, p in self._progress.items()})
-                    span.set_attribute(
-                        semconv.PIPELINE_RESULT, semconv.SUCCESS if result.succeeded else semconv.FAILURE
-                    )
-                    if not result.succeeded:
-                        span.set_status(Status(StatusCode.ERROR))
-                    self._publish(
-                        WorkflowFinished if result.succeeded else WorkflowFailed,
-                        ended_at=datetime.now(UTC),
-                        duration_seconds=time.monotonic() - began,
-                        tasks={name: outcome.state.value for name, outcome in result.items()},
-                    )
-                    self._show(lambda display: display.run_ended(succeeded=result.succeeded))
-        finally:
-            self._let_go()
-        return result
+        return self._telemetry.root_span(
+            self._run.workflow_name, None if is_outermost else outer, own, SpanKind.SERVER, attributes
+        )
+
+    def _conclude(self, span: Span, observing: contextlib.ExitStack, *, succeeded: bool) -> None:
+        """End the run's span and what is shown; what goes wrong with that changes nothing of the result."""
+        with never_breaking("the run's span does not tell its end"):
+            span.set_attribute(semconv.PIPELINE_RESULT, semconv.SUCCESS if succeeded else semconv.FAILURE)
+            if not succeeded:
+                span.set_status(Status(StatusCode.ERROR))
+        # An interrupt on its way is shown by the display, too.
+        error = sys.exc_info()
+
+        def end(_: Display) -> None:
+            observing.__exit__(*error)
+
+        self._show(end)
 
     # The engine's loop
 
@@ -240,7 +263,7 @@ class LocalRun:
         self._running.discard(name)
         self._processes.pop(name, None)
         spent = progress.outcome.duration_seconds + ended.duration_seconds
-        succeeded = ended.exit_code == 0
+        succeeded = ended.exit_code == 0 or self._is_reported_as_success(attempt)
         self._show(
             lambda display: display.attempt_ended(
                 attempt, succeeded=succeeded, exit_code=ended.exit_code, seconds=ended.duration_seconds
@@ -259,6 +282,12 @@ class LocalRun:
         else:
             self._give_up_downstreams(name)
             self._announce_failure(name)
+
+    def _is_reported_as_success(self, attempt: Attempt) -> bool:
+        """Return whether the launcher has reported a success, which outranks how its own process ended."""
+        with never_breaking("what the launcher has reported is not known"):
+            return self._publisher is not None and self._publisher.remembers(SUCCEEDED + attempt.key)
+        return False
 
     def _release_downstreams(self, name: str) -> None:
         for follower, progress in self._progress.items():
@@ -315,20 +344,25 @@ class LocalRun:
 
     def _run_process(self, attempt: Attempt, environ: dict[str, str]) -> None:
         began = time.monotonic()
-        exit_code, is_reported = launcher.SOFTWARE, False
+        exit_code: int | None = launcher.SOFTWARE
         try:
             process = child.start({**self._environment(attempt), **environ})
-            self._processes[attempt.task_name] = process
-            if self._is_stopping:
-                child.send_signal(process, signal.SIGTERM)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the attempt is over
+            logger.error("%s cannot be started: %s", attempt.task_name, error)  # noqa: TRY400 - one line says it
+        else:
+            exit_code = self._follow(attempt, process)
+        is_reported = exit_code is not None and exit_code >= 0 and exit_code not in (launcher.SOFTWARE, launcher.USAGE)
+        self._ended.put(_Ended(attempt, exit_code, time.monotonic() - began, is_reported))
+
+    def _follow(self, attempt: Attempt, process: "subprocess.Popen[bytes]") -> int | None:
+        """Show what a launcher writes until it ends, whatever goes wrong with that; return its status."""
+        self._processes[attempt.task_name] = process
+        if self._is_stopping:
+            child.send_signal(process, signal.SIGTERM)
+        with never_breaking(f"the output of {attempt.task_name} is not shown"):
             for lines in child.output_of(process):
                 self._show(lambda display: display.output(attempt.task_name, lines))  # noqa: B023 - called now
-            exit_code = process.wait()
-            is_reported = exit_code >= 0 and exit_code not in (launcher.SOFTWARE, launcher.USAGE)
-        except OSError as error:
-            logger.error("%s cannot be started: %s", attempt.task_name, error)  # noqa: TRY400 - one line says it
-        finally:
-            self._ended.put(_Ended(attempt, exit_code, time.monotonic() - began, is_reported))
+        return child.wait(process)
 
     def _show(self, what: Callable[[Display], None]) -> None:
         """Show something, and nothing any more once that went wrong: what is shown must not stop what is done."""
@@ -393,16 +427,17 @@ class LocalRun:
 
     def _report_failure(self, ended: _Ended) -> None:
         """Report what the engine sees of a failure that nobody nearer may have reported: the launcher is gone."""
-        is_lost = ended.exit_code < 0
+        code = ended.exit_code
+        reason = f"of its launcher {LOST}" if code is None else "its launcher was killed" if code < 0 else None
         self._publish(
             TaskFailed,
             ended.attempt,
             provisional=True,
             final=ended.attempt.is_final,
             duration_seconds=ended.duration_seconds,
-            cause=Cause.LOST if is_lost else Cause.EXIT_CODE,
-            message="its launcher was killed" if is_lost else None,
-            exit_code=None if is_lost else ended.exit_code & 0xFF,
+            cause=Cause.EXIT_CODE if reason is None else Cause.LOST,
+            message=reason,
+            exit_code=None if code is None or code < 0 else code & 0xFF,
         )
 
     def _announce_failure(self, name: str) -> None:

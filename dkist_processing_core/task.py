@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _runs_by_hand = RunsByHand()
+_OBSERVING = "_core_observing"
 _NAMELESS: dict[str, Any] = {"workflow_name": "", "workflow_version": "", "recipe_run_id": 0}
 """What an attempt is traced by where the task's own values name none."""
 
@@ -57,8 +59,6 @@ class TaskBase(ABC):
     """How many attempts may follow the first."""
     retry_delay_seconds: int = 60
     """How long to wait before each of them."""
-
-    _core_lifecycle: "Lifecycle | None" = None
 
     def __init__(self, recipe_run_id: int, workflow_name: str, workflow_version: str) -> None:
         """
@@ -95,7 +95,7 @@ class TaskBase(ABC):
     def __call__(self) -> None:
         """Run the phases of the task as one attempt."""
         with self._core_open_lifecycle() as lifecycle:
-            self._core_lifecycle = lifecycle
+            self._core_observing.lifecycle = lifecycle
             try:
                 with lifecycle.phase("pre_run"):
                     _refuse_what_would_not_run(self, "pre_run")
@@ -107,7 +107,7 @@ class TaskBase(ABC):
                     _refuse_what_would_not_run(self, "post_run")
                     self.post_run()
             finally:
-                self._core_lifecycle = None
+                self._core_observing.lifecycle = None
 
     def progress(
         self, done: float, total: float | None = None, unit: str | None = None, note: str | None = None
@@ -122,8 +122,9 @@ class TaskBase(ABC):
         copy of the task that was sent to another process, as `pool.map(self.work, parts)` does by any start method,
         is outside of a running task: report in the task itself, as the results come back.
         """
-        if self._core_lifecycle is not None:
-            self._core_lifecycle.progress(done, total, unit, note)
+        lifecycle = self._core_observing.lifecycle
+        if lifecycle is not None:
+            lifecycle.progress(done, total, unit, note)
 
     @contextmanager
     def telemetry_span(
@@ -142,7 +143,7 @@ class TaskBase(ABC):
         name = str.__str__(name) if isinstance(name, str) else show(name, 200)
         with (
             _told(name),
-            self._core_telemetry.span(
+            self._core_observing.telemetry.span(
                 name,
                 context=context,
                 kind=kind,
@@ -162,12 +163,12 @@ class TaskBase(ABC):
     @property
     def tracer(self) -> Tracer:
         """The tracer that the task's spans come from."""
-        return self._core_telemetry.tracer
+        return self._core_observing.telemetry.tracer
 
     @property
     def meter(self) -> Meter:
         """The meter to create the author's own instruments with."""
-        return self._core_telemetry.meter
+        return self._core_observing.telemetry.meter
 
     @staticmethod
     def format_metric_name(name: str) -> str:
@@ -198,9 +199,19 @@ class TaskBase(ABC):
     ) -> None:
         """Let go of what the task holds. Does nothing unless overridden."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what another process may have of the task, as one of a pool that works for it: not its observing."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("_core_")}
+    def __getstate__(self) -> Any:
+        """
+        Return what a copy may have of the task, also in another process, as one of a pool: not its observing.
+
+        It is what a mixin's `__getstate__` gives, or Python's own, `__slots__` included.
+        """
+        state = super().__getstate__()
+        match state:
+            case dict():
+                return _unobserved(state)
+            case (dict() as attributes, dict() as slots):
+                return _unobserved(attributes), slots
+        return state
 
     def __repr__(self) -> str:
         """Return the constructor's call."""
@@ -213,31 +224,19 @@ class TaskBase(ABC):
 
     # Names that authors are unlikely to use for attributes of their own.
 
-    @cached_property
-    def _core_settings(self) -> "DKISTProcessingCoreConfiguration | None":
-        """The settings; without usable ones the task runs unobserved, since observing never breaks the observed."""
-        from dkist_processing_core.config import DKISTProcessingCoreConfiguration  # noqa: PLC0415 - as above
-
-        try:
-            settings, complaint = DKISTProcessingCoreConfiguration.read_leniently()
-        except ConfigurationError as error:
-            logger.error("%s runs without events and telemetry: %s", type(self).__name__, error)  # noqa: TRY400 - one line
-            return None
-        if complaint is not None:
-            logger.warning("%s runs with a default instead: %s", type(self).__name__, complaint)
-        return settings
-
-    @cached_property
-    def _core_telemetry(self) -> "Telemetry":
-        from dkist_processing_core.tracing import Telemetry, open_telemetry  # noqa: PLC0415 - as above
-
-        return Telemetry() if self._core_settings is None else open_telemetry(self._core_settings)
+    @property
+    def _core_observing(self) -> "_Observing":
+        found = vars(self).get(_OBSERVING)
+        if not (type(found) is _Observing and found.is_of(self)):
+            # Past the author's __setattr__.
+            found = vars(self)[_OBSERVING] = _Observing(self)
+        return found
 
     def _core_open_lifecycle(self) -> "Lifecycle":
         from dkist_processing_core.config import secrets_in  # noqa: PLC0415 - as above
         from dkist_processing_core.lifecycle import Lifecycle  # noqa: PLC0415 - as above
 
-        settings, attributes = self._core_settings, None
+        settings, attributes = self._core_observing.settings, None
         try:
             attempt, attributes = self._core_next_attempt(), dict(self.base_telemetry_attributes)
         except Exception as error:  # noqa: BLE001 - an author's values may raise anything
@@ -248,7 +247,7 @@ class TaskBase(ABC):
                 "%s runs without events: %s", class_name(type(self)), redact(said, also=secrets_in(settings))
             )
             attempt, settings = _runs_by_hand.next_attempt(**_NAMELESS, task_name=class_name(type(self))), None
-        return Lifecycle(attempt, settings=settings, telemetry=self._core_telemetry, attributes=attributes)
+        return Lifecycle(attempt, settings=settings, telemetry=self._core_observing.telemetry, attributes=attributes)
 
     def _core_next_attempt(self) -> Attempt:
         try:
@@ -264,6 +263,54 @@ class TaskBase(ABC):
             names[name] = str.__str__(value)
         given = Attempt.take_from(os.environ, task_name=names["task_name"], workflow_name=names["workflow_name"])
         return given or _runs_by_hand.next_attempt(**names, recipe_run_id=parse_recipe_run_id(recipe_run_id))
+
+
+class _Observing:
+    """
+    What observes one task in this process: its settings and telemetry, and the lifecycle while the task runs.
+
+    A pickle holds nothing of it, since it has secrets, connections and locks, also where the author's class gives all
+    of the task's attributes to one. A copy of the task, which may share it, makes one of its own.
+    """
+
+    def __init__(self, task: TaskBase | None = None) -> None:
+        """Belong to a task, or, as what comes out of a pickle, to none."""
+        self._of = None if task is None else weakref.ref(task)
+        self._name = class_name(type(task))
+        self.lifecycle: Lifecycle | None = None
+
+    def is_of(self, task: TaskBase) -> bool:
+        """Return whether this belongs to a task."""
+        return self._of is not None and self._of() is task
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Return how a copy begins: with nothing."""
+        return _Observing, ()
+
+    @cached_property
+    def settings(self) -> "DKISTProcessingCoreConfiguration | None":
+        """The settings; without usable ones the task runs unobserved, since observing never breaks the observed."""
+        from dkist_processing_core.config import DKISTProcessingCoreConfiguration  # noqa: PLC0415 - as above
+
+        try:
+            settings, complaint = DKISTProcessingCoreConfiguration.read_leniently()
+        except ConfigurationError as error:
+            logger.error("%s runs without events and telemetry: %s", self._name, error)  # noqa: TRY400 - one line
+            return None
+        if complaint is not None:
+            logger.warning("%s runs with a default instead: %s", self._name, complaint)
+        return settings
+
+    @cached_property
+    def telemetry(self) -> "Telemetry":
+        """What the task traces and measures with."""
+        from dkist_processing_core.tracing import Telemetry, open_telemetry  # noqa: PLC0415 - as above
+
+        return Telemetry() if self.settings is None else open_telemetry(self.settings)
+
+
+def _unobserved(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if name != _OBSERVING}
 
 
 @contextmanager

@@ -234,7 +234,8 @@ class Workflow:
         """
         Run the workflow on this host: each task in a process of its own, independent tasks side by side.
 
-        Retries are honoured; a task that failed for good stops what is downstream of it, and nothing else.
+        Retries are honoured; a task that failed for good stops what is downstream of it, and nothing else. The process
+        of a task has the options of this interpreter that multiprocessing passes on, such as `-O` and `-W error`.
 
         Args:
             recipe_run_id: the recipe run to work for.

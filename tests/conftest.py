@@ -54,6 +54,7 @@ SAME_ON_EVERY_PYTHON = frozenset(
         "test_example",
         "test_kill_points",
         "test_notebook_image",
+        "test_own_errors",
         "test_pipeline_file",
         "test_services",
         "test_telemetry_files",

@@ -305,6 +305,51 @@ class WorksHard(TaskBase):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class LiesOnItsStreams(TaskBase):
+    """
+    Writes to its standard streams what only the report pipe is for, and leaves in the middle.
+    """
+
+    def run(self) -> None:
+        """
+        Note what the three descriptors are, and claim to have returned.
+        """
+        found = [str(Path(f"/proc/self/fd/{number}").readlink()) for number in range(3)]
+        Path(os.environ["FAULT_MARKS"], "descriptors").write_text("\n".join(found))
+        for number in (1, 2):
+            os.write(number, b'{"returned": true}\n')
+        os._exit(0)
+
+
+class LeavesOrphans(TaskBase):
+    """
+    Starts processes whose parent ends before they do, and goes on until none of them is left, not even as a zombie.
+    """
+
+    def run(self) -> None:
+        """
+        Wait for them, and leave with a status of its own.
+        """
+        orphans = [self._orphan() for _ in range(3)]
+        deadline = time.monotonic() + 20
+        while any(Path(f"/proc/{orphan}").exists() for orphan in orphans):
+            if time.monotonic() > deadline:
+                raise TimeoutError("an orphan stays a zombie")
+            signal.sigtimedwait([], 0.02)
+        sys.exit(3)
+
+    def _orphan(self) -> int:
+        reading, writing = os.pipe()
+        parent = os.fork()
+        if parent == 0:
+            orphan = os.fork()
+            if orphan:
+                os.write(writing, str(orphan).encode())
+            os._exit(0)
+        os.waitpid(parent, 0)
+        return int(os.read(reading, 20))
+
+
 def _workflow(name: str, *tasks: type[TaskBase]) -> Workflow:
     workflow = Workflow(process_category="all", process_name=name, workflow_package=__package__)
     for task in tasks:
@@ -325,5 +370,12 @@ everything = _workflow(
     FailsAfterwards,
 )
 """Each fault that needs nobody else, side by side."""
+liars = _workflow("liars", LiesOnItsStreams)
+"""One that claims what is not so."""
 endless = _workflow("endless", Waits, Pools, HearsNothing)
 """Three tasks that wait for ever: one that hears, one with a pool, one that is deaf."""
+dependent = Workflow(process_category="all", process_name="dependent", workflow_package=__package__)
+"""A success, a failure that waits for it, and a task that waits for the failure."""
+dependent.add_node(Succeeds)
+dependent.add_node(Raises, upstreams=Succeeds)
+dependent.add_node(Exits3, upstreams=Raises)

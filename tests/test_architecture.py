@@ -29,6 +29,7 @@ LAYERS = (
     {"rendering", "local", "notebook_utils"},
     {"child", "notebook_file"},
     {"node", "display"},
+    {"console"},
     {"author_checks", "bash_operator", "launcher"},
     {"bootstrap"},
     {"task", "environments"},
@@ -45,7 +46,7 @@ LAYERS = (
     {"identity"},
     {"engine", "files"},
     {"errors", "last_resort", "memory", "notes", "outcomes", "resource_queue", "settings_table", "termination", "text"},
-    {"exception_text", "forks", "redaction"},
+    {"exception_text", "exit_status", "forks", "redaction", "terminal"},
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 
@@ -210,6 +211,45 @@ def test_one_module_says_pika() -> None:
     }
 
     assert saying <= {"bus/_amqp.py"}
+
+
+# What writes to the standard streams by itself, and why that is no text from outside on a terminal.
+WRITERS = {
+    "terminal.py": "the door",
+    "console.py": "the door for rich",
+    "config.py": "its output is a file of this repository",
+    "cli/_reference.py": "its output is a file of this repository",
+    "events/_schema.py": "its output is a file of this repository",
+    "environments/_interpreter.py": "another process of ours reads its output",
+    "notebook_utils.py": "the output of a notebook's cell, which is searched for it",
+}
+
+
+def writing_in(tree: ast.AST) -> Iterator[int]:
+    """Give the lines that write to a standard stream: by print, echo, a console of rich's own, or the stream itself."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in {"print", "Console", "rich.print"} or called.endswith((".echo", ".secho", ".Console")):
+                yield node.lineno
+        elif isinstance(node, ast.Attribute) and node.attr in {"write", "writelines", "buffer"}:
+            yield from [node.lineno] if ast.unparse(node.value) in {"sys.stdout", "sys.stderr"} else []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_text_reaches_a_terminal_by_one_door(path: Path) -> None:
+    """What could steer a terminal is shown as an escape, whatever command shows it."""
+    lines = list(writing_in(ast.parse(path.read_text(), path)))
+
+    assert lines == [] or str(path.relative_to(ROOT)) in WRITERS
+
+
+@pytest.mark.parametrize(
+    "line", ["print(1)", "typer.echo('a')", "click.secho('a')", "Console(stderr=True)", "sys.stderr.buffer"]
+)
+def test_another_way_to_a_terminal_is_noticed(line: str) -> None:
+    """So that a new command does not open one."""
+    assert list(writing_in(ast.parse(line))) == [1]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -174,6 +174,15 @@ def test_a_huge_exception_is_shortened_where_it_arises() -> None:
     assert failure["stack"].endswith("m\n")
 
 
+def test_a_secret_is_redacted_before_a_huge_exception_is_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of it would not be known as one any more."""
+    monkeypatch.setenv("SITE_TOKEN", "hunter22")
+
+    failure = describe(ValueError("m" * (_MAX_CHARACTERS - 4) + "hunter22" + "m" * _MAX_CHARACTERS))
+
+    assert failure["message"] == "m" * (_MAX_CHARACTERS - 4) + "[red"
+
+
 @given(texts())
 def test_any_message_can_be_published(message: str) -> None:
     """The description of any exception makes an event that decodes to itself."""

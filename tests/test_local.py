@@ -216,7 +216,71 @@ def test_a_script_that_no_import_finds_is_loaded_all_the_same(tmp_path: Path) ->
 
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, cwd=tmp_path)
 
-    assert "Hello | hello from __dkist_script__" in done.stdout
+    assert "Hello | hello from __mp_main__" in done.stdout
+
+
+FRAMES = """\
+import multiprocessing, pickle, sys
+from concurrent.futures import ProcessPoolExecutor
+from dkist_processing_core import TaskBase, Workflow
+
+class Frame:
+    def __init__(self, number):
+        self.number = number
+
+class BadFrameError(Exception):
+    pass
+
+def read(number):
+    if number == 3:
+        raise BadFrameError(number)
+    return Frame(number * 10)
+
+class ReadsFrames(TaskBase):
+    def scaled(self, number):
+        return number * self.recipe_run_id
+
+    def run(self):
+        for method in ("fork", "spawn", "forkserver"):
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+                frames = list(pool.map(read, [1, 2]))
+                assert {type(frame) for frame in frames} == {Frame}, frames
+                print(method, [frame.number for frame in frames], list(pool.map(self.scaled, [4])))
+                try:
+                    pool.submit(read, 3).result()
+                except BadFrameError as error:
+                    print(method, "raised", error)
+        print("pickled", type(pickle.loads(pickle.dumps(Frame(1)))) is Frame)
+        print("flags", sys.flags.optimize, sys.flags.dev_mode, sys.warnoptions)
+
+if __name__ == "__main__":
+    workflow = Workflow(process_category="my", process_name="frames")
+    workflow.add_node(ReadsFrames)
+    sys.exit(not workflow.run(recipe_run_id=5).succeeded)
+"""
+
+
+@pytest.mark.parametrize("name", ["solar-frames.py", "solar_frames.py"])
+def test_a_script_s_functions_and_classes_go_to_pools_and_back(name: str, tmp_path: Path) -> None:
+    """
+    By each start method, whether or not the file's name is one that can be imported, under the interpreter's options.
+    """
+    script = tmp_path / name
+    script.write_text(FRAMES)
+    options = ["-O", "-X", "dev", "-W", "error"]
+
+    done = subprocess.run(
+        [sys.executable, *options, script], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
+    )
+
+    assert (done.returncode, done.stderr.count("Error")) == (0, 0), done.stdout + done.stderr
+    assert [line.removeprefix("ReadsFrames | ") for line in done.stdout.splitlines() if "INFO" not in line] == [
+        *("fork [10, 20] [20]", "fork raised 3"),
+        *("spawn [10, 20] [20]", "spawn raised 3"),
+        *("forkserver [10, 20] [20]", "forkserver raised 3"),
+        "pickled True",
+        "flags 1 True ['default', 'error']",
+    ]
 
 
 def test_a_module_that_runs_its_workflow_as_it_is_imported_does_not_start_itself_for_ever(tmp_path: Path) -> None:

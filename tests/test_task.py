@@ -2,10 +2,12 @@
 Tests of TaskBase and of the life of an attempt.
 """
 
+import copy
 import gc
 import logging
 import multiprocessing
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -435,6 +437,116 @@ def test_a_task_hands_its_methods_to_a_pool() -> None:
 
     assert isinstance(task, Pools)
     assert task.done == [3, 6]
+
+
+class Slotted(NoOp):
+    """
+    A task that keeps a value in a slot.
+    """
+
+    __slots__ = ("value",)
+
+    def run(self) -> None:
+        """
+        Copy itself while it is observed.
+        """
+        self.value = "kept"
+        self.frames = [1]
+        self.meter.create_counter(name="parts").add(2)
+        self.copies = copies_of(self)
+
+
+class Stateful:
+    """
+    A mixin that says what a copy gets.
+    """
+
+    def __getstate__(self) -> Any:
+        """
+        Give all attributes, as many classes do, and one more.
+        """
+        return {**vars(self), "given": True}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """
+        Take them.
+        """
+        vars(self).update(state, taken=True)
+
+
+class Reduced:
+    """
+    A mixin that says how a copy is made.
+    """
+
+    def __reduce__(self) -> Any:
+        """
+        Make it as the constructor does, and give it all attributes.
+        """
+        return (type(self), (1, "W", "1"), vars(self))
+
+
+class MixinFirst(Stateful, Slotted):
+    """
+    A task with the mixin before the base.
+    """
+
+
+class MixinLast(Slotted, Stateful):
+    """
+    A task with the mixin behind the base.
+    """
+
+
+class IsReduced(Reduced, Slotted):
+    """
+    A task with the other mixin.
+    """
+
+
+def copies_of(task: TaskBase) -> list[Any]:
+    """
+    Return copies of a task, by each way there is.
+    """
+    pickled = [pickle.loads(pickle.dumps(task, protocol)) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)]
+    return [copy.copy(task), copy.deepcopy(task), *pickled]
+
+
+def test_a_copy_of_a_task_keeps_what_its_author_has_it_keep(recorded: Recorded) -> None:
+    """
+    Slots, and what a mixin gives or takes, wherever it stands; what observes the task stays with the task.
+    """
+    kinds: list[type[TaskBase]] = [Slotted, MixinFirst, MixinLast, IsReduced]
+    made: dict[type[TaskBase], list[Any]] = {kind: vars(call(kind))["copies"] for kind in kinds}
+
+    for kind, copies in made.items():
+        for each in copies:
+            each.progress(1)
+            assert (each.frames, each.recipe_run_id, type(each)) == ([1], 1, kind)
+    assert {each.value for each in made[Slotted]} == {"kept"}
+    for each in made[MixinFirst] + made[MixinLast]:
+        assert (each.given, each.taken) == (True, True)
+    assert not [event for event in recorded() if isinstance(event, TaskProgressed)]
+
+
+def test_a_copy_that_shares_the_attributes_of_a_task_is_observed_for_itself(recorded: Recorded) -> None:
+    """
+    It may be called while the task runs, which goes on to be observed.
+    """
+
+    class CallsACopy(Stateful, NoOp):
+        def run(self) -> None:
+            if "inner" in vars(self):
+                return
+            inner = copy.copy(self)
+            vars(inner)["inner"] = True
+            inner()
+            self.progress(7)
+
+    call(CallsACopy)
+
+    kinds = [type(event).__name__ for event in recorded()]
+    assert kinds == ["TaskStarted", "TaskStarted", "TaskFinished", "TaskProgressed", "TaskFinished"]
 
 
 def test_the_log_tells_the_steps_of_a_task(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dkist_processing_core.events import Cause, Reporter, TaskFailed, TaskFinished, decode, encode
-from dkist_processing_core.launcher._process import End
-from dkist_processing_core.launcher._verdict import Circumstances, judge
+from dkist_processing_core.launcher._end import FAILED as FAILED_NAME
+from dkist_processing_core.launcher._end import FINISHED as FINISHED_NAME
+from dkist_processing_core.launcher._end import End
+from dkist_processing_core.launcher._verdict import Circumstances, bare, judge
 from tests.facts import make
 from tests.running import ROOT
 
@@ -60,14 +62,14 @@ ORPHANED = Circumstances(was_told=True, is_orphaned=True)
 OOM = Circumstances(oom_kill=True)
 
 
-def end(exit_code: int, **told: Any) -> End:
+def end(exit_code: int | None, **told: Any) -> End:
     """
     Return the end of a process that took three seconds.
     """
     return End(exit_code, cpu_seconds=2.0, duration_seconds=3.0, told=told)
 
 
-def row(exit_code: int, told: dict[str, Any], known: Circumstances = NOTHING) -> tuple[object, ...]:
+def row(exit_code: int | None, told: dict[str, Any], known: Circumstances = NOTHING) -> tuple[object, ...]:
     """
     Return cause, whether the task has published it, and the status to leave with.
     """
@@ -104,13 +106,22 @@ def row(exit_code: int, told: dict[str, Any], known: Circumstances = NOTHING) ->
         (1, {**HANDED, "raised": RAISED}, TOLD, ("terminated", False, 1)),
         (1, {**HANDED, "raised": RAISED}, ORPHANED, ("lost", False, 1)),
         (-9, {**FINISHED, "returned": True}, TOLD, (None, True, 0)),
+        # A status that is lost is never believed: what the task has reported decides.
+        (None, {**FINISHED, "returned": True}, NOTHING, (None, True, 0)),
+        (None, {"returned": True}, NOTHING, (None, False, 0)),
+        (None, {**FINISHED}, NOTHING, (None, True, 0)),
+        (None, {**FINISHED, "raised": RAISED}, NOTHING, ("exception", False, 1)),
+        (None, {**FAILED, "raised": RAISED}, NOTHING, ("exception", True, 1)),
+        (None, {**FAILED, "returned": True}, NOTHING, ("exception", True, 1)),
+        (None, {"began": True, "loaded": True}, NOTHING, ("lost", False, 1)),
+        (None, {}, TOLD, ("terminated", False, 1)),
         # What comes after a good end makes it a bad one.
         (1, {**FINISHED, "raised": RAISED}, NOTHING, ("exception", False, 1)),
         (-11, {**FINISHED, "returned": True}, NOTHING, ("signal", False, 139)),
     ],
 )
 def test_each_end_has_its_cause(
-    exit_code: int, told: dict[str, Any], known: Circumstances, expected: tuple[object, ...]
+    exit_code: int | None, told: dict[str, Any], known: Circumstances, expected: tuple[object, ...]
 ) -> None:
     """
     The table of what a process may do and say, and what follows.
@@ -149,11 +160,13 @@ def test_an_exception_of_any_release_has_its_fingerprint() -> None:
 
 
 @given(
-    exit_code=st.integers(-64, 255),
+    exit_code=st.none() | st.integers(-64, 255),
     told=WORDS,
     known=st.builds(Circumstances, st.booleans(), st.booleans(), st.booleans(), st.none() | st.integers(0, 2**40)),
 )
-def test_whatever_is_told_there_is_one_verdict(exit_code: int, told: dict[str, Any], known: Circumstances) -> None:
+def test_whatever_is_told_there_is_one_verdict(
+    exit_code: int | None, told: dict[str, Any], known: Circumstances
+) -> None:
     """
     Never an error, never a success of a process that failed, and never a status of 0 for an end that nobody spoke.
     """
@@ -163,9 +176,13 @@ def test_whatever_is_told_there_is_one_verdict(exit_code: int, told: dict[str, A
     assert (verdict.cause is None) == (verdict.event_class is TaskFinished)
     if verdict.event_class is TaskFinished:
         # Of a task that had returned, what was left running may have been ended by an order.
-        was_ended = exit_code < 0 and known.was_told and told.get("returned") is True
+        was_ended = exit_code is not None and exit_code < 0 and known.was_told and told.get("returned") is True
         assert verdict.exit_code == 0
-        assert exit_code == 0 or was_ended
+        is_lost = exit_code is None and (told.get("returned") is True or told.get("end") == "task.finished")
+        assert exit_code == 0 or was_ended or is_lost
+        assert bare(End(exit_code, 0.0, 0.0, told), was_told=known.was_told).cause is None
+    elif exit_code is None:
+        assert verdict.exit_code == 1 or told.get("returned") is True
     elif exit_code != 0 or told.get("returned") is not True:
         assert verdict.exit_code != 0 or told.get("end") == "task.finished"
 
@@ -180,6 +197,13 @@ def test_a_verdict_makes_an_event(number: int) -> None:
     event = make(TaskFailed, "A", reported_by=Reporter.LAUNCHER, **verdict.facts)
     assert decode(encode(event)) == event
     assert event.signal in {"SIGKILL", "SIG40"}
+
+
+def test_the_names_of_ends_are_those_of_the_events() -> None:
+    """
+    The launcher knows them before it loads any event.
+    """
+    assert (TaskFinished.name, TaskFailed.name) == (FINISHED_NAME, FAILED_NAME)
 
 
 def test_the_page_about_ends_names_every_cause() -> None:

@@ -6,7 +6,9 @@ Not here: what the commands do, which each imports when it is called, so that th
 
 # ruff: noqa: PLC0415 - `--version`, `--help` and the completion of a shell must not take seconds
 import logging
+import signal
 import sys
+import traceback
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -17,13 +19,32 @@ from dkist_processing_core.cli._environments import environments_app
 from dkist_processing_core.cli._outbox import outbox_app
 from dkist_processing_core.cli._workflows import workflows_app
 from dkist_processing_core.errors import DKISTProcessingCoreError
+from dkist_processing_core.exit_status import fill_standard_descriptors
+from dkist_processing_core.terminal import VisibleFormatter, say, visible
 
 _INTERRUPTED = 130
 _USAGE = 2
 
 
+# ClickException, of click or of the copy of it that typer has.
+_UsageError: Any = typer.BadParameter.__mro__[2]
+
+
+def _shown(error: Any) -> Any:
+    """Return an error of usage as it may be shown: typer writes what was given as it is."""
+    error.message = visible(str(error.message))
+    return error
+
+
 class _Commands(TyperGroup):
     """The commands, and what becomes of their errors: one line that says what is wrong, and an exit code."""
+
+    def make_context(self, *values: Any, **named: Any) -> Any:
+        """Read the options that stand before a command."""
+        try:
+            return super().make_context(*values, **named)
+        except _UsageError as error:
+            raise _shown(error) from error.__cause__
 
     def invoke(self, ctx: Any) -> Any:
         """Call the command that was asked for."""
@@ -32,14 +53,14 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise typer.Exit(_INTERRUPTED) from None
-        except typer.BadParameter as error:
+        except _UsageError as error:
             if is_debug and error.__cause__ is not None:
                 raise error.__cause__ from None
-            raise
+            raise _shown(error) from error.__cause__
         except DKISTProcessingCoreError as error:
             if is_debug:
                 raise
-            typer.echo(f"error: {error}", err=True)
+            say(f"error: {error}", err=True)
             raise typer.Exit(1) from None
 
 
@@ -58,19 +79,29 @@ app.add_typer(events_app, name="events", help="Watch what happens on the bus, or
 
 def main() -> None:
     """Run the command line, with warnings on the standard error stream."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    fill_standard_descriptors()
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        # Inherited from what started this process: the status of every child would be lost.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for stream in (sys.stdout, sys.stderr):
         # Names and messages may hold characters that the terminal's encoding lacks: they become question marks.
-        if not (stream.encoding or "").lower().startswith("utf"):
+        if stream is not None and not (stream.encoding or "").lower().startswith("utf"):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    app(prog_name="dkist-core")
+    try:
+        app(prog_name="dkist-core")
+    except Exception:  # noqa: BLE001 - an error that nothing foresaw, or any with --debug
+        say(traceback.format_exc().rstrip(), err=True)
+        sys.exit(1)
 
 
 def _show_version(asked: bool) -> None:  # noqa: FBT001 - typer passes an option's value by position
     if asked:
         from importlib.metadata import version
 
-        typer.echo(f"dkist-core {version('dkist-processing-core')}")
+        say(f"dkist-core {version('dkist-processing-core')}")
         raise typer.Exit
 
 

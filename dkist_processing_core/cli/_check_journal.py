@@ -4,6 +4,7 @@ The doctor's questions about the journal: where it lies, whether it can be used,
 Not here: where journals belong (bus).
 """
 
+import shlex
 from collections.abc import Iterator
 
 from dkist_processing_core.bus import Books, Bus
@@ -98,9 +99,10 @@ def _check_other_outboxes(states: list[OutboxState]) -> Iterator[Check]:
         if state.is_current or state.is_embedded:
             continue
         if state.waiting:
+            name = shlex.quote(state.path.stem.removeprefix("outbox-"))
             yield skipped(
                 "other outbox",
                 f"{state.path} is for another broker than these settings name; waiting: {state.waiting}",
                 "a publisher with the settings of that broker delivers them; if that broker has moved, "
-                f"`dkist-core outbox retarget {state.path.stem.removeprefix('outbox-')}` moves them to this one's",
+                f"`dkist-core outbox retarget {name}` moves them to this one's",
             )

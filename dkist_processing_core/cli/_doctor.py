@@ -4,8 +4,6 @@
 Not here: the single questions (_check_journal, _check_broker, _check_collector).
 """
 
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +16,9 @@ from dkist_processing_core.cli._check_collector import check_collectors
 from dkist_processing_core.cli._check_journal import check_journal
 from dkist_processing_core.cli._rows import rows
 from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration
+from dkist_processing_core.console import Terminal
 from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.terminal import say_json
 
 _STYLES = {Status.OK: "green", Status.WRONG: "red", Status.SKIPPED: "dim"}
 _MARKS = {Status.OK: "✓", Status.WRONG: "✗", Status.SKIPPED: "–"}  # noqa: RUF001 - an en dash is meant
@@ -45,7 +45,7 @@ def examine(*, as_json: bool) -> bool:
             for each in found
         ]
         report = {"ok": is_well, "bus": bus, "reason": reason, "checks": checks_json}
-        sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        say_json(report)
         return is_well
     return _show(checks, f"{bus}: {reason}" if bus else reason)
 
@@ -76,7 +76,7 @@ def _unredacted(settings: DKISTProcessingCoreConfiguration | None, problem: str)
 
 
 def _show(checks: Iterator[Check], headline: str) -> bool:
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     console.print(Text.assemble(("bus  ", "dim"), headline), soft_wrap=True)
     console.print()
     total = found = 0

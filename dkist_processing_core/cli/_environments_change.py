@@ -15,6 +15,7 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.environments import Environments, Requirement, folder_of
 from dkist_processing_core.environments._limits import Limits
 from dkist_processing_core.errors import EnvironmentRequestError
+from dkist_processing_core.terminal import say
 from dkist_processing_core.text import duration
 
 
@@ -27,12 +28,12 @@ def build(text: str, extras: list[str]) -> None:
         raise typer.BadParameter(str(error)) from None
     settings = DKISTProcessingCoreConfiguration.read()
     environments = Environments(folder_of(os.environ), limits=partial(Limits.of, settings))
-    with environments.prepare(requirement, on_output=lambda line: typer.echo(line, err=True)) as environment:
+    with environments.prepare(requirement, on_output=lambda line: say(line, err=True)) as environment:
         did = f"built in {duration(environment.seconds)}" if environment.built else "there already"
         lacking = [extra for extra in environment.record.get("lacking", ()) if extra in requirement.extras]
         # As pip has it, it is no error; but whoever looks at this line alone is to see it.
         less = f"; WITHOUT {', '.join(lacking)}, no such extra in this release" if lacking else ""
-        typer.echo(without_secrets(f"{requirement}: {did}, {environment.folder}{less}", settings))
+        say(without_secrets(f"{requirement}: {did}, {environment.folder}{less}", settings))
 
 
 def prune(*, max_days: float | None, max_size: int | None, is_dry: bool) -> None:
@@ -47,6 +48,6 @@ def prune(*, max_days: float | None, max_size: int | None, is_dry: bool) -> None
     )
     for entry in removed:
         told = f"{entry.requirement or entry.key}: {entry.reason}, {entry.path}"
-        typer.echo(without_secrets(one_line(told), settings))
+        say(without_secrets(one_line(told), settings))
     total = size(sum(entry.bytes or 0 for entry in removed))
-    typer.echo(f"{'would be removed' if is_dry else 'removed'}: {len(removed):,}, together {total}")
+    say(f"{'would be removed' if is_dry else 'removed'}: {len(removed):,}, together {total}")

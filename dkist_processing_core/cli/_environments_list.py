@@ -4,9 +4,7 @@
 Not here: where that comes from (environments), and what changes it (_environments_change).
 """
 
-import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -19,9 +17,11 @@ from rich.text import Text
 from dkist_processing_core.cli._check import without_secrets
 from dkist_processing_core.cli._rows import rows
 from dkist_processing_core.cli._words import local_time, size
+from dkist_processing_core.console import Terminal
 from dkist_processing_core.environments import Environments, folder_of
 from dkist_processing_core.environments._entries import Entry, State
 from dkist_processing_core.events import format_time
+from dkist_processing_core.terminal import say_json
 from dkist_processing_core.text import duration
 
 _HEADS = ("state", "size", "last used")
@@ -37,9 +37,9 @@ def show(*, in_json: bool) -> None:
     folder = hide(environments.folder)
     if in_json:
         report = {"folder": folder, "environments": [_as_json(entry, hide) for entry in found]}
-        sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        say_json(report)
         return
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     if not found:
         console.print(Text(f"no environments in {folder}"), soft_wrap=True)
         return

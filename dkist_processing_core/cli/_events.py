@@ -6,21 +6,21 @@ Not here: how an event looks as a line (_line).
 
 import contextlib
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli._line import EventLines
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.console import Terminal
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.events import EVENT_CLASSES, Event, encode
 from dkist_processing_core.replay import replayed
+from dkist_processing_core.terminal import say_json_line
 
 _DURATION = re.compile(r"(\d{1,9})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -118,17 +118,15 @@ def event_names() -> list[str]:
 def _shower(*, as_json: bool, dated: bool) -> Callable[[Event], None]:
     if as_json:
         return _write_json
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     lines = EventLines(dated=dated, ascii_only=console.options.ascii_only)
     return lambda event: console.print(lines.line(event), soft_wrap=True)
 
 
 def _write_json(event: Event) -> None:
-    # The very bytes, whatever the terminal's encoding.
-    sys.stdout.buffer.write(encode(event) + b"\n")
-    sys.stdout.buffer.flush()
+    say_json_line(encode(event))
 
 
 def _note(text: str) -> None:
     """Say something on the standard error stream, apart from what may be piped on."""
-    Console(stderr=True, highlight=False).print(Text.assemble((text, "dim")), soft_wrap=True)
+    Terminal(stderr=True, highlight=False).print(Text.assemble((text, "dim")), soft_wrap=True)

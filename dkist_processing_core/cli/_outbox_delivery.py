@@ -10,14 +10,14 @@ import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import typer
-from rich.console import Console
 from rich.text import Text
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli._check import without_secrets
 from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration
+from dkist_processing_core.console import Terminal
 from dkist_processing_core.outbox import Progress, Relay, drain, outboxes
+from dkist_processing_core.terminal import say
 
 _SET_ASIDE = "dkist-core outbox list --set-aside tells why, dkist-core outbox retry tries again"
 _PACKAGE = "dkist_processing_core"
@@ -31,23 +31,23 @@ def deliver(timeout: float | None) -> int:
     if not settings.names_broker:
         return _told_of_others(settings, f"MESH_CONFIG names no {ISB_SERVICE}, and {bus.where} is its own bus", hide)
     found = Progress(pending=0)
-    console = Console(stderr=True, highlight=False)
+    console = Terminal(stderr=True, highlight=False)
     try:
         with _quietly(), console.status("", spinner="line" if console.options.ascii_only else "dots") as status:
             for found in drain(settings, timeout=timeout):
                 status.update(Text(_told(found)))
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; still waiting in {hide(str(bus.journal_path))}: {found.pending}", err=True)
+        say(f"interrupted; still waiting in {hide(str(bus.journal_path))}: {found.pending}", err=True)
         raise
     if found.reason is not None:
         reason = hide(f"{found.reason}; still waiting in {bus.journal_path}: {found.pending}")
-        typer.echo(f"error: {reason}, delivered: {found.confirmed}", err=True)
+        say(f"error: {reason}, delivered: {found.confirmed}", err=True)
     else:
-        typer.echo(hide(f"delivered to {bus.where}: {found.confirmed}, still waiting: {found.pending}"))
+        say(hide(f"delivered to {bus.where}: {found.confirmed}, still waiting: {found.pending}"))
     if found.set_aside:
-        typer.echo(f"set aside, since the broker refuses them: {found.set_aside}; {_SET_ASIDE}", err=True)
+        say(f"set aside, since the broker refuses them: {found.set_aside}; {_SET_ASIDE}", err=True)
     if found.set_aside_before:
-        typer.echo(f"set aside before: {found.set_aside_before}; {_SET_ASIDE}", err=True)
+        say(f"set aside before: {found.set_aside_before}; {_SET_ASIDE}", err=True)
     return 1 if found.pending or found.set_aside else 0
 
 
@@ -56,9 +56,9 @@ def _told_of_others(settings: DKISTProcessingCoreConfiguration, why: str, hide: 
     others = [state for state in outboxes(settings) if not state.is_embedded and state.waiting]
     for state in others:
         where = f"{state.waiting} in {state.path}, for {state.destination or 'an unknown broker'}"
-        typer.echo(hide(f"error: {why}; still waiting: {where}"), err=True)
+        say(hide(f"error: {why}; still waiting: {where}"), err=True)
     if not others:
-        typer.echo(hide(f"nothing to drain: {why}"))
+        say(hide(f"nothing to drain: {why}"))
     return 1 if others else 0
 
 

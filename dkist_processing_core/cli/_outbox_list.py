@@ -4,8 +4,6 @@
 Not here: where the figures come from (outbox), and the messages set aside (_outbox_refused).
 """
 
-import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -21,7 +19,9 @@ from dkist_processing_core.cli._outbox_json import as_json
 from dkist_processing_core.cli._rows import rows
 from dkist_processing_core.cli._words import local_time
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.console import Terminal
 from dkist_processing_core.outbox import OutboxState, SpareState, outboxes
+from dkist_processing_core.terminal import say_json
 from dkist_processing_core.text import duration
 
 _HEADS = ("published", "confirmed", "pending", "set aside", "oldest pending")
@@ -39,9 +39,9 @@ def show(*, in_json: bool) -> None:
     folder = hide(str(bus.journal_path.parent))
     if in_json:
         report = {"folder": folder, "journals": [as_json(state, hide) for state in states]}
-        sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        say_json(report)
         return
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     if states:
         console.print(Text.assemble(("journals in ", "dim"), folder), soft_wrap=True)
         console.print()

@@ -4,8 +4,7 @@
 Not here: what becomes of them (_outbox_change).
 """
 
-import json
-import sys
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,8 +20,10 @@ from dkist_processing_core.cli._outbox_json import as_json, set_aside_as_json
 from dkist_processing_core.cli._rows import rows
 from dkist_processing_core.cli._words import local_time, one_line
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.console import Terminal
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.outbox import OutboxState, outboxes, set_aside
+from dkist_processing_core.terminal import say_json
 
 _MOMENT = "%Y-%m-%d %H:%M:%S"
 _PREFIX = "edu.nso.dkist."
@@ -40,9 +41,9 @@ def show_set_aside(*, in_json: bool) -> None:
             "folder": hide(str(open_bus(settings).journal_path.parent)),
             "journals": [as_json(state, hide) | {"messages": _messages(entries, hide)} for state, entries in found],
         }
-        sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        say_json(report)
         return
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     if not found:
         console.print("nothing is set aside")
     for state, entries in found:
@@ -79,7 +80,7 @@ def _lines(
     for entry in entries:
         yield from rows(Text.assemble("  ", (f"{entry.seq:{width}}", "bold"), "  "), _told(entry, hide), console)
         yield Text()
-    option = "" if state.is_current else f" --outbox {state.path.stem.removeprefix('outbox-')}"
+    option = "" if state.is_current else f" --outbox {shlex.quote(state.path.stem.removeprefix('outbox-'))}"
     retry = f"dkist-core outbox retry{option} --all"
     yield Text.assemble(f"  set aside: {len(entries):,}; to have them tried again: ", (retry, "bold"))
     yield Text()

@@ -4,22 +4,20 @@
 Not here: what a timeline looks like (_timeline), and what its JSON holds (_run_json).
 """
 
-import json
-import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-
-from rich.console import Console
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli._run_json import run_json
 from dkist_processing_core.cli._timeline import draw_timeline
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.console import Terminal
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import Event
 from dkist_processing_core.replay import replayed
 from dkist_processing_core.runs import RunState, RunView
+from dkist_processing_core.terminal import say_json
 
 if TYPE_CHECKING:
     from dkist_processing_core.identity import Run
@@ -33,9 +31,9 @@ def show_timeline(run_id: str | None, *, as_json: bool) -> None:
     settings = DKISTProcessingCoreConfiguration.read()
     view = find_run(replayed(settings, every_report=True), run_id, where=open_bus(settings).where)
     if as_json:
-        sys.stdout.write(json.dumps(run_json(view), indent=2) + "\n")
+        say_json(run_json(view))
         return
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     lines = draw_timeline(view, width=console.width, now=datetime.now(UTC), ascii_only=console.options.ascii_only)
     for line in lines:
         console.print(line, soft_wrap=True)

@@ -4,8 +4,6 @@
 Not here: what is asked of the broker (_topology_items).
 """
 
-import json
-import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
 
@@ -20,6 +18,7 @@ from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfigu
 from dkist_processing_core.consumer import Selection, check_name
 from dkist_processing_core.errors import BusError
 from dkist_processing_core.events import EVENT_CLASSES
+from dkist_processing_core.terminal import say, say_json
 
 _MISSING = 3
 _CONNECT_SECONDS = 5.0
@@ -37,12 +36,12 @@ def show(consumers: list[str], *, making: bool, in_json: bool) -> int:
     if in_json:
         items = list(found)
         report = {"bus": bus, "items": [as_json(each, hide) for each in items]}
-        sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        say_json(report)
     elif settings.names_broker:
         items = show_findings(found, topology, bus, hide)
     else:
         items = []
-        typer.echo(f"nothing to make: MESH_CONFIG names no {ISB_SERVICE}, and {bus} has neither exchanges nor queues")
+        say(f"nothing to make: MESH_CONFIG names no {ISB_SERVICE}, and {bus} has neither exchanges nor queues")
     states = {each.state for each in items}
     if states <= WELL:
         return 0
@@ -53,7 +52,7 @@ def show_definitions(consumers: list[str]) -> None:
     """Write the topology in RabbitMQ's own form."""
     settings = DKISTProcessingCoreConfiguration.read()
     topology = whole_topology(settings, parse_consumers(consumers))
-    sys.stdout.write(json.dumps(definitions(topology, settings.isb_vhost), indent=2, ensure_ascii=False) + "\n")
+    say_json(definitions(topology, settings.isb_vhost))
 
 
 def parse_consumers(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -10,13 +10,13 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.text import Text
 
 from dkist_processing_core.bus.topology import Binding, Exchange, Queue, Topology
 from dkist_processing_core.cli._rows import rows
 from dkist_processing_core.cli._topology_items import RIGHT_NEEDED, WELL, Finding, Item, State
 from dkist_processing_core.cli._words import fitted, one_line
+from dkist_processing_core.console import Terminal
 
 # The worst first.
 _STYLES = {
@@ -58,7 +58,7 @@ def _made_as(item: Exchange | Queue) -> str:
 
 def show_findings(found: Iterable[Finding], topology: Topology, bus: str, hide: Callable[[str], str]) -> list[Finding]:
     """Show each finding as soon as it is made, with its secrets hidden, and return all of them."""
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     console.print(Text.assemble(("bus  ", "dim"), bus), soft_wrap=True)
     console.print()
     items: tuple[Item, ...] = (*topology.exchanges, *topology.queues)

@@ -9,6 +9,8 @@ from datetime import datetime, tzinfo
 
 from rich.cells import cell_len, set_cell_size
 
+from dkist_processing_core.terminal import visible
+
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 _THOUSAND = 1000
 _MOST_DIGITS = 15
@@ -61,7 +63,7 @@ def local_time(moment: datetime, form: str, zone: tzinfo | None) -> str:
 
 def one_line(text: str) -> str:
     """Return the first line of a text that says anything, its white space evened: what may stand in a row."""
-    return next((evened for line in text.splitlines() if (evened := " ".join(line.split()))), "")
+    return visible(next((evened for line in text.splitlines() if (evened := " ".join(line.split()))), ""))
 
 
 def short_type(error_type: str) -> str:

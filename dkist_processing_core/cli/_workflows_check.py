@@ -7,8 +7,6 @@ Not here: the checks and the files (build_utils), and the drawing (_workflows_sh
 from dataclasses import replace
 from pathlib import Path
 
-import typer
-from rich.console import Console
 from rich.text import Text
 
 from dkist_processing_core import build_utils
@@ -16,8 +14,10 @@ from dkist_processing_core.build_utils._check import Checked, check_workflows
 from dkist_processing_core.build_utils._find import find_workflows, nowhere, twins
 from dkist_processing_core.cli._glyphs import ASCII, STYLES, UNICODE
 from dkist_processing_core.cli._workflows_load import load_package
+from dkist_processing_core.console import Terminal
 from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.runs import State
+from dkist_processing_core.terminal import say
 
 
 def validate(name: str) -> bool:
@@ -26,7 +26,7 @@ def validate(name: str) -> bool:
     found = find_workflows(package)
     if not found:
         raise WorkflowError(nowhere(package))
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     marks = (ASCII if console.options.ascii_only else UNICODE).marks
     same = list(twins(found))
     checked = [
@@ -65,7 +65,7 @@ def export(name: str, folder: Path, *, as_zip: bool) -> None:
         raise WorkflowError(nowhere(package))
     files = [build_utils.export_archive(package, folder)] if as_zip else build_utils.export_dags(package, folder)
     for file in files:
-        typer.echo(file)
+        say(str(file))
 
 
 def export_notebooks(name: str, folder: Path, *, with_dockerfile: bool) -> None:
@@ -74,6 +74,6 @@ def export_notebooks(name: str, folder: Path, *, with_dockerfile: bool) -> None:
     if not find_workflows(package):
         raise WorkflowError(nowhere(package))
     if with_dockerfile:
-        typer.echo(build_utils.export_notebook_dockerfile(package, folder))
+        say(str(build_utils.export_notebook_dockerfile(package, folder)))
     for file in build_utils.export_notebooks(package, folder):
-        typer.echo(file)
+        say(str(file))

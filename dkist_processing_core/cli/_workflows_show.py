@@ -5,7 +5,6 @@ Not here: how one is drawn (_workflows_graph), and what Mermaid wants (_workflow
 """
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from dkist_processing_core.build_utils import extract_workflows_from_package
@@ -13,7 +12,9 @@ from dkist_processing_core.build_utils._find import nowhere
 from dkist_processing_core.cli._workflows_graph import draw_workflow
 from dkist_processing_core.cli._workflows_load import load_package
 from dkist_processing_core.cli._workflows_mermaid import flowchart
+from dkist_processing_core.console import Terminal
 from dkist_processing_core.errors import WorkflowError
+from dkist_processing_core.terminal import say
 from dkist_processing_core.workflow import Workflow
 
 
@@ -29,9 +30,9 @@ def show(package_name: str, wanted: str | None, *, as_mermaid: bool) -> None:
         if not workflows:
             raise typer.BadParameter(f"{package_name} has no workflow {wanted!r}; it has {names}")
     if as_mermaid:
-        typer.echo("\n".join(flowchart(workflows)))
+        say("\n".join(flowchart(workflows)))
         return
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     width = console.width if console.is_terminal else None
     for at, workflow in enumerate(workflows):
         if at:

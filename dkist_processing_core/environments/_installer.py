@@ -22,6 +22,7 @@ from dkist_processing_core.environments._requirement import Requirement
 from dkist_processing_core.environments._translation import Translation, patience, pip_settings, site_settings
 from dkist_processing_core.environments._variables import ELSEWHERE, text_of, uv_files
 from dkist_processing_core.errors import EnvironmentBuildError
+from dkist_processing_core.exit_status import LOST, answer_of, has_ended, wait_for
 from dkist_processing_core.redaction import SECRET_MIN_LENGTH, redactor, secrets_of, userinfo_of
 from dkist_processing_core.text import clean_line
 
@@ -99,7 +100,10 @@ class Installer:
                 # Nobody else can have its number: it is not waited for yet. What it has left holds our lock.
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-            status = process.wait()
+            status = wait_for(process)
+        if status is None:
+            msg = f"no environment of {asked} could be made: of {self.label} {LOST}"
+            raise EnvironmentBuildError(msg, self.last_lines)
         if status:
             ending = f"exit status {status}" if status > 0 else f"signal {-status}"
             msg = f"no environment of {asked} could be made: {self.label} ended with {ending}"
@@ -113,7 +117,7 @@ class Installer:
         poll.register(output)
         ended, is_open, rest = None, True, b""
         while ended is None or (is_open and time.monotonic() < ended + _MOMENT):
-            if ended is None and os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended is None and has_ended(process.pid):
                 ended = time.monotonic()
             elif time.monotonic() > self._until:
                 limit = f"{self._limits.longest:g} s"
@@ -228,9 +232,8 @@ def choose(cache: Environments, lock_fd: int, tell: Callable[[str], None]) -> In
 
 
 def _version_of(program: str) -> str:
-    asked = [program, "--version"]
-    answer = subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603
-    return " ".join(answer.stdout.split()[:2]) or "uv"
+    _, answer = answer_of([program, "--version"])
+    return " ".join(answer.split()[:2]) or "uv"
 
 
 def _in_queries(texts: list[str]) -> Iterator[str]:

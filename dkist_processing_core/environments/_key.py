@@ -12,6 +12,7 @@ import sys
 from dkist_processing_core.environments import _interpreter
 from dkist_processing_core.environments._variables import what_counts
 from dkist_processing_core.errors import EnvironmentBuildError
+from dkist_processing_core.exit_status import answer_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,13 +77,15 @@ def interpreter_of(executable: str) -> tuple[str, str]:
     """
     if executable == sys.executable:
         return _interpreter.label(), _interpreter.identity()
-    import subprocess  # noqa: PLC0415 - not for an environment of one's own interpreter
-
     try:
-        asked = [executable, "-I", _interpreter.__file__]
-        answer = subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)  # noqa: S603
-    except (OSError, subprocess.CalledProcessError) as error:
+        status, answer = answer_of([executable, "-I", _interpreter.__file__])
+    except OSError as error:
         msg = f"the interpreter {executable} cannot be run: {error}"
         raise EnvironmentBuildError(msg) from error
-    label, _, identity = answer.stdout.rstrip("\n").partition(" ")
+    label, _, identity = answer.rstrip("\n").partition(" ")
+    # A whole answer is the last thing that the interpreter does, also where its status is lost.
+    if status or not identity:
+        how = f"ended with status {status}" if status else "has not said what it is"
+        msg = f"the interpreter {executable} cannot be run: it {how}"
+        raise EnvironmentBuildError(msg)
     return label, identity

@@ -1,7 +1,7 @@
 """
 An exception as the fields of `TaskFailed`: what it was, what it said, where it came from.
 
-Not here: redaction and cutting, which every event goes through on its way out.
+Not here: redaction and cutting to size, which every event goes through on its way out.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ from typing import TypedDict
 
 from dkist_processing_core.events._model import Cause
 from dkist_processing_core.exception_text import frames_of, message_of, qualified_name, stack_of
+from dkist_processing_core.redaction import redact
 
 _OWN_PACKAGE = __name__.partition(".")[0]
 # Far above what an event can carry, far below what makes cleaning and redaction slow.
@@ -34,10 +35,20 @@ def describe(error: BaseException) -> Failure:
         # Not by isinstance, which asks the author's class for its `__class__`.
         cause=Cause.OUT_OF_MEMORY if issubclass(type(error), MemoryError) else Cause.EXCEPTION,
         error_type=error_type,
-        message=message_of(error)[:_MAX_CHARACTERS],
-        stack=stack_of(error)[-_MAX_CHARACTERS:],
+        message=_shortened(message_of(error)),
+        stack=_shortened(stack_of(error), keep_end=True),
         fingerprint=fingerprint(error_type, frames_of(error)),
     )
+
+
+def _shortened(text: str, *, keep_end: bool = False) -> str:
+    """Return a part of a long text, which is redacted before: half of a secret is not known as one."""
+    if len(text) <= _MAX_CHARACTERS:
+        return text
+    # Twice as much, for what redaction makes shorter.
+    parts = slice(-2 * _MAX_CHARACTERS, None), slice(-_MAX_CHARACTERS, None)
+    wider, part = parts if keep_end else (slice(2 * _MAX_CHARACTERS), slice(_MAX_CHARACTERS))
+    return redact(text[wider])[part]
 
 
 def fingerprint(error_type: str, frames: Iterable[str]) -> str:

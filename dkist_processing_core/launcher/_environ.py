@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dkist_processing_core.bootstrap import FILE, LOADING, MODULE, SEARCH_PATH
+from dkist_processing_core.bootstrap import FILE, FLAGS, LOADING, MODULE, SEARCH_PATH
 from dkist_processing_core.environments import Environment
 from dkist_processing_core.identity import PREFIX, Attempt, Run
 from dkist_processing_core.launcher._assignment import DELIVERED, EXTRAS, PACKAGE, QUEUE, QUEUED_AT, Assignment
@@ -20,7 +20,7 @@ _ENGINES = re.compile(r"_*AIRFLOW__|_+AIRFLOW|AIRFLOW_(CONN|VAR)_|CELERY|.*SQL_A
 _LAUNCHERS = frozenset(
     {
         *Attempt(Run("", "", "", 0), "", 1, 1, log_url="", report_fd=0, started_fd=0).to_environ(),
-        *(MODULE, FILE, SEARCH_PATH, LOADING, PACKAGE, EXTRAS, QUEUE, QUEUED_AT, DELIVERED, f"{PREFIX}PYTHON"),
+        *(MODULE, FILE, FLAGS, SEARCH_PATH, LOADING, PACKAGE, EXTRAS, QUEUE, QUEUED_AT, DELIVERED, f"{PREFIX}PYTHON"),
     }
 )
 # What says where this interpreter finds its packages says nothing of another's.

@@ -7,22 +7,27 @@ what an end means (_verdict), and how it is reported (_reports).
 
 import contextlib
 import errno
+import json
 import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from dkist_processing_core.bootstrap import FLAGS
 from dkist_processing_core.environments import Environment, Environments, folder_of
 from dkist_processing_core.errors import EnvironmentBuildError, IdentityError
+from dkist_processing_core.exit_status import fill_standard_descriptors, has_ended
 from dkist_processing_core.launcher._assignment import Assignment
+from dkist_processing_core.launcher._end import End
 from dkist_processing_core.launcher._environ import task_environ
 from dkist_processing_core.launcher._memory import MemoryWatch
 from dkist_processing_core.launcher._orders import GRACE_SECONDS, Orders
-from dkist_processing_core.launcher._process import End, Line, TaskProcess
+from dkist_processing_core.launcher._process import Line, TaskProcess
+from dkist_processing_core.terminal import say
 from dkist_processing_core.termination import TerminationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dkist_processing_core.launcher._reports import Reports
     from dkist_processing_core.launcher._verdict import Verdict
@@ -38,10 +43,12 @@ _ANNOUNCE_SECONDS = GRACE_SECONDS - 0.6
 def main() -> int:
     """Launch what the environment names, and return the status to leave with."""
     began_ns = time.time_ns()
+    # First: what is opened from here on is not to be the task's standard output stream.
+    fill_standard_descriptors()
     try:
         assignment = Assignment.take_from(dict(os.environ))
     except IdentityError as error:
-        print(f"dkist_processing_core.launcher: {error}", file=sys.stderr)  # noqa: T201 - nobody else can be told
+        say(f"dkist_processing_core.launcher: {error}", err=True)
         return USAGE
     with Orders() as orders:
         launch = Launch(assignment, orders, began_ns)
@@ -50,12 +57,8 @@ def main() -> int:
             return launch.run()
         except TerminationError:
             return launch.conclude_without_process()
-        except Exception:  # noqa: BLE001 - said in the task's log, and by the status
-            _show_error()
-            return SOFTWARE
         finally:
-            with _observing():
-                launch.close()
+            launch.close()
 
 
 class Launch:
@@ -71,7 +74,7 @@ class Launch:
         self._prepared = (0, 0)
         self._is_dispatched = False
         self._is_started = False
-        self._is_announced = False
+        self._is_announcing = self._is_announced = False
 
     @property
     def _reports(self) -> "Reports":
@@ -91,26 +94,32 @@ class Launch:
         try:
             if self._assignment.requirement is not None:
                 self._environment = self._prepare()
-            end, verdict = self._attempt()
+            end, memory = self._attempt()
             damage = self._damage(end)
-            if self._environment is not None and damage is not None and self._is_worth_it(self._environment, damage):
+            if self._environment is not None and damage is not None:
                 self._environment = self._rebuild(self._environment, damage)
-                end, verdict = self._attempt()
+                end, memory = self._attempt()
         except EnvironmentBuildError as error:
             return self._conclude_with("ENVIRONMENT", error)
-        if self._is_announced:
-            # It has had its time, and whatever it has made of the rest, its end is on the bus.
-            return verdict.exit_code or 1
-        with _observing():
-            self._reports.ended(verdict)
-        return verdict.exit_code
+        except Exception as error:  # noqa: BLE001 - the task was not started, or not even loaded
+            _show_error()
+            self._conclude_with("ENVIRONMENT", error)
+            return SOFTWARE
+        return self._conclude(end, memory)
 
     def close(self) -> None:
         """Deliver what was reported, and let the environment go."""
-        if self._made_reports is not None:
-            self._made_reports.close()
-        if self._environment is not None:
-            self._environment.close()
+        with _observing():
+            if self._made_reports is not None:
+                self._made_reports.close()
+        with _observing():
+            if self._environment is not None:
+                self._environment.close()
+
+    def _report(self, report: "Callable[[Reports], object]") -> None:
+        """Report something; what goes wrong with that changes nothing of the attempt."""
+        with _observing():
+            report(self._reports)
 
     # The environment
 
@@ -122,22 +131,17 @@ class Launch:
         environment = environments.find(requirement)
         if environment is None:
             # It takes long, and somebody may be waiting to hear of the attempt, or kill this process meanwhile.
-            reports = self._reports
-            self._orders.watch_parent()
+            self._report(lambda _: self._orders.watch_parent())
             try:
                 environment = environments.prepare(requirement, on_output=_show)
             except BaseException as error:
-                reports.prepared(began_ns, time.time_ns(), "failed", error)
+                self._report_preparation(began_ns, "failed", error)
                 raise
         self._prepared = began_ns, time.time_ns()
         return environment
 
-    def _is_worth_it(self, broken: Environment, damage: str) -> bool:
-        """Say whether to build anew: not for what was the matter with the one before, too."""
-        is_new = Environments(folder_of(os.environ)).is_worth_rebuilding(broken, damage)
-        if not is_new:
-            _show(f"{broken.folder} does not work, and was installed anew for the same reason before: {damage}")
-        return is_new
+    def _report_preparation(self, began_ns: int, state: str, error: BaseException) -> None:
+        self._report(lambda reports: reports.prepared(began_ns, time.time_ns(), state, error))
 
     def _rebuild(self, broken: Environment, damage: str) -> Environment:
         self._orders.begin_anew()
@@ -148,52 +152,99 @@ class Launch:
         return environment
 
     def _damage(self, end: End) -> str | None:
-        """Return for what damage of its environment the task was not even loaded; None where that is not why."""
-        is_over = end.exit_code == 0 or "loaded" in end.told or self._orders.received is not None
+        """
+        Return for what damage of its environment the task was not even loaded.
+
+        None where that is not why, and where the environment before had the same damage, so that another would too.
+        """
+        with _observing():
+            damage = self._found_damage(end)
+            if damage is None or self._environment is None:
+                return None
+            if Environments(folder_of(os.environ)).is_worth_rebuilding(self._environment, damage):
+                return damage
+            folder = self._environment.folder
+            _show(f"{folder} does not work, and was installed anew for the same reason before: {damage}")
+        return None
+
+    def _found_damage(self, end: End) -> str | None:
+        is_over = end.exit_code == 0 or "loaded" in end.told or self._was_told
         if is_over or self._environment is None:
             return None
         if end.not_started is not None:
             # A lack of processes or memory is no damage.
             return str(end.not_started) if end.not_started.errno in _DAMAGE else None
-        if "began" not in end.told and end.exit_code > 0:
+        if "began" not in end.told and end.exit_code is not None and end.exit_code > 0:
             return f"its interpreter left with status {end.exit_code} before it began"
         return Environments(folder_of(os.environ)).problem_of(self._environment)
 
     # The task's process
 
-    def _attempt(self) -> "tuple[End, Verdict]":
-        """Start the task and wait for its end; return what that means."""
+    def _attempt(self) -> "tuple[End, MemoryWatch | None]":
+        """Start the task, and wait for its end whatever goes wrong meanwhile; return it and what watched its memory."""
+        started_ns = time.time_ns()
+        with self._orders.held_back():
+            try:
+                process = self._start()
+            except OSError as error:
+                return End(127, 0.0, 0.0, not_started=error), None
+            self._orders.concern(process)
+        with _observing():
+            process.guard()
+        memory = self._watch(process)
+        with _observing():
+            self._orders.watch_parent()
+        with _observing():
+            self._report_start(process.pid, started_ns)
+        with _observing():
+            process.note_start()
+        while not _has_ended(process):
+            if self._orders.seconds_ago > _ANNOUNCE_SECONDS and not self._is_announcing:
+                self._is_announcing = True
+                with _observing():
+                    self._announce(process, memory)
+        with _observing():
+            if memory is not None:
+                memory.close()
+        if self._was_told:
+            # Nothing of what was told to end is to go on; until it is waited for, nobody else has its number.
+            with _observing():
+                process.kill_group()
+        self._orders.conclude()
+        with _observing():
+            process.listen()
+        end = process.end()
+        with _observing():
+            process.close()
+        return end, memory
+
+    def _start(self) -> TaskProcess:
         environment = self._environment
         python = sys.executable if environment is None else environment.python
+        flags = json.loads(os.environ.get(FLAGS, "[]"))
+        inherits: list[int] = []
+        if environment is not None:
+            # This process holds the lock for as long as the task runs, in any case.
+            with _observing():
+                inherits.append(environment.lend_lock())
         line = Line()
         environ = task_environ(
             os.environ, self._assignment, environment, report_fd=line.report_fd, started_fd=line.started_fd
         )
-        inherits = [] if environment is None else [environment.lend_lock()]
-        started_ns = time.time_ns()
-        with self._orders.held_back():
-            try:
-                process = TaskProcess.start(python, environ, line, inherits)
-            except OSError as error:
-                line.close()
-                return self._could_not_start(error)
-            self._orders.concern(process)
-        with MemoryWatch(process.pid) as memory:
-            with _observing():
-                self._orders.watch_parent()
-            with _observing():
-                self._report_start(process.pid, started_ns)
-            process.note_start()
-            while not process.has_ended(_LOOK_SECONDS):
-                if self._orders.seconds_ago > _ANNOUNCE_SECONDS and not self._is_announced:
-                    with _observing():
-                        self._announce(process, memory)
-        if self._orders.received is not None:
-            # Nothing of what was told to end is to go on; until it is waited for, nobody else has its number.
-            process.kill_group()
-        self._orders.conclude()
-        end = process.end()
-        return end, self._judge(end, memory)
+        try:
+            return TaskProcess.start([python, *flags], environ, line, inherits)
+        except OSError:
+            line.close()
+            raise
+
+    def _watch(self, process: TaskProcess) -> MemoryWatch | None:
+        with _observing():
+            return MemoryWatch.begin(process.pid)
+        return None
+
+    @property
+    def _was_told(self) -> bool:
+        return self._orders.received is not None
 
     def _report_start(self, pid: int, started_ns: int) -> None:
         reports, environment = self._reports, self._environment
@@ -205,32 +256,35 @@ class Launch:
             self._is_started = True
             reports.started(pid, started_ns, state, None if environment is None else environment.seconds)
 
-    def _judge(self, end: End, memory: MemoryWatch) -> "Verdict":
-        from dkist_processing_core.launcher._verdict import Circumstances, judge  # noqa: PLC0415 - as above
+    def _conclude(self, end: End, memory: MemoryWatch | None) -> int:
+        """Report the end, and return the status to leave with: the task's own, whatever becomes of the report."""
+        status = end.status(was_told=self._was_told)
+        if self._is_announced:
+            # It has had its time, and whatever it has made of the rest, its end is on the bus.
+            return status or 1
+        self._report(lambda reports: reports.ended(self._judge(end, memory)))
+        return status
 
-        orders = self._orders
-        was_told = orders.received is not None
-        return judge(end, Circumstances(was_told, orders.is_orphaned, memory.has_killed, memory.peak_bytes))
+    def _judge(self, end: End, memory: MemoryWatch | None) -> "Verdict":
+        from dkist_processing_core.launcher._verdict import Circumstances, bare, judge  # noqa: PLC0415 - as above
 
-    def _announce(self, process: TaskProcess, memory: MemoryWatch) -> None:
+        has_killed, peak = False, None
+        with _observing():
+            has_killed, peak = (False, None) if memory is None else (memory.has_killed, memory.peak_bytes)
+        with _observing():
+            return judge(end, Circumstances(self._was_told, self._orders.is_orphaned, has_killed, peak))
+        return bare(end, was_told=self._was_told)
+
+    def _announce(self, process: TaskProcess, memory: MemoryWatch | None) -> None:
         """Report the end of a task that was told to end and has not, before it is killed; then may be too late."""
         import signal  # noqa: PLC0415 - enum and all, for this alone
 
         told = process.told()
         if told.get("is_published") is True:
             return
-        self._is_announced = True
         duration = time.monotonic() - process.began
         end = End(-signal.SIGKILL, _cpu_seconds(process.pid), duration, told)
-        self._reports.ended(self._judge(end, memory))
-
-    def _could_not_start(self, error: OSError) -> "tuple[End, Verdict]":
-        end = End(exit_code=127, cpu_seconds=0.0, duration_seconds=0.0, told={}, not_started=error)
-        from dkist_processing_core.events import Cause, TaskFailed  # noqa: PLC0415 - as above
-        from dkist_processing_core.launcher._verdict import Verdict  # noqa: PLC0415
-
-        facts = {"cause": Cause.ENVIRONMENT, "error_type": type(error).__name__, "message": str(error)}
-        return end, Verdict(TaskFailed, facts, exit_code=127)
+        self._is_announced = self._reports.ended(self._judge(end, memory))
 
     # Ends without a process
 
@@ -240,17 +294,22 @@ class Launch:
         return self._conclude_with(cause, TerminationError(self._orders.received or 15))
 
     def _conclude_with(self, cause: str, error: BaseException) -> int:
-        from dkist_processing_core.events import Cause, TaskFailed  # noqa: PLC0415 - as above
-        from dkist_processing_core.launcher._verdict import Verdict  # noqa: PLC0415
+        message = "\n".join([str(error), *getattr(error, "last_lines", ())])
+        _show(message)
 
-        facts: dict[str, Any] = {
-            "cause": Cause[cause],
-            "error_type": type(error).__name__,
-            "message": "\n".join([str(error), *getattr(error, "last_lines", ())]),
-            "duration_seconds": (time.time_ns() - self._began_ns) / 1e9,
-        }
-        _show(facts["message"])
-        self._reports.ended(Verdict(TaskFailed, facts))
+        def report(reports: "Reports") -> None:
+            from dkist_processing_core.events import Cause, TaskFailed  # noqa: PLC0415 - as above
+            from dkist_processing_core.launcher._verdict import Verdict  # noqa: PLC0415
+
+            facts: dict[str, Any] = {
+                "cause": Cause[cause],
+                "error_type": type(error).__name__,
+                "message": message,
+                "duration_seconds": (time.time_ns() - self._began_ns) / 1e9,
+            }
+            reports.ended(Verdict(TaskFailed, facts))
+
+        self._report(report)
         return 1
 
 
@@ -263,6 +322,14 @@ def _observing() -> "Iterator[None]":
         _show_error()
 
 
+def _has_ended(process: TaskProcess) -> bool:
+    """Wait a moment for the end of the task, and return whether it has come."""
+    with _observing():
+        return process.has_ended(_LOOK_SECONDS)
+    time.sleep(_LOOK_SECONDS)
+    return has_ended(process.pid)
+
+
 def _show_error() -> None:
     import traceback  # noqa: PLC0415 - not before it is needed
 
@@ -272,7 +339,8 @@ def _show_error() -> None:
 def _show(line: str) -> None:
     """Say something in the task's log."""
     with contextlib.suppress(OSError, ValueError):
-        print(line, file=sys.stderr, flush=True)  # noqa: T201 - the log of a task is what its process writes
+        # The log of a task is what its process writes.
+        say(line, err=True)
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -9,7 +9,6 @@ import contextlib
 import os
 import threading
 import time
-from types import TracebackType
 from typing import Self
 
 from dkist_processing_core.memory import peak_memory_bytes
@@ -17,11 +16,13 @@ from dkist_processing_core.memory import peak_memory_bytes
 _PERIOD_SECONDS, _SHORTEST_SECONDS, _SHARE_OF_AGE = 0.1, 0.01, 0.1
 # Of a processor, so that a task of a thousand processes is not slowed down by being looked at.
 _LARGEST_SHARE = 0.02
+# A look at a process takes milliseconds; one that hangs in the kernel must not hold the end up.
+_LAST_LOOK_SECONDS = 0.5
 
 
 class MemoryWatch:
     """
-    A context in which a thread looks at the memory of a process and its descendants, ten times a second or more.
+    A thread that looks at the memory of a process and its descendants, ten times a second or more.
 
     A thread, since its launcher is busy with loading what reports need while the first tasks are over already.
     """
@@ -40,18 +41,20 @@ class MemoryWatch:
         """Whether the kernel has killed for want of memory, since the beginning, where the process was."""
         return self._kills.has_risen
 
-    def __enter__(self) -> Self:
-        """Begin to look."""
+    @classmethod
+    def begin(cls, pid: int) -> Self:
+        """Return one that looks from now on."""
+        watch = cls(pid)
         with contextlib.suppress(RuntimeError):
             # Where no thread can be had, what is known at the end must do.
-            self._thread.start()
-        return self
+            watch._thread.start()
+        return watch
 
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Look no more."""
+    def close(self) -> None:
+        """Look no more: when this returns the thread has ended, unless the kernel holds it."""
         self._is_over.set()
+        if self._thread.is_alive():
+            self._thread.join(_LAST_LOOK_SECONDS)
 
     def _look_on(self) -> None:
         born, rest = time.monotonic(), 0.0
@@ -86,6 +89,7 @@ class _OomKills:
     def __init__(self, pid: int) -> None:
         """Read the count as it is now."""
         self._pid = pid
+        # Replaced and never changed: one thread adds to it while another iterates over what it was.
         self._before: dict[str, int] = {}
         self.follow()
 
@@ -93,7 +97,7 @@ class _OomKills:
         """See whether the process is in another group by now, whose count begins here; one that dies is in none."""
         file = _counter_file(self._pid)
         if file is not None and file not in self._before and (count := _count(file)) is not None:
-            self._before[file] = count
+            self._before = {**self._before, file: count}
 
     @property
     def has_risen(self) -> bool:

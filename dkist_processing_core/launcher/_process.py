@@ -10,11 +10,12 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from dkist_processing_core.bootstrap import program
+from dkist_processing_core.exit_status import has_ended, reap_orphans, take
+from dkist_processing_core.launcher._end import End
 from dkist_processing_core.launcher_line import ORDERED
 
 # Of a line without end the end is kept: whoever writes it must not fill the memory, nor wait at a full pipe.
@@ -31,21 +32,6 @@ kill -TERM "$1" 2>/dev/null
 sleep 4
 kill -KILL "-$1" 2>/dev/null
 """
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """How a process ended, and what it had told until then."""
-
-    exit_code: int
-    """As `subprocess` has it: the status, or minus the number of the signal."""
-    cpu_seconds: float
-    """Of the process and of its children that it has waited for."""
-    duration_seconds: float
-    told: dict[str, Any] = field(default_factory=dict)
-    """What came by the report descriptor: the objects of its lines, the later over the earlier."""
-    not_started: OSError | None = None
-    """Why there was no process at all."""
 
 
 class TaskProcess:
@@ -67,12 +53,14 @@ class TaskProcess:
         self._unread = b""
         self._is_listening = True
         self._told: dict[str, Any] = {}
-        self._guard = _Guard.over(pid)
+        self._guard: _Guard | None = None
 
     @classmethod
-    def start(cls, python: str, environ: Mapping[str, str], line: "Line", inherits: Iterable[int]) -> Self:
+    def start(cls, python: Sequence[str], environ: Mapping[str, str], line: "Line", inherits: Iterable[int]) -> Self:
         """
         Start the one constant program on an interpreter, with its side of the line and what else it is to inherit.
+
+        `python` is the interpreter's path, followed by its options.
 
         Raises
         ------
@@ -84,8 +72,8 @@ class TaskProcess:
             os.set_inheritable(descriptor, True)  # noqa: FBT003 - the standard library's signature
         signals = {signal.SIGPIPE, signal.SIGXFSZ}
         pid = os.posix_spawn(
-            python,
-            [python, "-P", "-c", program()],
+            python[0],
+            [*python, "-P", "-c", program()],
             dict(environ),
             file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
             setpgroup=0,
@@ -94,6 +82,10 @@ class TaskProcess:
         )
         os.close(line.report_fd)
         return cls(pid, line.heard_fd, line.started_fd)
+
+    def guard(self) -> None:
+        """Have a process of its own end the task when this one is killed."""
+        self._guard = _Guard.over(self.pid)
 
     def note_start(self) -> None:
         """Let the task know that its start is in the journal."""
@@ -119,28 +111,35 @@ class TaskProcess:
         """Wait at most so many seconds for the end, and say whether it has come; listen meanwhile."""
         ready = {descriptor for descriptor, _ in self._waiting.poll(timeout * 1000)}
         if self._report in ready:
-            self._listen()
+            self.listen()
+        reap_orphans(self.pid)
         # Not waited for yet: as long as it is a zombie nobody else has its number.
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        return has_ended(self.pid)
 
     def told(self) -> dict[str, Any]:
         """Return what the process has told so far."""
         return dict(self._told)
 
     def end(self) -> End:
-        """Take the end of a process that has ended. The descriptor is read as far as it is filled, never to its end."""
-        _, status, usage = os.wait4(self.pid, 0)
+        """Take the end of a process that has ended, with what it had told by then."""
+        exit_code, usage = take(self.pid)
         duration = time.monotonic() - self.began
-        self._listen()
+        cpu_seconds = None if usage is None else usage.ru_utime + usage.ru_stime
+        return End(exit_code, cpu_seconds, duration, self.told())
+
+    def close(self) -> None:
+        """Close the descriptors, and dismiss the guard."""
         for descriptor in filter(None, (self._descriptor, self._report, self._started)):
             os.close(descriptor)
         if self._guard is not None:
             self._guard.dismiss()
-        exit_code = os.waitstatus_to_exitcode(status)
-        return End(exit_code, usage.ru_utime + usage.ru_stime, duration, self.told())
 
-    def _listen(self) -> None:
-        """Read what there is, whole lines of it; what is none of ours is passed over."""
+    def listen(self) -> None:
+        """
+        Read what there is, whole lines of it; what is none of ours is passed over.
+
+        As far as the pipe is filled, never to its end: what the task leaves behind may hold it.
+        """
         while self._is_listening:
             try:
                 chunk = os.read(self._report, _CHUNK)
@@ -188,7 +187,10 @@ class _Guard:
     @classmethod
     def over(cls, pid: int) -> "_Guard | None":
         """Start one; None where no process can be had for it: the task goes on all the same."""
-        read_end, write_end = os.pipe()
+        try:
+            read_end, write_end = os.pipe()
+        except OSError:
+            return None
         try:
             guard = os.posix_spawn(
                 "/bin/sh",

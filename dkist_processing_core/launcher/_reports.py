@@ -53,18 +53,24 @@ class Reports:
         self._carrier: Carrier | None = None
         self._settings = _settings()
         self._secrets = secrets_in(self._settings)
-        self._telemetry = Telemetry() if self._settings is None else open_telemetry(self._settings)
+        self._telemetry = Telemetry()
+        with self._never_breaking("nothing is traced, measured and logged by telemetry"):
+            if self._settings is not None:
+                self._telemetry = open_telemetry(self._settings)
         attributes = semconv.attempt_attributes(self._attempt) | semconv.nomad_attributes(os.environ)
         with self._never_breaking("the attempt is not traced"):
             self._span = self._stack.enter_context(self._open_span(attributes))
             self._carrier = Carrier.of(self._span.get_span_context())
             self._stack.enter_context(self._telemetry.log_records(attributes))
-        if self._settings is not None:
+        self._open_publisher()
+
+    def _open_publisher(self) -> None:
+        if self._settings is not None and self._publisher is None:
             with self._never_breaking("events are not published"):
                 self._publisher = Publisher.open(
                     self._settings,
                     tracer=self._telemetry.tracer_if_tracing,
-                    delivers=not assignment.is_delivered,
+                    delivers=not self._assignment.is_delivered,
                     poll_seconds=_POLL_SECONDS,
                 )
 
@@ -114,11 +120,16 @@ class Reports:
             environment_seconds=environment_seconds,
         )
 
-    def ended(self, verdict: Verdict) -> None:
-        """Publish the end, unless the task has, and end the span."""
-        if not verdict.is_published and not self._publish(verdict.event_class, **self._completed(verdict)):
+    def ended(self, verdict: Verdict) -> bool:
+        """Publish the end, unless the task has, and end the span; return whether the end is published."""
+        # Where it could not be opened at the start, this is the last chance of the end to be reported.
+        self._open_publisher()
+        is_published = (
+            verdict.is_published
+            or self._publish(verdict.event_class, **self._completed(verdict))
             # What the task has told of itself cannot be stated; that it ended can.
-            self._publish(verdict.event_class, **self._completed(verdict, bare=True))
+            or self._publish(verdict.event_class, **self._completed(verdict, bare=True))
+        )
         note = SUCCEEDED if verdict.cause is None else TOLD_TO_END if verdict.cause == Cause.TERMINATED else None
         if note is not None and self._publisher is not None:
             with self._never_breaking("the engine's callbacks on this host do not learn how the task ended"):
@@ -127,6 +138,7 @@ class Reports:
             self._conclude_span(verdict)
         with self._never_breaking("the attempt's span does not end"):
             self._stack.close()
+        return is_published
 
     def _completed(self, verdict: Verdict, *, bare: bool = False) -> dict[str, Any]:
         if verdict.event_class is not TaskFailed:

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dkist_processing_core.events import Cause, TaskFailed, TaskFinished, fingerprint
-from dkist_processing_core.launcher._process import End
+from dkist_processing_core.exit_status import LOST
+from dkist_processing_core.launcher._end import End
 from dkist_processing_core.termination import signal_name
 
-_NO_SUCCESS = 1
-_BY_SIGNAL = 128
 _FACTS = frozenset(TaskFailed.model_fields) - {"time", "reported_by", "provisional", "attempt"}
 
 
@@ -52,18 +51,30 @@ class Verdict:
         return self.facts.get("error_type") or self.cause
 
 
+def bare(end: End, *, was_told: bool) -> Verdict:
+    """Return what the task's own report and its status say alone, where the whole verdict cannot be had."""
+    status = end.status(was_told=was_told)
+    if end.is_success(was_told=was_told):
+        return Verdict(TaskFinished, is_published=end.is_published, exit_code=status)
+    raised = end.told.get("raised")
+    facts: dict[str, Any] = {"cause": Cause.LOST if end.exit_code is None else Cause.EXIT_CODE}
+    if isinstance(raised, dict):
+        facts = {"cause": Cause.EXCEPTION, **{name: str(raised.get(name)) for name in ("error_type", "message")}}
+    elif end.exit_code is not None and end.exit_code < 0:
+        facts = {"cause": Cause.SIGNAL}
+    is_published = end.is_published and end.reported == TaskFailed.name
+    return Verdict(TaskFailed, facts, is_published=is_published, exit_code=status)
+
+
 def judge(end: End, known: Circumstances) -> Verdict:
     """Return what became of an attempt whose process has ended."""
-    told = end.told
-    said = told.get("end") if told.get("end") in (TaskFinished.name, TaskFailed.name) else None
-    is_published = said is not None and told.get("is_published") is True
-    # Not by the status alone: a process that leaves by os._exit(0) in the middle has ended nothing.
-    is_over = told.get("returned") is True
-    is_done = end.exit_code == 0 and (said == TaskFinished.name or is_over)
-    if is_over and known.was_told and end.exit_code < 0 and said != TaskFailed.name:
-        # Only what it had left running was ended by that.
-        is_done = True
-    exit_code = 0 if is_done else _status(end.exit_code) or _NO_SUCCESS
+    if end.not_started is not None:
+        error = end.not_started
+        facts = {"cause": Cause.ENVIRONMENT, "error_type": type(error).__name__, "message": str(error)}
+        return Verdict(TaskFailed, facts, exit_code=end.status(was_told=known.was_told))
+    told, said = end.told, end.reported
+    is_published, is_done = end.is_published, end.is_success(was_told=known.was_told)
+    exit_code = end.status(was_told=known.was_told)
     if is_published and said == TaskFailed.name:
         # Also where the author has swallowed the exception on its way out: the engine is told what the process says.
         facts = _said(end) | _told_facts(told)
@@ -112,7 +123,7 @@ def _why(end: End, known: Circumstances, facts: dict[str, Any]) -> dict[str, Any
     """Return cause, signal, exit code and, where nobody else has one, a message: the nearer the reason, the earlier."""
     raised = end.told.get("raised")
     raised = raised if isinstance(raised, dict) else {}
-    number = -end.exit_code if end.exit_code < 0 else None
+    number = -end.exit_code if end.exit_code is not None and end.exit_code < 0 else None
     name = signal_name(number) if number is not None else None
     how = {"signal": name} if name else {"exit_code": end.exit_code}
     if known.is_orphaned:
@@ -127,6 +138,8 @@ def _why(end: End, known: Circumstances, facts: dict[str, Any]) -> dict[str, Any
         why = {"cause": Cause.OUT_OF_MEMORY}
     elif raised and not raised.get("is_exit"):
         why = {"cause": Cause.EXCEPTION}
+    elif end.exit_code is None:
+        why = {"cause": Cause.LOST, "message": f"the task has not reported its end, and {LOST}"}
     elif end.exit_code == 0:
         why = {"cause": Cause.EXIT_CODE, "message": "the process left with status 0 before the task was done"}
     else:
@@ -135,8 +148,3 @@ def _why(end: End, known: Circumstances, facts: dict[str, Any]) -> dict[str, Any
     if is_told and not known.is_orphaned:
         why.pop("message", None)
     return why | how
-
-
-def _status(exit_code: int) -> int:
-    """Return the status that says so to whoever waits: as a shell has it, 128 and the number of a signal."""
-    return exit_code if exit_code >= 0 else _BY_SIGNAL - exit_code

@@ -1,0 +1,91 @@
+"""
+The exit status of a child process, or the fact that it is lost.
+
+The kernel keeps no status where SIGCHLD is ignored, by this program or by inheritance from what started it. A host
+application may take it first, with a handler that waits for any child. `subprocess` reports 0 in both cases. Here a
+lost status is None, and never a success. Only the standard library is used, and little of that: a launcher waits before
+it imports anything else. Not here: what follows from a status (launcher, local, environments).
+"""
+
+import os
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    import resource
+    import subprocess
+    from collections.abc import Sequence
+
+LOST = "its exit status was lost: this program ignores SIGCHLD, or another part of it waits for all children"
+"""The reason to state where a status is None."""
+_UNKNOWN = 255
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a child has ended; its status is not taken, so that its number stays in use where it can."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def take(pid: int) -> "tuple[int | None, resource.struct_rusage | None]":
+    """
+    Wait for the end of a child, and return its status and what it used of the machine.
+
+    The status is as `subprocess` has it: minus the number of the signal that ended it. Both are None where it is lost.
+    """
+    try:
+        _, status, usage = os.wait4(pid, 0)
+    except ChildProcessError:
+        return None, None
+    return os.waitstatus_to_exitcode(status), usage
+
+
+def wait_for(process: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> int | None:
+    """Wait for the end of a process of `subprocess`, and return its status; None where it is lost."""
+    status, _ = take(process.pid)
+    # So that `subprocess` does not wait for it again, and warn of it.
+    process.returncode = _UNKNOWN if status is None else status
+    return status
+
+
+def answer_of(command: "Sequence[str]") -> tuple[int | None, str]:
+    """Return the status of a program, None where it is lost, and what it wrote to its standard output stream."""
+    import subprocess  # noqa: PLC0415 - as above
+
+    null = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=null, stdout=subprocess.PIPE, stderr=null, text=True) as process:  # noqa: S603
+        assert process.stdout is not None
+        answer = process.stdout.read()
+        return wait_for(process), answer
+
+
+def reap_orphans(own: int) -> None:
+    """
+    Take the status of every child that has ended, up to the child `own`, which is waited for elsewhere.
+
+    As process 1 of a container, or as a subreaper, this process becomes the parent of those whose parent has ended.
+    """
+    try:
+        while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if found.si_pid == own:
+                return
+            os.waitpid(found.si_pid, os.WNOHANG)
+    except ChildProcessError:
+        return
+
+
+def fill_standard_descriptors() -> None:
+    """
+    Open the null device at each of the descriptors 0 to 2 that is closed.
+
+    Otherwise the next pipe or file gets such a number, and a child takes it for its standard output stream.
+    """
+    try:
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - the three of unistd.h
+            os.set_inheritable(descriptor, True)  # noqa: FBT003 - the standard library's signature
+        os.close(descriptor)
+    except OSError:
+        # Without a descriptor to spare there is no pipe either.
+        return

@@ -1,0 +1,66 @@
+"""
+The program that starts a task's process: what it reports of an exception, whatever release the task is of.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from dkist_processing_core.bootstrap import FILE, MODULE, program
+
+SECRET = "hunter22/and=more"
+# As of a release that reports nothing itself: the bootstrap's word is all there is.
+TASK = f"""
+import os
+
+class A:
+    def __init__(self, recipe_run_id, workflow_name, workflow_version):
+        os.environ["SITE_TOKEN"] = {SECRET!r}
+        raise ValueError("x" * int(os.environ["BEFORE"]) + {SECRET!r} + " https://u:p/w@host")
+"""
+
+
+def reported(tmp_path: Path, before: int) -> dict[str, Any]:
+    """
+    Return what the program reports of an exception whose message has so many characters before the secret.
+    """
+    path = tmp_path / "made.py"
+    path.write_text(TASK)
+    reading, writing = os.pipe()
+    identity = {"TASK": "A", "RECIPE_RUN_ID": "1", "WORKFLOW": "W", "VERSION": "1", "REPORT_FD": str(writing)}
+    environ = {f"DKIST_CORE_{name}": value for name, value in identity.items()}
+    with os.fdopen(reading, "rb") as pipe:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-c", program()],
+            env={**environ, MODULE: "made", FILE: str(path), "BEFORE": str(before)},
+            pass_fds=(writing,),
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(writing)
+        facts = [json.loads(line) for line in pipe]
+        assert process.wait() == 1
+    raised: dict[str, Any] = facts[-1]["raised"]
+    return raised
+
+
+def test_a_secret_that_a_task_sets_itself_is_not_reported(tmp_path: Path) -> None:
+    """
+    It is redacted in the process that knows it: its launcher does not.
+    """
+    raised = reported(tmp_path, 3)
+
+    assert raised["message"] == "xxx[redacted] https://[redacted]@host"
+    assert SECRET not in raised["stack"]
+    assert raised["stack"].endswith("ValueError: xxx[redacted] https://[redacted]@host\n")
+
+
+def test_a_secret_across_the_cut_is_not_reported_in_part(tmp_path: Path) -> None:
+    """
+    A report holds 20,000 characters of a message.
+    """
+    raised = reported(tmp_path, 19_995)
+
+    assert raised["message"] == "x" * 19_995 + "[reda"

@@ -1,0 +1,226 @@
+"""
+What goes to a terminal: nothing from outside steers it, or hides in it, whatever command shows it.
+"""
+
+import io
+import json
+import logging
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+import unicodedata
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.text import Text
+from typer.testing import CliRunner
+
+from dkist_processing_core.bus import Message, Properties, open_bus
+from dkist_processing_core.cli import app
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.console import Terminal
+from dkist_processing_core.display import PlainDisplay, write_lines
+from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.terminal import VisibleFormatter, visible, visible_json
+from tests.facts import failed, progressed
+from tests.running import command
+from tests.strategies import texts
+
+# What a terminal obeys or does not show. Signs of Arabic and other scripts are of the category Cf too, and are seen.
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+SEEN = set("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd\n\t")
+HOSTILE = "a\x1b[31mb\x9b2Jc\u202ed\u2066e\u200bf\ud83dg\x07h"
+SHOWN = r"a\x1b[31mb\x9b2Jc\u202ed\u2066e\u200bf\ud83dg\x07h"
+
+
+def unseen_in(text: str) -> set[str]:
+    """
+    Return the characters of a text that must not reach a terminal.
+    """
+    return {each for each in text if unicodedata.category(each) in UNSEEN} - SEEN
+
+
+@given(texts())
+def test_a_shown_text_holds_nothing_that_is_obeyed_or_hidden(text: str) -> None:
+    """
+    Other characters stay, and what is shown once is shown the same again.
+    """
+    shown = visible(text)
+
+    assert unseen_in(shown) == set()
+    assert shown == visible(shown)
+    assert visible("é 🔭 中 ⚠️\n\t") == "é 🔭 中 ⚠️\n\t"
+
+
+def test_every_character_is_decided_on() -> None:
+    """
+    None of all that Unicode has passes by its category.
+    """
+    every = "".join(map(chr, range(sys.maxunicode + 1)))
+
+    assert unseen_in(visible(every)) == set()
+    assert visible(HOSTILE) == SHOWN
+
+
+@given(st.recursive(texts(), lambda inner: st.lists(inner) | st.dictionaries(texts(), inner), max_leaves=5))
+def test_json_states_the_same_without_any_of_them(value: object) -> None:
+    """
+    There they are escapes of JSON's, C1 and lone surrogates too.
+    """
+    shown = visible_json(json.dumps(value, indent=2, ensure_ascii=False))
+
+    assert unseen_in(shown) == set()
+    assert value == json.loads(shown)
+    assert visible_json('"\x9b"') == '"\\u009b"'
+
+
+@given(texts())
+def test_what_rich_prints_is_shown_so_too(text: str) -> None:
+    """
+    As text, with a style, and as a part of a table; colours stay.
+    """
+    stream = io.StringIO()
+    console = Terminal(file=stream, force_terminal=True, color_system="standard", width=200)
+
+    console.print(Text(text, "red"), soft_wrap=True)
+    console.out(text, highlight=False)
+    console.print(Text("!", "red"))
+
+    written = stream.getvalue()
+    assert written.endswith("\x1b[31m!\x1b[0m\n")
+    assert unseen_in(re.sub(r"\x1b\[\d*m", "", written)) == set()
+
+
+def test_the_lines_of_a_task_are_shown_so_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    A local run prints them, and its own lines about the task.
+    """
+    stream = io.StringIO()
+
+    write_lines("A", [HOSTILE, "\t12 frames"])
+    PlainDisplay(Terminal(file=stream)).task_given_up(HOSTILE)
+
+    assert capsys.readouterr().out == f"A | {SHOWN}\nA | \t12 frames\n"
+    assert stream.getvalue() == f"{SHOWN}: not run: a task that it waits for failed\n"
+
+
+def test_what_is_logged_to_a_terminal_is_shown_so_too() -> None:
+    """
+    The command line logs warnings, with what they quote.
+    """
+    record = logging.LogRecord("n", logging.WARNING, "f", 1, "found %s", (HOSTILE,), None)
+
+    assert VisibleFormatter("%(message)s").format(record) == f"found {SHOWN}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """
+    A folder of journals whose every text is hostile, that of the settings too.
+    """
+    folder = tmp_path / "\x1b[2J\u202e\x9b31m"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(folder))
+    monkeypatch.setenv("DKIST_CORE_ENVIRONMENTS_DIR", str(folder / "environments"))
+    names = {"workflow_name": "w\u202e\u200b", "workflow_version": "1\u2066", "run_id": "run\u202e"}
+    facts = {"message": "m\u202e", "error_type": "E\u2066", "stack": "s", "phase": "p\u200b"}
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.publish(
+            progressed("A\u202e", 1, note="n\u200b", unit="\u2067u").model_copy(update=names),
+            failed("B\u200b", **facts).model_copy(update=names),
+        )
+    remote = DKISTProcessingCoreConfiguration(
+        dkist_core_state_dir=folder, mesh_config='{"interservice-bus": {"mesh_address": "old.example", "mesh_port": 1}}'
+    )
+    with open_bus(remote).open_journal() as journal:
+        journal.append([Message("x\x1b\u202e", "k\x1b[1m", b"{}", Properties("i\x9b", "text/plain", "t\x1b"))])
+        path = journal.path
+    with closing(sqlite3.connect(path)) as connection, connection:
+        refusal = ("r\x1b[31m\x9b\u202e", time.time())
+        connection.execute("UPDATE message SET set_aside = ?, refused = ?, tries = 3", refusal)
+        destination = "h\x1b\n1\nv\u202e\ne\x9b\nf\u200b"
+        connection.execute("UPDATE fact SET value = ? WHERE name = 'destination'", (destination,))
+    path.rename(folder / "outbox-$(reboot)\x1b[31m\u202e.db")
+    return folder
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("arguments", ["outbox drain", "outbox retry 7", "outbox retarget aaaaaaaa"])
+def test_no_command_lets_through_what_it_found(arguments: str) -> None:
+    """
+    Names of folders and files are in what it reports, and in its errors.
+    """
+    result = CliRunner().invoke(app, arguments.split())
+
+    assert unseen_in(result.output) == set()
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(
+    "arguments", ["outbox list", "outbox list --set-aside", "doctor", "events list", "timeline", "environments list"]
+)
+def test_no_list_lets_through_what_it_shows(arguments: str, *, as_json: bool) -> None:
+    """
+    Names, destinations, reasons and events, in words and in JSON.
+    """
+    result = CliRunner().invoke(app, [*arguments.split(), *(["--json"] if as_json else [])])
+
+    assert result.output.strip()
+    assert unseen_in(result.output) == set()
+    if as_json:
+        lines = result.stdout.splitlines() if arguments.startswith("events") else [result.stdout]
+        assert all(json.loads(line) for line in lines)
+
+
+@pytest.mark.usefixtures("folder")
+def test_advice_can_be_pasted_whatever_a_file_is_named() -> None:
+    """
+    A name that a shell would run is quoted.
+    """
+    shown = CliRunner().invoke(app, ["outbox", "list", "--set-aside"]).output
+
+    assert r"dkist-core outbox retry --outbox '$(reboot)\x1b[31m\u202e' --all" in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--\x1b[31m"],
+        ["\x1b[31m"],
+        ["events", "list", "--type", "\x9b"],
+        ["timeline", "\u202e"],
+        ["run", "\x1b:w", "--recipe-run-id", "1"],
+    ],
+)
+def test_what_was_given_is_shown_so_in_errors(arguments: list[str]) -> None:
+    """
+    Also where the command line is not understood.
+    """
+    result = CliRunner().invoke(app, arguments)
+
+    assert result.exit_code in (1, 2)
+    assert unseen_in(result.output) == set()
+
+
+def test_a_traceback_is_shown_so_too(tmp_path: Path) -> None:
+    """
+    With --debug, of the process that a user starts.
+    """
+    shown = subprocess.run(
+        command("--debug", "timeline", "\x1b[31m"),
+        env=os.environ | {"DKIST_CORE_STATE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert shown.returncode == 1
+    assert "Traceback" in shown.stderr
+    assert unseen_in(shown.stderr) == set()
