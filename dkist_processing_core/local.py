@@ -49,6 +49,7 @@ from dkist_processing_core.node import Node
 from dkist_processing_core.notes import SUCCEEDED
 from dkist_processing_core.outcomes import RunResult, TaskOutcome, TaskState
 from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.redaction import redact
 from dkist_processing_core.termination import TerminationError, raised_as_exception
 from dkist_processing_core.text import show, whole_number
 from dkist_processing_core.trace_context import derived_run_span_id, derived_trace_id
@@ -399,7 +400,7 @@ class LocalRun:
             exit_code = error.code if isinstance(error.code, int) and error.code else 1
         except Exception as error:  # noqa: BLE001 - it is the task's
             # Formatted here: the logging module stumbles over exceptions that cannot be formatted.
-            logger.error("%s failed\n%s", node.name, stack_of(error).rstrip("\n"))  # noqa: TRY400 - as above
+            logger.error("%s failed\n%s", node.name, redact(stack_of(error)).rstrip("\n"))  # noqa: TRY400 - as above
         finally:
             for name, value in before.items():
                 os.environ.pop(name, None)

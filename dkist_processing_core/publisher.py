@@ -169,7 +169,7 @@ class Publisher:
         """Publish the established failure message, with events that say so, unless this host has done so before."""
         blank = redactor(also=self._secrets)
         told = [to_message(event, self.bus.event_exchange, blank=blank) for event in events]
-        self._append([*told, to_failure_message(message, self.bus.failure_exchange)], once=True)
+        self._append([*told, to_failure_message(message, self.bus.failure_exchange, blank=blank)], once=True)
 
     def remember(self, note: str) -> None:
         """Note something on this host, where its journal can be used, for who comes later."""

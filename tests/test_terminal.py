@@ -224,3 +224,17 @@ def test_a_traceback_is_shown_so_too(tmp_path: Path) -> None:
     assert shown.returncode == 1
     assert "Traceback" in shown.stderr
     assert unseen_in(shown.stderr) == set()
+
+
+def test_an_error_is_shown_without_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """
+    What was given on the command line may hold one, as a URL that was pasted.
+    """
+    monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("SITE_TOKEN", "hunter22")
+
+    for arguments in (["timeline", "hunter22"], ["hunter22"], ["run", "hunter22.py:w", "--recipe-run-id", "1"]):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code in (1, 2)
+        assert "[redacted]" in result.output
+        assert "hunter22" not in result.output

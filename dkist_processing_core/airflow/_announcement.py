@@ -24,6 +24,7 @@ from dkist_processing_core.events import Cause, RecipeRunFailureMessage
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.notes import SUCCEEDED, TOLD_TO_END
 from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.redaction import redact
 
 _RUNNING = "running"
 _UNKNOWN = "unknown"
@@ -104,7 +105,7 @@ def _state_by_now(context: Mapping[str, Any], message: RecipeRunFailureMessage) 
         try:
             states = task_states(context, dag_id, message.dag_run_id or "")
         except Exception as error:  # noqa: BLE001 - whatever the engine's client raises
-            logger.warning("the engine does not tell the state of %s: %s", message.task_name, error)
+            logger.warning("the engine does not tell the state of %s: %s", message.task_name, redact(str(error)))
         else:
             found.append(states.get(message.task_name, FAILED))
 

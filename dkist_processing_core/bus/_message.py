@@ -111,9 +111,11 @@ def to_message(event: Event, exchange: str, *, blank: Callable[[str], str] = red
     )
 
 
-def to_failure_message(message: RecipeRunFailureMessage, exchange: str) -> Message:
-    """Return the established failure message for its exchange."""
-    message = message.model_copy(update={"log_url": redact(message.log_url) if message.log_url else None})
+def to_failure_message(
+    message: RecipeRunFailureMessage, exchange: str, *, blank: Callable[[str], str] = redact
+) -> Message:
+    """Return the established failure message for its exchange, its log URL made `blank` of secrets."""
+    message = message.model_copy(update={"log_url": blank(message.log_url) if message.log_url else None})
     return Message(
         exchange=exchange,
         routing_key=message.routing_key,

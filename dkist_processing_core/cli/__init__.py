@@ -20,6 +20,7 @@ from dkist_processing_core.cli._outbox import outbox_app
 from dkist_processing_core.cli._workflows import workflows_app
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.exit_status import fill_standard_descriptors
+from dkist_processing_core.redaction import redact
 from dkist_processing_core.terminal import VisibleFormatter, say, visible
 
 _INTERRUPTED = 130
@@ -32,7 +33,7 @@ _UsageError: Any = typer.BadParameter.__mro__[2]
 
 def _shown(error: Any) -> Any:
     """Return an error of usage as it may be shown: typer writes what was given as it is."""
-    error.message = visible(str(error.message))
+    error.message = visible(redact(str(error.message)))
     return error
 
 
@@ -60,7 +61,7 @@ class _Commands(TyperGroup):
         except DKISTProcessingCoreError as error:
             if is_debug:
                 raise
-            say(f"error: {error}", err=True)
+            say(redact(f"error: {error}"), err=True)
             raise typer.Exit(1) from None
 
 
@@ -93,7 +94,7 @@ def main() -> None:
     try:
         app(prog_name="dkist-core")
     except Exception:  # noqa: BLE001 - an error that nothing foresaw, or any with --debug
-        say(traceback.format_exc().rstrip(), err=True)
+        say(redact(traceback.format_exc().rstrip()), err=True)
         sys.exit(1)
 
 

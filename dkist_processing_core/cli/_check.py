@@ -4,12 +4,11 @@ What the doctor finds out, one question at a time.
 Not here: the questions (_check_journal, _check_broker, _check_collector).
 """
 
-import os
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.text import redact, secrets_of
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
+from dkist_processing_core.text import redact
 
 
 class Status(StrEnum):
@@ -37,11 +36,8 @@ class Check:
 
 
 def without_secrets(text: str, settings: DKISTProcessingCoreConfiguration | None) -> str:
-    """Return a text without the secrets of the environment, and without the password, which `.env` may hold instead."""
-    secrets = secrets_of(os.environ)
-    if settings is not None:
-        secrets += secrets_of({"ISB_PASSWORD": settings.isb_password})
-    return redact(text, secrets)
+    """Return a text without the secrets of the environment and of the settings, which `.env` may hold."""
+    return redact(text, also=secrets_in(settings))
 
 
 def ok(name: str, detail: str) -> Check:

@@ -23,6 +23,7 @@ from dkist_processing_core.launcher._environ import task_environ
 from dkist_processing_core.launcher._memory import MemoryWatch
 from dkist_processing_core.launcher._orders import GRACE_SECONDS, Orders
 from dkist_processing_core.launcher._process import Line, TaskProcess
+from dkist_processing_core.redaction import redact
 from dkist_processing_core.terminal import say
 from dkist_processing_core.termination import TerminationError
 
@@ -48,7 +49,7 @@ def main() -> int:
     try:
         assignment = Assignment.take_from(dict(os.environ))
     except IdentityError as error:
-        say(f"dkist_processing_core.launcher: {error}", err=True)
+        _show(f"dkist_processing_core.launcher: {error}")
         return USAGE
     with Orders() as orders:
         launch = Launch(assignment, orders, began_ns)
@@ -337,10 +338,10 @@ def _show_error() -> None:
 
 
 def _show(line: str) -> None:
-    """Say something in the task's log."""
+    """Say something in the task's log, redacted."""
     with contextlib.suppress(OSError, ValueError):
         # The log of a task is what its process writes.
-        say(line, err=True)
+        say(redact(line), err=True)
 
 
 def _cpu_seconds(pid: int) -> float:
