@@ -2,6 +2,10 @@
 Tests of spans, metrics and log records, with a real OTLP receiver at the other end.
 """
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,8 @@ from opentelemetry.trace import SpanContext, TraceFlags
 
 from dkist_processing_core import subscribe
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.events import Event
+from dkist_processing_core.events._model import TaskEvent
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.trace_context import (
     attempt_traceparent,
@@ -20,7 +26,7 @@ from dkist_processing_core.trace_context import (
 )
 from dkist_processing_core.tracing import Carrier, Signal, endpoint_of, run_parent
 from dkist_processing_core.tracing._collector import collector_of, is_plain
-from tests.running import run_python
+from tests.running import ROOT, run_python
 from tests.services.otlp import OtlpReceiver, Span
 
 RUN = "from tests.pipelines import diamond; diamond.run(recipe_run_id=5)"
@@ -497,6 +503,107 @@ def test_a_launched_task_s_subprocesses_and_events_carry_its_attempt(environment
     assert traceparent.endswith("-01")
     assert environment or traceparent[36:52] == OUTER_ATTEMPT
     assert (within, after) == (f"{traceparent} dkist=1", f"{OUTER} dkist=1")
+
+
+HOST = """
+import json, os
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler, SamplingResult
+
+class ToFile(SpanExporter):
+    def export(self, spans):
+        with open(os.environ["HOSTS_SPANS"], "a") as file:
+            for span in spans:
+                parent = f"{span.parent.span_id:016x}" if span.parent else None
+                ids = [f"{span.context.trace_id:032x}", f"{span.context.span_id:016x}"]
+                file.write(json.dumps([span.name, *ids, parent]) + "\\n")
+        return SpanExportResult.SUCCESS
+
+class States(Sampler):
+    def should_sample(self, parent_context, trace_id, name, *values, **named):
+        inner = ALWAYS_OFF if "HOST_DROPS" in os.environ else ALWAYS_ON
+        given = inner.should_sample(parent_context, trace_id, name, *values, **named)
+        return SamplingResult(given.decision, given.attributes, trace.TraceState([("host", "1")]))
+    def get_description(self): return "states"
+
+provider = TracerProvider(sampler=States())
+provider.add_span_processor(SimpleSpanProcessor(ToFile()))
+trace.set_tracer_provider(provider)
+"""
+HOSTED = """
+import os, subprocess, sys
+from dkist_processing_core import TaskBase, Workflow
+
+class Hosted(TaskBase):
+    def run(self):
+        shown = "import os; print('given', os.environ.get('TRACEPARENT'), os.environ.get('TRACESTATE'))"
+        subprocess.run([sys.executable, "-S", "-E", "-c", shown], check=True)
+
+if __name__ == "__main__":
+    if sys.argv[1] == "by hand":
+        Hosted(recipe_run_id=1, workflow_name="W", workflow_version="1")()
+    else:
+        workflow = Workflow(process_category="a", process_name="host")
+        workflow.add_node(Hosted)
+        workflow.run(recipe_run_id=1)
+"""
+
+
+def run_hosted(how: str, folder: Path, **environment: str) -> tuple[str, list[Event], list[list[str]]]:
+    """
+    Run a task in processes that each have a provider of their host's; return output, events and the host's spans.
+    """
+    (folder / "sitecustomize.py").write_text(HOST)
+    (folder / "hosted.py").write_text(HOSTED)
+    spans = folder / "spans"
+    spans.touch()
+    done = subprocess.run(
+        [sys.executable, "hosted.py", how],
+        cwd=folder,
+        env={**os.environ, **environment, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "HOSTS_SPANS": str(spans)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    events = list(subscribe(replay=True, timeout=0.05))
+    return done.stdout, events, [json.loads(line) for line in spans.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("how", ["by hand", "a local run"])
+def test_the_spans_of_a_host_s_provider_are_those_that_everything_hangs_from(how: str, tmp_path: Path) -> None:
+    """
+    As under `opentelemetry-instrument`, which is in each process: its provider gives ids and a state of its own.
+    """
+    shown, events, spans = run_hosted(how, tmp_path)
+
+    made = {(trace_id, span_id): name for name, trace_id, span_id, _ in spans}
+    assert len({trace_id for trace_id, _ in made}) == 1
+    assert {parent for *_, parent in spans if parent} <= {span_id for _, span_id in made}
+    assert [name for name, *_, parent in spans if parent is None] == ["Hosted" if how == "by hand" else "a_host"]
+    for event in events:
+        _, trace_id, span_id, _ = str(event.traceparent).split("-")
+        assert made[trace_id, span_id] == ("Hosted" if isinstance(event, TaskEvent) else "a_host")
+        assert event.tracestate == "host=1"
+    if how == "a local run":
+        (attempt,) = {event.traceparent for event in events if isinstance(event, TaskEvent)}
+        assert f"given {attempt} host=1" in shown
+
+
+def test_what_a_host_s_provider_drops_has_the_derived_ids(tmp_path: Path) -> None:
+    """
+    There is no span that they could name, and those of one run belong together.
+    """
+    _, events, spans = run_hosted("a local run", tmp_path, HOST_DROPS="1")
+
+    attempt = Attempt(events[0].run, "Hosted", attempt=1, max_attempts=1)
+    span_ids = {derived_run_span_id(events[0].run), derived_attempt_span_id(attempt)}
+    assert spans == []
+    assert {event.traceparent for event in events} == {
+        f"00-{derived_trace_id(events[0].run):032x}-{span_id:016x}-01" for span_id in span_ids
+    }
 
 
 def test_a_secret_of_the_file_of_settings_is_in_no_span(otlp: OtlpReceiver, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from dkist_processing_core.bootstrap import FILE, FLAGS, LOADING, MODULE, SEARCH
 from dkist_processing_core.environments import Environment
 from dkist_processing_core.identity import PREFIX, Attempt, Run
 from dkist_processing_core.launcher._assignment import DELIVERED, EXTRAS, PACKAGE, QUEUE, QUEUED_AT, Assignment
-from dkist_processing_core.trace_context import TRACEPARENT, attempt_traceparent
+from dkist_processing_core.trace_context import TRACEPARENT, TRACESTATE, attempt_traceparent
 
 # The engine's settings, connections and variables, under all the names by which Airflow and Celery take them.
 _ENGINES = re.compile(r"_*AIRFLOW__|_+AIRFLOW|AIRFLOW_(CONN|VAR)_|CELERY|.*SQL_ALCHEMY", re.IGNORECASE)
@@ -39,10 +39,20 @@ def task_environ(
     *,
     report_fd: int,
     started_fd: int,
+    carrier: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Return the variables of the task's process; where it has an environment of its own, that one is activated."""
+    """
+    Return the variables of the task's process; where it has an environment of its own, that one is activated.
+
+    `carrier` is the context of the attempt's span as variables; None where that span is not made yet, and will have
+    the ids that are derived from the attempt.
+    """
     attempt = assignment.attempt
     kept = {name: value for name, value in without_launchers(environ).items() if not _ENGINES.match(name)}
+    if carrier is None:
+        carrier = {TRACEPARENT: attempt_traceparent(attempt, environ)}
+    else:
+        kept.pop(TRACESTATE, None)
     located = assignment.located
     if environment is not None:
         located = {MODULE: located[MODULE]}
@@ -53,8 +63,6 @@ def task_environ(
         kept
         | replace(attempt, report_fd=report_fd, started_fd=started_fd).to_environ()
         | located
-        | {
-            TRACEPARENT: attempt_traceparent(attempt, environ),
-            "PYTHONUNBUFFERED": "1",
-        }
+        | dict(carrier)
+        | {"PYTHONUNBUFFERED": "1"}
     )

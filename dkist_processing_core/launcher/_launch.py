@@ -28,7 +28,7 @@ from dkist_processing_core.terminal import say
 from dkist_processing_core.termination import TerminationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from dkist_processing_core.launcher._reports import Reports
     from dkist_processing_core.launcher._verdict import Verdict
@@ -183,10 +183,11 @@ class Launch:
 
     def _attempt(self) -> "tuple[End, MemoryWatch | None]":
         """Start the task, and wait for its end whatever goes wrong meanwhile; return it and what watched its memory."""
+        carrier = self._carrier()
         started_ns = time.time_ns()
         with self._orders.held_back():
             try:
-                process = self._start()
+                process = self._start(carrier)
             except OSError as error:
                 return End(127, 0.0, 0.0, not_started=error), None
             self._orders.concern(process)
@@ -219,7 +220,21 @@ class Launch:
             process.close()
         return end, memory
 
-    def _start(self) -> TaskProcess:
+    def _carrier(self) -> "Mapping[str, str] | None":
+        """
+        Return the context of the attempt's span, as variables, where a provider has been set up in this process.
+
+        As by `opentelemetry-instrument`. Such a provider gives the span an id of its own, so that it is made before the
+        task is started; elsewhere its ids are derived, and OpenTelemetry is imported afterwards.
+        """
+        trace: Any = sys.modules.get("opentelemetry.trace")
+        if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            return None
+        with _observing():
+            return self._reports.environ
+        return None
+
+    def _start(self, carrier: "Mapping[str, str] | None") -> TaskProcess:
         environment = self._environment
         python = sys.executable if environment is None else environment.python
         flags = json.loads(os.environ.get(FLAGS, "[]"))
@@ -230,7 +245,12 @@ class Launch:
                 inherits.append(environment.lend_lock())
         line = Line()
         environ = task_environ(
-            os.environ, self._assignment, environment, report_fd=line.report_fd, started_fd=line.started_fd
+            os.environ,
+            self._assignment,
+            environment,
+            report_fd=line.report_fd,
+            started_fd=line.started_fd,
+            carrier=carrier,
         )
         try:
             return TaskProcess.start([python, *flags], environ, line, inherits)

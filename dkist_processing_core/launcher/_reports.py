@@ -87,6 +87,11 @@ class Reports:
             self._attempt.task_name, outer, own, SpanKind.INTERNAL, attributes, start_time=self._began_ns
         )
 
+    @property
+    def environ(self) -> dict[str, str] | None:
+        """The variables by which a process takes up the trace below the attempt's span; None without a span."""
+        return None if self._carrier is None else self._carrier.to_environ()
+
     def dispatched(self) -> None:
         """Publish that the attempt is here."""
         self._publish(

@@ -77,8 +77,11 @@ def _set_up(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
 def _hosts_tracer_provider() -> "TracerProvider | None":
     """Return the provider that the host application has set up, if it has; without importing the SDK to see."""
     sdk = sys.modules.get("opentelemetry.sdk.trace")
-    provider = trace.get_tracer_provider()
-    return _carrying_identity(provider) if sdk is not None and isinstance(provider, sdk.TracerProvider) else None
+    provider: Any = trace.get_tracer_provider()
+    if sdk is not None and isinstance(provider, sdk.TracerProvider):
+        return _carrying_identity(provider)
+    is_set = not isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider)
+    return provider if is_set else None
 
 
 def _exporters_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> list[str]:

@@ -134,24 +134,29 @@ class Telemetry:
         """
         Open a span with the ids of `own`, below `parent`, and make it the current one; exported or not.
 
+        A host application's provider may give it other ids, which are those to pass on. A span that it drops has the
+        ids of `own`, as one that nobody exports.
+
         It begins now, or began at `start_time`, and ends with the block, or at `end_time`, in nanoseconds since 1970.
         """
         context = trace.set_span_in_context(
             NonRecordingSpan(parent) if parent else trace.INVALID_SPAN, otel_context.Context()
         )
-        if not self.is_tracing:
-            span: Span = NonRecordingSpan(own)
-        else:
+        span: Span = NonRecordingSpan(own)
+        if self.is_tracing:
             token = chosen_ids.set((own.trace_id, own.span_id))
             try:
-                span = self.tracer.start_span(name, context, kind, attributes, start_time=start_time)
+                with _kept_from_the_observed("a span is not exported"):
+                    made = self.tracer.start_span(name, context, kind, attributes, start_time=start_time)
+                    span = made if made.is_recording() else _dropped(own, made.get_span_context())
             finally:
                 chosen_ids.reset(token)
         with trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
             try:
                 yield span
             finally:
-                span.end(end_time)
+                with _kept_from_the_observed("a span does not end"):
+                    span.end(end_time)
 
     @contextlib.contextmanager
     def log_records(self, attributes: Mapping[str, Any]) -> Iterator[None]:
@@ -205,6 +210,12 @@ class Telemetry:
                 signals = [signal for signal in problems if problems[signal] == problem]
                 logger.warning("%s are not exported: %s", ", ".join(signals), problem)
         self._told = problems
+
+
+def _dropped(own: SpanContext, made: SpanContext) -> Span:
+    """Return a span with its own ids and a sampler's decision, so that what is below it is dropped too."""
+    context = SpanContext(own.trace_id, own.span_id, own.is_remote, made.trace_flags, made.trace_state)
+    return NonRecordingSpan(context)
 
 
 @contextlib.contextmanager
