@@ -145,7 +145,9 @@ class Subscription:
                 event = self._decoded(delivery)
                 if event is not None:
                     self._in_hand = delivery
-                    return event.with_acknowledgement(functools.partial(_acknowledge, self._pid, delivery))
+                    return event.with_acknowledgement(
+                        functools.partial(_acknowledge, self._pid, delivery), datetime.now(UTC)
+                    )
         raise StopIteration
 
     def _decoded(self, delivery: Delivery) -> Event | None:

@@ -12,10 +12,12 @@ from rich.text import Text
 from dkist_processing_core.cli._glyphs import DISPUTED_STYLE, STYLES, Glyphs
 from dkist_processing_core.cli._moments import Moments
 from dkist_processing_core.cli._words import local_time, named_recipe_run, one_line
-from dkist_processing_core.runs import RunView, State
+from dkist_processing_core.runs import RunView, State, stated_times
 from dkist_processing_core.text import duration
 
 _INDENT = 2
+_FORM = "%Y-%m-%d %H:%M:%S"
+_MAX_IMPLAUSIBLE = 3
 
 
 def heading(view: RunView, moments: Moments, *, width: int, glyphs: Glyphs, zone: tzinfo | None) -> Iterator[Text]:
@@ -33,14 +35,21 @@ def heading(view: RunView, moments: Moments, *, width: int, glyphs: Glyphs, zone
         width=width,
         separator=glyphs.separator,
     )
+    has_no_time = view.started_at is None and view.implausible
     about = [
         " " * _INDENT + named_recipe_run(run.recipe_run_id),
-        f"began {local_time(moments.span[0], '%Y-%m-%d %H:%M:%S', zone)}",
+        "began at an implausible time" if has_no_time else f"began {local_time(moments.span[0], _FORM, zone)}",
         f"run {one_line(run.run_id)}",
     ]
     yield from _flow([Text.assemble((part, "dim")) for part in about], width=width, separator=glyphs.separator)
     if _is_disputed(view):
         yield Text.assemble(" " * _INDENT, (f"! the engine calls the run {view.verdict}", DISPUTED_STYLE))
+    for event in view.implausible[:_MAX_IMPLAUSIBLE]:
+        times = " and ".join(local_time(moment, _FORM, zone) for moment in dict.fromkeys(stated_times(event)))
+        words = f"! not plausible, and left out: the {event.reported_by} reports {event.name} at {times}"
+        yield Text.assemble(" " * _INDENT, (words, DISPUTED_STYLE))
+    if (more := len(view.implausible) - _MAX_IMPLAUSIBLE) > 0:
+        yield Text.assemble(" " * _INDENT, (f"! and {more} more reports with such times", DISPUTED_STYLE))
 
 
 def _flow(parts: Iterable[Text], *, width: int, separator: str) -> Iterator[Text]:

@@ -32,7 +32,8 @@ class Moments:
         found: list[datetime | None] = [self._view.started_at, self._view.ended_at]
         for attempt in attempts:
             found += [attempt.dispatched_at, self.started(attempt), attempt.ended_at]
-            found.append(attempt.progress.time if attempt.progress else None)
+            if attempt.progress is not None and attempt.progress not in self._view.implausible:
+                found.append(attempt.progress.time)
         yield from (moment for moment in found if moment is not None)
 
     @staticmethod

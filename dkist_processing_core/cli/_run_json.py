@@ -26,6 +26,7 @@ def run_json(view: RunView) -> dict[str, Any]:
         "endedAt": _time(view.ended_at),
         "graph": None if view.graph is None else view.graph.model_dump(mode="json"),
         "tasks": [_task(task) for task in view.tasks],
+        "implausible": [_report(event) for event in view.implausible],
     }
 
 

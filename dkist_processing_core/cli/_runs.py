@@ -16,7 +16,7 @@ from dkist_processing_core.console import Terminal
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import Event
 from dkist_processing_core.replay import replayed
-from dkist_processing_core.runs import RunState, RunView
+from dkist_processing_core.runs import RunState, RunView, plausible_time
 from dkist_processing_core.terminal import say_json
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _KEPT_RUNS = 20
 _NAMED_RUNS = 5
+# A run that states no plausible time is not one that began last.
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def show_timeline(run_id: str | None, *, as_json: bool) -> None:
@@ -74,7 +76,7 @@ class LatestRuns:
         """Keep so many runs."""
         self._size = size
         self._states: dict[Run, RunState] = {}
-        self._began: dict[Run, datetime] = {}
+        self._began: dict[Run, datetime | None] = {}
 
     def fold(self, event: Event) -> None:
         """Take a report into account, unless its run began long before others."""
@@ -82,12 +84,13 @@ class LatestRuns:
         is_known = run in self._began
         if is_known and run not in self._states:
             return
-        self._began[run] = min(event.time, self._began.get(run, event.time))
+        known, reported = self._began.get(run), plausible_time(event)
+        self._began[run] = min((moment for moment in (known, reported) if moment is not None), default=None)
         self._states.setdefault(run, RunState()).fold(event)
         if not is_known and len(self._states) > self._size:
-            del self._states[min(self._states, key=lambda each: self._began[each])]
+            del self._states[min(self._states, key=lambda each: self._began[each] or _NEVER)]
 
     def views(self) -> list[RunView]:
         """Return the runs, the one that began last last."""
         views = [view for state in self._states.values() for view in state.runs]
-        return sorted(views, key=lambda view: (view.started_at or self._began[view.run], view.run.run_id))
+        return sorted(views, key=lambda view: (view.started_at or self._began[view.run] or _NEVER, view.run.run_id))

@@ -78,7 +78,7 @@ RecipeRunId = Annotated[
 
 
 # Kept beside the fields, as a cached property is: two events are equal if they state the same.
-_ACKNOWLEDGE = "_acknowledge"
+_ACKNOWLEDGE, _RECEIVED_AT = "_acknowledge", "_received_at"
 
 
 class Reporter(StrEnum):
@@ -182,7 +182,7 @@ class Event(BaseModel):
             self.workflow_version,
             self.run_id,
             *self._task_and_attempt,
-            self._number,
+            self.number,
         ]
         return str(uuid.uuid5(ID_NAMESPACE, format_facts(facts)))
 
@@ -191,8 +191,8 @@ class Event(BaseModel):
         return ("", "")
 
     @property
-    def _number(self) -> str:
-        """What tells events of one type about one subject apart."""
+    def number(self) -> str:
+        """What tells events of one type about one subject apart: a sequence number or a time; "" where there is one."""
         return ""
 
     @property
@@ -206,10 +206,16 @@ class Event(BaseModel):
         if acknowledge is not None:
             acknowledge()
 
-    def with_acknowledgement(self, acknowledge: Callable[[], None]) -> Self:
-        """Return the same event, equal in everything it states, whose `ack()` calls `acknowledge`."""
+    @property
+    def received_at(self) -> datetime | None:
+        """When a subscription received the event, by the clock of its host; None for one that came otherwise."""
+        return self.__dict__.get(_RECEIVED_AT)
+
+    def with_acknowledgement(self, acknowledge: Callable[[], None], received_at: datetime | None = None) -> Self:
+        """Return the same event, equal in everything it states, as received then, whose `ack()` calls `acknowledge`."""
         received = self.model_copy()
         received.__dict__[_ACKNOWLEDGE] = acknowledge
+        received.__dict__[_RECEIVED_AT] = received_at
         return received
 
     def redacted(self, redact: Callable[[str], str]) -> Self:
@@ -292,7 +298,8 @@ class WorkflowStarted(WorkflowEvent):
     graph: Graph | None = None
 
     @property
-    def _number(self) -> str:
+    def number(self) -> str:
+        """What tells events of one type about one subject apart."""
         return "" if self.started_at is None else format_time(self.started_at)
 
 
@@ -306,7 +313,8 @@ class _WorkflowEnd(WorkflowEvent):
     """The engine's state of every task, in the engine's words: `success`, `failed`, `upstream_failed`, `skipped`."""
 
     @property
-    def _number(self) -> str:
+    def number(self) -> str:
+        """What tells events of one type about one subject apart."""
         return "" if self.ended_at is None else format_time(self.ended_at)
 
 
@@ -372,7 +380,8 @@ class TaskProgressed(TaskEvent):
     note: Text | None = None
 
     @property
-    def _number(self) -> str:
+    def number(self) -> str:
+        """What tells events of one type about one subject apart."""
         return str(self.sequence)
 
 
@@ -432,7 +441,8 @@ class TaskOverdue(TaskEvent):
     last_sign_at: UtcTime | None = None
 
     @property
-    def _number(self) -> str:
+    def number(self) -> str:
+        """What tells events of one type about one subject apart."""
         return str(self.sequence)
 
 

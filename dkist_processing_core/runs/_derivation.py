@@ -1,0 +1,274 @@
+"""
+The state of one run, derived from the set of reports on it.
+
+A pure function: neither the order nor the repetition of reports can matter, and it reads no clock. Not here: how the
+reports are kept (_kept), and which of their times are plausible (_plausibility).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import groupby, pairwise
+
+from dkist_processing_core.events import (
+    Cause,
+    Event,
+    Reporter,
+    TaskDispatched,
+    TaskEnd,
+    TaskEvent,
+    TaskFailed,
+    TaskFinished,
+    TaskProgressed,
+    TaskSkipped,
+    TaskStarted,
+    WorkflowEvent,
+    WorkflowFailed,
+    WorkflowFinished,
+    WorkflowStarted,
+    encode,
+)
+from dkist_processing_core.runs._plausibility import Window, stated_times
+from dkist_processing_core.runs._views import AttemptView, RunView, State, TaskView
+
+WorkflowEnd = WorkflowFinished | WorkflowFailed
+_LAST = datetime.max.replace(tzinfo=UTC)
+_ENDS: dict[type[TaskEnd], State] = {
+    TaskFinished: State.FINISHED,
+    TaskSkipped: State.SKIPPED,
+    TaskFailed: State.FAILED,
+}
+# Of words of equal weight that contradict each other the bad news stands: a failure must not be hidden.
+_GRAVITY = [State.FINISHED, State.SKIPPED, State.FAILED]
+_RANK = {Reporter.LAUNCHER: 3, Reporter.TASK: 2, Reporter.ENGINE: 1, Reporter.WATCHER: 0}
+_SPECIFICITY: dict[str, int] = {cause: rank for rank, cause in enumerate(Cause)}
+# What the engine can know of a failure that whoever stood nearer reports too.
+_REFINING = (Cause.TERMINATED, Cause.TIMEOUT)
+_BY_ENGINES_WORD = {
+    "success": State.FINISHED,
+    "failed": State.FAILED,
+    "upstream_failed": State.NOT_RUN,
+    "skipped": State.SKIPPED,
+    "removed": State.NOT_RUN,
+}
+
+
+def view_of(reports: Iterable[Event], window: Window | None) -> RunView:
+    """Return the view of one run; times outside of `window` are no times, and None takes all for plausible."""
+    return _Derivation(window).view(reports)
+
+
+class _Derivation:
+    """What is derived from the reports on one run, by those of their times that are plausible."""
+
+    def __init__(self, window: Window | None) -> None:
+        self._window = window
+
+    def _is_plausible(self, moment: datetime) -> bool:
+        return self._window is None or moment in self._window
+
+    def _time(self, event: Event) -> datetime | None:
+        """Return when a report was made."""
+        return event.time if self._is_plausible(event.time) else None
+
+    def _moment(self, event: Event) -> datetime | None:
+        """Return when the engine says that a run began or ended; when it was reported where it does not say."""
+        moment = stated_times(event)[0]
+        return moment if self._is_plausible(moment) else None
+
+    def view(self, unordered: Iterable[Event]) -> RunView:
+        """Return the view."""
+        reports = list(self._in_order(unordered))
+        starts = [event for event in reports if isinstance(event, WorkflowStarted)]
+        ends = [event for event in reports if isinstance(event, WorkflowFinished | WorkflowFailed)]
+        end = max(ends, key=lambda each: _known_first(self._moment(each)), default=None)
+        graph = next((event.graph for event in reversed(starts) if event.graph is not None), None)
+        names = [*(graph.nodes if graph else ()), *(e.task_name for e in reports if isinstance(e, TaskEvent))]
+        names += end.tasks if end else ()
+        heard: dict[str, list[TaskEvent]] = {name: [] for name in names}
+        for event in reports:
+            if isinstance(event, TaskEvent):
+                heard[event.task_name].append(event)
+        by_task = {name: self._attempts(of_task, end) for name, of_task in heard.items()}
+        if end is not None and self._went_on(by_task, starts, ends, end):
+            # Cleared, and begun again: what the engine said of the time before no longer holds.
+            end = None
+        tasks = tuple(_task_view(name, attempts, end) for name, attempts in by_task.items())
+        run = next((event.run for event in reports if event.recipe_run_id is not None), reports[0].run)
+        first = min(self._moments(starts), default=None)
+        return RunView(
+            run=run,
+            state=_run_state(tasks, end, has_engine=bool(starts or ends or not run.is_by_hand)),
+            tasks=tasks,
+            started_at=first or self._time(reports[0]),
+            ended_at=self._moment(end) if end else None,
+            graph=graph,
+            verdict=None if end is None else State.FINISHED if isinstance(end, WorkflowFinished) else State.FAILED,
+            implausible=tuple(event for event in reports if not all(map(self._is_plausible, stated_times(event)))),
+        )
+
+    def _in_order(self, reports: Iterable[Event]) -> Iterator[Event]:
+        """Give the reports in the order of their times, and those of one time, or of none, by their ids."""
+
+        def place(event: Event) -> datetime:
+            return self._time(event) or _LAST
+
+        for _, simultaneous in groupby(sorted(reports, key=place), key=place):
+            events = list(simultaneous)
+            # An id costs more than all else here.
+            yield from events if len(events) == 1 else sorted(events, key=lambda each: (each.id, each.reported_by))
+
+    def _moments(self, events: Iterable[Event]) -> set[datetime]:
+        return {moment for event in events if (moment := self._moment(event)) is not None}
+
+    def _went_on(
+        self,
+        by_task: dict[str, list[AttemptView]],
+        starts: list[WorkflowStarted],
+        ends: list[WorkflowEnd],
+        end: WorkflowEnd,
+    ) -> bool:
+        """
+        Return True for a run that was cleared after this end: by its new start, or by an attempt of after the end.
+
+        There is not always a start: the engine's side reports it on root nodes, and those need not have been cleared.
+        Nor is a start behind the end always a new one: where a clock was set back, the only start may have that place.
+        """
+        ended_at, began = self._moment(end), self._moments(starts)
+        later = {moment for moment in began if ended_at is not None and moment > ended_at}
+        if later and (later < began or len(began) > len(self._moments(ends))):
+            return True
+        return any(attempts and self._followed(attempts[-1], end, name) for name, attempts in by_task.items())
+
+    def _followed(self, attempt: AttemptView, end: WorkflowEnd, name: str) -> bool:
+        """Return True for an attempt that began after an end of the run, which did not know it."""
+        began, ended_at = attempt.dispatched_at or attempt.started_at, self._moment(end)
+        if began is None or ended_at is None or began <= ended_at:
+            return False
+        verdict = _engines_word(end, name)
+        # A task that has run has had its first attempt: where that seems to follow, a clock was set back.
+        is_known = attempt.number == 1 and verdict in (State.FINISHED, State.FAILED)
+        return attempt.state is not verdict and not is_known
+
+    def _attempts(self, heard: list[TaskEvent], end: WorkflowEnd | None) -> list[AttemptView]:
+        """Return the attempts of one task in order, those before the last closed, and the last by the run's end."""
+        numbered: dict[int, list[TaskEvent]] = {}
+        unnumbered = [event for event in heard if event.attempt is None]
+        for event in heard:
+            if event.attempt is not None:
+                numbered.setdefault(event.attempt, []).append(event)
+        for event in unnumbered:
+            # Its reporter does not count attempts: it means the last one that there was at the time.
+            before = [number for number, events in numbered.items() if not self._is_later(events[0], event)]
+            if before and not any(
+                isinstance(each, TaskEnd) for each in numbered[max(before)] if each.attempt is not None
+            ):
+                numbered[max(before)].append(event)
+        attempts = [self._attempt_view(number, numbered[number]) for number in sorted(numbered)]
+        if not attempts and unnumbered:
+            attempts = [self._attempt_view(None, unnumbered)]
+        attempts = [
+            attempt
+            if attempt.state.is_end
+            else _concluded(attempt, State.FAILED, later.dispatched_at or later.started_at)
+            for attempt, later in pairwise(attempts)
+        ] + attempts[-1:]
+        if attempts and not attempts[-1].state.is_end and end is not None:
+            name = heard[0].task_name
+            concluded = None if self._followed(attempts[-1], end, name) else _engines_word(end, name)
+            attempts[-1] = _concluded(attempts[-1], concluded, self._moment(end)) if concluded else attempts[-1]
+        return attempts
+
+    def _is_later(self, event: Event, other: Event) -> bool:
+        mine, others = self._time(event), self._time(other)
+        return mine is not None and others is not None and mine > others
+
+    def _attempt_view(self, number: int | None, reports: list[TaskEvent]) -> AttemptView:
+        ends = [event for event in reports if isinstance(event, TaskEnd)]
+        started = [event for event in reports if isinstance(event, TaskStarted)]
+        progress = [event for event in reports if isinstance(event, TaskProgressed)]
+        outcome = max(ends, key=_weight, default=None)
+        agreeing = [event for event in ends if outcome is not None and type(event) is type(outcome)]
+        merged = self._merged(agreeing) if agreeing else None
+        running = State.RUNNING if started or progress else State.DISPATCHED
+        return AttemptView(
+            number=number,
+            state=_ENDS[type(merged)] if merged else running,
+            dispatched_at=min(
+                self._moments(event for event in reports if isinstance(event, TaskDispatched)), default=None
+            ),
+            started_at=min(self._moments(started), default=None),
+            ended_at=self._time(merged) if merged else None,
+            end=merged,
+            cause=str(merged.cause) if isinstance(merged, TaskFailed) else None,
+            contradictions=tuple(event for event in ends if event not in agreeing),
+            progress=max(progress, key=lambda event: event.sequence, default=None),
+            reporters=tuple(sorted({event.reported_by for event in reports})),
+        )
+
+    def _merged(self, ends: list[TaskEnd]) -> TaskEnd:
+        """Return one end with the fields of all: of each the value that the best informed report has."""
+        if len(ends) == 1:
+            return ends[0]
+        ordered = sorted(ends, key=_informed, reverse=True)
+        best = ordered[0]
+        equals = [end for end in ends if (end.provisional, _stood_near(end)) == (best.provisional, _stood_near(best))]
+        fields = {
+            name: next(
+                (value for end in ordered if (value := getattr(end, name)) not in (None, {})), getattr(best, name)
+            )
+            for name in type(best).model_fields
+        }
+        time = min(self._moments(equals), default=best.time)
+        fields |= {"time": time, "provisional": best.provisional}
+        if isinstance(best, TaskFailed):
+            told = [end for end in ends if isinstance(end, TaskFailed) and (end in equals or end.cause in _REFINING)]
+            fields["cause"] = max(told, key=lambda end: (_specificity(end), end.cause)).cause
+        return type(best).model_construct(**fields)
+
+
+def _known_first(moment: datetime | None) -> datetime:
+    return datetime.min.replace(tzinfo=UTC) if moment is None else moment
+
+
+def _engines_word(end: WorkflowEnd, name: str) -> State | None:
+    return _BY_ENGINES_WORD.get(end.tasks.get(name, ""))
+
+
+def _run_state(tasks: tuple[TaskView, ...], end: WorkflowEvent | None, *, has_engine: bool) -> State:
+    if end is not None:
+        return State.FINISHED if isinstance(end, WorkflowFinished) else State.FAILED
+    if has_engine or not all(task.state.is_end for task in tasks):
+        return State.RUNNING
+    # By hand: over as soon as nothing is running, until the next call.
+    return State.FAILED if any(task.state is State.FAILED for task in tasks) else State.FINISHED
+
+
+def _task_view(name: str, attempts: list[AttemptView], end: WorkflowEnd | None) -> TaskView:
+    if attempts:
+        state = attempts[-1].state
+    else:
+        state = State.WAITING if end is None else _engines_word(end, name) or State.NOT_RUN
+    return TaskView(name, state, tuple(attempts), end.tasks.get(name) if end else None)
+
+
+def _concluded(attempt: AttemptView, state: State, ended_at: datetime | None) -> AttemptView:
+    """Close an attempt whose end nobody reported, by what followed it."""
+    return replace(attempt, state=state, ended_at=ended_at, cause=Cause.LOST if state is State.FAILED else None)
+
+
+def _weight(end: TaskEnd) -> tuple[bool, bool, int]:
+    return (not end.provisional, _stood_near(end), _GRAVITY.index(_ENDS[type(end)]))
+
+
+def _stood_near(end: TaskEnd) -> bool:
+    return end.reported_by in (Reporter.TASK, Reporter.LAUNCHER)
+
+
+def _informed(end: TaskEnd) -> tuple[bool, bool, int, int, bytes]:
+    return (not end.provisional, _stood_near(end), _specificity(end), _RANK[end.reported_by], encode(end))
+
+
+def _specificity(end: TaskEnd) -> int:
+    """Order causes; one that a newer release knows and this one does not is the least specific."""
+    return _SPECIFICITY.get(end.cause, -1) if isinstance(end, TaskFailed) else -1

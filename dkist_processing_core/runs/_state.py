@@ -1,0 +1,76 @@
+"""
+The states of all runs, folded from reports as they come.
+
+Not here: how the reports on one run are kept (_kept).
+"""
+
+from collections.abc import Iterable
+from dataclasses import astuple
+from datetime import datetime
+
+from dkist_processing_core.events import Event
+from dkist_processing_core.runs._kept import Reports, RunKey, Shapes
+from dkist_processing_core.runs._plausibility import Window
+from dkist_processing_core.runs._views import RunView
+
+
+class RunState:
+    """
+    Folds reports into the state of every run that they speak of.
+
+    It keeps what the reports state, about half a kilobyte for each, until `forget`.
+    """
+
+    def __init__(self, reports: Iterable[Event] = ()) -> None:
+        """Begin with these reports."""
+        self._runs: dict[RunKey, Reports] = {}
+        self._shapes = Shapes()
+        self._received_at: datetime | None = None
+        for report in reports:
+            self.fold(report)
+
+    def fold(self, report: Event) -> bool:
+        """Take a report into account, and return whether it said anything new."""
+        if report.received_at is not None and (self._received_at is None or report.received_at > self._received_at):
+            self._received_at = report.received_at
+        key = (report.workflow_name, report.workflow_version, report.run_id)
+        reports = self._runs.get(key)
+        if reports is None:
+            reports = self._runs[key] = Reports(key, self._shapes)
+        return reports.add(report)
+
+    def forget(self, run_id: str) -> bool:
+        """
+        Let go of all reports on the runs of an id, and return whether there were any.
+
+        A later report on such a run begins it anew, without what was reported before: forget what ended long ago.
+        """
+        keys = self._keys(run_id)
+        for key in keys:
+            del self._runs[key]
+        return bool(keys)
+
+    @property
+    def runs(self) -> tuple[RunView, ...]:
+        """
+        Every run, the one that began first first; one that states no plausible start comes before all others.
+
+        A view is made anew unless the one before is still held by somebody, and nothing has changed.
+        """
+        return self._views(self._runs)
+
+    def run(self, run_id: str) -> RunView | None:
+        """Return one run, by its id."""
+        return next(iter(self._views(self._keys(run_id))), None)
+
+    def _keys(self, run_id: str) -> list[RunKey]:
+        return [key for key in self._runs if key[-1] == run_id]
+
+    def _views(self, keys: Iterable[RunKey]) -> tuple[RunView, ...]:
+        window = None if self._received_at is None else Window.around(self._received_at)
+        views = [self._runs[key].view(window) for key in keys]
+        return tuple(sorted(views, key=lambda view: (_sortable(view.started_at), astuple(view.run))))
+
+
+def _sortable(moment: datetime | None) -> float:
+    return moment.timestamp() if moment else 0.0

@@ -1,0 +1,92 @@
+"""
+The state of runs, tasks and attempts as values.
+
+Not here: how they are derived from reports (_derivation).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from dkist_processing_core.events import Event, Graph, Reporter, TaskEnd, TaskProgressed
+from dkist_processing_core.identity import Run
+
+_LONGEST_SECONDS = 400 * 24 * 3600.0
+
+
+class State(StrEnum):
+    """Where an attempt, a task or a run is."""
+
+    WAITING = "waiting"
+    DISPATCHED = "dispatched"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    NOT_RUN = "not run"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing more is expected."""
+        return self in (State.FINISHED, State.FAILED, State.SKIPPED, State.NOT_RUN)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    """One try of a task, as all reports together tell it."""
+
+    number: int | None
+    state: State
+    dispatched_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    end: TaskEnd | None = None
+    """The one outcome, its fields merged from every report that agrees; None where nobody reported it."""
+    cause: str | None = None
+    """Why it failed, also where that is only concluded: `lost` for an end that nobody reported."""
+    contradictions: tuple[TaskEnd, ...] = ()
+    """The ends reported that say otherwise."""
+    progress: TaskProgressed | None = None
+    reporters: tuple[Reporter, ...] = ()
+
+    @property
+    def duration_seconds(self) -> float | None:
+        """How long it took, in seconds: as measured, else by the clock; a measure of more than 400 days is none."""
+        measured = None if self.end is None else self.end.duration_seconds
+        if measured is not None and measured <= _LONGEST_SECONDS:
+            return measured
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return max(0.0, (self.ended_at - self.started_at).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task of a run, with its attempts in order."""
+
+    name: str
+    state: State
+    attempts: tuple[AttemptView, ...] = ()
+    engine_state: str | None = None
+    """What the engine called it when the run ended."""
+
+
+# Weakly referable, so that a state need not hold what nobody looks at any more.
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class RunView:
+    """A run: its tasks in dependency order where the graph is known, else in the order in which they were heard of."""
+
+    run: Run
+    state: State
+    tasks: tuple[TaskView, ...]
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    graph: Graph | None = None
+    verdict: State | None = None
+    """What the engine said of the run when it ended; None before that, and for a run that has no engine."""
+    implausible: tuple[Event, ...] = ()
+    """
+    The reports with a time more than 400 days before, or more than one or two days after, the last report received.
+
+    They are believed but for their times, which decide nothing: neither order nor duration, nor whether a run goes on.
+    """

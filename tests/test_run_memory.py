@@ -1,0 +1,120 @@
+"""
+What `RunState` keeps of reports, and what it lets go.
+"""
+
+import gc
+import os
+import re
+import subprocess
+import sys
+import weakref
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dkist_processing_core.events import Event, Graph, WorkflowStarted, encode
+from dkist_processing_core.runs import RunState, State
+from dkist_processing_core.runs._kept import Shapes
+from tests.facts import finished, make, started
+from tests.running import ROOT
+from tests.strategies import events
+
+_COUNT = 20_000
+
+
+@settings(max_examples=300)
+@given(st.lists(events(), max_size=5))
+def test_what_is_kept_of_a_report_is_all_that_it_states(reports: list[Event]) -> None:
+    """
+    To the byte, for every class of events.
+    """
+    shapes = Shapes()
+    packed = [shapes.pack(report, {}) for report in reports]
+
+    again = [
+        shapes.unpack((report.workflow_name, report.workflow_version, report.run_id), values)
+        for report, values in zip(reports, packed, strict=True)
+    ]
+
+    assert again == reports
+    assert list(map(encode, again)) == list(map(encode, reports))
+
+
+def test_an_event_takes_less_than_a_kilobyte() -> None:
+    """
+    As `benchmarks.folding` measures it, in a process of its own; the message that it came in is not kept.
+    """
+    told = subprocess.run(
+        [sys.executable, "-m", "benchmarks.folding", str(_COUNT)],
+        cwd=ROOT,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    found = re.search(r"([\d,]+) bytes an event", told.stdout)
+    assert found is not None
+    assert int(found[1].replace(",", "")) < 1000
+
+
+def test_a_run_is_kept_until_it_is_forgotten() -> None:
+    """
+    With all that was reported of it; of another run nothing is lost.
+    """
+    state = RunState([started("A"), finished("A"), started("A", run_id="r2"), started("A", workflow_name="V")])
+
+    was_known, is_known = state.forget("r"), state.forget("r")
+
+    assert (was_known, is_known) == (True, False)
+    assert state.run("r") is None
+    assert [run.run.run_id for run in state.runs] == ["r2"]
+    assert len(state._runs) == 1
+
+
+def test_a_report_on_a_forgotten_run_begins_it_anew() -> None:
+    """
+    Without what was reported before.
+    """
+    state = RunState([started("A"), finished("A")])
+    state.forget("r")
+
+    is_new = state.fold(finished("A"))
+    run = state.run("r")
+
+    assert is_new
+    assert run is not None
+    assert [(task.name, task.state, task.attempts[0].started_at) for task in run.tasks] == [("A", State.FINISHED, None)]
+
+
+def test_a_view_is_made_once_and_kept_by_whoever_looks_at_it() -> None:
+    """
+    A state of many runs does not hold what was drawn of each.
+    """
+    state = RunState([started("A"), started("A", run_id="r2")])
+
+    (first, second), again = state.runs, state.runs
+    state.fold(finished("A"))
+    changed = state.runs
+    reference = weakref.ref(second)
+    is_same = (again[0] is first, again[1] is second, changed[0] is first, changed[1] is second)
+    del second, again, changed
+    gc.collect()
+
+    assert is_same == (True, True, False, True)
+    assert reference() is None
+
+
+def test_runs_of_one_workflow_share_its_graph() -> None:
+    """
+    It is the largest of what they repeat.
+    """
+    names = [f"T{number}" for number in range(50)]
+    state = RunState(
+        make(WorkflowStarted, run_id=f"r{number}", graph=Graph(nodes=tuple(names), edges=())) for number in range(3)
+    )
+
+    first, second, third = (run.graph for run in state.runs)
+
+    assert first is second is third
