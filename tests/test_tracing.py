@@ -606,6 +606,32 @@ def test_what_a_host_s_provider_drops_has_the_derived_ids(tmp_path: Path) -> Non
     }
 
 
+ENGINES_ROOT = """
+from datetime import UTC, datetime
+from dkist_processing_core.airflow import _runs
+from dkist_processing_core.identity import Run
+now = datetime.now(UTC)
+_runs._export_span(Run("W", "1", "local__1", 1), 0x0123456789abcdef, now, now, succeeded=True)
+from opentelemetry import trace
+with trace.get_tracer("own").start_as_current_span("own"): pass
+"""
+
+
+def test_the_root_span_of_an_engine_s_run_has_the_ids_that_its_attempts_know(tmp_path: Path) -> None:
+    """
+    Also from a host's provider: it is made last, and what hangs from it was told its ids before.
+    """
+    (tmp_path / "sitecustomize.py").write_text(HOST)
+    spans = tmp_path / "spans"
+
+    done = run_python(ENGINES_ROOT, {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "HOSTS_SPANS": str(spans)})
+
+    assert done.returncode == 0, done.stderr
+    root, own = (json.loads(line) for line in spans.read_text().splitlines())
+    assert root == ["W", f"{derived_trace_id(THE_RUN):032x}", "0123456789abcdef", None]
+    assert own[1] != root[1]
+
+
 def test_a_secret_of_the_file_of_settings_is_in_no_span(otlp: OtlpReceiver, tmp_path: Path) -> None:
     """
     Nor in a log record.

@@ -126,7 +126,9 @@ def _export_span(run: Run, span_id: int, began: datetime | None, over: datetime 
         own = SpanContext(derived_trace_id(run), span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
         attributes = semconv.run_attributes(run)
         times = {"start_time": _nanoseconds(began), "end_time": _nanoseconds(over)}
-        with telemetry.root_span(run.workflow_name, None, own, SpanKind.SERVER, attributes, **times) as span:
+        with telemetry.root_span(
+            run.workflow_name, None, own, SpanKind.SERVER, attributes, **times, is_given_out=True
+        ) as span:
             span.set_attribute(semconv.PIPELINE_RESULT, semconv.SUCCESS if succeeded else semconv.FAILURE)
             if not succeeded:
                 span.set_status(Status(StatusCode.ERROR))

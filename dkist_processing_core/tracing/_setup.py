@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 from dkist_processing_core.tracing._collector import SIGNALS, Signal, collector_of, endpoint_of, is_plain, protocol_of
-from dkist_processing_core.tracing._telemetry import Telemetry, chosen_ids
+from dkist_processing_core.tracing._telemetry import Telemetry, chosen_ids, given_out_ids
 
 logger = logging.getLogger(__name__)
 _opened: dict[int, Telemetry] = {}
@@ -61,7 +61,7 @@ def _set_up(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
             except Exception as error:  # noqa: BLE001 - whatever is wrong with observing, the observed goes on
                 reason = redact(f"{type(error).__name__}: {error}", also=secrets)
                 logger.warning("%s are not exported: %s", signal, reason)
-    return Telemetry(
+    telemetry = Telemetry(
         providers["traces"],
         providers.get("metrics"),
         providers.get("logs"),
@@ -72,6 +72,31 @@ def _set_up(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
         },
         secrets=secrets,
     )
+    _heed_given_out_ids(telemetry.tracer)
+    return telemetry
+
+
+def _heed_given_out_ids(tracer: trace.Tracer) -> None:
+    """Have this library's tracer of a host application's provider give the ids that other processes know already."""
+    sdk: Any = sys.modules.get("opentelemetry.sdk.trace")
+    if sdk is None or not isinstance(tracer, sdk.Tracer):
+        return
+
+    inner = tracer.id_generator
+
+    class GivenOutIdGenerator(sdk.IdGenerator):  # type: ignore[misc] # the SDK is not imported to see
+        def generate_trace_id(self) -> int:
+            ids = given_out_ids.get()
+            return ids[0] if ids else int(inner.generate_trace_id())
+
+        def is_trace_id_random(self) -> bool:
+            return given_out_ids.get() is None and bool(inner.is_trace_id_random())
+
+        def generate_span_id(self) -> int:
+            ids = given_out_ids.get()
+            return ids[1] if ids else int(inner.generate_span_id())
+
+    tracer.id_generator = GivenOutIdGenerator()
 
 
 def _hosts_tracer_provider() -> "TracerProvider | None":

@@ -31,6 +31,9 @@ from dkist_processing_core.tracing._log_export import LogExport
 
 logger = logging.getLogger(__name__)
 chosen_ids: ContextVar[tuple[int, int] | None] = ContextVar("chosen_ids", default=None)
+"""The ids of trace and span that the span which is being opened has from a provider of ours."""
+given_out_ids: ContextVar[tuple[int, int] | None] = ContextVar("given_out_ids", default=None)
+"""Those that it has from any provider, since other processes know it by them."""
 
 
 class Telemetry:
@@ -130,12 +133,13 @@ class Telemetry:
         *,
         start_time: int | None = None,
         end_time: int | None = None,
+        is_given_out: bool = False,
     ) -> Iterator[Span]:
         """
         Open a span with the ids of `own`, below `parent`, and make it the current one; exported or not.
 
-        A host application's provider may give it other ids, which are those to pass on. A span that it drops has the
-        ids of `own`, as one that nobody exports.
+        A host application's provider may give it other ids, which are those to pass on; not where those of `own` were
+        given out before (`is_given_out`). A span that it drops has the ids of `own`, as one that nobody exports.
 
         It begins now, or began at `start_time`, and ends with the block, or at `end_time`, in nanoseconds since 1970.
         """
@@ -144,13 +148,15 @@ class Telemetry:
         )
         span: Span = NonRecordingSpan(own)
         if self.is_tracing:
-            token = chosen_ids.set((own.trace_id, own.span_id))
+            ids = own.trace_id, own.span_id
+            token, given_out = chosen_ids.set(ids), given_out_ids.set(ids if is_given_out else None)
             try:
                 with _kept_from_the_observed("a span is not exported"):
                     made = self.tracer.start_span(name, context, kind, attributes, start_time=start_time)
                     span = made if made.is_recording() else _dropped(own, made.get_span_context())
             finally:
                 chosen_ids.reset(token)
+                given_out_ids.reset(given_out)
         with trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
             try:
                 yield span
