@@ -71,7 +71,17 @@ try:
     sys.path[:] = json.loads(os.environ.pop("DKIST_CORE_TASK_SEARCH_PATH", "null")) or sys.path
     module_name = os.environ.pop("DKIST_CORE_TASK_MODULE")
     file = os.environ.pop("DKIST_CORE_TASK_FILE", "")
+    # Before anything of the author's can change what they are read from; an older release reads the settings later.
+    try:
+        importlib.import_module("dkist_processing_core.origin").take(os.environ)
+    except Exception:
+        os.environ.pop("DKIST_CORE_ORIGIN", None)
     wanted = re.sub(r"\\[\\d+\\]$", "", os.environ["DKIST_CORE_TASK"])
+    given = {
+        "recipe_run_id": int(os.environ["DKIST_CORE_RECIPE_RUN_ID"]),
+        "workflow_name": os.environ["DKIST_CORE_WORKFLOW"],
+        "workflow_version": os.environ["DKIST_CORE_VERSION"],
+    }
     os.environ["DKIST_CORE_LOADING"] = "1"
     # What is logged while it is loaded is shown, too. A level that nobody chooses tells afterwards whether anybody did.
     logging.root.setLevel(logging.INFO - 1)
@@ -87,15 +97,11 @@ try:
     else:
         module = importlib.import_module(module_name)
     task_class = getattr(module, wanted)
-    del os.environ["DKIST_CORE_LOADING"]
+    os.environ.pop("DKIST_CORE_LOADING", None)
     if logging.root.level == logging.INFO - 1:
         logging.root.setLevel(logging.WARNING if logging.root.handlers else logging.INFO)
     tell(loaded=True)
-    with task_class(
-        recipe_run_id=int(os.environ["DKIST_CORE_RECIPE_RUN_ID"]),
-        workflow_name=os.environ["DKIST_CORE_WORKFLOW"],
-        workflow_version=os.environ["DKIST_CORE_VERSION"],
-    ) as task:
+    with task_class(**given) as task:
         try:
             task()
         except SystemExit as error:

@@ -11,12 +11,14 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -28,6 +30,7 @@ from pydantic_settings import (
 )
 
 from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.origin import Origin
 from dkist_processing_core.settings_table import to_markdown, to_restructured_text
 from dkist_processing_core.text import REDACTED, is_secret_name, redact, secrets_of
 
@@ -38,6 +41,7 @@ ISB_SERVICE = "interservice-bus"
 _OWN_SERVICES = {ISB_SERVICE, *(f"otlp-{signal}-endpoint" for signal in ("traces", "metrics", "logs"))}
 _MESH_EXAMPLE = '{"interservice-bus": {"mesh_address": "broker.example", "mesh_port": 5672}}'
 _SHOWN = 120
+_read_from: ContextVar[Origin | None] = ContextVar("dkist_core_read_from", default=None)
 logger = logging.getLogger(__name__)
 
 
@@ -309,10 +313,14 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     otel_exporter_otlp_metrics_protocol: Protocol = _setting(None, "How metrics travel.", expected=_PROTOCOL)
     otel_exporter_otlp_logs_protocol: Protocol = _setting(None, "How log records travel.", expected=_PROTOCOL)
 
+    _origin: Origin | None = PrivateAttr(default=None)
+
     def __init__(self, **values: Any) -> None:
         """Read and check the settings; `values` outrank the environment, and the environment the file `.env`."""
+        origin = _read_from.get()
         try:
-            super().__init__(**values)
+            super().__init__(**values, **({} if origin is None else {"_env_file": None}))
+            self._origin = origin or Origin.now()
         except (ValidationError, SettingsError) as error:
             explanation = self._explanation(error, values)
             defaults = {} if type(self) is DKISTProcessingCoreConfiguration else self._defaults_instead(error)
@@ -335,12 +343,19 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Pass over empty variables of ours; to a field of a client's the empty text is a value."""
-        for source in (env_settings, dotenv_settings):
+        """
+        Read from the origin that was decided on, if one was, and pass over empty variables of ours.
+
+        To a field of a client's the empty text is a value.
+        """
+        origin = _read_from.get()
+        decided = (None, None) if origin is None else (origin.environ, origin.dotenv)
+        for source, variables in zip((env_settings, dotenv_settings), decided, strict=True):
             if isinstance(source, EnvSettingsSource):
+                found = source.env_vars if variables is None else {name.lower(): variables[name] for name in variables}
                 source.env_vars = {
                     name: value
-                    for name, value in source.env_vars.items()
+                    for name, value in found.items()
                     if value or name not in DKISTProcessingCoreConfiguration.model_fields
                 }
         return init_settings, env_settings, dotenv_settings, file_secret_settings
@@ -362,7 +377,8 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         variable = name.upper()
         expected = expectation(cls.model_fields.get(name))
         # What is read from the file `.env` is known to the one who complains alone.
-        found = values[name] if name in values else os.environ.get(variable) or os.environ.get(name) or problem["input"]
+        environ = (_read_from.get() or os).environ
+        found = values[name] if name in values else environ.get(variable) or environ.get(name) or problem["input"]
         text = redact(str(found))
         # Before an @ there may be a password, and nothing says where it begins; nor where one ends that JSON names.
         if is_secret_name(variable) or is_secret_name(text) or "@" in text:
@@ -376,14 +392,17 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
             yield name, _masked(name or "", value)
 
     @classmethod
-    def read(cls) -> Self:
-        """Return the settings of this process's environment."""
-        return cls()
+    def read(cls, origin: Origin | None = None) -> Self:
+        """Return the settings of an origin, by default of the one that this process was given, or has just now."""
+        with _reading(origin or Origin.of_process()):
+            return cls()
 
     @classmethod
-    def read_leniently(cls) -> tuple[Self, str | None]:
+    def read_leniently(cls, origin: Origin | None = None) -> tuple[Self, str | None]:
         """
         Return the settings as a task needs them, and what is wrong with those of them that hold their defaults instead.
+
+        They are read from `origin`, as `read` reads them.
 
         Raises
         ------
@@ -391,13 +410,31 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
             where one of those that say where events go is wrong.
 
         """
-        try:
-            return cls(), None
-        except ConfigurationError as error:
-            defaults = cls._defaults_instead(error.__context__)
-            if not defaults:
-                raise
-            return cls(**defaults), str(error)
+        with _reading(origin or Origin.of_process()):
+            try:
+                return cls(), None
+            except ConfigurationError as error:
+                defaults = cls._defaults_instead(error.__context__)
+                if not defaults:
+                    raise
+                return cls(**defaults), str(error)
+
+    @property
+    def core_origin(self) -> Origin:
+        """What the settings were read from, by which relative paths, and those below a home, mean what they meant."""
+        return self._origin or Origin.now()
+
+    def absolute(self, path: Path) -> Path:
+        """
+        Return where a path of a setting lies, whatever home and current folder are by now.
+
+        Raises
+        ------
+        LookupError
+            where it lies below a home or a folder that is not there.
+
+        """
+        return Path(self.core_origin.absolute(str(path)))
 
     @staticmethod
     def _defaults_instead(error: BaseException | None) -> dict[str, Any]:
@@ -501,9 +538,23 @@ def _is_of_the_bus(setting: str) -> bool:
 
 
 def secrets_in(settings: DKISTProcessingCoreConfiguration | None) -> list[str]:
-    """Return the settings that must not be shown: what stands in `.env` is not in the environment."""
-    values = {} if settings is None else {name: getattr(settings, name) for name in type(settings).model_fields}
-    return secrets_of({name: value for name, value in values.items() if isinstance(value, str)})
+    """Return what must not be shown: secret settings, and secret variables, also where they are set no more."""
+    if settings is None:
+        return []
+    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    texts = {name: value for name, value in values.items() if isinstance(value, str)}
+    return [*secrets_of(texts), *secrets_of(settings.core_origin.environ)]
+
+
+@contextmanager
+def _reading(origin: Origin) -> Iterator[None]:
+    if origin.problem is not None:
+        raise ConfigurationError(origin.problem)
+    token = _read_from.set(origin)
+    try:
+        yield
+    finally:
+        _read_from.reset(token)
 
 
 def expectation(field: FieldInfo | None) -> str | None:
@@ -535,7 +586,7 @@ def example_environment() -> str:
 def __getattr__(name: str) -> Any:
     """Make `core_configurations` when it is first asked for, not at import."""
     if name == "core_configurations":
-        globals()[name] = DKISTProcessingCoreConfiguration.read()
+        globals()[name] = DKISTProcessingCoreConfiguration()
         return globals()[name]
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)

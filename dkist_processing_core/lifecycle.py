@@ -40,6 +40,7 @@ from dkist_processing_core.identity import Attempt
 from dkist_processing_core.last_resort import shown_log
 from dkist_processing_core.launcher_line import LauncherLine
 from dkist_processing_core.memory import peak_memory_bytes
+from dkist_processing_core.origin import handed_variables
 from dkist_processing_core.progress import Progress
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.termination import TaskTermination, TerminationError
@@ -210,7 +211,7 @@ class Lifecycle:
     def _open_span(self) -> contextlib.AbstractContextManager[Span]:
         attempt = self.attempt
         if self._launcher is not None:
-            return trace.use_span(NonRecordingSpan(run_parent(attempt.run, os.environ)))
+            return trace.use_span(NonRecordingSpan(run_parent(attempt.run, handed_variables() or os.environ)))
         current = trace.get_current_span().get_span_context()
         parent: SpanContext | None
         if attempt.run.is_by_hand and current.is_valid:

@@ -47,6 +47,7 @@ from dkist_processing_core.identity import LOCAL, Attempt, Run, new_run_id, pars
 from dkist_processing_core.lifecycle import never_breaking
 from dkist_processing_core.node import Node
 from dkist_processing_core.notes import SUCCEEDED
+from dkist_processing_core.origin import read_from
 from dkist_processing_core.outcomes import RunResult, TaskOutcome, TaskState
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.redaction import redact
@@ -330,7 +331,7 @@ class LocalRun:
 
     def _environment(self, attempt: Attempt) -> dict[str, str]:
         carrier = self._carrier.to_environ() if self._carrier else {}
-        return attempt.to_environ() | carrier
+        return attempt.to_environ() | carrier | self._settings.core_origin.to_environ()
 
     def _launch_environ(self, node: Node, queued_seconds: float) -> dict[str, str]:
         environ = {
@@ -391,7 +392,11 @@ class LocalRun:
         os.environ.update(environ)
         try:
             run = self._run
-            with node.task(run.recipe_run_id or 0, run.workflow_name, run.workflow_version) as task:
+            # The author's values may change, and the run's journal must not.
+            with (
+                read_from(self._settings.core_origin),
+                node.task(run.recipe_run_id or 0, run.workflow_name, run.workflow_version) as task,
+            ):
                 task()
             exit_code = 0
         except TerminationError:

@@ -291,7 +291,7 @@ class Publisher:
         where = "memory"
         try:
             if self._spare is None and self._told != where:
-                self._spare = Spare.open(self.bus.journal_path)
+                self._spare = self.bus.open_spare()
             if self._spare is not None:
                 for was_once, entries in self._memory.groups():
                     self._spare.journal.append([entry.message for entry in entries], once=was_once)

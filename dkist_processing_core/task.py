@@ -25,6 +25,7 @@ from dkist_processing_core import semconv
 from dkist_processing_core.errors import ConfigurationError, IdentityError
 from dkist_processing_core.exception_text import class_name, message_of
 from dkist_processing_core.identity import Attempt, RunsByHand, parse_recipe_run_id
+from dkist_processing_core.origin import Origin, handed_variables
 from dkist_processing_core.text import duration, redact, show
 
 # Settings, telemetry, events and bus are imported where a task is made or called: whoever only defines tasks, as an
@@ -74,6 +75,8 @@ class TaskBase(ABC):
         self.workflow_name = workflow_name
         self.workflow_version = workflow_version
         self.task_name = type(self).__name__
+        # What a constructor that goes on from here changes, as HOME, must not part the start from the end.
+        self._core_observing.origin = Origin.of_process()
 
     def pre_run(self) -> None:
         """Prepare for `run`. Does nothing unless overridden."""
@@ -261,7 +264,11 @@ class TaskBase(ABC):
                 msg = f"{name}: found {show(value)}, expected a text"
                 raise IdentityError(msg)
             names[name] = str.__str__(value)
-        given = Attempt.take_from(os.environ, task_name=names["task_name"], workflow_name=names["workflow_name"])
+        given = None
+        for variables in (os.environ, handed_variables()):
+            # From both, so that neither lends it to a later call.
+            taken = Attempt.take_from(variables, task_name=names["task_name"], workflow_name=names["workflow_name"])
+            given = given or taken
         return given or _runs_by_hand.next_attempt(**names, recipe_run_id=parse_recipe_run_id(recipe_run_id))
 
 
@@ -278,6 +285,8 @@ class _Observing:
         self._of = None if task is None else weakref.ref(task)
         self._name = class_name(type(task))
         self.lifecycle: Lifecycle | None = None
+        self.origin: Origin | None = None
+        """What the settings are read from, decided by the constructor; None for what is current when they are."""
 
     def is_of(self, task: TaskBase) -> bool:
         """Return whether this belongs to a task."""
@@ -293,7 +302,7 @@ class _Observing:
         from dkist_processing_core.config import DKISTProcessingCoreConfiguration  # noqa: PLC0415 - as above
 
         try:
-            settings, complaint = DKISTProcessingCoreConfiguration.read_leniently()
+            settings, complaint = DKISTProcessingCoreConfiguration.read_leniently(self.origin)
         except ConfigurationError as error:
             logger.error("%s runs without events and telemetry: %s", self._name, error)  # noqa: TRY400 - one line
             return None

@@ -45,7 +45,20 @@ LAYERS = (
     {"trace_context"},
     {"identity"},
     {"engine", "files"},
-    {"errors", "last_resort", "memory", "notes", "outcomes", "resource_queue", "settings_table", "termination", "text"},
+    {
+        "errors",
+        "last_resort",
+        "memory",
+        "mounts",
+        "notes",
+        "origin",
+        "outcomes",
+        "resource_queue",
+        "settings_table",
+        "termination",
+        "text",
+        "trusted",
+    },
     {"exception_text", "exit_status", "forks", "redaction", "terminal"},
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}

@@ -756,6 +756,13 @@ Each setting is an environment variable. They are read and checked when a task, 
 import; a file `.env` in the current folder is read too, and the environment outranks it. An empty variable counts as
 not set.
 
+The settings of a run are read once: by `Workflow.run`, else by the engine's `on_execute` callback, else by the
+launcher, which hand them on to the task's process before it loads anything of the author's. For a task that is called
+directly they are those of the moment at which it is constructed, by `TaskBase.__init__`. What the author's code
+changes afterwards (`HOME`, `MESH_CONFIG`, the current folder, the file `.env`) does not change where the task reports,
+and a relative path means the folder that was current then. `core_configurations`, and a client's own settings, are
+read where they are made, as before.
+
 A wrong value raises one `ConfigurationError` that names every wrong variable, what was found and what was expected. A
 secret is never shown.
 

@@ -10,6 +10,7 @@ import os
 import random
 import re
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -35,7 +36,8 @@ from dkist_processing_core.environments._requirement import normalised
 from dkist_processing_core.environments._translation import Translation, patience
 from dkist_processing_core.environments._variables import without_user_information
 from dkist_processing_core.errors import DKISTProcessingCoreError, EnvironmentBuildError, EnvironmentRequestError
-from tests.running import ROOT
+from dkist_processing_core.origin import Origin, read_from
+from tests.running import ROOT, run_command
 from tests.services.processes import with_environment
 from tests.services.wheels import make_index, make_wheel
 from tests.strategies import texts
@@ -655,7 +657,7 @@ def test_finding_one_loads_nothing_dear(cache: Environments) -> None:
     ours = {name for name in loaded.split() if name.startswith("dkist_processing_core.")}
     assert Path(folder).parent == Path(cache.folder)
     assert {name.rpartition(".")[2] for name in ours} == {
-        *("environments", "errors"),
+        *("environments", "errors", "exit_status", "origin", "trusted"),
         *("_cache", "_environment", "_interpreter", "_key", "_locks", "_place", "_requirement", "_variables"),
     }
     assert set(loaded.split()) - ours <= {"__future__", "_blake2", "_hashlib", "_sha256", "_sha2", "fcntl", "hashlib",
@@ -1198,7 +1200,7 @@ def test_an_error_names_what_it_is_about(environ: dict[str, str], tmp_path: Path
     lock = Path(cache.folder) / f"{cache.key(PIPE).name}.lock"
     lock.unlink(missing_ok=True)
     lock.symlink_to(tmp_path)
-    with pytest.raises(EnvironmentBuildError, match=f"symbolic links: {lock}$"):
+    with pytest.raises(EnvironmentBuildError, match=f"{lock}: found a link, expected a regular file"):
         cache.prepare(PIPE)
 
 
@@ -1820,3 +1822,88 @@ def test_the_command_says_what_cannot_be_built(environ: dict[str, str]) -> None:
     assert (missing.exit_code, wrong.exit_code) == (1, 2)
     assert missing.stderr.splitlines()[-1].startswith("error: no environment of small-pipeline==3.0 could be made: uv ")
     assert "expected NAME==VERSION" in " ".join(wrong.stderr.split())
+
+
+# Who may write to it
+
+
+def test_what_a_build_makes_nobody_else_may_write_to(cache: Environments, tmp_path: Path) -> None:
+    """
+    Whatever the umask, in the build and in the installer's cache, from which files are linked.
+    """
+    folder = tmp_path / "environments"
+    folder.mkdir(mode=0o755)
+    program = f"""if True:
+        import os
+        os.umask(0)
+        from dkist_processing_core.environments import Environments, Requirement
+        Environments({cache.folder!r}).prepare(Requirement.of("small-pipeline", "1.0")).close()
+    """
+
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, cwd=ROOT, env=cache.environ)
+
+    found = [path for path in folder.rglob("*") if not path.is_symlink() and path.lstat().st_mode & 0o022]
+    assert found == []
+    assert cache.find(PIPE) is not None
+
+
+def test_folders_that_a_build_makes_are_their_owner_s(environ: dict[str, str], tmp_path: Path) -> None:
+    """
+    The parents too: who may write to one may put another folder in a folder's place.
+    """
+    above = tmp_path / "cache" / "dkist"
+    before = os.umask(0)
+    try:
+        built(Environments(above / "environments", environ=environ))
+    finally:
+        os.umask(before)
+
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (above.parent, above, above / "environments")} == {0o700}
+
+
+def test_an_environment_that_others_may_write_to_is_not_used(cache: Environments) -> None:
+    """
+    Another one takes its place.
+    """
+    path = built(cache)
+    path.chmod(0o777)
+
+    assert cache.find(PIPE) is None
+    assert built(cache) != path
+
+
+def test_environments_below_a_folder_that_anybody_may_write_to_are_not_used(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """
+    Whoever may write there may put their own in its place; the error names the folder and what to do.
+    """
+    above = tmp_path / "above"
+    cache = Environments(above / "environments", environ=environ)
+    built(cache)
+    above.chmod(0o777)
+
+    assert cache.find(PIPE) is None
+    with pytest.raises(EnvironmentBuildError, match=f"{above} has mode 0777, by which anybody .*: chmod o-w it"):
+        cache.prepare(PIPE)
+
+
+def test_without_a_home_there_is_one_clear_error_and_no_folder(tmp_path: Path) -> None:
+    """
+    A service may have a number and nothing else; a folder of the name ~ is nobody's home.
+    """
+    asked = ("environments", "build", "small-pipeline==1.0")
+
+    done = run_command(*asked, cwd=tmp_path, DKIST_CORE_ENVIRONMENTS_DIR="~no-such-user/environments")
+    homeless = Origin({}, folder=str(tmp_path), home=None, uid=1000770000, dotenv={})
+    with read_from(homeless), pytest.raises(EnvironmentBuildError) as raised:
+        folder_of()
+
+    told = "there is no folder for environments: found ~no-such-user/environments, and no such home"
+    assert (done.returncode != 0, "Traceback" in done.stderr) == (True, False)
+    assert told in " ".join(done.stderr.split())
+    assert str(raised.value) == (
+        "there is no folder for environments: found ~/.cache, and user 1000770000 has no home; "
+        "set DKIST_CORE_ENVIRONMENTS_DIR"
+    )
+    assert [*tmp_path.iterdir()] == []

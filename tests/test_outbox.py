@@ -24,9 +24,9 @@ from typer.testing import CliRunner, Result
 
 from dkist_processing_core.bus import Books, FileLock, Journal, Message, Properties, Spare, open_bus, to_message
 from dkist_processing_core.bus._amqp_bus import CONNECT_SECONDS, AmqpBus
-from dkist_processing_core.bus._place import file_mode
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.trusted import file_mode
 from tests.facts import progressed, started
 from tests.running import ROOT, command, run_command
 from tests.services.broker import Broker, open_broker
@@ -750,7 +750,7 @@ def test_the_page_about_outages_shares_a_folder_so_that_a_group_can_use_it(tmp_p
     subprocess.run(words, check=True, timeout=10)
 
     assert stat.filemode(folder.stat().st_mode) == "drwxrws---"
-    assert file_mode(folder) == 0o660
+    assert file_mode(folder.stat()) == 0o660
 
 
 def test_the_doctor_tells_of_spare_journals_that_were_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:

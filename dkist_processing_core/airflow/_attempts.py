@@ -26,6 +26,7 @@ from dkist_processing_core.events import (
 )
 from dkist_processing_core.exception_text import class_name, message_of
 from dkist_processing_core.identity import Run, class_name_of
+from dkist_processing_core.origin import Origin
 from dkist_processing_core.termination import signal_name
 from dkist_processing_core.trace_context import derived_attempt_span_id
 
@@ -40,6 +41,7 @@ _EXIT_CODE = re.compile(r"exit code (-?\d+)")
 
 def dispatched(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
     """Publish that an attempt reached a worker; the launcher that follows brings it to the bus."""
+    _hand_over_origin(context)
     ti, attempt = instance_of(context), attempt_of(callbacks, context)
     events: list[Event] = []
     if callbacks.is_root(class_name_of(attempt.task_name)):
@@ -57,6 +59,17 @@ def dispatched(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
     )
     with publishing(delivers=False) as publisher:
         publisher.publish(*events)
+
+
+def _hand_over_origin(context: Mapping[str, Any]) -> None:
+    """
+    Have the launcher read the same settings as the callbacks: the engine starts it in a folder made for it alone.
+
+    The operator's templates are rendered, and shown in the engine, before this is called.
+    """
+    environ = getattr(context.get("task"), "env", None)
+    if isinstance(environ, dict):
+        environ.update(Origin.of_process().to_environ())
 
 
 def workflow_started(

@@ -23,6 +23,7 @@ from dkist_processing_core.bus._bus import topic_matches
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Journal
 from dkist_processing_core.bus._message import Message, Properties
 from dkist_processing_core.bus._place import open_folder, place
+from dkist_processing_core.bus._spare import Spare
 from dkist_processing_core.bus.topology import (
     ARCHIVE_QUEUE,
     DEAD_LETTER_EXCHANGE,
@@ -69,12 +70,18 @@ class AmqpBus:
         destination = [service.host, str(service.port), settings.isb_vhost, self.event_exchange, self.failure_exchange]
         self._destination = "\n".join(destination)
         digest = hashlib.sha256(self._destination.encode()).hexdigest()[:8]
-        self.journal_path = place(settings).folder / f"outbox-{digest}.db"
+        self._place = place(settings)
+        self.journal_path = self._place.folder / f"outbox-{digest}.db"
 
     def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
         """Open the outbox of this broker."""
-        open_folder(self.settings)
+        open_folder(self._place)
         return Journal.open(self.journal_path, synced=synced, destination=self._destination, patience=patience)
+
+    def open_spare(self) -> Spare:
+        """Make a spare journal beside the outbox."""
+        open_folder(self._place)
+        return Spare.open(self.journal_path)
 
     def connect(self, timeout: float = CONNECT_SECONDS) -> "AmqpLink":
         """Connect."""

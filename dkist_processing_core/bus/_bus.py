@@ -11,6 +11,7 @@ from typing import Protocol, Self
 
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Journal
 from dkist_processing_core.bus._message import Message
+from dkist_processing_core.bus._spare import Spare
 
 
 class Delivery(Protocol):
@@ -87,6 +88,9 @@ class Bus(Protocol):
 
     def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
         """Open the journal of this bus."""
+
+    def open_spare(self) -> Spare:
+        """Make a spare journal beside it, in the same folder, which has to be one of ours."""
 
     def subscribe(
         self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False

@@ -7,10 +7,8 @@ confirmed them). Not here: anything about brokers, events or threads; a `Journal
 
 import contextlib
 import math
-import os
 import random
 import sqlite3
-import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -22,9 +20,9 @@ from urllib.parse import quote
 from dkist_processing_core.bus._format import prepare, prepare_look
 from dkist_processing_core.bus._locks import close_in_forks, explained, in_use, watch_forks
 from dkist_processing_core.bus._message import EXCERPT_BYTES, Message, Properties
-from dkist_processing_core.bus._place import file_mode
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.events import MAX_BODY_BYTES
+from dkist_processing_core.trusted import Guarded
 
 BUSY_SECONDS = 2.0
 """For how long a call waits by default where another process holds the file."""
@@ -108,16 +106,15 @@ class Journal:
 
         """
         watch_forks()
-        with explained(path), in_use:
-            # Made by hand, so that the mode does not depend on the umask; SQLite gives its side files the same.
-            with contextlib.suppress(FileExistsError):
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            # Not only by who makes it: they may have been killed in between.
-            mode, found = file_mode(path.parent), path.stat()
-            if found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) != mode:
-                path.chmod(mode)
+        # Made here, so that the mode does not depend on the umask; SQLite gives its side files the same.
+        with explained(path), in_use, Guarded(path, make=True) as file:
             # Without SQLite's own waiting: it would hold up forks, and does not cover the change to WAL.
             connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+            try:
+                file.check()
+            except PermissionError:
+                connection.close()
+                raise
         journal = cls(path, connection, patience=patience)
         try:
             journal._patiently(lambda: prepare(connection, path, destination))
@@ -149,9 +146,14 @@ class Journal:
     @classmethod
     def _open_to_look(cls, path: Path, mode: str) -> Self:
         watch_forks()
-        with explained(path), in_use:
+        with explained(path), in_use, Guarded(path) as file:
             uri = f"file:{quote(str(path))}?{mode}"
             connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+            try:
+                file.check()
+            except PermissionError:
+                connection.close()
+                raise
         journal = cls(path, connection)
         try:
             journal._patiently(lambda: prepare_look(connection, path))

@@ -21,7 +21,7 @@ from dkist_processing_core.bus._journal import BUSY_SECONDS, Entry, Journal
 from dkist_processing_core.bus._locks import FileLock
 from dkist_processing_core.bus._message import Message
 from dkist_processing_core.bus._place import open_folder, place
-from dkist_processing_core.bus._spare import adopt
+from dkist_processing_core.bus._spare import Spare, adopt
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 
 FILE = "embedded.db"
@@ -39,19 +39,23 @@ class JournalBus:
 
     def __init__(self, settings: DKISTProcessingCoreConfiguration) -> None:
         """Name the file; nothing is opened yet."""
-        self._settings = settings
-        self.journal_path = place(settings).folder / FILE
+        self._place = place(settings)
+        self.journal_path = self._place.folder / FILE
         self.where = f"the embedded journal {self.journal_path}"
         self.event_exchange = settings.isb_event_exchange
         self.failure_exchange = settings.isb_exchange
 
     def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
         """Open the file, without what is older than a week: as long as the broker's archive keeps events."""
-        open_folder(self._settings)
+        open_folder(self._place)
         journal = Journal.open(self.journal_path, synced=synced, destination="embedded", patience=patience)
         adopt(journal, seconds=_ADOPTION_SECONDS)
         journal.prune(time.time() - KEPT_SECONDS)
         return journal
+
+    def open_spare(self) -> Spare:
+        """Make a spare journal beside the file."""
+        return Spare.open(open_folder(self._place) / FILE)
 
     def subscribe(
         self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False

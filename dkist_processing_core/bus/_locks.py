@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from dkist_processing_core.bus._place import file_mode
 from dkist_processing_core.errors import JournalError
+from dkist_processing_core.trusted import open_file
 
 
 class FileLock:
@@ -32,9 +32,7 @@ class FileLock:
         if self._descriptor is not None:
             return True
         with explained(self.path):
-            descriptor = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            with contextlib.suppress(PermissionError):
-                os.fchmod(descriptor, file_mode(self.path.parent))
+            descriptor = open_file(self.path, os.O_CREAT | os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

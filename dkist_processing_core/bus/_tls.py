@@ -46,7 +46,9 @@ def make_context(settings: DKISTProcessingCoreConfiguration) -> ssl.SSLContext:
         where one cannot be read, or is not what its variable stands for.
 
     """
-    ca, certificate, key = settings.isb_tls_ca, settings.isb_tls_cert, settings.isb_tls_key
+    named = (settings.isb_tls_ca, settings.isb_tls_cert, settings.isb_tls_key)
+    # A connection is made again and again, perhaps from another folder.
+    ca, certificate, key = (None if path is None else settings.core_origin.folder / path for path in named)
     for variable, path in (("ISB_TLS_CA", ca), ("ISB_TLS_CERT", certificate), ("ISB_TLS_KEY", key)):
         _check_readable(variable, path)
     try:

@@ -52,7 +52,7 @@ def _check_file(what: str, bus: Bus) -> Check:
 def _check_folder(settings: DKISTProcessingCoreConfiguration) -> Check:
     where = place(settings)
     try:
-        folder = open_folder(settings)
+        folder = open_folder(where)
     except JournalError as error:
         return wrong("folder", str(error), _SET)
     kind = file_system(folder)

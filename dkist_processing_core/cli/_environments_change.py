@@ -4,7 +4,6 @@
 Not here: building and pruning themselves (environments).
 """
 
-import os
 from functools import partial
 
 import typer
@@ -27,7 +26,7 @@ def build(text: str, extras: list[str]) -> None:
     except EnvironmentRequestError as error:
         raise typer.BadParameter(str(error)) from None
     settings = DKISTProcessingCoreConfiguration.read()
-    environments = Environments(folder_of(os.environ), limits=partial(Limits.of, settings))
+    environments = Environments(folder_of(), limits=partial(Limits.of, settings))
     with environments.prepare(requirement, on_output=lambda line: say(line, err=True)) as environment:
         did = f"built in {duration(environment.seconds)}" if environment.built else "there already"
         lacking = [extra for extra in environment.record.get("lacking", ()) if extra in requirement.extras]
@@ -40,7 +39,7 @@ def prune(*, max_days: float | None, max_size: int | None, is_dry: bool) -> None
     """Remove environments, and tell of each and of the sum."""
     settings = DKISTProcessingCoreConfiguration.read()
     limits = Limits.of(settings)
-    environments = Environments(folder_of(os.environ))
+    environments = Environments(folder_of())
     removed = environments.prune(
         max_age_days=limits.max_age_days if max_days is None else max_days,
         max_bytes=limits.max_bytes if max_size is None else max_size,

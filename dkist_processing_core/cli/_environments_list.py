@@ -4,7 +4,6 @@
 Not here: where that comes from (environments), and what changes it (_environments_change).
 """
 
-import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -32,7 +31,7 @@ _INDENT = "  "
 def show(*, in_json: bool) -> None:
     """Show every environment."""
     hide = partial(without_secrets, settings=None)
-    environments = Environments(folder_of(os.environ))
+    environments = Environments(folder_of())
     found = environments.entries()
     folder = hide(environments.folder)
     if in_json:

@@ -4,7 +4,7 @@ Building an environment: one process at a time per key, at its final path, used 
 Not here: what the installer is told (_installer).
 """
 
-# ruff: noqa: PTH103, PTH104, PTH105, PTH108, PTH112, PTH114, PTH116, PTH119, PTH208, PTH211 - paths are texts: pathlib is dearer than finding
+# ruff: noqa: PTH104, PTH105, PTH108, PTH112, PTH114, PTH116, PTH119, PTH208, PTH211 - paths are texts: pathlib is dearer than finding
 import contextlib
 import errno
 import logging
@@ -30,11 +30,11 @@ from dkist_processing_core.environments._place import GONE, LOCK, MARKER, distru
 from dkist_processing_core.environments._prune import prune
 from dkist_processing_core.environments._requirement import Requirement
 from dkist_processing_core.errors import DKISTProcessingCoreError, EnvironmentBuildError
+from dkist_processing_core.trusted import exchangeable_above, make_folder
 
 FROZEN = "frozen"
 """The extra by which a release pins what it was tested with."""
 _TURN = 0.05
-_MODE = 0o700
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SAID_OF_FULL = ("No space left on device", "Disk quota exceeded")
 logger = logging.getLogger(__name__)
@@ -107,8 +107,8 @@ def _is_of_full_disk(error: Exception) -> bool:
 
 
 def _make_folder(folder: str) -> None:
-    os.makedirs(folder, mode=_MODE, exist_ok=True)
-    reason = distrust(os.stat(folder), os.geteuid())
+    make_folder(folder)
+    reason = distrust(os.stat(folder), os.geteuid()) or exchangeable_above(folder)
     if reason is not None:
         msg = f"what is in the folder of environments {folder} would be run, but {reason}"
         raise EnvironmentBuildError(msg)
@@ -155,6 +155,7 @@ def _build(
     wanted = Requirement(requirement.name, requirement.version, (*requirement.extras, FROZEN))
     try:
         installer.install(path, wanted, asked=requirement, is_mending=mended is not None)
+        _record.close_to_others(path)
         lacking = _lacking(path, requirement, wanted, installer, on_output)
         facts = {
             "interpreter": interpreter_of(cache.interpreter)[1],

@@ -15,6 +15,7 @@ import time
 from dkist_processing_core.environments._environment import hold
 from dkist_processing_core.environments._key import Key, interpreter_of
 from dkist_processing_core.environments._place import distrust, key_and_number
+from dkist_processing_core.trusted import exchangeable_above
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Environments:
         while True:
             try:
                 target = os.readlink(f"{self.folder}/{key.name}")
-                distrusted = distrust(os.stat(self.folder), os.geteuid())
+                distrusted = distrust(os.stat(self.folder), os.geteuid()) or exchangeable_above(self.folder)
             except OSError:
                 return None
             named = key_and_number(target)

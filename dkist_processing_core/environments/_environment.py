@@ -11,7 +11,7 @@ import stat
 import time
 
 from dkist_processing_core.environments._locks import lock
-from dkist_processing_core.environments._place import MARKER
+from dkist_processing_core.environments._place import MARKER, distrust
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def hold(path: str, requirement: Requirement, key: Key) -> Environment | None:
     try:
         found = os.lstat(path)
         # What is in it is run.
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {0, os.geteuid()}:
+        if not stat.S_ISDIR(found.st_mode) or distrust(found, os.geteuid()) is not None:
             return None
         # Who prunes or lists holds it for moments, and may leave it where it is.
         while (descriptor := lock(marker, exclusive=False)) is None:

@@ -27,6 +27,7 @@ from dkist_processing_core.redaction import SECRET_MIN_LENGTH, redactor, secrets
 from dkist_processing_core.text import clean_line
 
 _LAST_LINES = 20
+_OTHERS_MAY_NOT_WRITE = 0o022
 _TURN = 0.02
 _MOMENT = 0.5
 """How long after its end what an installer wrote is waited for, in seconds: what it started may hold the pipe."""
@@ -91,6 +92,7 @@ class Installer:
             stderr=subprocess.STDOUT,
             env=self._environ,
             pass_fds=(self._lock_fd,),
+            umask=_umask(),
             process_group=0,
             bufsize=0,
         ) as process:
@@ -229,6 +231,14 @@ def choose(cache: Environments, lock_fd: int, tell: Callable[[str], None]) -> In
             msg = f"there is no uv, neither in {beside} nor on the PATH"
             raise EnvironmentBuildError(msg)
     return Pip(cache, lock_fd, tell)
+
+
+def _umask() -> int:
+    """Return the umask of a build: this process's own, by which others may not write; os.umask(3) would change it."""
+    for line in (text_of("/proc/self/status") or "").splitlines():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8) | _OTHERS_MAY_NOT_WRITE
+    return _OTHERS_MAY_NOT_WRITE
 
 
 def _version_of(program: str) -> str:

@@ -7,6 +7,8 @@ Not here: on which files (_place). The locks of journals are kept apart: they mu
 import fcntl
 import os
 
+from dkist_processing_core.trusted import open_file
+
 
 def lock(path: str, *, exclusive: bool, create: bool = False) -> int | None:
     """
@@ -21,10 +23,8 @@ def lock(path: str, *, exclusive: bool, create: bool = False) -> int | None:
 
     """
     access = os.O_RDWR if exclusive else os.O_RDONLY
-    # Nonblocking: a pipe of this name would keep an opener waiting.
-    flags = access | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_CREAT if create else 0)
     while True:
-        descriptor = os.open(path, flags, 0o600)
+        descriptor = open_file(path, access | (os.O_CREAT if create else 0), sets_mode=create, shares=False)
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), os.lstat(path)):

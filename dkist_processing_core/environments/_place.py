@@ -10,13 +10,14 @@ The folder of the environments, and the names of what is in it.
 Not here: what is done with them.
 """
 
-# ruff: noqa: PTH100, PTH111, PTH123 - paths are texts: pathlib is dearer than finding
 from __future__ import annotations
 
 import os
 import stat
 
 from dkist_processing_core.environments._key import DIGITS
+from dkist_processing_core.errors import EnvironmentBuildError
+from dkist_processing_core.origin import Origin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,32 +30,28 @@ GONE = ".gone-"
 _HEX = frozenset("0123456789abcdef")
 
 
-def folder_of(environ: Mapping[str, str]) -> str:
+def folder_of(environ: Mapping[str, str] | None = None) -> str:
     """
-    Return the folder that a process's environment names for the environments, by default one in the user's cache.
+    Return the folder that the variables, or the file `.env`, name for the environments; by default in the user's cache.
 
-    Only where a file `.env` in the current folder seems to name it are the settings read, which takes long.
+    Raises
+    ------
+    EnvironmentBuildError
+        where it lies below the home of a user who has none.
+
     """
-    named = environ.get(VARIABLE) or _named_in_file()
-    if named:
-        return os.path.abspath(os.path.expanduser(named))
-    cache = environ.get("XDG_CACHE_HOME", "")
-    if not cache.startswith("/"):
-        cache = f"{environ.get('HOME') or os.path.expanduser('~')}/.cache"
-    return f"{cache}/dkist-processing-core/environments"
-
-
-def _named_in_file() -> str | None:
+    origin = Origin.of_process() if environ is None else Origin.now(environ)
+    named = origin.named(VARIABLE)
     try:
-        with open(".env", "rb", buffering=0) as file:
-            if VARIABLE.encode() not in file.read().upper():
-                return None
-    except OSError:
-        return None
-    from dkist_processing_core.config import DKISTProcessingCoreConfiguration  # noqa: PLC0415 - rare, and dear
-
-    found = DKISTProcessingCoreConfiguration.read_leniently()[0].dkist_core_environments_dir
-    return None if found is None else str(found)
+        if named:
+            return os.path.normpath(origin.absolute(named))
+        cache = origin.environ.get("XDG_CACHE_HOME", "")
+        if not cache.startswith("/"):
+            cache = origin.absolute("~/.cache")
+    except LookupError as error:
+        msg = f"there is no folder for environments: {error}; set {VARIABLE}"
+        raise EnvironmentBuildError(msg) from error
+    return f"{cache}/dkist-processing-core/environments"
 
 
 def distrust(found: os.stat_result, uid: int) -> str | None:

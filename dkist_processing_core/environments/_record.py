@@ -4,7 +4,7 @@ The marker of an environment: what it holds and how it was made, in one JSON fil
 Not here: telling one's own marker from another's without reading JSON (_environment).
 """
 
-# ruff: noqa: PTH105, PTH123 - paths are texts: pathlib is dearer than finding
+# ruff: noqa: PTH101, PTH105, PTH123 - paths are texts: pathlib is dearer than finding
 import json
 import os
 import stat
@@ -20,6 +20,7 @@ from dkist_processing_core.environments._place import MARKER
 from dkist_processing_core.environments._requirement import Requirement, normalised
 
 _LARGEST = 10_000_000
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _BLOCK = 512
 """The unit of `st_blocks`, whatever the file system's own (stat(3type))."""
 
@@ -49,7 +50,9 @@ def write(path: str, requirement: Requirement, key: Key, facts: dict[str, Any]) 
         msg = f"the marker of {requirement} would not be known again"
         raise AssertionError(msg)
     beside = f"{path}/{MARKER}.new"
-    with open(beside, "x", encoding="ascii") as file:
+    # Readable for those whom the folder lets in; nobody else writes to it, whatever the umask.
+    made = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+    with open(made, "w", encoding="ascii") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -90,6 +93,19 @@ def provided_extras(path: str, name: str) -> list[str] | None:
             found: Distribution = PathDistribution(folder)
             return sorted(normalised(extra) for extra in found.metadata.get_all("Provides-Extra") or ())
     return None
+
+
+def close_to_others(path: str) -> None:
+    """
+    Let nobody but the owner write to a folder and all below it, since it is run.
+
+    Also where an installer has linked files from a cache that was filled under another umask.
+    """
+    for folder, _, names in os.walk(path):
+        for name in (".", *names):
+            found = os.lstat(f"{folder}/{name}")
+            if found.st_mode & _OTHERS_WRITE and not stat.S_ISLNK(found.st_mode):
+                os.chmod(f"{folder}/{name}", stat.S_IMODE(found.st_mode) & ~_OTHERS_WRITE)
 
 
 def size_of(path: str) -> int:

@@ -166,7 +166,7 @@ def _own(environ: Mapping[str, str]) -> set[str]:
 
 
 def _url(place: str) -> str:
-    return place if "://" in place else Path(place).expanduser().absolute().as_uri()
+    return place if "://" in place else Path(os.path.expanduser(place)).absolute().as_uri()
 
 
 def _without_commas(place: str) -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
+from dkist_processing_core import origin
 from dkist_processing_core.bootstrap import FILE, FLAGS, LOADING, MODULE, SEARCH_PATH
 from dkist_processing_core.environments import Environment
 from dkist_processing_core.identity import PREFIX, Attempt, Run
@@ -21,6 +22,7 @@ _LAUNCHERS = frozenset(
     {
         *Attempt(Run("", "", "", 0), "", 1, 1, log_url="", report_fd=0, started_fd=0).to_environ(),
         *(MODULE, FILE, FLAGS, SEARCH_PATH, LOADING, PACKAGE, EXTRAS, QUEUE, QUEUED_AT, DELIVERED, f"{PREFIX}PYTHON"),
+        origin.VARIABLE,
     }
 )
 # What says where this interpreter finds its packages says nothing of another's.
@@ -63,6 +65,7 @@ def task_environ(
         kept
         | replace(attempt, report_fd=report_fd, started_fd=started_fd).to_environ()
         | located
+        | origin.Origin.of_process().to_environ()
         | dict(carrier)
         | {"PYTHONUNBUFFERED": "1"}
     )

@@ -23,6 +23,7 @@ from dkist_processing_core.launcher._environ import task_environ
 from dkist_processing_core.launcher._memory import MemoryWatch
 from dkist_processing_core.launcher._orders import GRACE_SECONDS, Orders
 from dkist_processing_core.launcher._process import Line, TaskProcess
+from dkist_processing_core.origin import take
 from dkist_processing_core.redaction import redact
 from dkist_processing_core.terminal import say
 from dkist_processing_core.termination import TerminationError
@@ -46,6 +47,7 @@ def main() -> int:
     began_ns = time.time_ns()
     # First: what is opened from here on is not to be the task's standard output stream.
     fill_standard_descriptors()
+    take(os.environ)
     try:
         assignment = Assignment.take_from(dict(os.environ))
     except IdentityError as error:
@@ -127,7 +129,7 @@ class Launch:
     def _prepare(self) -> Environment:
         requirement = self._assignment.requirement
         assert requirement is not None
-        environments = Environments(folder_of(os.environ))
+        environments = Environments(folder_of())
         began_ns = time.time_ns()
         environment = environments.find(requirement)
         if environment is None:
@@ -148,7 +150,7 @@ class Launch:
         self._orders.begin_anew()
         _show(f"{broken.folder} does not work, and {broken.requirement} is installed anew: {damage}")
         began_ns = time.time_ns()
-        environment = Environments(folder_of(os.environ)).rebuild(broken, problem=damage, on_output=_show)
+        environment = Environments(folder_of()).rebuild(broken, problem=damage, on_output=_show)
         self._prepared = began_ns, time.time_ns()
         return environment
 
@@ -162,7 +164,7 @@ class Launch:
             damage = self._found_damage(end)
             if damage is None or self._environment is None:
                 return None
-            if Environments(folder_of(os.environ)).is_worth_rebuilding(self._environment, damage):
+            if Environments(folder_of()).is_worth_rebuilding(self._environment, damage):
                 return damage
             folder = self._environment.folder
             _show(f"{folder} does not work, and was installed anew for the same reason before: {damage}")
@@ -177,7 +179,7 @@ class Launch:
             return str(end.not_started) if end.not_started.errno in _DAMAGE else None
         if "began" not in end.told and end.exit_code is not None and end.exit_code > 0:
             return f"its interpreter left with status {end.exit_code} before it began"
-        return Environments(folder_of(os.environ)).problem_of(self._environment)
+        return Environments(folder_of()).problem_of(self._environment)
 
     # The task's process
 

@@ -12,6 +12,7 @@ import time
 from typing import Self
 
 from dkist_processing_core.memory import peak_memory_bytes
+from dkist_processing_core.mounts import mounts
 
 _PERIOD_SECONDS, _SHORTEST_SECONDS, _SHARE_OF_AGE = 0.1, 0.01, 0.1
 # Of a processor, so that a task of a thousand processes is not slowed down by being looked at.
@@ -126,28 +127,20 @@ def _counter_file(pid: int) -> str | None:
 
 def _in_mount(kind: str, path: str, file: str, controller: str | None = None) -> str | None:
     """Return where a group's file stands, by proc_pid_mountinfo(5): the mount may show only a part of the tree."""
-    for line in _read("/proc/self/mountinfo").splitlines():
-        before, _, after = line.partition(" - ")
-        file_system, _, options = after.partition(" ")
-        if file_system == kind and (controller is None or controller in options.rpartition(" ")[2].split(",")):
-            root, point = (_unescaped(field) for field in before.split()[3:5])
+    for mount in mounts():
+        if mount.file_system == kind and (controller is None or controller in mount.options.split(",")):
+            root = mount.root
             inside = path if root == "/" else path.removeprefix(root) if f"{path}/".startswith(f"{root}/") else None
             if inside is not None:
-                found = f"{point}/{inside.strip('/')}/{file}".replace("//", "/")
+                found = f"{mount.point}/{inside.strip('/')}/{file}".replace("//", "/")
                 if os.access(found, os.R_OK):
                     return found
     return None
 
 
-def _unescaped(path: str) -> str:
-    for code, character in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
-        path = path.replace(code, character)
-    return path
-
-
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - pathlib costs its import
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123 - pathlib costs its import
             return file.read()
     except OSError:
         return ""

@@ -4,6 +4,7 @@ What every journal of this host holds, looked at without a change to any file.
 Not here: how it is shown (cli).
 """
 
+import os
 import re
 import time
 from dataclasses import dataclass, replace
@@ -170,7 +171,7 @@ def find(settings: DKISTProcessingCoreConfiguration, name: str | None) -> Path:
 
     """
     current = open_bus(settings).journal_path
-    path = current if name is None else Path(name).expanduser().absolute()
+    path = current if name is None else Path(os.path.expanduser(name)).absolute()  # noqa: PTH111 - as it is where there is no such home
     if name is not None and (digits := re.fullmatch(r"(?:outbox-)?([0-9a-f]{8})(?:\.db)?", name)):
         path = current.parent / f"outbox-{digits[1]}.db"
     if is_spare(path):

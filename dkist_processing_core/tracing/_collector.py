@@ -4,7 +4,6 @@ Where a signal's collector is, and whether somebody listens there.
 Not here: exporting to it (_setup).
 """
 
-import os
 import socket
 from dataclasses import dataclass
 from typing import Literal
@@ -59,7 +58,7 @@ def is_plain(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> bool
         return None
     says = ("INSECURE", "CERTIFICATE", "CLIENT_CERTIFICATE")
     variables = [f"OTEL_EXPORTER_OTLP_{of_signal}{each}" for of_signal in ("", f"{signal.upper()}_") for each in says]
-    return None if any(os.environ.get(variable) for variable in variables) else True
+    return None if any(settings.core_origin.environ.get(variable) for variable in variables) else True
 
 
 def address_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> tuple[str, int]:

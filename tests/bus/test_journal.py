@@ -357,7 +357,7 @@ def test_a_folder_in_a_home_that_does_not_exist_is_one_clear_error() -> None:
     settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=Path("~no-such-user/state"))
 
     with pytest.raises(JournalError, match=r"found ~no-such-user/state, and no such home; set DKIST_CORE_STATE_DIR"):
-        Publisher.open(settings)
+        open_bus(settings).open_journal()
 
 
 def test_what_is_taken_over_keeps_its_time_and_its_refusals(tmp_path: Path) -> None:

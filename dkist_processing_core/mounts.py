@@ -1,0 +1,46 @@
+"""
+The mounts that this process sees, by /proc/self/mountinfo (proc_pid_mountinfo(5)).
+
+Not here: what is done with them. Paths are bytes until they are decoded as the file system's: a mount point may have
+any name, and the kernel writes blanks, line ends and backslashes in it as octal numbers.
+"""
+
+# ruff: noqa: PTH123 - a launcher needs it for every task: pathlib is dear
+import os
+import re
+from collections.abc import Iterator
+
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+_FIELDS_BEFORE, _FIELDS_AFTER = 6, 3
+
+
+class Mount:
+    """One mount: `root` of its file system is mounted at `point`."""
+
+    __slots__ = ("file_system", "options", "point", "root")
+
+    def __init__(self, root: str, point: str, file_system: str, options: str) -> None:
+        """Take its fields; `options` are those of the file system."""
+        self.root = root
+        self.point = point
+        self.file_system = file_system
+        self.options = options
+
+
+def mounts(path: str = "/proc/self/mountinfo") -> Iterator[Mount]:
+    """Give the mounts in the kernel's order, in which a later one covers an earlier at the same point."""
+    try:
+        with open(path, "rb") as file:
+            lines = file.read().split(b"\n")
+    except OSError:
+        return
+    for line in lines:
+        # The type follows a field that is a lone hyphen, behind any number of optional fields.
+        before, _, after = line.partition(b" - ")
+        fields, rest = before.split(b" "), after.split(b" ")
+        if len(fields) >= _FIELDS_BEFORE and len(rest) >= _FIELDS_AFTER:
+            yield Mount(*(_decoded(field) for field in (fields[3], fields[4], rest[0], rest[2])))
+
+
+def _decoded(field: bytes) -> str:
+    return os.fsdecode(_OCTAL.sub(lambda found: bytes([int(found[1], 8) & 0xFF]), field))

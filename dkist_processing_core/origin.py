@@ -1,0 +1,187 @@
+"""
+What the settings are read from: variables, current folder, the file `.env` in it, home and user, as of one moment.
+
+A launcher, its task and the callbacks around them each read settings in a process of their own, and an author's code
+may change all of this in the meantime. So the first of them decides, and hands it over in one variable; the task's
+process takes it before anything of the author's is loaded. Not here: the settings themselves (config).
+"""
+
+# ruff: noqa: PTH109, PTH111, PTH118 - a launcher imports it before the task is started: pathlib is dear
+from __future__ import annotations
+
+import os
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
+VARIABLE = "DKIST_CORE_ORIGIN"
+"""Carries an origin to another process of this package; a release that does not know it reads the settings anew."""
+# Of a file `.env` only what may be a setting is handed over; a test holds that these are all.
+_OF_SETTINGS = ("BUILD_", "MESH_", "ISB_", "EVENT_", "DKIST_CORE_", "RETRY_", "PIP_", "IS_NOTEBOOK_", "OTEL_")
+# A variable has at most 128 KiB (MAX_ARG_STRLEN, execve(2)): a longer one would keep the process from being started.
+_MOST_HANDED_OVER = 100_000
+_FILE = ".env"
+
+
+class Origin:
+    """Where one reading of the settings begins; `dotenv` is what the file said, `problem` why it could not be read."""
+
+    __slots__ = ("dotenv", "environ", "folder", "home", "problem", "uid")
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        folder: str,
+        home: str | None,
+        uid: int,
+        dotenv: Mapping[str, str | None],
+        problem: str | None = None,
+    ) -> None:
+        """Take all of it; `Origin.now` finds it."""
+        self.environ = dict(environ)
+        self.folder = folder
+        self.home = home
+        self.uid = uid
+        self.dotenv = dict(dotenv)
+        self.problem = problem
+
+    @classmethod
+    def now(cls, environ: Mapping[str, str] | None = None) -> Origin:
+        """Return the origin of this process now; a current folder that was removed is "", a missing home None."""
+        environ = os.environ if environ is None else environ
+        try:
+            folder = os.getcwd()
+        except OSError:
+            folder = ""
+        dotenv, problem = _read(_FILE) if folder else ({}, None)
+        return cls(environ, folder=folder, home=_home(environ), uid=os.getuid(), dotenv=dotenv, problem=problem)
+
+    @classmethod
+    def of_process(cls) -> Origin:
+        """Return the origin that was handed to this process, or the one of this moment."""
+        return cls.now() if _Handed.origin is None else _Handed.origin
+
+    def absolute(self, path: str) -> str:
+        """
+        Return a path as it was meant at that moment, whatever home and current folder are by now.
+
+        Raises
+        ------
+        LookupError
+            where it lies below a home or a folder that is not there.
+
+        """
+        if path == "~" or path.startswith("~/"):
+            if self.home is None:
+                msg = f"found {path}, and user {self.uid} has no home"
+                raise LookupError(msg)
+            path = self.home + path[1:]
+        elif path.startswith("~"):
+            named, path = path, os.path.expanduser(path)
+            if path.startswith("~"):
+                msg = f"found {named}, and no such home"
+                raise LookupError(msg)
+        if not path.startswith("/") and not self.folder:
+            msg = f"found {path}, and the current folder was removed"
+            raise LookupError(msg)
+        return os.path.join(self.folder, path)
+
+    def named(self, variable: str) -> str | None:
+        """Return what a variable says, and where it says nothing, what the file says of it."""
+        of_file = {name.upper(): value for name, value in self.dotenv.items()}
+        return self.environ.get(variable) or of_file.get(variable) or None
+
+    def to_environ(self) -> dict[str, str]:
+        """Return the variable that hands this over; the variables themselves go along as they are."""
+        import json  # noqa: PLC0415 - not for finding an environment
+
+        own = {name: value for name, value in self.dotenv.items() if name.upper().startswith(_OF_SETTINGS)}
+        text = json.dumps([self.folder, self.home, self.uid, own, self.problem])
+        return {VARIABLE: text} if len(text) <= _MOST_HANDED_OVER else {}
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what is read, for the settings that are read from it."""
+        return isinstance(other, Origin) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class _Handed:
+    origin: Origin | None = None
+
+
+def take(environ: MutableMapping[str, str]) -> None:
+    """Have this process use the origin that its variables hand over, from now on; the variable is removed."""
+    text = environ.pop(VARIABLE, None)
+    _Handed.origin = Origin.now(environ) if text is None else _parsed(text, environ) or Origin.now(environ)
+
+
+class read_from:  # noqa: N801 - a context manager, without contextlib's import
+    """Have what is read in a block be read from one origin, as by a task that a local run calls in its own process."""
+
+    def __init__(self, origin: Origin) -> None:
+        """Name the origin."""
+        self._origin = origin
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._before, _Handed.origin = _Handed.origin, self._origin
+
+    def __exit__(self, *_: object) -> None:
+        """Use the origin from before."""
+        _Handed.origin = self._before
+
+
+def handed_variables() -> MutableMapping[str, str]:
+    """Return the variables that a task's process was started with, which its author may have changed since."""
+    return {} if _Handed.origin is None else _Handed.origin.environ
+
+
+def _parsed(text: str, environ: Mapping[str, str]) -> Origin | None:
+    import json  # noqa: PLC0415 - as above
+
+    try:
+        folder, home, uid, dotenv, problem = json.loads(text)
+        return Origin(environ, folder=folder, home=home, uid=uid, dotenv=dotenv, problem=problem)
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _home(environ: Mapping[str, str]) -> str | None:
+    if home := environ.get("HOME"):
+        return home
+    import pwd  # noqa: PLC0415 - rare: a service without a home
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir or None
+    except KeyError:
+        return None
+
+
+def _read(path: str) -> tuple[dict[str, str | None], str | None]:
+    """Return what a file of settings says, and why it cannot be read; nothing of one that is not there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}, None
+    except OSError as error:
+        return {}, _unreadable(error)
+    try:
+        with open(descriptor, "rb") as file:  # noqa: PTH123
+            text = file.read().decode() if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
+    except (OSError, UnicodeError) as error:
+        return {}, _unreadable(error)
+    if not text.strip():
+        return {}, None
+    from io import StringIO  # noqa: PLC0415 - as the next
+
+    from dotenv import dotenv_values  # noqa: PLC0415 - dear, and only where there is a file
+
+    return dict(dotenv_values(stream=StringIO(text))), None
+
+
+def _unreadable(error: Exception) -> str:
+    return f".env: found a file that cannot be read ({type(error).__name__}), expected UTF-8 text"

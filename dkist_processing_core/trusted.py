@@ -1,0 +1,241 @@
+"""
+Files and folders of this user, opened so that another user's link, or a file that they put there, is never taken.
+
+What is checked is the opened descriptor, before anything about the file is changed. The one mechanism for journals,
+their locks and spares, and environments. Not here: which folders those are (bus, environments).
+"""
+
+# ruff: noqa: PTH100, PTH101, PTH102, PTH112, PTH116, PTH119, PTH120, PTH208 - paths are texts: a launcher needs it
+from __future__ import annotations
+
+import os
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+_FOLDER_MODE, _FILE_MODE, _SHARED_FILE_MODE = 0o700, 0o600, 0o660
+_SIDE_FILES = ("-wal", "-shm", "-journal")
+
+
+def file_mode(folder: os.stat_result) -> int:
+    """Return the mode of files in a folder: shared with the group where the folder's setgid bit says so."""
+    return _SHARED_FILE_MODE if folder.st_mode & stat.S_ISGID else _FILE_MODE
+
+
+def make_folder(path: str) -> None:
+    """Make a folder, and its parents where they are missing: each for its owner only, whatever the umask."""
+    parent = os.path.dirname(path)
+    if parent != path and not os.path.lexists(parent):
+        make_folder(parent)
+    try:
+        os.mkdir(path, _FOLDER_MODE)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+        return
+    descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _set_mode(descriptor, os.fstat(descriptor), _FOLDER_MODE)
+    finally:
+        os.close(descriptor)
+
+
+def distrust(folder: os.stat_result) -> str | None:
+    """Return why files in a folder may be another user's; None for one of this user, of root, or of a group of ours."""
+    user = os.geteuid()
+    if user == 0 or folder.st_uid in {0, user}:
+        return None
+    if folder.st_mode & stat.S_ISGID and folder.st_gid in {os.getegid(), *os.getgroups()}:
+        return None
+    return f"belongs to uid {folder.st_uid}, and is not shared with a group of uid {user} (mode 2770)"
+
+
+def exchangeable_above(path: str) -> str | None:
+    """Return by which folder above it other users may put another in a path's place, and why; None where by none."""
+    user = os.geteuid()
+    # As root's shows in a user namespace that has no root.
+    owners = {0, user, os.stat("/").st_uid}
+    for start in dict.fromkeys((os.path.abspath(path), os.path.realpath(path))):
+        folder = start
+        while folder != "/":
+            folder = os.path.dirname(folder)
+            found = os.stat(folder)
+            if found.st_uid not in owners:
+                return f"{folder} belongs to uid {found.st_uid}, who may put another folder in its place"
+            if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+                mode = stat.S_IMODE(found.st_mode)
+                return f"{folder} has mode {mode:04o}, by which anybody may put another in its place: chmod o-w it"
+    return None
+
+
+def open_file(
+    path: str | os.PathLike[str], flags: int = os.O_RDWR, *, sets_mode: bool = True, shares: bool = True
+) -> int:
+    """
+    Open a regular file of this user, or, unless `shares` is false, of the group that its folder is shared with.
+
+    With `sets_mode` one of this user has the mode of files in its folder when this returns, whatever the umask.
+
+    Raises
+    ------
+    PermissionError
+        where it is something else, as a link, or another user's; nothing about it is changed.
+
+    """
+    path = os.fspath(path)
+    in_folder = _open_folder(path)
+    try:
+        folder, name = os.fstat(in_folder), os.path.basename(path)
+        mode = file_mode(folder) if shares else _FILE_MODE
+        if flags & os.O_CREAT:
+            _make_file(name, in_folder, mode)
+        _check_by_name(path, name, in_folder, folder, shares=shares)
+        # Nonblocking: a pipe of this name would keep an opener waiting.
+        flags = (flags & ~os.O_CREAT) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(name, flags, dir_fd=in_folder)
+        try:
+            found = os.fstat(descriptor)
+            _check(path, found, folder, shares=shares)
+            if sets_mode:
+                _set_mode(descriptor, found, mode)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    finally:
+        os.close(in_folder)
+    return descriptor
+
+
+class Guarded:
+    """
+    A context in which another library opens a file by its path: the file is held, and what was opened compared with it.
+
+    Held by O_PATH: closing any other descriptor of a file would give up the locks that SQLite holds on it (fcntl(2)).
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, make: bool = False) -> None:
+        """Name the file; with `make` it is made where it is missing, and has the mode of files in its folder."""
+        self._path = os.fspath(path)
+        self._make = make
+
+    def __enter__(self) -> Self:
+        """Check the file, and those that SQLite keeps beside it."""
+        flags = os.O_PATH | (os.O_CREAT if self._make else 0)
+        self._descriptor = open_file(self._path, flags, sets_mode=self._make)
+        try:
+            self._check_side_files()
+            self._before = _opened()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        return self
+
+    def check(self) -> None:
+        """
+        Check that what was opened meanwhile is the file that is held.
+
+        Raises
+        ------
+        PermissionError
+            where it was another: somebody exchanged the file in between.
+
+        """
+        own = os.fstat(self._descriptor)
+        # None is new where SQLite uses one again that it had to keep, of this very file.
+        new = dict(_opened().items() - self._before.items()).values()
+        if (new and (own.st_dev, own.st_ino) not in new) or not own.st_nlink:
+            msg = f"{self._path}: found another file than a moment ago, expected that nobody exchanges it"
+            raise PermissionError(msg)
+
+    def _check_side_files(self) -> None:
+        in_folder = _open_folder(self._path)
+        try:
+            folder = os.fstat(in_folder)
+            for suffix in _SIDE_FILES:
+                _check_by_name(self._path + suffix, os.path.basename(self._path) + suffix, in_folder, folder)
+        finally:
+            os.close(in_folder)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of the file."""
+        os.close(self._descriptor)
+
+
+def _open_folder(path: str) -> int:
+    """Return a descriptor of the folder that a file is in, which is one of ours."""
+    folder = os.path.dirname(path) or "."
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    reason = distrust(os.fstat(descriptor))
+    if reason is not None:
+        os.close(descriptor)
+        msg = f"{folder}: found a folder that {reason}; use another"
+        raise PermissionError(msg)
+    return descriptor
+
+
+def _make_file(name: str, in_folder: int, mode: int) -> None:
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+    try:
+        descriptor = os.open(name, flags, _FILE_MODE, dir_fd=in_folder)
+    except FileExistsError:
+        return
+    try:
+        _set_mode(descriptor, os.fstat(descriptor), mode)
+    finally:
+        os.close(descriptor)
+
+
+def _check_by_name(path: str, name: str, in_folder: int, folder: os.stat_result, *, shares: bool = True) -> None:
+    """Check what is there, before it is opened: a link is better named than the error that opening it would give."""
+    try:
+        found = os.lstat(name, dir_fd=in_folder)
+    except FileNotFoundError:
+        return
+    _check(path, found, folder, shares=shares)
+
+
+def _check(path: str, found: os.stat_result, folder: os.stat_result, *, shares: bool) -> None:
+    user = os.geteuid()
+    is_shared = shares and folder.st_mode & stat.S_ISGID and found.st_gid == folder.st_gid
+    if stat.S_ISLNK(found.st_mode):
+        reason = "a link"
+    elif not stat.S_ISREG(found.st_mode):
+        reason = "something else"
+    elif found.st_nlink > 1:
+        reason = "a file that has another name, too"
+    elif found.st_uid not in {0, user, folder.st_uid} and not is_shared:
+        reason = f"a file of uid {found.st_uid}"
+    else:
+        return
+    msg = f"{path}: found {reason}, expected a regular file of uid {user}; remove it"
+    raise PermissionError(msg)
+
+
+def _set_mode(descriptor: int, found: os.stat_result, mode: int) -> None:
+    if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != mode:
+        try:
+            os.fchmod(descriptor, mode)
+        except OSError:
+            # One of O_PATH, which fchmod(2) refuses.
+            os.chmod(f"/proc/self/fd/{descriptor}", mode)
+
+
+def _opened() -> dict[int, tuple[int, int]]:
+    """Return which file each descriptor of this process is; the one that reads the folder is closed by then."""
+    found = {}
+    try:
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                file = os.fstat(int(name))
+            except OSError:
+                continue
+            found[int(name)] = file.st_dev, file.st_ino
+    except OSError:
+        # No /proc: nothing can be compared.
+        pass
+    return found

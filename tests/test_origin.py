@@ -1,0 +1,272 @@
+"""
+What an author's code changes of its process does not part the reports of one run: all go where they were meant to go.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from dkist_processing_core.airflow.callbacks import Callbacks
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.events import Event, Reporter, TaskFailed, TaskFinished, TaskStarted
+from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.origin import Origin, _Handed, take
+from tests.running import ROOT
+from tests.services.broker import Broker
+from tests.test_delivery import settings_of
+
+SCRIPT = """\
+import os
+from pathlib import Path
+from dkist_processing_core import TaskBase, Workflow
+{module}
+class A(TaskBase):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        {constructor}
+    def run(self):
+        {run}
+class B(TaskBase):
+    def run(self):
+        pass
+workflow = Workflow(process_category="only", process_name="one", workflow_version="dev")
+workflow.add_node(A)
+workflow.add_node(B, upstreams=A)
+def main():
+    {main}
+if __name__ == "__main__":
+    main()
+"""
+LAUNCHED = "workflow.run(recipe_run_id=1)"
+AT_A_PROMPT = "A.__qualname__ = B.__qualname__ = 'main.<locals>'; workflow.run(recipe_run_id=1)"
+ONE_BY_HAND = "A(recipe_run_id=1, workflow_name='w', workflow_version='1')()"
+BROKER = json.dumps({"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": 1}})
+CHANGED = "; ".join(
+    [
+        "os.environ['HOME'] = os.environ['XDG_STATE_HOME'] = str(Path('elsewhere').absolute())",
+        f"os.environ['MESH_CONFIG'] = {BROKER!r}",
+        "import dotenv; dotenv.load_dotenv('elsewhere/.env', override=True)",
+        "Path('.env').write_text('DKIST_CORE_STATE_DIR=elsewhere\\n')",
+        "os.chdir('elsewhere')",
+    ]
+)
+
+
+def execute(
+    folder: Path,
+    *,
+    main: str = LAUNCHED,
+    module: str = "",
+    constructor: str = "pass",
+    run: str = "pass",
+    **environment: str,
+) -> "subprocess.CompletedProcess[str]":
+    """
+    Run the two tasks in a folder of their own, where the default of every setting is the folder's.
+    """
+    (folder / "elsewhere").mkdir(exist_ok=True)
+    (folder / "elsewhere" / ".env").write_text(f"MESH_CONFIG='{BROKER}'\nDKIST_CORE_STATE_DIR=/nonexistent/state\n")
+    script = folder / "one.py"
+    script.write_text(SCRIPT.format(module=module, constructor=constructor, run=run, main=main))
+    inherited = {name: value for name, value in os.environ.items() if name not in {"DKIST_CORE_STATE_DIR", "HOME"}}
+    return subprocess.run(
+        [sys.executable, script],
+        cwd=folder,
+        env={**inherited, "HOME": str(folder / "home"), "EVENT_FLUSH_TIMEOUT": "0.1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def reports_below(folder: Path) -> list[Event]:
+    """
+    Return what the one journal that was made below a folder holds.
+    """
+    (journal,) = folder.rglob("*.db")
+    settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=journal.parent, mesh_config={})
+    return list(subscribe(settings=settings, replay=True, timeout=0, every_report=True))
+
+
+def ends(events: list[Event]) -> set[tuple[str, str]]:
+    """
+    Return who reported the end of what.
+    """
+    return {(event.reported_by, event.task_name) for event in events if isinstance(event, TaskFinished | TaskFailed)}
+
+
+@pytest.mark.parametrize("change", [CHANGED, "os.environ.clear()"], ids=["much", "all variables"])
+@pytest.mark.parametrize("where", ["module", "constructor"])
+def test_launched_tasks_report_where_the_run_reports(state_dir: Path, change: str, where: str) -> None:
+    """
+    Each task's own end, and the run's, are in one journal, whatever the author's code changes and when.
+    """
+    code = change if where != "module" else f"if __name__ != '__main__':\n    {change}"
+
+    done = execute(state_dir, **{where: code})
+
+    events = reports_below(state_dir)
+    assert ends(events) == {(Reporter.TASK, "A"), (Reporter.TASK, "B")}, done.stderr
+    assert [event.name for event in events if event.name.startswith("workflow")] == [
+        "workflow.started",
+        "workflow.finished",
+    ]
+
+
+@pytest.mark.parametrize("where", ["constructor", "run"])
+@pytest.mark.parametrize("main", [LAUNCHED, ONE_BY_HAND, AT_A_PROMPT], ids=["launched", "by hand", "at a prompt"])
+def test_a_relative_folder_stays_where_it_was(state_dir: Path, main: str, where: str) -> None:
+    """
+    However a task is run, its start and its end are in one journal, the one that was named at first.
+    """
+    done = execute(state_dir, main=main, DKIST_CORE_STATE_DIR="state", **{where: CHANGED})
+
+    names = [event.name for event in reports_below(state_dir) if getattr(event, "task_name", "A") == "A"]
+    assert (names.count("task.started"), names.count("task.finished")) == (1, 1), done.stderr
+    assert [*state_dir.rglob("*.db")] == [state_dir / "state" / "embedded.db"]
+
+
+def test_the_file_of_settings_is_read_once_for_a_run(state_dir: Path) -> None:
+    """
+    What it names, relative to its folder, holds for tasks that begin in another or after a change of the file.
+    """
+    (state_dir / ".env").write_text("DKIST_CORE_STATE_DIR=${PLACE}/state\n")
+
+    execute(state_dir, run="os.chdir('elsewhere'); Path('../.env').write_text('')", PLACE="named")
+
+    (journal,) = state_dir.rglob("*.db")
+    assert journal == state_dir / "named" / "state" / "embedded.db"
+    assert ends(reports_below(state_dir)) == {(Reporter.TASK, "A"), (Reporter.TASK, "B")}
+
+
+@pytest.mark.parametrize("main", [LAUNCHED, ONE_BY_HAND], ids=["launched", "by hand"])
+def test_a_secret_that_is_no_longer_set_is_not_shown(state_dir: Path, main: str) -> None:
+    """
+    An author who takes a secret out of the variables may still raise with it.
+    """
+    secret = "canary-hunter22"
+
+    execute(
+        state_dir,
+        main=main,
+        constructor="self.secret = os.environ.pop('ARCHIVE_TOKEN')",
+        run="raise ValueError(self.secret)",
+        ARCHIVE_TOKEN=secret,
+    )
+
+    failed = [event for event in reports_below(state_dir) if isinstance(event, TaskFailed)]
+    assert [event.error_type for event in failed if event.reported_by == Reporter.TASK] == ["ValueError"]
+    assert all(secret not in f"{event}" for event in failed)
+
+
+def test_a_launcher_reports_where_the_engine_s_callbacks_report(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The engine starts it in a folder of its own, where neither a relative path nor a file of settings would be found.
+    """
+    monkeypatch.chdir(state_dir)
+    monkeypatch.delenv("DKIST_CORE_STATE_DIR")
+    (state_dir / ".env").write_text("DKIST_CORE_STATE_DIR=state\n")
+    (state_dir / "elsewhere").mkdir()
+    task = SimpleNamespace(env={}, queue="default")
+
+    Callbacks(workflow_name="w", workflow_version="dev", nodes=("Succeeds",), edges=()).on_execute({"task": task})
+
+    attempt = Attempt(Run("w", "dev", "run", 1), "Succeeds", 1, 1)
+    subprocess.run(
+        [sys.executable, "-m", "dkist_processing_core.launcher"],
+        cwd=state_dir / "elsewhere",
+        env={**os.environ, **task.env, **attempt.to_environ(), "DKIST_CORE_TASK_MODULE": "tests.launched"}
+        | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert ends(reports_below(state_dir)) == {(Reporter.TASK, "Succeeds")}
+
+
+def test_every_setting_of_the_file_is_handed_over() -> None:
+    """
+    What a file holds beside settings is not.
+    """
+    names = {name.upper() for name in DKISTProcessingCoreConfiguration.model_fields}
+    dotenv = dict.fromkeys([*names, "SOMEBODY_ELSES"], "x")
+    variables = Origin({}, folder="/", home=None, uid=0, dotenv=dotenv).to_environ()
+
+    take(variables)
+    try:
+        found = Origin.of_process()
+    finally:
+        _Handed.origin = None
+
+    assert set(found.dotenv) == names
+    assert variables == {}
+
+
+def test_what_is_too_long_to_be_a_variable_keeps_no_process_from_being_started() -> None:
+    """
+    It is not handed over then.
+    """
+    long = Origin({}, folder="/", home=None, uid=0, dotenv={"MESH_CONFIG": "x" * 200_000})
+
+    assert long.to_environ() == {}
+
+
+HOMELESS = """\
+import logging, os, sys
+from dkist_processing_core import drain
+from dkist_processing_core.bus import _amqp, open_bus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.publisher import Publisher
+from tests.facts import started
+logging.basicConfig(format="%(levelname)s %(message)s")
+"localhost".encode("idna")
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid(1000770000)
+    os.setuid(1000770000)
+else:
+    # Everybody else has a home, but not there.
+    os.environ["DKIST_CORE_STATE_DIR"] = "~no-such-user/state"
+with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+    for name in sys.argv[1:]:
+        publisher.publish(started(name))
+    print(publisher.flush(30))
+"""
+
+
+def test_without_a_home_events_reach_a_living_broker(broker: Broker, tmp_path: Path) -> None:
+    """
+    They are kept in memory until then, with one warning, and no folder of the name ~ is made.
+    """
+    tmp_path.chmod(0o755)
+    left_out = {"DKIST_CORE_STATE_DIR", "HOME", "XDG_STATE_HOME"}
+    environment = {name: value for name, value in os.environ.items() if name not in left_out} | broker.env
+
+    done = subprocess.run(
+        [sys.executable, "-c", HOMELESS, "A", "B"],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.stdout == "True\n", done.stderr
+    assert [line for line in done.stderr.splitlines() if "WARNING" in line] == [
+        line for line in done.stderr.splitlines() if "there is no folder for journals: found ~" in line
+    ]
+    assert done.stderr.count("Events are kept in memory") == 1
+    assert [*tmp_path.iterdir()] == []
+    settings = settings_of(broker)
+    arrived = subscribe("task.started", settings=settings, replay=True, timeout=1)
+    assert [event.task_name for event in arrived if isinstance(event, TaskStarted)] == ["A", "B"]
