@@ -7,13 +7,15 @@ whom. Not here: what the phases do (task), and what happens around the task's pr
 """
 
 import contextlib
+import functools
 import logging
 import os
 import platform
 import resource
 import signal
+import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -97,7 +99,9 @@ class Lifecycle:
         self._pid = os.getpid()
         self._began, began_at = time.monotonic(), datetime.now(UTC)
         # A launched process is there for this alone, from its first instruction.
-        self._cpu_began = 0.0 if self._launcher is not None else _cpu_seconds()
+        self._cpu_began = 0.0
+        with self._never_breaking("what the attempt uses is not known in full"):
+            self._cpu_began = 0.0 if self._launcher is not None else _cpu_seconds()
         if self.attempt.run.is_by_hand:
             self._shown.enter_context(shown_log())
         with self._never_breaking("the attempt is not traced"):
@@ -129,21 +133,22 @@ class Lifecycle:
         self._termination.conclude()
         if held_back := self._progress.take_held_back():
             self._publish(TaskProgressed, sequence=held_back[0], **held_back[1])
-        facts: dict[str, Any] = {
-            "duration_seconds": time.monotonic() - self._began,
-            "cpu_seconds": max(0.0, _cpu_seconds() - self._cpu_began),
-            "peak_memory_bytes": peak_memory_bytes(),
-            "phases": self._phases,
-        }
+        facts: dict[str, Any] = {"duration_seconds": time.monotonic() - self._began, "phases": self._phases}
+        with self._never_breaking("what the attempt has used is not known in full"):
+            facts["cpu_seconds"] = max(0.0, _cpu_seconds() - self._cpu_began)
+            facts["peak_memory_bytes"] = peak_memory_bytes()
         if error is not None:
-            facts |= self._failure_of(error)
+            facts |= {"cause": Cause.EXCEPTION, "final": self.attempt.is_final}
+            with self._never_breaking("why the attempt failed is not known in full"):
+                facts |= self._failure_of(error)
         with self._never_breaking("the attempt's span does not tell its end"):
             self._span.set_attribute(
                 semconv.PIPELINE_TASK_RUN_RESULT, semconv.SUCCESS if error is None else semconv.FAILURE
             )
             if error is not None:
                 self._telemetry.note_error(self._span, error)
-        self._report_end(TaskFinished if error is None else TaskFailed, facts)
+        with self._never_breaking("the attempt's end is not reported by the task"):
+            self._report_end(TaskFinished if error is None else TaskFailed, facts)
         with self._never_breaking("the attempt's span does not end"):
             self._stack.close()
         self._let_go()
@@ -172,9 +177,10 @@ class Lifecycle:
             if is_heard and self._launcher is not None and self._launcher.lives_on():
                 return
             facts |= {"cause": Cause.LOST, "message": "its launcher died"}
-        self._publish(event_class, **facts)
+        # Only of an end that was published without an error: the launcher reports any other.
+        is_published = self._publish(event_class, **facts)
         if self._launcher is not None:
-            is_published = self._publisher is not None and self._publisher.is_on_disk
+            is_published = is_published and self._publisher is not None and self._publisher.is_on_disk
             self._tell_launcher(event_class, facts, is_published=is_published)
 
     def _tell_launcher(self, event_class: type[Event], facts: dict[str, Any], *, is_published: bool) -> bool:
@@ -194,7 +200,8 @@ class Lifecycle:
         began = time.monotonic()
         self._phase = name
         try:
-            with self._telemetry.span(semconv.PHASE_SPANS[name]):
+            span = functools.partial(self._telemetry.span, semconv.PHASE_SPANS[name])
+            with beside(span, "the phase is not traced", self._secrets):
                 yield
         finally:
             self._phases[name] = time.monotonic() - began
@@ -231,9 +238,10 @@ class Lifecycle:
         )
         return self._telemetry.root_span(attempt.task_name, parent, own, SpanKind.INTERNAL, self._attributes)
 
-    def _publish(self, event_class: type[Event], at: datetime | None = None, /, **facts: Any) -> None:
+    def _publish(self, event_class: type[Event], at: datetime | None = None, /, **facts: Any) -> bool:
+        """Publish an event, and return whether that went without an error."""
         if self._publisher is None:
-            return
+            return False
         if self._launcher is not None:
             self._launcher.await_start()
         with self._never_breaking(f"{event_class.name} of {self.attempt.task_name} is not published"):
@@ -248,6 +256,8 @@ class Lifecycle:
                     **facts,
                 )
             )
+            return True
+        return False
 
     def _let_go(self) -> None:
         """Give publisher and telemetry the same few seconds, side by side."""
@@ -259,6 +269,22 @@ class Lifecycle:
 
     def _never_breaking(self, consequence: str) -> contextlib.AbstractContextManager[None]:
         return never_breaking(consequence, secrets=self._secrets)
+
+
+@contextlib.contextmanager
+def beside(
+    observing: Callable[[], contextlib.AbstractContextManager[object]], consequence: str, secrets: Iterable[str] = ()
+) -> Iterator[None]:
+    """Have a context of observing around a block: what goes wrong as it begins or ends changes nothing of the block."""
+    stack = contextlib.ExitStack()
+    with never_breaking(consequence, secrets=secrets):
+        stack.enter_context(observing())
+    try:
+        yield
+    finally:
+        error = sys.exc_info()
+        with never_breaking(consequence, secrets=secrets):
+            stack.__exit__(*error)
 
 
 @contextlib.contextmanager

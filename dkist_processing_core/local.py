@@ -134,9 +134,7 @@ class LocalRun:
         self._run = run
         self._settings = settings
         self._max_parallel = max_parallel
-        self._telemetry = Telemetry()
-        with never_breaking("the run is not traced"):
-            self._telemetry = open_telemetry(settings)
+        self._telemetry: Telemetry = open_telemetry(settings)
         self._publisher: Publisher | None = None
         self._carrier: Carrier | None = None
         self._display: Display = SilentDisplay()

@@ -1,9 +1,9 @@
 """
-A program that starts launchers with a fault of their own, each in a fork: one function of the library raises there.
+A program that has tasks done with a fault of the library, each in a fork: one of its functions raises there.
 
-Its standard input is a JSON array of objects: `fault` as "module:name", or empty, and `environ`, what the launcher is
-given. It prints a JSON array of the statuses that they leave with. What it replaces is in the forks alone: the task's
-process is a new one. Not here: which faults (test_own_errors.py).
+Its standard input is a JSON array of objects: the `door` by which the `task` is done, the `fault` as "module:name", and
+the variables of the fork. It prints a JSON array of the statuses that the forks leave with. What it replaces is in the
+forks alone: the process of a launched task is a new one. Not here: which faults (test_own_errors.py).
 """
 
 import importlib
@@ -11,14 +11,21 @@ import json
 import os
 import sys
 import threading
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 # Imported before the forks, so that each begins at once.
-from dkist_processing_core.launcher import _launch, _reports, hold_back
+from dkist_processing_core import Workflow, child
+from dkist_processing_core.launcher import _launch, _reports, hold_back  # noqa: F401
+from tests import launched
+
+if TYPE_CHECKING:
+    import subprocess
 
 _AT_ONCE = 2
 STOLEN = "stolen"
 """The fault that is none of a function: another part of the program waits for all children."""
+STATUS = "status "
+"""The fault that a launcher has ended in another way than it meant to; a status follows, in JSON."""
 
 
 def fail(*_: Any, **__: Any) -> NoReturn:
@@ -59,34 +66,80 @@ def steal() -> None:
     threading.Thread(target=take, daemon=True).start()
 
 
-def begin(fault: str, environ: dict[str, str]) -> int:
+def leave_with(status: int | None) -> None:
     """
-    Start one launcher, and return its process id.
+    Have each launcher of a local run end with a status that is not its own.
+    """
+    wait = child.wait
+
+    def waited(process: "subprocess.Popen[bytes]") -> int | None:
+        wait(process)
+        return status
+
+    child.wait = waited
+
+
+def launch(task: str) -> int:
+    """
+    Be the launcher of a task.
+    """
+    del task
+    hold_back()
+    return _launch.main()
+
+
+def run(task: str) -> int:
+    """
+    Run a workflow of one task on this host.
+    """
+    workflow = Workflow(process_category="all", process_name="faulty", workflow_package="tests")
+    workflow.add_node(getattr(launched, task))
+    return int(not workflow.run(recipe_run_id=1).succeeded)
+
+
+def call(task: str) -> int:
+    """
+    Call a task in this process.
+    """
+    with getattr(launched, task)(1, "all_faulty", "dev") as instance:
+        try:
+            instance()
+        except ArithmeticError:
+            return 1
+    return 0
+
+
+DOORS = {"launch": launch, "run": run, "call": call}
+
+
+def begin(door: str, task: str, fault: str, environ: dict[str, str]) -> int:
+    """
+    Have a task done in a fork, with a fault there, and return the fork's process id.
     """
     process = os.fork()
     if process == 0:
         os.environ.update(environ)
-        hold_back()
         if fault == STOLEN:
             steal()
+        elif fault.startswith(STATUS):
+            leave_with(json.loads(fault.removeprefix(STATUS)))
         elif fault:
             replace(fault)
-        sys.exit(_launch.main())
+        sys.exit(DOORS[door](task))
     return process
 
 
 def main() -> None:
     """
-    Start all of them, two at a time.
+    Have all of them done, two at a time.
     """
-    assert _reports
     statuses: dict[int, int] = {}
     order: list[int] = []
-    for number, each in enumerate(json.load(sys.stdin)):
+    for number, case in enumerate(json.load(sys.stdin)):
         if number >= _AT_ONCE:
             process, status = os.wait()
             statuses[process] = os.waitstatus_to_exitcode(status)
-        order.append(begin(each["fault"], each["environ"]))
+        order.append(begin(**case))
     while len(statuses) < len(order):
         process, status = os.wait()
         statuses[process] = os.waitstatus_to_exitcode(status)

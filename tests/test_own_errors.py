@@ -38,7 +38,7 @@ EVERYWHERE = (
     "launcher._reports:Reports.started",
     "launcher._reports:Reports.ended",
     "launcher._reports:Reports.close",
-    "launcher._reports:open_telemetry",
+    "tracing._setup:_set_up",
     "launcher._reports:run_parent",
     "launcher._reports:Publisher.publish",
     "launcher._reports:Publisher.remember",
@@ -46,23 +46,69 @@ EVERYWHERE = (
     "launcher._verdict:judge",
 )
 """Where the launcher does work of its own beside a task that runs."""
-KILLED = (
-    "launcher._launch:MemoryWatch.begin",
-    "launcher._memory:_OomKills.has_risen",
-    "launcher._reports:open_telemetry",
+SOME = (
     "launcher._verdict:judge",
+    "launcher._reports:Reports.ended",
+    "launcher._reports:Reports.__init__",
+    "launcher._memory:_OomKills.has_risen",
+    "launcher._process:TaskProcess.has_ended",
 )
+"""Those of them that decided once."""
+KILLED = ("launcher._launch:MemoryWatch.begin", "launcher._memory:_OomKills.has_risen", "launcher._verdict:judge")
 """The same for a task that cannot report its end itself: its launcher does, by the status."""
+
+
+OF_RUNS = (
+    "child:output_of",
+    "local:open_display",
+    "local:LocalRun._open_span",
+    "display:PlainDisplay.attempt_started",
+    "display:PlainDisplay.output",
+    "publisher:Publisher.close",
+    "publisher:Publisher.open",
+    "publisher:Publisher.publish",
+    "tracing._setup:_set_up",
+    "tracing._telemetry:Telemetry.log_records",
+)
+"""Where a local run does work of its own beside its tasks."""
+STATUSES = ("status 70", "status -9", "status null")
+"""How a launcher may end after it has reported: by an error of its own, killed, or nobody knows."""
+OF_TASKS = (
+    "lifecycle:Lifecycle._failure_of",
+    "lifecycle:Lifecycle._open_span",
+    "lifecycle:Lifecycle._report_end",
+    "lifecycle:_cpu_seconds",
+    "lifecycle:peak_memory_bytes",
+    "publisher:Publisher.close",
+    "publisher:Publisher.open",
+    "publisher:Publisher.publish",
+    "tracing._setup:_set_up",
+    "tracing._telemetry:Telemetry.note_error",
+    "tracing._telemetry:Telemetry.span",
+)
+"""Where a task's own process does work of the library's."""
+UNREPORTED = ("launcher_line:LauncherLine.tell", "lifecycle:Lifecycle._report_end", "publisher:Publisher.publish")
+"""Where that keeps a launched task from reporting its end."""
 
 
 @dataclass(frozen=True)
 class Case:
     """
-    A task that is launched with a fault in its launcher.
+    A task that is done with a fault.
     """
 
     fault: str
     task: str
+    door: str = "launch"
+    is_of_task: bool = False
+    """Whether the fault is in the process of the launched task, and not in the launcher."""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """
+        The variables of this case alone.
+        """
+        return {"DKIST_CORE_RUN_ID": self.run_id} | ({"FAULT_OF_TASK": self.fault} if self.is_of_task else {})
 
     @property
     def run_id(self) -> str:
@@ -72,11 +118,19 @@ class Case:
         return f"manual__{self.fault}__{self.task}"
 
 
-def launch(cases: Sequence[Case]) -> dict[Case, tuple[int, AttemptView | None]]:
+def statuses_of(cases: Sequence[Case], **variables: str) -> dict[Case, int]:
     """
-    Launch each task, and return the status that its launcher left with, and what the bus knows of the attempt.
+    Have each task done, and return the status that its fork left with.
     """
-    plan = [{"fault": case.fault, "environ": environ_of(case.task, DKIST_CORE_RUN_ID=case.run_id)} for case in cases]
+    plan = [
+        {
+            "door": case.door,
+            "task": case.task,
+            "fault": "" if case.is_of_task else case.fault,
+            "environ": variables | (environ_of(case.task, **case.variables) if case.door == "launch" else {}),
+        }
+        for case in cases
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "tests.faulty"],
         cwd=ROOT,
@@ -87,19 +141,26 @@ def launch(cases: Sequence[Case]) -> dict[Case, tuple[int, AttemptView | None]]:
         timeout=LIMIT_SECONDS,
     )
     assert done.returncode == 0, done.stderr
-    statuses = json.loads(done.stdout.splitlines()[-1])
+    return dict(zip(cases, json.loads(done.stdout.splitlines()[-1]), strict=True))
+
+
+def launch(cases: Sequence[Case], **variables: str) -> dict[Case, tuple[int, AttemptView | None]]:
+    """
+    Launch each task, and return the status that its launcher left with, and what the bus knows of the attempt.
+    """
+    statuses = statuses_of(cases, **variables)
     runs = {view.run.run_id: view for view in RunState(event for _, event in journal_rows()).runs}
-    views = [runs.get(case.run_id) for case in cases]
-    attempts = [view.tasks[0].attempts[0] if view is not None else None for view in views]
-    return dict(zip(cases, zip(statuses, attempts, strict=True), strict=True))
+    views = {case: runs.get(case.run_id) for case in cases}
+    return {case: (statuses[case], view.tasks[0].attempts[0] if view else None) for case, view in views.items()}
 
 
-def test_the_task_s_own_word_and_status_decide_whatever_fails_in_its_launcher() -> None:
+@pytest.mark.parametrize("faults", [SOME, pytest.param(EVERYWHERE, marks=pytest.mark.soak)], ids=["some", "all"])
+def test_the_task_s_own_word_and_status_decide_whatever_fails_in_its_launcher(faults: Sequence[str]) -> None:
     """
     A success stays one, a failure stays what it is, each with the status that the task left with.
     """
-    cases = [Case(fault, "Succeeds") for fault in EVERYWHERE]
-    cases += [Case(fault, "Raises") for fault in ("launcher._verdict:judge", "launcher._reports:Reports.ended")]
+    cases = [Case(fault, "Succeeds") for fault in faults]
+    cases += [Case(fault, "Raises") for fault in SOME[:2]]
 
     found = launch(cases)
 
@@ -119,6 +180,47 @@ def test_a_killed_task_has_its_end_whatever_fails_in_its_launcher() -> None:
 
     ends = {case: (status, attempt.cause if attempt else None) for case, (status, attempt) in found.items()}
     assert ends == dict.fromkeys(cases, (137, "signal"))
+
+
+def test_a_launched_task_that_cannot_report_its_end_has_one_all_the_same(tmp_path: Path) -> None:
+    """
+    The task never calls an end published that was not; its launcher reports it then.
+    """
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'DKIST_CORE_REPORT_FD' in os.environ:\n"
+        f"    sys.path.insert(0, {str(ROOT)!r})\n"
+        "    from tests.faulty import replace\n"
+        "    replace(os.environ['FAULT_OF_TASK'])\n"
+    )
+    cases = [Case(fault, task, is_of_task=True) for fault in UNREPORTED for task in ("Succeeds", "Raises")]
+
+    found = launch(cases, PYTHONPATH=str(tmp_path))
+
+    ends = {case: (status, attempt.state if attempt else None) for case, (status, attempt) in found.items()}
+    expected = {"Succeeds": (0, State.FINISHED), "Raises": (1, State.FAILED)}
+    assert ends == {case: expected[case.task] for case in cases}
+
+
+@pytest.mark.parametrize("faults", [OF_RUNS[:3], pytest.param(OF_RUNS, marks=pytest.mark.soak)], ids=["some", "all"])
+def test_errors_of_a_local_run_do_not_decide_its_outcome(faults: Sequence[str]) -> None:
+    """
+    What is shown, traced and published of a run may fail; what its tasks did stays what it is.
+    """
+    cases = [Case(fault, "Succeeds", "run") for fault in (*faults, *STATUSES)]
+    cases += [Case(fault, "Raises", "run") for fault in STATUSES[2:]]
+
+    assert statuses_of(cases) == {case: int(case.task == "Raises") for case in cases}
+
+
+def test_errors_beside_a_task_that_is_called_do_not_reach_its_caller() -> None:
+    """
+    It returns, or raises what the author raised, and nothing else.
+    """
+    cases = [Case(fault, "Succeeds", "call") for fault in OF_TASKS]
+    cases += [Case(fault, "Raises", "call") for fault in OF_TASKS if "lifecycle" in fault or "Telemetry" in fault]
+
+    assert statuses_of(cases) == {case: int(case.task == "Raises") for case in cases}
 
 
 def test_a_task_s_status_that_another_part_of_the_launcher_has_taken_is_never_believed() -> None:

@@ -53,10 +53,7 @@ class Reports:
         self._carrier: Carrier | None = None
         self._settings = _settings()
         self._secrets = secrets_in(self._settings)
-        self._telemetry = Telemetry()
-        with self._never_breaking("nothing is traced, measured and logged by telemetry"):
-            if self._settings is not None:
-                self._telemetry = open_telemetry(self._settings)
+        self._telemetry = Telemetry() if self._settings is None else open_telemetry(self._settings)
         attributes = semconv.attempt_attributes(self._attempt) | semconv.nomad_attributes(os.environ)
         with self._never_breaking("the attempt is not traced"):
             self._span = self._stack.enter_context(self._open_span(attributes))

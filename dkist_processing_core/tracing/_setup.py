@@ -42,7 +42,12 @@ def open_telemetry(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
         process = os.getpid()
         if process not in _opened:
             _opened.clear()
-            _opened[process] = _set_up(settings)
+            try:
+                _opened[process] = _set_up(settings)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with observing, the observed goes on
+                reason = redact(f"{type(error).__name__}: {error}", also=secrets_in(settings))
+                logger.warning("spans, metrics and logs are not exported: %s", reason)
+                _opened[process] = Telemetry()
         return _opened[process]
 
 
