@@ -229,11 +229,10 @@ class Launch:
         As by `opentelemetry-instrument`. Such a provider gives the span an id of its own, so that it is made before the
         task is started; elsewhere its ids are derived, and OpenTelemetry is imported afterwards.
         """
-        trace: Any = sys.modules.get("opentelemetry.trace")
-        if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-            return None
         with _observing():
-            return self._reports.environ
+            trace: Any = sys.modules.get("opentelemetry.trace")
+            if trace is not None and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+                return self._reports.environ
         return None
 
     def _start(self, carrier: "Mapping[str, str] | None") -> TaskProcess:
