@@ -284,7 +284,8 @@ def _in_utc(replay: _Replay) -> _Replay:
         msg = f"replay is {replay!r}, expected True, False or a datetime"
         raise ValueError(msg)  # noqa: TRY004 - as every other wrong argument
     try:
-        moment = replay.astimezone(UTC)
+        # Not `astimezone`: in the hour that a change of clocks leaves out, its answer depends on the release of Python.
+        moment = datetime.fromtimestamp(replay.timestamp(), UTC)
     except (OverflowError, ValueError):
         # In UTC it lies beyond the calendar.
         moment = _LAST if replay.year > _EPOCH.year else _EPOCH

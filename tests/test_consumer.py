@@ -103,8 +103,9 @@ def test_a_subscription_that_hears_nothing_for_long_keeps_its_place(settings: DK
         # The hour that a clock in Berlin shows twice: `fold` tells which, by PEP 495.
         ("Europe/Berlin", "2026-10-25T02:30", 0, "2026-10-25T00:30"),
         ("Europe/Berlin", "2026-10-25T02:30", 1, "2026-10-25T01:30"),
-        # The one that it leaves out: the earlier of the two meanings, so that nothing is missed.
-        ("Europe/Berlin", "2026-03-29T02:30", 0, "2026-03-29T00:30"),
+        # The one that it leaves out: by the offset of before, or with `fold` of after.
+        ("Europe/Berlin", "2026-03-29T02:30", 0, "2026-03-29T01:30"),
+        ("Europe/Berlin", "2026-03-29T02:30", 1, "2026-03-29T00:30"),
         ("Europe/Berlin", "2026-07-01T02:30", 0, "2026-07-01T00:30"),
         ("Pacific/Honolulu", "2026-10-25T02:30", 0, "2026-10-25T12:30"),
         ("Asia/Tokyo", "2026-10-25T02:30", 1, "2026-10-24T17:30"),
