@@ -36,6 +36,7 @@ import importlib, importlib.machinery, importlib.util, json, logging, os, re, sy
 
 process, report = os.getpid(), os.environ.get("DKIST_CORE_REPORT_FD")
 line = os.fstat(int(report)) if report else None
+handed_over = os.environ.get("DKIST_CORE_ORIGIN")
 
 def tell(**facts):
     if report and os.getpid() == process:
@@ -50,7 +51,10 @@ def redacted(text):
     known = {}
     try:
         exec(REDACTION, known)
-        return known["redact"](text)
+        # What a file .env says is in no variable of its own.
+        of_file = json.loads(handed_over)[3] if handed_over else {}
+        secrets = known["secrets_of"]({name.upper(): value or "" for name, value in of_file.items()})
+        return known["redact"](text, also=secrets)
     except BaseException as error:
         return "(its text cannot be had: redaction raised " + class_name(type(error)) + ")"
 

@@ -29,6 +29,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from dkist_processing_core.credentials import OPT_IN, objection
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.origin import Origin
 from dkist_processing_core.settings_table import to_markdown, to_restructured_text
@@ -194,6 +195,13 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     )
     isb_username: str = _setting("guest", "The user name at the broker.", expected="a user name")
     isb_password: str = _setting("guest", "The password at the broker.", expected="a password", repr=False)
+    dkist_core_trust_dotenv: bool = _setting(
+        False,  # noqa: FBT003 - the default of a setting
+        "Whether ISB_USERNAME, ISB_PASSWORD and ISB_TLS_KEY of the environment may go to a broker that the file `.env` "
+        "names, and OTEL_EXPORTER_OTLP_HEADERS and OTEL_EXPORTER_OTLP_CLIENT_KEY to a collector that it names. Counts "
+        "in the environment only.",
+        expected="true or false",
+    )
     isb_vhost: str = _setting("/", "The virtual host at the broker.", expected="a virtual host's name", min_length=1)
     isb_exchange: str = _setting(
         "master.direct.x",
@@ -317,10 +325,13 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
 
     def __init__(self, **values: Any) -> None:
         """Read and check the settings; `values` outrank the environment, and the environment the file `.env`."""
-        origin = _read_from.get()
+        decided = _read_from.get()
+        origin = decided or Origin.now()
+        if origin.problem is not None and "_env_file" not in values:
+            raise ConfigurationError(origin.problem)
         try:
-            super().__init__(**values, **({} if origin is None else {"_env_file": None}))
-            self._origin = origin or Origin.now()
+            super().__init__(**values, **({} if decided is None else {"_env_file": None}))
+            self._origin = origin
         except (ValidationError, SettingsError) as error:
             explanation = self._explanation(error, values)
             defaults = {} if type(self) is DKISTProcessingCoreConfiguration else self._defaults_instead(error)
@@ -358,6 +369,13 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
                     for name, value in found.items()
                     if value or name not in DKISTProcessingCoreConfiguration.model_fields
                 }
+        if isinstance(env_settings, EnvSettingsSource) and isinstance(dotenv_settings, EnvSettingsSource):
+            # A file does not say of itself that it may be trusted.
+            dotenv = {name: value for name, value in dotenv_settings.env_vars.items() if name != OPT_IN}
+            dotenv_settings.env_vars = dotenv
+            file = (origin or Origin.now()).file
+            if complaint := objection(env_settings.env_vars, dotenv, init_settings().keys(), file):
+                raise ConfigurationError(complaint)
         return init_settings, env_settings, dotenv_settings, file_secret_settings
 
     @classmethod
@@ -535,6 +553,14 @@ def _masked(name: str, value: Any) -> Any:
 
 def _is_of_the_bus(setting: str) -> bool:
     return setting in {"mesh_config", "dkist_core_state_dir"} or setting.startswith("isb_")
+
+
+def named_in_file(settings: DKISTProcessingCoreConfiguration) -> list[str]:
+    """Return the variables that the settings have from the file `.env`."""
+    origin = settings.core_origin
+    names = {name.upper() for name, value in origin.dotenv.items() if value}
+    fields = [name.upper() for name in type(settings).model_fields if name != OPT_IN]
+    return [name for name in fields if name in names and not origin.environ.get(name)]
 
 
 def secrets_in(settings: DKISTProcessingCoreConfiguration | None) -> list[str]:

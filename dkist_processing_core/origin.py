@@ -6,7 +6,7 @@ may change all of this in the meantime. So the first of them decides, and hands 
 process takes it before anything of the author's is loaded. Not here: the settings themselves (config).
 """
 
-# ruff: noqa: PTH109, PTH111, PTH118 - a launcher imports it before the task is started: pathlib is dear
+# ruff: noqa: PTH100, PTH109, PTH111, PTH116, PTH118 - a launcher imports it before the task is started: pathlib is dear
 from __future__ import annotations
 
 import os
@@ -88,6 +88,11 @@ class Origin:
             msg = f"found {path}, and the current folder was removed"
             raise LookupError(msg)
         return os.path.join(self.folder, path)
+
+    @property
+    def file(self) -> str:
+        """The path of the file `.env`, whether it is there or not."""
+        return f"{self.folder}/{_FILE}"
 
     def named(self, variable: str) -> str | None:
         """Return what a variable says, and where it says nothing, what the file says of it."""
@@ -171,9 +176,15 @@ def _read(path: str) -> tuple[dict[str, str | None], str | None]:
         return {}, _unreadable(error)
     try:
         with open(descriptor, "rb") as file:  # noqa: PTH123
-            text = file.read().decode() if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
+            status = os.fstat(descriptor)
+            is_file, others = stat.S_ISREG(status.st_mode), _others_of(status)
+            text = file.read().decode() if is_file and others is None else ""
     except (OSError, UnicodeError) as error:
         return {}, _unreadable(error)
+    if is_file and others is not None:
+        expected = "expected a file of this user or of root that others cannot write to"
+        remedy = "make it one (chown, chmod go-w), or remove it"
+        return {}, f".env: found {os.path.abspath(path)}, which {others}, {expected}; {remedy}"
     if not text.strip():
         return {}, None
     from io import StringIO  # noqa: PLC0415 - as the next
@@ -181,6 +192,16 @@ def _read(path: str) -> tuple[dict[str, str | None], str | None]:
     from dotenv import dotenv_values  # noqa: PLC0415 - dear, and only where there is a file
 
     return dict(dotenv_values(stream=StringIO(text))), None
+
+
+def _others_of(status: os.stat_result) -> str | None:
+    """Return why other users may decide what a file says; None where none may."""
+    # As root's shows in a user namespace that has no root.
+    if status.st_uid not in {0, os.geteuid(), os.stat("/").st_uid}:
+        return f"belongs to uid {status.st_uid}"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others can write to (mode {stat.S_IMODE(status.st_mode):04o})"
+    return None
 
 
 def _unreadable(error: Exception) -> str:

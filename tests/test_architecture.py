@@ -51,6 +51,7 @@ LAYERS = (
         "memory",
         "mounts",
         "notes",
+        "credentials",
         "origin",
         "outcomes",
         "resource_queue",

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dkist_processing_core.bootstrap import FILE, MODULE, program
+from dkist_processing_core.origin import Origin
 
 SECRET = "hunter22/and=more"
+OF_FILE = "hunter33"
 # As of a release that reports nothing itself: the bootstrap's word is all there is.
 TASK = f"""
 import os
@@ -19,7 +21,7 @@ import os
 class A:
     def __init__(self, recipe_run_id, workflow_name, workflow_version):
         os.environ["SITE_TOKEN"] = {SECRET!r}
-        raise ValueError("x" * int(os.environ["BEFORE"]) + {SECRET!r} + " https://u:p/w@host")
+        raise ValueError("x" * int(os.environ["BEFORE"]) + {SECRET!r} + " https://u:p/w@host {OF_FILE}")
 """
 
 
@@ -31,11 +33,12 @@ def reported(tmp_path: Path, before: int) -> dict[str, Any]:
     path.write_text(TASK)
     reading, writing = os.pipe()
     identity = {"TASK": "A", "RECIPE_RUN_ID": "1", "WORKFLOW": "W", "VERSION": "1", "REPORT_FD": str(writing)}
+    origin = Origin({}, folder="/", home=None, uid=os.getuid(), dotenv={"ISB_PASSWORD": OF_FILE})
     environ = {f"DKIST_CORE_{name}": value for name, value in identity.items()}
     with os.fdopen(reading, "rb") as pipe:
         process = subprocess.Popen(
             [sys.executable, "-I", "-c", program()],
-            env={**environ, MODULE: "made", FILE: str(path), "BEFORE": str(before)},
+            env={**environ, **origin.to_environ(), MODULE: "made", FILE: str(path), "BEFORE": str(before)},
             pass_fds=(writing,),
             stderr=subprocess.DEVNULL,
         )
@@ -48,13 +51,13 @@ def reported(tmp_path: Path, before: int) -> dict[str, Any]:
 
 def test_a_secret_that_a_task_sets_itself_is_not_reported(tmp_path: Path) -> None:
     """
-    It is redacted in the process that knows it: its launcher does not.
+    It is redacted in the process that knows it: its launcher does not. So is one of the file `.env`.
     """
     raised = reported(tmp_path, 3)
 
-    assert raised["message"] == "xxx[redacted] https://[redacted]@host"
+    assert raised["message"] == "xxx[redacted] https://[redacted]@host [redacted]"
     assert SECRET not in raised["stack"]
-    assert raised["stack"].endswith("ValueError: xxx[redacted] https://[redacted]@host\n")
+    assert raised["stack"].endswith("ValueError: xxx[redacted] https://[redacted]@host [redacted]\n")
 
 
 def test_a_secret_across_the_cut_is_not_reported_in_part(tmp_path: Path) -> None:

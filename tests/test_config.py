@@ -27,6 +27,7 @@ from dkist_processing_core.config import (
     secrets_in,
 )
 from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.origin import _others_of
 from tests.strategies import texts
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +37,7 @@ BROKER = {"interservice-bus": {"mesh_address": "broker.example", "mesh_port": 56
 
 # What is refused, of each variable that can be wrong at all.
 WRONG = {
+    "DKIST_CORE_TRUST_DOTENV": ["perhaps"],
     "MESH_CONFIG": [
         "nonsense",
         "[]",
@@ -156,6 +158,98 @@ def test_keywords_outrank_the_environment_and_that_the_file(monkeypatch: pytest.
     settings = DKISTProcessingCoreConfiguration(pip_timeout=3)
 
     assert (settings.pip_timeout, settings.pip_retries, settings.isb_vhost) == (3, 2, "file")
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o664, 0o646])
+def test_a_file_that_others_can_write_is_refused(mode: int, tmp_path: Path) -> None:
+    """Whoever can write it would decide where events and credentials go."""
+    file = tmp_path / ".env"
+    file.write_text("ISB_VHOST=file\n")
+    file.chmod(mode)
+
+    sentence = re.escape(f".env: found {file}, which others can write to (mode {mode:04o}), expected a file of ")
+    for read in (DKISTProcessingCoreConfiguration, DKISTProcessingCoreConfiguration.read):
+        with pytest.raises(ConfigurationError, match=f"^{sentence}"):
+            read()
+    file.chmod(0o644)
+    assert DKISTProcessingCoreConfiguration.read().isb_vhost == "file"
+
+
+def test_a_file_of_another_user_is_refused() -> None:
+    """It is read from where one is started, and there somebody else may have put it; root's may be read."""
+
+    def owned_by(uid: int) -> os.stat_result:
+        return os.stat_result((0o100644, 1, 1, 1, uid, 0, 0, 0, 0, 0))
+
+    assert _others_of(owned_by(os.geteuid() + 54321)) == f"belongs to uid {os.geteuid() + 54321}"
+    assert [_others_of(owned_by(uid)) for uid in (0, os.geteuid())] == [None, None]
+
+
+MESH = f"MESH_CONFIG='{json.dumps(BROKER)}'\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "variables", "destination", "credential"),
+    [
+        (MESH, {"ISB_PASSWORD": CANARY}, "MESH_CONFIG", "ISB_PASSWORD"),
+        (MESH + "DKIST_CORE_TRUST_DOTENV=1\n", {"ISB_USERNAME": "me"}, "MESH_CONFIG", "ISB_USERNAME"),
+        (MESH + "ISB_PASSWORD=other\n", {"isb_password": CANARY}, "MESH_CONFIG", "ISB_PASSWORD"),
+        (MESH, {"ISB_TLS_KEY": "/k.pem"}, "MESH_CONFIG", "ISB_TLS_KEY"),
+        (
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://c.example:4317\n",
+            {"OTEL_EXPORTER_OTLP_HEADERS": f"api-key={CANARY}"},
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+        ),
+        (
+            """MESH_CONFIG={"otlp-logs-endpoint": {"mesh_address": "c.example", "mesh_port": 4317}}\n""",
+            {"OTEL_EXPORTER_OTLP_LOGS_HEADERS": f"api-key={CANARY}"},
+            "MESH_CONFIG",
+            "OTEL_EXPORTER_OTLP_LOGS_HEADERS",
+        ),
+    ],
+)
+def test_no_credential_of_the_environment_goes_where_a_file_says(
+    file: str,
+    variables: dict[str, str],
+    destination: str,
+    credential: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """One error names both sources, and not the secret; what allows it counts in the environment only."""
+    (tmp_path / ".env").write_text(file)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigurationError) as refused:
+        DKISTProcessingCoreConfiguration.read()
+
+    assert str(refused.value).startswith(f"{destination}: found in {tmp_path / '.env'}, and {credential} in the envi")
+    assert CANARY not in str(refused.value)
+    monkeypatch.setenv("DKIST_CORE_TRUST_DOTENV", "1")
+    assert DKISTProcessingCoreConfiguration.read().dkist_core_trust_dotenv
+
+
+@pytest.mark.parametrize(
+    ("file", "variables"),
+    [
+        (MESH + f"ISB_USERNAME=me\nISB_PASSWORD={CANARY}\n", {}),
+        (f"ISB_PASSWORD={CANARY}\n", {"MESH_CONFIG": json.dumps(BROKER)}),
+        (MESH, {"MESH_CONFIG": json.dumps(BROKER), "ISB_PASSWORD": CANARY}),
+        (MESH, {"ISB_VHOST": "/here", "ISB_PASSWORD": ""}),
+        ("MESH_CONFIG={}\n", {"ISB_PASSWORD": CANARY}),
+    ],
+)
+def test_a_file_may_name_a_broker_and_its_credentials(
+    file: str, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both of one source may go together, and a credential of the file goes where the environment says."""
+    (tmp_path / ".env").write_text(file)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert DKISTProcessingCoreConfiguration.read() == DKISTProcessingCoreConfiguration()
 
 
 def test_a_file_may_hold_what_is_not_ours(tmp_path: Path) -> None:
@@ -762,6 +856,12 @@ directly they are those of the moment at which it is constructed, by `TaskBase._
 changes afterwards (`HOME`, `MESH_CONFIG`, the current folder, the file `.env`) does not change where the task reports,
 and a relative path means the folder that was current then. `core_configurations`, and a client's own settings, are
 read where they are made, as before.
+
+A file `.env` that belongs to another user than this one or root, or that others can write to, is refused by one
+`ConfigurationError`. So is one that names the broker in `MESH_CONFIG` while `ISB_USERNAME`, `ISB_PASSWORD` or
+`ISB_TLS_KEY` stand in the environment, since it would decide where they are sent; and one that names a collector while
+`OTEL_EXPORTER_OTLP_HEADERS` does. Put both in the same place, or set `DKIST_CORE_TRUST_DOTENV=1` in the environment.
+`dkist-core doctor` names the variables that are read from the file.
 
 A wrong value raises one `ConfigurationError` that names every wrong variable, what was found and what was expected. A
 secret is never shown.

@@ -4,6 +4,7 @@ Tests of the doctor: what it finds, what it says to do, and what it must never s
 
 import json
 import shutil
+import socket
 import sqlite3
 import uuid
 from dataclasses import replace
@@ -126,7 +127,29 @@ def test_settings_from_a_file_are_said_to_be(monkeypatch: pytest.MonkeyPatch, tm
     (tmp_path / ".env").write_text("ISB_VHOST=here\n")
     monkeypatch.chdir(tmp_path)
 
-    assert findings()["settings"] == ("ok", f"read from the environment and {tmp_path / '.env'}")
+    assert findings()["settings"] == ("ok", f"read from the environment, and from {tmp_path / '.env'}: ISB_VHOST")
+
+
+def test_a_file_that_names_a_broker_gets_no_password_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """
+    Somebody else may have put the file where the command is called; one error names both, and nothing is connected.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ISB_PASSWORD", CANARY)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.0)
+        mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": listening.getsockname()[1]}}
+        (tmp_path / ".env").write_text(f"MESH_CONFIG='{json.dumps(mesh)}'\n")
+
+        told = doctor()
+
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+    assert told.exit_code == 1
+    assert f"MESH_CONFIG: found in {tmp_path / '.env'}, and ISB_PASSWORD in the environment" in told.stdout
+    assert CANARY not in told.output
 
 
 def test_a_folder_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

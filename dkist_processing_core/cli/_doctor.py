@@ -5,7 +5,6 @@ Not here: the single questions (_check_journal, _check_broker, _check_collector)
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -15,7 +14,7 @@ from dkist_processing_core.cli._check import Check, Status, ok, without_secrets,
 from dkist_processing_core.cli._check_collector import check_collectors
 from dkist_processing_core.cli._check_journal import check_journal
 from dkist_processing_core.cli._rows import rows
-from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration
+from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration, named_in_file
 from dkist_processing_core.console import Terminal
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.terminal import say_json
@@ -65,8 +64,10 @@ def _unredacted(settings: DKISTProcessingCoreConfiguration | None, problem: str)
     if settings is None:
         yield wrong("settings", problem, "correct the variables that are named; `config/example.env` explains each")
         return
-    file = Path(".env").absolute()
-    yield ok("settings", f"read from the environment{f' and {file}' if file.is_file() else ''}")
+    names = ", ".join(named_in_file(settings))
+    yield ok(
+        "settings", f"read from the environment{f', and from {settings.core_origin.file}: {names}' if names else ''}"
+    )
     yield from check_journal(settings, open_bus(settings))
     if settings.names_broker:
         from dkist_processing_core.cli._check_broker import check_broker  # noqa: PLC0415 - the journal needs no pika

@@ -1,0 +1,66 @@
+"""
+Which destination a credential may be sent to, by where each of the two is named.
+
+Who can put a file `.env` into a folder decides what runs there reads from it. A credential that only the environment
+holds is not sent where such a file says, unless the environment allows it. Not here: whether the file itself may be
+read (origin), and the settings (config).
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+
+OPT_IN = "dkist_core_trust_dotenv"
+_BROKER = "interservice-bus"
+_OF_BROKER = ("isb_username", "isb_password", "isb_tls_key")
+_ENDPOINT = re.compile(r"otel_exporter_otlp_(?:\w+_)?endpoint")
+_OF_COLLECTOR = re.compile(r"otel_exporter_otlp_(?:\w+_)?(?:headers|client_key)")
+_YES = frozenset({"1", "true", "yes", "on", "t", "y"})
+
+
+def objection(
+    environ: Mapping[str, str | None], dotenv: Mapping[str, str | None], given: Collection[str], file: str
+) -> str | None:
+    """
+    Return which credential of the environment would go where the file says; None where that is none, or allowed.
+
+    Args:
+        environ: the variables, by their names in small letters.
+        dotenv: what the file says, in the same way.
+        given: the names of the settings that a caller gives, which outrank both.
+        file: the path of the file.
+
+    """
+    if (environ.get(OPT_IN) or "").strip().lower() in _YES:
+        return None
+    decided = {name: value for name, value in dotenv.items() if value and name not in given and not environ.get(name)}
+    found = [*_found(decided, {name for name, value in environ.items() if value and name not in given})]
+    if not found:
+        return None
+    names, credentials = ({name.upper(): None for name in each} for each in zip(*found, strict=True))
+    destination, credential = ", ".join(names), ", ".join(credentials)
+    return (
+        f"{destination}: found in {file}, and {credential} in the environment, which would go where the file says; "
+        f"expected both in the same place: set {destination} in the environment, or {credential} in the file, or allow "
+        f"it by {OPT_IN.upper()}=1 in the environment"
+    )
+
+
+def _found(decided: Mapping[str, str | None], variables: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield each destination that the file names, with a credential of the environment that would be sent there."""
+    mesh = _services(decided.get("mesh_config"))
+    if _BROKER in mesh:
+        yield from (("mesh_config", name) for name in _OF_BROKER if name in variables)
+    collectors = [name for name in decided if _ENDPOINT.fullmatch(name)]
+    collectors += ["mesh_config"] if any(name.startswith("otlp-") for name in mesh) else []
+    for collector in collectors:
+        yield from ((collector, name) for name in variables if _OF_COLLECTOR.fullmatch(name))
+
+
+def _services(text: str | None) -> Collection[str]:
+    try:
+        services = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        # What is wrong with it is said where it is read.
+        return ()
+    return [str(name) for name in services] if isinstance(services, dict) else ()
