@@ -26,7 +26,7 @@ from dkist_processing_core.bus import (
     to_message,
 )
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
-from dkist_processing_core.errors import BusError, JournalError
+from dkist_processing_core.errors import BusError, JournalDamagedError, JournalError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage
 from dkist_processing_core.flag import Flag
 from dkist_processing_core.text import redactor
@@ -237,7 +237,14 @@ class Publisher:
         patience = max(0.0, min(patience, self._wait_limit - self._waited))
         waited = self._waited
         try:
-            self._keep_in_journal(patience, messages, once=once)
+            try:
+                self._keep_in_journal(patience, messages, once=once)
+            except JournalDamagedError:
+                if self._journal is not None:
+                    # Opened again, it is another one: the damaged file is set aside then.
+                    self._journal.close()
+                    self._journal = None
+                self._keep_in_journal(patience, messages, once=once)
         except JournalError as error:
             if messages or len(self._memory):
                 self._keep_beside(error, messages, once=once)
@@ -273,7 +280,9 @@ class Publisher:
 
     def _reopen(self, patience: float) -> None:
         journal = self.bus.open_journal(patience=patience)
-        if self._journal is not None:
+        if self._journal is not None and journal.continues(self._journal.file):
+            self._journal.close()
+        elif self._journal is not None:
             self._unsaid = f"the journal {journal.path} was removed while it was in use, and is made anew"
             # What was removed is there as long as somebody has it open.
             journal.take_over(self._journal)
@@ -384,6 +393,8 @@ class Publisher:
             is_delivered = self.flush(max(0.0, deadline - time.monotonic()))
             drainer = self._drainer
             is_told = drainer is not None and (timeout > 0 or drainer.failure is not None)
+            # What is beside the journal does not wait for the bus, and the log says already what it waits for.
+            is_told = is_told and not self._is_displaced
             if not is_delivered and drainer is not None and is_told and (waiting := self._waiting()):
                 drainer.tell_of(waiting)
         finally:
