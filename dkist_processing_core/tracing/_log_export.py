@@ -43,6 +43,7 @@ class LogExport:
         self._lock = forks.Lock()
         self._scopes: list[Mapping[str, Any]] = []
         self._restore: list[Callable[[], None]] = []
+        self._current: object = None
         # By record, since it may be formatted before it is passed on, as by a filter.
         self._messages: weakref.WeakKeyDictionary[logging.LogRecord, tuple[str, object, object]]
         self._messages = weakref.WeakKeyDictionary()
@@ -68,17 +69,21 @@ class LogExport:
     def _install(self) -> None:
         call_handlers, get_message = logging.Logger.callHandlers, logging.LogRecord.getMessage
 
+        # Where the author has put a method around one of these, it stays inside, and does nothing any more.
+        current = self._current = object()
+
         def call_and_export(logger: logging.Logger, record: logging.LogRecord) -> None:
             try:
                 call_handlers(logger, record)
             finally:
-                self._export(record)
+                if self._current is current:
+                    self._export(record)
 
         def get_and_keep_message(record: logging.LogRecord) -> str:
             message = get_message(record)
             # A record of the author's own class may not be fit for a key.
             with contextlib.suppress(Exception):
-                if self._scopes:
+                if self._current is current:
                     self._messages[record] = message, record.msg, record.args
             return message
 
@@ -90,7 +95,7 @@ class LogExport:
     def _uninstall(self) -> None:
         for restore in self._restore:
             restore()
-        self._restore = []
+        self._restore, self._current = [], None
         self._messages.clear()
 
     def _export(self, record: logging.LogRecord) -> None:
