@@ -55,12 +55,16 @@ def clean_line(text: str) -> str:
 
 
 def show(value: object, length: int = 40) -> str:
-    """Return the repr of a value in at most `length` characters, whatever the value is; it never raises."""
+    """
+    Return the repr of a value in at most `length` characters, whatever the value is; it never raises.
+
+    A text is redacted before it is cut: half of a secret is not known as one.
+    """
     brief = reprlib.Repr()
     brief.maxstring = brief.maxlong = brief.maxother = length
     brief.maxlevel = 2
     try:
-        text = plain(brief.repr(value))
+        text = plain(brief.repr(redact(value) if type(value) is str else value))
     except BaseException:  # noqa: BLE001 - a foreign __repr__ may raise anything, and an int of 4300 digits has none
         text = f"<{class_name(type(value))}>"
     # As of a table of numbers: a sentence is one line.

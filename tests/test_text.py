@@ -173,6 +173,14 @@ def test_a_value_is_shown_briefly(value: object, expected: str) -> None:
     assert expected == show(value)
 
 
+def test_a_value_is_redacted_before_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The middle is left out, and with it the half of a secret."""
+    monkeypatch.setenv("SITE_TOKEN", "hunter22-and-more")
+
+    assert show("x" * 12 + "hunter22-and-more" + "y" * 12) == f"'{'x' * 12}[redacted]{'y' * 12}'"
+    assert show("recipe hunter22-and-more" + "z" * 100) == f"'recipe [redacted]...{'z' * 18}'"
+
+
 def test_showing_a_value_never_raises() -> None:
     """An object may refuse, and a list may be deeper than the stack."""
     deep: list[object] = []

@@ -47,6 +47,6 @@ def prune(*, max_days: float | None, max_size: int | None, is_dry: bool) -> None
     )
     for entry in removed:
         told = f"{entry.requirement or entry.key}: {entry.reason}, {entry.path}"
-        say(without_secrets(one_line(told), settings))
+        say(one_line(without_secrets(told, settings)))
     total = size(sum(entry.bytes or 0 for entry in removed))
     say(f"{'would be removed' if is_dry else 'removed'}: {len(removed):,}, together {total}")

@@ -88,17 +88,17 @@ def _lines(
 
 def _told(entry: SetAside, hide: Callable[[str], str]) -> Iterator[tuple[str, str]]:
     message = entry.message
-    kind, route = message.properties.type, f"to {message.exchange} by {message.routing_key}"
+    kind, route = message.properties.type, hide(f"to {message.exchange} by {message.routing_key}")
     # Whoever needs the whole of an odd key finds it in the JSON.
     route = route if len(route) <= _LONGEST_ROUTE else f"{route[:_LONGEST_ROUTE]}..."
     published, refused = _moment(entry.appended), _moment(entry.refused)
     if kind:
         yield hide(kind.removeprefix(_PREFIX)), "bold"
-    yield hide(route), "" if kind else "bold"
+    yield route, "" if kind else "bold"
     yield hide(f"id {message.properties.message_id or 'unknown'}"), "dim"
     tries = "once" if entry.tries == 1 else f"{entry.tries} times"
     yield f"published {published}, refused {tries}, last {refused}", "dim"
-    yield hide(one_line(entry.reason)), "red"
+    yield one_line(hide(entry.reason)), "red"
 
 
 def _moment(seconds: float | None) -> str:
