@@ -11,7 +11,10 @@ Every exception that this package raises, as one tree.
     ├── EnvironmentRequestError  an environment is asked for unusably      (ValueError)
     ├── EnvironmentBuildError   an environment could not be made
     ├── JournalError            the journal's file cannot be used
-    │   └── JournalVersionError   it was written by a newer release
+    │   ├── JournalVersionError   it was written by a newer release
+    │   ├── JournalDamagedError   it is damaged
+    │   ├── JournalEmptyError     nothing was written to it yet
+    │   └── JournalAccessError    this user may not read and write it
     └── BusError                the bus did not do what was asked
         ├── BusUnreachableError   nobody answers there; worth another try
         └── BusRefusedError       it answers and says no; needs an operator
@@ -73,12 +76,20 @@ class JournalError(DKISTProcessingCoreError):
     """The journal's file cannot be opened, read or written; the message names the file."""
 
 
-class JournalLostError(JournalError):
-    """Other code of this process has closed what the journal had open; another opening may succeed."""
-
-
 class JournalVersionError(JournalError):
     """The journal's file was written by a newer release, and is left untouched."""
+
+
+class JournalDamagedError(JournalError):
+    """The journal's file is damaged, or something that is no file has its name."""
+
+
+class JournalEmptyError(JournalError):
+    """The journal's file is there, and nothing was written to it yet."""
+
+
+class JournalAccessError(JournalError):
+    """This user may not read and write the journal's file; the message names its owner and the remedy."""
 
 
 class BusError(DKISTProcessingCoreError):

@@ -32,15 +32,14 @@ def _release_in(pid: int, release: Callable[[], object]) -> None:
 
 class Lock:
     """
-    A reentrant lock that is free when a fork begins, whichever thread of its parent held it.
+    A lock that is free when a fork begins, whichever thread of its parent held it.
 
-    That thread does not exist in the fork, and would never release it. Reentrant, since a signal's handler runs in the
-    thread that it interrupts, and would wait for itself.
+    That thread does not exist in the fork, and would never release it.
     """
 
     def __init__(self) -> None:
         """Begin unlocked."""
-        self._by_process: dict[int, threading.RLock] = {}
+        self._by_process: dict[int, threading.Lock] = {}
 
     def __enter__(self) -> None:
         """Acquire it."""
@@ -53,9 +52,9 @@ class Lock:
         self._own.release()
 
     @property
-    def _own(self) -> threading.RLock:
+    def _own(self) -> threading.Lock:
         # One atomic step, so that two threads cannot make two.
-        return self._by_process.setdefault(os.getpid(), threading.RLock())
+        return self._by_process.setdefault(os.getpid(), threading.Lock())
 
 
 def generation() -> int:

@@ -39,6 +39,7 @@ def make_folder(path: str) -> None:
     descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _set_mode(descriptor, os.fstat(descriptor), _FOLDER_MODE)
+        _give_to_owner(descriptor, os.stat(parent))
     finally:
         os.close(descriptor)
 
@@ -91,7 +92,7 @@ def open_file(
         folder, name = os.fstat(in_folder), os.path.basename(path)
         mode = file_mode(folder) if shares else _FILE_MODE
         if flags & os.O_CREAT:
-            _make_file(name, in_folder, mode)
+            _make_file(name, in_folder, folder, mode)
         _check_by_name(path, name, in_folder, folder, shares=shares)
         # Nonblocking: a pipe of this name would keep an opener waiting.
         flags = (flags & ~os.O_CREAT) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -178,7 +179,7 @@ def _open_folder(path: str) -> int:
     return descriptor
 
 
-def _make_file(name: str, in_folder: int, mode: int) -> None:
+def _make_file(name: str, in_folder: int, folder: os.stat_result, mode: int) -> None:
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
     try:
         descriptor = os.open(name, flags, _FILE_MODE, dir_fd=in_folder)
@@ -186,8 +187,20 @@ def _make_file(name: str, in_folder: int, mode: int) -> None:
         return
     try:
         _set_mode(descriptor, os.fstat(descriptor), mode)
+        _give_to_owner(descriptor, folder)
     finally:
         os.close(descriptor)
+
+
+def _give_to_owner(descriptor: int, folder: os.stat_result) -> None:
+    """
+    Give what this process has just made in a folder to the folder's owner, where the process is root's.
+
+    A command that is run with sudo would shut users out of their own journals. SQLite does the same with its files.
+    """
+    if os.geteuid() == 0 and folder.st_uid != 0:
+        # By that name, since fchown(2) refuses one of O_PATH.
+        os.chown(f"/proc/self/fd/{descriptor}", folder.st_uid, folder.st_gid)
 
 
 def _check_by_name(path: str, name: str, in_folder: int, folder: os.stat_result, *, shares: bool = True) -> None:

@@ -473,3 +473,31 @@ def test_what_stands_beside_a_workflow_is_not_asked_what_it_is(tmp_path: Path) -
 
     with importing(tmp_path) as package:
         assert len(find_workflows(package)) == 1
+
+
+class Signed(type(TaskBase)):  # type: ignore[misc]
+    """
+    A class of tasks that do not show what their constructors take.
+    """
+
+    @property
+    def __signature__(cls) -> NoReturn:
+        """
+        Raise.
+        """
+        raise ZeroDivisionError
+
+
+def test_a_class_that_does_not_show_its_constructor_is_a_task_all_the_same() -> None:
+    """
+    What it takes is seen when it is made.
+    """
+
+    class Closed(TaskBase, metaclass=Signed):
+        def run(self) -> None:
+            pass
+
+    built = Workflow(process_category="closed", process_name="constructor")
+    built.add_node(Closed)
+
+    assert [node.name for node in built.nodes] == ["Closed"]

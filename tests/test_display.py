@@ -8,13 +8,14 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from dkist_processing_core.display import LiveDisplay, outcome_text
+from dkist_processing_core.display import LiveDisplay, _Row, outcome_text
 from dkist_processing_core.identity import Attempt, Run
 
 ROOT = Path(__file__).parent.parent
@@ -120,6 +121,20 @@ def test_whatever_a_task_writes_is_shown_as_it_is(name: str, line: str) -> None:
     assert "[bold]not markup[/bold] [/]" in ESCAPES.sub("", console.file.getvalue())
 
 
+def test_a_row_is_drawn_while_another_thread_notes_the_end() -> None:
+    """
+    The moment at which the task began is looked at once: afterwards it may be gone.
+    """
+    moments = iter([time.monotonic(), None])
+
+    class Ending(_Row):
+        began = property(lambda _: next(moments), lambda *_: None)
+
+    cells = Ending("running", "cyan").cells("A")
+
+    assert str(cells[2]) == "0.0 s"
+
+
 def test_an_end_is_said_in_words() -> None:
     """
     Success, exit code, signal, and whether another attempt follows.
@@ -131,3 +146,5 @@ def test_an_end_is_said_in_words() -> None:
     assert killed == "failed after 1.0 s (exit code 137, SIGKILL)"
     failed = outcome_text(first, succeeded=False, exit_code=3, seconds=1.0)
     assert failed == "failed after 1.0 s (exit code 3), attempt 2 of 2 follows"
+    lost = outcome_text(last, succeeded=False, exit_code=None, seconds=1.0)
+    assert lost.startswith("failed after 1.0 s (its exit status was lost: ")

@@ -24,6 +24,7 @@ from typer.testing import CliRunner, Result
 
 from dkist_processing_core.bus import Books, FileLock, Journal, Message, Properties, Spare, open_bus, to_message
 from dkist_processing_core.bus._amqp_bus import CONNECT_SECONDS, AmqpBus
+from dkist_processing_core.bus._damage import damaged_of
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.trusted import file_mode
@@ -793,3 +794,102 @@ def test_the_doctor_knows_a_spare_journal_from_another_brokers_outbox(monkeypatc
     (found,) = [each for each in json.loads(told.stdout)["checks"] if each["name"] == "other outbox"]
     assert found["detail"] == f"{other} is for another broker than these settings name; waiting: 4"
     assert f"`dkist-core outbox retarget {other.stem.removeprefix('outbox-')}`" in found["advice"]
+
+
+def test_what_lies_beside_an_outbox_that_cannot_be_used_is_delivered_all_the_same(owned: Broker) -> None:
+    """
+    And the exit code says that something is wrong with the outbox.
+    """
+    del owned
+    append_events(1)
+    path = open_bus(DKISTProcessingCoreConfiguration.read()).journal_path
+    spare = Spare.open(path)
+    spare.journal.append([to_message(started("A"), "workflow.events.x")])
+    spare.close()
+    make_newer(path)
+
+    told = outbox("drain")
+
+    assert told.returncode == 1
+    assert "was written by a newer release (format 9" in told.stderr
+    assert told.stderr.rstrip().endswith("delivered: 1")
+    assert not spare.journal.path.exists()
+
+
+def test_what_is_beside_an_outbox_is_counted_where_the_broker_takes_nothing(
+    monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    """
+    A drain never ends well while spare journals wait.
+    """
+    del refused, monkeypatch
+    path = open_bus(DKISTProcessingCoreConfiguration.read()).journal_path
+    append_events(1)
+    spare = Spare.open(path)
+    spare.journal.append([to_message(started("A"), "workflow.events.x")])
+    spare.close()
+    make_newer(path)
+
+    told = outbox("drain", "--timeout", "1")
+
+    assert told.returncode == 1
+    assert re.search(r"still waiting in .*: 1, delivered: 0", told.stderr)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("appended", "yesterday"),
+        ("appended", 1e300),
+        ("refused", b"\xff"),
+        ("tries", "often"),
+        ("set_aside", b"\xff\xfe"),
+        ("properties", b"\xff"),
+        ("properties", "[1]"),
+        ("properties", '{"message_id": 5, "content_type": ""}'),
+        ("routing_key", 5),
+        ("body", 5),
+    ],
+)
+def test_a_row_of_a_wrong_type_is_listed_as_far_as_it_can_be(
+    monkeypatch: pytest.MonkeyPatch, column: str, value: object
+) -> None:
+    """
+    In either form, among the others.
+    """
+    path = name_outbox(monkeypatch, "broker.example")
+    append_events(2)
+    with Journal.open(path) as journal:
+        for number in (1, 2):
+            journal.note_refusal(number, "why", max_tries=1)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"UPDATE message SET {column} = ? WHERE seq = 1", (value,))
+        connection.commit()
+
+    shown = asked("list", "--set-aside")
+    (found,) = listed("--set-aside")["journals"]
+    overview = asked("list")
+
+    assert (shown.exit_code, overview.exit_code) == (0, 0)
+    assert [each["number"] for each in found["messages"]] == [1, 2]
+
+
+def test_damaged_files_are_shown_by_list_and_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    With what was taken over from each, until an operator removes them.
+    """
+    path = name_outbox(monkeypatch, "broker.invalid")
+    append_events(3)
+    os.truncate(path, path.stat().st_size - 4096)
+    append_events(1)
+    (aside,) = damaged_of(path)
+
+    shown = asked("list").stdout
+    (found,) = listed()["journals"]
+    checks = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)["checks"]
+
+    (check,) = [each for each in checks if each["name"] == "damaged"]
+    assert f"damaged, set aside as {aside.name}; messages taken over: " in shown
+    assert [each["file"] for each in found["damaged"]] == [str(aside)]
+    assert check["status"] == "wrong"
+    assert str(aside) in check["detail"]

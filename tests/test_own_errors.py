@@ -58,6 +58,8 @@ KILLED = ("launcher._launch:MemoryWatch.begin", "launcher._memory:_OomKills.has_
 """The same for a task that cannot report its end itself: its launcher does, by the status."""
 
 
+UNSTARTED = ("environments._cache:Environments.find", "environments._cache:Environments.prepare")
+"""Where the launcher prepares the environment of a task."""
 OF_RUNS = (
     "child:output_of",
     "local:open_display",
@@ -127,7 +129,7 @@ def statuses_of(cases: Sequence[Case], **variables: str) -> dict[Case, int]:
             "door": case.door,
             "task": case.task,
             "fault": "" if case.is_of_task else case.fault,
-            "environ": variables | (environ_of(case.task, **case.variables) if case.door == "launch" else {}),
+            "environ": environ_of(case.task, **case.variables, **variables) if case.door == "launch" else variables,
         }
         for case in cases
     ]
@@ -180,6 +182,18 @@ def test_a_killed_task_has_its_end_whatever_fails_in_its_launcher() -> None:
 
     ends = {case: (status, attempt.cause if attempt else None) for case, (status, attempt) in found.items()}
     assert ends == dict.fromkeys(cases, (137, "signal"))
+
+
+def test_a_launcher_that_cannot_start_its_task_for_an_error_of_its_own_reports_the_end() -> None:
+    """
+    Nothing was done, so that the attempt has failed, with a status that no task leaves with by itself.
+    """
+    cases = [Case(fault, "Succeeds") for fault in UNSTARTED]
+
+    found = launch(cases, DKIST_CORE_PACKAGE="no-such-pipeline", DKIST_CORE_VERSION="1.0")
+
+    ends = {case: (status, attempt.cause if attempt else None) for case, (status, attempt) in found.items()}
+    assert ends == dict.fromkeys(cases, (70, "environment"))
 
 
 def test_a_launched_task_that_cannot_report_its_end_has_one_all_the_same(tmp_path: Path) -> None:

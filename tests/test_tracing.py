@@ -621,7 +621,7 @@ with trace.get_tracer("own").start_as_current_span("own"): pass
 
 def test_the_root_span_of_an_engine_s_run_has_the_ids_that_its_attempts_know(tmp_path: Path) -> None:
     """
-    Also from a host's provider: it is made last, and what hangs from it was told its ids before.
+    Also from a host's provider: it is made last, and what hangs from it got its ids before.
     """
     (tmp_path / "sitecustomize.py").write_text(HOST)
     spans = tmp_path / "spans"

@@ -10,7 +10,7 @@ from dkist_processing_core.bus._journal_bus import JournalBus
 from dkist_processing_core.bus._locks import FileLock
 from dkist_processing_core.bus._memory import Memory
 from dkist_processing_core.bus._message import Message, Properties, routing_key, to_failure_message, to_message, word
-from dkist_processing_core.bus._spare import Spare, adopt, is_spare, spares_of
+from dkist_processing_core.bus._spare import Spare, adopt, is_spare, left_behind, remove_if_empty, spares_of
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 
 __all__ = [
@@ -29,7 +29,9 @@ __all__ = [
     "Spare",
     "adopt",
     "is_spare",
+    "left_behind",
     "open_bus",
+    "remove_if_empty",
     "routing_key",
     "spares_of",
     "to_failure_message",

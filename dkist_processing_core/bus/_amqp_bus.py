@@ -5,6 +5,7 @@ Not here: AMQP itself (_amqp), nor what is delivered from the outbox (drain).
 """
 
 import contextlib
+import copy
 import hashlib
 import json
 import logging
@@ -14,12 +15,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import tenacity
 
 from dkist_processing_core import forks
 from dkist_processing_core.bus._bus import topic_matches
+from dkist_processing_core.bus._damage import open_mended
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Journal
 from dkist_processing_core.bus._message import Message, Properties
 from dkist_processing_core.bus._place import open_folder, place
@@ -76,7 +79,13 @@ class AmqpBus:
     def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
         """Open the outbox of this broker."""
         open_folder(self._place)
-        return Journal.open(self.journal_path, synced=synced, destination=self._destination, patience=patience)
+        return open_mended(self.journal_path, synced=synced, destination=self._destination, patience=patience)
+
+    def with_journal(self, path: Path) -> "AmqpBus":
+        """Return this broker with another journal, such as a spare one, as its outbox."""
+        other = copy.copy(self)
+        other.journal_path = path
+        return other
 
     def open_spare(self) -> Spare:
         """Make a spare journal beside the outbox."""

@@ -7,10 +7,12 @@ Not here: what is done with the tables (_journal).
 import sqlite3
 from pathlib import Path
 
-from dkist_processing_core.errors import JournalError, JournalVersionError
+from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError, JournalError, JournalVersionError
 
 APPLICATION_ID = 0x444B4A4E
 FORMAT_VERSION = 2
+CHECK_PAGES = "PRAGMA cell_size_check = ON"
+"""Or a damaged page may look as if it were the last one, and what follows it would be passed over without a word."""
 _SCHEMA = """
 CREATE TABLE message (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -50,16 +52,17 @@ def prepare(connection: sqlite3.Connection, path: Path, destination: str) -> Non
         for a file of something else, which is not touched either.
 
     """
+    connection.execute(CHECK_PAGES)
     try:
         connection.execute("BEGIN")
-        version = _checked_version(connection, path)
+        version = checked_version(connection, path)
         connection.execute("COMMIT")
         if version == FORMAT_VERSION:
             return
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("BEGIN IMMEDIATE")
         # Another process may have been first.
-        version = _checked_version(connection, path)
+        version = checked_version(connection, path)
         if version == 0:
             for statement in _SCHEMA.split(";\n"):
                 connection.execute(statement)
@@ -85,20 +88,26 @@ def prepare_look(connection: sqlite3.Connection, path: Path) -> None:
         for a file of a newer version, of something else, or of nothing.
 
     """
-    version = _checked_version(connection, path)
+    connection.execute(CHECK_PAGES)
+    version = checked_version(connection, path)
     if version == 0:
         msg = f"{path} holds nothing yet"
-        raise JournalError(msg)
+        raise JournalEmptyError(msg)
     for older in range(version, FORMAT_VERSION):
         connection.execute(_VIEWS[older])
 
 
-def _checked_version(connection: sqlite3.Connection, path: Path) -> int:
+def checked_version(connection: sqlite3.Connection, path: Path) -> int:
     """Return the format's version, 0 for a file that holds nothing yet; refuse what is not ours to write to."""
     application, version = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
     )
-    is_empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    is_empty = not tables
+    is_of_ours = tables >= {"message", "sent_once", "fact"}
+    if (is_of_ours and application != APPLICATION_ID) or (tables and application == APPLICATION_ID and version < 1):
+        msg = f"the journal {path} cannot be used: its head is damaged"
+        raise JournalDamagedError(msg)
     if application != APPLICATION_ID and not (is_empty and application == version == 0):
         msg = f"{path} is an SQLite file of something else, not a journal"
         raise JournalError(msg)

@@ -10,7 +10,6 @@ import math
 import random
 import sqlite3
 import time
-import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
-from dkist_processing_core.bus._connections import Connections
+from dkist_processing_core.bus._faults import explained
 from dkist_processing_core.bus._format import prepare, prepare_look
-from dkist_processing_core.bus._locks import close_in_forks, explained, in_use, watch_forks
+from dkist_processing_core.bus._locks import close_in_forks, folder_lock, in_use, watch_forks
 from dkist_processing_core.bus._message import EXCERPT_BYTES, Message, Properties
-from dkist_processing_core.errors import JournalError, JournalLostError
+from dkist_processing_core.errors import JournalDamagedError, JournalError
 from dkist_processing_core.events import MAX_BODY_BYTES
 from dkist_processing_core.trusted import Guarded
 
@@ -37,6 +36,7 @@ _FULL_SIZE = f"CASE WHEN length(body) > {MAX_BODY_BYTES} THEN length(body) END"
 _BATCH = 1000
 _REMEMBERED_SECONDS = 31 * 24 * 3600.0
 _SHARE_OF_FORGETTING = 0.01
+_LATEST = 250e9
 # How SQLite opens a file without a change to the folder (https://sqlite.org/wal.html#readonly): without the right to
 # write to the shared memory it puts nothing in order there, and where nobody uses the file it needs no such memory.
 _USED, _UNUSED, _COPIED = "mode=ro&readonly_shm=1", "mode=ro&immutable=1", "mode=ro"
@@ -78,21 +78,12 @@ class Books:
 class Journal:
     """An open journal file. Every failure is a `JournalError` that names it."""
 
-    def __init__(
-        self,
-        path: Path,
-        connection: sqlite3.Connection,
-        connections: Connections,
-        *,
-        patience: float = BUSY_SECONDS,
-    ) -> None:
-        """Take an open connection, one of those to its file; `Journal.open` makes one."""
+    def __init__(self, path: Path, connection: sqlite3.Connection, *, patience: float = BUSY_SECONDS) -> None:
+        """Take an open connection; `Journal.open` makes one."""
         self.path = path
         self._connection = connection
-        self._connections = connections
-        # Also by the garbage collector not without a look at what it would close.
-        self._closing = weakref.finalize(self, _close, connections, connection)
-        self._closing.atexit = False
+        # A byte that is no UTF-8 spoils one text, and must not hide all the rows around it.
+        connection.text_factory = _text
         self._is_synced = True
         self.patience = patience
         """For how many seconds each call waits where another process holds the file."""
@@ -119,23 +110,25 @@ class Journal:
 
         """
         watch_forks()
-        # Made here, so that the mode does not depend on the umask; SQLite gives its side files the same.
-        with explained(path), in_use, Guarded(path, make=True) as file:
-            # Without SQLite's own waiting: it would hold up forks, and does not cover the change to WAL.
-            connections = Connections.to(path)
-            connection = connections.open(str(path))
+        # A spare journal's name is its own for ever: no file is put in its place.
+        is_shared = "." not in path.stem
+        with explained(path), folder_lock(path.parent, seconds=patience) if is_shared else contextlib.nullcontext():
+            # Made here, so that the mode does not depend on the umask; SQLite gives its side files the same.
+            with in_use, Guarded(path, make=True) as file:
+                # Without SQLite's own waiting: it would hold up forks, and does not cover the change to WAL.
+                connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+                try:
+                    file.check()
+                except PermissionError:
+                    connection.close()
+                    raise
+            journal = cls(path, connection, patience=patience)
             try:
-                file.check()
-            except PermissionError:
-                connections.close(connection)
+                journal._patiently(lambda: prepare(connection, path, destination))
+                journal._sync(fully=synced)
+            except BaseException:
+                journal.close()
                 raise
-        journal = cls(path, connection, connections, patience=patience)
-        try:
-            journal._patiently(lambda: connections.use_first(lambda: prepare(connection, path, destination)))
-            journal._sync(fully=synced)
-        except BaseException:
-            journal.close()
-            raise
         return journal
 
     @classmethod
@@ -143,34 +136,35 @@ class Journal:
         """
         Return what `read` finds in the journal at `path`, and change neither a file nor the folder.
 
-        Whoever uses it meanwhile goes on. In this process nobody should: SQLite would have them read only, too.
+        Other processes that use it go on. No other thread of this one opens it meanwhile: SQLite would have it read
+        only, too.
         """
         while True:
-            before, mode = _versions(path), _mode_of_look(path)
+            before, mode = versions(path), _mode_of_look(path)
             try:
-                with cls._open_to_look(path, mode) as journal:
+                with in_use, cls._open_to_look(path, mode) as journal:
                     found = read(journal)
             except JournalError:
-                if _versions(path) == before:
+                if versions(path) == before:
                     raise
             else:
-                if mode != _UNUSED or _versions(path) == before:
+                if mode != _UNUSED or versions(path) == before:
                     return found
 
     @classmethod
     def _open_to_look(cls, path: Path, mode: str) -> Self:
         watch_forks()
         with explained(path), in_use, Guarded(path) as file:
-            connections = Connections.to(path)
-            connection = connections.open(f"file:{quote(str(path))}?{mode}", uri=True)
+            uri = f"file:{quote(str(path))}?{mode}"
+            connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
             try:
                 file.check()
             except PermissionError:
-                connections.close(connection)
+                connection.close()
                 raise
-        journal = cls(path, connection, connections)
+        journal = cls(path, connection)
         try:
-            journal._patiently(lambda: connections.use_first(lambda: prepare_look(connection, path)))
+            journal._patiently(lambda: prepare_look(connection, path))
         except BaseException:
             journal.close()
             raise
@@ -183,26 +177,12 @@ class Journal:
     @property
     def is_there(self) -> bool:
         """Whether the open file is still the one at its path: somebody may have deleted it."""
-        if self.file == _file_at(self.path):
-            return True
-        with in_use:
-            return not self._connections.is_removed
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether other code of this process has closed what was open here: only another opening can help."""
-        with in_use, contextlib.suppress(JournalLostError):
-            self._connections.check()
-        return self.was_lost
-
-    @property
-    def was_lost(self) -> bool:
-        """Whether that was seen already, by whatever was done last."""
-        return self._connections.is_lost
+        return self.file == _file_at(self.path)
 
     def close(self) -> None:
         """Close the file."""
-        self._closing()
+        with in_use:
+            self._connection.close()
 
     def __enter__(self) -> Self:
         """Return the journal itself."""
@@ -220,7 +200,6 @@ class Journal:
             while True:
                 try:
                     with in_use:
-                        self._connections.check()
                         return action()
                 except sqlite3.OperationalError as error:
                     remaining = began + self.patience - time.monotonic()
@@ -265,11 +244,11 @@ class Journal:
     def _write(self, statement: str, *values: object) -> None:
         self._transact(lambda connection: connection.execute(statement, values))
 
-    def append(self, messages: Iterable[Message], *, once: bool = False, note: str | None = None) -> list[int]:
+    def append(self, messages: Iterable[Message], *, once: bool = False) -> list[int]:
         """
         Append messages in one synced transaction and return their sequence numbers.
 
-        With `once`, a message whose id this journal was ever given before is left out. A `note` is there with them.
+        With `once`, a message whose id this journal was ever given before is left out.
         """
         now = time.time()
         rows = [
@@ -281,8 +260,10 @@ class Journal:
         ]
 
         def insert(connection: sqlite3.Connection) -> list[int]:
-            if note is not None:
-                _is_first(connection, note, now)
+            if not self.is_there:
+                # Within the transaction: a damaged file is only replaced while no process writes to it.
+                msg = f"the journal {self.path} was removed"
+                raise JournalError(msg)
             taken = [row for message_id, row in rows if not once or _is_first(connection, message_id, now)]
             connection.executemany(
                 "INSERT INTO message (appended, exchange, routing_key, properties, body) VALUES (?, ?, ?, ?, ?)", taken
@@ -314,7 +295,17 @@ class Journal:
             f"SELECT seq, exchange, routing_key, {_EXCERPT}, properties, {_FULL_SIZE} FROM message"  # noqa: S608 - constants
             " WHERE seq > ? ORDER BY seq LIMIT ?"
         )
-        return _entries(self._rows(query, after, limit))[0]
+        while True:
+            rows = self._rows(query, after, limit)
+            if any(row[0] <= before for before, row in zip([after, *(row[0] for row in rows)], rows, strict=False)):
+                # Read in circles, it would never end.
+                msg = f"the journal {self.path} cannot be used: its rows are out of order"
+                raise JournalDamagedError(msg)
+            entries, _ = _entries(rows)
+            if entries or not rows:
+                return entries
+            # None of these can be read: they are no reason to keep back what follows.
+            after = rows[-1][0]
 
     def pending(self, after: int, limit: int, *, without: Collection[str] = ()) -> list[Entry]:
         """
@@ -345,10 +336,10 @@ class Journal:
             SetAside(
                 seq,
                 Message(str(exchange), str(key), _as_bytes(body), _readable(properties), full_size),
-                appended=appended,
-                refused=refused,
-                tries=tries,
-                reason=reason,
+                appended=_number(appended) or 0.0,
+                refused=_number(refused),
+                tries=int(_number(tries) or 0),
+                reason=str(reason),
             )
             for seq, exchange, key, body, properties, full_size, appended, refused, tries, reason in rows
         ]
@@ -379,13 +370,6 @@ class Journal:
                 self._append_rows(rows, only_once, exchanges or {})
                 other.note_taken_over([row[0] for row in rows])
                 taken += len(rows)
-            if only_once and not other.whole_rows(1):
-                # Only now: a message whose id was noted before would be left out. Among them are notes of other things.
-                self._transact(
-                    lambda connection: connection.executemany(
-                        "INSERT OR IGNORE INTO sent_once VALUES (?, ?)", [(each, time.time()) for each in only_once]
-                    )
-                )
         finally:
             self._sync(fully=was_synced)
         return taken
@@ -416,6 +400,48 @@ class Journal:
     def sent_once(self) -> AbstractSet[str]:
         """Return the ids of the messages that this journal takes only once."""
         return {message_id for (message_id,) in self._rows("SELECT message_id FROM sent_once")}
+
+    def take_over_rows(self, rows: Sequence[Sequence[Any]], note: tuple[str, str], *, keeps_numbers: bool) -> None:
+        """
+        Append rows of a damaged file, with a fact that says how far it was read, all in one transaction.
+
+        With `keeps_numbers` the rows are of the file that this one continues, and stand before all that it was given.
+        """
+
+        def insert(connection: sqlite3.Connection) -> None:
+            taken = 0
+            for seq, *values in rows:
+                row = [seq if keeps_numbers else None, *values]
+                with contextlib.suppress(sqlite3.IntegrityError):
+                    taken += connection.execute(
+                        "INSERT INTO message (seq, appended, exchange, routing_key, properties, body, tries, set_aside,"
+                        " refused) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        row,
+                    ).rowcount
+            if keeps_numbers:
+                # In the books they count as published here.
+                connection.execute("UPDATE fact SET value = value - ? WHERE name = 'taken_over'", (taken,))
+            connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", note)
+
+        self._transact(insert)
+
+    def fact(self, name: str) -> object:
+        """Return what was noted under a name; None where nothing was."""
+        rows = self._rows("SELECT value FROM fact WHERE name = ?", name)
+        return rows[0][0] if rows else None
+
+    def continues(self, file: tuple[int, int] | None) -> bool:
+        """Return True if this file was begun in the place of a damaged one, by device and number, with its numbers."""
+        return file is not None and self.fact("continues") == "{}:{}".format(*file)
+
+    def change(self, statements: Iterable[tuple[str, Sequence[object]]]) -> None:
+        """Carry out statements in one transaction."""
+
+        def carry_out(connection: sqlite3.Connection) -> None:
+            for statement, values in statements:
+                connection.execute(statement, values)
+
+        self._transact(carry_out)
 
     def note_taken_over(self, seqs: Sequence[int]) -> None:
         """Remove what another journal has taken over, and its mention in the books."""
@@ -489,18 +515,18 @@ class Journal:
     @property
     def destination(self) -> str:
         """For which bus the messages are, as `open` was told by whoever made the file."""
-        return str(self._rows("SELECT value FROM fact WHERE name = 'destination'")[0][0])
+        return str(self.fact("destination") or "")
 
     @property
     def oldest(self) -> float | None:
         """When the oldest pending message was appended, in seconds since 1970; None where nothing is pending."""
         rows = self._rows("SELECT appended FROM message WHERE set_aside IS NULL ORDER BY seq LIMIT 1")
-        return float(rows[0][0]) if rows else None
+        return (_number(rows[0][0]) or 0.0) if rows else None
 
     @property
     def unreachable_until(self) -> float:
         """Until when (seconds since 1970) trying the broker again would only cost time."""
-        return float(self._rows("SELECT value FROM fact WHERE name = 'unreachable_until'")[0][0])
+        return _number(self.fact("unreachable_until")) or 0.0
 
     @unreachable_until.setter
     def unreachable_until(self, moment: float) -> None:
@@ -575,11 +601,6 @@ class Journal:
         self.patience = patience
 
 
-def _close(connections: Connections, connection: sqlite3.Connection) -> None:
-    with in_use:
-        connections.close(connection)
-
-
 def _file_at(path: Path) -> tuple[int, int] | None:
     with contextlib.suppress(OSError):
         found = path.stat()
@@ -598,7 +619,7 @@ def _mode_of_look(path: Path) -> str:
     return _UNUSED
 
 
-def _versions(path: Path) -> list[tuple[int, int, int] | None]:
+def versions(path: Path) -> list[tuple[int, int, int] | None]:
     """Return what changes when a journal's files do."""
     found: list[tuple[int, int, int] | None] = []
     for name in (path.name, f"{path.name}-wal"):
@@ -623,14 +644,26 @@ def _entries(rows: Iterable[Sequence[Any]]) -> tuple[list[Entry], list[tuple[int
     return entries, unreadable
 
 
+def _text(encoded: bytes) -> str:
+    return encoded.decode(errors="replace")
+
+
 def _as_bytes(body: object) -> bytes:
     return body if isinstance(body, bytes) else str(body).encode()
 
 
+def _number(value: object) -> float | None:
+    """Return a stored number, which is in a year that a calendar has; None where there is something else."""
+    is_number = isinstance(value, int | float) and abs(value) < _LATEST
+    return float(value) if is_number else None  # type: ignore[arg-type]
+
+
 def _readable(properties: str) -> Properties:
-    """Return stored properties, or none to speak of where they cannot be read."""
+    """Return stored properties, or none to speak of where they cannot be read, or hold something else than texts."""
     with contextlib.suppress(TypeError, ValueError):
-        return Properties.from_json(properties)
+        found = Properties.from_json(properties)
+        if isinstance(found.message_id, str) and isinstance(found.type, str | None):
+            return found
     return Properties(message_id="", content_type="")
 
 

@@ -7,17 +7,21 @@ Not here: what is locked (_journal, drain).
 import contextlib
 import fcntl
 import functools
+import itertools
+import logging
 import os
-import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from dkist_processing_core.descriptors import Held, move_up
-from dkist_processing_core.errors import JournalError
+from dkist_processing_core.bus._faults import explained
 from dkist_processing_core.trusted import open_file
+
+_PAUSE_SECONDS = 0.005
+logger = logging.getLogger(__name__)
 
 
 class FileLock:
@@ -27,34 +31,34 @@ class FileLock:
         """Name the lock's file; nothing is opened yet."""
         self.path = path
         self._descriptor: int | None = None
-        self._held = Held()
-
-    @property
-    def is_held(self) -> bool:
-        """Whether the lock is held: it is gone where other code of this process has closed its descriptor."""
-        if self._descriptor is not None and not self._held.are_ours:
-            self._descriptor = None
-        return self._descriptor is not None
 
     def acquire(self) -> bool:
         """Take the lock if nobody holds it, and say whether it is held now."""
-        if self.is_held:
+        if self._descriptor is not None:
             return True
         with explained(self.path):
-            descriptor = move_up(open_file(self.path, os.O_CREAT | os.O_RDWR))
+            descriptor = self._open()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
             return False
-        self._descriptor, self._held = descriptor, Held([descriptor])
+        self._descriptor = descriptor
         watch_forks()
         _held.add(self)
         return True
 
+    def _open(self) -> int:
+        if self.path.is_dir() and not self.path.is_symlink():
+            # No process can hold a lock on it, and it would keep every process from its work.
+            aside = name_aside(self.path)
+            self.path.rename(aside)
+            logger.warning("%s is a folder where a lock's file has to be; it is kept as %s", self.path, aside)
+        return open_file(self.path, os.O_CREAT | os.O_RDWR)
+
     def release(self) -> None:
         """Let another take it."""
-        if self.is_held and self._descriptor is not None:
+        if self._descriptor is not None:
             # Unlocked, not only closed: a fork of this process may hold a copy of the descriptor.
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             self.abandon()
@@ -80,7 +84,7 @@ class FileLock:
 
     def abandon(self) -> None:
         """Forget the lock without unlocking it: what a fork does with its parent's."""
-        if self.is_held and self._descriptor is not None:
+        if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -126,11 +130,42 @@ def watch_forks() -> None:
     os.register_at_fork(before=in_use.acquire, after_in_parent=in_use.release, after_in_child=_begin_in_child)
 
 
+def name_aside(path: Path) -> Path:
+    """Return a free name beside `path` for what has to give way to a new file."""
+    name = f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    taken = (path.with_name(f"{name}-{number}") for number in itertools.count(2))
+    return next(each for each in itertools.chain([path.with_name(name)], taken) if not os.path.lexists(each))
+
+
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Make what the system or SQLite says of a file a `JournalError` that names it."""
+def folder_lock(folder: Path, *, exclusive: bool = False, seconds: float) -> Iterator[None]:
+    """
+    Hold a kernel lock on a folder: shared while a file in it is opened, exclusive while one is replaced.
+
+    On the folder itself, so that looking makes no file; a folder that this user may not read is not locked.
+
+    Raises
+    ------
+    TimeoutError
+        where other processes hold it for longer than so many `seconds`.
+
+    """
     try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
         yield
-    except (sqlite3.Error, OSError) as error:
-        msg = f"the journal {path} cannot be used: {error}"
-        raise JournalError(msg) from error
+        return
+    try:
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    msg = f"another process is replacing a file in {folder}"
+                    raise TimeoutError(msg) from None
+                time.sleep(_PAUSE_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)

@@ -100,16 +100,33 @@ def open_folder(where: Place) -> Path:
         logger.warning("journals are kept in %s: %s", where.folder, where.reason)
     try:
         make_folder(str(where.folder))
+    except OSError as error:
+        msg = f"the journals' folder {where.folder} cannot be made: {error.strerror}; set DKIST_CORE_STATE_DIR"
+        raise JournalError(msg) from error
+    check_folder(where)
+    return where.folder
+
+
+def check_folder(where: Place) -> None:
+    """
+    Check that a folder that is there can be trusted with journals.
+
+    Raises
+    ------
+    JournalError
+        where it belongs to somebody who did not share it.
+
+    """
+    try:
         # In /var/tmp anybody may have taken the name before, be it by a link.
         found = where.folder.stat() if where.moved_from is None else where.folder.lstat()
     except OSError as error:
-        msg = f"the journals' folder {where.folder} cannot be made: {error.strerror}; set DKIST_CORE_STATE_DIR"
+        msg = f"the journals' folder {where.folder} cannot be used: {error.strerror}; set DKIST_CORE_STATE_DIR"
         raise JournalError(msg) from error
     reason = distrust(found) if where.moved_from is None else _distrust_in_public(found)
     if reason is not None:
         msg = f"the journals' folder {where.folder} {reason}; set DKIST_CORE_STATE_DIR"
         raise JournalError(msg)
-    return where.folder
 
 
 def _distrust_in_public(found: os.stat_result) -> str | None:

@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from dkist_processing_core.bus._damage import set_aside_if_damaged, take_over_damaged
 from dkist_processing_core.bus._journal import Journal
 from dkist_processing_core.bus._locks import FileLock
-from dkist_processing_core.errors import JournalError
+from dkist_processing_core.errors import JournalDamagedError, JournalError
 
 
 class Spare:
@@ -48,11 +49,6 @@ class Spare:
         except BaseException:
             _remove(path, lock)
             raise
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether other code of this process has closed it or its lock: what is in it is for others to take over."""
-        return self.journal.is_lost or not self._lock.is_held
 
     def give_to(self, shared: Journal, *, until: float = math.inf) -> None:
         """
@@ -89,7 +85,9 @@ def is_spare(path: Path) -> bool:
 
 def adopt(shared: Journal, *, seconds: float = math.inf) -> None:
     """
-    Have a journal take over the spare ones of processes that have ended, for about so many `seconds`.
+    Have a journal take over the spare ones of processes that have ended, and what can be read of damaged ones.
+
+    It takes about so many `seconds`.
 
     What cannot be had now waits on.
     """
@@ -98,9 +96,35 @@ def adopt(shared: Journal, *, seconds: float = math.inf) -> None:
     for path in spares_of(shared.path):
         with contextlib.suppress(JournalError), _left_behind(path) as lock:
             if lock is not None and path.exists():
-                with Journal.open(path, patience=0.0) as journal:
-                    Spare(journal, lock).give_to(shared, until=until)
+                _adopt(shared, path, lock, until)
+    with contextlib.suppress(JournalError):
+        take_over_damaged(shared, seconds=max(0.0, until - time.monotonic()))
     shared.patience = patience
+
+
+def _adopt(shared: Journal, path: Path, lock: FileLock, until: float) -> None:
+    try:
+        with Journal.open(path, patience=0.0) as journal:
+            Spare(journal, lock).give_to(shared, until=until)
+    except JournalDamagedError:
+        set_aside_if_damaged(path, destination=None)
+        if not path.exists():
+            lock.remove()
+
+
+def left_behind(shared: Path) -> list[Path]:
+    """Return the spare journals beside the one at `shared` that belong to no living process."""
+    return [path for path in spares_of(shared) if FileLock(path.with_suffix(".lock")).holder() is None]
+
+
+def remove_if_empty(path: Path) -> None:
+    """Remove a spare journal of a process that has ended, where nothing is left in it."""
+    with contextlib.suppress(JournalError), _left_behind(path) as lock:
+        if lock is not None:
+            with Journal.open(path, patience=0.0) as journal:
+                is_empty = not journal.whole_rows(1)
+            if is_empty:
+                _remove(path, lock)
 
 
 @contextlib.contextmanager

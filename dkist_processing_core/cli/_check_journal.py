@@ -4,14 +4,18 @@ The doctor's questions about the journal: where it lies, whether it can be used,
 Not here: where journals belong (bus).
 """
 
+import contextlib
+import os
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
-from dkist_processing_core.bus import Books, Bus
-from dkist_processing_core.bus._place import file_system, open_folder, place
+from dkist_processing_core.bus import Books, Bus, Journal
+from dkist_processing_core.bus._faults import check_access
+from dkist_processing_core.bus._place import Place, check_folder, file_system, place
 from dkist_processing_core.cli._check import Check, ok, skipped, wrong
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.errors import JournalError, JournalVersionError
+from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError, JournalError, JournalVersionError
 from dkist_processing_core.outbox import OutboxState, outboxes
 
 _IN_MEMORY = {"ramfs", "tmpfs"}
@@ -31,30 +35,59 @@ def check_journal(settings: DKISTProcessingCoreConfiguration, bus: Bus) -> Itera
     except JournalError:
         # The folder, which has been found wrong.
         return
+    yield from _check_damaged(states)
     yield from _check_spares(bus, states)
     yield from _check_other_outboxes(states)
 
 
 def _check_file(what: str, bus: Bus) -> Check:
-    """Open the journal, and see whether it can be written to."""
+    """Look at the journal, and see whether it can be written to; nothing is made or changed."""
+    path = bus.journal_path
     try:
-        with bus.open_journal() as journal:
-            # An empty transaction: what may be written to says so without being changed.
-            journal.append([])
-            books = journal.books()
+        with contextlib.suppress(JournalEmptyError):
+            if os.path.lexists(path):
+                check_access(path)
+                return _check_books(what, bus, Journal.look(path, Journal.books))
     except JournalVersionError as error:
         return wrong(what, str(error), f"use the newer release, or {_SET} of its own")
+    except JournalDamagedError as error:
+        return wrong(what, str(error), "nothing: the next publisher sets it aside and keeps what can be read of it")
     except JournalError as error:
         return wrong(what, str(error), f"make the file usable for this user, or {_SET}")
-    return _check_books(what, bus, books)
+    # The first event makes it.
+    nearest = _nearest(path.parent)
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return wrong(what, f"{path} is not there yet, and this user may not make it in {nearest}", _SET)
+    return ok(what, _usable(bus, 0))
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the one above it in which it would be made."""
+    return next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+
+
+def _problem_of(where: Place) -> str | None:
+    """Return why journals cannot lie in a folder, which is not made; None where they can."""
+    nearest = _nearest(where.folder)
+    if where.problem is not None:
+        return where.problem
+    if not nearest.is_dir():
+        return f"the journals' folder {where.folder} cannot be made: {nearest} is no folder"
+    if nearest != where.folder:
+        may_make = os.access(nearest, os.W_OK | os.X_OK)
+        return None if may_make else f"the journals' folder {where.folder} cannot be made in {nearest} by this user"
+    try:
+        check_folder(where)
+    except JournalError as error:
+        return str(error)
+    return None
 
 
 def _check_folder(settings: DKISTProcessingCoreConfiguration) -> Check:
     where = place(settings)
-    try:
-        folder = open_folder(where)
-    except JournalError as error:
-        return wrong("folder", str(error), _SET)
+    problem, folder = _problem_of(where), where.folder
+    if problem is not None:
+        return wrong("folder", problem, _SET)
     kind = file_system(folder)
     found = f"{folder} ({kind or 'an unknown file system'})"
     if kind in _IN_MEMORY:
@@ -65,10 +98,15 @@ def _check_folder(settings: DKISTProcessingCoreConfiguration) -> Check:
     return ok("folder", f"{found}, {lasting}")
 
 
+def _usable(bus: Bus, pending: int) -> str:
+    counted = "waiting for the broker" if bus.is_remote else "messages"
+    return f"{bus.journal_path} can be read and written; {counted}: {pending}"
+
+
 def _check_books(what: str, bus: Bus, books: Books) -> Check:
     if not bus.is_remote:
-        return ok(what, f"{bus.journal_path} can be read and written; messages: {books.pending}")
-    found = f"{bus.journal_path} can be read and written; waiting for the broker: {books.pending}"
+        return ok(what, _usable(bus, books.pending))
+    found = _usable(bus, books.pending)
     if books.set_aside:
         return wrong(
             what,
@@ -77,6 +115,18 @@ def _check_books(what: str, bus: Bus, books: Books) -> Check:
             "`dkist-core outbox retry --all` has them tried again",
         )
     return ok(what, found)
+
+
+def _check_damaged(states: list[OutboxState]) -> Iterator[Check]:
+    """Report the damaged files that were set aside."""
+    for each in (each for state in states for each in state.damaged):
+        yield wrong(
+            "damaged",
+            f"{each.path} was found damaged and set aside; messages taken over from it: {each.taken_over}",
+            "check the disk; remove the file when you no longer need it"
+            if each.is_done
+            else "the next publisher takes over more",
+        )
 
 
 def _check_spares(bus: Bus, states: list[OutboxState]) -> Iterator[Check]:

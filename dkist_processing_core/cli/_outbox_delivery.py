@@ -48,7 +48,7 @@ def deliver(timeout: float | None) -> int:
         say(f"set aside, since the broker refuses them: {found.set_aside}; {_SET_ASIDE}", err=True)
     if found.set_aside_before:
         say(f"set aside before: {found.set_aside_before}; {_SET_ASIDE}", err=True)
-    return 1 if found.pending or found.set_aside else 0
+    return 1 if found.reason is not None or found.pending or found.set_aside else 0
 
 
 def _told_of_others(settings: DKISTProcessingCoreConfiguration, why: str, hide: Callable[[str], str]) -> int:

@@ -33,6 +33,9 @@ def as_json(state: OutboxState, hide: Callable[[str], str]) -> dict[str, Any]:
         "deliveredBy": state.deliverer,
         "unreachableUntil": time_of(state.unreachable_until),
         "spares": [_spare(spare, hide) for spare in state.spares],
+        "damaged": [
+            {"file": hide(str(each.path)), "takenOver": each.taken_over, "done": each.is_done} for each in state.damaged
+        ],
         "problem": None if state.problem is None else hide(state.problem),
     }
 

@@ -102,6 +102,9 @@ def _told(state: OutboxState) -> Iterator[tuple[str, str]]:
         yield f"the broker could not be reached; tasks leave it alone until {until}", "yellow"
     for spare in state.spares:
         yield _told_of_spare(spare), "yellow"
+    for each in state.damaged:
+        rest = "" if each.is_done else ", the next publisher takes over more"
+        yield f"damaged, set aside as {each.path.name}; messages taken over: {each.taken_over:,}{rest}", "red"
 
 
 def _told_of_spare(spare: SpareState) -> str:

@@ -9,12 +9,13 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from dkist_processing_core.bus import Books, FileLock, Journal, adopt, spares_of
+from dkist_processing_core.bus import Books, FileLock, Journal, adopt, left_behind, remove_if_empty, spares_of
 from dkist_processing_core.bus._amqp_bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.drain import Drainer
+from dkist_processing_core.errors import JournalError
 
 POLL_SECONDS = 0.1
 STOP_SECONDS = 1.0
@@ -62,26 +63,64 @@ def drain(settings: DKISTProcessingCoreConfiguration, *, timeout: float | None =
 
     """
     bus = unhurried(settings)
-    if not bus.journal_path.exists() and not spares_of(bus.journal_path):
-        yield Progress(pending=0)
-        return
+    until = math.inf if timeout is None else time.monotonic() + timeout
+    so_far, problem = Progress(pending=0), None
+    if bus.journal_path.exists() or spares_of(bus.journal_path):
+        try:
+            for found in _drain_one(bus, until):
+                yield found
+                so_far = found
+        except JournalError as error:
+            if not left_behind(bus.journal_path):
+                raise
+            problem = str(error)
+    # What the outbox could not take over goes to the broker by itself.
+    for path in left_behind(bus.journal_path):
+        try:
+            if so_far.reason is not None:
+                # The broker does not take them now: they are counted.
+                waiting = Journal.look(path, Journal.books).pending
+                so_far = replace(so_far, pending=so_far.pending + waiting)
+                continue
+            for found in _drain_one(bus.with_journal(path), until):
+                yield _sum(so_far, found)
+            so_far = _sum(so_far, found)
+            remove_if_empty(path)
+        except JournalError as error:
+            problem = problem or str(error)
+    yield so_far if problem is None else replace(so_far, reason=problem)
+
+
+def _drain_one(bus: AmqpBus, until: float) -> Iterator[Progress]:
+    """Deliver what waits in one journal."""
     changed = threading.Event()
     with bus.open_journal() as journal:
         adopt(journal)
         drainer = Drainer(bus, changed.set, heeds_mark=False, poll_seconds=POLL_SECONDS)
         drainer.start()
         try:
-            yield from _watched(journal, drainer, changed, timeout)
+            yield from _watched(journal, drainer, changed, max(0.0, until - time.monotonic()))
         finally:
             drainer.stop(STOP_SECONDS)
 
 
-def _watched(journal: Journal, drainer: Drainer, changed: threading.Event, timeout: float | None) -> Iterator[Progress]:
+def _sum(first: Progress, second: Progress) -> Progress:
+    """Return how far two deliveries have come together."""
+    return Progress(
+        pending=first.pending + second.pending,
+        confirmed=first.confirmed + second.confirmed,
+        set_aside=first.set_aside + second.set_aside,
+        set_aside_before=first.set_aside_before + second.set_aside_before,
+        deliverer=second.deliverer or first.deliverer,
+        reason=first.reason or second.reason,
+    )
+
+
+def _watched(journal: Journal, drainer: Drainer, changed: threading.Event, limit: float) -> Iterator[Progress]:
     """Say how far it has come, until there is nothing more to wait for."""
     began = counted_at = moved_at = time.monotonic()
     before = books = journal.books()
     lock = FileLock(journal.path.with_suffix(".lock"))
-    limit = math.inf if timeout is None else timeout
     while journal.oldest is not None:
         yield _progress(before, books, lock)
         changed.wait(POLL_SECONDS)

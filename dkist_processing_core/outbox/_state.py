@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Self
 
 from dkist_processing_core.bus import Books, FileLock, Journal, SetAside, is_spare, open_bus, spares_of
+from dkist_processing_core.bus._damage import Damaged, damaged
+from dkist_processing_core.bus._faults import explained
 from dkist_processing_core.bus._journal_bus import FILE as EMBEDDED_FILE
-from dkist_processing_core.bus._locks import explained
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import JournalError
 
@@ -77,6 +78,8 @@ class OutboxState:
     unreachable_until: float | None = None
     """Until when, in seconds since 1970, nobody tries to reach the broker; None where that is over."""
     problem: str | None = None
+    damaged: tuple[Damaged, ...] = ()
+    """The damaged files that were set aside from it."""
 
     @property
     def waiting(self) -> int:
@@ -127,6 +130,7 @@ def _state(path: Path, current: Path) -> OutboxState:
         until = journal.unreachable_until
         return replace(
             state,
+            damaged=tuple(damaged(journal)),
             destination=Destination.parse(journal.destination),
             books=journal.books(),
             oldest=journal.oldest,

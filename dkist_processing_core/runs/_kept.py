@@ -75,7 +75,7 @@ class Shapes:
         self._defaults = {event_class: _defaults_of(event_class) for event_class in EVENT_CLASSES}
         self._shapes: list[_Shape] = []
         self._numbers: dict[tuple[type[Event], tuple[str, ...]], int] = {}
-        self._graphs: weakref.WeakValueDictionary[Graph, Graph] = weakref.WeakValueDictionary()
+        self._graphs: weakref.WeakKeyDictionary[Graph, weakref.ref[Graph]] = weakref.WeakKeyDictionary()
 
     def pack(self, report: Event, texts: dict[str, str]) -> _Packed:
         """Return the values of a report that are no defaults, and not those of its run; `texts` are held already."""
@@ -97,7 +97,7 @@ class Shapes:
                 in_turn = [each for item in value.items() for each in item]
                 value = tuple([_shared(each, texts) if type(each) is str else each for each in in_turn])
             elif kind is Graph:
-                value = self._graphs.setdefault(value, value)
+                value = self._shared_graph(value)
             fields.append(name)
             values.append(value)
         shape = (event_class, tuple(fields))
@@ -107,6 +107,14 @@ class Shapes:
             self._shapes.append(_Shape(event_class, self._defaults[event_class], shape[1]))
         values[0] = number
         return tuple(values)
+
+    def _shared_graph(self, graph: Graph) -> Graph:
+        """Return the one graph that is equal to this one, as long as a report has it."""
+        known = self._graphs.get(graph)
+        shared = None if known is None else known()
+        if shared is None:
+            self._graphs[graph] = weakref.ref(graph)
+        return shared or graph
 
     def unpack(self, key: RunKey, packed: _Packed) -> Event:
         """Return the report on the run of a key whose values these are."""

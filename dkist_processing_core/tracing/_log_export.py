@@ -104,7 +104,7 @@ class LogExport:
         if not scopes or getattr(self._of_thread, "is_exporting", False):
             return
         self._of_thread.is_exporting = True
-        # A record that cannot be formatted is its author's to hear of, from the handlers; none must end the program.
+        # The handlers report a record that cannot be formatted; none must end the program.
         try:
             # What exporters and their transports log must not feed them.
             if record.name.partition(".")[0] in _EXPORTERS_LOGGERS:

@@ -99,7 +99,7 @@ class Telemetry:
 
     def note_error(self, span: Span, error: BaseException, *, record: bool = True, set_status: bool = True) -> None:
         """Mark a span as failed by an exception, redacted; a status that stands already is left alone."""
-        with _kept_from_the_observed("a span does not tell its error"):
+        with _kept_from_the_observed("an exception is not recorded in its span"):
             if span.is_recording():
                 self._note_error(span, error, record=record, set_status=set_status)
 
@@ -139,7 +139,7 @@ class Telemetry:
         Open a span with the ids of `own`, below `parent`, and make it the current one; exported or not.
 
         A host application's provider may give it other ids, which are those to pass on; not where those of `own` were
-        given out before (`is_given_out`). A span that it drops has the ids of `own`, as one that nobody exports.
+        given out before (`is_given_out`). A span that it drops has the ids of `own`, as where nothing is exported.
 
         It begins now, or began at `start_time`, and ends with the block, or at `end_time`, in nanoseconds since 1970.
         """

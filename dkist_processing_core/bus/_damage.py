@@ -1,0 +1,271 @@
+"""
+A journal that is damaged: set aside under another name, and what can be read of it taken over by a new one.
+
+A file that is merely in use, of a newer release or of another user is never touched. Not here: how damage is recognised
+when it is met (_faults), and when journals are opened (_journal_bus, _amqp_bus).
+"""
+
+import contextlib
+import logging
+import math
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dkist_processing_core.bus._faults import SIDE_FILES, explained, is_of_damage, not_a_file, suspects
+from dkist_processing_core.bus._format import checked_version
+from dkist_processing_core.bus._journal import BUSY_SECONDS, Entry, Journal
+from dkist_processing_core.bus._locks import FileLock, folder_lock, in_use, name_aside
+from dkist_processing_core.bus._pages import Row, rows_by_page
+from dkist_processing_core.errors import JournalDamagedError, JournalError, JournalVersionError
+from dkist_processing_core.trusted import Guarded
+
+_BATCH = 500
+_CHECK_SECONDS = 1.0
+_STEPS_BETWEEN_LOOKS = 10_000
+# Up to here a gap of unreadable rows is passed row by row, and from there in growing steps.
+_SMALL_GAP = 1000
+_DONE = -1
+_NEEDED = {
+    "message": "seq, appended, exchange, routing_key, properties, body, tries, set_aside",
+    "sent_once": "message_id, appended",
+    "subscription": "name, position, used",
+    "dead_letter": "subscription, seq, dead, reason, message_id, body",
+    "fact": "name, value",
+}
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A damaged file that was set aside."""
+
+    path: Path
+    taken_over: int
+    """How many messages of it the new journal has."""
+    is_done: bool
+    """Whether all that can be read of it was taken over."""
+
+
+def open_mended(path: Path, *, synced: bool, destination: str, patience: float) -> Journal:
+    """Open a journal, made if it is missing; a damaged one is set aside first."""
+    if path in suspects:
+        set_aside_if_damaged(path, destination=destination, patience=patience)
+    try:
+        return Journal.open(path, synced=synced, destination=destination, patience=patience)
+    except JournalDamagedError:
+        set_aside_if_damaged(path, destination=destination, patience=patience)
+        return Journal.open(path, synced=synced, destination=destination, patience=patience)
+
+
+def set_aside_if_damaged(path: Path, *, destination: str | None, patience: float = BUSY_SECONDS) -> None:
+    """
+    Give a damaged journal another name, and begin a new one in its place unless `destination` is None.
+
+    Raises
+    ------
+    JournalError
+        where another process writes to it, or the folder may not be changed.
+
+    """
+    suspects.discard(path)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(explained(path))
+        stack.enter_context(folder_lock(path.parent, exclusive=True, seconds=patience))
+        _move_folders(path)
+        old = stack.enter_context(_kept_from_writers(path))
+        if (old is not None and old.in_transaction) and not _is_damaged(path):
+            return
+        aside = name_aside(path)
+        beginning = path.with_name(f"{path.name}.new")
+        _remove(beginning)
+        if destination is not None:
+            _begin(beginning, path, old, destination)
+        for side in (*SIDE_FILES, ""):
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + side).rename(aside.with_name(aside.name + side))
+        if destination is not None:
+            beginning.rename(path)
+    logger.warning(
+        "the journal %s is damaged. It is kept as %s; what can be read of it is delivered, and a new file is begun. "
+        "Check the disk; remove the damaged file when you no longer need it.",
+        path,
+        aside,
+    )
+
+
+def _move_folders(path: Path) -> None:
+    """Give folders that lie where side files have to be another name: the journal may be as good as ever."""
+    for side in SIDE_FILES:
+        each = path.with_name(path.name + side)
+        if each.is_dir():
+            aside = name_aside(each)
+            each.rename(aside)
+            logger.warning("%s is a folder where a file of a journal has to be; it is kept as %s", each, aside)
+
+
+@contextlib.contextmanager
+def _connected(path: Path) -> Iterator[sqlite3.Connection]:
+    with Guarded(path) as file:
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        with contextlib.closing(connection):
+            file.check()
+            yield connection
+
+
+@contextlib.contextmanager
+def _kept_from_writers(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """Hold the write lock of a file, so that no other process commits to it; None where it can have no such lock."""
+    if not path.is_file():
+        yield None
+        return
+    with in_use, _connected(path) as connection:
+        try:
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.DatabaseError as error:
+            if not is_of_damage(error):
+                raise
+        try:
+            yield connection
+        finally:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+
+
+def _is_damaged(path: Path) -> bool:
+    """Return True if a file is no journal that could be used, or if a check of limited length finds it damaged."""
+    if not_a_file(path):
+        return True
+    until = time.monotonic() + _CHECK_SECONDS
+    # Closing a connection would end the locks of another one of this process, were it not SQLite that closes it.
+    with in_use, _connected(path) as connection:
+        try:
+            checked_version(connection, path)
+            for table, columns in _NEEDED.items():
+                connection.execute(f"SELECT {columns} FROM {table} LIMIT 0")  # noqa: S608 - constants
+            connection.set_progress_handler(lambda: time.monotonic() > until, _STEPS_BETWEEN_LOOKS)
+            return bool(connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
+        except JournalVersionError:
+            return False
+        except JournalDamagedError:
+            return True
+        except JournalError:
+            return False
+        except sqlite3.DatabaseError as error:
+            # Interrupted: what was met before stands, since all that can be read is kept in any case.
+            if not is_of_damage(error) and error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_INTERRUPT:
+                raise
+            return True
+
+
+def _begin(beginning: Path, path: Path, old: sqlite3.Connection | None, destination: str) -> None:
+    """Make the new journal: it goes on with the numbers of the old one, its places of subscriptions and its notes."""
+    facts: list[tuple[str, tuple[object, ...]]] = []
+    last = 0 if old is None else _last(old)
+    if not last and path.is_file():
+        last = max((row[0] for _, rows in rows_by_page(path) for row in rows), default=0)
+    if old is not None:
+        for table, columns in (("subscription", 3), ("sent_once", 2), ("dead_letter", 6)):
+            with contextlib.suppress(sqlite3.DatabaseError):
+                marks = ",".join("?" * columns)
+                facts.extend(
+                    (f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)  # noqa: S608 - constants
+                    for row in old.execute(f"SELECT * FROM {table}")  # noqa: S608 - a constant
+                )
+    found = path.stat()
+    with Journal.open(beginning, destination=destination) as new:
+        if last:
+            facts.append(("INSERT INTO sqlite_sequence VALUES ('message', ?)", (last,)))
+            facts.append(("INSERT INTO fact VALUES ('taken_over', ?)", (last,)))
+            facts.append(("INSERT INTO fact VALUES ('continues', ?)", (f"{found.st_dev}:{found.st_ino}",)))
+        new.change(facts)
+
+
+def _remove(path: Path) -> None:
+    for side in (*SIDE_FILES, ""):
+        path.with_name(path.name + side).unlink(missing_ok=True)
+
+
+def damaged_of(shared: Path) -> list[Path]:
+    """Return the damaged files that were set aside from the name of a journal, or of a spare one beside it."""
+    pattern = re.compile(rf"{re.escape(shared.stem)}(\.[\w-]+)?\.db\.damaged-\d{{8}}T\d{{6}}Z(-\d+)?")
+    with contextlib.suppress(OSError):
+        return sorted(each for each in shared.parent.iterdir() if pattern.fullmatch(each.name))
+    return []
+
+
+def damaged(journal: Journal) -> list[Damaged]:
+    """Return what was set aside from a journal's name, and how far it was taken over."""
+    return [
+        Damaged(path, count, at == _DONE) for path in damaged_of(journal.path) for at, count in [_state(journal, path)]
+    ]
+
+
+def _state(journal: Journal, path: Path) -> tuple[int, int]:
+    """Return up to which page a damaged file was taken over, and how many rows that were."""
+    at, _, count = str(journal.fact(_name(path)) or "0 0").partition(" ")
+    return int(at), int(count)
+
+
+def _name(path: Path) -> str:
+    return f"damaged {path.name}"
+
+
+def take_over_damaged(journal: Journal, *, seconds: float = math.inf) -> None:
+    """Take over what can be read of the files that were set aside, page by page, for about so many `seconds`."""
+    until = time.monotonic() + seconds
+    waiting = [path for path in damaged_of(journal.path) if _state(journal, path)[0] != _DONE]
+    if not waiting:
+        return
+    lock = FileLock(journal.path.with_suffix(".damaged.lock"))
+    if not lock.acquire():
+        return
+    try:
+        for path in waiting:
+            _take_over(journal, path, until)
+    finally:
+        lock.remove()
+
+
+def _take_over(journal: Journal, path: Path, until: float) -> None:
+    page, count = _state(journal, path)
+    keeps_numbers = path.name.startswith(f"{journal.path.name}.")
+    rows: list[Row] = []
+    for page, found in rows_by_page(path, page + 1) if path.is_file() else ():  # noqa: B020 - it goes on from there
+        rows += found
+        # A spare journal's rows get new numbers, so that their order has to be known first.
+        if keeps_numbers and len(rows) >= _BATCH:
+            count += len(rows)
+            journal.take_over_rows(rows, (_name(path), f"{page} {count}"), keeps_numbers=True)
+            rows = []
+            if time.monotonic() > until:
+                return
+    count += len(rows)
+    journal.take_over_rows(sorted(rows), (_name(path), f"{_DONE} {count}"), keeps_numbers=keeps_numbers)
+
+
+def read_around(journal: Journal, after: int) -> tuple[list[Entry], int]:
+    """Return the next message behind a place in a damaged journal that can be read, and the place before it."""
+    step, last = 0, journal.last()
+    while after + step < last:
+        try:
+            return journal.read(after + step, 1), after + step
+        except JournalDamagedError:
+            step = step + 1 if step < _SMALL_GAP else 2 * step
+    return [], last
+
+
+def _last(connection: sqlite3.Connection) -> int:
+    """Return the highest number of a row, as far as it can be read; 0 where it cannot."""
+    last = 0
+    for query in (
+        "SELECT seq FROM sqlite_sequence WHERE name = 'message'",
+        "SELECT seq FROM message ORDER BY seq DESC LIMIT 1",
+    ):
+        with contextlib.suppress(sqlite3.DatabaseError):
+            last = max([last, *[seq for (seq,) in connection.execute(query) if isinstance(seq, int)]])
+    return last

@@ -1,0 +1,96 @@
+"""
+What is wrong with a journal's file, as an exception that names the file, the cause and the remedy.
+
+Not here: what is done about a damaged file (_damage).
+"""
+
+import contextlib
+import os
+import pwd
+import shlex
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from dkist_processing_core.errors import JournalAccessError, JournalDamagedError, JournalError
+
+# A file that may be written to is read only for SQLite where its head is of a format to come.
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY}
+_ACCESS = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR}
+SIDE_FILES = ("-wal", "-shm")
+"""What SQLite keeps beside a file in WAL mode, by what it adds to the name (https://sqlite.org/wal.html)."""
+suspects: set[Path] = set()
+"""The journals that this process has met damage in since they were opened: a look at the whole will tell."""
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Make what the system or SQLite says of a file a `JournalError` that names it."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise _fault(path, error) from error
+
+
+def _fault(path: Path, error: sqlite3.Error | OSError) -> JournalError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    is_of_access = code in _ACCESS or isinstance(error, PermissionError)
+    refused = _refused_access(path) if is_of_access else None
+    if refused is not None:
+        return JournalAccessError(f"the journal {path} cannot be used: {refused}")
+    msg = f"the journal {path} cannot be used: {error}"
+    if is_of_damage(error) or (is_of_access and not_a_file(path)):
+        suspects.add(path)
+        return JournalDamagedError(msg)
+    return JournalError(msg)
+
+
+def is_of_damage(error: sqlite3.Error | OSError) -> bool:
+    """Return True if an error of a file that this user may write to comes of what is in it."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    # Every statement is a constant that fits the format, so that what is missing has been there.
+    return code in _DAMAGE or (code == sqlite3.SQLITE_ERROR and str(error).startswith("no such "))
+
+
+def check_access(path: Path) -> None:
+    """Raise a `JournalAccessError` where this user may not read and write a journal's files."""
+    refused = _refused_access(path)
+    if refused is not None:
+        msg = f"the journal {path} cannot be used: {refused}"
+        raise JournalAccessError(msg)
+
+
+def not_a_file(path: Path) -> bool:
+    """Return True if something other than a file, such as a folder, has the name of a journal or of its side files."""
+    for name in (path.name, *[path.name + side for side in SIDE_FILES]):
+        with contextlib.suppress(OSError):
+            if stat.S_ISDIR(path.with_name(name).lstat().st_mode):
+                return True
+    return False
+
+
+def _refused_access(path: Path) -> str | None:
+    """Return which of a journal's files this user may not read and write, whose it is, and the remedy."""
+    for each in (path, *[path.with_name(path.name + side) for side in SIDE_FILES], path.parent):
+        try:
+            found = each.stat()
+        except OSError:
+            continue
+        if os.statvfs(each).f_flag & os.ST_RDONLY:
+            return f"{each} is on a file system that is mounted read only; set DKIST_CORE_STATE_DIR to another folder"
+        if not os.access(each, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            me, target = _user(os.geteuid()), str(path if each != path.parent else each)
+            remedy = f"chown {me} {shlex.quote(target)}{'*' if each != path.parent else ''}"
+            return (
+                f"{each} belongs to user {_user(found.st_uid)}, and user {me} may not read and write it; "
+                f"have an administrator run `{remedy}`, or set DKIST_CORE_STATE_DIR to another folder"
+            )
+    return None
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)

@@ -1,0 +1,279 @@
+"""
+Reading events from the embedded journal: with a name, whose place the file remembers, and without one.
+
+Not here: the file's format (_journal).
+"""
+
+import functools
+import hashlib
+import logging
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol, Self, TypeVar
+
+from dkist_processing_core import forks
+from dkist_processing_core.bus._bus import topic_matches
+from dkist_processing_core.bus._damage import damaged, read_around, take_over_damaged
+from dkist_processing_core.bus._faults import explained
+from dkist_processing_core.bus._journal import Entry, Journal, versions
+from dkist_processing_core.bus._locks import FileLock
+from dkist_processing_core.bus._message import Message
+from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError
+
+_POLL_SECONDS = 0.02
+_BATCH = 200
+# Two changes of a file within this time may leave the same time in it.
+_COARSE_SECONDS = 0.1
+_WAIT_SECONDS = 10.0
+_Result = TypeVar("_Result")
+logger = logging.getLogger(__name__)
+
+
+class _Reading:
+    """A place in the file, and what lies behind it."""
+
+    def __init__(self, exchange: str, patterns: tuple[str, ...]) -> None:
+        self._exchange = exchange
+        self._patterns = patterns
+        self._position = 0
+        self._end = 0
+        self._ahead: deque[Entry] = deque()
+
+    def has_caught_up(self, _: float) -> bool:
+        """Return True: `receive` reads over all that was not asked for before it returns."""
+        return True
+
+    def receive(self, timeout: float) -> "JournalDelivery | None":
+        """Return the next event, or None where there is none within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            entry = self._next()
+            if entry is not None:
+                return JournalDelivery(entry, weakref.ref(self), is_new=entry.seq > self._end)
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return None
+            time.sleep(min(_POLL_SECONDS, remaining))
+
+    def _next(self) -> Entry | None:
+        while True:
+            while self._ahead:
+                entry = self._ahead.popleft()
+                self._position = entry.seq
+                key = entry.message.routing_key
+                is_event = entry.message.exchange == self._exchange
+                if is_event and any(topic_matches(pattern, key) for pattern in self._patterns):
+                    return entry
+            self._ahead.extend(self._more())
+            if not self._ahead:
+                return None
+
+    def _more(self) -> Iterable[Entry]:
+        """Return what follows the place, as far as is good to read at once."""
+        raise NotImplementedError
+
+    def settle(self, entry: Entry, reason: str | None = None) -> None:
+        """Note that an entry is dealt with, or that it cannot be used and why."""
+
+    def close(self) -> None:
+        """End the subscription."""
+
+    def __enter__(self) -> Self:
+        """Return the receiver itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the subscription."""
+        self.close()
+
+
+class JournalReader(_Reading):
+    """Without a name: looks at the file whenever it has changed, changes nothing, and keeps nothing open meanwhile."""
+
+    missed = 0
+
+    def __init__(
+        self, path: Path, exchange: str, patterns: tuple[str, ...], *, replay: bool | datetime = False
+    ) -> None:
+        """Begin now, or with `replay` at the beginning, or a time's."""
+        super().__init__(exchange, patterns)
+        self._path = path
+        self._seen: object = None
+        self._file: tuple[int, int] | None = None
+        self._is_told = False
+
+        def begin(journal: Journal) -> None:
+            self._file, self._end = journal.file, journal.last()
+            if isinstance(replay, datetime):
+                self._position = journal.last_before(replay.timestamp())
+            else:
+                self._position = 0 if replay else self._end
+
+        self._look(begin)
+
+    def _look(self, read: Callable[[Journal], _Result]) -> _Result | None:
+        """Return what is found in the file; None where there is none yet."""
+        with explained(self._path):
+            if not self._path.exists():
+                return None
+        try:
+            return Journal.look(self._path, read)
+        except JournalEmptyError:
+            return None
+
+    def _more(self) -> Iterable[Entry]:
+        now, found = time.time(), versions(self._path)
+        if found == self._seen:
+            return []
+
+        def read(journal: Journal) -> list[Entry]:
+            if journal.file != self._file:
+                if not journal.continues(self._file):
+                    # A new file numbers its rows from 1 again.
+                    self._position = self._end = 0
+                self._file = journal.file
+            try:
+                return journal.read(self._position, _BATCH)
+            except JournalDamagedError as error:
+                if not self._is_told:
+                    logger.warning("%s. What cannot be read of it is passed over.", error)
+                    self._is_told = True
+                entries, self._position = read_around(journal, self._position)
+                return entries
+
+        entries = self._look(read) or []
+        if not entries and all(each is None or each[2] / 1e9 < now - _COARSE_SECONDS for each in found):
+            self._seen = found
+        return entries
+
+
+class JournalReceiver(_Reading):
+    """Under a name: the file remembers the place."""
+
+    def __init__(
+        self, open_journal: Callable[[], Journal], exchange: str, patterns: tuple[str, ...], *, name: str
+    ) -> None:
+        """Take the place where the name left off, else begin now."""
+        super().__init__(exchange, patterns)
+        self._open_journal = open_journal
+        self._name = name
+        self._journal = self._open()
+        self._end = self._journal.last()
+        self._position = self._journal.position(name, self._end)
+        self._lock = FileLock(_lock_path(self._journal.path, name))
+        self._is_active = False
+        self._seen_version: int | None = None
+        self._held = [self._journal]
+        self._finalizer = forks.finalize(self, functools.partial(_let_go, self._held, self._lock))
+
+    def _open(self) -> Journal:
+        """Open the journal, with all that can be read of a damaged one: what follows would be read before it."""
+        journal = self._open_journal()
+        until = time.monotonic() + _WAIT_SECONDS
+        while not all(each.is_done for each in damaged(journal)) and time.monotonic() < until:
+            take_over_damaged(journal)
+            if not all(each.is_done for each in damaged(journal)):
+                # Another process is doing it.
+                time.sleep(_POLL_SECONDS)
+        return journal
+
+    def _reopen(self) -> None:
+        """Go on in the file that has the journal's name now."""
+        old = self._journal
+        self._journal = self._held[0] = self._open()
+        start = self._position if self._journal.continues(old.file) else 0
+        old.close()
+        self._position = self._journal.position(self._name, start)
+        self._end = min(self._end, self._journal.last())
+        self._seen_version = None
+        self._ahead.clear()
+
+    def _next(self) -> Entry | None:
+        if not self._journal.is_there:
+            self._reopen()
+        self._journal.renew(self._name)
+        if not self._active():
+            return None
+        try:
+            return super()._next()
+        except JournalDamagedError:
+            self._reopen()
+            return super()._next()
+
+    def _active(self) -> bool:
+        if not self._is_active and self._lock.acquire():
+            # Whoever was active before may have moved on since this receiver was opened.
+            self._position = self._journal.position(self._name, self._position)
+            self._is_active = True
+        return self._is_active
+
+    def _more(self) -> Iterable[Entry]:
+        version = self._journal.data_version()
+        if version == self._seen_version:
+            return []
+        entries = self._journal.read(self._position, _BATCH)
+        if not entries:
+            # Read to the end: until the file changes there is nothing more.
+            self._seen_version = version
+        return entries
+
+    def settle(self, entry: Entry, reason: str | None = None) -> None:
+        """Move the subscription's place behind an entry, which is buried where a reason says so."""
+        if not self._finalizer.alive:
+            return
+        if reason is not None:
+            self._journal.bury(self._name, entry, reason)
+        self._journal.advance(self._name, entry.seq)
+
+    def close(self) -> None:
+        """Let another of this name go on."""
+        self._finalizer()
+
+
+class _Settling(Protocol):
+    def settle(self, entry: Entry, reason: str | None = None) -> None: ...
+
+
+@dataclass(slots=True)
+class JournalDelivery:
+    """An event from the file; it does not keep its receiver, which others of its name may wait for."""
+
+    entry: Entry
+    receiver: "weakref.ref[_Settling]"
+    is_new: bool
+    is_settled: bool = False
+
+    @property
+    def message(self) -> Message:
+        """The message."""
+        return self.entry.message
+
+    def acknowledge(self, wait: float = 0.0) -> None:  # noqa: ARG002 - it is done at once
+        """Move the subscription's place behind this event."""
+        self._settle(None)
+
+    def bury(self, reason: str) -> None:
+        """Keep the event among the subscription's dead letters."""
+        self._settle(reason)
+
+    def _settle(self, reason: str | None) -> None:
+        receiver = self.receiver()
+        if not self.is_settled and receiver is not None:
+            self.is_settled = True
+            receiver.settle(self.entry, reason)
+
+
+def _let_go(held: list[Journal], lock: FileLock) -> None:
+    lock.release()
+    for journal in held:
+        journal.close()
+
+
+def _lock_path(journal: Path, name: str) -> Path:
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return journal.with_name(f"{journal.stem}.{digest}.lock")

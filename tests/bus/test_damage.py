@@ -1,0 +1,349 @@
+"""
+A journal that is damaged: it is set aside, what can be read of it is kept, and publishers and subscribers go on.
+"""
+
+import logging
+import multiprocessing
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from dkist_processing_core.bus import FileLock, Journal, Spare, adopt, open_bus, to_message
+from dkist_processing_core.bus._damage import damaged, damaged_of
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.errors import JournalDamagedError, JournalError
+from dkist_processing_core.publisher import Publisher
+from tests.facts import finished, progressed, started
+from tests.waiting import SECONDS
+
+COUNT = 400
+PAGE = 4096
+
+
+@pytest.fixture
+def settings(state_dir: Path) -> DKISTProcessingCoreConfiguration:
+    """
+    The settings of a host without a broker.
+    """
+    return DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir)
+
+
+def cut_in_half(path: Path) -> None:
+    """
+    Lose the second half of a file.
+    """
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path: Path, page: int, at: int = 0) -> None:
+    """
+    Change the first byte of a page, which says what kind of page it is.
+    """
+    with path.open("r+b") as file:
+        file.seek(page * PAGE + at)
+        found = file.read(1)
+        file.seek(page * PAGE + at)
+        file.write(bytes([found[0] ^ 0xFF]))
+
+
+def flip_in_the_middle(path: Path) -> None:
+    """
+    Damage one page of rows.
+    """
+    flip(path, path.stat().st_size // PAGE // 2)
+
+
+def flip_the_last(path: Path) -> None:
+    """
+    Damage the page that the next row would be put into.
+    """
+    flip(path, path.stat().st_size // PAGE - 1)
+
+
+def fill_with_garbage(path: Path) -> None:
+    """
+    Have a file hold something else.
+    """
+    path.write_bytes(b"this is no database, however long it may be" * 1000)
+
+
+def replace_by_a_folder(path: Path) -> None:
+    """
+    Have a folder lie where the file has to be.
+    """
+    path.unlink()
+    path.mkdir()
+
+
+def fill(settings: DKISTProcessingCoreConfiguration) -> list[str]:
+    """
+    Publish events, and return their ids in order.
+    """
+    events = [progressed("A", number) for number in range(COUNT)]
+    with Publisher.open(settings) as publisher:
+        publisher.publish(*events)
+    return [event.id for event in events]
+
+
+def ids(settings: DKISTProcessingCoreConfiguration) -> list[str]:
+    """
+    Return the ids of what the journal holds, in order, as a process finds them that meets the damage.
+    """
+    while True:
+        with open_bus(settings).open_journal() as journal, suppress(JournalDamagedError):
+            return [entry.message.properties.message_id for entry in journal.read(0, 10 * COUNT)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "least"),
+    [
+        (cut_in_half, COUNT // 3),
+        (flip_in_the_middle, COUNT - 10),
+        (flip_the_last, COUNT - 10),
+        (fill_with_garbage, 0),
+        (replace_by_a_folder, 0),
+    ],
+)
+def test_what_can_be_read_of_a_damaged_journal_is_kept_and_the_next_event_follows(
+    settings: DKISTProcessingCoreConfiguration,
+    damage: Callable[[Path], None],
+    least: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    One warning names the damaged file, which is kept under another name, and nothing stays beside the journal.
+    """
+    before, path = fill(settings), open_bus(settings).journal_path
+    damage(path)
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        is_kept = not publisher._is_displaced
+
+    found = ids(settings)
+    (aside,) = damaged_of(path)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert (is_kept, found[-1]) == (True, started("A").id)
+    assert len(found) - 1 >= least
+    assert found[:-1] == [each for each in before if each in set(found)]
+    assert len(warnings) == 1
+    assert f"It is kept as {aside}" in warnings[0]
+    assert not list(path.parent.glob("*.lock"))
+
+
+def test_damage_that_is_met_only_when_an_event_is_published_is_mended_at_once(
+    settings: DKISTProcessingCoreConfiguration,
+) -> None:
+    """
+    An open publisher puts the event that met the damage into the new file.
+    """
+    before, path = fill(settings), open_bus(settings).journal_path
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        # A checkpoint, lest the log still has the page.
+        assert publisher._journal is not None
+        publisher._journal._rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        publisher._journal._connection.execute("PRAGMA cache_size = 0")
+        flip_the_last(path)
+        publisher.publish(finished("A"))
+        is_kept = not publisher._is_displaced
+
+    found = ids(settings)
+    assert (is_kept, found[-1]) == (True, finished("A").id)
+    assert len(set(before) & set(found)) >= COUNT - 10
+
+
+def test_a_named_subscription_goes_on_where_it_was_in_the_damaged_journal(
+    settings: DKISTProcessingCoreConfiguration,
+) -> None:
+    """
+    The new file goes on with the numbers of the old one, and has its places.
+    """
+    path = open_bus(settings).journal_path
+    with subscribe(name="ops", timeout=0.0, settings=settings) as events:
+        before = fill(settings)
+        for event in events:
+            if event.id == before[9]:
+                break
+        event.ack()
+    flip_in_the_middle(path)
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+
+    with subscribe(name="ops", timeout=0.0, settings=settings) as events:
+        found = [each.id for each in events]
+
+    assert found[0] == before[10]
+    assert found[-1] == started("A").id
+    assert len(found) >= COUNT - 20
+
+
+def test_an_open_subscription_goes_on_in_the_file_that_replaces_a_damaged_one(
+    settings: DKISTProcessingCoreConfiguration,
+) -> None:
+    """
+    With a name or without, it misses nothing that is published afterwards.
+    """
+    fill(settings)
+    path = open_bus(settings).journal_path
+    with (
+        subscribe(name="ops", timeout=SECONDS, settings=settings) as named,
+        subscribe(timeout=SECONDS, settings=settings) as unnamed,
+    ):
+        with sqlite3.connect(path) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+        fill_with_garbage(path)
+        with Publisher.open(settings) as publisher:
+            publisher.publish(started("A"))
+
+        assert next(unnamed).id == started("A").id
+        assert next(named).id == started("A").id
+
+
+def _publish(settings: DKISTProcessingCoreConfiguration, number: int) -> None:
+    with Publisher.open(settings) as publisher:
+        publisher.publish(progressed("B", number))
+
+
+def test_one_of_several_processes_sets_a_damaged_journal_aside(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    The events of all of them are in the one new file, and every row of the old one is there once.
+    """
+    before, path = fill(settings), open_bus(settings).journal_path
+    flip_in_the_middle(path)
+    context = multiprocessing.get_context("spawn")
+    with open_bus(settings).open_journal() as journal, suppress(JournalDamagedError):
+        journal.read(0, COUNT)
+    writers = [context.Process(target=_publish, args=(settings, number)) for number in range(4)]
+
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(SECONDS)
+
+    found = ids(settings)
+    assert len(damaged_of(path)) == 1
+    assert len(found) == len(set(found))
+    assert {progressed("B", number).id for number in range(4)} <= set(found)
+    assert len(set(before) & set(found)) >= COUNT - 10
+
+
+def test_an_outbox_keeps_exact_books_over_its_damage(tmp_path: Path) -> None:
+    """
+    What was taken over counts as published in the new file, and what could not be read does not.
+    """
+    settings = DKISTProcessingCoreConfiguration(
+        dkist_core_state_dir=tmp_path / "state",
+        mesh_config='{"interservice-bus": {"mesh_address": "broker.invalid", "mesh_port": 5672}}',
+    )
+    bus = open_bus(settings)
+    with bus.open_journal() as journal:
+        journal.append([to_message(progressed("A", number), "x") for number in range(COUNT)])
+        journal.note_refusal(3, "no", max_tries=1)
+    flip_in_the_middle(bus.journal_path)
+
+    with bus.open_journal() as journal, suppress(JournalDamagedError):
+        journal.read(0, COUNT)
+
+    with bus.open_journal() as journal:
+        journal.append([to_message(started("A"), "x")])
+        adopt(journal)
+        books, (state,) = journal.books(), damaged(journal)
+
+    assert state.is_done
+    assert books.published == state.taken_over + 1 == books.pending + books.set_aside
+    assert (books.confirmed, books.set_aside) == (0, 1)
+
+
+def test_a_damaged_spare_journal_is_taken_over_as_far_as_it_can_be_read(
+    settings: DKISTProcessingCoreConfiguration,
+) -> None:
+    """
+    It does not lie beside the journal for ever.
+    """
+    bus = open_bus(settings)
+    bus.open_journal().close()
+    spare = Spare.open(bus.journal_path)
+    spare.journal.append([to_message(progressed("A", number), "x") for number in range(COUNT)])
+    spare.close()
+    flip_in_the_middle(spare.journal.path)
+
+    found = ids(settings)
+
+    assert COUNT > len(found) >= COUNT - 10
+    assert not spare.journal.path.exists()
+    assert len(damaged_of(bus.journal_path)) == 1
+
+
+def test_a_busy_a_newer_and_a_foreign_file_are_never_set_aside(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    Only damage is: those are somebody's to use.
+    """
+    fill(settings)
+    path = open_bus(settings).journal_path
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        with Publisher.open(settings, wait_limit=0.1) as publisher:
+            publisher.publish(started("A"))
+        connection.execute("ROLLBACK")
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(JournalError, match="newer release"):
+        open_bus(settings).open_journal()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for table in ("message", "sent_once", "subscription", "dead_letter", "fact"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("PRAGMA application_id = 1")
+    with pytest.raises(JournalError, match="something else"):
+        open_bus(settings).open_journal()
+
+    assert damaged_of(path) == []
+
+
+@pytest.mark.parametrize("side", ["-wal", "-shm"])
+def test_a_folder_in_the_place_of_a_side_file_costs_no_event(
+    settings: DKISTProcessingCoreConfiguration, side: str
+) -> None:
+    """
+    The journal is taken over as a whole.
+    """
+    before, path = fill(settings), open_bus(settings).journal_path
+    path.with_name(path.name + side).mkdir()
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+
+    assert ids(settings) == [*before, started("A").id]
+
+
+def test_a_folder_in_the_place_of_a_lock_keeps_no_process_from_its_work(tmp_path: Path) -> None:
+    """
+    It is set aside, and the lock is taken.
+    """
+    (tmp_path / "outbox.lock").mkdir()
+    lock = FileLock(tmp_path / "outbox.lock")
+
+    assert lock.acquire()
+    lock.release()
+    assert len(list(tmp_path.glob("outbox.lock.damaged-*"))) == 1
+
+
+def test_a_look_at_a_damaged_journal_changes_nothing(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    It is an error of its own kind.
+    """
+    fill(settings)
+    path = open_bus(settings).journal_path
+    cut_in_half(path)
+    before = {each.name: each.read_bytes() for each in path.parent.iterdir()}
+
+    with pytest.raises(JournalDamagedError, match=r"embedded\.db cannot be used"):
+        Journal.look(path, Journal.books)
+
+    assert before == {each.name: each.read_bytes() for each in path.parent.iterdir()}

@@ -1,0 +1,178 @@
+"""
+Whose the files in a state folder are: commands that look make none, and root does not shut the user out.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dkist_processing_core.bus import FileLock, open_bus, spares_of, to_message
+from dkist_processing_core.cli import app
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.publisher import Publisher
+from tests.facts import finished, started
+
+USER = 12345 if os.geteuid() == 0 else os.geteuid()
+LOOKS = (
+    ("doctor",),
+    ("outbox", "list"),
+    ("outbox", "list", "--set-aside"),
+    ("outbox", "drain"),
+    ("events", "list"),
+    ("timeline",),
+)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """
+    A folder of an ordinary user, where all users can get.
+    """
+    path = Path(tempfile.mkdtemp(prefix="dkist-core-test-", dir="/var/tmp"))
+    os.chown(path, USER, USER if os.geteuid() == 0 else -1)
+    yield path
+    shutil.rmtree(path)
+
+
+def as_user(action: Callable[[], object], log: Path) -> None:
+    """
+    Do something in a fork that belongs to the user, with its warnings in a file.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(USER)
+                os.setuid(USER)
+            handler = logging.FileHandler(log)
+            logging.getLogger("dkist_processing_core").addHandler(handler)
+            action()
+            handler.flush()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def contents(path: Path) -> dict[str, tuple[bytes, int]]:
+    """
+    Return every file of a folder, with when it changed.
+    """
+    return {each.name: (each.read_bytes(), each.stat().st_mtime_ns) for each in path.iterdir()}
+
+
+@pytest.mark.parametrize("arguments", LOOKS, ids=" ".join)
+def test_a_command_that_looks_makes_no_folder(
+    monkeypatch: pytest.MonkeyPatch, state_dir: Path, arguments: tuple[str, ...]
+) -> None:
+    """
+    Where nothing was published yet there is nothing afterwards either.
+    """
+    monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(state_dir / "missing"))
+
+    CliRunner().invoke(app, list(arguments))
+
+    assert list(state_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", LOOKS, ids=" ".join)
+def test_a_command_that_looks_changes_no_file(state_dir: Path, arguments: tuple[str, ...]) -> None:
+    """
+    Nor does it make one beside the journal.
+    """
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.publish(started("A"))
+    before = contents(state_dir)
+
+    CliRunner().invoke(app, list(arguments))
+
+    assert contents(state_dir) == before
+
+
+def test_what_root_makes_in_a_users_folder_is_the_users(folder: Path) -> None:
+    """
+    Journal, spare journal, lock and folder: as root leaves them the user can go on with them.
+    """
+    settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=folder / "made" / "state")
+    bus = open_bus(settings)
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        lock = FileLock(bus.journal_path.with_suffix(".lock"))
+        assert lock.acquire()
+        owners = {path.stat().st_uid for path in folder.rglob("*")}
+        lock.release()
+
+    def publish() -> None:
+        with Publisher.open(settings) as publisher:
+            publisher.publish(finished("A"))
+            assert not publisher._is_displaced
+
+    as_user(publish, folder / "log")
+    assert owners == {USER}
+    with bus.open_journal() as journal:
+        assert len(journal.read(0, 10)) == 2
+
+
+def test_a_file_of_another_user_is_one_warning_that_names_owner_and_remedy(folder: Path, refusing_port: int) -> None:
+    """
+    The events are kept beside it, and nothing is said about the broker, which is not the matter.
+    """
+    settings = DKISTProcessingCoreConfiguration(
+        dkist_core_state_dir=folder,
+        mesh_config=f'{{"interservice-bus": {{"mesh_address": "127.0.0.1", "mesh_port": {refusing_port}}}}}',
+        event_flush_timeout=0.5,
+    )
+    bus = open_bus(settings)
+    bus.open_journal().close()
+    try:
+        os.chown(bus.journal_path, 0, 0)
+    except PermissionError:
+        assert os.geteuid() != 0
+        return
+
+    def publish() -> None:
+        with Publisher.open(settings) as publisher:
+            publisher.publish(started("A"))
+            publisher.publish(finished("A"))
+
+    as_user(publish, folder / "log")
+
+    (warning,) = (folder / "log").read_text().splitlines()
+    (spare,) = spares_of(bus.journal_path)
+    assert warning.startswith(
+        f"the journal {bus.journal_path} cannot be used: {bus.journal_path} belongs to user root, and user {USER} may "
+        f"not read and write it; have an administrator run `chown {USER} {bus.journal_path}*`"
+    )
+    assert str(spare) in warning
+
+
+def test_the_doctor_names_the_owner_of_a_file_that_this_user_may_not_write(folder: Path) -> None:
+    """
+    It changes nothing about it.
+    """
+    settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=folder)
+    with open_bus(settings).open_journal() as journal:
+        journal.append([to_message(started("A"), "x")])
+    try:
+        os.chown(open_bus(settings).journal_path, 0, 0)
+    except PermissionError:
+        assert os.geteuid() != 0
+        return
+    told = folder / "told"
+
+    def examine() -> None:
+        os.environ["DKIST_CORE_STATE_DIR"] = str(folder)
+        os.chdir(folder)
+        told.write_text(CliRunner().invoke(app, ["doctor"]).stdout)
+
+    as_user(examine, folder / "log")
+
+    assert f"belongs to user root, and user {USER} may not read and write it" in told.read_text()
