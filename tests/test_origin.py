@@ -17,7 +17,7 @@ from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.events import Event, Reporter, TaskFailed, TaskFinished, TaskStarted
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.origin import Origin, _Handed, take
-from tests.running import ROOT
+from tests.running import ROOT, run_command
 from tests.services.broker import Broker
 from tests.test_delivery import settings_of
 
@@ -166,6 +166,23 @@ def test_a_secret_that_is_no_longer_set_is_not_shown(state_dir: Path, main: str)
     assert all(secret not in f"{event}" for event in failed)
 
 
+@pytest.mark.parametrize("main", [LAUNCHED, ONE_BY_HAND], ids=["launched", "by hand"])
+def test_a_collector_is_spoken_to_as_the_variables_said_at_first(state_dir: Path, main: str) -> None:
+    """
+    Also what the SDK reads for itself; to the author's own code a variable is what the author has set.
+    """
+    done = execute(
+        state_dir,
+        main=main,
+        constructor="os.environ['OTEL_EXPORTER_OTLP_TIMEOUT'] = 'soon'",
+        run="print(self.tracer is None, os.environ['OTEL_EXPORTER_OTLP_TIMEOUT'])",
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1",
+    )
+
+    assert "False soon" in done.stdout
+    assert "are not exported: ValueError" not in done.stdout + done.stderr
+
+
 def test_a_launcher_reports_where_the_engine_s_callbacks_report(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,3 +287,15 @@ def test_without_a_home_events_reach_a_living_broker(broker: Broker, tmp_path: P
     settings = settings_of(broker)
     arrived = subscribe("task.started", settings=settings, replay=True, timeout=1)
     assert [event.task_name for event in arrived if isinstance(event, TaskStarted)] == ["A", "B"]
+
+
+@pytest.mark.parametrize("command", [("outbox", "list"), ("outbox", "drain"), ("outbox", "retry", "--all")])
+def test_without_a_home_commands_do_not_say_that_nothing_waits(command: tuple[str, ...], tmp_path: Path) -> None:
+    """
+    One error names the setting.
+    """
+    done = run_command(*command, cwd=tmp_path, DKIST_CORE_STATE_DIR="~no-such-user/state", MESH_CONFIG=BROKER)
+
+    told = "there is no folder for journals: found ~no-such-user/state, and no such home; set DKIST_CORE_STATE_DIR"
+    assert (done.returncode != 0, "Traceback" in done.stderr) == (True, False)
+    assert told in " ".join(done.stderr.split())

@@ -83,6 +83,21 @@ def place(settings: DKISTProcessingCoreConfiguration) -> Place:
     )
 
 
+def check_place(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    Check that there is a folder for journals, which commands look at: none of them has anything else to work on.
+
+    Raises
+    ------
+    JournalError
+        where there is none, and a publisher keeps events in memory.
+
+    """
+    problem = place(settings).problem
+    if problem is not None:
+        raise JournalError(problem)
+
+
 def open_folder(where: Place) -> Path:
     """
     Return the folder of the journals, made if it is missing: for its owner only, unless it was made for a group.

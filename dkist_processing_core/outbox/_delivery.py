@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from dkist_processing_core.bus import Books, FileLock, Journal, adopt, left_behind, remove_if_empty, spares_of
 from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus._place import check_place
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.drain import Drainer
 from dkist_processing_core.errors import JournalError
@@ -45,6 +46,7 @@ class Progress:
 
 def unhurried(settings: DKISTProcessingCoreConfiguration) -> AmqpBus:
     """Return the broker of the settings, for who may wait for it."""
+    check_place(settings)
     longer = max(_UNHURRIED_SECONDS, settings.event_flush_timeout)
     return AmqpBus(settings.model_copy(update={"event_flush_timeout": longer}))
 

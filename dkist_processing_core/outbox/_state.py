@@ -15,6 +15,7 @@ from dkist_processing_core.bus import Books, FileLock, Journal, SetAside, is_spa
 from dkist_processing_core.bus._damage import Damaged, damaged
 from dkist_processing_core.bus._faults import explained
 from dkist_processing_core.bus._journal_bus import FILE as EMBEDDED_FILE
+from dkist_processing_core.bus._place import check_place
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import JournalError
 
@@ -98,6 +99,7 @@ def outboxes(settings: DKISTProcessingCoreConfiguration) -> list[OutboxState]:
         where the folder cannot be read; one that is missing holds none.
 
     """
+    check_place(settings)
     current = open_bus(settings).journal_path
     return [_state(path, current) for path in sorted(_shared(current.parent), key=lambda path: (path != current, path))]
 
@@ -174,6 +176,7 @@ def find(settings: DKISTProcessingCoreConfiguration, name: str | None) -> Path:
         where there is none, or it is none.
 
     """
+    check_place(settings)
     current = open_bus(settings).journal_path
     path = current if name is None else Path(os.path.expanduser(name)).absolute()  # noqa: PTH111 - as it is where there is no such home
     if name is not None and (digits := re.fullmatch(r"(?:outbox-)?([0-9a-f]{8})(?:\.db)?", name)):

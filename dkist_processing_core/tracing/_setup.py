@@ -7,6 +7,8 @@ Not here: what they are (_telemetry).
 import logging
 import os
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -62,7 +64,8 @@ def _set_up(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
         if exporters and not providers.get(signal):
             # The SDK checks the variables that only it reads, as OTEL_EXPORTER_OTLP_TIMEOUT, here and in its own way.
             try:
-                providers[signal] = makers[signal](settings, exporters)
+                with _variables_of(settings):
+                    providers[signal] = makers[signal](settings, exporters)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with observing, the observed goes on
                 reason = redact(f"{type(error).__name__}: {error}", also=secrets)
                 logger.warning("%s are not exported: %s", signal, reason)
@@ -79,6 +82,30 @@ def _set_up(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
     )
     _heed_given_out_ids(telemetry.tracer)
     return telemetry
+
+
+@contextmanager
+def _variables_of(settings: DKISTProcessingCoreConfiguration) -> Iterator[None]:
+    """Have the SDK find its own variables, as OTEL_EXPORTER_OTLP_HEADERS, as they were when the settings were read."""
+    then = settings.core_origin.environ
+    changed = {
+        name: os.environ.get(name)
+        for name in {*then, *os.environ}
+        if name.startswith("OTEL_") and then.get(name) != os.environ.get(name)
+    }
+    _set_variables({name: then.get(name) for name in changed})
+    try:
+        yield
+    finally:
+        _set_variables(changed)
+
+
+def _set_variables(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _heed_given_out_ids(tracer: trace.Tracer) -> None:
