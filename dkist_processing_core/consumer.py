@@ -102,6 +102,15 @@ class Subscription:
         """Whether all that a replay found on the bus when it began was yielded: what is yielded from then on is new."""
         return self._has_caught_up
 
+    @property
+    def missed(self) -> int:
+        """
+        How many events are known to be lost to this name since the subscription was opened, noticed at the next read.
+
+        A bus keeps a limited number of events, for a limited time, for a name that does not read them.
+        """
+        return self._receiver.missed
+
     def __iter__(self) -> Iterator[Event]:
         """Return the subscription itself."""
         return self

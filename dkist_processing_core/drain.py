@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from dkist_processing_core.bus import Entry, FileLock, Journal, Memory, Message, adopt
 from dkist_processing_core.bus._amqp_bus import AmqpBus
-from dkist_processing_core.bus.topology import publisher_topology
 from dkist_processing_core.errors import (
     BusError,
     BusRefusedError,
@@ -232,7 +231,7 @@ class Drainer:
     def _deliver(self, link: "AmqpLink", journal: Journal | None, lock: FileLock | None) -> None:
         """Send what is pending until the connection breaks or the thread is stopped; hold the lock only for that."""
         # What cannot be made may not be needed, by this user who may only write: a refused message will tell.
-        link.restore(publisher_topology(self._bus.settings), bindings=False)
+        self._bus.restore(link, bindings=False)
         while not self._end.is_raised:
             if lock is not None and not lock.acquire():
                 link.settle(_LOCK_POLL_SECONDS)
@@ -275,7 +274,7 @@ class Drainer:
                 self._settle(source, link)
                 self._blame(source, link, casualties, error)
                 # It may be the exchange that has gone. Who may not make it was told what is missing just now.
-                link.restore(publisher_topology(self._bus.settings), bindings=False)
+                self._bus.restore(link, bindings=False)
                 held, read_up_to, end = self._begin_reading(source)
                 last_progress = time.monotonic()
                 ahead.clear()
@@ -392,7 +391,7 @@ class Drainer:
         """Make what the refused messages lack; return why that is impossible just now, if only for a while."""
         now = time.monotonic()
         if now >= self._restored_at + _RESTORE_SECONDS:
-            self._lacking = link.restore(publisher_topology(self._bus.settings))
+            self._lacking = self._bus.restore(link)
             is_answer = self._lacking is None or link.is_about_rights(self._lacking)
             if is_answer and link.unseen:
                 # As just after the broker's start, for an account whose questions the broker does not answer.

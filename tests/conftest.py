@@ -64,7 +64,7 @@ SAME_ON_EVERY_PYTHON = frozenset(
 # What a version of RabbitMQ can change: queues and what they count, rights, refusals and their words, the topology.
 # What else needs a broker is about processes, files and networks; `make soak` runs it on newer ones too.
 OF_THE_BROKER = frozenset(
-    {"test_amqp", "test_delivery", "test_doctor", "test_poison", "test_topology", "test_versions"}
+    {"test_amqp", "test_delivery", "test_doctor", "test_losses", "test_poison", "test_topology", "test_versions"}
 )
 
 # A deadline per example measures the machine's load, and pytest-timeout already bounds the test.

@@ -125,6 +125,8 @@ class AmqpLink:
         self._channel: pika.channel.Channel | None = None
         self._is_open = False
         self.blocked_reason: str | None = None
+        self.made: set[str] = set()
+        """The exchanges and queues that were missing, and that this link has declared."""
         self.unseen: list[str] = []
         """What `declare` or `restore` has asked for last, and this account has no right to ask for."""
         self._unsettled: dict[int, tuple[int, Message]] = {}
@@ -449,9 +451,11 @@ class AmqpLink:
         for exchange in topology.exchanges:
             if exchange in missing:
                 self._declare_exchange(exchange)
+                self.made.add(exchange.name)
         for queue in topology.queues:
             if queue in missing:
                 self._declare_queue(queue)
+                self.made.add(queue.name)
         self.bind(topology)
         return True
 

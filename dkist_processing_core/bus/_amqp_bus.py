@@ -24,6 +24,7 @@ from dkist_processing_core import forks
 from dkist_processing_core.bus._bus import topic_matches
 from dkist_processing_core.bus._damage import open_mended
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Journal
+from dkist_processing_core.bus._losses import Losses
 from dkist_processing_core.bus._message import Message, Properties
 from dkist_processing_core.bus._place import open_folder, place
 from dkist_processing_core.bus._spare import Spare
@@ -34,7 +35,7 @@ from dkist_processing_core.bus.topology import (
     publisher_topology,
 )
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.errors import BusError, BusUnreachableError
+from dkist_processing_core.errors import BusError, BusUnreachableError, JournalError
 from dkist_processing_core.text import clip
 
 if TYPE_CHECKING:
@@ -73,12 +74,12 @@ class AmqpBus:
         destination = [service.host, str(service.port), settings.isb_vhost, self.event_exchange, self.failure_exchange]
         self._destination = "\n".join(destination)
         digest = hashlib.sha256(self._destination.encode()).hexdigest()[:8]
-        self._place = place(settings)
-        self.journal_path = self._place.folder / f"outbox-{digest}.db"
+        self.place = place(settings)
+        self.journal_path = self.place.folder / f"outbox-{digest}.db"
 
     def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
         """Open the outbox of this broker."""
-        open_folder(self._place)
+        open_folder(self.place)
         return open_mended(self.journal_path, synced=synced, destination=self._destination, patience=patience)
 
     def with_journal(self, path: Path) -> "AmqpBus":
@@ -89,7 +90,7 @@ class AmqpBus:
 
     def open_spare(self) -> Spare:
         """Make a spare journal beside the outbox."""
-        open_folder(self._place)
+        open_folder(self.place)
         return Spare.open(self.journal_path)
 
     def connect(self, timeout: float = CONNECT_SECONDS) -> "AmqpLink":
@@ -109,15 +110,39 @@ class AmqpBus:
             raise
         return link
 
+    def restore(self, link: "AmqpLink", *, bindings: bool = True) -> BusError | None:
+        """Make what a publisher needs where it is missing, and return why where the broker does not allow it."""
+        error = link.restore(publisher_topology(self.settings), bindings=bindings)
+        if (lost := self.lost_history(link)) is not None:
+            logger.warning("%s", lost)
+        return error
+
+    def lost_history(self, link: "AmqpLink") -> str | None:
+        """
+        Return what was lost where a link has made the archive, and this host has delivered to the broker before.
+
+        It is returned once for each link.
+        """
+        if ARCHIVE_QUEUE not in link.made or not self.journal_path.exists():
+            return None
+        link.made.remove(ARCHIVE_QUEUE)
+        try:
+            with self.open_journal(synced=False) as journal:
+                has_delivered = journal.books().confirmed > 0
+        except JournalError:
+            has_delivered = False
+        if not has_delivered:
+            return None
+        return (
+            f"{self.where} had no {ARCHIVE_QUEUE} any more, and it is made again: "
+            "no replay yields the events that were delivered before"
+        )
+
     def subscribe(
         self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
     ) -> "AmqpReceiver":
         """Receive events: under a name from a queue, which all of that name share, otherwise from the archive."""
-        source = (
-            _Archive(self.settings, patterns, replay=replay)
-            if name is None
-            else _NamedQueue(self.settings, name, patterns)
-        )
+        source = _Archive(self, patterns, replay=replay) if name is None else _NamedQueue(self, name, patterns)
         return AmqpReceiver(self, source)
 
 
@@ -127,26 +152,50 @@ def _carried(headers: Mapping[str, Any]) -> dict[str, Any]:
     return dict(headers) if size <= _MAX_HEADER_BYTES else {"x-dead-headers": f"left out: {size} characters"}
 
 
-def _make_source(link: "AmqpLink", settings: DKISTProcessingCoreConfiguration, kind: str, name: str) -> None:
+def _make_source(bus: AmqpBus, link: "AmqpLink", kind: str, name: str) -> None:
     """Make what publishers need where the part of it that a receiver reads is missing; it looks at no other."""
     if link.exists(kind, name) is False:
-        link.declare(publisher_topology(settings))
+        error = bus.restore(link)
+        if error is not None:
+            raise error
 
 
 class _NamedQueue:
     """A durable queue, which holds what was not acknowledged."""
 
-    def __init__(self, settings: DKISTProcessingCoreConfiguration, name: str, patterns: Iterable[str]) -> None:
+    def __init__(self, bus: AmqpBus, name: str, patterns: Iterable[str]) -> None:
         self.name = name
-        self._settings = settings
-        self._topology = consumer_topology(settings, name, patterns)
+        self._bus = bus
+        self._topology = consumer_topology(bus.settings, name, patterns := tuple(patterns))
+        limit = self._topology.queues[0].arguments["x-max-length"]
+        self._prefetch = QUEUE_PREFETCH[bus.settings.isb_queue_type]
+        self._losses = Losses(bus, name, patterns, limit=limit, prefetch=self._prefetch)
+
+    @property
+    def missed(self) -> int:
+        """How many events the queue is known to have dropped before they were read."""
+        return self._losses.missed
 
     def attach(self, link: "AmqpLink") -> None:
         """Make the queue where it is missing, and ask for its messages."""
-        _make_source(link, self._settings, "exchange", self._settings.isb_event_exchange)
+        _make_source(self._bus, link, "exchange", self._bus.event_exchange)
+        self._losses.attach(link, is_there=link.exists("queue", self.name))
         if not link.declare(self._topology):
             link.bind(self._topology)
-        link.consume(self.name, prefetch=QUEUE_PREFETCH[self._settings.isb_queue_type])
+        link.consume(self.name, prefetch=self._prefetch)
+
+    def receive(self, link: "AmqpLink", received: "Received") -> None:
+        """Look for what was lost before a message."""
+        self._losses.receive(link, received)
+
+    def acknowledge(self, link: "AmqpLink", received: "Received") -> None:
+        """Be done with a message."""
+        link.acknowledge(received.tag)
+        self._losses.settle(received)
+
+    def close(self) -> None:
+        """Keep how far the queue was read."""
+        self._losses.flush()
 
     def takes(self, _: "Received") -> bool:
         """Say that a message was asked for: the bindings have chosen."""
@@ -184,18 +233,17 @@ class _NamedQueue:
             headers={**_carried(original.properties.headers), **headers},
         )
         link.publish(Message(DEAD_LETTER_EXCHANGE, self.name, original.body, properties), CONNECT_SECONDS)
-        link.acknowledge(received.tag)
+        self.acknowledge(link, received)
 
 
 class _Archive:
     """The stream of all events, whose offsets say where to go on after an interruption."""
 
     name = None
+    missed = 0
 
-    def __init__(
-        self, settings: DKISTProcessingCoreConfiguration, patterns: Iterable[str], *, replay: bool | datetime
-    ) -> None:
-        self._settings = settings
+    def __init__(self, bus: AmqpBus, patterns: Iterable[str], *, replay: bool | datetime) -> None:
+        self._bus = bus
         self._patterns = tuple(patterns)
         self._is_past = bool(replay)
         # In whole seconds, as the messages have it.
@@ -212,7 +260,7 @@ class _Archive:
 
     def attach(self, link: "AmqpLink") -> None:
         """Ask for what follows the last message seen."""
-        _make_source(link, self._settings, "queue", ARCHIVE_QUEUE)
+        _make_source(self._bus, link, "queue", ARCHIVE_QUEUE)
         if self._is_past:
             self._look_ahead(link.last_of_stream(ARCHIVE_QUEUE, _BEGINNING_SECONDS))
         self._heard_at = time.monotonic()
@@ -226,6 +274,16 @@ class _Archive:
             self._end = offset
             # Behind the time that is asked for the broker delivers nothing, and does not say so.
             self._may_hold_nothing = (last.message.properties.timestamp or 0) < self._begins_at
+
+    def receive(self, link: "AmqpLink", received: "Received") -> None:
+        """Do nothing: a stream drops nothing before its time."""
+
+    def close(self) -> None:
+        """Do nothing: who has no name begins anew."""
+
+    def acknowledge(self, link: "AmqpLink", received: "Received") -> None:
+        """Be done with a message."""
+        link.acknowledge(received.tag)
 
     def takes(self, received: "Received") -> bool:
         """Say whether a message was asked for: no binding chooses here."""
@@ -272,6 +330,11 @@ class AmqpReceiver:
         """Connect, declare and bind; what is published from now on is received."""
         self._consumption = _Consumption(bus, source)
         self._finalizer = forks.finalize(self, self._consumption.close)
+
+    @property
+    def missed(self) -> int:
+        """How many events are known to be lost to this subscription's name."""
+        return self._consumption.source.missed
 
     def has_caught_up(self, asked_since: float) -> bool:
         """Say whether all that the bus held for a replay when it began was received, or waits for `receive`."""
@@ -371,6 +434,7 @@ class _Consumption:
         finally:
             self.is_closing = True
             self._pause(0.0)
+            self.source.close()
 
     def _reconnect(self) -> "AmqpLink":
         retrying = tenacity.Retrying(
@@ -399,6 +463,7 @@ class _Consumption:
             received = link.receive(_WAIT_SECONDS)
             if received is None:
                 continue
+            self.source.receive(link, received)
             if self.source.takes(received):
                 self.deliveries.put(AmqpDelivery(received, link, self, is_new=self.source.is_new(received)))
             else:
@@ -428,7 +493,7 @@ class AmqpDelivery:
 
     def acknowledge(self, wait: float = 0.0) -> None:
         """Have the broker told that this event is dealt with."""
-        self._settle(lambda link: link.acknowledge(self.received.tag), wait)
+        self._settle(lambda link: self.consumption.source.acknowledge(link, self.received), wait)
 
     def bury(self, reason: str) -> None:
         """Have the event published among the queue's dead letters."""

@@ -43,6 +43,10 @@ class Receiver(Protocol):
     It closes by itself when nobody holds it any more, whatever deliveries of it are still held.
     """
 
+    @property
+    def missed(self) -> int:
+        """How many events are known to be lost to the name of a subscription: the bus dropped them unread."""
+
     def has_caught_up(self, asked_since: float) -> bool:
         """
         Say whether all that the bus held for a replay when it began was received, or waits for `receive`.

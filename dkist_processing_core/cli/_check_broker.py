@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from dkist_processing_core.bus import Message, Properties, _tls
 from dkist_processing_core.bus._amqp import AmqpLink
+from dkist_processing_core.bus._amqp_bus import AmqpBus
 from dkist_processing_core.bus.topology import (
     ARCHIVE_QUEUE,
     Binding,
@@ -97,6 +98,8 @@ def _check_topology(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) 
         return wrong(
             "topology", f"{lacking}{error}", "have a user with the configure right run `dkist-core topology apply`"
         )
+    if (lost := AmqpBus(settings).lost_history(link)) is not None:
+        return ok("topology", f"made just now: {', '.join(missing)}; {lost}")
     if link.unseen:
         # Not wrong: a publisher needs no such right, and the next check publishes.
         return skipped("topology", f"this account may not ask for {', '.join(link.unseen)}", _TOPOLOGY_ADVICE)

@@ -1,0 +1,234 @@
+"""
+What was lost on RabbitMQ, as a queue dropped it or expired, or an archive was deleted: noticed, counted and reported.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from dkist_processing_core.bus import topology
+from dkist_processing_core.bus._amqp_bus import QUEUE_PREFETCH
+from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
+from dkist_processing_core.cli import app
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.consumer import Subscription, subscribe
+from dkist_processing_core.publisher import Publisher
+from tests.bus.contract import SECONDS
+from tests.facts import progressed
+from tests.services.broker import Broker
+from tests.test_delivery import settings_of, warnings_in
+
+LIMIT = 50
+
+
+@pytest.fixture
+def settings(broker: Broker) -> DKISTProcessingCoreConfiguration:
+    """
+    The settings that name a broker of the test's own.
+    """
+    return settings_of(broker)
+
+
+@pytest.fixture
+def open_named(
+    settings: DKISTProcessingCoreConfiguration, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Subscription]:
+    """
+    A function that opens the subscription `ops` on a queue of 50 messages.
+    """
+    monkeypatch.setattr(topology, "MAX_QUEUE_LENGTH", LIMIT)
+
+    def open_it(**how: Any) -> Subscription:
+        values: dict[str, Any] = {"name": "ops", "timeout": 1.0, "settings": settings} | how
+        return subscribe("task.progressed", **values)
+
+    return open_it
+
+
+def publish(settings: DKISTProcessingCoreConfiguration, first: int, last: int, workflow: str = "W") -> None:
+    """
+    Publish reports of progress, confirmed.
+    """
+    with Publisher.open(settings) as publisher:
+        publisher.publish(*[progressed("A", number, workflow_name=workflow) for number in range(first, last)])
+        assert publisher.flush(SECONDS)
+
+
+def numbers(subscription: Subscription) -> list[float]:
+    """
+    Return how far each report of progress is, of all that a subscription yields.
+    """
+    return [event.done for event in subscription]  # type: ignore[attr-defined]
+
+
+def test_what_overflowed_before_the_first_read_is_counted(
+    settings: DKISTProcessingCoreConfiguration,
+    open_named: Callable[..., Subscription],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    From where the queue was made on, at the next read, in one warning.
+    """
+    publish(settings, 0, 5)
+    open_named().close()
+    publish(settings, 5, 5 + LIMIT + 30)
+
+    with open_named() as subscription:
+        before = subscription.missed
+        read = numbers(subscription)
+        missed = subscription.missed
+
+    assert read == list(range(35, 35 + LIMIT))
+    assert (before, missed) == (0, 30)
+    (told,) = warnings_in(caplog)
+    assert told == (
+        "the subscription 'ops' has lost 30 events: its queue keeps 50 and drops the oldest; "
+        "subscribe(replay=…) yields what the archive still has"
+    )
+
+
+def test_what_overflowed_behind_the_last_read_is_counted(
+    settings: DKISTProcessingCoreConfiguration, open_named: Callable[..., Subscription]
+) -> None:
+    """
+    What was acknowledged before is not lost, and what was not asked for neither.
+    """
+    with open_named(workflow="W") as subscription:
+        publish(settings, 0, 20)
+        assert numbers(subscription) == list(range(20))
+    publish(settings, 0, 10, workflow="Other")
+    publish(settings, 20, 20 + LIMIT + 7)
+
+    with open_named(workflow="W") as subscription:
+        read = numbers(subscription)
+
+        assert (subscription.missed, len(read), read[0]) == (7, LIMIT, 27)
+
+
+def test_a_queue_that_has_expired_is_noticed(
+    broker: Broker,
+    settings: DKISTProcessingCoreConfiguration,
+    open_named: Callable[..., Subscription],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    All that was published without it is lost to the name.
+    """
+    with open_named() as subscription:
+        publish(settings, 0, 3)
+        assert numbers(subscription) == [0, 1, 2]
+    with broker.connect() as connection:
+        connection.channel().queue_delete("ops")
+    publish(settings, 3, 9)
+
+    with open_named() as subscription:
+        publish(settings, 9, 10)
+        read = numbers(subscription)
+
+        assert (subscription.missed, read) == (6, [9])
+    (told,) = warnings_in(caplog)
+    assert "has lost 6 events: its queue was deleted, or has expired without use;" in told
+
+
+def test_a_slow_reader_learns_of_what_is_dropped_meanwhile(
+    settings: DKISTProcessingCoreConfiguration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    All that was published is read or counted.
+    """
+    monkeypatch.setattr(topology, "MAX_QUEUE_LENGTH", 100 * QUEUE_PREFETCH["classic"])
+    monkeypatch.setattr("dkist_processing_core.bus._losses.LOOK_SECONDS", 0.0)
+    published = topology.MAX_QUEUE_LENGTH + 300
+    with subscribe("task.progressed", name="ops", timeout=2.0, settings=settings) as subscription:
+        publish(settings, 0, 30)
+        next(subscription)
+        publish(settings, 30, published)
+        read = numbers(subscription)
+
+        assert 1 + len(read) + subscription.missed == published
+        assert subscription.missed > 0
+
+
+def test_nothing_is_claimed_where_nothing_was_lost(
+    settings: DKISTProcessingCoreConfiguration,
+    open_named: Callable[..., Subscription],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    A queue may be just full.
+    """
+    open_named().close()
+    publish(settings, 0, LIMIT)
+
+    with open_named() as subscription:
+        assert numbers(subscription) == list(range(LIMIT))
+        assert subscription.missed == 0
+    assert warnings_in(caplog) == []
+
+
+def test_an_account_that_may_not_read_the_archive_is_told_without_the_count(
+    broker: Broker,
+    settings: DKISTProcessingCoreConfiguration,
+    open_named: Callable[..., Subscription],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    The subscription goes on.
+    """
+    open_named().close()
+    publish(settings, 0, LIMIT + 1)
+    narrow = settings_of(broker.as_user(configure=".*", write=".*", read=r"^(ops|workflow\.events\.(x|dlx))$"))
+
+    with open_named(settings=narrow) as subscription:
+        read = numbers(subscription)
+
+        assert (subscription.missed, len(read)) == (0, LIMIT)
+    (told,) = warnings_in(caplog)
+    assert told == (
+        "the subscription 'ops' may have lost events: its queue keeps 50 and drops the oldest; how many is not known"
+    )
+
+
+def delete_archive(broker: Broker) -> None:
+    """
+    Delete the archive.
+    """
+    with broker.connect() as connection:
+        connection.channel().queue_delete(ARCHIVE_QUEUE)
+
+
+def test_an_archive_that_is_made_again_is_one_warning(
+    broker: Broker, settings: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Where this host has delivered to it before; the first archive of a broker is none.
+    """
+    publish(settings, 0, 3)
+    before = warnings_in(caplog)
+    delete_archive(broker)
+    for first in (3, 6):
+        publish(settings, first, first + 3)
+
+    (told,) = warnings_in(caplog)
+    assert before == []
+    where = f"RabbitMQ at {broker.host}:{broker.port}, virtual host {broker.vhost}"
+    lost = "no replay yields the events that were delivered before"
+    assert told == f"{where} had no {ARCHIVE_QUEUE} any more, and it is made again: {lost}"
+
+
+def test_doctor_reports_an_archive_that_it_makes_again(
+    broker: Broker, use: Callable[[Broker], None], settings: DKISTProcessingCoreConfiguration
+) -> None:
+    """
+    Beside what it has made.
+    """
+    use(broker)
+    publish(settings, 0, 3)
+    delete_archive(broker)
+
+    told = CliRunner().invoke(app, ["doctor"], catch_exceptions=False)
+
+    assert "made just now: workflow.events.archive.q; RabbitMQ at" in told.stdout
+    assert "no replay yields the events that were delivered before" in told.stdout
