@@ -315,7 +315,7 @@ class TestAmqpBus(BusContract):
         """
         bus = AmqpBus(settings.model_copy())
         with bus.subscribe(["#"]) as receiver:
-            bus.settings.__dict__["isb_tls_ca"] = str(state_dir / "missing.pem")
+            bus.settings.__dict__["isb_tls_ca"] = state_dir / "missing.pem"
             broker.close_connections()
 
             for _ in range(2):
