@@ -322,3 +322,29 @@ print(json.dumps({{
     seen = json.loads(ran.stdout)
     assert OPTIONAL_LIBRARIES.isdisjoint(seen.pop("loaded"))
     assert seen == {"acts": [], "descriptors": 0, "handlers": 0, "threads": 1}
+
+
+# What a fork would run, or wait for: `in_use` is held over every fork, and released on both sides.
+FORK_SAFE = {"forks.py": {"weakref.finalize"}, "bus/_locks.py": {"threading.RLock"}}
+FORK_UNSAFE = {
+    *(f"threading.{name}" for name in ("Barrier", "Condition", "Event", "Lock", "RLock", "Semaphore")),
+    "atexit.register",
+    "weakref.finalize",
+}
+
+
+def test_finalizers_and_locks_of_modules_know_their_process() -> None:
+    """
+    A finalizer would act on what its parent uses, a lock of a module may be held by a thread that a fork has not got.
+    """
+    found: dict[str, set[str]] = {}
+    for path in MODULES:
+        tree = ast.parse(path.read_text(), path)
+        at_module_level = {call for node in tree.body if isinstance(node, ast.Assign) for call in ast.walk(node)}
+        for node in ast.walk(tree):
+            name = ast.unparse(node.func) if isinstance(node, ast.Call) else getattr(node, "name", None) or ""
+            is_lock = name.startswith("threading.")
+            if name == "__del__" or (name in FORK_UNSAFE and (node in at_module_level or not is_lock)):
+                found.setdefault(str(path.relative_to(ROOT)), set()).add(name)
+
+    assert found == FORK_SAFE
