@@ -20,7 +20,7 @@ from dkist_processing_core.launcher._memory import _OomKills
 from dkist_processing_core.runs import AttemptView, State
 from tests.faulty import STOLEN
 from tests.running import ROOT
-from tests.test_faults import environ_of, journal_rows
+from tests.test_faults import environ_of, journal_rows, marks, old_environment  # noqa: F401 - fixtures
 
 LIMIT_SECONDS = 120
 EVERYWHERE = (
@@ -194,6 +194,22 @@ def test_a_launcher_that_cannot_start_its_task_for_an_error_of_its_own_reports_t
 
     ends = {case: (status, attempt.cause if attempt else None) for case, (status, attempt) in found.items()}
     assert ends == dict.fromkeys(cases, (70, "environment"))
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("marks")
+def test_errors_about_an_environment_do_not_decide_what_becomes_of_its_task(request: pytest.FixtureRequest) -> None:
+    """
+    The lock that cannot be lent is held by the launcher, and one that cannot be closed is closed by its end.
+    """
+    cases = [Case(f"environments._environment:Environment.{each}", "OldSucceeds") for each in ("lend_lock", "close")]
+    cases.append(Case("environments._cache:Environments.problem_of", "OldLeaves"))
+
+    found = launch(cases, **request.getfixturevalue("old_environment"))
+
+    ends = [(status, attempt.cause if attempt else None) for status, attempt in found.values()]
+    assert ends == [(0, None), (0, None), (1, "exit_code")]
+    assert all(attempt and attempt.end for _, attempt in found.values())
 
 
 def test_a_launched_task_that_cannot_report_its_end_has_one_all_the_same(tmp_path: Path) -> None:
