@@ -4,6 +4,7 @@ The outbox's way to the broker: one thread per process, one process per outbox a
 Not here: AMQP itself (bus), nor what is published (publisher).
 """
 
+import contextlib
 import logging
 import math
 import random
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING
 
 from dkist_processing_core.bus import Entry, FileLock, Journal, Memory, Message, adopt
 from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus._journal import BUSY_SECONDS
 from dkist_processing_core.errors import (
     BusError,
     BusRefusedError,
     BusUnreachableError,
     ConfigurationError,
     JournalError,
+    JournalLostError,
 )
 from dkist_processing_core.flag import Flag
 from dkist_processing_core.refusals import MAX_TRIES, Refusals
@@ -90,14 +93,39 @@ class Drainer:
         self._told_reasons: set[str] = set()
         self.failure: str | None = None
         """Why nothing can be delivered just now, in an operator's words; None where nothing is known to be wrong."""
-        self._thread = threading.Thread(target=self._run, name="dkist-core-drain", daemon=True)
+        self._thread: threading.Thread | None = None
+        self._opened: Journal | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a thread that delivers; there was none to be had otherwise."""
+        return self._thread is not None
 
     def start(self) -> None:
-        """Begin to deliver."""
-        self._thread.start()
+        """Begin to deliver, where there is a thread to be had; else with the next `wake`, or by `deliver_here`."""
+        # Here, since the thread runs beside the author's code, which must not meet the numbers that this takes.
+        with contextlib.suppress(JournalError):
+            self._opened = self._opened or self._bus.open_journal(synced=False, patience=0.0)
+        thread = threading.Thread(target=self._run, name="dkist-core-drain", daemon=True)
+        # Too many processes or threads, or an interpreter that is about to exit.
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+            self._thread = thread
+
+    def deliver_here(self, until: float) -> None:
+        """Deliver in the calling thread, to the end of what is pending, or until a time of `time.monotonic`."""
+        for flag in (self._end, self._has_work):
+            flag.raise_at(until)
+        self._run()
+
+    def end_here(self) -> None:
+        """End that early."""
+        self._end.raise_()
 
     def wake(self) -> None:
         """Say that the outbox holds something new."""
+        if self._thread is None and not self._end.is_raised:
+            self.start()
         self._has_work.raise_()
         link = self._link
         if link is not None:
@@ -107,13 +135,19 @@ class Drainer:
         """End the thread; what it has not delivered stays in the outbox."""
         self._end.raise_()
         self.wake()
-        self._thread.join(timeout)
+        if self._thread is not None:
+            self._thread.join(timeout)
+        if self._opened is not None:
+            self._opened.close()
 
     def _run(self) -> None:
         """Deliver until stopped, whatever happens: a thread that died would leave everything where it is."""
         while not self._end.is_raised:
             try:
                 self._deliver_journal()
+            except JournalLostError:
+                # The author's code has closed its descriptors: it is opened anew.
+                logger.debug("the journal is opened anew", exc_info=True)
             except JournalError as error:
                 if self._tells_of_disk:
                     self._tell(str(error))
@@ -140,7 +174,9 @@ class Drainer:
                 self._has_work.wait(remaining)
 
     def _deliver_journal(self) -> None:
-        with self._bus.open_journal(synced=False) as journal:
+        opened, self._opened = self._opened, None
+        with opened or self._bus.open_journal(synced=False) as journal:
+            journal.patience = BUSY_SECONDS
             lock = FileLock(journal.path.with_suffix(".lock"))
             try:
                 if journal.file != self._file:

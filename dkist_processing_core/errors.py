@@ -76,6 +76,10 @@ class JournalError(DKISTProcessingCoreError):
     """The journal's file cannot be opened, read or written; the message names the file."""
 
 
+class JournalLostError(JournalError):
+    """Other code of this process has closed what the journal had open; another opening may succeed."""
+
+
 class JournalVersionError(JournalError):
     """The journal's file was written by a newer release, and is left untouched."""
 

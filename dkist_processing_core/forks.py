@@ -32,14 +32,15 @@ def _release_in(pid: int, release: Callable[[], object]) -> None:
 
 class Lock:
     """
-    A lock that is free when a fork begins, whichever thread of its parent held it.
+    A reentrant lock that is free when a fork begins, whichever thread of its parent held it.
 
-    That thread does not exist in the fork, and would never release it.
+    That thread does not exist in the fork, and would never release it. Reentrant, since a signal's handler runs in the
+    thread that it interrupts, and would wait for itself.
     """
 
     def __init__(self) -> None:
         """Begin unlocked."""
-        self._by_process: dict[int, threading.Lock] = {}
+        self._by_process: dict[int, threading.RLock] = {}
 
     def __enter__(self) -> None:
         """Acquire it."""
@@ -52,9 +53,9 @@ class Lock:
         self._own.release()
 
     @property
-    def _own(self) -> threading.Lock:
+    def _own(self) -> threading.RLock:
         # One atomic step, so that two threads cannot make two.
-        return self._by_process.setdefault(os.getpid(), threading.Lock())
+        return self._by_process.setdefault(os.getpid(), threading.RLock())
 
 
 def generation() -> int:

@@ -126,6 +126,8 @@ class Attempt:
     """The descriptor on which a launcher, if there is one, hears that the end is in the journal."""
     started_fd: int | None = None
     """The descriptor that can be read from as soon as the launcher has put the start into the journal."""
+    start_id: str | None = None
+    """What names this start of a process by a launcher, also where the same attempt is launched once more."""
 
     @property
     def is_final(self) -> bool:
@@ -151,6 +153,7 @@ class Attempt:
             "LOG_URL": self.log_url,
             "REPORT_FD": None if self.report_fd is None else str(self.report_fd),
             "STARTED_FD": None if self.started_fd is None else str(self.started_fd),
+            "START_ID": self.start_id,
         }
         return {PREFIX + name: value for name, value in values.items() if value is not None}
 
@@ -172,7 +175,7 @@ class Attempt:
             return None
         names = (
             "RUN_ID", "ATTEMPT", "MAX_ATTEMPTS", "WORKFLOW", "VERSION", "TASK", "RECIPE_RUN_ID", "LOG_URL", "REPORT_FD",
-            "STARTED_FD",
+            "STARTED_FD", "START_ID",
         )  # fmt: skip
         found = {name: value for name in names if (value := environ.pop(PREFIX + name, None)) is not None}
         run_id = found.get("RUN_ID")
@@ -194,6 +197,7 @@ class Attempt:
             log_url=found.get("LOG_URL"),
             report_fd=_count(found, "REPORT_FD", 3) if "REPORT_FD" in found else None,
             started_fd=_count(found, "STARTED_FD", 3) if "STARTED_FD" in found else None,
+            start_id=found.get("START_ID"),
         )
 
 

@@ -10,6 +10,8 @@ import os
 import select
 from typing import Any
 
+from dkist_processing_core.descriptors import Held
+
 ORDERED = 1 << 32
 """What the launcher adds to the counter of an eventfd(2) when it passes an order to end on; the start adds 1."""
 # The launcher loads as much as the task does, and side by side with it.
@@ -23,15 +25,15 @@ class LauncherLine:
 
     def __init__(self, report_fd: int, started_fd: int | None) -> None:
         """Take the descriptors, and note what they are: an author may close them, and open others of their numbers."""
-        self._report = _Descriptor(report_fd)
-        self._started = None if started_fd is None else _Descriptor(started_fd)
+        self._report_fd, self._report = report_fd, Held([report_fd])
+        self._started_fd, self._started = started_fd, Held([] if started_fd is None else [started_fd])
         self._is_awaited = False
 
     def tell(self, facts: dict[str, Any]) -> bool:
         """Tell the launcher, and return whether there is one that could hear it: a pipe says when nobody does."""
         with contextlib.suppress(OSError):
-            if self._report.is_same:
-                os.write(self._report.number, json.dumps(facts).encode() + b"\n")
+            if self._report.are_ours:
+                os.write(self._report_fd, json.dumps(facts).encode() + b"\n")
                 return True
         return False
 
@@ -40,46 +42,29 @@ class LauncherLine:
         if self.has_passed_on_an_order:
             return True
         with contextlib.suppress(OSError):
+            if not self._report.are_ours:
+                return False
             dying = select.poll()
-            dying.register(self._report.number, 0)  # POLLERR, which comes unasked: nobody reads any more
+            dying.register(self._report_fd, 0)  # POLLERR, which comes unasked: nobody reads any more
             return not dying.poll(_DYING_SECONDS * 1000)
         return False
 
     def await_start(self) -> None:
         """Let the launcher put the start into the journal before anything else is, unless that takes it too long."""
-        if not self._is_awaited and self._started is not None:
+        if not self._is_awaited and self._started_fd is not None and self._started.are_ours:
             self._is_awaited = True
             with contextlib.suppress(OSError):
                 waiting = select.poll()
-                waiting.register(self._started.number, select.POLLIN)
+                waiting.register(self._started_fd, select.POLLIN)
                 waiting.poll(_START_SECONDS * 1000)
 
     @property
     def has_passed_on_an_order(self) -> bool:
         """Whether the launcher has told the task to end; read once it has, it stays so."""
         with contextlib.suppress(OSError):
-            if self._started is not None and self._started.is_same:
-                count = os.eventfd_read(self._started.number)
+            if self._started_fd is not None and self._started.are_ours:
+                count = os.eventfd_read(self._started_fd)
                 # It is a counter, which reading has set to 0.
-                os.eventfd_write(self._started.number, count)
+                os.eventfd_write(self._started_fd, count)
                 return count >= ORDERED
         return False
-
-
-class _Descriptor:
-    """A descriptor, and what tells it from a later one of the same number."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self._identity = self._look()
-
-    def _look(self) -> tuple[int, int] | None:
-        try:
-            found = os.fstat(self.number)
-        except (OSError, OverflowError):
-            return None
-        return found.st_dev, found.st_ino
-
-    @property
-    def is_same(self) -> bool:
-        return self._identity is not None and self._look() == self._identity

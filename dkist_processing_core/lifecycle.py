@@ -42,6 +42,7 @@ from dkist_processing_core.identity import Attempt
 from dkist_processing_core.last_resort import shown_log
 from dkist_processing_core.launcher_line import LauncherLine
 from dkist_processing_core.memory import peak_memory_bytes
+from dkist_processing_core.notes import ENDED
 from dkist_processing_core.origin import handed_variables
 from dkist_processing_core.progress import Progress
 from dkist_processing_core.publisher import Publisher
@@ -177,8 +178,9 @@ class Lifecycle:
             if is_heard and self._launcher is not None and self._launcher.lives_on():
                 return
             facts |= {"cause": Cause.LOST, "message": "its launcher died"}
+        noted = f"{ENDED}{self.attempt.start_id}/{event_class.name}" if self.attempt.start_id else None
         # Only of an end that was published without an error: the launcher reports any other.
-        is_published = self._publish(event_class, **facts)
+        is_published = self._publish(event_class, None, noted, **facts)
         if self._launcher is not None:
             is_published = is_published and self._publisher is not None and self._publisher.is_on_disk
             self._tell_launcher(event_class, facts, is_published=is_published)
@@ -238,7 +240,9 @@ class Lifecycle:
         )
         return self._telemetry.root_span(attempt.task_name, parent, own, SpanKind.INTERNAL, self._attributes)
 
-    def _publish(self, event_class: type[Event], at: datetime | None = None, /, **facts: Any) -> bool:
+    def _publish(
+        self, event_class: type[Event], at: datetime | None = None, noted: str | None = None, /, **facts: Any
+    ) -> bool:
         """Publish an event, and return whether that went without an error."""
         if self._publisher is None:
             return False
@@ -254,7 +258,8 @@ class Lifecycle:
                     tracestate=carrier.tracestate if carrier else None,
                     **identity_of(self.attempt),
                     **facts,
-                )
+                ),
+                note=noted,
             )
             return True
         return False

@@ -9,7 +9,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Self, cast
 
 from opentelemetry import trace
@@ -21,12 +22,13 @@ from dkist_processing_core.bus import (
     Memory,
     Message,
     Spare,
+    adopt,
     open_bus,
     to_failure_message,
     to_message,
 )
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
-from dkist_processing_core.errors import BusError, JournalDamagedError, JournalError
+from dkist_processing_core.errors import BusError, JournalDamagedError, JournalError, JournalLostError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage
 from dkist_processing_core.flag import Flag
 from dkist_processing_core.text import redactor
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.05
 _KEEPER_SECONDS = 1.0
 _MAX_IN_MEMORY = 10_000
+_ADOPTION_SECONDS = 0.2
 WAIT_LIMIT_SECONDS = 2.0
 # Of the time that a journal may cost this much goes into the first wait, so that some is left when closing.
 _SHARE_OF_FIRST_WAIT = 0.5
@@ -85,7 +88,10 @@ class Publisher:
 
     def _start(self) -> None:
         self._is_closed = False
-        self._lock = threading.Lock()
+        # Reentrant, for a signal's handler may interrupt who holds it, and publish too: see `_in_turn`.
+        self._lock = threading.RLock()
+        self._is_busy = False
+        self._deferred: deque[Callable[[], None]] = deque()
         self._progress = Flag()
         self._end = Flag()
         self._keeper: threading.Thread | None = None
@@ -96,8 +102,10 @@ class Publisher:
         self._spare: Spare | None = None
         self._memory = Memory(_MAX_IN_MEMORY)
         self._told: str | None = None
+        self._drainer: Drainer | None = None
         self._keep(self._wait_limit * _SHARE_OF_FIRST_WAIT)
-        self._drainer: Drainer | None = self._start_drainer() if self.bus.is_remote and self._delivers else None
+        if self.bus.is_remote and self._delivers:
+            self._drainer = self._start_drainer()
         # Last: another thread of a fork must not take half of this for the whole.
         self._pid = os.getpid()
 
@@ -132,15 +140,21 @@ class Publisher:
             poll_seconds=poll_seconds,
         )
 
-    def publish(self, *events: Event) -> None:
+    def publish(self, *events: Event, note: str | None = None) -> None:
         """
         Publish events, in one transaction: when this returns they are on disk, and will arrive.
+
+        From the handler of a signal that has interrupted a publish, they are on disk when the interrupted one returns.
+        With a `note` that is noted in the same transaction, as by `remember`.
 
         Raises nothing for a bus or a disk that fails, but `BusError` where this publisher was closed.
 
         Where the journal cannot be written to just now they are kept beside it; where there is no room on the disk
         either, in memory. One warning says so, and the journal gets them as soon as it can.
         """
+        self._in_turn(lambda: self._publish(events, note))
+
+    def _publish(self, events: Sequence[Event], note: str | None) -> None:
         blank = redactor(also=self._secrets)
         messages = [to_message(event, self.bus.event_exchange, blank=blank) for event in events]
         if self._tracer is not None:
@@ -148,7 +162,7 @@ class Publisher:
                 # A host application's provider may raise anything; the event matters more than its span.
                 with contextlib.suppress(Exception):
                     self._trace(self._tracer, event, message)
-        self._append(messages)
+        self._append_now(messages, note=note)
 
     def _trace(self, tracer: trace.Tracer, event: Event, message: Message) -> None:
         with tracer.start_as_current_span(
@@ -169,7 +183,8 @@ class Publisher:
         """Publish the established failure message, with events that say so, unless this host has done so before."""
         blank = redactor(also=self._secrets)
         told = [to_message(event, self.bus.event_exchange, blank=blank) for event in events]
-        self._append([*told, to_failure_message(message, self.bus.failure_exchange, blank=blank)], once=True)
+        failure = to_failure_message(message, self.bus.failure_exchange, blank=blank)
+        self._append([*told, failure], once=True)
 
     def remember(self, note: str) -> None:
         """Note something on this host, where its journal can be used, for who comes later."""
@@ -178,12 +193,46 @@ class Publisher:
             if self._journal is not None:
                 self._journal.remember(note)
 
-    def remembers(self, note: str) -> bool:
-        """Say whether something was noted on this host, as far as can be told."""
+    def remembers(self, note: str, *, adopting: bool = False) -> bool:
+        """Say whether something was noted on this host, as far as can be told; `adopting` what was kept beside it."""
         self._start_in_fork()
         with self._lock, contextlib.suppress(JournalError):
-            return self._journal is not None and self._journal.remembers(note)
+            if self._journal is not None:
+                if adopting:
+                    adopt(self._journal, seconds=_ADOPTION_SECONDS)
+                return self._journal.remembers(note)
         return False
+
+    def _in_turn(self, action: Callable[[], None]) -> None:
+        """
+        Do what changes the journal, when no other thread does.
+
+        A signal's handler interrupts the main thread between any two lines: what it publishes while that thread
+        publishes is deferred, and done by the interrupted call before it returns. To wait for it would take for ever.
+        """
+        self._start_in_fork()
+        if self._is_closed:
+            msg = "the publisher is closed: open another"
+            raise BusError(msg)
+        with self._lock:
+            self._deferred.append(action)
+            if self._is_busy:
+                return
+            while self._deferred:
+                self._is_busy = True
+                try:
+                    # Between the two lines above a handler may have done it already.
+                    if self._deferred:
+                        self._deferred.popleft()()
+                finally:
+                    # First of all, whatever is raised here: else everything would be deferred for ever.
+                    self._is_busy = False
+        self._speak()
+        if self._drainer is None and self.bus.is_remote and not self.is_on_disk:
+            # What is in memory no other process can deliver.
+            self._drainer = self._start_drainer()
+        if self._drainer is not None:
+            self._drainer.wake()
 
     def _start_in_fork(self) -> None:
         if self._pid != os.getpid():
@@ -192,22 +241,17 @@ class Publisher:
             self._start()
 
     def _append(self, messages: list[Message], *, once: bool = False) -> None:
-        self._start_in_fork()
-        if self._is_closed:
-            msg = "the publisher is closed: open another"
-            raise BusError(msg)
-        with self._lock:
-            is_first = not self._is_displaced
-            self._keep(self._wait_limit * _SHARE_OF_FIRST_WAIT if is_first else _POLL_SECONDS, messages, once=once)
-            if self._is_displaced and self._keeper is None:
-                self._keeper = threading.Thread(target=self._keep_trying, name="dkist-core-keeper", daemon=True)
-                self._keeper.start()
-        self._speak()
-        if self._drainer is None and self.bus.is_remote and not self.is_on_disk:
-            # What is in memory no other process can deliver.
-            self._drainer = self._start_drainer()
-        if self._drainer is not None:
-            self._drainer.wake()
+        self._in_turn(lambda: self._append_now(messages, once=once))
+
+    def _append_now(self, messages: list[Message], *, once: bool = False, note: str | None = None) -> None:
+        patience = _POLL_SECONDS if self._is_displaced else self._wait_limit * _SHARE_OF_FIRST_WAIT
+        self._keep(patience, messages, once=once, note=note)
+        if self._is_displaced and self._keeper is None:
+            keeper = threading.Thread(target=self._keep_trying, name="dkist-core-keeper", daemon=True)
+            # Without a thread the next publish tries it, and the end.
+            with contextlib.suppress(RuntimeError):
+                keeper.start()
+                self._keeper = keeper
 
     def _keep_trying(self) -> None:
         """Put what is displaced into the journal as soon as that can be, though nothing else is published."""
@@ -232,30 +276,39 @@ class Publisher:
         """Whether something that was published is not in the journal yet."""
         return self._spare is not None or len(self._memory) > 0
 
-    def _keep(self, patience: float, messages: Sequence[Message] = (), *, once: bool = False) -> None:
+    def _keep(
+        self, patience: float, messages: Sequence[Message] = (), *, once: bool = False, note: str | None = None
+    ) -> None:
         """Put what is displaced into the journal, in order, and `messages` behind it; else keep them beside it."""
         patience = max(0.0, min(patience, self._wait_limit - self._waited))
         waited = self._waited
         try:
             try:
-                self._keep_in_journal(patience, messages, once=once)
+                self._keep_in_journal(patience, messages, once=once, note=note)
+            except JournalLostError:
+                # Opened anew, it may be as good as ever; nothing of this was kept yet.
+                self._keep_in_journal(patience, messages, once=once, note=note)
             except JournalDamagedError:
                 if self._journal is not None:
                     # Opened again, it is another one: the damaged file is set aside then.
                     self._journal.close()
                     self._journal = None
-                self._keep_in_journal(patience, messages, once=once)
+                self._keep_in_journal(patience, messages, once=once, note=note)
         except JournalError as error:
             if messages or len(self._memory):
-                self._keep_beside(error, messages, once=once)
+                self._keep_beside(error, messages, once=once, note=note)
         else:
             self._told = None
             if self._waited == waited:
                 # It works as it should again, and what it has cost before is not counted against it for ever.
                 self._waited = 0.0
 
-    def _keep_in_journal(self, patience: float, messages: Sequence[Message], *, once: bool) -> None:
+    def _keep_in_journal(self, patience: float, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
         began = time.monotonic()
+        if self._journal is not None and self._journal.was_lost:
+            self._journal = None
+        if self._spare is not None and self._spare.is_lost:
+            self._spare = None
         try:
             if self._journal is None or not self._journal.is_there:
                 self._reopen(patience)
@@ -274,7 +327,7 @@ class Publisher:
                 self._append_to(journal, [entry.message for entry in entries], once=was_once)
                 self._memory.remove_confirmed(entry.seq for entry in entries)
             if messages:
-                self._append_to(journal, messages, once=once)
+                self._append_to(journal, messages, once=once, note=note)
         finally:
             self._waited += journal.waited - waited
 
@@ -290,22 +343,24 @@ class Publisher:
             self._own = (1, journal.last())
         self._journal = journal
 
-    def _append_to(self, journal: Journal, messages: Sequence[Message], *, once: bool) -> None:
-        seqs = journal.append(messages, once=once)
+    def _append_to(self, journal: Journal, messages: Sequence[Message], *, once: bool, note: str | None = None) -> None:
+        seqs = journal.append(messages, once=once, note=note)
         if seqs:
             self._own = (self._own[0] if self._own else seqs[0], seqs[-1])
 
-    def _keep_beside(self, reason: JournalError, messages: Sequence[Message], *, once: bool) -> None:
+    def _keep_beside(self, reason: JournalError, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
         """Keep what the journal does not take on disk all the same, in a spare one of this process's own."""
         where = "memory"
         try:
+            if self._spare is not None and self._spare.is_lost:
+                self._spare = None
             if self._spare is None and self._told != where:
                 self._spare = self.bus.open_spare()
             if self._spare is not None:
                 for was_once, entries in self._memory.groups():
                     self._spare.journal.append([entry.message for entry in entries], once=was_once)
                     self._memory.remove_confirmed(entry.seq for entry in entries)
-                self._spare.journal.append(messages, once=once)
+                self._spare.journal.append(messages, once=once, note=note)
                 where, messages = str(self._spare.journal.path), ()
         except JournalError:
             where = "memory"
@@ -331,6 +386,10 @@ class Publisher:
         Returns whether it has; at once where the bus is known not to answer. What it has not got stays in the journal.
         """
         deadline = time.monotonic() + timeout
+        if self._drainer is not None and not self._drainer.is_running and self.is_pending:
+            # There was no thread to be had for it.
+            self._has_kept(_POLL_SECONDS)
+            self._drainer.deliver_here(deadline)
         while self.is_pending:
             remaining = deadline - time.monotonic()
             # What is beside the journal is on disk already, and worth no wait.
@@ -387,6 +446,8 @@ class Publisher:
         timeout = self._flush_timeout if timeout is None else timeout
         deadline = time.monotonic() + max(0.0, timeout - self._waited)
         try:
+            # What was deferred when an exception ended the call that was to do it.
+            self._in_turn(lambda: None)
             if len(self._memory):
                 # Nothing else can save it: the disk has a limit of its own, and is not the network of `timeout`.
                 self._has_kept(self._wait_limit)
@@ -429,3 +490,6 @@ class Publisher:
 
     def _notify(self) -> None:
         self._progress.raise_()
+        drainer = self._drainer
+        if drainer is not None and not drainer.is_running and (drainer.failure is not None or not self.is_pending):
+            drainer.end_here()

@@ -4,6 +4,7 @@ Tasks that end in every way there is, for the launcher to tell apart; importable
 Each notes the moment right before what ends it, in the file that FAULT_MARK names.
 """
 
+import contextlib
 import ctypes
 import mmap
 import multiprocessing
@@ -348,6 +349,39 @@ class LeavesOrphans(TaskBase):
             os._exit(0)
         os.waitpid(parent, 0)
         return int(os.read(reading, 20))
+
+
+class ClosesDescriptors(TaskBase):
+    """
+    Closes numbers that it never opened, as careless code does before it starts a program, and writes files of its own.
+    """
+
+    def run(self) -> None:
+        """
+        Close what the variable CLOSED names: all numbers below a limit, or those of files whose names end so.
+        """
+        close_descriptors(os.environ["CLOSED"])
+        folder, count = Path(os.environ["WRITTEN"]), int(os.environ.get("COUNT", "8"))
+        self.files = [(folder / str(number)).open("w+b", buffering=0) for number in range(count)]
+        for number in range(2):
+            for file in self.files:
+                file.write(b"x" * 57_600)
+            self.progress(number)
+        if "KILLED" in os.environ:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def close_descriptors(named: str) -> None:
+    """
+    Close all numbers from 3 to one, or those of files whose names end in a certain way.
+    """
+    if named.isdecimal():
+        os.closerange(3, int(named))
+        return
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if str(each.readlink()).partition(":[")[0].endswith(named):
+                os.close(int(each.name))
 
 
 def _workflow(name: str, *tasks: type[TaskBase]) -> Workflow:

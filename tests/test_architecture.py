@@ -60,7 +60,7 @@ LAYERS = (
         "text",
         "trusted",
     },
-    {"exception_text", "exit_status", "forks", "redaction", "terminal"},
+    {"descriptors", "exception_text", "exit_status", "forks", "redaction", "terminal"},
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 

@@ -6,6 +6,7 @@ An `AmqpLink` is one connection with one channel, used by one thread, call after
 """
 
 import contextlib
+import errno
 import itertools
 import logging
 import os
@@ -20,6 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar, cast
 
 import pika
+import pika.adapters.select_connection
+import pika.adapters.utils.selector_ioloop_adapter
 import pika.channel
 import pika.frame
 import pika.spec
@@ -42,6 +45,7 @@ from dkist_processing_core.bus import _tls
 from dkist_processing_core.bus._message import APP_ID, Message, Properties
 from dkist_processing_core.bus.topology import Binding, Exchange, Queue, Topology
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.descriptors import Held, move_up
 from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError
 from dkist_processing_core.text import redact
 
@@ -162,6 +166,7 @@ class AmqpLink:
                 on_open_callback=self._on_connection_open,
                 on_open_error_callback=lambda _, error: self._fail(error),
                 on_close_callback=lambda _, error: self._fail(error),
+                custom_ioloop=_Services(),
             )
         try:
             # pika gives up by itself at the timeout, and only then lets go of the socket.
@@ -175,6 +180,9 @@ class AmqpLink:
         """Say goodbye within a second, and let go in any case; in a fork without a word, since its parent goes on."""
         connection, self._connection = self._connection, None
         if connection is None or self._pid != os.getpid():
+            return
+        if not connection.is_ours:
+            _let_be(connection)
             return
         # A broker that blocks publishers reads nothing, and will not hear a goodbye either.
         patience = 0.0 if self.blocked_reason else CLOSE_SECONDS
@@ -320,7 +328,7 @@ class AmqpLink:
         """End a waiting call of the owning thread. Any thread may call this."""
         connection = self._connection
         # In a fork pika's lock may be held for ever, and the loop behind it is the parent's.
-        if connection is not None and self._pid == os.getpid():
+        if connection is not None and self._pid == os.getpid() and connection.is_ours:
             with contextlib.suppress(*_PIKA_ERRORS, AttributeError, OSError):
                 connection.ioloop.add_callback_threadsafe(self._on_wake)
 
@@ -565,6 +573,7 @@ class AmqpLink:
         connection = self._connection
         if connection is None:
             raise self._failure or BusUnreachableError(f"{self.where}: the connection is closed")
+        self._refuse_what_is_not_ours(connection)
         connection.emit_gathered()
         deadline = time.monotonic() + timeout
         timer = connection.ioloop.call_later(max(0.0, timeout), connection.ioloop.stop)
@@ -576,6 +585,7 @@ class AmqpLink:
                     return
                 with self._explained():
                     connection.ioloop.start()
+                self._refuse_what_is_not_ours(connection)
                 if time.monotonic() >= deadline and not until() and self._failure is None:
                     break
         finally:
@@ -583,6 +593,12 @@ class AmqpLink:
         if complaint is not None:
             msg = f"{self.where} {complaint} within {timeout:g} s"
             raise BusUnreachableError(msg)
+
+    def _refuse_what_is_not_ours(self, connection: "_Connection") -> None:
+        """Fail where other code of this process has closed what the connection has open."""
+        if not connection.is_ours:
+            self._fail_with("other code of this process has closed the connection's descriptors")
+            raise cast("BusError", self._failure)
 
     def _stir(self) -> None:
         if self._connection is not None:
@@ -680,6 +696,13 @@ class AmqpLink:
                 yield
         except (*_PIKA_ERRORS, OSError) as error:
             raise explain(error, self._settings) from error
+
+
+def _let_be(connection: "_Connection") -> None:
+    """Have nothing close what a connection has open, not even the interpreter's exit: by a reference for ever."""
+    import ctypes  # noqa: PLC0415 - for this alone, which is rare
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 _inside_link = threading.local()
@@ -859,6 +882,66 @@ def _text(short: str | bytes) -> str:
     return short.decode("utf-8", "replace").encode()[:_MAX_SHORT_BYTES].decode("utf-8", "ignore")
 
 
+def _move_up(sock: socket.socket) -> None:
+    family, kind, protocol = sock.family, sock.type, sock.proto
+    sock.__init__(family, kind, protocol, fileno=move_up(sock.detach()))  # type: ignore[misc]
+    sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+
+
+class _Poller(pika.adapters.select_connection.PollPoller):  # type: ignore[misc]
+    """Waits with poll(2), which needs no descriptor of its own, as long as what it waits for is the connection's."""
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        self.is_ours: Callable[[], bool] = lambda: True
+        super().__init__(*values, **named)
+        self.held = Held(each.fileno() for each in (self._r_interrupt, self._w_interrupt))
+
+    @staticmethod
+    def _get_interrupt_pair() -> tuple[socket.socket, socket.socket]:
+        reading, writing = socket.socketpair()
+        _move_up(reading)
+        _move_up(writing)
+        return reading, writing
+
+    def poll(self) -> None:
+        if not self.is_ours():
+            raise OSError(errno.EBADF, "other code of this process has closed its descriptors")
+        super().poll()
+
+
+class _Loop(pika.adapters.select_connection.IOLoop):  # type: ignore[misc]
+    @staticmethod
+    def _get_poller(*values: Any, **named: Any) -> _Poller:
+        return _Poller(*values, **named)
+
+
+class _Services(pika.adapters.utils.selector_ioloop_adapter.SelectorIOServicesAdapter):  # type: ignore[misc]
+    """The loop of one connection, whose descriptors stand at numbers that no file of the author's is given."""
+
+    def __init__(self) -> None:
+        loop = _Loop()
+        super().__init__(loop)
+        self.poller: _Poller = loop._poller  # noqa: SLF001 - pika has no other way to it
+        self.socket = Held()
+
+    def getaddrinfo(self, host: str, port: int, on_done: Callable[[Any], None], **named: Any) -> Any:
+        try:
+            return super().getaddrinfo(host, port, on_done, **named)
+        except RuntimeError:
+            # pika has a thread look it up, and there is none to be had.
+            found: object
+            try:
+                found = socket.getaddrinfo(host, port, **named)
+            except OSError as error:
+                found = error
+            return self.call_later(0, lambda: on_done(found))
+
+    def connect_socket(self, sock: socket.socket, resolved_addr: tuple[str, int], on_done: Callable[..., None]) -> Any:
+        _move_up(sock)
+        self.socket = Held([sock.fileno()])
+        return super().connect_socket(sock, resolved_addr, on_done)
+
+
 class _Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no types
     """
     A connection that hears a broker out, and that no message with properties beyond pika breaks.
@@ -871,7 +954,17 @@ class _Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no t
         self._gathered: list[bytes] = []
         self._gathered_size = 0
         self._is_gathering = False
+        self._services: _Services = named["custom_ioloop"]
         super().__init__(*values, **named)
+        self._services.poller.is_ours = lambda: self.is_ours
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether what it has open is what was opened: an author's code may close any number, and get it anew."""
+        # Until it is connected, and when pika has closed it, there is none; TLS wraps it, with its number.
+        connected = getattr(self._transport, "_sock", None)
+        is_open = connected is not None and connected.fileno() in self._services.socket.identities
+        return self._services.poller.held.are_ours and (not is_open or self._services.socket.are_ours)
 
     @contextlib.contextmanager
     def gathering(self) -> Iterator[None]:

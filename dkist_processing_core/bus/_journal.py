@@ -10,6 +10,7 @@ import math
 import random
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
+from dkist_processing_core.bus._connections import Connections
 from dkist_processing_core.bus._faults import explained
 from dkist_processing_core.bus._format import prepare, prepare_look
 from dkist_processing_core.bus._locks import close_in_forks, folder_lock, in_use, watch_forks
 from dkist_processing_core.bus._message import EXCERPT_BYTES, Message, Properties
-from dkist_processing_core.errors import JournalDamagedError, JournalError
+from dkist_processing_core.errors import JournalDamagedError, JournalError, JournalLostError
 from dkist_processing_core.events import MAX_BODY_BYTES
 from dkist_processing_core.trusted import Guarded
 
@@ -78,12 +80,23 @@ class Books:
 class Journal:
     """An open journal file. Every failure is a `JournalError` that names it."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, *, patience: float = BUSY_SECONDS) -> None:
-        """Take an open connection; `Journal.open` makes one."""
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        connections: Connections,
+        *,
+        patience: float = BUSY_SECONDS,
+    ) -> None:
+        """Take an open connection, one of those to its file; `Journal.open` makes one."""
         self.path = path
         self._connection = connection
         # A byte that is no UTF-8 spoils one text, and must not hide all the rows around it.
         connection.text_factory = _text
+        self._connections = connections
+        # Also by the garbage collector not without a look at what it would close.
+        self._closing = weakref.finalize(self, _close, connections, connection)
+        self._closing.atexit = False
         self._is_synced = True
         self.patience = patience
         """For how many seconds each call waits where another process holds the file."""
@@ -116,15 +129,16 @@ class Journal:
             # Made here, so that the mode does not depend on the umask; SQLite gives its side files the same.
             with in_use, Guarded(path, make=True) as file:
                 # Without SQLite's own waiting: it would hold up forks, and does not cover the change to WAL.
-                connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+                connections = Connections.to(path)
+                connection = connections.open(str(path))
                 try:
                     file.check()
                 except PermissionError:
-                    connection.close()
+                    connections.close(connection)
                     raise
-            journal = cls(path, connection, patience=patience)
+            journal = cls(path, connection, connections, patience=patience)
             try:
-                journal._patiently(lambda: prepare(connection, path, destination))
+                journal._patiently(lambda: connections.use_first(lambda: prepare(connection, path, destination)))
                 journal._sync(fully=synced)
             except BaseException:
                 journal.close()
@@ -155,16 +169,16 @@ class Journal:
     def _open_to_look(cls, path: Path, mode: str) -> Self:
         watch_forks()
         with explained(path), in_use, Guarded(path) as file:
-            uri = f"file:{quote(str(path))}?{mode}"
-            connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+            connections = Connections.to(path)
+            connection = connections.open(f"file:{quote(str(path))}?{mode}", uri=True)
             try:
                 file.check()
             except PermissionError:
-                connection.close()
+                connections.close(connection)
                 raise
-        journal = cls(path, connection)
+        journal = cls(path, connection, connections)
         try:
-            journal._patiently(lambda: prepare_look(connection, path))
+            journal._patiently(lambda: connections.use_first(lambda: prepare_look(connection, path)))
         except BaseException:
             journal.close()
             raise
@@ -177,12 +191,26 @@ class Journal:
     @property
     def is_there(self) -> bool:
         """Whether the open file is still the one at its path: somebody may have deleted it."""
-        return self.file == _file_at(self.path)
+        if self.file == _file_at(self.path):
+            return True
+        with in_use:
+            return not self._connections.is_removed
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether other code of this process has closed what was open here: only another opening can help."""
+        with in_use, contextlib.suppress(JournalLostError):
+            self._connections.check()
+        return self.was_lost
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether that was seen already, by whatever was done last."""
+        return self._connections.is_lost
 
     def close(self) -> None:
         """Close the file."""
-        with in_use:
-            self._connection.close()
+        self._closing()
 
     def __enter__(self) -> Self:
         """Return the journal itself."""
@@ -200,6 +228,7 @@ class Journal:
             while True:
                 try:
                     with in_use:
+                        self._connections.check()
                         return action()
                 except sqlite3.OperationalError as error:
                     remaining = began + self.patience - time.monotonic()
@@ -244,11 +273,11 @@ class Journal:
     def _write(self, statement: str, *values: object) -> None:
         self._transact(lambda connection: connection.execute(statement, values))
 
-    def append(self, messages: Iterable[Message], *, once: bool = False) -> list[int]:
+    def append(self, messages: Iterable[Message], *, once: bool = False, note: str | None = None) -> list[int]:
         """
         Append messages in one synced transaction and return their sequence numbers.
 
-        With `once`, a message whose id this journal was ever given before is left out.
+        With `once`, a message whose id this journal was ever given before is left out. A `note` is there with them.
         """
         now = time.time()
         rows = [
@@ -264,6 +293,8 @@ class Journal:
                 # Within the transaction: a damaged file is only replaced while no process writes to it.
                 msg = f"the journal {self.path} was removed"
                 raise JournalError(msg)
+            if note is not None:
+                _is_first(connection, note, now)
             taken = [row for message_id, row in rows if not once or _is_first(connection, message_id, now)]
             connection.executemany(
                 "INSERT INTO message (appended, exchange, routing_key, properties, body) VALUES (?, ?, ?, ?, ?)", taken
@@ -370,6 +401,13 @@ class Journal:
                 self._append_rows(rows, only_once, exchanges or {})
                 other.note_taken_over([row[0] for row in rows])
                 taken += len(rows)
+            if only_once and not other.whole_rows(1):
+                # Only now: a message whose id was noted before would be left out. Among them are notes of other things.
+                self._transact(
+                    lambda connection: connection.executemany(
+                        "INSERT OR IGNORE INTO sent_once VALUES (?, ?)", [(each, time.time()) for each in only_once]
+                    )
+                )
         finally:
             self._sync(fully=was_synced)
         return taken
@@ -599,6 +637,11 @@ class Journal:
         with contextlib.suppress(JournalError):
             self._transact(remove)
         self.patience = patience
+
+
+def _close(connections: Connections, connection: sqlite3.Connection) -> None:
+    with in_use:
+        connections.close(connection)
 
 
 def _file_at(path: Path) -> tuple[int, int] | None:

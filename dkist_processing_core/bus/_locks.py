@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dkist_processing_core.bus._faults import explained
+from dkist_processing_core.descriptors import Held, move_up
 from dkist_processing_core.trusted import open_file
 
 _PAUSE_SECONDS = 0.005
@@ -31,19 +32,27 @@ class FileLock:
         """Name the lock's file; nothing is opened yet."""
         self.path = path
         self._descriptor: int | None = None
+        self._held = Held()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the lock is held: it is gone where other code of this process has closed its descriptor."""
+        if self._descriptor is not None and not self._held.are_ours:
+            self._descriptor = None
+        return self._descriptor is not None
 
     def acquire(self) -> bool:
         """Take the lock if nobody holds it, and say whether it is held now."""
-        if self._descriptor is not None:
+        if self.is_held:
             return True
         with explained(self.path):
-            descriptor = self._open()
+            descriptor = move_up(self._open())
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
             return False
-        self._descriptor = descriptor
+        self._descriptor, self._held = descriptor, Held([descriptor])
         watch_forks()
         _held.add(self)
         return True
@@ -58,7 +67,7 @@ class FileLock:
 
     def release(self) -> None:
         """Let another take it."""
-        if self._descriptor is not None:
+        if self.is_held and self._descriptor is not None:
             # Unlocked, not only closed: a fork of this process may hold a copy of the descriptor.
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             self.abandon()
@@ -84,7 +93,7 @@ class FileLock:
 
     def abandon(self) -> None:
         """Forget the lock without unlocking it: what a fork does with its parent's."""
-        if self._descriptor is not None:
+        if self.is_held and self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 

@@ -50,6 +50,11 @@ class Spare:
             _remove(path, lock)
             raise
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether other code of this process has closed it or its lock: what is in it is for others to take over."""
+        return self.journal.is_lost or not self._lock.is_held
+
     def give_to(self, shared: Journal, *, until: float = math.inf) -> None:
         """
         Have the shared journal take over what this one holds, and be gone.

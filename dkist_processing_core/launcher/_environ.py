@@ -20,7 +20,7 @@ from dkist_processing_core.trace_context import TRACEPARENT, TRACESTATE, attempt
 _ENGINES = re.compile(r"_*AIRFLOW__|_+AIRFLOW|AIRFLOW_(CONN|VAR)_|CELERY|.*SQL_ALCHEMY", re.IGNORECASE)
 _LAUNCHERS = frozenset(
     {
-        *Attempt(Run("", "", "", 0), "", 1, 1, log_url="", report_fd=0, started_fd=0).to_environ(),
+        *Attempt(Run("", "", "", 0), "", 1, 1, log_url="", report_fd=0, started_fd=0, start_id="").to_environ(),
         *(MODULE, FILE, FLAGS, SEARCH_PATH, LOADING, PACKAGE, EXTRAS, QUEUE, QUEUED_AT, DELIVERED, f"{PREFIX}PYTHON"),
         origin.VARIABLE,
     }
@@ -41,6 +41,7 @@ def task_environ(
     *,
     report_fd: int,
     started_fd: int,
+    start_id: str,
     carrier: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """
@@ -63,7 +64,7 @@ def task_environ(
         kept["PATH"] = os.pathsep.join([environment.bin, kept.get("PATH", os.defpath)])
     return (
         kept
-        | replace(attempt, report_fd=report_fd, started_fd=started_fd).to_environ()
+        | replace(attempt, report_fd=report_fd, started_fd=started_fd, start_id=start_id).to_environ()
         | located
         | origin.Origin.of_process().to_environ()
         | dict(carrier)

@@ -75,6 +75,7 @@ class Launch:
         self._made_reports: Reports | None = None
         self._environment: Environment | None = None
         self._prepared = (0, 0)
+        self._start_id = ""
         self._is_dispatched = False
         self._is_started = False
         self._is_announcing = self._is_announced = False
@@ -245,12 +246,14 @@ class Launch:
             with _observing():
                 inherits.append(environment.lend_lock())
         line = Line()
+        self._start_id = os.urandom(8).hex()
         environ = task_environ(
             os.environ,
             self._assignment,
             environment,
             report_fd=line.report_fd,
             started_fd=line.started_fd,
+            start_id=self._start_id,
             carrier=carrier,
         )
         try:
@@ -280,6 +283,9 @@ class Launch:
 
     def _conclude(self, end: End, memory: MemoryWatch | None) -> int:
         """Report the end, and return the status to leave with: the task's own, whatever becomes of the report."""
+        if "end" not in end.told:
+            # The author's code may have closed the pipe.
+            self._report(lambda reports: end.told.update(reports.noted_end(self._start_id)))
         status = end.status(was_told=self._was_told)
         if self._is_announced:
             # It has had its time, and whatever it has made of the rest, its end is on the bus.

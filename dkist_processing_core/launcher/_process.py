@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from dkist_processing_core.bootstrap import program
+from dkist_processing_core.descriptors import move_up
 from dkist_processing_core.exit_status import has_ended, reap_orphans, take
 from dkist_processing_core.launcher._end import End
 from dkist_processing_core.launcher_line import ORDERED
@@ -162,10 +163,11 @@ class Line:
 
     def __init__(self) -> None:
         """Open them."""
-        self.heard_fd, self.report_fd = os.pipe()
+        # At numbers that neither the task's files are given, nor its standard streams where this process has none.
+        self.heard_fd, self.report_fd = map(move_up, os.pipe())
         os.set_blocking(self.heard_fd, False)
         # Not blocking for the task either, which may find nothing there.
-        self.started_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.started_fd = move_up(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
 
     def close(self) -> None:
         """Close what was never used."""

@@ -17,11 +17,20 @@ from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode
 from dkist_processing_core import semconv
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.errors import ConfigurationError
-from dkist_processing_core.events import Cause, Event, Reporter, TaskDispatched, TaskFailed, TaskStarted, identity_of
+from dkist_processing_core.events import (
+    Cause,
+    Event,
+    Reporter,
+    TaskDispatched,
+    TaskFailed,
+    TaskFinished,
+    TaskStarted,
+    identity_of,
+)
 from dkist_processing_core.launcher._assignment import Assignment
 from dkist_processing_core.launcher._verdict import Verdict
 from dkist_processing_core.lifecycle import logger, never_breaking
-from dkist_processing_core.notes import SUCCEEDED, TOLD_TO_END
+from dkist_processing_core.notes import ENDED, SUCCEEDED, TOLD_TO_END
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.text import redact
 from dkist_processing_core.trace_context import derived_attempt_span_id
@@ -121,6 +130,14 @@ class Reports:
             environment=environment,
             environment_seconds=environment_seconds,
         )
+
+    def noted_end(self, start_id: str) -> dict[str, Any]:
+        """Return which end the task itself has put into the journal since a start, as it tells it by the pipe."""
+        if self._publisher is not None:
+            for event_class in (TaskFinished, TaskFailed):
+                if self._publisher.remembers(f"{ENDED}{start_id}/{event_class.name}", adopting=True):
+                    return {"end": event_class.name, "is_published": True}
+        return {}
 
     def ended(self, verdict: Verdict) -> bool:
         """Publish the end, unless the task has, and end the span; return whether the end is published."""

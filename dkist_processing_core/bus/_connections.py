@@ -1,0 +1,205 @@
+"""
+What SQLite has open of each journal in this process, and what is done when the author's code has closed some of it.
+
+SQLite keeps its descriptors by number, for as long as a connection is open: it would write the journal's pages into
+whatever file of the author's got such a number. It counts its locks per process, too, and the kernel drops all of them
+with any descriptor of the file. So all connections to a file are given up together: where the numbers are free they are
+made whole again for as long as it takes to close them, and the file can be opened anew. Where a number is another
+file's by now, the connections are left open for good, and this process does not use that journal any more.
+Not here: what is asked of a connection (_journal).
+"""
+
+import atexit
+import contextlib
+import fcntl
+import functools
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from dkist_processing_core.bus._locks import in_use
+from dkist_processing_core.descriptors import Held, Identity, close_if, identity_of, low_numbers_taken, open_numbers
+from dkist_processing_core.errors import JournalError, JournalLostError
+
+_SUFFIXES = ("", "-wal", "-shm")
+
+
+class Connections:
+    """All connections of this process to one journal's file. Each call is made while `in_use` is held."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the file; nothing is opened yet."""
+        self._path = path
+        self._connections: list[sqlite3.Connection] = []
+        self._names: dict[Identity, str] = {}
+        self._held = Held()
+        self.is_lost = False
+        """Whether other code of this process has closed some of it."""
+        self._root = _identity_at(Path("/"))
+
+    @classmethod
+    def to(cls, path: Path) -> "Connections":
+        """
+        Return those to the file at a path.
+
+        Raises
+        ------
+        JournalError
+            where this process cannot use that file any more.
+
+        """
+        _check_at_exit()
+        file = _identity_at(path) or (0, 0)
+        if file in _to_files:
+            with contextlib.suppress(JournalLostError):
+                _to_files[file].check()
+        if file in _lost:
+            msg = f"the journal {path} cannot be used by this process any more: other code has closed its descriptors"
+            raise JournalError(msg)
+        return _to_files.get(file) or cls(path)
+
+    def open(self, database: str, *, uri: bool = False) -> sqlite3.Connection:
+        """Return a new connection, which is to be used by `use_first`."""
+        with low_numbers_taken():
+            connection = sqlite3.connect(database, uri=uri, timeout=0, isolation_level=None, check_same_thread=False)
+        self._connections.append(connection)
+        self._note()
+        return connection
+
+    def use_first(self, action: Callable[[], None]) -> None:
+        """Do something with a new connection that has it open all the files that it will ever keep open."""
+        try:
+            with low_numbers_taken():
+                action()
+        finally:
+            self._note()
+
+    def _note(self) -> None:
+        """Note what is open now."""
+        names = {identity: suffix for suffix in _SUFFIXES if (identity := _identity_at(self._path, suffix))}
+        file = next((identity for identity, suffix in names.items() if not suffix), None)
+        if not self._names and file is not None:
+            _to_files[file] = self
+            self._names = names
+        elif file in self._names:
+            # Not where another file is there by now, whose own connections are none of these.
+            self._names |= names
+        self._held = Held(number for number in open_numbers() if self._is_used(number))
+
+    def _is_used(self, number: int) -> bool:
+        """Return whether a number is one of these files, and is used to read or write it (not O_PATH, open(2))."""
+        try:
+            return identity_of(number) in self._names and not fcntl.fcntl(number, fcntl.F_GETFL) & os.O_PATH
+        except OSError:
+            return False
+
+    def check(self) -> None:
+        """
+        See that what is open is what was opened.
+
+        Raises
+        ------
+        JournalLostError
+            where it is not; then all connections to the file are gone.
+
+        """
+        if not self.is_lost and not self._held.are_ours:
+            self._give_up()
+        if self.is_lost:
+            msg = f"other code of this process has closed descriptors of the journal {self._path}"
+            raise JournalLostError(msg)
+
+    @property
+    def is_removed(self) -> bool:
+        """
+        Whether the file has no name any more, or its path is another file's.
+
+        Not where it cannot be seen: a task may change its user, or its root, and the file is there all the same.
+        """
+        for number, identity in self._held.identities.items():
+            if identity is not None and self._names.get(identity) == "":
+                with contextlib.suppress(OSError):
+                    if not os.fstat(number).st_nlink:
+                        return True
+        at_path = _identity_at(self._path)
+        return at_path is not None and self._names.get(at_path) != "" and _identity_at(Path("/")) == self._root
+
+    def close(self, connection: sqlite3.Connection) -> None:
+        """Close one of them, unless they are lost."""
+        with contextlib.suppress(JournalLostError):
+            self.check()
+            if connection in self._connections:
+                self._connections.remove(connection)
+                connection.close()
+                self._note()
+                if not self._connections:
+                    self._forget()
+
+    def _give_up(self) -> None:
+        self.is_lost = True
+        connections, self._connections = self._connections, []
+        restored: list[int] = []
+        if not all(self._is_restored(number, restored) for number in self._held.identities):
+            _lost.update(self._names)
+            for connection in connections:
+                _leave_open(connection)
+            return
+        for connection in connections:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+        for number in restored:
+            # One that no connection had, as of an author's own look at the file.
+            close_if(number, self._held.identities[number])
+        self._forget()
+
+    def _is_restored(self, number: int, restored: list[int]) -> bool:
+        """Have a number name the file again that it named, and say whether it does."""
+        wanted = self._held.identities[number]
+        if wanted is not None and identity_of(number) is None:
+            with contextlib.suppress(OSError):
+                opened = os.open(f"{self._path}{self._names[wanted]}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+                restored.append(opened if opened == number else fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, number))
+                if opened != number:
+                    close_if(opened, wanted)
+                if restored[-1] != number:
+                    close_if(restored.pop(), wanted)
+        return identity_of(number) == wanted
+
+    def _forget(self) -> None:
+        for identity in self._names:
+            if _to_files.get(identity) is self:
+                del _to_files[identity]
+
+
+_to_files: dict[Identity, Connections] = {}
+# Files of which SQLite still has numbers that are another's.
+_lost: set[Identity] = set()
+
+
+def _identity_at(path: Path, suffix: str = "") -> Identity | None:
+    try:
+        found = os.stat(f"{path}{suffix}")  # noqa: PTH116 - pathlib is slower
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _leave_open(connection: sqlite3.Connection) -> None:
+    """Have neither the garbage collector nor the interpreter's exit close a connection: by a reference for ever."""
+    import ctypes  # noqa: PLC0415 - for this alone, which is rare
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+@functools.cache
+def _check_at_exit() -> None:
+    """Have the interpreter's exit close no connection whose numbers are another's by now."""
+    atexit.register(_check_all)
+
+
+def _check_all() -> None:
+    with in_use:
+        for connections in list(_to_files.values()):
+            with contextlib.suppress(JournalLostError):
+                connections.check()

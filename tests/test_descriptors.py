@@ -1,0 +1,264 @@
+"""
+Tasks that close descriptors which are not theirs, and open files that get their numbers.
+
+The files have to hold what the task wrote, and the events have to arrive. Not here: how a fork treats what it inherits
+(test_processes.py).
+"""
+
+import gc
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dkist_processing_core import subscribe
+from dkist_processing_core.bus import FileLock, Journal, open_bus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.descriptors import Held, low_numbers_taken, move_up
+from dkist_processing_core.errors import JournalError, JournalLostError
+from dkist_processing_core.publisher import Publisher
+from tests.bus.contract import SECONDS
+from tests.facts import finished, started
+from tests.launched import close_descriptors
+from tests.running import ROOT, status_of_fork
+from tests.services.broker import Broker
+from tests.test_degradation import ids_in
+from tests.test_delivery import books_of, settings_of
+from tests.test_faults import launch
+from tests.waiting import wait_until
+
+WRITTEN = b"x" * 57_600
+BY_HAND = """
+import os, sys
+from pathlib import Path
+from tests.launched import ClosesDescriptors
+
+# One process for each way, without importing everything each time.
+for number, named in enumerate(os.environ["WAYS"].split()):
+    child = os.fork()
+    if child == 0:
+        os.environ["CLOSED"], os.environ["COUNT"] = named.split("*")
+        os.environ["WRITTEN"] = f"{os.environ['WRITTEN']}/{number}"
+        Path(os.environ["WRITTEN"]).mkdir()
+        with ClosesDescriptors(recipe_run_id=1, workflow_name=f"w{number}", workflow_version="1") as task:
+            task()
+        sys.exit(0)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, (named, status)
+"""
+
+
+def written_in(folder: Path) -> Iterator[bytes]:
+    """
+    Yield what the files of a folder hold, those below it too.
+    """
+    return (path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def run_by_hand(folder: Path, ways: list[str], **environment: str) -> str:
+    """
+    Call the task by hand once for each way, in processes of their own, and return what they logged.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", BY_HAND],
+        cwd=ROOT,
+        env={**os.environ, **environment, "WRITTEN": str(folder), "WAYS": " ".join(ways)},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_files_of_a_task_by_hand_hold_what_it_wrote_whatever_it_closed_before(tmp_path: Path) -> None:
+    """
+    Nothing of the journal is written into them, also where they are so many that they get its numbers, and all arrives.
+    """
+    ways = ["256*8", "65536*8", "embedded.db*8", "-wal*8", "-shm*8", "65536*270", "embedded.db*270", "-wal*270"]
+
+    log = run_by_hand(tmp_path, ways)
+
+    assert {content == 2 * WRITTEN for content in written_in(tmp_path)} == {True}
+    # The next process that opens the journal takes over what was kept beside it.
+    open_bus(DKISTProcessingCoreConfiguration()).open_journal().close()
+    heard = {(event.run.workflow_name, event.name.rpartition(".")[2]) for event in subscribe(replay=True, timeout=0)}
+    names = ("started", "progressed", "finished")
+    assert heard == {(f"w{number}", name) for number in range(len(ways)) for name in names}
+    # Only where the numbers are the files' by now the journal cannot be opened anew.
+    assert log.count("cannot be used by this process any more") == 3
+
+
+def test_files_of_a_task_by_hand_are_whole_beside_a_thread_that_delivers(broker: Broker, tmp_path: Path) -> None:
+    """
+    The connection to the broker is made anew as well; what is beside the outbox the next process delivers.
+    """
+    settings = settings_of(broker)
+    ways = ["256*8", "65536*8", "socket*8", ".lock*8", ".db*8", "65536*270", "socket*270"]
+
+    run_by_hand(tmp_path, ways, **broker.env)
+    with Publisher.open(settings) as publisher:
+        publisher.answer_for_others()
+        wait_until(lambda: books_of(settings).pending == 0)
+
+    assert {content == 2 * WRITTEN for content in written_in(tmp_path)} == {True}
+    ended = [
+        event.run.workflow_name
+        for event in subscribe("task.finished", replay=True, timeout=SECONDS / 10, settings=settings)
+    ]
+    assert sorted(ended) == [f"w{number}" for number in range(len(ways))]
+
+
+@pytest.mark.parametrize("way", ["256*8", "65536*8", "65536*270"])
+def test_a_launched_task_that_closed_the_pipe_to_its_launcher_is_believed_by_its_journal(
+    way: str, tmp_path: Path
+) -> None:
+    """
+    Its end is there, written in one transaction with a note for the launcher: success, and one report of it.
+    """
+    closed, count = way.split("*")
+
+    with launch("ClosesDescriptors", CLOSED=closed, COUNT=count, WRITTEN=str(tmp_path)) as launched:
+        status = launched.wait()
+
+    assert status == 0, launched.lines
+    assert {content == 2 * WRITTEN for content in written_in(tmp_path)} == {True}
+    ends = [
+        (event.name.rpartition(".")[2], event.reported_by)
+        for event in subscribe("task.finished", "task.failed", replay=True, every_report=True, timeout=0)
+    ]
+    assert ends == [("finished", "task")]
+
+
+def test_the_note_of_an_earlier_start_is_not_believed(tmp_path: Path) -> None:
+    """
+    The same attempt, launched once more and killed, has failed, though its journal has the end of the first start.
+    """
+    variables = {"CLOSED": "65536", "WRITTEN": str(tmp_path)}
+    with launch("ClosesDescriptors", **variables) as first:
+        before = first.wait()
+
+    with launch("ClosesDescriptors", **variables, KILLED="") as again:
+        status = again.wait()
+
+    assert (before, status) == (0, 128 + signal.SIGKILL)
+
+
+def test_every_connection_to_a_file_is_given_up_together() -> None:
+    """
+    The kernel drops all locks of a process on a file with any of its descriptors: none may be used as before.
+    """
+    settings = DKISTProcessingCoreConfiguration()
+    with open_bus(settings).open_journal() as one, open_bus(settings).open_journal() as other:
+        close_descriptors("-shm")
+
+        with pytest.raises(JournalLostError, match="has closed descriptors of the journal"):
+            one.last()
+        with pytest.raises(JournalLostError):
+            other.last()
+        assert (one.is_lost, other.is_lost) == (True, True)
+        with open_bus(settings).open_journal() as again:
+            assert again.last() == 0
+
+
+def test_a_number_that_is_an_author_s_by_now_is_never_closed(tmp_path: Path) -> None:
+    """
+    Neither by a close, nor by the garbage collector, nor at the interpreter's exit; the journal is not used any more.
+    """
+    path = tmp_path / "journal.db"
+
+    def lose() -> None:
+        journal = Journal.open(path)
+        (number,) = held_by(path)
+        os.close(number)
+        with (tmp_path / "author").open("wb") as file:
+            os.dup2(file.fileno(), number)
+        journal.close()
+        del journal
+        gc.collect()
+        assert os.fstat(number).st_ino == (tmp_path / "author").stat().st_ino
+        with pytest.raises(JournalError, match="cannot be used by this process any more"):
+            Journal.open(path)
+
+    assert status_of_fork(lose) == 0
+
+
+def held_by(path: Path) -> list[int]:
+    """
+    Return the numbers under which this process has a file open.
+    """
+    return [int(each.name) for each in Path("/proc/self/fd").iterdir() if os.path.realpath(each) == str(path)]
+
+
+def test_a_lock_whose_descriptor_was_closed_is_held_no_more(tmp_path: Path) -> None:
+    """
+    The kernel has let it go; it is acquired anew, and the number's next owner keeps it.
+    """
+    lock = FileLock(tmp_path / "lock")
+    assert lock.acquire()
+    (number,) = held_by(tmp_path / "lock")
+    os.close(number)
+    author = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(author, number)
+
+    assert not lock.is_held
+    lock.release()
+    assert os.fstat(number).st_rdev == os.fstat(author).st_rdev
+    assert lock.acquire()
+    lock.release()
+    os.close(number)
+    os.close(author)
+
+
+def test_high_numbers_fit_a_small_limit_on_open_files() -> None:
+    """
+    They begin at a quarter of the limit, so that opening a journal leaves room for the author's files.
+    """
+
+    def open_some() -> None:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        os.closerange(3, 64)
+        with low_numbers_taken():
+            assert os.open("/dev/null", os.O_RDONLY) == 16
+        assert os.open("/dev/null", os.O_RDONLY) == 3
+        assert move_up(3) == 17
+
+    assert status_of_fork(open_some) == 0
+
+
+def test_what_is_held_is_known_by_what_it_is() -> None:
+    """
+    A free number and another file of the same number are both not what was taken.
+    """
+    number = move_up(os.open("/dev/null", os.O_RDONLY))
+    held = Held([number])
+    before = held.are_ours
+    os.close(number)
+    freed = held.are_ours
+    other = os.open("/", os.O_RDONLY)
+    os.dup2(other, number)
+
+    assert (before, freed, held.are_ours) == (True, False, False)
+    os.close(number)
+    os.close(other)
+
+
+def test_a_publisher_goes_on_in_the_same_journal_when_its_descriptors_were_closed() -> None:
+    """
+    Nothing was kept beside it, and nothing is left to do for others.
+    """
+    settings = DKISTProcessingCoreConfiguration()
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        close_descriptors(".db")
+        publisher.publish(finished("A"))
+
+        assert ids_in(settings) == [started("A").id, finished("A").id]
+        assert publisher._spare is None
