@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
@@ -35,6 +35,10 @@ KEEP_SECONDS = 0.1
 _FULL_SHARE = 0.99
 # Shorter than the broker waits for a heartbeat on the subscription's connection, which rests meanwhile.
 _COUNT_SECONDS = 8.0
+# How long nothing is compared after the archive could not be read, and else how many times as long as that has taken:
+# messages come first, and the subscription's own connection waits meanwhile.
+_UNKNOWN_SECONDS = 60.0
+_COST_RATIO = 20
 _PREFETCH = 500
 _NEW_STREAM_SECONDS = 0.1
 # By how much the clocks of publishers and broker may differ.
@@ -45,17 +49,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The last message that was dealt with, or the first offset of the archive that a new queue holds."""
+    """A place in the archive: behind a message, or where its offset is known there."""
 
     message_id: str = ""
     timestamp: int = 0
     offset: int | None = None
 
     @classmethod
-    def of(cls, received: "Received") -> Self:
+    def behind(cls, received: "Received") -> Self:
         """Return the mark behind a message."""
         properties = received.message.properties
         return cls(properties.message_id, properties.timestamp or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What lies in the archive between a mark and a message."""
+
+    count: int
+    is_all: bool
+    end: int | None
+    """The offset behind it, where it was read to its end."""
 
 
 class Losses:
@@ -71,59 +85,64 @@ class Losses:
         self._prefetch = prefetch
         self._digest = hashlib.sha256(f"{bus.journal_path.name}\n{name}".encode()).hexdigest()[:8]
         self._path: Path | None = None
-        self._last: Mark | None = None
-        self._looks_next_at = math.inf
         self._settled: Mark | None = None
         self._kept_at = -math.inf
-        # Where a full queue is compared from, how many messages came since, and how many more come before it is.
+        # From where to compare, how many messages were received since, and for how many more the queue counts as full.
         self._since: Mark | None = None
-        self._between = self._ahead = 0
-        self._is_comparing = False
+        self._received = 0
+        self._full_for = -1
+        self._looks_next_at = math.inf
 
     def attach(self, link: "AmqpLink", *, is_there: bool | None) -> None:
         """Compare with what this host has read, before the queue is made or read."""
         self.flush()
-        self._last = self._kept()
-        depth = link.depth(self._name) if is_there else None
-        self._looks_next_at = math.inf if depth is None else time.monotonic() + LOOK_SECONDS
-        self._is_comparing = self._is_full(depth)
-        self._since, self._between, self._ahead = self._last, 0, 0
+        self._since = self._kept()
         if is_there is False:
-            if self._last is not None:
-                self._report(self._count(self._last), "its queue was deleted, or has expired without use")
-            end = self._end_of_archive()
-            self._last = None if end is None else Mark(offset=end + 1)
-            self._keep(self._last)
-            self._looks_next_at = time.monotonic() + LOOK_SECONDS
+            if self._since is not None:
+                self._report(self._count(self._since), 0, "its queue was deleted, or has expired without use")
+            self._since = self._end_of_archive()
+            self._keep(self._since)
+        depth = link.depth(self._name) if is_there else 0
+        self._received, self._full_for = 0, -1
+        # At once, where it is full; never, where this account may not ask.
+        self._looks_next_at = math.inf if depth is None else time.monotonic() + LOOK_SECONDS
+        if self._is_full(depth):
+            self._full_for, self._looks_next_at = self._prefetch, -math.inf
 
     def receive(self, link: "AmqpLink", received: "Received") -> None:
         """Compare what was received with the archive, from time to time where the queue is full."""
-        if self._is_comparing and self._ahead == 0:
-            found = None if self._since is None else self._count(self._since, received.message.properties.message_id)
-            if found is not None:
-                found = max(0, found[0] - self._between), found[1]
-            self._report(found, f"its queue keeps {self._limit} and drops the oldest")
-            self._is_comparing, self._looks_next_at = False, 0.0
-        before, self._last = self._last, Mark.of(received)
-        if self._is_comparing:
-            self._between, self._ahead = self._between + 1, self._ahead - 1
-        elif time.monotonic() > self._looks_next_at:
-            self._looks_next_at = time.monotonic() + LOOK_SECONDS
+        began = time.monotonic()
+        if began > self._looks_next_at:
             depth = link.depth(self._name)
             if depth is None:
                 # The look has closed the channel that the messages come by.
                 msg = f"{link.where}: the queue {self._name} is gone"
                 raise BusUnreachableError(msg)
-            # What was delivered ahead of its acknowledgement came before the gap.
-            self._is_comparing = self._is_full(depth)
-            self._since, self._between, self._ahead = before, 1, self._prefetch
+            if self._is_full(depth):
+                # What is delivered ahead of its acknowledgement comes before the gap.
+                self._full_for = self._received + self._prefetch
+            rest = LOOK_SECONDS
+            offset = None
+            if self._full_for >= 0:
+                found = (
+                    None if self._since is None else self._count(self._since, received.message.properties.message_id)
+                )
+                self._report(found, self._received, f"its queue keeps {self._limit} and drops the oldest")
+                offset = None if found is None else found.end
+                rest = max(rest, _UNKNOWN_SECONDS if found is None else _COST_RATIO * (time.monotonic() - began))
+            self._since = replace(Mark.behind(received), offset=offset)
+            self._full_for -= self._received + 1
+            self._received = 0
+            self._looks_next_at = time.monotonic() + rest
+        else:
+            self._received += 1
 
     def _is_full(self, depth: int | None) -> bool:
         return depth is not None and depth >= self._limit * _FULL_SHARE
 
     def settle(self, received: "Received") -> None:
         """Note that a message was dealt with, on the disk ten times a second at most."""
-        self._settled = Mark.of(received)
+        self._settled = Mark.behind(received)
         if time.monotonic() > self._kept_at + KEEP_SECONDS:
             self.flush()
 
@@ -132,50 +151,47 @@ class Losses:
         self._keep(self._settled)
         self._settled, self._kept_at = None, time.monotonic()
 
-    def _report(self, found: tuple[int, bool] | None, reason: str) -> None:
-        count, is_all = found or (0, False)
+    def _report(self, found: Stretch | None, received: int, reason: str) -> None:
+        count = 0 if found is None else max(0, found.count - received)
         self.missed += count
         if found is None:
             logger.warning("the subscription %r may have lost events: %s; how many is not known", self._name, reason)
         elif count:
-            how_many = f"{count}" if is_all else f"at least {count}"
             logger.warning(
                 "the subscription %r has lost %s events: %s; subscribe(replay=…) yields what the archive still has",
                 self._name,
-                how_many,
+                count if found.is_all else f"at least {count}",
                 reason,
             )
 
-    def _count(self, mark: Mark, until: str | None = None) -> tuple[int, bool] | None:
-        """Count what lies in the archive between a mark and a message; return it, and whether that was all of it."""
+    def _count(self, mark: Mark, until: str | None = None) -> Stretch | None:
+        """Read the archive from a mark to a message, or to its end; None where that cannot be done."""
         deadline = time.monotonic() + _COUNT_SECONDS
         began = datetime.fromtimestamp(max(0, mark.timestamp - _CLOCK_MARGIN), UTC)
-        counted = 0
+        count = 0
         with contextlib.suppress(BusError), self._bus.connect(_COUNT_SECONDS) as link:
-            last = link.last_of_stream(ARCHIVE_QUEUE, _NEW_STREAM_SECONDS)
-            end = -1 if last is None or last.offset is None else last.offset
-            if mark.offset is not None and mark.offset > end:
-                return 0, True
+            last = _last_offset(link)
+            if mark.offset is not None and mark.offset > last:
+                return Stretch(0, is_all=True, end=mark.offset)
             start = began if mark.offset is None else mark.offset
             link.consume(ARCHIVE_QUEUE, prefetch=_PREFETCH, arguments={"x-stream-offset": start})
             while (received := link.receive(max(0.0, deadline - time.monotonic()))) is not None:
                 link.acknowledge(received.tag)
-                found = received.message.properties.message_id
+                found, offset = received.message.properties.message_id, received.offset or 0
                 if found == until:
-                    return counted, True
+                    return Stretch(count, is_all=True, end=offset + 1)
                 if found == mark.message_id:
-                    counted = 0
+                    count = 0
                 elif any(topic_matches(pattern, received.message.routing_key) for pattern in self._patterns):
-                    counted += 1
-                if received.offset is None or received.offset >= end:
-                    return (counted, True) if until is None else None
-            return counted, False
+                    count += 1
+                if offset >= last:
+                    return Stretch(count, is_all=True, end=offset + 1) if until is None else None
+            return Stretch(count, is_all=False, end=None)
         return None
 
-    def _end_of_archive(self) -> int | None:
+    def _end_of_archive(self) -> Mark | None:
         with contextlib.suppress(BusError), self._bus.connect(_COUNT_SECONDS) as link:
-            last = link.last_of_stream(ARCHIVE_QUEUE, _NEW_STREAM_SECONDS)
-            return -1 if last is None or last.offset is None else last.offset
+            return Mark(offset=_last_offset(link) + 1)
         return None
 
     def _kept(self) -> Mark | None:
@@ -193,3 +209,9 @@ class Losses:
         # It is a convenience: a full disk must end no subscription.
         with contextlib.suppress(OSError), os.fdopen(open_file(self._path, os.O_WRONLY | os.O_CREAT), "wb", 0) as file:
             file.write(content)
+
+
+def _last_offset(link: "AmqpLink") -> int:
+    """Return the offset of the archive's last message, -1 where it has none."""
+    last = link.last_of_stream(ARCHIVE_QUEUE, _NEW_STREAM_SECONDS)
+    return -1 if last is None or last.offset is None else last.offset
