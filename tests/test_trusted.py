@@ -83,8 +83,10 @@ def as_user(user: int, program: str, *arguments: str) -> "subprocess.CompletedPr
     )
 
 
+# What another user could not read of the interpreter's files is loaded before.
 PRELUDE = """\
-import os, sys
+import codecs, os, sys
+codecs.lookup("idna"), codecs.lookup("unicode_escape")
 import multiprocessing.synchronize
 from pathlib import Path
 from dkist_processing_core.bus import Journal, FileLock, open_bus
