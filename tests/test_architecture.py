@@ -324,8 +324,13 @@ print(json.dumps({{
     assert seen == {"acts": [], "descriptors": 0, "handlers": 0, "threads": 1}
 
 
-# What a fork would run, or wait for: `in_use` is held over every fork, and released on both sides.
-FORK_SAFE = {"forks.py": {"weakref.finalize"}, "bus/_locks.py": {"threading.RLock"}}
+# What a fork would run, or wait for: `in_use` is held over every fork, and released on both sides; the look at a
+# process's own descriptors at its exit is right in a fork, too.
+FORK_SAFE = {
+    "forks.py": {"weakref.finalize"},
+    "bus/_locks.py": {"threading.RLock"},
+    "bus/_connections.py": {"atexit.register"},
+}
 FORK_UNSAFE = {
     *(f"threading.{name}" for name in ("Barrier", "Condition", "Event", "Lock", "RLock", "Semaphore")),
     "atexit.register",

@@ -6,11 +6,11 @@ confirmed them). Not here: anything about brokers, events or threads; a `Journal
 """
 
 import contextlib
+import functools
 import math
 import random
 import sqlite3
 import time
-import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
+from dkist_processing_core import forks
 from dkist_processing_core.bus._connections import Connections
 from dkist_processing_core.bus._faults import explained
 from dkist_processing_core.bus._format import prepare, prepare_look
@@ -95,7 +96,7 @@ class Journal:
         connection.text_factory = _text
         self._connections = connections
         # Also by the garbage collector not without a look at what it would close.
-        self._closing = weakref.finalize(self, _close, connections, connection)
+        self._closing = forks.finalize(self, functools.partial(_close, connections, connection))
         self._closing.atexit = False
         self._is_synced = True
         self.patience = patience
@@ -209,8 +210,9 @@ class Journal:
         return self._connections.is_lost
 
     def close(self) -> None:
-        """Close the file."""
-        self._closing()
+        """Close the file; in a fork, which has a copy of it open, too."""
+        if self._closing.detach() is not None:
+            _close(self._connections, self._connection)
 
     def __enter__(self) -> Self:
         """Return the journal itself."""
