@@ -25,6 +25,7 @@ from typer.testing import CliRunner, Result
 from dkist_processing_core.bus import Books, FileLock, Journal, Message, Properties, Spare, open_bus, to_message
 from dkist_processing_core.bus._amqp_bus import CONNECT_SECONDS, AmqpBus
 from dkist_processing_core.bus._damage import damaged_of
+from dkist_processing_core.bus._format import FORMAT_VERSION
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.trusted import file_mode
@@ -563,7 +564,7 @@ def test_what_cannot_be_moved_is_refused(monkeypatch: pytest.MonkeyPatch, state_
     assert [text.removeprefix("error: ").strip() for text in refusals.values()] == [
         f"{source} is being delivered by process {os.getpid()}: wait for it, or end it",
         f"{target} is the outbox of the present settings already: they have to name the broker to move to",
-        f"{newer} was written by a newer release (format 9, this one reads up to 2)",
+        f"{newer} was written by a newer release (format 9, this one reads up to {FORMAT_VERSION})",
         f"{state_dir / 'embedded.db'} is no outbox but the embedded journal, whose events wait for no broker",
         f"{spare.journal.path} is a spare journal of one process: the outbox beside it takes it over later",
         f"there is no outbox {state_dir / 'outbox-00000000.db'}; dkist-core outbox list shows those that there are",

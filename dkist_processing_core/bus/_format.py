@@ -10,7 +10,7 @@ from pathlib import Path
 from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError, JournalError, JournalVersionError
 
 APPLICATION_ID = 0x444B4A4E
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CHECK_PAGES = "PRAGMA cell_size_check = ON"
 """Or a damaged page may look as if it were the last one, and what follows it would be passed over without a word."""
 _SCHEMA = """
@@ -32,12 +32,42 @@ CREATE TABLE dead_letter (subscription TEXT NOT NULL, seq INTEGER NOT NULL, dead
     message_id TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (subscription, seq)) WITHOUT ROWID;
 CREATE TABLE fact (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 INSERT INTO fact VALUES ('confirmed', 0), ('unreachable_until', 0), ('destination', '');
+INSERT INTO fact VALUES ('set_aside', 0), ('pruned', 0);
 """
+# The books must not cost more the more there is: what is set aside is counted as it changes, by whichever statement.
+_COUNT = "UPDATE fact SET value = value {} 1 WHERE name = 'set_aside'"
+_COUNTING = [
+    f"CREATE TRIGGER IF NOT EXISTS aside_{name} AFTER {event} ON message WHEN {when} BEGIN {_COUNT.format(change)}; END"
+    for name, event, when, change in (
+        ("added", "INSERT", "new.set_aside IS NOT NULL", "+"),
+        ("noted", "UPDATE OF set_aside", "old.set_aside IS NULL AND new.set_aside IS NOT NULL", "+"),
+        ("retried", "UPDATE OF set_aside", "old.set_aside IS NOT NULL AND new.set_aside IS NULL", "-"),
+        ("removed", "DELETE", "old.set_aside IS NOT NULL", "-"),
+    )
+]
+# By the index of what is pending alone, so that no row is read: the rest follows from published = confirmed + pending +
+# pruned + set aside, since nothing is set aside on the embedded bus, and nothing is pruned in an outbox.
+_REST = """
+SELECT (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'message')
+    - (SELECT coalesce(max(value), 0) FROM main.fact WHERE name = 'taken_over')
+    - (SELECT value FROM main.fact WHERE name = 'confirmed')
+    - (SELECT count(*) FROM main.message INDEXED BY pending WHERE set_aside IS NULL)"""
+_IS_EMBEDDED = "(SELECT value = 'embedded' FROM main.fact WHERE name = 'destination')"
+_COUNTS = (
+    f"SELECT 'set_aside', CASE WHEN {_IS_EMBEDDED} THEN 0 ELSE ({_REST}) END"
+    f" UNION ALL SELECT 'pruned', CASE WHEN {_IS_EMBEDDED} THEN ({_REST}) ELSE 0 END"
+)
 # From each older version to the next. Only what an open connection of the older release does not notice: a process of
 # it may be appending meanwhile.
-_UPGRADES = {1: "ALTER TABLE message ADD COLUMN refused REAL"}
+_UPGRADES = {
+    1: ("ALTER TABLE message ADD COLUMN refused REAL",),
+    2: (f"INSERT OR IGNORE INTO fact {_COUNTS}", *_COUNTING),
+}
 # What makes each older version look like this one to a connection that only reads.
-_VIEWS = {1: "CREATE TEMP VIEW message AS SELECT *, NULL AS refused FROM main.message"}
+_VIEWS = {
+    1: "CREATE TEMP VIEW message AS SELECT *, NULL AS refused FROM main.message",
+    2: f"CREATE TEMP VIEW fact AS SELECT name, value FROM main.fact UNION ALL {_COUNTS}",  # noqa: S608 - constants
+}
 
 
 def prepare(connection: sqlite3.Connection, path: Path, destination: str) -> None:
@@ -66,11 +96,14 @@ def prepare(connection: sqlite3.Connection, path: Path, destination: str) -> Non
         if version == 0:
             for statement in _SCHEMA.split(";\n"):
                 connection.execute(statement)
+            for statement in _COUNTING:
+                connection.execute(statement)
             connection.execute("UPDATE fact SET value = ? WHERE name = 'destination'", (destination,))
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         else:
             for older in range(version, FORMAT_VERSION):
-                connection.execute(_UPGRADES[older])
+                for statement in _UPGRADES[older]:
+                    connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
         connection.execute("COMMIT")
     finally:

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import math
 import random
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -104,6 +105,8 @@ class Journal:
         self.waited = 0.0
         """For how many seconds all calls together have waited so."""
         self._renewed: dict[str, float] = {}
+        self.clock: Callable[[], float] = time.time
+        """What time it is by the clock of the file, in seconds: that of this process until the file's is known."""
         self.file = _file_at(path)
         """What tells the open file from another of its name: device and number."""
         close_in_forks(self)
@@ -246,7 +249,7 @@ class Journal:
     def _rows(self, query: str, *values: object) -> list[Any]:
         return self._patiently(lambda: self._connection.execute(query, values).fetchall())
 
-    def _transact(self, action: Callable[[sqlite3.Connection], _Result]) -> _Result:
+    def transact(self, action: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """
         Do something in one transaction, from the beginning again while another process holds the file.
 
@@ -273,7 +276,7 @@ class Journal:
         return self._patiently(transaction)
 
     def _write(self, statement: str, *values: object) -> None:
-        self._transact(lambda connection: connection.execute(statement, values))
+        self.transact(lambda connection: connection.execute(statement, values))
 
     def append(self, messages: Iterable[Message], *, once: bool = False, note: str | None = None) -> list[int]:
         """
@@ -305,7 +308,7 @@ class Journal:
             (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
             return list(range(last - len(taken) + 1, last + 1)) if taken else []
 
-        return self._transact(insert)
+        return self.transact(insert)
 
     def remember(self, message_id: str) -> None:
         """Note an id without a message; what was noted more than a month ago is forgotten now and then."""
@@ -314,9 +317,14 @@ class Journal:
             now = time.time()
             _is_first(connection, message_id, now)
             if random.random() < _SHARE_OF_FORGETTING:  # noqa: S311 - no secret
-                connection.execute("DELETE FROM sent_once WHERE appended < ?", (now - _REMEMBERED_SECONDS,))
+                # Some of them, from anywhere: not the longer the more there are.
+                connection.execute(
+                    "DELETE FROM sent_once WHERE appended < ? AND message_id IN"
+                    " (SELECT message_id FROM sent_once WHERE message_id >= ? ORDER BY message_id LIMIT ?)",
+                    (now - _REMEMBERED_SECONDS, secrets.token_hex(4), _BATCH),
+                )
 
-        self._transact(note)
+        self.transact(note)
 
     def remembers(self, message_id: str) -> bool:
         """Say whether an id was noted, by `remember` or with a message that is sent once."""
@@ -381,9 +389,9 @@ class Journal:
         """Have messages that were set aside, or all of them, tried again as if for the first time; return how many."""
         again = "UPDATE message SET set_aside = NULL, tries = 0 WHERE set_aside IS NOT NULL"
         if seqs is None:
-            return self._transact(lambda connection: connection.execute(again).rowcount)
+            return self.transact(lambda connection: connection.execute(again).rowcount)
         rows = [(seq,) for seq in seqs]
-        return self._transact(lambda connection: connection.executemany(f"{again} AND seq = ?", rows).rowcount)
+        return self.transact(lambda connection: connection.executemany(f"{again} AND seq = ?", rows).rowcount)
 
     def take_over(
         self, other: "Journal", exchanges: Mapping[str, str] | None = None, *, until: float = math.inf
@@ -427,7 +435,7 @@ class Journal:
                         (appended, exchanges.get(exchange, exchange), key, properties, body, tries, set_aside, refused),
                     )
 
-        self._transact(insert)
+        self.transact(insert)
 
     def whole_rows(self, limit: int) -> list[Any]:
         """Return up to `limit` of the oldest messages as they are stored, for another journal to take over."""
@@ -463,7 +471,7 @@ class Journal:
                 connection.execute("UPDATE fact SET value = value - ? WHERE name = 'taken_over'", (taken,))
             connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", note)
 
-        self._transact(insert)
+        self.transact(insert)
 
     def fact(self, name: str) -> object:
         """Return what was noted under a name; None where nothing was."""
@@ -481,7 +489,7 @@ class Journal:
             for statement, values in statements:
                 connection.execute(statement, values)
 
-        self._transact(carry_out)
+        self.transact(carry_out)
 
     def note_taken_over(self, seqs: Sequence[int]) -> None:
         """Remove what another journal has taken over, and its mention in the books."""
@@ -493,7 +501,7 @@ class Journal:
                 (taken, taken),
             )
 
-        self._transact(remove)
+        self.transact(remove)
 
     def holds(self, first: int, last: int) -> bool:
         """Say whether any message from `first` to `last` is still pending."""
@@ -507,7 +515,7 @@ class Journal:
             removed = connection.executemany("DELETE FROM message WHERE seq = ?", [(seq,) for seq in seqs]).rowcount
             connection.execute("UPDATE fact SET value = value + ? WHERE name = 'confirmed'", (removed,))
 
-        self._transact(remove)
+        self.transact(remove)
 
     def note_refusal(self, seq: int, reason: str, *, max_tries: int) -> bool:
         """Count a refusal of one message; the last of `max_tries` sets it aside. Return whether it was."""
@@ -521,32 +529,39 @@ class Journal:
             row = connection.execute("SELECT set_aside FROM message WHERE seq = ?", (seq,)).fetchone()
             return row is not None and row[0] is not None
 
-        return self._transact(note)
+        return self.transact(note)
 
     def books(self) -> Books:
-        """Return the books, all of one instant."""
+        """Return the books, all of one instant, at a cost that does not grow with what is in them."""
         (row,) = self._rows(
             "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'message'), 0)"
             " - coalesce((SELECT value FROM fact WHERE name = 'taken_over'), 0),"
             " (SELECT value FROM fact WHERE name = 'confirmed'),"
-            " (SELECT count(*) FROM message WHERE set_aside IS NULL),"
-            " (SELECT count(*) FROM message WHERE set_aside IS NOT NULL)"
+            " (SELECT value FROM fact WHERE name = 'set_aside'),"
+            " (SELECT value FROM fact WHERE name = 'pruned')"
         )
-        return Books(*row)
+        published, confirmed, set_aside, pruned = (int(_number(value) or 0) for value in row)
+        return Books(published, confirmed, published - confirmed - set_aside - pruned, set_aside)
+
+    def first(self) -> int | None:
+        """Return the number of the oldest message; None where there is none."""
+        (found,) = self._rows("SELECT min(seq) FROM message")[0]
+        return None if found is None else int(found)
 
     def last(self) -> int:
         """Return the place behind the newest message."""
         rows = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'message'")
         return int(rows[0][0]) if rows else 0
 
-    def last_before(self, moment: float) -> int:
-        """
-        Return the place before the oldest message that was appended at or after a time in seconds since 1970.
-
-        Times need not rise with the places: a clock may be set back, and a spare journal is taken over late.
-        """
-        found = self._rows("SELECT min(seq) FROM message WHERE appended >= ?", moment)[0][0]
-        return self.last() if found is None else int(found) - 1
+    def first_since(self, moment: float, after: int, until: int) -> int | None:
+        """Return the first of the messages between two places that was appended at a time since 1970, or later."""
+        rows = self._rows(
+            "SELECT seq FROM message WHERE seq > ? AND seq <= ? AND appended >= ? ORDER BY seq LIMIT 1",
+            after,
+            until,
+            moment,
+        )
+        return int(rows[0][0]) if rows else None
 
     def data_version(self) -> int:
         """Return a number that changes when another connection has changed the file."""
@@ -572,18 +587,25 @@ class Journal:
     def unreachable_until(self, moment: float) -> None:
         self._write("UPDATE fact SET value = ? WHERE name = 'unreachable_until'", moment)
 
-    def position(self, subscription: str, default: int) -> int:
-        """Return the place up to which a subscription is done, noting `default` as the place of a new one."""
+    def position(self, subscription: str, default: int, wanted: str | None = None) -> int:
+        """
+        Return the place up to which a subscription is done, noting `default` as the place of a new one.
+
+        `wanted` says which events it wants, for who removes old ones.
+        """
 
         def take(connection: sqlite3.Connection) -> int:
             connection.execute(
                 "INSERT INTO subscription VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET used = excluded.used",
-                (subscription, default, time.time()),
+                (subscription, default, self.clock()),
             )
+            if wanted is not None:
+                note = (f"wanted {subscription}", wanted)
+                connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", note)
             row = connection.execute("SELECT position FROM subscription WHERE name = ?", (subscription,)).fetchone()
             return int(row[0])
 
-        return self._transact(take)
+        return self.transact(take)
 
     def advance(self, subscription: str, position: int) -> None:
         """Note that a subscription is done up to `position`."""
@@ -592,7 +614,7 @@ class Journal:
             " SET position = max(position, excluded.position), used = excluded.used",
             subscription,
             position,
-            time.time(),
+            self.clock(),
         )
 
     def renew(self, subscription: str) -> None:
@@ -600,8 +622,21 @@ class Journal:
         now = time.monotonic()
         if now < self._renewed.get(subscription, -math.inf) + _RENEWAL_SECONDS:
             return
-        self._write("UPDATE subscription SET used = ? WHERE name = ?", time.time(), subscription)
+        self._write("UPDATE subscription SET used = ? WHERE name = ?", self.clock(), subscription)
         self._renewed[subscription] = now
+
+    def take_missed(self, subscription: str) -> int:
+        """Return how many events a subscription has lost since this was last asked."""
+        name = f"missed {subscription}"
+        if not self.fact(name):
+            return 0
+
+        def take(connection: sqlite3.Connection) -> int:
+            found = connection.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+            connection.execute("DELETE FROM fact WHERE name = ?", (name,))
+            return int(_number(found[0]) or 0) if found else 0
+
+        return self.transact(take)
 
     def bury(self, subscription: str, entry: Entry, reason: str) -> None:
         """Keep a message that a subscription cannot use, with the reason."""
@@ -609,7 +644,7 @@ class Journal:
             "INSERT OR IGNORE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?)",
             subscription,
             entry.seq,
-            time.time(),
+            self.clock(),
             reason,
             entry.message.properties.message_id,
             entry.message.body,
@@ -618,27 +653,6 @@ class Journal:
     def dead_letters(self, subscription: str) -> list[tuple[str, bytes]]:
         """Return the reason and the body of each message that a subscription could not use."""
         return self._rows("SELECT reason, body FROM dead_letter WHERE subscription = ? ORDER BY seq", subscription)
-
-    def prune(self, older_than: float) -> None:
-        """
-        Remove messages and memories that are older than a time in seconds since 1970.
-
-        Does nothing where the file cannot be written to just now: the next process prunes as well.
-        """
-        rows = self._rows("SELECT appended FROM message ORDER BY seq LIMIT 1")
-        if not rows or rows[0][0] >= older_than:
-            return
-        patience, self.patience = self.patience, 0.0
-
-        def remove(connection: sqlite3.Connection) -> None:
-            connection.execute("DELETE FROM message WHERE appended < ?", (older_than,))
-            connection.execute("DELETE FROM sent_once WHERE appended < ?", (older_than,))
-            connection.execute("DELETE FROM dead_letter WHERE dead < ?", (older_than,))
-            connection.execute("DELETE FROM subscription WHERE used < ?", (older_than,))
-
-        with contextlib.suppress(JournalError):
-            self._transact(remove)
-        self.patience = patience
 
 
 def _close(connections: Connections, connection: sqlite3.Connection) -> None:

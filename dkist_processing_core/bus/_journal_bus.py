@@ -4,10 +4,10 @@ The embedded bus: one journal file on this host, which is also its own archive.
 Not here: the file's format (_journal), and reading from it (_journal_receivers).
 """
 
-import time
 from collections.abc import Iterable
 from datetime import datetime
 
+from dkist_processing_core.bus._ages import keep
 from dkist_processing_core.bus._damage import open_mended
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Journal
 from dkist_processing_core.bus._journal_receivers import JournalReader, JournalReceiver
@@ -39,7 +39,7 @@ class JournalBus:
         open_folder(self._place)
         journal = open_mended(self.journal_path, synced=synced, destination="embedded", patience=patience)
         adopt(journal, seconds=_ADOPTION_SECONDS)
-        journal.prune(time.time() - KEPT_SECONDS)
+        keep(journal, KEPT_SECONDS)
         return journal
 
     def open_spare(self) -> Spare:

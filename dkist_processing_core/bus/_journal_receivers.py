@@ -6,6 +6,7 @@ Not here: the file's format (_journal).
 
 import functools
 import hashlib
+import json
 import logging
 import time
 import weakref
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
 from dkist_processing_core import forks
+from dkist_processing_core.bus._ages import last_before
 from dkist_processing_core.bus._bus import topic_matches
 from dkist_processing_core.bus._damage import damaged, read_around, take_over_damaged
 from dkist_processing_core.bus._faults import explained
@@ -110,7 +112,7 @@ class JournalReader(_Reading):
         def begin(journal: Journal) -> None:
             self._file, self._end = journal.file, journal.last()
             if isinstance(replay, datetime):
-                self._position = journal.last_before(replay.timestamp())
+                self._position = last_before(journal, replay.timestamp())
             else:
                 self._position = 0 if replay else self._end
 
@@ -166,7 +168,9 @@ class JournalReceiver(_Reading):
         self._name = name
         self._journal = self._open()
         self._end = self._journal.last()
-        self._position = self._journal.position(name, self._end)
+        self._wanted = json.dumps([exchange, patterns])
+        self._position = self._journal.position(name, self._end, self._wanted)
+        self.missed = 0
         self._lock = FileLock(_lock_path(self._journal.path, name))
         self._is_active = False
         self._seen_version: int | None = None
@@ -210,7 +214,7 @@ class JournalReceiver(_Reading):
     def _active(self) -> bool:
         if not self._is_active and self._lock.acquire():
             # Whoever was active before may have moved on since this receiver was opened.
-            self._position = self._journal.position(self._name, self._position)
+            self._position = self._journal.position(self._name, self._position, self._wanted)
             self._is_active = True
         return self._is_active
 
@@ -218,6 +222,12 @@ class JournalReceiver(_Reading):
         version = self._journal.data_version()
         if version == self._seen_version:
             return []
+        missed = self._journal.take_missed(self._name)
+        if missed:
+            self.missed += missed
+            logger.warning(
+                "the subscription %r has missed events that became too old before it read them: %s", self._name, missed
+            )
         entries = self._journal.read(self._position, _BATCH)
         if not entries:
             # Read to the end: until the file changes there is nothing more.

@@ -2,21 +2,24 @@
 The embedded journal: the contract of a bus, and what a file on this host adds to it.
 """
 
-import math
+import itertools
 import multiprocessing
 import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from dkist_processing_core.bus import Books, FileLock, JournalBus, Message, _journal, open_bus, to_message
+from dkist_processing_core.bus._ages import MOST_AT_ONCE, HostTime, keep, last_before
 from dkist_processing_core.bus._format import FORMAT_VERSION
 from dkist_processing_core.bus._journal import Journal
+from dkist_processing_core.bus._journal_bus import KEPT_SECONDS
 from dkist_processing_core.bus._place import file_system, place
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
@@ -160,20 +163,165 @@ def test_an_undecodable_message_is_kept_with_its_reason(settings: DKISTProcessin
     receiver.close()
 
 
+def host_at(days: float) -> HostTime:
+    """
+    Return the time of a host that was started so many days ago.
+    """
+    return HostTime("a start", days * 24 * 3600)
+
+
 def test_old_messages_go_and_young_ones_stay(settings: DKISTProcessingCoreConfiguration) -> None:
     """
     Pruning removes what is older than it is told, and the books still know how many there were.
     """
     with open_bus(settings).open_journal() as journal:
         journal.append([to_message(started("A"), "x")])
-        first = journal._connection.execute("SELECT appended FROM message").fetchone()[0]
-        cutoff = math.nextafter(first, math.inf)
+        keep(journal, KEPT_SECONDS, host=host_at(1))
         journal.append([to_message(finished("A"), "x")])
+        keep(journal, KEPT_SECONDS, host=host_at(2))
 
-        journal.prune(cutoff)
+        keep(journal, KEPT_SECONDS, host=host_at(8.5))
 
         assert [finished("A").id] == [entry.message.properties.message_id for entry in journal.read(0, 10)]
-        assert journal.books().published == 2
+        assert journal.books() == Books(published=2, confirmed=0, pending=1, set_aside=0)
+
+
+def test_a_clock_that_is_ahead_removes_nothing(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    Neither what was appended before nor what it appends itself, nor a subscription's place.
+    """
+    with open_bus(settings).open_journal() as journal:
+        journal.append([to_message(progressed("A", number), "x") for number in range(50)])
+        journal.position("ops", 0)
+        journal.append([to_message(progressed("B", 0), "x")])
+        journal.change([("UPDATE message SET appended = appended + 864000 WHERE seq = 51", ())])
+        for hours in range(24):
+            keep(journal, KEPT_SECONDS, host=host_at(hours / 24))
+
+        assert len(journal.read(0, 100)) == 51
+        assert journal.position("ops", 7) == 0
+
+
+def test_what_a_named_subscription_has_not_read_stays_up_to_its_limit(
+    settings: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Beyond it the oldest go, and the next read says exactly how many of the events that it wants it has missed.
+    """
+    bus = open_bus(settings)
+    with subscribe("task.progressed", name="ops", settings=settings):
+        pass
+    with Publisher.open(settings) as publisher:
+        publisher.publish(*[started(f"T{number}") for number in range(10)])
+        publisher.publish(*[progressed("A", number) for number in range(20)])
+    with bus.open_journal() as journal:
+        keep(journal, KEPT_SECONDS, limit=30, host=host_at(1))
+        journal.renew("ops")
+        keep(journal, KEPT_SECONDS, limit=30, host=host_at(5))
+        journal.advance("ops", 0)
+        keep(journal, KEPT_SECONDS, limit=30, host=host_at(9))
+        whole = len(journal.read(0, 100))
+        keep(journal, KEPT_SECONDS, limit=15, host=host_at(9))
+
+    with bus.subscribe(("task.progressed.#",), name="ops") as receiver:
+        found = [each.message.properties.message_id for each in iter(lambda: receiver.receive(0.0), None)]
+        missed = vars(receiver)["missed"]
+
+    assert whole == 30
+    assert found == [progressed("A", number).id for number in range(5, 20)]
+    assert missed == 5
+    assert [record.getMessage() for record in caplog.records if "missed" in record.getMessage()] == [
+        "the subscription 'ops' has missed events that became too old before it read them: 5"
+    ]
+
+
+def test_one_opening_removes_a_bounded_number_of_rows(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    Whatever lies there: the next ones go on.
+    """
+    with open_bus(settings).open_journal() as journal:
+        journal.append([to_message(progressed("A", number), "x") for number in range(2 * MOST_AT_ONCE + 5)])
+        keep(journal, KEPT_SECONDS, host=host_at(1))
+        left = []
+        for _ in range(3):
+            keep(journal, KEPT_SECONDS, host=host_at(9))
+            left.append(journal.books().pending)
+
+        assert left == [MOST_AT_ONCE + 5, 5, 0]
+
+
+def test_opening_a_journal_costs_the_same_however_much_lies_there(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    Counted in steps of SQLite's engine: what is kept, what is removed, the books and the oldest.
+    """
+
+    def steps(journal: Journal, action: Callable[[], object]) -> int:
+        counted = itertools.count()
+        journal._connection.set_progress_handler(lambda: next(counted) < 0, 1)
+        action()
+        journal._connection.set_progress_handler(None, 0)
+        return next(counted)
+
+    with open_bus(settings).open_journal() as journal:
+        costs = []
+        for size in (500, 5000):
+            journal.append([to_message(progressed("A", number), "x") for number in range(size)])
+            keep(journal, KEPT_SECONDS, host=host_at(size / 1000))
+            journal.append([to_message(started("A"), "x")])
+            keep(journal, KEPT_SECONDS, host=host_at(size / 1000 + 0.1))
+            costs.append(
+                {
+                    "books": steps(journal, journal.books),
+                    "oldest": steps(journal, lambda: journal.oldest),
+                    "keep": steps(journal, lambda: keep(journal, KEPT_SECONDS, host=host_at(5.11))),
+                }
+            )
+
+        few, many = costs
+        assert {name: many[name] <= few[name] + 200 for name in few} == dict.fromkeys(few, True)
+
+
+def test_a_journal_of_the_format_before_has_exact_books(tmp_path: Path) -> None:
+    """
+    It is brought up to date from what it counted, and looked at as it is.
+    """
+    path = tmp_path / "outbox.db"
+    with Journal.open(path) as journal:
+        journal.append([to_message(progressed("A", number), "x") for number in range(10)])
+        journal.remove_confirmed([1, 2])
+        journal.note_refusal(3, "no", max_tries=1)
+        journal.change(
+            [(f"DROP TRIGGER aside_{name}", ()) for name in ("added", "noted", "retried", "removed")]
+            + [("DELETE FROM fact WHERE name IN ('set_aside', 'pruned')", ()), ("PRAGMA user_version = 2", ())]
+        )
+
+    looked_at = Journal.look(path, Journal.books)
+    with Journal.open(path) as journal:
+        opened = journal.books()
+        journal.retry()
+        retried = journal.books()
+
+    assert looked_at == opened == Books(published=10, confirmed=2, pending=7, set_aside=1)
+    assert retried == Books(published=10, confirmed=2, pending=8, set_aside=0)
+
+
+def test_a_clock_that_was_set_back_hides_nothing_that_is_recent(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    A time to begin from is held against what the file knows of the order of its rows.
+    """
+    with open_bus(settings).open_journal() as journal:
+        journal.append([to_message(progressed("old", 0), "x")])
+        journal.change([("UPDATE message SET appended = appended - 36000", ())])
+        keep(journal, KEPT_SECONDS, host=host_at(1))
+        journal.append([to_message(progressed("before", number), "x") for number in range(5)])
+        journal.append([to_message(progressed("after", number), "x") for number in range(5)])
+        # As if the clock had been set back by an hour between the two.
+        journal.change([("UPDATE message SET appended = appended - 3600 WHERE seq > 6", ())])
+        now = host_at(1 + 1 / 24)
+        keep(journal, KEPT_SECONDS, host=now)
+
+        assert last_before(journal, time.time() - 1800, host=now) == 1
+        assert last_before(journal, time.time() - 7200, host=now) == 1
 
 
 def test_a_newer_format_is_refused_and_left_untouched(settings: DKISTProcessingCoreConfiguration) -> None:
@@ -322,12 +470,13 @@ def test_a_subscription_that_listens_is_not_forgotten(settings: DKISTProcessingC
         journal.append([to_message(started("A"), "x")])
         journal.position("listening", 0)
         journal.position("gone", 0)
-        journal._connection.execute("UPDATE subscription SET used = 0")
-        cutoff = math.nextafter(journal._connection.execute("SELECT appended FROM message").fetchone()[0], math.inf)
+        keep(journal, KEPT_SECONDS, host=host_at(1))
+        journal._connection.execute("UPDATE subscription SET used = used - 1")
+        keep(journal, KEPT_SECONDS, host=host_at(6))
 
         journal.renew("listening")
         journal.renew("listening")
-        journal.prune(cutoff)
+        keep(journal, KEPT_SECONDS, host=host_at(8.5))
 
         assert journal._connection.execute("SELECT name FROM subscription").fetchall() == [("listening",)]
         journal.advance("gone", 1)

@@ -1,0 +1,185 @@
+"""
+How old the rows of a journal are, by a clock of the file's own, and the removal of the oldest.
+
+A clock of the system may be wrong by days, in one process or in all. The file's clock goes on as fast as the host runs
+since it was started, and by nothing else; now and then it notes which row was the last. Not here: the tables (_format).
+"""
+
+import contextlib
+import json
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dkist_processing_core.bus._bus import topic_matches
+from dkist_processing_core.bus._journal import Journal
+from dkist_processing_core.bus.topology import MAX_QUEUE_LENGTH
+from dkist_processing_core.errors import JournalError
+
+MARK_SECONDS = 600.0
+"""How often the file notes which row was the last."""
+_MARGIN_SECONDS = 1.0
+"""By how much two readings of the clocks may differ."""
+MOST_AT_ONCE = 1000
+"""How many rows one opening removes at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostTime:
+    """For how many seconds the host has run since it was started, and which start that was."""
+
+    boot: str
+    seconds: float
+
+    @classmethod
+    def now(cls) -> "HostTime | None":
+        """Return the time of this host; None where the kernel does not report it."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+            return cls(boot, float(Path("/proc/uptime").read_text(encoding="ascii").split()[0]))
+        return None
+
+
+def keep(journal: Journal, kept_seconds: float, *, limit: int = MAX_QUEUE_LENGTH, host: HostTime | None = None) -> None:
+    """
+    Have a journal go on with its clock, and remove some of what is older than so many seconds by it.
+
+    What a named subscription has not read stays, up to the newest `limit` rows. Does nothing where the file cannot be
+    written to just now: the next process does it.
+    """
+    host = HostTime.now() if host is None else host
+    if host is None:
+        return
+    patience, journal.patience = journal.patience, 0.0
+    try:
+        _keep(journal, kept_seconds, limit, host)
+    except JournalError:
+        pass
+    finally:
+        journal.patience = patience
+
+
+def _keep(journal: Journal, kept_seconds: float, limit: int, host: HostTime) -> None:
+    clock = _Clock.of(journal.fact("clock"))
+    now = None if clock is None else clock.at(host)
+    if clock is None or now is None or clock.is_due(host):
+        now = journal.transact(lambda connection: _mark(connection, kept_seconds, host))
+    began = time.clock_gettime(time.CLOCK_BOOTTIME)
+    journal.clock = lambda: now + time.clock_gettime(time.CLOCK_BOOTTIME) - began
+    boundary = journal.fact("prune_to")
+    if isinstance(boundary, int) and boundary > 0:
+        first = journal.first()
+        if first is not None and first <= boundary:
+            journal.transact(lambda connection: _remove(connection, boundary, limit))
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """What the file's clock showed, in seconds, at a time of the host."""
+
+    shown: float
+    host: HostTime
+
+    @classmethod
+    def of(cls, value: object) -> "_Clock | None":
+        """Return what was noted; None where nothing was, or it cannot be read."""
+        with contextlib.suppress(ValueError, TypeError):
+            shown, boot, seconds = json.loads(str(value))
+            return cls(float(shown), HostTime(str(boot), float(seconds)))
+        return None
+
+    def at(self, host: HostTime) -> float:
+        """Return what it shows at another time of the host: after another start, that plus how long the host runs."""
+        passed = host.seconds if host.boot != self.host.boot else host.seconds - self.host.seconds
+        return self.shown + max(0.0, passed)
+
+    def is_due(self, host: HostTime) -> bool:
+        """Return True if it is time for the next mark; a new start of the host is noted at once, lest it be missed."""
+        return host.boot != self.host.boot or self.at(host) >= self.shown + MARK_SECONDS
+
+
+def _mark(connection: sqlite3.Connection, kept_seconds: float, host: HostTime) -> float:
+    """Note which row is the last by now, and up to which row everything is too old; return the file's time."""
+    facts = dict(connection.execute("SELECT name, value FROM fact WHERE name IN ('clock', 'marks')"))
+    clock = _Clock.of(facts.get("clock"))
+    if clock is not None and not clock.is_due(host):
+        return clock.at(host)
+    now = _beginning(connection) if clock is None else clock.at(host)
+    last = connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'message'").fetchone()[0]
+    marks = [*_marks(facts.get("marks")), (now, last)]
+    old = [seq for moment, seq in marks if moment < now - kept_seconds]
+    kept = marks[max(0, len(old) - 1) :]
+    noted = {
+        "clock": json.dumps([now, host.boot, host.seconds]),
+        "marks": json.dumps(kept),
+        "prune_to": max(old, default=0),
+    }
+    connection.executemany("INSERT OR REPLACE INTO fact VALUES (?, ?)", noted.items())
+    connection.execute("DELETE FROM subscription WHERE used < ?", (now - kept_seconds,))
+    connection.execute("DELETE FROM dead_letter WHERE dead < ?", (now - kept_seconds,))
+    return now
+
+
+def _beginning(connection: sqlite3.Connection) -> float:
+    """Return what the clock of a file begins with: no more than when its subscriptions were used."""
+    (used,) = connection.execute("SELECT max(used) FROM subscription").fetchone()
+    return time.time() if used is None else min(time.time(), used)
+
+
+def _marks(value: object) -> list[tuple[float, int]]:
+    """Return the marks of a file: when, by its clock, which row was the last."""
+    with contextlib.suppress(ValueError, TypeError):
+        return [(float(moment), int(seq)) for moment, seq in json.loads(str(value))]
+    return []
+
+
+def last_before(journal: Journal, moment: float, *, host: HostTime | None = None) -> int:
+    """
+    Return the place behind which everything was appended at a time in seconds since 1970, or later.
+
+    Rows are as old as the system's clock said when they were appended, but no older than the file's marks say: a clock
+    that was set back does not hide what is recent. Only the rows between two marks are looked at.
+    """
+    clock, host = _Clock.of(journal.fact("clock")), HostTime.now() if host is None else host
+    before, within = 0, journal.last()
+    if clock is not None and host is not None:
+        then = clock.at(host) - (time.time() - moment)
+        marks = _marks(journal.fact("marks"))
+        before = max((seq for at, seq in marks if at <= then - _MARGIN_SECONDS), default=0)
+        within = min((seq for at, seq in marks if at >= then + _MARGIN_SECONDS), default=within)
+    first = journal.first_since(moment, before, within)
+    return within if first is None else first - 1
+
+
+def _remove(connection: sqlite3.Connection, boundary: int, limit: int) -> None:
+    """Remove the oldest rows up to a boundary, without what subscriptions have yet to read; count what they lose."""
+    last = connection.execute("SELECT max(seq) FROM message").fetchone()[0] or 0
+    places = connection.execute("SELECT name, position FROM subscription").fetchall()
+    for _, position in places:
+        boundary = min(boundary, max(position, last - limit))
+    rows = connection.execute(
+        "SELECT seq, exchange, routing_key FROM message WHERE seq <= ? ORDER BY seq LIMIT ?", (boundary, MOST_AT_ONCE)
+    ).fetchall()
+    if not rows:
+        return
+    for name, position in places:
+        _count_lost(connection, name, [row for row in rows if row[0] > position])
+    removed = connection.execute("DELETE FROM message WHERE seq <= ?", (rows[-1][0],)).rowcount
+    connection.execute("UPDATE fact SET value = value + ? WHERE name = 'pruned'", (removed,))
+
+
+def _count_lost(connection: sqlite3.Connection, name: str, rows: Sequence[tuple[int, str, str]]) -> None:
+    """Note how many events a subscription loses, as far as it wants them."""
+    if not rows:
+        return
+    found = connection.execute("SELECT value FROM fact WHERE name = ?", (f"wanted {name}",)).fetchone()
+    exchange, patterns = json.loads(found[0]) if found else (None, ["#"])
+    lost = sum(
+        exchange in (None, row[1]) and any(topic_matches(pattern, row[2]) for pattern in patterns) for row in rows
+    )
+    connection.execute(
+        "INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+        (f"missed {name}", lost),
+    )
