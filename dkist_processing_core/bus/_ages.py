@@ -22,7 +22,7 @@ MARK_SECONDS = 600.0
 """How often the file notes which row was the last."""
 _MARGIN_SECONDS = 1.0
 """By how much two readings of the clocks may differ."""
-MOST_AT_ONCE = 1000
+MOST_AT_ONCE = 500
 """How many rows one opening removes at most."""
 
 
@@ -139,8 +139,8 @@ def last_before(journal: Journal, moment: float, *, host: HostTime | None = None
     """
     Return the place behind which everything was appended at a time in seconds since 1970, or later.
 
-    Rows are as old as the system's clock said when they were appended, but no older than the file's marks say: a clock
-    that was set back does not hide what is recent. Only the rows between two marks are looked at.
+    It is before the first row that the system's clock called as young; of rows behind it the clock may have said anything.
+    Where it called none so young, the file's marks decide: a clock that is behind does not hide what is recent.
     """
     clock, host = _Clock.of(journal.fact("clock")), HostTime.now() if host is None else host
     before, within = 0, journal.last()
@@ -149,7 +149,7 @@ def last_before(journal: Journal, moment: float, *, host: HostTime | None = None
         marks = _marks(journal.fact("marks"))
         before = max((seq for at, seq in marks if at <= then - _MARGIN_SECONDS), default=0)
         within = min((seq for at, seq in marks if at >= then + _MARGIN_SECONDS), default=within)
-    first = journal.first_since(moment, before, within)
+    first = journal.first_since(moment, before)
     return within if first is None else first - 1
 
 

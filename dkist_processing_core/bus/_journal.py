@@ -553,14 +553,9 @@ class Journal:
         rows = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'message'")
         return int(rows[0][0]) if rows else 0
 
-    def first_since(self, moment: float, after: int, until: int) -> int | None:
-        """Return the first of the messages between two places that was appended at a time since 1970, or later."""
-        rows = self._rows(
-            "SELECT seq FROM message WHERE seq > ? AND seq <= ? AND appended >= ? ORDER BY seq LIMIT 1",
-            after,
-            until,
-            moment,
-        )
+    def first_since(self, moment: float, after: int) -> int | None:
+        """Return the first of the messages behind a place that was appended at a time since 1970, or later."""
+        rows = self._rows("SELECT seq FROM message WHERE seq > ? AND appended >= ? ORDER BY seq LIMIT 1", after, moment)
         return int(rows[0][0]) if rows else None
 
     def data_version(self) -> int:

@@ -64,7 +64,7 @@ def show_list(filters: Filters, *, since: timedelta | None, run_id: str | None) 
     settings = DKISTProcessingCoreConfiguration.read()
     show = _shower(as_json=filters.as_json, dated=True)
     now = datetime.now(UTC)
-    count = 0
+    count, moments = 0, _Moments()
     for event in replayed(
         settings,
         *filters.types,
@@ -73,11 +73,25 @@ def show_list(filters: Filters, *, since: timedelta | None, run_id: str | None) 
         every_report=filters.all_reports,
         since=None if since is None else _start_of(since, now),
     ):
-        if (since is None or now - event.time <= since) and run_id in (None, event.run_id):
+        if (since is None or now - moments.latest(event, now) <= since) and run_id in (None, event.run_id):
             show(event)
             count += 1
     if not count:
         _note(f"no such event on {open_bus(settings).where}")
+
+
+class _Moments:
+    """The latest time of each run: a clock that is set back in a run makes nothing older than what came before."""
+
+    def __init__(self) -> None:
+        self._latest: dict[object, datetime] = {}
+
+    def latest(self, event: Event, now: datetime) -> datetime:
+        """Return the time of an event, or that of an earlier one of its run where that is later."""
+        found = max(event.time, self._latest.get(event.run, event.time))
+        if found <= now:
+            self._latest[event.run] = found
+        return found
 
 
 def _start_of(since: timedelta, now: datetime) -> datetime | None:
