@@ -139,8 +139,8 @@ def last_before(journal: Journal, moment: float, *, host: HostTime | None = None
     """
     Return the place behind which everything was appended at a time in seconds since 1970, or later.
 
-    It is before the first row that the system's clock called as young; of rows behind it the clock may have said anything.
-    Where it called none so young, the file's marks decide: a clock that is behind does not hide what is recent.
+    It is before the first row that was appended since then by the system's clock; rows behind it may have any time.
+    Where there is none, the file's marks decide: a clock that is behind does not hide what is recent.
     """
     clock, host = _Clock.of(journal.fact("clock")), HostTime.now() if host is None else host
     before, within = 0, journal.last()

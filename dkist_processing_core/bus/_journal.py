@@ -198,7 +198,12 @@ class Journal:
         if self.file == _file_at(self.path):
             return True
         with in_use:
-            return not self._connections.is_removed
+            return not self._connections.is_removed and not self._is_set_aside
+
+    @property
+    def _is_set_aside(self) -> bool:
+        """Whether another process has found the open file damaged, and given it another name."""
+        return any(_file_at(each) == self.file for each in self.path.parent.glob(f"{self.path.name}.damaged-*"))
 
     @property
     def is_lost(self) -> bool:
@@ -413,7 +418,7 @@ class Journal:
                 taken += len(rows)
             if only_once and not other.whole_rows(1):
                 # Only now: a message whose id was noted before would be left out. Among them are notes of other things.
-                self._transact(
+                self.transact(
                     lambda connection: connection.executemany(
                         "INSERT OR IGNORE INTO sent_once VALUES (?, ?)", [(each, time.time()) for each in only_once]
                     )

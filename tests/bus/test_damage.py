@@ -207,6 +207,22 @@ def test_an_open_subscription_goes_on_in_the_file_that_replaces_a_damaged_one(
         assert next(named).id == started("A").id
 
 
+def test_an_open_publisher_goes_on_in_the_file_that_replaces_a_damaged_one(
+    settings: DKISTProcessingCoreConfiguration,
+) -> None:
+    """
+    Also where it has not met the damage itself.
+    """
+    fill(settings)
+    with Publisher.open(settings) as publisher:
+        flip_in_the_middle(open_bus(settings).journal_path)
+        ids(settings)
+        publisher.publish(started("A"))
+        is_kept = not publisher._is_displaced
+
+    assert (is_kept, ids(settings)[-1]) == (True, started("A").id)
+
+
 def _publish(settings: DKISTProcessingCoreConfiguration, number: int) -> None:
     with Publisher.open(settings) as publisher:
         publisher.publish(progressed("B", number))
