@@ -24,7 +24,7 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.events import Event, RecipeRunFailureMessage
 from dkist_processing_core.publisher import Publisher
-from tests.facts import finished, started
+from tests.facts import finished, progressed, started
 from tests.services.broker import Broker
 
 ROOT = Path(__file__).parent.parent
@@ -459,6 +459,40 @@ def test_a_reader_of_the_archive_needs_to_read_it(owned: Broker, use: Callable[[
 
     with subscribe(replay=True, timeout=SECONDS) as subscription:
         assert started("A") == next(subscription)
+
+
+def test_a_consumer_may_count_what_it_has_lost(
+    owned: Broker, use: Callable[[Broker], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    With the rights that the documentation gives to it, no more.
+    """
+    monkeypatch.setattr("dkist_processing_core.bus.topology.MAX_QUEUE_LENGTH", 5)
+    topology("apply", "--consumer", "operators=task.progressed")
+    consumer = limited(owned, "consumer")
+    use(consumer)
+    with subscribe("task.progressed", name="operators", timeout=SECONDS) as subscription:
+        use(owned)
+        publish(progressed("A", 0))
+        next(subscription).ack()
+    publish(*[progressed("A", number) for number in range(1, 9)])
+    use(consumer)
+
+    with subscribe("task.progressed", name="operators", timeout=SECONDS) as subscription:
+        assert next(subscription) == progressed("A", 4)
+        assert subscription.missed == 3
+
+
+def test_an_operator_may_plan_and_apply(owned: Broker, use: Callable[[Broker], None]) -> None:
+    """
+    Also the queues of consumers.
+    """
+    use(limited(owned, "operator"))
+
+    applied = topology("apply", "--consumer", "operators")
+    plan = topology("plan", "--consumer", "operators")
+
+    assert (applied.exit_code, plan.exit_code) == (0, 0)
 
 
 def test_a_consumers_queue_with_other_arguments_is_used_as_it_is(owned: Broker) -> None:
