@@ -47,6 +47,17 @@ _SHARE_OF_FIRST_WAIT = 0.5
 logger = logging.getLogger(__name__)
 
 
+class _Turn(threading.local):
+    """What a thread does for its publishers, and what a signal's handler has deferred until that is done."""
+
+    def __init__(self) -> None:
+        self.is_busy = False
+        self.deferred: deque[Callable[[], None]] = deque()
+
+
+_turn = _Turn()
+
+
 class Publisher:
     """
     Publishes events: on disk when `publish` returns, on their way to the bus from then on.
@@ -90,8 +101,6 @@ class Publisher:
         self._is_closed = False
         # Reentrant, for a signal's handler may interrupt who holds it, and publish too: see `_in_turn`.
         self._lock = threading.RLock()
-        self._is_busy = False
-        self._deferred: deque[Callable[[], None]] = deque()
         self._progress = Flag()
         self._end = Flag()
         self._keeper: threading.Thread | None = None
@@ -214,19 +223,32 @@ class Publisher:
         if self._is_closed:
             msg = "the publisher is closed: open another"
             raise BusError(msg)
-        with self._lock:
-            self._deferred.append(action)
-            if self._is_busy:
-                return
-            while self._deferred:
-                self._is_busy = True
-                try:
-                    # Between the two lines above a handler may have done it already.
-                    if self._deferred:
-                        self._deferred.popleft()()
-                finally:
-                    # First of all, whatever is raised here: else everything would be deferred for ever.
-                    self._is_busy = False
+        if self._take_turn(action):
+            self._after_turn()
+
+    def _take_turn(self, action: Callable[[], object]) -> bool:
+        """Do what `_in_turn` says, and return whether it was this call that did it."""
+
+        def locked() -> None:
+            with self._lock:
+                action()
+
+        # Of all publishers of the thread: one could wait for what the thread holds for another.
+        _turn.deferred.append(locked)
+        if _turn.is_busy:
+            return False
+        while _turn.deferred:
+            _turn.is_busy = True
+            try:
+                # Between the two lines above a handler may have done it already.
+                if _turn.deferred:
+                    _turn.deferred.popleft()()
+            finally:
+                # First of all, whatever is raised here: else everything would be deferred for ever.
+                _turn.is_busy = False
+        return True
+
+    def _after_turn(self) -> None:
         self._speak()
         if self._drainer is None and self.bus.is_remote and not self.is_on_disk:
             # What is in memory no other process can deliver.
@@ -372,8 +394,7 @@ class Publisher:
 
     def _has_kept(self, patience: float) -> bool:
         if self._is_displaced:
-            with self._lock:
-                self._keep(patience)
+            self._take_turn(lambda: self._keep(patience))
             self._speak()
             if self._drainer is not None:
                 self._drainer.wake()

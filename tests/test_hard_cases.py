@@ -5,9 +5,13 @@ Not here: each fault by itself (test_degradation.py, test_poison.py, test_proces
 """
 
 import os
+import resource
 import subprocess
 import sys
+import tempfile
 import threading
+import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -21,11 +25,11 @@ from dkist_processing_core.events import RecipeRunFailureMessage
 from dkist_processing_core.publisher import Publisher
 from tests.bus.contract import SECONDS
 from tests.facts import finished, started
-from tests.running import ROOT, run_python
+from tests.running import ROOT, run_python, status_of_fork
 from tests.services.broker import Broker
 from tests.services.proxy import Proxy
 from tests.test_degradation import ids_in, locked
-from tests.test_delivery import books_of, settings_of, warnings_in
+from tests.test_delivery import books_of, settings_of, unreachable, warnings_in
 from tests.waiting import wait_until
 
 INTERRUPTED = """
@@ -317,3 +321,99 @@ def test_a_fork_that_has_published_nothing_waits_for_nothing() -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert open_bus(DKISTProcessingCoreConfiguration()).journal_path.exists()
+
+
+def without_rights(folder: Path) -> None:
+    """
+    Have this process be refused what is in a folder of another: as another user, or by the folder's mode.
+    """
+    if os.getuid() == 0:
+        os.setuid(65_534)
+    else:
+        folder.chmod(0)
+
+
+@pytest.mark.parametrize("way", ["user", "root"])
+def test_a_task_that_changes_its_user_or_its_root_takes_nothing_out_of_the_journal(way: str, tmp_path: Path) -> None:
+    """
+    That the file cannot be seen any more does not mean that it was removed: what others have put there stays there.
+    """
+    settings = DKISTProcessingCoreConfiguration()
+    with Publisher.open(settings) as other:
+        other.publish(started("A"))
+
+    def change() -> None:
+        publisher = Publisher.open(settings)
+        if way == "root" and os.getuid() == 0:
+            os.chroot(tmp_path)
+        else:
+            without_rights(publisher.bus.journal_path.parent)
+        publisher.publish(finished("A"))
+        publisher.close()
+
+    status = status_of_fork(change)
+
+    open_bus(settings).journal_path.parent.chmod(0o700)
+    assert status == 0
+    assert ids_in(settings) == [started("A").id, finished("A").id]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def reachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """
+    A state folder for another user than root, whose own folders that one may not even pass through.
+    """
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        monkeypatch.setenv("DKIST_CORE_STATE_DIR", folder)
+        yield Path(folder)
+
+
+def without_threads(folder: Path) -> None:
+    """
+    Have this process get no further thread, as an ordinary user who owns a folder: root is not limited.
+    """
+    if os.getuid() == 0:
+        os.chown(folder, 61_234, 61_234)
+        os.setgroups([])
+        os.setgid(61_234)
+        os.setuid(61_234)
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    with pytest.raises(RuntimeError):
+        threading.Thread(target=int).start()
+
+
+def test_without_a_thread_events_are_on_disk_and_delivered_at_the_close(broker: Broker, reachable: Path) -> None:
+    """
+    Whoever may have no further thread delivers in the thread that closes.
+    """
+    settings = settings_of(broker)
+
+    def publish() -> None:
+        without_threads(reachable)
+        with Publisher.open(settings) as publisher:
+            publisher.publish(started("A"))
+            assert ids_in(settings) == [started("A").id]
+            publisher.close(SECONDS)
+
+    assert status_of_fork(publish) == 0
+    books = books_of(settings)
+    assert (books.confirmed, books.pending) == (1, 0)
+
+
+def test_without_a_thread_a_dead_broker_costs_no_more_than_the_limit(refusing_port: int, reachable: Path) -> None:
+    """
+    Nobody waits in vain: the event stays in the journal.
+    """
+    settings = unreachable(refusing_port)
+
+    def publish() -> None:
+        without_threads(reachable)
+        with Publisher.open(settings) as publisher:
+            publisher.publish(started("A"))
+            began = time.monotonic()
+            publisher.close(1.0)
+            assert time.monotonic() - began < 1.5
+
+    assert status_of_fork(publish) == 0
+    assert books_of(settings).pending == 1

@@ -888,6 +888,10 @@ def _move_up(sock: socket.socket) -> None:
     sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
 
 
+# As `socket.getaddrinfo` takes them behind host and port, by pika's names.
+_LOOKED_UP_BY = ("family", "socktype", "proto", "flags")
+
+
 class _Poller(pika.adapters.select_connection.PollPoller):  # type: ignore[misc]
     """Waits with poll(2), which needs no descriptor of its own, as long as what it waits for is the connection's."""
 
@@ -931,7 +935,7 @@ class _Services(pika.adapters.utils.selector_ioloop_adapter.SelectorIOServicesAd
             # pika has a thread look it up, and there is none to be had.
             found: object
             try:
-                found = socket.getaddrinfo(host, port, **named)
+                found = socket.getaddrinfo(host, port, *(named.get(each, 0) for each in _LOOKED_UP_BY))
             except OSError as error:
                 found = error
             return self.call_later(0, lambda: on_done(found))

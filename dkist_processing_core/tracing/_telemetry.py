@@ -186,8 +186,13 @@ class Telemetry:
             )
             for signal in self._providers
         }
-        for thread in threads.values():
-            thread.start()
+        for signal, thread in list(threads.items()):
+            try:
+                thread.start()
+            except RuntimeError as error:
+                # Too many processes, or an interpreter that is about to exit; the SDK's own wait might never end.
+                problems[signal] = str(error)
+                del threads[signal]
         try:
             yield
         finally:
