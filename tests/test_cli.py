@@ -470,6 +470,21 @@ def test_text_of_events_is_never_read_as_markup() -> None:
 # Listing events
 
 
+def test_a_clock_that_is_set_back_in_a_run_hides_nothing_of_it() -> None:
+    """
+    What comes behind a recent event of the same run is recent, whatever time it says.
+    """
+    now = datetime.now(UTC)
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.publish(started("old", run_id="another", time=now - timedelta(hours=3)))
+        publisher.publish(started("A", time=now - timedelta(minutes=5)))
+        publisher.publish(finished("A", time=now - timedelta(minutes=64)))
+
+    listed = CliRunner().invoke(app, ["events", "list", "--since", "30m", "--json"]).stdout.splitlines()
+
+    assert [json.loads(line)["type"].rpartition("dkist.")[2] for line in listed] == ["task.started", "task.finished"]
+
+
 def test_a_list_ends_and_can_be_narrowed() -> None:
     """
     By age and by run, on the embedded journal.
