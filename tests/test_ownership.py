@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dkist_processing_core.bus import FileLock, open_bus, spares_of, to_message
+from dkist_processing_core.bus import FileLock, _amqp, open_bus, spares_of, to_message
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.publisher import Publisher
@@ -44,6 +44,10 @@ def as_user(action: Callable[[], object], log: Path) -> None:
     """
     Do something in a fork that belongs to the user, with its warnings in a file.
     """
+    # Loaded before: the user may not be able to read the interpreter's files.
+    assert _amqp.AmqpLink
+    assert "localhost".encode("idna")
+    CliRunner().invoke(app, ["doctor"])
     child = os.fork()
     if child == 0:
         status = 1
