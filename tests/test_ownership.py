@@ -45,7 +45,7 @@ def as_user(action: Callable[[], object], log: Path) -> None:
     Do something in a fork that belongs to the user, with its warnings in a file.
     """
     # Loaded before: the user may not be able to read the interpreter's files.
-    assert _amqp.AmqpLink
+    assert _amqp.__name__
     assert "localhost".encode("idna")
     CliRunner().invoke(app, ["doctor"])
     child = os.fork()
