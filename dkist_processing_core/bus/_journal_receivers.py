@@ -157,8 +157,6 @@ class JournalReader(_Reading):
 class JournalReceiver(_Reading):
     """Under a name: the file remembers the place."""
 
-    missed = 0
-
     def __init__(
         self, open_journal: Callable[[], Journal], exchange: str, patterns: tuple[str, ...], *, name: str
     ) -> None:
