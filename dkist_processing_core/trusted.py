@@ -5,7 +5,7 @@ What is checked is the opened descriptor, before anything about the file is chan
 their locks and spares, and environments. Not here: which folders those are (bus, environments).
 """
 
-# ruff: noqa: PTH100, PTH101, PTH102, PTH112, PTH116, PTH119, PTH120, PTH208 - paths are texts: a launcher needs it
+# ruff: noqa: PTH100, PTH101, PTH102, PTH112, PTH115, PTH116, PTH118, PTH119, PTH120, PTH208 - paths are texts: a launcher needs it
 from __future__ import annotations
 
 import os
@@ -13,6 +13,7 @@ import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import sqlite3
     from types import TracebackType
     from typing import Self
 
@@ -112,7 +113,7 @@ def open_file(
 
 class Guarded:
     """
-    A context in which another library opens a file by its path: the file is held, and what was opened compared with it.
+    A context in which SQLite opens a file by its path: the file is held, and what was opened compared with it.
 
     Held by O_PATH: closing any other descriptor of a file would give up the locks that SQLite holds on it (fcntl(2)).
     """
@@ -134,9 +135,9 @@ class Guarded:
             raise
         return self
 
-    def check(self) -> None:
+    def check(self, connection: sqlite3.Connection) -> None:
         """
-        Check that what was opened meanwhile is the file that is held.
+        Check that what a connection has opened is the file that is held. It reads nothing of what was opened.
 
         Raises
         ------
@@ -145,11 +146,25 @@ class Guarded:
 
         """
         own = os.fstat(self._descriptor)
-        # None is new where SQLite uses one again that it had to keep, of this very file.
-        new = dict(_opened().items() - self._before.items()).values()
-        if (new and (own.st_dev, own.st_ino) not in new) or not own.st_nlink:
+        if not (own.st_nlink and self._is_at_path(connection) and self._is_opened((own.st_dev, own.st_ino))):
             msg = f"{self._path}: found another file than a moment ago, expected that nobody exchanges it"
             raise PermissionError(msg)
+
+    def _is_at_path(self, connection: sqlite3.Connection) -> bool:
+        """Return whether SQLite met no link at the path: it resolves the path first, and then opens no link."""
+        connection.text_factory = os.fsdecode
+        opened = connection.execute("PRAGMA database_list").fetchone()[2]
+        return _in_real_folder(opened) == _in_real_folder(self._path)
+
+    def _is_opened(self, own: tuple[int, int]) -> bool:
+        """Return whether the file is among what is open now; other threads open and close files of theirs meanwhile."""
+        new = dict(_opened().items() - self._before.items())
+        if own in new.values() or not self._before:
+            return True
+        # SQLite uses one again that it had to keep, of this very file; then it opens nothing at the path.
+        is_kept = any(file == own and number != self._descriptor for number, file in self._before.items())
+        path = _in_real_folder(self._path)
+        return is_kept and not any(_name_of(number) in {path, f"{path} (deleted)"} for number in new)
 
     def _check_side_files(self) -> None:
         in_folder = _open_folder(self._path)
@@ -165,6 +180,19 @@ class Guarded:
     ) -> None:
         """Let go of the file."""
         os.close(self._descriptor)
+
+
+def _in_real_folder(path: str) -> str:
+    """Return a path without links in it, but for its last part."""
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+
+
+def _name_of(descriptor: int) -> str:
+    """Return by which path a file was opened; "" for one that another thread has closed."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return ""
 
 
 def _open_folder(path: str) -> int:

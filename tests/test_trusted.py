@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -86,7 +86,7 @@ def as_user(user: int, program: str, *arguments: str) -> "subprocess.CompletedPr
 # What another user could not read of the interpreter's files is loaded before.
 PRELUDE = """\
 import codecs, os, sys
-codecs.lookup("idna"), codecs.lookup("unicode_escape")
+codecs.lookup("ascii"), codecs.lookup("idna"), codecs.lookup("unicode_escape")
 import multiprocessing.synchronize
 from pathlib import Path
 from dkist_processing_core.bus import Journal, FileLock, open_bus
@@ -150,19 +150,68 @@ def test_a_journal_under_two_names_is_refused(folder: Path, key: Path) -> None:
     assert (stat.S_IMODE(key.stat().st_mode), key.read_text()) == (0o600, SECRET)
 
 
-def test_a_file_that_is_exchanged_while_it_is_opened_is_noticed(folder: Path) -> None:
+def _link(path: Path, other: Path) -> None:
+    path.rename(path.with_name("moved.db"))
+    path.symlink_to(other)
+
+
+def _file(path: Path, other: Path) -> None:
+    path.rename(path.with_name("moved.db"))
+    other.rename(path)
+
+
+@contextmanager
+def kept_descriptor(path: Path) -> Iterator[None]:
     """
-    Another library opens it by its path, which may lead elsewhere by then.
+    Have SQLite keep a descriptor of a file open, which the next connection to it uses again.
     """
-    other = folder / "other.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("CREATE TABLE held (number)")
+        holder.execute("BEGIN IMMEDIATE")
+        # Closing it would give up the lock of the other.
+        sqlite3.connect(path).close()
+        yield
+
+
+@pytest.mark.parametrize("exchange", [_link, _file])
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_a_file_that_is_exchanged_while_it_is_opened_is_noticed(
+    folder: Path, exchange: Callable[[Path, Path], None], *, is_kept: bool
+) -> None:
+    """
+    SQLite opens it by its path, which may lead elsewhere by then.
+    """
+    path, other = folder / "embedded.db", folder / "other.db"
     other.touch()
 
-    with (
-        Guarded(folder / "embedded.db", make=True) as file,
-        closing(sqlite3.connect(other)),
-        pytest.raises(PermissionError, match=r"embedded\.db: found another file than a moment ago"),
-    ):
-        file.check()
+    with ExitStack() as stack:
+        if is_kept:
+            stack.enter_context(kept_descriptor(path))
+        file = stack.enter_context(Guarded(path, make=True))
+        exchange(path, other)
+        connection = stack.enter_context(closing(sqlite3.connect(path)))
+
+        with pytest.raises(PermissionError, match=r"embedded\.db: found another file than a moment ago"):
+            file.check(connection)
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_files_that_another_thread_opens_and_closes_meanwhile_are_no_exchange(folder: Path, *, is_kept: bool) -> None:
+    """
+    Also where SQLite opens nothing, but uses a descriptor again that it had to keep.
+    """
+    path = folder / "embedded.db"
+    with ExitStack() as stack:
+        if is_kept:
+            stack.enter_context(kept_descriptor(path))
+        closed = stack.enter_context(Path(os.devnull).open("rb"))
+        file = stack.enter_context(Guarded(path, make=True))
+        closed.close()
+        stack.enter_context((folder / "theirs").open("wb"))
+        connection = stack.enter_context(closing(sqlite3.connect(path)))
+        stack.enter_context((folder / "theirs-too").open("wb"))
+
+        file.check(connection)
 
 
 def test_holding_a_file_gives_up_no_lock_of_this_process(folder: Path) -> None:

@@ -112,7 +112,7 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
     with Guarded(path) as file:
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
         with contextlib.closing(connection):
-            file.check()
+            file.check(connection)
             yield connection
 
 

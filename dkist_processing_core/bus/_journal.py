@@ -136,7 +136,7 @@ class Journal:
                 connections = Connections.to(path)
                 connection = connections.open(str(path))
                 try:
-                    file.check()
+                    file.check(connection)
                 except PermissionError:
                     connections.close(connection)
                     raise
@@ -176,7 +176,7 @@ class Journal:
             connections = Connections.to(path)
             connection = connections.open(f"file:{quote(str(path))}?{mode}", uri=True)
             try:
-                file.check()
+                file.check(connection)
             except PermissionError:
                 connections.close(connection)
                 raise
