@@ -11,7 +11,9 @@ import threading
 import weakref
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, overload
 
+_Value = TypeVar("_Value")
 _forks = itertools.count(1)
 _generation = 0
 
@@ -56,6 +58,32 @@ class Lock:
     def _own(self) -> threading.RLock:
         # One atomic step, so that two threads cannot make two.
         return self._by_process.setdefault(os.getpid(), threading.RLock())
+
+
+class computed_once(Generic[_Value]):  # noqa: N801 - read as a decorator
+    """
+    A property that keeps its first value in the object's `__dict__`, and needs no lock for that.
+
+    `functools.cached_property` of Python 3.11 computes under one lock for all objects of a class. A fork may inherit it
+    locked. Here two threads may compute at the same time; both get the value that is kept.
+    """
+
+    def __init__(self, compute: Callable[[Any], _Value]) -> None:
+        """Take the method that computes the value."""
+        self._compute = compute
+        self._name = compute.__name__
+        self.__doc__ = compute.__doc__
+
+    @overload
+    def __get__(self, owner: None, owner_type: type) -> Self: ...
+    @overload
+    def __get__(self, owner: object, owner_type: type | None = None) -> _Value: ...
+    def __get__(self, owner: object | None, owner_type: type | None = None) -> "Self | _Value":
+        """Compute the value and keep it: from then on Python finds it in the object first."""
+        if owner is None:
+            return self
+        value: _Value = vars(owner).setdefault(self._name, self._compute(owner))
+        return value
 
 
 def generation() -> int:

@@ -12,7 +12,6 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,7 +20,7 @@ from opentelemetry.metrics import Meter
 from opentelemetry.trace import Link, Span, SpanKind, Tracer
 from opentelemetry.util.types import Attributes
 
-from dkist_processing_core import semconv
+from dkist_processing_core import forks, semconv
 from dkist_processing_core.errors import ConfigurationError, IdentityError
 from dkist_processing_core.exception_text import class_name, message_of
 from dkist_processing_core.identity import Attempt, RunsByHand, parse_recipe_run_id
@@ -183,7 +182,7 @@ class TaskBase(ABC):
         """
         return f"{semconv.METRIC_PREFIX}{name}"
 
-    @cached_property
+    @forks.computed_once
     def base_telemetry_attributes(self) -> dict[str, Any]:
         """What tells this task's measurements from others': its identity, and its allocation where Nomad runs it."""
         return {
@@ -296,7 +295,7 @@ class _Observing:
         """Return how a copy begins: with nothing."""
         return _Observing, ()
 
-    @cached_property
+    @forks.computed_once
     def settings(self) -> "DKISTProcessingCoreConfiguration | None":
         """The settings; without usable ones the task runs unobserved, since observing never breaks the observed."""
         from dkist_processing_core.config import DKISTProcessingCoreConfiguration  # noqa: PLC0415 - as above
@@ -310,7 +309,7 @@ class _Observing:
             logger.warning("%s runs with a default instead: %s", self._name, complaint)
         return settings
 
-    @cached_property
+    @forks.computed_once
     def telemetry(self) -> "Telemetry":
         """What the task traces and measures with."""
         from dkist_processing_core.tracing import Telemetry, open_telemetry  # noqa: PLC0415 - as above

@@ -74,6 +74,49 @@ def test_a_lock_that_a_thread_holds_is_free_in_a_fork() -> None:
     assert was_waiting
 
 
+class Slow:
+    """
+    What computes a value for as long as it is told.
+    """
+
+    computing, may_end = threading.Event(), threading.Event()
+
+    def __init__(self, *, is_slow: bool) -> None:
+        """
+        Compute at once, or be slow.
+        """
+        self.is_slow = is_slow
+
+    @forks.computed_once
+    def value(self) -> object:
+        """
+        A new value.
+        """
+        if self.is_slow:
+            self.computing.set()
+            self.may_end.wait()
+        return object()
+
+
+def test_a_value_that_a_thread_computes_is_computed_anew_in_a_fork() -> None:
+    """
+    The fork waits for no thread of its parent's; there, the value is kept.
+    """
+    slow, quick = Slow(is_slow=True), Slow(is_slow=False)
+    values: list[object] = []
+    thread = threading.Thread(target=lambda: values.append(slow.value))
+    thread.start()
+    Slow.computing.wait()
+
+    in_fork = status_of_fork(lambda: quick.value)
+    Slow.may_end.set()
+    thread.join()
+
+    assert in_fork == 0
+    assert values == [slow.value]
+    assert quick.value is quick.value
+
+
 def reported(task_class: type[TaskBase]) -> list[TaskProgressed]:
     """
     Return the progress that a task reports, each report once.

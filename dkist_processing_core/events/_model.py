@@ -9,7 +9,7 @@ from bisect import bisect
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import quote
 
@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from dkist_processing_core.forks import computed_once
 from dkist_processing_core.identity import MAX_NUMBER, Attempt, Run, parse_recipe_run_id
 from dkist_processing_core.text import clean, clean_line, clip
 from dkist_processing_core.trace_context import format_facts, format_time
@@ -128,6 +129,7 @@ class Event(BaseModel):
         defer_build=True,
         # What was stated unusably may hold a secret.
         hide_input_in_errors=True,
+        ignored_types=(computed_once,),
     )
 
     name: ClassVar[str]
@@ -169,7 +171,7 @@ class Event(BaseModel):
         """The name of the schema that the event's data follows."""
         return f"urn:dkist-processing-core:schema:{self.name}:{self.schema_version}"
 
-    @cached_property
+    @computed_once
     def id(self) -> str:
         """
         The event's id, derived from the fact it states: reporters that never talked agree on it.
