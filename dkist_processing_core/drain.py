@@ -27,6 +27,7 @@ from dkist_processing_core.errors import (
     JournalLostError,
 )
 from dkist_processing_core.flag import Flag
+from dkist_processing_core.own_errors import log_own_error_once
 from dkist_processing_core.refusals import MAX_TRIES, Refusals
 
 if TYPE_CHECKING:
@@ -145,15 +146,15 @@ class Drainer:
         while not self._end.is_raised:
             try:
                 self._deliver_journal()
-            except JournalLostError:
+            except JournalLostError as error:
                 # The author's code has closed its descriptors: it is opened anew.
-                logger.debug("the journal is opened anew", exc_info=True)
+                logger.debug("the journal is opened anew: %s", error)
             except JournalError as error:
                 if self._tells_of_disk:
                     self._tell(str(error))
                 self._deliver_memory(self._longer_rest())
-            except Exception as error:
-                logger.exception("events are not delivered: an error of this package")
+            except Exception as error:  # noqa: BLE001 - as the docstring says
+                log_own_error_once("events are not delivered", error)
                 self._rest_after(f"{type(error).__name__} in this package")
         if self._set_aside > len(self._told_reasons):
             logger.warning(

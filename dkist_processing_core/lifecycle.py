@@ -44,6 +44,7 @@ from dkist_processing_core.launcher_line import LauncherLine
 from dkist_processing_core.memory import peak_memory_bytes
 from dkist_processing_core.notes import ENDED
 from dkist_processing_core.origin import handed_variables
+from dkist_processing_core.own_errors import log_own_error
 from dkist_processing_core.progress import Progress
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.termination import TaskTermination, TerminationError
@@ -301,8 +302,7 @@ def never_breaking(consequence: str, *, secrets: Iterable[str] = ()) -> Iterator
         # A ValueError is pydantic's: facts that cannot be stated, as a progress that is no number.
         logger.warning("%s: %s", consequence, redact(_said_by(error), also=secrets))
     except Exception as error:  # noqa: BLE001 - the one place that catches it
-        stack = redact(describe(error)["stack"], also=secrets)
-        logger.error("%s: an error of this package\n%s", consequence, stack)  # noqa: TRY400 - its stack is redacted
+        log_own_error(consequence, error, secrets=secrets)
 
 
 def _said_by(error: Exception) -> str:

@@ -31,6 +31,7 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secre
 from dkist_processing_core.errors import BusError, JournalDamagedError, JournalError, JournalLostError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage
 from dkist_processing_core.flag import Flag
+from dkist_processing_core.own_errors import log_own_error_once
 from dkist_processing_core.text import redactor
 
 if TYPE_CHECKING:
@@ -316,7 +317,9 @@ class Publisher:
                     self._journal.close()
                     self._journal = None
                 self._keep_in_journal(patience, messages, once=once, note=note)
-        except JournalError as error:
+        except Exception as error:  # noqa: BLE001 - an error of this package costs no event either
+            if not isinstance(error, JournalError):
+                log_own_error_once(f"the journal {self.bus.journal_path} is not used", error)
             if messages or len(self._memory):
                 self._keep_beside(error, messages, once=once, note=note)
         else:
@@ -370,7 +373,7 @@ class Publisher:
         if seqs:
             self._own = (self._own[0] if self._own else seqs[0], seqs[-1])
 
-    def _keep_beside(self, reason: JournalError, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
+    def _keep_beside(self, reason: Exception, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
         """Keep what the journal does not take on disk all the same, in a spare one of this process's own."""
         where = "memory"
         try:
@@ -384,12 +387,16 @@ class Publisher:
                     self._memory.remove_confirmed(entry.seq for entry in entries)
                 self._spare.journal.append(messages, once=once, note=note)
                 where, messages = str(self._spare.journal.path), ()
-        except JournalError:
+        except Exception as error:  # noqa: BLE001 - as above
+            if not isinstance(error, JournalError):
+                log_own_error_once("no journal beside the shared one is used", error)
             where = "memory"
         # Only what no disk takes: the drainer sends it from there, past the journal and its books.
         self._memory.add(messages, once=once)
         if self._told is None:
-            self._unsaid = f"{reason}. Events are kept in {where} until it can be used."
+            is_known = isinstance(reason, JournalError)
+            found = reason if is_known else f"the journal {self.bus.journal_path} is not used: {type(reason).__name__}"
+            self._unsaid = f"{found}. Events are kept in {where} until it can be used."
         self._told = where
 
     def _has_kept(self, patience: float) -> bool:

@@ -54,6 +54,7 @@ LAYERS = (
         "credentials",
         "origin",
         "outcomes",
+        "own_errors",
         "resource_queue",
         "settings_table",
         "termination",

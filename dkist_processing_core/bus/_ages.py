@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dkist_processing_core.bus._bus import topic_matches
-from dkist_processing_core.bus._journal import Journal
+from dkist_processing_core.bus._journal import POSITION, Journal
 from dkist_processing_core.bus.topology import MAX_QUEUE_LENGTH
 from dkist_processing_core.errors import JournalError
+from dkist_processing_core.own_errors import log_own_error_once
 
 MARK_SECONDS = 600.0
 """How often the file notes which row was the last."""
@@ -57,6 +58,8 @@ def keep(journal: Journal, kept_seconds: float, *, limit: int = MAX_QUEUE_LENGTH
         _keep(journal, kept_seconds, limit, host)
     except JournalError:
         pass
+    except Exception as error:  # noqa: BLE001 - the journal can be used without it
+        log_own_error_once(f"old events stay in {journal.path}", error)
     finally:
         journal.patience = patience
 
@@ -124,7 +127,7 @@ def _mark(connection: sqlite3.Connection, kept_seconds: float, host: HostTime) -
 
 def _beginning(connection: sqlite3.Connection) -> float:
     """Return what the clock of a file begins with: no more than when its subscriptions were used."""
-    (used,) = connection.execute("SELECT max(used) FROM subscription").fetchone()
+    (used,) = connection.execute("SELECT max(used) FROM subscription WHERE typeof(used) = 'real'").fetchone()
     return time.time() if used is None else min(time.time(), used)
 
 
@@ -156,7 +159,7 @@ def last_before(journal: Journal, moment: float, *, host: HostTime | None = None
 def _remove(connection: sqlite3.Connection, boundary: int, limit: int) -> None:
     """Remove the oldest rows up to a boundary, without what subscriptions have yet to read; count what they lose."""
     last = connection.execute("SELECT max(seq) FROM message").fetchone()[0] or 0
-    places = connection.execute("SELECT name, position FROM subscription").fetchall()
+    places = connection.execute(f"SELECT name, {POSITION} FROM subscription").fetchall()  # noqa: S608 - a constant
     for _, position in places:
         boundary = min(boundary, max(position, last - limit))
     rows = connection.execute(
@@ -175,7 +178,7 @@ def _count_lost(connection: sqlite3.Connection, name: str, rows: Sequence[tuple[
     if not rows:
         return
     found = connection.execute("SELECT value FROM fact WHERE name = ?", (f"wanted {name}",)).fetchone()
-    exchange, patterns = json.loads(found[0]) if found else (None, ["#"])
+    exchange, patterns = _wanted(found[0] if found else None)
     lost = sum(
         exchange in (None, row[1]) and any(topic_matches(pattern, row[2]) for pattern in patterns) for row in rows
     )
@@ -183,3 +186,11 @@ def _count_lost(connection: sqlite3.Connection, name: str, rows: Sequence[tuple[
         "INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
         (f"missed {name}", lost),
     )
+
+
+def _wanted(value: object) -> tuple[str | None, list[str]]:
+    """Return the exchange and the patterns that a subscription has noted; all events where that cannot be read."""
+    with contextlib.suppress(ValueError, TypeError):
+        exchange, patterns = json.loads(str(value))
+        return exchange, [str(pattern) for pattern in patterns]
+    return None, ["#"]

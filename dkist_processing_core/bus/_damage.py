@@ -36,6 +36,8 @@ _NEEDED = {
     "dead_letter": "subscription, seq, dead, reason, message_id, body",
     "fact": "name, value",
 }
+# Damaged files that this process has warned of.
+_refused: set[Path] = set()
 logger = logging.getLogger(__name__)
 
 
@@ -207,32 +209,47 @@ def damaged(journal: Journal) -> list[Damaged]:
 
 def _state(journal: Journal, path: Path) -> tuple[int, int]:
     """Return up to which page a damaged file was taken over, and how many rows that were."""
-    at, _, count = str(journal.fact(_name(path)) or "0 0").partition(" ")
-    return int(at), int(count)
+    found = re.fullmatch(r"(-1|\d{1,12}) (\d{1,12})", str(journal.fact(_name(path))))
+    # What cannot be read is as if nothing was taken over: what is there already is left out.
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _name(path: Path) -> str:
     return f"damaged {path.name}"
 
 
-def take_over_damaged(journal: Journal, *, seconds: float = math.inf) -> None:
-    """Take over what can be read of the files that were set aside, page by page, for about so many `seconds`."""
+def take_over_damaged(journal: Journal, *, seconds: float = math.inf) -> bool:
+    """
+    Take over what can be read of the files that were set aside, page by page, for about so many `seconds`.
+
+    Returns False where another process is doing it.
+    """
     until = time.monotonic() + seconds
     waiting = [path for path in damaged_of(journal.path) if _state(journal, path)[0] != _DONE]
     if not waiting:
-        return
+        return True
     lock = FileLock(journal.path.with_suffix(".damaged.lock"))
     if not lock.acquire():
-        return
+        return False
     try:
         for path in waiting:
-            _take_over(journal, path, until)
+            try:
+                _take_over(journal, path, until)
+            except OSError as error:
+                # One that may not be read, as a link, holds up no other.
+                if path not in _refused:
+                    _refused.add(path)
+                    logger.warning("the messages of a damaged journal are not taken over: %s", error)
     finally:
         lock.remove()
+    return True
 
 
 def _take_over(journal: Journal, path: Path, until: float) -> None:
     page, count = _state(journal, path)
+    if page == _DONE:
+        # Another process has done it before this one had the lock.
+        return
     keeps_numbers = path.name.startswith(f"{journal.path.name}.")
     rows: list[Row] = []
     for page, found in rows_by_page(path, page + 1) if path.is_file() else ():  # noqa: B020 - it goes on from there

@@ -38,6 +38,8 @@ _COLUMNS = "seq, exchange, routing_key, body, properties"
 _EXCERPT = f"CASE WHEN length(body) <= {MAX_BODY_BYTES} THEN body ELSE substr(body, 1, {EXCERPT_BYTES}) END"
 _FULL_SIZE = f"CASE WHEN length(body) > {MAX_BODY_BYTES} THEN length(body) END"
 _BATCH = 1000
+# A damaged row may hold another type: then the subscription gets again what it may have had, and loses nothing.
+POSITION = "CASE typeof(position) WHEN 'integer' THEN position ELSE 0 END"
 _REMEMBERED_SECONDS = 31 * 24 * 3600.0
 _SHARE_OF_FORGETTING = 0.01
 _LATEST = 250e9
@@ -556,7 +558,7 @@ class Journal:
     def last(self) -> int:
         """Return the place behind the newest message."""
         rows = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'message'")
-        return int(rows[0][0]) if rows else 0
+        return int(_number(rows[0][0]) or 0) if rows else 0
 
     def first_since(self, moment: float, after: int) -> int | None:
         """Return the first of the messages behind a place that was appended at a time since 1970, or later."""
@@ -596,7 +598,8 @@ class Journal:
 
         def take(connection: sqlite3.Connection) -> int:
             connection.execute(
-                "INSERT INTO subscription VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET used = excluded.used",
+                "INSERT INTO subscription VALUES (?, ?, ?) ON CONFLICT (name)"  # noqa: S608 - a constant
+                f" DO UPDATE SET used = excluded.used, position = {POSITION}",
                 (subscription, default, self.clock()),
             )
             if wanted is not None:

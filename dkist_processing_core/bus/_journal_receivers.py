@@ -20,7 +20,7 @@ from typing import Protocol, Self, TypeVar
 from dkist_processing_core import forks
 from dkist_processing_core.bus._ages import last_before
 from dkist_processing_core.bus._bus import topic_matches
-from dkist_processing_core.bus._damage import damaged, read_around, take_over_damaged
+from dkist_processing_core.bus._damage import read_around, take_over_damaged
 from dkist_processing_core.bus._faults import explained
 from dkist_processing_core.bus._journal import Entry, Journal, versions
 from dkist_processing_core.bus._locks import FileLock
@@ -179,11 +179,8 @@ class JournalReceiver(_Reading):
         """Open the journal, with all that can be read of a damaged one: what follows would be read before it."""
         journal = self._open_journal()
         until = time.monotonic() + _WAIT_SECONDS
-        while not all(each.is_done for each in damaged(journal)) and time.monotonic() < until:
-            take_over_damaged(journal)
-            if not all(each.is_done for each in damaged(journal)):
-                # Another process is doing it.
-                time.sleep(_POLL_SECONDS)
+        while not take_over_damaged(journal) and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
         return journal
 
     def _reopen(self) -> None:

@@ -45,13 +45,18 @@ class FileLock:
         """Take the lock if nobody holds it, and say whether it is held now."""
         if self.is_held:
             return True
-        with explained(self.path):
-            descriptor = move_up(self._open())
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        while True:
+            with explained(self.path):
+                descriptor = move_up(self._open())
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return False
+            if os.fstat(descriptor).st_nlink:
+                break
+            # Removed by its holder in between: a lock on it would keep no other process away.
             os.close(descriptor)
-            return False
         self._descriptor, self._held = descriptor, Held([descriptor])
         watch_forks()
         _held.add(self)

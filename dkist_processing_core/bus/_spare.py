@@ -19,6 +19,7 @@ from dkist_processing_core.bus._damage import set_aside_if_damaged, take_over_da
 from dkist_processing_core.bus._journal import Journal
 from dkist_processing_core.bus._locks import FileLock
 from dkist_processing_core.errors import JournalDamagedError, JournalError
+from dkist_processing_core.own_errors import log_own_error_once
 
 
 class Spare:
@@ -98,13 +99,26 @@ def adopt(shared: Journal, *, seconds: float = math.inf) -> None:
     """
     until = time.monotonic() + seconds
     patience, shared.patience = shared.patience, 0.0
-    for path in spares_of(shared.path):
-        with contextlib.suppress(JournalError), _left_behind(path) as lock:
-            if lock is not None and path.exists():
-                _adopt(shared, path, lock, until)
-    with contextlib.suppress(JournalError):
-        take_over_damaged(shared, seconds=max(0.0, until - time.monotonic()))
-    shared.patience = patience
+    try:
+        for path in spares_of(shared.path):
+            with _optional(path), _left_behind(path) as lock:
+                if lock is not None and path.exists():
+                    _adopt(shared, path, lock, until)
+        with _optional(shared.path):
+            take_over_damaged(shared, seconds=max(0.0, until - time.monotonic()))
+    finally:
+        shared.patience = patience
+
+
+@contextlib.contextmanager
+def _optional(path: Path) -> Iterator[None]:
+    """Keep what goes wrong with the adoption from the journal itself, which can be used without it."""
+    try:
+        yield
+    except JournalError:
+        pass
+    except Exception as error:  # noqa: BLE001 - as the docstring says
+        log_own_error_once(f"what lies beside {path} waits", error)
 
 
 def _adopt(shared: Journal, path: Path, lock: FileLock, until: float) -> None:
@@ -138,6 +152,10 @@ def _left_behind(path: Path) -> Iterator[FileLock | None]:
     try:
         yield lock if lock.acquire() else None
     finally:
+        if lock.is_held and not path.exists():
+            # Taken over by another process, which has removed the lock's file: this is a new one.
+            with contextlib.suppress(OSError):
+                lock.remove()
         lock.release()
 
 

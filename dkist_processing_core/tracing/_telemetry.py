@@ -19,6 +19,7 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, S
 
 from dkist_processing_core import semconv
 from dkist_processing_core.exception_text import class_name, message_of
+from dkist_processing_core.own_errors import redacted_stack
 from dkist_processing_core.text import redact
 
 if TYPE_CHECKING:
@@ -211,8 +212,8 @@ class Telemetry:
             else:
                 # The SDK would try again and again, and the process wait for it.
                 problems[signal] = problem
-        except Exception:
-            logger.debug("telemetry could not be exported", exc_info=True)
+        except Exception as error:  # noqa: BLE001 - the SDK or an exporter may raise anything
+            logger.debug("telemetry could not be exported\n%s", redacted_stack(error))
 
     def _tell(self, problems: dict[Signal, str]) -> None:
         """Warn of collectors that do not listen, once for as long as that lasts."""

@@ -1,0 +1,194 @@
+"""
+Odd files beside a journal and odd rows in it: they hold up no event and no task.
+
+Not here: damage that SQLite recognizes (test_damage).
+"""
+
+import logging
+import math
+import multiprocessing
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+
+from dkist_processing_core.bus import Journal, Spare, adopt, open_bus, spares_of, to_message
+from dkist_processing_core.bus._ages import keep
+from dkist_processing_core.bus._damage import _take_over, damaged_of
+from dkist_processing_core.bus._journal import BUSY_SECONDS
+from dkist_processing_core.bus._journal_bus import JournalBus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.publisher import Publisher
+from tests.facts import progressed, started
+from tests.waiting import SECONDS
+
+
+@pytest.fixture
+def settings(state_dir: Path) -> DKISTProcessingCoreConfiguration:
+    """
+    The settings of a host without a broker.
+    """
+    return DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir)
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_link_with_the_name_of_a_damaged_journal_costs_no_event(
+    settings: DKISTProcessingCoreConfiguration, link: Callable[[Path, Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The journal takes every event, a subscription reads them, and one warning says what to remove.
+    """
+    path = open_bus(settings).journal_path
+    open_bus(settings).open_journal().close()
+    other = path.with_name("other")
+    other.write_bytes(b"x" * 5000)
+    odd = path.with_name("embedded.db.damaged-20260101T000000Z")
+    link(other, odd)
+
+    with subscribe(name="ops", timeout=0.0, settings=settings) as events:
+        for number in range(2):
+            with Publisher.open(settings) as publisher:
+                publisher.publish(progressed("A", number))
+                assert not publisher._is_displaced
+        found = [event.id for event in events]
+
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert found == [progressed("A", 0).id, progressed("A", 1).id]
+    assert len(warnings) == 1
+    assert f"{odd}: found a" in warnings[0]
+
+
+ODD_ROWS = {
+    "a taken over page": "INSERT INTO fact VALUES ('damaged embedded.db.damaged-20260101T000000Z', 'x y')",
+    "a page before the first": "INSERT INTO fact VALUES ('damaged embedded.db.damaged-20260101T000000Z', '-7 1')",
+    "a place": "UPDATE subscription SET position = 'far'",
+    "a time of use": "UPDATE subscription SET used = 'late'; DELETE FROM fact WHERE name = 'clock'",
+    "the marks": "UPDATE fact SET value = '[[1e999, 1], 5]' WHERE name = 'marks'",
+    "a large number": f"UPDATE fact SET value = '[[1{'0' * 400}, 1]]' WHERE name = 'marks'; "
+    "DELETE FROM fact WHERE name = 'clock'",
+}
+
+
+@pytest.mark.parametrize("statements", ODD_ROWS.values(), ids=ODD_ROWS)
+def test_a_row_of_a_wrong_type_keeps_no_task_from_its_journal(
+    settings: DKISTProcessingCoreConfiguration, statements: str
+) -> None:
+    """
+    A publisher and a named subscription go on, though old events are to be removed and a damaged file lies there.
+    """
+    path = open_bus(settings).journal_path
+    with subscribe(name="ops", timeout=0.0, settings=settings), Publisher.open(settings) as publisher:
+        publisher.publish(*[progressed("A", number) for number in range(3)])
+    path.with_name("embedded.db.damaged-20260101T000000Z").write_bytes(b"x" * 9000)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(f"UPDATE fact SET value = 2 WHERE name = 'prune_to'; {statements}")
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        is_kept = not publisher._is_displaced
+    with subscribe(name="ops", timeout=0.0, settings=settings) as events:
+        found = [event.id for event in events]
+
+    assert is_kept
+    assert found[-1] == started("A").id
+
+
+def test_a_loss_of_a_subscription_is_counted_though_what_it_wants_cannot_be_read(tmp_path: Path) -> None:
+    """
+    It may have wanted every event.
+    """
+    with Journal.open(tmp_path / "embedded.db") as journal:
+        journal.append([to_message(progressed("A", number), "x") for number in range(3)])
+        journal.position("ops", 0, "[")
+        keep(journal, 60.0)
+        journal.change([("UPDATE fact SET value = 2 WHERE name = 'prune_to'", ())])
+        keep(journal, 60.0, limit=0)
+
+        assert (journal.first(), journal.take_missed("ops")) == (3, 2)
+
+
+def test_a_damaged_journal_that_another_process_has_taken_over_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    """
+    What was delivered since does not come again.
+    """
+    path = tmp_path / "outbox.db"
+    with Journal.open(path) as journal:
+        journal.append([to_message(progressed("A", number), "x") for number in range(3)])
+    path.rename(tmp_path / "outbox.db.damaged-20260101T000000Z")
+    with Journal.open(path) as journal:
+        adopt(journal)
+        journal.remove_confirmed([entry.seq for entry in journal.pending(0, 10)])
+        before = journal.books()
+
+        _take_over(journal, damaged_of(path)[0], math.inf)
+
+        assert (before.confirmed, journal.books()) == (3, before)
+
+
+class _FaultyBus(JournalBus):
+    """A bus whose journal cannot be opened, for an error of this package."""
+
+    def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
+        del synced, patience
+        msg = "a fault, with https://user:opensesame@example.invalid/"
+        raise TypeError(msg)
+
+
+def test_an_error_of_this_package_at_the_journal_costs_no_event(
+    settings: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    What is published is kept on disk beside the journal, and the error is logged once, without secrets.
+    """
+    bus = _FaultyBus(settings)
+    with Publisher(bus) as publisher:
+        publisher.publish(started("A"))
+        publisher.publish(progressed("A", 1))
+
+    with open_bus(settings).open_journal() as journal:
+        kept = [entry.message.properties.message_id for entry in journal.read(0, 10)]
+    errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert kept == [started("A").id, progressed("A", 1).id]
+    assert len(errors) == 1
+    assert "TypeError: a fault" in errors[0]
+    assert "opensesame" not in caplog.text
+
+
+def _leave_spares(path: Path, count: int) -> None:
+    for number in range(count):
+        spare = Spare.open(path)
+        spare.journal.append([to_message(progressed("A", number), "x")])
+        spare.close()
+
+
+def _adopt(path: Path, barrier: Barrier) -> None:
+    with Journal.open(path) as journal:
+        barrier.wait(SECONDS)
+        adopt(journal)
+
+
+def test_processes_that_take_over_spare_journals_at_once_leave_no_lock_behind(tmp_path: Path) -> None:
+    """
+    Every event is taken over once.
+    """
+    path, context = tmp_path / "outbox.db", multiprocessing.get_context("fork")
+    Journal.open(path).close()
+    _leave_spares(path, 40)
+    barrier = context.Barrier(4)
+    processes = [context.Process(target=_adopt, args=(path, barrier)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(SECONDS)
+
+    with Journal.open(path) as journal:
+        adopt(journal)
+        count = len(journal.pending(0, 100))
+
+    assert (count, spares_of(path)) == (40, [])
+    assert list(tmp_path.glob("*.lock")) == []
