@@ -20,12 +20,12 @@ from dkist_processing_core.bus._format import checked_version
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Entry, Journal
 from dkist_processing_core.bus._locks import FileLock, folder_lock, in_use, name_aside
 from dkist_processing_core.bus._pages import Row, rows_by_page
-from dkist_processing_core.errors import JournalDamagedError, JournalError, JournalVersionError
+from dkist_processing_core.errors import JournalDamagedError, JournalError
 from dkist_processing_core.trusted import Guarded
 
 _BATCH = 500
 _CHECK_SECONDS = 1.0
-_STEPS_BETWEEN_LOOKS = 10_000
+_STEPS_BETWEEN_LOOKS = 1000
 # Up to here a gap of unreadable rows is passed row by row, and from there in growing steps.
 _SMALL_GAP = 1000
 _DONE = -1
@@ -73,13 +73,14 @@ def set_aside_if_damaged(path: Path, *, destination: str | None, patience: float
         where another process writes to it, or the folder may not be changed.
 
     """
+    is_met = path in suspects
     suspects.discard(path)
     with contextlib.ExitStack() as stack:
         stack.enter_context(explained(path))
         stack.enter_context(folder_lock(path.parent, exclusive=True, seconds=patience))
         _move_folders(path)
         old = stack.enter_context(_kept_from_writers(path))
-        if (old is not None and old.in_transaction) and not _is_damaged(path):
+        if (old is not None and old.in_transaction) and not _is_damaged(path, is_met=is_met):
             return
         aside = name_aside(path)
         beginning = path.with_name(f"{path.name}.new")
@@ -138,11 +139,15 @@ def _kept_from_writers(path: Path) -> Iterator[sqlite3.Connection | None]:
                 connection.execute("ROLLBACK")
 
 
-def _is_damaged(path: Path) -> bool:
-    """Return True if a file is no journal that could be used, or if a check of limited length finds it damaged."""
+def _is_damaged(path: Path, *, is_met: bool, seconds: float = _CHECK_SECONDS) -> bool:
+    """
+    Return True if a file is no journal that could be used, or if a check of so many `seconds` finds it damaged.
+
+    Where the check does not come to its end, the file is damaged if SQLite has met damage in it before: `is_met`.
+    """
     if not_a_file(path):
         return True
-    until = time.monotonic() + _CHECK_SECONDS
+    until = time.monotonic() + seconds
     # Closing a connection would end the locks of another one of this process, were it not SQLite that closes it.
     with in_use, _connected(path) as connection:
         try:
@@ -151,15 +156,12 @@ def _is_damaged(path: Path) -> bool:
                 connection.execute(f"SELECT {columns} FROM {table} LIMIT 0")  # noqa: S608 - constants
             connection.set_progress_handler(lambda: time.monotonic() > until, _STEPS_BETWEEN_LOOKS)
             return bool(connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
-        except JournalVersionError:
-            return False
-        except JournalDamagedError:
-            return True
-        except JournalError:
-            return False
+        except JournalError as error:
+            return isinstance(error, JournalDamagedError)
         except sqlite3.DatabaseError as error:
-            # Interrupted: what was met before stands, since all that can be read is kept in any case.
-            if not is_of_damage(error) and error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_INTERRUPT:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_INTERRUPT:
+                return is_met
+            if not is_of_damage(error):
                 raise
             return True
 

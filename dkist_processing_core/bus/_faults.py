@@ -17,11 +17,13 @@ from dkist_processing_core.errors import JournalAccessError, JournalDamagedError
 
 # A file that may be written to is read only for SQLite where its head is of a format to come.
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY}
+# Every statement is a constant that fits the format, so that what is missing has been there.
+_DAMAGE_MESSAGES = ("no such ", "unsupported file format")
 _ACCESS = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR}
 SIDE_FILES = ("-wal", "-shm")
 """What SQLite keeps beside a file in WAL mode, by what it adds to the name (https://sqlite.org/wal.html)."""
 suspects: set[Path] = set()
-"""The journals that this process has met damage in since they were opened: a look at the whole will tell."""
+"""The journals in which SQLite has met damage in this process; the next opening checks them as a whole."""
 
 
 @contextlib.contextmanager
@@ -40,8 +42,10 @@ def _fault(path: Path, error: sqlite3.Error | OSError) -> JournalError:
     if refused is not None:
         return JournalAccessError(f"the journal {path} cannot be used: {refused}")
     msg = f"the journal {path} cannot be used: {error}"
-    if is_of_damage(error) or (is_of_access and not_a_file(path)):
+    if is_of_damage(error):
         suspects.add(path)
+        return JournalDamagedError(msg)
+    if is_of_access and not_a_file(path):
         return JournalDamagedError(msg)
     return JournalError(msg)
 
@@ -49,8 +53,7 @@ def _fault(path: Path, error: sqlite3.Error | OSError) -> JournalError:
 def is_of_damage(error: sqlite3.Error | OSError) -> bool:
     """Return True if an error of a file that this user may write to comes of what is in it."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    # Every statement is a constant that fits the format, so that what is missing has been there.
-    return code in _DAMAGE or (code == sqlite3.SQLITE_ERROR and str(error).startswith("no such "))
+    return code in _DAMAGE or (code == sqlite3.SQLITE_ERROR and str(error).startswith(_DAMAGE_MESSAGES))
 
 
 def check_access(path: Path) -> None:

@@ -11,6 +11,8 @@ from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError,
 
 APPLICATION_ID = 0x444B4A4E
 FORMAT_VERSION = 3
+# No release writes a higher one: it comes of damage to the file's head.
+_HIGHEST_VERSION = 1000
 CHECK_PAGES = "PRAGMA cell_size_check = ON"
 """Or a damaged page may look as if it were the last one, and what follows it would be passed over without a word."""
 _SCHEMA = """
@@ -138,7 +140,8 @@ def checked_version(connection: sqlite3.Connection, path: Path) -> int:
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     is_empty = not tables
     is_of_ours = tables >= {"message", "sent_once", "fact"}
-    if (is_of_ours and application != APPLICATION_ID) or (tables and application == APPLICATION_ID and version < 1):
+    is_version = 1 <= version <= _HIGHEST_VERSION
+    if (is_of_ours and application != APPLICATION_ID) or (tables and application == APPLICATION_ID and not is_version):
         msg = f"the journal {path} cannot be used: its head is damaged"
         raise JournalDamagedError(msg)
     if application != APPLICATION_ID and not (is_empty and application == version == 0):

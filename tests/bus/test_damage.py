@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dkist_processing_core.bus import FileLock, Journal, Spare, adopt, open_bus, to_message
-from dkist_processing_core.bus._damage import damaged, damaged_of
+from dkist_processing_core.bus._damage import _is_damaged, damaged, damaged_of
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.errors import JournalDamagedError, JournalError
@@ -296,6 +296,40 @@ def test_a_damaged_spare_journal_is_taken_over_as_far_as_it_can_be_read(
     assert COUNT > len(found) >= COUNT - 10
     assert not spare.journal.path.exists()
     assert len(damaged_of(bus.journal_path)) == 1
+
+
+@pytest.mark.parametrize(("at", "found"), [(47, 9), (61, 0xA0)], ids=["schema format", "version"])
+def test_a_head_that_looks_like_a_format_to_come_is_damage(
+    settings: DKISTProcessingCoreConfiguration, at: int, found: int
+) -> None:
+    """
+    No format has such a number: the file is set aside, and events go into a new one.
+    """
+    before, path = fill(settings), open_bus(settings).journal_path
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes([found]))
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        is_kept = not publisher._is_displaced
+
+    assert (is_kept, ids(settings)) == (True, [*before, started("A").id])
+    assert len(damaged_of(path)) == 1
+
+
+def test_a_check_that_is_cut_off_does_not_make_a_journal_a_damaged_one(
+    settings: DKISTProcessingCoreConfiguration,
+) -> None:
+    """
+    Then it counts whether SQLite has met damage in it.
+    """
+    fill(settings)
+    path = open_bus(settings).journal_path
+
+    assert not _is_damaged(path, is_met=True)
+    assert not _is_damaged(path, is_met=False, seconds=0.0)
+    assert _is_damaged(path, is_met=True, seconds=0.0)
 
 
 def test_a_busy_a_newer_and_a_foreign_file_are_never_set_aside(settings: DKISTProcessingCoreConfiguration) -> None:
