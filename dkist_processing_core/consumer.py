@@ -13,7 +13,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Self
 
 from dkist_processing_core.bus import Delivery, Message, Receiver, open_bus, word
@@ -27,8 +27,6 @@ ACK_SECONDS = 2.0
 # What AMQP gives the name of a queue.
 _MAX_NAME_BYTES = 255
 _POLL_SECONDS = 1.0
-# By how much clocks of hosts may differ: a replay from a time leaves out what happened so much before it, and no more.
-_CLOCK_MARGIN = timedelta(seconds=5)
 _EPOCH, _LAST = datetime.fromtimestamp(0, UTC), datetime.max.replace(tzinfo=UTC)
 # A replay may come to the end of the past at any time, and says so only when it is asked.
 _POLL_SECONDS_OF_PAST = 0.05
@@ -94,7 +92,6 @@ class Subscription:
         self._in_hand: Delivery | None = None
         self._is_closed = False
         self._has_caught_up = not replay
-        self._since = replay if isinstance(replay, datetime) else None
         self._pid = os.getpid()
 
     @property
@@ -171,29 +168,10 @@ class Subscription:
             logger.warning("message %r goes to the dead letters: %s", _name_of(message), reason)
             delivery.bury(reason)
             return None
-        if (
-            not self._is_too_early(event)
-            and self._selection.matches(event)
-            and (self._seen is None or self._seen.is_new(event.id))
-        ):
+        if self._selection.matches(event) and (self._seen is None or self._seen.is_new(event.id)):
             return event
         delivery.acknowledge()
         return None
-
-    def _is_too_early(self, event: Event) -> bool:
-        """
-        Return True for what a bus delivers from the seconds before the time that a replay begins at.
-
-        RabbitMQ finds a time to a few seconds only. What is older still has reached the bus late, as from an outbox,
-        and behind the first event since that time everything has.
-        """
-        if self._since is None:
-            return False
-        if self._since - _CLOCK_MARGIN <= event.time < self._since:
-            return True
-        if event.time >= self._since:
-            self._since = None
-        return False
 
     def close(self) -> None:
         """
@@ -249,9 +227,10 @@ def subscribe(
         name: the subscription's own name, under which its place is remembered: what happens while nobody listens
             is delivered later, and what was not acknowledged is delivered again. On RabbitMQ it is a queue. A thread
             has one subscription of a name: opening another ends the one before.
-        replay: begin with the oldest event that the bus still has, up to seven days ago, or with the first since a
-            time; not for a name. A time without a zone is local, as everywhere in Python. What happened before that
-            time and reached the bus later, as from an outbox, is included.
+        replay: begin with the oldest event that the bus still has, up to seven days ago, or with the first that
+            reached the bus at a time or later; not for a name. A time without a zone is local, as everywhere in Python.
+            An event that happened before that time and reached the bus later, as from an outbox, is included. On
+            RabbitMQ, events that reached it in the few seconds before that time may be included too.
         timeout: end the iteration when nothing came for this many seconds; None waits for ever. It counts from where
             a replay has read all that the bus held when it began, so that none is cut short: with 0 it yields that.
         every_report: yield what each reporter says of one fact. Otherwise a fact is yielded once, however many
