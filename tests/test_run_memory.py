@@ -3,6 +3,7 @@ What `RunState` keeps of reports, and what it lets go.
 """
 
 import gc
+import itertools
 import os
 import re
 import subprocess
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 
 from dkist_processing_core.events import Event, Graph, WorkflowStarted, encode
 from dkist_processing_core.runs import RunState, State
-from dkist_processing_core.runs._kept import Shapes
-from tests.facts import finished, make, started
+from dkist_processing_core.runs._kept import HeldViews, Shapes
+from tests.facts import failed, finished, make, started
 from tests.running import ROOT
 from tests.strategies import events
 
@@ -23,12 +24,12 @@ _COUNT = 20_000
 
 
 @settings(max_examples=300)
-@given(st.lists(events(), max_size=5))
-def test_what_is_kept_of_a_report_is_all_that_it_states(reports: list[Event]) -> None:
+@given(st.lists(events(), max_size=5), st.sampled_from([0, 1, 1000]))
+def test_what_is_kept_of_a_report_is_all_that_it_states(reports: list[Event], limit: int) -> None:
     """
-    To the byte, for every class of events.
+    To the byte, for every class of events, however many combinations of their fields there were before.
     """
-    shapes = Shapes()
+    shapes = Shapes(limit)
     packed = [shapes.pack(report, {}) for report in reports]
 
     again = [
@@ -38,6 +39,19 @@ def test_what_is_kept_of_a_report_is_all_that_it_states(reports: list[Event]) ->
 
     assert again == reports
     assert list(map(encode, again)) == list(map(encode, reports))
+
+
+def test_combinations_of_fields_take_memory_up_to_a_limit() -> None:
+    """
+    A foreign publisher may make one for each subset of an event's fields.
+    """
+    shapes = Shapes(limit=10)
+    fields = ["message", "stack", "log_url", "phase", "error_type"]
+    for count in range(len(fields) + 1):
+        for names in itertools.combinations(fields, count):
+            shapes.pack(failed("A", **dict.fromkeys(names, "a")), {})
+
+    assert len(shapes._shapes) == 11
 
 
 def test_an_event_takes_less_than_a_kilobyte() -> None:
@@ -88,22 +102,44 @@ def test_a_report_on_a_forgotten_run_begins_it_anew() -> None:
     assert [(task.name, task.state, task.attempts[0].started_at) for task in run.tasks] == [("A", State.FINISHED, None)]
 
 
-def test_a_view_is_made_once_and_kept_by_whoever_looks_at_it() -> None:
+def test_a_view_is_made_once_and_held_until_a_new_report_on_its_run() -> None:
     """
-    A state of many runs does not hold what was drawn of each.
+    Looking again costs little, also for a caller that holds no view.
     """
     state = RunState([started("A"), started("A", run_id="r2")])
+    changed, same = (weakref.ref(view) for view in state.runs)
 
-    (first, second), again = state.runs, state.runs
+    state.fold(started("A"))
+    before = [id(view) for view in state.runs]
+    is_same = before == [id(changed()), id(same())]
     state.fold(finished("A"))
-    changed = state.runs
-    reference = weakref.ref(second)
-    is_same = (again[0] is first, again[1] is second, changed[0] is first, changed[1] is second)
-    del second, again, changed
+    gc.collect()
+    is_gone = changed() is None
+    state.forget("r2")
     gc.collect()
 
-    assert is_same == (True, True, False, True)
-    assert reference() is None
+    assert (is_same, is_gone, same() is None) == (True, True, True)
+
+
+def test_views_are_held_as_far_as_there_is_room() -> None:
+    """
+    A state of very many runs does not hold what was drawn of each, but for what the caller still holds.
+    """
+    state, held = RunState([started("A"), finished("A"), started("A", run_id="r2")]), HeldViews(limit=2)
+    first, second = state.runs
+    state._held = HeldViews(limit=0)
+    for view, reports in ((first, 2), (second, 1)):
+        held.hold((view.run.run_id, "", ""), view, reports)
+    references = [weakref.ref(first), weakref.ref(second)]
+    is_same = state.runs == (first, second)
+    del first, second, view
+    gc.collect()
+
+    assert is_same
+    assert [each() is None for each in references] == [False, True]
+    held.let_go(("r", "", ""))
+    gc.collect()
+    assert references[0]() is None
 
 
 def test_runs_of_one_workflow_share_its_graph() -> None:

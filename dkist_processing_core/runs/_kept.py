@@ -16,6 +16,10 @@ from dkist_processing_core.runs._views import RunView
 
 # Longer texts hardly repeat.
 _LONGEST_SHARED = 200
+# Far more than reporters of this package make; a foreign publisher may make one for each subset of the fields.
+_MOST_SHAPES = 1000
+# Of which all views together are held: they take about as much as the reports themselves.
+_MOST_HELD = 50_000
 # All reports on one run agree on these, which are its key.
 _OF_THE_RUN = ("workflow_name", "workflow_version", "run_id")
 _ENUMS: dict[str, dict[str, StrEnum]] = {
@@ -28,6 +32,7 @@ _Key = tuple[str | int | None, ...]
 # leaves it alone; millions of tracked objects would take it longer than the fold.
 _Packed = tuple[Any, ...]
 _Defaults = dict[str, Any]
+_Form = tuple[type[Event], tuple[str, ...]]
 
 
 def _defaults_of(event_class: type[Event]) -> _Defaults:
@@ -69,12 +74,13 @@ class _Shape:
 class Shapes:
     """What the runs of a state share: which fields their reports have, by number, and the graphs of workflows."""
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, limit: int = _MOST_SHAPES) -> None:
+        """Begin with none; behind `limit` of them there is one more for each class, which has all its fields."""
+        self._limit = limit
         # An event of another release's class is no class of ours: it does not come here.
         self._defaults = {event_class: _defaults_of(event_class) for event_class in EVENT_CLASSES}
         self._shapes: list[_Shape] = []
-        self._numbers: dict[tuple[type[Event], tuple[str, ...]], int] = {}
+        self._numbers: dict[_Form, int] = {}
         self._graphs: weakref.WeakKeyDictionary[Graph, weakref.ref[Graph]] = weakref.WeakKeyDictionary()
 
     def pack(self, report: Event, texts: dict[str, str]) -> _Packed:
@@ -101,12 +107,22 @@ class Shapes:
             fields.append(name)
             values.append(value)
         shape = (event_class, tuple(fields))
+        if shape not in self._numbers and len(self._shapes) >= self._limit:
+            shape, values = self._with_all_fields(event_class, dict(zip(fields, values[1:], strict=True)))
         number = self._numbers.get(shape)
         if number is None:
             number = self._numbers[shape] = len(self._shapes)
             self._shapes.append(_Shape(event_class, self._defaults[event_class], shape[1]))
         values[0] = number
         return tuple(values)
+
+    def _with_all_fields(self, event_class: type[Event], values: dict[str, Any]) -> tuple[_Form, list[Any]]:
+        packed = {
+            name: values.get(name, () if isinstance(default, dict) else default)
+            for name, default in self._defaults[event_class].items()
+            if name not in _OF_THE_RUN
+        }
+        return (event_class, tuple(packed)), [0, *packed.values()]
 
     def _shared_graph(self, graph: Graph) -> Graph:
         """Return the one graph that is equal to this one, as long as a report has it."""
@@ -182,3 +198,24 @@ def _precedes(report: Event, known: Event) -> bool:
 
 def _said(report: Event) -> int:
     return sum(getattr(report, name) is not None for name in type(report).model_fields)
+
+
+class HeldViews:
+    """The views that a state holds until there are new reports on their runs, as far as there is room for them."""
+
+    def __init__(self, limit: int = _MOST_HELD) -> None:
+        """Begin with none; there is room for views of up to `limit` reports in all."""
+        self._room = limit
+        self._held: dict[RunKey, tuple[RunView, int]] = {}
+
+    def hold(self, key: RunKey, view: RunView, reports: int) -> None:
+        """Hold the view of a run, made of so many reports, in place of the one before, if there is room."""
+        self.let_go(key)
+        if reports <= self._room:
+            self._held[key] = view, reports
+            self._room -= reports
+
+    def let_go(self, key: RunKey) -> None:
+        """Hold the view of a run no longer."""
+        _, reports = self._held.pop(key, (None, 0))
+        self._room += reports

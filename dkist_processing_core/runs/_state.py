@@ -9,7 +9,7 @@ from dataclasses import astuple
 from datetime import datetime
 
 from dkist_processing_core.events import Event
-from dkist_processing_core.runs._kept import Reports, RunKey, Shapes
+from dkist_processing_core.runs._kept import HeldViews, Reports, RunKey, Shapes
 from dkist_processing_core.runs._plausibility import Window
 from dkist_processing_core.runs._views import RunView
 
@@ -18,13 +18,15 @@ class RunState:
     """
     Folds reports into the state of every run that they speak of.
 
-    It keeps what the reports state, about half a kilobyte for each, until `forget`.
+    It keeps what the reports state, about 0.6 KB for each, until `forget`, and views of up to 50,000 reports, which
+    take 0.5 KB for each.
     """
 
     def __init__(self, reports: Iterable[Event] = ()) -> None:
         """Begin with these reports."""
         self._runs: dict[RunKey, Reports] = {}
         self._shapes = Shapes()
+        self._held = HeldViews()
         self._received_at: datetime | None = None
         for report in reports:
             self.fold(report)
@@ -37,7 +39,10 @@ class RunState:
         reports = self._runs.get(key)
         if reports is None:
             reports = self._runs[key] = Reports(key, self._shapes)
-        return reports.add(report)
+        is_new = reports.add(report)
+        if is_new:
+            self._held.let_go(key)
+        return is_new
 
     def forget(self, run_id: str) -> bool:
         """
@@ -48,6 +53,7 @@ class RunState:
         keys = self._keys(run_id)
         for key in keys:
             del self._runs[key]
+            self._held.let_go(key)
         return bool(keys)
 
     @property
@@ -55,7 +61,8 @@ class RunState:
         """
         Every run, the one that began first first; one that states no plausible start comes before all others.
 
-        A view is made anew unless the one before is still held by somebody, and nothing has changed.
+        A view is made anew where there are new reports on its run. It is made anew each time where the views held are
+        of 50,000 reports already, unless the caller still holds the one before.
         """
         return self._views(self._runs)
 
@@ -68,7 +75,12 @@ class RunState:
 
     def _views(self, keys: Iterable[RunKey]) -> tuple[RunView, ...]:
         window = None if self._received_at is None else Window.around(self._received_at)
-        views = [self._runs[key].view(window) for key in keys]
+        views = []
+        for key in keys:
+            reports = self._runs[key]
+            view = reports.view(window)
+            self._held.hold(key, view, len(reports.kept))
+            views.append(view)
         return tuple(sorted(views, key=lambda view: (_sortable(view.started_at), astuple(view.run))))
 
 
