@@ -99,10 +99,11 @@ def userinfo_of(text: str) -> list[str]:
 
 
 def _without_userinfo(found: re.Match[str]) -> str:
-    url = found[0]
-    for start, end in reversed(_userinfo(url)):
-        url = f"{url[:start]}{REDACTED}{url[end:]}"
-    return url
+    url, pieces, done = found[0], [], 0
+    for start, end in _userinfo(url):
+        pieces += [url[done:start], REDACTED]
+        done = end
+    return "".join([*pieces, url[done:]])
 
 
 def _userinfo(text: str) -> list[tuple[int, int]]:
