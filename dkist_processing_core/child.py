@@ -89,20 +89,25 @@ def output_of(process: "subprocess.Popen[bytes]") -> Iterator[list[str]]:
             return
 
 
-def wait(process: "subprocess.Popen[bytes]") -> int | None:
-    """
-    Wait for the end of a process, and return its status; None where it is lost.
-
-    What it still writes is dropped: a pipe that is closed, or full, would fail the task or hold it up.
-    """
+def drop_output(process: "subprocess.Popen[bytes]") -> None:
+    """Read what a process still writes until it ends: a pipe that is closed, or full, would fail it or hold it up."""
     assert process.stdout is not None
-    with process.stdout as pipe:
+    # Code in this process may have closed the descriptor.
+    with contextlib.suppress(OSError, ValueError):
         waiting = select.poll()
-        waiting.register(pipe, select.POLLIN)
+        waiting.register(process.stdout, select.POLLIN)
         while not has_ended(process.pid):
-            if waiting.poll(_POLL_MILLISECONDS) and not os.read(pipe.fileno(), _MAX_LINE_BYTES):
-                break
-        return wait_for(process)
+            if waiting.poll(_POLL_MILLISECONDS) and not os.read(process.stdout.fileno(), _MAX_LINE_BYTES):
+                return
+
+
+def wait(process: "subprocess.Popen[bytes]") -> int | None:
+    """Wait for the end of a process, and return its status; None where it is lost."""
+    assert process.stdout is not None
+    status = wait_for(process)
+    with contextlib.suppress(OSError, ValueError):
+        process.stdout.close()
+    return status
 
 
 def send_signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:

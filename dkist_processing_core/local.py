@@ -67,6 +67,8 @@ TERMINATION_SECONDS = launcher.GRACE_SECONDS + 0.6
 _SHARE_OF_WAITING = 0.2
 _LAST_SECONDS = 0.2
 _POLL_SECONDS = 0.2
+# What a launcher leaves with that has not reported the end of its task.
+_UNREPORTED = (launcher.SOFTWARE, launcher.USAGE)
 logger = logging.getLogger(__name__)
 
 
@@ -323,6 +325,10 @@ class LocalRun:
 
     def _signal_all(self, number: signal.Signals) -> None:
         for process in list(self._processes.values()):
+            self._signal(process, number)
+
+    def _signal(self, process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+        with never_breaking(f"{number.name} is not sent to a task"):
             child.send_signal(process, number)
 
     # One attempt
@@ -350,18 +356,23 @@ class LocalRun:
         except Exception as error:  # noqa: BLE001 - whatever it is, the attempt is over
             logger.error("%s cannot be started: %s", attempt.task_name, error)  # noqa: TRY400 - one line says it
         else:
-            exit_code = self._follow(attempt, process)
-        is_reported = exit_code is not None and exit_code >= 0 and exit_code not in (launcher.SOFTWARE, launcher.USAGE)
-        self._ended.put(_Ended(attempt, exit_code, time.monotonic() - began, is_reported))
+            exit_code = None
+            with never_breaking(f"the status of the launcher of {attempt.task_name} is not known"):
+                exit_code = self._follow(attempt, process)
+        finally:
+            is_reported = exit_code is not None and exit_code >= 0 and exit_code not in _UNREPORTED
+            self._ended.put(_Ended(attempt, exit_code, time.monotonic() - began, is_reported))
 
     def _follow(self, attempt: Attempt, process: "subprocess.Popen[bytes]") -> int | None:
         """Show what a launcher writes until it ends, whatever goes wrong with that; return its status."""
         self._processes[attempt.task_name] = process
         if self._is_stopping:
-            child.send_signal(process, signal.SIGTERM)
+            self._signal(process, signal.SIGTERM)
         with never_breaking(f"the output of {attempt.task_name} is not shown"):
             for lines in child.output_of(process):
                 self._show(lambda display: display.output(attempt.task_name, lines))  # noqa: B023 - called now
+        with never_breaking(f"the output of {attempt.task_name} is not read any more"):
+            child.drop_output(process)
         return child.wait(process)
 
     def _show(self, what: Callable[[Display], None]) -> None:

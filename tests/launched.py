@@ -371,6 +371,20 @@ class ClosesDescriptors(TaskBase):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Meets(TaskBase):
+    """
+    Meets a task of another process, by the two named pipes in the folder that MEETING names.
+    """
+
+    def run(self) -> None:
+        """
+        Let the other know that this one runs, and wait for what the other does.
+        """
+        folder = Path(os.environ["MEETING"])
+        (folder / "began").write_text("")
+        (folder / "done").read_text()
+
+
 def close_descriptors(named: str) -> None:
     """
     Close all numbers from 3 to one, or those of files whose names end in a certain way.

@@ -22,6 +22,7 @@ from dkist_processing_core.events import Reporter, TaskEnd, TaskFailed, Workflow
 from dkist_processing_core.outcomes import TaskState
 from dkist_processing_core.runs import RunView, State
 from tests import launched, pipelines
+from tests.running import run_python
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -283,6 +284,21 @@ def test_a_script_s_functions_and_classes_go_to_pools_and_back(name: str, tmp_pa
     ]
 
 
+@pytest.mark.parametrize("option", ["-E", "-I"])
+def test_what_a_task_prints_before_it_is_killed_is_shown_under_any_option(option: str, tmp_path: Path) -> None:
+    """
+    An interpreter that passes over the variables for Python keeps nothing in a buffer either.
+    """
+    script = tmp_path / "killed.py"
+    run = 'print("printed")\n        import os; os.kill(os.getpid(), 9)'
+    call = 'if __name__ == "__main__":\n    workflow.run(recipe_run_id=1)'
+    script.write_text(SCRIPT.format(call=call).replace('print("hello from", __name__)', run))
+
+    done = subprocess.run([sys.executable, option, script], capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    assert "Hello | printed" in done.stdout, done.stderr
+
+
 def test_a_module_that_runs_its_workflow_as_it_is_imported_does_not_start_itself_for_ever(tmp_path: Path) -> None:
     """
     Each task says in a sentence what to write, and no process begins another.
@@ -417,6 +433,40 @@ def test_an_exit_of_a_task_at_a_prompt_is_its_failure_and_not_the_run_s() -> Non
 
     assert result["Leaving"].state is TaskState.FAILED
     assert the_run().state is State.FAILED
+
+
+CLOSING = """\
+import os
+from pathlib import Path
+from dkist_processing_core import TaskBase, Workflow
+from tests.launched import Meets
+
+def run(folder):
+    class Closing(TaskBase):
+        def run(self):
+            (folder / "began").read_text()
+            os.closerange(3, 256)
+            (folder / "done").write_text("")
+
+    workflow = Workflow(process_category="by", process_name="prompt")
+    for task in (Meets, Closing):
+        workflow.add_node(task)
+    print({name: outcome.state.value for name, outcome in workflow.run(1, max_parallel=2).items()})
+
+run(Path(os.environ["MEETING"]))
+"""
+
+
+def test_a_run_ends_though_a_task_at_a_prompt_closes_its_descriptors(tmp_path: Path) -> None:
+    """
+    Among them is the pipe from the launcher of another task, which goes on, and whose success counts.
+    """
+    for name in ("began", "done"):
+        os.mkfifo(tmp_path / name)
+
+    shown = run_python(CLOSING, {"MEETING": str(tmp_path)})
+
+    assert shown.stdout.splitlines()[-1] == "{'Meets': 'success', 'Closing': 'success'}", shown.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

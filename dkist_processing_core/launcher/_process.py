@@ -74,7 +74,8 @@ class TaskProcess:
         signals = {signal.SIGPIPE, signal.SIGXFSZ}
         pid = os.posix_spawn(
             python[0],
-            [*python, "-P", "-c", program()],
+            # Not by a variable, which -E and -I pass over: what is printed before a task is killed is in its log.
+            [*python, "-u", "-P", "-c", program()],
             dict(environ),
             file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
             setpgroup=0,
