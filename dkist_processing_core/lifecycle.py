@@ -81,8 +81,11 @@ class Lifecycle:
     ) -> None:
         """Name the attempt; without `settings` nothing is published."""
         self.attempt = attempt
-        self._settings = settings
-        self._secrets = secrets_in(settings)
+        self._settings = None
+        self._secrets: list[str] = []
+        # Without its secrets nothing could be redacted.
+        with self._never_breaking("the attempt has no events"):
+            self._secrets, self._settings = secrets_in(settings), settings
         self._telemetry = telemetry
         self._publisher: Publisher | None = None
         self._attributes = semconv.attempt_attributes(attempt) | (attributes or {})
@@ -105,7 +108,8 @@ class Lifecycle:
         with self._never_breaking("what the attempt uses is not known in full"):
             self._cpu_began = 0.0 if self._launcher is not None else _cpu_seconds()
         if self.attempt.run.is_by_hand:
-            self._shown.enter_context(shown_log())
+            with self._never_breaking("what is logged is not shown"):
+                self._shown.enter_context(shown_log())
         with self._never_breaking("the attempt is not traced"):
             self._span = self._stack.enter_context(self._open_span())
             self._carrier = Carrier.of(self._span.get_span_context())
@@ -120,7 +124,8 @@ class Lifecycle:
                 )
         if self._launcher is not None:
             # Last: until now there is nothing to let go.
-            self._termination.begin()
+            with self._never_breaking("the task cannot be told to end by an exception"):
+                self._termination.begin()
         else:
             self._publish(TaskStarted, began_at, host=platform.node(), pid=os.getpid())
         return self
@@ -132,9 +137,11 @@ class Lifecycle:
         if os.getpid() != self._pid:
             # A fork of the task that left `run` by an exception: the attempt is its parent's to end.
             return
-        self._termination.conclude()
-        if held_back := self._progress.take_held_back():
-            self._publish(TaskProgressed, sequence=held_back[0], **held_back[1])
+        with self._never_breaking("the task may still be told to end"):
+            self._termination.conclude()
+        with self._never_breaking("the last progress is not published"):
+            if held_back := self._progress.take_held_back():
+                self._publish(TaskProgressed, sequence=held_back[0], **held_back[1])
         facts: dict[str, Any] = {"duration_seconds": time.monotonic() - self._began, "phases": self._phases}
         with self._never_breaking("what the attempt has used is not known in full"):
             facts["cpu_seconds"] = max(0.0, _cpu_seconds() - self._cpu_began)
@@ -154,7 +161,8 @@ class Lifecycle:
         with self._never_breaking("the attempt's span does not end"):
             self._stack.close()
         self._let_go()
-        self._shown.close()
+        with self._never_breaking("what is logged is still shown"):
+            self._shown.close()
 
     def _failure_of(self, error: BaseException) -> dict[str, Any]:
         failure = _failure_of(error) | {
@@ -214,9 +222,10 @@ class Lifecycle:
         """Publish how far the attempt is; what comes too soon after the last is held back, and not lost at the end."""
         # As values of Python's own, now: the last report leaves with the end, while an exception may be under way.
         facts = {"done": _plain(done), "total": _plain(total), "unit": _plain(unit), "note": _plain(note)}
-        sequence = self._progress.admit(facts, PROGRESS_SECONDS)
-        if sequence is not None:
-            self._publish(TaskProgressed, sequence=sequence, **facts)
+        with self._never_breaking("a progress is not published"):
+            sequence = self._progress.admit(facts, PROGRESS_SECONDS)
+            if sequence is not None:
+                self._publish(TaskProgressed, sequence=sequence, **facts)
 
     def _open_span(self) -> contextlib.AbstractContextManager[Span]:
         attempt = self.attempt

@@ -75,7 +75,7 @@ class TaskBase(ABC):
         self.workflow_version = workflow_version
         self.task_name = type(self).__name__
         # What a constructor that goes on from here changes, as HOME, must not part the start from the end.
-        self._core_observing.origin = Origin.of_process()
+        self._core_observing.begin()
 
     def pre_run(self) -> None:
         """Prepare for `run`. Does nothing unless overridden."""
@@ -287,6 +287,17 @@ class _Observing:
         self.origin: Origin | None = None
         """What the settings are read from, decided by the constructor; None for what is current when they are."""
 
+    def begin(self) -> None:
+        """Decide what the settings are read from."""
+        try:
+            self.origin = Origin.of_process()
+        except Exception as error:  # noqa: BLE001 - observing never breaks the observed
+            self._complain(error)
+
+    def _complain(self, error: Exception) -> None:
+        said = message_of(error) if isinstance(error, ConfigurationError) else f"an error of this package: {error!r}"
+        logger.error("%s runs without events and telemetry: %s", self._name, redact(said))
+
     def is_of(self, task: TaskBase) -> bool:
         """Return whether this belongs to a task."""
         return self._of is not None and self._of() is task
@@ -302,8 +313,8 @@ class _Observing:
 
         try:
             settings, complaint = DKISTProcessingCoreConfiguration.read_leniently(self.origin)
-        except ConfigurationError as error:
-            logger.error("%s runs without events and telemetry: %s", self._name, error)  # noqa: TRY400 - one line
+        except Exception as error:  # noqa: BLE001 - as above
+            self._complain(error)
             return None
         if complaint is not None:
             logger.warning("%s runs with a default instead: %s", self._name, complaint)

@@ -6,16 +6,17 @@ the variables of the fork. It prints a JSON array of the statuses that the forks
 forks alone: the process of a launched task is a new one. Not here: which faults (test_own_errors.py).
 """
 
+import contextlib
 import importlib
 import json
 import os
 import sys
-import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
 # Imported before the forks, so that each begins at once.
 from dkist_processing_core import Workflow, child
 from dkist_processing_core.launcher import _launch, _reports, hold_back  # noqa: F401
+from dkist_processing_core.launcher._process import TaskProcess
 from tests import launched
 
 if TYPE_CHECKING:
@@ -52,18 +53,17 @@ def replace(fault: str, *, by: Any = fail) -> None:
 
 def steal() -> None:
     """
-    Take the status of whatever child ends, from a thread of its own.
+    Take the status of whatever child ends, each time before the launcher looks whether its task has ended.
     """
+    look = TaskProcess.has_ended
 
-    def take() -> None:
-        turn = threading.Event()
-        while True:
-            try:
-                os.waitpid(-1, 0)
-            except ChildProcessError:
-                turn.wait(0.001)
+    def has_ended(process: TaskProcess, timeout: float) -> bool:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, 0)[0] != process.pid:
+                pass
+        return look(process, timeout)
 
-    threading.Thread(target=take, daemon=True).start()
+    TaskProcess.has_ended = has_ended  # type: ignore[method-assign, assignment]
 
 
 def leave_with(status: int | None) -> None:

@@ -47,7 +47,7 @@ def test_a_lock_that_a_thread_holds_is_free_in_a_fork() -> None:
     The thread does not exist there, and would never release it; in its own process it is still held.
     """
     lock = forks.Lock()
-    is_held, is_over = threading.Event(), threading.Event()
+    is_held, is_over, has_lock = threading.Event(), threading.Event(), threading.Event()
 
     def hold() -> None:
         with lock:
@@ -57,7 +57,7 @@ def test_a_lock_that_a_thread_holds_is_free_in_a_fork() -> None:
     def use() -> None:
         for _ in range(2):
             with lock:
-                pass
+                has_lock.set()
 
     holder = threading.Thread(target=hold)
     holder.start()
@@ -65,13 +65,14 @@ def test_a_lock_that_a_thread_holds_is_free_in_a_fork() -> None:
     in_fork = status_of_fork(use)
     waiter = threading.Thread(target=use)
     waiter.start()
-    was_waiting = waiter.is_alive()
+    had_lock = has_lock.wait(0.2)
     is_over.set()
     holder.join()
     waiter.join()
 
     assert in_fork == 0
-    assert was_waiting
+    assert not had_lock
+    assert has_lock.is_set()
 
 
 class Slow:

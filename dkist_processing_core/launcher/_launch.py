@@ -17,8 +17,9 @@ from dkist_processing_core.bootstrap import FLAGS
 from dkist_processing_core.environments import Environment, Environments, folder_of
 from dkist_processing_core.errors import EnvironmentBuildError, IdentityError
 from dkist_processing_core.exit_status import fill_standard_descriptors, has_ended
+from dkist_processing_core.exit_status import take as wait_for_status
 from dkist_processing_core.launcher._assignment import Assignment
-from dkist_processing_core.launcher._end import End
+from dkist_processing_core.launcher._end import FINISHED, End
 from dkist_processing_core.launcher._environ import task_environ
 from dkist_processing_core.launcher._memory import MemoryWatch
 from dkist_processing_core.launcher._orders import GRACE_SECONDS, Orders
@@ -53,15 +54,18 @@ def main() -> int:
     except IdentityError as error:
         _show(f"dkist_processing_core.launcher: {error}")
         return USAGE
-    with Orders() as orders:
+    status = SOFTWARE
+    # What goes wrong from the moment on when the status is known does not change it.
+    with _observing(), Orders() as orders:
         launch = Launch(assignment, orders, began_ns)
         try:
             orders.listen()
-            return launch.run()
+            status = launch.run()
         except TerminationError:
-            return launch.conclude_without_process()
+            status = launch.conclude_without_process()
         finally:
             launch.close()
+    return status
 
 
 class Launch:
@@ -74,6 +78,7 @@ class Launch:
         self._began_ns = began_ns
         self._made_reports: Reports | None = None
         self._environment: Environment | None = None
+        self._process: TaskProcess | None = None
         self._prepared = (0, 0)
         self._start_id = ""
         self._is_dispatched = False
@@ -105,10 +110,13 @@ class Launch:
                 end, memory = self._attempt()
         except EnvironmentBuildError as error:
             return self._conclude_with("ENVIRONMENT", error)
-        except Exception as error:  # noqa: BLE001 - the task was not started, or not even loaded
+        except Exception as error:  # noqa: BLE001 - an error of this package
             _show_error()
-            self._conclude_with("ENVIRONMENT", error)
-            return SOFTWARE
+            if self._process is None:
+                # The task was not started, or not even loaded.
+                self._conclude_with("ENVIRONMENT", error)
+                return SOFTWARE
+            end, memory = _bare_end(self._process), None
         return self._conclude(end, memory)
 
     def close(self) -> None:
@@ -149,6 +157,7 @@ class Launch:
 
     def _rebuild(self, broken: Environment, damage: str) -> Environment:
         self._orders.begin_anew()
+        self._process = None
         _show(f"{broken.folder} does not work, and {broken.requirement} is installed anew: {damage}")
         began_ns = time.time_ns()
         environment = Environments(folder_of()).rebuild(broken, problem=damage, on_output=_show)
@@ -190,10 +199,11 @@ class Launch:
         started_ns = time.time_ns()
         with self._orders.held_back():
             try:
-                process = self._start(carrier)
+                process = self._process = self._start(carrier)
             except OSError as error:
                 return End(127, 0.0, 0.0, not_started=error), None
-            self._orders.concern(process)
+            with _observing():
+                self._orders.concern(process)
         with _observing():
             process.guard()
         memory = self._watch(process)
@@ -215,7 +225,8 @@ class Launch:
             # Nothing of what was told to end is to go on; until it is waited for, nobody else has its number.
             with _observing():
                 process.kill_group()
-        self._orders.conclude()
+        with _observing():
+            self._orders.conclude()
         with _observing():
             process.listen()
         end = process.end()
@@ -286,7 +297,10 @@ class Launch:
         if "end" not in end.told:
             # The author's code may have closed the pipe.
             self._report(lambda reports: end.told.update(reports.noted_end(self._start_id)))
-        status = end.status(was_told=self._was_told)
+        # Where it cannot be had: only what is stated at its end is a success.
+        status = int(end.exit_code != 0 or end.reported != FINISHED)
+        with _observing():
+            status = end.status(was_told=self._was_told)
         if self._is_announced:
             # It has had its time, and whatever it has made of the rest, its end is on the bus.
             return status or 1
@@ -348,6 +362,14 @@ def _observing() -> "Iterator[None]":
         yield
     except Exception:  # noqa: BLE001 - as above
         _show_error()
+
+
+def _bare_end(process: TaskProcess) -> End:
+    """Wait for the end of a task, and return what is known of it where an error of this package is all there was."""
+    exit_code, _ = wait_for_status(process.pid)
+    with _observing():
+        process.listen()
+    return End(exit_code, None, time.monotonic() - process.began, process.told())
 
 
 def _has_ended(process: TaskProcess) -> bool:
