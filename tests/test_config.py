@@ -858,10 +858,11 @@ and a relative path means the folder that was current then. `core_configurations
 read where they are made, as before.
 
 A file `.env` that belongs to another user than this one or root, or that others can write to, is refused by one
-`ConfigurationError`. So is one that names the broker in `MESH_CONFIG` while `ISB_USERNAME`, `ISB_PASSWORD` or
-`ISB_TLS_KEY` stand in the environment, since it would decide where they are sent; and one that names a collector while
-`OTEL_EXPORTER_OTLP_HEADERS` does. Put both in the same place, or set `DKIST_CORE_TRUST_DOTENV=1` in the environment.
-`dkist-core doctor` names the variables that are read from the file.
+`ConfigurationError`; a task then runs without events. With the umask 002, the default of some hosts, a new file has
+mode 0664, which its group can write: `chmod g-w .env`. Also refused is a file that names the broker in `MESH_CONFIG`
+while `ISB_USERNAME`, `ISB_PASSWORD` or `ISB_TLS_KEY` stand in the environment, since it would decide where they are
+sent; and one that names a collector while `OTEL_EXPORTER_OTLP_HEADERS` does. Put both in the same place, or set
+`DKIST_CORE_TRUST_DOTENV=1` in the environment. `dkist-core doctor` names the variables that are read from the file.
 
 A wrong value raises one `ConfigurationError` that names every wrong variable, what was found and what was expected. A
 secret is never shown.

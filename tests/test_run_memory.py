@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dkist_processing_core.events import Event, Graph, WorkflowStarted, encode
 from dkist_processing_core.runs import RunState, State
 from dkist_processing_core.runs._kept import HeldViews, Shapes
-from tests.facts import failed, finished, make, started
+from tests.facts import failed, finished, make, progressed, started
 from tests.running import ROOT
 from tests.strategies import events
 
@@ -140,6 +140,24 @@ def test_views_are_held_as_far_as_there_is_room() -> None:
     held.let_go(("r", "", ""))
     gc.collect()
     assert references[0]() is None
+
+
+def test_a_run_that_is_looked_at_after_each_report_shows_what_all_reports_state() -> None:
+    """
+    Its events are kept ready, and only until another run is looked at.
+    """
+    reports = [started("A"), progressed("A", 1), started("A"), progressed("A", 2), finished("A"), started("B")]
+    state = RunState([started("A", run_id="r2")])
+
+    for count, report in enumerate(reports, start=1):
+        state.fold(report)
+        assert state.run("r") == RunState(reports[:count]).run("r")
+    kept = state._runs["W", "1", "r"]
+    was_ready = kept._unpacked is not None
+    state.run("r2")
+
+    assert was_ready
+    assert kept._unpacked is None
 
 
 def test_runs_of_one_workflow_share_its_graph() -> None:

@@ -144,7 +144,7 @@ def _shared(text: str, texts: dict[str, str]) -> str:
 class Reports:
     """The reports on one run: what is kept of them is the same in whatever order and however often they come."""
 
-    __slots__ = ("_key", "_shapes", "_texts", "_view", "kept")
+    __slots__ = ("_key", "_shapes", "_texts", "_unpacked", "_view", "kept")
 
     def __init__(self, key: RunKey, shapes: Shapes) -> None:
         """Begin with no report on the run of this key."""
@@ -153,6 +153,7 @@ class Reports:
         self._shapes = shapes
         self._texts: dict[str, str] = {}
         self._view: tuple[weakref.ref[RunView], Window | None] | None = None
+        self._unpacked: dict[_Key, Event] | None = None
 
     def add(self, report: Event) -> bool:
         """Take a report into account, and return whether it states anything new."""
@@ -161,8 +162,20 @@ class Reports:
         if known is not None and (known == packed or not _precedes(report, self._shapes.unpack(self._key, known))):
             return False
         self.kept[key] = packed
+        if self._unpacked is not None:
+            # Not the report itself, which holds its message.
+            self._unpacked[key] = self._shapes.unpack(self._key, packed)
         self._view = None
         return True
+
+    def watch(self) -> None:
+        """Keep the reports as events, too, for a caller that looks at the run after each report."""
+        if self._unpacked is None:
+            self._unpacked = {key: self._shapes.unpack(self._key, packed) for key, packed in self.kept.items()}
+
+    def unwatch(self) -> None:
+        """Keep the reports as values only."""
+        self._unpacked = None
 
     def view(self, window: Window | None) -> RunView:
         """Return the view of the run; the same one as long as somebody holds it and nothing has changed."""
@@ -170,7 +183,9 @@ class Reports:
             known, by = self._view[0](), self._view[1]
             if known is not None and by == window:
                 return known
-        view = view_of((self._shapes.unpack(self._key, packed) for packed in self.kept.values()), window)
+        events = self._unpacked or {}
+        unpack = (self._shapes.unpack(self._key, packed) for packed in self.kept.values())
+        view = view_of(events.values() or unpack, window)
         self._view = weakref.ref(view), window
         return view
 

@@ -27,6 +27,7 @@ class RunState:
         self._runs: dict[RunKey, Reports] = {}
         self._shapes = Shapes()
         self._held = HeldViews()
+        self._looked_at: list[RunKey] = []
         self._received_at: datetime | None = None
         for report in reports:
             self.fold(report)
@@ -68,7 +69,17 @@ class RunState:
 
     def run(self, run_id: str) -> RunView | None:
         """Return one run, by its id."""
-        return next(iter(self._views(self._keys(run_id))), None)
+        keys = self._keys(run_id)
+        if keys != self._looked_at:
+            for key in self._looked_at:
+                if key in self._runs:
+                    self._runs[key].unwatch()
+            self._looked_at = keys
+        else:
+            # Such a caller looks again after each report.
+            for key in keys:
+                self._runs[key].watch()
+        return next(iter(self._views(keys)), None)
 
     def _keys(self, run_id: str) -> list[RunKey]:
         return [key for key in self._runs if key[-1] == run_id]
