@@ -12,8 +12,9 @@ from typing import Any
 
 from dkist_processing_core.descriptors import Held
 
-ORDERED = 1 << 32
-"""What the launcher adds to the counter of an eventfd(2) when it passes an order to end on; the start adds 1."""
+STARTED, ORDERED = b"s", b"t"
+"""What the launcher writes when the start is in the journal, and when it passes a termination request on."""
+_MOST_NOTICES = 4096
 # The launcher loads as much as the task does, and side by side with it.
 _START_SECONDS = 0.3
 # For how long the pipe of a launcher that was killed may still be open: its threads end one after the other.
@@ -27,6 +28,7 @@ class LauncherLine:
         """Take the descriptors, and note what they are: an author may close them, and open others of their numbers."""
         self._report_fd, self._report = report_fd, Held([report_fd])
         self._started_fd, self._started = started_fd, Held([] if started_fd is None else [started_fd])
+        self._notices = b""
         self._is_awaited = False
 
     def tell(self, facts: dict[str, Any]) -> bool:
@@ -53,6 +55,8 @@ class LauncherLine:
         """Let the launcher put the start into the journal before anything else is, unless that takes it too long."""
         if not self._is_awaited and self._started_fd is not None and self._started.are_ours:
             self._is_awaited = True
+            if self._notices:
+                return
             with contextlib.suppress(OSError):
                 waiting = select.poll()
                 waiting.register(self._started_fd, select.POLLIN)
@@ -63,8 +67,5 @@ class LauncherLine:
         """Whether the launcher has told the task to end; read once it has, it stays so."""
         with contextlib.suppress(OSError):
             if self._started_fd is not None and self._started.are_ours:
-                count = os.eventfd_read(self._started_fd)
-                # It is a counter, which reading has set to 0.
-                os.eventfd_write(self._started_fd, count)
-                return count >= ORDERED
-        return False
+                self._notices += os.read(self._started_fd, _MOST_NOTICES)
+        return ORDERED in self._notices

@@ -374,6 +374,11 @@ class ClosesDescriptors(TaskBase):
 class Meets(TaskBase):
     """
     Meets a task of another process, by the two named pipes in the folder that MEETING names.
+
+
+class OpensCounters(TaskBase):
+    """
+    Closes numbers that it never opened, opens so many counters that they get ours, and fails.
     """
 
     def run(self) -> None:
@@ -383,6 +388,13 @@ class Meets(TaskBase):
         folder = Path(os.environ["MEETING"])
         (folder / "began").write_text("")
         (folder / "done").read_text()
+
+
+        Hold counters, all of which are one file to the kernel.
+        """
+        os.closerange(3, 4096)
+        self.counters = [os.eventfd(0) for _ in range(300)]
+        raise ValueError("counted")
 
 
 def close_descriptors(named: str) -> None:

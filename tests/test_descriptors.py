@@ -136,6 +136,18 @@ def test_a_launched_task_that_closed_the_pipe_to_its_launcher_is_believed_by_its
     assert ends == [("finished", "task")]
 
 
+def test_a_launched_task_whose_counters_have_our_numbers_fails_for_its_own_reason() -> None:
+    """
+    Counters cannot be told apart by what fstat(2) says: a read of one of the task's would wait for ever.
+    """
+    with launch("OpensCounters") as launched:
+        status = launched.wait()
+
+    assert status == 1, launched.lines
+    (end,) = subscribe("task.finished", "task.failed", replay=True, every_report=True, timeout=0)
+    assert (end.cause, end.message) == ("exception", "counted")
+
+
 def test_the_note_of_an_earlier_start_is_not_believed(tmp_path: Path) -> None:
     """
     The same attempt, launched once more and killed, has failed, though its journal has the end of the first start.

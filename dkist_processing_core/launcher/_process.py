@@ -17,7 +17,7 @@ from dkist_processing_core.bootstrap import program
 from dkist_processing_core.descriptors import move_up
 from dkist_processing_core.exit_status import has_ended, reap_orphans, take
 from dkist_processing_core.launcher._end import End
-from dkist_processing_core.launcher_line import ORDERED
+from dkist_processing_core.launcher_line import ORDERED, STARTED
 
 # Of a line without end the end is kept: whoever writes it must not fill the memory, nor wait at a full pipe.
 _MAX_LINE = 1024 * 1024
@@ -39,7 +39,7 @@ class TaskProcess:
     """A started process, which leads a process group of its own."""
 
     def __init__(self, pid: int, report: int, started: int) -> None:
-        """Take a process, the end of a pipe by which it reports, and the counter by which it hears."""
+        """Take a process, the end of the pipe by which it reports, and that of the one by which it is notified."""
         self.pid = pid
         self._started = started
         self.began = time.monotonic()
@@ -83,7 +83,8 @@ class TaskProcess:
             setsigdef=signals,
         )
         os.close(line.report_fd)
-        return cls(pid, line.heard_fd, line.started_fd)
+        os.close(line.started_fd)
+        return cls(pid, line.heard_fd, line.notify_fd)
 
     def guard(self) -> None:
         """Have a process of its own end the task when this one is killed."""
@@ -91,18 +92,18 @@ class TaskProcess:
 
     def note_start(self) -> None:
         """Let the task know that its start is in the journal."""
-        self._count(1)
+        self._notify(STARTED)
 
     def pass_on_order(self) -> None:
         """Tell the task to end; only itself: a pool whose workers die beside it may wait for them for ever."""
         # First: one with a handler of its own looks there.
-        self._count(ORDERED)
+        self._notify(ORDERED)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
 
-    def _count(self, number: int) -> None:
+    def _notify(self, what: bytes) -> None:
         with contextlib.suppress(OSError):
-            os.eventfd_write(self._started, number)
+            os.write(self._started, what)
 
     def kill_group(self) -> None:
         """End the task and all of its group."""
@@ -160,19 +161,19 @@ class TaskProcess:
 
 
 class Line:
-    """The descriptors between a launcher and its task: a pipe to the launcher, and a counter to the task."""
+    """The descriptors between a launcher and its task: a pipe each way, since each pipe has an identity of its own."""
 
     def __init__(self) -> None:
         """Open them."""
         # At numbers that neither the task's files are given, nor its standard streams where this process has none.
         self.heard_fd, self.report_fd = map(move_up, os.pipe())
         os.set_blocking(self.heard_fd, False)
-        # Not blocking for the task either, which may find nothing there.
-        self.started_fd = move_up(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        # Not blocking for the task either, which may find nothing there, nor for a task that reads nothing.
+        self.started_fd, self.notify_fd = map(move_up, os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
 
     def close(self) -> None:
         """Close what was never used."""
-        for descriptor in (self.heard_fd, self.report_fd, self.started_fd):
+        for descriptor in (self.heard_fd, self.report_fd, self.started_fd, self.notify_fd):
             os.close(descriptor)
 
 
