@@ -12,7 +12,8 @@ import os
 import resource
 from collections.abc import Iterable, Iterator
 
-_HIGH = 256
+# Few tasks have so many files open at once, and each opening of a journal takes all numbers below for a moment.
+_HIGH = 128
 _SHARE_OF_LIMIT = 4
 Identity = tuple[int, int]
 """What tells an open file from others: its device and its number there."""

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +68,9 @@ def status_of_fork(action: Callable[[], object]) -> int:
         try:
             action()
             status = 0
+        except BaseException:  # noqa: BLE001 - the fork ends here
+            # A child that only left with 1 would not say why.
+            traceback.print_exc(file=sys.__stderr__)
         finally:
             os._exit(status)
     ended: list[int] = []

@@ -11,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +19,11 @@ import pytest
 
 from dkist_processing_core import subscribe
 from dkist_processing_core.bus import FileLock, Journal, open_bus
+from dkist_processing_core.bus._locks import folder_lock
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.descriptors import Held, low_numbers_taken, move_up
 from dkist_processing_core.errors import JournalError, JournalLostError
+from dkist_processing_core.events import TaskFailed
 from dkist_processing_core.publisher import Publisher
 from tests.bus.contract import SECONDS
 from tests.facts import finished, started
@@ -145,6 +148,7 @@ def test_a_launched_task_whose_counters_have_our_numbers_fails_for_its_own_reaso
 
     assert status == 1, launched.lines
     (end,) = subscribe("task.finished", "task.failed", replay=True, every_report=True, timeout=0)
+    assert isinstance(end, TaskFailed)
     assert (end.cause, end.message) == ("exception", "counted")
 
 
@@ -274,3 +278,51 @@ def test_a_publisher_goes_on_in_the_same_journal_when_its_descriptors_were_close
 
         assert ids_in(settings) == [started("A").id, finished("A").id]
         assert publisher._spare is None
+
+
+@pytest.mark.parametrize("kind", ["a file", "a folder"])
+def test_a_fork_keeps_no_lock_that_another_thread_takes_meanwhile(kind: str, tmp_path: Path) -> None:
+    """
+    Whenever it is made: what its parent has released, another process can have while the fork lives on.
+    """
+    lock = FileLock(tmp_path / "a.lock")
+    is_over = threading.Event()
+
+    def take() -> None:
+        while not is_over.is_set():
+            if kind == "a file":
+                lock.acquire()
+                lock.release()
+            else:
+                with folder_lock(tmp_path, seconds=SECONDS):
+                    pass
+
+    until, stay = os.pipe()
+    taking = threading.Thread(target=take)
+    taking.start()
+    children = []
+    for _ in range(60):
+        children.append(os.fork())
+        if not children[-1]:
+            os.close(stay)
+            os.read(until, 1)
+            os._exit(0)
+    is_over.set()
+    taking.join()
+
+    if kind == "a file":
+        kept = [child for child in children if lock.path.resolve() in files_of(child)]
+        assert kept == []
+    else:
+        with folder_lock(tmp_path, exclusive=True, seconds=0.0):
+            pass
+    os.close(stay)
+    for child in children:
+        os.waitpid(child, 0)
+
+
+def files_of(process: int) -> set[Path]:
+    """
+    Return the files that a process has open.
+    """
+    return {each.readlink() for each in Path(f"/proc/{process}/fd").iterdir()}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.bus import Books, Memory, open_bus, to_message
+from dkist_processing_core.bus import Books, Journal, Memory, open_bus, to_message
 from dkist_processing_core.bus._amqp_bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, MeshService
 from dkist_processing_core.drain import Drainer
@@ -194,6 +194,28 @@ def test_a_journal_that_is_removed_is_made_anew_with_what_it_held(caplog: pytest
         assert ids_in(settings) == [started("A").id, finished("A").id]
     (told,) = warnings_in(caplog)
     assert told.endswith("embedded.db was removed while it was in use, and is made anew")
+
+
+def test_a_journal_whose_path_shows_another_file_keeps_what_it_holds(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    It was moved, and other processes may use it: its rows stay there, and what is new goes into the file at the path.
+    """
+    settings = DKISTProcessingCoreConfiguration()
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        path = publisher.bus.journal_path
+        moved = path.parent / "moved"
+        moved.mkdir()
+        for each in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+            each.rename(moved / each.name)
+        open_bus(settings).open_journal().close()
+        publisher.publish(finished("A"))
+
+        assert ids_in(settings) == [finished("A").id]
+    with Journal.open(moved / path.name) as journal:
+        assert [entry.message.properties.message_id for entry in journal.read(0, 10)] == [started("A").id]
+    (told,) = warnings_in(caplog)
+    assert "is another file now" in told
 
 
 def test_what_is_kept_in_mind_of_a_removed_journal_is_not_taken_for_the_new_one_s(broker: Broker) -> None:

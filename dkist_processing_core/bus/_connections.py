@@ -111,17 +111,24 @@ class Connections:
             raise JournalLostError(msg)
 
     @property
+    def is_nameless(self) -> bool:
+        """Whether the file has no name any more: only who has it open can read what it holds."""
+        for number, identity in self._held.identities.items():
+            if identity is not None and self._names.get(identity) == "":
+                with contextlib.suppress(OSError):
+                    if not os.fstat(number).st_nlink:
+                        return True
+        return False
+
+    @property
     def is_removed(self) -> bool:
         """
         Whether the file has no name any more, or its path is another file's.
 
         Not where it cannot be seen: a task may change its user, or its root, and the file is there all the same.
         """
-        for number, identity in self._held.identities.items():
-            if identity is not None and self._names.get(identity) == "":
-                with contextlib.suppress(OSError):
-                    if not os.fstat(number).st_nlink:
-                        return True
+        if self.is_nameless:
+            return True
         at_path = _identity_at(self._path)
         return at_path is not None and self._names.get(at_path) != "" and _identity_at(Path("/")) == self._root
 

@@ -203,9 +203,18 @@ class Journal:
             return not self._connections.is_removed and not self._is_set_aside
 
     @property
+    def is_nameless(self) -> bool:
+        """Whether the open file was removed; False where it has another name, or its path shows another file."""
+        with in_use:
+            return self._connections.is_nameless
+
+    @property
     def _is_set_aside(self) -> bool:
         """Whether another process has found the open file damaged, and given it another name."""
-        return any(_file_at(each) == self.file for each in self.path.parent.glob(f"{self.path.name}.damaged-*"))
+        # In a folder that this user may not read it is taken for what it was.
+        with contextlib.suppress(OSError):
+            return any(_file_at(each) == self.file for each in self.path.parent.glob(f"{self.path.name}.damaged-*"))
+        return False
 
     @property
     def is_lost(self) -> bool:

@@ -45,21 +45,23 @@ class FileLock:
         """Take the lock if nobody holds it, and say whether it is held now."""
         if self.is_held:
             return True
-        while True:
-            with explained(self.path):
-                descriptor = move_up(self._open())
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                return False
-            if os.fstat(descriptor).st_nlink:
-                break
-            # Removed by its holder in between: a lock on it would keep no other process away.
-            os.close(descriptor)
-        self._descriptor, self._held = descriptor, Held([descriptor])
         watch_forks()
-        _held.add(self)
+        # Over all of it: a fork in between would keep the lock for as long as it lives.
+        with in_use:
+            while True:
+                with explained(self.path):
+                    descriptor = move_up(self._open())
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(descriptor)
+                    return False
+                if os.fstat(descriptor).st_nlink:
+                    break
+                # Removed by its holder in between: a lock on it would keep no other process away.
+                os.close(descriptor)
+            self._descriptor, self._held = descriptor, Held([descriptor])
+            _held.add(self)
         return True
 
     def _open(self) -> int:
@@ -98,9 +100,10 @@ class FileLock:
 
     def abandon(self) -> None:
         """Forget the lock without unlocking it: what a fork does with its parent's."""
-        if self.is_held and self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        with in_use:
+            if self.is_held and self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
 
 
 _held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
@@ -169,6 +172,7 @@ def folder_lock(folder: Path, *, exclusive: bool = False, seconds: float) -> Ite
     except PermissionError:
         yield
         return
+    held = Held([descriptor])
     try:
         until = time.monotonic() + seconds
         while True:
@@ -182,4 +186,8 @@ def folder_lock(folder: Path, *, exclusive: bool = False, seconds: float) -> Ite
                 time.sleep(_PAUSE_SECONDS)
         yield
     finally:
-        os.close(descriptor)
+        # Unlocked, not only closed: a fork of this process may hold a copy of the descriptor.
+        with contextlib.suppress(OSError):
+            if held.are_ours:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+                os.close(descriptor)
