@@ -374,11 +374,6 @@ class ClosesDescriptors(TaskBase):
 class Meets(TaskBase):
     """
     Meets a task of another process, by the two named pipes in the folder that MEETING names.
-
-
-class OpensCounters(TaskBase):
-    """
-    Closes numbers that it never opened, opens so many counters that they get ours, and fails.
     """
 
     def run(self) -> None:
@@ -390,6 +385,13 @@ class OpensCounters(TaskBase):
         (folder / "done").read_text()
 
 
+class OpensCounters(TaskBase):
+    """
+    Closes numbers that it never opened, opens so many counters that they get ours, and fails.
+    """
+
+    def run(self) -> None:
+        """
         Hold counters, all of which are one file to the kernel.
         """
         os.closerange(3, 4096)
