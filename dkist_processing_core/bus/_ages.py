@@ -1,8 +1,9 @@
 """
 How old the rows of a journal are, by a clock of the file's own, and the removal of the oldest.
 
-A clock of the system may be wrong by days, in one process or in all. The file's clock goes on as fast as the host runs
-since it was started, and by nothing else; now and then it notes which row was the last. Not here: the tables (_format).
+A clock of the system may be wrong by days, in one process or in all, and a folder may move to a host that has run for a
+year. So the file's clock advances by what both agree on: how long the host has run, and the time of the system. Now and
+then it notes which row was the last. Not here: the tables (_format).
 """
 
 import contextlib
@@ -11,7 +12,6 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from dkist_processing_core.bus._bus import topic_matches
 from dkist_processing_core.bus._journal import POSITION, Journal
@@ -29,18 +29,15 @@ MOST_AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True)
 class HostTime:
-    """For how many seconds the host has run since it was started, and which start that was."""
+    """For how many seconds the host has run since it was started, and what time it is by its clock."""
 
-    boot: str
     seconds: float
+    wall: float
 
     @classmethod
-    def now(cls) -> "HostTime | None":
-        """Return the time of this host; None where the kernel does not report it."""
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-            return cls(boot, float(Path("/proc/uptime").read_text(encoding="ascii").split()[0]))
-        return None
+    def now(cls) -> "HostTime":
+        """Return the time of this host."""
+        return cls(time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
 
 
 def keep(journal: Journal, kept_seconds: float, *, limit: int = MAX_QUEUE_LENGTH, host: HostTime | None = None) -> None:
@@ -50,12 +47,9 @@ def keep(journal: Journal, kept_seconds: float, *, limit: int = MAX_QUEUE_LENGTH
     What a named subscription has not read stays, up to the newest `limit` rows. Does nothing where the file cannot be
     written to just now: the next process does it.
     """
-    host = HostTime.now() if host is None else host
-    if host is None:
-        return
     patience, journal.patience = journal.patience, 0.0
     try:
-        _keep(journal, kept_seconds, limit, host)
+        _keep(journal, kept_seconds, limit, HostTime.now() if host is None else host)
     except JournalError:
         pass
     except Exception as error:  # noqa: BLE001 - the journal can be used without it
@@ -66,16 +60,21 @@ def keep(journal: Journal, kept_seconds: float, *, limit: int = MAX_QUEUE_LENGTH
 
 def _keep(journal: Journal, kept_seconds: float, limit: int, host: HostTime) -> None:
     clock = _Clock.of(journal.fact("clock"))
-    now = None if clock is None else clock.at(host)
-    if clock is None or now is None or clock.is_due(host):
-        now = journal.transact(lambda connection: _mark(connection, kept_seconds, host))
-    began = time.clock_gettime(time.CLOCK_BOOTTIME)
-    journal.clock = lambda: now + time.clock_gettime(time.CLOCK_BOOTTIME) - began
+    if clock is not None:
+        # Before the mark, for which the file may be busy.
+        _set_clock(journal, clock.at(host))
+    if clock is None or clock.is_due(host):
+        _set_clock(journal, journal.transact(lambda connection: _mark(connection, kept_seconds, host)))
     boundary = journal.fact("prune_to")
     if isinstance(boundary, int) and boundary > 0:
         first = journal.first()
         if first is not None and first <= boundary:
             journal.transact(lambda connection: _remove(connection, boundary, limit))
+
+
+def _set_clock(journal: Journal, now: float) -> None:
+    began = time.clock_gettime(time.CLOCK_BOOTTIME)
+    journal.clock = lambda: now + time.clock_gettime(time.CLOCK_BOOTTIME) - began
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +88,20 @@ class _Clock:
     def of(cls, value: object) -> "_Clock | None":
         """Return what was noted; None where nothing was, or it cannot be read."""
         with contextlib.suppress(ValueError, TypeError):
-            shown, boot, seconds = json.loads(str(value))
-            return cls(float(shown), HostTime(str(boot), float(seconds)))
+            shown, seconds, wall = json.loads(str(value))
+            return cls(float(shown), HostTime(float(seconds), float(wall)))
         return None
 
     def at(self, host: HostTime) -> float:
-        """Return what it shows at another time of the host: after another start, that plus how long the host runs."""
-        passed = host.seconds if host.boot != self.host.boot else host.seconds - self.host.seconds
-        return self.shown + max(0.0, passed)
+        """Return what it shows at another time of the host, or of another host."""
+        # One that has run for less was started since, or is another.
+        ran = host.seconds if host.seconds < self.host.seconds else host.seconds - self.host.seconds
+        return self.shown + max(0.0, min(ran, host.wall - self.host.wall))
 
     def is_due(self, host: HostTime) -> bool:
-        """Return True if it is time for the next mark; a new start of the host is noted at once, lest it be missed."""
-        return host.boot != self.host.boot or self.at(host) >= self.shown + MARK_SECONDS
+        """Return True if it is time for the next mark, or if one of the two clocks was set back."""
+        is_behind = host.seconds < self.host.seconds or host.wall < self.host.wall
+        return is_behind or self.at(host) >= self.shown + MARK_SECONDS
 
 
 def _mark(connection: sqlite3.Connection, kept_seconds: float, host: HostTime) -> float:
@@ -111,11 +112,14 @@ def _mark(connection: sqlite3.Connection, kept_seconds: float, host: HostTime) -
         return clock.at(host)
     now = _beginning(connection) if clock is None else clock.at(host)
     last = connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'message'").fetchone()[0]
-    marks = [*_marks(facts.get("marks")), (now, last)]
+    marks = _marks(facts.get("marks"))
+    # Clocks that are set back again and again do not make them many.
+    if not marks or now >= marks[-1][0] + MARK_SECONDS:
+        marks.append((now, last))
     old = [seq for moment, seq in marks if moment < now - kept_seconds]
     kept = marks[max(0, len(old) - 1) :]
     noted = {
-        "clock": json.dumps([now, host.boot, host.seconds]),
+        "clock": json.dumps([now, host.seconds, host.wall]),
         "marks": json.dumps(kept),
         "prune_to": max(old, default=0),
     }
@@ -145,10 +149,10 @@ def last_before(journal: Journal, moment: float, *, host: HostTime | None = None
     It is before the first row that was appended since then by the system's clock; rows behind it may have any time.
     Where there is none, the file's marks decide: a clock that is behind does not hide what is recent.
     """
-    clock, host = _Clock.of(journal.fact("clock")), HostTime.now() if host is None else host
+    clock = _Clock.of(journal.fact("clock"))
     before, within = 0, journal.last()
-    if clock is not None and host is not None:
-        then = clock.at(host) - (time.time() - moment)
+    if clock is not None:
+        then = clock.at(HostTime.now() if host is None else host) - (time.time() - moment)
         marks = _marks(journal.fact("marks"))
         before = max((seq for at, seq in marks if at <= then - _MARGIN_SECONDS), default=0)
         within = min((seq for at, seq in marks if at >= then + _MARGIN_SECONDS), default=within)

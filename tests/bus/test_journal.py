@@ -3,6 +3,7 @@ The embedded journal: the contract of a bus, and what a file on this host adds t
 """
 
 import itertools
+import json
 import multiprocessing
 import os
 import sqlite3
@@ -10,6 +11,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -165,9 +167,10 @@ def test_an_undecodable_message_is_kept_with_its_reason(settings: DKISTProcessin
 
 def host_at(days: float) -> HostTime:
     """
-    Return the time of a host that was started so many days ago.
+    Return the time of this host in so many days.
     """
-    return HostTime("a start", days * 24 * 3600)
+    now, seconds = HostTime.now(), days * 24 * 3600
+    return HostTime(now.seconds + seconds, now.wall + seconds)
 
 
 def test_old_messages_go_and_young_ones_stay(settings: DKISTProcessingCoreConfiguration) -> None:
@@ -200,6 +203,56 @@ def test_a_clock_that_is_ahead_removes_nothing(settings: DKISTProcessingCoreConf
 
         assert len(journal.read(0, 100)) == 51
         assert journal.position("ops", 7) == 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param((400, 0), id="a host that has run for a year"),
+        pytest.param((-400, 0), id="a host that was started just now"),
+        pytest.param((0, 400), id="a clock that is ahead"),
+        pytest.param((0, -400), id="a clock that is behind"),
+    ],
+)
+def test_what_one_clock_alone_says_ages_nothing(
+    settings: DKISTProcessingCoreConfiguration, other: tuple[float, float]
+) -> None:
+    """
+    As of another host, another container or a wrong clock; what both agree on does, also by turns.
+    """
+    days = 24 * 3600
+    with open_bus(settings).open_journal() as journal:
+        journal.append([to_message(progressed("A", number), "x") for number in range(50)])
+        journal.position("ops", 0)
+        for hours in range(24):
+            here = host_at(hours / 24)
+            keep(journal, KEPT_SECONDS, host=here)
+            there = HostTime(max(0.0, here.seconds + other[0] * days) + hours, here.wall + other[1] * days)
+            keep(journal, KEPT_SECONDS, host=there)
+        whole, young = len(journal.read(0, 100)), journal.clock() - time.time()
+        marks = len(json.loads(str(journal.fact("marks"))))
+
+        for day in range(2, 13):
+            keep(journal, KEPT_SECONDS, host=host_at(day))
+        old = journal.clock() - time.time()
+
+        assert whole == 50
+        assert 0 <= young <= days
+        assert marks <= 25
+        assert 10 * days <= old - young <= 12 * days
+
+
+def test_a_busy_file_s_clock_is_known_all_the_same(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    A process notes nothing by its own clock.
+    """
+    with open_bus(settings).open_journal() as journal:
+        keep(journal, KEPT_SECONDS, host=host_at(100))
+    with Journal.open(journal.path) as journal, closing(sqlite3.connect(journal.path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        keep(journal, KEPT_SECONDS, host=host_at(101))
+
+        assert journal.clock() > time.time() + 100 * 24 * 3600
 
 
 def test_what_a_named_subscription_has_not_read_stays_up_to_its_limit(
