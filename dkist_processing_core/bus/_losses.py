@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from types import NoneType
 from typing import TYPE_CHECKING, Self
 
 from dkist_processing_core.bus._bus import topic_matches
@@ -43,7 +44,9 @@ _PREFETCH = 500
 _NEW_STREAM_SECONDS = 0.1
 # By how much the clocks of publishers and broker may differ.
 _CLOCK_MARGIN = 60
-_FILE_BYTES = 1024
+_MAX_OFFSET = 2**63
+# A message's id has up to 255 bytes, each of which JSON may write as six.
+_FILE_BYTES = 2048
 logger = logging.getLogger(__name__)
 
 
@@ -57,9 +60,27 @@ class Mark:
 
     @classmethod
     def behind(cls, received: "Received") -> Self:
-        """Return the mark behind a message."""
+        """Return the mark behind a message, whose publisher may have set any time, or none."""
         properties = received.message.properties
-        return cls(properties.message_id, properties.timestamp or 0)
+        return cls(properties.message_id, _not_after_now(properties.timestamp or 0))
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """
+        Return a mark that a file holds.
+
+        Raises
+        ------
+        ValueError, TypeError
+            where it holds none.
+
+        """
+        mark = cls(**json.loads(text))
+        is_one = type(mark.message_id) is str and type(mark.timestamp) is int and type(mark.offset) in (int, NoneType)
+        if not is_one or not 0 <= (mark.offset or 0) < _MAX_OFFSET:
+            msg = f"found {mark}, expected a text, whole seconds, and an offset or null"
+            raise ValueError(msg)
+        return replace(mark, timestamp=_not_after_now(mark.timestamp))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +123,7 @@ class Losses:
                 self._report(self._count(self._since), 0, "its queue was deleted, or has expired without use")
             self._since = self._end_of_archive()
             self._keep(self._since)
-        depth = link.depth(self._name) if is_there else 0
+        depth = link.depth(self._name) if is_there else None if is_there is None else 0
         self._received, self._full_for = 0, -1
         # At once, where it is full; never, where this account may not ask.
         self._looks_next_at = math.inf if depth is None else time.monotonic() + LOOK_SECONDS
@@ -116,7 +137,7 @@ class Losses:
             depth = link.depth(self._name)
             if depth is None:
                 # The look has closed the channel that the messages come by.
-                msg = f"{link.where}: the queue {self._name} is gone"
+                msg = f"{link.where}: the queue {self._name} is gone, or this account may not ask for it any more"
                 raise BusUnreachableError(msg)
             if self._is_full(depth):
                 # What is delivered ahead of its acknowledgement comes before the gap.
@@ -169,7 +190,8 @@ class Losses:
         deadline = time.monotonic() + _COUNT_SECONDS
         began = datetime.fromtimestamp(max(0, mark.timestamp - _CLOCK_MARGIN), UTC)
         count = 0
-        with contextlib.suppress(BusError), self._bus.connect(_COUNT_SECONDS) as link:
+        # Whatever is wrong with a mark or with the archive must end no subscription.
+        with contextlib.suppress(Exception), self._bus.connect(_COUNT_SECONDS) as link:
             last = _last_offset(link)
             if mark.offset is not None and mark.offset > last:
                 return Stretch(0, is_all=True, end=mark.offset)
@@ -198,7 +220,7 @@ class Losses:
         with contextlib.suppress(OSError, JournalError, ValueError, TypeError):
             self._path = open_folder(self._bus.place) / f"read-{self._digest}.json"
             with os.fdopen(open_file(self._path, os.O_RDONLY), "rb") as file:
-                return Mark(**json.loads(file.read(_FILE_BYTES)))
+                return Mark.from_json(file.read(_FILE_BYTES))
         return None
 
     def _keep(self, mark: Mark | None) -> None:
@@ -209,6 +231,10 @@ class Losses:
         # It is a convenience: a full disk must end no subscription.
         with contextlib.suppress(OSError), os.fdopen(open_file(self._path, os.O_WRONLY | os.O_CREAT), "wb", 0) as file:
             file.write(content)
+
+
+def _not_after_now(timestamp: int) -> int:
+    return max(0, min(timestamp, int(time.time())))
 
 
 def _last_offset(link: "AmqpLink") -> int:

@@ -3,13 +3,18 @@ What was lost on RabbitMQ, as a queue dropped it or expired, or an archive was d
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pika
 import pytest
 from typer.testing import CliRunner
 
 from dkist_processing_core.bus import topology
-from dkist_processing_core.bus._amqp_bus import QUEUE_PREFETCH
+from dkist_processing_core.bus._amqp import Received
+from dkist_processing_core.bus._amqp_bus import QUEUE_PREFETCH, AmqpBus
+from dkist_processing_core.bus._losses import Losses
+from dkist_processing_core.bus._message import Message, Properties
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
@@ -189,6 +194,91 @@ def test_an_account_that_may_not_read_the_archive_is_told_without_the_count(
     assert told == (
         "the subscription 'ops' may have lost events: its queue keeps 50 and drops the oldest; how many is not known"
     )
+
+
+# What others decide: the properties of their messages, the content of a shared folder, the rights of an account
+
+
+def publish_foreign(broker: Broker, **properties: Any) -> None:
+    """
+    Publish a message that is no event of ours.
+    """
+    with broker.connect() as connection:
+        connection.channel().basic_publish(
+            "workflow.events.x", "task.progressed.W.A", b"x", pika.BasicProperties(**properties)
+        )
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [{"message_id": "m", "timestamp": 300_000_000_000}, {"message_id": "\x00" * 255}],
+    ids=["time", "id"],
+)
+def test_no_property_of_a_foreign_message_ends_a_name(
+    broker: Broker,
+    settings: DKISTProcessingCoreConfiguration,
+    open_named: Callable[..., Subscription],
+    caplog: pytest.LogCaptureFixture,
+    properties: dict[str, Any],
+) -> None:
+    """
+    Once the message was read, what is lost behind it is counted as behind any other.
+    """
+    with open_named() as subscription:
+        publish_foreign(broker, **properties)
+        assert numbers(subscription) == []
+    with broker.connect() as connection:
+        connection.channel().queue_delete("ops")
+    publish(settings, 0, 2)
+
+    with open_named(timeout=0) as subscription:
+        assert subscription.missed == 2
+    assert "has lost 2 events: its queue was deleted" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"timestamp": "abc"}',
+        '{"timestamp": 1e30}',
+        '{"offset": "z"}',
+        '{"offset": -1}',
+        '{"message_id": []}',
+        "[]",
+        '{"message_id": "m", "timestamp": 1000000000000000000000}',
+        '{"offset": 100000000000000000000}',
+    ],
+)
+def test_no_file_of_others_ends_a_name(
+    broker: Broker, state_dir: Path, open_named: Callable[..., Subscription], content: str
+) -> None:
+    """
+    What is no place in the archive counts as none.
+    """
+    open_named().close()
+    (file,) = state_dir.glob("read-*.json")
+    file.write_text(content)
+    with broker.connect() as connection:
+        connection.channel().queue_delete("ops")
+
+    with open_named(timeout=0) as subscription:
+        assert subscription.missed == 0
+
+
+def test_a_queue_that_an_account_may_not_ask_for_is_not_asked_for_later(
+    settings: DKISTProcessingCoreConfiguration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    RabbitMQ 4.2 answers no account without the configure right, and closes the channel that the messages come by.
+    """
+    monkeypatch.setattr("dkist_processing_core.bus._losses.LOOK_SECONDS", -1.0)
+    bus = AmqpBus(settings)
+    received = Received(1, Message("x", "k", b"", Properties("m", "")))
+    with bus.open_link() as link:
+        losses = Losses(bus, "ops", ["#"], limit=LIMIT, prefetch=1)
+        losses.attach(link, is_there=None)
+
+        losses.receive(link, received)
 
 
 def delete_archive(broker: Broker) -> None:
