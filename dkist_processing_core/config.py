@@ -198,8 +198,9 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     dkist_core_trust_dotenv: bool = _setting(
         False,  # noqa: FBT003 - the default of a setting
         "Whether ISB_USERNAME, ISB_PASSWORD and ISB_TLS_KEY of the environment may go to a broker that the file `.env` "
-        "names, and OTEL_EXPORTER_OTLP_HEADERS and OTEL_EXPORTER_OTLP_CLIENT_KEY to a collector that it names. Counts "
-        "in the environment only.",
+        "names or has trusted (ISB_TLS_CA, ISB_TLS_SERVER_NAME), OTEL_EXPORTER_OTLP_HEADERS and "
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY to a collector that it names, and any secret to the programs in a folder that "
+        "it names as DKIST_CORE_ENVIRONMENTS_DIR. Counts in the environment only.",
         expected="true or false",
     )
     isb_vhost: str = _setting("/", "The virtual host at the broker.", expected="a virtual host's name", min_length=1)

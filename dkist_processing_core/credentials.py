@@ -2,17 +2,24 @@
 Which destination a credential may be sent to, by where each of the two is named.
 
 Who can put a file `.env` into a folder decides what runs there reads from it. A credential that only the environment
-holds is not sent where such a file says, unless the environment allows it. Not here: whether the file itself may be
-read (origin), and the settings (config).
+holds is not sent where such a file says, nor to a certificate that such a file trusts, nor is it given to programs in a
+folder that such a file names, unless the environment allows it. Not here: whether the file itself may be read (origin),
+and the settings (config).
 """
 
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 
+from dkist_processing_core.redaction import is_secret_name
+
 OPT_IN = "dkist_core_trust_dotenv"
 _BROKER = "interservice-bus"
 _OF_BROKER = ("isb_username", "isb_password", "isb_tls_key")
+_AUTHENTICATES_BROKER = ("isb_tls_ca", "isb_tls_server_name")
+_ENVIRONMENTS = "dkist_core_environments_dir"
+# The fingerprint of the key that Python's releases are signed with, set in every image of Docker's for Python.
+_PUBLIC = frozenset({"gpg_key"})
 _ENDPOINT = re.compile(r"otel_exporter_otlp_(?:\w+_)?endpoint")
 _OF_COLLECTOR = re.compile(r"otel_exporter_otlp_(?:\w+_)?(?:headers|client_key)")
 _YES = frozenset({"1", "true", "yes", "on", "t", "y"})
@@ -49,8 +56,13 @@ def objection(
 def _found(decided: Mapping[str, str | None], variables: Collection[str]) -> Iterator[tuple[str, str]]:
     """Yield each destination that the file names, with a credential of the environment that would be sent there."""
     mesh = _services(decided.get("mesh_config"))
-    if _BROKER in mesh:
-        yield from (("mesh_config", name) for name in _OF_BROKER if name in variables)
+    brokers = ["mesh_config"] if _BROKER in mesh else []
+    brokers += [name for name in _AUTHENTICATES_BROKER if name in decided]
+    for broker in brokers:
+        yield from ((broker, name) for name in _OF_BROKER if name in variables)
+    if _ENVIRONMENTS in decided:
+        credentials = (name for name in variables if name in _OF_BROKER or is_secret_name(name.upper()))
+        yield from ((_ENVIRONMENTS, name) for name in sorted(credentials) if name not in _PUBLIC)
     collectors = [name for name in decided if _ENDPOINT.fullmatch(name)]
     collectors += ["mesh_config"] if any(name.startswith("otlp-") for name in mesh) else []
     for collector in collectors:

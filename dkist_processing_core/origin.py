@@ -169,22 +169,15 @@ def _home(environ: Mapping[str, str]) -> str | None:
 def _read(path: str) -> tuple[dict[str, str | None], str | None]:
     """Return what a file of settings says, and why it cannot be read; nothing of one that is not there."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        text, foreign = _text_of(path)
     except (FileNotFoundError, NotADirectoryError):
         return {}, None
-    except OSError as error:
-        return {}, _unreadable(error)
-    try:
-        with open(descriptor, "rb") as file:  # noqa: PTH123
-            status = os.fstat(descriptor)
-            is_file, others = stat.S_ISREG(status.st_mode), _others_of(status)
-            text = file.read().decode() if is_file and others is None else ""
     except (OSError, UnicodeError) as error:
-        return {}, _unreadable(error)
-    if is_file and others is not None:
+        return {}, f".env: found a file that cannot be read ({type(error).__name__}), expected UTF-8 text"
+    if foreign is not None:
         expected = "expected a file of this user or of root that others cannot write to"
         remedy = "make it one (chown, chmod go-w), or remove it"
-        return {}, f".env: found {os.path.abspath(path)}, which {others}, {expected}; {remedy}"
+        return {}, f".env: found {os.path.abspath(path)}, which {foreign}, {expected}; {remedy}"
     if not text.strip():
         return {}, None
     from io import StringIO  # noqa: PLC0415 - as the next
@@ -194,15 +187,34 @@ def _read(path: str) -> tuple[dict[str, str | None], str | None]:
     return dict(dotenv_values(stream=StringIO(text))), None
 
 
+def _text_of(path: str) -> tuple[str, str | None]:
+    """Return the text of a file, "" where it is none, and why other users may decide it, where they may."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    link = os.lstat(path)
+    if not stat.S_ISLNK(link.st_mode):
+        flags |= os.O_NOFOLLOW
+    elif (owner := _other_owner(link)) is not None:
+        # Where anybody may make a file, such a link would choose which of this user's files is read.
+        return "", f"is a link that {owner}"
+    with open(os.open(path, flags), "rb") as file:  # noqa: PTH123
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            return "", None
+        foreign = _others_of(status)
+        return ("" if foreign else file.read().decode()), foreign
+
+
+def _other_owner(status: os.stat_result) -> str | None:
+    """Return whose a link is, where it is another user's; the mode of a link says nothing."""
+    # As root's shows in a user namespace that has no root.
+    known = {0, os.geteuid(), os.stat("/").st_uid}
+    return None if status.st_uid in known else f"belongs to uid {status.st_uid}"
+
+
 def _others_of(status: os.stat_result) -> str | None:
     """Return why other users may decide what a file says; None where none may."""
-    # As root's shows in a user namespace that has no root.
-    if status.st_uid not in {0, os.geteuid(), os.stat("/").st_uid}:
-        return f"belongs to uid {status.st_uid}"
+    if owner := _other_owner(status):
+        return owner
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return f"others can write to (mode {stat.S_IMODE(status.st_mode):04o})"
     return None
-
-
-def _unreadable(error: Exception) -> str:
-    return f".env: found a file that cannot be read ({type(error).__name__}), expected UTF-8 text"

@@ -27,7 +27,7 @@ from dkist_processing_core.config import (
     secrets_in,
 )
 from dkist_processing_core.errors import ConfigurationError
-from dkist_processing_core.origin import _others_of
+from dkist_processing_core.origin import _other_owner, _others_of
 from tests.strategies import texts
 
 ROOT = Path(__file__).parents[1]
@@ -185,6 +185,26 @@ def test_a_file_of_another_user_is_refused() -> None:
     assert [_others_of(owned_by(uid)) for uid in (0, os.geteuid())] == [None, None]
 
 
+def test_a_link_of_another_user_is_refused(tmp_path: Path) -> None:
+    """It would choose which of this user's own files is read; this user's own link may."""
+    (tmp_path / "own").write_text("ISB_VHOST=file\n")
+    (tmp_path / ".env").symlink_to("own")
+    assert DKISTProcessingCoreConfiguration.read().isb_vhost == "file"
+
+    # Root alone can give a link away.
+    link = tmp_path / ".env"
+    if os.geteuid() == 0:
+        os.chown(link, 54321, 54321, follow_symlinks=False)
+        with pytest.raises(
+            ConfigurationError, match=rf"^\.env: found {link}, which is a link that belongs to uid 54321"
+        ):
+            DKISTProcessingCoreConfiguration.read()
+    else:
+        given = os.stat_result((0o120777, 1, 1, 1, os.geteuid() + 54321, 0, 0, 0, 0, 0))
+        assert _other_owner(given) == f"belongs to uid {os.geteuid() + 54321}"
+
+
+ENVIRONMENTS = "DKIST_CORE_ENVIRONMENTS_DIR=envs\n"
 MESH = f"MESH_CONFIG='{json.dumps(BROKER)}'\n"
 
 
@@ -195,6 +215,10 @@ MESH = f"MESH_CONFIG='{json.dumps(BROKER)}'\n"
         (MESH + "DKIST_CORE_TRUST_DOTENV=1\n", {"ISB_USERNAME": "me"}, "MESH_CONFIG", "ISB_USERNAME"),
         (MESH + "ISB_PASSWORD=other\n", {"isb_password": CANARY}, "MESH_CONFIG", "ISB_PASSWORD"),
         (MESH, {"ISB_TLS_KEY": "/k.pem"}, "MESH_CONFIG", "ISB_TLS_KEY"),
+        ("ISB_TLS_CA=ca.pem\n", {"ISB_PASSWORD": CANARY}, "ISB_TLS_CA", "ISB_PASSWORD"),
+        ("ISB_TLS_SERVER_NAME=mine.example\n", {"ISB_PASSWORD": CANARY}, "ISB_TLS_SERVER_NAME", "ISB_PASSWORD"),
+        (ENVIRONMENTS, {"ISB_PASSWORD": CANARY}, "DKIST_CORE_ENVIRONMENTS_DIR", "ISB_PASSWORD"),
+        (ENVIRONMENTS, {"ARCHIVE_TOKEN": CANARY}, "DKIST_CORE_ENVIRONMENTS_DIR", "ARCHIVE_TOKEN"),
         (
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://c.example:4317\n",
             {"OTEL_EXPORTER_OTLP_HEADERS": f"api-key={CANARY}"},
@@ -239,6 +263,9 @@ def test_no_credential_of_the_environment_goes_where_a_file_says(
         (MESH, {"MESH_CONFIG": json.dumps(BROKER), "ISB_PASSWORD": CANARY}),
         (MESH, {"ISB_VHOST": "/here", "ISB_PASSWORD": ""}),
         ("MESH_CONFIG={}\n", {"ISB_PASSWORD": CANARY}),
+        (f"ISB_TLS_CA=ca.pem\nISB_PASSWORD={CANARY}\n", {}),
+        (ENVIRONMENTS, {"DKIST_CORE_ENVIRONMENTS_DIR": "here", "ISB_PASSWORD": CANARY}),
+        (ENVIRONMENTS, {"GPG_KEY": "0123456789ABCDEF"}),
     ],
 )
 def test_a_file_may_name_a_broker_and_its_credentials(
@@ -861,8 +888,11 @@ A file `.env` that belongs to another user than this one or root, or that others
 `ConfigurationError`; a task then runs without events. With the umask 002, the default of some hosts, a new file has
 mode 0664, which its group can write: `chmod g-w .env`. Also refused is a file that names the broker in `MESH_CONFIG`
 while `ISB_USERNAME`, `ISB_PASSWORD` or `ISB_TLS_KEY` stand in the environment, since it would decide where they are
-sent; and one that names a collector while `OTEL_EXPORTER_OTLP_HEADERS` does. Put both in the same place, or set
-`DKIST_CORE_TRUST_DOTENV=1` in the environment. `dkist-core doctor` names the variables that are read from the file.
+sent; one that sets `ISB_TLS_CA` or `ISB_TLS_SERVER_NAME` then, since it would decide which broker is trusted; one that
+names a collector while `OTEL_EXPORTER_OTLP_HEADERS` stands in the environment; and one that sets
+`DKIST_CORE_ENVIRONMENTS_DIR` while any secret does, since the programs in that folder would be run with it. Put both in
+the same place, or set `DKIST_CORE_TRUST_DOTENV=1` in the environment. A `.env` that is a link is read where the link is
+this user's or root's. `dkist-core doctor` names the variables that are read from the file.
 
 A wrong value raises one `ConfigurationError` that names every wrong variable, what was found and what was expected. A
 secret is never shown.

@@ -612,6 +612,23 @@ def test_the_folder_may_be_named_in_the_file_of_settings(monkeypatch: pytest.Mon
     assert folder_of({"DKIST_CORE_ENVIRONMENTS_DIR": "/e"}) == "/e"
 
 
+def test_programs_in_a_folder_that_a_file_names_are_given_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The folder is refused while the environment holds a secret, unless the environment allows it.
+    """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("DKIST_CORE_ENVIRONMENTS_DIR=envs\nDKIST_CORE_TRUST_DOTENV=1\n")
+    secret = {"ISB_PASSWORD": "hunter22"}
+
+    with pytest.raises(EnvironmentBuildError, match=r"^DKIST_CORE_ENVIRONMENTS_DIR: found in .* and ISB_PASSWORD in"):
+        folder_of(secret)
+
+    assert folder_of({**secret, "DKIST_CORE_ENVIRONMENTS_DIR": "/e"}) == "/e"
+    assert folder_of({**secret, "DKIST_CORE_TRUST_DOTENV": "1"}) == f"{tmp_path}/envs"
+
+
 # Building and finding
 
 

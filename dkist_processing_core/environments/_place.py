@@ -37,11 +37,20 @@ def folder_of(environ: Mapping[str, str] | None = None) -> str:
     Raises
     ------
     EnvironmentBuildError
-        where it lies below the home of a user who has none.
+        where it lies below the home of a user who has none, or where the file names it and may not.
 
     """
     origin = Origin.of_process() if environ is None else Origin.now(environ)
     named = origin.named(VARIABLE)
+    if named and not origin.environ.get(VARIABLE):
+        # What is in the folder is run with the variables of this process.
+        from dkist_processing_core.credentials import objection  # noqa: PLC0415 - only where there is a file
+
+        variables, of_file = (
+            {name.lower(): value for name, value in each.items()} for each in (origin.environ, origin.dotenv)
+        )
+        if complaint := objection(variables, {VARIABLE.lower(): of_file.get(VARIABLE.lower())}, (), origin.file):
+            raise EnvironmentBuildError(complaint)
     try:
         if named:
             return os.path.normpath(origin.absolute(named))
