@@ -28,6 +28,8 @@ LOADING = f"{PREFIX}LOADING"
 """Set in a task's process while its class is loaded: a workflow that is run then would start itself for ever."""
 FLAGS = f"{PREFIX}TASK_FLAGS"
 """A JSON list of the interpreter's options that a local run passes on to its tasks."""
+REDACTION = f"{PREFIX}REDACTION"
+"""The source that redacts what is told of an exception; in the program it would fill each list of processes."""
 SCRIPT_MODULE = "__mp_main__"
 """The name under which a script is loaded that no import finds: multiprocessing's own for a main module in a pool."""
 
@@ -37,6 +39,7 @@ import importlib, importlib.machinery, importlib.util, json, logging, os, re, sy
 process, report = os.getpid(), os.environ.get("DKIST_CORE_REPORT_FD")
 line = os.fstat(int(report)) if report else None
 handed_over = os.environ.get("DKIST_CORE_ORIGIN")
+redaction = os.environ.pop("DKIST_CORE_REDACTION", "")
 
 def tell(**facts):
     if report and os.getpid() == process:
@@ -50,7 +53,7 @@ def redacted(text):
     # In the process that knows what the task has put into its environment, and before it is cut.
     known = {}
     try:
-        exec(REDACTION, known)
+        exec(redaction, known)
         # What a file .env says is in no variable of its own.
         of_file = json.loads(handed_over)[3] if handed_over else {}
         secrets = known["secrets_of"]({name.upper(): value or "" for name, value in of_file.items()})
@@ -121,8 +124,13 @@ tell(returned=True)
 
 
 def program() -> str:
-    """Return the source of the program: how exceptions are described is part of it, and how texts are redacted."""
-    return f"{_source_of(exception_text)}REDACTION = {_source_of(redaction)!r}\n{_PROGRAM}"
+    """Return the source of the program: how exceptions are described is part of it."""
+    return f"{_source_of(exception_text)}\n{_PROGRAM}"
+
+
+def variables() -> dict[str, str]:
+    """Return the variables that the program needs beside those of the attempt: how texts are redacted."""
+    return {REDACTION: _source_of(redaction)}
 
 
 def _source_of(module: "ModuleType") -> str:

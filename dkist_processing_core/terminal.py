@@ -6,7 +6,6 @@ of a run write by this module and the console of rich's made for it (console), a
 """
 
 import json
-import logging
 import re
 import sys
 
@@ -68,11 +67,3 @@ def say_json_line(body: bytes) -> None:
     """Write JSON to the standard output stream as it is, in UTF-8 whatever the stream's encoding, on a line."""
     sys.stdout.buffer.write(visible_json(body.decode()).encode() + b"\n")
     sys.stdout.buffer.flush()
-
-
-class VisibleFormatter(logging.Formatter):
-    """Formats what is logged to a terminal, exceptions included."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return a record as text."""
-        return visible(super().format(record))

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dkist_processing_core.bootstrap import FILE, MODULE, program
+from dkist_processing_core.bootstrap import FILE, MODULE, program, variables
 from dkist_processing_core.origin import Origin
 
 SECRET = "hunter22/and=more"
@@ -38,7 +38,14 @@ def reported(tmp_path: Path, before: int) -> dict[str, Any]:
     with os.fdopen(reading, "rb") as pipe:
         process = subprocess.Popen(
             [sys.executable, "-I", "-c", program()],
-            env={**environ, **origin.to_environ(), MODULE: "made", FILE: str(path), "BEFORE": str(before)},
+            env={
+                **environ,
+                **variables(),
+                **origin.to_environ(),
+                MODULE: "made",
+                FILE: str(path),
+                "BEFORE": str(before),
+            },
             pass_fds=(writing,),
             stderr=subprocess.DEVNULL,
         )
@@ -67,3 +74,22 @@ def test_a_secret_across_the_cut_is_not_reported_in_part(tmp_path: Path) -> None
     raised = reported(tmp_path, 19_995)
 
     assert raised["message"] == "x" * 19_995 + "[reda"
+
+
+def test_the_program_is_short() -> None:
+    """
+    Each task's interpreter compiles it, and each list of processes shows it.
+    """
+    assert len(program()) < 8_000
+
+
+def test_a_launcher_starts_its_task_before_it_loads_what_takes_long() -> None:
+    """
+    The modules that it loads first are few, and none of them is for what it reports.
+    """
+    dear = {"asyncio", "logging", "opentelemetry", "pathlib", "pydantic", "sqlite3", "subprocess"}
+    probe = f"import sys; import dkist_processing_core.launcher._launch; print({dear} & set(sys.modules))"
+
+    shown = subprocess.run([sys.executable, "-I", "-c", probe], capture_output=True, text=True, check=True)
+
+    assert shown.stdout == "set()\n"

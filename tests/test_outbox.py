@@ -24,8 +24,8 @@ from typer.testing import CliRunner, Result
 
 from dkist_processing_core.bus import Books, FileLock, Journal, Message, Properties, Spare, open_bus, to_message
 from dkist_processing_core.bus._amqp_bus import CONNECT_SECONDS, AmqpBus
-from dkist_processing_core.bus._damage import damaged_of
 from dkist_processing_core.bus._format import FORMAT_VERSION
+from dkist_processing_core.bus._mending import damaged_of
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.trusted import file_mode

@@ -22,12 +22,12 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from dkist_processing_core.bus import Message, Properties, open_bus
-from dkist_processing_core.cli import app
+from dkist_processing_core.cli import VisibleFormatter, app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.console import Terminal
 from dkist_processing_core.display import PlainDisplay, write_lines
 from dkist_processing_core.publisher import Publisher
-from dkist_processing_core.terminal import VisibleFormatter, visible, visible_json
+from dkist_processing_core.terminal import visible, visible_json
 from tests.facts import failed, progressed
 from tests.running import command
 from tests.strategies import texts

@@ -22,9 +22,9 @@ import tenacity
 
 from dkist_processing_core import forks
 from dkist_processing_core.bus._bus import topic_matches
-from dkist_processing_core.bus._damage import open_mended
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Journal
 from dkist_processing_core.bus._losses import Losses
+from dkist_processing_core.bus._mending import open_mended
 from dkist_processing_core.bus._message import Message, Properties
 from dkist_processing_core.bus._place import open_folder, place
 from dkist_processing_core.bus._spare import Spare

@@ -2,7 +2,7 @@
 A journal that is damaged: set aside under another name, and what can be read of it taken over by a new one.
 
 A file that is merely in use, of a newer release or of another user is never touched. Not here: how damage is recognised
-when it is met (_faults), and when journals are opened (_journal_bus, _amqp_bus).
+when it is met (_faults), and when journals are opened (_mending).
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from dkist_processing_core.bus._faults import SIDE_FILES, explained, is_of_damag
 from dkist_processing_core.bus._format import checked_version
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Entry, Journal
 from dkist_processing_core.bus._locks import FileLock, folder_lock, in_use, name_aside
+from dkist_processing_core.bus._mending import damaged_of
 from dkist_processing_core.bus._pages import Row, rows_by_page
 from dkist_processing_core.errors import JournalDamagedError, JournalError
 from dkist_processing_core.trusted import Guarded
@@ -50,17 +51,6 @@ class Damaged:
     """How many messages of it the new journal has."""
     is_done: bool
     """Whether all that can be read of it was taken over."""
-
-
-def open_mended(path: Path, *, synced: bool, destination: str, patience: float) -> Journal:
-    """Open a journal, made if it is missing; a damaged one is set aside first."""
-    if path in suspects:
-        set_aside_if_damaged(path, destination=destination, patience=patience)
-    try:
-        return Journal.open(path, synced=synced, destination=destination, patience=patience)
-    except JournalDamagedError:
-        set_aside_if_damaged(path, destination=destination, patience=patience)
-        return Journal.open(path, synced=synced, destination=destination, patience=patience)
 
 
 def set_aside_if_damaged(path: Path, *, destination: str | None, patience: float = BUSY_SECONDS) -> None:
@@ -192,14 +182,6 @@ def _begin(beginning: Path, path: Path, old: sqlite3.Connection | None, destinat
 def _remove(path: Path) -> None:
     for side in (*SIDE_FILES, ""):
         path.with_name(path.name + side).unlink(missing_ok=True)
-
-
-def damaged_of(shared: Path) -> list[Path]:
-    """Return the damaged files that were set aside from the name of a journal, or of a spare one beside it."""
-    pattern = re.compile(rf"{re.escape(shared.stem)}(\.[\w-]+)?\.db\.damaged-\d{{8}}T\d{{6}}Z(-\d+)?")
-    with contextlib.suppress(OSError):
-        return sorted(each for each in shared.parent.iterdir() if pattern.fullmatch(each.name))
-    return []
 
 
 def damaged(journal: Journal) -> list[Damaged]:

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from dkist_processing_core.bus._ages import keep
-from dkist_processing_core.bus._damage import open_mended
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Journal
 from dkist_processing_core.bus._journal_receivers import JournalReader, JournalReceiver
+from dkist_processing_core.bus._mending import open_mended
 from dkist_processing_core.bus._place import open_folder, place
 from dkist_processing_core.bus._spare import Spare, adopt
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration

@@ -20,10 +20,10 @@ from typing import Protocol, Self, TypeVar
 from dkist_processing_core import forks
 from dkist_processing_core.bus._ages import last_before
 from dkist_processing_core.bus._bus import topic_matches
-from dkist_processing_core.bus._damage import read_around, take_over_damaged
 from dkist_processing_core.bus._faults import explained
 from dkist_processing_core.bus._journal import Entry, Journal, versions
 from dkist_processing_core.bus._locks import FileLock
+from dkist_processing_core.bus._mending import take_over_damaged
 from dkist_processing_core.bus._message import Message
 from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError
 
@@ -145,6 +145,8 @@ class JournalReader(_Reading):
                 if not self._is_told:
                     logger.warning("%s. What cannot be read of it is passed over.", error)
                     self._is_told = True
+                from dkist_processing_core.bus._damage import read_around  # noqa: PLC0415 - as in _mending
+
                 entries, self._position = read_around(journal, self._position)
                 return entries
 

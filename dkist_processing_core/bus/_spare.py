@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from dkist_processing_core.bus._damage import set_aside_if_damaged, take_over_damaged
 from dkist_processing_core.bus._journal import Journal
 from dkist_processing_core.bus._locks import FileLock
+from dkist_processing_core.bus._mending import set_aside_if_damaged, take_over_damaged
 from dkist_processing_core.errors import JournalDamagedError, JournalError
 from dkist_processing_core.own_errors import log_own_error_once
 

@@ -21,7 +21,7 @@ from dkist_processing_core.cli._workflows import workflows_app
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.exit_status import fill_standard_descriptors
 from dkist_processing_core.redaction import redact
-from dkist_processing_core.terminal import VisibleFormatter, say, visible
+from dkist_processing_core.terminal import say, visible
 
 _INTERRUPTED = 130
 _USAGE = 2
@@ -76,6 +76,14 @@ app = typer.Typer(
 )
 events_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(events_app, name="events", help="Watch what happens on the bus, or list what has happened.")
+
+
+class VisibleFormatter(logging.Formatter):
+    """Formats what is logged to a terminal, exceptions included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as text."""
+        return visible(super().format(record))
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from dkist_processing_core import origin
-from dkist_processing_core.bootstrap import FILE, FLAGS, LOADING, MODULE, SEARCH_PATH
+from dkist_processing_core.bootstrap import FILE, FLAGS, LOADING, MODULE, SEARCH_PATH, variables
 from dkist_processing_core.environments import Environment
 from dkist_processing_core.identity import PREFIX, Attempt, Run
 from dkist_processing_core.launcher._assignment import DELIVERED, EXTRAS, PACKAGE, QUEUE, QUEUED_AT, Assignment
@@ -69,4 +69,5 @@ def task_environ(
         | origin.Origin.of_process().to_environ()
         | dict(carrier)
         | {"PYTHONUNBUFFERED": "1"}
+        | variables()
     )

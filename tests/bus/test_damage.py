@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from dkist_processing_core.bus import FileLock, Journal, Spare, adopt, open_bus, to_message
-from dkist_processing_core.bus._damage import _is_damaged, damaged, damaged_of
+from dkist_processing_core.bus._damage import _is_damaged, damaged
+from dkist_processing_core.bus._mending import damaged_of
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.errors import JournalDamagedError, JournalError

@@ -18,9 +18,10 @@ import pytest
 
 from dkist_processing_core.bus import Journal, Spare, adopt, open_bus, spares_of, to_message
 from dkist_processing_core.bus._ages import keep
-from dkist_processing_core.bus._damage import _take_over, damaged_of
+from dkist_processing_core.bus._damage import _take_over
 from dkist_processing_core.bus._journal import BUSY_SECONDS
 from dkist_processing_core.bus._journal_bus import JournalBus
+from dkist_processing_core.bus._mending import damaged_of
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.publisher import Publisher
