@@ -24,7 +24,9 @@ MARK_SECONDS = 600.0
 _MARGIN_SECONDS = 1.0
 """By how much two readings of the clocks may differ."""
 MOST_AT_ONCE = 500
-"""How many rows one opening removes at most."""
+"""How many rows one transaction removes at most, and one opening where little is appended."""
+FORGOTTEN_TIMES = 10
+"""A name is forgotten when it was not used for so many times as long as events are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,8 @@ def keep(journal: Journal, kept_seconds: float, *, limit: int = MAX_QUEUE_LENGTH
     """
     Have a journal go on with its clock, and remove some of what is older than so many seconds by it.
 
-    What a named subscription has not read stays, up to the newest `limit` rows. Does nothing where the file cannot be
-    written to just now: the next process does it.
+    What a named subscription that is in use has not read stays, up to the newest `limit` rows; others lose it, counted.
+    Does nothing where the file cannot be written to just now: the next process does it.
     """
     patience, journal.patience = journal.patience, 0.0
     try:
@@ -69,7 +71,17 @@ def _keep(journal: Journal, kept_seconds: float, limit: int, host: HostTime) -> 
     if isinstance(boundary, int) and boundary > 0:
         first = journal.first()
         if first is not None and first <= boundary:
-            journal.transact(lambda connection: _remove(connection, boundary, limit))
+            unused = journal.clock() - kept_seconds
+            # Twice what was appended lately: one process may open the journal seldom, and append much.
+            for _ in range(1 + 2 * _appended_lately(journal) // MOST_AT_ONCE):
+                if not journal.transact(lambda connection: _remove(connection, boundary, limit, unused)):
+                    break
+
+
+def _appended_lately(journal: Journal) -> int:
+    """Return how many rows were appended since the mark before the last one."""
+    marks = _marks(journal.fact("marks"))[-2:]
+    return journal.last() - marks[0][1] if marks else 0
 
 
 def _set_clock(journal: Journal, now: float) -> None:
@@ -124,7 +136,11 @@ def _mark(connection: sqlite3.Connection, kept_seconds: float, host: HostTime) -
         "prune_to": max(old, default=0),
     }
     connection.executemany("INSERT OR REPLACE INTO fact VALUES (?, ?)", noted.items())
-    connection.execute("DELETE FROM subscription WHERE used < ?", (now - kept_seconds,))
+    connection.execute("DELETE FROM subscription WHERE used < ?", (now - FORGOTTEN_TIMES * kept_seconds,))
+    connection.execute(
+        "DELETE FROM fact WHERE (name GLOB 'wanted *' OR name GLOB 'missed *')"
+        " AND substr(name, 8) NOT IN (SELECT name FROM subscription)"
+    )
     connection.execute("DELETE FROM dead_letter WHERE dead < ?", (now - kept_seconds,))
     return now
 
@@ -160,21 +176,26 @@ def last_before(journal: Journal, moment: float, *, host: HostTime | None = None
     return within if first is None else first - 1
 
 
-def _remove(connection: sqlite3.Connection, boundary: int, limit: int) -> None:
-    """Remove the oldest rows up to a boundary, without what subscriptions have yet to read; count what they lose."""
+def _remove(connection: sqlite3.Connection, boundary: int, limit: int, unused: float) -> int:
+    """Remove the oldest rows up to a boundary, without what names used since `unused` need; count what names lose."""
     last = connection.execute("SELECT max(seq) FROM message").fetchone()[0] or 0
-    places = connection.execute(f"SELECT name, {POSITION} FROM subscription").fetchall()  # noqa: S608 - a constant
-    for _, position in places:
-        boundary = min(boundary, max(position, last - limit))
+    places = connection.execute(
+        f"SELECT name, {POSITION}, used >= ? FROM subscription",  # noqa: S608 - a constant
+        (unused,),
+    ).fetchall()
+    for _, position, is_used in places:
+        if is_used:
+            boundary = min(boundary, max(position, last - limit))
     rows = connection.execute(
         "SELECT seq, exchange, routing_key FROM message WHERE seq <= ? ORDER BY seq LIMIT ?", (boundary, MOST_AT_ONCE)
     ).fetchall()
     if not rows:
-        return
-    for name, position in places:
+        return 0
+    for name, position, _ in places:
         _count_lost(connection, name, [row for row in rows if row[0] > position])
     removed = connection.execute("DELETE FROM message WHERE seq <= ?", (rows[-1][0],)).rowcount
     connection.execute("UPDATE fact SET value = value + ? WHERE name = 'pruned'", (removed,))
+    return removed
 
 
 def _count_lost(connection: sqlite3.Connection, name: str, rows: Sequence[tuple[int, str, str]]) -> None:

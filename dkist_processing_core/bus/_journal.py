@@ -630,25 +630,20 @@ class Journal:
         )
 
     def renew(self, subscription: str) -> None:
-        """Note that somebody listens under a name, or pruning would forget it; cheap, for it writes once an hour."""
+        """Note that a name is in use, or pruning would not keep its events; cheap, for it writes once an hour."""
         now = time.monotonic()
         if now < self._renewed.get(subscription, -math.inf) + _RENEWAL_SECONDS:
             return
         self._write("UPDATE subscription SET used = ? WHERE name = ?", self.clock(), subscription)
         self._renewed[subscription] = now
 
-    def take_missed(self, subscription: str) -> int:
-        """Return how many events a subscription has lost since this was last asked."""
-        name = f"missed {subscription}"
-        if not self.fact(name):
-            return 0
+    def missed(self, subscription: str) -> int:
+        """Return how many events a subscription has lost that were not reported yet."""
+        return int(_number(self.fact(f"missed {subscription}")) or 0)
 
-        def take(connection: sqlite3.Connection) -> int:
-            found = connection.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
-            connection.execute("DELETE FROM fact WHERE name = ?", (name,))
-            return int(_number(found[0]) or 0) if found else 0
-
-        return self.transact(take)
+    def note_reported(self, subscription: str, missed: int) -> None:
+        """Note that so many lost events were reported."""
+        self._write("UPDATE fact SET value = value - ? WHERE name = ?", missed, f"missed {subscription}")
 
     def bury(self, subscription: str, entry: Entry, reason: str) -> None:
         """Keep a message that a subscription cannot use, with the reason."""

@@ -219,12 +219,14 @@ class JournalReceiver(_Reading):
         version = self._journal.data_version()
         if version == self._seen_version:
             return []
-        missed = self._journal.take_missed(self._name)
+        missed = self._journal.missed(self._name)
         if missed:
             self.missed += missed
             logger.warning(
                 "the subscription %r has missed events that became too old before it read them: %s", self._name, missed
             )
+            # Only now, lest they be lost without a word where this process ends in between.
+            self._journal.note_reported(self._name, missed)
         entries = self._journal.read(self._position, _BATCH)
         if not entries:
             # Read to the end: until the file changes there is nothing more.

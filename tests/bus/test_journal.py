@@ -517,23 +517,70 @@ def test_a_fork_waits_for_a_transaction_of_another_thread(settings: DKISTProcess
 
 def test_a_subscription_that_listens_is_not_forgotten(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    Pruning forgets names that nobody uses, and listening is use, also where nothing matches for a week.
+    Pruning forgets names that were not used for ten weeks, and listening is use, also where nothing matches.
     """
     with open_bus(settings).open_journal() as journal:
         journal.append([to_message(started("A"), "x")])
-        journal.position("listening", 0)
-        journal.position("gone", 0)
+        journal.position("listening", 0, "[]")
+        journal.position("gone", 0, "[]")
         keep(journal, KEPT_SECONDS, host=host_at(1))
         journal._connection.execute("UPDATE subscription SET used = used - 1")
-        keep(journal, KEPT_SECONDS, host=host_at(6))
+        keep(journal, KEPT_SECONDS, host=host_at(68))
 
         journal.renew("listening")
         journal.renew("listening")
-        keep(journal, KEPT_SECONDS, host=host_at(8.5))
+        keep(journal, KEPT_SECONDS, host=host_at(71))
 
         assert journal._connection.execute("SELECT name FROM subscription").fetchall() == [("listening",)]
+        assert (journal.fact("wanted listening"), journal.fact("wanted gone")) == ("[]", None)
         journal.advance("gone", 1)
         assert journal.position("gone", 0) == 1
+
+
+def test_a_name_that_was_away_for_long_reads_what_is_there_and_learns_what_it_lost(
+    settings: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    It keeps its place, and holds no events any more: each of them is read or counted, in one warning.
+    """
+    bus = open_bus(settings)
+    with subscribe("task.progressed", name="ops", settings=settings):
+        pass
+    with bus.open_journal() as journal, Publisher.open(settings) as publisher:
+        publisher.publish(*[progressed("A", number) for number in range(20)])
+        keep(journal, KEPT_SECONDS, host=host_at(1))
+        publisher.publish(*[progressed("A", number) for number in range(20, 50)])
+        keep(journal, KEPT_SECONDS, host=host_at(6))
+        unread = len(journal.read(0, 100))
+        keep(journal, KEPT_SECONDS, host=host_at(9))
+
+    with subscribe("task.progressed", name="ops", timeout=0.0, settings=settings) as events:
+        found = [each.done for each in events]
+        missed = events.missed
+    with subscribe("task.progressed", name="ops", timeout=0.0, settings=settings) as events:
+        assert (list(events), events.missed) == ([], 0)
+
+    assert unread == 50
+    assert (found, missed) == (list(range(20, 50)), 20)
+    assert [record.getMessage() for record in caplog.records if "missed" in record.getMessage()] == [
+        "the subscription 'ops' has missed events that became too old before it read them: 20"
+    ]
+
+
+def test_a_host_that_opens_its_journal_seldom_and_appends_much_does_not_fill_it(
+    settings: DKISTProcessingCoreConfiguration,
+) -> None:
+    """
+    Each opening removes more than was appended since the one before.
+    """
+    with open_bus(settings).open_journal() as journal:
+        held = []
+        for opening in range(24):
+            keep(journal, KEPT_SECONDS, host=host_at(1 + opening))
+            journal.append([to_message(progressed("A", number), "x") for number in range(700)])
+            held.append(journal.books().pending)
+
+        assert max(held) <= 9 * 700
 
 
 def test_another_program_s_file_without_a_version_is_refused(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_loss_of_a_subscription_is_counted_though_what_it_wants_cannot_be_read
         journal.change([("UPDATE fact SET value = 2 WHERE name = 'prune_to'", ())])
         keep(journal, 60.0, limit=0)
 
-        assert (journal.first(), journal.take_missed("ops")) == (3, 2)
+        assert (journal.first(), journal.missed("ops")) == (3, 2)
 
 
 def test_a_damaged_journal_that_another_process_has_taken_over_meanwhile_is_left_alone(tmp_path: Path) -> None:
