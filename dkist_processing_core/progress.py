@@ -4,6 +4,7 @@ Which reports of progress of one attempt are published, and under which sequence
 Not here: how they are published (lifecycle).
 """
 
+import itertools
 import os
 import time
 from typing import Any
@@ -30,7 +31,9 @@ class Progress:
         self._lock = forks.Lock()
         self._began = time.monotonic()
         self._generation = forks.generation()
-        self._last = -1
+        # Each step of it is one call to C: a signal's handler that reports may come between any two lines.
+        self._numbers = itertools.count()
+        self._last = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -59,8 +62,7 @@ class Progress:
 
     def _next_number(self) -> int:
         if forks.generation() == self._generation:
-            self._last += 1
-        else:
-            tick = 1 + int((time.monotonic() - self._began) * _TICKS_PER_SECOND)
-            self._last = max(tick, 1 + (self._last >> _PID_BITS)) << _PID_BITS | os.getpid()
+            return next(self._numbers)
+        tick = 1 + int((time.monotonic() - self._began) * _TICKS_PER_SECOND)
+        self._last = max(tick, 1 + (self._last >> _PID_BITS)) << _PID_BITS | os.getpid()
         return self._last

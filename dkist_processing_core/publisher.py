@@ -11,7 +11,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Self, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from opentelemetry import trace
 
@@ -45,7 +46,26 @@ _ADOPTION_SECONDS = 0.2
 WAIT_LIMIT_SECONDS = 2.0
 # Of the time that a journal may cost this much goes into the first wait, so that some is left when closing.
 _SHARE_OF_FIRST_WAIT = 0.5
+# A handler may publish faster than the disk takes it: the call that it interrupts has to return all the same.
+_FOR_OTHERS_SECONDS = 0.5
+_BATCH = 100
+_Result = TypeVar("_Result")
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a publisher was given to append in one transaction, and what appends it."""
+
+    append: "Callable[[Sequence[Message], bool, str | None], None]"
+    messages: Sequence[Message]
+    once: bool = False
+    note: str | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it may be appended together with others."""
+        return not self.once and self.note is None
 
 
 class _Turn(threading.local):
@@ -53,10 +73,39 @@ class _Turn(threading.local):
 
     def __init__(self) -> None:
         self.is_busy = False
-        self.deferred: deque[Callable[[], None]] = deque()
+        self.deferred: deque[_Given] = deque()
 
 
 _turn = _Turn()
+
+
+def _do(action: Callable[[], object]) -> None:
+    _turn.is_busy = True
+    try:
+        action()
+    finally:
+        # First of all, whatever is raised here: else everything would be deferred for ever.
+        _turn.is_busy = False
+
+
+def _append_deferred() -> None:
+    """Append what a handler has deferred first, with what follows for the same publisher, in one transaction."""
+    try:
+        batch = [_turn.deferred.popleft()]
+    except IndexError:
+        # Another handler has seen to it a moment ago.
+        return
+    first = batch[0]
+    while _turn.deferred and len(batch) < _BATCH and first.is_plain:
+        following = _turn.deferred[0]
+        if following.append != first.append or not following.is_plain:
+            break
+        batch.append(_turn.deferred.popleft())
+    try:
+        first.append([message for given in batch for message in given.messages], first.once, first.note)
+    except BaseException:
+        _turn.deferred.extendleft(reversed(batch[1:]))
+        raise
 
 
 class Publisher:
@@ -113,7 +162,8 @@ class Publisher:
         self._memory = Memory(_MAX_IN_MEMORY)
         self._told: str | None = None
         self._drainer: Drainer | None = None
-        self._keep(self._wait_limit * _SHARE_OF_FIRST_WAIT)
+        # Not where a signal's handler has interrupted another publisher: then its first event has it opened.
+        self._take_turn(lambda: self._keep(self._wait_limit * _SHARE_OF_FIRST_WAIT))
         if self.bus.is_remote and self._delivers:
             self._drainer = self._start_drainer()
         # Last: another thread of a fork must not take half of this for the whole.
@@ -154,7 +204,8 @@ class Publisher:
         """
         Publish events, in one transaction: when this returns they are on disk, and will arrive.
 
-        From the handler of a signal that has interrupted a publish, they are on disk when the interrupted one returns.
+        From the handler of a signal that has interrupted a publisher's call, they are on disk when that one returns, or
+        where handlers publish more than the disk takes, after one of the next calls.
         With a `note` that is noted in the same transaction, as by `remember`.
 
         Raises nothing for a bus or a disk that fails, but `BusError` where this publisher was closed.
@@ -162,9 +213,7 @@ class Publisher:
         Where the journal cannot be written to just now they are kept beside it; where there is no room on the disk
         either, in memory. One warning says so, and the journal gets them as soon as it can.
         """
-        self._in_turn(lambda: self._publish(events, note))
-
-    def _publish(self, events: Sequence[Event], note: str | None) -> None:
+        self._begin()
         blank = redactor(also=self._secrets)
         messages = [to_message(event, self.bus.event_exchange, blank=blank) for event in events]
         if self._tracer is not None:
@@ -172,7 +221,7 @@ class Publisher:
                 # A host application's provider may raise anything; the event matters more than its span.
                 with contextlib.suppress(Exception):
                     self._trace(self._tracer, event, message)
-        self._append_now(messages, note=note)
+        self._append(messages, note=note)
 
     def _trace(self, tracer: trace.Tracer, event: Event, message: Message) -> None:
         with tracer.start_as_current_span(
@@ -191,6 +240,7 @@ class Publisher:
 
     def publish_failure(self, message: RecipeRunFailureMessage, *events: Event) -> None:
         """Publish the established failure message, with events that say so, unless this host has done so before."""
+        self._begin()
         blank = redactor(also=self._secrets)
         told = [to_message(event, self.bus.event_exchange, blank=blank) for event in events]
         failure = to_failure_message(message, self.bus.failure_exchange, blank=blank)
@@ -199,55 +249,67 @@ class Publisher:
     def remember(self, note: str) -> None:
         """Note something on this host, where its journal can be used, for who comes later."""
         self._start_in_fork()
-        with self._lock, contextlib.suppress(JournalError):
-            if self._journal is not None:
-                self._journal.remember(note)
+
+        def note_it() -> None:
+            with contextlib.suppress(JournalError):
+                if self._journal is not None:
+                    self._journal.remember(note)
+
+        if not self._take_turn(note_it):
+            _turn.deferred.append(_Given(self._append_now, (), note=note))
 
     def remembers(self, note: str, *, adopting: bool = False) -> bool:
         """Say whether something was noted on this host, as far as can be told; `adopting` what was kept beside it."""
         self._start_in_fork()
-        with self._lock, contextlib.suppress(JournalError):
-            if self._journal is not None:
-                if adopting:
-                    adopt(self._journal, seconds=_ADOPTION_SECONDS)
-                return self._journal.remembers(note)
-        return False
 
-    def _in_turn(self, action: Callable[[], None]) -> None:
-        """
-        Do what changes the journal, when no other thread does.
+        def look() -> bool:
+            with contextlib.suppress(JournalError):
+                if self._journal is not None:
+                    if adopting:
+                        adopt(self._journal, seconds=_ADOPTION_SECONDS)
+                    return self._journal.remembers(note)
+            return False
 
-        A signal's handler interrupts the main thread between any two lines: what it publishes while that thread
-        publishes is deferred, and done by the interrupted call before it returns. To wait for it would take for ever.
-        """
+        return self._read_in_turn(look, otherwise=False)
+
+    def _begin(self) -> None:
         self._start_in_fork()
         if self._is_closed:
             msg = "the publisher is closed: open another"
             raise BusError(msg)
-        if self._take_turn(action):
-            self._after_turn()
 
-    def _take_turn(self, action: Callable[[], object]) -> bool:
-        """Do what `_in_turn` says, and return whether it was this call that did it."""
+    def _append(self, messages: Sequence[Message], *, once: bool = False, note: str | None = None) -> None:
+        if self._take_turn(lambda: self._append_now(messages, once, note)):
+            self._after_turn()
+        else:
+            _turn.deferred.append(_Given(self._append_now, messages, once, note))
+
+    def _take_turn(self, action: Callable[[], object], *, seconds: float = _FOR_OTHERS_SECONDS) -> bool:
+        """
+        Do what uses the journal while no other thread does, and then what was deferred meanwhile, for some `seconds`.
+
+        A signal's handler interrupts the main thread between any two lines. What it wants to do while that thread is
+        at such work is left to the interrupted call: to wait for it would take for ever. Then this returns False.
+        """
+        # Of all publishers of the thread: one could wait for what the thread holds for another.
+        if _turn.is_busy:
+            return False
+        until = time.monotonic() + seconds
 
         def locked() -> None:
             with self._lock:
                 action()
 
-        # Of all publishers of the thread: one could wait for what the thread holds for another.
-        _turn.deferred.append(locked)
-        if _turn.is_busy:
-            return False
-        while _turn.deferred:
-            _turn.is_busy = True
-            try:
-                # Between the two lines above a handler may have done it already.
-                if _turn.deferred:
-                    _turn.deferred.popleft()()
-            finally:
-                # First of all, whatever is raised here: else everything would be deferred for ever.
-                _turn.is_busy = False
+        _do(locked)
+        while _turn.deferred and time.monotonic() < until:
+            _do(_append_deferred)
         return True
+
+    def _read_in_turn(self, look: Callable[[], _Result], *, otherwise: _Result) -> _Result:
+        """Return what a look at the journal finds; what to assume `otherwise`, in a handler that has interrupted it."""
+        found = [otherwise]
+        self._take_turn(lambda: found.append(look()))
+        return found[-1]
 
     def _after_turn(self) -> None:
         self._speak()
@@ -260,16 +322,22 @@ class Publisher:
     def _start_in_fork(self) -> None:
         if self._pid != os.getpid():
             # Neither SQLite's connections nor threads nor locks survive a fork; the parent's must not even be closed.
+            # What a handler has deferred before is its parent's to append.
+            _turn.deferred.clear()
             self._inherited += [self._journal, self._spare, self._drainer]
             self._start()
 
-    def _append(self, messages: list[Message], *, once: bool = False) -> None:
-        self._in_turn(lambda: self._append_now(messages, once=once))
+    def _append_now(self, messages: Sequence[Message], once: bool, note: str | None) -> None:  # noqa: FBT001 - by place
+        with self._lock:
+            self._append_locked(messages, once=once, note=note)
 
-    def _append_now(self, messages: list[Message], *, once: bool = False, note: str | None = None) -> None:
+    def _append_locked(self, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
         patience = _POLL_SECONDS if self._is_displaced else self._wait_limit * _SHARE_OF_FIRST_WAIT
         self._keep(patience, messages, once=once, note=note)
-        if self._is_displaced and self._keeper is None:
+        if self._is_closed:
+            # Deferred by a handler that has closed it since then.
+            self._close_files()
+        elif self._is_displaced and self._keeper is None:
             keeper = threading.Thread(target=self._keep_trying, name="dkist-core-keeper", daemon=True)
             # Without a thread the next publish tries it, and the end.
             with contextlib.suppress(RuntimeError):
@@ -351,7 +419,7 @@ class Publisher:
             for was_once, entries in self._memory.groups():
                 self._append_to(journal, [entry.message for entry in entries], once=was_once)
                 self._memory.remove_confirmed(entry.seq for entry in entries)
-            if messages:
+            if messages or note is not None:
                 self._append_to(journal, messages, once=once, note=note)
         finally:
             self._waited += journal.waited - waited
@@ -422,7 +490,9 @@ class Publisher:
         if self._drainer is not None and not self._drainer.is_running and self.is_pending:
             # There was no thread to be had for it.
             self._has_kept(_POLL_SECONDS)
-            self._drainer.deliver_here(deadline)
+            # In turn: on the same thread no handler could append while this is at a transaction.
+            drainer = self._drainer
+            self._take_turn(lambda: drainer.deliver_here(deadline))
         while self.is_pending:
             remaining = deadline - time.monotonic()
             # What is beside the journal is on disk already, and worth no wait.
@@ -444,9 +514,13 @@ class Publisher:
     def answer_for_others(self) -> None:
         """Have `flush` wait for what other processes have put into the journal by now, too."""
         self._start_in_fork()
-        with self._lock, contextlib.suppress(JournalError):
-            if self._journal is not None:
-                self._own = (self._own[0] if self._own else 1, self._journal.last())
+
+        def include() -> None:
+            with contextlib.suppress(JournalError):
+                if self._journal is not None:
+                    self._own = (self._own[0] if self._own else 1, self._journal.last())
+
+        self._take_turn(include)
         if self._drainer is not None:
             self._drainer.wake()
 
@@ -460,11 +534,13 @@ class Publisher:
             return True
         if self._own is None or self._drainer is None or self._journal is None:
             return False
-        with self._lock:
-            try:
-                return self._journal.holds(*self._own)
-            except JournalError:
-                return True
+        return self._read_in_turn(self._holds_own, otherwise=True)
+
+    def _holds_own(self) -> bool:
+        try:
+            return self._journal is not None and self._own is not None and self._journal.holds(*self._own)
+        except JournalError:
+            return True
 
     def close(self, timeout: float | None = None) -> None:
         """
@@ -480,7 +556,7 @@ class Publisher:
         deadline = time.monotonic() + max(0.0, timeout - self._waited)
         try:
             # What was deferred when an exception ended the call that was to do it.
-            self._in_turn(lambda: None)
+            self._take_turn(lambda: None)
             if len(self._memory):
                 # Nothing else can save it: the disk has a limit of its own, and is not the network of `timeout`.
                 self._has_kept(self._wait_limit)
@@ -496,20 +572,28 @@ class Publisher:
             self._end.raise_()
             if self._drainer is not None:
                 self._drainer.stop(max(_POLL_SECONDS, deadline - time.monotonic()))
+            # Nothing more can be published that would keep this from its end, but by a handler, to another publisher.
+            self._take_turn(lambda: None, seconds=max(_FOR_OTHERS_SECONDS, self._wait_limit))
             lost = self._memory.clear()
             if lost:
                 logger.warning("events are lost, since %s could not be written to: %s", self.bus.journal_path, lost)
-            with self._lock:
-                for journal in (self._spare, self._journal):
-                    if journal is not None:
-                        journal.close()
+            self._take_turn(self._close_files)
+
+    def _close_files(self) -> None:
+        for journal in (self._spare, self._journal):
+            if journal is not None:
+                journal.close()
+        self._spare = self._journal = None
 
     def _waiting(self) -> int:
         """Return how many messages wait on disk for the bus, of this process or others."""
+        return self._read_in_turn(self._count_waiting, otherwise=0)
+
+    def _count_waiting(self) -> int:
         journals = [self._journal, self._spare.journal if self._spare is not None else None]
         waiting = 0
         for journal in journals:
-            with self._lock, contextlib.suppress(JournalError):
+            with contextlib.suppress(JournalError):
                 waiting += 0 if journal is None else journal.books().pending
         return waiting
 
@@ -524,5 +608,8 @@ class Publisher:
     def _notify(self) -> None:
         self._progress.raise_()
         drainer = self._drainer
-        if drainer is not None and not drainer.is_running and (drainer.failure is not None or not self.is_pending):
+        if drainer is None or drainer.is_running:
+            return
+        # This is called by the thread whose turn it is, since no other delivers.
+        if drainer.failure is not None or not (self._is_displaced or self._holds_own()):
             drainer.end_here()

@@ -100,8 +100,9 @@ class LogExport:
 
     def _export(self, record: logging.LogRecord) -> None:
         scopes = list(self._scopes)
-        # What is logged meanwhile, as by the author's values, or by a signal's handler, would wait for itself.
-        if not scopes or getattr(self._of_thread, "is_exporting", False):
+        is_nested = getattr(self._of_thread, "is_exporting", False)
+        # A signal's handler may log meanwhile. So may the author's values as they are formatted, then without an end.
+        if not scopes or (is_nested and not self._is_formatted(record)):
             return
         self._of_thread.is_exporting = True
         # The handlers report a record that cannot be formatted; none must end the program.
@@ -119,7 +120,11 @@ class LogExport:
         except Exception:  # noqa: BLE001 - as above
             return
         finally:
-            self._of_thread.is_exporting = False
+            self._of_thread.is_exporting = is_nested
+
+    def _is_formatted(self, record: logging.LogRecord) -> bool:
+        """Return True if the text of a record can be had without any of the author's code."""
+        return record in self._messages or _is_plain(record)
 
     def _text_of(self, record: logging.LogRecord) -> str:
         """Return message, exception and stack of a record, as they were formatted, or as they would be."""
@@ -132,9 +137,13 @@ class LogExport:
         return "\n".join(str(part) for part in (message, stack, record.stack_info) if part or part is message)
 
 
+def _is_plain(record: logging.LogRecord) -> bool:
+    return {type(record.msg), *(map(type, record.args) if type(record.args) is tuple else ())} <= _PLAIN
+
+
 def _message_of(record: logging.LogRecord) -> str:
     """Format a record that no handler has formatted."""
-    if {type(record.msg), *(map(type, record.args) if type(record.args) is tuple else ())} <= _PLAIN:
+    if _is_plain(record):
         return record.getMessage()
     try:
         return record.getMessage()

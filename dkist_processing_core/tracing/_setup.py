@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 from dkist_processing_core.tracing._collector import SIGNALS, Signal, collector_of, endpoint_of, is_plain, protocol_of
+from dkist_processing_core.tracing._handover import Handover
 from dkist_processing_core.tracing._telemetry import Telemetry, chosen_ids, given_out_ids
 
 logger = logging.getLogger(__name__)
@@ -189,7 +190,7 @@ def _carrying_identity(provider: "TracerProvider") -> "TracerProvider":
 
 
 def _tracer_provider(settings: DKISTProcessingCoreConfiguration, exporters: list[str]) -> "TracerProvider":
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - as in _resource
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider  # noqa: PLC0415 - as in _resource
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter  # noqa: PLC0415
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415
 
@@ -208,8 +209,22 @@ def _tracer_provider(settings: DKISTProcessingCoreConfiguration, exporters: list
             chosen = chosen_ids.get()
             return chosen[1] if chosen else super().generate_span_id()
 
+    class ReentrantProcessor(BatchSpanProcessor):
+        """Takes also what a signal's handler ends while it takes something."""
+
+        def __init__(self, exporter: Any) -> None:
+            super().__init__(exporter)
+            self._handover = Handover(super().on_end)
+
+        def on_end(self, span: ReadableSpan) -> None:
+            self._handover.give(span)
+
+        def force_flush(self, timeout_millis: int | None = None) -> bool:
+            self._handover.hand_over()
+            return super().force_flush(timeout_millis)
+
     processors = [
-        BatchSpanProcessor(ConsoleSpanExporter() if exporter == "console" else _otlp_exporter(settings, "traces"))
+        ReentrantProcessor(ConsoleSpanExporter() if exporter == "console" else _otlp_exporter(settings, "traces"))
         for exporter in exporters
     ]
     provider = TracerProvider(resource=_resource(settings), id_generator=DerivedIdGenerator(), shutdown_on_exit=False)
@@ -244,10 +259,24 @@ def _logger_provider(settings: DKISTProcessingCoreConfiguration, exporters: list
     from opentelemetry.sdk._logs import LoggerProvider  # noqa: PLC0415 - as in _resource
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter  # noqa: PLC0415
 
+    class ReentrantProcessor(BatchLogRecordProcessor):
+        """Takes also what a signal's handler logs while it takes something."""
+
+        def __init__(self, exporter: Any) -> None:
+            super().__init__(exporter)
+            self._handover = Handover(super().on_emit)
+
+        def on_emit(self, log_record: Any) -> None:
+            self._handover.give(log_record)
+
+        def force_flush(self, timeout_millis: int = 30_000) -> bool:
+            self._handover.hand_over()
+            return super().force_flush(timeout_millis)
+
     provider = LoggerProvider(resource=_resource(settings), shutdown_on_exit=False)
     for exporter in exporters:
         provider.add_log_record_processor(
-            BatchLogRecordProcessor(
+            ReentrantProcessor(
                 ConsoleLogRecordExporter() if exporter == "console" else _otlp_exporter(settings, "logs")
             )
         )

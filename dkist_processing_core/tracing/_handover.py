@@ -1,0 +1,48 @@
+"""
+What a signal's handler ends or logs while the main thread hands something over to the SDK.
+
+The SDK wakes its exporting thread by a lock that is not reentrant: the handler would wait for the call that it has
+interrupted, for ever. Not here: what is handed over (_setup).
+"""
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+_Item = TypeVar("_Item")
+# As many as the SDK keeps itself: the oldest go then.
+_MOST_WAITING = 2048
+# A handler may log faster than this hands over: the call that it interrupts has to return all the same.
+_MOST_AT_ONCE = 100
+
+
+class Handover(Generic[_Item]):
+    """Hands items over one after another, as far as a thread is concerned; what interrupts it leaves its own to it."""
+
+    def __init__(self, take: Callable[[_Item], object]) -> None:
+        """Name what takes an item."""
+        self._take = take
+        self._waiting: deque[_Item] = deque(maxlen=_MOST_WAITING)
+        self._of_thread = threading.local()
+
+    def give(self, item: _Item) -> None:
+        """Hand an item over, or leave it to the interrupted call."""
+        self._waiting.append(item)
+        self.hand_over(_MOST_AT_ONCE)
+
+    def hand_over(self, most: int = _MOST_WAITING) -> None:
+        """Hand over what waits, also what an exception has left behind; nothing in a handler that interrupts this."""
+        if getattr(self._of_thread, "is_busy", False):
+            return
+        for _ in range(most):
+            if not self._waiting:
+                return
+            self._of_thread.is_busy = True
+            try:
+                with contextlib.suppress(IndexError):
+                    item = self._waiting.popleft()
+                    self._take(item)
+            finally:
+                self._of_thread.is_busy = False
