@@ -18,6 +18,10 @@ REDACTED = "[redacted]"
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 UNCLEAN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 SECRET_MIN_LENGTH = 6
+# A shorter one is too likely a part of a word; the broker's own password is long enough with four characters.
+_LEAST = {"ISB_PASSWORD": 4}
+# The password that every RabbitMQ has at first: a word, and no secret.
+_PUBLIC = "guest"
 _SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL|PWD|OTLP_(?:\w+_)?HEADERS", re.IGNORECASE)
 # The current folder and the one before.
 _FOLDERS = frozenset({"PWD", "OLDPWD"})
@@ -25,6 +29,15 @@ _URL = re.compile(r"://[^\s\"'`<>]*")
 _END_OF_AUTHORITY = re.compile(r"[/?#]")
 # Greedy up to the last @ before a delimiter: a password pasted into a URL unescaped may itself hold an @, or a quote.
 _USERINFO = re.compile(r"(?<=://)[^\s/?#]*@")
+# A colon that no port follows begins a password; one that holds a quote may hold a delimiter too.
+_PASSWORD = re.compile(r"""://(?=[^\s/?#:@\["'`<>]*:(?!\d{1,5}(?:["'`<>/?#]|$)))""")
+_WORD = re.compile(r"\S+")
+_PRIVATE_KEY = re.compile(
+    r"""(-----BEGIN\ [A-Z0-9 ]{0,40}PRIVATE\ KEY(?:\ BLOCK)?-----)
+        (?: (?:(?!-----).)*(?=-----END) | [\s\\"',]{0,9}[\w+/=]{16,} (?:[\s\\"',]{1,9}[\w+/=]{16,})*
+            (?:(?:[\r\n]|\\n)[\w+/=]+)? )""",
+    re.DOTALL | re.VERBOSE,
+)
 # A name of at most 80 characters on either side keeps the search linear.
 _PARAMETER = re.compile(
     r"""([?&;\#]
@@ -33,11 +46,12 @@ _PARAMETER = re.compile(
         =) [^\s&;\#"'`<>]+""",
     re.IGNORECASE | re.VERBOSE,
 )
-# As it is sent, in the repr of a dictionary or of a list of pairs, and in JSON within JSON.
+# As it is sent, in the repr of a dictionary or of a list of pairs, and in JSON within JSON; by any scheme, with a
+# credential or with parameters to the end of the line.
 _AUTHORIZATION = re.compile(
     r"""(authorization (?: \\*["'] \s{0,9} [:=,] | \s{0,9} [:=] ) \s{0,9} (?:b?\\*["'])?)
-        (?: (?:digest|hawk|signature|aws4-\S+) \s [^\r\n]+
-        | (?: (?:basic|bearer|negotiate|token|apikey) \s{1,9} )? [^\s"',;\\]+ )""",
+        (?: [^\s"',;\\]+ [\ \t]{1,9} [\w-]+ [\ \t]? = [\ \t]? \\*["']? [^\s"',;\\=)\]}] [^\r\n]*
+        | (?: [^\s"',;\\]+ [\ \t]{1,9} )? [^\s"',;\\]+ )""",
     re.IGNORECASE | re.VERBOSE,
 )
 
@@ -48,18 +62,41 @@ def is_secret_name(name: str) -> bool:
 
 
 def secrets_of(environ: Mapping[str, str]) -> list[str]:
-    """Return the values in `environ` that must not be shown: 6 characters or more, under a secret's name."""
+    """Return the values in `environ` that must not be shown: 6 characters or more (ISB_PASSWORD 4), by their names."""
     return [secret for name, value in environ.items() if is_secret_name(name) for secret in _secrets_in(name, value)]
 
 
-def _secrets_in(name: str, value: str) -> Iterator[str]:
-    """Yield a value that is a secret, and of headers, `name=value` separated by commas, each value."""
-    if len(value) >= SECRET_MIN_LENGTH:
+@lru_cache(maxsize=256)
+def _secrets_in(name: str, value: str) -> tuple[str, ...]:
+    """Return a value that is a secret, and each value of headers, `name=value` separated by commas, and of JSON."""
+    return tuple(_each_secret_in(name.upper(), value))
+
+
+def _each_secret_in(name: str, value: str) -> Iterator[str]:
+    if len(value) >= _LEAST.get(name, SECRET_MIN_LENGTH) and value != _PUBLIC:
         yield value
-    if name.upper().endswith("HEADERS"):
+    if value.lstrip()[:1] in {"{", "["}:
+        yield from (text for text in _texts_of_json(value) if len(text) >= SECRET_MIN_LENGTH)
+    if name.endswith("HEADERS"):
         for pair in value.split(","):
             header = unquote(pair.partition("=")[2].strip())
             yield from (each for each in {header, header.rpartition(" ")[2]} if len(each) >= SECRET_MIN_LENGTH)
+
+
+def _texts_of_json(text: str) -> Iterator[str]:
+    """Yield the texts that JSON holds, as a file of credentials does: not their names, nor numbers."""
+    try:
+        rest = [json.loads(text)]
+    except (ValueError, RecursionError):
+        return
+    while rest:
+        match rest.pop():
+            case str(found):
+                yield found
+            case dict(found):
+                rest += found.values()
+            case list(found):
+                rest += found
 
 
 def redact(text: str, secrets: Iterable[str] | None = None, *, also: Iterable[str] = ()) -> str:
@@ -84,10 +121,13 @@ def redactor(secrets: Iterable[str] | None = None, *, also: Iterable[str] = ()) 
         # Most texts hold none of this, and a search for a constant is many times faster than an expression.
         if "://" in text and "@" in text:
             text = _USERINFO.sub(f"{REDACTED}@", _URL.sub(_without_userinfo, text))
+            text = _WORD.sub(_without_password, text)
         if "=" in text and ("?" in text or "&" in text or "#" in text):
             text = _PARAMETER.sub(rf"\g<1>{REDACTED}", text)
         if "uthorization" in text or "UTHORIZATION" in text:
             text = _AUTHORIZATION.sub(rf"\g<1>{REDACTED}", text)
+        if "PRIVATE KEY" in text:
+            text = _PRIVATE_KEY.sub(rf"\g<1>{REDACTED}", text)
         return text
 
     return blank
@@ -104,6 +144,14 @@ def _without_userinfo(found: re.Match[str]) -> str:
         pieces += [url[done:start], REDACTED]
         done = end
     return "".join([*pieces, url[done:]])
+
+
+def _without_password(found: re.Match[str]) -> str:
+    """Return a word without what is between a user with a colon and the last @, quotes and delimiters included."""
+    word = found[0]
+    last = word.rfind("@")
+    begin = _PASSWORD.search(word, 0, last) if last > 0 else None
+    return word if begin is None else f"{word[: begin.end()]}{REDACTED}{word[last:]}"
 
 
 def _userinfo(text: str) -> list[tuple[int, int]]:
@@ -153,6 +201,8 @@ def _lines(secret: str) -> set[str]:
 def _forms(secret: str) -> set[str]:
     """Return the spellings of a value in a text: as it is, in a repr, in JSON, in a URL, and each of them cleaned."""
     shown = repr(secret)[1:-1]
+    value = secret.encode(errors="surrogatepass")
+    in_html = secret.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     forms = {
         secret,
         shown,
@@ -164,6 +214,15 @@ def _forms(secret: str) -> set[str]:
         quote(secret, safe="", errors="surrogatepass"),
         quote(secret, errors="surrogatepass"),
         quote_plus(secret, errors="surrogatepass"),
+        ascii(secret)[1:-1],
+        repr(value)[2:-1],
+        repr(b'"' + value)[3:-1],
+        # As html.escape and shlex.quote have it.
+        in_html,
+        in_html.replace('"', "&quot;").replace("'", "&#x27;"),
+        secret.replace("'", "'\"'\"'"),
+        value.hex(),
+        value.hex().upper(),
     }
     return forms | {UNCLEAN.sub(REPLACEMENT, form) for form in forms}
 

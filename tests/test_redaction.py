@@ -3,7 +3,10 @@ Secrets taken out of texts: which names, URLs, headers and spellings are known. 
 """
 
 import base64
+import html
 import json
+import re
+import shlex
 import time
 
 import pytest
@@ -23,6 +26,9 @@ PEM = "-----BEGIN PRIVATE KEY-----\nMIGEAgEAMBAGByqGSM49\nAgEAJ2hunter22Xw==\n--
         ("a amqp://u:p/@w@h, b amqp://u:p#w@h!", "a amqp://[redacted]@h, b amqp://[redacted]@h!"),
         ('{"a":"amqp://u:p/w@h", "mail": "me@example.org"}', '{"a":"amqp://[redacted]@h", "mail": "me@example.org"}'),
         ("amqp://u:p'w@h", "amqp://[redacted]@h"),
+        ('postgres://bob:pa"/ss@host', "postgres://[redacted]@host"),
+        ("see 'amqp://u:p\"),w/?@x@h' now", "see 'amqp://[redacted]@h' now"),
+        ('{"a":"http://h:80/x","mail":"me@example.org"}', '{"a":"http://h:80/x","mail":"me@example.org"}'),
         ("http://one/,http://two/,amqp://u:p/w@h", "http://one/,http://two/,amqp://[redacted]@h"),
         ("https://host:8080/log?dag_id=x", "https://host:8080/log?dag_id=x"),
         ("https://host/path@2", "https://host/path@2"),
@@ -66,6 +72,8 @@ def test_tokens_in_the_query_of_a_url_are_blanked_out(text: str, expected: str |
         "[(b'authorization', b'Bearer hunter22')]",
         json.dumps(json.dumps({"Authorization": "Bearer hunter22"})),
         "HTTP_AUTHORIZATION=hunter22",
+        'Authorization: OAuth realm="a", oauth_signature="hunter22"\nnext',
+        "{'Authorization': 'Basic hunter22=', 'Accept': '*/*'}",
     ],
 )
 def test_the_header_that_authorizes_is_blanked_out(text: str) -> None:
@@ -77,6 +85,88 @@ def test_the_header_that_authorizes_is_blanked_out(text: str) -> None:
     assert "hunter22" not in shown
     assert text.replace("hunter22", "").count("Accept") == shown.count("Accept")
     assert shown.endswith("next") == text.endswith("next")
+
+
+@given(
+    scheme=st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._+", min_size=1, max_size=20),
+    shape=st.sampled_from(
+        [
+            "Authorization: {} ya29.hunter22\nnext",
+            "{{'Authorization': '{} ya29.hunter22', 'Accept': 1}}",
+            "[(b'authorization', b'{} ya29.hunter22')]",
+            '{{"authorization": "{}  ya29.hunter22"}}',
+        ]
+    ),
+)
+def test_the_scheme_of_an_authorization_may_be_any_word(scheme: str, shape: str) -> None:
+    """
+    Services have their own, as OAuth, JWT, NTLM, Splunk and Bot.
+    """
+    text = shape.format(scheme)
+
+    shown = redact(text, [])
+
+    assert "hunter22" not in shown
+    assert [word in shown for word in ("next", "Accept")] == [word in text for word in ("next", "Accept")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"no key: {PEM} here", "-----BEGIN PRIVATE KEY-----[redacted]-----END PRIVATE KEY-----\n here"),
+        (repr(PEM), "'-----BEGIN PRIVATE KEY-----[redacted]-----END PRIVATE KEY-----\\n'"),
+        (PEM.partition("2Xw==")[0] + " next", "-----BEGIN PRIVATE KEY-----[redacted] next"),
+        ("no -----BEGIN PRIVATE KEY----- there", "no -----BEGIN PRIVATE KEY----- there"),
+        (PEM.replace("PRIVATE KEY", "CERTIFICATE"), PEM.replace("PRIVATE KEY", "CERTIFICATE")),
+    ],
+)
+def test_the_body_of_a_private_key_is_blanked_out(text: str, expected: str) -> None:
+    """
+    A key that is in no variable is known by its first line, also where its end was cut.
+    """
+    assert redact(text, []).removeprefix("no key: ") == expected
+
+
+@pytest.mark.parametrize("secret", ["p\u00e4ss'w\"o&r<d>\\1", "hunter22!"])
+def test_a_secret_is_known_in_other_spellings(secret: str) -> None:
+    """
+    As bytes, in ASCII, in HTML, as an argument of a shell and in hexadecimal digits.
+    """
+    value = secret.encode()
+    spellings = [
+        *(repr(value), str([value]), ascii(secret), html.escape(secret), html.escape(secret, quote=False)),
+        *(shlex.quote(secret), value.hex(), value.hex().upper(), repr(b"a" + value), repr(b"'" + value)),
+    ]
+
+    shown = [redact(spelling, [secret]) for spelling in spellings]
+
+    assert [re.sub(r"[^\w\[\]]", "", each).replace("redacted", "") for each in shown] == (
+        ["b[]", "[b[]]", "[]", "[]", "[]", "[]", "[]", "[]", "ba[]", "b[]"]
+    )
+
+
+def test_the_texts_of_credentials_in_json_are_secrets() -> None:
+    """
+    A variable may hold all of a service account; an error names one of its parts.
+    """
+    variable = json.dumps({"type": "x", "private_key": "hunter22", "more": [{"refresh": "hunter33"}, 7]})
+
+    secrets = secrets_of({"GOOGLE_CREDENTIALS": variable, "OTHER_TOKEN": "[hunter44"})
+
+    assert (
+        redact("hunter22, hunter33, [hunter44, private_key", secrets)
+        == "[redacted], [redacted], [redacted], private_key"
+    )
+
+
+def test_the_broker_s_password_is_a_secret_from_four_characters_on() -> None:
+    """
+    Other short values, and the one that every broker has at first, are words of texts.
+    """
+    secrets = secrets_of({"ISB_PASSWORD": "pw_1", "DB_PASSWORD": "test", "TOKEN": "x"})
+
+    assert redact("pw_1, a test of x", secrets) == "[redacted], a test of x"
+    assert secrets_of({"ISB_PASSWORD": "guest"}) == []
 
 
 @pytest.mark.parametrize(
