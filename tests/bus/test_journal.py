@@ -555,7 +555,7 @@ def test_a_name_that_was_away_for_long_reads_what_is_there_and_learns_what_it_lo
         keep(journal, KEPT_SECONDS, host=host_at(9))
 
     with subscribe("task.progressed", name="ops", timeout=0.0, settings=settings) as events:
-        found = [each.done for each in events]
+        found = [each.done for each in events]  # type: ignore[attr-defined]
         missed = events.missed
     with subscribe("task.progressed", name="ops", timeout=0.0, settings=settings) as events:
         assert (list(events), events.missed) == ([], 0)
