@@ -69,11 +69,10 @@ class Connections:
 
     def use_first(self, action: Callable[[], None]) -> None:
         """Do something with a new connection that has it open all the files that it will ever keep open."""
-        try:
-            with low_numbers_taken():
-                action()
-        finally:
-            self._note()
+        with low_numbers_taken():
+            action()
+        # Not after a failure, which may leave descriptors that SQLite closes as soon as a lock of this process ends.
+        self._note()
 
     def _note(self) -> None:
         """Note what is open now."""

@@ -21,6 +21,7 @@ from dkist_processing_core.bus._journal import BUSY_SECONDS, Entry, Journal
 from dkist_processing_core.bus._locks import FileLock, folder_lock, in_use, name_aside
 from dkist_processing_core.bus._mending import damaged_of
 from dkist_processing_core.bus._pages import Row, rows_by_page
+from dkist_processing_core.bus._rollback import without_rollback
 from dkist_processing_core.errors import JournalDamagedError, JournalError
 from dkist_processing_core.trusted import Guarded
 
@@ -106,7 +107,8 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
         with contextlib.closing(connection):
             file.check(connection)
-            yield connection
+            with without_rollback(path, timeout=BUSY_SECONDS):
+                yield connection
 
 
 @contextlib.contextmanager

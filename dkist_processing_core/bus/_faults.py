@@ -36,6 +36,8 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def _fault(path: Path, error: sqlite3.Error | OSError) -> JournalError:
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_ROLLBACK:
+        return JournalError(f"the journal {path} cannot be used: found {path}-journal, expected none; remove it")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     is_of_access = code in _ACCESS or isinstance(error, PermissionError)
     refused = _refused_access(path) if is_of_access else None

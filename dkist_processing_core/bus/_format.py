@@ -4,9 +4,12 @@ The journal's file format, by version: how a new file is made, and how an older 
 Not here: what is done with the tables (_journal).
 """
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
+from dkist_processing_core.bus._rollback import without_rollback
 from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError, JournalError, JournalVersionError
 
 APPLICATION_ID = 0x444B4A4E
@@ -86,12 +89,22 @@ def prepare(connection: sqlite3.Connection, path: Path, destination: str) -> Non
     """
     connection.execute(CHECK_PAGES)
     try:
-        connection.execute("BEGIN")
-        version = checked_version(connection, path)
-        connection.execute("COMMIT")
+        with contextlib.ExitStack() as stack:
+            with without_rollback(path) as reader:
+                is_logged = reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+                if not is_logged:
+                    stack.enter_context(_locked(connection))
+                connection.execute("BEGIN")
+                version = checked_version(connection, path)
+                connection.execute("COMMIT")
+            if not is_logged:
+                connection.execute("PRAGMA locking_mode = NORMAL")
+                connection.execute("PRAGMA journal_mode = MEMORY")
+                connection.execute("PRAGMA journal_mode = WAL")
+                with without_rollback(path):
+                    connection.execute("PRAGMA user_version")
         if version == FORMAT_VERSION:
             return
-        connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("BEGIN IMMEDIATE")
         # Another process may have been first.
         version = checked_version(connection, path)
@@ -111,6 +124,21 @@ def prepare(connection: sqlite3.Connection, path: Path, destination: str) -> Non
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+        connection.execute("PRAGMA locking_mode = NORMAL")
+
+
+@contextlib.contextmanager
+def _locked(connection: sqlite3.Connection) -> Iterator[None]:
+    """Have a connection keep its lock between statements: SQLite looks for a rollback journal where it takes one."""
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    connection.execute("PRAGMA user_version")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA locking_mode = NORMAL")
+        with contextlib.suppress(sqlite3.Error):
+            # The next statement gives the lock back.
+            connection.execute("PRAGMA user_version")
 
 
 def prepare_look(connection: sqlite3.Connection, path: Path) -> None:

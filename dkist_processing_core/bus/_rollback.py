@@ -1,0 +1,63 @@
+"""
+Protection from a rollback journal, which SQLite would play back when it first reads a journal's file.
+
+It may name any file, which SQLite then deletes with the rights of this process. No release leaves one that is needed:
+journals are in WAL mode from their first row on. Not here: the checks of owners and links (trusted).
+"""
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from dkist_processing_core.bus._faults import is_of_damage
+from dkist_processing_core.bus._locks import name_aside
+from dkist_processing_core.trusted import Guarded
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def without_rollback(path: Path, *, timeout: float = 0.0) -> Iterator[sqlite3.Connection]:
+    """
+    Move a rollback journal aside, and keep SQLite from playing back another until this ends.
+
+    A read-only connection reports a rollback journal and leaves it alone. A playback takes an exclusive lock, and the
+    read transaction of that connection, which is given, denies it where one is put there meanwhile.
+    """
+    with contextlib.closing(_open(path, timeout)) as reader:
+        yield reader
+
+
+def _open(path: Path, timeout: float) -> sqlite3.Connection:
+    for is_last in (False, True):
+        with Guarded(path) as file:
+            uri = f"file:{quote(str(path))}?mode=ro"
+            reader = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)
+            try:
+                file.check(reader)
+                reader.execute("BEGIN")
+                reader.execute("PRAGMA user_version")
+            except sqlite3.DatabaseError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK and is_of_damage(error):
+                    # Reported where the file is used.
+                    return reader
+                reader.close()
+                if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK or is_last:
+                    raise
+            except BaseException:
+                reader.close()
+                raise
+            else:
+                return reader
+        _move_aside(path.with_name(f"{path.name}-journal"))
+    raise AssertionError
+
+
+def _move_aside(rollback: Path) -> None:
+    aside = name_aside(rollback)
+    with contextlib.suppress(FileNotFoundError):
+        rollback.rename(aside)
+        logger.warning("%s is a rollback journal, which this library leaves none of; it is kept as %s", rollback, aside)
