@@ -675,3 +675,35 @@ def test_a_launcher_reads_a_context_as_opentelemetry_does(header: str) -> None:
     read = attempt_traceparent(attempt, {"TRACEPARENT": header})
 
     assert read.split("-")[1] == f"{run_parent(THE_RUN, {'TRACEPARENT': header}).trace_id:032x}"
+
+
+EXPORTS = """
+import os
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.tracing._setup import _otlp_exporter
+
+
+def sockets():
+    numbers = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
+    return {os.readlink(number) for number in numbers if os.path.islink(number)}
+
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(_otlp_exporter(DKISTProcessingCoreConfiguration(), "traces")))
+before = sockets()
+with provider.get_tracer("test").start_as_current_span("one"):
+    pass
+print(sockets() - before)
+"""
+
+
+def test_an_export_over_http_leaves_no_connection_open(otlp: OtlpReceiver) -> None:
+    """
+    A task may close its descriptor and open a file of its own, which the next export would take for the connection.
+    """
+    done = run_python(EXPORTS, otlp.http_env)
+
+    assert done.returncode == 0, done.stderr
+    otlp.wait_for(lambda receiver: [span for span in receiver.spans() if span.name == "one"])
+    assert done.stdout == "set()\n"

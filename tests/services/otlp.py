@@ -329,10 +329,11 @@ class _HttpServer(socketserver.ThreadingTCPServer):
 
 class _HttpHandler(http.server.BaseHTTPRequestHandler):
     """
-    Takes one export per connection.
+    Takes one export after the other of a connection, as long as the client keeps it.
     """
 
     server: _HttpServer
+    protocol_version = "HTTP/1.1"
     # A client that connects and stays silent must not keep the server's end waiting.
     timeout = 5
 
