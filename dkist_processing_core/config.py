@@ -565,12 +565,17 @@ def named_in_file(settings: DKISTProcessingCoreConfiguration) -> list[str]:
 
 
 def secrets_in(settings: DKISTProcessingCoreConfiguration | None) -> list[str]:
-    """Return what must not be shown: secret settings, and secret variables, also where they are set no more."""
+    """
+    Return what must not be shown: secret settings, secret variables, and secret entries of the file `.env`.
+
+    Variables count also where they are set no more; entries of the file may be settings of a client or of a library.
+    """
     if settings is None:
-        return []
+        return secrets_of(Origin.of_process().named_in_file())
     values = {name: getattr(settings, name) for name in type(settings).model_fields}
     texts = {name: value for name, value in values.items() if isinstance(value, str)}
-    return [*secrets_of(texts), *secrets_of(settings.core_origin.environ)]
+    origin = settings.core_origin
+    return [*secrets_of(texts), *secrets_of(origin.environ), *secrets_of(origin.named_in_file())]
 
 
 @contextmanager

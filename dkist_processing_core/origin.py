@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "DKIST_CORE_ORIGIN"
 """Carries an origin to another process of this package; a release that does not know it reads the settings anew."""
-# Of a file `.env` only what may be a setting is handed over; a test holds that these are all.
+# Of a file `.env` only what may be a setting is handed over, and secrets, to redact them; a test holds the names.
 _OF_SETTINGS = ("BUILD_", "MESH_", "ISB_", "EVENT_", "DKIST_CORE_", "RETRY_", "PIP_", "IS_NOTEBOOK_", "OTEL_")
 # A variable has at most 128 KiB (MAX_ARG_STRLEN, execve(2)): a longer one would keep the process from being started.
 _MOST_HANDED_OVER = 100_000
@@ -96,14 +96,23 @@ class Origin:
 
     def named(self, variable: str) -> str | None:
         """Return what a variable says, and where it says nothing, what the file says of it."""
-        of_file = {name.upper(): value for name, value in self.dotenv.items()}
-        return self.environ.get(variable) or of_file.get(variable) or None
+        return self.environ.get(variable) or self.named_in_file().get(variable) or None
+
+    def named_in_file(self) -> dict[str, str]:
+        """Return what the file says, by names in capitals."""
+        return {name.upper(): value or "" for name, value in self.dotenv.items()}
 
     def to_environ(self) -> dict[str, str]:
         """Return the variable that hands this over; the variables themselves go along as they are."""
         import json  # noqa: PLC0415 - not for finding an environment
 
-        own = {name: value for name, value in self.dotenv.items() if name.upper().startswith(_OF_SETTINGS)}
+        from dkist_processing_core.redaction import is_secret_name  # noqa: PLC0415 - as above
+
+        own = {
+            name: value
+            for name, value in self.dotenv.items()
+            if name.upper().startswith(_OF_SETTINGS) or is_secret_name(name.upper())
+        }
         text = json.dumps([self.folder, self.home, self.uid, own, self.problem])
         return {VARIABLE: text} if len(text) <= _MOST_HANDED_OVER else {}
 

@@ -167,6 +167,26 @@ def test_a_secret_that_is_no_longer_set_is_not_shown(state_dir: Path, main: str)
 
 
 @pytest.mark.parametrize("main", [LAUNCHED, ONE_BY_HAND], ids=["launched", "by hand"])
+def test_a_secret_of_the_file_that_is_no_setting_is_not_shown(state_dir: Path, main: str) -> None:
+    """
+    A library reads it from there, as the author's code may, and an exception may quote it.
+    """
+    secret = "canary-hunter22"
+    (state_dir / ".env").write_text(f"GLOBUS_CLIENT_SECRET={secret}\n")
+
+    execute(
+        state_dir,
+        main=main,
+        module="import dotenv",
+        run="raise ValueError(dotenv.dotenv_values('.env')['GLOBUS_CLIENT_SECRET'])",
+    )
+
+    failed = [event for event in reports_below(state_dir) if isinstance(event, TaskFailed)]
+    assert [event.message for event in failed if event.reported_by == Reporter.TASK] == ["[redacted]"]
+    assert all(secret not in f"{event}" for event in failed)
+
+
+@pytest.mark.parametrize("main", [LAUNCHED, ONE_BY_HAND], ids=["launched", "by hand"])
 def test_a_collector_is_spoken_to_as_the_variables_said_at_first(state_dir: Path, main: str) -> None:
     """
     Also what the SDK reads for itself; to the author's own code a variable is what the author has set.
@@ -212,10 +232,10 @@ def test_a_launcher_reports_where_the_engine_s_callbacks_report(
 
 def test_every_setting_of_the_file_is_handed_over() -> None:
     """
-    What a file holds beside settings is not.
+    What a file holds beside settings is not, but for secrets, which are redacted.
     """
     names = {name.upper() for name in DKISTProcessingCoreConfiguration.model_fields}
-    dotenv = dict.fromkeys([*names, "SOMEBODY_ELSES"], "x")
+    dotenv = dict.fromkeys([*names, "SOMEBODY_ELSES", "SOME_TOKEN"], "x")
     variables = Origin({}, folder="/", home=None, uid=0, dotenv=dotenv).to_environ()
 
     take(variables)
@@ -224,7 +244,7 @@ def test_every_setting_of_the_file_is_handed_over() -> None:
     finally:
         _Handed.origin = None
 
-    assert set(found.dotenv) == names
+    assert set(found.dotenv) == {*names, "SOME_TOKEN"}
     assert variables == {}
 
 
