@@ -161,7 +161,31 @@ def _otlp_exporter(settings: DKISTProcessingCoreConfiguration, signal: Signal) -
         options["endpoint"] = f"{endpoint.rstrip('/')}/v1/{signal}"
     if is_plain(settings, signal):
         options["insecure"] = True
+    if transport == "http" and not any(name.endswith("_CREDENTIAL_PROVIDER") for name in os.environ):
+        options["session"] = _session()
     return getattr(module, class_name)(**options)
+
+
+def _session() -> Any:
+    """
+    Return a session that holds no connection from one export to the next.
+
+    The author's code may close its descriptor, and have a file of its own at the number by then.
+    """
+    import requests  # noqa: PLC0415 - what the exporter uses, which is imported by now
+
+    session = requests.Session()
+    session.headers["Connection"] = "close"
+
+    def close(response: Any, **_: object) -> None:
+        connection = response.raw.connection
+        _ = response.content
+        # It is back in the pool now, and is connected anew when it is used again.
+        if connection is not None:
+            connection.close()
+
+    session.hooks["response"].append(close)
+    return session
 
 
 def _resource(settings: DKISTProcessingCoreConfiguration) -> "Resource":
