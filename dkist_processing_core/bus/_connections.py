@@ -59,6 +59,30 @@ class Connections:
             raise JournalError(msg)
         return _to_files.get(file) or cls(path)
 
+    @classmethod
+    def without_log(cls, path: Path) -> sqlite3.Connection | None:
+        """Return a connection to the file at a path whose side files were removed: it alone has all that is in them."""
+        found = _to_files.get(_identity_at(path) or (0, 0))
+        return found.first if found is not None and found.has_lost_log else None
+
+    @property
+    def first(self) -> sqlite3.Connection | None:
+        """The connection that was opened first; None where all are closed."""
+        return self._connections[0] if self._connections else None
+
+    @property
+    def has_lost_log(self) -> bool:
+        """Whether a side file of the open file has no name any more, or its path is another file's."""
+        for number, identity in self._held.identities.items():
+            if identity is not None and (suffix := self._names.get(identity)):
+                with contextlib.suppress(OSError):
+                    if not os.fstat(number).st_nlink:
+                        return True
+                at_path = _identity_at(self._path, suffix)
+                if at_path is not None and self._names.get(at_path) != suffix:
+                    return True
+        return False
+
     def open(self, database: str, *, uri: bool = False) -> sqlite3.Connection:
         """Return a new connection, which is to be used by `use_first`."""
         with low_numbers_taken():

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dkist_processing_core.bus._connections import Connections
 from dkist_processing_core.bus._faults import SIDE_FILES, explained, is_of_damage, not_a_file, suspects
 from dkist_processing_core.bus._format import checked_version
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Entry, Journal
@@ -70,19 +71,30 @@ def set_aside_if_damaged(path: Path, *, destination: str | None, patience: float
         stack.enter_context(explained(path))
         stack.enter_context(folder_lock(path.parent, exclusive=True, seconds=patience))
         _move_folders(path)
-        old = stack.enter_context(_kept_from_writers(path))
-        if (old is not None and old.in_transaction) and not _is_damaged(path, is_met=is_met):
+        held = Connections.without_log(path)
+        old = stack.enter_context(_kept_from_writers(path, held))
+        if held is None and (old is not None and old.in_transaction) and not _is_damaged(path, is_met=is_met):
             return
         aside = name_aside(path)
         beginning = path.with_name(f"{path.name}.new")
         _remove(beginning)
         if destination is not None:
             _begin(beginning, path, old, destination)
+            if held is not None:
+                _copy(held, beginning, path, aside)
         for side in (*SIDE_FILES, ""):
             with contextlib.suppress(FileNotFoundError):
                 path.with_name(path.name + side).rename(aside.with_name(aside.name + side))
         if destination is not None:
             beginning.rename(path)
+    if held is not None:
+        logger.warning(
+            "the log of the journal %s was removed while it was in use. All that was published is in a new file; "
+            "the old one is kept as %s. Remove it when you no longer need it.",
+            path,
+            aside,
+        )
+        return
     logger.warning(
         "the journal %s is damaged. It is kept as %s; what can be read of it is delivered, and a new file is begun. "
         "Check the disk; remove the damaged file when you no longer need it.",
@@ -112,12 +124,16 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 @contextlib.contextmanager
-def _kept_from_writers(path: Path) -> Iterator[sqlite3.Connection | None]:
-    """Hold the write lock of a file, so that no other process commits to it; None where it can have no such lock."""
+def _kept_from_writers(path: Path, held: sqlite3.Connection | None) -> Iterator[sqlite3.Connection | None]:
+    """
+    Hold the write lock of a file, so that no other process commits to it; None where it can have no such lock.
+
+    With a connection that this process already has where there is one.
+    """
     if not path.is_file():
         yield None
         return
-    with in_use, _connected(path) as connection:
+    with in_use, _connected(path) if held is None else contextlib.nullcontext(held) as connection:
         try:
             connection.execute("PRAGMA writable_schema = ON")
             connection.execute("BEGIN IMMEDIATE")
@@ -179,6 +195,18 @@ def _begin(beginning: Path, path: Path, old: sqlite3.Connection | None, destinat
             facts.append(("INSERT INTO fact VALUES ('taken_over', ?)", (last,)))
             facts.append(("INSERT INTO fact VALUES ('continues', ?)", (f"{found.st_dev}:{found.st_ino}",)))
         new.change(facts)
+
+
+def _copy(held: sqlite3.Connection, beginning: Path, path: Path, aside: Path) -> None:
+    """Put all that an open connection reads into the new journal."""
+    count, log = 0, path.with_name(f"{path.name}-wal")
+    # Another log that was begun since has what its own process published: that is taken over as from a damaged file.
+    done = 0 if log.is_file() and log.stat().st_size else _DONE
+    with Journal.open(beginning) as new:
+        found = held.execute(f"SELECT {_NEEDED['message']}, refused FROM message ORDER BY seq")  # noqa: S608 - constants
+        while rows := found.fetchmany(_BATCH):
+            count += len(rows)
+            new.take_over_rows(rows, (_name(aside), f"{done} {count}"), keeps_numbers=True)
 
 
 def _remove(path: Path) -> None:

@@ -196,10 +196,10 @@ class Journal:
 
     @property
     def is_there(self) -> bool:
-        """Whether the open file is still the one at its path: somebody may have deleted it."""
-        if self.file == _file_at(self.path):
-            return True
+        """Whether the open file is still the one at its path, with its log: somebody may have deleted it."""
         with in_use:
+            if self.file == _file_at(self.path):
+                return not self._connections.has_lost_log
             return not self._connections.is_removed and not self._is_set_aside
 
     @property

@@ -9,14 +9,15 @@ import math
 import re
 from pathlib import Path
 
+from dkist_processing_core.bus._connections import Connections
 from dkist_processing_core.bus._faults import suspects
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Journal
 from dkist_processing_core.errors import JournalDamagedError
 
 
 def open_mended(path: Path, *, synced: bool, destination: str, patience: float) -> Journal:
-    """Open a journal, made if it is missing; a damaged one is set aside first."""
-    if path in suspects:
+    """Open a journal, made if it is missing; one that is damaged, or whose log was removed, is set aside first."""
+    if path in suspects or Connections.without_log(path) is not None:
         set_aside_if_damaged(path, destination=destination, patience=patience)
     try:
         return Journal.open(path, synced=synced, destination=destination, patience=patience)

@@ -229,6 +229,31 @@ def _publish(settings: DKISTProcessingCoreConfiguration, number: int) -> None:
         publisher.publish(progressed("B", number))
 
 
+@pytest.mark.parametrize("removed", [["-wal"], ["-shm"], ["-wal", "-shm"]])
+def test_a_log_that_is_removed_while_it_is_in_use_costs_no_event(
+    settings: DKISTProcessingCoreConfiguration, removed: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    All that was published is in a new file, in order and once, and subscriptions go on in it.
+    """
+    path = open_bus(settings).journal_path
+    with Publisher.open(settings) as publisher, subscribe(name="ops", timeout=0.0, settings=settings) as named:
+        publisher.publish(*[progressed("A", number) for number in range(3)])
+        first = next(named)
+        first.ack()
+        for side in removed:
+            path.with_name(f"{path.name}{side}").unlink()
+        publisher.publish(finished("A"))
+        published = [progressed("A", number).id for number in range(3)] + [finished("A").id]
+
+        with multiprocessing.get_context("spawn").Pool(1) as another:
+            assert another.apply(ids, [settings]) == published
+        assert [first.id, *[event.id for event in named]] == published
+    assert ids(settings) == published
+    (told,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert told.startswith(f"the log of the journal {path} was removed while it was in use.")
+
+
 def test_one_of_several_processes_sets_a_damaged_journal_aside(settings: DKISTProcessingCoreConfiguration) -> None:
     """
     The events of all of them are in the one new file, and every row of the old one is there once.
