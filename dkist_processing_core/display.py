@@ -19,6 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dkist_processing_core import threads
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.console import Terminal
 from dkist_processing_core.consumer import subscribe
@@ -64,7 +65,8 @@ def open_display(run: Run, names: Sequence[str], settings: DKISTProcessingCoreCo
         # Nobody reads the error stream, or it is closed; rich leaves by SystemExit then.
         yield SilentDisplay()
         return
-    if not console.is_terminal:
+    # What moves is drawn by threads of its own.
+    if not (console.is_terminal and threads.can_be_started()):
         yield PlainDisplay(console)
         return
     display = LiveDisplay(console, names, with_output=sys.stdout is not None and sys.stdout.isatty())

@@ -257,7 +257,11 @@ class LocalRun:
                 self._call_here(attempt, progress.node, queued_seconds)
             else:
                 environ = located | self._launch_environ(progress.node, queued_seconds)
-                threading.Thread(target=self._run_process, args=(attempt, environ), daemon=True).start()
+                try:
+                    threading.Thread(target=self._run_process, args=(attempt, environ), daemon=True).start()
+                except RuntimeError:
+                    # Too many threads, or an interpreter that is about to exit: one task after another, then.
+                    self._run_process(attempt, environ)
 
     def _settle(self, ended: _Ended) -> None:
         attempt, name = ended.attempt, ended.attempt.task_name

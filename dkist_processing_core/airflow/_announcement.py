@@ -4,6 +4,7 @@ Announcing that a task failed for good, from the engine's task runner.
 Not here: the failures that are announced at the end of the run (_runs).
 """
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -111,8 +112,10 @@ def _state_by_now(context: Mapping[str, Any], message: RecipeRunFailureMessage) 
 
     if can_be_asked_aside():
         asking = threading.Thread(target=ask, name="dkist-core-asking", daemon=True)
-        asking.start()
-        asking.join(_ASKING_SECONDS)
+        # Where no thread can be had, as where the engine does not answer: it may take for ever.
+        with contextlib.suppress(RuntimeError):
+            asking.start()
+            asking.join(_ASKING_SECONDS)
     if found:
         return found[0]
     return _UNKNOWN if _has_run_callback(context) else FAILED

@@ -41,7 +41,12 @@ class Look:
         self._is_over = False
         self._is_replaced = False
         self._is_settled = threading.Event()
-        threading.Thread(target=self._read, name="dkist-core-look", daemon=True).start()
+        try:
+            threading.Thread(target=self._read, name="dkist-core-look", daemon=True).start()
+        except RuntimeError:
+            # No thread can be had, and what reads here would have no limit: as with a bus that does not answer.
+            self._is_over = True
+            self._is_settled.set()
 
     def _read(self) -> None:
         with never_breaking("failures are announced without a look at the bus"):

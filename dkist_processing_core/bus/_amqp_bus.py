@@ -385,7 +385,12 @@ class _Consumption:
         self.is_closing = False
         self._link: AmqpLink | None = self._connect()
         self._thread = threading.Thread(target=self._own_connection, name="dkist-core-consumer", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._link.close()
+            msg = f"no subscription without a thread of its own: {error}; allow this user or container more of them"
+            raise BusError(msg) from error
 
     def request(self, action: "Callable[[AmqpLink | None], None]") -> None:
         """Have the owning thread do something with its connection, or with None while it has none."""

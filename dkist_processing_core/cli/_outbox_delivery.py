@@ -12,6 +12,7 @@ from functools import partial
 
 from rich.text import Text
 
+from dkist_processing_core import threads
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli._check import without_secrets
 from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration
@@ -33,9 +34,13 @@ def deliver(timeout: float | None) -> int:
     found = Progress(pending=0)
     console = Terminal(stderr=True, highlight=False)
     try:
-        with _quietly(), console.status("", spinner="line" if console.options.ascii_only else "dots") as status:
+        with _quietly(), contextlib.ExitStack() as shown:
+            spinner = "line" if console.options.ascii_only else "dots"
+            # What moves is drawn by a thread of its own.
+            status = shown.enter_context(console.status("", spinner=spinner)) if threads.can_be_started() else None
             for found in drain(settings, timeout=timeout):
-                status.update(Text(_told(found)))
+                if status is not None:
+                    status.update(Text(_told(found)))
     except KeyboardInterrupt:
         say(f"interrupted; still waiting in {hide(str(bus.journal_path))}: {found.pending}", err=True)
         raise

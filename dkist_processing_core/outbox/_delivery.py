@@ -98,8 +98,17 @@ def _drain_one(bus: AmqpBus, until: float) -> Iterator[Progress]:
     changed = threading.Event()
     with bus.open_journal() as journal:
         adopt(journal)
-        drainer = Drainer(bus, changed.set, heeds_mark=False, poll_seconds=POLL_SECONDS)
+
+        def note_progress() -> None:
+            changed.set()
+            if not drainer.is_running and (drainer.failure is not None or journal.oldest is None):
+                drainer.end_here()
+
+        drainer = Drainer(bus, note_progress, heeds_mark=False, poll_seconds=POLL_SECONDS)
         drainer.start()
+        if not drainer.is_running and journal.oldest is not None:
+            # No thread can be had for it.
+            drainer.deliver_here(until)
         try:
             yield from _watched(journal, drainer, changed, max(0.0, until - time.monotonic()))
         finally:

@@ -75,6 +75,9 @@ class Relay:
             drainer = Drainer(bus, lambda: None, heeds_mark=False, poll_seconds=_POLL_SECONDS)
             drainer.start()
             while not self._is_stopping and _file_at(bus.journal_path) == file:
+                if not drainer.is_running:
+                    # No thread could be had for it: perhaps now.
+                    drainer.wake()
                 self._wait()
             drainer.stop(STOP_SECONDS)
             after = _confirmed(journal)
