@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dkist_processing_core.bus._connections import Connections
 from dkist_processing_core.bus._faults import SIDE_FILES, explained, is_of_damage, not_a_file, suspects
-from dkist_processing_core.bus._format import checked_version
+from dkist_processing_core.bus._format import checked_version, foreign_names
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Entry, Journal
 from dkist_processing_core.bus._locks import FileLock, folder_lock, in_use, name_aside
 from dkist_processing_core.bus._mending import damaged_of
@@ -177,6 +177,9 @@ def _is_damaged(path: Path, *, is_met: bool, seconds: float = _CHECK_SECONDS) ->
 def _begin(beginning: Path, path: Path, old: sqlite3.Connection | None, destination: str) -> None:
     """Make the new journal: it goes on with the numbers of the old one, its places of subscriptions and its notes."""
     facts: list[tuple[str, tuple[object, ...]]] = []
+    with contextlib.suppress(sqlite3.DatabaseError):
+        # Another's view may have rows without end.
+        old = None if old is None or foreign_names(old) else old
     last = 0 if old is None else _last(old)
     if not last and path.is_file():
         last = max((row[0] for _, rows in rows_by_page(path) for row in rows), default=0)

@@ -75,6 +75,30 @@ _VIEWS = {
 }
 
 
+def _compact(statement: str) -> str:
+    return "".join(statement.split())
+
+
+# The statements of every version as SQLite keeps them, without spaces, and those of its own tables.
+_OURS = {
+    _compact(statement)
+    for statement in (
+        *[each for each in _SCHEMA.split(";\n") if "CREATE" in each],
+        _SCHEMA.split(";\n", maxsplit=1)[0].replace(",\n    refused REAL", ""),
+        *[each.replace("IF NOT EXISTS", "") for each in _COUNTING],
+        "CREATE TABLE sqlite_sequence(name,seq)",
+        "CREATE TABLE sqlite_stat1(tbl,idx,stat)",
+        "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)",
+    )
+}
+
+
+def foreign_names(connection: sqlite3.Connection) -> list[str]:
+    """Return what no release makes in a journal, as a view in the place of a table, whose rows might have no end."""
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+    return sorted(str(name) for name, sql in rows if _compact(str(sql)) not in _OURS)
+
+
 def prepare(connection: sqlite3.Connection, path: Path, destination: str) -> None:
     """
     Make the tables of a new file, and upgrade those of an older one; a file of the current version is only read.
@@ -178,4 +202,8 @@ def checked_version(connection: sqlite3.Connection, path: Path) -> int:
     if version > FORMAT_VERSION:
         msg = f"{path} was written by a newer release (format {version}, this one reads up to {FORMAT_VERSION})"
         raise JournalVersionError(msg)
+    foreign = foreign_names(connection)
+    if foreign:
+        msg = f"the journal {path} cannot be used: it holds {', '.join(foreign)}, which no release makes as it is there"
+        raise JournalDamagedError(msg)
     return int(version)

@@ -32,6 +32,8 @@ from dkist_processing_core.trusted import Guarded
 BUSY_SECONDS = 2.0
 """For how long a call waits by default where another process holds the file."""
 _LONGEST_PAUSE_SECONDS = 0.01
+_STEPS_BETWEEN_LOOKS = 100_000
+_PATIENCES_OF_A_LOOK = 5
 _RENEWAL_SECONDS = 3600.0
 _Result = TypeVar("_Result")
 _COLUMNS = "seq, exchange, routing_key, body, properties"
@@ -106,6 +108,7 @@ class Journal:
         """For how many seconds each call waits where another process holds the file."""
         self.waited = 0.0
         """For how many seconds all calls together have waited so."""
+        self._acts_since = 0.0
         self._renewed: dict[str, float] = {}
         self.clock: Callable[[], float] = time.time
         """What time it is by the clock of the file, in seconds: that of this process until the file's is known."""
@@ -183,6 +186,8 @@ class Journal:
                 connections.close(connection)
                 raise
         journal = cls(path, connection, connections)
+        # So that a signal's handler runs, too.
+        connection.set_progress_handler(journal._is_endless, _STEPS_BETWEEN_LOOKS)
         try:
             journal._patiently(lambda: connections.use_first(lambda: prepare_look(connection, path)))
         except BaseException:
@@ -241,6 +246,10 @@ class Journal:
         """Close the file."""
         self.close()
 
+    def _is_endless(self) -> bool:
+        """Return True if what is being read takes far longer than what the format of a journal allows."""
+        return time.monotonic() > self._acts_since + _PATIENCES_OF_A_LOOK * self.patience
+
     def _patiently(self, action: Callable[[], _Result]) -> _Result:
         """Do something with the connection, again while another process holds the file, as long as patience lasts."""
         began = time.monotonic()
@@ -250,6 +259,7 @@ class Journal:
                 try:
                     with in_use:
                         self._connections.check()
+                        self._acts_since = time.monotonic()
                         return action()
                 except sqlite3.OperationalError as error:
                     remaining = began + self.patience - time.monotonic()

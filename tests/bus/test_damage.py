@@ -423,3 +423,52 @@ def test_a_look_at_a_damaged_journal_changes_nothing(settings: DKISTProcessingCo
         Journal.look(path, Journal.books)
 
     assert before == {each.name: each.read_bytes() for each in path.parent.iterdir()}
+
+
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1000000000000)"
+FOREIGN = {
+    "view": "ALTER TABLE message RENAME TO message_; CREATE VIEW message AS "
+    f"{ENDLESS} SELECT x AS seq, 0.0 AS appended, 'e' AS exchange, 'k' AS routing_key, '{{}}' AS properties,"
+    " x'00' AS body, 0 AS tries, NULL AS set_aside, NULL AS refused FROM n WHERE x < 0",
+    "trigger": "CREATE TRIGGER slow AFTER INSERT ON message BEGIN INSERT INTO fact "
+    "SELECT hex(randomblob(9)), seq FROM message; END",
+    "facts": f"ALTER TABLE fact RENAME TO fact_; CREATE VIEW fact AS {ENDLESS} SELECT 'x' AS name, x AS value FROM n",
+}
+
+
+@pytest.mark.parametrize("statements", FOREIGN.values(), ids=FOREIGN)
+def test_a_table_that_another_program_has_exchanged_for_a_view_delays_no_process(
+    settings: DKISTProcessingCoreConfiguration, statements: str
+) -> None:
+    """
+    The file is set aside like a damaged one, and no event of it is lost; a look names what was found.
+    """
+    path = open_bus(settings).journal_path
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(statements)
+
+    with pytest.raises(JournalDamagedError, match="which no release makes"):
+        Journal.look(path, Journal.books)
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("B"))
+    with open_bus(settings).open_journal() as journal:
+        found = {entry.message.properties.message_id for entry in journal.read(0, 10)}
+
+    assert found == {started("A").id, started("B").id}
+
+
+def test_a_look_at_rows_without_end_ends(tmp_path: Path) -> None:
+    """
+    With an error that names the file.
+    """
+    path = tmp_path / "outbox.db"
+    Journal.open(path).close()
+
+    def endless(journal: Journal) -> None:
+        journal.patience = 0.02
+        journal._rows(f"{ENDLESS} SELECT x FROM n WHERE x < 0")
+
+    with pytest.raises(JournalError, match=r"outbox\.db cannot be used: interrupted"):
+        Journal.look(path, endless)
