@@ -112,12 +112,35 @@ import logging
 from dkist_processing_core import TaskBase
 class Value:
     def __str__(self): raise SystemExit("of the value")
+calls = {"shown": 0, "braces": 0}
+class Fails:
+    def __str__(self):
+        calls["shown"] += 1
+        raise ValueError("of a value that is shown")
+class Braces(logging.LogRecord):
+    def getMessage(self):
+        calls["braces"] += 1
+        return self.msg.format(*self.args)
+class Calls(logging.Handler):
+    def emit(self, record): record.getMessage()
+class Unhashable(logging.LogRecord):
+    def __eq__(self, other): return self is other
 class Refuses(logging.Filter):
     def filter(self, record): raise LookupError("of the filter")
 class Raises(TaskBase):
     def run(self):
-        logging.getLogger("shown").addHandler(logging.NullHandler())
-        logging.getLogger("shown").warning("%s", Value())
+        logging.getLogger("unshown").addHandler(logging.NullHandler())
+        logging.getLogger("unshown").warning("%s", Value())
+        logging.getLogger("shown").warning("shown %s", Fails())
+        logging.setLogRecordFactory(Braces)
+        own = logging.getLogger("own")
+        own.addHandler(Calls())
+        own.propagate = False
+        own.warning("braces {} {}", "of", "its own")
+        logging.setLogRecordFactory(Unhashable)
+        logging.getLogger("unhashable").warning("no %s", "hash")
+        logging.setLogRecordFactory(logging.LogRecord)
+        print(calls)
         logging.getLogger("refused").addFilter(Refuses())
         logging.getLogger("refused").warning("a line")
 try:
@@ -129,11 +152,14 @@ except BaseException as error:
 
 def test_what_the_author_s_logging_raises_is_the_same_with_an_export(otlp: OtlpReceiver) -> None:
     """
-    A filter's exception leaves the task; that of a value that no handler shows does not.
+    A filter's exception leaves the task; that of a value that no handler shows does not. Nothing is formatted again.
     """
     plain, exported = run_python(RAISES, {}), run_python(RAISES, otlp.grpc_env)
 
-    assert exported.stdout == plain.stdout == "LookupError('of the filter') None\n", exported.stderr
+    counted = "{'shown': 1, 'braces': 1}\n"
+    assert exported.stdout == plain.stdout == f"{counted}LookupError('of the filter') None\n", exported.stderr
+    otlp.wait_for(lambda receiver: len(receiver.logs()) >= 4)
+    assert {"%s", "shown %s", "braces {} {}", "no hash"} == {record.body for record in otlp.logs()} - {"a line"}
 
 
 class Early(TaskBase):

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core import forks, semconv
-from dkist_processing_core.exception_text import stack_of
+from dkist_processing_core.exception_text import class_name, stack_of
 from dkist_processing_core.termination import TerminationError
 from dkist_processing_core.text import redact
 
@@ -44,9 +44,8 @@ class LogExport:
         self._scopes: list[Mapping[str, Any]] = []
         self._restore: list[Callable[[], None]] = []
         self._current: object = None
-        # By record, since it may be formatted before it is passed on, as by a filter.
-        self._messages: weakref.WeakKeyDictionary[logging.LogRecord, tuple[str, object, object]]
-        self._messages = weakref.WeakKeyDictionary()
+        # By the record's id, since it may be formatted before it is passed on, as by a filter, and may have no hash.
+        self._messages: dict[int, tuple[weakref.ref[logging.LogRecord], str, object, object]] = {}
         self._of_thread = threading.local()
 
     @contextlib.contextmanager
@@ -77,14 +76,15 @@ class LogExport:
                 call_handlers(logger, record)
             finally:
                 if self._current is current:
-                    self._export(record)
+                    self._export(record, logger)
 
         def get_and_keep_message(record: logging.LogRecord) -> str:
-            message = get_message(record)
-            # A record of the author's own class may not be fit for a key.
-            with contextlib.suppress(Exception):
+            message = None
+            try:
+                message = get_message(record)
+            finally:
                 if self._current is current:
-                    self._messages[record] = message, record.msg, record.args
+                    self._keep(record, message)
             return message
 
         self._restore = [
@@ -98,7 +98,16 @@ class LogExport:
         self._restore, self._current = [], None
         self._messages.clear()
 
-    def _export(self, record: logging.LogRecord) -> None:
+    def _keep(self, record: logging.LogRecord, message: str | None) -> None:
+        """Keep how a record was formatted, or with None that it cannot be, as long as the record lives."""
+        key = id(record)
+        # A record of the author's own class may lack anything.
+        with contextlib.suppress(Exception):
+            reference = weakref.ref(record, lambda _: self._messages.pop(key, None))
+            text = _template_of(record) if message is None else message
+            self._messages[key] = reference, text, record.msg, record.args
+
+    def _export(self, record: logging.LogRecord, logger: logging.Logger) -> None:
         scopes = list(self._scopes)
         is_nested = getattr(self._of_thread, "is_exporting", False)
         # A signal's handler may log meanwhile. So may the author's values as they are formatted, then without an end.
@@ -114,7 +123,7 @@ class LogExport:
                 timestamp=int(record.created * 1e9),
                 severity_text=record.levelname,
                 severity_number=self._severities(record.levelno),
-                body=redact(self._text_of(record), also=self._secrets),
+                body=redact(self._text_of(record, logger), also=self._secrets),
                 attributes={**(log_attributes.get() or scopes[-1]), "logger.name": record.name},
             )
         except Exception:  # noqa: BLE001 - as above
@@ -124,21 +133,44 @@ class LogExport:
 
     def _is_formatted(self, record: logging.LogRecord) -> bool:
         """Return True if the text of a record can be had without any of the author's code."""
-        return record in self._messages or _is_plain(record)
+        return id(record) in self._messages or _is_plain(record)
 
-    def _text_of(self, record: logging.LogRecord) -> str:
+    def _text_of(self, record: logging.LogRecord, logger: logging.Logger) -> str:
         """Return message, exception and stack of a record, as they were formatted, or as they would be."""
-        message, *formatted_of = self._messages.pop(record, (vars(record).get("message"), record.msg, record.args))
+        now = record.msg, record.args
+        _, message, *formatted_of = self._messages.pop(id(record), (None, vars(record).get("message"), *now))
         # A filter may have formatted it, and given it another text afterwards.
-        if message is None or any(a is not b for a, b in zip(formatted_of, (record.msg, record.args), strict=True)):
-            message = _message_of(record)
+        if message is None or any(a is not b for a, b in zip(formatted_of, now, strict=True)):
+            # A handler may have formatted it in a way of its own.
+            asks_again = not _is_plain(record) and _is_handled(record, logger)
+            message = _template_of(record) if asks_again else _message_of(record)
         error = record.exc_info[1] if record.exc_info else None
         stack = record.exc_text or (None if error is None else stack_of(error).rstrip("\n"))
         return "\n".join(str(part) for part in (message, stack, record.stack_info) if part or part is message)
 
 
+def _is_handled(record: logging.LogRecord, logger: logging.Logger) -> bool:
+    """Return True if a handler that does something was given a record."""
+    handlers: list[logging.Handler] = []
+    each: logging.Logger | None = logger
+    while each is not None:
+        handlers += each.handlers
+        each = each.parent if each.propagate else None
+    if not handlers and logging.lastResort is not None:
+        handlers = [logging.lastResort]
+    return any(record.levelno >= each.level and not isinstance(each, logging.NullHandler) for each in handlers)
+
+
+def _template_of(record: logging.LogRecord) -> str:
+    """Return what shows a record that is not formatted, without any of the author's code."""
+    return record.msg if type(record.msg) is str else f"<{class_name(type(record.msg))}>"
+
+
 def _is_plain(record: logging.LogRecord) -> bool:
-    return {type(record.msg), *(map(type, record.args) if type(record.args) is tuple else ())} <= _PLAIN
+    return (
+        type(record).getMessage is logging.LogRecord.getMessage
+        and {type(record.msg), *(map(type, record.args) if type(record.args) is tuple else ())} <= _PLAIN
+    )
 
 
 def _message_of(record: logging.LogRecord) -> str:
@@ -149,10 +181,9 @@ def _message_of(record: logging.LogRecord) -> str:
         return record.getMessage()
     except (KeyboardInterrupt, TerminationError):
         raise
-    except BaseException as error:
+    except BaseException:  # noqa: BLE001
         # Of the author's values: without an export they would not have been asked, so it must not end the task.
-        msg = "the record cannot be formatted"
-        raise ValueError(msg) from error
+        return _template_of(record)
 
 
 def _replace(owner: type, name: str, function: Callable[..., Any]) -> Callable[[], None]:
