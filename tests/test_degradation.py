@@ -5,6 +5,7 @@ Not here: brokers that cannot be reached (test_delivery.py).
 """
 
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.bus import Books, open_bus, spares_of
+from dkist_processing_core.bus import Books, FileLock, adopt, open_bus, spares_of
 from dkist_processing_core.bus._format import FORMAT_VERSION
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.publisher import Publisher
@@ -120,6 +121,25 @@ def test_a_living_process_keeps_its_spare_journal(embedded: DKISTProcessingCoreC
     publisher.close()
 
     assert (before, after) == ([], [started("A").id, finished("A").id])
+
+
+def test_the_locks_of_spare_journals_that_are_gone_are_removed(embedded: DKISTProcessingCoreConfiguration) -> None:
+    """
+    Also what a storm of processes has left; one that a process has only just made stays, as does one that is held.
+    """
+    with open_bus(embedded).open_journal() as journal:
+        left, young, held = (journal.path.with_suffix(f".{number}-0a0a0a0a.lock") for number in (1, 2, 3))
+        for path in (left, young, held):
+            path.touch()
+        for path in (left, held):
+            os.utime(path, (0, 0))
+        lock = FileLock(held)
+        assert lock.acquire()
+
+        adopt(journal)
+
+        assert [path.exists() for path in (left, young, held)] == [False, True, True]
+        lock.release()
 
 
 def test_a_newer_journal_is_left_alone_and_events_are_kept_for_it(

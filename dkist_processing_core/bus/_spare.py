@@ -21,6 +21,8 @@ from dkist_processing_core.bus._mending import set_aside_if_damaged, take_over_d
 from dkist_processing_core.errors import JournalDamagedError, JournalError
 from dkist_processing_core.own_errors import log_own_error_once
 
+_YOUNG_SECONDS = 60.0
+
 
 class Spare:
     """An open spare journal. While its process lives, no other process takes it over."""
@@ -104,6 +106,11 @@ def adopt(shared: Journal, *, seconds: float = math.inf) -> None:
             with _optional(path), _left_behind(path) as lock:
                 if lock is not None and path.exists():
                     _adopt(shared, path, lock, until)
+                elif lock is not None:
+                    # Another process has adopted it meanwhile, and this one has made the lock's file anew.
+                    lock.remove()
+        with _optional(shared.path):
+            _remove_lone_locks(shared.path)
         with _optional(shared.path):
             take_over_damaged(shared, seconds=max(0.0, until - time.monotonic()))
     finally:
@@ -129,6 +136,16 @@ def _adopt(shared: Journal, path: Path, lock: FileLock, until: float) -> None:
         set_aside_if_damaged(path, destination=None)
         if not path.exists():
             lock.remove()
+
+
+def _remove_lone_locks(shared: Path) -> None:
+    """Remove the locks of spare journals that are gone; not young ones, which come before their journals."""
+    for path in shared.parent.glob(f"{shared.stem}.*.lock"):
+        with contextlib.suppress(OSError, JournalError):
+            if not path.with_suffix(".db").exists() and path.stat().st_mtime < time.time() - _YOUNG_SECONDS:
+                lock = FileLock(path)
+                if lock.acquire():
+                    lock.remove()
 
 
 def left_behind(shared: Path) -> list[Path]:
