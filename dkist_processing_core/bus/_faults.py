@@ -80,11 +80,15 @@ def _refused_access(path: Path) -> str | None:
     for each in (path, *[path.with_name(path.name + side) for side in SIDE_FILES], path.parent):
         try:
             found = each.stat()
+            is_read_only = os.statvfs(each).f_flag & os.ST_RDONLY
+            is_ours = os.access(each, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+            # Removed in between, it is as good as never there.
+            each.stat()
         except OSError:
             continue
-        if os.statvfs(each).f_flag & os.ST_RDONLY:
+        if is_read_only:
             return f"{each} is on a file system that is mounted read only; set DKIST_CORE_STATE_DIR to another folder"
-        if not os.access(each, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        if not is_ours:
             me, target = _user(os.geteuid()), str(path if each != path.parent else each)
             remedy = f"chown {me} {shlex.quote(target)}{'*' if each != path.parent else ''}"
             return (

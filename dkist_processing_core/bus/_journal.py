@@ -34,6 +34,8 @@ BUSY_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 0.01
 _STEPS_BETWEEN_LOOKS = 100_000
 _PATIENCES_OF_A_LOOK = 5
+# Every user who may read the folder can hold its lock, and without it an event is kept beside the journal.
+_SHARE_OF_FOLDER = 0.1
 _RENEWAL_SECONDS = 3600.0
 _Result = TypeVar("_Result")
 _COLUMNS = "seq, exchange, routing_key, body, properties"
@@ -134,7 +136,8 @@ class Journal:
         watch_forks()
         # A spare journal's name is its own for ever: no file is put in its place.
         is_shared = "." not in path.stem
-        with explained(path), folder_lock(path.parent, seconds=patience) if is_shared else contextlib.nullcontext():
+        wait = patience * _SHARE_OF_FOLDER
+        with explained(path), folder_lock(path.parent, seconds=wait) if is_shared else contextlib.nullcontext():
             # Made here, so that the mode does not depend on the umask; SQLite gives its side files the same.
             with in_use, Guarded(path, make=True) as file:
                 # Without SQLite's own waiting: it would hold up forks, and does not cover the change to WAL.

@@ -4,6 +4,7 @@ Odd files beside a journal and odd rows in it: they hold up no event and no task
 Not here: damage that SQLite recognizes (test_damage).
 """
 
+import fcntl
 import logging
 import math
 import multiprocessing
@@ -19,12 +20,13 @@ import pytest
 from dkist_processing_core.bus import Journal, Spare, adopt, open_bus, spares_of, to_message
 from dkist_processing_core.bus._ages import keep
 from dkist_processing_core.bus._damage import _take_over
+from dkist_processing_core.bus._faults import check_access
 from dkist_processing_core.bus._journal import BUSY_SECONDS
 from dkist_processing_core.bus._journal_bus import JournalBus
 from dkist_processing_core.bus._mending import damaged_of
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.publisher import WAIT_LIMIT_SECONDS, Publisher
 from tests.facts import progressed, started
 from tests.waiting import SECONDS
 
@@ -193,3 +195,50 @@ def test_processes_that_take_over_spare_journals_at_once_leave_no_lock_behind(tm
 
     assert (count, spares_of(path)) == (40, [])
     assert list(tmp_path.glob("*.lock")) == []
+
+
+def test_a_lock_that_another_user_holds_on_the_folder_delays_no_task(
+    settings: DKISTProcessingCoreConfiguration,
+) -> None:
+    """
+    Every user who may read the folder can hold it: events are kept beside the journal soon.
+    """
+    path = open_bus(settings).journal_path
+    open_bus(settings).open_journal().close()
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+        waited, is_kept = publisher._waited, publisher._spare is not None
+        os.close(descriptor)
+
+    with open_bus(settings).open_journal() as journal:
+        found = [entry.message.properties.message_id for entry in journal.read(0, 10)]
+    assert is_kept
+    assert waited < WAIT_LIMIT_SECONDS / 4
+    assert found == [started("A").id]
+
+
+def test_a_file_that_vanishes_during_the_check_of_access_is_as_good_as_none(tmp_path: Path) -> None:
+    """
+    SQLite removes the files beside a journal at any time.
+    """
+    path = tmp_path / "embedded.db"
+    path.touch()
+    process = multiprocessing.get_context("fork").Process(target=_toggle, args=(path.with_name("embedded.db-wal"),))
+    process.start()
+    try:
+        for _ in range(5000):
+            check_access(path)
+    finally:
+        process.terminate()
+        process.join(SECONDS)
+
+    assert path.exists()
+
+
+def _toggle(path: Path) -> None:
+    while True:
+        path.touch()
+        path.unlink()
