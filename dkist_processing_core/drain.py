@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dkist_processing_core import forks
 from dkist_processing_core.bus import Entry, FileLock, Journal, Memory, Message, adopt
 from dkist_processing_core.bus._amqp_bus import AmqpBus
 from dkist_processing_core.bus._journal import BUSY_SECONDS
@@ -81,6 +82,7 @@ class Drainer:
         self._heeds_mark = heeds_mark
         self._poll_seconds = poll_seconds
         self._has_work = Flag()
+        self._starting = forks.Lock()
         self._end = Flag()
         self._link: AmqpLink | None = None
         self._failures = 0
@@ -104,18 +106,24 @@ class Drainer:
 
     def start(self) -> None:
         """Begin to deliver, where there is a thread to be had; else with the next `wake`, or by `deliver_here`."""
-        # Here, since the thread runs beside the author's code, which must not meet the numbers that this takes.
-        with contextlib.suppress(JournalError):
-            self._opened = self._opened or self._bus.open_journal(synced=False, patience=0.0)
-        thread = threading.Thread(target=self._run, name="dkist-core-drain", daemon=True)
-        # Too many processes or threads, or an interpreter that is about to exit.
-        with contextlib.suppress(RuntimeError):
-            thread.start()
-            self._thread = thread
+        with self._starting:
+            if self._thread is not None:
+                # Another thread has started it a moment ago.
+                return
+            # Here, since the thread runs beside the author's code, which must not meet the numbers that this takes.
+            with contextlib.suppress(JournalError):
+                self._opened = self._opened or self._bus.open_journal(synced=False, patience=0.0)
+            thread = threading.Thread(target=self._run, name="dkist-core-drain", daemon=True)
+            # Too many processes or threads, or an interpreter that is about to exit.
+            with contextlib.suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
 
     def deliver_here(self, until: float) -> None:
         """Deliver in the calling thread, to the end of what is pending, or until a time of `time.monotonic`."""
         for flag in (self._end, self._has_work):
+            # Also after an earlier delivery here, whose time is over.
+            flag.lower()
             flag.raise_at(until)
         self._run()
 

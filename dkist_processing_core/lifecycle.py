@@ -308,10 +308,13 @@ def never_breaking(consequence: str, *, secrets: Iterable[str] = ()) -> Iterator
     try:
         yield
     except (DKISTProcessingCoreError, ValueError) as error:
-        # A ValueError is pydantic's: facts that cannot be stated, as a progress that is no number.
-        logger.warning("%s: %s", consequence, redact(_said_by(error), also=secrets))
+        # A ValueError is pydantic's: facts that cannot be stated, as a progress that is no number. The author's handler
+        # of logs may raise what it likes.
+        with contextlib.suppress(Exception):
+            logger.warning("%s: %s", consequence, redact(_said_by(error), also=secrets))
     except Exception as error:  # noqa: BLE001 - the one place that catches it
-        log_own_error(consequence, error, secrets=secrets)
+        with contextlib.suppress(Exception):
+            log_own_error(consequence, error, secrets=secrets)
 
 
 def _said_by(error: Exception) -> str:

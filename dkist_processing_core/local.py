@@ -177,17 +177,25 @@ class LocalRun:
                     os._exit(1)
                 self._stop_everything()
                 result = RunResult(self._run.run_id, {name: p.outcome for name, p in self._progress.items()})
-                self._publish(
-                    WorkflowFinished if result.succeeded else WorkflowFailed,
-                    ended_at=datetime.now(UTC),
-                    duration_seconds=time.monotonic() - began,
-                    tasks={name: outcome.state.value for name, outcome in result.items()},
-                )
+                facts = {"ended_at": datetime.now(UTC), "duration_seconds": time.monotonic() - began}
+                try:
+                    self._report_end(result, facts)
+                except (TerminationError, KeyboardInterrupt):
+                    # In the midst of it. A second report of the same fact has the same id.
+                    self._report_end(result, facts)
+                    raise
                 self._show(lambda display: display.run_ended(succeeded=result.succeeded))
                 self._conclude(span, observing, succeeded=result.succeeded)
         finally:
             self._let_go()
         return result
+
+    def _report_end(self, result: RunResult, facts: dict[str, Any]) -> None:
+        self._publish(
+            WorkflowFinished if result.succeeded else WorkflowFailed,
+            tasks={name: outcome.state.value for name, outcome in result.items()},
+            **facts,
+        )
 
     def _open_span(self, attributes: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
         outer = run_parent(self._run, os.environ)

@@ -315,7 +315,8 @@ class Publisher:
         self._speak()
         if self._drainer is None and self.bus.is_remote and not self.is_on_disk:
             # What is in memory no other process can deliver.
-            self._drainer = self._start_drainer()
+            with self._lock:
+                self._drainer = self._drainer or self._start_drainer()
         if self._drainer is not None:
             self._drainer.wake()
 
@@ -574,7 +575,8 @@ class Publisher:
                 self._drainer.stop(max(_POLL_SECONDS, deadline - time.monotonic()))
             # Nothing more can be published that would keep this from its end, but by a handler, to another publisher.
             self._take_turn(lambda: None, seconds=max(_FOR_OTHERS_SECONDS, self._wait_limit))
-            lost = self._memory.clear()
+            # Not while the keeper moves it into the journal.
+            lost = self._read_in_turn(self._memory.clear, otherwise=0)
             if lost:
                 logger.warning("events are lost, since %s could not be written to: %s", self.bus.journal_path, lost)
             self._take_turn(self._close_files)

@@ -527,3 +527,32 @@ def test_a_class_that_does_not_show_its_constructor_is_a_task_all_the_same() -> 
     built.add_node(Closed)
 
     assert [node.name for node in built.nodes] == ["Closed"]
+
+
+HANDLER_RAISES = """
+import logging
+from dkist_processing_core import TaskBase
+
+class Refuses(logging.Handler):
+    def emit(self, record):
+        if record.name.startswith("dkist_processing_core"):
+            raise RuntimeError("of the handler")
+
+class A(TaskBase):
+    def run(self):
+        logging.getLogger().addHandler(Refuses())
+        self.progress("many")
+
+with A(recipe_run_id=1, workflow_name="w", workflow_version="1") as task:
+    task()
+"""
+
+
+def test_a_log_handler_of_the_author_that_raises_for_our_lines_does_not_end_the_task() -> None:
+    """
+    What goes wrong with observing is logged, and that may go wrong as well.
+    """
+    done = run_python(HANDLER_RAISES, {})
+
+    assert done.returncode == 0, done.stderr
+    assert list(subscribe("task.finished", replay=True, timeout=0))

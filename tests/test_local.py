@@ -487,6 +487,35 @@ def test_a_signal_to_the_run_ends_its_tasks(number: signal.Signals) -> None:
     assert the_run().tasks[0].attempts[0].cause == "terminated"
 
 
+ENDED_AT_ITS_END = """
+import os, signal
+from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from tests.pipelines import diamond
+
+class Ends(SpanProcessor):
+    def on_start(self, span, parent_context=None):
+        if any(str(value).startswith("workflow.finished.") for value in span.attributes.values()):
+            self.on_start = lambda *_, **__: None
+            os.kill(os.getpid(), signal.SIGTERM)
+
+provider = TracerProvider()
+provider.add_span_processor(Ends())
+trace.set_tracer_provider(provider)
+diamond.run(recipe_run_id=5)
+"""
+
+
+def test_a_signal_while_the_end_of_the_run_is_published_leaves_it_published() -> None:
+    """
+    All tasks have ended, so that no other process could report the end of the run.
+    """
+    shown = run_python(ENDED_AT_ITS_END, {})
+
+    assert shown.returncode == -signal.SIGTERM, shown.stderr
+    assert the_run().ended_at is not None
+
+
 @pytest.mark.quiet
 def test_what_a_task_leaves_behind_does_not_hold_it_up() -> None:
     """
