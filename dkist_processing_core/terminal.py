@@ -29,6 +29,16 @@ def visible(text: str) -> str:
     return _UNSHOWN.sub(_escaped, text)
 
 
+def visible_line(text: str) -> str:
+    r"""
+    Return a name as a part of one line: with newlines and tabs as escapes too.
+
+    >>> print(visible_line("outbox-a\nb\tc.db"))
+    outbox-a\nb\tc.db
+    """
+    return visible(text).replace("\n", r"\n").replace("\t", r"\t")
+
+
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
     if code < _TWO_DIGITS:

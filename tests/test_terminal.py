@@ -179,14 +179,35 @@ def test_no_list_lets_through_what_it_shows(arguments: str, *, as_json: bool) ->
         assert all(json.loads(line) for line in lines)
 
 
-@pytest.mark.usefixtures("folder")
-def test_advice_can_be_pasted_whatever_a_file_is_named() -> None:
+def test_advice_can_be_pasted_whatever_a_file_is_named(folder: Path) -> None:
     """
-    A name that a shell would run is quoted.
+    A name that a shell would run is quoted, and one that is not shown as it is is left out.
     """
+    (path,) = folder.glob("outbox-$*")
+    unprintable = CliRunner().invoke(app, ["outbox", "list", "--set-aside"]).output
+    path.rename(folder / "outbox-$(reboot).db")
     shown = CliRunner().invoke(app, ["outbox", "list", "--set-aside"]).output
 
-    assert r"dkist-core outbox retry --outbox '$(reboot)\x1b[31m\u202e' --all" in shown
+    assert "dkist-core outbox retry --outbox '$(reboot)' --all" in shown
+    assert "--outbox" not in unprintable
+    assert "rename the file" in unprintable
+
+
+def test_a_name_stays_on_its_line(folder: Path) -> None:
+    """
+    The rest of a name behind a newline looks like a line of the command's own, and advice would be cut there.
+    """
+    (path,) = folder.glob("outbox-$*")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE message SET set_aside = NULL, refused = NULL")
+    path.rename(folder / "outbox-a\nforged\tb.db")
+
+    listed, examined = (CliRunner().invoke(app, command.split()).output for command in ("outbox list", "doctor"))
+
+    assert [line for line in (listed + examined).splitlines() if line.lstrip().startswith("forged")] == []
+    assert r"outbox-a\nforged\tb " in listed
+    assert r"outbox-a\nforged\tb.db is for another broker" in examined
+    assert "rename the file" in examined
 
 
 @pytest.mark.parametrize(

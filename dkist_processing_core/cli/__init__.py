@@ -27,8 +27,8 @@ _INTERRUPTED = 130
 _USAGE = 2
 
 
-# ClickException, of click or of the copy of it that typer has.
-_UsageError: Any = typer.BadParameter.__mro__[2]
+# Of click, or of the copy of it that typer has: the one beside the errors of usage.
+_UsageError: Any = sys.modules[typer.BadParameter.__module__].ClickException
 
 
 def _shown(error: Any) -> Any:

@@ -6,7 +6,6 @@ Not here: where journals belong (bus).
 
 import contextlib
 import os
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +13,11 @@ from dkist_processing_core.bus import Books, Bus, Journal
 from dkist_processing_core.bus._faults import check_access
 from dkist_processing_core.bus._place import Place, check_folder, file_system, place
 from dkist_processing_core.cli._check import Check, ok, skipped, wrong
+from dkist_processing_core.cli._words import pasted
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError, JournalError, JournalVersionError
 from dkist_processing_core.outbox import OutboxState, outboxes
+from dkist_processing_core.terminal import visible_line
 
 _IN_MEMORY = {"ramfs", "tmpfs"}
 _IN_CONTAINER = {"aufs", "overlay"}
@@ -122,7 +123,8 @@ def _check_damaged(states: list[OutboxState]) -> Iterator[Check]:
     for each in (each for state in states for each in state.damaged):
         yield wrong(
             "damaged",
-            f"{each.path} was found damaged and set aside; messages taken over from it: {each.taken_over}",
+            f"{visible_line(str(each.path))} was found damaged and set aside; "
+            f"messages taken over from it: {each.taken_over}",
             "check the disk; remove the file when you no longer need it"
             if each.is_done
             else "the next publisher takes over more",
@@ -133,7 +135,10 @@ def _check_spares(bus: Bus, states: list[OutboxState]) -> Iterator[Check]:
     """Tell of what processes that have ended kept beside the journal, and it could not take over just now."""
     for state in states:
         left = [spare for spare in state.spares if spare.owner is None] if state.is_current else []
-        counts = [f"{spare.path.name}: {spare.books.pending if spare.books else spare.problem}" for spare in left]
+        counts = [
+            f"{visible_line(spare.path.name)}: {spare.books.pending if spare.books else spare.problem}"
+            for spare in left
+        ]
         if counts:
             yield skipped(
                 "left behind",
@@ -149,10 +154,12 @@ def _check_other_outboxes(states: list[OutboxState]) -> Iterator[Check]:
         if state.is_current or state.is_embedded:
             continue
         if state.waiting:
-            name = shlex.quote(state.path.stem.removeprefix("outbox-"))
+            name = pasted(state.path.stem.removeprefix("outbox-"))
+            remedy = f"`dkist-core outbox retarget {name}` moves them to this one's"
             yield skipped(
                 "other outbox",
-                f"{state.path} is for another broker than these settings name; waiting: {state.waiting}",
+                f"{visible_line(str(state.path))} is for another broker than these settings name; "
+                f"waiting: {state.waiting}",
                 "a publisher with the settings of that broker delivers them; if that broker has moved, "
-                f"`dkist-core outbox retarget {name}` moves them to this one's",
+                f"{remedy if name else 'rename the file: its name cannot be shown'}",
             )

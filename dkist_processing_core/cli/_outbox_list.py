@@ -21,7 +21,7 @@ from dkist_processing_core.cli._words import local_time
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.console import Terminal
 from dkist_processing_core.outbox import OutboxState, SpareState, outboxes
-from dkist_processing_core.terminal import say_json
+from dkist_processing_core.terminal import say_json, visible_line
 from dkist_processing_core.text import duration
 
 _HEADS = ("published", "confirmed", "pending", "set aside", "oldest pending")
@@ -37,18 +37,19 @@ def show(*, in_json: bool) -> None:
     bus = open_bus(settings)
     states = outboxes(settings)
     folder = hide(str(bus.journal_path.parent))
+    shown = visible_line(folder)
     if in_json:
         report = {"folder": folder, "journals": [as_json(state, hide) for state in states]}
         say_json(report)
         return
     console = Terminal(highlight=False)
     if states:
-        console.print(Text.assemble(("journals in ", "dim"), folder), soft_wrap=True)
+        console.print(Text.assemble(("journals in ", "dim"), shown), soft_wrap=True)
         console.print()
         for line in _lines(states, console, hide):
             console.print(line, soft_wrap=True)
     else:
-        console.print(Text(f"no journals in {folder}"), soft_wrap=True)
+        console.print(Text(f"no journals in {shown}"), soft_wrap=True)
     if not any(state.is_current for state in states):
         console.print()
         console.print(Text(hide(f"nothing was published yet for the bus of the settings, {bus.where}")), soft_wrap=True)
@@ -57,14 +58,16 @@ def show(*, in_json: bool) -> None:
 def _lines(states: list[OutboxState], console: Console, hide: Callable[[str], str]) -> Iterator[Text]:
     """Give a row of figures per journal, and below it whose they are and what else is to be said."""
     table = [_figures(state) for state in states]
-    width = max(cell_len(state.path.stem) for state in states)
+    width = max(cell_len(visible_line(state.path.stem)) for state in states)
     widths = [max(len(row[at]) for row in (_HEADS, *table)) for at in range(len(_HEADS))]
     yield Text(_INDENT + " " * width + "".join(f"  {head:>{widths[at]}}" for at, head in enumerate(_HEADS)), "dim")
     mark = ">" if console.options.ascii_only else "●"
     for state, figures in zip(states, table, strict=True):
         if state is not states[0]:
             yield Text()
-        line = Text.assemble((f"{mark if state.is_current else ' '} ", "green"), (f"{state.path.stem:{width}}", "bold"))
+        line = Text.assemble(
+            (f"{mark if state.is_current else ' '} ", "green"), (f"{visible_line(state.path.stem):{width}}", "bold")
+        )
         for at, figure in enumerate(figures):
             line.append(f"  {figure:>{widths[at]}}", "dim" if figure in _NOTHING else _STYLES[at])
         line.rstrip()
@@ -104,11 +107,14 @@ def _told(state: OutboxState) -> Iterator[tuple[str, str]]:
         yield _told_of_spare(spare), "yellow"
     for each in state.damaged:
         rest = "" if each.is_done else ", the next publisher takes over more"
-        yield f"damaged, set aside as {each.path.name}; messages taken over: {each.taken_over:,}{rest}", "red"
+        yield (
+            f"damaged, set aside as {visible_line(each.path.name)}; messages taken over: {each.taken_over:,}{rest}",
+            "red",
+        )
 
 
 def _told_of_spare(spare: SpareState) -> str:
-    name = f"spare journal {spare.path.stem.partition('.')[2]}"
+    name = f"spare journal {visible_line(spare.path.stem).partition('.')[2]}"
     if spare.books is None:
         return f"{name}: {spare.problem}"
     owner = "left behind" if spare.owner is None else f"kept by process {spare.owner}"

@@ -4,7 +4,6 @@
 Not here: what becomes of them (_outbox_change).
 """
 
-import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,12 +17,12 @@ from dkist_processing_core.bus import SetAside, open_bus
 from dkist_processing_core.cli._check import without_secrets
 from dkist_processing_core.cli._outbox_json import as_json, set_aside_as_json
 from dkist_processing_core.cli._rows import rows
-from dkist_processing_core.cli._words import local_time, one_line
+from dkist_processing_core.cli._words import local_time, one_line, pasted
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.console import Terminal
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.outbox import OutboxState, outboxes, set_aside
-from dkist_processing_core.terminal import say_json
+from dkist_processing_core.terminal import say_json, visible_line
 
 _MOMENT = "%Y-%m-%d %H:%M:%S"
 _PREFIX = "edu.nso.dkist."
@@ -69,7 +68,9 @@ def _lines(
     state: OutboxState, entries: list[SetAside] | None, console: Console, hide: Callable[[str], str]
 ) -> Iterator[Text]:
     mark = ">" if console.options.ascii_only else "●"
-    head = Text.assemble((f"{mark} " if state.is_current else "  ", "green"), (state.path.stem, "bold"), "  ")
+    head = Text.assemble(
+        (f"{mark} " if state.is_current else "  ", "green"), (visible_line(state.path.stem), "bold"), "  "
+    )
     if not entries:
         yield from rows(head, [(hide(state.problem or ""), "red")], console)
         yield Text()
@@ -80,8 +81,11 @@ def _lines(
     for entry in entries:
         yield from rows(Text.assemble("  ", (f"{entry.seq:{width}}", "bold"), "  "), _told(entry, hide), console)
         yield Text()
-    option = "" if state.is_current else f" --outbox {shlex.quote(state.path.stem.removeprefix('outbox-'))}"
+    name = pasted(state.path.stem.removeprefix("outbox-"))
+    option = "" if state.is_current else f" --outbox {name}"
     retry = f"dkist-core outbox retry{option} --all"
+    if name is None and not state.is_current:
+        retry = "rename the file: its name cannot be shown"
     yield Text.assemble(f"  set aside: {len(entries):,}; to have them tried again: ", (retry, "bold"))
     yield Text()
 

@@ -4,12 +4,13 @@ Sizes and foreign text as a terminal shows them.
 Not here: durations (text), colours, and what is said of an event (_facts) or of a run (_timeline).
 """
 
+import shlex
 from collections.abc import Iterator
 from datetime import datetime, tzinfo
 
 from rich.cells import cell_len, set_cell_size
 
-from dkist_processing_core.terminal import visible
+from dkist_processing_core.terminal import visible, visible_line
 
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 _THOUSAND = 1000
@@ -64,6 +65,11 @@ def local_time(moment: datetime, form: str, zone: tzinfo | None) -> str:
 def one_line(text: str) -> str:
     """Return the first line of a text that says anything, its white space evened: what may stand in a row."""
     return visible(next((evened for line in text.splitlines() if (evened := " ".join(line.split()))), ""))
+
+
+def pasted(name: str) -> str | None:
+    """Return a name as a shell takes it; None for one that a terminal does not show as it is."""
+    return shlex.quote(name) if visible_line(name) == name else None
 
 
 def short_type(error_type: str) -> str:
