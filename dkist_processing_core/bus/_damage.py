@@ -183,14 +183,17 @@ def _begin(beginning: Path, path: Path, old: sqlite3.Connection | None, destinat
     last = 0 if old is None else _last(old)
     if not last and path.is_file():
         last = max((row[0] for _, rows in rows_by_page(path) for row in rows), default=0)
-    if old is not None:
-        for table, columns in (("subscription", 3), ("sent_once", 2), ("dead_letter", 6)):
-            with contextlib.suppress(sqlite3.DatabaseError):
-                marks = ",".join("?" * columns)
-                facts.extend(
-                    (f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)  # noqa: S608 - constants
-                    for row in old.execute(f"SELECT * FROM {table}")  # noqa: S608 - a constant
-                )
+    for table, columns in (("subscription", 3), ("sent_once", 2), ("dead_letter", 6)):
+        rows, is_whole = _readable_rows(old, f"SELECT * FROM {table}")  # noqa: S608 - a constant
+        marks = ",".join("?" * columns)
+        facts.extend((f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row) for row in rows)  # noqa: S608 - constants
+        if table == "subscription" and not is_whole:
+            facts.append(("INSERT INTO fact VALUES ('places_lost', ?)", (last,)))
+    if last:
+        # They are about numbers of rows, which go on.
+        kept = "name IN ('clock', 'marks', 'prune_to') OR name GLOB 'wanted *' OR name GLOB 'missed *'"
+        rows, _ = _readable_rows(old, f"SELECT name, value FROM fact WHERE {kept}")  # noqa: S608 - constants
+        facts.extend(("INSERT OR REPLACE INTO fact VALUES (?, ?)", row) for row in rows)
     found = path.stat()
     with Journal.open(beginning, destination=destination) as new:
         if last:
@@ -198,6 +201,16 @@ def _begin(beginning: Path, path: Path, old: sqlite3.Connection | None, destinat
             facts.append(("INSERT INTO fact VALUES ('taken_over', ?)", (last,)))
             facts.append(("INSERT INTO fact VALUES ('continues', ?)", (f"{found.st_dev}:{found.st_ino}",)))
         new.change(facts)
+
+
+def _readable_rows(old: sqlite3.Connection | None, query: str) -> tuple[list[tuple[object, ...]], bool]:
+    """Return the rows that can be read, and whether these are all."""
+    rows: list[tuple[object, ...]] = []
+    try:
+        rows.extend(() if old is None else old.execute(query))
+    except sqlite3.DatabaseError:
+        return rows, False
+    return rows, old is not None
 
 
 def _copy(held: sqlite3.Connection, beginning: Path, path: Path, aside: Path) -> None:

@@ -37,7 +37,7 @@ CREATE TABLE dead_letter (subscription TEXT NOT NULL, seq INTEGER NOT NULL, dead
     message_id TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (subscription, seq)) WITHOUT ROWID;
 CREATE TABLE fact (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 INSERT INTO fact VALUES ('confirmed', 0), ('unreachable_until', 0), ('destination', '');
-INSERT INTO fact VALUES ('set_aside', 0), ('pruned', 0);
+INSERT INTO fact VALUES ('set_aside', 0), ('pruned', 0), ('id', hex(randomblob(16)));
 """
 # The books must not cost more the more there is: what is set aside is counted as it changes, by whichever statement.
 _COUNT = "UPDATE fact SET value = value {} 1 WHERE name = 'set_aside'"

@@ -632,6 +632,13 @@ class Journal:
 
         return self.transact(take)
 
+    def lost_places(self, subscription: str) -> bool:
+        """Say whether a name is unknown because a damaged file could not give its place, with rows from before then."""
+        lost, first = self.fact("places_lost"), self.first()
+        if not isinstance(lost, int) or first is None or first > lost + 1:
+            return False
+        return not self._rows("SELECT 1 FROM subscription WHERE name = ?", subscription)
+
     def advance(self, subscription: str, position: int) -> None:
         """Note that a subscription is done up to `position`."""
         self._write(

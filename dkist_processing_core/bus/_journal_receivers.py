@@ -4,6 +4,7 @@ Reading events from the embedded journal: with a name, whose place the file reme
 Not here: the file's format (_journal).
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -23,7 +24,7 @@ from dkist_processing_core.bus._bus import topic_matches
 from dkist_processing_core.bus._faults import explained
 from dkist_processing_core.bus._journal import Entry, Journal, versions
 from dkist_processing_core.bus._locks import FileLock
-from dkist_processing_core.bus._mending import take_over_damaged
+from dkist_processing_core.bus._mending import damaged_of, take_over_damaged
 from dkist_processing_core.bus._message import Message
 from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError
 
@@ -107,16 +108,39 @@ class JournalReader(_Reading):
         self._path = path
         self._seen: object = None
         self._file: tuple[int, int] | None = None
-        self._is_told = False
+        # Device and number of a new file may be those of one that was removed.
+        self._id: object = None
+        self._is_told = self._is_told_of_rest = False
 
         def begin(journal: Journal) -> None:
-            self._file, self._end = journal.file, journal.last()
+            self._file, self._id, self._end = journal.file, self._id_of(journal), journal.last()
+            self._tell_of_rest(journal)
             if isinstance(replay, datetime):
                 self._position = last_before(journal, replay.timestamp())
             else:
                 self._position = 0 if replay else self._end
 
         self._look(begin)
+
+    def _id_of(self, journal: Journal) -> object:
+        with contextlib.suppress(JournalDamagedError):
+            return journal.fact("id")
+        return self._id
+
+    def _tell_of_rest(self, journal: Journal) -> None:
+        """Warn once of what is yet to be taken over from a damaged file."""
+        if self._is_told_of_rest or not damaged_of(self._path):
+            return
+        from dkist_processing_core.bus._damage import damaged  # noqa: PLC0415 - rarely needed
+
+        for each in damaged(journal):
+            if not each.is_done:
+                self._is_told_of_rest = True
+                logger.warning(
+                    "events of the damaged journal %s are still being taken over: this subscription may not yield all "
+                    "of them. subscribe(replay=True) yields them when that is done; `dkist-core doctor` reports it.",
+                    each.path,
+                )
 
     def _look(self, read: Callable[[Journal], _Result]) -> _Result | None:
         """Return what is found in the file; None where there is none yet."""
@@ -134,11 +158,13 @@ class JournalReader(_Reading):
             return []
 
         def read(journal: Journal) -> list[Entry]:
-            if journal.file != self._file:
+            now_id = self._id_of(journal)
+            if (journal.file, now_id) != (self._file, self._id):
                 if not journal.continues(self._file):
                     # A new file numbers its rows from 1 again.
                     self._position = self._end = 0
-                self._file = journal.file
+                self._file, self._id = journal.file, now_id
+                self._tell_of_rest(journal)
             try:
                 return journal.read(self._position, _BATCH)
             except JournalDamagedError as error:
@@ -169,7 +195,16 @@ class JournalReceiver(_Reading):
         self._journal = self._open()
         self._end = self._journal.last()
         self._wanted = json.dumps([exchange, patterns])
-        self._position = self._journal.position(name, self._end, self._wanted)
+        start = self._end
+        if self._journal.lost_places(name):
+            start = 0
+            logger.warning(
+                "the place of the subscription %r is not known, because the journal %s was damaged: "
+                "it begins with the oldest event, and may yield events again",
+                name,
+                self._journal.path,
+            )
+        self._position = self._journal.position(name, start, self._wanted)
         self.missed = 0
         self._lock = FileLock(_lock_path(self._journal.path, name))
         self._is_active = False

@@ -14,7 +14,7 @@ import pytest
 
 from dkist_processing_core.bus import FileLock, Journal, Spare, adopt, open_bus, to_message
 from dkist_processing_core.bus._damage import _is_damaged, damaged
-from dkist_processing_core.bus._mending import damaged_of
+from dkist_processing_core.bus._mending import damaged_of, set_aside_if_damaged
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.errors import JournalDamagedError, JournalError
@@ -252,6 +252,97 @@ def test_a_log_that_is_removed_while_it_is_in_use_costs_no_event(
     assert ids(settings) == published
     (told,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert told.startswith(f"the log of the journal {path} was removed while it was in use.")
+
+
+def test_a_name_whose_place_cannot_be_read_begins_with_the_oldest_event(
+    settings: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Some events come again, with one warning, and none is lost; from then on the name has its place.
+    """
+    path = open_bus(settings).journal_path
+    with subscribe(name="ops", timeout=0.0, settings=settings):
+        pass
+    before = fill(settings)
+    with path.open("r+b") as file:
+        file.write(bytes(100))
+    with Publisher.open(settings) as publisher:
+        publisher.publish(started("A"))
+
+    found = []
+    for _ in range(2):
+        with subscribe(name="ops", timeout=0.0, settings=settings) as events:
+            found.append([each.id for each in events])
+            assert events.missed == 0
+
+    assert set(found[0]) >= {*before[10:], started("A").id}
+    assert found[1] == []
+    told = [record.getMessage() for record in caplog.records if "place of" in record.getMessage()]
+    (only,) = told
+    assert only == (
+        f"the place of the subscription 'ops' is not known, because the journal {path} was damaged: "
+        "it begins with the oldest event, and may yield events again"
+    )
+
+
+def test_what_a_damaged_journal_knows_of_ages_and_losses_goes_on(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    As far as it can be read.
+    """
+    fill(settings)
+    bus = open_bus(settings)
+    names = ("clock", "marks", "prune_to", "wanted ops", "missed ops")
+    with bus.open_journal() as journal:
+        journal.position("ops", 7, "[null, []]")
+        journal.change([("INSERT INTO fact VALUES ('missed ops', 5)", ())])
+        before = [journal.fact(name) for name in names]
+    flip_in_the_middle(bus.journal_path)
+
+    set_aside_if_damaged(bus.journal_path, destination="embedded")
+
+    assert Journal.look(bus.journal_path, lambda journal: [journal.fact(name) for name in names]) == before
+    assert None not in before
+
+
+def test_a_replay_reports_that_a_damaged_journal_is_still_being_taken_over(
+    settings: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Once, and not when that is done.
+    """
+    fill(settings)
+    bus = open_bus(settings)
+    flip_in_the_middle(bus.journal_path)
+    set_aside_if_damaged(bus.journal_path, destination="embedded")
+    (aside,) = damaged_of(bus.journal_path)
+
+    few = list(subscribe(replay=True, timeout=0.0, settings=settings))
+    told = [record.getMessage() for record in caplog.records if "may not yield all" in record.getMessage()]
+    bus.open_journal().close()
+    many = list(subscribe(replay=True, timeout=0.0, settings=settings))
+
+    assert len(few) < len(many)
+    assert [f"the damaged journal {aside} are still being taken over" in each for each in told] == [True]
+    assert sum("may not yield all" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_new_journal_that_gets_the_number_of_a_removed_one_is_read_from_its_beginning(
+    settings: DKISTProcessingCoreConfiguration, tmp_path: Path
+) -> None:
+    """
+    The kernel gives a number again that is free.
+    """
+    path = open_bus(settings).journal_path
+    with Journal.open(tmp_path / "other.db", destination="embedded") as other:
+        other.append([to_message(progressed("B", number), settings.isb_event_exchange) for number in range(5)])
+    with Publisher.open(settings) as publisher:
+        publisher.publish(*[progressed("A", number) for number in range(3)])
+    with subscribe(timeout=0.0, settings=settings) as events:
+        assert list(events) == []
+        # Into the same file, which has its number then.
+        path.write_bytes((tmp_path / "other.db").read_bytes())
+
+        assert [each.id for each in events] == [progressed("B", number).id for number in range(5)]
 
 
 def test_one_of_several_processes_sets_a_damaged_journal_aside(settings: DKISTProcessingCoreConfiguration) -> None:
