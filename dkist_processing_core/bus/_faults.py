@@ -79,13 +79,19 @@ def _refused_access(path: Path) -> str | None:
     """Return which of a journal's files this user may not read and write, whose it is, and the remedy."""
     for each in (path, *[path.with_name(path.name + side) for side in SIDE_FILES], path.parent):
         try:
-            found = each.stat()
-            is_read_only = os.statvfs(each).f_flag & os.ST_RDONLY
-            is_ours = os.access(each, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids)
-            # Removed in between, it is as good as never there.
-            each.stat()
+            # By O_PATH: closing any other descriptor would give up the locks that SQLite holds on the file (fcntl(2)).
+            descriptor = os.open(each, os.O_PATH | os.O_CLOEXEC)
         except OSError:
             continue
+        try:
+            found = os.fstat(descriptor)
+            is_read_only = os.fstatvfs(descriptor).f_flag & os.ST_RDONLY
+            # By that name it is this file, also where it was removed since; without /proc by its own.
+            opened = Path(f"/proc/self/fd/{descriptor}")
+            name = opened if opened.exists() else each
+            is_ours = os.access(name, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+        finally:
+            os.close(descriptor)
         if is_read_only:
             return f"{each} is on a file system that is mounted read only; set DKIST_CORE_STATE_DIR to another folder"
         if not is_ours:
