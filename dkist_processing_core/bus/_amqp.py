@@ -9,6 +9,7 @@ import contextlib
 import errno
 import itertools
 import logging
+import math
 import os
 import socket
 import ssl
@@ -18,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 import pika
 import pika.adapters.select_connection
@@ -115,15 +116,23 @@ class Received:
         return offset if isinstance(offset, int) else None
 
 
+class Load(NamedTuple):
+    """What a queue has to do: its messages that wait for a consumer, and its consumers."""
+
+    messages: int
+    consumers: int
+
+
 class AmqpLink:
     """One connection to the broker that the settings name. Every failure is a `BusError` in an operator's words."""
 
-    def __init__(self, settings: DKISTProcessingCoreConfiguration) -> None:
-        """Name the broker; nothing is connected yet."""
+    def __init__(self, settings: DKISTProcessingCoreConfiguration, *, deadline: float = math.inf) -> None:
+        """Name the broker, and the time (`time.monotonic`) past which no call waits; nothing is connected yet."""
         service = settings.isb_mesh_service
         self.where = f"RabbitMQ at {service.host}:{service.port}"
         self._pid = os.getpid()
         self._settings = settings
+        self._deadline = deadline
         self._failure: BusError | None = None
         self._connection: _Connection | None = None
         self._channel: pika.channel.Channel | None = None
@@ -142,9 +151,9 @@ class AmqpLink:
         self._woken = False
 
     @classmethod
-    def open(cls, settings: DKISTProcessingCoreConfiguration, timeout: float) -> Self:
+    def open(cls, settings: DKISTProcessingCoreConfiguration, timeout: float, *, deadline: float = math.inf) -> Self:
         """
-        Return a connected link whose channel is in confirm mode.
+        Return a connected link whose channel is in confirm mode; past `deadline` no call of it waits.
 
         Raises
         ------
@@ -154,7 +163,7 @@ class AmqpLink:
             where the broker refuses the credentials or the virtual host.
 
         """
-        link = cls(settings)
+        link = cls(settings, deadline=deadline)
         link._connect(timeout)
         return link
 
@@ -316,9 +325,19 @@ class AmqpLink:
             return self._failure
         return BusUnreachableError(f"{self.where} was lost: the broker was stopped, or the network broke")
 
+    def _is_cut_answer(self, error: BusError, name: str) -> bool:
+        """
+        Return True where RabbitMQ 4 has closed the connection over its own refusal.
+
+        AMQP leaves 255 bytes for its sentence. It cuts a longer one anywhere, and then finds half a character in it.
+        The sentence names the user and the virtual host as well.
+        """
+        named = f"{name}{self._settings.isb_vhost}{self._settings.isb_username}"
+        return _code_of(error) == _INTERNAL_ERROR and not named.isascii()
+
     def _recover(self, error: BusError, name: str) -> None:
         """Go on after a question about `name` that the broker refused, which closes the channel."""
-        if _is_cut_answer(error, name):
+        if self._is_cut_answer(error, name):
             self.close()
             self._connect(RPC_SECONDS)
         else:
@@ -340,7 +359,8 @@ class AmqpLink:
 
         One that is new does not count its messages yet: it gets `patience` seconds to show one.
         """
-        patience = patience if self.depth(queue) == 0 else RPC_SECONDS
+        load = self.load(queue)
+        patience = patience if load is not None and load.messages == 0 else RPC_SECONDS
         # A channel of its own: pika rejects what still comes for a consumer that was cancelled, which no stream allows.
         channel = self._new_channel(RPC_SECONDS)
         self._consume(channel, queue, prefetch=_CHUNK_MESSAGES, arguments={"x-stream-offset": "last"})
@@ -399,11 +419,11 @@ class AmqpLink:
         """
         return self._look(kind, name)[0]
 
-    def depth(self, queue: str) -> int | None:
-        """Return how many messages of a queue wait for a consumer; None where there is no queue, or it is unknown."""
+    def load(self, queue: str) -> Load | None:
+        """Return what a queue has to do; None where there is no queue, or it is unknown."""
         return self._look("queue", queue)[1]
 
-    def _look(self, kind: str, name: str) -> tuple[bool | None, int | None]:
+    def _look(self, kind: str, name: str) -> tuple[bool | None, Load | None]:
         channel = self._live_channel
         try:
             if kind == "exchange":
@@ -413,12 +433,15 @@ class AmqpLink:
         except BusError as error:
             self._recover(error, name)
             # A cut answer is a refusal. Where a right is what lacks, the next request is refused too.
-            if (isinstance(error, BusRefusedError) and _code_of(error) == _NOT_FOUND) or _is_cut_answer(error, name):
+            if (isinstance(error, BusRefusedError) and _code_of(error) == _NOT_FOUND) or self._is_cut_answer(
+                error, name
+            ):
                 return False, None
             if self.is_about_rights(error):
                 return None, None
             raise
-        return True, getattr(found.method, "message_count", None)
+        answer = found.method
+        return True, Load(answer.message_count, answer.consumer_count) if kind == "queue" else None
 
     def compare(self, item: Exchange | Queue) -> str | None:
         """
@@ -439,7 +462,7 @@ class AmqpLink:
                 self._declare_queue(item)
         except BusError as error:
             self._recover(error, item.name)
-            if _is_cut_answer(error, item.name):
+            if self._is_cut_answer(error, item.name):
                 msg = f"{error}: it differs, or this account may not compare it; the answer was too long to be sent"
                 raise BusUnreachableError(msg) from error
             if _code_of(error) == _PRECONDITION_FAILED:
@@ -575,8 +598,9 @@ class AmqpLink:
             raise self._failure or BusUnreachableError(f"{self.where}: the connection is closed")
         self._refuse_what_is_not_ours(connection)
         connection.emit_gathered()
-        deadline = time.monotonic() + timeout
-        timer = connection.ioloop.call_later(max(0.0, timeout), connection.ioloop.stop)
+        began = time.monotonic()
+        deadline = min(began + timeout, self._deadline)
+        timer = connection.ioloop.call_later(max(0.0, deadline - began), connection.ioloop.stop)
         try:
             while True:
                 if self._failure is not None:
@@ -591,7 +615,7 @@ class AmqpLink:
         finally:
             connection.ioloop.remove_timeout(timer)
         if complaint is not None:
-            msg = f"{self.where} {complaint} within {timeout:g} s"
+            msg = f"{self.where} {complaint} within {max(0.0, deadline - began):.3g} s"
             raise BusUnreachableError(msg)
 
     def _refuse_what_is_not_ours(self, connection: "_Connection") -> None:
@@ -804,15 +828,6 @@ def _is_interrupted_login(chain: Sequence[BaseException]) -> bool:
 def _mends_by_itself(closed: BaseException | None) -> bool:
     """Say whether a code of refusals has a reason that passes: the next try, or one soon after, finds all again."""
     return any(sign in getattr(closed, "reply_text", "") for sign in _SIGNS_OF_A_PASSING_REASON)
-
-
-def _is_cut_answer(error: BusError, name: str) -> bool:
-    """
-    Return True where RabbitMQ 4 has closed the connection over its own refusal.
-
-    AMQP leaves 255 bytes for its sentence. It cuts a longer one anywhere, and then finds half a character in it.
-    """
-    return _code_of(error) == _INTERNAL_ERROR and not name.isascii()
 
 
 def _code_of(error: BusError) -> int:

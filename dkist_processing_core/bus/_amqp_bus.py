@@ -9,6 +9,7 @@ import copy
 import hashlib
 import json
 import logging
+import math
 import queue
 import threading
 import time
@@ -93,12 +94,12 @@ class AmqpBus:
         open_folder(self.place)
         return Spare.open(self.journal_path)
 
-    def connect(self, timeout: float = CONNECT_SECONDS) -> "AmqpLink":
-        """Connect."""
+    def connect(self, timeout: float = CONNECT_SECONDS, *, deadline: float = math.inf) -> "AmqpLink":
+        """Connect; past `deadline` (`time.monotonic`) no call of the link waits."""
         # Here, not above: a process whose bus is the embedded journal needs no pika.
         from dkist_processing_core.bus._amqp import AmqpLink  # noqa: PLC0415
 
-        return AmqpLink.open(self.settings, timeout)
+        return AmqpLink.open(self.settings, timeout, deadline=deadline)
 
     def open_link(self, timeout: float = CONNECT_SECONDS) -> "AmqpLink":
         """Connect, and make what a publisher needs where it is missing."""

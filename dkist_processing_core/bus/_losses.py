@@ -26,7 +26,7 @@ from dkist_processing_core.trusted import open_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dkist_processing_core.bus._amqp import AmqpLink, Received
+    from dkist_processing_core.bus._amqp import AmqpLink, Load, Received
     from dkist_processing_core.bus._amqp_bus import AmqpBus
 
 LOOK_SECONDS = 10.0
@@ -34,14 +34,15 @@ LOOK_SECONDS = 10.0
 KEEP_SECONDS = 0.1
 # A queue that drops its oldest messages is full, but for what was read or has yet to come just now.
 _FULL_SHARE = 0.99
-# Shorter than the broker waits for a heartbeat on the subscription's connection, which rests meanwhile.
-_COUNT_SECONDS = 8.0
+# Together shorter than the broker waits for a heartbeat on the subscription's connection, which rests meanwhile.
+_COUNT_SECONDS, _END_SECONDS = 8.0, 4.0
 # How long nothing is compared after the archive could not be read, and else how many times as long as that has taken:
 # messages come first, and the subscription's own connection waits meanwhile.
 _UNKNOWN_SECONDS = 60.0
 _COST_RATIO = 20
 _PREFETCH = 500
 _NEW_STREAM_SECONDS = 0.1
+_BEGINNING_SECONDS = 1.0
 # By how much the clocks of publishers and broker may differ.
 _CLOCK_MARGIN = 60
 _MAX_OFFSET = 2**63
@@ -62,7 +63,7 @@ class Mark:
     def behind(cls, received: "Received") -> Self:
         """Return the mark behind a message, whose publisher may have set any time, or none."""
         properties = received.message.properties
-        return cls(properties.message_id, _not_after_now(properties.timestamp or 0))
+        return cls(properties.message_id, _not_after_now(properties.timestamp or _MAX_OFFSET))
 
     @classmethod
     def from_json(cls, text: bytes) -> Self:
@@ -89,6 +90,7 @@ class Stretch:
 
     count: int
     is_all: bool
+    """Whether it was read from the mark on, and to its end."""
     end: int | None
     """The offset behind it, where it was read to its end."""
 
@@ -113,33 +115,40 @@ class Losses:
         self._received = 0
         self._full_for = -1
         self._looks_next_at = math.inf
+        self._rests_until = -math.inf
 
     def attach(self, link: "AmqpLink", *, is_there: bool | None) -> None:
         """Compare with what this host has read, before the queue is made or read."""
         self.flush()
         self._since = self._kept()
         if is_there is False:
+            found = None
             if self._since is not None:
-                self._report(self._count(self._since), 0, "its queue was deleted, or has expired without use")
-            self._since = self._end_of_archive()
+                found = self._count(self._since)
+                self._report(found, 0, "its queue was deleted, or has expired without use")
+            end = None if found is None else found.end
+            self._since = self._end_of_archive() if end is None else Mark(offset=end)
             self._keep(self._since)
-        depth = link.depth(self._name) if is_there else None if is_there is None else 0
+        load = link.load(self._name) if is_there else None
         self._received, self._full_for = 0, -1
-        # At once, where it is full; never, where this account may not ask.
-        self._looks_next_at = math.inf if depth is None else time.monotonic() + LOOK_SECONDS
-        if self._is_full(depth):
-            self._full_for, self._looks_next_at = self._prefetch, -math.inf
+        if self._is_full(load):
+            self._full_for, self._looks_next_at = self._prefetch, self._rests_until
+        else:
+            # Never, where this account may not ask.
+            is_known = is_there is False or load is not None
+            next_look = max(self._rests_until, time.monotonic() + LOOK_SECONDS)
+            self._looks_next_at = next_look if is_known else math.inf
 
     def receive(self, link: "AmqpLink", received: "Received") -> None:
         """Compare what was received with the archive, from time to time where the queue is full."""
         began = time.monotonic()
         if began > self._looks_next_at:
-            depth = link.depth(self._name)
-            if depth is None:
+            load = link.load(self._name)
+            if load is None:
                 # The look has closed the channel that the messages come by.
                 msg = f"{link.where}: the queue {self._name} is gone, or this account may not ask for it any more"
                 raise BusUnreachableError(msg)
-            if self._is_full(depth):
+            if self._is_full(load):
                 # What is delivered ahead of its acknowledgement comes before the gap.
                 self._full_for = self._received + self._prefetch
             rest = LOOK_SECONDS
@@ -148,18 +157,19 @@ class Losses:
                 found = (
                     None if self._since is None else self._count(self._since, received.message.properties.message_id)
                 )
-                self._report(found, self._received, f"its queue keeps {self._limit} and drops the oldest")
+                reason = f"its queue keeps {self._limit} and drops the oldest"
+                self._report(found, self._received, reason, is_shared=load.consumers > 1)
                 offset = None if found is None else found.end
                 rest = max(rest, _UNKNOWN_SECONDS if found is None else _COST_RATIO * (time.monotonic() - began))
             self._since = replace(Mark.behind(received), offset=offset)
             self._full_for -= self._received + 1
             self._received = 0
-            self._looks_next_at = time.monotonic() + rest
+            self._looks_next_at = self._rests_until = time.monotonic() + rest
         else:
             self._received += 1
 
-    def _is_full(self, depth: int | None) -> bool:
-        return depth is not None and depth >= self._limit * _FULL_SHARE
+    def _is_full(self, load: "Load | None") -> bool:
+        return load is not None and load.messages >= self._limit * _FULL_SHARE
 
     def settle(self, received: "Received") -> None:
         """Note that a message was dealt with, on the disk ten times a second at most."""
@@ -172,47 +182,75 @@ class Losses:
         self._keep(self._settled)
         self._settled, self._kept_at = None, time.monotonic()
 
-    def _report(self, found: Stretch | None, received: int, reason: str) -> None:
+    def _report(self, found: Stretch | None, received: int, reason: str, *, is_shared: bool = False) -> None:
         count = 0 if found is None else max(0, found.count - received)
-        self.missed += count
-        if found is None:
+        if found is None or not (found.is_all or (count and not is_shared)):
             logger.warning("the subscription %r may have lost events: %s; how many is not known", self._name, reason)
         elif count:
+            # What other consumers of the queue have received is not lost, and is not known here.
+            self.missed += 0 if is_shared else count
+            bound = "at most " if is_shared else "" if found.is_all else "at least "
             logger.warning(
                 "the subscription %r has lost %s events: %s; subscribe(replay=…) yields what the archive still has",
                 self._name,
-                count if found.is_all else f"at least {count}",
+                f"{bound}{count}",
                 reason,
             )
 
     def _count(self, mark: Mark, until: str | None = None) -> Stretch | None:
         """Read the archive from a mark to a message, or to its end; None where that cannot be done."""
+        if until == "" or (mark.message_id == "" and mark.offset is None):
+            # A publisher has set no id, by which a message could be found.
+            return None
+        if until == mark.message_id:
+            return Stretch(0, is_all=True, end=None)
         deadline = time.monotonic() + _COUNT_SECONDS
-        began = datetime.fromtimestamp(max(0, mark.timestamp - _CLOCK_MARGIN), UTC)
-        count = 0
         # Whatever is wrong with a mark or with the archive must end no subscription.
-        with contextlib.suppress(Exception), self._bus.connect(_COUNT_SECONDS) as link:
-            last = _last_offset(link)
-            if mark.offset is not None and mark.offset > last:
-                return Stretch(0, is_all=True, end=mark.offset)
-            start = began if mark.offset is None else mark.offset
-            link.consume(ARCHIVE_QUEUE, prefetch=_PREFETCH, arguments={"x-stream-offset": start})
-            while (received := link.receive(max(0.0, deadline - time.monotonic()))) is not None:
-                link.acknowledge(received.tag)
-                found, offset = received.message.properties.message_id, received.offset or 0
-                if found == until:
-                    return Stretch(count, is_all=True, end=offset + 1)
-                if found == mark.message_id:
-                    count = 0
-                elif any(topic_matches(pattern, received.message.routing_key) for pattern in self._patterns):
-                    count += 1
-                if offset >= last:
-                    return Stretch(count, is_all=True, end=offset + 1) if until is None else None
-            return Stretch(count, is_all=False, end=None)
+        with contextlib.suppress(Exception):
+            began = datetime.fromtimestamp(max(0, mark.timestamp - _CLOCK_MARGIN), UTC)
+            # A publisher's clock may be wrong by any time: then the archive is read from its beginning.
+            for start in (began, "first") if mark.offset is None else (mark.offset,):
+                with self._bus.connect(_COUNT_SECONDS, deadline=deadline) as link:
+                    found = self._read(link, mark, start, until, deadline)
+                if found is not None:
+                    return found
         return None
 
+    def _read(
+        self, link: "AmqpLink", mark: Mark, start: datetime | str | int, until: str | None, deadline: float
+    ) -> Stretch | None:
+        """Read the archive from a start on; None where that meets the mark or the message at the end not."""
+        last = _last_offset(link)
+        if mark.offset is not None and mark.offset > last:
+            return Stretch(0, is_all=True, end=mark.offset)
+        if last < 0 and until is None:
+            return None
+        link.consume(ARCHIVE_QUEUE, prefetch=_PREFETCH, arguments={"x-stream-offset": start})
+        count, is_met, is_cut = 0, False, None
+        # Behind a time that lies behind all messages the broker delivers nothing, and gives no notice of it.
+        patience = _BEGINNING_SECONDS if isinstance(start, datetime) else math.inf
+        while (received := link.receive(max(0.0, min(patience, deadline - time.monotonic())))) is not None:
+            link.acknowledge(received.tag)
+            patience = math.inf
+            properties, offset = received.message.properties, received.offset or 0
+            if is_cut is None:
+                # The archive has dropped the mark already: all that it holds came afterwards.
+                is_later = start == "first" and (properties.timestamp or 0) > mark.timestamp
+                is_cut = is_later if mark.offset is None else offset > mark.offset
+                is_met = mark.offset is not None and not is_cut
+            is_end = properties.message_id == until
+            if mark.offset is None and properties.message_id == mark.message_id:
+                count, is_met = 0, True
+            elif not is_end and any(topic_matches(each, received.message.routing_key) for each in self._patterns):
+                count += 1
+            if is_end or offset >= last:
+                is_found = (is_end or until is None) and (is_met or is_cut)
+                return Stretch(count, is_all=is_met, end=offset + 1) if is_found else None
+        return Stretch(count, is_all=False, end=None) if is_met or is_cut else None
+
     def _end_of_archive(self) -> Mark | None:
-        with contextlib.suppress(BusError), self._bus.connect(_COUNT_SECONDS) as link:
+        deadline = time.monotonic() + _END_SECONDS
+        with contextlib.suppress(BusError), self._bus.connect(_END_SECONDS, deadline=deadline) as link:
             return Mark(offset=_last_offset(link) + 1)
         return None
 

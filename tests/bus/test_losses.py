@@ -2,6 +2,7 @@
 What was lost on RabbitMQ, as a queue dropped it or expired, or an archive was deleted: noticed, counted and reported.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dkist_processing_core.bus import topology
-from dkist_processing_core.bus._amqp import Received
+from dkist_processing_core.bus._amqp import RPC_SECONDS, Received
 from dkist_processing_core.bus._amqp_bus import QUEUE_PREFETCH, AmqpBus
 from dkist_processing_core.bus._losses import Losses
 from dkist_processing_core.bus._message import Message, Properties
@@ -19,11 +20,14 @@ from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Subscription, subscribe
+from dkist_processing_core.errors import BusUnreachableError
 from dkist_processing_core.publisher import Publisher
 from tests.bus.contract import SECONDS
 from tests.facts import progressed
 from tests.services.broker import Broker
+from tests.services.proxy import Proxy
 from tests.test_delivery import settings_of, warnings_in
+from tests.waiting import wait_until
 
 LIMIT = 50
 
@@ -234,6 +238,145 @@ def test_no_property_of_a_foreign_message_ends_a_name(
     with open_named(timeout=0) as subscription:
         assert subscription.missed == 2
     assert "has lost 2 events: its queue was deleted" in caplog.text
+
+
+def test_a_message_without_an_id_is_no_place(
+    broker: Broker, open_named: Callable[..., Subscription], caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    What is lost behind it is noticed, but not how much.
+    """
+    with open_named() as subscription:
+        publish_foreign(broker)
+        assert numbers(subscription) == []
+    for _ in range(LIMIT + 1):
+        publish_foreign(broker)
+
+    with open_named() as subscription:
+        assert numbers(subscription) == []
+        assert subscription.missed == 0
+    unknown = (
+        "the subscription 'ops' may have lost events: its queue keeps 50 and drops the oldest; how many is not known"
+    )
+    assert unknown in warnings_in(caplog)
+
+
+def test_a_publisher_whose_clock_is_ahead_hides_no_loss(
+    broker: Broker,
+    settings: DKISTProcessingCoreConfiguration,
+    open_named: Callable[..., Subscription],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    The archive is read from its beginning where it holds nothing from that time on.
+    """
+    monkeypatch.setattr("dkist_processing_core.bus._losses._CLOCK_MARGIN", -3600)
+    with open_named() as subscription:
+        publish(settings, 0, 3)
+        publish_foreign(broker, message_id="m", timestamp=int(time.time()))
+        assert numbers(subscription) == [0, 1, 2]
+    with broker.connect() as connection:
+        connection.channel().queue_delete("ops")
+    # In groups of their own, of which the broker may deliver the last one alone.
+    publish(settings, 3, 4)
+    publish(settings, 4, 5)
+
+    with open_named(timeout=0) as subscription:
+        assert subscription.missed == 2
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "expected"),
+    [(1, "has lost at least 3 events"), (300_000_000_000, "may have lost events")],
+    ids=["dropped", "never held"],
+)
+def test_a_place_that_the_archive_does_not_hold_is_no_exact_one(
+    broker: Broker,
+    settings: DKISTProcessingCoreConfiguration,
+    open_named: Callable[..., Subscription],
+    caplog: pytest.LogCaptureFixture,
+    timestamp: int,
+    expected: str,
+) -> None:
+    """
+    All that the archive holds came after it, where its oldest message did.
+    """
+    with open_named() as subscription:
+        with broker.connect() as connection:
+            channel = connection.channel()
+            channel.basic_publish("", "ops", b"x", pika.BasicProperties(message_id="m", timestamp=timestamp))
+        assert numbers(subscription) == []
+    caplog.clear()
+    with broker.connect() as connection:
+        connection.channel().queue_delete("ops")
+    publish_foreign(broker, message_id="oldest", timestamp=1000)
+    publish(settings, 0, 2)
+
+    open_named(timeout=0).close()
+
+    assert expected in caplog.text
+
+
+def test_what_other_consumers_of_a_name_received_is_not_counted_as_lost(
+    broker: Broker,
+    settings: DKISTProcessingCoreConfiguration,
+    open_named: Callable[..., Subscription],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    The number is an upper bound where others read, and adds nothing to `missed`.
+    """
+    open_named().close()
+    with broker.connect() as connection:
+        channel = connection.channel()
+        channel.basic_qos(prefetch_count=1)
+        channel.basic_consume("ops", lambda *_: None)
+        publish(settings, 0, LIMIT + 31)
+        with open_named() as subscription:
+            assert len(numbers(subscription)) == LIMIT
+            assert subscription.missed == 0
+
+    (told,) = warnings_in(caplog)
+    assert "has lost at most 31 events: its queue keeps 50 and drops the oldest;" in told
+
+
+def test_a_connection_that_breaks_repeats_no_comparison(
+    broker: Broker,
+    settings: DKISTProcessingCoreConfiguration,
+    open_named: Callable[..., Subscription],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    The pause after one holds on the next connection too.
+    """
+    open_named().close()
+    publish(settings, 0, LIMIT + 1)
+    narrow = settings_of(broker.as_user(configure=".*", write=".*", read=r"^(ops|workflow\.events\.(x|dlx))$"))
+
+    with open_named(settings=narrow, timeout=5.0) as subscription:
+        next(subscription)
+        broker.close_connections()
+        wait_until(lambda: "connecting again" in caplog.text)
+        next(subscription)
+        assert len(numbers(subscription)) == LIMIT - 2
+
+    assert caplog.text.count("how many is not known") == 1
+
+
+def test_a_silent_broker_holds_up_no_connection_past_its_deadline(
+    proxied: tuple[Broker, Proxy],
+) -> None:
+    """
+    Whatever patience the call has for itself.
+    """
+    behind, proxy = proxied
+    began = time.monotonic()
+    with AmqpBus(settings_of(behind)).connect(deadline=began + 3.0) as link:
+        proxy.swallow_answers()
+        with pytest.raises(BusUnreachableError, match="does not open a channel within 0 s"):
+            link.last_of_stream(ARCHIVE_QUEUE, 60.0)
+
+    assert time.monotonic() - began < RPC_SECONDS
 
 
 @pytest.mark.parametrize(

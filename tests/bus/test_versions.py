@@ -8,6 +8,7 @@ import shlex
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pika
 import pytest
@@ -176,6 +177,20 @@ def test_a_refused_routing_key_holds_up_no_other(broker: Broker) -> None:
     assert books_of(settings) == Books(published=52, confirmed=51, pending=0, set_aside=1)
     (reason,) = reasons_in(settings)
     assert "access to topic 'task.started.Other.A' in exchange 'workflow.events.x'" in reason
+
+
+def test_a_refusal_that_the_broker_cuts_in_the_name_of_a_virtual_host_is_a_refusal(broker: Broker) -> None:
+    """
+    RabbitMQ 4 closes the connection over its own sentence where the cut is inside a character: at one name of the two.
+    """
+    vhost = "ä" * 120
+    broker.node.add_vhost(vhost)
+    try:
+        settings = settings_of(replace(broker, vhost=vhost))
+        with AmqpBus(settings).connect() as link:
+            assert [link.exists("queue", "q" * length) for length in (100, 101)] == [False, False]
+    finally:
+        broker.node.delete_vhost(vhost)
 
 
 # Connections
