@@ -8,6 +8,7 @@ confirmed them). Not here: anything about brokers, events or threads; a `Journal
 import contextlib
 import functools
 import math
+import os
 import random
 import secrets
 import sqlite3
@@ -25,9 +26,10 @@ from dkist_processing_core.bus._faults import explained
 from dkist_processing_core.bus._format import prepare, prepare_look
 from dkist_processing_core.bus._locks import close_in_forks, folder_lock, in_use, watch_forks
 from dkist_processing_core.bus._message import EXCERPT_BYTES, Message, Properties
+from dkist_processing_core.bus._pages import WAL_MAGIC
 from dkist_processing_core.errors import JournalDamagedError, JournalError, JournalLostError
 from dkist_processing_core.events import MAX_BODY_BYTES
-from dkist_processing_core.trusted import Guarded
+from dkist_processing_core.trusted import Guarded, open_file
 
 BUSY_SECONDS = 2.0
 """For how long a call waits by default where another process holds the file."""
@@ -698,8 +700,8 @@ def _mode_of_look(path: Path) -> str:
     if path.with_name(f"{path.name}-shm").exists():
         return _USED
     log = path.with_name(f"{path.name}-wal")
-    with contextlib.suppress(FileNotFoundError):
-        if log.stat().st_size:
+    with contextlib.suppress(OSError), os.fdopen(open_file(log, os.O_RDONLY, sets_mode=False), "rb") as file:
+        if int.from_bytes(file.read(4), "big") in WAL_MAGIC:
             # Somebody has copied the two without the memory, which has to be made to read them.
             return _COPIED
     return _UNUSED

@@ -10,6 +10,7 @@ import math
 import multiprocessing
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from multiprocessing.synchronize import Barrier
@@ -24,6 +25,7 @@ from dkist_processing_core.bus._faults import check_access
 from dkist_processing_core.bus._journal import BUSY_SECONDS
 from dkist_processing_core.bus._journal_bus import JournalBus
 from dkist_processing_core.bus._mending import damaged_of
+from dkist_processing_core.bus._pages import rows_by_page
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.publisher import WAIT_LIMIT_SECONDS, Publisher
@@ -242,3 +244,38 @@ def _toggle(path: Path) -> None:
     while True:
         path.touch()
         path.unlink()
+
+
+def test_a_damaged_file_whose_rows_all_claim_one_page_is_read_at_once(tmp_path: Path) -> None:
+    """
+    A page that follows itself would be read as often as the lengths of the rows demand.
+    """
+    size, length, local = 4096, 60 * 1024 * 1024, 489 + (60 * 1024 * 1024 - 489) % 4092
+    local = local if local <= size - 35 else 489
+    leaf = bytearray(size)
+    cell = bytes([0x80 | length >> 21, 0x80 | length >> 14 & 0x7F, 0x80 | length >> 7 & 0x7F, length & 0x7F, 1])
+    leaf[:8] = b"\x0d\0\0\x03\xe8\0\0\0"
+    leaf[8:2008] = (2100).to_bytes(2, "big") * 1000
+    leaf[2100:2105] = cell
+    leaf[2105 + local : 2109 + local] = b"\0\0\0\x02"
+    head = (b"SQLite format 3\0" + size.to_bytes(2, "big")).ljust(size, b"\0")
+    path = tmp_path / "outbox.db.damaged-20260101T000000Z"
+    path.write_bytes(head + b"\0\0\0\x02".ljust(size, b"\0") + leaf)
+
+    began = time.process_time()
+    assert [rows for _, rows in rows_by_page(path) if rows] == []
+    assert time.process_time() - began < 0.5
+
+
+def test_a_look_at_a_journal_beside_a_log_that_is_none_changes_nothing(tmp_path: Path) -> None:
+    """
+    It reads the journal's own rows, and makes no file.
+    """
+    path = tmp_path / "outbox.db"
+    with Journal.open(path) as journal:
+        journal.append([to_message(started("A"), "x")])
+    path.with_name("outbox.db-wal").write_bytes(b"\x5a" * 5000)
+    before = {*tmp_path.iterdir()}
+
+    assert Journal.look(path, Journal.books).pending == 1
+    assert {*tmp_path.iterdir()} == before
