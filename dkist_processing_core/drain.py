@@ -45,6 +45,8 @@ _STALLED_SECONDS = 10.0
 # Whoever stops waits for a broker that has spoken so lately; for how long in all, who stops it says.
 _HEARING_SECONDS = 0.3
 _LONGEST_REST_SECONDS = 10.0
+# What else is beside the outbox waits for the next turn: a delivery is not held up, nor the end of the process.
+_ADOPTION_SECONDS = 0.2
 _HELD_UP_SECONDS = 1.0
 _MAX_REASONS = 3
 # Few, for each may be of 64 KiB.
@@ -93,6 +95,7 @@ class Drainer:
         self._file: tuple[int, int] | None = None
         self._passed: tuple[frozenset[str], int] = (frozenset(), 0)
         self._set_aside = 0
+        self._has_adopted = True
         self._told_reasons: set[str] = set()
         self.failure: str | None = None
         """Why nothing can be delivered just now, in an operator's words; None where nothing is known to be wrong."""
@@ -193,14 +196,14 @@ class Drainer:
                     self._unremoved = {seq for seq in self._unremoved if seq in self._memory}
                     self._file = journal.file
                 self._remove_confirmed(journal)
-                adopt(journal)
+                self._has_adopted = adopt(journal, seconds=_ADOPTION_SECONDS)
                 if self._heeds_mark:
                     # No longer than such a mark lasts: the clock may have been wrong when it was made.
                     self._rest(min(journal.unreachable_until - time.time(), UNREACHABLE_SECONDS))
                 while not self._end.is_raised:
                     self._has_work.lower()
                     if not self._has_pending(journal):
-                        self._has_work.wait(self._poll_seconds)
+                        self._has_work.wait(self._poll_seconds if self._has_adopted else 0.0)
                         self._look_after(journal)
                     elif not lock.acquire():
                         self._end.wait(_LOCK_POLL_SECONDS)
@@ -215,7 +218,7 @@ class Drainer:
             self._file = None
             msg = f"the journal {journal.path} was removed"
             raise JournalError(msg)
-        adopt(journal)
+        self._has_adopted = adopt(journal, seconds=_ADOPTION_SECONDS)
 
     def _has_pending(self, journal: Journal) -> bool:
         return len(self._memory) > 0 or bool(journal.pending(0, 1))
@@ -291,7 +294,8 @@ class Drainer:
             if lock is not None:
                 lock.release()
             # Until something new comes, what was refused has its next try, or there is the heartbeat.
-            link.settle(self._refusals.next_within(self._poll_seconds or _HEARTBEAT_SECONDS))
+            rest = self._refusals.next_within(self._poll_seconds or _HEARTBEAT_SECONDS)
+            link.settle(rest if self._has_adopted else 0.0)
 
     def _send_pending(self, source: Journal | Memory, link: "AmqpLink") -> None:
         """Send and settle until nothing is pending whose time has come."""

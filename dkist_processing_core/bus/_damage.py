@@ -21,10 +21,10 @@ from dkist_processing_core.bus._format import checked_version, foreign_names
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Entry, Journal
 from dkist_processing_core.bus._locks import FileLock, folder_lock, in_use, name_aside
 from dkist_processing_core.bus._mending import damaged_of
-from dkist_processing_core.bus._pages import Row, rows_by_page
+from dkist_processing_core.bus._pages import Read, Row, last_number, rows_by_page
 from dkist_processing_core.bus._rollback import without_rollback
+from dkist_processing_core.descriptors import low_numbers_taken
 from dkist_processing_core.errors import JournalDamagedError, JournalError
-from dkist_processing_core.trusted import Guarded
 
 _BATCH = 500
 _CHECK_SECONDS = 1.0
@@ -55,6 +55,14 @@ class Damaged:
     """Whether all that can be read of it was taken over."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Old:
+    """A damaged file that is open: what SQLite is asked by, and what reads it past SQLite."""
+
+    connection: sqlite3.Connection
+    read: Read
+
+
 def set_aside_if_damaged(path: Path, *, destination: str | None, patience: float = BUSY_SECONDS) -> None:
     """
     Give a damaged journal another name, and begin a new one in its place unless `destination` is None.
@@ -66,14 +74,19 @@ def set_aside_if_damaged(path: Path, *, destination: str | None, patience: float
 
     """
     is_met = path in suspects
-    suspects.discard(path)
     with contextlib.ExitStack() as stack:
+        # Last of all: the old file is met with its damage once more here, and the new one has none.
+        stack.callback(suspects.discard, path)
         stack.enter_context(explained(path))
         stack.enter_context(folder_lock(path.parent, exclusive=True, seconds=patience))
         _move_folders(path)
         held = Connections.without_log(path)
-        old = stack.enter_context(_kept_from_writers(path, held))
-        if held is None and (old is not None and old.in_transaction) and not _is_damaged(path, is_met=is_met):
+        old = stack.enter_context(_kept_from_writers(path, held, patience))
+        if (
+            held is None
+            and (old is not None and old.connection.in_transaction)
+            and not _is_damaged(path, is_met=is_met)
+        ):
             return
         aside = name_aside(path)
         beginning = path.with_name(f"{path.name}.new")
@@ -114,37 +127,40 @@ def _move_folders(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _connected(path: Path) -> Iterator[sqlite3.Connection]:
-    with Guarded(path) as file:
-        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-        with contextlib.closing(connection):
-            file.check(connection)
-            with without_rollback(path, timeout=BUSY_SECONDS):
-                yield connection
-
-
-@contextlib.contextmanager
-def _kept_from_writers(path: Path, held: sqlite3.Connection | None) -> Iterator[sqlite3.Connection | None]:
+def _kept_from_writers(path: Path, held: sqlite3.Connection | None, patience: float) -> Iterator[_Old | None]:
     """
-    Hold the write lock of a file, so that no other process commits to it; None where it can have no such lock.
+    Hold the write lock of a file, so that no other process commits to it; None where there is no file.
 
     With a connection that this process already has where there is one.
     """
     if not path.is_file():
         yield None
         return
-    with in_use, _connected(path) if held is None else contextlib.nullcontext(held) as connection:
+    with in_use, Journal.connect(path, patience=patience) as journal:
+        old = _Old(journal.connection if held is None else held, journal.bytes_at)
+        with contextlib.suppress(JournalDamagedError):
+            if held is None:
+                journal.use_first(lambda connection: _lock_for_writing(connection, path))
+            else:
+                with explained(path):
+                    held.execute("BEGIN IMMEDIATE")
         try:
-            connection.execute("PRAGMA writable_schema = ON")
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.DatabaseError as error:
-            if not is_of_damage(error):
-                raise
-        try:
-            yield connection
+            yield old
         finally:
             with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
+                old.connection.execute("ROLLBACK")
+
+
+@contextlib.contextmanager
+def _unread(path: Path) -> Iterator[None]:
+    with low_numbers_taken(), without_rollback(path):
+        yield
+
+
+def _lock_for_writing(connection: sqlite3.Connection, path: Path) -> None:
+    with without_rollback(path):
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("BEGIN IMMEDIATE")
 
 
 def _is_damaged(path: Path, *, is_met: bool, seconds: float = _CHECK_SECONDS) -> bool:
@@ -156,8 +172,8 @@ def _is_damaged(path: Path, *, is_met: bool, seconds: float = _CHECK_SECONDS) ->
     if not_a_file(path):
         return True
     until = time.monotonic() + seconds
-    # Closing a connection would end the locks of another one of this process, were it not SQLite that closes it.
-    with in_use, _connected(path) as connection:
+    with in_use, Journal.connect(path) as journal:
+        connection = journal.connection
         try:
             checked_version(connection, path)
             for table, columns in _NEEDED.items():
@@ -174,28 +190,34 @@ def _is_damaged(path: Path, *, is_met: bool, seconds: float = _CHECK_SECONDS) ->
             return True
 
 
-def _begin(beginning: Path, path: Path, old: sqlite3.Connection | None, destination: str) -> None:
+def _begin(beginning: Path, path: Path, old: _Old | None, destination: str) -> None:
     """Make the new journal: it goes on with the numbers of the old one, its places of subscriptions and its notes."""
     facts: list[tuple[str, tuple[object, ...]]] = []
-    with contextlib.suppress(sqlite3.DatabaseError):
-        # Another's view may have rows without end.
-        old = None if old is None or foreign_names(old) else old
-    last = 0 if old is None else _last(old)
-    if not last and path.is_file():
-        last = max((row[0] for _, rows in rows_by_page(path) for row in rows), default=0)
-    for table, columns in (("subscription", 3), ("sent_once", 2), ("dead_letter", 6)):
-        rows, is_whole = _readable_rows(old, f"SELECT * FROM {table}")  # noqa: S608 - a constant
-        marks = ",".join("?" * columns)
-        facts.extend((f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row) for row in rows)  # noqa: S608 - constants
-        if table == "subscription" and not is_whole:
-            facts.append(("INSERT INTO fact VALUES ('places_lost', ?)", (last,)))
-    if last:
-        # They are about numbers of rows, which go on.
-        kept = "name IN ('clock', 'marks', 'prune_to') OR name GLOB 'wanted *' OR name GLOB 'missed *'"
-        rows, _ = _readable_rows(old, f"SELECT name, value FROM fact WHERE {kept}")  # noqa: S608 - constants
-        facts.extend(("INSERT OR REPLACE INTO fact VALUES (?, ?)", row) for row in rows)
+    last = 0
+    asked = None if old is None else old.connection
+    with contextlib.ExitStack() as stack:
+        if old is not None:
+            if not old.connection.in_transaction:
+                # Not locked for writing: a query would play back a rollback journal that lies beside it.
+                stack.enter_context(_unread(path))
+            with contextlib.suppress(sqlite3.DatabaseError):
+                # Another's view may have rows without end.
+                asked = None if foreign_names(old.connection) else asked
+            last = (0 if asked is None else _last(asked)) or last_number(old.read, path)
+        for table, columns in (("subscription", 3), ("sent_once", 2), ("dead_letter", 6)):
+            rows, is_whole = _readable_rows(asked, f"SELECT * FROM {table}")  # noqa: S608 - a constant
+            marks = ",".join("?" * columns)
+            facts.extend((f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row) for row in rows)  # noqa: S608 - constants
+            if table == "subscription" and not is_whole:
+                facts.append(("INSERT INTO fact VALUES ('places_lost', ?)", (last,)))
+        if last:
+            # They are about numbers of rows, which go on.
+            kept = "name IN ('clock', 'marks', 'prune_to') OR name GLOB 'wanted *' OR name GLOB 'missed *'"
+            rows, _ = _readable_rows(asked, f"SELECT name, value FROM fact WHERE {kept}")  # noqa: S608 - constants
+            facts.extend(("INSERT OR REPLACE INTO fact VALUES (?, ?)", row) for row in rows)
     found = path.stat()
-    with Journal.open(beginning, destination=destination) as new:
+    # Another process that opens a journal waits for the lock of the folder, which this one holds.
+    with Journal.open(beginning, destination=destination, is_replaceable=False) as new:
         if last:
             facts.append(("INSERT INTO sqlite_sequence VALUES ('message', ?)", (last,)))
             facts.append(("INSERT INTO fact VALUES ('taken_over', ?)", (last,)))
@@ -218,7 +240,7 @@ def _copy(held: sqlite3.Connection, beginning: Path, path: Path, aside: Path) ->
     count, log = 0, path.with_name(f"{path.name}-wal")
     # Another log that was begun since has what its own process published: that is taken over as from a damaged file.
     done = 0 if log.is_file() and log.stat().st_size else _DONE
-    with Journal.open(beginning) as new:
+    with Journal.open(beginning, is_replaceable=False) as new:
         found = held.execute(f"SELECT {_NEEDED['message']}, refused FROM message ORDER BY seq")  # noqa: S608 - constants
         while rows := found.fetchmany(_BATCH):
             count += len(rows)
@@ -264,28 +286,32 @@ def take_over_damaged(journal: Journal, *, seconds: float = math.inf) -> bool:
     try:
         for path in waiting:
             try:
-                _take_over(journal, path, until)
-            except OSError as error:
+                old = Journal.connect(path) if path.is_file() else None
+            except JournalError as error:
                 # One that may not be read, as a link, holds up no other.
                 if path not in _refused:
                     _refused.add(path)
                     logger.warning("the messages of a damaged journal are not taken over: %s", error)
+                continue
+            with old or contextlib.nullcontext():
+                _take_over(journal, path, old, until)
     finally:
         lock.remove()
     return True
 
 
-def _take_over(journal: Journal, path: Path, until: float) -> None:
+def _take_over(journal: Journal, path: Path, old: Journal | None, until: float) -> None:
     page, count = _state(journal, path)
     if page == _DONE:
         # Another process has done it before this one had the lock.
         return
     keeps_numbers = path.name.startswith(f"{journal.path.name}.")
     rows: list[Row] = []
-    for page, found in rows_by_page(path, page + 1) if path.is_file() else ():  # noqa: B020 - it goes on from there
+    pages = () if old is None else rows_by_page(old.bytes_at, path, page + 1)
+    for page, found in pages:
         rows += found
         # A spare journal's rows get new numbers, so that their order has to be known first.
-        if keeps_numbers and len(rows) >= _BATCH:
+        if keeps_numbers and (len(rows) >= _BATCH or time.monotonic() > until):
             count += len(rows)
             journal.take_over_rows(rows, (_name(path), f"{page} {count}"), keeps_numbers=True)
             rows = []

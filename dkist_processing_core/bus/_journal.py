@@ -121,7 +121,15 @@ class Journal:
         close_in_forks(self)
 
     @classmethod
-    def open(cls, path: Path, *, synced: bool = True, destination: str = "", patience: float = BUSY_SECONDS) -> Self:
+    def open(
+        cls,
+        path: Path,
+        *,
+        synced: bool = True,
+        destination: str = "",
+        patience: float = BUSY_SECONDS,
+        is_replaceable: bool = True,
+    ) -> Self:
         """
         Open the journal at `path`, made if it is missing.
 
@@ -129,35 +137,56 @@ class Journal:
         commit). Without, it survives the process but perhaps not the machine: enough to remove what was confirmed,
         since what comes back is only delivered twice.
 
+        A file is replaceable where another process may put another in its place when it is damaged: then the lock of
+        the folder is taken for the opening.
+
         Raises
         ------
         JournalVersionError
             for a file that a newer release wrote; it is not touched. An older one is brought up to this format.
 
         """
-        watch_forks()
-        # A spare journal's name is its own for ever: no file is put in its place.
-        is_shared = "." not in path.stem
         wait = patience * _SHARE_OF_FOLDER
-        with explained(path), folder_lock(path.parent, seconds=wait) if is_shared else contextlib.nullcontext():
+        lock = folder_lock(path.parent, seconds=wait) if is_replaceable else contextlib.nullcontext()
+        with explained(path), lock:
             # Made here, so that the mode does not depend on the umask; SQLite gives its side files the same.
-            with in_use, Guarded(path, make=True) as file:
-                # Without SQLite's own waiting: it would hold up forks, and does not cover the change to WAL.
-                connections = Connections.to(path)
-                connection = connections.open(str(path))
-                try:
-                    file.check(connection)
-                except PermissionError:
-                    connections.close(connection)
-                    raise
-            journal = cls(path, connection, connections, patience=patience)
+            journal = cls.connect(path, make=True, patience=patience)
             try:
-                journal._patiently(lambda: connections.use_first(lambda: prepare(connection, path, destination)))
-                journal._sync(fully=synced)
+                journal.use_first(lambda connection: prepare(connection, path, destination))
+                journal._sync(fully=synced)  # noqa: SLF001 - of this class
             except BaseException:
                 journal.close()
                 raise
         return journal
+
+    @classmethod
+    def connect(cls, path: Path, uri: str | None = None, *, make: bool = False, patience: float = BUSY_SECONDS) -> Self:
+        """Connect to the file at `path`, whatever is in it: nothing of it is read yet."""
+        watch_forks()
+        with explained(path), in_use, Guarded(path, make=make) as file:
+            # Without SQLite's own waiting: it would hold up forks, and does not cover the change to WAL.
+            connections = Connections.to(path)
+            connection = connections.open(uri or str(path), uri=uri is not None)
+            try:
+                file.check(connection)
+            except PermissionError:
+                connections.close(connection)
+                raise
+        return cls(path, connection, connections, patience=patience)
+
+    def use_first(self, action: Callable[[sqlite3.Connection], None]) -> None:
+        """Do something with a new connection that has it open all the files that it will ever keep open."""
+        self._patiently(lambda: self._connections.use_first(lambda: action(self._connection)))
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """What SQLite is asked by where no method fits, while `in_use` is held."""
+        return self._connection
+
+    def bytes_at(self, size: int, at: int) -> bytes:
+        """Return what the file has at a place, past SQLite; nothing where the disk cannot read it."""
+        with in_use:
+            return self._connections.read(size, at)
 
     @classmethod
     def look(cls, path: Path, read: Callable[[Self], _Result]) -> _Result:
@@ -181,20 +210,11 @@ class Journal:
 
     @classmethod
     def _open_to_look(cls, path: Path, mode: str) -> Self:
-        watch_forks()
-        with explained(path), in_use, Guarded(path) as file:
-            connections = Connections.to(path)
-            connection = connections.open(f"file:{quote(str(path))}?{mode}", uri=True)
-            try:
-                file.check(connection)
-            except PermissionError:
-                connections.close(connection)
-                raise
-        journal = cls(path, connection, connections)
+        journal = cls.connect(path, f"file:{quote(str(path))}?{mode}")
         # So that a signal's handler runs, too.
-        connection.set_progress_handler(journal._is_endless, _STEPS_BETWEEN_LOOKS)
+        journal.connection.set_progress_handler(journal._is_endless, _STEPS_BETWEEN_LOOKS)  # noqa: SLF001 - as above
         try:
-            journal._patiently(lambda: connections.use_first(lambda: prepare_look(connection, path)))
+            journal.use_first(lambda connection: prepare_look(connection, path))
         except BaseException:
             journal.close()
             raise

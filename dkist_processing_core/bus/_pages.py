@@ -5,6 +5,7 @@ By the file format that SQLite promises to keep (https://sqlite.org/fileformat2.
 and no others. Not here: what is done with the rows (_damage).
 """
 
+import contextlib
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -22,26 +23,45 @@ _WAL_HEAD, _FRAME_HEAD = 32, 24
 _INTEGER_SIZES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 _REAL, _FIRST_TEXT = 7, 12
 _COLUMNS = 9
+_PAGES_AT_ONCE = 256
+Read = Callable[[int, int], bytes]
+"""Returns so many bytes of a file, at a place in it; nothing where the disk cannot read them."""
 Row = tuple[int, float, str, str, str, bytes, int, str | None, float | None]
 
 
-def rows_by_page(path: Path, first: int = 1) -> Iterator[tuple[int, list[Row]]]:
+def rows_by_page(read: Read, path: Path, first: int = 1) -> Iterator[tuple[int, list[Row]]]:
     """Give the messages that can be read on each page from `first` on, with the number of the page."""
-    with os.fdopen(open_file(path, os.O_RDONLY, sets_mode=False), "rb") as file:
-        pages = _Pages(file.read, file.seek, path)
-        free = pages.free()
-        for number in range(first, pages.count + 1):
-            if number not in free:
-                yield number, list(pages.rows(number))
+    pages = _Pages(read, path)
+    free = pages.free()
+    for number, page in pages.in_order(first):
+        if number not in free:
+            yield number, list(pages.rows(page))
+
+
+def last_number(read: Read, path: Path) -> int:
+    """Return the highest number of a message, without a look at the messages themselves; 0 where there is none."""
+    pages = _Pages(read, path)
+    found = sorted(((pages.last_number(page), number) for number, page in pages.in_order(1)), reverse=True)
+    last = 0
+    for candidate, number in found:
+        if candidate <= last:
+            break
+        # A damaged page may have any number: the messages on it have to be readable.
+        last = max([last, *(row[0] for row in pages.rows(pages.page(number)))])
+    return last
 
 
 class _Pages:
-    """The pages of a file, as the log beside it has left them."""
+    """
+    The pages of a file, as the log beside it has left them.
 
-    def __init__(self, read: Callable[[int], bytes], seek: Callable[[int], int], path: Path) -> None:
+    The file is read by a function, and never opened here: this process may have it open with SQLite, whose locks would
+    go with the first other descriptor that is closed (fcntl(2)). The log has no locks, and may be opened.
+    """
+
+    def __init__(self, read: Read, path: Path) -> None:
         self._read = read
-        self._seek = seek
-        head = read(100)
+        head = read(100, 0)
         size = int.from_bytes(head[16:18], "big")
         length = path.stat().st_size
         is_size = _SMALLEST_PAGE <= size <= _LARGEST_PAGE and size & (size - 1) == 0 and length % size == 0
@@ -49,27 +69,47 @@ class _Pages:
         self._logged = _logged(path.with_name(path.name + "-wal"), self._size)
         self.count = max([length // self._size, *self._logged])
 
-    def _page(self, number: int) -> bytes:
+    def page(self, number: int) -> bytes:
+        """Return a page."""
         if number in self._logged:
             return self._logged[number]
-        self._seek((number - 1) * self._size)
-        return self._read(self._size)
+        return self._read(self._size, (number - 1) * self._size)
+
+    def in_order(self, first: int) -> Iterator[tuple[int, bytes]]:
+        """Give each page from `first` on with its number; several are read at once."""
+        for start in range(first, self.count + 1, _PAGES_AT_ONCE):
+            several = self._read(_PAGES_AT_ONCE * self._size, (start - 1) * self._size)
+            for number in range(start, min(start + _PAGES_AT_ONCE, self.count + 1)):
+                at = (number - start) * self._size
+                page = self._logged.get(number, several[at : at + self._size])
+                # Where the disk cannot read all of them, it may read this one.
+                yield number, page if len(page) == self._size else self.page(number)
+
+    def last_number(self, page: bytes) -> int:
+        """Return the number of the last row on a page, which is the highest there; 0 where it cannot be read."""
+        if len(page) < self._size or page[0] != _LEAF:
+            return 0
+        count = min(int.from_bytes(page[3:5], "big"), self._size // 4)
+        with contextlib.suppress(IndexError, struct.error):
+            (at,) = struct.unpack(">H", page[6 + 2 * count : 8 + 2 * count]) if count else (self._size,)
+            _, at = _varint(page, at)
+            return _varint(page, at)[0]
+        return 0
 
     def free(self) -> set[int]:
         """Return the pages that hold nothing any more but what was removed."""
         free: set[int] = set()
-        trunk = int.from_bytes(self._page(1)[32:36], "big")
+        trunk = int.from_bytes(self.page(1)[32:36], "big")
         while 0 < trunk <= self.count and trunk not in free:
-            page = self._page(trunk)
+            page = self.page(trunk)
             count = min(int.from_bytes(page[4:8], "big"), self._size // 4 - 2)
             free.add(trunk)
             free.update(struct.unpack(f">{count}I", page[8 : 8 + 4 * count]))
             trunk = int.from_bytes(page[:4], "big")
         return free
 
-    def rows(self, number: int) -> Iterator[Row]:
+    def rows(self, page: bytes) -> Iterator[Row]:
         """Give the messages on a page."""
-        page = self._page(number)
         if len(page) < self._size or page[0] != _LEAF:
             return
         count = min(int.from_bytes(page[3:5], "big"), self._size // 4)
@@ -101,7 +141,7 @@ class _Pages:
         while len(payload) < length:
             if not 0 < following <= self.count:
                 return None
-            page = self._page(following)
+            page = self.page(following)
             following = int.from_bytes(page[:4], "big")
             payload += page[4 : 4 + length - len(payload)]
         return _message(seq, bytes(payload))

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from dkist_processing_core.bus._journal import Journal
+from dkist_processing_core.bus._journal import BUSY_SECONDS, Journal
 from dkist_processing_core.bus._locks import FileLock
 from dkist_processing_core.bus._mending import set_aside_if_damaged, take_over_damaged
 from dkist_processing_core.errors import JournalDamagedError, JournalError
@@ -48,7 +48,7 @@ class Spare:
         try:
             # The lock comes first: a file without its lock is one that was left behind.
             lock.acquire()
-            return cls(Journal.open(path), lock)
+            return cls(_open(path), lock)
         except BaseException:
             _remove(path, lock)
             raise
@@ -81,6 +81,11 @@ class Spare:
         self._lock.release()
 
 
+def _open(path: Path, *, patience: float = BUSY_SECONDS) -> Journal:
+    """Open a spare journal: its name is never used again, so that no other file is put in its place."""
+    return Journal.open(path, patience=patience, is_replaceable=False)
+
+
 def spares_of(shared: Path) -> list[Path]:
     """Return the spare journals beside the one at `shared`, whoever's they are."""
     return sorted(shared.parent.glob(f"{shared.stem}.*.db"))
@@ -91,13 +96,12 @@ def is_spare(path: Path) -> bool:
     return "." in path.stem
 
 
-def adopt(shared: Journal, *, seconds: float = math.inf) -> None:
+def adopt(shared: Journal, *, seconds: float = math.inf) -> bool:
     """
     Have a journal take over the spare ones of processes that have ended, and what can be read of damaged ones.
 
-    It takes about so many `seconds`.
-
-    What cannot be had now waits on.
+    It takes about so many `seconds`, and raises nothing; what cannot be read now is tried by the next call.
+    Returns False where the time was too short for all of it.
     """
     until = time.monotonic() + seconds
     patience, shared.patience = shared.patience, 0.0
@@ -115,6 +119,7 @@ def adopt(shared: Journal, *, seconds: float = math.inf) -> None:
             take_over_damaged(shared, seconds=max(0.0, until - time.monotonic()))
     finally:
         shared.patience = patience
+    return time.monotonic() < until
 
 
 @contextlib.contextmanager
@@ -130,7 +135,7 @@ def _optional(path: Path) -> Iterator[None]:
 
 def _adopt(shared: Journal, path: Path, lock: FileLock, until: float) -> None:
     try:
-        with Journal.open(path, patience=0.0) as journal:
+        with _open(path, patience=0.0) as journal:
             Spare(journal, lock).give_to(shared, until=until)
     except JournalDamagedError:
         set_aside_if_damaged(path, destination=None)
@@ -157,7 +162,7 @@ def remove_if_empty(path: Path) -> None:
     """Remove a spare journal of a process that has ended, where nothing is left in it."""
     with contextlib.suppress(JournalError), _left_behind(path) as lock:
         if lock is not None:
-            with Journal.open(path, patience=0.0) as journal:
+            with _open(path, patience=0.0) as journal:
                 is_empty = not journal.whole_rows(1)
             if is_empty:
                 _remove(path, lock)

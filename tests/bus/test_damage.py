@@ -2,12 +2,15 @@
 A journal that is damaged: it is set aside, what can be read of it is kept, and publishers and subscribers go on.
 """
 
+import fcntl
 import logging
 import multiprocessing
 import os
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -15,8 +18,11 @@ import pytest
 from dkist_processing_core.bus import FileLock, Journal, Spare, adopt, open_bus, to_message
 from dkist_processing_core.bus._damage import _is_damaged, damaged
 from dkist_processing_core.bus._mending import damaged_of, set_aside_if_damaged
+from dkist_processing_core.bus._message import Message, Properties
+from dkist_processing_core.bus._pages import last_number
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.descriptors import _lowest_high
 from dkist_processing_core.errors import JournalDamagedError, JournalError
 from dkist_processing_core.publisher import Publisher
 from tests.facts import finished, progressed, started
@@ -64,6 +70,15 @@ def flip_the_last(path: Path) -> None:
     Damage the page that the next row would be put into.
     """
     flip(path, path.stat().st_size // PAGE - 1)
+
+
+def damage_the_head(path: Path) -> None:
+    """
+    Damage the list of tables, so that SQLite reads nothing.
+    """
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 14)
 
 
 def fill_with_garbage(path: Path) -> None:
@@ -563,3 +578,105 @@ def test_a_look_at_rows_without_end_ends(tmp_path: Path) -> None:
 
     with pytest.raises(JournalError, match=r"outbox\.db cannot be used: interrupted"):
         Journal.look(path, endless)
+
+
+def locks_of(path: Path) -> int:
+    """
+    Return how many locks this process has on a file (proc_locks(5)).
+    """
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    process, file = str(os.getpid()), f":{path.stat().st_ino}"
+    return sum(line[1] == "POSIX" and line[4] == process and line[5].endswith(file) for line in lines)
+
+
+def test_reading_a_damaged_file_keeps_the_locks_of_who_has_it_open(tmp_path: Path) -> None:
+    """
+    Without them another process would remove the log of an open journal.
+    """
+    path, aside = tmp_path / "outbox.db", tmp_path / "outbox.db.damaged-20260101T000000Z"
+    with Journal.open(path) as old:
+        old.append([to_message(progressed("A", number), "x") for number in range(COUNT)])
+        path.rename(aside)
+        path.with_name("outbox.db-wal").rename(aside.with_name(f"{aside.name}-wal"))
+        before = locks_of(aside)
+        with Journal.open(path) as journal:
+            adopt(journal)
+            count = journal.books().pending
+
+        assert (count, locks_of(aside)) == (COUNT, before)
+        assert before > 0
+
+
+def _note_numbers(path: Path, settings: DKISTProcessingCoreConfiguration, found: Connection) -> None:
+    numbers: list[int] = []
+    file = path.stat().st_ino
+
+    def note(event: str, _: object) -> None:
+        if event == "sqlite3.connect/handle":
+            for number in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - numbers
+                with suppress(OSError):
+                    is_path = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_PATH
+                    numbers.extend([number] if os.fstat(number).st_ino == file and not is_path else [])
+
+    sys.addaudithook(note)
+    with open_bus(settings).open_journal() as journal, suppress(JournalDamagedError):
+        journal.read(0, COUNT)
+    with open_bus(settings).open_journal() as journal:
+        found.send((numbers, journal.last()))
+
+
+def test_a_damaged_file_is_read_by_high_numbers_alone(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    Code of the author's that closes low numbers has nothing of it written into a file of its own.
+    """
+    fill(settings)
+    path = open_bus(settings).journal_path
+    flip_in_the_middle(path)
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_note_numbers, args=(path, settings, there))
+    process.start()
+    numbers, last = here.recv()
+    process.join(SECONDS)
+
+    assert last == COUNT
+    assert len(numbers) > 2
+    assert min(numbers) >= _lowest_high()
+
+
+def test_the_numbers_of_a_journal_with_a_damaged_head_are_found_without_its_messages(tmp_path: Path) -> None:
+    """
+    Several pages are read at once, and each message's pages are not asked for one by one.
+    """
+    path = tmp_path / "outbox.db"
+    with Journal.open(path) as journal:
+        journal.append([Message("x", "a.b", b"b" * 9000, Properties(str(number), "t")) for number in range(300)])
+    damage_the_head(path)
+    reads: list[int] = []
+
+    def read(size: int, at: int) -> bytes:
+        reads.append(size)
+        with path.open("rb") as file:
+            file.seek(at)
+            return file.read(size)
+
+    assert last_number(read, path) == 300
+    assert len(reads) < 20
+
+
+def test_a_large_damaged_journal_is_taken_over_in_turns(settings: DKISTProcessingCoreConfiguration) -> None:
+    """
+    Each takes about as long as it may, and says whether more is left.
+    """
+    before, path = fill(settings), open_bus(settings).journal_path
+    damage_the_head(path)
+    set_aside_if_damaged(path, destination="embedded")
+
+    with Journal.open(path) as journal:
+        turns = 1
+        while not adopt(journal, seconds=0.0) and not damaged(journal)[0].is_done:
+            turns += 1
+        found = [entry.message.properties.message_id for entry in journal.read(0, 10 * COUNT)]
+
+    assert found == before
+    assert turns > 5

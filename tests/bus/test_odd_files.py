@@ -130,7 +130,7 @@ def test_a_damaged_journal_that_another_process_has_taken_over_meanwhile_is_left
         journal.remove_confirmed([entry.seq for entry in journal.pending(0, 10)])
         before = journal.books()
 
-        _take_over(journal, damaged_of(path)[0], math.inf)
+        _take_over(journal, damaged_of(path)[0], None, math.inf)
 
         assert (before.confirmed, journal.books()) == (3, before)
 
@@ -263,7 +263,8 @@ def test_a_damaged_file_whose_rows_all_claim_one_page_is_read_at_once(tmp_path: 
     path.write_bytes(head + b"\0\0\0\x02".ljust(size, b"\0") + leaf)
 
     began = time.process_time()
-    assert [rows for _, rows in rows_by_page(path) if rows] == []
+    with Journal.connect(path) as journal:
+        assert [rows for _, rows in rows_by_page(journal.bytes_at, path) if rows] == []
     assert time.process_time() - began < 0.5
 
 
