@@ -13,6 +13,8 @@ from dkist_processing_core.bus._rollback import without_rollback
 from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError, JournalError, JournalVersionError
 
 APPLICATION_ID = 0x444B4A4E
+WAL_MAGIC = (0x377F0682, 0x377F0683)
+"""How a write-ahead log of SQLite begins (https://sqlite.org/fileformat2.html#the_write_ahead_log)."""
 FORMAT_VERSION = 3
 # No release writes a higher one: it comes of damage to the file's head.
 _HIGHEST_VERSION = 1000

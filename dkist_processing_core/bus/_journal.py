@@ -23,10 +23,9 @@ from urllib.parse import quote
 from dkist_processing_core import forks
 from dkist_processing_core.bus._connections import Connections
 from dkist_processing_core.bus._faults import explained
-from dkist_processing_core.bus._format import prepare, prepare_look
+from dkist_processing_core.bus._format import WAL_MAGIC, prepare, prepare_look
 from dkist_processing_core.bus._locks import close_in_forks, folder_lock, in_use, watch_forks
 from dkist_processing_core.bus._message import EXCERPT_BYTES, Message, Properties
-from dkist_processing_core.bus._pages import WAL_MAGIC
 from dkist_processing_core.errors import JournalDamagedError, JournalError, JournalLostError
 from dkist_processing_core.events import MAX_BODY_BYTES
 from dkist_processing_core.trusted import Guarded, open_file

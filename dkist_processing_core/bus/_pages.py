@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from dkist_processing_core.bus._format import WAL_MAGIC
 from dkist_processing_core.trusted import open_file
 
 _PAGE = 4096
@@ -18,7 +19,6 @@ _SMALLEST_PAGE, _LARGEST_PAGE = 512, 65536
 _LEAF = 0x0D
 _DAMAGED_LENGTHS = 8
 _LARGEST_ROW = 64 * 1024 * 1024
-WAL_MAGIC = (0x377F0682, 0x377F0683)
 _WAL_HEAD, _FRAME_HEAD = 32, 24
 _INTEGER_SIZES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 _REAL, _FIRST_TEXT = 7, 12
