@@ -4,6 +4,7 @@ Tasks that do what a launcher has to bear: own handlers, event loops, clean-ups,
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import sys
@@ -169,7 +170,7 @@ def _is_open(number: int) -> bool:
 
 class Chatters(TaskBase):
     """
-    Writes much of no meaning to every pipe that it finds.
+    Writes much of no meaning to every pipe that it can write to.
     """
 
     def run(self) -> None:
@@ -178,7 +179,9 @@ class Chatters(TaskBase):
         """
         for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
             number = int(name)
-            if number > 2 and _is_open(number) and os.readlink(f"/proc/self/fd/{number}").startswith("pipe:"):  # noqa: PTH115
+            if number <= 2 or not _is_open(number) or not fcntl.fcntl(number, fcntl.F_GETFL) & os.O_WRONLY:
+                continue
+            if os.readlink(f"/proc/self/fd/{number}").startswith("pipe:"):  # noqa: PTH115
                 for _ in range(32):
                     os.write(number, b"{]\n" * 21845)
 
