@@ -15,6 +15,8 @@ cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 read -ra environments <<<"$1"
 shift
 mkdir -p build
+suites=${RABBITMQ_SUITES:-}
+unset RABBITMQ_SUITES # the suite runs this script itself, as if on a machine without them
 status=0
 pids=()
 names=()
@@ -55,7 +57,7 @@ for environment in "${environments[@]:1}"; do
     run_beside "test$environment" "$environment" -m 'not soak and not quiet and not airflow and not clients and not once' "$@"
 done
 run_beside test.airflow "${environments[0]}" -m "(airflow or clients or ($beside)) and not soak and not quiet$left_out" "$@"
-for suite in ${RABBITMQ_SUITES:-}; do
+for suite in $suites; do
     RABBITMQ_SUITE=$suite run_beside "test.rabbitmq-$suite" "${environments[0]}" -m 'versions and not soak and not quiet' "$@"
 done
 run "test${environments[0]}" "${environments[0]}" -m "not soak and not quiet and not airflow and not clients and not ($beside)" \

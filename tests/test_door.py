@@ -78,8 +78,9 @@ def declared_in_locks() -> list[tuple[str, str]]:
 
 
 def outside_make(**settings: str) -> dict[str, str]:
-    """Give an environment without the marks of the make that may run this suite."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))} | settings
+    """Give an environment without the marks of the make that may run this suite, and what it hands on."""
+    ours = ("MAKE", "MFLAGS", "RABBITMQ_SUITES")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | settings
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
