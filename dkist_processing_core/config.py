@@ -575,7 +575,7 @@ def secrets_in(settings: DKISTProcessingCoreConfiguration | None) -> list[str]:
     values = {name: getattr(settings, name) for name in type(settings).model_fields}
     texts = {name: value for name, value in values.items() if isinstance(value, str)}
     origin = settings.core_origin
-    return [*secrets_of(texts), *secrets_of(origin.environ), *secrets_of(origin.named_in_file())]
+    return list(dict.fromkeys([*secrets_of(texts), *secrets_of(origin.environ), *secrets_of(origin.named_in_file())]))
 
 
 @contextmanager

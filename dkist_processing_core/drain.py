@@ -113,7 +113,9 @@ class Drainer:
             if self._thread is not None:
                 # Another thread has started it a moment ago.
                 return
-            # Here, since the thread runs beside the author's code, which must not meet the numbers that this takes.
+            # Here, since the thread runs beside the author's code: that may close the file of an import, or have one of
+            # its own closed by it, and must not meet the numbers that the opening of a journal takes.
+            self._bus.load()
             with contextlib.suppress(JournalError):
                 self._opened = self._opened or self._bus.open_journal(synced=False, patience=0.0)
             thread = threading.Thread(target=self._run, name="dkist-core-drain", daemon=True)

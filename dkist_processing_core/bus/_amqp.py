@@ -123,6 +123,14 @@ class Load(NamedTuple):
     consumers: int
 
 
+class _Waking(threading.local):
+    """Whether a thread is waking the owner of a link, and whether it is to do so once more."""
+
+    def __init__(self) -> None:
+        self.is_busy = False
+        self.is_wanted = False
+
+
 class AmqpLink:
     """One connection to the broker that the settings name. Every failure is a `BusError` in an operator's words."""
 
@@ -131,6 +139,7 @@ class AmqpLink:
         service = settings.isb_mesh_service
         self.where = f"RabbitMQ at {service.host}:{service.port}"
         self._pid = os.getpid()
+        self._waking = _Waking()
         self._settings = settings
         self._deadline = deadline
         self._failure: BusError | None = None
@@ -344,7 +353,20 @@ class AmqpLink:
             self.reopen()
 
     def wake(self) -> None:
-        """End a waiting call of the owning thread. Any thread may call this."""
+        """End a waiting call of the owning thread. Any thread may call this, and a handler that interrupts it, too."""
+        waking = self._waking
+        waking.is_wanted = True
+        if waking.is_busy:
+            # This thread holds pika's lock, which is no reentrant one: the interrupted call wakes again.
+            return
+        while waking.is_wanted:
+            waking.is_wanted, waking.is_busy = False, True
+            try:
+                self._wake()
+            finally:
+                waking.is_busy = False
+
+    def _wake(self) -> None:
         connection = self._connection
         # In a fork pika's lock may be held for ever, and the loop behind it is the parent's.
         if connection is not None and self._pid == os.getpid() and connection.is_ours:

@@ -96,10 +96,13 @@ class AmqpBus:
 
     def connect(self, timeout: float = CONNECT_SECONDS, *, deadline: float = math.inf) -> "AmqpLink":
         """Connect; past `deadline` (`time.monotonic`) no call of the link waits."""
-        # Here, not above: a process whose bus is the embedded journal needs no pika.
+        return self.load().open(self.settings, timeout, deadline=deadline)
+
+    def load(self) -> "type[AmqpLink]":
+        """Import what connects, and return it: a process whose bus is the embedded journal needs no pika."""
         from dkist_processing_core.bus._amqp import AmqpLink  # noqa: PLC0415
 
-        return AmqpLink.open(self.settings, timeout, deadline=deadline)
+        return AmqpLink
 
     def open_link(self, timeout: float = CONNECT_SECONDS) -> "AmqpLink":
         """Connect, and make what a publisher needs where it is missing."""
