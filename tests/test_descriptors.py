@@ -22,6 +22,7 @@ from dkist_processing_core.bus import FileLock, Journal, open_bus
 from dkist_processing_core.bus._locks import folder_lock
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.descriptors import Held, low_numbers_taken, move_up
+from dkist_processing_core.drain import UNREACHABLE_SECONDS
 from dkist_processing_core.errors import JournalError, JournalLostError
 from dkist_processing_core.events import TaskFailed
 from dkist_processing_core.publisher import Publisher
@@ -108,7 +109,8 @@ def test_files_of_a_task_by_hand_are_whole_beside_a_thread_that_delivers(broker:
     run_by_hand(tmp_path, ways, **broker.env)
     with Publisher.open(settings) as publisher:
         publisher.answer_for_others()
-        wait_until(lambda: books_of(settings).pending == 0)
+        # A task that closes the socket as it connects has the broker taken for one that cannot be reached, for a while.
+        wait_until(lambda: books_of(settings).pending == 0, UNREACHABLE_SECONDS + SECONDS)
 
     assert {content == 2 * WRITTEN for content in written_in(tmp_path)} == {True}
     ended = [
