@@ -224,6 +224,26 @@ class TestNode:
         assert len(found) == 2
         assert all(listener.is_loopback for listener in found)
 
+    def test_program_that_the_node_starts_listens_on_loopback_only(self, broker: Broker) -> None:
+        """
+        An Erlang program that the node starts as it starts an epmd, each minute where none answers, is bound likewise.
+        """
+        # Unlike the node's own it stays, and needs no epmd.
+        arguments = '["-boot", "no_dot_erlang", "-sname", "starter", "-noinput", "-start_epmd", "false", '
+        arguments += '"-erl_epmd_port", "0", "-eval", "io:format(\\"started\\")."]'
+        started = broker.node.eval(
+            f"Port = open_port({{spawn_executable, rabbit_runtime:get_erl_path()}}, [{{args, {arguments}}}, "
+            "exit_status, stderr_to_stdout, use_stdio]), {os_pid, Pid} = erlang:port_info(Port, os_pid), "
+            'receive {Port, {data, "started"}} -> Pid; {Port, Other} -> Other after 20000 -> late end.'
+        )
+        pid = int(started)
+        try:
+            found = listeners({pid})
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
+        assert [listener.address for listener in found] == [broker.host]
+
     def test_memory_alarm_blocks_publishers_until_cleared(self, broker: Broker) -> None:
         """
         The alarm is the real one: a publisher is told that it is blocked, and later that it is not.

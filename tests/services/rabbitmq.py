@@ -482,6 +482,9 @@ class RabbitMQNode:
             # No epmd is wanted. Should one come up all the same, as it does once in many starts, it is private.
             "ERL_EPMD_ADDRESS": self.host,
             "ERL_EPMD_PORT": str(self._unused_port),
+            # Reaches the programs too that the node and rabbitmqctl start by themselves to have an epmd, and unlike
+            # ERL_FLAGS the scripts of RabbitMQ 4 leave it as it is.
+            "ERL_AFLAGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         }
         if SESSION_VARIABLE in os.environ:
             environment[SESSION_VARIABLE] = os.environ[SESSION_VARIABLE]
@@ -498,7 +501,6 @@ class RabbitMQNode:
         ]
         arguments = [
             f"-sname {_NODE_NAME} -start_epmd false -erl_epmd_port {self._distribution_port}",
-            "-kernel inet_dist_use_interface {127,0,0,1}",
             # Two schedulers, free to move: see _one_processor.
             "+S 2:2 +stbt u",
             *(["-pa", *modules] if modules else []),
@@ -522,13 +524,9 @@ class RabbitMQNode:
         }
 
     def _client_environment(self) -> dict[str, str]:
-        # Unlike RABBITMQ_CTL_ERL_ARGS it also reaches the helper that rabbitmqctl starts an epmd with, and unlike
-        # ERL_FLAGS the scripts of RabbitMQ 4 leave it as it is.
-        flags = [
-            f"-start_epmd false -erl_epmd_port {self._distribution_port} -dist_listen false",
-            "-kernel inet_dist_use_interface {127,0,0,1}",
-        ]
-        return self._base_environment() | {"ERL_AFLAGS": " ".join(flags)}
+        environment = self._base_environment()
+        environment["ERL_AFLAGS"] += f" -start_epmd false -erl_epmd_port {self._distribution_port} -dist_listen false"
+        return environment
 
 
 @contextmanager
