@@ -21,6 +21,7 @@ from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, DEAD_LETTERS_SUFFI
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import BusError, DecodeError
 from dkist_processing_core.events import EVENT_CLASSES, Event, RecipeRunFailureMessage, TaskEvent, check_size, decode
+from dkist_processing_core.signals import held_back
 
 REMEMBERED_IDS = 100_000
 ACK_SECONDS = 2.0
@@ -159,14 +160,11 @@ class Subscription:
     def _decoded(self, delivery: Delivery) -> Event | None:
         """Return what a delivery carries, or settle it: undecodable, unwanted, or known already."""
         message = delivery.message
-        try:
-            if message.full_size is not None:
-                check_size(message.full_size)
-            event = decode(message.body, message.properties.content_type, message.properties.headers)
-        except Exception as error:  # noqa: BLE001 - a consumer lives on, whatever is wrong with a foreign message
-            reason = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
-            logger.warning("message %r goes to the dead letters: %s", _name_of(message), reason)
-            delivery.bury(reason)
+        with held_back():
+            event = _read(message)
+        if isinstance(event, str):
+            logger.warning("message %r goes to the dead letters: %s", _name_of(message), event)
+            delivery.bury(event)
             return None
         if self._selection.matches(event) and (self._seen is None or self._seen.is_new(event.id)):
             return event
@@ -190,6 +188,16 @@ class Subscription:
     def __exit__(self, *_: object) -> None:
         """End the subscription."""
         self.close()
+
+
+def _read(message: Message) -> Event | str:
+    """Return what a message carries, or why that cannot be read."""
+    try:
+        if message.full_size is not None:
+            check_size(message.full_size)
+        return decode(message.body, message.properties.content_type, message.properties.headers)
+    except Exception as error:  # noqa: BLE001 - a consumer lives on, whatever is wrong with a foreign message
+        return str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
 
 
 def _refuse_fork_of(pid: int) -> None:

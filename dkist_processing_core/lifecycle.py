@@ -38,6 +38,7 @@ from dkist_processing_core.events import (
     describe,
     identity_of,
 )
+from dkist_processing_core.exception_text import class_name
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.last_resort import shown_log
 from dkist_processing_core.launcher_line import LauncherLine
@@ -47,6 +48,7 @@ from dkist_processing_core.origin import handed_variables
 from dkist_processing_core.own_errors import log_own_error
 from dkist_processing_core.progress import Progress
 from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.signals import held_back
 from dkist_processing_core.termination import TaskTermination, TerminationError
 from dkist_processing_core.text import redact, show, whole_number
 from dkist_processing_core.trace_context import derived_attempt_span_id, derived_trace_id
@@ -101,6 +103,12 @@ class Lifecycle:
 
     def __enter__(self) -> Self:
         """Open the attempt's span and publish `task.started`; under a launcher, stand in the span that is its."""
+        # What is due at the end of this comes with the first phase: an exception now would leave the start alone.
+        with held_back(delivers=False):
+            self._begin()
+        return self
+
+    def _begin(self) -> None:
         self._pid = os.getpid()
         self._began, began_at = time.monotonic(), datetime.now(UTC)
         # A launched process is there for this alone, from its first instruction.
@@ -128,7 +136,6 @@ class Lifecycle:
                 self._termination.begin()
         else:
             self._publish(TaskStarted, began_at, host=platform.node(), pid=os.getpid())
-        return self
 
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -137,6 +144,16 @@ class Lifecycle:
         if os.getpid() != self._pid:
             # A fork of the task that left `run` by an exception: the attempt is its parent's to end.
             return
+        try:
+            with held_back():
+                self._conclude(error)
+        except Exception as late:
+            if self._launcher is None:
+                raise
+            # Its end is reported, and there is no caller that a time limit could have been meant for.
+            logger.warning("%s has ended; a signal's handler raised %s", self.attempt.task_name, class_name(type(late)))
+
+    def _conclude(self, error: BaseException | None) -> None:
         with self._never_breaking("the task may still be told to end"):
             self._termination.conclude()
         with self._never_breaking("the last progress is not published"):
@@ -220,12 +237,13 @@ class Lifecycle:
 
     def progress(self, done: float, total: float | None, unit: str | None, note: str | None) -> None:
         """Publish how far the attempt is; what comes too soon after the last is held back, and not lost at the end."""
-        # As values of Python's own, now: the last report leaves with the end, while an exception may be under way.
-        facts = {"done": _plain(done), "total": _plain(total), "unit": _plain(unit), "note": _plain(note)}
-        with self._never_breaking("a progress is not published"):
-            sequence = self._progress.admit(facts, PROGRESS_SECONDS)
-            if sequence is not None:
-                self._publish(TaskProgressed, sequence=sequence, **facts)
+        with held_back():
+            # As values of Python's own, now: the last report leaves with the end, while an exception may be under way.
+            facts = {"done": _plain(done), "total": _plain(total), "unit": _plain(unit), "note": _plain(note)}
+            with self._never_breaking("a progress is not published"):
+                sequence = self._progress.admit(facts, PROGRESS_SECONDS)
+                if sequence is not None:
+                    self._publish(TaskProgressed, sequence=sequence, **facts)
 
     def _open_span(self) -> contextlib.AbstractContextManager[Span]:
         attempt = self.attempt
@@ -304,17 +322,22 @@ def beside(
 
 @contextlib.contextmanager
 def never_breaking(consequence: str, *, secrets: Iterable[str] = ()) -> Iterator[None]:
-    """Keep what goes wrong with observing from the observed, and log it with its consequence, redacted."""
-    try:
-        yield
-    except (DKISTProcessingCoreError, ValueError) as error:
-        # A ValueError is pydantic's: facts that cannot be stated, as a progress that is no number. The author's handler
-        # of logs may raise what it likes.
-        with contextlib.suppress(Exception):
-            logger.warning("%s: %s", consequence, redact(_said_by(error), also=secrets))
-    except Exception as error:  # noqa: BLE001 - the one place that catches it
-        with contextlib.suppress(Exception):
-            log_own_error(consequence, error, secrets=secrets)
+    """
+    Keep what goes wrong with observing from the observed, and log it with its consequence, redacted.
+
+    What a handler of signals raises meanwhile is none of it, and leaves at the end.
+    """
+    with held_back():
+        try:
+            yield
+        except (DKISTProcessingCoreError, ValueError) as error:
+            # A ValueError is pydantic's: facts that cannot be stated, as a progress that is no number. The author's
+            # handler of logs may raise what it likes.
+            with contextlib.suppress(Exception):
+                logger.warning("%s: %s", consequence, redact(_said_by(error), also=secrets))
+        except Exception as error:  # noqa: BLE001 - the one place that catches it
+            with contextlib.suppress(Exception):
+                log_own_error(consequence, error, secrets=secrets)
 
 
 def _said_by(error: Exception) -> str:

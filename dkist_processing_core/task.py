@@ -25,6 +25,7 @@ from dkist_processing_core.errors import ConfigurationError, IdentityError
 from dkist_processing_core.exception_text import class_name, message_of
 from dkist_processing_core.identity import Attempt, RunsByHand, parse_recipe_run_id
 from dkist_processing_core.origin import Origin, handed_variables
+from dkist_processing_core.signals import held_back
 from dkist_processing_core.text import duration, redact, show
 
 # Settings, telemetry, events and bus are imported where a task is made or called: whoever only defines tasks, as an
@@ -238,18 +239,21 @@ class TaskBase(ABC):
         from dkist_processing_core.config import secrets_in  # noqa: PLC0415 - as above
         from dkist_processing_core.lifecycle import Lifecycle  # noqa: PLC0415 - as above
 
-        settings, attributes = self._core_observing.settings, None
-        try:
-            attempt, attributes = self._core_next_attempt(), dict(self.base_telemetry_attributes)
-        except Exception as error:  # noqa: BLE001 - an author's values may raise anything
-            said = message_of(error)
-            if not isinstance(error, IdentityError):
-                said = f"{class_name(type(error))}: {show(said, 200)}"
-            logger.error(  # noqa: TRY400 - one line says it
-                "%s runs without events: %s", class_name(type(self)), redact(said, also=secrets_in(settings))
+        with held_back():
+            settings, attributes = self._core_observing.settings, None
+            try:
+                attempt, attributes = self._core_next_attempt(), dict(self.base_telemetry_attributes)
+            except Exception as error:  # noqa: BLE001 - an author's values may raise anything
+                said = message_of(error)
+                if not isinstance(error, IdentityError):
+                    said = f"{class_name(type(error))}: {show(said, 200)}"
+                logger.error(  # noqa: TRY400 - one line says it
+                    "%s runs without events: %s", class_name(type(self)), redact(said, also=secrets_in(settings))
+                )
+                attempt, settings = _runs_by_hand.next_attempt(**_NAMELESS, task_name=class_name(type(self))), None
+            return Lifecycle(
+                attempt, settings=settings, telemetry=self._core_observing.telemetry, attributes=attributes
             )
-            attempt, settings = _runs_by_hand.next_attempt(**_NAMELESS, task_name=class_name(type(self))), None
-        return Lifecycle(attempt, settings=settings, telemetry=self._core_observing.telemetry, attributes=attributes)
 
     def _core_next_attempt(self) -> Attempt:
         try:
@@ -289,10 +293,11 @@ class _Observing:
 
     def begin(self) -> None:
         """Decide what the settings are read from."""
-        try:
-            self.origin = Origin.of_process()
-        except Exception as error:  # noqa: BLE001 - observing never breaks the observed
-            self._complain(error)
+        with held_back():
+            try:
+                self.origin = Origin.of_process()
+            except Exception as error:  # noqa: BLE001 - observing never breaks the observed
+                self._complain(error)
 
     def _complain(self, error: Exception) -> None:
         said = message_of(error) if isinstance(error, ConfigurationError) else f"an error of this package: {error!r}"
@@ -311,21 +316,23 @@ class _Observing:
         """The settings; without usable ones the task runs unobserved, since observing never breaks the observed."""
         from dkist_processing_core.config import DKISTProcessingCoreConfiguration  # noqa: PLC0415 - as above
 
-        try:
-            settings, complaint = DKISTProcessingCoreConfiguration.read_leniently(self.origin)
-        except Exception as error:  # noqa: BLE001 - as above
-            self._complain(error)
-            return None
-        if complaint is not None:
-            logger.warning("%s runs with a default instead: %s", self._name, complaint)
-        return settings
+        with held_back():
+            try:
+                settings, complaint = DKISTProcessingCoreConfiguration.read_leniently(self.origin)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._complain(error)
+                return None
+            if complaint is not None:
+                logger.warning("%s runs with a default instead: %s", self._name, complaint)
+            return settings
 
     @forks.computed_once
     def telemetry(self) -> "Telemetry":
         """What the task traces and measures with."""
         from dkist_processing_core.tracing import Telemetry, open_telemetry  # noqa: PLC0415 - as above
 
-        return Telemetry() if self.settings is None else open_telemetry(self.settings)
+        with held_back():
+            return Telemetry() if self.settings is None else open_telemetry(self.settings)
 
 
 def _unobserved(attributes: dict[str, Any]) -> dict[str, Any]:
@@ -335,14 +342,20 @@ def _unobserved(attributes: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def _told(what: str) -> Iterator[None]:
     """Log the beginning and the end of something: who reads a task's log follows it by these lines."""
-    logger.info("%s began", what)
+    _log("%s began", what)
     began = time.monotonic()
     try:
         yield
     except BaseException as error:
-        logger.info("%s ended by %s after %s", what, class_name(type(error)), duration(time.monotonic() - began))
+        _log("%s ended by %s after %s", what, class_name(type(error)), duration(time.monotonic() - began))
         raise
-    logger.info("%s ended after %s", what, duration(time.monotonic() - began))
+    _log("%s ended after %s", what, duration(time.monotonic() - began))
+
+
+def _log(message: str, *facts: str) -> None:
+    # A handler of logs takes what is raised meanwhile for an error of its own.
+    with held_back():
+        logger.info(message, *facts)
 
 
 def what_calling_makes(function: object) -> str | None:
@@ -364,7 +377,9 @@ def _refuse_what_would_not_run(task: TaskBase, phase: str) -> None:
     # As it is defined, without asking for it: a property would run twice.
     found = inspect.getattr_static(task, phase)
     function = found.__func__ if isinstance(found, staticmethod | classmethod) else found
-    if kind := what_calling_makes(function):
+    with held_back():
+        kind = what_calling_makes(function)
+    if kind:
         name = getattr(function, "__qualname__", None) or show(function, 200)
         msg = f"{name} is {kind}, which nobody would run: define it without `async` and `yield`"
         raise TypeError(msg)

@@ -61,7 +61,7 @@ LAYERS = (
         "text",
         "trusted",
     },
-    {"descriptors", "exception_text", "exit_status", "forks", "redaction", "terminal", "threads"},
+    {"descriptors", "exception_text", "exit_status", "forks", "redaction", "signals", "terminal", "threads"},
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 

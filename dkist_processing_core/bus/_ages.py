@@ -18,6 +18,7 @@ from dkist_processing_core.bus._journal import POSITION, Journal
 from dkist_processing_core.bus.topology import MAX_QUEUE_LENGTH
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.own_errors import log_own_error_once
+from dkist_processing_core.signals import held_back
 
 MARK_SECONDS = 600.0
 """How often the file notes which row was the last."""
@@ -50,14 +51,15 @@ def keep(journal: Journal, kept_seconds: float, *, limit: int = MAX_QUEUE_LENGTH
     Does nothing where the file cannot be written to just now: the next process does it.
     """
     patience, journal.patience = journal.patience, 0.0
-    try:
-        _keep(journal, kept_seconds, limit, HostTime.now() if host is None else host)
-    except JournalError:
-        pass
-    except Exception as error:  # noqa: BLE001 - the journal can be used without it
-        log_own_error_once(f"old events stay in {journal.path}", error)
-    finally:
-        journal.patience = patience
+    with held_back():
+        try:
+            _keep(journal, kept_seconds, limit, HostTime.now() if host is None else host)
+        except JournalError:
+            pass
+        except Exception as error:  # noqa: BLE001 - the journal can be used without it
+            log_own_error_once(f"old events stay in {journal.path}", error)
+        finally:
+            journal.patience = patience
 
 
 def _keep(journal: Journal, kept_seconds: float, limit: int, host: HostTime) -> None:

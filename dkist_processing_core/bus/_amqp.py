@@ -48,6 +48,7 @@ from dkist_processing_core.bus.topology import Binding, Exchange, Queue, Topolog
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.descriptors import Held, move_up
 from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError
+from dkist_processing_core.signals import held_back
 from dkist_processing_core.text import redact
 
 WINDOW, WINDOW_BYTES = 1000, 4 * 1024 * 1024
@@ -238,20 +239,20 @@ class AmqpLink:
         """Hand a message to the broker, persistent and mandatory; what becomes of it is told by `settle`."""
         channel = self._live_channel
         connection = cast("_Connection", self._connection)
-        try:
-            with _pika_silenced(), connection.gathering():
-                channel.basic_publish(
-                    message.exchange, message.routing_key, message.body, _to_pika(message.properties), mandatory=True
-                )
-        except Exception as error:
-            if not channel.is_open:
-                raise explain(error, self._settings) from error
-            # It has no form in AMQP, as a name of more than 255 bytes: pika encodes all of it before it sends any.
-            self._settled.refused.append((key, f"it cannot be sent: {type(error).__name__}: {error}"))
-            return
-        self._unsettled[self._next_tag] = (key, message)
-        self._unsettled_bytes += len(message.body)
-        self._next_tag += 1
+        where = message.exchange, message.routing_key
+        with held_back():
+            try:
+                with _pika_silenced(), connection.gathering():
+                    channel.basic_publish(*where, message.body, _to_pika(message.properties), mandatory=True)
+            except Exception as error:
+                if not channel.is_open:
+                    raise explain(error, self._settings) from error
+                # It has no form in AMQP, as a name of more than 255 bytes: pika encodes all of it before it sends any.
+                self._settled.refused.append((key, f"it cannot be sent: {type(error).__name__}: {error}"))
+                return
+            self._unsettled[self._next_tag] = (key, message)
+            self._unsettled_bytes += len(message.body)
+            self._next_tag += 1
 
     def settle(self, timeout: float) -> Settled:
         """Return what was settled since the last call; wait up to `timeout` seconds for something, or for `wake`."""

@@ -21,6 +21,7 @@ from dkist_processing_core.bus._bus import topic_matches
 from dkist_processing_core.bus._place import open_folder
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.errors import BusError, BusUnreachableError, JournalError
+from dkist_processing_core.signals import held_back
 from dkist_processing_core.trusted import open_file
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ class Losses:
             return Stretch(0, is_all=True, end=None)
         deadline = time.monotonic() + _COUNT_SECONDS
         # Whatever is wrong with a mark or with the archive must end no subscription.
-        with contextlib.suppress(Exception):
+        with held_back(), contextlib.suppress(Exception):
             began = datetime.fromtimestamp(max(0, mark.timestamp - _CLOCK_MARGIN), UTC)
             # A publisher's clock may be wrong by any time: then the archive is read from its beginning.
             for start in (began, "first") if mark.offset is None else (mark.offset,):

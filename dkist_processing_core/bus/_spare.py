@@ -20,6 +20,7 @@ from dkist_processing_core.bus._locks import FileLock
 from dkist_processing_core.bus._mending import set_aside_if_damaged, take_over_damaged
 from dkist_processing_core.errors import JournalDamagedError, JournalError
 from dkist_processing_core.own_errors import log_own_error_once
+from dkist_processing_core.signals import held_back
 
 _YOUNG_SECONDS = 60.0
 
@@ -125,12 +126,13 @@ def adopt(shared: Journal, *, seconds: float = math.inf) -> bool:
 @contextlib.contextmanager
 def _optional(path: Path) -> Iterator[None]:
     """Keep what goes wrong with the adoption from the journal itself, which can be used without it."""
-    try:
-        yield
-    except JournalError:
-        pass
-    except Exception as error:  # noqa: BLE001 - as the docstring says
-        log_own_error_once(f"what lies beside {path} waits", error)
+    with held_back():
+        try:
+            yield
+        except JournalError:
+            pass
+        except Exception as error:  # noqa: BLE001 - as the docstring says
+            log_own_error_once(f"what lies beside {path} waits", error)
 
 
 def _adopt(shared: Journal, path: Path, lock: FileLock, until: float) -> None:

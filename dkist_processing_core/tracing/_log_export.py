@@ -5,6 +5,7 @@ Not here: where they are exported to (_setup).
 """
 
 import contextlib
+import functools
 import logging
 import threading
 import weakref
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core import forks, semconv
 from dkist_processing_core.exception_text import class_name, stack_of
+from dkist_processing_core.signals import held_back
 from dkist_processing_core.termination import TerminationError
 from dkist_processing_core.text import redact
 
@@ -76,7 +78,8 @@ class LogExport:
                 call_handlers(logger, record)
             finally:
                 if self._current is current:
-                    self._export(record, logger)
+                    with held_back():
+                        self._export(record, logger)
 
         def get_and_keep_message(record: logging.LogRecord) -> str:
             message = None
@@ -101,9 +104,11 @@ class LogExport:
     def _keep(self, record: logging.LogRecord, message: str | None) -> None:
         """Keep how a record was formatted, or with None that it cannot be, as long as the record lives."""
         key = id(record)
-        # A record of the author's own class may lack anything.
-        with contextlib.suppress(Exception):
-            reference = weakref.ref(record, lambda _: self._messages.pop(key, None))
+        # Delivered with the export: a handler of logs takes what is raised in it for an error of its own. A record of
+        # the author's own class may lack anything.
+        with held_back(delivers=False), contextlib.suppress(Exception):
+            # Without any step of Python's: what a signal's handler raises in a callback of weakref is lost.
+            reference = weakref.ref(record, functools.partial(self._messages.pop, key))
             text = _template_of(record) if message is None else message
             self._messages[key] = reference, text, record.msg, record.args
 

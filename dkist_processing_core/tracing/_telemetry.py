@@ -20,6 +20,7 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, S
 from dkist_processing_core import semconv
 from dkist_processing_core.exception_text import class_name, message_of
 from dkist_processing_core.own_errors import redacted_stack
+from dkist_processing_core.signals import held_back
 from dkist_processing_core.text import redact
 
 if TYPE_CHECKING:
@@ -233,10 +234,11 @@ def _dropped(own: SpanContext, made: SpanContext) -> Span:
 @contextlib.contextmanager
 def _kept_from_the_observed(consequence: str) -> Iterator[None]:
     """Keep what a host application's provider raises, for itself or at the author's values, from the task."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - as above
-        logger.warning("%s: %s: %s", consequence, class_name(type(error)), redact(message_of(error)))
+    with held_back():
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - as above
+            logger.warning("%s: %s: %s", consequence, class_name(type(error)), redact(message_of(error)))
 
 
 def _hosts_meter_provider() -> metrics.MeterProvider:

@@ -1,0 +1,240 @@
+"""
+A signal's handler of the author's that raises, as a time limit does, while this package works in the same thread.
+
+Not here: handlers that publish themselves (test_reentrance.py), and signals to end (test_termination.py).
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dkist_processing_core import subscribe
+from dkist_processing_core.events import TaskFailed
+from dkist_processing_core.runs import RunState, RunView, State, TaskView
+from tests.running import ROOT, run_python
+from tests.services.otlp import OtlpReceiver
+from tests.test_reentrance import reports
+
+AT_EACH_LINE = """
+import faulthandler, json, logging, signal, sys
+from dkist_processing_core import TaskBase, lifecycle
+
+faulthandler.dump_traceback_later(50, exit=True)
+lifecycle.PROGRESS_SECONDS = 0.0
+seen, raised, caught = set(), [], []
+
+def limit(number, frame):
+    raised.append(number)
+    raise TimeoutError(f"time limit {len(raised)}")
+
+def is_watched(frame):
+    return "/dkist_processing_core/" in frame.f_code.co_filename
+
+def is_lost_in_any_program(frame):
+    # The logging module takes what is raised in a handler of logs for an error of that handler.
+    callers = []
+    while frame is not None:
+        callers.append(frame.f_code.co_name)
+        frame = frame.f_back
+    return "emit" in callers and "_keep" not in callers and "_log" not in callers
+
+def trace(frame, event, argument):
+    place = frame.f_lineno, frame.f_code
+    if event == "line" and place not in seen and not is_lost_in_any_program(frame):
+        seen.add(place)
+        signal.raise_signal(signal.SIGALRM)
+    return trace
+
+class A(TaskBase):
+    def step(self):
+        with self.telemetry_span("step"):
+            logging.getLogger("author").warning("here %s", 1)
+        self.progress(len(caught), note="a note")
+
+    def run(self):
+        signal.signal(signal.SIGALRM, limit)
+        before = None
+        while before != len(seen):
+            before = len(seen)
+            try:
+                # A trace function that raises is not called any more.
+                sys.settrace(lambda frame, *_: trace if is_watched(frame) else None)
+                self.step()
+            except TimeoutError as error:
+                # One that strikes while another is on its way takes that one with it.
+                while error is not None:
+                    caught.append(str(error))
+                    error = error.__context__
+            finally:
+                sys.settrace(None)
+        assert signal.signal(signal.SIGALRM, signal.SIG_DFL) is limit
+        self.progress(10_000)
+
+with A(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
+    task()
+print(json.dumps([len(raised), len(set(caught)), len(seen)]))
+"""
+
+
+def runs() -> list[RunView]:
+    """
+    Return what the embedded journal holds of runs.
+    """
+    return list(RunState(subscribe(replay=True, every_report=True, timeout=0.05)).runs)
+
+
+def without_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Keep what measures coverage out of a program that traces itself.
+    """
+    for name in [name for name in os.environ if name.startswith("COV")]:
+        monkeypatch.delenv(name)
+
+
+def test_a_time_limit_of_the_author_s_reaches_run_at_whichever_line_it_strikes(
+    otlp: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    It leaves the call that it has interrupted, nothing is logged as an error, and the task reports on.
+    """
+    without_coverage(monkeypatch)
+
+    done = run_python(AT_EACH_LINE, otlp.grpc_env)
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    raised, caught, lines = json.loads(done.stdout)
+    assert raised == caught
+    assert raised > 50
+    assert lines > 300
+    assert "rror of this package" not in done.stderr
+    assert "Logging error" not in done.stderr
+    (run,) = runs()
+    assert run.tasks[0].state is State.FINISHED
+    assert max(number for _, number in reports()) == len(reports()) - 1
+
+
+STRUCK = """
+import json, logging, signal, sys
+from dkist_processing_core import TaskBase, Workflow
+
+def limit(number, frame):
+    raise TimeoutError("time limit")
+
+def trace(frame, event, argument):
+    if frame.f_code.co_name == {function!r} and frame.f_code.co_filename.endswith("/lifecycle.py"):
+        sys.settrace(None)
+        signal.raise_signal(signal.SIGALRM)
+
+class A(TaskBase):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        signal.signal(signal.SIGALRM, limit)
+        sys.settrace(trace)
+
+    def run(self):
+        pass
+
+workflow = Workflow(process_category="no", process_name="limit", workflow_package="no.package", workflow_version="1")
+workflow.add_node(A)
+
+if __name__ == "__main__":
+    if sys.argv[1] == "run":
+        print(workflow.run(1).succeeded)
+    else:
+        try:
+            A(1, "w", "1")()
+        except TimeoutError as error:
+            print(error)
+"""
+
+
+def struck(function: str, form: str, folder: Path) -> tuple[str, TaskView]:
+    """
+    Run a task whose time limit strikes in a function of its lifecycle; return what was printed, and the task.
+    """
+    script = folder / "limits.py"
+    script.write_text(STRUCK.format(function=function))
+    done = subprocess.run(
+        [sys.executable, script, form], capture_output=True, text=True, check=False, cwd=ROOT, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    ((task,),) = (run.tasks for run in runs())
+    return done.stdout, task
+
+
+@pytest.mark.parametrize("form", ["run", "by hand"])
+def test_a_time_limit_that_strikes_as_a_task_begins_fails_it(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    As its first phase begins: each start has an end.
+    """
+    without_coverage(monkeypatch)
+
+    printed, task = struck("_begin", form, tmp_path)
+
+    (attempt,) = task.attempts
+    assert isinstance(attempt.end, TaskFailed)
+    assert (attempt.end.error_type, attempt.end.phase) == ("TimeoutError", "pre_run")
+    assert (printed == "time limit\n") == (form == "by hand")
+
+
+@pytest.mark.parametrize("form", ["run", "by hand"])
+def test_a_time_limit_that_strikes_as_a_task_ends_does_not_undo_its_end(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    It reaches who has called the task; of a launched one nobody has.
+    """
+    without_coverage(monkeypatch)
+
+    printed, task = struck("_conclude", form, tmp_path)
+
+    (attempt,) = task.attempts
+    assert task.state is State.FINISHED
+    assert attempt.contradictions == ()
+    assert (printed == "time limit\n") == (form == "by hand")
+
+
+HANDLER_OF_LOGS = """
+import logging, os, signal
+from dkist_processing_core import TaskBase
+
+class Limit(logging.Handler):
+    def emit(self, record):
+        # As one does that waits for a server of logs.
+        before = signal.signal(signal.SIGALRM, lambda *_: print("inner"))
+        signal.raise_signal(signal.SIGALRM)
+        signal.signal(signal.SIGALRM, before)
+        signal.raise_signal(signal.SIGALRM)
+        print("logged")
+
+class A(TaskBase):
+    def run(self):
+        logging.getLogger().addHandler(Limit())
+        signal.signal(signal.SIGALRM, lambda *_: print("outer"))
+        with self.telemetry_span("step"):
+            logging.getLogger().handlers.clear()
+        if os.fork() == 0:
+            signal.raise_signal(signal.SIGALRM)
+            os._exit(0)
+        os.wait()
+        print(signal.getsignal(signal.SIGALRM).__name__)
+
+with A(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
+    task()
+"""
+
+
+def test_a_handler_of_logs_may_have_handlers_of_signals_of_its_own() -> None:
+    """
+    Those that it installs run at once, and afterwards the author's stands as it was.
+    """
+    done = run_python(HANDLER_OF_LOGS, {"PYTHONUNBUFFERED": "1"})
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["inner", "logged", "outer", "outer", "<lambda>"]
