@@ -47,7 +47,7 @@ from dkist_processing_core.notes import ENDED
 from dkist_processing_core.origin import handed_variables
 from dkist_processing_core.own_errors import log_own_error
 from dkist_processing_core.progress import Progress
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.publisher import WAIT_LIMIT_SECONDS, Publisher
 from dkist_processing_core.signals import held_back
 from dkist_processing_core.termination import TaskTermination, TerminationError
 from dkist_processing_core.text import redact, show, whole_number
@@ -58,6 +58,8 @@ from dkist_processing_core.tracing import Carrier, Telemetry, run_parent, sample
 _SHARE_OF_WAITING = 0.8
 # Launcher and engine wait after a launched task, for the same two seconds.
 _SHARE_OF_LAUNCHED = 0.3
+# And for a journal that is locked as long, of which what it takes is not there for the bus.
+_DISK_SECONDS = 0.6
 # What is told to a launcher fits the pipe to it, whatever it is doing.
 _MAX_TOLD_MESSAGE, _MAX_TOLD_STACK = 2_000, 6_000
 PROGRESS_SECONDS = 1.0
@@ -127,8 +129,12 @@ class Lifecycle:
         if self._settings is not None:
             with self._never_breaking("events are not published"):
                 # A launcher has a connection already, and delivers what is put into the journal.
+                is_launched = self._launcher is not None
                 self._publisher = Publisher.open(
-                    self._settings, tracer=self._telemetry.tracer_if_tracing, delivers=self._launcher is None
+                    self._settings,
+                    tracer=self._telemetry.tracer_if_tracing,
+                    delivers=not is_launched,
+                    wait_limit=_DISK_SECONDS if is_launched else WAIT_LIMIT_SECONDS,
                 )
         if self._launcher is not None:
             # Last: until now there is nothing to let go.
@@ -296,7 +302,9 @@ class Lifecycle:
         """Give publisher and telemetry the same few seconds, side by side."""
         share = _SHARE_OF_LAUNCHED if self._launcher is not None else _SHARE_OF_WAITING
         timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout * share
-        with self._never_breaking("events and telemetry did not end well"), self._telemetry.flushing(timeout):
+        # What the journal has cost is not there for the collector either.
+        left = timeout if self._publisher is None else max(0.0, timeout - self._publisher.waited)
+        with self._never_breaking("events and telemetry did not end well"), self._telemetry.flushing(left):
             if self._publisher is not None:
                 self._publisher.close(timeout)
 

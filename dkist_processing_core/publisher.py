@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from opentelemetry import trace
@@ -50,6 +51,8 @@ _SHARE_OF_FIRST_WAIT = 0.5
 _FOR_OTHERS_SECONDS = 0.5
 _BATCH = 100
 _Result = TypeVar("_Result")
+# Journals that the last try of this process could not write to: no other publisher of it waits for them.
+_unusable: set[Path] = set()
 logger = logging.getLogger(__name__)
 
 
@@ -163,7 +166,7 @@ class Publisher:
         self._told: str | None = None
         self._drainer: Drainer | None = None
         # Not where a signal's handler has interrupted another publisher: then its first event has it opened.
-        self._take_turn(lambda: self._keep(self._wait_limit * _SHARE_OF_FIRST_WAIT))
+        self._take_turn(lambda: self._keep(self._first_wait))
         if self.bus.is_remote and self._delivers:
             self._drainer = self._start_drainer()
         # Last: another thread of a fork must not take half of this for the whole.
@@ -249,14 +252,7 @@ class Publisher:
     def remember(self, note: str) -> None:
         """Note something on this host, where its journal can be used, for who comes later."""
         self._start_in_fork()
-
-        def note_it() -> None:
-            with contextlib.suppress(JournalError):
-                if self._journal is not None:
-                    self._journal.remember(note)
-
-        if not self._take_turn(note_it):
-            _turn.deferred.append(_Given(self._append_now, (), note=note))
+        self._append((), note=note)
 
     def remembers(self, note: str, *, adopting: bool = False) -> bool:
         """Say whether something was noted on this host, as far as can be told; `adopting` what was kept beside it."""
@@ -333,8 +329,7 @@ class Publisher:
             self._append_locked(messages, once=once, note=note)
 
     def _append_locked(self, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
-        patience = _POLL_SECONDS if self._is_displaced else self._wait_limit * _SHARE_OF_FIRST_WAIT
-        self._keep(patience, messages, once=once, note=note)
+        self._keep(self._first_wait, messages, once=once, note=note)
         if self._is_closed:
             # Deferred by a handler that has closed it since then.
             self._close_files()
@@ -368,12 +363,20 @@ class Publisher:
         """Whether something that was published is not in the journal yet."""
         return self._spare is not None or len(self._memory) > 0
 
+    @property
+    def _first_wait(self) -> float:
+        """For how many seconds to wait for the journal before anything is kept beside it."""
+        if self._is_displaced or self.bus.journal_path in _unusable:
+            return 0.0
+        return self._wait_limit * _SHARE_OF_FIRST_WAIT - self._waited
+
     def _keep(
         self, patience: float, messages: Sequence[Message] = (), *, once: bool = False, note: str | None = None
     ) -> None:
         """Put what is displaced into the journal, in order, and `messages` behind it; else keep them beside it."""
         patience = max(0.0, min(patience, self._wait_limit - self._waited))
         waited = self._waited
+        is_written_to = self._is_displaced or bool(messages) or note is not None
         try:
             try:
                 self._keep_in_journal(patience, messages, once=once, note=note)
@@ -389,10 +392,13 @@ class Publisher:
         except Exception as error:  # noqa: BLE001 - an error of this package costs no event either
             if not isinstance(error, JournalError):
                 log_own_error_once(f"the journal {self.bus.journal_path} is not used", error)
+            _unusable.add(self.bus.journal_path)
             if messages or len(self._memory):
                 self._keep_beside(error, messages, once=once, note=note)
         else:
             self._told = None
+            if is_written_to:
+                _unusable.discard(self.bus.journal_path)
             if self._waited == waited:
                 # It works as it should again, and what it has cost before is not counted against it for ever.
                 self._waited = 0.0
@@ -424,6 +430,8 @@ class Publisher:
                 self._append_to(journal, messages, once=once, note=note)
         finally:
             self._waited += journal.waited - waited
+            # A look does not wait for what could not be written.
+            journal.patience = _POLL_SECONDS
 
     def _reopen(self, patience: float) -> None:
         journal = self.bus.open_journal(patience=patience)
@@ -506,6 +514,11 @@ class Publisher:
             self._progress.wait(min(remaining, _POLL_SECONDS))
             self._progress.lower()
         return True
+
+    @property
+    def waited(self) -> float:
+        """For how many seconds calls have waited for a locked journal, since it last took something at once."""
+        return self._waited
 
     @property
     def is_on_disk(self) -> bool:

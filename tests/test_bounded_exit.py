@@ -4,15 +4,18 @@ What observing costs a task's process when what it reports to is dead: at most t
 Not here: the figures themselves (`make bench`).
 """
 
+import fcntl
 import json
+import os
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
 
-from dkist_processing_core.bus import FileLock, open_bus
+from dkist_processing_core.bus import FileLock, adopt, open_bus
 from dkist_processing_core.bus._amqp_bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from tests.running import ROOT, run_python
@@ -203,6 +206,60 @@ def test_launcher_task_and_engine_share_the_two_seconds(
     tries = added_within(LIMIT, undisturbed, lambda: took({"MESH_CONFIG": mesh}), settings)
 
     assert (books_of(settings).pending, books_of(settings).confirmed) == (events * tries, 0)
+
+
+ATTEMPT = """
+import os, subprocess, sys
+from dkist_processing_core.failure_callback import chat_ops_notification
+from tests.test_callbacks import CALLBACKS, AirflowException, context
+CALLBACKS.on_execute(context())
+environ = os.environ | {"DKIST_CORE_TASK": "Raises"}
+assert subprocess.run([sys.executable, "-c", sys.argv[1]], env=environ).returncode == 1
+failure = context(error=AirflowException("Bash command failed. The command returned a non-zero exit code 1."))
+for callback in CALLBACKS.on_failure_of("First"):
+    callback(failure)
+"""
+
+
+@pytest.mark.parametrize("kind", ["journal", "folder"])
+def test_engine_launcher_and_task_share_the_two_seconds_at_a_locked_place(kind: str, black_hole: BlackHole) -> None:
+    """
+    An attempt that fails: no journal of its folder can be used, and broker and collector do not answer either.
+    """
+    program = f"import sys; sys.argv[1:] = [{LAUNCHER!r}]\n{ATTEMPT}"
+
+    def took(environment: dict[str, str]) -> float:
+        began = time.monotonic()
+        done = run_python(program, IDENTITY | environment)
+        assert done.returncode == 0, done.stderr
+        return time.monotonic() - began
+
+    mesh = with_collector(mesh_at(black_hole.port), black_hole.port)
+    with OtlpReceiver() as receiver:
+        undisturbed = min(took(receiver.grpc_env) for _ in range(2))
+    settings = DKISTProcessingCoreConfiguration(mesh_config=mesh)
+
+    def disturbed() -> float:
+        with ExitStack() as stack:
+            path = open_bus(settings).journal_path
+            open_bus(settings).open_journal().close()
+            if kind == "folder":
+                descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            else:
+                # Not even a look is possible.
+                holder = stack.enter_context(closing(sqlite3.connect(path, isolation_level=None)))
+                holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+                holder.execute("BEGIN IMMEDIATE")
+            return took({"MESH_CONFIG": mesh})
+
+    tries = added_within(LIMIT, undisturbed, disturbed, settings)
+
+    with open_bus(settings).open_journal() as journal:
+        adopt(journal)
+    # The failure message and the event with it are published once.
+    assert (books_of(settings).pending, books_of(settings).confirmed) == (6 * tries + 2, 0)
 
 
 @pytest.mark.parametrize("seconds", ["0", "0.5"])

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -76,6 +76,26 @@ def test_a_locked_journal_delays_by_the_limit_in_all_and_loses_nothing(
     )
     assert ids_in(embedded) == [event.id for event in events]
     assert sorted(path.name for path in spare.parent.iterdir() if path.stem != "embedded") == []
+
+
+def test_a_locked_journal_is_waited_for_once_in_a_process(embedded: DKISTProcessingCoreConfiguration) -> None:
+    """
+    Publishers in turn, as those of the engine's callbacks: the first waits, and another when the journal was free.
+    """
+    waited = []
+    open_bus(embedded).open_journal().close()
+    for is_locked in (True, True, False, True):
+        with ExitStack() as stack:
+            if is_locked:
+                stack.enter_context(closing(locked(embedded)))
+            publisher = stack.enter_context(Publisher.open(embedded, wait_limit=0.2))
+            publisher.publish(started("A"))
+            publisher.remember("a note")
+            waited.append(publisher.waited)
+
+    assert waited[1:3] == [0.0, 0.0]
+    assert 0.05 < waited[0] < 0.15
+    assert 0.05 < waited[3] < 0.15
 
 
 def test_what_was_kept_beside_the_journal_comes_first_when_it_is_free(

@@ -22,7 +22,8 @@ from dkist_processing_core.trace_context import derived_trace_id, format_tracepa
 # Of the time that observing an attempt may cost; task and launcher have waited for the rest of it.
 _SHARE_OF_WAITING = 0.3
 _LEAST_SECONDS = 0.2
-_DISK_SECONDS = 0.5
+# Once for all callbacks of a process: see `Publisher`.
+_DISK_SECONDS = 0.4
 logger = logging.getLogger(__name__)
 
 

@@ -38,6 +38,8 @@ from dkist_processing_core.tracing import Carrier, Telemetry, open_telemetry, ru
 
 # Task and engine wait too, for the same two seconds.
 _SHARE_OF_WAITING = 0.3
+# For a journal that is locked: as long as for the bus, which gets what is left of it.
+_DISK_SECONDS = 0.6
 _POLL_SECONDS = 0.5
 _RESULTS = {
     Cause.EXCEPTION: semconv.FAILURE,
@@ -78,6 +80,7 @@ class Reports:
                     tracer=self._telemetry.tracer_if_tracing,
                     delivers=not self._assignment.is_delivered,
                     poll_seconds=_POLL_SECONDS,
+                    wait_limit=_DISK_SECONDS,
                 )
 
     def _open_span(self, attributes: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
@@ -188,7 +191,9 @@ class Reports:
     def close(self) -> None:
         """Deliver what there is, the task's own reports too, for as long as the settings allow; then let go."""
         timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout * _SHARE_OF_WAITING
-        with self._never_breaking("events and telemetry did not end well"), self._telemetry.flushing(timeout):
+        # What the journal has cost is not there for the collector either.
+        left = timeout if self._publisher is None else max(0.0, timeout - self._publisher.waited)
+        with self._never_breaking("events and telemetry did not end well"), self._telemetry.flushing(left):
             if self._publisher is not None:
                 self._publisher.answer_for_others()
                 self._publisher.close(timeout)
