@@ -11,11 +11,11 @@ import itertools
 import logging
 import os
 import platform
-import queue
 import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ from dkist_processing_core.events import (
     Reporter,
     TaskDispatched,
     TaskFailed,
+    TaskFinished,
     WorkflowFailed,
     WorkflowFinished,
     WorkflowStarted,
@@ -43,14 +44,16 @@ from dkist_processing_core.events import (
 )
 from dkist_processing_core.exception_text import stack_of
 from dkist_processing_core.exit_status import LOST
+from dkist_processing_core.flag import Flag
 from dkist_processing_core.identity import LOCAL, Attempt, Run, new_run_id, parse_recipe_run_id
 from dkist_processing_core.lifecycle import never_breaking
 from dkist_processing_core.node import Node
-from dkist_processing_core.notes import SUCCEEDED
+from dkist_processing_core.notes import ENDED, SUCCEEDED
 from dkist_processing_core.origin import read_from
 from dkist_processing_core.outcomes import RunResult, TaskOutcome, TaskState
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.redaction import redact
+from dkist_processing_core.signals import held_back
 from dkist_processing_core.termination import TerminationError, raised_as_exception
 from dkist_processing_core.text import show, whole_number
 from dkist_processing_core.trace_context import derived_run_span_id, derived_trace_id
@@ -67,6 +70,8 @@ TERMINATION_SECONDS = launcher.GRACE_SECONDS + 0.6
 _SHARE_OF_WAITING = 0.2
 _LAST_SECONDS = 0.2
 _POLL_SECONDS = 0.2
+_LOOK_SECONDS = 0.05
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What a launcher leaves with that has not reported the end of its task.
 _UNREPORTED = (launcher.SOFTWARE, launcher.USAGE)
 logger = logging.getLogger(__name__)
@@ -143,7 +148,11 @@ class LocalRun:
         self._progress = {
             node.name: _Progress(node, TaskOutcome(TaskState.NO_STATUS)) for node in workflow.topological_sort()
         }
-        self._ended: queue.SimpleQueue[_Ended] = queue.SimpleQueue()
+        # Each stays there until it is booked: an interrupt may come between any two steps.
+        self._ended: deque[_Ended] = deque()
+        self._has_ended = Flag()
+        # The attempt that is called in this thread, and when it began.
+        self._called_here: tuple[Attempt, float] | None = None
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._running: set[str] = set()
         self._due: list[tuple[float, int, Attempt]] = []
@@ -175,22 +184,17 @@ class LocalRun:
                 if os.getpid() != self._pid:
                     # A fork of a task that ran in this process, on its way out: the run is its parent's.
                     os._exit(1)
-                self._stop_everything()
-                result = RunResult(self._run.run_id, {name: p.outcome for name, p in self._progress.items()})
-                facts = {"ended_at": datetime.now(UTC), "duration_seconds": time.monotonic() - began}
-                try:
-                    self._report_end(result, facts)
-                except (TerminationError, KeyboardInterrupt):
-                    # In the midst of it. A second report of the same fact has the same id.
-                    self._report_end(result, facts)
-                    raise
+                with held_back(interrupts=True) as held:
+                    self._stop_everything(held)
+                    result = RunResult(self._run.run_id, {name: p.outcome for name, p in self._progress.items()})
+                    self._report_end(result, ended_at=datetime.now(UTC), duration_seconds=time.monotonic() - began)
                 self._show(lambda display: display.run_ended(succeeded=result.succeeded))
                 self._conclude(span, observing, succeeded=result.succeeded)
         finally:
             self._let_go()
         return result
 
-    def _report_end(self, result: RunResult, facts: dict[str, Any]) -> None:
+    def _report_end(self, result: RunResult, **facts: Any) -> None:
         self._publish(
             WorkflowFinished if result.succeeded else WorkflowFailed,
             tasks={name: outcome.state.value for name, outcome in result.items()},
@@ -231,14 +235,20 @@ class LocalRun:
         for name in self._progress:
             if not self._progress[name].node.upstreams:
                 self._schedule_first(name)
-        while self._due or self._running:
+        while self._due or self._running or self._ended:
             self._start_what_is_due()
             wait = max(0.0, self._due[0][0] - time.monotonic()) if self._due and self._has_room else None
-            try:
-                ended = self._ended.get(timeout=wait)
-            except queue.Empty:
-                continue
-            self._settle(ended)
+            self._settle_next(wait)
+
+    def _settle_next(self, seconds: float | None) -> bool:
+        """Settle the next attempt that has ended; return False where none has within so many seconds."""
+        if not self._ended:
+            self._has_ended.wait(seconds)
+        self._has_ended.lower()
+        if not self._ended:
+            return False
+        self._settle(self._ended[0])
+        return True
 
     @property
     def _has_room(self) -> bool:
@@ -255,52 +265,78 @@ class LocalRun:
 
     def _start_what_is_due(self) -> None:
         while self._due and self._has_room and self._due[0][0] <= time.monotonic():
-            attempt = heapq.heappop(self._due)[2]
+            attempt = self._due[0][2]
             progress = self._progress[attempt.task_name]
             located = locate(progress.node.task)
-            self._running.add(attempt.task_name)
             queued_seconds = max(0.0, time.monotonic() - progress.ready_since)
+            environ = None if located is None else located | self._launch_environ(progress.node, queued_seconds)
             self._show(lambda display: display.attempt_started(attempt))  # noqa: B023 - called now
-            if located is None:
+            with held_back(interrupts=True):
+                heapq.heappop(self._due)
+                is_followed = environ is not None and self._follow_in_thread(attempt, environ)
+            if environ is None:
                 self._call_here(attempt, progress.node, queued_seconds)
-            else:
-                environ = located | self._launch_environ(progress.node, queued_seconds)
-                try:
-                    threading.Thread(target=self._run_process, args=(attempt, environ), daemon=True).start()
-                except RuntimeError:
-                    # Too many threads, or an interpreter that is about to exit: one task after another, then.
-                    self._run_process(attempt, environ)
+            elif not is_followed:
+                # Too many threads, or an interpreter that is about to exit: one task after another, then.
+                self._run_process(attempt, environ)
+
+    def _follow_in_thread(self, attempt: Attempt, environ: dict[str, str]) -> bool:
+        """Run an attempt's process in a thread of its own, and return whether there was one to be had."""
+        thread = threading.Thread(target=self._run_process, args=(attempt, environ), daemon=True)
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+            self._running.add(attempt.task_name)
+            return True
+        return False
 
     def _settle(self, ended: _Ended) -> None:
+        """
+        Report and book how an attempt has ended, and what follows from that.
+
+        Where an interrupt comes before it is booked, this is done once more: what is reported has the same ids then.
+        """
         attempt, name = ended.attempt, ended.attempt.task_name
-        progress = self._progress[name]
-        self._running.discard(name)
-        self._processes.pop(name, None)
-        spent = progress.outcome.duration_seconds + ended.duration_seconds
         succeeded = ended.exit_code == 0 or self._is_reported_as_success(attempt)
+        is_over = succeeded or attempt.is_final or self._is_stopping
+        if not (succeeded or ended.is_reported):
+            self._report_failure(ended)
+        if is_over and not succeeded:
+            self._announce_failure(name)
+        with held_back(interrupts=True):
+            given_up = self._book(ended, succeeded=succeeded, is_over=is_over)
         self._show(
             lambda display: display.attempt_ended(
                 attempt, succeeded=succeeded, exit_code=ended.exit_code, seconds=ended.duration_seconds
             )
         )
-        if not succeeded and not ended.is_reported:
-            self._report_failure(ended)
-        if not succeeded and not attempt.is_final and not self._is_stopping:
+        for follower in given_up:
+            self._show(lambda display: display.task_given_up(follower))  # noqa: B023 - called now
+
+    def _book(self, ended: _Ended, *, succeeded: bool, is_over: bool) -> list[str]:
+        """Note the outcome and what is due next; return the tasks that are given up."""
+        self._ended.remove(ended)
+        attempt, name = ended.attempt, ended.attempt.task_name
+        progress = self._progress[name]
+        self._running.discard(name)
+        self._processes.pop(name, None)
+        spent = progress.outcome.duration_seconds + ended.duration_seconds
+        if not is_over:
             progress.outcome = TaskOutcome(TaskState.NO_STATUS, attempt.attempt, spent)
             self._schedule(replace(attempt, attempt=attempt.attempt + 1), after=progress.node.task.retry_delay_seconds)
-            return
-        state = TaskState.SUCCESS if succeeded else TaskState.FAILED
-        progress.outcome = TaskOutcome(state, attempt.attempt, spent)
-        if succeeded:
-            self._release_downstreams(name)
-        else:
-            self._give_up_downstreams(name)
-            self._announce_failure(name)
+            return []
+        progress.outcome = TaskOutcome(TaskState.SUCCESS if succeeded else TaskState.FAILED, attempt.attempt, spent)
+        if not succeeded:
+            return self._give_up_downstreams(name)
+        self._release_downstreams(name)
+        return []
 
     def _is_reported_as_success(self, attempt: Attempt) -> bool:
         """Return whether the launcher has reported a success, which outranks how its own process ended."""
-        with never_breaking("what the launcher has reported is not known"):
-            return self._publisher is not None and self._publisher.remembers(SUCCEEDED + attempt.key)
+        return self._is_noted(SUCCEEDED + attempt.key)
+
+    def _is_noted(self, note: str) -> bool:
+        with never_breaking("what was reported of a task is not known"):
+            return self._publisher is not None and self._publisher.remembers(note)
         return False
 
     def _release_downstreams(self, name: str) -> None:
@@ -309,31 +345,35 @@ class LocalRun:
             if name in upstreams and all(self._progress[each].outcome.succeeded for each in upstreams):
                 self._schedule_first(follower)
 
-    def _give_up_downstreams(self, name: str) -> None:
-        given_up = {name}
+    def _give_up_downstreams(self, name: str) -> list[str]:
+        failed, given_up = {name}, []
         # The nodes stand in dependency order, so one pass reaches all of them.
         for follower, progress in self._progress.items():
-            if given_up.intersection(progress.node.upstream_names):
-                given_up.add(follower)
+            if failed.intersection(progress.node.upstream_names):
+                failed.add(follower)
                 if progress.outcome.state is TaskState.NO_STATUS:
                     progress.outcome = TaskOutcome(TaskState.UPSTREAM_FAILED)
-                    self._show(lambda display: display.task_given_up(follower))  # noqa: B023 - called now
+                    given_up.append(follower)
+        return given_up
 
-    def _stop_everything(self) -> None:
+    def _stop_everything(self, held: held_back) -> None:
         """Tell what still runs to end, at once at a second interrupt, and kill what has not after all."""
         self._is_stopping = True
         self._due.clear()
+        if self._called_here is not None:
+            # It was interrupted, maybe when the task had ended.
+            attempt, began = self._called_here
+            is_finished = self._is_noted(f"{ENDED}{attempt.start_id}/{TaskFinished.name}")
+            self._note_end_here(_Ended(attempt, int(not is_finished), time.monotonic() - began, is_reported=False))
         deadline = time.monotonic() + TERMINATION_SECONDS
         # A launcher that is told again kills its task; one that is killed leaves that to its guard.
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
-            try:
-                self._signal_all(number)
-                while self._running:
-                    self._settle(self._ended.get(timeout=max(0.0, deadline - time.monotonic())))
-            except (KeyboardInterrupt, TerminationError):
-                continue
-            except queue.Empty:
-                deadline = time.monotonic() + _LAST_SECONDS
+            self._signal_all(number)
+            while (self._running or self._ended) and not held.take(_INTERRUPTS):
+                left = max(0.0, deadline - time.monotonic())
+                if not self._settle_next(min(left, _LOOK_SECONDS)) and not left:
+                    deadline = time.monotonic() + _LAST_SECONDS
+                    break
 
     def _signal_all(self, number: signal.Signals) -> None:
         for process in list(self._processes.values()):
@@ -373,7 +413,11 @@ class LocalRun:
                 exit_code = self._follow(attempt, process)
         finally:
             is_reported = exit_code is not None and exit_code >= 0 and exit_code not in _UNREPORTED
-            self._ended.put(_Ended(attempt, exit_code, time.monotonic() - began, is_reported))
+            self._note_end(_Ended(attempt, exit_code, time.monotonic() - began, is_reported))
+
+    def _note_end(self, ended: _Ended) -> None:
+        self._ended.append(ended)
+        self._has_ended.raise_()
 
     def _follow(self, attempt: Attempt, process: "subprocess.Popen[bytes]") -> int | None:
         """Show what a launcher writes until it ends, whatever goes wrong with that; return its status."""
@@ -389,13 +433,14 @@ class LocalRun:
 
     def _show(self, what: Callable[[Display], None]) -> None:
         """Show something, and nothing any more once that went wrong: what is shown must not stop what is done."""
-        try:
-            what(self._display)
-        except TerminationError:
-            raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - rich leaves by SystemExit when nobody reads
-            self._display = SilentDisplay()
-            logger.warning("the run is no longer shown: %s", error)
+        with held_back():
+            try:
+                what(self._display)
+            except TerminationError:
+                raise
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - rich leaves by SystemExit when nobody reads
+                self._display = SilentDisplay()
+                logger.warning("the run is no longer shown: %s", error)
 
     def _call_here(self, attempt: Attempt, node: Node, queued_seconds: float) -> None:
         """Run a task that no other process can load, as one defined at a prompt, in this process and thread."""
@@ -407,6 +452,8 @@ class LocalRun:
             queued_seconds=queued_seconds,
         )
         began = time.monotonic()
+        attempt = replace(attempt, start_id=os.urandom(8).hex())
+        self._called_here = attempt, began
         exit_code = 1
         environ = self._environment(attempt)
         before = {name: os.environ.get(name) for name in environ}
@@ -432,7 +479,12 @@ class LocalRun:
                 os.environ.pop(name, None)
                 if value is not None:
                     os.environ[name] = value
-            self._ended.put(_Ended(attempt, exit_code, time.monotonic() - began, is_reported=False))
+        self._note_end_here(_Ended(attempt, exit_code, time.monotonic() - began, is_reported=False))
+
+    def _note_end_here(self, ended: _Ended) -> None:
+        with held_back(interrupts=True):
+            self._note_end(ended)
+            self._called_here = None
 
     # What is published
 

@@ -13,9 +13,9 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType, FunctionType, MethodType, TracebackType
-from typing import Any
+from typing import Any, Self
 
 _Handler = Callable[[int, FrameType | None], Any]
 _NUMBERS = range(1, _signal.NSIG)
@@ -44,16 +44,17 @@ class held_back:  # noqa: N801 - read as a function, as those of contextlib
         self._interrupts = interrupts
         self._is_holding = False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         """Have what is due wait from now on."""
         if threading.get_ident() != threading.main_thread().ident or _holder() is not None:
-            return
+            return self
         _watch_forks()
         self._is_holding = True
         _hold_by(weakref.ref(self))
         # Nearly always there is nothing to hold, and each report of progress comes by here.
         if not all(map(self._passes, filter(callable, map(_signal.getsignal, _NUMBERS)))):
             self._hold()
+        return self
 
     def _hold(self) -> None:
         try:
@@ -65,6 +66,14 @@ class held_back:  # noqa: N801 - read as a function, as those of contextlib
             # Raised by a handler that was not held yet.
             _release()
             raise
+
+    @staticmethod
+    def take(numbers: Iterable[int]) -> bool:
+        """Return True if one of these signals is due; it is dealt with then, and its handler is not called."""
+        due = [number for number in numbers if number in _pending]
+        for number in due:
+            del _pending[number]
+        return bool(due)
 
     def _passes(self, handler: _Handler) -> bool:
         is_plain = not self._interrupts and type(handler) in _PLAIN and handler is not _note

@@ -6,6 +6,7 @@ Not here: handlers that publish themselves (test_reentrance.py), and signals to 
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -238,3 +239,102 @@ def test_a_handler_of_logs_may_have_handlers_of_signals_of_its_own() -> None:
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["inner", "logged", "outer", "outer", "<lambda>"]
+
+
+INTERRUPTED_RUNS = """
+import json, logging, signal, sys
+from dkist_processing_core import TaskBase, Workflow
+
+class A(TaskBase):
+    retries = 0
+
+    def run(self):
+        sys.settrace(lambda frame, *_: trace if is_watched(frame) else None)
+        caller = sys._getframe()
+        while caller := caller.f_back:
+            caller.f_trace = trace if is_watched(caller) else None
+        if fails:
+            raise ValueError
+
+def is_watched(frame):
+    return frame.f_code.co_filename.endswith("/dkist_processing_core/local.py")
+
+def trace(frame, event, argument):
+    global is_struck
+    place = frame.f_lineno, frame.f_code
+    # Nothing can hold an interrupt off between the end of the loop and the end of the run.
+    if event == "line" and frame.f_code.co_name != "execute" and place not in seen and not is_struck:
+        seen.add(place)
+        is_struck = True
+        signal.raise_signal(signal.SIGINT)
+    return trace
+
+class B(A):
+    def run(self):
+        sys.settrace(None)
+
+workflow = Workflow(process_category="no", process_name="run", workflow_package="no.package", workflow_version="1")
+workflow.add_node(A)
+workflow.add_node(B, upstreams=A)
+logging.disable()
+fails, seen, number, is_struck = sys.argv[1] == "fails", set(), 0, True
+while is_struck:
+    number, is_struck = number + 1, False
+    try:
+        workflow.run(number)
+        assert not is_struck
+    except KeyboardInterrupt:
+        pass
+    sys.settrace(None)
+print(number)
+"""
+
+
+@pytest.mark.parametrize("end", ["finishes", "fails"])
+def test_a_run_that_is_interrupted_at_any_line_knows_how_its_task_had_ended(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Between the end of a task and its booking, too: the engine calls it what the task has reported.
+    """
+    without_coverage(monkeypatch)
+
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_RUNS, end], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert done.returncode == 0, done.stderr
+    found = [(run.tasks[0].state, run.tasks[0].engine_state, run.tasks[1].engine_state) for run in runs()]
+    assert len(found) == int(done.stdout) > 20
+    if end == "finishes":
+        assert {each[:2] for each in found} == {(State.FINISHED, "success")}
+    else:
+        assert set(found) == {(State.FAILED, "failed", "upstream_failed")}
+
+
+TERMINATED_RUN = """
+import signal, sys
+from tests.pipelines import diamond
+
+def trace(frame, event, argument):
+    if frame.f_code.co_name == "_settle":
+        sys.settrace(None)
+        signal.raise_signal(signal.SIGTERM)
+
+sys.settrace(trace)
+diamond.run(recipe_run_id=5)
+"""
+
+
+def test_a_run_that_is_terminated_as_it_learns_of_an_end_books_that_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The task of a launcher that has left counts as what it was; then the run ends as terminated.
+    """
+    without_coverage(monkeypatch)
+
+    done = run_python(TERMINATED_RUN, {})
+
+    (run,) = runs()
+    assert done.returncode == -signal.SIGTERM
+    assert run.state is State.FAILED
+    assert [task.engine_state for task in run.tasks] == ["success", "no_status", "no_status", "no_status"]
