@@ -20,8 +20,8 @@ _AUTHENTICATES_BROKER = ("isb_tls_ca", "isb_tls_server_name")
 _ENVIRONMENTS = "dkist_core_environments_dir"
 # The fingerprint of the key that Python's releases are signed with, set in every image of Docker's for Python.
 _PUBLIC = frozenset({"gpg_key"})
-_ENDPOINT = re.compile(r"otel_exporter_otlp_(?:\w+_)?endpoint")
-_OF_COLLECTOR = re.compile(r"otel_exporter_otlp_(?:\w+_)?(?:headers|client_key)")
+_ENDPOINT = r"otel_exporter_otlp_(?:\w+_)?endpoint"
+_OF_COLLECTOR = r"otel_exporter_otlp_(?:\w+_)?(?:headers|client_key)"
 _YES = frozenset({"1", "true", "yes", "on", "t", "y"})
 
 
@@ -63,10 +63,10 @@ def _found(decided: Mapping[str, str | None], variables: Collection[str]) -> Ite
     if _ENVIRONMENTS in decided:
         credentials = (name for name in variables if name in _OF_BROKER or is_secret_name(name.upper()))
         yield from ((_ENVIRONMENTS, name) for name in sorted(credentials) if name not in _PUBLIC)
-    collectors = [name for name in decided if _ENDPOINT.fullmatch(name)]
+    collectors = [name for name in decided if re.fullmatch(_ENDPOINT, name)]
     collectors += ["mesh_config"] if any(name.startswith("otlp-") for name in mesh) else []
     for collector in collectors:
-        yield from ((collector, name) for name in variables if _OF_COLLECTOR.fullmatch(name))
+        yield from ((collector, name) for name in variables if re.fullmatch(_OF_COLLECTOR, name))
 
 
 def _services(text: str | None) -> Collection[str]:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 
-_OCTAL = re.compile(rb"\\([0-7]{3})")
+_OCTAL = rb"\\([0-7]{3})"
 _FIELDS_BEFORE, _FIELDS_AFTER = 6, 3
 
 
@@ -43,4 +43,6 @@ def mounts(path: str = "/proc/self/mountinfo") -> Iterator[Mount]:
 
 
 def _decoded(field: bytes) -> str:
-    return os.fsdecode(_OCTAL.sub(lambda found: bytes([int(found[1], 8) & 0xFF]), field))
+    if b"\\" in field:
+        field = re.sub(_OCTAL, lambda found: bytes([int(found[1], 8) & 0xFF]), field)
+    return os.fsdecode(field)

@@ -11,9 +11,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, cast
 
 from opentelemetry import trace
 
@@ -56,8 +55,7 @@ _unusable: set[Path] = set()
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
+class _Given(NamedTuple):
     """What a publisher was given to append in one transaction, and what appends it."""
 
     append: "Callable[[Sequence[Message], bool, str | None], None]"
@@ -380,14 +378,10 @@ class Publisher:
         try:
             try:
                 self._keep_in_journal(patience, messages, once=once, note=note)
-            except JournalLostError:
+            except JournalError as error:
                 # Opened anew, it may be as good as ever; nothing of this was kept yet.
-                self._keep_in_journal(patience, messages, once=once, note=note)
-            except JournalDamagedError:
-                if self._journal is not None:
-                    # Opened again, it is another one: the damaged file is set aside then.
-                    self._journal.close()
-                    self._journal = None
+                patience = max(0.0, patience - (self._waited - waited))
+                self._open_anew_after(error, patience)
                 self._keep_in_journal(patience, messages, once=once, note=note)
         except Exception as error:  # noqa: BLE001 - an error of this package costs no event either
             if not isinstance(error, JournalError):
@@ -403,18 +397,27 @@ class Publisher:
                 # It works as it should again, and what it has cost before is not counted against it for ever.
                 self._waited = 0.0
 
+    def _open_anew_after(self, error: JournalError, patience: float) -> None:
+        """Have the journal opened again where that helps against an error, which is raised otherwise."""
+        # Before anything is closed: where its log was removed, its connection alone has what is in it.
+        if self._journal is not None and not isinstance(error, JournalLostError) and not self._journal.is_there:
+            self._reopen(patience)
+        elif isinstance(error, JournalDamagedError):
+            if self._journal is not None:
+                # Opened again, it is another one: the damaged file is set aside then.
+                self._journal.close()
+                self._journal = None
+        elif not isinstance(error, JournalLostError):
+            raise error
+
     def _keep_in_journal(self, patience: float, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
-        began = time.monotonic()
         if self._journal is not None and self._journal.was_lost:
             self._journal = None
         if self._spare is not None and self._spare.is_lost:
             self._spare = None
-        try:
-            if self._journal is None or not self._journal.is_there:
-                self._reopen(patience)
-        except JournalError:
-            self._waited += time.monotonic() - began
-            raise
+        # An append checks this itself, by several calls of the system: twice would slow down each publish.
+        if self._journal is None or (self._is_displaced and not self._journal.is_there):
+            self._reopen(patience)
         journal = cast("Journal", self._journal)
         journal.patience, waited = patience, journal.waited
         try:
@@ -434,6 +437,14 @@ class Publisher:
             journal.patience = _POLL_SECONDS
 
     def _reopen(self, patience: float) -> None:
+        began = time.monotonic()
+        try:
+            self._open_again(patience)
+        except JournalError:
+            self._waited += time.monotonic() - began
+            raise
+
+    def _open_again(self, patience: float) -> None:
         journal = self.bus.open_journal(patience=patience)
         if self._journal is not None and journal.continues(self._journal.file):
             self._journal.close()

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from urllib.parse import quote, quote_plus, unquote
 
 REDACTED = "[redacted]"
@@ -25,35 +25,35 @@ _PUBLIC = "guest"
 _SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL|PWD|OTLP_(?:\w+_)?HEADERS", re.IGNORECASE)
 # The current folder and the one before.
 _FOLDERS = frozenset({"PWD", "OLDPWD"})
-_URL = re.compile(r"://[^\s\"'`<>]*")
-_END_OF_AUTHORITY = re.compile(r"[/?#]")
+_URL = r"://[^\s\"'`<>]*"
+_END_OF_AUTHORITY = r"[/?#]"
 # Greedy up to the last @ before a delimiter: a password pasted into a URL unescaped may itself hold an @, or a quote.
-_USERINFO = re.compile(r"(?<=://)[^\s/?#]*@")
-# A colon that no port follows begins a password; one that holds a quote may hold a delimiter too.
-_PASSWORD = re.compile(r"""://(?=[^\s/?#:@\["'`<>]*:(?!\d{1,5}(?:["'`<>/?#]|$)))""")
-_WORD = re.compile(r"\S+")
-_PRIVATE_KEY = re.compile(
-    r"""(-----BEGIN\ [A-Z0-9 ]{0,40}PRIVATE\ KEY(?:\ BLOCK)?-----)
+_USERINFO = r"(?<=://)[^\s/?#]*@"
+# A user and a colon that no port follows: a password begins, and one that holds a quote may hold a delimiter too.
+_USER = r"""://(?=[^\s/?#:@\["'`<>]*:(?!\d{1,5}(?:["'`<>/?#]|$)))"""
+_WORD = r"\S+"
+_PRIVATE_KEY = r"""(?sx)
+        (-----BEGIN\ [A-Z0-9 ]{0,40}PRIVATE\ KEY(?:\ BLOCK)?-----)
         (?: (?:(?!-----).)*(?=-----END) | [\s\\"',]{0,9}[\w+/=]{16,} (?:[\s\\"',]{1,9}[\w+/=]{16,})*
-            (?:(?:[\r\n]|\\n)[\w+/=]+)? )""",
-    re.DOTALL | re.VERBOSE,
-)
+            (?:(?:[\r\n]|\\n)[\w+/=]+)? )"""
 # A name of at most 80 characters on either side keeps the search linear.
-_PARAMETER = re.compile(
-    r"""([?&;\#]
+_PARAMETER = r"""(?ix)
+        ([?&;\#]
         (?: [\w.~%-]{0,80}? (?:token|secret|passw|passphrase|credential|signature|api_?key|[-_]key) [\w.~%-]{0,80}
         | (?:[\w.~%-]{0,80}[-_])? (?:key|pass|pwd|sig|auth|jwt) )
-        =) [^\s&;\#"'`<>]+""",
-    re.IGNORECASE | re.VERBOSE,
-)
+        =) [^\s&;\#"'`<>]+"""
 # As it is sent, in the repr of a dictionary or of a list of pairs, and in JSON within JSON; by any scheme, with a
 # credential or with parameters to the end of the line.
-_AUTHORIZATION = re.compile(
-    r"""(authorization (?: \\*["'] \s{0,9} [:=,] | \s{0,9} [:=] ) \s{0,9} (?:b?\\*["'])?)
+_AUTHORIZATION = r"""(?ix)
+        (authorization (?: \\*["'] \s{0,9} [:=,] | \s{0,9} [:=] ) \s{0,9} (?:b?\\*["'])?)
         (?: [^\s"',;\\]+ [\ \t]{1,9} [\w-]+ [\ \t]? = [\ \t]? \\*["']? [^\s"',;\\=)\]}] [^\r\n]*
-        | (?: [^\s"',;\\]+ [\ \t]{1,9} )? [^\s"',;\\]+ )""",
-    re.IGNORECASE | re.VERBOSE,
-)
+        | (?: [^\s"',;\\]+ [\ \t]{1,9} )? [^\s"',;\\]+ )"""
+
+
+@cache
+def _pattern(expression: str) -> re.Pattern[str]:
+    """Return an expression, compiled when a text needs it: few do, and this is a part of what starting a task costs."""
+    return re.compile(expression)
 
 
 def is_secret_name(name: str) -> bool:
@@ -120,14 +120,14 @@ def redactor(secrets: Iterable[str] | None = None, *, also: Iterable[str] = ()) 
             text = text.replace(form, REDACTED)
         # Most texts hold none of this, and a search for a constant is many times faster than an expression.
         if "://" in text and "@" in text:
-            text = _USERINFO.sub(f"{REDACTED}@", _URL.sub(_without_userinfo, text))
-            text = _WORD.sub(_without_password, text)
+            text = _pattern(_USERINFO).sub(f"{REDACTED}@", _pattern(_URL).sub(_without_userinfo, text))
+            text = _pattern(_WORD).sub(_without_password, text)
         if "=" in text and ("?" in text or "&" in text or "#" in text):
-            text = _PARAMETER.sub(rf"\g<1>{REDACTED}", text)
+            text = _pattern(_PARAMETER).sub(rf"\g<1>{REDACTED}", text)
         if "uthorization" in text or "UTHORIZATION" in text:
-            text = _AUTHORIZATION.sub(rf"\g<1>{REDACTED}", text)
+            text = _pattern(_AUTHORIZATION).sub(rf"\g<1>{REDACTED}", text)
         if "PRIVATE KEY" in text:
-            text = _PRIVATE_KEY.sub(rf"\g<1>{REDACTED}", text)
+            text = _pattern(_PRIVATE_KEY).sub(rf"\g<1>{REDACTED}", text)
         return text
 
     return blank
@@ -135,7 +135,7 @@ def redactor(secrets: Iterable[str] | None = None, *, also: Iterable[str] = ()) 
 
 def userinfo_of(text: str) -> list[str]:
     """Return the user information of the URLs in a text."""
-    return [url[start:end] for url in _URL.findall(text) for start, end in _userinfo(url)]
+    return [url[start:end] for url in _pattern(_URL).findall(text) for start, end in _userinfo(url)]
 
 
 def _without_userinfo(found: re.Match[str]) -> str:
@@ -150,7 +150,7 @@ def _without_password(found: re.Match[str]) -> str:
     """Return a word without what is between a user with a colon and the last @, quotes and delimiters included."""
     word = found[0]
     last = word.rfind("@")
-    begin = _PASSWORD.search(word, 0, last) if last > 0 else None
+    begin = _pattern(_USER).search(word, 0, last) if last > 0 else None
     return word if begin is None else f"{word[: begin.end()]}{REDACTED}{word[last:]}"
 
 
@@ -163,7 +163,7 @@ def _userinfo(text: str) -> list[tuple[int, int]]:
     found, start, last = [], text.find("://"), text.rfind("@")
     while 0 <= start < last:
         start += 3
-        delimiter = _END_OF_AUTHORITY.search(text, start)
+        delimiter = _pattern(_END_OF_AUTHORITY).search(text, start)
         stop = delimiter.start() if delimiter else len(text)
         end = last if text.find(":", start, stop) >= 0 else text.rfind("@", start, stop)
         if end > start:

@@ -11,11 +11,10 @@ import json
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from dkist_processing_core.bus._bus import topic_matches
+from dkist_processing_core.bus._bus import MAX_UNREAD, topic_matches
 from dkist_processing_core.bus._journal import POSITION, Journal
-from dkist_processing_core.bus.topology import MAX_QUEUE_LENGTH
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.own_errors import log_own_error_once
 from dkist_processing_core.signals import held_back
@@ -30,8 +29,7 @@ FORGOTTEN_TIMES = 10
 """A name is forgotten when it was not used for so many times as long as events are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class HostTime:
+class HostTime(NamedTuple):
     """For how many seconds the host has run since it was started, and what time it is by its clock."""
 
     seconds: float
@@ -43,7 +41,7 @@ class HostTime:
         return cls(time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
 
 
-def keep(journal: Journal, kept_seconds: float, *, limit: int = MAX_QUEUE_LENGTH, host: HostTime | None = None) -> None:
+def keep(journal: Journal, kept_seconds: float, *, limit: int = MAX_UNREAD, host: HostTime | None = None) -> None:
     """
     Have a journal go on with its clock, and remove some of what is older than so many seconds by it.
 
@@ -91,8 +89,7 @@ def _set_clock(journal: Journal, now: float) -> None:
     journal.clock = lambda: now + time.clock_gettime(time.CLOCK_BOOTTIME) - began
 
 
-@dataclass(frozen=True, slots=True)
-class _Clock:
+class _Clock(NamedTuple):
     """What the file's clock showed, in seconds, at a time of the host."""
 
     shown: float

@@ -13,6 +13,9 @@ from dkist_processing_core.bus._journal import BUSY_SECONDS, Journal
 from dkist_processing_core.bus._message import Message
 from dkist_processing_core.bus._spare import Spare
 
+MAX_UNREAD = 100_000
+"""How many events a bus keeps for a name that does not read them."""
+
 
 class Delivery(Protocol):
     """A message in a consumer's hand, until it is settled one way or the other."""

@@ -22,7 +22,8 @@ from dkist_processing_core.bus._locks import in_use
 from dkist_processing_core.descriptors import Held, Identity, close_if, identity_of, low_numbers_taken, open_numbers
 from dkist_processing_core.errors import JournalError, JournalLostError
 
-_SUFFIXES = ("", "-wal", "-shm")
+_LOG = "-wal"
+_SUFFIXES = ("", _LOG, "-shm")
 
 
 class Connections:
@@ -34,6 +35,8 @@ class Connections:
         self._connections: list[sqlite3.Connection] = []
         self._names: dict[Identity, str] = {}
         self._held = Held()
+        self._at_paths: dict[str, Identity] = {}
+        self._names_of_logs: dict[str, str] = {}
         self.is_lost = False
         """Whether other code of this process has closed some of it."""
         self._root = _identity_at(Path("/"))
@@ -69,6 +72,26 @@ class Connections:
     def first(self) -> sqlite3.Connection | None:
         """The connection that was opened first; None where all are closed."""
         return self._connections[0] if self._connections else None
+
+    @property
+    def are_at_their_paths(self) -> bool:
+        """
+        Whether each open file is seen at its path, as nearly always; False also where that cannot be seen.
+
+        The log's path is not looked at: after a stat(2) Linux writes a new time into the file at the next commit
+        (multigrain timestamps, from 6.13 on), which costs more than all of this. Its descriptor's name has to do.
+        """
+        try:
+            for path, identity in self._at_paths.items():
+                found = os.stat(path)  # noqa: PTH116 - pathlib is slower
+                if (found.st_dev, found.st_ino) != identity:
+                    return False
+            for link, name in self._names_of_logs.items():
+                if os.readlink(link) != name:  # noqa: PTH115 - as above
+                    return False
+        except OSError:
+            return False
+        return bool(self._at_paths)
 
     @property
     def has_lost_log(self) -> bool:
@@ -108,7 +131,28 @@ class Connections:
         elif file in self._names:
             # Not where another file is there by now, whose own connections are none of these.
             self._names |= names
-        self._held = Held(number for number in open_numbers() if self._is_used(number))
+        # SQLite names the place of whatever it reads and writes, and so leaves the marks as they are.
+        self._held = Held((number for number in open_numbers() if self._is_used(number)), marked=True)
+        self._note_paths()
+
+    def _note_paths(self) -> None:
+        """Note by what `are_at_their_paths` knows them; by nothing where one of them is not at its path now."""
+        self._at_paths, self._names_of_logs = {}, {}
+        at_paths: dict[str, Identity] = {}
+        for number, identity in self._held.identities.items():
+            suffix = "" if identity is None else self._names[identity]
+            if suffix == _LOG:
+                link = f"/proc/self/fd/{number}"
+                with contextlib.suppress(OSError):
+                    # Before its path is looked at: a name that it is given after that is another.
+                    self._names_of_logs[link] = os.readlink(link)  # noqa: PTH115 - as above
+                if link not in self._names_of_logs:
+                    return
+            elif identity is not None:
+                at_paths[f"{self._path}{suffix}"] = identity
+            if _identity_at(self._path, suffix) != identity:
+                return
+        self._at_paths = at_paths
 
     def _is_used(self, number: int) -> bool:
         """Return whether a number is one of these files, and is used to read or write it (not O_PATH, open(2))."""

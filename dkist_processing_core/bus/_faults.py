@@ -10,8 +10,8 @@ import pwd
 import shlex
 import sqlite3
 import stat
-from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 
 from dkist_processing_core.errors import JournalAccessError, JournalDamagedError, JournalError
 
@@ -26,13 +26,24 @@ suspects: set[Path] = set()
 """The journals in which SQLite has met damage in this process; the next opening checks them as a whole."""
 
 
-@contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Make what the system or SQLite says of a file a `JournalError` that names it."""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise _fault(path, error) from error
+class explained:  # noqa: N801 - read as a function
+    """Make what the system or SQLite says of a file a `JournalError` that names it; a class, for each call has one."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        """Name the file."""
+        self._path = path
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Raise what the error is of the file."""
+        if isinstance(error, sqlite3.Error | OSError):
+            raise _fault(self._path, error) from error
 
 
 def _fault(path: Path, error: sqlite3.Error | OSError) -> JournalError:

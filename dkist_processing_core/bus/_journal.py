@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 from urllib.parse import quote
 
 from dkist_processing_core import forks
@@ -43,6 +43,7 @@ _COLUMNS = "seq, exchange, routing_key, body, properties"
 _EXCERPT = f"CASE WHEN length(body) <= {MAX_BODY_BYTES} THEN body ELSE substr(body, 1, {EXCERPT_BYTES}) END"
 _FULL_SIZE = f"CASE WHEN length(body) > {MAX_BODY_BYTES} THEN length(body) END"
 _BATCH = 1000
+_INSERT = "INSERT INTO message (appended, exchange, routing_key, properties, body) VALUES (?, ?, ?, ?, ?)"
 # A damaged row may hold another type: then the subscription gets again what it may have had, and loses nothing.
 POSITION = "CASE typeof(position) WHEN 'integer' THEN position ELSE 0 END"
 _REMEMBERED_SECONDS = 31 * 24 * 3600.0
@@ -227,6 +228,8 @@ class Journal:
     def is_there(self) -> bool:
         """Whether the open file is still the one at its path, with its log: somebody may have deleted it."""
         with in_use:
+            if self._connections.are_at_their_paths:
+                return True
             if self.file == _file_at(self.path):
                 return not self._connections.has_lost_log
             return not self._connections.is_removed and not self._is_set_aside
@@ -351,12 +354,7 @@ class Journal:
             if note is not None:
                 _is_first(connection, note, now)
             taken = [row for message_id, row in rows if not once or _is_first(connection, message_id, now)]
-            connection.executemany(
-                "INSERT INTO message (appended, exchange, routing_key, properties, body) VALUES (?, ?, ?, ?, ?)", taken
-            )
-            # Nobody else writes meanwhile, so their numbers follow each other.
-            (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
-            return list(range(last - len(taken) + 1, last + 1)) if taken else []
+            return [cast("int", connection.execute(_INSERT, row).lastrowid) for row in taken]
 
         return self.transact(insert)
 

@@ -6,14 +6,17 @@ Not here: the file's format (_journal), and reading from it (_journal_receivers)
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from dkist_processing_core.bus._ages import keep
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Journal
-from dkist_processing_core.bus._journal_receivers import JournalReader, JournalReceiver
 from dkist_processing_core.bus._mending import open_mended
 from dkist_processing_core.bus._place import open_folder, place
 from dkist_processing_core.bus._spare import Spare, adopt
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+
+if TYPE_CHECKING:
+    from dkist_processing_core.bus._journal_receivers import JournalReader, JournalReceiver
 
 FILE = "embedded.db"
 KEPT_SECONDS = 7 * 24 * 3600
@@ -48,12 +51,15 @@ class JournalBus:
 
     def subscribe(
         self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
-    ) -> JournalReader | JournalReceiver:
+    ) -> "JournalReader | JournalReceiver":
         """
         Read events from the file; one process at a time reads under a name, others of that name stand by.
 
         Without a name the file is only looked at: nothing on the disk changes, and it need not be there yet.
         """
+        # Here, not above: a task only publishes.
+        from dkist_processing_core.bus._journal_receivers import JournalReader, JournalReceiver  # noqa: PLC0415
+
         wanted = tuple(patterns)
         if name is None:
             return JournalReader(self.journal_path, self.event_exchange, wanted, replay=replay)

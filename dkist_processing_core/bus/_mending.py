@@ -6,6 +6,7 @@ What mends it (_damage) is loaded when damage is met: a task hardly ever meets i
 
 import contextlib
 import math
+import os
 import re
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def take_over_damaged(journal: Journal, *, seconds: float = math.inf) -> bool:
 
 def damaged_of(shared: Path) -> list[Path]:
     """Return the damaged files that were set aside from the name of a journal, or of a spare one beside it."""
-    pattern = re.compile(rf"{re.escape(shared.stem)}(\.[\w-]+)?\.db\.damaged-\d{{8}}T\d{{6}}Z(-\d+)?")
+    pattern = rf"{re.escape(shared.stem)}(\.[\w-]+)?\.db\.damaged-\d{{8}}T\d{{6}}Z(-\d+)?"
     with contextlib.suppress(OSError):
-        return sorted(each for each in shared.parent.iterdir() if pattern.fullmatch(each.name))
+        names = [name for name in os.listdir(shared.parent) if ".damaged-" in name and re.fullmatch(pattern, name)]  # noqa: PTH208 - pathlib is slower
+        return [shared.with_name(name) for name in sorted(names)]
     return []

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dkist_processing_core.bus._bus import MAX_UNREAD
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import RecipeRunFailureMessage
 
 ARCHIVE_QUEUE = "workflow.events.archive.q"
 DEAD_LETTER_EXCHANGE = "workflow.events.dlx"
 DEAD_LETTERS_SUFFIX = ".dlq"
-MAX_QUEUE_LENGTH = 100_000
+MAX_QUEUE_LENGTH = MAX_UNREAD
 QUEUE_EXPIRES_MS = 7 * 24 * 3600 * 1000
 MAX_DEAD_LETTERS = 10_000
 # From RabbitMQ 4.0 on, a quorum queue drops by default what came back 20 times. -1 means no limit only from there on.
