@@ -97,10 +97,16 @@ class Drainer:
         self._set_aside = 0
         self._has_adopted = True
         self._told_reasons: set[str] = set()
-        self.failure: str | None = None
-        """Why nothing can be delivered just now, in an operator's words; None where nothing is known to be wrong."""
+        self._bus_failure: str | None = None
+        self._lock_failure: str | None = None
         self._thread: threading.Thread | None = None
         self._opened: Journal | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing can be delivered just now, in an operator's words; None where nothing is known to be wrong."""
+        # What is in memory is delivered without the lock.
+        return (None if len(self._memory) else self._lock_failure) or self._bus_failure
 
     @property
     def is_running(self) -> bool:
@@ -207,12 +213,23 @@ class Drainer:
                     if not self._has_pending(journal):
                         self._has_work.wait(self._poll_seconds if self._has_adopted else 0.0)
                         self._look_after(journal)
-                    elif not lock.acquire():
+                    elif not self._takes(lock):
                         self._end.wait(_LOCK_POLL_SECONDS)
                     else:
                         self._connect_and_deliver(journal, lock)
             finally:
                 lock.release()
+
+    def _takes(self, lock: FileLock) -> bool:
+        """Take the right to deliver, where no other process has it; keep in mind why it cannot be had."""
+        try:
+            is_held = lock.acquire()
+        except JournalError as error:
+            self._lock_failure = str(error)
+            self._on_progress()
+            raise
+        self._lock_failure = None
+        return is_held
 
     def _look_after(self, journal: Journal) -> None:
         """See that the file is still the one that others use, and take over what others could not put there."""
@@ -232,7 +249,7 @@ class Drainer:
         try:
             with self._bus.connect(patience) as link:
                 self._link = link
-                self.failure = None
+                self._bus_failure = None
                 try:
                     self._deliver(link, journal, lock)
                 finally:
@@ -263,7 +280,7 @@ class Drainer:
         return _CONNECT_SECONDS if self._failures else min(_CONNECT_SECONDS, max(0.5, wanted))
 
     def _rest_after(self, reason: str) -> None:
-        self.failure = reason
+        self._bus_failure = reason
         self._rest(self._longer_rest())
 
     def _longer_rest(self) -> float:
@@ -274,7 +291,7 @@ class Drainer:
     def _rest(self, seconds: float) -> None:
         """Leave the broker alone for a while, and say so to whoever waits for a delivery."""
         if seconds > 0:
-            self.failure = self.failure or f"{self._bus.where} could not be reached a moment ago"
+            self._bus_failure = self._bus_failure or f"{self._bus.where} could not be reached a moment ago"
             self._on_progress()
             self._end.wait(seconds)
 
@@ -283,7 +300,7 @@ class Drainer:
         # What cannot be made may not be needed, by this user who may only write: a refused message will tell.
         self._bus.restore(link, bindings=False)
         while not self._end.is_raised:
-            if lock is not None and not lock.acquire():
+            if lock is not None and not self._takes(lock):
                 link.settle(_LOCK_POLL_SECONDS)
                 continue
             if journal is not None:
@@ -423,7 +440,7 @@ class Drainer:
 
     def _hold(self, exchange: str, reason: str) -> None:
         self._refusals.hold(exchange, reason)
-        self.failure = self._own_failure
+        self._bus_failure = self._own_failure
         self._tell(reason)
         self._on_progress()
 
@@ -458,13 +475,13 @@ class Drainer:
     def _note_blocking(self, source: Journal | Memory, link: "AmqpLink") -> None:
         """Have nobody wait for a broker that blocks publishers, in this process or in the next ones."""
         blocking = _blocking(link)
-        if blocking is not None and self.failure is None:
+        if blocking is not None and self._bus_failure is None:
             source.unreachable_until = time.time() + UNREACHABLE_SECONDS
-            self.failure = blocking
+            self._bus_failure = blocking
             self._tell(blocking)
             self._on_progress()
         elif blocking is None:
-            self.failure = self._own_failure
+            self._bus_failure = self._own_failure
 
     def _tell(self, reason: str) -> None:
         """Warn of what keeps events from being delivered, once for as long as it lasts."""

@@ -5,6 +5,7 @@ Not here: what a publisher does by itself (test_delivery), nor what is refused a
 """
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from dkist_processing_core.bus._format import FORMAT_VERSION
 from dkist_processing_core.bus._mending import damaged_of
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.trusted import file_mode
 from tests.facts import progressed, started
 from tests.running import ROOT, command, run_command
@@ -894,3 +896,29 @@ def test_damaged_files_are_shown_by_list_and_doctor(monkeypatch: pytest.MonkeyPa
     assert [each["file"] for each in found["damaged"]] == [str(aside)]
     assert check["status"] == "wrong"
     assert str(aside) in check["detail"]
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("/etc/hostname"), os.mkfifo], ids=["link", "pipe"])
+def test_a_lock_that_cannot_be_used_is_the_reason_that_is_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, make: Callable[[Path], object]
+) -> None:
+    """
+    No broker is tried then, and none is blamed: in the log, in the list, by the delivery and by the doctor.
+    """
+    lock = name_outbox(monkeypatch, "broker.example").with_suffix(".lock")
+    lock.parent.mkdir(exist_ok=True)
+    make(lock)
+
+    began = time.monotonic()
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.publish(started("A"))
+    took = time.monotonic() - began
+
+    reason = f"the lock's file {lock} cannot be used: {lock}: found "
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert f": 1. {reason}" in warning
+    assert took < publisher._flush_timeout
+    assert f"not delivered by this user: {reason}" in asked("list").stdout
+    assert listed()["journals"][0]["problem"].startswith(reason)
+    assert f"error: {reason}" in asked("drain").stderr
+    assert f"✗ delivery      {reason}" in CliRunner().invoke(app, ["doctor"]).stdout

@@ -153,7 +153,7 @@ def test_a_file_of_another_user_is_one_warning_that_names_owner_and_remedy(folde
     (spare,) = spares_of(bus.journal_path)
     assert warning.startswith(
         f"the journal {bus.journal_path} cannot be used: {bus.journal_path} belongs to user root, and user {USER} may "
-        f"not read and write it; have an administrator run `chown {USER} {bus.journal_path}*`"
+        f"not read and write it; have an administrator run `chown -h {USER} {bus.journal_path}*`"
     )
     assert str(spare) in warning
 
@@ -180,3 +180,19 @@ def test_the_doctor_names_the_owner_of_a_file_that_this_user_may_not_write(folde
     as_user(examine, folder / "log")
 
     assert f"belongs to user root, and user {USER} may not read and write it" in told.read_text()
+
+
+def test_a_link_to_a_file_of_another_user_is_reported_as_a_link(folder: Path) -> None:
+    """
+    To change the owner of what it leads to, as for a file that belongs to another user, would give that file away.
+    """
+    lock = FileLock(folder / "outbox.lock")
+    lock.path.symlink_to("/etc/passwd")
+
+    as_user(lambda: logging.getLogger("dkist_processing_core").warning(lock.problem), folder / "log")
+
+    (reported,) = (folder / "log").read_text().splitlines()
+    assert reported == (
+        f"the lock's file {lock.path} cannot be used: {lock.path}: found a link, "
+        f"expected a regular file of uid {USER}; remove it"
+    )

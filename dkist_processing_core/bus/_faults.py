@@ -27,13 +27,14 @@ suspects: set[Path] = set()
 
 
 class explained:  # noqa: N801 - read as a function
-    """Make what the system or SQLite says of a file a `JournalError` that names it; a class, for each call has one."""
+    """Raise an error of the system or of SQLite as a `JournalError` that names it; a class, since each call has one."""
 
-    __slots__ = ("_path",)
+    __slots__ = ("_kind", "_path")
 
-    def __init__(self, path: Path) -> None:
-        """Name the file."""
+    def __init__(self, path: Path, kind: str = "journal") -> None:
+        """Name the file and its kind."""
         self._path = path
+        self._kind = kind
 
     def __enter__(self) -> None:
         """Do nothing."""
@@ -43,18 +44,18 @@ class explained:  # noqa: N801 - read as a function
     ) -> None:
         """Raise what the error is of the file."""
         if isinstance(error, sqlite3.Error | OSError):
-            raise _fault(self._path, error) from error
+            raise _fault(self._path, self._kind, error) from error
 
 
-def _fault(path: Path, error: sqlite3.Error | OSError) -> JournalError:
+def _fault(path: Path, kind: str, error: sqlite3.Error | OSError) -> JournalError:
     if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_ROLLBACK:
         return JournalError(f"the journal {path} cannot be used: found {path}-journal, expected none; remove it")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     is_of_access = code in _ACCESS or isinstance(error, PermissionError)
     refused = _refused_access(path) if is_of_access else None
     if refused is not None:
-        return JournalAccessError(f"the journal {path} cannot be used: {refused}")
-    msg = f"the journal {path} cannot be used: {error}"
+        return JournalAccessError(f"the {kind} {path} cannot be used: {refused}")
+    msg = f"the {kind} {path} cannot be used: {error}"
     if is_of_damage(error):
         suspects.add(path)
         return JournalDamagedError(msg)
@@ -91,11 +92,15 @@ def _refused_access(path: Path) -> str | None:
     for each in (path, *[path.with_name(path.name + side) for side in SIDE_FILES], path.parent):
         try:
             # By O_PATH: closing any other descriptor would give up the locks that SQLite holds on the file (fcntl(2)).
-            descriptor = os.open(each, os.O_PATH | os.O_CLOEXEC)
+            # The folder may be a link, and what is in it none.
+            descriptor = os.open(each, os.O_PATH | os.O_CLOEXEC | (0 if each == path.parent else os.O_NOFOLLOW))
         except OSError:
             continue
         try:
             found = os.fstat(descriptor)
+            if stat.S_ISLNK(found.st_mode):
+                # Refused for what it is: of whom the file is that it leads to does not matter.
+                continue
             is_read_only = os.fstatvfs(descriptor).f_flag & os.ST_RDONLY
             # By that name it is this file, also where it was removed since; without /proc by its own.
             opened = Path(f"/proc/self/fd/{descriptor}")
@@ -107,7 +112,8 @@ def _refused_access(path: Path) -> str | None:
             return f"{each} is on a file system that is mounted read only; set DKIST_CORE_STATE_DIR to another folder"
         if not is_ours:
             me, target = _user(os.geteuid()), str(path if each != path.parent else each)
-            remedy = f"chown {me} {shlex.quote(target)}{'*' if each != path.parent else ''}"
+            # Of a link its own owner: no other user may have a file of theirs given away by one beside the journal.
+            remedy = f"chown -h {me} {shlex.quote(target)}{'*' if each != path.parent else ''}"
             return (
                 f"{each} belongs to user {_user(found.st_uid)}, and user {me} may not read and write it; "
                 f"have an administrator run `{remedy}`, or set DKIST_CORE_STATE_DIR to another folder"

@@ -19,9 +19,11 @@ from typing import Protocol
 
 from dkist_processing_core.bus._faults import explained
 from dkist_processing_core.descriptors import Held, move_up
+from dkist_processing_core.errors import JournalError
 from dkist_processing_core.trusted import open_file
 
 _PAUSE_SECONDS = 0.005
+_KIND = "lock's file"
 logger = logging.getLogger(__name__)
 
 
@@ -49,7 +51,7 @@ class FileLock:
         # Over all of it: a fork in between would keep the lock for as long as it lives.
         with in_use:
             while True:
-                with explained(self.path):
+                with explained(self.path, _KIND):
                     descriptor = move_up(self._open())
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,6 +80,19 @@ class FileLock:
             # Unlocked, not only closed: a fork of this process may hold a copy of the descriptor.
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             self.abandon()
+
+    @property
+    def problem(self) -> str | None:
+        """Why this user cannot take the lock, whether or not it is free; None where nothing prevents it."""
+        if not os.path.lexists(self.path) or (self.path.is_dir() and not self.path.is_symlink()):
+            # Made, or replaced, by the next process that takes it.
+            return None
+        try:
+            with explained(self.path, _KIND):
+                os.close(open_file(self.path, os.O_RDWR, sets_mode=False))
+        except JournalError as error:
+            return str(error)
+        return None
 
     def holder(self) -> int | None:
         """Return the process that holds the lock, by /proc/locks (proc_locks(5)); None for nobody, or nobody seen."""

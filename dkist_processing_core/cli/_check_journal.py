@@ -36,6 +36,7 @@ def check_journal(settings: DKISTProcessingCoreConfiguration, bus: Bus) -> Itera
     except JournalError:
         # The folder, which has been found wrong.
         return
+    yield from _check_locks(states)
     yield from _check_damaged(states)
     yield from _check_spares(bus, states)
     yield from _check_other_outboxes(states)
@@ -116,6 +117,13 @@ def _check_books(what: str, bus: Bus, books: Books) -> Check:
             "`dkist-core outbox retry --all` has them tried again",
         )
     return ok(what, found)
+
+
+def _check_locks(states: list[OutboxState]) -> Iterator[Check]:
+    """Report that the outbox of the settings cannot be delivered by this user, whatever the broker is like."""
+    for each in states:
+        if each.is_current and each.lock_problem is not None:
+            yield wrong("delivery", each.lock_problem, "remove that file while no process of this host delivers")
 
 
 def _check_damaged(states: list[OutboxState]) -> Iterator[Check]:

@@ -36,7 +36,7 @@ def as_json(state: OutboxState, hide: Callable[[str], str]) -> dict[str, Any]:
         "damaged": [
             {"file": hide(str(each.path)), "takenOver": each.taken_over, "done": each.is_done} for each in state.damaged
         ],
-        "problem": None if state.problem is None else hide(state.problem),
+        "problem": hide(problem) if (problem := state.problem or state.lock_problem) else None,
     }
 
 

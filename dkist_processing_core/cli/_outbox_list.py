@@ -98,6 +98,8 @@ def _told(state: OutboxState) -> Iterator[tuple[str, str]]:
         yield f"the embedded journal, a bus of its own: subscribers read it; events kept: {kept:,}", ""
     else:
         yield f"for {state.destination or 'an unknown broker'}", ""
+    if state.lock_problem is not None:
+        yield f"not delivered by this user: {state.lock_problem}", "red"
     if state.deliverer is not None:
         yield f"process {state.deliverer} is delivering it", "green"
     if state.unreachable_until is not None:

@@ -79,6 +79,8 @@ class OutboxState:
     unreachable_until: float | None = None
     """Until when, in seconds since 1970, nobody tries to reach the broker; None where that is over."""
     problem: str | None = None
+    lock_problem: str | None = None
+    """Why this user cannot deliver from it, whether or not another process delivers."""
     damaged: tuple[Damaged, ...] = ()
     """The damaged files that were set aside from it."""
 
@@ -118,11 +120,13 @@ def _shared(folder: Path) -> set[Path]:
 
 
 def _state(path: Path, current: Path) -> OutboxState:
+    lock = FileLock(path.with_suffix(".lock"))
     state = OutboxState(
         path,
         is_current=path == current,
         is_embedded=path.name == EMBEDDED_FILE,
-        deliverer=FileLock(path.with_suffix(".lock")).holder(),
+        deliverer=lock.holder(),
+        lock_problem=None if path.name == EMBEDDED_FILE else lock.problem,
         spares=tuple(_spare(each) for each in spares_of(path)),
     )
     if not path.exists():
