@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dkist_processing_core.bus import FileLock, _amqp, open_bus, spares_of, to_message
+from dkist_processing_core.bus import FileLock, Journal, _amqp, open_bus, spares_of, to_message
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.publisher import Publisher
-from tests.facts import finished, started
+from tests.facts import finished, progressed, started
 
 USER = 12345 if os.geteuid() == 0 else os.geteuid()
 LOOKS = (
@@ -99,6 +99,31 @@ def test_a_command_that_looks_changes_no_file(state_dir: Path, arguments: tuple[
     CliRunner().invoke(app, list(arguments))
 
     assert contents(state_dir) == before
+
+
+@pytest.mark.parametrize("arguments", LOOKS, ids=" ".join)
+def test_a_command_that_looks_at_a_copy_makes_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    """
+    A journal with its log, but without the shared memory that SQLite keeps beside them.
+    """
+    folder = tmp_path / "copy"
+    folder.mkdir(mode=0o700)
+    settings = DKISTProcessingCoreConfiguration.read()
+    with Publisher.open(settings) as publisher:
+        path = publisher.bus.journal_path
+        publisher.publish(*[progressed("A", number) for number in range(1500)])
+        for each in (path, path.with_name(f"{path.name}-wal")):
+            shutil.copy(each, folder)
+    monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(folder))
+    before = contents(folder)
+
+    CliRunner().invoke(app, list(arguments))
+    found = Journal.look(folder / path.name, Journal.books)
+
+    assert contents(folder) == before
+    assert found.published == 1500
 
 
 def test_what_root_makes_in_a_users_folder_is_the_users(folder: Path) -> None:

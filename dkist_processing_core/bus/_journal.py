@@ -51,7 +51,9 @@ _SHARE_OF_FORGETTING = 0.01
 _LATEST = 250e9
 # How SQLite opens a file without a change to the folder (https://sqlite.org/wal.html#readonly): without the right to
 # write to the shared memory it puts nothing in order there, and where nobody uses the file it needs no such memory.
-_USED, _UNUSED, _COPIED = "mode=ro&readonly_shm=1", "mode=ro&immutable=1", "mode=ro"
+# A copy of file and log without that memory is read without locks, which keeps the index of the log in this process
+# (https://sqlite.org/wal.html#noshm): whether it is used meanwhile is seen afterwards.
+_USED, _UNUSED, _COPIED = "mode=ro&readonly_shm=1", "mode=ro&immutable=1", "mode=ro&vfs=unix-none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,7 @@ class Journal:
                 if versions(path) == before:
                     raise
             else:
-                if mode != _UNUSED or versions(path) == before:
+                if mode == _USED or versions(path) == before:
                     return found
 
     @classmethod
@@ -214,6 +216,8 @@ class Journal:
         # So that a signal's handler runs, too.
         journal.connection.set_progress_handler(journal._is_endless, _STEPS_BETWEEN_LOOKS)  # noqa: SLF001 - as above
         try:
+            if mode == _COPIED:
+                journal.connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             journal.use_first(lambda connection: prepare_look(connection, path))
         except BaseException:
             journal.close()
@@ -719,7 +723,7 @@ def _mode_of_look(path: Path) -> str:
     log = path.with_name(f"{path.name}-wal")
     with contextlib.suppress(OSError), os.fdopen(open_file(log, os.O_RDONLY, sets_mode=False), "rb") as file:
         if int.from_bytes(file.read(4), "big") in WAL_MAGIC:
-            # Somebody has copied the two without the memory, which has to be made to read them.
+            # The two were copied without the memory.
             return _COPIED
     return _UNUSED
 
