@@ -7,10 +7,19 @@ Not here: the threads, each of which is optional, and what is done without it.
 import threading
 
 
-def can_be_started() -> bool:
-    """Return False under a limit on processes that is reached, or in an interpreter that is about to exit."""
+def can_be_started(count: int = 1) -> bool:
+    """Return False where so many cannot run at once: under a limit on processes, or in an interpreter that exits."""
+    is_over = threading.Event()
+    started: list[threading.Thread] = []
     try:
-        threading.Thread(target=int, name="dkist-core-probe", daemon=True).start()
+        for _ in range(count):
+            thread = threading.Thread(target=is_over.wait, name="dkist-core-probe", daemon=True)
+            thread.start()
+            started.append(thread)
     except RuntimeError:
         return False
+    finally:
+        is_over.set()
+        for thread in started:
+            thread.join()
     return True

@@ -4,12 +4,23 @@ A process that can have no further thread, as under a limit on processes or whil
 Not here: what is published and flushed in one (test_hard_cases.py).
 """
 
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from dkist_processing_core import subscribe
 from dkist_processing_core.bus import open_bus, to_message
+from dkist_processing_core.events import TaskEvent, TaskFailed
 from dkist_processing_core.runs import State
 from tests.facts import started
-from tests.running import run_python
+from tests.running import ROOT, run_python
 from tests.services.broker import Broker
 from tests.test_delivery import books_of, settings_of
+from tests.test_faults import environ_of, journal_rows
 from tests.test_local import the_run
 
 # More than any machine has: the kernel refuses each thread, and no process.
@@ -140,3 +151,104 @@ def test_a_run_is_shown_line_by_line_in_a_terminal_without_threads() -> None:
     done = run_python(NONE_TO_BE_HAD + SHOWN, {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TERM": "xterm"})
 
     assert (done.returncode, done.stdout) == (0, "PlainDisplay"), done.stderr
+
+
+LAUNCHER = """
+import sys
+from dkist_processing_core.launcher import main
+sys.exit(main())
+"""
+
+
+def test_a_launcher_without_threads_reports_the_end_of_a_task_that_was_killed(broker: Broker, tmp_path: Path) -> None:
+    """
+    It watches, reports and delivers in its one thread.
+    """
+    variables = environ_of("IsKilled", FAULT_MARKS=str(tmp_path), **broker.env)
+
+    done = run_python(NONE_TO_BE_HAD + LAUNCHER, variables)
+
+    assert done.returncode == 137, done.stderr
+    books = books_of(settings_of(broker))
+    assert (books.published, books.confirmed) == (3, 3)
+
+
+def limited(processes: int) -> list[str]:
+    """
+    Return what runs a command as a user who may have so many processes and threads more than by now.
+    """
+    user, prefix = os.getuid(), []
+    if user == 0:
+        # Root is not limited; the files of this interpreter may be root's alone.
+        user, right = 61_000 + os.getpid() % 4_000, "+dac_read_search"
+        rights = ["--inh-caps", right, "--ambient-caps", right, "--bounding-set", f"-all,{right}"]
+        prefix = ["setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups", *rights]
+    tasks = [path.stat().st_uid for path in Path("/proc").glob("[0-9]*/task/*")]
+    return ["prlimit", f"--nproc={tasks.count(user) + processes}", *prefix]
+
+
+@pytest.mark.parametrize("processes", [3, 5, 8])
+def test_a_launcher_under_a_limit_on_processes_reports_the_end_of_a_task_that_was_killed(
+    processes: int, refusing_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    With a collector, too: gRPC would abort launcher and task where it gets a few threads, and not all.
+    """
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(0o777)
+        monkeypatch.setenv("DKIST_CORE_STATE_DIR", f"{folder}/state")
+        collector = f"http://127.0.0.1:{refusing_port}"
+        done = subprocess.run(
+            [*limited(processes), sys.executable, "-P", "-c", LAUNCHER],
+            env=environ_of("IsKilled", FAULT_MARKS=folder, OTEL_EXPORTER_OTLP_ENDPOINT=collector),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        events = [event for _, event in journal_rows()]
+
+    assert done.returncode == 137, done.stderr
+    assert [event.name for event in events] == ["task.dispatched", "task.started", "task.failed"]
+    assert isinstance(events[-1], TaskFailed)
+    assert events[-1].signal == "SIGKILL"
+
+
+CALLED_AT_EXIT = """
+import atexit
+from dkist_processing_core import TaskBase, Workflow
+
+class Last(TaskBase):
+    def run(self):
+        self.progress(1)
+
+class First(TaskBase):
+    def run(self):
+        atexit.register(Last(recipe_run_id=1, workflow_name="last", workflow_version="1"))
+        atexit.register(self.progress, 2)
+
+workflow = Workflow(process_category="at", process_name="exit", workflow_package="no.package", workflow_version="1")
+workflow.add_node(First)
+
+if __name__ == "__main__":
+    workflow.run(1)
+"""
+
+
+def test_a_task_that_a_launched_one_calls_as_its_process_exits_is_reported(broker: Broker, tmp_path: Path) -> None:
+    """
+    Each of them has its start and its end; a progress of the one that has ended is none.
+    """
+    script = tmp_path / "exits.py"
+    script.write_text(CALLED_AT_EXIT)
+
+    done = subprocess.run(
+        [sys.executable, script], env=os.environ | broker.env, capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert done.returncode == 0, done.stderr
+    events = subscribe(replay=True, timeout=1.0, settings=settings_of(broker))
+    seen = {(event.task_name, event.name.removeprefix("task.")) for event in events if isinstance(event, TaskEvent)}
+    first = {("First", "dispatched"), ("First", "started"), ("First", "finished")}
+    assert seen == first | {("Last", "started"), ("Last", "progressed"), ("Last", "finished")}

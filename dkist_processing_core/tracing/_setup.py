@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 
-from dkist_processing_core import forks, semconv
+from dkist_processing_core import forks, semconv, threads
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.text import redact
 
@@ -30,6 +30,8 @@ from dkist_processing_core.tracing._collector import SIGNALS, Signal, collector_
 from dkist_processing_core.tracing._handover import Handover
 from dkist_processing_core.tracing._telemetry import Telemetry, chosen_ids, given_out_ids
 
+# One for each processor, 16 at most, and a few: where it does not get one that it needs, it aborts the process.
+_THREADS_OF_GRPC = 24
 logger = logging.getLogger(__name__)
 _opened: dict[int, Telemetry] = {}
 _opening = forks.Lock()
@@ -154,6 +156,12 @@ def _otlp_exporter(settings: DKISTProcessingCoreConfiguration, signal: Signal) -
     package = {"traces": "trace_exporter", "metrics": "metric_exporter", "logs": "_log_exporter"}[signal]
     endpoint = endpoint_of(settings, signal)
     transport = "http" if protocol_of(settings, signal) == "http/protobuf" else "grpc"
+    if transport == "grpc" and not threads.can_be_started(_THREADS_OF_GRPC):
+        msg = (
+            f"found no {_THREADS_OF_GRPC} further threads, without which gRPC may abort this process; raise the limit "
+            "on processes (ulimit -u, pids.max), or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
+        )
+        raise RuntimeError(msg)
     module = import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{package}")
     options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
     if endpoint and transport == "http" and not special:
