@@ -24,6 +24,7 @@ from dkist_processing_core.errors import (
     BusRefusedError,
     BusUnreachableError,
     ConfigurationError,
+    ConnectionFailedHereError,
     JournalError,
     JournalLostError,
 )
@@ -261,13 +262,14 @@ class Drainer:
                 lock.release()
             # Who was stopped meanwhile (SIGSTOP, a suspended machine) has not heard what the broker had to say.
             was_held_up = link is None and time.monotonic() - began > patience + _HELD_UP_SECONDS
-            if not self._failures and (link is not None or was_held_up):
+            is_fault_here = isinstance(error, ConnectionFailedHereError)
+            if not self._failures and (link is not None or was_held_up or is_fault_here):
                 # A connection that broke says nothing of the next one, which is tried before anybody is told to wait.
                 self._failures = 1
                 self._tell(str(error))
                 self._end.wait(random.uniform(0.0, _LOCK_POLL_SECONDS))  # noqa: S311 - jitter
                 return
-            if journal is not None and isinstance(error, BusUnreachableError):
+            if journal is not None and isinstance(error, BusUnreachableError) and not is_fault_here:
                 # Not for a refusal: it costs nobody any time, and ends as soon as somebody mends the settings.
                 journal.unreachable_until = time.time() + UNREACHABLE_SECONDS
             self._tell(str(error))

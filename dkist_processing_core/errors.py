@@ -17,6 +17,7 @@ Every exception that this package raises, as one tree.
     │   └── JournalAccessError    this user may not read and write it
     └── BusError                the bus did not do what was asked
         ├── BusUnreachableError   nobody answers there; worth another try
+        │   └── ConnectionFailedHereError  this process could not open the connection, or has lost it
         └── BusRefusedError       it answers and says no; needs an operator
 
 Not here: how an exception is reported as an event, which is the lifecycle's business.
@@ -102,6 +103,10 @@ class BusError(DKISTProcessingCoreError):
 
 class BusUnreachableError(BusError):
     """Nobody answers at the bus's address, or the connection broke: another try may succeed."""
+
+
+class ConnectionFailedHereError(BusUnreachableError):
+    """The connection failed in this process, as by a descriptor that other code of it closed: the bus may be well."""
 
 
 class BusRefusedError(BusError):

@@ -5,10 +5,13 @@ The files have to hold what the task wrote, and the events have to arrive. Not h
 (test_processes.py).
 """
 
+import contextlib
 import gc
+import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +25,6 @@ from dkist_processing_core.bus import FileLock, Journal, open_bus
 from dkist_processing_core.bus._locks import folder_lock
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.descriptors import Held, low_numbers_taken, move_up
-from dkist_processing_core.drain import UNREACHABLE_SECONDS
 from dkist_processing_core.errors import JournalError, JournalLostError
 from dkist_processing_core.events import TaskFailed
 from dkist_processing_core.publisher import Publisher
@@ -31,6 +33,7 @@ from tests.facts import finished, started
 from tests.launched import close_descriptors
 from tests.running import ROOT, status_of_fork
 from tests.services.broker import Broker
+from tests.services.sockets import BlackHole
 from tests.test_degradation import ids_in
 from tests.test_delivery import books_of, settings_of
 from tests.test_faults import launch
@@ -109,8 +112,7 @@ def test_files_of_a_task_by_hand_are_whole_beside_a_thread_that_delivers(broker:
     run_by_hand(tmp_path, ways, **broker.env)
     with Publisher.open(settings) as publisher:
         publisher.answer_for_others()
-        # A task that closes the socket as it connects has the broker taken for one that cannot be reached, for a while.
-        wait_until(lambda: books_of(settings).pending == 0, UNREACHABLE_SECONDS + SECONDS)
+        wait_until(lambda: books_of(settings).pending == 0)
 
     assert {content == 2 * WRITTEN for content in written_in(tmp_path)} == {True}
     ended = [
@@ -118,6 +120,81 @@ def test_files_of_a_task_by_hand_are_whole_beside_a_thread_that_delivers(broker:
         for event in subscribe("task.finished", replay=True, timeout=SECONDS / 10, settings=settings)
     ]
     assert sorted(ended) == [f"w{number}" for number in range(len(ways))]
+
+
+CLOSES_AS_IT_CONNECTS = """
+import logging, os, queue, socket, stat, sys
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.publisher import Publisher
+from tests.facts import started
+from tests.waiting import wait_until
+
+said, found = queue.SimpleQueue(), []
+
+class Lines(logging.Handler):
+    def emit(self, record):
+        said.put(record.getMessage())
+
+logging.getLogger().addHandler(Lines())
+
+def is_connecting():
+    for number in map(int, os.listdir("/proc/self/fd")):
+        try:
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                with socket.socket(fileno=os.dup(number)) as copy:
+                    if copy.family == socket.AF_INET:
+                        found.append(number)
+        except OSError:
+            pass
+    return bool(found)
+
+bus = open_bus(DKISTProcessingCoreConfiguration())
+publisher = Publisher.open(bus.settings)
+publisher.publish(started("A"))
+wait_until(is_connecting)
+if sys.argv[1] == "closes":
+    os.close(found[0])
+else:
+    with open(os.devnull) as file:
+        os.dup2(file.fileno(), found[0])
+print(said.get(timeout=20))
+with bus.open_journal() as journal:
+    print(journal.unreachable_until)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("way", ["closes", "replaces"])
+@pytest.mark.parametrize("answer", ["accepts", "is silent"])
+def test_a_broker_counts_as_well_where_a_task_closes_the_socket_as_it_is_connected(
+    way: str, answer: str, black_hole: BlackHole
+) -> None:
+    """
+    Before and after the network has answered: other processes of the host try it at once.
+    """
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as clients:
+        port = black_hole.port if answer == "accepts" else full.getsockname()[1]
+        for _ in range(3):
+            # The kernel answers none that comes when so many wait to be accepted.
+            client = clients.enter_context(socket.socket())
+            client.settimeout(0.0)
+            client.connect_ex(full.getsockname())
+        mesh = json.dumps({"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": port}})
+        done = subprocess.run(
+            [sys.executable, "-c", CLOSES_AS_IT_CONNECTS, way],
+            cwd=ROOT,
+            env={**os.environ, "MESH_CONFIG": mesh, "EVENT_FLUSH_TIMEOUT": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    assert done.returncode == 0, done.stderr
+    line, mark = done.stdout.splitlines()
+    assert float(mark) == 0
+    assert "other code of this process has closed the connection's descriptors" in line
 
 
 @pytest.mark.parametrize("way", ["256*8", "65536*8", "65536*270"])

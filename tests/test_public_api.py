@@ -118,6 +118,7 @@ def test_established_paths_stay(module: str) -> None:
         ("JournalVersionError", errors.JournalError),
         ("BusError", Exception),
         ("BusUnreachableError", errors.BusError),
+        ("ConnectionFailedHereError", errors.BusUnreachableError),
         ("BusRefusedError", errors.BusError),
     ],
 )

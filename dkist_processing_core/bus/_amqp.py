@@ -47,7 +47,7 @@ from dkist_processing_core.bus._message import APP_ID, Message, Properties
 from dkist_processing_core.bus.topology import Binding, Exchange, Queue, Topology
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.descriptors import Held, move_up
-from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError
+from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError, ConnectionFailedHereError
 from dkist_processing_core.signals import held_back
 from dkist_processing_core.text import redact
 
@@ -644,7 +644,7 @@ class AmqpLink:
     def _refuse_what_is_not_ours(self, connection: "_Connection") -> None:
         """Fail where other code of this process has closed what the connection has open."""
         if not connection.is_ours:
-            self._fail_with("other code of this process has closed the connection's descriptors")
+            self._fail(OSError(errno.EBADF, _CLOSED_HERE))
             raise cast("BusError", self._failure)
 
     def _stir(self) -> None:
@@ -786,11 +786,23 @@ def explain(error: BaseException, settings: DKISTProcessingCoreConfiguration) ->
     service = settings.isb_mesh_service
     chain = list(_nested(error))
     silence = _first(chain, IncompatibleProtocolError)
-    fault = _tls.fault_of(_first(chain, ssl.SSLError), silence, settings) or _refusal(chain, settings)
+    fault = (
+        _fault_here(chain) or _tls.fault_of(_first(chain, ssl.SSLError), silence, settings) or _refusal(chain, settings)
+    )
     kind, text = fault or (BusUnreachableError, _breakage(chain))
     explained = kind(f"RabbitMQ at {service.host}:{service.port} {redact(text)}")
     explained.__cause__ = error
     return explained
+
+
+def _fault_here(chain: Sequence[BaseException]) -> tuple[type[BusError], str] | None:
+    """Return what has failed in this process, of which the broker knows nothing; None where it is not that."""
+    for item in chain:
+        if isinstance(item, OSError) and item.errno in _OF_DESCRIPTORS:
+            return ConnectionFailedHereError, f"was lost: {_CLOSED_HERE}"
+        if isinstance(item, OSError) and item.errno in _OF_RESOURCES:
+            return ConnectionFailedHereError, f"cannot be connected to from this process: {item.strerror}"
+    return None
 
 
 def _refusal(
@@ -926,6 +938,9 @@ def _move_up(sock: socket.socket) -> None:
     sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
 
 
+_CLOSED_HERE = "other code of this process has closed the connection's descriptors"
+_OF_DESCRIPTORS = (errno.EBADF, errno.ENOTSOCK)
+_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 # As `socket.getaddrinfo` takes them behind host and port, by pika's names.
 _LOOKED_UP_BY = ("family", "socktype", "proto", "flags")
 
@@ -946,9 +961,14 @@ class _Poller(pika.adapters.select_connection.PollPoller):  # type: ignore[misc]
         return reading, writing
 
     def poll(self) -> None:
-        if not self.is_ours():
-            raise OSError(errno.EBADF, "other code of this process has closed its descriptors")
+        self._check()
         super().poll()
+        # Before pika takes the silence of what was closed for that of the broker.
+        self._check()
+
+    def _check(self) -> None:
+        if not self.is_ours():
+            raise OSError(errno.EBADF, _CLOSED_HERE)
 
 
 class _Loop(pika.adapters.select_connection.IOLoop):  # type: ignore[misc]
@@ -965,6 +985,7 @@ class _Services(pika.adapters.utils.selector_ioloop_adapter.SelectorIOServicesAd
         super().__init__(loop)
         self.poller: _Poller = loop._poller  # noqa: SLF001 - pika has no other way to it
         self.socket = Held()
+        self.connecting: socket.socket | None = None
 
     def getaddrinfo(self, host: str, port: int, on_done: Callable[[Any], None], **named: Any) -> Any:
         try:
@@ -980,7 +1001,7 @@ class _Services(pika.adapters.utils.selector_ioloop_adapter.SelectorIOServicesAd
 
     def connect_socket(self, sock: socket.socket, resolved_addr: tuple[str, int], on_done: Callable[..., None]) -> Any:
         _move_up(sock)
-        self.socket = Held([sock.fileno()])
+        self.socket, self.connecting = Held([sock.fileno()]), sock
         return super().connect_socket(sock, resolved_addr, on_done)
 
 
@@ -1003,8 +1024,8 @@ class _Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no t
     @property
     def is_ours(self) -> bool:
         """Whether what it has open is what was opened: an author's code may close any number, and get it anew."""
-        # Until it is connected, and when pika has closed it, there is none; TLS wraps it, with its number.
-        connected = getattr(self._transport, "_sock", None)
+        # When pika has closed it, it has no number; TLS wraps it, with its number.
+        connected = getattr(self._transport, "_sock", None) or self._services.connecting
         is_open = connected is not None and connected.fileno() in self._services.socket.identities
         return self._services.poller.held.are_ours and (not is_open or self._services.socket.are_ours)
 

@@ -2,6 +2,7 @@
 RabbitMQ: the contract of a bus, and what a broker adds to it.
 """
 
+import errno
 import inspect
 import json
 import logging
@@ -28,7 +29,7 @@ from dkist_processing_core.bus._amqp_bus import ARCHIVE_PREFETCH, AmqpBus
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Subscription, subscribe
-from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError
+from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError, ConnectionFailedHereError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage, decode
 from dkist_processing_core.publisher import Publisher
 from tests.bus.contract import SECONDS, BusContract
@@ -626,6 +627,17 @@ def test_a_name_that_does_not_resolve_is_explained(state_dir: Path) -> None:
     explained = explain(socket.gaierror(-2, "Name or service not known"), settings)
 
     assert "does not resolve; check mesh_address in MESH_CONFIG" in str(explained)
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.ENOTSOCK, errno.EMFILE, errno.ENFILE, errno.ENOBUFS])
+def test_what_fails_in_this_process_says_nothing_of_the_broker(state_dir: Path, number: int) -> None:
+    """
+    It is a kind of its own, by which a broker does not count as unreachable for other processes.
+    """
+    settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir)
+
+    assert type(explain(OSError(number, os.strerror(number)), settings)) is ConnectionFailedHereError
+    assert type(explain(OSError(errno.ECONNREFUSED, "refused"), settings)) is BusUnreachableError
 
 
 def test_pika_stays_silent_while_we_explain(
