@@ -20,11 +20,13 @@ _TRACEPARENT = re.compile(
     r"[ \t]*(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:(-.*)|[ \t]*)\n?"
 )
 _MAX_TRACEPARENT = 512
+# Made once: `json.dumps` makes one for each call with options.
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def format_facts(facts: list[str]) -> str:
     """Return the compact JSON array that a derived id is computed from; its bytes are UTF-8."""
-    return json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+    return _COMPACT.encode(facts)
 
 
 def format_time(moment: datetime) -> str:

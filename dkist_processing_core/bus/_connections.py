@@ -15,6 +15,7 @@ import fcntl
 import functools
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,8 +23,10 @@ from dkist_processing_core.bus._locks import in_use
 from dkist_processing_core.descriptors import Held, Identity, close_if, identity_of, low_numbers_taken, open_numbers
 from dkist_processing_core.errors import JournalError, JournalLostError
 
-_LOG = "-wal"
-_SUFFIXES = ("", _LOG, "-shm")
+_SUFFIXES = ("", "-wal", "-shm")
+_NS_IN_MS = 1_000_000
+# The longest tick of Linux is 10 ms, by which the times of files advance where they are no finer.
+_COARSE_MS = 50
 
 
 class Connections:
@@ -35,8 +38,8 @@ class Connections:
         self._connections: list[sqlite3.Connection] = []
         self._names: dict[Identity, str] = {}
         self._held = Held()
-        self._at_paths: dict[str, Identity] = {}
-        self._names_of_logs: dict[str, str] = {}
+        self._at_paths: list[tuple[str, Identity]] = []
+        self._seen_change: tuple[int, int, int] | None = None
         self.is_lost = False
         """Whether other code of this process has closed some of it."""
         self._root = _identity_at(Path("/"))
@@ -78,19 +81,24 @@ class Connections:
         """
         Whether each open file is seen at its path, as nearly always; False also where that cannot be seen.
 
-        The log's path is not looked at: after a stat(2) Linux writes a new time into the file at the next commit
-        (multigrain timestamps, from 6.13 on), which costs more than all of this. Its descriptor's name has to do.
+        The side files are looked at only after a change to their folder: after a stat(2) of the log Linux writes a new
+        time into it with the next commit (multigrain timestamps, from 6.13 on), which slows down each by a fifth.
         """
         try:
-            for path, identity in self._at_paths.items():
-                found = os.stat(path)  # noqa: PTH116 - pathlib is slower
+            folder = os.stat(self._path.parent)  # noqa: PTH116 - pathlib is slower
+            change = folder.st_dev, folder.st_ino, folder.st_ctime_ns
+            # The database always: a file may be mounted over it, which is no change to the folder.
+            for path, identity in self._at_paths if change != self._seen_change else self._at_paths[:1]:
+                found = os.stat(path)  # noqa: PTH116 - as above
                 if (found.st_dev, found.st_ino) != identity:
-                    return False
-            for link, name in self._names_of_logs.items():
-                if os.readlink(link) != name:  # noqa: PTH115 - as above
                     return False
         except OSError:
             return False
+        if change != self._seen_change:
+            # A change to come has another time only where times are fine, and this one is some ticks of the clock old.
+            is_fine = folder.st_ctime_ns % _NS_IN_MS > 0
+            is_old = time.time_ns() - folder.st_ctime_ns > _COARSE_MS * _NS_IN_MS
+            self._seen_change = change if is_fine and is_old else None
         return bool(self._at_paths)
 
     @property
@@ -133,26 +141,10 @@ class Connections:
             self._names |= names
         # SQLite names the place of whatever it reads and writes, and so leaves the marks as they are.
         self._held = Held((number for number in open_numbers() if self._is_used(number)), marked=True)
-        self._note_paths()
-
-    def _note_paths(self) -> None:
-        """Note by what `are_at_their_paths` knows them; by nothing where one of them is not at its path now."""
-        self._at_paths, self._names_of_logs = {}, {}
-        at_paths: dict[str, Identity] = {}
-        for number, identity in self._held.identities.items():
-            suffix = "" if identity is None else self._names[identity]
-            if suffix == _LOG:
-                link = f"/proc/self/fd/{number}"
-                with contextlib.suppress(OSError):
-                    # Before its path is looked at: a name that it is given after that is another.
-                    self._names_of_logs[link] = os.readlink(link)  # noqa: PTH115 - as above
-                if link not in self._names_of_logs:
-                    return
-            elif identity is not None:
-                at_paths[f"{self._path}{suffix}"] = identity
-            if _identity_at(self._path, suffix) != identity:
-                return
-        self._at_paths = at_paths
+        held = {identity: self._names[identity] for identity in self._held.identities.values() if identity is not None}
+        at_paths = [(f"{self._path}{suffix}", identity) for identity, suffix in held.items()]
+        self._at_paths = sorted(at_paths, key=lambda each: len(each[0]))
+        self._seen_change = None
 
     def _is_used(self, number: int) -> bool:
         """Return whether a number is one of these files, and is used to read or write it (not O_PATH, open(2))."""

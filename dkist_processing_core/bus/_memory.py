@@ -46,6 +46,9 @@ class Memory:
 
     def groups(self) -> list[tuple[bool, list[Entry]]]:
         """Return what is held, in order, together as far as `once` is the same."""
+        if not self._held:
+            # As nearly always, for each event that is published.
+            return []
         with self._lock:
             held = [(once, Entry(number, message)) for number, (message, once) in self._held.items()]
         return [
