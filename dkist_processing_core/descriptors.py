@@ -10,15 +10,15 @@ import contextlib
 import fcntl
 import os
 import resource
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 # Few tasks have so many files open at once, and each opening of a journal takes all numbers below for a moment.
 _HIGH = 128
 _SHARE_OF_LIMIT = 4
-# A place that no file of the author's is at by chance, and that fits the largest files of any file system.
-_MARK = 2**40 + int.from_bytes(os.urandom(4), "big")
 Identity = tuple[int, int]
 """What tells an open file from others: its device and its number there."""
+taken: dict[int, Identity] = {}
+"""What `low_numbers_taken` holds just now."""
 
 
 def move_up(descriptor: int) -> int:
@@ -38,22 +38,25 @@ def low_numbers_taken() -> Iterator[None]:
 
     Not beside the author's code, as far as that can be helped: it may close those that are taken, and use them.
     """
-    taken: list[int] = []
+    numbers: list[int] = []
     own: Identity | None = None
     try:
         # Fewer where the limit on open files or the missing device allow no more: then what is opened is still checked.
         with contextlib.suppress(OSError):
             number = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            taken.append(number)
+            numbers.append(number)
             own = identity_of(number)
             limit = _lowest_high()
-            while taken[-1] < limit:
-                taken.append(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, taken[-1] + 1))
-            os.close(taken.pop())
+            while numbers[-1] < limit:
+                numbers.append(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, numbers[-1] + 1))
+            os.close(numbers.pop())
+        if own is not None:
+            taken.update(dict.fromkeys(numbers, own))
         yield
     finally:
         # Without `close_if`, whose calls are most of what this costs.
-        for number in taken:
+        for number in numbers:
+            taken.pop(number, None)
             try:
                 found = os.fstat(number)
                 if (found.st_dev, found.st_ino) == own:
@@ -95,35 +98,31 @@ def open_numbers() -> list[int]:
 class Held:
     """Descriptors, and what they were when they were taken."""
 
-    def __init__(self, numbers: Iterable[int] = (), *, marked: bool = False) -> None:
+    def __init__(self, numbers: Iterable[int] = (), *, is_named: Callable[[Identity], bool] | None = None) -> None:
         """
         Note what they are.
 
-        Those of files in which nobody needs a current place (lseek(2)) may be `marked` by that place. Then they are
-        known again without fstat(2), which is slower, and slows down the next write to the file.
+        Those of which `is_named` is true are known again by their name. That is for a file which is written to often:
+        after fstat(2) Linux writes a new time into it with the next write (multigrain timestamps, from 6.13 on).
         """
         self.identities = {number: identity_of(number) for number in numbers}
-        self._is_marked = marked and all(_is_marked(number) for number in self.identities)
+        self._names: dict[int, tuple[str, str]] = {}
+        for number, identity in self.identities.items():
+            if is_named is not None and identity is not None and is_named(identity):
+                link = f"/proc/self/fd/{number}"
+                with contextlib.suppress(OSError):
+                    name = os.readlink(link)  # noqa: PTH115 - pathlib is slower
+                    # Another thread may have given the number to another file just before.
+                    if identity_of(number) == identity:
+                        self._names[number] = link, name
 
     @property
     def are_ours(self) -> bool:
         """Whether each of them still is what it was, and was something."""
-        return (self._is_marked and self._have_marks) or self._are_alike
-
-    @property
-    def _have_marks(self) -> bool:
-        try:
-            for number in self.identities:
-                if os.lseek(number, 0, os.SEEK_CUR) != _MARK:
-                    return False
-        except OSError:
-            return False
-        return True
-
-    @property
-    def _are_alike(self) -> bool:
         try:
             for number, identity in self.identities.items():
+                if number in self._names and self._has_name(*self._names[number]):
+                    continue
                 found = os.fstat(number)
                 if (found.st_dev, found.st_ino) != identity:
                     return False
@@ -131,10 +130,10 @@ class Held:
             return False
         return True
 
-
-def _is_marked(number: int) -> bool:
-    """Mark a descriptor, and return whether that could be done."""
-    try:
-        return os.lseek(number, _MARK, os.SEEK_SET) == _MARK
-    except (OSError, OverflowError):
-        return False
+    @staticmethod
+    def _has_name(link: str, name: str) -> bool:
+        try:
+            return os.readlink(link) == name  # noqa: PTH115 - as above
+        except OSError:
+            # Without /proc, as after chroot(2).
+            return False

@@ -11,9 +11,12 @@ from __future__ import annotations
 import os
 import stat
 
+from dkist_processing_core.descriptors import taken
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Collection
     from types import TracebackType
     from typing import Self
 
@@ -129,7 +132,9 @@ class Guarded:
         self._descriptor = open_file(self._path, flags, sets_mode=self._make)
         try:
             self._check_side_files()
-            self._before = _opened()
+            # Those are many, and known.
+            self._taken = dict(taken)
+            self._before = _opened(without=self._taken) | self._taken
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -158,8 +163,10 @@ class Guarded:
 
     def _is_opened(self, own: tuple[int, int]) -> bool:
         """Return whether the file is among what is open now; other threads open and close files of theirs meanwhile."""
+        if own in dict(_opened(without=self._taken).items() - self._before.items()).values() or not self._before:
+            return True
         new = dict(_opened().items() - self._before.items())
-        if own in new.values() or not self._before:
+        if own in new.values():
             return True
         # SQLite uses one again that it had to keep, of this very file; then it opens nothing at the path.
         is_kept = any(file == own and number != self._descriptor for number, file in self._before.items())
@@ -266,16 +273,17 @@ def _set_mode(descriptor: int, found: os.stat_result, mode: int) -> None:
             os.chmod(f"/proc/self/fd/{descriptor}", mode)
 
 
-def _opened() -> dict[int, tuple[int, int]]:
+def _opened(*, without: Collection[int] = ()) -> dict[int, tuple[int, int]]:
     """Return which file each descriptor of this process is; the one that reads the folder is closed by then."""
     found = {}
     try:
-        for name in os.listdir("/proc/self/fd"):
-            try:
-                file = os.fstat(int(name))
-            except OSError:
-                continue
-            found[int(name)] = file.st_dev, file.st_ino
+        for number in map(int, os.listdir("/proc/self/fd")):
+            if number not in without:
+                try:
+                    file = os.fstat(number)
+                except OSError:
+                    continue
+                found[number] = file.st_dev, file.st_ino
     except OSError:
         # No /proc: nothing can be compared.
         pass

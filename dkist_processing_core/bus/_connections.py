@@ -23,7 +23,8 @@ from dkist_processing_core.bus._locks import in_use
 from dkist_processing_core.descriptors import Held, Identity, close_if, identity_of, low_numbers_taken, open_numbers
 from dkist_processing_core.errors import JournalError, JournalLostError
 
-_SUFFIXES = ("", "-wal", "-shm")
+_LOG = "-wal"
+_SUFFIXES = ("", _LOG, "-shm")
 _NS_IN_MS = 1_000_000
 # The longest tick of Linux is 10 ms, by which the times of files advance where they are no finer.
 _COARSE_MS = 50
@@ -139,9 +140,13 @@ class Connections:
         elif file in self._names:
             # Not where another file is there by now, whose own connections are none of these.
             self._names |= names
-        # SQLite names the place of whatever it reads and writes, and so leaves the marks as they are.
-        self._held = Held((number for number in open_numbers() if self._is_used(number)), marked=True)
-        held = {identity: self._names[identity] for identity in self._held.identities.values() if identity is not None}
+        numbers = [number for number in open_numbers() if self._is_used(number)]
+        self._held = Held(numbers, is_named=lambda identity: self._names.get(identity) == _LOG)
+        for number in numbers:
+            if self._held.identities[number] not in self._names:
+                # Another thread has made it another file's in between: then SQLite must not use it any more.
+                self._held.identities[number] = None
+        held = {each: self._names[each] for each in self._held.identities.values() if each in self._names}
         at_paths = [(f"{self._path}{suffix}", identity) for identity, suffix in held.items()]
         self._at_paths = sorted(at_paths, key=lambda each: len(each[0]))
         self._seen_change = None
