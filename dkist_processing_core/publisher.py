@@ -46,6 +46,8 @@ _ADOPTION_SECONDS = 0.2
 WAIT_LIMIT_SECONDS = 2.0
 # Of the time that a journal may cost this much goes into the first wait, so that some is left when closing.
 _SHARE_OF_FIRST_WAIT = 0.5
+# A process may run for days, and then has some left all the same.
+_REGAINED_PER_SECOND = 0.001
 # A handler may publish faster than the disk takes it: the call that it interrupts has to return all the same.
 _FOR_OTHERS_SECONDS = 0.5
 _BATCH = 100
@@ -156,7 +158,7 @@ class Publisher:
         self._end = Flag()
         self._keeper: threading.Thread | None = None
         self._unsaid: str | None = None
-        self._waited = 0.0
+        self._waited, self._counted = 0.0, time.monotonic()
         self._own: tuple[int, int] | None = None
         self._journal: Journal | None = None
         self._spare: Spare | None = None
@@ -327,7 +329,11 @@ class Publisher:
             self._append_locked(messages, once=once, note=note)
 
     def _append_locked(self, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
-        self._keep(self._first_wait, messages, once=once, note=note)
+        if self._spare is not None and self._keeper is not None and not self._spare.is_lost:
+            # Behind what is there; the keeper's thread puts all of it into the journal, and no publish waits again.
+            self._keep_beside(None, messages, once=once, note=note)
+        else:
+            self._keep(self._first_wait, messages, once=once, note=note)
         if self._is_closed:
             # Deferred by a handler that has closed it since then.
             self._close_files()
@@ -372,8 +378,7 @@ class Publisher:
         self, patience: float, messages: Sequence[Message] = (), *, once: bool = False, note: str | None = None
     ) -> None:
         """Put what is displaced into the journal, in order, and `messages` behind it; else keep them beside it."""
-        patience = max(0.0, min(patience, self._wait_limit - self._waited))
-        waited = self._waited
+        patience, waited = max(0.0, min(patience, self._left_to_wait())), self._waited
         is_written_to = self._is_displaced or bool(messages) or note is not None
         try:
             try:
@@ -393,9 +398,13 @@ class Publisher:
             self._told = None
             if is_written_to:
                 _unusable.discard(self.bus.journal_path)
-            if self._waited == waited:
-                # It works as it should again, and what it has cost before is not counted against it for ever.
-                self._waited = 0.0
+
+    def _left_to_wait(self) -> float:
+        """Return for how many seconds more this process may wait for its journal."""
+        now = time.monotonic()
+        self._waited = max(0.0, self._waited - _REGAINED_PER_SECOND * (now - self._counted))
+        self._counted = now
+        return self._wait_limit - self._waited
 
     def _open_anew_after(self, error: JournalError, patience: float) -> None:
         """Have the journal opened again where that helps against an error, which is raised otherwise."""
@@ -419,7 +428,7 @@ class Publisher:
         if self._journal is None or (self._is_displaced and not self._journal.is_there):
             self._reopen(patience)
         journal = cast("Journal", self._journal)
-        journal.patience, waited = patience, journal.waited
+        journal.patience, waited = max(0.0, min(patience, self._wait_limit - self._waited)), journal.waited
         try:
             if self._spare is not None:
                 before = journal.last()
@@ -441,11 +450,12 @@ class Publisher:
         try:
             self._open_again(patience)
         except JournalError:
-            self._waited += time.monotonic() - began
+            self._waited += min(patience, time.monotonic() - began)
             raise
 
     def _open_again(self, patience: float) -> None:
         journal = self.bus.open_journal(patience=patience)
+        self._waited += journal.waited
         if self._journal is not None and journal.continues(self._journal.file):
             self._journal.close()
         elif self._journal is not None and self._journal.is_nameless:
@@ -466,7 +476,9 @@ class Publisher:
         if seqs:
             self._own = (self._own[0] if self._own else seqs[0], seqs[-1])
 
-    def _keep_beside(self, reason: Exception, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
+    def _keep_beside(
+        self, reason: Exception | None, messages: Sequence[Message], *, once: bool, note: str | None
+    ) -> None:
         """Keep what the journal does not take on disk all the same, in a spare one of this process's own."""
         where = "memory"
         try:
@@ -486,7 +498,7 @@ class Publisher:
             where = "memory"
         # Only what no disk takes: the drainer sends it from there, past the journal and its books.
         self._memory.add(messages, once=once)
-        if self._told is None:
+        if self._told is None and reason is not None:
             is_known = isinstance(reason, JournalError)
             found = reason if is_known else f"the journal {self.bus.journal_path} is not used: {type(reason).__name__}"
             self._unsaid = f"{found}. Events are kept in {where} until it can be used."
@@ -528,7 +540,7 @@ class Publisher:
 
     @property
     def waited(self) -> float:
-        """For how many seconds calls have waited for a locked journal, since it last took something at once."""
+        """For how many seconds calls have waited for a locked journal."""
         return self._waited
 
     @property

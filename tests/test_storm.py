@@ -1,12 +1,27 @@
 """
 Many processes that publish at the same instant, on one journal.
 
-Not here: what a journal does that is not free at all (test_degradation.py).
+Not here: what a journal does that is not free at all (test_degradation.py), and the queue for it (bus/test_queue.py).
 """
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
 
 from dkist_processing_core.bus import adopt, open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from tests.running import run_python
+from dkist_processing_core.publisher import WAIT_LIMIT_SECONDS, Publisher
+from tests.facts import progressed
+from tests.running import ROOT, run_python
+from tests.test_degradation import locked
+from tests.test_delivery import warnings_in
 
 STORM = """
 import os, sys
@@ -24,7 +39,7 @@ for number in range({count}):
         with Publisher.open(settings) as publisher:
             for sequence in range(3):
                 publisher.publish(progressed(f"T{{number}}", sequence))
-        os.write(result, f"{{publisher._waited}} {{len(publisher._memory)}}\\n".encode())
+        os.write(result, f"{{publisher.waited}} {{len(publisher._memory)}}\\n".encode())
         os._exit(0)
 os.close(result)
 os.close(begin)
@@ -34,6 +49,13 @@ with open(results) as lines:
 
 
 COUNT = 40
+
+
+def files_beside(settings: DKISTProcessingCoreConfiguration) -> list[str]:
+    """
+    Return the names of spare journals, their locks and their logs.
+    """
+    return sorted(path.name for path in open_bus(settings).journal_path.parent.iterdir() if path.name.count(".") > 1)
 
 
 def test_of_many_processes_at_once_each_waits_no_longer_than_its_limit_and_nothing_is_lost() -> None:
@@ -53,3 +75,111 @@ def test_of_many_processes_at_once_each_waits_no_longer_than_its_limit_and_nothi
         assert len({entry.message.properties.message_id for entry in entries}) == 3 * COUNT
         names = sorted(path.name for path in journal.path.parent.iterdir())
     assert [name for name in names if name.count(".") > 1] == []
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("is_remote", [False, True], ids=["embedded", "dead broker"])
+def test_of_five_hundred_processes_at_once_each_waits_no_longer_than_its_limit_and_nothing_is_lost(
+    refusing_port: int,
+    is_remote: bool,  # noqa: FBT001 - a parameter of pytest
+    tell: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Each event is there, the books count what is there, and no file is left when the spare journals are taken over.
+    """
+    count = 500
+    if is_remote:
+        mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": refusing_port}}
+        monkeypatch.setenv("MESH_CONFIG", json.dumps(mesh))
+    done = subprocess.run(
+        [sys.executable, "-c", STORM.format(count=count)],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+    found = [line.split() for line in done.stdout.splitlines() if line]
+    waits = sorted(float(waited) for waited, _ in found)
+    settings = DKISTProcessingCoreConfiguration()
+    spares = len([name for name in files_beside(settings) if name.endswith(".db")])
+    tell(
+        f"waits of {count} processes: median {waits[count // 2]:.2f} s, longest {waits[-1]:.2f} s; {spares} spares left"
+    )
+    with open_bus(settings).open_journal() as journal:
+        while not adopt(journal):
+            pass
+        entries, books = journal.read(0, 4 * count), journal.books()
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (len(found), {kept_in_memory for _, kept_in_memory in found}) == (count, {"0"})
+    assert waits[-1] < WAIT_LIMIT_SECONDS + 0.1
+    assert len({entry.message.properties.message_id for entry in entries}) == 3 * count
+    assert (books.published, books.pending, books.confirmed, books.set_aside) == (len(entries), len(entries), 0, 0)
+    assert files_beside(settings) == []
+
+
+LEFT_BEHIND = """
+import os
+from dkist_processing_core.bus import open_bus, to_message
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.publisher import Publisher
+from tests.facts import progressed
+bus = open_bus(DKISTProcessingCoreConfiguration())
+spares = [bus.open_spare() for _ in range(3)]
+for number, spare in enumerate(spares):
+    spare.journal.append([to_message(progressed("A", number), "x")])
+os._exit(0)
+"""
+
+
+def logs_beside(settings: DKISTProcessingCoreConfiguration) -> int:
+    """
+    Return how many spare journals were not opened since their processes were killed: that would remove their logs.
+    """
+    return len([name for name in files_beside(settings) if name.endswith("-wal")])
+
+
+def test_what_a_storm_has_left_is_left_alone_while_the_journal_is_busy_or_the_time_is_over() -> None:
+    """
+    Each process of the next storm would open all of it in vain.
+    """
+    settings = DKISTProcessingCoreConfiguration()
+    with open_bus(settings).open_journal() as journal:
+        assert run_python(LEFT_BEHIND, {}).returncode == 0
+        is_done = adopt(journal, seconds=0.0)
+        in_no_time = logs_beside(settings)
+        with closing(locked(settings)):
+            adopt(journal)
+        while_busy = logs_beside(settings)
+        adopt(journal)
+
+        assert (is_done, in_no_time, while_busy, files_beside(settings)) == (False, 3, 2, [])
+        assert journal.books().pending == 3
+
+
+def test_a_journal_that_is_busy_now_and_then_delays_by_the_limit_in_all(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    What one call has waited is not there for the next, though the journal was free in between.
+    """
+    settings = DKISTProcessingCoreConfiguration()
+    with Publisher.open(settings, wait_limit=0.6) as publisher:
+        for number in range(4):
+            holder = sqlite3.connect(publisher.bus.journal_path, isolation_level=None, check_same_thread=False)
+            holder.execute("BEGIN IMMEDIATE")
+            release = threading.Timer(0.15, holder.close)
+            release.start()
+            publisher.publish(progressed("A", 2 * number))
+            release.join()
+            publisher.publish(progressed("A", 2 * number + 1))
+
+        assert publisher.waited <= 0.6
+        (told,) = warnings_in(caplog)
+        assert "database is locked. Events are kept in" in told
+    with open_bus(settings).open_journal() as journal:
+        assert [entry.message.properties.message_id for entry in journal.read(0, 100)] == [
+            progressed("A", number).id for number in range(8)
+        ]

@@ -70,6 +70,11 @@ def is_of_damage(error: sqlite3.Error | OSError) -> bool:
     return code in _DAMAGE or (code == sqlite3.SQLITE_ERROR and str(error).startswith(_DAMAGE_MESSAGES))
 
 
+def is_busy(error: BaseException | None) -> bool:
+    """Return True if SQLite could not do something because another process, or thread, is at work on the file."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
 def check_access(path: Path) -> None:
     """Raise a `JournalAccessError` where this user may not read and write a journal's files."""
     refused = _refused_access(path)

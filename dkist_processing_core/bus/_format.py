@@ -131,6 +131,8 @@ def prepare(connection: sqlite3.Connection, path: Path, destination: str) -> Non
                     connection.execute("PRAGMA user_version")
         if version == FORMAT_VERSION:
             return
+        # The first synced row takes the tables to the disk with it.
+        connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("BEGIN IMMEDIATE")
         # Another process may have been first.
         version = checked_version(connection, path)

@@ -13,7 +13,7 @@ import random
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,11 @@ from urllib.parse import quote
 
 from dkist_processing_core import forks
 from dkist_processing_core.bus._connections import Connections
-from dkist_processing_core.bus._faults import explained
+from dkist_processing_core.bus._faults import explained, is_busy
 from dkist_processing_core.bus._format import WAL_MAGIC, prepare, prepare_look
 from dkist_processing_core.bus._locks import close_in_forks, folder_lock, in_use, watch_forks
 from dkist_processing_core.bus._message import EXCERPT_BYTES, Message, Properties
+from dkist_processing_core.bus._queue import Place
 from dkist_processing_core.errors import JournalDamagedError, JournalError, JournalLostError
 from dkist_processing_core.events import MAX_BODY_BYTES
 from dkist_processing_core.trusted import Guarded, open_file
@@ -33,6 +34,9 @@ from dkist_processing_core.trusted import Guarded, open_file
 BUSY_SECONDS = 2.0
 """For how long a call waits by default where another process holds the file."""
 _LONGEST_PAUSE_SECONDS = 0.01
+# A tenth of the time at most goes into trying: what many spend on it is missing for the one that they wait for.
+_PAUSES_FOR_A_TRY = 10
+_LONGEST_COSTLY_PAUSE_SECONDS = 0.1
 _STEPS_BETWEEN_LOOKS = 100_000
 _PATIENCES_OF_A_LOOK = 5
 # Every user who may read the folder can hold its lock, and without it an event is kept beside the journal.
@@ -228,6 +232,15 @@ class Journal:
         self._is_synced = fully
         self._patiently(lambda: self._connection.execute(f"PRAGMA synchronous = {'FULL' if fully else 'NORMAL'}"))
 
+    @contextlib.contextmanager
+    def _synced(self, *, fully: bool) -> Iterator[None]:
+        before = self._is_synced
+        self._sync(fully=fully)
+        try:
+            yield
+        finally:
+            self._sync(fully=before)
+
     @property
     def is_there(self) -> bool:
         """Whether the open file is still the one at its path, with its log: somebody may have deleted it."""
@@ -269,6 +282,11 @@ class Journal:
         if self._closing.detach() is not None:
             _close(self._connections, self._connection)
 
+    def discard(self) -> None:
+        """Close a file that is removed in a moment, without waits for the disk."""
+        self._patiently(lambda: self._connection.execute("PRAGMA synchronous = OFF"))
+        self.close()
+
     def __enter__(self) -> Self:
         """Return the journal itself."""
         return self
@@ -283,25 +301,33 @@ class Journal:
 
     def _patiently(self, action: Callable[[], _Result]) -> _Result:
         """Do something with the connection, again while another process holds the file, as long as patience lasts."""
-        began = time.monotonic()
-        pause = 0.001
-        with explained(self.path):
-            while True:
-                try:
-                    with in_use:
-                        self._connections.check()
-                        self._acts_since = time.monotonic()
-                        return action()
-                except sqlite3.OperationalError as error:
-                    remaining = began + self.patience - time.monotonic()
-                    if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                        raise
-                    if remaining <= 0:
-                        raise
-                pause = min(_LONGEST_PAUSE_SECONDS, 2 * pause)
-                nap = min(remaining, pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-                time.sleep(nap)
-                self.waited += nap
+        until = time.monotonic() + self.patience
+        pause, place = 0.001, None
+        try:
+            with explained(self.path):
+                while True:
+                    began = time.monotonic()
+                    try:
+                        with in_use:
+                            self._connections.check()
+                            self._acts_since = time.monotonic()
+                            return action()
+                    except sqlite3.OperationalError as error:
+                        failed = time.monotonic()
+                        if not is_busy(error) or failed >= until:
+                            raise
+                    place = place or Place(self.path)
+                    if not place.wait(until - failed):
+                        # The first of a queue tries often. Without one, as for a new file, many at once do.
+                        pause = min(_LONGEST_PAUSE_SECONDS, 2 * pause)
+                        costly = min(_LONGEST_COSTLY_PAUSE_SECONDS, _PAUSES_FOR_A_TRY * (failed - began))
+                        nap = (pause if place.is_taken else max(pause, costly)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+                        time.sleep(max(0.0, min(until - failed, nap)))
+                    # Not what the scheduler adds to that.
+                    self.waited += min(until, time.monotonic()) - failed
+        finally:
+            if place is not None:
+                place.leave()
 
     def _rows(self, query: str, *values: object) -> list[Any]:
         return self._patiently(lambda: self._connection.execute(query, values).fetchall())
@@ -455,10 +481,10 @@ class Journal:
         for one there. A message that is sent once only (`append`) is not taken if it was ever given to this journal.
         When it is `until` by `time.monotonic` the rest is left where it is.
         """
-        was_synced, taken = self._is_synced, 0
+        taken = 0
         only_once = other.sent_once()
-        self._sync(fully=True)
-        try:
+        # A removal that the disk loses only has it delivered twice.
+        with self._synced(fully=True), other._synced(fully=False):  # noqa: SLF001 - of this class
             while time.monotonic() < until and (rows := other.whole_rows(_BATCH)):
                 self._append_rows(rows, only_once, exchanges or {})
                 other.note_taken_over([row[0] for row in rows])
@@ -470,8 +496,6 @@ class Journal:
                         "INSERT OR IGNORE INTO sent_once VALUES (?, ?)", [(each, time.time()) for each in only_once]
                     )
                 )
-        finally:
-            self._sync(fully=was_synced)
         return taken
 
     def _append_rows(self, rows: Sequence[Any], only_once: AbstractSet[str], exchanges: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from dkist_processing_core.bus._faults import is_busy
 from dkist_processing_core.bus._journal import BUSY_SECONDS, Journal
 from dkist_processing_core.bus._locks import FileLock
 from dkist_processing_core.bus._mending import set_aside_if_damaged, take_over_damaged
@@ -73,7 +74,7 @@ class Spare:
         if self.journal.whole_rows(1):
             msg = f"the journal {shared.path} is still taking over {self.journal.path}"
             raise JournalError(msg)
-        self.journal.close()
+        self.journal.discard()
         _remove(self.journal.path, self._lock)
 
     def close(self) -> None:
@@ -101,16 +102,20 @@ def adopt(shared: Journal, *, seconds: float = math.inf) -> bool:
     """
     Have a journal take over the spare ones of processes that have ended, and what can be read of damaged ones.
 
-    It takes about so many `seconds`, and raises nothing; what cannot be read now is tried by the next call.
-    Returns False where the time was too short for all of it.
+    It takes about so many `seconds`, and raises nothing; what cannot be read now is tried by the next call, and so is
+    what is left when another process writes to the journal. Returns False where the time was too short for all of it.
     """
     until = time.monotonic() + seconds
     patience, shared.patience = shared.patience, 0.0
+    is_free = True
     try:
         for path in spares_of(shared.path):
+            if not is_free or time.monotonic() >= until:
+                # Each of a storm of processes would open all that the storm has left, to no avail.
+                break
             with _optional(path), _left_behind(path) as lock:
                 if lock is not None and path.exists():
-                    _adopt(shared, path, lock, until)
+                    is_free = _adopt(shared, path, lock, until)
                 elif lock is not None:
                     # Another process has adopted it meanwhile, and this one has made the lock's file anew.
                     lock.remove()
@@ -135,7 +140,8 @@ def _optional(path: Path) -> Iterator[None]:
             log_own_error_once(f"what lies beside {path} waits", error)
 
 
-def _adopt(shared: Journal, path: Path, lock: FileLock, until: float) -> None:
+def _adopt(shared: Journal, path: Path, lock: FileLock, until: float) -> bool:
+    """Return False where the journal was busy."""
     try:
         with _open(path, patience=0.0) as journal:
             Spare(journal, lock).give_to(shared, until=until)
@@ -143,6 +149,11 @@ def _adopt(shared: Journal, path: Path, lock: FileLock, until: float) -> None:
         set_aside_if_damaged(path, destination=None)
         if not path.exists():
             lock.remove()
+    except JournalError as error:
+        if not is_busy(error.__cause__):
+            raise
+        return False
+    return True
 
 
 def _remove_lone_locks(shared: Path) -> None:

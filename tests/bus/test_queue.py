@@ -1,0 +1,138 @@
+"""
+The queue of the processes that wait for a journal while another one writes to it.
+
+Not here: what a publisher does that has waited in vain (test_degradation.py, test_storm.py).
+"""
+
+from tests.running import run_python
+
+# Each process appends its own name when it may start, and prints nothing: the journal shows the order.
+QUEUE = """
+import atexit, os, signal, sqlite3
+from contextlib import suppress
+from pathlib import Path
+from dkist_processing_core.bus import Message, open_bus
+from dkist_processing_core.bus._message import Properties
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from tests.waiting import wait_until
+
+bus = open_bus(DKISTProcessingCoreConfiguration())
+
+class Waiter:
+    def __init__(self, name, patience):
+        start, self.start_ = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            with bus.open_journal() as journal:
+                os.read(start, 1)
+                journal.patience = patience
+                journal.append([Message("x", name, b"{{}}", Properties(name, "application/json"))])
+            os._exit(0)
+        atexit.register(self.end)
+
+    def end(self):
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def start(self):
+        os.write(self.start_, b"x")
+
+    def has_ended(self):
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]) == 0
+
+def queued():
+    log = Path(f"{{bus.journal_path}}-wal").stat().st_ino
+    return sum(f":{{log}} " in line and "FLOCK" in line for line in Path("/proc/locks").read_text().splitlines())
+
+def names():
+    with bus.open_journal() as journal:
+        return [entry.message.routing_key for entry in journal.read(0, 100)]
+
+with bus.open_journal():
+    pass
+{program}
+"""
+
+IN_ORDER = """
+waiters = [Waiter(f"{number}", 20.0) for number in range(6)]
+holder = sqlite3.connect(bus.journal_path, isolation_level=None)
+holder.execute("BEGIN IMMEDIATE")
+for number, waiter in enumerate(waiters):
+    waiter.start()
+    wait_until(lambda: queued() == number + 1, 5.0)
+holder.execute("ROLLBACK")
+holder.close()
+print(all([waiter.has_ended() for waiter in waiters]), *names())
+"""
+
+BEHIND_ONE_THAT_IS_STOPPED = """
+first, second = Waiter("first", 20.0), Waiter("second", 0.5)
+holder = sqlite3.connect(bus.journal_path, isolation_level=None)
+holder.execute("BEGIN IMMEDIATE")
+first.start()
+wait_until(lambda: queued() == 1, 5.0)
+os.kill(first.pid, signal.SIGSTOP)
+os.waitpid(first.pid, os.WUNTRACED)
+second.start()
+wait_until(lambda: queued() == 2, 5.0)
+holder.execute("ROLLBACK")
+holder.close()
+print(second.has_ended(), *names())
+os.kill(first.pid, signal.SIGCONT)
+print(first.has_ended(), *names())
+"""
+
+
+def test_processes_get_a_journal_in_the_order_in_which_they_came_for_it() -> None:
+    """
+    Six that come while it is locked: none of them is passed by one that came later.
+    """
+    done = run_python(QUEUE.format(program=IN_ORDER), {})
+
+    assert (done.stdout, done.stderr) == ("True 0 1 2 3 4 5\n", "")
+
+
+def test_a_process_that_is_stopped_in_the_queue_holds_up_no_other_beyond_its_patience() -> None:
+    """
+    Who stands behind it tries the journal once more when its time is over, and finds it free.
+    """
+    done = run_python(QUEUE.format(program=BEHIND_ONE_THAT_IS_STOPPED), {})
+
+    assert (done.stdout, done.stderr) == ("True second\nTrue second first\n", "")
+
+
+FORKED = """
+import fcntl, os
+from pathlib import Path
+from dkist_processing_core.bus._queue import Place
+
+journal = Path(os.environ["DKIST_CORE_STATE_DIR"], "x.db")
+journal.parent.mkdir(exist_ok=True)
+Path(f"{journal}-wal").touch()
+release, begin = os.pipe()
+told, tell = os.pipe()
+if os.fork() == 0:
+    place = Place(journal)
+    print(place.wait(0.0), place.wait(0.0), flush=True)
+    if os.fork() == 0:
+        # It outlives its parent, which is killed at the head of the queue.
+        os.close(begin)
+        os.write(tell, b"x")
+        os.read(release, 1)
+        os._exit(0)
+    os._exit(0)
+os.wait()
+os.read(told, 1)
+with open(f"{journal}-wal") as log:
+    fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+print("free")
+"""
+
+
+def test_a_fork_keeps_no_place_of_its_parents() -> None:
+    """
+    Or the queue would not move for as long as the fork lives.
+    """
+    done = run_python(FORKED, {})
+
+    assert (done.stdout, done.stderr) == ("True False\nfree\n", "")
