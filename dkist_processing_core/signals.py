@@ -67,10 +67,9 @@ class held_back:  # noqa: N801 - read as a function, as those of contextlib
             _release()
             raise
 
-    @staticmethod
-    def take(numbers: Iterable[int]) -> bool:
-        """Return True if one of these signals is due; it is dealt with then, and its handler is not called."""
-        due = [number for number in numbers if number in _pending]
+    def take(self, numbers: Iterable[int]) -> bool:
+        """Return True if one of these signals is due here; it is dealt with then, and its handler is not called."""
+        due = [number for number in numbers if self._is_holding and number in _pending]
         for number in due:
             del _pending[number]
         return bool(due)

@@ -4,6 +4,7 @@ Where spans, metrics and log records are exported to: the SDK, set up by the set
 Not here: what they are (_telemetry).
 """
 
+import functools
 import logging
 import os
 import sys
@@ -30,8 +31,8 @@ from dkist_processing_core.tracing._collector import SIGNALS, Signal, collector_
 from dkist_processing_core.tracing._handover import Handover
 from dkist_processing_core.tracing._telemetry import Telemetry, chosen_ids, given_out_ids
 
-# One for each processor, 16 at most, and a few: where it does not get one that it needs, it aborts the process.
-_THREADS_OF_GRPC = 24
+# One for each processor, within bounds, and a few; twice as many, since launcher and task begin at the same time.
+_THREADS_OF_GRPC = 2 * (min(max(os.cpu_count() or 16, 4), 16) + 6)
 logger = logging.getLogger(__name__)
 _opened: dict[int, Telemetry] = {}
 _opening = forks.Lock()
@@ -149,6 +150,11 @@ def _exporters_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) ->
     return [] if named == "none" else str(named).split(",")
 
 
+@functools.cache
+def _has_threads_for_grpc() -> bool:
+    return threads.can_be_started(_THREADS_OF_GRPC)
+
+
 def _otlp_exporter(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> Any:
     """Return the OTLP exporter of a signal; what is no setting of ours, as headers, it reads for itself."""
     special = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint")
@@ -156,10 +162,10 @@ def _otlp_exporter(settings: DKISTProcessingCoreConfiguration, signal: Signal) -
     package = {"traces": "trace_exporter", "metrics": "metric_exporter", "logs": "_log_exporter"}[signal]
     endpoint = endpoint_of(settings, signal)
     transport = "http" if protocol_of(settings, signal) == "http/protobuf" else "grpc"
-    if transport == "grpc" and not threads.can_be_started(_THREADS_OF_GRPC):
+    if transport == "grpc" and not _has_threads_for_grpc():
         msg = (
-            f"found no {_THREADS_OF_GRPC} further threads, without which gRPC may abort this process; raise the limit "
-            "on processes (ulimit -u, pids.max), or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
+            f"found fewer than {_THREADS_OF_GRPC} further threads, where gRPC may abort this process; raise the "
+            "limit on processes (ulimit -u, pids.max), or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
         )
         raise RuntimeError(msg)
     module = import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{package}")
