@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 # Few tasks have so many files open at once, and each opening of a journal takes all numbers below for a moment.
 _HIGH = 128
 _SHARE_OF_LIMIT = 4
+# As long as that of SQLite's log, which has two random numbers (https://sqlite.org/fileformat2.html#walformat).
+_HEAD_BYTES = 32
 Identity = tuple[int, int]
 """What tells an open file from others: its device and its number there."""
 taken: dict[int, Identity] = {}
@@ -98,42 +100,43 @@ def open_numbers() -> list[int]:
 class Held:
     """Descriptors, and what they were when they were taken."""
 
-    def __init__(self, numbers: Iterable[int] = (), *, is_named: Callable[[Identity], bool] | None = None) -> None:
+    def __init__(self, numbers: Iterable[int] = (), *, has_head: Callable[[Identity], bool] | None = None) -> None:
         """
         Note what they are.
 
-        Those of which `is_named` is true are known again by their name. That is for a file which is written to often:
-        after fstat(2) Linux writes a new time into it with the next write (multigrain timestamps, from 6.13 on).
+        Those of which `has_head` is true are known again by how the file begins, as long as that does not change. That
+        is for a file with a random head which is written to often: after fstat(2) Linux writes a new time into it with
+        the next write (multigrain timestamps, from 6.13 on).
         """
         self.identities = {number: identity_of(number) for number in numbers}
-        self._names: dict[int, tuple[str, str]] = {}
-        for number, identity in self.identities.items():
-            if is_named is not None and identity is not None and is_named(identity):
-                link = f"/proc/self/fd/{number}"
-                with contextlib.suppress(OSError):
-                    name = os.readlink(link)  # noqa: PTH115 - pathlib is slower
-                    # Another thread may have given the number to another file just before.
-                    if identity_of(number) == identity:
-                        self._names[number] = link, name
+        self._heads = {
+            number: b""
+            for number, identity in self.identities.items()
+            if has_head is not None and identity is not None and has_head(identity)
+        }
 
     @property
     def are_ours(self) -> bool:
         """Whether each of them still is what it was, and was something."""
         try:
             for number, identity in self.identities.items():
-                if number in self._names and self._has_name(*self._names[number]):
+                known = self._heads.get(number)
+                # Read first: what is noted must be of the file that is looked at afterwards.
+                head = None if known is None else _head_of(number)
+                if head and head == known:
                     continue
                 found = os.fstat(number)
                 if (found.st_dev, found.st_ino) != identity:
                     return False
+                if head:
+                    self._heads[number] = head
         except OSError:
             return False
         return True
 
-    @staticmethod
-    def _has_name(link: str, name: str) -> bool:
-        try:
-            return os.readlink(link) == name  # noqa: PTH115 - as above
-        except OSError:
-            # Without /proc, as after chroot(2).
-            return False
+
+def _head_of(descriptor: int) -> bytes:
+    try:
+        return os.pread(descriptor, _HEAD_BYTES, 0)
+    except OSError:
+        return b""

@@ -36,6 +36,7 @@ class Connections:
     def __init__(self, path: Path) -> None:
         """Name the file; nothing is opened yet."""
         self._path = path
+        self._folder = str(path.parent)
         self._connections: list[sqlite3.Connection] = []
         self._names: dict[Identity, str] = {}
         self._held = Held()
@@ -86,7 +87,7 @@ class Connections:
         time into it with the next commit (multigrain timestamps, from 6.13 on), which slows down each by a fifth.
         """
         try:
-            folder = os.stat(self._path.parent)  # noqa: PTH116 - pathlib is slower
+            folder = os.stat(self._folder)  # noqa: PTH116 - pathlib is slower
             change = folder.st_dev, folder.st_ino, folder.st_ctime_ns
             # The database always: a file may be mounted over it, which is no change to the folder.
             for path, identity in self._at_paths if change != self._seen_change else self._at_paths[:1]:
@@ -141,7 +142,7 @@ class Connections:
             # Not where another file is there by now, whose own connections are none of these.
             self._names |= names
         numbers = [number for number in open_numbers() if self._is_used(number)]
-        self._held = Held(numbers, is_named=lambda identity: self._names.get(identity) == _LOG)
+        self._held = Held(numbers, has_head=lambda identity: self._names.get(identity) == _LOG)
         for number in numbers:
             if self._held.identities[number] not in self._names:
                 # Another thread has made it another file's in between: then SQLite must not use it any more.
