@@ -154,7 +154,7 @@ def _check_phase(task: type[TaskBase], phase: str) -> None:
     method = inspect.getattr_static(task, phase)
     function = method.__func__ if isinstance(method, staticmethod | classmethod) else method
     if kind := what_calling_makes(function):
-        _refuse(f"{task.__name__}.{phase} is {kind}, which nobody would run: define it without async and yield")
+        _refuse(f"{task.__name__}.{phase} is {kind}, which never runs: define it without async and yield")
     if inspect.isfunction(function) and not hasattr(function, "__signature__"):
         given = () if isinstance(method, staticmethod) else (None,)
         try:

@@ -29,7 +29,7 @@ LOADING = f"{PREFIX}LOADING"
 FLAGS = f"{PREFIX}TASK_FLAGS"
 """A JSON list of the interpreter's options that a local run passes on to its tasks."""
 REDACTION = f"{PREFIX}REDACTION"
-"""The source that redacts what is told of an exception; in the program it would fill each list of processes."""
+"""The source that redacts what is reported of an exception; in the program it would fill each list of processes."""
 SCRIPT_MODULE = "__mp_main__"
 """The name under which a script is loaded that no import finds: multiprocessing's own for a main module in a pool."""
 
@@ -54,7 +54,7 @@ def redacted(text):
     known = {}
     try:
         exec(redaction, known)
-        # What a file .env says is in no variable of its own.
+        # What a file .env sets is in no variable of this process.
         of_file = json.loads(handed_over)[3] if handed_over else {}
         secrets = known["secrets_of"]({name.upper(): value or "" for name, value in of_file.items()})
         return known["redact"](text, also=secrets)

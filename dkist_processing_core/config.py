@@ -371,7 +371,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
                     if value or name not in DKISTProcessingCoreConfiguration.model_fields
                 }
         if isinstance(env_settings, EnvSettingsSource) and isinstance(dotenv_settings, EnvSettingsSource):
-            # A file does not say of itself that it may be trusted.
+            # A file does not decide that it may be trusted.
             dotenv = {name: value for name, value in dotenv_settings.env_vars.items() if name != OPT_IN}
             dotenv_settings.env_vars = dotenv
             file = (origin or Origin.now()).file

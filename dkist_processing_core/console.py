@@ -16,6 +16,6 @@ class Terminal(Console):
     """A console of rich's that shows the text of everything it prints as `visible` does."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Return what a renderable consists of; what rich itself tells the terminal stays."""
+        """Return what a renderable consists of; rich's own control codes stay."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))

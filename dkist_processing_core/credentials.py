@@ -2,9 +2,9 @@
 Which destination a credential may be sent to, by where each of the two is named.
 
 Who can put a file `.env` into a folder decides what runs there reads from it. A credential that only the environment
-holds is not sent where such a file says, nor to a certificate that such a file trusts, nor is it given to programs in a
-folder that such a file names, unless the environment allows it. Not here: whether the file itself may be read (origin),
-and the settings (config).
+holds is not sent to an address in such a file, nor to a certificate that such a file trusts, nor is it given to
+programs in a folder that such a file names, unless the environment allows it. Not here: whether the file itself may be
+read (origin), and the settings (config).
 """
 
 import json
@@ -29,11 +29,11 @@ def objection(
     environ: Mapping[str, str | None], dotenv: Mapping[str, str | None], given: Collection[str], file: str
 ) -> str | None:
     """
-    Return which credential of the environment would go where the file says; None where that is none, or allowed.
+    Return which credential of the environment would go to an address in the file; None where that is none, or allowed.
 
     Args:
         environ: the variables, by their names in small letters.
-        dotenv: what the file says, in the same way.
+        dotenv: what the file sets, in the same way.
         given: the names of the settings that a caller gives, which outrank both.
         file: the path of the file.
 
@@ -47,9 +47,9 @@ def objection(
     names, credentials = ({name.upper(): None for name in each} for each in zip(*found, strict=True))
     destination, credential = ", ".join(names), ", ".join(credentials)
     return (
-        f"{destination}: found in {file}, and {credential} in the environment, which would go where the file says; "
-        f"expected both in the same place: set {destination} in the environment, or {credential} in the file, or allow "
-        f"it by {OPT_IN.upper()}=1 in the environment"
+        f"{destination}: found in {file}, and {credential} in the environment, which would go to an address in "
+        f"the file; expected both in the same place: set {destination} in the environment, or {credential} in the "
+        f"file, or allow it by {OPT_IN.upper()}=1 in the environment"
     )
 
 
@@ -73,6 +73,6 @@ def _services(text: str | None) -> Collection[str]:
     try:
         services = json.loads(text or "{}")
     except (ValueError, RecursionError):
-        # What is wrong with it is said where it is read.
+        # What is wrong with it is reported where it is read.
         return ()
     return [str(name) for name in services] if isinstance(services, dict) else ()

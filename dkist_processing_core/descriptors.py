@@ -18,7 +18,7 @@ _SHARE_OF_LIMIT = 4
 # As long as that of SQLite's log, which has two random numbers (https://sqlite.org/fileformat2.html#walformat).
 _HEAD_BYTES = 32
 Identity = tuple[int, int]
-"""What tells an open file from others: its device and its number there."""
+"""What distinguishes an open file from others: its device and its number there."""
 taken: dict[int, Identity] = {}
 """What `low_numbers_taken` holds just now."""
 

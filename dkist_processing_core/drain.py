@@ -144,7 +144,7 @@ class Drainer:
         self._end.raise_()
 
     def wake(self) -> None:
-        """Say that the outbox holds something new."""
+        """Notify the thread that the outbox holds something new."""
         if self._thread is None and not self._end.is_raised:
             self.start()
         self._has_work.raise_()

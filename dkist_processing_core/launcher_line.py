@@ -47,7 +47,7 @@ class LauncherLine:
             if not self._report.are_ours:
                 return False
             dying = select.poll()
-            dying.register(self._report_fd, 0)  # POLLERR, which comes unasked: nobody reads any more
+            dying.register(self._report_fd, 0)  # POLLERR, which comes unasked: no process reads any more
             return not dying.poll(_DYING_SECONDS * 1000)
         return False
 

@@ -138,7 +138,7 @@ class Lifecycle:
                 )
         if self._launcher is not None:
             # Last: until now there is nothing to let go.
-            with self._never_breaking("the task cannot be told to end by an exception"):
+            with self._never_breaking("a termination request cannot end the task by an exception"):
                 self._termination.begin()
         else:
             self._publish(TaskStarted, began_at, host=platform.node(), pid=os.getpid())
@@ -160,7 +160,7 @@ class Lifecycle:
             logger.warning("%s has ended; a signal's handler raised %s", self.attempt.task_name, class_name(type(late)))
 
     def _conclude(self, error: BaseException | None) -> None:
-        with self._never_breaking("the task may still be told to end"):
+        with self._never_breaking("a termination request may still reach the task"):
             self._termination.conclude()
         with self._never_breaking("the last progress is not published"):
             if held_back := self._progress.take_held_back():

@@ -217,7 +217,7 @@ class LocalRun:
 
     def _conclude(self, span: Span, observing: contextlib.ExitStack, *, succeeded: bool) -> None:
         """End the run's span and what is shown; what goes wrong with that changes nothing of the result."""
-        with never_breaking("the run's span does not tell its end"):
+        with never_breaking("the run's span has no end"):
             span.set_attribute(semconv.PIPELINE_RESULT, semconv.SUCCESS if succeeded else semconv.FAILURE)
             if not succeeded:
                 span.set_status(Status(StatusCode.ERROR))
@@ -406,7 +406,7 @@ class LocalRun:
         try:
             process = child.start({**self._environment(attempt), **environ})
         except Exception as error:  # noqa: BLE001 - whatever it is, the attempt is over
-            logger.error("%s cannot be started: %s", attempt.task_name, error)  # noqa: TRY400 - one line says it
+            logger.error("%s cannot be started: %s", attempt.task_name, error)  # noqa: TRY400 - one line reports it
         else:
             exit_code = None
             with never_breaking(f"the status of the launcher of {attempt.task_name} is not known"):
@@ -438,7 +438,7 @@ class LocalRun:
                 what(self._display)
             except TerminationError:
                 raise
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - rich leaves by SystemExit when nobody reads
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - rich leaves by SystemExit at a closed pipe
                 self._display = SilentDisplay()
                 logger.warning("the run is no longer shown: %s", error)
 

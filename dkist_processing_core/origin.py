@@ -26,7 +26,7 @@ _FILE = ".env"
 
 
 class Origin:
-    """Where one reading of the settings begins; `dotenv` is what the file said, `problem` why it could not be read."""
+    """Where one reading of the settings begins; `dotenv` is what the file sets, `problem` why it could not be read."""
 
     __slots__ = ("dotenv", "environ", "folder", "home", "problem", "uid")
 
@@ -95,11 +95,11 @@ class Origin:
         return f"{self.folder}/{_FILE}"
 
     def named(self, variable: str) -> str | None:
-        """Return what a variable says, and where it says nothing, what the file says of it."""
+        """Return the value of a variable, or else its value in the file."""
         return self.environ.get(variable) or self.named_in_file().get(variable) or None
 
     def named_in_file(self) -> dict[str, str]:
-        """Return what the file says, by names in capitals."""
+        """Return the values in the file, by names in capitals."""
         return {name.upper(): value or "" for name, value in self.dotenv.items()}
 
     def to_environ(self) -> dict[str, str]:
@@ -176,7 +176,7 @@ def _home(environ: Mapping[str, str]) -> str | None:
 
 
 def _read(path: str) -> tuple[dict[str, str | None], str | None]:
-    """Return what a file of settings says, and why it cannot be read; nothing of one that is not there."""
+    """Return the values in a file of settings, and why it cannot be read; none for one that is not there."""
     try:
         text, foreign = _text_of(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -221,7 +221,7 @@ def _other_owner(status: os.stat_result) -> str | None:
 
 
 def _others_of(status: os.stat_result) -> str | None:
-    """Return why other users may decide what a file says; None where none may."""
+    """Return why other users may decide what is in a file; None where none may."""
     if owner := _other_owner(status):
         return owner
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

@@ -255,7 +255,7 @@ class Publisher:
         self._append((), note=note)
 
     def remembers(self, note: str, *, adopting: bool = False) -> bool:
-        """Say whether something was noted on this host, as far as can be told; `adopting` what was kept beside it."""
+        """Return True if something was noted on this host, as far as is known; `adopting` what was kept beside it."""
         self._start_in_fork()
 
         def look() -> bool:
@@ -384,7 +384,7 @@ class Publisher:
             try:
                 self._keep_in_journal(patience, messages, once=once, note=note)
             except JournalError as error:
-                # Opened anew, it may be as good as ever; nothing of this was kept yet.
+                # Opened anew, it may work again; nothing of this was kept yet.
                 patience = max(0.0, patience - (self._waited - waited))
                 self._open_anew_after(error, patience)
                 self._keep_in_journal(patience, messages, once=once, note=note)
@@ -600,7 +600,7 @@ class Publisher:
             is_delivered = self.flush(max(0.0, deadline - time.monotonic()))
             drainer = self._drainer
             is_told = drainer is not None and (timeout > 0 or drainer.failure is not None)
-            # What is beside the journal does not wait for the bus, and the log says already what it waits for.
+            # What is beside the journal does not wait for the bus, and the log has already what it waits for.
             is_told = is_told and not self._is_displaced
             if not is_delivered and drainer is not None and is_told and (waiting := self._waiting()):
                 drainer.tell_of(waiting)

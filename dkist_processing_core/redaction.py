@@ -57,7 +57,7 @@ def _pattern(expression: str) -> re.Pattern[str]:
 
 
 def is_secret_name(name: str) -> bool:
-    """Say whether a variable of this name holds a secret, by the words that are usual for one."""
+    """Return True if a variable of this name holds a secret, by the words that are usual for one."""
     return _SECRET_NAME.search(name) is not None and name not in _FOLDERS
 
 

@@ -93,7 +93,7 @@ def _nobody() -> held_back | None:
 
 
 # By a weak reference: an interrupt may come between any two steps here as well, and what holds must not outlive its
-# block then. Whoever is called by a signal afterwards passes it on.
+# block then. A handler that is called by a signal afterwards passes it on.
 _holder: Callable[[], held_back | None] = _nobody
 
 

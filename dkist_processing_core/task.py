@@ -247,7 +247,7 @@ class TaskBase(ABC):
                 said = message_of(error)
                 if not isinstance(error, IdentityError):
                     said = f"{class_name(type(error))}: {show(said, 200)}"
-                logger.error(  # noqa: TRY400 - one line says it
+                logger.error(  # noqa: TRY400 - one line reports it
                     "%s runs without events: %s", class_name(type(self)), redact(said, also=secrets_in(settings))
                 )
                 attempt, settings = _runs_by_hand.next_attempt(**_NAMELESS, task_name=class_name(type(self))), None
@@ -381,5 +381,5 @@ def _refuse_what_would_not_run(task: TaskBase, phase: str) -> None:
         kind = what_calling_makes(function)
     if kind:
         name = getattr(function, "__qualname__", None) or show(function, 200)
-        msg = f"{name} is {kind}, which nobody would run: define it without `async` and `yield`"
+        msg = f"{name} is {kind}, which never runs: define it without `async` and `yield`"
         raise TypeError(msg)

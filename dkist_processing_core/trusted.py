@@ -25,7 +25,7 @@ _SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
 def file_mode(folder: os.stat_result) -> int:
-    """Return the mode of files in a folder: shared with the group where the folder's setgid bit says so."""
+    """Return the mode of files in a folder: shared with the group where the folder has the setgid bit."""
     return _SHARED_FILE_MODE if folder.st_mode & stat.S_ISGID else _FILE_MODE
 
 
@@ -152,7 +152,7 @@ class Guarded:
         """
         own = os.fstat(self._descriptor)
         if not (own.st_nlink and self._is_at_path(connection) and self._is_opened((own.st_dev, own.st_ino))):
-            msg = f"{self._path}: found another file than a moment ago, expected that nobody exchanges it"
+            msg = f"{self._path}: found another file than a moment ago, expected the same one"
             raise PermissionError(msg)
 
     def _is_at_path(self, connection: sqlite3.Connection) -> bool:

@@ -205,10 +205,13 @@ def test_a_build_version_that_no_workflow_can_have(version: str, monkeypatch: py
         ({"resource_queue": ["gpu"]}, r"Second: resource_queue is \['gpu'\], expected one of default"),
         ({"resource_queue": Mute()}, "Second: resource_queue is <Mute .*>, expected one of default"),
         ({"task": type("a\nb", (First,), {"retries": -1})}, r"the name of a task is 'a\\nb', which holds '\\n'; allow"),
-        ({"task": type("Odd", (First,), {"run": staticmethod(_asynchronous)})}, "Odd.run is a coroutine, which nobody"),
+        (
+            {"task": type("Odd", (First,), {"run": staticmethod(_asynchronous)})},
+            "Odd.run is a coroutine, which never runs",
+        ),
         (
             {"task": type("Odd", (First,), {"run": partial(_asynchronous)})},
-            "Odd.run is a coroutine, which nobody would",
+            "Odd.run is a coroutine, which never runs",
         ),
         ({"pip_extras": b"asdf"}, "Second: pip_extras is the string b'asdf', expected a list of names"),
         ({"pip_extras": ""}, "Second: pip_extras is the string '', expected a list of names"),
@@ -329,11 +332,11 @@ def _of_a_keyword(_: object, *, x: int) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (_coroutine, "{0} is a coroutine, which nobody would run: define it without async and yield"),
-        (_generator, "{0} is a generator, which nobody would run: define it without async and yield"),
+        (_coroutine, "{0} is a coroutine, which never runs: define it without async and yield"),
+        (_generator, "{0} is a generator, which never runs: define it without async and yield"),
         (
             _asynchronous_generator,
-            "{0} is an asynchronous generator, which nobody would run: define it without async and yield",
+            "{0} is an asynchronous generator, which never runs: define it without async and yield",
         ),
         (
             _of_another,

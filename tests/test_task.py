@@ -913,7 +913,7 @@ def test_a_phase_that_has_not_run_does_not_finish(task_class: type[TaskBase], re
     """
     Calling it only makes an object: the failure says so.
     """
-    with pytest.raises(TypeError, match=rf"^{task_class.__name__}\.run is an? .*, which nobody would run"):
+    with pytest.raises(TypeError, match=rf"^{task_class.__name__}\.run is an? .*, which never runs"):
         call(task_class)
 
     end = recorded()[-1]

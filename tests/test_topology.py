@@ -407,7 +407,7 @@ def test_a_user_without_the_configure_right_learns_what_is_there(owned: Broker, 
     assert plan.exit_code == 1
     is_told = answers_everybody(owned)
     assert plan.stdout.count("it is there, and not to be compared without the configure right") == 5 * is_told
-    assert plan.stdout.count("it cannot be told whether it is there: this account has no right on it") == 5 * (
+    assert plan.stdout.count("it is not known whether it is there: this account has no right on it") == 5 * (
         not is_told
     )
     assert plan.stdout.count("run it as an account with the configure right; a publisher does not need that") == 1

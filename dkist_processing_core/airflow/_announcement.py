@@ -106,7 +106,7 @@ def _state_by_now(context: Mapping[str, Any], message: RecipeRunFailureMessage) 
         try:
             states = task_states(context, dag_id, message.dag_run_id or "")
         except Exception as error:  # noqa: BLE001 - whatever the engine's client raises
-            logger.warning("the engine does not tell the state of %s: %s", message.task_name, redact(str(error)))
+            logger.warning("the engine does not report the state of %s: %s", message.task_name, redact(str(error)))
         else:
             found.append(states.get(message.task_name, FAILED))
 

@@ -80,7 +80,7 @@ _SIGNS_OF_A_PASSING_REASON = (
     "has crashed",
     "may be stopping or being demoted",
 )
-# What it says of a routing key that a topic permission refuses; of an exchange it says "exchange" there.
+# Its words about a routing key that a topic permission refuses; about an exchange they have "exchange" there.
 _SIGN_OF_A_KEY = "access to topic "
 _MAX_SHORT_BYTES = 255
 _MAX_GATHERED_BYTES = 256 * 1024
@@ -196,7 +196,7 @@ class AmqpLink:
             raise
 
     def close(self) -> None:
-        """Say goodbye within a second, and let go in any case; in a fork without a word, since its parent goes on."""
+        """Close the connection within a second, or drop it; in a fork drop it silently, since its parent goes on."""
         connection, self._connection = self._connection, None
         if connection is None or self._pid != os.getpid():
             return

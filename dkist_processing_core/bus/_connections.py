@@ -166,7 +166,7 @@ class Connections:
         Raises
         ------
         JournalLostError
-            where it is not; then all connections to the file are gone.
+            where it is not; then all connections to the file are given up.
 
         """
         if not self.is_lost and not self._held.are_ours:
@@ -201,7 +201,7 @@ class Connections:
         """
         Return what the file has at a place, past SQLite; nothing where the disk cannot read it.
 
-        By a descriptor of SQLite's: if another one of the same file was closed, SQLite's locks on it would be gone.
+        By a descriptor of SQLite's: if another one of the same file was closed, SQLite's locks on it would be lost.
         """
         self.check()
         number = next(number for number, identity in self._held.identities.items() if self._is_file(identity))
@@ -241,7 +241,7 @@ class Connections:
         self._forget()
 
     def _is_restored(self, number: int, restored: list[int]) -> bool:
-        """Have a number name the file again that it named, and say whether it does."""
+        """Have a number name the file again that it named, and return whether it does."""
         wanted = self._held.identities[number]
         if wanted is not None and identity_of(number) is None:
             with contextlib.suppress(OSError):

@@ -117,7 +117,7 @@ def set_aside_if_damaged(path: Path, *, destination: str | None, patience: float
 
 
 def _move_folders(path: Path) -> None:
-    """Give folders that lie where side files have to be another name: the journal may be as good as ever."""
+    """Give folders that lie where side files have to be another name: the journal itself may be whole."""
     for side in SIDE_FILES:
         each = path.with_name(path.name + side)
         if each.is_dir():

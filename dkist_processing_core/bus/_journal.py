@@ -527,7 +527,7 @@ class Journal:
 
     def take_over_rows(self, rows: Sequence[Sequence[Any]], note: tuple[str, str], *, keeps_numbers: bool) -> None:
         """
-        Append rows of a damaged file, with a fact that says how far it was read, all in one transaction.
+        Append rows of a damaged file, with a fact that states how far it was read, all in one transaction.
 
         With `keeps_numbers` the rows are of the file that this one continues, and stand before all that it was given.
         """
@@ -662,7 +662,7 @@ class Journal:
         """
         Return the place up to which a subscription is done, noting `default` as the place of a new one.
 
-        `wanted` says which events it wants, for who removes old ones.
+        `wanted` states which events it wants, for processes that remove old ones.
         """
 
         def take(connection: sqlite3.Connection) -> int:
@@ -680,7 +680,7 @@ class Journal:
         return self.transact(take)
 
     def lost_places(self, subscription: str) -> bool:
-        """Say whether a name is unknown because a damaged file could not give its place, with rows from before then."""
+        """Return True if a name is unknown as a damaged file could not give its place, with rows from before then."""
         lost, first = self.fact("places_lost"), self.first()
         if not isinstance(lost, int) or first is None or first > lost + 1:
             return False

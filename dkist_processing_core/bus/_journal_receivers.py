@@ -245,7 +245,7 @@ class JournalReceiver(_Reading):
 
     def _active(self) -> bool:
         if not self._is_active and self._lock.acquire():
-            # Whoever was active before may have moved on since this receiver was opened.
+            # The receiver that was active before may have moved on since this one was opened.
             self._position = self._journal.position(self._name, self._position, self._wanted)
             self._is_active = True
         return self._is_active
@@ -260,7 +260,7 @@ class JournalReceiver(_Reading):
             logger.warning(
                 "the subscription %r has missed events that became too old before it read them: %s", self._name, missed
             )
-            # Only now, lest they be lost without a word where this process ends in between.
+            # Only now: they would be lost unreported where this process ends in between.
             self._journal.note_reported(self._name, missed)
         entries = self._journal.read(self._position, _BATCH)
         if not entries:
@@ -269,7 +269,7 @@ class JournalReceiver(_Reading):
         return entries
 
     def settle(self, entry: Entry, reason: str | None = None) -> None:
-        """Move the subscription's place behind an entry, which is buried where a reason says so."""
+        """Move the subscription's place behind an entry, which is dead-lettered where a reason is given."""
         if not self._finalizer.alive:
             return
         if reason is not None:

@@ -38,7 +38,7 @@ class FileLock:
 
     @property
     def is_held(self) -> bool:
-        """Whether the lock is held: it is gone where other code of this process has closed its descriptor."""
+        """Whether the lock is held: it is lost where other code of this process has closed its descriptor."""
         if self._descriptor is not None and not self._held.are_ours:
             self._descriptor = None
         return self._descriptor is not None

@@ -157,7 +157,7 @@ def _adopt(shared: Journal, path: Path, lock: FileLock, until: float) -> bool:
 
 
 def _remove_lone_locks(shared: Path) -> None:
-    """Remove the locks of spare journals that are gone; not young ones, which come before their journals."""
+    """Remove the locks of spare journals that were removed; not young ones, which come before their journals."""
     for path in shared.parent.glob(f"{shared.stem}.*.lock"):
         with contextlib.suppress(OSError, JournalError):
             if not path.with_suffix(".db").exists() and path.stat().st_mtime < time.time() - _YOUNG_SECONDS:

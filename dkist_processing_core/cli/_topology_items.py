@@ -72,7 +72,7 @@ def findings(link: "AmqpLink", topology: Topology, vhost: str, *, making: bool) 
 def _look(link: "AmqpLink", item: Exchange | Queue, vhost: str) -> Finding:
     try:
         if link.exists("exchange" if isinstance(item, Exchange) else "queue", item.name) is None:
-            reason = "it cannot be told whether it is there: this account has no right on it"
+            reason = "it is not known whether it is there: this account has no right on it"
             return Finding(item, State.UNKNOWN, reason, RIGHT_NEEDED)
         found = differences(link, item)
     except BusError as error:

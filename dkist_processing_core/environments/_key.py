@@ -85,7 +85,7 @@ def interpreter_of(executable: str) -> tuple[str, str]:
     label, _, identity = answer.rstrip("\n").partition(" ")
     # A whole answer is the last thing that the interpreter does, also where its status is lost.
     if status or not identity:
-        how = f"ended with status {status}" if status else "has not said what it is"
+        how = f"ended with status {status}" if status else "has not reported what it is"
         msg = f"the interpreter {executable} cannot be run: it {how}"
         raise EnvironmentBuildError(msg)
     return label, identity

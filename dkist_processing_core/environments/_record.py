@@ -50,7 +50,7 @@ def write(path: str, requirement: Requirement, key: Key, facts: dict[str, Any]) 
         msg = f"the marker of {requirement} would not be known again"
         raise AssertionError(msg)
     beside = f"{path}/{MARKER}.new"
-    # Readable for those whom the folder lets in; nobody else writes to it, whatever the umask.
+    # Readable for the users of the folder; no other user writes to it, whatever the umask.
     made = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
     with open(made, "w", encoding="ascii") as file:
         file.write(text)
@@ -97,7 +97,7 @@ def provided_extras(path: str, name: str) -> list[str] | None:
 
 def close_to_others(path: str) -> None:
     """
-    Let nobody but the owner write to a folder and all below it, since it is run.
+    Let only the owner write to a folder and all below it, since it is run.
 
     Also where an installer has linked files from a cache that was filled under another umask.
     """

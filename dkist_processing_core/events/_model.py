@@ -194,7 +194,7 @@ class Event(BaseModel):
 
     @property
     def number(self) -> str:
-        """What tells events of one type about one subject apart: a sequence number or a time; "" where there is one."""
+        """What distinguishes events of one type about one subject: a number or a time; "" where there is one."""
         return ""
 
     @property
@@ -301,7 +301,7 @@ class WorkflowStarted(WorkflowEvent):
 
     @property
     def number(self) -> str:
-        """What tells events of one type about one subject apart."""
+        """What distinguishes events of one type about one subject."""
         return "" if self.started_at is None else format_time(self.started_at)
 
 
@@ -316,7 +316,7 @@ class _WorkflowEnd(WorkflowEvent):
 
     @property
     def number(self) -> str:
-        """What tells events of one type about one subject apart."""
+        """What distinguishes events of one type about one subject."""
         return "" if self.ended_at is None else format_time(self.ended_at)
 
 
@@ -383,7 +383,7 @@ class TaskProgressed(TaskEvent):
 
     @property
     def number(self) -> str:
-        """What tells events of one type about one subject apart."""
+        """What distinguishes events of one type about one subject."""
         return str(self.sequence)
 
 
@@ -444,7 +444,7 @@ class TaskOverdue(TaskEvent):
 
     @property
     def number(self) -> str:
-        """What tells events of one type about one subject apart."""
+        """What distinguishes events of one type about one subject."""
         return str(self.sequence)
 
 

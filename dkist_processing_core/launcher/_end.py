@@ -16,7 +16,7 @@ _BY_SIGNAL = 128
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a process ended, and what it had told until then."""
+    """How a process ended, and what it had reported until then."""
 
     exit_code: int | None
     """As `subprocess` has it: the status, or minus the number of the signal; None where the status is lost."""
@@ -40,7 +40,7 @@ class End:
         return self.reported is not None and self.told.get("is_published") is True
 
     def is_success(self, *, was_told: bool) -> bool:
-        """Return whether the task has succeeded; `was_told` is whether this launcher has told it to end."""
+        """Return whether the task has succeeded; `was_told` is whether this launcher has requested its end."""
         # Not by the status alone: a process that leaves by os._exit(0) in the middle has ended nothing.
         has_returned = self.told.get("returned") is True
         if self.exit_code is None:

@@ -387,7 +387,7 @@ def _show_error() -> None:
 
 
 def _show(line: str) -> None:
-    """Say something in the task's log, redacted."""
+    """Write a line to the task's log, redacted."""
     with contextlib.suppress(OSError, ValueError):
         # The log of a task is what its process writes.
         say(redact(line), err=True)

@@ -124,7 +124,7 @@ class TaskProcess:
         return dict(self._told)
 
     def end(self) -> End:
-        """Take the end of a process that has ended, with what it had told by then."""
+        """Take the end of a process that has ended, with what it had reported by then."""
         exit_code, usage = take(self.pid)
         duration = time.monotonic() - self.began
         cpu_seconds = None if usage is None else usage.ru_utime + usage.ru_stime

@@ -135,7 +135,7 @@ class Reports:
         )
 
     def noted_end(self, start_id: str) -> dict[str, Any]:
-        """Return which end the task itself has put into the journal since a start, as it tells it by the pipe."""
+        """Return which end the task itself has put into the journal since a start, as it reports it by the pipe."""
         if self._publisher is not None:
             for event_class in (TaskFinished, TaskFailed):
                 if self._publisher.remembers(f"{ENDED}{start_id}/{event_class.name}", adopting=True):

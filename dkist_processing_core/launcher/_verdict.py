@@ -52,7 +52,7 @@ class Verdict:
 
 
 def bare(end: End, *, was_told: bool) -> Verdict:
-    """Return what the task's own report and its status say alone, where the whole verdict cannot be had."""
+    """Return the end by the task's own report and its status alone, where the whole verdict cannot be had."""
     status = end.status(was_told=was_told)
     if end.is_success(was_told=was_told):
         return Verdict(TaskFinished, is_published=end.is_published, exit_code=status)

@@ -42,7 +42,7 @@ _ENDS: dict[type[TaskEnd], State] = {
 _GRAVITY = [State.FINISHED, State.SKIPPED, State.FAILED]
 _RANK = {Reporter.LAUNCHER: 3, Reporter.TASK: 2, Reporter.ENGINE: 1, Reporter.WATCHER: 0}
 _SPECIFICITY: dict[str, int] = {cause: rank for rank, cause in enumerate(Cause)}
-# What the engine can know of a failure that whoever stood nearer reports too.
+# What the engine can know of a failure that launcher and task report too.
 _REFINING = (Cause.TERMINATED, Cause.TIMEOUT)
 _BY_ENGINES_WORD = {
     "success": State.FINISHED,
@@ -72,7 +72,7 @@ class _Derivation:
         return event.time if self._is_plausible(event.time) else None
 
     def _moment(self, event: Event) -> datetime | None:
-        """Return when the engine says that a run began or ended; when it was reported where it does not say."""
+        """Return the engine's time of a run's begin or end; where it has none, when it was reported."""
         moment = stated_times(event)[0]
         return moment if self._is_plausible(moment) else None
 
@@ -91,7 +91,7 @@ class _Derivation:
                 heard[event.task_name].append(event)
         by_task = {name: self._attempts(of_task, end) for name, of_task in heard.items()}
         if end is not None and self._went_on(by_task, starts, ends, end):
-            # Cleared, and begun again: what the engine said of the time before no longer holds.
+            # Cleared, and begun again: what the engine reported of the time before no longer holds.
             end = None
         tasks = tuple(_task_view(name, attempts, end) for name, attempts in by_task.items())
         run = next((event.run for event in reports if event.recipe_run_id is not None), reports[0].run)

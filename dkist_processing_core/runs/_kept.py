@@ -190,7 +190,7 @@ class Reports:
         return view
 
     def _key_of(self, report: Event) -> _Key:
-        """Return what tells facts about this run and their reporters apart, as the ids of events do."""
+        """Return what distinguishes facts about this run and their reporters, as the ids of events do."""
         task_name = getattr(report, "task_name", None)
         subject = (
             report.name,
@@ -199,13 +199,13 @@ class Reports:
             getattr(report, "attempt", None),
         )
         if isinstance(report, TaskProgressed):
-            # Only the latest matters: a long task must not fill the memory of whoever watches it.
+            # Only the latest matters: a long task must not fill the memory of a process that watches it.
             return subject
         return (*subject, report.number)
 
 
 def _precedes(report: Event, known: Event) -> bool:
-    """Order reports under one key: by sequence, by how much they say, then by their bytes, the same everywhere."""
+    """Order reports under one key: by sequence, by how much they state, then by their bytes, the same everywhere."""
     if isinstance(report, TaskProgressed) and isinstance(known, TaskProgressed) and report.sequence != known.sequence:
         return report.sequence > known.sequence
     return (_said(report), encode(report)) > (_said(known), encode(known))

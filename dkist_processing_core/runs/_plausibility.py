@@ -42,7 +42,7 @@ def plausible_time(event: Event) -> datetime | None:
 
 
 def stated_times(event: Event) -> tuple[datetime, ...]:
-    """Return the times that an event states, the one that says most first: the engine's, then its own."""
+    """Return the times that an event states, the most telling first: the engine's, then its own."""
     engines = None
     if isinstance(event, WorkflowStarted):
         engines = event.started_at

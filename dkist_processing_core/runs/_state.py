@@ -33,7 +33,7 @@ class RunState:
             self.fold(report)
 
     def fold(self, report: Event) -> bool:
-        """Take a report into account, and return whether it said anything new."""
+        """Take a report into account, and return whether it had anything new."""
         if report.received_at is not None and (self._received_at is None or report.received_at > self._received_at):
             self._received_at = report.received_at
         key = (report.workflow_name, report.workflow_version, report.run_id)

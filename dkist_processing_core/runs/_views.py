@@ -33,7 +33,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AttemptView:
-    """One try of a task, as all reports together tell it."""
+    """One try of a task, by all reports together."""
 
     number: int | None
     state: State
@@ -41,11 +41,11 @@ class AttemptView:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     end: TaskEnd | None = None
-    """The one outcome, its fields merged from every report that agrees; None where nobody reported it."""
+    """The one outcome, its fields merged from every report that agrees; None where it was not reported."""
     cause: str | None = None
-    """Why it failed, also where that is only concluded: `lost` for an end that nobody reported."""
+    """Why it failed, also where that is only concluded: `lost` for an end that was not reported."""
     contradictions: tuple[TaskEnd, ...] = ()
-    """The ends reported that say otherwise."""
+    """The ends reported that contradict it."""
     progress: TaskProgressed | None = None
     reporters: tuple[Reporter, ...] = ()
 
@@ -71,10 +71,10 @@ class TaskView:
     """What the engine called it when the run ended."""
 
 
-# Weakly referable, so that a state need not hold what nobody looks at any more.
+# Weakly referable, so that a state need not hold what is not looked at any more.
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class RunView:
-    """A run: its tasks in dependency order where the graph is known, else in the order in which they were heard of."""
+    """A run: its tasks in dependency order where the graph is known, else in the order of their first reports."""
 
     run: Run
     state: State
@@ -83,7 +83,7 @@ class RunView:
     ended_at: datetime | None = None
     graph: Graph | None = None
     verdict: State | None = None
-    """What the engine said of the run when it ended; None before that, and for a run that has no engine."""
+    """What the engine reported of the run when it ended; None before that, and for a run that has no engine."""
     implausible: tuple[Event, ...] = ()
     """
     The reports with a time more than 400 days before, or more than one or two days after, the last report received.
