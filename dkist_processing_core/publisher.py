@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.05
 _KEEPER_SECONDS = 1.0
 _MAX_IN_MEMORY = 10_000
-_ADOPTION_SECONDS = 0.2
+# Rarely needed, and then a verdict depends on it: on a loaded host it takes more than an instant.
+_ADOPTION_SECONDS = 1.0
 WAIT_LIMIT_SECONDS = 2.0
 # Of the time that a journal may cost this much goes into the first wait, so that some is left when closing.
 _SHARE_OF_FIRST_WAIT = 0.5
