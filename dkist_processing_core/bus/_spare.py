@@ -120,7 +120,7 @@ def adopt(shared: Journal, *, seconds: float = math.inf) -> bool:
                     # Another process has adopted it meanwhile, and this one has made the lock's file anew.
                     lock.remove()
         with _optional(shared.path):
-            _remove_lone_locks(shared.path)
+            _remove_lone_locks(shared.path, until)
         with _optional(shared.path):
             take_over_damaged(shared, seconds=max(0.0, until - time.monotonic()))
     finally:
@@ -156,9 +156,12 @@ def _adopt(shared: Journal, path: Path, lock: FileLock, until: float) -> bool:
     return True
 
 
-def _remove_lone_locks(shared: Path) -> None:
+def _remove_lone_locks(shared: Path, until: float) -> None:
     """Remove the locks of spare journals that were removed; not young ones, which come before their journals."""
-    for path in shared.parent.glob(f"{shared.stem}.*.lock"):
+    # The folder of a storm is busy, too: listing it once more takes its time.
+    for path in shared.parent.glob(f"{shared.stem}.*.lock") if time.monotonic() < until else ():
+        if time.monotonic() >= until:
+            break
         with contextlib.suppress(OSError, JournalError):
             if not path.with_suffix(".db").exists() and path.stat().st_mtime < time.time() - _YOUNG_SECONDS:
                 lock = FileLock(path)
