@@ -1,0 +1,119 @@
+"""
+Wire examples of the releases before: what they wrote is read to the same facts, and the same facts are written alike.
+"""
+
+import hashlib
+import json
+import re
+from typing import Any
+
+import pytest
+
+from dkist_processing_core.bus import Message, to_failure_message, to_message
+from dkist_processing_core.errors import DecodeError
+from dkist_processing_core.events import EVENT_CLASSES, RecipeRunFailureMessage, Reporter, decode, encode
+from tests.golden import class_of, examples, facts_of, to_plain
+
+# How a complaint about a field begins; what it says was expected may be worded better by a later release.
+_FOUND = re.compile(r"(\w+): found (.+?), but ")
+
+
+def named(name: str) -> pytest.MarkDecorator:
+    """Parametrize a test by the examples of a file."""
+    rows = examples(name)
+    return pytest.mark.parametrize("example", rows, ids=[row["example"] for row in rows])
+
+
+def unchanged(text: str) -> str:
+    """Stand in for the redaction, which knows the variables of this process."""
+    return text
+
+
+def written(message: Message) -> tuple[Any, Any]:
+    """Return the body as JSON, and the properties as the journal keeps them."""
+    return json.loads(message.body), json.loads(message.properties.to_json())
+
+
+def test_each_class_has_an_example_of_each_reporter() -> None:
+    """What no example shows, no test holds."""
+    shown = {(row["class"], row["facts"]["reported_by"]) for row in examples("events.jsonl")}
+    recorded = {
+        "WorkflowStarted",
+        "WorkflowFinished",
+        "WorkflowFailed",
+        "TaskDispatched",
+        "TaskStarted",
+        "TaskProgressed",
+        "TaskFinished",
+        "TaskFailed",
+        "TaskSkipped",
+        "TaskOverdue",
+    }
+    assert shown == {(name, reporter.value) for name in recorded for reporter in Reporter}
+    assert recorded <= {event_class.__name__ for event_class in EVENT_CLASSES}
+
+
+@named("events.jsonl")
+def test_what_was_written_is_read_to_the_same_facts(example: dict[str, Any]) -> None:
+    """An archive keeps bodies for a week, and a journal until its broker is back."""
+    event = decode(example["body"].encode(), example["properties"]["content_type"])
+
+    assert type(event) is class_of(example)
+    assert {name: to_plain(getattr(event, name)) for name in example["facts"]} == example["facts"]
+    derived = ("id", "type", "source", "subject", "dataschema")
+    assert {name: getattr(event, name) for name in derived} == {name: example[name] for name in derived}
+    assert json.loads(encode(event)) == json.loads(example["body"])
+
+
+@named("events.jsonl")
+def test_the_same_facts_are_written_alike(example: dict[str, Any]) -> None:
+    """Body, properties and routing key, which other releases and other languages read."""
+    event = class_of(example)(**dict(facts_of(example)))
+
+    message = to_message(event, "workflow.events.x", blank=unchanged)
+
+    assert written(message) == (json.loads(example["body"]), example["properties"])
+    assert message.routing_key == example["routing_key"]
+
+
+@named("cut.jsonl")
+def test_what_is_too_large_is_cut_alike(example: dict[str, Any]) -> None:
+    """Two reporters of one fact cut it at the same character."""
+    message = to_message(class_of(example)(**dict(facts_of(example))), "workflow.events.x", blank=unchanged)
+
+    body = json.loads(message.body)
+    assert body["data"]["truncated"] is True
+    assert len(message.body) == example["bytes"]
+    assert hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest() == example["sha256"]
+
+
+@named("accepted.jsonl")
+def test_what_was_read_tolerantly_still_is(example: dict[str, Any]) -> None:
+    """Publishers in other languages and of later releases state facts a little differently."""
+    event = decode(example["body"].encode(), example["content_type"], example["headers"])
+
+    assert {name: to_plain(getattr(event, name)) for name in example["facts"]} == example["facts"]
+    assert event.id == example["id"]
+
+
+@named("refused.jsonl")
+def test_what_was_refused_still_is_with_the_same_finding(example: dict[str, Any]) -> None:
+    """An operator reads the reason among the dead letters: which field, and what was found there."""
+    body = example["body"].encode("latin-1" if example["example"] == "not UTF-8" else "utf-8")
+
+    with pytest.raises(DecodeError) as refused:
+        decode(body, example["content_type"], example["headers"])
+
+    expected, found = example["reason"], str(refused.value)
+    assert _FOUND.findall(found) == _FOUND.findall(expected)
+    if not _FOUND.search(expected):
+        assert found == expected
+
+
+@named("failure_messages.jsonl")
+def test_the_established_failure_message_is_written_alike(example: dict[str, Any]) -> None:
+    """It is older than the events, and so are its readers."""
+    message = to_failure_message(RecipeRunFailureMessage(**example["given"]), example["exchange"], blank=unchanged)
+
+    assert written(message) == (json.loads(example["body"]), example["properties"])
+    assert message.routing_key == example["routing_key"]
