@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import growth, latency, launch, memory, page, parse, rates, replaced, startup, task_exit
+from benchmarks import events, growth, latency, launch, memory, page, parse, rates, replaced, startup, task_exit
 from benchmarks.aims import AIMS
 from benchmarks.figures import Findings, Row
 from benchmarks.ground import BUILD, PEERS_PYTHON, ROOT, Ground, open_ground
@@ -35,6 +35,10 @@ def _startup(_: Ground, __: Plan) -> Findings:
     return Findings(rows=startup.measure())
 
 
+def _events(_: Ground, __: Plan) -> Findings:
+    return Findings(rows=events.measure())
+
+
 PARTS: dict[str, Callable[[Ground, Plan], Findings]] = {
     "rates": rates.measure,
     "publish": latency.measure,
@@ -42,6 +46,7 @@ PARTS: dict[str, Callable[[Ground, Plan], Findings]] = {
     "memory": memory.measure,
     "growth": growth.measure,
     "startup": _startup,
+    "events": _events,
     "launch": launch.measure,
     "parse": parse.measure,
     "replaced": replaced.measure,

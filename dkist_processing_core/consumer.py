@@ -19,7 +19,7 @@ from typing import Self
 from dkist_processing_core.bus import Delivery, Message, Receiver, open_bus, word
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, DEAD_LETTERS_SUFFIX
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.errors import BusError, DecodeError
+from dkist_processing_core.errors import BusError, DecodeError, UnknownEventError
 from dkist_processing_core.events import EVENT_CLASSES, Event, RecipeRunFailureMessage, TaskEvent, check_size, decode
 from dkist_processing_core.signals import held_back
 
@@ -93,6 +93,7 @@ class Subscription:
         self._in_hand: Delivery | None = None
         self._is_closed = False
         self._has_caught_up = not replay
+        self._unknown = 0
         self._pid = os.getpid()
 
     @property
@@ -108,6 +109,11 @@ class Subscription:
         A bus keeps a limited number of events, for a limited time, for a name that does not read them.
         """
         return self._receiver.missed
+
+    @property
+    def unknown(self) -> int:
+        """How many events of types that this release does not know were passed over since the subscription began."""
+        return self._unknown
 
     def __iter__(self) -> Iterator[Event]:
         """Return the subscription itself."""
@@ -162,14 +168,24 @@ class Subscription:
         message = delivery.message
         with held_back():
             event = _read(message)
-        if isinstance(event, str):
-            logger.warning("message %r goes to the dead letters: %s", _name_of(message), event)
-            delivery.bury(event)
+        if isinstance(event, UnknownEventError):
+            self._pass_over(event)
+            delivery.acknowledge()
+            return None
+        if isinstance(event, Exception):
+            reason = str(event) if isinstance(event, DecodeError) else f"{type(event).__name__}: {event}"
+            logger.warning("message %r goes to the dead letters: %s", _name_of(message), reason)
+            delivery.bury(reason)
             return None
         if self._selection.matches(event) and (self._seen is None or self._seen.is_new(event.id)):
             return event
         delivery.acknowledge()
         return None
+
+    def _pass_over(self, error: UnknownEventError) -> None:
+        if not self._unknown:
+            logger.warning("events of types that this release does not know are passed over; the first: %s", error)
+        self._unknown += 1
 
     def close(self) -> None:
         """
@@ -190,14 +206,14 @@ class Subscription:
         self.close()
 
 
-def _read(message: Message) -> Event | str:
-    """Return what a message carries, or why that cannot be read."""
+def _read(message: Message) -> Event | Exception:
+    """Return the event that a message carries, or why there is none."""
     try:
         if message.full_size is not None:
             check_size(message.full_size)
         return decode(message.body, message.properties.content_type, message.properties.headers)
     except Exception as error:  # noqa: BLE001 - a consumer lives on, whatever is wrong with a foreign message
-        return str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
+        return error
 
 
 def _refuse_fork_of(pid: int) -> None:

@@ -5,6 +5,8 @@ Every exception that this package raises, as one tree.
     ├── ConfigurationError      a setting has an unusable value            (ValueError)
     ├── IdentityError           a run or attempt is named unusably          (ValueError)
     ├── DecodeError             a message is not one of our events          (ValueError)
+    │   └── UnknownEventError     it is an event of a type that this release does not know
+    ├── EventError              an event is given an unusable value         (ValueError)
     ├── WorkflowError           a workflow cannot be built, exported or run as asked  (ValueError)
     │   └── EngineMissingError    Airflow is not installed where it is to be loaded
     ├── ExtraMissingError       what an extra installs is not here          (ImportError)
@@ -38,6 +40,19 @@ class IdentityError(DKISTProcessingCoreError, ValueError):
 
 class DecodeError(DKISTProcessingCoreError, ValueError):
     """A message is not one of our events; the message says why, in a sentence fit for a dead letter's header."""
+
+
+class UnknownEventError(DecodeError):
+    """A message is an event of ours, of a type that this release does not know: a newer one has published it."""
+
+
+class EventError(DKISTProcessingCoreError, ValueError):
+    """An event was given an unusable value; the message names the field and what was expected, but not the value."""
+
+    def __init__(self, message: str, with_values: str = "") -> None:
+        """Take the message, and one with the values, which may hold a secret: for those of a foreign publisher."""
+        super().__init__(message)
+        self.with_values = with_values
 
 
 class WorkflowError(DKISTProcessingCoreError, ValueError):

@@ -22,7 +22,6 @@ from typing import Any, Self
 
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind
-from pydantic import ValidationError
 
 from dkist_processing_core import semconv
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
@@ -339,19 +338,12 @@ def never_breaking(consequence: str, *, secrets: Iterable[str] = ()) -> Iterator
         try:
             yield
         except (DKISTProcessingCoreError, ValueError) as error:
-            # A ValueError is pydantic's: facts that cannot be stated, as a progress that is no number. The author's
-            # handler of logs may raise what it likes.
+            # The author's handler of logs may raise what it likes.
             with contextlib.suppress(Exception):
-                logger.warning("%s: %s", consequence, redact(_said_by(error), also=secrets))
+                logger.warning("%s: %s", consequence, redact(str(error), also=secrets))
         except Exception as error:  # noqa: BLE001 - the one place that catches it
             with contextlib.suppress(Exception):
                 log_own_error(consequence, error, secrets=secrets)
-
-
-def _said_by(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    return "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
 
 
 @contextlib.contextmanager

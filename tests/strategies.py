@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 from hypothesis import strategies as st
+from msgspec import inspect, structs
 
 from dkist_processing_core.events import (
     EVENT_CLASSES,
     Cause,
     Event,
     Graph,
-    Reporter,
     TaskDispatched,
     TaskEvent,
     TaskFailed,
@@ -25,8 +25,6 @@ from dkist_processing_core.events import (
     WorkflowStarted,
 )
 from tests.facts import NOON
-
-MAX_NUMBER = 2**63 - 1
 
 
 def texts(max_size: int = 20) -> st.SearchStrategy[str]:
@@ -42,69 +40,54 @@ def moments() -> st.SearchStrategy[datetime]:
     return st.datetimes(datetime(2, 1, 1), datetime(9998, 12, 31), timezones=zones)  # noqa: DTZ001 - as it wants them
 
 
-_TEXT = texts()
-_MAYBE_TEXT = st.none() | _TEXT
-_SECONDS = st.floats(0, allow_infinity=False)
-_NUMBERS = st.integers(-MAX_NUMBER, MAX_NUMBER) | st.floats(allow_nan=False, allow_infinity=False)
-_COUNTS = st.integers(0, MAX_NUMBER)
-_ORDINALS = st.integers(1, MAX_NUMBER)
-
-# What a field may hold, by its name: a name means the same in every class.
-FIELDS: dict[str, st.SearchStrategy[Any]] = {
-    "time": moments(),
-    "reported_by": st.sampled_from(Reporter),
-    "traceparent": _MAYBE_TEXT,
-    "tracestate": _MAYBE_TEXT,
-    "workflow_name": _TEXT,
-    "workflow_version": _TEXT,
-    "run_id": _TEXT,
-    "recipe_run_id": _COUNTS,
+# What a field's kind does not say.
+_GIVEN: dict[str, st.SearchStrategy[Any]] = {
     "truncated": st.none() | st.just(value=True),
-    "started_at": st.none() | moments(),
-    "ended_at": st.none() | moments(),
-    "graph": st.none()
-    | st.builds(Graph, nodes=st.lists(_TEXT, max_size=3), edges=st.lists(st.tuples(_TEXT, _TEXT), max_size=3)),
-    "tasks": st.dictionaries(_TEXT, _TEXT, max_size=3),
-    "reason": _MAYBE_TEXT,
-    "task_name": _TEXT,
-    "attempt": st.none() | _ORDINALS,
-    "max_attempts": st.none() | _ORDINALS,
-    "queue": _MAYBE_TEXT,
-    "worker": _MAYBE_TEXT,
-    "queued_seconds": st.none() | _SECONDS,
-    "host": _MAYBE_TEXT,
-    "pid": st.none() | _COUNTS,
-    "environment": st.sampled_from([None, "built", "reused"]),
-    "environment_seconds": st.none() | _SECONDS,
-    "sequence": _COUNTS,
-    "done": _NUMBERS,
-    "total": st.none() | _NUMBERS,
-    "unit": _MAYBE_TEXT,
-    "note": _MAYBE_TEXT,
-    "provisional": st.booleans(),
-    "duration_seconds": st.none() | _SECONDS,
-    "cpu_seconds": st.none() | _SECONDS,
-    "peak_memory_bytes": st.none() | _COUNTS,
-    "phases": st.dictionaries(_TEXT, _SECONDS, max_size=3),
-    "final": st.none() | st.booleans(),
-    "cause": st.sampled_from(Cause) | _TEXT,
-    "phase": _MAYBE_TEXT,
-    "error_type": _MAYBE_TEXT,
-    "message": _MAYBE_TEXT,
-    "stack": _MAYBE_TEXT,
-    "fingerprint": _MAYBE_TEXT,
-    "exit_code": st.none() | st.integers(-MAX_NUMBER, MAX_NUMBER),
-    "signal": _MAYBE_TEXT,
-    "log_url": _MAYBE_TEXT,
-    "limit_seconds": _SECONDS,
-    "last_sign_at": st.none() | moments(),
+    "cause": st.sampled_from(Cause) | texts(),
 }
+
+
+def values_of(  # noqa: C901, PLR0911, PLR0912 - a table of the kinds, a line each
+    info: inspect.Type,
+) -> st.SearchStrategy[Any]:
+    """Return any value that a field of this kind may hold."""
+    match info:
+        case inspect.Metadata(type=inner):
+            return values_of(inner)
+        case inspect.UnionType(types=types):
+            return st.one_of([values_of(kind) for kind in types])
+        case inspect.NoneType():
+            return st.none()
+        case inspect.IntType(ge=least, le=most):
+            return st.integers(least, most)
+        case inspect.FloatType(ge=least, le=most):
+            return st.floats(least, most)
+        case inspect.BoolType():
+            return st.booleans()
+        case inspect.DateTimeType():
+            return moments()
+        case inspect.EnumType(cls=kind):
+            return st.sampled_from(kind)
+        case inspect.LiteralType(values=values):
+            return st.sampled_from(values)
+        case inspect.DictType(key_type=key, value_type=value):
+            return st.dictionaries(values_of(key), values_of(value), max_size=3)
+        case inspect.VarTupleType(item_type=item):
+            return st.lists(values_of(item), max_size=3)
+        case inspect.TupleType(item_types=items):
+            return st.tuples(*map(values_of, items))
+        case inspect.StructType(cls=kind, fields=fields):
+            return st.builds(kind, **{field.name: values_of(field.type) for field in fields})
+    return texts()
 
 
 def events_of(event_class: type[Event], **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Event]:
     """Return events of one class, with any value in every field that is not given."""
-    fields = {name: FIELDS[name] for name in event_class.model_fields}
-    # Not `builds`, which would add values of its own for the aliases that the constructor takes too.
+    info = inspect.type_info(event_class)
+    assert isinstance(info, inspect.StructType)
+    fields = {
+        field.name: _GIVEN[field.name] if field.name in _GIVEN else values_of(field.type) for field in info.fields
+    }
     return st.fixed_dictionaries(fields | given).map(lambda facts: event_class(**facts))
 
 
@@ -149,10 +132,10 @@ def _report_of(event_class: type[Event]) -> st.SearchStrategy[Event]:
         "message": st.sampled_from([None, "x", "y"]),
         "cause": st.sampled_from(Cause),
     }
-    rest = {name: st.none() for name, field in event_class.model_fields.items() if field.default is None}
-    kept = {name: strategy for name, strategy in few.items() if name in event_class.model_fields}
+    rest = {field.name: st.none() for field in structs.fields(event_class) if field.default is None}
+    kept = {name: strategy for name, strategy in few.items() if name in event_class.__struct_fields__}
     if issubclass(event_class, TaskEvent):
-        kept |= {"phases": st.just({})} if "phases" in event_class.model_fields else {}
+        kept |= {"phases": st.just({})} if "phases" in event_class.__struct_fields__ else {}
     return events_of(event_class, **rest | kept)
 
 

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from benchmarks import launch, page, parse
 from benchmarks.aims import AIMS, Aim
@@ -578,7 +579,7 @@ def test_the_calls_that_are_measured_redact_as_a_tasks_do(synced: bool, state_di
     with closed_port() as port:
         settings = settings_of(Job("127.0.0.1", port, "/", "user", password, "x", "q", {}, "", str(state_dir), 1))
         with open_publisher(settings, synced=synced) as publisher:
-            publisher.publish(event_at(0).model_copy(update={"note": f"said {password}"}))
+            publisher.publish(structs.replace(event_at(0), note=f"said {password}"))
 
     with open_bus(settings).open_journal() as journal:
         [entry] = journal.pending(0, 2)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from dkist_processing_core.airflow import _look, _owed, _patience
 from dkist_processing_core.airflow.callbacks import Callbacks
@@ -299,7 +300,7 @@ def test_an_end_that_is_on_its_way_to_the_bus_is_waited_for(broker: Broker, monk
         monkeypatch.setenv(name, value)
     announcement = {"cause": Cause.SIGNAL, "provisional": True, "final": True, "reported_by": Reporter.ENGINE}
     end = said_by_launcher(TaskFailed, "First", cause=Cause.SIGNAL, final=True)
-    publish(end.model_copy(update=announcement))
+    publish(structs.replace(end, **announcement))
     telling = threading.Timer(0.5, publish, [end])
 
     telling.start()

@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 from cloudevents.core.bindings import amqp, rabbitmq
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from cloudevents.core.formats.json import JSONFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from dkist_processing_core.errors import DecodeError
+from dkist_processing_core.errors import DecodeError, UnknownEventError
 from dkist_processing_core.events import (
     CONTENT_TYPE,
     EVENT_CLASSES,
@@ -25,6 +25,7 @@ from dkist_processing_core.events import (
     Graph,
     TaskOverdue,
     WorkflowStarted,
+    data_of,
     decode,
     encode,
     format_time,
@@ -154,7 +155,7 @@ def test_the_official_package_reads_every_event(event: Event) -> None:
     assert event.dataschema == read.get_dataschema()
     assert event.reported_by == read.get_extension("reportedby")
     assert event.traceparent == read.get_extension("traceparent")
-    assert json.loads(event.model_dump_json(by_alias=True, exclude_none=True)) == read.get_data()
+    assert data_of(event) == read.get_data()
 
 
 @given(events())
@@ -223,11 +224,30 @@ def test_fields_that_a_newer_release_adds_are_passed_over() -> None:
     assert failed("A", message="no good") == decode(body)
 
 
+@pytest.mark.parametrize(
+    ("event_type", "is_ours"),
+    [
+        ("edu.nso.dkist.task.applauded", True),
+        ("edu.nso.dkist.dataset.released", True),
+        ("edu.nso.dkist.", False),
+        ("edu.nso.dkist.task", False),
+        ("edu.nso.dkist.task.applauded\n", False),
+        ("com.example.task.applauded", False),
+    ],
+)
+def test_a_type_that_a_newer_release_adds_is_no_foreign_message(event_type: str, *, is_ours: bool) -> None:
+    """A consumer passes it over; what is foreign goes to the dead letters."""
+    with pytest.raises(DecodeError, match="type is ") as refused:
+        decode(json.dumps(envelope(type=event_type)).encode())
+
+    assert isinstance(refused.value, UnknownEventError) == is_ours
+
+
 def test_a_cause_that_a_newer_release_adds_is_kept_as_text() -> None:
     """An unknown cause is no reason to bury the failure."""
     decoded = decode(json.dumps(with_data(cause="cosmic_ray")).encode())
 
-    assert decoded.model_dump()["cause"] == "cosmic_ray"
+    assert data_of(decoded)["cause"] == "cosmic_ray"
 
 
 @pytest.mark.parametrize(
@@ -259,28 +279,34 @@ def test_a_cause_that_a_newer_release_adds_is_kept_as_text() -> None:
         (envelope(id=7), "id is 7, expected [0-9a-f-]{36}"),
         (envelope(id=finished("A").id), "id is '[0-9a-f-]{36}', expected [0-9a-f-]{36}"),
         (with_data(taskName="B"), "id is '[0-9a-f-]{36}', expected [0-9a-f-]{36}"),
-        (envelope(time=None), "task.failed: time: found None, but Input should be a valid datetime"),
-        (envelope(time="yesterday"), "task.failed: time: found 'yesterday', but Input should be a valid datetime"),
-        (envelope(time="2026-11-22T12:00:00"), "task.failed: time: found '.*', but Input should have timezone info"),
-        (envelope(time="0001-01-01T00:00:00+14:00"), "time: found '0001.*', but in UTC it should be in the years 1 to"),
-        (envelope(time="9999-12-31T23:00:00-14:00"), "time: found '9999.*', but in UTC it should be in the years 1 to"),
-        (envelope(reportedby=None), "task.failed: reportedBy: found nothing, but Field required"),
-        (envelope(reportedby="neighbour"), "reportedBy: found 'neighbour', but Input should be 'task', 'launcher'"),
-        (with_data(cause=None), "task.failed: cause: found nothing, but Field required"),
+        (envelope(time=None), "task.failed: time: found nothing, expected a time with its zone"),
+        (envelope(time="yesterday"), "task.failed: time: found 'yesterday', expected a time with its zone"),
+        (envelope(time="2026-11-22T12:00:00"), "task.failed: time: found '.*', expected a time with its zone"),
+        (
+            envelope(time="0001-01-01T00:00:00+14:00"),
+            "time: found '0001.*', expected a time whose year in UTC is from 1 to",
+        ),
+        (
+            envelope(time="9999-12-31T23:00:00-14:00"),
+            "time: found '9999.*', expected a time whose year in UTC is from 1 to",
+        ),
+        (envelope(reportedby=None), "task.failed: reportedBy: found nothing, expected one of 'task'"),
+        (envelope(reportedby="neighbour"), "reportedBy: found 'neighbour', expected one of 'task', 'launcher'"),
+        (with_data(cause=None), "task.failed: cause: found nothing, expected a text of at most 100 characters"),
         (with_data(workflowName=None, taskName=None), "workflowName: found nothing, .*; taskName: found nothing"),
-        (with_data(workflowName=7), "task.failed: workflowName: found 7, but Input should be a valid string"),
-        (with_data(message=["x"] * 100), r"message: found \['x', 'x', .{1,40}, but Input should be a valid string"),
-        (with_data(recipeRunId=True), "recipeRunId: found True, but .*expected an integer or decimal digits"),
-        (with_data(recipeRunId=2**63), "recipeRunId: found 9223372036854775808, but .*from 0 to 2\\^63 - 1"),
-        (with_data(attempt=0), "attempt: found 0, but Input should be greater than or equal to 1"),
+        (with_data(workflowName=7), "task.failed: workflowName: found 7, expected a text"),
+        (with_data(message=["x"] * 100), r"message: found \['x', 'x', .{1,40}, expected a text"),
+        (with_data(recipeRunId=True), "recipeRunId: found True, expected an integer or decimal digits"),
+        (with_data(recipeRunId=2**63), "recipeRunId: found 9223372036854775808, expected .*from 0 to 2\\^63 - 1"),
+        (with_data(attempt=0), "attempt: found 0, expected an integer from 1 to"),
         (
             with_data(attempt=10**4000),
-            "attempt: found 10{16,17}[.]{3}0{18,19}, but Input should be less than",
+            "attempt: found 10{16,17}[.]{3}0{18,19}, expected an integer from 1",
         ),
-        (with_data(durationSeconds=-1), "durationSeconds: found -1, but Input should be greater than or equal to 0"),
-        (with_data(phases={"\ud800": "x"}), "phases: found 'x', but Input should be a valid number"),
-        (with_data(cause="x" * 101), "cause: found 'x+[.]{3}x+', but "),
-        (with_data(truncated=False), "truncated: found False, but Input should be True"),
+        (with_data(durationSeconds=-1), "durationSeconds: found -1, expected a number from 0"),
+        (with_data(phases={"\ud800": "x"}), "phases: found 'x', expected a number from 0"),
+        (with_data(cause="x" * 101), "cause: found 'x+[.]{3}x+', expected a text of at most"),
+        (with_data(truncated=False), "truncated: found False, expected True"),
     ],
 )
 def test_what_is_none_of_ours_is_refused_with_a_reason(body: bytes | dict[str, Any], reason: str) -> None:
@@ -378,8 +404,7 @@ def test_decoding_costs_memory_and_work_in_proportion_to_the_size(kind: str, cou
         tracemalloc.stop()
 
     assert peak <= 40 * len(body) + 400_000
-    cause = refused.value.__cause__
-    assert not isinstance(cause, ValidationError) or cause.error_count() <= 300
+    assert len(str(refused.value)) <= 1000
 
 
 def test_a_large_graph_is_read_whole() -> None:
@@ -389,7 +414,7 @@ def test_a_large_graph_is_read_whole() -> None:
     nodes = tuple(f"T{number}" for number in range(1001))
     graph = Graph(nodes=nodes, edges=tuple(pairwise(nodes)))
     assert (nodes, tuple(pairwise(nodes))) == (graph.nodes, graph.edges)
-    event = make(WorkflowStarted, graph=graph.model_dump())
+    event = make(WorkflowStarted, graph=msgspec.to_builtins(graph))
 
     assert graph == event.graph
     assert event == decode(encode(event))

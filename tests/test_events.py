@@ -7,11 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from msgspec import structs
 
+from dkist_processing_core.errors import EventError
 from dkist_processing_core.events import (
     EVENT_CLASSES,
     MAX_ENCODED_BYTES,
@@ -28,7 +30,8 @@ from dkist_processing_core.events import (
     fit,
     identity_of,
 )
-from dkist_processing_core.events._schema import schema
+from dkist_processing_core.events._checks import form_of
+from dkist_processing_core.events.schema import schema
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.text import CUT, clean
 from tests.facts import NOON, failed, finished, make, progressed
@@ -46,7 +49,7 @@ LARGE = st.builds(
 @given(first=events(), data=st.data())
 def test_an_id_depends_on_nothing_but_the_fact(first: Event, data: st.DataObject) -> None:
     """Reporters that never talked agree: who says so, when, and what else they know makes no difference."""
-    given_fields = {name: st.just(getattr(first, name)) for name in IDENTITY & set(type(first).model_fields)}
+    given_fields = {name: st.just(getattr(first, name)) for name in IDENTITY & set(first.__struct_fields__)}
     second = data.draw(events_of(type(first), **given_fields))
 
     assert first.id == second.id
@@ -65,7 +68,7 @@ def test_ids_differ_where_facts_do(first: Event, second: Event) -> None:
 @given(events())
 def test_no_text_in_an_event_is_unclean(event: Event) -> None:
     """Control characters and lone surrogates are replaced as they come in, in names as in messages and in keys."""
-    dumped = event.model_dump(mode="json") | {"traceparent": event.traceparent, "tracestate": event.tracestate}
+    dumped = msgspec.to_builtins(event) | {"traceparent": event.traceparent, "tracestate": event.tracestate}
 
     def strings(value: object) -> list[str]:
         match value:
@@ -84,7 +87,7 @@ def test_an_event_is_a_fact_and_cannot_be_changed() -> None:
     """Nobody alters what was stated."""
     event = finished("A")
 
-    with pytest.raises(ValidationError, match="Instance is frozen"):
+    with pytest.raises(AttributeError, match="immutable"):
         event.task_name = "B"  # type: ignore[misc]
 
 
@@ -105,7 +108,7 @@ def test_times_are_in_utc() -> None:
 )
 def test_a_time_that_utc_has_not_is_refused(moment: datetime) -> None:
     """The ends of the calendar raise the error that every wrong value raises."""
-    with pytest.raises(ValidationError, match="in UTC it should be in the years 1 to 9999"):
+    with pytest.raises(EventError, match="expected a time whose year in UTC is from 1 to 9999"):
         finished("A", time=moment)
 
 
@@ -143,14 +146,14 @@ def test_an_event_knows_its_run() -> None:
 @pytest.mark.parametrize("value", [True, -1, 1.5, "x", 2**63])
 def test_a_recipe_run_id_is_checked_in_an_event_too(value: object) -> None:
     """What no run can have, no event states."""
-    with pytest.raises(ValidationError, match="expected an integer or decimal digits"):
+    with pytest.raises(EventError, match="expected an integer or decimal digits"):
         finished("A", recipe_run_id=value)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, "many"], ids=["nan", "inf", "huge", "text"])
 def test_progress_is_a_number(value: object) -> None:
     """A number without a place in JSON or in other languages is refused."""
-    with pytest.raises(ValidationError, match="done"):
+    with pytest.raises(EventError, match="done"):
         make(TaskProgressed, "A", sequence=0, done=value)
 
 
@@ -195,13 +198,13 @@ def test_redaction_knows_the_free_text_of_every_event(event: Event) -> None:
 
 def bare(event: Event) -> Event:
     """Return the event with nothing left that could be cut."""
-    optional = {name: field for name, field in type(event).model_fields.items() if not field.is_required()}
+    optional = [field.name for field in structs.fields(event) if not field.required]
     empty: dict[str, Any] = {
         name: {} if isinstance(getattr(event, name), dict) else None
         for name in optional
         if isinstance(getattr(event, name), str | dict | Graph)
     }
-    return event.model_copy(update=empty | {"truncated": True})
+    return structs.replace(event, **empty, truncated=True)
 
 
 def assert_cut_by_the_rules(event: Event) -> None:
@@ -215,8 +218,8 @@ def assert_cut_by_the_rules(event: Event) -> None:
     assert len(encode(cut)) <= MAX_ENCODED_BYTES or cut == bare(event)
     assert cut == decode(encode(cut))
     assert all(getattr(event, name, None) == getattr(cut, name, None) for name in IDENTITY)
-    changed = [name for name in type(event).model_fields if getattr(event, name) != getattr(cut, name)]
-    listed = [name for name in event.clippable if getattr(event, name)]
+    changed = [name for name in event.__struct_fields__ if getattr(event, name) != getattr(cut, name)]
+    listed = [name for name in form_of(type(event)).clippable if getattr(event, name)]
     for earlier, later in pairwise(listed):
         assert later not in changed or not getattr(cut, earlier)
     for name in set(changed) & {"stack", "message", "note", "reason"}:
@@ -236,10 +239,10 @@ def test_no_event_is_larger_than_the_bus_carries(event_class: type[Event], data:
     """However long its texts are, an event is cut by the rules, identity excepted."""
     large = {
         name: st.none() | LARGE
-        for name in event_class.model_fields
+        for name in event_class.__struct_fields__
         if name in {"stack", "message", "note", "reason", "log_url", "error_type", "unit", "host", "tracestate"}
     }
-    if "tasks" in event_class.model_fields:
+    if "tasks" in event_class.__struct_fields__:
         names = st.integers(0, 5000)
         large["tasks"] = names.map(lambda count: {f"Task{number}": "success" for number in range(count)})
 

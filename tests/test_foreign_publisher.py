@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from dkist_processing_core.cli._run_json import run_json
 from dkist_processing_core.cli._runs import find_run
@@ -186,7 +187,7 @@ def test_neither_order_nor_repetition_matters_with_absurd_times_among_them(
     Which times are plausible follows from the set of reports, too.
     """
     changed = [
-        event.model_copy(update={} if moment is None else {"time": moment})
+        event if moment is None else structs.replace(event, time=moment)
         for event, moment in zip(heard, absurd, strict=False)
     ]
     first = [event for index, each in enumerate(changed) for event in received(each, minute=index)]

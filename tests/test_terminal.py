@@ -132,8 +132,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     facts = {"message": "m\u202e", "error_type": "E\u2066", "stack": "s", "phase": "p\u200b"}
     with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
         publisher.publish(
-            progressed("A\u202e", 1, note="n\u200b", unit="\u2067u").model_copy(update=names),
-            failed("B\u200b", **facts).model_copy(update=names),
+            progressed("A\u202e", 1, note="n\u200b", unit="\u2067u", **names),
+            failed("B\u200b", **facts, **names),
         )
     remote = DKISTProcessingCoreConfiguration(
         dkist_core_state_dir=folder, mesh_config='{"interservice-bus": {"mesh_address": "old.example", "mesh_port": 1}}'

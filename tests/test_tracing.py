@@ -15,8 +15,7 @@ from opentelemetry.trace import SpanContext, TraceFlags
 
 from dkist_processing_core import subscribe
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.events import Event
-from dkist_processing_core.events._model import TaskEvent
+from dkist_processing_core.events import Event, TaskEvent
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.trace_context import (
     attempt_traceparent,

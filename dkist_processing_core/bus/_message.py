@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import pydantic_core
+import msgspec
 
 from dkist_processing_core.events import (
     CONTENT_TYPE,
@@ -42,13 +42,12 @@ class Properties:
 
     def to_json(self) -> str:
         """Return the properties as the journal keeps them."""
-        # Not by dataclasses.asdict: it copies all that is in it, deeply, for every event.
-        return pydantic_core.to_json({name: getattr(self, name) for name in self.__slots__}).decode()
+        return msgspec.json.encode(self).decode()
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Return what `to_json` was given."""
-        return cls(**pydantic_core.from_json(text))
+        return cls(**msgspec.json.decode(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,7 @@ def to_failure_message(
     message: RecipeRunFailureMessage, exchange: str, *, blank: Callable[[str], str] = redact
 ) -> Message:
     """Return the established failure message for its exchange, its log URL made `blank` of secrets."""
-    message = message.model_copy(update={"log_url": blank(message.log_url) if message.log_url else None})
+    message = msgspec.structs.replace(message, log_url=blank(message.log_url) if message.log_url else None)
     return Message(
         exchange=exchange,
         routing_key=message.routing_key,

@@ -7,10 +7,12 @@ Not here: the state itself (runs).
 from datetime import datetime
 from typing import Any
 
-from dkist_processing_core.events import Event, TaskEnd, format_time
+import msgspec
+
+from dkist_processing_core.events import Event, TaskEnd, data_of, format_time
 from dkist_processing_core.runs import AttemptView, RunView, TaskView
 
-_IDENTITY = {"workflow_name", "workflow_version", "run_id", "recipe_run_id", "task_name", "attempt", "max_attempts"}
+_IDENTITY = {"workflowName", "workflowVersion", "dagRunId", "recipeRunId", "taskName", "attempt", "maxAttempts"}
 
 
 def run_json(view: RunView) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def run_json(view: RunView) -> dict[str, Any]:
         "verdict": None if view.verdict is None else view.verdict.value,
         "startedAt": _time(view.started_at),
         "endedAt": _time(view.ended_at),
-        "graph": None if view.graph is None else view.graph.model_dump(mode="json"),
+        "graph": None if view.graph is None else msgspec.to_builtins(view.graph),
         "tasks": [_task(task) for task in view.tasks],
         "implausible": [_report(event) for event in view.implausible],
     }
@@ -60,7 +62,7 @@ def _report(event: Event) -> dict[str, Any]:
 
 
 def _facts(event: Event | TaskEnd) -> dict[str, Any]:
-    return event.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=_IDENTITY)
+    return {name: value for name, value in data_of(event).items() if name not in _IDENTITY}
 
 
 def _time(moment: datetime | None) -> str | None:

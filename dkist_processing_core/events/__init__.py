@@ -4,19 +4,22 @@ What is published: the events, their CloudEvents form, and the established failu
 Not here: anything that sends, stores or receives.
 """
 
-from dkist_processing_core.events._codec import CONTENT_TYPE, check_size, decode, encode, encode_to_fit, fit
 from dkist_processing_core.events._failure import Failure, describe, fingerprint
 from dkist_processing_core.events._failure_message import RecipeRunFailureMessage
-from dkist_processing_core.events._model import (
-    EVENT_CLASSES,
-    ID_NAMESPACE,
+from dkist_processing_core.events._kinds import Cause, Reporter
+from dkist_processing_core.events.codec import (
+    CONTENT_TYPE,
     MAX_BODY_BYTES,
-    MAX_ENCODED_BYTES,
-    TYPE_PREFIX,
-    Cause,
-    Event,
-    Graph,
-    Reporter,
+    check_size,
+    data_of,
+    decode,
+    encode,
+    encode_to_fit,
+    fit,
+)
+from dkist_processing_core.events.event import ID_NAMESPACE, MAX_ENCODED_BYTES, TYPE_PREFIX, Event, Graph
+from dkist_processing_core.events.facts import (
+    EVENT_CLASSES,
     TaskDispatched,
     TaskEnd,
     TaskEvent,
@@ -61,6 +64,7 @@ __all__ = [
     "WorkflowFinished",
     "WorkflowStarted",
     "check_size",
+    "data_of",
     "decode",
     "describe",
     "encode",

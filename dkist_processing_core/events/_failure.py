@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from typing import TypedDict
 
-from dkist_processing_core.events._model import Cause
+from dkist_processing_core.events._kinds import Cause
 from dkist_processing_core.exception_text import frames_of, message_of, qualified_name, stack_of
 from dkist_processing_core.redaction import redact
 

@@ -7,29 +7,31 @@ Not here: when it is owed, which the engine's side decides.
 import uuid
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+import msgspec
 
-from dkist_processing_core.events._model import ID_NAMESPACE, Text
+from dkist_processing_core.events import _checks
+from dkist_processing_core.events.event import ID_NAMESPACE
 from dkist_processing_core.trace_context import format_facts
 
 
-class RecipeRunFailureMessage(BaseModel):
+class RecipeRunFailureMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The body of the message that announces a failed recipe run; JSON fields are camelCase."""
-
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, defer_build=True)
 
     routing_key: ClassVar[str] = "recipe.run.failure.m"
     queue: ClassVar[str] = "recipe.run.failure.q"
 
-    workflow_name: Text
-    workflow_version: Text
-    task_name: Text
-    dag_run_id: Text | None = None
-    log_url: Text | None = None
-    conversation_id: Text = ""
-    clears: int = Field(default=0, exclude=True)
-    """How often the run had been cleared: a task that is cleared may fail for good again, which is news."""
+    workflow_name: str
+    workflow_version: str
+    task_name: str
+    dag_run_id: str | None = None
+    log_url: str | None = None
+    conversation_id: str = ""
+    clears: int = 0
+    """How often the run had been cleared: a task that is cleared may fail for good again. It is not sent."""
+
+    def __post_init__(self) -> None:
+        """Check the values, and clean the text."""
+        _checks.check(self)
 
     @property
     def id(self) -> str:
@@ -40,5 +42,6 @@ class RecipeRunFailureMessage(BaseModel):
 
     def encode(self) -> bytes:
         """Return the body as UTF-8 JSON; a conversation that was not named is that of the message itself."""
-        message = self if self.conversation_id else self.model_copy(update={"conversation_id": self.id})
-        return message.model_dump_json(by_alias=True).encode()
+        body = {field.encode_name: getattr(self, field.name) for field in msgspec.structs.fields(self)}
+        del body["clears"]
+        return msgspec.json.encode(body | {"conversationId": self.conversation_id or self.id})

@@ -13,7 +13,7 @@ from dkist_processing_core.exit_status import LOST
 from dkist_processing_core.launcher._end import End
 from dkist_processing_core.termination import signal_name
 
-_FACTS = frozenset(TaskFailed.model_fields) - {"time", "reported_by", "provisional", "attempt"}
+_FACTS = frozenset(TaskFailed.__struct_fields__) - {"time", "reported_by", "provisional", "attempt"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,14 +217,14 @@ class _Derivation:
             name: next(
                 (value for end in ordered if (value := getattr(end, name)) not in (None, {})), getattr(best, name)
             )
-            for name in type(best).model_fields
+            for name in best.__struct_fields__
         }
         time = min(self._moments(equals), default=best.time)
         fields |= {"time": time, "provisional": best.provisional}
         if isinstance(best, TaskFailed):
             told = [end for end in ends if isinstance(end, TaskFailed) and (end in equals or end.cause in _REFINING)]
             fields["cause"] = max(told, key=lambda end: (_specificity(end), end.cause)).cause
-        return type(best).model_construct(**fields)
+        return type(best)(**fields)
 
 
 def _known_first(moment: datetime | None) -> datetime:

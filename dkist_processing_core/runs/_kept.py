@@ -6,10 +6,11 @@ those that repeat within a run are held once. Not here: what is derived from rep
 """
 
 import weakref
-from enum import StrEnum
 from typing import Any
 
-from dkist_processing_core.events import EVENT_CLASSES, Cause, Event, Graph, Reporter, TaskProgressed, encode
+import msgspec
+
+from dkist_processing_core.events import EVENT_CLASSES, Event, Graph, TaskProgressed, encode
 from dkist_processing_core.runs._derivation import view_of
 from dkist_processing_core.runs._plausibility import Window
 from dkist_processing_core.runs._views import RunView
@@ -22,10 +23,7 @@ _MOST_SHAPES = 1000
 _MOST_HELD = 50_000
 # All reports on one run agree on these, which are its key.
 _OF_THE_RUN = ("workflow_name", "workflow_version", "run_id")
-_ENUMS: dict[str, dict[str, StrEnum]] = {
-    "reported_by": {member.value: member for member in Reporter},
-    "cause": {member.value: member for member in Cause},
-}
+_ENUMS = frozenset({"reported_by", "cause"})
 RunKey = tuple[str, str, str]
 _Key = tuple[str | int | None, ...]
 # A shape's number, and the values of its fields. With nothing but numbers, texts and times in it, the garbage collector
@@ -36,7 +34,10 @@ _Form = tuple[type[Event], tuple[str, ...]]
 
 
 def _defaults_of(event_class: type[Event]) -> _Defaults:
-    return {name: field.get_default(call_default_factory=True) for name, field in event_class.model_fields.items()}
+    return {
+        field.name: {} if field.default_factory is dict else None if field.required else field.default
+        for field in msgspec.structs.fields(event_class)
+    }
 
 
 class _Shape:
@@ -46,29 +47,16 @@ class _Shape:
         self._class = event_class
         self._defaults = defaults
         self._fields = fields
-        self._stated = {*fields, *_OF_THE_RUN}
-        self._coded = [name for name in fields if name in _ENUMS]
         self._tables = [name for name in fields if isinstance(defaults[name], dict)]
 
     def event(self, key: RunKey, packed: _Packed) -> Event:
-        """Return an event as its values state it: as pydantic itself restores one that was pickled, unchecked."""
+        """Return an event as its values state it."""
         values = self._defaults.copy()
         values.update(zip(_OF_THE_RUN, key, strict=True))
         values.update(zip(self._fields, packed[1:], strict=True))
-        for name in self._coded:
-            values[name] = _ENUMS[name].get(values[name], values[name])
         for name in self._tables:
             values[name] = dict(zip(values[name][::2], values[name][1::2], strict=True))
-        event = self._class.__new__(self._class)
-        event.__setstate__(
-            {
-                "__dict__": values,
-                "__pydantic_fields_set__": self._stated,
-                "__pydantic_extra__": None,
-                "__pydantic_private__": None,
-            }
-        )
-        return event
+        return self._class(**values)
 
 
 class Shapes:
@@ -85,11 +73,11 @@ class Shapes:
 
     def pack(self, report: Event, texts: dict[str, str]) -> _Packed:
         """Return the values of a report that are no defaults, and not those of its run; `texts` are held already."""
-        event_class, stated = type(report), vars(report)
+        event_class = type(report)
         fields: list[str] = []
         values: list[Any] = [0]
         for name, default in self._defaults[event_class].items():
-            value = stated[name]
+            value = getattr(report, name)
             if value is None or value is default or name in _OF_THE_RUN:
                 continue
             kind = type(value)
@@ -212,7 +200,7 @@ def _precedes(report: Event, known: Event) -> bool:
 
 
 def _said(report: Event) -> int:
-    return sum(getattr(report, name) is not None for name in type(report).model_fields)
+    return sum(getattr(report, name) is not None for name in report.__struct_fields__)
 
 
 class HeldViews:

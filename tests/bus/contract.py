@@ -5,6 +5,7 @@ Not here: what only one of them can do.
 """
 
 import itertools
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -367,6 +368,27 @@ class BusContract:
 
         assert finished("A") == next(named)
         assert finished("A") == next(unnamed)
+
+    def test_an_event_of_a_type_that_a_later_release_adds_is_passed_over(
+        self,
+        settings: DKISTProcessingCoreConfiguration,
+        publisher: Publisher,
+        listen: Callable[..., Subscription],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """
+        It is acknowledged and counted: among the dead letters of every older consumer it would only be in the way.
+        """
+        known = to_message(finished("A"), settings.isb_event_exchange)
+        later = replace(known, body=known.body.replace(b"task.finished", b"task.applauded"))
+        subscription = listen(name="older")
+
+        publisher._append([later, later, known])
+
+        assert finished("A") == next(subscription)
+        assert subscription.unknown == 2
+        (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        assert line.startswith("events of types that this release does not know are passed over; the first: type is ")
 
     def test_the_failure_message_is_not_shown_to_event_subscribers(
         self, publisher: Publisher, listen: Callable[..., Subscription]

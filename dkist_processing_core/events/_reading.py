@@ -1,0 +1,144 @@
+"""
+Values of foreign making, read one by one: as tolerantly as their meaning is clear, with a complaint about each other.
+
+Slow and exact, for what the fast ways (_checks, codec) cannot take: numbers as text, lone surrogates, wrong values.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import inspect
+
+from dkist_processing_core.errors import EventError, IdentityError
+from dkist_processing_core.events._kinds import MAX_CAUSE, Cause
+from dkist_processing_core.identity import MAX_NUMBER, parse_recipe_run_id
+from dkist_processing_core.text import clean, show, whole_number
+
+_MAX_PROBLEMS = 5
+# A time in seconds is at most this; a timestamp of AMQP 1.0, in milliseconds, is above it from August 1970 on.
+_MOST_SECONDS = 2 * 10**10
+
+
+class Problem(NamedTuple):
+    """What was found in a field, and why that cannot be its value."""
+
+    found: str
+    reason: str
+
+
+def read(
+    types: Mapping[str, Any], given: Mapping[str, object], defaults: Mapping[str, object]
+) -> tuple[dict[str, Any], dict[str, Problem]]:
+    """Return the values as the fields hold them, and of each field that has none what is wrong."""
+    values: dict[str, Any] = {}
+    problems: dict[str, Problem] = {}
+    for name, kind in types.items():
+        if name not in given:
+            if name in defaults:
+                values[name] = defaults[name]
+            else:
+                problems[name] = Problem("nothing", f"expected {_expected(inspect.type_info(kind))}")
+            continue
+        try:
+            values[name] = _value(name, kind, given[name])
+        except (msgspec.ValidationError, IdentityError, OverflowError, RecursionError):
+            found, info = next(_wrong(given[name], inspect.type_info(kind)), (given[name], inspect.type_info(kind)))
+            expected = "an integer or decimal digits, from 0 to 2^63 - 1" if name == _RUN else _expected(info)
+            problems[name] = Problem(show(found), f"expected {expected}")
+    return values, problems
+
+
+_RUN = "recipe_run_id"
+
+
+def _value(name: str, kind: Any, given: object) -> Any:
+    if name == _RUN and given is not None:
+        return parse_recipe_run_id(given)
+    if name == "time" and type(given) is int and abs(given) > _MOST_SECONDS:
+        given = given / 1000
+    return msgspec.convert(_plain(given), kind, strict=False)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as one of Python's own classes: of a subclass, or of a library of tables, and cleaned."""
+    match value:
+        case None | bool() | float() | msgspec.Struct() | Cause():
+            return value
+        case str():
+            return clean(value)
+        case dict():
+            return {_plain(name): _plain(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+    number = whole_number(value)
+    return value if number is None else number
+
+
+def _wrong(value: object, info: inspect.Type) -> Iterator[tuple[object, inspect.Type]]:
+    """Yield each part of a table or list that its kind does not take, with the kind; the whole where it is neither."""
+    match info:
+        case inspect.Metadata(type=inner):
+            yield from _wrong(value, inner)
+        case inspect.UnionType(types=(kind, inspect.NoneType())):
+            yield from _wrong(value, kind)
+        case inspect.DictType(value_type=kind) if isinstance(value, dict):
+            for part in value.values():
+                yield from _wrong(part, kind)
+        case inspect.StrType() if isinstance(value, str):
+            return
+        case inspect.FloatType() if _is_number(value, info):
+            return
+        case _:
+            yield value, info
+
+
+def _is_number(value: object, info: inspect.FloatType) -> bool:
+    return type(value) in (int, float) and (info.ge is None or value >= info.ge)  # type: ignore[operator] # a number
+
+
+def _expected(info: inspect.Type) -> str:  # noqa: C901, PLR0911, PLR0912 - a table of the kinds, a line each
+    """Return what a field takes, in words."""
+    match info:
+        case inspect.Metadata(type=inner):
+            return _expected(inner)
+        case inspect.UnionType(types=types):
+            if any(isinstance(kind, inspect.FloatType) and kind.ge != 0 for kind in types):
+                # As an integer, too.
+                return "a number"
+            return " or ".join(dict.fromkeys(_expected(kind) for kind in types if kind != inspect.NoneType()))
+        case inspect.IntType(ge=least, le=most):
+            return f"an integer from {_limit(least)} to {_limit(most)}"
+        case inspect.FloatType(ge=0):
+            return "a number from 0"
+        case inspect.FloatType():
+            return "a number"
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.DateTimeType():
+            return "a time with its zone, as RFC 3339 writes it"
+        case inspect.EnumType(cls=kind) if kind is Cause:
+            return f"a text of at most {MAX_CAUSE} characters"
+        case inspect.EnumType(cls=kind):
+            return f"one of {', '.join(repr(member.value) for member in kind)}"
+        case inspect.LiteralType(values=values):
+            return f"one of {', '.join(map(repr, values))}"
+        case inspect.DictType(value_type=value):
+            return f"an object whose values are each {_expected(value)}"
+        case inspect.StructType(fields=fields):
+            return f"an object with {' and '.join(field.encode_name for field in fields)}"
+        case inspect.VarTupleType() | inspect.TupleType():
+            return "an array"
+    return "a text"
+
+
+def _limit(number: int | None) -> str:
+    return {MAX_NUMBER: "2^63 - 1", -MAX_NUMBER: "-2^63 + 1"}.get(number or 0, str(number))
+
+
+def unusable(problems: Mapping[str, Problem]) -> EventError:
+    """Return the error about the fields, by their names on the wire, that have no usable value."""
+    return EventError(
+        "; ".join([f"{name}: {problem.reason}" for name, problem in problems.items()][:_MAX_PROBLEMS]),
+        "; ".join([f"{name}: found {found}, {reason}" for name, (found, reason) in problems.items()][:_MAX_PROBLEMS]),
+    )

@@ -1,0 +1,240 @@
+"""
+Events as CloudEvents 1.0: structured JSON out; structured JSON and binary mode in.
+
+Not here: what an event states (facts), and the broker's own properties (bus).
+Source: https://github.com/cloudevents/spec, JSON event format and AMQP protocol binding, both 1.0.2.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from operator import attrgetter
+from typing import Any, TypeVar
+
+import msgspec
+
+from dkist_processing_core.errors import DecodeError, EventError, UnknownEventError
+from dkist_processing_core.events._checks import form_of, read
+from dkist_processing_core.events._kinds import Reporter, UtcTime
+from dkist_processing_core.events.event import ENVELOPE_FIELDS, MAX_ENCODED_BYTES, TYPE_PREFIX, Event
+from dkist_processing_core.events.facts import EVENT_CLASSES
+from dkist_processing_core.text import clean_line, show
+from dkist_processing_core.trace_context import format_time
+
+CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
+MAX_BODY_BYTES = 1024 * 1024
+"""What a consumer reads at most of one message, which is far above what an event has."""
+_BY_TYPE = {TYPE_PREFIX + event_class.name: event_class for event_class in EVENT_CLASSES}
+# The binding says "cloudEvents:"; "cloudEvents_" is its spelling for brokers and libraries that mangle the colon.
+_BINARY_PREFIXES = ("cloudEvents_", "cloudEvents:", "ce-")
+# The attributes of a CloudEvent that are fields of an event.
+_ATTRIBUTES = {"time": "time", "reportedby": "reported_by", "traceparent": "traceparent", "tracestate": "tracestate"}
+# `{entity}.{verb}` under our prefix: what newer releases add is named so too.
+_TYPE = re.compile(re.escape(TYPE_PREFIX) + r"[a-z_]{1,40}\.[a-z_]{1,40}")
+_SPEC_VERSION = "1.0"
+_MAX_REASON = 1000
+_EventT = TypeVar("_EventT", bound=Event)
+_to_json = msgspec.json.Encoder().encode
+
+
+class _Envelope(msgspec.Struct, kw_only=True, gc=False):
+    specversion: str
+    id: str
+    time: UtcTime
+    reportedby: Reporter
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+class _WireForm:
+    """How events of one class are written and read."""
+
+    def __init__(self, event_class: type[Event]) -> None:
+        form = form_of(event_class)
+        self.names = [name for name in form.types if name not in ENVELOPE_FIELDS]
+        self.wire_names = [form.wire_names[name] for name in self.names]
+        self.values_of = attrgetter(*self.names)
+        self.times = [form.wire_names[name] for name in form.times if name in self.names]
+        fields: list[Any] = [
+            (name, form.types[name], *([form.defaults[name]] if name in form.defaults else [])) for name in self.names
+        ]
+        data = msgspec.defstruct(event_class.__name__, fields, rename=form.wire_names.get, kw_only=True, gc=False)
+        message = msgspec.defstruct("Message", [("data", data)], bases=(_Envelope,), kw_only=True, gc=False)
+        self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(message).decode
+
+
+_form_of = cache(_WireForm)
+_envelope_of = attrgetter(*_ATTRIBUTES)
+
+
+class _TypeOnly(msgspec.Struct, gc=False):
+    type: str
+
+
+_type_of = msgspec.json.Decoder(_TypeOnly).decode
+
+
+def data_of(event: Event) -> dict[str, Any]:
+    """Return the data of an event as its JSON holds it: by the names on the wire, without what it does not state."""
+    data: dict[str, Any] = msgspec.json.decode(_to_json(_data_of(event)))
+    return data
+
+
+def _data_of(event: Event) -> dict[str, Any]:
+    form = _form_of(type(event))
+    values = zip(form.wire_names, form.values_of(event), strict=True)
+    data = {name: value for name, value in values if value is not None}
+    for name in form.times:
+        if name in data:
+            data[name] = format_time(data[name])
+    return data
+
+
+def encode(event: Event) -> bytes:
+    """Return the event in structured mode, as UTF-8 JSON on one line."""
+    context: dict[str, object] = {
+        "specversion": _SPEC_VERSION,
+        "id": event.id,
+        "source": event.source,
+        "type": event.type,
+    }
+    # An attribute without characters is none.
+    if subject := event.subject:
+        context["subject"] = subject
+    context["time"] = format_time(event.time)
+    context["datacontenttype"] = "application/json"
+    context["dataschema"] = event.dataschema
+    context["reportedby"] = event.reported_by
+    if event.traceparent is not None:
+        context["traceparent"] = event.traceparent
+    if event.tracestate is not None:
+        context["tracestate"] = event.tracestate
+    context["data"] = _data_of(event)
+    return _to_json(context)
+
+
+def fit(event: _EventT) -> _EventT:
+    """Return the event as it may travel: cut where it takes more bytes than an intermediary must carry."""
+    return event.fitted(lambda candidate: len(encode(candidate)))
+
+
+def encode_to_fit(event: Event) -> bytes:
+    """Return the event as it may travel, encoded."""
+    body = encode(event)
+    return body if len(body) <= MAX_ENCODED_BYTES else encode(fit(event))
+
+
+def decode(body: bytes, content_type: str | None = None, headers: Mapping[str, Any] | None = None) -> Event:
+    """
+    Return the event that a message carries, in structured mode or, where its headers say so, in binary mode.
+
+    Raises
+    ------
+    UnknownEventError
+        if it carries an event of ours of a type that this release does not know.
+    DecodeError
+        if the message is too large, no CloudEvent, none of ours, or states facts that its id does not belong to.
+
+    """
+    check_size(len(body))
+    is_structured = (content_type or "").strip().lower().startswith("application/cloudevents")
+    binary = _binary_attributes(headers) if headers and not is_structured else {}
+    if not binary:
+        event = _decode_quickly(body)
+        if event is not None:
+            return event
+    try:
+        parsed = _json_object(body)
+        return _build(binary, parsed) if binary else _build(parsed, parsed.get("data"))
+    except RecursionError as error:
+        # Raised by the first to walk down: the parser, or a repr in a message about what it has parsed.
+        raise _refusal(f"the body nests too deeply: found {show(body)}, expected an event of few levels") from error
+
+
+def _decode_quickly(body: bytes) -> Event | None:
+    """Return the event in structured mode as publishers of ours write it; None for any other body."""
+    try:
+        event_class = _BY_TYPE.get(_type_of(body).type)
+        if event_class is None:
+            return None
+        form = _form_of(event_class)
+        message = form.decode(body)
+        event = event_class(
+            **dict(zip(_ATTRIBUTES.values(), _envelope_of(message), strict=True)),
+            **dict(zip(form.names, form.values_of(message.data), strict=True)),
+        )
+    except (msgspec.MsgspecError, EventError, RecursionError):
+        return None
+    return event if message.specversion == _SPEC_VERSION and message.id == event.id else None
+
+
+def check_size(size: int) -> None:
+    """Raise a DecodeError for a body of more bytes than a consumer reads: it takes many times its size to parse."""
+    if size > MAX_BODY_BYTES:
+        msg = f"the body is too large: found {size:,} bytes, expected at most {MAX_BODY_BYTES:,}"
+        raise DecodeError(msg)
+
+
+def _binary_attributes(headers: Mapping[str, Any]) -> dict[str, Any]:
+    for prefix in _BINARY_PREFIXES:
+        attributes = {
+            name[len(prefix) :].lower(): value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+            for name, value in headers.items()
+            if isinstance(name, str) and name.lower().startswith(prefix.lower())
+        }
+        if "specversion" in attributes:
+            return attributes
+    return {}
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body, parse_constant=_no_number)
+    except ValueError as error:
+        reason = f"the body is not JSON ({type(error).__name__}: {error}): found {show(body)}, expected a JSON object"
+        raise _refusal(reason) from error
+    if not isinstance(value, dict):
+        raise _refusal(f"the body is {_kind(value)}, expected a JSON object")
+    return value
+
+
+def _no_number(constant: str) -> None:
+    # Python's parser takes them, RFC 8259 and every other consumer do not.
+    msg = f"{constant} is no number in JSON"
+    raise ValueError(msg)
+
+
+def _build(attributes: Mapping[str, Any], data: object) -> Event:
+    if not isinstance(data, dict):
+        raise _refusal(f"the event's data is {_kind(data)}, expected a JSON object")
+    if attributes.get("specversion") != "1.0":
+        raise _refusal(f"specversion is {show(attributes.get('specversion'))}, expected '1.0'")
+    event_type = attributes.get("type")
+    event_class = _BY_TYPE.get(event_type) if isinstance(event_type, str) else None
+    if event_class is None:
+        reason = f"type is {show(event_type)}, expected one of {', '.join(_BY_TYPE)}"
+        if isinstance(event_type, str) and _TYPE.fullmatch(event_type):
+            raise UnknownEventError(clean_line(reason)[:_MAX_REASON])
+        raise _refusal(reason)
+    form = form_of(event_class)
+    fields = [name for name in form.types if name not in ENVELOPE_FIELDS]
+    facts = {name: data[form.wire_names[name]] for name in fields if form.wire_names[name] in data}
+    facts |= {field: attributes[name] for name, field in _ATTRIBUTES.items() if name in attributes}
+    try:
+        event = event_class(**read(event_class, facts))
+    except EventError as error:
+        raise _refusal(f"{event_class.name}: {error.with_values}") from error
+    if attributes.get("id") != event.id:
+        raise _refusal(f"id is {show(attributes.get('id'))}, expected {event.id}, which the facts stated have")
+    return event
+
+
+def _refusal(reason: str) -> DecodeError:
+    """Return the error with a reason fit for a log and for a header, whatever it quotes of a foreign message."""
+    return DecodeError(clean_line(reason)[:_MAX_REASON])
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "an array", str: "a string", type(None): "null", bool: "a boolean"}
+    return names.get(type(value), "a number")

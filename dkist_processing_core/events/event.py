@@ -1,0 +1,224 @@
+"""
+What every event has: the common fields, the attributes derived from them, and the shorter forms of an event.
+
+Not here: the events themselves (facts), how their values are checked (_checks), and their form on the wire (codec).
+"""
+
+import copy
+import hashlib
+import uuid
+from bisect import bisect
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Annotated, ClassVar, Self, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from dkist_processing_core.events import _checks
+from dkist_processing_core.events._kinds import Count, Reporter, UtcTime, about
+from dkist_processing_core.identity import Run
+from dkist_processing_core.text import clean_line, clip
+
+TYPE_PREFIX = "edu.nso.dkist."
+ID_NAMESPACE = uuid.UUID("833a4626-3965-5ef6-86cd-1e4e2a0d402a")
+MAX_ENCODED_BYTES = 64 * 1024
+"""What an intermediary must carry at most, by the CloudEvents specification 1.0.2, "Size Limits"."""
+# The attributes of the envelope, which are no part of an event's data.
+ENVELOPE_FIELDS = ("time", "reported_by", "traceparent", "tracestate")
+_ACKNOWLEDGE, _RECEIVED_AT, _ID = "_acknowledge", "_received_at", "_id"
+_encode_facts = msgspec.json.Encoder().encode
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"):
+    """
+    A fact about a run, complete in itself: who, what, when, and the trace it belongs to.
+
+    Its text is cleaned on construction: control characters but newline and tab, and lone surrogates, become U+FFFD.
+
+    Raises:
+        EventError: A field has an unusable value; the message names the field and what was expected.
+    """
+
+    name: ClassVar[str]
+    """What is stated, as `{entity}.{verb}`: the type without its prefix."""
+    schema_version: ClassVar[int] = 1
+
+    time: Annotated[UtcTime, about("When the event was reported.")]
+    reported_by: Annotated[Reporter, about("Which process reported it.")]
+    traceparent: Annotated[str | None, about("The span that the event belongs to, as W3C Trace Context writes it.")] = (
+        None
+    )
+    tracestate: Annotated[str | None, about("What tracing systems add to it.")] = None
+
+    workflow_name: Annotated[str, about("The name of the workflow.")]
+    workflow_version: Annotated[str, about("The version of the workflow.")]
+    # The run's name on this bus, from long before this package: the failure message calls it so too.
+    run_id: Annotated[str, about("The run's id, as the engine has it.")] = msgspec.field(name="dagRunId")
+    recipe_run_id: Annotated[
+        Count | None,
+        about("The recipe run that the run works for; left out where it was given nothing that can be one."),
+    ] = None
+    truncated: Annotated[
+        bool | None,
+        about("True where text was cut so that the event fits the bus; else left out."),
+        msgspec.Meta(extra_json_schema={"const": True}),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Check the values, and clean the text."""
+        _checks.check(self)
+
+    @property
+    def type(self) -> str:
+        """The CloudEvents type."""
+        return TYPE_PREFIX + self.name
+
+    @property
+    def source(self) -> str:
+        """The CloudEvents source, a URI reference: `/workflows/{name}/{version}`."""
+        return _source(self.workflow_name, self.workflow_version)
+
+    @property
+    def subject(self) -> str:
+        """The CloudEvents subject: `{run id}`, for a task `{run id}/{task}/{attempt}`."""
+        return clean_line("/".join([part for part in (self.run_id, *self._task_and_attempt) if part]))
+
+    @property
+    def dataschema(self) -> str:
+        """The name of the schema that the event's data follows."""
+        return f"urn:dkist-processing-core:schema:{self.name}:{self.schema_version}"
+
+    @property
+    def id(self) -> str:
+        """
+        The event's id, derived from the fact it states: independent reporters derive the same one.
+
+        A UUID of version 5 over `[type, workflow, version, run, task, attempt, n]`; see the vectors in `telemetry/`.
+        """
+        known: str | None = self.__dict__.get(_ID)
+        if known is None:
+            facts = (
+                TYPE_PREFIX + self.name,
+                self.workflow_name,
+                self.workflow_version,
+                self.run_id,
+                *self._task_and_attempt,
+                self.number,
+            )
+            known = self.__dict__[_ID] = _uuid5(_encode_facts(facts))
+        return known
+
+    @property
+    def _task_and_attempt(self) -> tuple[str, str]:
+        return ("", "")
+
+    @property
+    def number(self) -> str:
+        """What distinguishes events of one type about one subject: a sequence number or a time; "" where one exists."""
+        return ""
+
+    @property
+    def run(self) -> Run:
+        """The run that the event is about."""
+        return Run(self.workflow_name, self.workflow_version, self.run_id, self.recipe_run_id)
+
+    def ack(self) -> None:
+        """Acknowledge the event to the bus. Has no effect on an event that no subscription yielded."""
+        acknowledge = self.__dict__.get(_ACKNOWLEDGE)
+        if acknowledge is not None:
+            acknowledge()
+
+    @property
+    def received_at(self) -> datetime | None:
+        """When a subscription received the event, by the clock of its host; None for any other event."""
+        return self.__dict__.get(_RECEIVED_AT)
+
+    def with_acknowledgement(self, acknowledge: Callable[[], None], received_at: datetime | None = None) -> Self:
+        """Return the same event, equal in everything it states, as received then, whose `ack()` calls `acknowledge`."""
+        received = copy.copy(self)
+        # Beside the fields: two events are equal if they state the same.
+        received.__dict__.update({_ACKNOWLEDGE: acknowledge, _RECEIVED_AT: received_at})
+        return received
+
+    def _changed(self, changes: Mapping[str, object]) -> Self:
+        """Return the event with other values in some fields, none of which its id is derived from."""
+        changed = msgspec.structs.replace(self, **changes)
+        if _ID in self.__dict__:
+            changed.__dict__[_ID] = self.__dict__[_ID]
+        return changed
+
+    def redacted(self, redact: Callable[[str], str]) -> Self:
+        """Return the event with `redact` applied to its free text; names are no free text."""
+        changes = {
+            field: redacted
+            for field in _checks.form_of(type(self)).free_text
+            if (text := getattr(self, field)) is not None and (redacted := redact(text)) != text
+        }
+        return self._changed(changes) if changes else self
+
+    def fitted(self, encoded_size: Callable[["Event"], int], limit: int = MAX_ENCODED_BYTES) -> Self:
+        """
+        Return the event cut until it takes at most `limit` bytes: its clippable fields first, identity never.
+
+        Anything else that is no identity is meant to be short; where it is not, it is left out whole.
+        """
+        event, form = self, _checks.form_of(type(self))
+        for shorten, fields in ((_clipped, form.clippable), (_without, form.optional)):
+            for field in fields:
+                if encoded_size(event) <= limit:
+                    return event
+                if isinstance(getattr(event, field), str | dict) or field in form.clippable:
+                    event = event._changed({"truncated": True})
+                    event = shorten(event, field, lambda candidate: encoded_size(candidate) <= limit)
+        return event
+
+
+@lru_cache(maxsize=64)
+def _source(workflow_name: str, workflow_version: str) -> str:
+    return f"/workflows/{quote(workflow_name, safe='')}/{quote(workflow_version, safe='')}"
+
+
+def _uuid5(name: bytes) -> str:
+    """Return what `uuid.uuid5` makes of a name in our namespace, as text (RFC 9562, section 5.5)."""
+    digest = bytearray(hashlib.sha1(ID_NAMESPACE.bytes + name, usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+_EventT = TypeVar("_EventT", bound=Event)
+_Fits = Callable[[Event], bool]
+
+
+def _clipped(event: _EventT, field: str, fits: _Fits) -> _EventT:
+    def with_value(value: object) -> _EventT:
+        return event._changed({field: value})  # noqa: SLF001 - this module's own
+
+    value = getattr(event, field)
+    if isinstance(value, str):
+        # The end of a stack says where it happened; of everything else the beginning says most.
+        return with_value(clip(value, lambda text: fits(with_value(text)), keep_end=field == "stack") or None)
+    if isinstance(value, dict):
+        # Of the states of tasks, those that are no success say most.
+        items = sorted(value.items(), key=lambda item: item[1] == "success")
+        count = bisect(range(1, len(items) + 1), 0, key=lambda length: not fits(with_value(dict(items[:length]))))
+        return with_value(dict(items[:count]))
+    return with_value(None)
+
+
+def _without(event: _EventT, field: str, _: _Fits) -> _EventT:
+    return event._changed({field: _checks.form_of(type(event)).defaults[field]})  # noqa: SLF001 - this module's own
+
+
+class Graph(msgspec.Struct, frozen=True, weakref=True):
+    """The nodes of a workflow in dependency order, and its edges from upstream to downstream."""
+
+    nodes: tuple[str, ...]
+    edges: tuple[tuple[str, str], ...]
+
+    def __post_init__(self) -> None:
+        """Check the values, and clean the text."""
+        _checks.check(self)

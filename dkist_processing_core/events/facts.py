@@ -1,0 +1,234 @@
+"""
+The events that are published: one frozen class each, named in the past tense, with each field declared once.
+
+Not here: what all events have in common (event), the kinds of values (_kinds), and their form on the wire (codec).
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+
+from dkist_processing_core.events._kinds import (
+    Cause,
+    Count,
+    Cut,
+    FreeText,
+    Number,
+    Ordinal,
+    Seconds,
+    UtcTime,
+    Whole,
+    about,
+)
+from dkist_processing_core.events.event import Event, Graph
+from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.trace_context import format_time
+
+SEQUENCE = about("Rises with each event of this type about one attempt, from 0; with gaps if several processes report.")
+
+
+class WorkflowEvent(Event, frozen=True, kw_only=True, dict=True):
+    """Something happened to a run as a whole."""
+
+
+class WorkflowStarted(WorkflowEvent, frozen=True, kw_only=True, dict=True):
+    """Signals that a run began."""
+
+    name: ClassVar[str] = "workflow.started"
+
+    started_at: Annotated[UtcTime | None, about("When the run began, as the engine knows it.")] = None
+    graph: Annotated[
+        Graph | None, about("The tasks in dependency order, and the edges from upstream to downstream.", Cut.GRAPH)
+    ] = None
+
+    @property
+    def number(self) -> str:
+        """The time of the engine, or the sequence number; "" without one."""
+        return "" if self.started_at is None else format_time(self.started_at)
+
+
+class WorkflowEnd(WorkflowEvent, frozen=True, kw_only=True, dict=True):
+    """A run ended, one way or another."""
+
+    ended_at: Annotated[UtcTime | None, about("When the run ended, as the engine knows it.")] = None
+    duration_seconds: Annotated[Seconds | None, about("How long it took.")] = None
+    tasks: Annotated[dict[str, str], about("The engine's state of every task, in the engine's words.", Cut.STATES)] = (
+        msgspec.field(default_factory=dict)
+    )
+
+    @property
+    def number(self) -> str:
+        """The time of the engine, or the sequence number; "" without one."""
+        return "" if self.ended_at is None else format_time(self.ended_at)
+
+
+class WorkflowFinished(WorkflowEnd, frozen=True, kw_only=True, dict=True):
+    """Signals that a run ended, and that the engine calls it a success."""
+
+    name: ClassVar[str] = "workflow.finished"
+
+
+class WorkflowFailed(WorkflowEnd, frozen=True, kw_only=True, dict=True):
+    """Signals that a run ended, and that the engine calls it a failure."""
+
+    name: ClassVar[str] = "workflow.failed"
+
+    reason: Annotated[FreeText | None, about("Why, in the engine's words.", Cut.NOTE)] = None
+
+
+class TaskEvent(Event, frozen=True, kw_only=True, dict=True):
+    """Something happened to an attempt of a task."""
+
+    task_name: Annotated[str, about("The name of the task; an instance of a mapped task is named as in `Name[3]`.")]
+    attempt: Annotated[Ordinal | None, about("Which try, from 1; left out where the reporter cannot know.")] = None
+    max_attempts: Annotated[Ordinal | None, about("How many tries there are at most.")] = None
+
+    @property
+    def _task_and_attempt(self) -> tuple[str, str]:
+        return (self.task_name, "" if self.attempt is None else str(self.attempt))
+
+
+class TaskDispatched(TaskEvent, frozen=True, kw_only=True, dict=True):
+    """Signals that an attempt reached a worker, where its environment is now prepared."""
+
+    name: ClassVar[str] = "task.dispatched"
+
+    queue: Annotated[str | None, about("The queue of the worker.")] = None
+    worker: Annotated[str | None, about("The worker's host.")] = None
+    queued_seconds: Annotated[Seconds | None, about("How long the attempt waited for the worker.")] = None
+
+
+class TaskStarted(TaskEvent, frozen=True, kw_only=True, dict=True):
+    """Signals that the process of a task began."""
+
+    name: ClassVar[str] = "task.started"
+
+    host: Annotated[str | None, about("The host that the process runs on.")] = None
+    pid: Annotated[Count | None, about("The number of the process on its host.")] = None
+    environment: Annotated[
+        Literal["built", "reused"] | None,
+        about("Whether the task's environment was built for this attempt, or found ready."),
+    ] = None
+    environment_seconds: Annotated[Seconds | None, about("How long it took to have the environment ready.")] = None
+
+
+class TaskProgressed(TaskEvent, frozen=True, kw_only=True, dict=True):
+    """Signals how far an attempt has come, in the author's words."""
+
+    name: ClassVar[str] = "task.progressed"
+
+    sequence: Annotated[
+        Count,
+        about("Rises with each event of this type about one attempt, from 0; with gaps if several processes report."),
+    ]
+    done: Annotated[Number, about("How much is done, in the author's unit.")]
+    total: Annotated[Number | None, about("How much there is to do, in the same unit.")] = None
+    unit: Annotated[FreeText | None, about("What is counted.")] = None
+    note: Annotated[FreeText | None, about("What the author has to say.", Cut.NOTE)] = None
+
+    @property
+    def number(self) -> str:
+        """The time of the engine, or the sequence number; "" without one."""
+        return str(self.sequence)
+
+
+class TaskEnd(TaskEvent, frozen=True, kw_only=True, dict=True):
+    """An attempt ended, one way or another."""
+
+    provisional: Annotated[
+        bool, about("Whether the reporter may be mistaken: the engine's word, which that of task or launcher outranks.")
+    ] = False
+    duration_seconds: Annotated[Seconds | None, about("How long it took.")] = None
+    cpu_seconds: Annotated[Seconds | None, about("The processor time of the task and its children.")] = None
+    peak_memory_bytes: Annotated[
+        Count | None, about("The most memory that was resident, of the task's largest process.")
+    ] = None
+    phases: Annotated[
+        dict[str, Seconds], about("The seconds spent in each phase that was entered: `pre_run`, `run`, `post_run`.")
+    ] = msgspec.field(default_factory=dict)
+
+
+class TaskFinished(TaskEnd, frozen=True, kw_only=True, dict=True):
+    """Signals that an attempt succeeded."""
+
+    name: ClassVar[str] = "task.finished"
+
+
+class TaskFailed(TaskEnd, frozen=True, kw_only=True, dict=True):
+    """Signals that an attempt failed."""
+
+    name: ClassVar[str] = "task.failed"
+
+    final: Annotated[
+        bool | None, about("Whether no further attempt follows; left out where the reporter cannot know.")
+    ] = None
+    cause: Annotated[Cause, about("Why it failed. A newer release may know causes that are not listed.")]
+    phase: Annotated[str | None, about("The phase in which it failed.")] = None
+    error_type: Annotated[str | None, about("The class of the exception, with its module.")] = None
+    message: Annotated[FreeText | None, about("What the exception says.", Cut.MESSAGE)] = None
+    stack: Annotated[FreeText | None, about("The stack of the exception; where it was cut, its end.", Cut.STACK)] = None
+    fingerprint: Annotated[
+        str | None,
+        about("Equal for equal failures: derived from the error's type and the functions it passed through."),
+    ] = None
+    exit_code: Annotated[Whole | None, about("The exit code of the process.")] = None
+    signal: Annotated[str | None, about("The name of the signal that ended the process.")] = None
+    log_url: Annotated[FreeText | None, about("Where the attempt's log is.")] = None
+
+
+class TaskSkipped(TaskEnd, frozen=True, kw_only=True, dict=True):
+    """Signals that the engine passed a task over."""
+
+    name: ClassVar[str] = "task.skipped"
+
+    reason: Annotated[FreeText | None, about("Why, in the engine's words.", Cut.NOTE)] = None
+
+
+class TaskOverdue(TaskEvent, frozen=True, kw_only=True, dict=True):
+    """Signals that neither an end nor progress was heard of for longer than the limit."""
+
+    name: ClassVar[str] = "task.overdue"
+
+    sequence: Annotated[
+        Count,
+        about("Rises with each event of this type about one attempt, from 0; with gaps if several processes report."),
+    ]
+    limit_seconds: Annotated[Seconds, about("How long the silence may last.")]
+    last_sign_at: Annotated[UtcTime | None, about("When the attempt was last heard of.")] = None
+
+    @property
+    def number(self) -> str:
+        """The time of the engine, or the sequence number; "" without one."""
+        return str(self.sequence)
+
+
+EVENT_CLASSES: tuple[type[Event], ...] = (
+    WorkflowStarted,
+    WorkflowFinished,
+    WorkflowFailed,
+    TaskDispatched,
+    TaskStarted,
+    TaskProgressed,
+    TaskFinished,
+    TaskFailed,
+    TaskSkipped,
+    TaskOverdue,
+)
+
+
+def identity_of(subject: Run | Attempt) -> dict[str, Any]:
+    """Return the fields by which an event names its run, or its attempt."""
+    run = subject if isinstance(subject, Run) else subject.run
+    fields: dict[str, Any] = {
+        "workflow_name": run.workflow_name,
+        "workflow_version": run.workflow_version,
+        "run_id": run.run_id,
+        "recipe_run_id": run.recipe_run_id,
+    }
+    if isinstance(subject, Attempt):
+        fields |= {
+            "task_name": subject.task_name,
+            "attempt": subject.attempt,
+            "max_attempts": subject.max_attempts,
+        }
+    return fields
