@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dkist_processing_core.bus._locks import in_use
+from dkist_processing_core.bus._queue import apart
 from dkist_processing_core.descriptors import Held, Identity, close_if, identity_of, low_numbers_taken, open_numbers
 from dkist_processing_core.errors import JournalError, JournalLostError
 
@@ -154,6 +155,8 @@ class Connections:
 
     def _is_used(self, number: int) -> bool:
         """Return whether a number is one of these files, and is used to read or write it (not O_PATH, open(2))."""
+        if number in apart:
+            return False
         try:
             return identity_of(number) in self._names and not fcntl.fcntl(number, fcntl.F_GETFL) & os.O_PATH
         except OSError:

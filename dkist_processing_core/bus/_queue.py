@@ -18,6 +18,9 @@ from dkist_processing_core.bus._locks import close_in_forks, in_use, watch_forks
 from dkist_processing_core.descriptors import Held, move_up
 from dkist_processing_core.trusted import open_file
 
+apart: set[int] = set()
+"""The numbers by which places have a log open; changed while `in_use` is held. None of them is a connection's."""
+
 
 class Place:
     """A place in the queue for one journal, from the first `wait` until `leave`."""
@@ -64,6 +67,7 @@ class Place:
         # Over all of it: a fork in between would keep a copy that it knows nothing of.
         with in_use, contextlib.suppress(OSError):
             self._held = Held([move_up(open_file(log, os.O_RDONLY, sets_mode=False))])
+            apart.update(self._held.identities)
             close_in_forks(self)
             return True
         return False
@@ -92,7 +96,9 @@ class Place:
 
     def close(self) -> None:
         """Close the descriptor, as a fork does with its copy: the place stays its parent's."""
-        held, self._held = self._held, Held()
-        with contextlib.suppress(OSError):
+        # At once: the next file that SQLite opens may get the number.
+        with in_use, contextlib.suppress(OSError):
+            held, self._held = self._held, Held()
+            apart.difference_update(held.identities)
             for number in held.identities if held.are_ours else ():
                 os.close(number)

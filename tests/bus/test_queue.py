@@ -136,3 +136,30 @@ def test_a_fork_keeps_no_place_of_its_parents() -> None:
     done = run_python(FORKED, {})
 
     assert (done.stdout, done.stderr) == ("True False\nfree\n", "")
+
+
+BESIDE = """
+from dkist_processing_core.bus import Message, open_bus
+from dkist_processing_core.bus._message import Properties
+from dkist_processing_core.bus._queue import Place
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+
+bus = open_bus(DKISTProcessingCoreConfiguration())
+with bus.open_journal() as first:
+    place = Place(bus.journal_path)
+    place.wait(0.0)
+    with bus.open_journal() as second:
+        place.leave()
+        for journal in (first, second):
+            journal.append([Message("x", "k", b"{}", Properties("", "application/json"))])
+    print(len(first.pending(0, 10)))
+"""
+
+
+def test_a_connection_that_is_opened_beside_a_place_is_whole_when_the_place_is_left() -> None:
+    """
+    The descriptor of a place is of the same file as one of SQLite's, and is none of them.
+    """
+    done = run_python(BESIDE, {})
+
+    assert (done.stdout, done.stderr) == ("2\n", "")
