@@ -12,6 +12,8 @@ import os
 import resource
 from collections.abc import Callable, Iterable, Iterator
 
+from dkist_processing_core.trusted import taken
+
 # Few tasks have so many files open at once, and each opening of a journal takes all numbers below for a moment.
 _HIGH = 128
 _SHARE_OF_LIMIT = 4
@@ -19,8 +21,6 @@ _SHARE_OF_LIMIT = 4
 _HEAD_BYTES = 32
 Identity = tuple[int, int]
 """What distinguishes an open file from others: its device and its number there."""
-taken: dict[int, Identity] = {}
-"""What `low_numbers_taken` holds just now."""
 
 
 def move_up(descriptor: int) -> int:

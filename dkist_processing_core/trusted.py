@@ -11,8 +11,6 @@ from __future__ import annotations
 import os
 import stat
 
-from dkist_processing_core.descriptors import taken
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
@@ -22,6 +20,8 @@ if TYPE_CHECKING:
 
 _FOLDER_MODE, _FILE_MODE, _SHARED_FILE_MODE = 0o700, 0o600, 0o660
 _SIDE_FILES = ("-wal", "-shm", "-journal")
+taken: dict[int, tuple[int, int]] = {}
+"""The numbers that `descriptors.low_numbers_taken` holds just now, with device and inode; none is a file of ours."""
 
 
 def file_mode(folder: os.stat_result) -> int:
