@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dkist_processing_core import forks
+from dkist_processing_core import budget, forks
 from dkist_processing_core.bus import Entry, FileLock, Journal, Memory, Message, adopt
 from dkist_processing_core.bus._amqp_bus import AmqpBus
 from dkist_processing_core.bus._journal import BUSY_SECONDS
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 UNREACHABLE_SECONDS = 30.0
 """For how long a broker that could not be reached is not tried again, by any process of this host."""
 _CONNECT_SECONDS = 5.0
-# The first try of a process has to fail before the process gives up waiting, or the next would try in vain too.
-_SHARE_OF_FLUSH = 0.7
 _LOCK_POLL_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 2.0
 _STALLED_SECONDS = 10.0
@@ -278,7 +276,7 @@ class Drainer:
     @property
     def _patience(self) -> float:
         """For how long a connection is waited for: by the first try for less than a process waits at its end."""
-        wanted = self._bus.settings.event_flush_timeout * _SHARE_OF_FLUSH
+        wanted = self._bus.settings.event_flush_timeout * budget.FIRST_CONNECTION
         return _CONNECT_SECONDS if self._failures else min(_CONNECT_SECONDS, max(0.5, wanted))
 
     def _rest_after(self, reason: str) -> None:

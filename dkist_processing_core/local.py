@@ -22,16 +22,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from dkist_processing_core import child, launcher, semconv
+from dkist_processing_core import budget, child, launcher, semconv
 from dkist_processing_core.bootstrap import locate, refuse_while_loading
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.display import Display, SilentDisplay, open_display
 from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.events import (
     Cause,
-    Event,
     RecipeRunFailureMessage,
     Reporter,
     TaskDispatched,
@@ -40,24 +39,23 @@ from dkist_processing_core.events import (
     WorkflowFailed,
     WorkflowFinished,
     WorkflowStarted,
-    identity_of,
 )
 from dkist_processing_core.exception_text import stack_of
 from dkist_processing_core.exit_status import LOST
 from dkist_processing_core.flag import Flag
 from dkist_processing_core.identity import LOCAL, Attempt, Run, new_run_id, parse_recipe_run_id
-from dkist_processing_core.lifecycle import never_breaking
 from dkist_processing_core.node import Node
 from dkist_processing_core.notes import ENDED, SUCCEEDED
 from dkist_processing_core.origin import read_from
 from dkist_processing_core.outcomes import RunResult, TaskOutcome, TaskState
 from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.redaction import redact
+from dkist_processing_core.reporter import EventReporter, never_breaking
 from dkist_processing_core.signals import held_back
 from dkist_processing_core.termination import TerminationError, raised_as_exception
 from dkist_processing_core.text import show, whole_number
-from dkist_processing_core.trace_context import derived_run_span_id, derived_trace_id
-from dkist_processing_core.tracing import Carrier, Telemetry, open_telemetry, run_parent
+from dkist_processing_core.trace_context import derived_trace_id
+from dkist_processing_core.tracing import Carrier, Telemetry, derived_span, open_telemetry, run_parent
 
 if TYPE_CHECKING:
     import subprocess
@@ -66,8 +64,6 @@ if TYPE_CHECKING:
 
 TERMINATION_SECONDS = launcher.GRACE_SECONDS + 0.6
 """How long a launcher that was told to end may take: it kills its task, and lives a moment longer."""
-# Before it, task and launcher have waited for the same two seconds.
-_SHARE_OF_WAITING = 0.2
 _LAST_SECONDS = 0.2
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 0.05
@@ -142,8 +138,7 @@ class LocalRun:
         self._settings = settings
         self._max_parallel = max_parallel
         self._telemetry: Telemetry = open_telemetry(settings)
-        self._publisher: Publisher | None = None
-        self._carrier: Carrier | None = None
+        self._reporter = EventReporter(Reporter.ENGINE, run)
         self._display: Display = SilentDisplay()
         self._progress = {
             node.name: _Progress(node, TaskOutcome(TaskState.NO_STATUS)) for node in workflow.topological_sort()
@@ -164,8 +159,11 @@ class LocalRun:
         """Run every task that can be run, and return what became of each."""
         began, started_at = time.monotonic(), datetime.now(UTC)
         with never_breaking("the run's events are not published"):
-            self._publisher = Publisher.open(
-                self._settings, tracer=self._telemetry.tracer_if_tracing, poll_seconds=_POLL_SECONDS
+            self._reporter.publisher = Publisher.open(
+                self._settings,
+                tracer=self._telemetry.tracer_if_tracing,
+                poll_seconds=_POLL_SECONDS,
+                wait_limit=budget.LOCAL_ENGINE.journal,
             )
         observing = contextlib.ExitStack()
         span: Span = trace.INVALID_SPAN
@@ -173,11 +171,11 @@ class LocalRun:
             with never_breaking("the run is not traced"):
                 attributes = semconv.run_attributes(self._run)
                 span = observing.enter_context(self._open_span(attributes))
-                self._carrier = Carrier.of(span.get_span_context())
+                self._reporter.carrier = Carrier.of(span.get_span_context())
                 observing.enter_context(self._telemetry.log_records(attributes))
             with never_breaking("the run is not shown"):
                 self._display = observing.enter_context(open_display(self._run, list(self._progress), self._settings))
-            self._publish(WorkflowStarted, started_at=started_at, graph=self._workflow.graph)
+            self._reporter.report(WorkflowStarted, started_at=started_at, graph=self._workflow.graph)
             try:
                 self._loop()
             finally:
@@ -191,11 +189,11 @@ class LocalRun:
                 self._show(lambda display: display.run_ended(succeeded=result.succeeded))
                 self._conclude(span, observing, succeeded=result.succeeded)
         finally:
-            self._let_go()
+            self._reporter.close(self._telemetry, self._settings.event_flush_timeout * budget.LOCAL_ENGINE.bus)
         return result
 
     def _report_end(self, result: RunResult, **facts: Any) -> None:
-        self._publish(
+        self._reporter.report(
             WorkflowFinished if result.succeeded else WorkflowFailed,
             tasks={name: outcome.state.value for name, outcome in result.items()},
             **facts,
@@ -204,13 +202,7 @@ class LocalRun:
     def _open_span(self, attributes: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
         outer = run_parent(self._run, os.environ)
         is_outermost = outer.trace_id == derived_trace_id(self._run)
-        own = SpanContext(
-            outer.trace_id,
-            derived_run_span_id(self._run),
-            is_remote=False,
-            trace_flags=outer.trace_flags,
-            trace_state=outer.trace_state,
-        )
+        own = derived_span(outer, self._run)
         return self._telemetry.root_span(
             self._run.workflow_name, None if is_outermost else outer, own, SpanKind.SERVER, attributes
         )
@@ -336,7 +328,8 @@ class LocalRun:
 
     def _is_noted(self, note: str) -> bool:
         with never_breaking("what was reported of a task is not known"):
-            return self._publisher is not None and self._publisher.remembers(note)
+            publisher = self._reporter.publisher
+            return publisher is not None and publisher.remembers(note)
         return False
 
     def _release_downstreams(self, name: str) -> None:
@@ -386,7 +379,7 @@ class LocalRun:
     # One attempt
 
     def _environment(self, attempt: Attempt) -> dict[str, str]:
-        carrier = self._carrier.to_environ() if self._carrier else {}
+        carrier = self._reporter.carrier.to_environ() if self._reporter.carrier else {}
         return attempt.to_environ() | carrier | self._settings.core_origin.to_environ()
 
     def _launch_environ(self, node: Node, queued_seconds: float) -> dict[str, str]:
@@ -444,9 +437,8 @@ class LocalRun:
 
     def _call_here(self, attempt: Attempt, node: Node, queued_seconds: float) -> None:
         """Run a task that no other process can load, as one defined at a prompt, in this process and thread."""
-        self._publish(
+        self._reporter.about(attempt).report(
             TaskDispatched,
-            attempt,
             queue=node.resource_queue.value,
             worker=platform.node(),
             queued_seconds=queued_seconds,
@@ -488,29 +480,12 @@ class LocalRun:
 
     # What is published
 
-    def _publish(self, event_class: type[Event], attempt: Attempt | None = None, **facts: Any) -> None:
-        if self._publisher is None:
-            return
-        carrier = self._carrier
-        with never_breaking(f"{event_class.name} is not published"):
-            self._publisher.publish(
-                event_class(
-                    time=datetime.now(UTC),
-                    reported_by=Reporter.ENGINE,
-                    traceparent=carrier.traceparent if carrier else None,
-                    tracestate=carrier.tracestate if carrier else None,
-                    **identity_of(attempt or self._run),
-                    **facts,
-                )
-            )
-
     def _report_failure(self, ended: _Ended) -> None:
         """Report what the engine sees of a failure that nobody nearer may have reported: the launcher is gone."""
         code = ended.exit_code
         reason = f"of its launcher {LOST}" if code is None else "its launcher was killed" if code < 0 else None
-        self._publish(
+        self._reporter.about(ended.attempt).report(
             TaskFailed,
-            ended.attempt,
             provisional=True,
             final=ended.attempt.is_final,
             duration_seconds=ended.duration_seconds,
@@ -520,20 +495,12 @@ class LocalRun:
         )
 
     def _announce_failure(self, name: str) -> None:
-        if self._publisher is None:
-            return
-        with never_breaking(f"the failure message of {name} is not published"):
-            self._publisher.publish_failure(
-                RecipeRunFailureMessage(
-                    workflow_name=self._run.workflow_name,
-                    workflow_version=self._run.workflow_version,
-                    task_name=name,
-                    dag_run_id=self._run.run_id,
-                )
+        run = self._run
+        self._reporter.announce(
+            RecipeRunFailureMessage(
+                workflow_name=run.workflow_name,
+                workflow_version=run.workflow_version,
+                task_name=name,
+                dag_run_id=run.run_id,
             )
-
-    def _let_go(self) -> None:
-        timeout = self._settings.event_flush_timeout * _SHARE_OF_WAITING
-        with never_breaking("events and telemetry did not end well"), self._telemetry.flushing(timeout):
-            if self._publisher is not None:
-                self._publisher.close(timeout)
+        )

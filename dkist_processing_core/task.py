@@ -1,7 +1,7 @@
 """
 `TaskBase`, what an author of pipelines subclasses.
 
-Not here: how an attempt is observed (lifecycle), nor how its process is started (local, launcher).
+Not here: how an attempt is observed (attempt), nor how its process is started (local, launcher).
 """
 
 import inspect
@@ -31,8 +31,8 @@ from dkist_processing_core.text import duration, redact, show
 # Settings, telemetry, events and bus are imported where a task is made or called: whoever only defines tasks, as an
 # export does, needs none of them.
 if TYPE_CHECKING:
+    from dkist_processing_core.attempt.lifecycle import Lifecycle
     from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-    from dkist_processing_core.lifecycle import Lifecycle
     from dkist_processing_core.tracing import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -236,8 +236,8 @@ class TaskBase(ABC):
         return found
 
     def _core_open_lifecycle(self) -> "Lifecycle":
+        from dkist_processing_core.attempt.lifecycle import Lifecycle  # noqa: PLC0415 - as above
         from dkist_processing_core.config import secrets_in  # noqa: PLC0415 - as above
-        from dkist_processing_core.lifecycle import Lifecycle  # noqa: PLC0415 - as above
 
         with held_back():
             settings, attributes = self._core_observing.settings, None

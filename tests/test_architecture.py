@@ -34,8 +34,8 @@ LAYERS = (
     {"bootstrap"},
     {"task", "environments"},
     {"replay"},
-    {"lifecycle", "consumer", "runs"},
-    {"launcher_line", "progress"},
+    {"attempt", "consumer", "runs"},
+    {"reporter"},
     {"publisher", "outbox"},
     {"drain"},
     {"refusals"},
@@ -46,6 +46,7 @@ LAYERS = (
     {"identity"},
     {"engine", "files"},
     {
+        "budget",
         "errors",
         "last_resort",
         "memory",
@@ -59,9 +60,9 @@ LAYERS = (
         "settings_table",
         "termination",
         "text",
-        "trusted",
     },
     {"descriptors", "exception_text", "exit_status", "forks", "redaction", "signals", "terminal", "threads"},
+    {"trusted"},
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from dkist_processing_core import budget
 from dkist_processing_core.airflow import _look, _owed, _patience
 from dkist_processing_core.airflow.callbacks import Callbacks
 from dkist_processing_core.bus import open_bus
@@ -293,7 +294,7 @@ def test_an_end_that_is_on_its_way_to_the_bus_is_waited_for(broker: Broker, monk
     The host of the task may need a moment longer than the engine does to end the run.
     """
     monkeypatch.setattr(_owed, "_ON_ITS_WAY_SECONDS", SECONDS)
-    monkeypatch.setattr(_patience, "SECONDS", dict.fromkeys(_patience.SECONDS, 2 * SECONDS))
+    monkeypatch.setattr(_patience, "SECONDS", dict.fromkeys(budget.CALLBACK_PROCESS, 2 * SECONDS))
     monkeypatch.setattr(_patience, "_left", {})
     monkeypatch.setattr(_look, "_looks", {})
     for name, value in broker.env.items():

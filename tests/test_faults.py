@@ -378,9 +378,9 @@ def test_the_parent_of_the_launcher_is_killed(task: str) -> None:
 
 
 DIES_UNDER_IT = """
-from dkist_processing_core import launcher_line
+from dkist_processing_core.attempt import report_pipe
 from tests.launched import Waits
-launcher_line._DYING_SECONDS = 60
+report_pipe._DYING_SECONDS = 60
 with Waits(recipe_run_id=5, workflow_name="faults", workflow_version="dev") as task:
     task()
 """

@@ -87,14 +87,16 @@ STATUSES = ("status 70", "status -9", "status null")
 """How a launcher may end after it has reported: by an error of its own, killed, or nobody knows."""
 OF_TASKS = (
     "config:DKISTProcessingCoreConfiguration.read_leniently",
-    "lifecycle:secrets_in",
-    "lifecycle:shown_log",
-    "lifecycle:Lifecycle._failure_of",
-    "lifecycle:Lifecycle._open_span",
-    "lifecycle:Lifecycle._report_end",
-    "lifecycle:_cpu_seconds",
-    "lifecycle:peak_memory_bytes",
-    "progress:Progress.take_held_back",
+    "attempt.lifecycle:secrets_in",
+    "attempt.lifecycle:shown_log",
+    "attempt.lifecycle:Lifecycle._failure_of",
+    "attempt._reporting:LaunchedReporting.end",
+    "attempt._reporting:LaunchedReporting.open_span",
+    "attempt._reporting:OwnReporting.end",
+    "attempt._reporting:OwnReporting.open_span",
+    "attempt.lifecycle:cpu_seconds",
+    "attempt.lifecycle:peak_memory_bytes",
+    "attempt.progress:Progress.take_held_back",
     "publisher:Publisher.close",
     "publisher:Publisher.open",
     "publisher:Publisher.publish",
@@ -105,7 +107,11 @@ OF_TASKS = (
     "tracing._telemetry:Telemetry.span",
 )
 """Where a task's own process does work of the library's."""
-UNREPORTED = ("launcher_line:LauncherLine.tell", "lifecycle:Lifecycle._report_end", "publisher:Publisher.publish")
+UNREPORTED = (
+    "attempt.report_pipe:ReportPipe.write",
+    "attempt._reporting:LaunchedReporting.end",
+    "publisher:Publisher.publish",
+)
 """Where that keeps a launched task from reporting its end."""
 
 
@@ -264,7 +270,7 @@ def test_errors_beside_a_task_that_is_called_do_not_reach_its_caller() -> None:
     It returns, or raises what the author raised, and nothing else.
     """
     cases = [Case(fault, "Succeeds", "call") for fault in OF_TASKS]
-    cases += [Case(fault, "Raises", "call") for fault in OF_TASKS if "lifecycle" in fault or "Telemetry" in fault]
+    cases += [Case(fault, "Raises", "call") for fault in OF_TASKS if "attempt" in fault or "Telemetry" in fault]
 
     assert statuses_of(cases) == {case: int(case.task == "Raises") for case in cases}
 

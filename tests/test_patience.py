@@ -8,7 +8,8 @@ import time
 import pytest
 
 from dkist_processing_core.airflow import _patience
-from dkist_processing_core.airflow._patience import BUS, LOOK, at_most
+from dkist_processing_core.airflow._patience import at_most
+from dkist_processing_core.budget import BUS, LOOK
 from tests.waiting import wait_until
 
 

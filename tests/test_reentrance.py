@@ -20,7 +20,8 @@ from tests.test_delivery import settings_of
 
 PROGRAM = """
 import itertools, logging, random, signal, sys, time
-from dkist_processing_core import TaskBase, lifecycle
+from dkist_processing_core import TaskBase
+from dkist_processing_core.attempt import lifecycle
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.publisher import Publisher
 from tests.facts import progressed
@@ -96,7 +97,8 @@ def test_a_handler_may_publish_beside_the_thread_that_delivers(broker: Broker) -
 
 AT_EACH_LINE = """
 import faulthandler, itertools, logging, signal, sys
-from dkist_processing_core import TaskBase, lifecycle
+from dkist_processing_core import TaskBase
+from dkist_processing_core.attempt import lifecycle
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.publisher import Publisher
 from tests.facts import progressed

@@ -22,7 +22,8 @@ from tests.test_reentrance import reports
 
 AT_EACH_LINE = """
 import faulthandler, json, logging, signal, sys
-from dkist_processing_core import TaskBase, lifecycle
+from dkist_processing_core import TaskBase
+from dkist_processing_core.attempt import lifecycle
 
 faulthandler.dump_traceback_later(50, exit=True)
 lifecycle.PROGRESS_SECONDS = 0.0

@@ -22,10 +22,11 @@ import pytest
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import StatusCode
 
-from dkist_processing_core import RunState, TaskBase, lifecycle, subscribe
+from dkist_processing_core import RunState, TaskBase, subscribe
+from dkist_processing_core.attempt import lifecycle
 from dkist_processing_core.errors import IdentityError
 from dkist_processing_core.events import Cause, Event, TaskFailed, TaskFinished, TaskProgressed, TaskStarted
-from dkist_processing_core.lifecycle import never_breaking
+from dkist_processing_core.reporter import never_breaking
 
 Recorded = Callable[[], list[Event]]
 

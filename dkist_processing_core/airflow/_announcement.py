@@ -9,9 +9,10 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from dkist_processing_core import budget
 from dkist_processing_core.airflow._attempts import cause_of, failure_of
 from dkist_processing_core.airflow._context import attempt_of, clears_of, instance_of
-from dkist_processing_core.airflow._publishing import logger, publishing
+from dkist_processing_core.airflow._publishing import logger, publishing, reporter_of
 from dkist_processing_core.airflow._states import (
     FAILED,
     can_be_asked_aside,
@@ -21,7 +22,7 @@ from dkist_processing_core.airflow._states import (
 )
 from dkist_processing_core.airflow.callbacks import Callbacks
 from dkist_processing_core.errors import IdentityError
-from dkist_processing_core.events import Cause, RecipeRunFailureMessage
+from dkist_processing_core.events import Cause, RecipeRunFailureMessage, TaskFailed
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.notes import SUCCEEDED, TOLD_TO_END
 from dkist_processing_core.publisher import Publisher
@@ -29,9 +30,6 @@ from dkist_processing_core.redaction import redact
 
 _RUNNING = "running"
 _UNKNOWN = "unknown"
-# The engine's client tries again and again where its server does not answer, and the task's end would wait for it. What
-# asking takes is not there for the bus, which is mostly there in an instant.
-_ASKING_SECONDS = 0.6
 
 
 def announce(
@@ -51,13 +49,17 @@ def announce(
         log_url=log_url if isinstance(log_url, str) else None,
         clears=clears_of(context.get("dag_run")),
     )
-    with publishing(delivers=True, asks_within=_ASKING_SECONDS) as publisher:
+    with publishing(delivers=True, asks_within=budget.ENGINE_SECONDS) as publisher:
         reason = _reason_not_to(context, message, attempt, publisher)
         if reason is not None:
             logger.info("the failure of %s is not announced now: %s", task_name, reason)
             return None
         # In one transaction: at the end of the run this event tells that the message was sent.
-        publisher.publish_failure(message, *([failure_of(callbacks, context, final=True)] if attempt else []))
+        if attempt is None:
+            publisher.publish_failure(message)
+        else:
+            engine = reporter_of(ti, attempt, publisher)
+            publisher.publish_failure(message, engine.event(TaskFailed, **failure_of(callbacks, context), final=True))
     return message
 
 
@@ -112,10 +114,11 @@ def _state_by_now(context: Mapping[str, Any], message: RecipeRunFailureMessage) 
 
     if can_be_asked_aside():
         asking = threading.Thread(target=ask, name="dkist-core-asking", daemon=True)
+        # The engine's client tries again and again where its server does not answer, and the task's end would wait.
         # Where no thread can be had, as where the engine does not answer: it may take for ever.
         with contextlib.suppress(RuntimeError):
             asking.start()
-            asking.join(_ASKING_SECONDS)
+            asking.join(budget.ENGINE_SECONDS)
     if found:
         return found[0]
     return _UNKNOWN if _has_run_callback(context) else FAILED

@@ -4,31 +4,30 @@ What the engine sees of an attempt, as events: its dispatch, and ends that are p
 Not here: when the engine calls (callbacks), and what becomes of the run (_runs).
 """
 
+import contextlib
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from dkist_processing_core.airflow._context import attempt_of, instance_of, moment, seconds_between
-from dkist_processing_core.airflow._publishing import head, head_of_run, publishing
+from dkist_processing_core.airflow._publishing import publishing, reporter_of, reporter_of_run
 from dkist_processing_core.airflow.callbacks import Callbacks
 from dkist_processing_core.events import (
     Cause,
-    Event,
     Graph,
     TaskDispatched,
     TaskFailed,
     TaskSkipped,
     WorkflowStarted,
     describe,
-    identity_of,
 )
 from dkist_processing_core.exception_text import class_name, message_of
-from dkist_processing_core.identity import Run, class_name_of
+from dkist_processing_core.identity import class_name_of
 from dkist_processing_core.origin import Origin
+from dkist_processing_core.reporter import EventReporter
 from dkist_processing_core.termination import signal_name
-from dkist_processing_core.trace_context import derived_attempt_span_id
 
 # The engine's exceptions, by name: they have moved from module to module.
 _CAUSES = {
@@ -43,22 +42,15 @@ def dispatched(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
     """Publish that an attempt reached a worker; the launcher that follows brings it to the bus."""
     _hand_over_origin(context)
     ti, attempt = instance_of(context), attempt_of(callbacks, context)
-    events: list[Event] = []
-    if callbacks.is_root(class_name_of(attempt.task_name)):
-        dag_run = context.get("dag_run")
-        said = head_of_run(ti, attempt.run, dag_run)
-        events.append(workflow_started(callbacks, attempt.run, said, moment(dag_run, "start_date")))
-    queue = getattr(ti, "queue", None) or getattr(context.get("task"), "queue", None)
-    events.append(
-        TaskDispatched(
-            **head(ti, attempt.run, derived_attempt_span_id(attempt)),
-            **identity_of(attempt),
-            queue=queue if isinstance(queue, str) else None,
-            worker=platform.node(),
-        )
-    )
     with publishing(delivers=False) as publisher:
-        publisher.publish(*events)
+        if callbacks.is_root(class_name_of(attempt.task_name)):
+            dag_run = context.get("dag_run")
+            of_run = reporter_of_run(ti, attempt.run, dag_run, publisher)
+            report_start(callbacks, of_run, moment(dag_run, "start_date"))
+        queue = getattr(ti, "queue", None) or getattr(context.get("task"), "queue", None)
+        reporter_of(ti, attempt, publisher).report(
+            TaskDispatched, queue=queue if isinstance(queue, str) else None, worker=platform.node()
+        )
 
 
 def _hand_over_origin(context: Mapping[str, Any]) -> None:
@@ -72,12 +64,10 @@ def _hand_over_origin(context: Mapping[str, Any]) -> None:
         environ.update(Origin.of_process().to_environ())
 
 
-def workflow_started(
-    callbacks: Callbacks, run: Run, said: Mapping[str, Any], started_at: datetime | None
-) -> WorkflowStarted:
-    """Return that a run began; who says so again states the same fact."""
+def report_start(callbacks: Callbacks, reporter: EventReporter, started_at: datetime | None) -> None:
+    """Publish that a run began; each further report of it states the same fact."""
     graph = Graph(nodes=callbacks.nodes, edges=callbacks.edges)
-    return WorkflowStarted(**said, **identity_of(run), started_at=started_at, graph=graph)
+    reporter.report(WorkflowStarted, started_at=started_at, graph=graph)
 
 
 def failed(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
@@ -86,45 +76,44 @@ def failed(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
 
     The failure message, which follows, says that this is final, and takes both to the bus.
     """
-    _publish(failure_of(callbacks, context, final=None), delivers=False)
+    with _reporting(callbacks, context, delivers=False) as reporter:
+        reporter.report(TaskFailed, **failure_of(callbacks, context), final=None)
 
 
 def retried(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
     """Publish that an attempt failed and another follows, perhaps on another host: it goes to the bus from here."""
-    _publish(failure_of(callbacks, context, final=False), delivers=True)
+    with _reporting(callbacks, context, delivers=True) as reporter:
+        reporter.report(TaskFailed, **failure_of(callbacks, context), final=False)
 
 
 def skipped(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
     """Publish that the engine passed a task over."""
     error = context.get("exception")
     reason = message_of(error) if isinstance(error, BaseException) else None
-    _publish(TaskSkipped(**_end(callbacks, context), reason=reason or None), delivers=True)
+    with _reporting(callbacks, context, delivers=True) as reporter:
+        reporter.report(TaskSkipped, **_end(context), reason=reason or None)
 
 
-def _publish(event: Event, *, delivers: bool) -> None:
+@contextlib.contextmanager
+def _reporting(callbacks: Callbacks, context: Mapping[str, Any], *, delivers: bool) -> Iterator[EventReporter]:
+    attempt = attempt_of(callbacks, context)
     with publishing(delivers=delivers) as publisher:
-        publisher.publish(event)
+        yield reporter_of(instance_of(context), attempt, publisher)
 
 
-def failure_of(callbacks: Callbacks, context: Mapping[str, Any], *, final: bool | None) -> TaskFailed:
+def failure_of(callbacks: Callbacks, context: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return what the engine knows of a failure.
+    Return what the engine knows of a failure, as fields of `TaskFailed` but `final`.
 
-    Raises
-    ------
-    IdentityError
-        where the context names no attempt.
-
+    Raises:
+        IdentityError: The context names no attempt.
     """
-    log_url = attempt_of(callbacks, context).log_url
-    return TaskFailed(**_end(callbacks, context), final=final, log_url=log_url, **_why(context))
+    return {**_end(context), "log_url": attempt_of(callbacks, context).log_url, **_why(context)}
 
 
-def _end(callbacks: Callbacks, context: Mapping[str, Any]) -> dict[str, Any]:
-    ti, attempt = instance_of(context), attempt_of(callbacks, context)
+def _end(context: Mapping[str, Any]) -> dict[str, Any]:
+    ti = instance_of(context)
     return {
-        **head(ti, attempt.run, derived_attempt_span_id(attempt)),
-        **identity_of(attempt),
         "provisional": True,
         "duration_seconds": seconds_between(moment(ti, "start_date"), moment(ti, "end_date")),
     }

@@ -10,12 +10,13 @@ import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from dkist_processing_core.airflow._patience import LOOK, at_most
+from dkist_processing_core.airflow._patience import at_most
+from dkist_processing_core.budget import LOOK
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.errors import JournalError
-from dkist_processing_core.lifecycle import never_breaking
+from dkist_processing_core.reporter import never_breaking
 
 if TYPE_CHECKING:
     from dkist_processing_core.events import Event

@@ -14,7 +14,7 @@ from datetime import datetime
 from dkist_processing_core.airflow._look import look_at
 from dkist_processing_core.events import Event, Reporter, TaskFailed, TaskFinished
 from dkist_processing_core.identity import Run
-from dkist_processing_core.lifecycle import never_breaking
+from dkist_processing_core.reporter import never_breaking
 from dkist_processing_core.runs import AttemptView, RunState, State
 
 _ON_ITS_WAY_SECONDS = 2.0

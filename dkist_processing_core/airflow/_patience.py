@@ -1,8 +1,7 @@
 """
-How long all callbacks of one process may wait, by what they wait for.
+The account of what all callbacks of one process have waited.
 
-The engine hands the ends of all runs of a file to one process, one after the other, and kills it when they take too
-long together: what was not told by then is lost. Not here: what is waited for.
+Not here: how long they may wait (budget), and what is waited for.
 """
 
 import contextlib
@@ -10,9 +9,8 @@ import os
 import time
 from collections.abc import Iterator
 
-BUS, LOOK, COLLECTOR = "bus", "look", "collector"
-# Together below 50 s, which is what the engine allows unless it is told otherwise.
-SECONDS = {BUS: 20.0, LOOK: 10.0, COLLECTOR: 8.0}
+from dkist_processing_core.budget import CALLBACK_PROCESS as SECONDS
+
 _left: dict[tuple[int, str], float] = {}
 
 

@@ -1,72 +1,70 @@
 """
-A publisher for the length of one callback, and how an event of the engine begins.
+A publisher for the length of one callback, and the engine's reporters.
 
-Not here: what is published (_attempts, _runs).
+Not here: what is reported (_attempts, _runs).
 """
 
 import contextlib
 import logging
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import Any
 
+from dkist_processing_core import budget
 from dkist_processing_core.airflow import _traces
-from dkist_processing_core.airflow._patience import BUS, at_most
+from dkist_processing_core.airflow._patience import at_most
+from dkist_processing_core.budget import Allowance
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import Reporter
-from dkist_processing_core.identity import Run
+from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.publisher import Publisher
-from dkist_processing_core.trace_context import derived_trace_id, format_traceparent
+from dkist_processing_core.reporter import EventReporter
+from dkist_processing_core.trace_context import derived_attempt_span_id, derived_trace_id, format_traceparent
+from dkist_processing_core.tracing import Carrier
 
-# Of the time that observing an attempt may cost; task and launcher have waited for the rest of it.
-_SHARE_OF_WAITING = 0.3
-_LEAST_SECONDS = 0.2
-# Once for all callbacks of a process: see `Publisher`.
-_DISK_SECONDS = 0.4
 logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def publishing(*, delivers: bool, share: float = _SHARE_OF_WAITING, asks_within: float = 0.0) -> Iterator[Publisher]:
+def publishing(
+    *, delivers: bool, allowance: Allowance = budget.CALLBACKS, asks_within: float = 0.0
+) -> Iterator[Publisher]:
     """
-    Open a publisher, and let it go in time.
+    Open a publisher, and close it in time.
 
-    Without `delivers` it only appends to the journal: whoever comes next on this host, in the end a launcher, brings it
-    to the bus. With it, what the journal holds is brought there now, as far as that can be within `share` of the time
-    that observing may cost. Where the block asks the engine, for at most `asks_within` seconds, the bus gets what is
-    left of them.
+    Without `delivers` it only appends to the journal: the next process on this host, in the end a launcher, brings that
+    to the bus. With it, what the journal holds is brought there now, as far as that can be within the allowance. Where
+    the block asks the engine, for at most `asks_within` seconds, the bus gets what is left of them.
     """
     began = time.monotonic()
     settings, complaint = DKISTProcessingCoreConfiguration.read_leniently()
     if complaint is not None:
         logger.warning("a callback uses a default instead: %s", complaint)
-    publisher = Publisher.open(settings, delivers=delivers, wait_limit=_DISK_SECONDS)
+    publisher = Publisher.open(settings, delivers=delivers, wait_limit=allowance.journal)
     try:
         yield publisher
     finally:
         if delivers:
             publisher.answer_for_others()
-        waiting = settings.event_flush_timeout * share
+        waiting = settings.event_flush_timeout * allowance.bus
         if asks_within:
-            waiting = min(waiting, asks_within + _LEAST_SECONDS - (time.monotonic() - began))
-        with at_most(waiting, BUS, at_least=_LEAST_SECONDS) as seconds:
+            waiting = min(waiting, asks_within + budget.LEAST_SECONDS - (time.monotonic() - began))
+        with at_most(waiting, budget.BUS, at_least=budget.LEAST_SECONDS) as seconds:
             publisher.close(seconds if delivers else 0.0)
 
 
-def head(ti: object, run: Run, span_id: int) -> dict[str, Any]:
-    """Return the fields that every event of the engine begins with; its span is in the trace of the run."""
-    engines = _traces.engines_parent(ti)
-    trace_id = engines[0] if engines else derived_trace_id(run)
-    return {
-        "time": datetime.now(UTC),
-        "reported_by": Reporter.ENGINE,
-        "traceparent": format_traceparent(trace_id, span_id),
-        "tracestate": _traces.tracestate(ti) or None,
-    }
+def reporter_of(ti: object, attempt: Attempt, publisher: Publisher | None = None) -> EventReporter:
+    """Return the engine's reporter of an attempt; the attempt's span is in the trace of its run."""
+    return _reporter(ti, attempt, attempt.run, derived_attempt_span_id(attempt), publisher)
 
 
-def head_of_run(ti: object, run: Run, dag_run: object) -> dict[str, Any]:
-    """Return the same for an event of the run, whose span is the engine's own of `ti` where the engine traces."""
+def reporter_of_run(ti: object, run: Run, dag_run: object, publisher: Publisher | None = None) -> EventReporter:
+    """Return the engine's reporter of a run, whose span is the engine's own where the engine traces."""
     engines = _traces.engines_parent(ti)
-    return head(ti, run, engines[1] if engines else _traces.root_span_id(run, dag_run))
+    return _reporter(ti, run, run, engines[1] if engines else _traces.root_span_id(run, dag_run), publisher)
+
+
+def _reporter(ti: object, subject: Run | Attempt, run: Run, span_id: int, publisher: Publisher | None) -> EventReporter:
+    engines = _traces.engines_parent(ti)
+    traceparent = format_traceparent(engines[0] if engines else derived_trace_id(run), span_id)
+    carrier = Carrier(traceparent, _traces.tracestate(ti) or None)
+    return EventReporter(Reporter.ENGINE, subject, publisher=publisher, carrier=carrier)

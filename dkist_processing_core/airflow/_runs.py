@@ -10,13 +10,13 @@ from typing import Any
 
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from dkist_processing_core import semconv
+from dkist_processing_core import budget, semconv
 from dkist_processing_core.airflow import _traces
-from dkist_processing_core.airflow._attempts import workflow_started
+from dkist_processing_core.airflow._attempts import report_start
 from dkist_processing_core.airflow._context import clears_of, instance_of, moment, run_of, seconds_between
 from dkist_processing_core.airflow._owed import owed
-from dkist_processing_core.airflow._patience import COLLECTOR, at_most
-from dkist_processing_core.airflow._publishing import head_of_run, publishing
+from dkist_processing_core.airflow._patience import at_most
+from dkist_processing_core.airflow._publishing import publishing, reporter_of_run
 from dkist_processing_core.airflow._states import FAILED, dag_id_of, task_states
 from dkist_processing_core.airflow.callbacks import Callbacks
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
@@ -26,12 +26,11 @@ from dkist_processing_core.events import (
     TaskFailed,
     WorkflowFailed,
     WorkflowFinished,
-    identity_of,
 )
 from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.lifecycle import never_breaking
 from dkist_processing_core.notes import SUCCEEDED
 from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.reporter import never_breaking
 from dkist_processing_core.trace_context import derived_trace_id
 from dkist_processing_core.tracing import open_telemetry
 
@@ -43,7 +42,6 @@ def ended(callbacks: Callbacks, context: Mapping[str, Any], *, succeeded: bool) 
     ti, dag_run, run = instance_of(context), context.get("dag_run"), run_of(callbacks, context)
     began, over = moment(dag_run, "start_date"), moment(dag_run, "end_date")
     states = _states(callbacks, context, run)
-    said = head_of_run(ti, run, dag_run)
     facts: dict[str, Any] = {
         "ended_at": over,
         "duration_seconds": seconds_between(began, over or datetime.now(UTC)),
@@ -51,22 +49,22 @@ def ended(callbacks: Callbacks, context: Mapping[str, Any], *, succeeded: bool) 
     }
     # Where the engine does not tell the states, all that the bus holds no good end of counts as failed with the run.
     failed = [name for name, state in states.items() if state == FAILED] if states or succeeded else None
-    with publishing(delivers=True, share=1.0) as publisher:
+    with publishing(delivers=True, allowance=budget.RUN_CALLBACK) as publisher:
+        reporter = reporter_of_run(ti, run, dag_run, publisher)
         # Where no first task was executed nobody has told of it; else it is the same fact once more.
-        publisher.publish(workflow_started(callbacks, run, said, began))
+        report_start(callbacks, reporter, began)
         if succeeded:
-            publisher.publish(WorkflowFinished(**said, **identity_of(run), **facts))
+            reporter.report(WorkflowFinished, **facts)
         else:
             reason = context.get("reason")
-            facts["reason"] = None if reason is None else str(reason)
-            publisher.publish(WorkflowFailed(**said, **identity_of(run), **facts))
+            reporter.report(WorkflowFailed, **facts, reason=None if reason is None else str(reason))
         still = owed(run, failed, since=_first_moment(dag_run))
-        ended_at = said | {"time": over or said["time"]}
         for name in still.untold:
-            publisher.publish(_lost(run, name, None, ended_at))
+            reporter.report(TaskFailed, over, **_lost(name, None))
         for name, attempt in still.unannounced:
             if not _is_known_to_have_succeeded(publisher, run, name, dag_run):
-                publisher.publish_failure(_message(run, name, dag_run, ti), _lost(run, name, attempt, ended_at))
+                lost = reporter.event(TaskFailed, over, **_lost(name, attempt))
+                reporter.announce(_message(run, name, dag_run, ti), lost)
     if _traces.engines_parent(ti) is None:
         _export_span(run, _traces.root_span_id(run, dag_run), began, over, succeeded=succeeded)
 
@@ -81,18 +79,16 @@ def _states(callbacks: Callbacks, context: Mapping[str, Any], run: Run) -> dict[
     return {}
 
 
-def _lost(run: Run, task_name: str, attempt: int | None, said: Mapping[str, Any]) -> TaskFailed:
+def _lost(task_name: str, attempt: int | None) -> dict[str, Any]:
     """Return a failure as the engine's books have it, which count no attempts: without a number the last is meant."""
-    return TaskFailed(
-        **said,
-        **identity_of(run),
-        task_name=task_name,
-        attempt=attempt,
-        cause=Cause.LOST,
-        provisional=True,
-        final=True,
-        message="the engine calls it failed at the end of the run",
-    )
+    return {
+        "task_name": task_name,
+        "attempt": attempt,
+        "cause": Cause.LOST,
+        "provisional": True,
+        "final": True,
+        "message": "the engine calls it failed at the end of the run",
+    }
 
 
 def _is_known_to_have_succeeded(publisher: Publisher, run: Run, task_name: str, dag_run: object) -> bool:
@@ -132,7 +128,7 @@ def _export_span(run: Run, span_id: int, began: datetime | None, over: datetime 
             span.set_attribute(semconv.PIPELINE_RESULT, semconv.SUCCESS if succeeded else semconv.FAILURE)
             if not succeeded:
                 span.set_status(Status(StatusCode.ERROR))
-        with at_most(settings.event_flush_timeout, COLLECTOR) as seconds, telemetry.flushing(seconds):
+        with at_most(settings.event_flush_timeout, budget.COLLECTOR) as seconds, telemetry.flushing(seconds):
             pass
 
 

@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
+from dkist_processing_core.attempt.report_pipe import STARTED, TERMINATION
 from dkist_processing_core.bootstrap import program
 from dkist_processing_core.descriptors import move_up
 from dkist_processing_core.exit_status import has_ended, reap_orphans, take
 from dkist_processing_core.launcher._end import End
-from dkist_processing_core.launcher_line import ORDERED, STARTED
 
 # Of a line without end the end is kept: whoever writes it must not fill the memory, nor wait at a full pipe.
 _MAX_LINE = 1024 * 1024
@@ -97,7 +97,7 @@ class TaskProcess:
     def pass_on_order(self) -> None:
         """Tell the task to end; only itself: a pool whose workers die beside it may wait for them for ever."""
         # First: one with a handler of its own looks there.
-        self._notify(ORDERED)
+        self._notify(TERMINATION)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
 

@@ -5,41 +5,34 @@ Imported when the task has been started, for it takes longer than all else. Not 
 """
 
 import contextlib
+import logging
 import os
 import platform
-import time
 from datetime import UTC, datetime
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from dkist_processing_core import semconv
+from dkist_processing_core import budget, semconv
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.events import (
     Cause,
-    Event,
     Reporter,
     TaskDispatched,
     TaskFailed,
     TaskFinished,
     TaskStarted,
-    identity_of,
 )
 from dkist_processing_core.launcher._assignment import Assignment
 from dkist_processing_core.launcher._verdict import Verdict
-from dkist_processing_core.lifecycle import logger, never_breaking
 from dkist_processing_core.notes import ENDED, SUCCEEDED, TOLD_TO_END
 from dkist_processing_core.publisher import Publisher
-from dkist_processing_core.text import redact
-from dkist_processing_core.trace_context import derived_attempt_span_id
-from dkist_processing_core.tracing import Carrier, Telemetry, open_telemetry, run_parent
+from dkist_processing_core.redaction import redact
+from dkist_processing_core.reporter import EventReporter, never_breaking
+from dkist_processing_core.tracing import Carrier, Telemetry, derived_span, open_telemetry, run_parent
 
-# Task and engine wait too, for the same two seconds.
-_SHARE_OF_WAITING = 0.3
-# For a journal that is locked: as long as for the bus, which gets what is left of it.
-_DISK_SECONDS = 0.6
 _POLL_SECONDS = 0.5
 _RESULTS = {
     Cause.EXCEPTION: semconv.FAILURE,
@@ -48,6 +41,7 @@ _RESULTS = {
     Cause.TIMEOUT: semconv.TIMEOUT,
 }
 _ERROR = semconv.ERROR
+logger = logging.getLogger(__name__)
 
 
 class Reports:
@@ -60,38 +54,31 @@ class Reports:
         self._began_ns = began_ns
         self._stack = contextlib.ExitStack()
         self._span: Span = trace.INVALID_SPAN
-        self._publisher: Publisher | None = None
-        self._carrier: Carrier | None = None
         self._settings = _settings()
         self._secrets = secrets_in(self._settings)
+        self._reporter = EventReporter(Reporter.LAUNCHER, self._attempt, secrets=self._secrets)
         self._telemetry = Telemetry() if self._settings is None else open_telemetry(self._settings)
         attributes = semconv.attempt_attributes(self._attempt) | semconv.nomad_attributes(os.environ)
         with self._never_breaking("the attempt is not traced"):
             self._span = self._stack.enter_context(self._open_span(attributes))
-            self._carrier = Carrier.of(self._span.get_span_context())
+            self._reporter.carrier = Carrier.of(self._span.get_span_context())
             self._stack.enter_context(self._telemetry.log_records(attributes))
         self._open_publisher()
 
     def _open_publisher(self) -> None:
-        if self._settings is not None and self._publisher is None:
+        if self._settings is not None and self._reporter.publisher is None:
             with self._never_breaking("events are not published"):
-                self._publisher = Publisher.open(
+                self._reporter.publisher = Publisher.open(
                     self._settings,
                     tracer=self._telemetry.tracer_if_tracing,
                     delivers=not self._assignment.is_delivered,
                     poll_seconds=_POLL_SECONDS,
-                    wait_limit=_DISK_SECONDS,
+                    wait_limit=budget.LAUNCHER.journal,
                 )
 
     def _open_span(self, attributes: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
         outer = run_parent(self._attempt.run, os.environ)
-        own = SpanContext(
-            outer.trace_id,
-            derived_attempt_span_id(self._attempt),
-            is_remote=False,
-            trace_flags=outer.trace_flags,
-            trace_state=outer.trace_state,
-        )
+        own = derived_span(outer, self._attempt)
         return self._telemetry.root_span(
             self._attempt.task_name, outer, own, SpanKind.INTERNAL, attributes, start_time=self._began_ns
         )
@@ -99,13 +86,13 @@ class Reports:
     @property
     def environ(self) -> dict[str, str] | None:
         """The variables by which a process takes up the trace below the attempt's span; None without a span."""
-        return None if self._carrier is None else self._carrier.to_environ()
+        return None if self._reporter.carrier is None else self._reporter.carrier.to_environ()
 
     def dispatched(self) -> None:
         """Publish that the attempt is here."""
-        self._publish(
+        self._reporter.report(
             TaskDispatched,
-            at_ns=self._began_ns,
+            _moment(self._began_ns),
             queue=self._assignment.queue,
             worker=platform.node(),
             queued_seconds=self._assignment.queued_seconds,
@@ -125,9 +112,9 @@ class Reports:
 
     def started(self, pid: int, at_ns: int, environment: str | None, environment_seconds: float | None) -> None:
         """Publish that the task's process began."""
-        self._publish(
+        self._reporter.report(
             TaskStarted,
-            at_ns=at_ns,
+            _moment(at_ns),
             host=platform.node(),
             pid=pid,
             environment=environment,
@@ -136,9 +123,9 @@ class Reports:
 
     def noted_end(self, start_id: str) -> dict[str, Any]:
         """Return which end the task itself has put into the journal since a start, as it reports it by the pipe."""
-        if self._publisher is not None:
+        if self._reporter.publisher is not None:
             for event_class in (TaskFinished, TaskFailed):
-                if self._publisher.remembers(f"{ENDED}{start_id}/{event_class.name}", adopting=True):
+                if self._reporter.publisher.remembers(f"{ENDED}{start_id}/{event_class.name}", adopting=True):
                     return {"end": event_class.name, "is_published": True}
         return {}
 
@@ -148,14 +135,16 @@ class Reports:
         self._open_publisher()
         is_published = (
             verdict.is_published
-            or self._publish(verdict.event_class, **self._completed(verdict))
-            # What the task has told of itself cannot be stated; that it ended can.
-            or self._publish(verdict.event_class, **self._completed(verdict, bare=True))
+            # Without settings nothing is published, and nothing is missing.
+            or self._reporter.publisher is None
+            or self._reporter.report(verdict.event_class, **self._completed(verdict))
+            # What the task has reported of itself cannot be stated; that it ended can.
+            or self._reporter.report(verdict.event_class, **self._completed(verdict, bare=True))
         )
         note = SUCCEEDED if verdict.cause is None else TOLD_TO_END if verdict.cause == Cause.TERMINATED else None
-        if note is not None and self._publisher is not None:
+        if note is not None and self._reporter.publisher is not None:
             with self._never_breaking("the engine's callbacks on this host do not learn how the task ended"):
-                self._publisher.remember(note + self._attempt.key)
+                self._reporter.publisher.remember(note + self._attempt.key)
         with self._never_breaking("the attempt's span does not tell its end"):
             self._conclude_span(verdict)
         with self._never_breaking("the attempt's span does not end"):
@@ -189,36 +178,16 @@ class Reports:
         self._span.set_status(Status(StatusCode.ERROR, message or str(cause)))
 
     def close(self) -> None:
-        """Deliver what there is, the task's own reports too, for as long as the settings allow; then let go."""
-        timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout * _SHARE_OF_WAITING
-        # What the journal has cost is not there for the collector either.
-        left = timeout if self._publisher is None else max(0.0, timeout - self._publisher.waited)
-        with self._never_breaking("events and telemetry did not end well"), self._telemetry.flushing(left):
-            if self._publisher is not None:
-                self._publisher.answer_for_others()
-                self._publisher.close(timeout)
-
-    def _publish(self, event_class: type[Event], *, at_ns: int | None = None, **facts: Any) -> bool:
-        """Publish an event, and say whether that could be: not where its facts cannot be stated."""
-        if self._publisher is None:
-            return True
-        carrier = self._carrier
-        with self._never_breaking(f"{event_class.name} of {self._attempt.task_name} is not published"):
-            self._publisher.publish(
-                event_class(
-                    time=datetime.fromtimestamp((at_ns or time.time_ns()) / 1e9, UTC),
-                    reported_by=Reporter.LAUNCHER,
-                    traceparent=carrier.traceparent if carrier else None,
-                    tracestate=carrier.tracestate if carrier else None,
-                    **identity_of(self._attempt),
-                    **facts,
-                )
-            )
-            return True
-        return False
+        """Deliver what there is, the task's own reports too, for as long as the settings allow; then close."""
+        timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout * budget.LAUNCHER.bus
+        self._reporter.close(self._telemetry, timeout, including_others=True)
 
     def _never_breaking(self, consequence: str) -> contextlib.AbstractContextManager[None]:
         return never_breaking(consequence, secrets=self._secrets)
+
+
+def _moment(nanoseconds: int) -> datetime:
+    return datetime.fromtimestamp(nanoseconds / 1e9, UTC)
 
 
 def _settings() -> DKISTProcessingCoreConfiguration | None:
@@ -226,7 +195,7 @@ def _settings() -> DKISTProcessingCoreConfiguration | None:
     try:
         settings, complaint = DKISTProcessingCoreConfiguration.read_leniently()
     except ConfigurationError as error:
-        logger.error("the launcher runs without events and telemetry: %s", error)
+        logger.error("the launcher runs without events and telemetry: %s", error)  # noqa: TRY400 - one line is enough
         return None
     if complaint is not None:
         logger.warning("the launcher runs with a default instead: %s", complaint)

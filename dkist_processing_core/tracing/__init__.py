@@ -2,7 +2,7 @@
 Spans, metrics and log records of a process: one trace per run, with ids derived from what is traced (trace_context).
 
 Nothing is exported, and the OpenTelemetry SDK is not even imported, unless the settings name somewhere to export to.
-Not here: names (semconv), and what is traced (lifecycle, local, launcher).
+Not here: names (semconv), and what is traced (attempt, local, launcher).
 """
 
 from dkist_processing_core.tracing._collector import (
@@ -14,7 +14,7 @@ from dkist_processing_core.tracing._collector import (
     problem_at,
     protocol_of,
 )
-from dkist_processing_core.tracing._ids import Carrier, run_parent, sampled, to_traceparent
+from dkist_processing_core.tracing._ids import Carrier, derived_span, run_parent, sampled, to_traceparent
 from dkist_processing_core.tracing._setup import open_telemetry
 from dkist_processing_core.tracing._telemetry import Telemetry
 
@@ -24,6 +24,7 @@ __all__ = [
     "Signal",
     "Telemetry",
     "address_of",
+    "derived_span",
     "endpoint_of",
     "named_by",
     "open_telemetry",

@@ -11,10 +11,11 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanContext, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from dkist_processing_core.identity import Run
+from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.trace_context import (
     TRACEPARENT,
     TRACESTATE,
+    derived_attempt_span_id,
     derived_run_span_id,
     derived_trace_id,
     format_traceparent,
@@ -35,6 +36,14 @@ def run_parent(run: Run, environ: Mapping[str, str]) -> SpanContext:
     if outer.is_valid:
         return sampled(outer)
     return SpanContext(derived_trace_id(run), derived_run_span_id(run), is_remote=True, trace_flags=_SAMPLED)
+
+
+def derived_span(outer: SpanContext, subject: Run | Attempt) -> SpanContext:
+    """Return the context of the span of a run or an attempt, in the trace that `outer` is of."""
+    span_id = derived_attempt_span_id(subject) if isinstance(subject, Attempt) else derived_run_span_id(subject)
+    return SpanContext(
+        outer.trace_id, span_id, is_remote=False, trace_flags=outer.trace_flags, trace_state=outer.trace_state
+    )
 
 
 def sampled(span: SpanContext) -> SpanContext:

@@ -1,7 +1,7 @@
 """
-The task's side of its line to the launcher: two descriptors that it has inherited.
+The task's end of the pipes between a launched task and its launcher: two descriptors that it has inherited.
 
-Not here: the launcher's side (launcher), and what is told (lifecycle).
+Not here: the launcher's end (launcher), and what is reported (_reporting).
 """
 
 import contextlib
@@ -12,8 +12,8 @@ from typing import Any
 
 from dkist_processing_core.descriptors import Held
 
-STARTED, ORDERED = b"s", b"t"
-"""What the launcher writes when the start is in the journal, and when it passes a termination request on."""
+STARTED, TERMINATION = b"s", b"t"
+"""What the launcher writes when the start is in the journal, and when it forwards a termination request."""
 _MOST_NOTICES = 4096
 # The launcher loads as much as the task does, and side by side with it.
 _START_SECONDS = 0.3
@@ -21,8 +21,8 @@ _START_SECONDS = 0.3
 _DYING_SECONDS = 0.5
 
 
-class LauncherLine:
-    """What a task says to its launcher, and hears from it; nothing of it raises, or waits for long."""
+class ReportPipe:
+    """The pipe on which a task reports to its launcher, and the one on which it receives; no method raises."""
 
     def __init__(self, report_fd: int, started_fd: int | None) -> None:
         """Take the descriptors, and note what they are: an author may close them, and open others of their numbers."""
@@ -31,17 +31,17 @@ class LauncherLine:
         self._notices = b""
         self._is_awaited = False
 
-    def tell(self, facts: dict[str, Any]) -> bool:
-        """Tell the launcher, and return whether there is one that could hear it: a pipe says when nobody does."""
+    def write(self, report: dict[str, Any]) -> bool:
+        """Write a report, and return whether a launcher can read it: a pipe that no process reads reports that."""
         with contextlib.suppress(OSError):
             if self._report.are_ours:
-                os.write(self._report_fd, json.dumps(facts).encode() + b"\n")
+                os.write(self._report_fd, json.dumps(report).encode() + b"\n")
                 return True
         return False
 
-    def lives_on(self) -> bool:
-        """Say whether whoever was told hears it: who has passed an order on, or is still there in a moment."""
-        if self.has_passed_on_an_order:
+    def is_read(self) -> bool:
+        """Return whether the launcher lives: it has forwarded a request, or still reads the pipe in a moment."""
+        if self.has_forwarded_termination:
             return True
         with contextlib.suppress(OSError):
             if not self._report.are_ours:
@@ -52,7 +52,7 @@ class LauncherLine:
         return False
 
     def await_start(self) -> None:
-        """Let the launcher put the start into the journal before anything else is, unless that takes it too long."""
+        """Wait until the launcher has put the start into the journal, which comes first, unless that takes too long."""
         if not self._is_awaited and self._started_fd is not None and self._started.are_ours:
             self._is_awaited = True
             if self._notices:
@@ -63,9 +63,9 @@ class LauncherLine:
                 waiting.poll(_START_SECONDS * 1000)
 
     @property
-    def has_passed_on_an_order(self) -> bool:
-        """Whether the launcher has told the task to end; read once it has, it stays so."""
+    def has_forwarded_termination(self) -> bool:
+        """Whether the launcher has forwarded a termination request; once it has, this stays so."""
         with contextlib.suppress(OSError):
             if self._started_fd is not None and self._started.are_ours:
                 self._notices += os.read(self._started_fd, _MOST_NOTICES)
-        return ORDERED in self._notices
+        return TERMINATION in self._notices

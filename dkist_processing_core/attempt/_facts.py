@@ -1,0 +1,49 @@
+"""
+What an attempt's own process knows of it, as fields of events: why it failed, its progress, its processor time.
+
+Not here: how an exception is described (events).
+"""
+
+import resource
+import signal
+from typing import Any
+
+from dkist_processing_core.events import Cause, describe
+from dkist_processing_core.termination import TerminationError
+from dkist_processing_core.text import show, whole_number
+
+
+def failure_of(error: BaseException) -> dict[str, Any]:
+    """Return why an attempt failed, by the exception that it raised."""
+    failure: dict[str, Any] = {**describe(error)}
+    # By the type, and by the slot of SystemExit: properties of these names are the author's code.
+    if issubclass(type(error), TerminationError):
+        failure |= {"cause": Cause.TERMINATED, "signal": vars(error)["signal"].name}
+    elif issubclass(type(error), SystemExit):
+        code = vars(SystemExit)["code"].__get__(error)
+        # As the interpreter and the system do: None is 0, what is no number is printed and exits 1, and of a number
+        # the lowest eight bits are left.
+        number = int.__and__(code, 0xFF) if issubclass(type(code), int) else int(code is not None)
+        failure |= {"cause": Cause.EXIT_CODE, "exit_code": number}
+    elif issubclass(type(error), KeyboardInterrupt):
+        failure |= {"cause": Cause.SIGNAL, "signal": signal.SIGINT.name}
+    return failure
+
+
+def plain(value: Any) -> Any:
+    """Return a number or text as a value of Python's own; anything else as a text that no event takes for a number."""
+    if value is None or type(value) in (int, float, str, bool):
+        return value
+    if issubclass(type(value), str):
+        return str.__str__(value)
+    number = whole_number(value)
+    try:
+        return float(value) if number is None else number
+    except Exception:  # noqa: BLE001 - an author's value may raise anything
+        return show(value)
+
+
+def cpu_seconds() -> float:
+    """Return the processor time of this process and of its children that have ended."""
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)

@@ -1,0 +1,184 @@
+"""
+The two ways in which a task's process reports its attempt: alone, or under a launcher that reports with it.
+
+Under a launcher, start and span of the attempt are the launcher's, and so is the end of a task that was requested to
+terminate: only the launcher knows by whom. Not here: what is reported (lifecycle).
+"""
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Protocol
+
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind
+
+from dkist_processing_core import budget
+from dkist_processing_core.attempt._facts import cpu_seconds
+from dkist_processing_core.attempt.report_pipe import ReportPipe
+from dkist_processing_core.budget import Allowance
+from dkist_processing_core.events import Cause, TaskEnd, TaskFailed, TaskProgressed, TaskStarted
+from dkist_processing_core.identity import Attempt
+from dkist_processing_core.notes import ENDED
+from dkist_processing_core.origin import handed_variables
+from dkist_processing_core.redaction import redact
+from dkist_processing_core.reporter import EventReporter, never_breaking
+from dkist_processing_core.termination import TaskTermination
+from dkist_processing_core.trace_context import derived_trace_id
+from dkist_processing_core.tracing import Telemetry, derived_span, run_parent, sampled
+
+# A report fits the pipe to the launcher, whatever the launcher is doing.
+_MAX_MESSAGE, _MAX_STACK = 2_000, 6_000
+
+
+class Reporting(Protocol):
+    """How an attempt is reported."""
+
+    allowance: Allowance
+    """How long the process may wait."""
+    delivers: bool
+    """Whether the process brings its events to the bus itself."""
+    has_caller: bool
+    """Whether an exception at the very end of the attempt has a caller to reach."""
+
+    def cpu_began(self) -> float:
+        """Return the processor time, in seconds, that was used before the attempt began."""
+
+    @property
+    def is_terminated(self) -> bool:
+        """Whether the task was requested to terminate."""
+
+    def open_span(self, telemetry: Telemetry, attributes: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
+        """Return the context in which the attempt's own spans are children of the attempt's span."""
+
+    def begin(self, reporter: EventReporter, at: datetime) -> None:
+        """Report the start, where it is the task's to report; last of all that begins."""
+
+    def progress(self, reporter: EventReporter, sequence: int, facts: dict[str, Any]) -> None:
+        """Report progress."""
+
+    def conclude(self) -> None:
+        """Let no termination request reach the task any more: it has ended."""
+
+    def end(self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any]) -> None:
+        """Report the one end."""
+
+
+class OwnReporting:
+    """A task that is called: its process reports all of the attempt."""
+
+    allowance = budget.CALLED_TASK
+    delivers = True
+    has_caller = True
+    is_terminated = False
+
+    def __init__(self, attempt: Attempt) -> None:
+        """Take the attempt."""
+        self._attempt = attempt
+
+    def cpu_began(self) -> float:
+        """Return the processor time of the process so far."""
+        return cpu_seconds()
+
+    def open_span(self, telemetry: Telemetry, attributes: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
+        """Open the attempt's span."""
+        attempt = self._attempt
+        current = trace.get_current_span().get_span_context()
+        parent: SpanContext | None
+        if attempt.run.is_by_hand and current.is_valid:
+            # Called by what the current span is about, as a task that is made inside a task.
+            outer = parent = sampled(current)
+        else:
+            outer = run_parent(attempt.run, os.environ)
+            # A run by hand has no end, and so no root span to be a child of.
+            is_orphan = attempt.run.is_by_hand and outer.trace_id == derived_trace_id(attempt.run)
+            parent = None if is_orphan else outer
+        own = derived_span(outer, attempt)
+        return telemetry.root_span(attempt.task_name, parent, own, SpanKind.INTERNAL, attributes)
+
+    def begin(self, reporter: EventReporter, at: datetime) -> None:
+        """Report the start."""
+        reporter.report(TaskStarted, at, host=platform.node(), pid=os.getpid())
+
+    def progress(self, reporter: EventReporter, sequence: int, facts: dict[str, Any]) -> None:
+        """Report progress."""
+        reporter.report(TaskProgressed, sequence=sequence, **facts)
+
+    def conclude(self) -> None:
+        """Do nothing: signals are the caller's."""
+
+    def end(self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any]) -> None:
+        """Report the end."""
+        reporter.report(event_class, None, _note_of(self._attempt, event_class), **facts)
+
+
+class LaunchedReporting:
+    """A task under a launcher, which has reported the start, and reports what the task cannot."""
+
+    allowance = budget.LAUNCHED_TASK
+    # The launcher has a connection already.
+    delivers = False
+    has_caller = False
+
+    def __init__(self, attempt: Attempt, report_fd: int, secrets: Iterable[str]) -> None:
+        """Take the attempt, the descriptor of the report pipe, and the secrets to blank out of its reports."""
+        self._attempt = attempt
+        self._secrets = secrets
+        self._pipe = ReportPipe(report_fd, attempt.started_fd)
+        self._termination = TaskTermination()
+
+    def cpu_began(self) -> float:
+        """Return 0: a launched process exists for the attempt alone, from its first instruction."""
+        return 0.0
+
+    @property
+    def is_terminated(self) -> bool:
+        """Whether a request came to the task, or to the launcher where the author has a handler of his own."""
+        return self._termination.was_told or self._pipe.has_forwarded_termination
+
+    def open_span(self, _: Telemetry, __: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
+        """Make the launcher's span current."""
+        outer = run_parent(self._attempt.run, handed_variables() or os.environ)
+        return trace.use_span(NonRecordingSpan(outer))
+
+    def begin(self, reporter: EventReporter, at: datetime) -> None:  # noqa: ARG002 - the start is the launcher's
+        """Have a termination request end the task by an exception, last: before, nothing is there to be closed."""
+        with never_breaking("a termination request cannot end the task by an exception", secrets=self._secrets):
+            self._termination.begin()
+
+    def progress(self, reporter: EventReporter, sequence: int, facts: dict[str, Any]) -> None:
+        """Report progress, after the start."""
+        self._pipe.await_start()
+        reporter.report(TaskProgressed, sequence=sequence, **facts)
+
+    def conclude(self) -> None:
+        """Ignore termination requests from now on."""
+        self._termination.conclude()
+
+    def end(self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any]) -> None:
+        """Report the end to journal and launcher; after a termination request to the launcher alone, if it lives."""
+        if event_class is TaskFailed and self.is_terminated:
+            if self._write(event_class, facts, is_published=False) and self._pipe.is_read():
+                return
+            facts |= {"cause": Cause.LOST, "message": "its launcher died"}
+        self._pipe.await_start()
+        # Only an end that was published without an error counts: the launcher reports any other.
+        is_published = reporter.report(event_class, None, _note_of(self._attempt, event_class), **facts)
+        is_published = is_published and reporter.publisher is not None and reporter.publisher.is_on_disk
+        self._write(event_class, facts, is_published=is_published)
+
+    def _write(self, event_class: type[TaskEnd], facts: dict[str, Any], *, is_published: bool) -> bool:
+        with never_breaking("the launcher does not receive the end", secrets=self._secrets):
+            shown = dict(facts)
+            for name, cut in (("message", slice(_MAX_MESSAGE)), ("stack", slice(-_MAX_STACK, None))):
+                if shown.get(name):
+                    shown[name] = redact(shown[name], also=self._secrets)[cut]
+            return self._pipe.write({"end": event_class.name, "is_published": is_published, "facts": shown})
+        return False
+
+
+def _note_of(attempt: Attempt, event_class: type[TaskEnd]) -> str | None:
+    """Return the note from which a launcher learns the end of a task whose pipe was silent."""
+    return f"{ENDED}{attempt.start_id}/{event_class.name}" if attempt.start_id else None

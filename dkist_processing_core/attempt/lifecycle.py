@@ -1,0 +1,208 @@
+"""
+The life of one attempt of a task: a start, phases, progress, exactly one end.
+
+Every step is fenced: an error of observing never reaches the observed. Not here: how the attempt is reported with and
+without a launcher (_reporting), what the phases do (task), what happens around the task's process (local, launcher).
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from opentelemetry import trace
+
+from dkist_processing_core import semconv
+from dkist_processing_core.attempt._facts import cpu_seconds, failure_of, plain
+from dkist_processing_core.attempt._reporting import LaunchedReporting, OwnReporting, Reporting
+from dkist_processing_core.attempt.progress import Progress
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
+from dkist_processing_core.events import Cause, Reporter, TaskFailed, TaskFinished
+from dkist_processing_core.exception_text import class_name
+from dkist_processing_core.identity import Attempt
+from dkist_processing_core.last_resort import shown_log
+from dkist_processing_core.memory import peak_memory_bytes
+from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.reporter import EventReporter, beside, never_breaking
+from dkist_processing_core.signals import held_back
+from dkist_processing_core.tracing import Carrier, Telemetry
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+PROGRESS_SECONDS = 1.0
+"""The shortest time between two `task.progressed` of one attempt."""
+logger = logging.getLogger(__name__)
+
+
+class Lifecycle:
+    """
+    A context manager around one attempt: reports the start on entry and the end on exit, inside the attempt's span.
+
+    Exceptions pass through unchanged. The lifecycle opens a publisher of its own, and gives it at most
+    `EVENT_FLUSH_TIMEOUT` seconds at the end, telemetry included.
+    """
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        *,
+        settings: DKISTProcessingCoreConfiguration | None,
+        telemetry: Telemetry,
+        attributes: dict[str, Any] | None = None,
+    ) -> None:
+        """Name the attempt; without `settings` nothing is published."""
+        self.attempt = attempt
+        self._settings = None
+        self._secrets: list[str] = []
+        # Without its secrets nothing could be redacted.
+        with self._never_breaking("the attempt has no events"):
+            self._secrets, self._settings = secrets_in(settings), settings
+        self._telemetry = telemetry
+        self._attributes = semconv.attempt_attributes(attempt) | (attributes or {})
+        self._phases: dict[str, float] = {}
+        self._phase: str | None = None
+        self._progress = Progress()
+        self._span: Span = trace.INVALID_SPAN
+        self._stack = contextlib.ExitStack()
+        self._shown = contextlib.ExitStack()
+        self._reporter = EventReporter(Reporter.TASK, attempt, secrets=self._secrets)
+        self._reporting: Reporting = (
+            OwnReporting(attempt)
+            if attempt.report_fd is None
+            else LaunchedReporting(attempt, attempt.report_fd, self._secrets)
+        )
+
+    def __enter__(self) -> Self:
+        """Open the attempt's span and report its start."""
+        # What is due at the end of this comes with the first phase: an exception now would leave the start alone.
+        with held_back(delivers=False):
+            self._begin()
+        return self
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._began, began_at = time.monotonic(), datetime.now(UTC)
+        self._cpu_began = 0.0
+        with self._never_breaking("what the attempt uses is not known in full"):
+            self._cpu_began = self._reporting.cpu_began()
+        if self.attempt.run.is_by_hand:
+            with self._never_breaking("what is logged is not shown"):
+                self._shown.enter_context(shown_log())
+        with self._never_breaking("the attempt is not traced"):
+            self._span = self._stack.enter_context(self._reporting.open_span(self._telemetry, self._attributes))
+            carrier = self._reporter.carrier = Carrier.of(self._span.get_span_context())
+            if not self.attempt.run.is_by_hand:
+                self._stack.enter_context(_lent_to_subprocesses(carrier))
+            self._stack.enter_context(self._telemetry.log_records(self._attributes))
+        if self._settings is not None:
+            with self._never_breaking("events are not published"):
+                self._reporter.publisher = Publisher.open(
+                    self._settings,
+                    tracer=self._telemetry.tracer_if_tracing,
+                    delivers=self._reporting.delivers,
+                    wait_limit=self._reporting.allowance.journal,
+                )
+        self._reporting.begin(self._reporter, began_at)
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Report the one end of the attempt, end its span, deliver and export both."""
+        if os.getpid() != self._pid:
+            # A fork of the task that left `run` by an exception: the attempt is its parent's to end.
+            return
+        try:
+            with held_back():
+                self._conclude(error)
+        except Exception as late:
+            if self._reporting.has_caller:
+                raise
+            # Its end is reported, and there is no caller that a time limit could have been meant for.
+            logger.warning("%s has ended; a signal's handler raised %s", self.attempt.task_name, class_name(type(late)))
+
+    def _conclude(self, error: BaseException | None) -> None:
+        with self._never_breaking("a termination request may still reach the task"):
+            self._reporting.conclude()
+        with self._never_breaking("the last progress is not published"):
+            if held_back := self._progress.take_held_back():
+                self._reporting.progress(self._reporter, *held_back)
+        facts: dict[str, Any] = {"duration_seconds": time.monotonic() - self._began, "phases": self._phases}
+        with self._never_breaking("what the attempt has used is not known in full"):
+            facts["cpu_seconds"] = max(0.0, cpu_seconds() - self._cpu_began)
+            facts["peak_memory_bytes"] = peak_memory_bytes()
+        if error is not None:
+            facts |= {"cause": Cause.EXCEPTION, "final": self.attempt.is_final}
+            with self._never_breaking("why the attempt failed is not known in full"):
+                facts |= self._failure_of(error)
+        with self._never_breaking("the attempt's span does not tell its end"):
+            self._span.set_attribute(
+                semconv.PIPELINE_TASK_RUN_RESULT, semconv.SUCCESS if error is None else semconv.FAILURE
+            )
+            if error is not None:
+                self._telemetry.note_error(self._span, error)
+        with self._never_breaking("the attempt's end is not reported by the task"):
+            self._reporting.end(self._reporter, TaskFinished if error is None else TaskFailed, facts)
+        with self._never_breaking("the attempt's span does not end"):
+            self._stack.close()
+        timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout
+        self._reporter.close(self._telemetry, timeout * self._reporting.allowance.bus)
+        with self._never_breaking("what is logged is still shown"):
+            self._shown.close()
+
+    def _failure_of(self, error: BaseException) -> dict[str, Any]:
+        failure = failure_of(error) | {
+            "final": self.attempt.is_final,
+            "phase": self._phase,
+            "log_url": self.attempt.log_url,
+        }
+        if self._reporting.is_terminated:
+            # Whatever the author has made of it.
+            failure |= {"cause": Cause.TERMINATED, "signal": signal.SIGTERM.name}
+        return failure
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time one phase of the task, in a span of its own."""
+        began = time.monotonic()
+        self._phase = name
+        try:
+            span = functools.partial(self._telemetry.span, semconv.PHASE_SPANS[name])
+            with beside(span, "the phase is not traced", self._secrets):
+                yield
+        finally:
+            self._phases[name] = time.monotonic() - began
+        self._phase = None
+
+    def progress(self, done: float, total: float | None, unit: str | None, note: str | None) -> None:
+        """Report how far the attempt is; what comes too soon after the last is held back, and not lost at the end."""
+        with held_back():
+            # As values of Python's own, now: the last report leaves with the end, while an exception may be under way.
+            facts = {"done": plain(done), "total": plain(total), "unit": plain(unit), "note": plain(note)}
+            with self._never_breaking("a progress is not published"):
+                sequence = self._progress.admit(facts, PROGRESS_SECONDS)
+                if sequence is not None:
+                    self._reporting.progress(self._reporter, sequence, facts)
+
+    def _never_breaking(self, consequence: str) -> contextlib.AbstractContextManager[None]:
+        return never_breaking(consequence, secrets=self._secrets)
+
+
+@contextlib.contextmanager
+def _lent_to_subprocesses(carrier: Carrier) -> Iterator[None]:
+    """Let the programs that a launched task starts be children of its attempt's span, and not of the run's."""
+    before = {name: os.environ.pop(name, None) for name in ("TRACEPARENT", "TRACESTATE")}
+    os.environ.update(carrier.to_environ())
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

@@ -1,0 +1,51 @@
+"""
+Who may wait how long while an attempt is observed: the table behind the promise of two seconds.
+
+The processes that observe one attempt follow each other, so their waits add up. Each has a share of
+`EVENT_FLUSH_TIMEOUT`, during which it waits for the bus and for the collector side by side, and a limit in seconds for
+a journal that another process keeps locked. What a process has waited for the journal is taken off its share.
+Not here: the waiting (publisher, tracing).
+"""
+
+from typing import NamedTuple
+
+
+class Allowance(NamedTuple):
+    """How long one process may wait."""
+
+    bus: float
+    """For the bus and the collector, as a share of `EVENT_FLUSH_TIMEOUT`."""
+    journal: float
+    """For its journal, in seconds."""
+
+
+CALLED_TASK = Allowance(bus=0.8, journal=2.0)
+LAUNCHED_TASK = Allowance(bus=0.3, journal=0.6)
+LAUNCHER = Allowance(bus=0.3, journal=0.6)
+LOCAL_ENGINE = Allowance(bus=0.2, journal=0.4)
+CALLBACKS = Allowance(bus=0.3, journal=0.4)
+"""All callbacks of one attempt together, and of them the last: those before it only append."""
+RUN_CALLBACK = Allowance(bus=1.0, journal=0.4)
+"""The callback at the end of a run, for which no task waits."""
+
+PATHS: dict[str, tuple[Allowance, ...]] = {
+    "a task that is called": (CALLED_TASK,),
+    "a task of a local run": (LOCAL_ENGINE, LAUNCHER, LAUNCHED_TASK),
+    "a task of the engine": (LAUNCHER, LAUNCHED_TASK, CALLBACKS),
+    "the end of a run of the engine": (RUN_CALLBACK,),
+}
+"""Which processes observe an attempt, by how it is run."""
+
+FIRST_CONNECTION = 0.7
+"""The first try of a process to connect, as a share of `EVENT_FLUSH_TIMEOUT`: it ends before the process does."""
+ENGINE_SECONDS = 0.6
+"""For the engine's answer to a callback's question, as a part of the callback's share."""
+LEAST_SECONDS = 0.2
+"""What a callback waits for a bus that is there, though its process has used up all that it may wait."""
+BUS, LOOK, COLLECTOR = "bus", "look", "collector"
+CALLBACK_PROCESS = {BUS: 20.0, LOOK: 10.0, COLLECTOR: 8.0}
+"""
+How long all callbacks of one process may wait, in seconds, by what they wait for.
+
+The engine hands the ends of all runs of a file to one process, one after the other, and kills it after 50 s by default.
+"""

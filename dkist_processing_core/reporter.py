@@ -1,0 +1,138 @@
+"""
+The reporting of events: who reports, about which run or attempt, in which span; and the fence around all of it.
+
+Task, launcher, local engine and Airflow callbacks report through the same class. Not here: what is reported, and when.
+"""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dkist_processing_core.errors import DKISTProcessingCoreError
+from dkist_processing_core.events import Event, RecipeRunFailureMessage, Reporter, identity_of
+from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.own_errors import log_own_error
+from dkist_processing_core.redaction import redact
+from dkist_processing_core.signals import held_back
+
+if TYPE_CHECKING:
+    from dkist_processing_core.publisher import Publisher
+    from dkist_processing_core.tracing import Carrier, Telemetry
+
+_EventT = TypeVar("_EventT", bound=Event)
+logger = logging.getLogger(__name__)
+
+
+class EventReporter:
+    """
+    Reports events about one subject, a run or an attempt, and raises nothing.
+
+    Its `publisher` and its `carrier`, the span that the events belong to, are set as soon as they are open; without a
+    publisher nothing is reported.
+    """
+
+    def __init__(
+        self,
+        who: Reporter,
+        subject: Run | Attempt,
+        *,
+        publisher: "Publisher | None" = None,
+        carrier: "Carrier | None" = None,
+        secrets: Iterable[str] = (),
+    ) -> None:
+        """Name the reporter and its subject; `secrets` are blanked out of what is logged."""
+        self._who = who
+        self._subject = subject
+        self._secrets = secrets
+        self.publisher = publisher
+        self.carrier = carrier
+
+    def about(self, subject: Run | Attempt) -> "EventReporter":
+        """Return a reporter of another subject, in the same span."""
+        return EventReporter(self._who, subject, publisher=self.publisher, carrier=self.carrier, secrets=self._secrets)
+
+    def event(self, event_class: type[_EventT], at: datetime | None = None, /, **facts: Any) -> _EventT:
+        """
+        Return an event about the subject, of a time that defaults to now.
+
+        Raises:
+            EventError: A fact cannot be stated.
+        """
+        return event_class(
+            time=at or datetime.now(UTC),
+            reported_by=self._who,
+            traceparent=self.carrier.traceparent if self.carrier else None,
+            tracestate=self.carrier.tracestate if self.carrier else None,
+            **identity_of(self._subject),
+            **facts,
+        )
+
+    def report(
+        self, event_class: type[Event], at: datetime | None = None, note: str | None = None, /, **facts: Any
+    ) -> bool:
+        """Publish an event, with a note for later processes of this host, and return True unless that failed."""
+        of = f" of {self._subject.task_name}" if isinstance(self._subject, Attempt) else ""
+        with never_breaking(f"{event_class.name}{of} is not published", secrets=self._secrets):
+            if self.publisher is not None:
+                self.publisher.publish(self.event(event_class, at, **facts), note=note)
+                return True
+        return False
+
+    def announce(self, message: RecipeRunFailureMessage, *events: Event) -> None:
+        """Publish the established failure message once from this host, with events about it in the same transaction."""
+        with never_breaking(f"the failure message of {message.task_name} is not published", secrets=self._secrets):
+            if self.publisher is not None:
+                self.publisher.publish_failure(message, *events)
+
+    def close(self, telemetry: "Telemetry", timeout: float, *, including_others: bool = False) -> None:
+        """
+        Deliver what is pending and export telemetry, side by side, for at most `timeout` seconds; close the publisher.
+
+        With `including_others` what other processes have put into the journal by now is waited for, too.
+        """
+        publisher = self.publisher
+        # What the journal has cost is not there for the collector either.
+        left = timeout if publisher is None else max(0.0, timeout - publisher.waited)
+        with never_breaking("events and telemetry did not end well", secrets=self._secrets), telemetry.flushing(left):
+            if publisher is not None:
+                if including_others:
+                    publisher.answer_for_others()
+                publisher.close(timeout)
+
+
+@contextlib.contextmanager
+def never_breaking(consequence: str, *, secrets: Iterable[str] = ()) -> Iterator[None]:
+    """
+    Keep errors of observing from the observed, and log each with its consequence, redacted.
+
+    An exception of a signal's handler is none of them, and leaves at the end.
+    """
+    with held_back():
+        try:
+            yield
+        except (DKISTProcessingCoreError, ValueError) as error:
+            # The author's handler of logs may raise what it likes.
+            with contextlib.suppress(Exception):
+                logger.warning("%s: %s", consequence, redact(str(error), also=secrets))
+        except Exception as error:  # noqa: BLE001 - the one place that catches it
+            with contextlib.suppress(Exception):
+                log_own_error(consequence, error, secrets=secrets)
+
+
+@contextlib.contextmanager
+def beside(
+    observing: Callable[[], contextlib.AbstractContextManager[object]], consequence: str, secrets: Iterable[str] = ()
+) -> Iterator[None]:
+    """Put a context of observing around a block: an error as it begins or ends changes nothing of the block."""
+    stack = contextlib.ExitStack()
+    with never_breaking(consequence, secrets=secrets):
+        stack.enter_context(observing())
+    try:
+        yield
+    finally:
+        error = sys.exc_info()
+        with never_breaking(consequence, secrets=secrets):
+            stack.__exit__(*error)

@@ -1,0 +1,39 @@
+"""
+The table of who may wait how long: the processes that observe one attempt keep the promise together.
+"""
+
+import pytest
+
+from dkist_processing_core import budget
+from dkist_processing_core.budget import Allowance
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+
+SECONDS = 2.0
+"""What observing an attempt may cost, by the promise."""
+
+
+@pytest.mark.parametrize("path", budget.PATHS.values(), ids=budget.PATHS.keys())
+def test_each_way_to_run_a_task_costs_at_most_two_seconds(path: tuple[Allowance, ...]) -> None:
+    """
+    A process waits for its journal first, and what that takes is not there for bus and collector.
+    """
+    timeout = DKISTProcessingCoreConfiguration.model_fields["event_flush_timeout"].default
+
+    assert sum(max(each.bus * timeout, each.journal) for each in path) <= SECONDS + 1e-9
+    assert sum(each.bus for each in path) <= 1 + 1e-9
+
+
+def test_parts_of_a_wait_are_within_it() -> None:
+    """
+    A question to the engine is asked within the callback's share, and a first connection within the task's.
+    """
+    assert budget.CALLBACKS.bus * SECONDS >= budget.ENGINE_SECONDS
+    assert budget.CALLBACKS.bus * SECONDS >= budget.LEAST_SECONDS
+    assert budget.CALLED_TASK.bus > budget.FIRST_CONNECTION
+
+
+def test_the_callbacks_of_a_process_end_before_the_engine_kills_it() -> None:
+    """
+    Airflow gives a DAG processor's file 50 s by default (`dag_processor.dag_file_processor_timeout`).
+    """
+    assert sum(budget.CALLBACK_PROCESS.values()) < 50
