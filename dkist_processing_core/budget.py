@@ -17,13 +17,25 @@ class Allowance(NamedTuple):
     """For the bus and the collector, as a share of `EVENT_FLUSH_TIMEOUT`."""
     journal: float
     """For its journal, in seconds."""
+    other: float = 0.0
+    """For anything else in place of the bus, in seconds."""
+
+    def cost(self, timeout: float) -> float:
+        """Return what the process may wait at most, in seconds, where `EVENT_FLUSH_TIMEOUT` is `timeout`."""
+        return max(self.bus * timeout, self.journal, self.other)
+
+
+ENGINE_SECONDS = 0.6
+"""For the engine's answer to a callback's question; the bus gets the rest of the callback's time."""
+LEAST_SECONDS = 0.2
+"""What a callback waits at least for the bus, whatever its process has waited before."""
 
 
 CALLED_TASK = Allowance(bus=0.8, journal=2.0)
 LAUNCHED_TASK = Allowance(bus=0.3, journal=0.6)
 LAUNCHER = Allowance(bus=0.3, journal=0.6)
 LOCAL_ENGINE = Allowance(bus=0.2, journal=0.4)
-CALLBACKS = Allowance(bus=0.3, journal=0.4)
+CALLBACKS = Allowance(bus=0.3, journal=0.4, other=ENGINE_SECONDS + LEAST_SECONDS)
 """All callbacks of one attempt together, and of them the last: those before it only append."""
 RUN_CALLBACK = Allowance(bus=1.0, journal=0.4)
 """The callback at the end of a run, for which no task waits."""
@@ -38,10 +50,10 @@ PATHS: dict[str, tuple[Allowance, ...]] = {
 
 FIRST_CONNECTION = 0.7
 """The first try of a process to connect, as a share of `EVENT_FLUSH_TIMEOUT`: it ends before the process does."""
-ENGINE_SECONDS = 0.6
-"""For the engine's answer to a callback's question, as a part of the callback's share."""
-LEAST_SECONDS = 0.2
-"""What a callback waits for a bus that is there, though its process has used up all that it may wait."""
+START_SECONDS = 0.3
+"""A launched task waits for its start in the journal, while its launcher waits for that journal."""
+DYING_SECONDS = 0.5
+"""A task that is to terminate waits to see whether its launcher lives: one that does not waits for nothing itself."""
 BUS, LOOK, COLLECTOR = "bus", "look", "collector"
 CALLBACK_PROCESS = {BUS: 20.0, LOOK: 10.0, COLLECTOR: 8.0}
 """

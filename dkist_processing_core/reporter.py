@@ -7,7 +7,7 @@ Task, launcher, local engine and Airflow callbacks report through the same class
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,7 +41,7 @@ class EventReporter:
         *,
         publisher: "Publisher | None" = None,
         carrier: "Carrier | None" = None,
-        secrets: Iterable[str] = (),
+        secrets: Sequence[str] = (),
     ) -> None:
         """Name the reporter and its subject; `secrets` are blanked out of what is logged."""
         self._who = who
@@ -71,13 +71,13 @@ class EventReporter:
         )
 
     def report(
-        self, event_class: type[Event], at: datetime | None = None, note: str | None = None, /, **facts: Any
+        self, event_class: type[Event], at: datetime | None = None, host_note: str | None = None, /, **facts: Any
     ) -> bool:
-        """Publish an event, with a note for later processes of this host, and return True unless that failed."""
+        """Publish an event, with a note for later processes of this host, and return True if it was published."""
         of = f" of {self._subject.task_name}" if isinstance(self._subject, Attempt) else ""
         with never_breaking(f"{event_class.name}{of} is not published", secrets=self._secrets):
             if self.publisher is not None:
-                self.publisher.publish(self.event(event_class, at, **facts), note=note)
+                self.publisher.publish(self.event(event_class, at, **facts), note=host_note)
                 return True
         return False
 

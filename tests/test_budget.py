@@ -19,16 +19,16 @@ def test_each_way_to_run_a_task_costs_at_most_two_seconds(path: tuple[Allowance,
     """
     timeout = DKISTProcessingCoreConfiguration.model_fields["event_flush_timeout"].default
 
-    assert sum(max(each.bus * timeout, each.journal) for each in path) <= SECONDS + 1e-9
+    assert sum(each.cost(timeout) for each in path) <= SECONDS + 1e-9
     assert sum(each.bus for each in path) <= 1 + 1e-9
 
 
 def test_parts_of_a_wait_are_within_it() -> None:
     """
-    A question to the engine is asked within the callback's share, and a first connection within the task's.
+    Of two processes that wait at the same time the longer wait counts, and a first connection ends before its process.
     """
-    assert budget.CALLBACKS.bus * SECONDS >= budget.ENGINE_SECONDS
-    assert budget.CALLBACKS.bus * SECONDS >= budget.LEAST_SECONDS
+    assert budget.LAUNCHER.journal >= budget.START_SECONDS
+    assert budget.LAUNCHER.cost(SECONDS) >= budget.DYING_SECONDS
     assert budget.CALLED_TASK.bus > budget.FIRST_CONNECTION
 
 

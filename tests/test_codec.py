@@ -25,6 +25,7 @@ from dkist_processing_core.events import (
     Graph,
     TaskOverdue,
     WorkflowStarted,
+    codec,
     data_of,
     decode,
     encode,
@@ -229,6 +230,7 @@ def test_fields_that_a_newer_release_adds_are_passed_over() -> None:
     [
         ("edu.nso.dkist.task.applauded", True),
         ("edu.nso.dkist.dataset.released", True),
+        ("edu.nso.dkist.task.step.done_2", True),
         ("edu.nso.dkist.", False),
         ("edu.nso.dkist.task", False),
         ("edu.nso.dkist.task.applauded\n", False),
@@ -362,6 +364,51 @@ def test_damaged_headers_raise_nothing_else(data: st.DataObject) -> None:
     headers[data.draw(st.sampled_from(sorted(headers)))] = data.draw(values)
 
     refused_or_decoded(json.dumps(envelope()["data"]).encode(), "application/json", headers)
+
+
+@given(event=events(), data=st.data())
+def test_what_is_read_quickly_is_read_to_the_same_event_slowly(event: Event, data: st.DataObject) -> None:
+    """Of a body changed anywhere: how it is read must not show."""
+    body = bytearray(encode(event))
+    for _ in range(data.draw(st.integers(0, 3))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+
+    quickly = codec._decode_quickly(bytes(body))
+
+    if quickly is not None:
+        slowly = codec._decode_slowly(bytes(body), {})
+        assert (slowly, slowly.id) == (quickly, quickly.id)
+
+
+@pytest.mark.parametrize("field", ["message", "unknown"])
+def test_a_body_that_is_not_utf_8_is_refused_wherever_that_shows(field: str) -> None:
+    """Also in a field that is passed over."""
+    body = json.dumps(with_data(**{field: "HERE"})).encode().replace(b"HERE", b"\xff")
+
+    with pytest.raises(DecodeError, match=r"the body is not JSON \(UnicodeDecodeError"):
+        decode(body)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("durationSeconds", "null", "durationSeconds: found 'null', expected a number from 0"),
+        ("durationSeconds", True, "durationSeconds: found True, expected a number from 0"),
+        ("phases", {"run": "null"}, "phases: found 'null', expected a number from 0"),
+    ],
+)
+def test_what_is_no_value_is_not_taken_for_nothing(field: str, value: object, expected: str) -> None:
+    """Nor a truth value for a number."""
+    with pytest.raises(DecodeError, match=expected):
+        decode(json.dumps(with_data(**{field: value})).encode())
+
+
+@pytest.mark.parametrize(
+    "time", ["2026-11-22T12:00Z", 1795348800000.0, "1795348800000", 1795348800, "2026-11-22T12:00:00,0Z"]
+)
+def test_a_time_may_be_written_in_any_usual_way(time: object) -> None:
+    """As text of ISO 8601, or in seconds or milliseconds since 1970."""
+    assert decode(json.dumps(envelope(time=time)).encode()).time == NOON
 
 
 def test_depths_that_only_just_can_be_parsed_raise_nothing_else() -> None:

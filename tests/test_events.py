@@ -1,8 +1,10 @@
 """The events themselves: identity, text, size, and the page that documents them."""
 
+import copy
 import json
+import pickle
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ from dkist_processing_core.events._checks import form_of
 from dkist_processing_core.events.schema import schema
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.text import CUT, clean
-from tests.facts import NOON, failed, finished, make, progressed
+from tests.facts import NOON, failed, finished, make, progressed, started
 from tests.strategies import events, events_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "events.md"
@@ -188,9 +190,92 @@ def test_redaction_reaches_free_text_and_no_name() -> None:
         make(WorkflowFailed, reason="secret"),
     ],
 )
-def test_redaction_knows_the_free_text_of_every_event(event: Event) -> None:
+def test_what_people_write_is_redacted_in_every_event(event: Event) -> None:
     """No event has text of people that goes out unread."""
     assert b"secret" not in encode(event.redacted(lambda text: text.replace("secret", "")))
+
+
+# Texts that name something, or come from a fixed set of words: they are not redacted.
+NAMES = {
+    *("traceparent", "tracestate", "workflow_name", "workflow_version", "run_id", "task_name", "tasks", "phases"),
+    *("queue", "worker", "host", "phase", "error_type", "fingerprint", "signal"),
+}
+
+
+@pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
+@given(data=st.data())
+def test_each_text_of_an_event_is_a_name_or_is_redacted(event_class: type[Event], data: st.DataObject) -> None:
+    """A new field has to be one or the other: `FreeText`, or in the list of names above."""
+    form = form_of(event_class)
+    event = data.draw(events_of(event_class))
+
+    assert {*form.texts, *form.tables} - {"graph"} == {*form.free_text, *(NAMES & set(form.types))}
+    blanked = event.redacted(lambda _: "[blank]")
+    for name in form.free_text:
+        assert getattr(blanked, name) == (None if getattr(event, name) is None else "[blank]")
+
+
+# As values
+
+
+class _Text(str):
+    """A text of an author's, whose methods must not be called."""
+
+    __slots__ = ()
+
+    def isascii(self) -> bool:
+        raise AssertionError
+
+    def __str__(self) -> str:
+        raise AssertionError
+
+
+class _Number(float):
+    pass
+
+
+class _Time(datetime):
+    pass
+
+
+def test_values_of_subclasses_become_python_s_own() -> None:
+    """As of numpy and pandas, or the times of a scheduler; no method of theirs is called."""
+    time = _Time(2026, 11, 22, 12, tzinfo=UTC)
+
+    event = finished(_Text("A"), time=time, duration_seconds=_Number(1.5), phases={_Text("run"): _Number(2)})
+
+    assert (event.task_name, event.time, event.duration_seconds, event.phases) == ("A", NOON, 1.5, {"run": 2.0})
+    values = (event.task_name, event.time, event.duration_seconds, *event.phases.items())
+    kinds = [type(part) for value in values for part in (value if isinstance(value, tuple) else (value,))]
+    assert kinds == [str, datetime, float, str, float]
+    assert event == decode(encode(event))
+
+
+@given(event=events())
+def test_copies_are_equal_and_state_the_same(event: Event) -> None:
+    """In this process and in another; two events are equal if they are of one class and state the same."""
+    received = event.with_acknowledgement(lambda: None, NOON)
+
+    for copied in (copy.copy(event), copy.deepcopy(event), pickle.loads(pickle.dumps(event)), structs.replace(event)):
+        assert (copied, copied.id, encode(copied)) == (event, event.id, encode(event))
+    assert copy.copy(received).received_at == received.redacted(str.upper).received_at == NOON
+    assert event != structs.replace(event, run_id=f"{event.run_id}-other")
+
+
+def test_an_event_without_a_table_can_be_a_key() -> None:
+    """One with a table is as unhashable as the table."""
+    assert {started("A"): 1}[started("A")] == 1
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(finished("A"))
+
+
+def test_the_error_about_a_value_does_not_hold_it() -> None:
+    """A traceback shows its context, too."""
+    with pytest.raises(EventError, match="reported_by: expected one of 'task'") as refused:
+        finished("A", reported_by="hunter2secret")
+
+    assert refused.value.__context__ is None
+    assert "hunter2" not in str(refused.value)
 
 
 # Size

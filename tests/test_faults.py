@@ -378,9 +378,9 @@ def test_the_parent_of_the_launcher_is_killed(task: str) -> None:
 
 
 DIES_UNDER_IT = """
-from dkist_processing_core.attempt import report_pipe
+from dkist_processing_core import budget
 from tests.launched import Waits
-report_pipe._DYING_SECONDS = 60
+budget.DYING_SECONDS = 60
 with Waits(recipe_run_id=5, workflow_name="faults", workflow_version="dev") as task:
     task()
 """

@@ -16,6 +16,7 @@ from dkist_processing_core.airflow._publishing import publishing, reporter_of, r
 from dkist_processing_core.airflow.callbacks import Callbacks
 from dkist_processing_core.events import (
     Cause,
+    Event,
     Graph,
     TaskDispatched,
     TaskFailed,
@@ -42,15 +43,16 @@ def dispatched(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
     """Publish that an attempt reached a worker; the launcher that follows brings it to the bus."""
     _hand_over_origin(context)
     ti, attempt = instance_of(context), attempt_of(callbacks, context)
+    events: list[Event] = []
+    if callbacks.is_root(class_name_of(attempt.task_name)):
+        dag_run = context.get("dag_run")
+        of_run = reporter_of_run(ti, attempt.run, dag_run)
+        events.append(start_of(callbacks, of_run, moment(dag_run, "start_date")))
+    queue = getattr(ti, "queue", None) or getattr(context.get("task"), "queue", None)
+    queue = queue if isinstance(queue, str) else None
+    events.append(reporter_of(ti, attempt).event(TaskDispatched, queue=queue, worker=platform.node()))
     with publishing(delivers=False) as publisher:
-        if callbacks.is_root(class_name_of(attempt.task_name)):
-            dag_run = context.get("dag_run")
-            of_run = reporter_of_run(ti, attempt.run, dag_run, publisher)
-            report_start(callbacks, of_run, moment(dag_run, "start_date"))
-        queue = getattr(ti, "queue", None) or getattr(context.get("task"), "queue", None)
-        reporter_of(ti, attempt, publisher).report(
-            TaskDispatched, queue=queue if isinstance(queue, str) else None, worker=platform.node()
-        )
+        publisher.publish(*events)
 
 
 def _hand_over_origin(context: Mapping[str, Any]) -> None:
@@ -64,10 +66,10 @@ def _hand_over_origin(context: Mapping[str, Any]) -> None:
         environ.update(Origin.of_process().to_environ())
 
 
-def report_start(callbacks: Callbacks, reporter: EventReporter, started_at: datetime | None) -> None:
-    """Publish that a run began; each further report of it states the same fact."""
+def start_of(callbacks: Callbacks, reporter: EventReporter, started_at: datetime | None) -> WorkflowStarted:
+    """Return the event that a run began; each further report of it states the same fact."""
     graph = Graph(nodes=callbacks.nodes, edges=callbacks.edges)
-    reporter.report(WorkflowStarted, started_at=started_at, graph=graph)
+    return reporter.event(WorkflowStarted, started_at=started_at, graph=graph)
 
 
 def failed(callbacks: Callbacks, context: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from dkist_processing_core import budget, semconv
 from dkist_processing_core.airflow import _traces
-from dkist_processing_core.airflow._attempts import report_start
+from dkist_processing_core.airflow._attempts import start_of
 from dkist_processing_core.airflow._context import clears_of, instance_of, moment, run_of, seconds_between
 from dkist_processing_core.airflow._owed import owed
 from dkist_processing_core.airflow._patience import at_most
@@ -52,7 +52,7 @@ def ended(callbacks: Callbacks, context: Mapping[str, Any], *, succeeded: bool) 
     with publishing(delivers=True, allowance=budget.RUN_CALLBACK) as publisher:
         reporter = reporter_of_run(ti, run, dag_run, publisher)
         # Where no first task was executed nobody has told of it; else it is the same fact once more.
-        report_start(callbacks, reporter, began)
+        publisher.publish(start_of(callbacks, reporter, began))
         if succeeded:
             reporter.report(WorkflowFinished, **facts)
         else:

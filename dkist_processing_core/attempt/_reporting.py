@@ -8,7 +8,7 @@ terminate: only the launcher knows by whom. Not here: what is reported (lifecycl
 import contextlib
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -122,7 +122,7 @@ class LaunchedReporting:
     delivers = False
     has_caller = False
 
-    def __init__(self, attempt: Attempt, report_fd: int, secrets: Iterable[str]) -> None:
+    def __init__(self, attempt: Attempt, report_fd: int, secrets: Sequence[str]) -> None:
         """Take the attempt, the descriptor of the report pipe, and the secrets to blank out of its reports."""
         self._attempt = attempt
         self._secrets = secrets

@@ -10,15 +10,12 @@ import os
 import select
 from typing import Any
 
+from dkist_processing_core import budget
 from dkist_processing_core.descriptors import Held
 
 STARTED, TERMINATION = b"s", b"t"
 """What the launcher writes when the start is in the journal, and when it forwards a termination request."""
 _MOST_NOTICES = 4096
-# The launcher loads as much as the task does, and side by side with it.
-_START_SECONDS = 0.3
-# For how long the pipe of a launcher that was killed may still be open: its threads end one after the other.
-_DYING_SECONDS = 0.5
 
 
 class ReportPipe:
@@ -47,8 +44,9 @@ class ReportPipe:
             if not self._report.are_ours:
                 return False
             dying = select.poll()
-            dying.register(self._report_fd, 0)  # POLLERR, which comes unasked: no process reads any more
-            return not dying.poll(_DYING_SECONDS * 1000)
+            # POLLERR, which comes unasked: no process reads any more. The threads of a killed one end one by one.
+            dying.register(self._report_fd, 0)
+            return not dying.poll(budget.DYING_SECONDS * 1000)
         return False
 
     def await_start(self) -> None:
@@ -60,7 +58,7 @@ class ReportPipe:
             with contextlib.suppress(OSError):
                 waiting = select.poll()
                 waiting.register(self._started_fd, select.POLLIN)
-                waiting.poll(_START_SECONDS * 1000)
+                waiting.poll(budget.START_SECONDS * 1000)
 
     @property
     def has_forwarded_termination(self) -> bool:

@@ -114,7 +114,7 @@ def to_failure_message(
     message: RecipeRunFailureMessage, exchange: str, *, blank: Callable[[str], str] = redact
 ) -> Message:
     """Return the established failure message for its exchange, its log URL made `blank` of secrets."""
-    message = msgspec.structs.replace(message, log_url=blank(message.log_url) if message.log_url else None)
+    message = message.redacted(blank)
     return Message(
         exchange=exchange,
         routing_key=message.routing_key,

@@ -6,7 +6,8 @@ is usable as it is; only where one is not, they are read one by one (_reading). 
 event, facts).
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -17,11 +18,10 @@ from msgspec import inspect
 from msgspec.structs import force_setattr
 
 from dkist_processing_core.events import _reading
-from dkist_processing_core.events._kinds import CUT, FREE_TEXT
+from dkist_processing_core.events._kinds import CUT, FREE_TEXT, LINE, kinds_of
 from dkist_processing_core.text import clean, clean_line
 
-_LINES = frozenset({"traceparent", "tracestate"})
-_TEXT_OF_OTHERS = (inspect.DictType, inspect.StructType, inspect.VarTupleType)
+_TABLES = (inspect.DictType, inspect.StructType, inspect.VarTupleType)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,8 +34,8 @@ class Form:
     defaults: Mapping[str, Any]
     shape: type[msgspec.Struct]
     """A class of the same fields without a check of its own."""
-    texts: tuple[str, ...]
-    """The fields that hold one text, which is cleaned."""
+    texts: Mapping[str, Callable[[str], str]]
+    """The fields that hold one text, with what cleans it."""
     tables: tuple[str, ...]
     """The fields that hold several texts, each of which is cleaned."""
     times: tuple[str, ...]
@@ -54,7 +54,7 @@ def form_of(kind: type[msgspec.Struct]) -> Form:
     """Return what a class of events declares, or the graph's."""
     info = inspect.type_info(kind)
     assert isinstance(info, inspect.StructType)
-    found = {field.name: _resolved(field.type) for field in info.fields}
+    found = {field.name: kinds_of(field.type) for field in info.fields}
     types = get_type_hints(kind, include_extras=True)
     cuts = {name: extra[CUT] for name, (_, extra) in found.items() if CUT in extra}
     defaults = {
@@ -66,14 +66,14 @@ def form_of(kind: type[msgspec.Struct]) -> Form:
     def holding(*classes: type[inspect.Type]) -> tuple[str, ...]:
         return tuple(name for name, (parts, _) in found.items() if any(isinstance(part, classes) for part in parts))
 
-    texts, tables, times = holding(inspect.StrType), holding(*_TEXT_OF_OTHERS), holding(inspect.DateTimeType)
+    texts, tables, times = holding(inspect.StrType), holding(*_TABLES), holding(inspect.DateTimeType)
     return Form(
         wire_names={field.name: field.encode_name for field in info.fields},
         types={name: types[name] for name in found},
         required=frozenset(field.name for field in info.fields if field.required),
         defaults=defaults,
         shape=msgspec.defstruct(kind.__name__, [(name, types[name]) for name in found], gc=False),
-        texts=texts,
+        texts={name: clean_line if LINE in found[name][1] else clean for name in texts},
         tables=tables,
         times=times,
         converted=tuple(name for name in found if name not in {*texts, *tables, *times}),
@@ -81,20 +81,6 @@ def form_of(kind: type[msgspec.Struct]) -> Form:
         clippable=tuple(sorted(cuts, key=lambda name: cuts[name])),
         optional=tuple(name for name in holding(inspect.StrType, inspect.DictType) if name in defaults),
     )
-
-
-def _resolved(info: inspect.Type) -> tuple[list[inspect.Type], dict[str, Any]]:
-    """Return the kinds of values that a field takes, but None, and what its annotations say beside."""
-    match info:
-        case inspect.Metadata(type=inner, extra=extra):
-            parts, others = _resolved(inner)
-            return parts, others | (extra or {})
-        case inspect.UnionType(types=types):
-            each = [_resolved(part) for part in types]
-            return [part for parts, _ in each for part in parts], {k: v for _, extra in each for k, v in extra.items()}
-        case inspect.NoneType():
-            return [], {}
-    return [info], {}
 
 
 def check(fact: msgspec.Struct) -> None:
@@ -105,30 +91,51 @@ def check(fact: msgspec.Struct) -> None:
         EventError: A value is unusable.
     """
     form = form_of(type(fact))
-    try:
-        values = msgspec.convert(fact, form.shape, from_attributes=True)
-    except (msgspec.ValidationError, UnicodeError, OverflowError, RecursionError):
-        values = form.shape(**read(type(fact), {name: getattr(fact, name) for name in form.types}))
-        for name in form.texts:
-            force_setattr(fact, name, getattr(values, name))
+    values = _converted(fact, form)
+    if values is None:
+        # Not within the handler of the error: it shows the value, which may be a secret.
+        values = form.shape(**read(type(fact), {name: getattr(fact, name) for name in form.types}, by_wire_name=False))
     for name in form.converted:
         force_setattr(fact, name, getattr(values, name))
-    for name in form.texts:
+    for name, cleaned in form.texts.items():
         text = getattr(values, name)
-        if text is not None and not (text.isascii() and text.isprintable()):
-            force_setattr(fact, name, (clean_line if name in _LINES else clean)(text))
+        if text is not None:
+            # A subclass of `str` may have methods of its author's.
+            text = text if type(text) is str else str.__str__(text)
+            force_setattr(fact, name, text if text.isascii() and text.isprintable() else cleaned(text))
     for name in form.tables:
         force_setattr(fact, name, _cleaned(getattr(values, name)))
     for name in form.times:
         moment = getattr(values, name)
-        force_setattr(fact, name, moment if moment is None or moment.tzinfo is UTC else _in_utc(moment, fact, name))
+        force_setattr(fact, name, moment if moment is None or moment.tzinfo is UTC else _in_utc(moment, name))
     if getattr(values, "truncated", None) is False:
         raise _reading.unusable({"truncated": _reading.Problem("False", "expected True, or nothing")})
 
 
-def read(kind: type[msgspec.Struct], given: Mapping[str, object]) -> dict[str, Any]:
+def _converted(fact: msgspec.Struct, form: Form) -> Any:
+    """Return the values of a fact as its fields declare them; None where one has to be read with more patience."""
+    with contextlib.suppress(msgspec.ValidationError, UnicodeError, OverflowError, RecursionError):
+        return msgspec.convert(fact, form.shape, from_attributes=True)
+    return None
+
+
+def redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    """Return a value with each text in it redacted, but the names in a table."""
+    match value:
+        case str():
+            return redact(value)
+        case dict():
+            return {name: redacted(item, redact) for name, item in value.items()}
+        case tuple():
+            return tuple(redacted(item, redact) for item in value)
+    return value
+
+
+def read(kind: type[msgspec.Struct], given: Mapping[str, object], *, by_wire_name: bool = True) -> dict[str, Any]:
     """
-    Return the values of all fields of an event, by their names in Python, from what a foreign publisher has stated.
+    Return the values of all fields of an event, by their names in Python, read one by one.
+
+    An error names the fields as they are on the wire, or as they are in Python.
 
     Raises:
         EventError: A required value is missing, or one is unusable.
@@ -136,7 +143,8 @@ def read(kind: type[msgspec.Struct], given: Mapping[str, object]) -> dict[str, A
     form = form_of(kind)
     values, problems = _reading.read(form.types, given, form.defaults)
     if problems:
-        raise _reading.unusable({form.wire_names[name]: problem for name, problem in problems.items()})
+        names = form.wire_names if by_wire_name else dict(zip(problems, problems, strict=True))
+        raise _reading.unusable({names[name]: problem for name, problem in problems.items()})
     return values
 
 
@@ -144,17 +152,17 @@ def _cleaned(value: Any) -> Any:
     """Return a table or a list of texts with each of them cleaned; a graph has cleaned its own."""
     match value:
         case dict():
-            return {clean(name): clean(item) if isinstance(item, str) else item for name, item in value.items()}
+            return {_cleaned(name): _cleaned(item) for name, item in value.items()}
         case tuple():
             return tuple(map(_cleaned, value))
         case str():
-            return clean(value)
+            return clean(str.__str__(value))
     return value
 
 
-def _in_utc(moment: datetime, fact: msgspec.Struct, name: str) -> datetime:
+def _in_utc(moment: datetime, name: str) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
         problem = _reading.Problem(repr(moment.isoformat()), "expected a time whose year in UTC is from 1 to 9999")
-        raise _reading.unusable({form_of(type(fact)).wire_names[name]: problem}) from None
+        raise _reading.unusable({name: problem}) from None

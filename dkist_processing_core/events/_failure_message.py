@@ -5,11 +5,13 @@ Not here: when it is owed, which the engine's side decides.
 """
 
 import uuid
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Self
 
 import msgspec
 
 from dkist_processing_core.events import _checks
+from dkist_processing_core.events._kinds import FreeText
 from dkist_processing_core.events.event import ID_NAMESPACE
 from dkist_processing_core.trace_context import format_facts
 
@@ -24,7 +26,7 @@ class RecipeRunFailureMessage(msgspec.Struct, frozen=True, kw_only=True, rename=
     workflow_version: str
     task_name: str
     dag_run_id: str | None = None
-    log_url: str | None = None
+    log_url: FreeText | None = None
     conversation_id: str = ""
     clears: int = 0
     """How often the run had been cleared: a task that is cleared may fail for good again. It is not sent."""
@@ -32,6 +34,10 @@ class RecipeRunFailureMessage(msgspec.Struct, frozen=True, kw_only=True, rename=
     def __post_init__(self) -> None:
         """Check the values, and clean the text."""
         _checks.check(self)
+
+    def redacted(self, redact: Callable[[str], str]) -> Self:
+        """Return the message with `redact` applied to its free text."""
+        return msgspec.structs.replace(self, log_url=_checks.redacted(self.log_url, redact))
 
     @property
     def id(self) -> str:

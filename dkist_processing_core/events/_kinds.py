@@ -6,16 +6,18 @@ the checks and the tests' strategies follow from that. Not here: the fields them
 """
 
 import sys
+from collections.abc import Iterable
 from datetime import datetime
 from enum import IntEnum, StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from msgspec import Meta
+from msgspec import Meta, inspect
 
 from dkist_processing_core.identity import MAX_NUMBER
 from dkist_processing_core.text import clean
 
 FREE_TEXT = "free_text"
+LINE = "line"
 CUT = "cut"
 MAX_CAUSE = 100
 
@@ -71,6 +73,8 @@ def about(description: str, cut: Cut | None = None) -> Meta:
 _MAX_FLOAT = sys.float_info.max
 # What people, exceptions and engines write: it is redacted. Names are not.
 FreeText = Annotated[str, Meta(extra={FREE_TEXT: True})]
+# An attribute of a CloudEvent, which may hold neither newline nor tab.
+Line = Annotated[str, Meta(extra={LINE: True})]
 UtcTime = Annotated[datetime, Meta(tz=True)]
 # The bounds exclude infinity and NaN, which JSON does not have.
 Seconds = Annotated[float, Meta(ge=0, le=_MAX_FLOAT)]
@@ -79,3 +83,25 @@ Whole = Annotated[int, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Number = Whole | Annotated[float, Meta(ge=-_MAX_FLOAT, le=_MAX_FLOAT)]
 Count = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 Ordinal = Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
+
+
+def kinds_of(info: inspect.Type) -> tuple[list[inspect.Type], dict[str, Any]]:
+    """Return the kinds of values that a field takes, but None, and the marks of its annotations, at any depth."""
+    match info:
+        case inspect.Metadata(type=inner, extra=extra):
+            kinds, marks = kinds_of(inner)
+            return kinds, marks | (extra or {})
+        case inspect.UnionType(types=types):
+            each = [kinds_of(part) for part in types]
+            return [kind for kinds, _ in each for kind in kinds], _joined(marks for _, marks in each)
+        case inspect.NoneType():
+            return [], {}
+        case inspect.DictType(value_type=inner) | inspect.VarTupleType(item_type=inner):
+            return [info], kinds_of(inner)[1]
+        case inspect.TupleType(item_types=types):
+            return [info], _joined(kinds_of(part)[1] for part in types)
+    return [info], {}
+
+
+def _joined(marks: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    return {name: value for each in marks for name, value in each.items()}

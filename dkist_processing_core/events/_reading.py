@@ -4,18 +4,21 @@ Values of foreign making, read one by one: as tolerantly as their meaning is cle
 Slow and exact, for what the fast ways (_checks, codec) cannot take: numbers as text, lone surrogates, wrong values.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import inspect
 
 from dkist_processing_core.errors import EventError, IdentityError
-from dkist_processing_core.events._kinds import MAX_CAUSE, Cause
+from dkist_processing_core.events._kinds import MAX_CAUSE, Cause, kinds_of
 from dkist_processing_core.identity import MAX_NUMBER, parse_recipe_run_id
 from dkist_processing_core.text import clean, show, whole_number
 
 _MAX_PROBLEMS = 5
+_RUN = "recipe_run_id"
 # A time in seconds is at most this; a timestamp of AMQP 1.0, in milliseconds, is above it from August 1970 on.
 _MOST_SECONDS = 2 * 10**10
 
@@ -42,33 +45,59 @@ def read(
             continue
         try:
             values[name] = _value(name, kind, given[name])
-        except (msgspec.ValidationError, IdentityError, OverflowError, RecursionError):
+        except (msgspec.ValidationError, IdentityError, OverflowError, RecursionError, ValueError):
             found, info = next(_wrong(given[name], inspect.type_info(kind)), (given[name], inspect.type_info(kind)))
             expected = "an integer or decimal digits, from 0 to 2^63 - 1" if name == _RUN else _expected(info)
             problems[name] = Problem(show(found), f"expected {expected}")
     return values, problems
 
 
-_RUN = "recipe_run_id"
-
-
 def _value(name: str, kind: Any, given: object) -> Any:
     if name == _RUN and given is not None:
         return parse_recipe_run_id(given)
-    if name == "time" and type(given) is int and abs(given) > _MOST_SECONDS:
-        given = given / 1000
-    return msgspec.convert(_plain(given), kind, strict=False)
+    kinds, _ = kinds_of(inspect.type_info(kind))
+    value = _plain(given)
+    if any(isinstance(each, inspect.DateTimeType) for each in kinds):
+        return _moment(value, kind)
+    if isinstance(value, str) and value.strip().lower() == "null" and not _takes_text(kinds):
+        # Which would be taken for nothing.
+        raise msgspec.ValidationError
+    if type(value) is int and abs(value) > MAX_NUMBER and any(isinstance(each, inspect.FloatType) for each in kinds):
+        value = float(value)
+    return msgspec.convert(value, kind, strict=False)
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as one of Python's own classes: of a subclass, or of a library of tables, and cleaned."""
+def _takes_text(kinds: list[inspect.Type]) -> bool:
+    return any(isinstance(each, inspect.StrType | inspect.EnumType | inspect.LiteralType) for each in kinds)
+
+
+def _moment(value: Any, kind: Any) -> Any:
+    """Return a time from its text, or from its seconds or milliseconds since 1970."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if type(value) in (int, float) and abs(value) > _MOST_SECONDS:
+        value = value / 1000
+    if isinstance(value, str):
+        # Parts of a microsecond are cut, as everywhere in Python.
+        with contextlib.suppress(ValueError):
+            value = datetime.fromisoformat(value)
+    return msgspec.convert(value, kind, strict=False)
+
+
+def _plain(value: Any) -> Any:  # noqa: PLR0911 - a table of the classes, a line each
+    """Return a value as one of Python's own classes, where it is of a subclass or of a library of tables; cleaned."""
     match value:
-        case None | bool() | float() | msgspec.Struct() | Cause():
+        case None | bool() | msgspec.Struct() | Cause():
             return value
         case str():
-            return clean(value)
+            return clean(str.__str__(value))
+        case float():
+            return float.__float__(value)
+        case datetime():
+            return datetime.combine(datetime.date(value), datetime.timetz(value))
         case dict():
-            return {_plain(name): _plain(item) for name, item in value.items()}
+            return {_plain(name): _plain(item) for name, item in dict.items(value)}
         case list() | tuple():
             return [_plain(item) for item in value]
     number = whole_number(value)

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import msgspec
 
 from dkist_processing_core.events import _checks
-from dkist_processing_core.events._kinds import Count, Reporter, UtcTime, about
+from dkist_processing_core.events._kinds import Count, Line, Reporter, UtcTime, about
 from dkist_processing_core.identity import Run
 from dkist_processing_core.text import clean_line, clip
 
@@ -47,10 +47,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
 
     time: Annotated[UtcTime, about("When the event was reported.")]
     reported_by: Annotated[Reporter, about("Which process reported it.")]
-    traceparent: Annotated[str | None, about("The span that the event belongs to, as W3C Trace Context writes it.")] = (
-        None
-    )
-    tracestate: Annotated[str | None, about("What tracing systems add to it.")] = None
+    traceparent: Annotated[Line | None, about("The span that it belongs to, as W3C Trace Context writes it.")] = None
+    tracestate: Annotated[Line | None, about("What tracing systems add to it.")] = None
 
     workflow_name: Annotated[str, about("The name of the workflow.")]
     workflow_version: Annotated[str, about("The version of the workflow.")]
@@ -69,6 +67,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
     def __post_init__(self) -> None:
         """Check the values, and clean the text."""
         _checks.check(self)
+
+    def __copy__(self) -> Self:
+        """Return an equal event, which is acknowledged as this one is."""
+        copied: Self = super().__copy__()  # type: ignore[misc] # msgspec declares it nowhere
+        copied.__dict__.update(self.__dict__)
+        return copied
 
     @property
     def type(self) -> str:
@@ -145,8 +149,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
     def _changed(self, changes: Mapping[str, object]) -> Self:
         """Return the event with other values in some fields, none of which its id is derived from."""
         changed = msgspec.structs.replace(self, **changes)
-        if _ID in self.__dict__:
-            changed.__dict__[_ID] = self.__dict__[_ID]
+        changed.__dict__.update(self.__dict__)
         return changed
 
     def redacted(self, redact: Callable[[str], str]) -> Self:
@@ -154,7 +157,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
         changes = {
             field: redacted
             for field in _checks.form_of(type(self)).free_text
-            if (text := getattr(self, field)) is not None and (redacted := redact(text)) != text
+            if (redacted := _checks.redacted(before := getattr(self, field), redact)) != before
         }
         return self._changed(changes) if changes else self
 

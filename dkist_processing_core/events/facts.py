@@ -117,10 +117,7 @@ class TaskProgressed(TaskEvent, frozen=True, kw_only=True, dict=True):
 
     name: ClassVar[str] = "task.progressed"
 
-    sequence: Annotated[
-        Count,
-        about("Rises with each event of this type about one attempt, from 0; with gaps if several processes report."),
-    ]
+    sequence: Annotated[Count, SEQUENCE]
     done: Annotated[Number, about("How much is done, in the author's unit.")]
     total: Annotated[Number | None, about("How much there is to do, in the same unit.")] = None
     unit: Annotated[FreeText | None, about("What is counted.")] = None
@@ -189,10 +186,7 @@ class TaskOverdue(TaskEvent, frozen=True, kw_only=True, dict=True):
 
     name: ClassVar[str] = "task.overdue"
 
-    sequence: Annotated[
-        Count,
-        about("Rises with each event of this type about one attempt, from 0; with gaps if several processes report."),
-    ]
+    sequence: Annotated[Count, SEQUENCE]
     limit_seconds: Annotated[Seconds, about("How long the silence may last.")]
     last_sign_at: Annotated[UtcTime | None, about("When the attempt was last heard of.")] = None
 
