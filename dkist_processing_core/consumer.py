@@ -27,7 +27,8 @@ REMEMBERED_IDS = 100_000
 ACK_SECONDS = 2.0
 # What AMQP gives the name of a queue.
 _MAX_NAME_BYTES = 255
-_POLL_SECONDS = 1.0
+# For so long a signal's handler of the author's waits meanwhile, as a time limit does.
+_POLL_SECONDS = 0.1
 _EPOCH, _LAST = datetime.fromtimestamp(0, UTC), datetime.max.replace(tzinfo=UTC)
 # A replay may come to the end of the past at any time, and says so only when it is asked.
 _POLL_SECONDS_OF_PAST = 0.05
@@ -91,6 +92,8 @@ class Subscription:
         self._timeout = timeout
         self._seen: _Memory | None = None if every_report else _Memory(REMEMBERED_IDS)
         self._in_hand: Delivery | None = None
+        # What was received, and is not handed out: a handler's exception may come in between.
+        self._ready: tuple[Event, Delivery] | None = None
         self._is_closed = False
         self._has_caught_up = not replay
         self._unknown = 0
@@ -132,42 +135,43 @@ class Subscription:
 
         """
         _refuse_fork_of(self._pid)
-        if self._in_hand is not None:
-            self._in_hand.acknowledge()
-            self._in_hand = None
+        with held_back():
+            if self._in_hand is not None:
+                self._in_hand.acknowledge()
+                self._in_hand = None
         quiet_since = asked_since = time.monotonic()
-        while not self._is_closed:
-            # Asked before: what there was by then is received at once.
-            is_past = not self._receiver.has_caught_up(asked_since)
-            patience = _POLL_SECONDS
-            if is_past:
-                patience = _POLL_SECONDS_OF_PAST
-            elif self._timeout is not None:
-                patience = min(patience, quiet_since + self._timeout - time.monotonic())
-            delivery = self._receiver.receive(max(0.0, patience))
-            if delivery is None and not is_past:
-                self._has_caught_up = True
-                if patience <= 0:
-                    break
-            elif delivery is None:
-                quiet_since = time.monotonic()
-            else:
-                # Wanted or not: behind it there may be more.
-                quiet_since = asked_since = time.monotonic()
-                self._has_caught_up |= delivery.is_new
-                event = self._decoded(delivery)
-                if event is not None:
-                    self._in_hand = delivery
-                    return event.with_acknowledgement(
-                        functools.partial(_acknowledge, self._pid, delivery), datetime.now(UTC)
-                    )
-        raise StopIteration
+        while self._ready is None and not self._is_closed:
+            with held_back():
+                # Asked before: what there was by then is received at once.
+                is_past = not self._receiver.has_caught_up(asked_since)
+                patience = _POLL_SECONDS
+                if is_past:
+                    patience = _POLL_SECONDS_OF_PAST
+                elif self._timeout is not None:
+                    patience = min(patience, quiet_since + self._timeout - time.monotonic())
+                delivery = self._receiver.receive(max(0.0, patience))
+                if delivery is None and not is_past:
+                    self._has_caught_up = True
+                    if patience <= 0:
+                        break
+                elif delivery is None:
+                    quiet_since = time.monotonic()
+                else:
+                    # Wanted or not: behind it there may be more.
+                    quiet_since = asked_since = time.monotonic()
+                    self._has_caught_up |= delivery.is_new
+                    self._ready = self._decoded(delivery)
+        if self._ready is None or self._is_closed:
+            raise StopIteration
+        # Without a call, at which a handler could run.
+        event, self._in_hand = self._ready
+        self._ready = None
+        return event
 
-    def _decoded(self, delivery: Delivery) -> Event | None:
+    def _decoded(self, delivery: Delivery) -> tuple[Event, Delivery] | None:
         """Return what a delivery carries, or settle it: undecodable, unwanted, or known already."""
         message = delivery.message
-        with held_back():
-            event = _read(message)
+        event = _read(message)
         if isinstance(event, UnknownEventError):
             self._pass_over(event)
             delivery.acknowledge()
@@ -178,7 +182,8 @@ class Subscription:
             delivery.bury(reason)
             return None
         if self._selection.matches(event) and (self._seen is None or self._seen.is_new(event.id)):
-            return event
+            acknowledge = functools.partial(_acknowledge, self._pid, delivery)
+            return event.with_acknowledgement(acknowledge, datetime.now(UTC)), delivery
         delivery.acknowledge()
         return None
 
@@ -195,7 +200,8 @@ class Subscription:
         """
         if self._pid == os.getpid():
             self._is_closed = True
-            self._receiver.close()
+            with held_back():
+                self._receiver.close()
 
     def __enter__(self) -> Self:
         """Return the subscription itself."""
@@ -228,7 +234,8 @@ def _refuse_fork_of(pid: int) -> None:
 def _acknowledge(pid: int, delivery: Delivery) -> None:
     # Without the subscription, which ends when only its events are still held.
     _refuse_fork_of(pid)
-    delivery.acknowledge(ACK_SECONDS)
+    with held_back():
+        delivery.acknowledge(ACK_SECONDS)
 
 
 def subscribe(
@@ -273,15 +280,16 @@ def subscribe(
     replay = _in_utc(replay)
     if name is not None:
         check_name(name, replay=replay)
-    bus = open_bus(settings or DKISTProcessingCoreConfiguration.read())
-    key = (bus.where, name)
-    if name is not None and (abandoned := _open.subscriptions.get(key)) is not None:
-        # Its loop was left, and something still holds it: a notebook's last traceback, for one.
-        abandoned.close()
-    receiver = bus.subscribe(selection.patterns, name=name, replay=replay)
-    subscription = Subscription(receiver, selection, timeout=timeout, every_report=every_report, replay=replay)
-    if name is not None:
-        _open.subscriptions[key] = subscription
+    with held_back():
+        bus = open_bus(settings or DKISTProcessingCoreConfiguration.read())
+        key = (bus.where, name)
+        if name is not None and (abandoned := _open.subscriptions.get(key)) is not None:
+            # Its loop was left, and something still holds it: a notebook's last traceback, for one.
+            abandoned.close()
+        receiver = bus.subscribe(selection.patterns, name=name, replay=replay)
+        subscription = Subscription(receiver, selection, timeout=timeout, every_report=every_report, replay=replay)
+        if name is not None:
+            _open.subscriptions[key] = subscription
     return subscription
 
 

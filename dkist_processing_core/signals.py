@@ -22,9 +22,10 @@ _NUMBERS = range(1, _signal.NSIG)
 # Their handlers raise what no `except Exception` takes, or nothing.
 _NOT_HELD = ("_signal", "asyncio.", "dkist_processing_core.")
 _PLAIN = (FunctionType, MethodType, type(_signal.default_int_handler))
-# What is held back, by number; never removed, since who was given `_note` for a handler may install it again.
-_handlers: dict[int, _Handler] = {}
-_pending: dict[int, FrameType | None] = {}
+# More than a `struct sigaction` has on any system.
+_ACTION_BYTES = 1024
+# What is due, and its handler, by number.
+_pending: dict[int, tuple[_Handler, FrameType | None]] = {}
 
 
 class held_back:  # noqa: N801 - read as a function, as those of contextlib
@@ -36,46 +37,47 @@ class held_back:  # noqa: N801 - read as a function, as those of contextlib
     another context, and in other threads than the main one, it does nothing.
     """
 
-    __slots__ = ("__weakref__", "_delivers", "_interrupts", "_is_holding")
+    __slots__ = ("__weakref__", "_delivers", "_interrupts", "_is_holding", "_numbers")
 
     def __init__(self, *, delivers: bool = True, interrupts: bool = False) -> None:
         """Hold back nothing yet."""
         self._delivers = delivers
         self._interrupts = interrupts
         self._is_holding = False
+        self._numbers: list[int] = []
 
     def __enter__(self) -> Self:
         """Have what is due wait from now on."""
         if threading.get_ident() != threading.main_thread().ident or _holder() is not None:
             return self
         _watch_forks()
-        self._is_holding = True
-        _hold_by(weakref.ref(self))
-        # Nearly always there is nothing to hold, and each report of progress comes by here.
-        if not all(map(self._passes, filter(callable, map(_signal.getsignal, _NUMBERS)))):
-            self._hold()
-        return self
-
-    def _hold(self) -> None:
         try:
-            for number, handler in zip(_NUMBERS, map(_signal.getsignal, _NUMBERS), strict=True):
-                if callable(handler) and handler is not _note and not self._passes(handler):
-                    _handlers[number] = handler
-                    _signal.signal(number, _note)
+            self._is_holding = True
+            _hold_by(weakref.ref(self))
+            # Nearly always there is nothing to hold, and each report of progress comes by here.
+            if not all(map(self._passes, filter(callable, map(_signal.getsignal, _NUMBERS)))):
+                self._hold()
+            return self  # noqa: TRY300 - what interrupts this has no block to leave, either
         except BaseException:
             # Raised by a handler that was not held yet.
-            _release()
+            self._end()
             raise
+
+    def _hold(self) -> None:
+        found = zip(_NUMBERS, map(_signal.getsignal, _NUMBERS), strict=True)
+        held = [(number, handler) for number, handler in found if callable(handler) and not self._passes(handler)]
+        self._numbers = [number for number, _ in held]
+        for number, handler in held:
+            if type(handler) is not _Waiting:
+                _install(number, _Waiting(number, handler))
 
     def take(self, numbers: Iterable[int]) -> bool:
         """Return True if one of these signals is due here; it is dealt with then, and its handler is not called."""
-        due = [number for number in numbers if self._is_holding and number in _pending]
-        for number in due:
-            del _pending[number]
-        return bool(due)
+        due = [_pending.pop(number, None) for number in numbers] if self._is_holding else []
+        return any(due)
 
     def _passes(self, handler: _Handler) -> bool:
-        is_plain = not self._interrupts and type(handler) in _PLAIN and handler is not _note
+        is_plain = not self._interrupts and type(handler) in _PLAIN
         return is_plain and str(handler.__module__).startswith(_NOT_HELD)
 
     def __exit__(
@@ -83,7 +85,13 @@ class held_back:  # noqa: N801 - read as a function, as those of contextlib
     ) -> None:
         """Put the handlers back, and call those that are due."""
         if self._is_holding:
-            _release()
+            self._end()
+
+    def _end(self) -> None:
+        try:
+            _hold_by(_nobody)
+            _put_back(self._numbers)
+        finally:
             if self._delivers:
                 _deliver()
 
@@ -102,33 +110,83 @@ def _hold_by(holder: Callable[[], held_back | None]) -> None:
     _holder = holder
 
 
-def _note(number: int, frame: FrameType | None) -> None:
-    if _holder() is not None:
-        _pending[number] = frame
-    elif number in _handlers:
-        _handlers[number](number, frame)
+class _Waiting:
+    """
+    Stands for one handler of one signal: notes it while handlers are held back, and calls that handler otherwise.
+
+    The author's code may get it by `getsignal` and keep it, as a handler of logs may, for one of its own to go on to.
+    """
+
+    __slots__ = ("_number", "handler")
+
+    def __init__(self, number: int, handler: _Handler) -> None:
+        self._number = number
+        self.handler = handler
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if _holder() is None:
+            self.handler(number, frame)
+        else:
+            _pending[self._number] = self.handler, frame
 
 
-def _release() -> None:
-    _hold_by(_nobody)
-    for number, handler in list(_handlers.items()):
-        # The author's code may have installed another one meanwhile, as a handler of logs may.
-        if _signal.getsignal(number) is _note:
-            _signal.signal(number, handler)
+def _install(number: int, handler: _Handler) -> None:
+    """Change what Python calls at a signal, and nothing of what the system does: a library may have its own there."""
+    set_action = _action_of(number)
+    try:
+        _signal.signal(number, handler)
+    except ValueError as error:
+        # Of `signal` itself: the interpreter calls handlers in another thread than `threading` has for the main one.
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise
+    finally:
+        # It has undone what `siginterrupt` has set, too.
+        set_action()
+
+
+def _action_of(number: int) -> Callable[[], object]:
+    """Return what sets the action of the system at a signal to what it is now (sigaction(2))."""
+    try:
+        import ctypes  # noqa: PLC0415 - for this alone, which is rare
+
+        # With the interpreter's lock, without which another thread would run for a while at each call.
+        sigaction = ctypes.pythonapi.sigaction
+    except (ImportError, AttributeError):
+        return lambda: None
+    except OSError as error:
+        # There is no descriptor to import it by. A time limit has no number.
+        if error.errno is None:
+            raise
+        return lambda: None
+    action = ctypes.create_string_buffer(_ACTION_BYTES)
+    sigaction(number, None, action)
+    return functools.partial(sigaction, number, action, None)
+
+
+def _put_back(numbers: list[int]) -> None:
+    try:
+        while numbers:
+            number = numbers.pop()
+            waiting = _signal.getsignal(number)
+            # The author's code may have installed another one meanwhile, as a handler of logs may.
+            if type(waiting) is _Waiting:
+                _install(number, waiting.handler)
+    finally:
+        if numbers:
+            # Whatever a handler has raised that is not held back any more.
+            _put_back(numbers)
 
 
 def _deliver() -> None:
-    if not _pending:
-        return
-    number = next(iter(_pending))
-    frame = _pending.pop(number)
-    try:
-        handler = _signal.getsignal(number)
-        if callable(handler):
-            handler(number, frame)
-    finally:
-        # Whatever it raises.
-        _deliver()
+    for number in list(_pending):
+        # A handler that is called here may have come by here itself.
+        if (due := _pending.pop(number, None)) is not None:
+            handler, frame = due
+            try:
+                handler(number, frame)
+            finally:
+                # Whatever it raises.
+                _deliver()
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from dkist_processing_core import subscribe
 from dkist_processing_core.events import TaskFailed
 from dkist_processing_core.runs import RunState, RunView, State, TaskView
 from tests.running import ROOT, run_python
+from tests.services.broker import Broker
 from tests.services.otlp import OtlpReceiver
 from tests.test_reentrance import reports
 
@@ -240,6 +241,302 @@ def test_a_handler_of_logs_may_have_handlers_of_signals_of_its_own() -> None:
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["inner", "logged", "outer", "outer", "<lambda>"]
+
+
+CHAINED = """
+import logging, signal
+from dkist_processing_core import TaskBase
+
+class Chains(logging.Handler):
+    def emit(self, record):
+        logging.getLogger().removeHandler(self)
+        before = signal.getsignal(signal.SIGALRM)
+        signal.signal(signal.SIGALRM, lambda *given: print("inner", *map(str, before(*given) or ())))
+
+class A(TaskBase):
+    def run(self):
+        signal.signal(signal.SIGALRM, lambda *_: print("outer"))
+        logging.getLogger().addHandler(Chains())
+        with self.telemetry_span("step"):
+            pass
+        self.progress(1)
+        signal.raise_signal(signal.SIGALRM)
+
+with A(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
+    task()
+"""
+
+
+def test_a_handler_of_logs_may_install_a_handler_that_goes_on_to_the_one_before() -> None:
+    """
+    It gets that one, or what stands for it, also when the package has held both back since.
+    """
+    done = run_python(CHAINED, {"PYTHONUNBUFFERED": "1"})
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["outer", "inner"]
+
+
+ACTIONS = """
+import ctypes, faulthandler, signal, sys
+from dkist_processing_core import TaskBase
+
+def action(number):
+    found = ctypes.create_string_buffer(1024)
+    ctypes.pythonapi.sigaction(number, None, found)
+    # The handler, 64 signals of the mask, and the flags of glibc; what lies between is not written.
+    return found.raw[:16], found.raw[136:140]
+
+class A(TaskBase):
+    def run(self):
+        numbers = signal.SIGALRM, signal.SIGUSR1
+        for number in numbers:
+            signal.signal(number, lambda *_: print("called"))
+        signal.siginterrupt(signal.SIGALRM, False)
+        faulthandler.register(signal.SIGUSR1, chain=True)
+        before = list(map(action, numbers))
+        self.progress(1)
+        print(before == list(map(action, numbers)))
+        signal.raise_signal(signal.SIGUSR1)
+
+with A(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
+    task()
+"""
+
+
+def test_what_the_system_does_at_a_signal_stays_as_the_author_has_set_it() -> None:
+    """
+    By `siginterrupt`, and by a library that has a handler of its own in front of Python's.
+    """
+    done = run_python(ACTIONS, {"PYTHONUNBUFFERED": "1"})
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "called"]
+    assert "most recent call first" in done.stderr
+
+
+STRUCK_CONTEXTS = """
+import linecache, signal, sys
+from dkist_processing_core.signals import held_back
+
+seen, kept, alarms, notes, is_struck = set(), [], 0, 0, True
+
+def limit(*_):
+    global alarms
+    alarms += 1
+    raise TimeoutError
+
+def note(*_):
+    global notes
+    notes += 1
+
+def trace(frame, event, argument):
+    global is_struck
+    code = frame.f_code
+    if not code.co_filename.endswith("/signals.py"):
+        return None
+    place = frame.f_lineno, code
+    # What is due goes with what strikes as its own handler is called.
+    is_called = "deliver" in code.co_name + linecache.getline(code.co_filename, frame.f_lineno)
+    if event == "line" and place not in seen and not (is_struck or is_called) and is_watched(frame):
+        seen.add(place)
+        is_struck = True
+        signal.raise_signal(number)
+    return trace
+
+def is_watched(frame):
+    while frame is not None and frame.f_code.co_name != sys.argv[1]:
+        frame = frame.f_back
+    return frame is not None
+
+def step():
+    try:
+        sys.settrace(trace)
+        with held_back():
+            sys.settrace(None)
+            before = notes
+            signal.raise_signal(signal.SIGUSR1)
+            assert notes == before, kept[-1]
+            sys.settrace(trace)
+            sys._getframe().f_trace = None
+    finally:
+        sys.settrace(None)
+
+number = getattr(signal, sys.argv[2])
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGALRM, limit)
+signal.signal(signal.SIGUSR1, note)
+while is_struck:
+    is_struck, notes_before = False, notes
+    try:
+        step()
+    except (TimeoutError, KeyboardInterrupt) as error:
+        # As a prompt keeps the last one, with its frames.
+        kept.append(error)
+    if sys.argv[1] == "__exit__":
+        assert notes == notes_before + 1, kept[-1]
+    notes_before = notes
+    signal.raise_signal(signal.SIGUSR1)
+    assert notes == notes_before + 1, seen
+print(len(seen), len(kept))
+"""
+
+
+@pytest.mark.parametrize(("function", "number"), [("__enter__", "SIGINT"), ("__exit__", "SIGALRM")])
+def test_what_strikes_as_handlers_are_held_back_or_called_again_changes_nothing_for_the_others(
+    function: str, number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What is due is called, and the next context holds back again, also where the exception is kept with its frames.
+    """
+    without_coverage(monkeypatch)
+
+    done = subprocess.run(
+        [sys.executable, "-c", STRUCK_CONTEXTS, function, number],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode == 0, done.stderr
+    lines, raised = map(int, done.stdout.split())
+    assert lines > 5
+    assert raised > 5
+
+
+OTHER_MAIN_THREAD = """
+import _thread, signal, sys
+assert "threading" not in sys.modules
+signal.signal(signal.SIGALRM, lambda *_: None)
+is_done = _thread.allocate_lock()
+is_done.acquire()
+
+def work():
+    try:
+        # The first thread to import `threading` is the main one for it, before Python 3.13.
+        from dkist_processing_core.signals import held_back
+        with held_back():
+            print("here")
+    finally:
+        is_done.release()
+
+_thread.start_new_thread(work, ())
+is_done.acquire()
+"""
+
+
+def test_nothing_is_held_back_where_the_interpreter_has_another_main_thread() -> None:
+    """
+    As in a program with an interpreter inside, whose handlers do not run in the thread that works.
+    """
+    done = run_python(OTHER_MAIN_THREAD, {})
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "here\n", "")
+
+
+SUBSCRIBED = """
+import linecache, signal, sys
+from dkist_processing_core import subscribe
+from dkist_processing_core.bus import open_bus, to_message
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from tests.facts import started
+
+names = [f"T{number}" for number in range(250)]
+seen, raised, caught, found = set(), 0, [], []
+
+def limit(*_):
+    global raised
+    raised += 1
+    raise TimeoutError("time limit")
+
+def is_watched(frame):
+    return "/dkist_processing_core/" in frame.f_code.co_filename
+
+def trace(frame, event, argument):
+    place = frame.f_lineno, frame.f_code
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    # By then the event is handed out.
+    is_over = frame.f_code.co_name == "__next__" and line == "return event"
+    if event == "line" and place not in seen and not is_over:
+        seen.add(place)
+        signal.raise_signal(signal.SIGALRM)
+    return trace
+
+def interrupted(action):
+    while True:
+        try:
+            sys.settrace(lambda frame, *_: trace if is_watched(frame) else None)
+            return action()
+        except TimeoutError as error:
+            while error is not None:
+                caught.append(error)
+                error = error.__context__
+        finally:
+            sys.settrace(None)
+
+def read():
+    for event in events:
+        found.append(event.task_name)
+
+signal.signal(signal.SIGALRM, limit)
+bus = open_bus(DKISTProcessingCoreConfiguration.read())
+with interrupted(lambda: subscribe(name="n", timeout=0.1)) as events, bus.open_journal() as journal:
+    journal.append([to_message(started(name), bus.event_exchange) for name in names])
+    interrupted(read)
+print(raised, len(set(map(id, caught))), found == names)
+"""
+
+
+def test_a_time_limit_around_a_subscription_leaves_it_whichever_line_it_strikes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    It is taken for no error of the journal, and no event is passed over for it.
+    """
+    without_coverage(monkeypatch)
+
+    done = run_python(SUBSCRIBED, {})
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    raised, caught, is_complete = done.stdout.split()
+    assert (caught, is_complete, done.stderr) == (raised, "True", "")
+    assert int(raised) > 50
+
+
+SUBSCRIBED_AT_A_BROKER = """
+import signal, sys
+from dkist_processing_core import subscribe
+
+def limit(*_):
+    raise TimeoutError("time limit")
+
+def trace(frame, event, argument):
+    if frame.f_code.co_name == "poll" and "/pika/" in frame.f_code.co_filename:
+        sys.settrace(None)
+        signal.raise_signal(signal.SIGALRM)
+
+signal.signal(signal.SIGALRM, limit)
+sys.settrace(trace)
+try:
+    subscribe(timeout=0)
+except TimeoutError as error:
+    print(error)
+"""
+
+
+def test_a_time_limit_around_a_subscription_is_no_error_of_the_broker(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    It strikes while the package waits for the connection.
+    """
+    without_coverage(monkeypatch)
+
+    done = run_python(SUBSCRIBED_AT_A_BROKER, broker.env)
+
+    assert (done.returncode, done.stdout) == (0, "time limit\n"), done.stderr
 
 
 INTERRUPTED_RUNS = """

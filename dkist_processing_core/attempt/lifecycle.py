@@ -131,8 +131,8 @@ class Lifecycle:
         with self._never_breaking("a termination request may still reach the task"):
             self._reporting.conclude()
         with self._never_breaking("the last progress is not published"):
-            if held_back := self._progress.take_held_back():
-                self._reporting.progress(self._reporter, *held_back)
+            if last := self._progress.take_held_back():
+                self._reporting.progress(self._reporter, *last)
         facts: dict[str, Any] = {"duration_seconds": time.monotonic() - self._began, "phases": self._phases}
         with self._never_breaking("what the attempt has used is not known in full"):
             facts["cpu_seconds"] = max(0.0, cpu_seconds() - self._cpu_began)

@@ -197,7 +197,7 @@ class Launch:
         """Start the task, and wait for its end whatever goes wrong meanwhile; return it and what watched its memory."""
         carrier = self._carrier()
         started_ns = time.time_ns()
-        with self._orders.held_back():
+        with self._orders.blocked():
             try:
                 process = self._process = self._start(carrier)
             except OSError as error:

@@ -84,7 +84,7 @@ class Orders:
             os.kill(os.getpid(), _PARENT_DIED)
 
     @contextlib.contextmanager
-    def held_back(self) -> Iterator[None]:
+    def blocked(self) -> Iterator[None]:
         """Let no signal come between the start of a process and the knowledge of it."""
         signal.pthread_sigmask(signal.SIG_BLOCK, (*_ORDERS, _PARENT_DIED))
         try:
