@@ -33,7 +33,7 @@ from dkist_processing_core.events import (
     identity_of,
 )
 from dkist_processing_core.events._checks import form_of
-from dkist_processing_core.events.schema import schema
+from dkist_processing_core.events.page import page, table
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.text import CUT, clean
 from tests.facts import NOON, failed, finished, make, progressed, started
@@ -403,44 +403,30 @@ def sections() -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def rows(text: str) -> dict[str, tuple[str, str]]:
-    """Return the table of a section: of each field its type and meaning."""
-    found = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", text, flags=re.MULTILINE)
-    return {name: (kind, meaning) for name, kind, meaning in found}
-
-
-def kind_of(field: dict[str, Any]) -> str:
-    """Return the type of a field in the words of the page."""
-    if "$ref" in field:
-        return "object" if field["$ref"].endswith("Graph") else "text"
-    if "anyOf" in field:
-        return " or ".join(dict.fromkeys(kind_of(part) for part in field["anyOf"]))
-    if field.get("format") == "date-time":
-        return "time"
-    return {"string": "text", "boolean": "boolean", "integer": "integer", "number": "number", "object": "object"}[
-        field["type"]
-    ]
-
-
 def test_the_page_has_a_section_for_every_event() -> None:
     """In the order of the union."""
     assert [event_class.name for event_class in EVENT_CLASSES] == list(sections())
 
 
+def test_the_page_is_in_step_with_the_classes() -> None:
+    """`make events` writes it anew."""
+    assert page(PAGE.read_text()) == PAGE.read_text()
+
+
 @pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
-def test_the_page_documents_every_field(event_class: type[Event]) -> None:
-    """With type and meaning as the schema has them, in its own table or in one that it shares with others."""
-    made = schema(event_class)
-    shared = rows(PAGE.read_text().partition("\n## `")[0])
-    own = rows(sections()[event_class.name])
+def test_a_section_that_is_missing_is_made_with_an_example(event_class: type[Event]) -> None:
+    """As for a new class of events."""
+    title = f"\n## `{event_class.name}`\n"
+    before, _, rest = PAGE.read_text().partition(title)
+    without = before + rest[rest.find("\n## ") :] if "\n## " in rest else before
 
-    expected = {
-        name: (kind_of(field) + (", always" if name in made["required"] else ""), field["description"])
-        for name, field in made["properties"].items()
-    }
+    made = page(without)
 
-    assert expected == {name: row for name, row in (shared | own).items() if name in expected}
-    assert own.keys() <= expected.keys()
+    assert made.startswith(without)
+    assert made.removeprefix(without).startswith(title)
+    assert table(event_class) in made
+    (example,) = re.findall(r"```json\n(.*?)```", made.removeprefix(without), flags=re.DOTALL)
+    assert isinstance(decode(example.encode()), event_class)
 
 
 @pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)

@@ -196,18 +196,12 @@ class TaskOverdue(TaskEvent, frozen=True, kw_only=True, dict=True):
         return str(self.sequence)
 
 
-EVENT_CLASSES: tuple[type[Event], ...] = (
-    WorkflowStarted,
-    WorkflowFinished,
-    WorkflowFailed,
-    TaskDispatched,
-    TaskStarted,
-    TaskProgressed,
-    TaskFinished,
-    TaskFailed,
-    TaskSkipped,
-    TaskOverdue,
+EVENT_CLASSES: tuple[type[Event], ...] = tuple(
+    each
+    for each in list(vars().values())
+    if isinstance(each, type) and issubclass(each, Event) and "name" in vars(each)
 )
+"""The classes above that have a name, in their order: what is published."""
 
 
 def identity_of(subject: Run | Attempt) -> dict[str, Any]:

@@ -23,20 +23,29 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def schema(event_class: type[Event]) -> dict[str, Any]:
     """Return the schema of the `data` of an event; the attributes around it are the CloudEvents specification's."""
-    info = inspect.type_info(event_class)
-    assert isinstance(info, inspect.StructType)
-    fields = [field for field in info.fields if field.name not in ENVELOPE_FIELDS]
     definitions: dict[str, Any] = {}
-    properties = {field.encode_name: _schema(field.type, definitions) for field in fields}
+    stated = fields(event_class)
     return {
         "$schema": DIALECT,
         "$id": f"urn:dkist-processing-core:schema:{event_class.name}:{event_class.schema_version}",
         "title": event_class.name,
         "description": python.getdoc(event_class),
         "type": "object",
-        "properties": properties,
-        "required": [field.encode_name for field in fields if field.required],
+        "properties": {field.encode_name: field_schema(field, definitions) for field in stated},
+        "required": [field.encode_name for field in stated if field.required],
     } | ({"$defs": definitions} if definitions else {})
+
+
+def fields(event_class: type[Event]) -> list[inspect.Field]:
+    """Return what the data of an event states, or of the events of a base class."""
+    info = inspect.type_info(event_class)
+    assert isinstance(info, inspect.StructType)
+    return [field for field in info.fields if field.name not in ENVELOPE_FIELDS]
+
+
+def field_schema(field: inspect.Field, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of one field, with its meaning; `definitions` gets those of the classes that it names."""
+    return _schema(field.type, definitions)
 
 
 def file_name(event_class: type[Event]) -> str:
