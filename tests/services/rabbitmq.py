@@ -36,7 +36,7 @@ SUITE_VARIABLE = "RABBITMQ_SUITE"
 _NODE_NAME = "rabbit@localhost"
 _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 _POLL_SECONDS = 0.02
-_CALL_SECONDS = 30
+_CALL_SECONDS = 60
 _LOG_TAIL = 4000
 _WATERMARK = 0.4
 # Any running node uses more than this share of the memory.
