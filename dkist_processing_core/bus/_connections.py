@@ -15,17 +15,21 @@ import fcntl
 import functools
 import os
 import sqlite3
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from dkist_processing_core.bus._locks import in_use
-from dkist_processing_core.bus._queue import apart
 from dkist_processing_core.descriptors import Held, Identity, close_if, identity_of, low_numbers_taken, open_numbers
 from dkist_processing_core.errors import JournalError, JournalLostError
 
 _LOG = "-wal"
-_SUFFIXES = ("", _LOG, "-shm")
+_SHARED_MEMORY = "-shm"
+_SUFFIXES = ("", _LOG, _SHARED_MEMORY)
+_NOT_SQLITES = os.O_PATH | os.O_NONBLOCK
+# SQLite's lock for writing is one byte of its shared memory (https://sqlite.org/walformat.html#wal_locks).
+_FLOCK, _WRITE_LOCK_AT = "hhqqi4x", 120
 _NS_IN_MS = 1_000_000
 # The longest tick of Linux is 10 ms, by which the times of files advance where they are no finer.
 _COARSE_MS = 50
@@ -154,11 +158,9 @@ class Connections:
         self._seen_change = None
 
     def _is_used(self, number: int) -> bool:
-        """Return whether a number is one of these files, and is used to read or write it (not O_PATH, open(2))."""
-        if number in apart:
-            return False
+        """Return whether a number is one of these files, opened as SQLite does: `open_file` does it nonblocking."""
         try:
-            return identity_of(number) in self._names and not fcntl.fcntl(number, fcntl.F_GETFL) & os.O_PATH
+            return identity_of(number) in self._names and not fcntl.fcntl(number, fcntl.F_GETFL) & _NOT_SQLITES
         except OSError:
             return False
 
@@ -199,6 +201,17 @@ class Connections:
             return True
         at_path = _identity_at(self._path)
         return at_path is not None and self._names.get(at_path) != "" and _identity_at(Path("/")) == self._root
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no other process writes to the file just now; False also where that cannot be seen."""
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _WRITE_LOCK_AT, 1, 0)
+        with contextlib.suppress(OSError, struct.error):
+            for number, identity in self._held.identities.items():
+                if identity is not None and self._names.get(identity) == _SHARED_MEMORY:
+                    found = fcntl.fcntl(number, fcntl.F_GETLK, asked)
+                    return bool(struct.unpack(_FLOCK, found)[0] == fcntl.F_UNLCK)
+        return False
 
     def read(self, size: int, at: int) -> bytes:
         """

@@ -317,7 +317,7 @@ class Journal:
                         if not is_busy(error) or failed >= until:
                             raise
                     place = place or Place(self.path)
-                    if not place.wait(until - failed):
+                    if not place.wait(until - failed, self._is_free):
                         # The first of a queue tries often. Without one, as for a new file, many at once do.
                         pause = min(_LONGEST_PAUSE_SECONDS, 2 * pause)
                         costly = min(_LONGEST_COSTLY_PAUSE_SECONDS, _PAUSES_FOR_A_TRY * (failed - began))
@@ -328,6 +328,10 @@ class Journal:
         finally:
             if place is not None:
                 place.leave()
+
+    def _is_free(self) -> bool:
+        with in_use:
+            return self._connections.is_free
 
     def _rows(self, query: str, *values: object) -> list[Any]:
         return self._patiently(lambda: self._connection.execute(query, values).fetchall())

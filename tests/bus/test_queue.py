@@ -101,6 +101,72 @@ def test_a_process_that_is_stopped_in_the_queue_holds_up_no_other_beyond_its_pat
     assert (done.stdout, done.stderr) == ("True second\nTrue second first\n", "")
 
 
+IN_VAIN = """
+from dkist_processing_core.errors import JournalError
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+first = Waiter("first", 20.0)
+with bus.open_journal() as journal:
+    holder = sqlite3.connect(bus.journal_path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    first.start()
+    wait_until(lambda: queued() == 1, 5.0)
+    os.kill(first.pid, signal.SIGSTOP)
+    os.waitpid(first.pid, os.WUNTRACED)
+    before = threads()
+    for _ in range(5):
+        journal.patience = 0.05
+        with suppress(JournalError):
+            journal.remember("in vain")
+    print(threads() - before, queued())
+    holder.execute("ROLLBACK")
+    holder.close()
+    os.kill(first.pid, signal.SIGCONT)
+    print(first.has_ended())
+    wait_until(lambda: queued() == 0, 5.0)
+    wait_until(lambda: threads() == before, 5.0)
+"""
+
+FREE_BEHIND_ONE_THAT_IS_STOPPED = """
+import time
+
+first, second = Waiter("first", 20.0), Waiter("second", 20.0)
+holder = sqlite3.connect(bus.journal_path, isolation_level=None)
+holder.execute("BEGIN IMMEDIATE")
+first.start()
+wait_until(lambda: queued() == 1, 5.0)
+os.kill(first.pid, signal.SIGSTOP)
+os.waitpid(first.pid, os.WUNTRACED)
+second.start()
+wait_until(lambda: queued() == 2, 5.0)
+holder.execute("ROLLBACK")
+holder.close()
+began = time.monotonic()
+print(second.has_ended(), *names())
+print(time.monotonic() - began < 10.0)
+"""
+
+
+def test_a_process_that_is_stopped_in_the_queue_leaves_a_journal_that_is_free_to_the_others() -> None:
+    """
+    Who stands behind it looks at the journal now and then, and does not wait for as long as it would.
+    """
+    done = run_python(QUEUE.format(program=FREE_BEHIND_ONE_THAT_IS_STOPPED), {})
+
+    assert (done.stdout, done.stderr) == ("True second\nTrue\n", "")
+
+
+def test_each_call_that_waits_in_vain_takes_up_the_place_of_the_one_before() -> None:
+    """
+    Or a process would have a thread and a descriptor more with each, for as long as the first one is stopped.
+    """
+    done = run_python(QUEUE.format(program=IN_VAIN), {})
+
+    assert (done.stdout, done.stderr) == ("1 2\nTrue\n", "")
+
+
 FORKED = """
 import fcntl, os
 from pathlib import Path
@@ -163,3 +229,69 @@ def test_a_connection_that_is_opened_beside_a_place_is_whole_when_the_place_is_l
     done = run_python(BESIDE, {})
 
     assert (done.stdout, done.stderr) == ("2\n", "")
+
+
+BY_ANOTHER_NUMBER = """
+import os
+from dkist_processing_core.bus import Message, open_bus
+from dkist_processing_core.bus._message import Properties
+from dkist_processing_core.bus._queue import Place
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+
+bus = open_bus(DKISTProcessingCoreConfiguration())
+log = f"{bus.journal_path}-wal"
+
+def numbers():
+    found = {number: f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")}
+    return [int(number) for number, path in found.items() if os.path.exists(path) and os.readlink(path) == log]
+
+with bus.open_journal():
+    (wanted,) = numbers()
+open(log, "x").close()
+null = os.open(os.devnull, os.O_RDONLY)
+for number in range(128, wanted):
+    os.dup2(null, number)
+place = Place(bus.journal_path)
+place.wait(0.0)
+places = numbers()
+os.closerange(3, 256)
+with bus.open_journal() as journal:
+    opened = numbers()
+    place.leave()
+    print(places == opened == numbers())
+    journal.append([Message("x", "k", b"{}", Properties("", "application/json"))])
+    print(journal.is_lost, len(journal.pending(0, 10)))
+"""
+
+
+def test_a_place_closes_no_log_of_sqlites_that_has_got_its_number() -> None:
+    """
+    The author's code has closed the place, and the journal was opened again: SQLite's log is the same file.
+    """
+    done = run_python(BY_ANOTHER_NUMBER, {})
+
+    assert (done.stdout, done.stderr) == ("True\nFalse 1\n", "")
+
+
+LOOKED_AT = """
+import os
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.trusted import open_file
+
+bus = open_bus(DKISTProcessingCoreConfiguration())
+with bus.open_journal() as first:
+    look = open_file(f"{bus.journal_path}-wal", os.O_RDONLY, sets_mode=False)
+    with bus.open_journal():
+        os.close(look)
+        print(first.is_lost)
+"""
+
+
+def test_a_log_that_another_thread_looks_at_is_not_taken_for_sqlites() -> None:
+    """
+    Or the end of the look would have the journal given up, and opened again.
+    """
+    done = run_python(LOOKED_AT, {})
+
+    assert (done.stdout, done.stderr) == ("False\n", "")
