@@ -24,6 +24,7 @@ from dkist_processing_core.bus import (
     Message,
     Spare,
     adopt,
+    noted_on_host,
     open_bus,
     to_failure_message,
     to_message,
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.05
 _KEEPER_SECONDS = 1.0
 _MAX_IN_MEMORY = 10_000
-# Rarely needed, and then a verdict depends on it: on a loaded host it takes more than an instant.
-_ADOPTION_SECONDS = 1.0
 WAIT_LIMIT_SECONDS = 2.0
 # Of the time that a journal may cost this much goes into the first wait, so that some is left when closing.
 _SHARE_OF_FIRST_WAIT = 0.5
@@ -255,19 +254,37 @@ class Publisher:
         self._start_in_fork()
         self._append((), note=note)
 
-    def remembers(self, note: str, *, adopting: bool = False) -> bool:
-        """Return True if something was noted on this host, as far as is known; `adopting` what was kept beside it."""
+    def remembers(self, note: str) -> bool:
+        """Return True if something was noted on this host, as far as is known."""
         self._start_in_fork()
 
         def look() -> bool:
             with contextlib.suppress(JournalError):
                 if self._journal is not None:
-                    if adopting:
-                        adopt(self._journal, seconds=_ADOPTION_SECONDS)
                     return self._journal.remembers(note)
             return False
 
         return self._read_in_turn(look, otherwise=False)
+
+    def noted_by(self, process: int, *notes: str) -> str | None:
+        """
+        Return the first of some notes of a process that has ended, from the journal or beside it; None for none.
+
+        What is beside the journal is put into it afterwards, as far as that can be. All of it counts as a wait.
+        """
+        self._start_in_fork()
+
+        def look() -> str | None:
+            began, left = time.monotonic(), max(_POLL_SECONDS, self._left_to_wait())
+            try:
+                found = noted_on_host(self.bus.journal_path, notes, process=process, patience=left)
+                if self._journal is not None:
+                    adopt(self._journal, seconds=left - (time.monotonic() - began))
+                return found
+            finally:
+                self._waited += time.monotonic() - began
+
+        return self._read_in_turn(look, otherwise=None)
 
     def _begin(self) -> None:
         self._start_in_fork()
@@ -421,6 +438,7 @@ class Publisher:
             raise error
 
     def _keep_in_journal(self, patience: float, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
+        had_waited = self._waited
         if self._journal is not None and self._journal.was_lost:
             self._journal = None
         if self._spare is not None and self._spare.is_lost:
@@ -429,11 +447,14 @@ class Publisher:
         if self._journal is None or (self._is_displaced and not self._journal.is_there):
             self._reopen(patience)
         journal = cast("Journal", self._journal)
-        journal.patience, waited = max(0.0, min(patience, self._wait_limit - self._waited)), journal.waited
+        waited = journal.waited
+        # Of all steps together.
+        journal.patience = max(0.0, patience - (self._waited - had_waited))
+        journal.limit_waits(journal.patience)
         try:
             if self._spare is not None:
                 before = journal.last()
-                self._spare.give_to(journal, until=time.monotonic() + max(patience, _POLL_SECONDS))
+                self._spare.give_to(journal, until=time.monotonic() + max(journal.patience, _POLL_SECONDS))
                 self._spare = None
                 self._own = (self._own[0] if self._own else before + 1, journal.last())
             for was_once, entries in self._memory.groups():
@@ -445,6 +466,7 @@ class Publisher:
             self._waited += journal.waited - waited
             # A look does not wait for what could not be written.
             journal.patience = _POLL_SECONDS
+            journal.limit_waits()
 
     def _reopen(self, patience: float) -> None:
         began = time.monotonic()
@@ -456,7 +478,13 @@ class Publisher:
 
     def _open_again(self, patience: float) -> None:
         journal = self.bus.open_journal(patience=patience)
+        journal.limit_waits(max(0.0, patience - journal.waited))
+        self._go_on_in(journal)
         self._waited += journal.waited
+        self._journal = journal
+
+    def _go_on_in(self, journal: Journal) -> None:
+        """Have a journal continue the one that was open before, if any."""
         if self._journal is not None and journal.continues(self._journal.file):
             self._journal.close()
         elif self._journal is not None and self._journal.is_nameless:
@@ -470,7 +498,6 @@ class Publisher:
             self._unsaid = f"the journal {journal.path} is another file now; the one before keeps what it holds"
             self._journal.close()
             self._own = None
-        self._journal = journal
 
     def _append_to(self, journal: Journal, messages: Sequence[Message], *, once: bool, note: str | None = None) -> None:
         seqs = journal.append(messages, once=once, note=note)

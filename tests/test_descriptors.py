@@ -34,7 +34,7 @@ from tests.launched import close_descriptors
 from tests.running import ROOT, status_of_fork
 from tests.services.broker import Broker
 from tests.services.sockets import BlackHole
-from tests.test_degradation import ids_in
+from tests.test_degradation import ids_in, locked
 from tests.test_delivery import books_of, settings_of
 from tests.test_faults import launch
 from tests.waiting import wait_until
@@ -211,6 +211,30 @@ def test_a_launched_task_that_closed_the_pipe_to_its_launcher_is_believed_by_its
 
     assert status == 0, launched.lines
     assert {content == 2 * WRITTEN for content in written_in(tmp_path)} == {True}
+    ends = [
+        (event.name.rpartition(".")[2], event.reported_by)
+        for event in subscribe("task.finished", "task.failed", replay=True, every_report=True, timeout=0)
+    ]
+    assert ends == [("finished", "task")]
+
+
+def test_a_task_that_closed_the_pipe_is_believed_by_what_it_kept_beside_a_journal_that_is_locked(
+    tmp_path: Path,
+) -> None:
+    """
+    The launcher looks there for the note, and waits for no process that writes to the journal.
+    """
+    settings = DKISTProcessingCoreConfiguration()
+    open_bus(settings).open_journal().close()
+
+    with (
+        contextlib.closing(locked(settings)),
+        launch("ClosesDescriptors", CLOSED="65536", WRITTEN=str(tmp_path)) as launched,
+    ):
+        status = launched.wait()
+
+    assert status == 0, launched.lines
+    open_bus(settings).open_journal().close()
     ends = [
         (event.name.rpartition(".")[2], event.reported_by)
         for event in subscribe("task.finished", "task.failed", replay=True, every_report=True, timeout=0)

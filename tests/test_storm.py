@@ -12,10 +12,11 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from typing import Self
 
 import pytest
 
-from dkist_processing_core.bus import adopt, open_bus
+from dkist_processing_core.bus import adopt, open_bus, to_message
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.publisher import WAIT_LIMIT_SECONDS, Publisher
 from tests.facts import progressed
@@ -159,6 +160,63 @@ def test_what_a_storm_has_left_is_left_alone_while_the_journal_is_busy_or_the_ti
 
         assert (is_done, in_no_time, while_busy, files_beside(settings)) == (False, 3, 2, [])
         assert journal.books().pending == 3
+
+
+def test_a_journal_that_is_locked_anew_before_each_step_of_one_call_delays_by_the_limit_in_all() -> None:
+    """
+    The end has four appends to make, and another process is quicker each time.
+    """
+    settings = DKISTProcessingCoreConfiguration()
+    publisher = Publisher.open(settings, wait_limit=0.5)
+    events = [progressed("A", number) for number in range(4)]
+    for number, event in enumerate(events):
+        publisher._memory.add([to_message(event, publisher.bus.event_exchange)], once=number % 2 > 0)
+    with Intruder(publisher) as intruder:
+        publisher.close()
+
+    assert len(intruder.releases) > 1
+    assert publisher.waited < 0.6
+    with open_bus(settings).open_journal() as journal:
+        assert [entry.message.properties.message_id for entry in journal.read(0, 100)] == [event.id for event in events]
+
+
+class Intruder:
+    """
+    Locks a publisher's journal before each of its transactions, for less than the publisher would wait.
+    """
+
+    def __init__(self, publisher: Publisher) -> None:
+        """
+        Be asked by SQLite itself about each statement.
+        """
+        assert publisher._journal is not None
+        self._connection = sqlite3.connect(publisher.bus.journal_path, isolation_level=None, check_same_thread=False)
+        self._is_due = True
+        self.releases: list[threading.Timer] = []
+        publisher._journal.connection.set_trace_callback(self._before)
+
+    def _before(self, statement: str) -> None:
+        if statement == "BEGIN IMMEDIATE" and self._is_due:
+            self._is_due = False
+            self._connection.execute(statement)
+            self.releases.append(threading.Timer(0.3, self._connection.execute, ["ROLLBACK"]))
+            self.releases[-1].start()
+        elif statement == "COMMIT":
+            self._is_due = True
+
+    def __enter__(self) -> Self:
+        """
+        Return the intruder itself.
+        """
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """
+        Be gone.
+        """
+        for release in self.releases:
+            release.join()
+        self._connection.close()
 
 
 def test_a_journal_that_is_busy_now_and_then_delays_by_the_limit_in_all(caplog: pytest.LogCaptureFixture) -> None:

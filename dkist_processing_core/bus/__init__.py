@@ -10,7 +10,15 @@ from dkist_processing_core.bus._journal_bus import JournalBus
 from dkist_processing_core.bus._locks import FileLock
 from dkist_processing_core.bus._memory import Memory
 from dkist_processing_core.bus._message import Message, Properties, routing_key, to_failure_message, to_message, word
-from dkist_processing_core.bus._spare import Spare, adopt, is_spare, left_behind, remove_if_empty, spares_of
+from dkist_processing_core.bus._spare import (
+    Spare,
+    adopt,
+    is_spare,
+    left_behind,
+    noted_on_host,
+    remove_if_empty,
+    spares_of,
+)
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 
 __all__ = [
@@ -30,6 +38,7 @@ __all__ = [
     "adopt",
     "is_spare",
     "left_behind",
+    "noted_on_host",
     "open_bus",
     "remove_if_empty",
     "routing_key",

@@ -118,6 +118,7 @@ class Journal:
         """For how many seconds each call waits where another process holds the file."""
         self.waited = 0.0
         """For how many seconds all calls together have waited so."""
+        self._waits_until = math.inf
         self._acts_since = 0.0
         self._renewed: dict[str, float] = {}
         self.clock: Callable[[], float] = time.time
@@ -158,8 +159,10 @@ class Journal:
             # Made here, so that the mode does not depend on the umask; SQLite gives its side files the same.
             journal = cls.connect(path, make=True, patience=patience)
             try:
+                journal.limit_waits(patience)
                 journal.use_first(lambda connection: prepare(connection, path, destination))
                 journal._sync(fully=synced)  # noqa: SLF001 - of this class
+                journal.limit_waits()
             except BaseException:
                 journal.close()
                 raise
@@ -195,7 +198,7 @@ class Journal:
             return self._connections.read(size, at)
 
     @classmethod
-    def look(cls, path: Path, read: Callable[[Self], _Result]) -> _Result:
+    def look(cls, path: Path, read: Callable[[Self], _Result], *, patience: float = BUSY_SECONDS) -> _Result:
         """
         Return what `read` finds in the journal at `path`, and change neither a file nor the folder.
 
@@ -205,7 +208,7 @@ class Journal:
         while True:
             before, mode = versions(path), _mode_of_look(path)
             try:
-                with in_use, cls._open_to_look(path, mode) as journal:
+                with in_use, cls._open_to_look(path, mode, patience) as journal:
                     found = read(journal)
             except JournalError:
                 if versions(path) == before:
@@ -215,8 +218,8 @@ class Journal:
                     return found
 
     @classmethod
-    def _open_to_look(cls, path: Path, mode: str) -> Self:
-        journal = cls.connect(path, f"file:{quote(str(path))}?{mode}")
+    def _open_to_look(cls, path: Path, mode: str, patience: float) -> Self:
+        journal = cls.connect(path, f"file:{quote(str(path))}?{mode}", patience=patience)
         # So that a signal's handler runs, too.
         journal.connection.set_progress_handler(journal._is_endless, _STEPS_BETWEEN_LOOKS)  # noqa: SLF001 - as above
         try:
@@ -299,9 +302,13 @@ class Journal:
         """Return True if what is being read takes far longer than what the format of a journal allows."""
         return time.monotonic() > self._acts_since + _PATIENCES_OF_A_LOOK * self.patience
 
+    def limit_waits(self, seconds: float = math.inf) -> None:
+        """Have all calls from now on together wait for at most so many seconds for other processes."""
+        self._waits_until = self.waited + seconds
+
     def _patiently(self, action: Callable[[], _Result]) -> _Result:
         """Do something with the connection, again while another process holds the file, as long as patience lasts."""
-        until = time.monotonic() + self.patience
+        until = time.monotonic() + max(0.0, min(self.patience, self._waits_until - self.waited))
         pause, place = 0.001, None
         try:
             with explained(self.path):

@@ -11,7 +11,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -91,6 +91,24 @@ def _open(path: Path, *, patience: float = BUSY_SECONDS) -> Journal:
 def spares_of(shared: Path) -> list[Path]:
     """Return the spare journals beside the one at `shared`, whoever's they are."""
     return sorted(shared.parent.glob(f"{shared.stem}.*.db"))
+
+
+def noted_on_host(shared: Path, notes: Sequence[str], *, process: int, patience: float) -> str | None:
+    """
+    Return the first of some notes that the spare journals of a process hold, or the shared one; None for none of them.
+
+    Nothing is changed by that, nor adopted: it waits for no process that writes to the shared journal.
+    """
+
+    def first(journal: Journal) -> str | None:
+        return next((note for note in notes if journal.remembers(note)), None)
+
+    # The shared one last: another process may have it take over a spare one meanwhile.
+    for path in (*shared.parent.glob(f"{shared.stem}.{process}-*.db"), shared):
+        with contextlib.suppress(JournalError):
+            if found := Journal.look(path, first, patience=patience):
+                return found
+    return None
 
 
 def is_spare(path: Path) -> bool:

@@ -294,9 +294,9 @@ class Launch:
 
     def _conclude(self, end: End, memory: MemoryWatch | None) -> int:
         """Report the end, and return the status to leave with: the task's own, whatever becomes of the report."""
-        if "end" not in end.told:
+        if "end" not in end.told and (process := self._process) is not None:
             # The author's code may have closed the pipe.
-            self._report(lambda reports: end.told.update(reports.noted_end(self._start_id)))
+            self._report(lambda reports: end.told.update(reports.noted_end(self._start_id, process.pid)))
         # Where it cannot be had: only what is stated at its end is a success.
         status = int(end.exit_code != 0 or end.reported != FINISHED)
         with _observing():

@@ -121,13 +121,12 @@ class Reports:
             environment_seconds=environment_seconds,
         )
 
-    def noted_end(self, start_id: str) -> dict[str, Any]:
-        """Return which end the task itself has put into the journal since a start, as it reports it by the pipe."""
-        if self._reporter.publisher is not None:
-            for event_class in (TaskFinished, TaskFailed):
-                if self._reporter.publisher.remembers(f"{ENDED}{start_id}/{event_class.name}", adopting=True):
-                    return {"end": event_class.name, "is_published": True}
-        return {}
+    def noted_end(self, start_id: str, pid: int) -> dict[str, Any]:
+        """Return which end the task itself has noted on this host since a start, as it reports it by the pipe."""
+        names = {f"{ENDED}{start_id}/{each.name}": each.name for each in (TaskFinished, TaskFailed)}
+        publisher = self._reporter.publisher
+        note = None if publisher is None else publisher.noted_by(pid, *names)
+        return {} if note is None else {"end": names[note], "is_published": True}
 
     def ended(self, verdict: Verdict) -> bool:
         """Publish the end, unless the task has, and end the span; return whether the end is published."""
