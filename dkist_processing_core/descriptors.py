@@ -12,15 +12,15 @@ import os
 import resource
 from collections.abc import Callable, Iterable, Iterator
 
-from dkist_processing_core.trusted import taken
+from dkist_processing_core.trusted import Identity, close_if, identity_of
 
 # Few tasks have so many files open at once, and each opening of a journal takes all numbers below for a moment.
 _HIGH = 128
 _SHARE_OF_LIMIT = 4
 # As long as that of SQLite's log, which has two random numbers (https://sqlite.org/fileformat2.html#walformat).
 _HEAD_BYTES = 32
-Identity = tuple[int, int]
-"""What distinguishes an open file from others: its device and its number there."""
+taken: dict[int, Identity] = {}
+"""The numbers that `low_numbers_taken` holds just now; none is a file of ours."""
 
 
 def move_up(descriptor: int) -> int:
@@ -51,7 +51,7 @@ def low_numbers_taken() -> Iterator[None]:
             limit = _lowest_high()
             while numbers[-1] < limit:
                 numbers.append(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, numbers[-1] + 1))
-            os.close(numbers.pop())
+            close_if(numbers.pop(), own)
         if own is not None:
             taken.update(dict.fromkeys(numbers, own))
         yield
@@ -67,25 +67,9 @@ def low_numbers_taken() -> Iterator[None]:
                 continue
 
 
-def close_if(descriptor: int, identity: Identity | None) -> None:
-    """Close a descriptor if it is what it was: another thread may have closed it, and opened a file of its number."""
-    if identity_of(descriptor) == identity:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
-
-
 def _lowest_high() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _HIGH if limit == resource.RLIM_INFINITY else min(_HIGH, limit // _SHARE_OF_LIMIT)
-
-
-def identity_of(descriptor: int) -> Identity | None:
-    """Return what a descriptor is; None for a number that is free."""
-    try:
-        found = os.fstat(descriptor)
-    except (OSError, OverflowError):
-        return None
-    return found.st_dev, found.st_ino
 
 
 def open_numbers() -> list[int]:

@@ -5,7 +5,7 @@ What is checked is the opened descriptor, before anything about the file is chan
 their locks and spares, and environments. Not here: which folders those are (bus, environments).
 """
 
-# ruff: noqa: PTH100, PTH101, PTH102, PTH112, PTH115, PTH116, PTH118, PTH119, PTH120, PTH208 - paths are texts: a launcher needs it
+# ruff: noqa: PTH100, PTH101, PTH102, PTH112, PTH116, PTH119, PTH120 - paths are texts: a launcher needs it
 from __future__ import annotations
 
 import os
@@ -13,15 +13,11 @@ import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Collection
-    from types import TracebackType
-    from typing import Self
+    from collections.abc import Iterable
 
 _FOLDER_MODE, _FILE_MODE, _SHARED_FILE_MODE = 0o700, 0o600, 0o660
-_SIDE_FILES = ("-wal", "-shm", "-journal")
-taken: dict[int, tuple[int, int]] = {}
-"""The numbers that `descriptors.low_numbers_taken` holds just now, with device and inode; none is a file of ours."""
+Identity = tuple[int, int]
+"""What distinguishes an open file from others: its device and its number there."""
 
 
 def file_mode(folder: os.stat_result) -> int:
@@ -40,12 +36,9 @@ def make_folder(path: str) -> None:
         if not os.path.isdir(path):
             raise
         return
-    descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
+    with Briefly(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)) as descriptor:
         _set_mode(descriptor, os.fstat(descriptor), _FOLDER_MODE)
         _give_to_owner(descriptor, os.stat(parent))
-    finally:
-        os.close(descriptor)
 
 
 def distrust(folder: os.stat_result) -> str | None:
@@ -91,8 +84,7 @@ def open_file(
 
     """
     path = os.fspath(path)
-    in_folder = _open_folder(path)
-    try:
+    with Briefly(_open_folder(path)) as in_folder:
         folder, name = os.fstat(in_folder), os.path.basename(path)
         mode = file_mode(folder) if shares else _FILE_MODE
         if flags & os.O_CREAT:
@@ -101,114 +93,76 @@ def open_file(
         # Nonblocking: a pipe of this name would keep an opener waiting.
         flags = (flags & ~os.O_CREAT) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         descriptor = os.open(name, flags, dir_fd=in_folder)
+        found = os.fstat(descriptor)
         try:
-            found = os.fstat(descriptor)
             _check(path, found, folder, shares=shares)
             if sets_mode:
                 _set_mode(descriptor, found, mode)
         except BaseException:
-            os.close(descriptor)
+            close_if(descriptor, (found.st_dev, found.st_ino))
             raise
-    finally:
-        os.close(in_folder)
     return descriptor
 
 
-class Guarded:
+def check_beside(path: str, suffixes: Iterable[str]) -> None:
     """
-    A context in which SQLite opens a file by its path: the file is held, and what was opened compared with it.
+    Check the files beside one, of its name and these suffixes, as `open_file` does, where they are there.
 
-    Held by O_PATH: closing any other descriptor of a file would give up the locks that SQLite holds on it (fcntl(2)).
+    Raises
+    ------
+    PermissionError
+        as `open_file` does.
+
     """
-
-    def __init__(self, path: str | os.PathLike[str], *, make: bool = False) -> None:
-        """Name the file; with `make` it is made where it is missing, and has the mode of files in its folder."""
-        self._path = os.fspath(path)
-        self._make = make
-
-    def __enter__(self) -> Self:
-        """Check the file, and those that SQLite keeps beside it."""
-        flags = os.O_PATH | (os.O_CREAT if self._make else 0)
-        self._descriptor = open_file(self._path, flags, sets_mode=self._make)
-        try:
-            self._check_side_files()
-            # Those are many, and known.
-            self._taken = dict(taken)
-            self._before = _opened(without=self._taken) | self._taken
-        except BaseException:
-            os.close(self._descriptor)
-            raise
-        return self
-
-    def check(self, connection: sqlite3.Connection) -> None:
-        """
-        Check that what a connection has opened is the file that is held. It reads nothing of what was opened.
-
-        Raises
-        ------
-        PermissionError
-            where it was another: somebody exchanged the file in between.
-
-        """
-        own = os.fstat(self._descriptor)
-        if not (own.st_nlink and self._is_at_path(connection) and self._is_opened((own.st_dev, own.st_ino))):
-            msg = f"{self._path}: found another file than a moment ago, expected the same one"
-            raise PermissionError(msg)
-
-    def _is_at_path(self, connection: sqlite3.Connection) -> bool:
-        """Return whether SQLite met no link at the path: it resolves the path first, and then opens no link."""
-        connection.text_factory = os.fsdecode
-        opened = connection.execute("PRAGMA database_list").fetchone()[2]
-        return _in_real_folder(opened) == _in_real_folder(self._path)
-
-    def _is_opened(self, own: tuple[int, int]) -> bool:
-        """Return whether the file is among what is open now; other threads open and close files of theirs meanwhile."""
-        if own in dict(_opened(without=self._taken).items() - self._before.items()).values() or not self._before:
-            return True
-        new = dict(_opened().items() - self._before.items())
-        if own in new.values():
-            return True
-        # SQLite uses one again that it had to keep, of this very file; then it opens nothing at the path.
-        is_kept = any(file == own and number != self._descriptor for number, file in self._before.items())
-        path = _in_real_folder(self._path)
-        return is_kept and not any(_name_of(number) in {path, f"{path} (deleted)"} for number in new)
-
-    def _check_side_files(self) -> None:
-        in_folder = _open_folder(self._path)
-        try:
-            folder = os.fstat(in_folder)
-            for suffix in _SIDE_FILES:
-                _check_by_name(self._path + suffix, os.path.basename(self._path) + suffix, in_folder, folder)
-        finally:
-            os.close(in_folder)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Let go of the file."""
-        os.close(self._descriptor)
+    with Briefly(_open_folder(path)) as in_folder:
+        folder = os.fstat(in_folder)
+        for suffix in suffixes:
+            _check_by_name(path + suffix, os.path.basename(path) + suffix, in_folder, folder)
 
 
-def _in_real_folder(path: str) -> str:
-    """Return a path without links in it, but for its last part."""
-    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-
-
-def _name_of(descriptor: int) -> str:
-    """Return by which path a file was opened; "" for one that another thread has closed."""
+def identity_of(descriptor: int) -> Identity | None:
+    """Return what a descriptor is; None for a number that is free."""
     try:
-        return os.readlink(f"/proc/self/fd/{descriptor}")
-    except OSError:
-        return ""
+        found = os.fstat(descriptor)
+    except (OSError, OverflowError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def close_if(descriptor: int, identity: Identity | None) -> None:
+    """Close a descriptor if it is what it was: another thread may have closed it, and opened a file of its number."""
+    if identity_of(descriptor) == identity:
+        try:
+            os.close(descriptor)
+        except OSError:
+            return
+
+
+class Briefly:
+    """A context that has a descriptor open, and closes it if it is what it was then."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Take a descriptor that was opened a moment ago."""
+        self._descriptor = descriptor
+        self._identity = identity_of(descriptor)
+
+    def __enter__(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        close_if(self._descriptor, self._identity)
 
 
 def _open_folder(path: str) -> int:
     """Return a descriptor of the folder that a file is in, which is one of ours."""
     folder = os.path.dirname(path) or "."
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    reason = distrust(os.fstat(descriptor))
+    found = os.fstat(descriptor)
+    reason = distrust(found)
     if reason is not None:
-        os.close(descriptor)
+        close_if(descriptor, (found.st_dev, found.st_ino))
         msg = f"{folder}: found a folder that {reason}; use another"
         raise PermissionError(msg)
     return descriptor
@@ -220,11 +174,9 @@ def _make_file(name: str, in_folder: int, folder: os.stat_result, mode: int) -> 
         descriptor = os.open(name, flags, _FILE_MODE, dir_fd=in_folder)
     except FileExistsError:
         return
-    try:
+    with Briefly(descriptor):
         _set_mode(descriptor, os.fstat(descriptor), mode)
         _give_to_owner(descriptor, folder)
-    finally:
-        os.close(descriptor)
 
 
 def _give_to_owner(descriptor: int, folder: os.stat_result) -> None:
@@ -271,20 +223,3 @@ def _set_mode(descriptor: int, found: os.stat_result, mode: int) -> None:
         except OSError:
             # One of O_PATH, which fchmod(2) refuses.
             os.chmod(f"/proc/self/fd/{descriptor}", mode)
-
-
-def _opened(*, without: Collection[int] = ()) -> dict[int, tuple[int, int]]:
-    """Return which file each descriptor of this process is; the one that reads the folder is closed by then."""
-    found = {}
-    try:
-        for number in map(int, os.listdir("/proc/self/fd")):
-            if number not in without:
-                try:
-                    file = os.fstat(number)
-                except OSError:
-                    continue
-                found[number] = file.st_dev, file.st_ino
-    except OSError:
-        # No /proc: nothing can be compared.
-        pass
-    return found

@@ -17,12 +17,15 @@ from pathlib import Path
 import pytest
 
 from dkist_processing_core.bus import FileLock, Journal, open_bus
+from dkist_processing_core.bus._guarded import Guarded
 from dkist_processing_core.bus._place import place
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.descriptors import _lowest_high
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.publisher import Publisher
-from dkist_processing_core.trusted import Guarded, exchangeable_above, make_folder
+from dkist_processing_core.trusted import exchangeable_above, make_folder, open_file
 from tests.facts import started
+from tests.running import status_of_fork
 
 IS_ROOT = os.geteuid() == 0
 VICTIM, ATTACKER, GROUP = 64201, 64202, 64203
@@ -228,6 +231,53 @@ def test_holding_a_file_gives_up_no_lock_of_this_process(folder: Path) -> None:
         taken = subprocess.run([sys.executable, "-c", program, path], capture_output=True, check=False, timeout=60)
 
     assert b"BlockingIOError" in taken.stderr
+
+
+@pytest.mark.parametrize("name", ["theirs", "embedded.db"])
+def test_a_file_that_got_the_number_by_which_another_is_held_is_not_closed(folder: Path, name: str) -> None:
+    """
+    The number is high, and known by what it is: SQLite may have got it, for the same file.
+    """
+    path = folder / "embedded.db"
+    with Guarded(path, make=True):
+        (number,) = numbers_of(path)
+        os.close(number)
+        with (folder / name).open("ab") as theirs:
+            os.dup2(theirs.fileno(), number)
+
+    assert number >= _lowest_high()
+    assert os.fstat(number).st_ino == (folder / name).stat().st_ino
+    os.close(number)
+
+
+def test_a_file_that_got_the_number_of_a_folder_meanwhile_is_not_closed(folder: Path) -> None:
+    """
+    Another thread has closed it, between the opening of the folder and of the file in it.
+    """
+    path = folder / "a.lock"
+
+    def steal() -> None:
+        stolen: list[int] = []
+
+        def exchange_number(event: str, arguments: tuple[object, ...]) -> None:
+            if event == "open" and arguments[0] == path.name and not stolen:
+                stolen.extend(numbers_of(folder))
+                os.close(stolen[0])
+                assert os.open(os.devnull, os.O_RDONLY) == stolen[0]
+
+        sys.addaudithook(exchange_number)
+        with pytest.raises(NotADirectoryError):
+            open_file(path, os.O_CREAT | os.O_RDWR)
+        assert stat.S_ISCHR(os.fstat(stolen[0]).st_mode)
+
+    assert status_of_fork(steal) == 0
+
+
+def numbers_of(path: Path) -> list[int]:
+    """
+    Return the numbers by which this process has a file or folder open.
+    """
+    return [int(each.name) for each in Path("/proc/self/fd").iterdir() if os.path.realpath(each) == str(path)]
 
 
 def squatted(make: Callable[[Path], object]) -> Iterator[tuple[DKISTProcessingCoreConfiguration, Path]]:

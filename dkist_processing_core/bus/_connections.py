@@ -21,8 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dkist_processing_core.bus._locks import in_use
-from dkist_processing_core.descriptors import Held, Identity, close_if, identity_of, low_numbers_taken, open_numbers
+from dkist_processing_core.descriptors import Held, low_numbers_taken, open_numbers
 from dkist_processing_core.errors import JournalError, JournalLostError
+from dkist_processing_core.trusted import Identity, close_if, identity_of
 
 _LOG = "-wal"
 _SHARED_MEMORY = "-shm"

@@ -24,12 +24,13 @@ from dkist_processing_core import forks
 from dkist_processing_core.bus._connections import Connections
 from dkist_processing_core.bus._faults import explained, is_busy
 from dkist_processing_core.bus._format import WAL_MAGIC, prepare, prepare_look
+from dkist_processing_core.bus._guarded import Guarded
 from dkist_processing_core.bus._locks import close_in_forks, folder_lock, in_use, watch_forks
 from dkist_processing_core.bus._message import EXCERPT_BYTES, Message, Properties
 from dkist_processing_core.bus._queue import Place
 from dkist_processing_core.errors import JournalDamagedError, JournalError, JournalLostError
 from dkist_processing_core.events import MAX_BODY_BYTES
-from dkist_processing_core.trusted import Guarded, open_file
+from dkist_processing_core.trusted import open_file
 
 BUSY_SECONDS = 2.0
 """For how long a call waits by default where another process holds the file."""

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dkist_processing_core.bus._locks import close_in_forks, in_use, watch_forks
-from dkist_processing_core.descriptors import Held, Identity, move_up
-from dkist_processing_core.trusted import open_file
+from dkist_processing_core.descriptors import Held, move_up
+from dkist_processing_core.trusted import Identity, open_file
 
 _SLICE_SECONDS = 0.1
 # The first of the queue tries more often than that: a journal that is free each time is free for want of a try.

@@ -13,8 +13,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from dkist_processing_core.bus._faults import is_of_damage
+from dkist_processing_core.bus._guarded import Guarded
 from dkist_processing_core.bus._locks import name_aside
-from dkist_processing_core.trusted import Guarded
 
 logger = logging.getLogger(__name__)
 
