@@ -62,11 +62,11 @@ def start(environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
 
 def output_of(process: "subprocess.Popen[bytes]") -> Iterator[list[str]]:
     """
-    Yield the lines that a process writes, as they come, until it ends.
+    Yield the lines that a process writes, as they come, until it ends; none where it is silent for a moment.
 
     Not longer, since what it leaves behind may hold the pipe. A line of more than 64 KiB comes in pieces.
     """
-    if process.stdout is None:
+    if process.stdout is None or process.stdout.closed:
         return
     rest, left_at_end = b"", _MAX_BYTES_AFTER_END
     pipe = process.stdout
@@ -76,6 +76,7 @@ def output_of(process: "subprocess.Popen[bytes]") -> Iterator[list[str]]:
         is_ended = has_ended(process.pid)
         is_readable = bool(waiting.poll(0 if is_ended else _POLL_MILLISECONDS))
         if not is_readable and not is_ended:
+            yield []
             continue
         chunk = os.read(pipe.fileno(), _MAX_LINE_BYTES) if is_readable else b""
         left_at_end -= len(chunk) if is_ended else 0

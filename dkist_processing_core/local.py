@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -146,8 +146,9 @@ class LocalRun:
         # Each stays there until it is booked: an interrupt may come between any two steps.
         self._ended: deque[_Ended] = deque()
         self._has_ended = Flag()
-        # The attempt that is called in this thread, and when it began.
+        # The attempt that is called in this thread, and when it began; or whose process this thread follows.
         self._called_here: tuple[Attempt, float] | None = None
+        self._followed_here: tuple[Attempt, subprocess.Popen[bytes], float] | None = None
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._running: set[str] = set()
         self._due: list[tuple[float, int, Attempt]] = []
@@ -270,7 +271,7 @@ class LocalRun:
                 self._call_here(attempt, progress.node, queued_seconds)
             elif not is_followed:
                 # Too many threads, or an interpreter that is about to exit: one task after another, then.
-                self._run_process(attempt, environ)
+                self._run_process(attempt, environ, is_here=True)
 
     def _follow_in_thread(self, attempt: Attempt, environ: dict[str, str]) -> bool:
         """Run an attempt's process in a thread of its own, and return whether there was one to be had."""
@@ -358,11 +359,14 @@ class LocalRun:
             attempt, began = self._called_here
             is_finished = self._is_noted(f"{ENDED}{attempt.start_id}/{TaskFinished.name}")
             self._note_end_here(_Ended(attempt, int(not is_finished), time.monotonic() - began, is_reported=False))
+        # It was interrupted, too, and the launcher lives.
+        steps = iter(()) if self._followed_here is None else self._follow(*self._followed_here)
         deadline = time.monotonic() + TERMINATION_SECONDS
         # A launcher that is told again kills its task; one that is killed leaves that to its guard.
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
             self._signal_all(number)
             while (self._running or self._ended) and not held.take(_INTERRUPTS):
+                next(steps, None)
                 left = max(0.0, deadline - time.monotonic())
                 if not self._settle_next(min(left, _LOOK_SECONDS)) and not left:
                     deadline = time.monotonic() + _LAST_SECONDS
@@ -393,36 +397,53 @@ class LocalRun:
             environ |= {launcher.PACKAGE: requirement.name, launcher.EXTRAS: ",".join(requirement.extras)}
         return environ
 
-    def _run_process(self, attempt: Attempt, environ: dict[str, str]) -> None:
+    def _run_process(self, attempt: Attempt, environ: dict[str, str], *, is_here: bool = False) -> None:
+        """Run an attempt's process to its end, in a thread of its own or `is_here`, where an interrupt may leave it."""
         began = time.monotonic()
-        exit_code: int | None = launcher.SOFTWARE
+        # No interrupt comes between its start and the knowledge of it.
+        with held_back(interrupts=True):
+            try:
+                process = child.start({**self._environment(attempt), **environ})
+            except Exception as error:  # noqa: BLE001 - whatever it is, the attempt is over
+                logger.error("%s cannot be started: %s", attempt.task_name, error)  # noqa: TRY400 - one line reports it
+                self._note_end(_Ended(attempt, launcher.SOFTWARE, time.monotonic() - began, is_reported=False))
+                return
+            self._processes[attempt.task_name] = process
+            if is_here:
+                self._running.add(attempt.task_name)
+                self._followed_here = attempt, process, began
+        if self._is_stopping:
+            self._signal(process, signal.SIGTERM)
         try:
-            process = child.start({**self._environment(attempt), **environ})
-        except Exception as error:  # noqa: BLE001 - whatever it is, the attempt is over
-            logger.error("%s cannot be started: %s", attempt.task_name, error)  # noqa: TRY400 - one line reports it
-        else:
-            exit_code = None
-            with never_breaking(f"the status of the launcher of {attempt.task_name} is not known"):
-                exit_code = self._follow(attempt, process)
-        finally:
-            is_reported = exit_code is not None and exit_code >= 0 and exit_code not in _UNREPORTED
+            for _ in self._follow(attempt, process, began):
+                pass
+        except BaseException:
+            if not is_here:
+                # Waited for by the other thread.
+                self._note_end(_Ended(attempt, None, time.monotonic() - began, is_reported=False))
+            raise
+
+    def _follow(self, attempt: Attempt, process: "subprocess.Popen[bytes]", began: float) -> Iterator[None]:
+        """Show what a launcher writes until it ends, in steps, whatever goes wrong with that; note how it has ended."""
+        exit_code = None
+        with never_breaking(f"the output of {attempt.task_name} is not shown"):
+            for lines in child.output_of(process):
+                if lines:
+                    self._show(lambda display: display.output(attempt.task_name, lines))  # noqa: B023 - called now
+                yield
+        with never_breaking(f"the output of {attempt.task_name} is not read any more"):
+            child.drop_output(process)
+        with never_breaking(f"the status of the launcher of {attempt.task_name} is not known"):
+            exit_code = child.wait(process)
+        is_reported = exit_code is not None and exit_code >= 0 and exit_code not in _UNREPORTED
+        with held_back(interrupts=True):
             self._note_end(_Ended(attempt, exit_code, time.monotonic() - began, is_reported))
+            if self._followed_here is not None and self._followed_here[0] is attempt:
+                self._followed_here = None
 
     def _note_end(self, ended: _Ended) -> None:
         self._ended.append(ended)
         self._has_ended.raise_()
-
-    def _follow(self, attempt: Attempt, process: "subprocess.Popen[bytes]") -> int | None:
-        """Show what a launcher writes until it ends, whatever goes wrong with that; return its status."""
-        self._processes[attempt.task_name] = process
-        if self._is_stopping:
-            self._signal(process, signal.SIGTERM)
-        with never_breaking(f"the output of {attempt.task_name} is not shown"):
-            for lines in child.output_of(process):
-                self._show(lambda display: display.output(attempt.task_name, lines))  # noqa: B023 - called now
-        with never_breaking(f"the output of {attempt.task_name} is not read any more"):
-            child.drop_output(process)
-        return child.wait(process)
 
     def _show(self, what: Callable[[Display], None]) -> None:
         """Show something, and nothing any more once that went wrong: what is shown must not stop what is done."""

@@ -5,6 +5,7 @@ Not here: what is published and flushed in one (test_hard_cases.py).
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,38 @@ def test_a_local_run_without_threads_runs_one_task_after_another() -> None:
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "True"), done.stderr
     run = the_run()
     assert (run.state, [task.state for task in run.tasks]) == (State.FINISHED, [State.FINISHED] * 4)
+
+
+INTERRUPTED = """
+import signal
+from tests.pipelines import endless
+signal.signal(signal.SIGINT, signal.default_int_handler)
+endless.run(recipe_run_id=5)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_local_run_without_threads_that_is_interrupted_waits_for_the_end_of_its_task(number: signal.Signals) -> None:
+    """
+    The launcher ends the task and reports that, and the engine reports nothing of it.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", NONE_TO_BE_HAD + INTERRUPTED],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "Endless | waiting\n"
+        process.send_signal(number)
+        process.communicate(timeout=20)
+
+    events = list(subscribe(replay=True, every_report=True, timeout=0.05))
+    assert process.returncode == -number
+    ends = [event for event in events if isinstance(event, TaskFailed)]
+    assert [(end.cause, end.provisional) for end in ends] == [("terminated", False)] * len(ends) != []
+    assert events[-1].name == "workflow.failed"
 
 
 AT_EXIT = """
