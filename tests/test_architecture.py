@@ -44,7 +44,7 @@ LAYERS = (
     {"events", "config", "semconv"},
     {"trace_context"},
     {"identity"},
-    {"engine", "files"},
+    {"engine", "files", "threads"},
     {
         "budget",
         "errors",
@@ -61,7 +61,7 @@ LAYERS = (
         "termination",
         "text",
     },
-    {"descriptors", "exception_text", "exit_status", "forks", "redaction", "signals", "terminal", "threads"},
+    {"descriptors", "exception_text", "exit_status", "forks", "redaction", "signals", "terminal"},
     {"trusted"},
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}

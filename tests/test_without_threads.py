@@ -4,6 +4,7 @@ A process that can have no further thread, as under a limit on processes or whil
 Not here: what is published and flushed in one (test_hard_cases.py).
 """
 
+import math
 import os
 import signal
 import subprocess
@@ -16,7 +17,9 @@ import pytest
 from dkist_processing_core import subscribe
 from dkist_processing_core.bus import open_bus, to_message
 from dkist_processing_core.events import TaskEvent, TaskFailed
+from dkist_processing_core.mounts import Mount
 from dkist_processing_core.runs import State
+from dkist_processing_core.threads import can_be_started, room_in_groups
 from tests.facts import started
 from tests.running import ROOT, run_python
 from tests.services.broker import Broker
@@ -246,6 +249,36 @@ def test_a_launcher_under_a_limit_on_processes_reports_the_end_of_a_task_that_wa
     assert [event.name for event in events] == ["task.dispatched", "task.started", "task.failed"]
     assert isinstance(events[-1], TaskFailed)
     assert events[-1].signal == "SIGKILL"
+
+
+@pytest.mark.parametrize(
+    ("groups", "mount", "room"),
+    [
+        ("0::/pod/task\n", Mount("/", "{point}", "cgroup2", "rw"), 5),
+        ("1:name=systemd:/\n2:cpu,pids:/pod/task\n0::/\n", Mount("/", "{point}", "cgroup", "rw,pids"), 5),
+        # A container sees its part of the tree, here under the name that it has outside.
+        ("0::/pod/task\n", Mount("/pod", "{point}/pod", "cgroup2", "rw"), 5),
+        ("0::/\n", Mount("/", "{point}/pod", "cgroup2", "rw"), 5),
+        ("0::/../other\n", Mount("/", "{point}", "cgroup2", "rw"), math.inf),
+        ("2:pids:/pod/task\n", Mount("/", "{point}", "cgroup", "rw,memory"), math.inf),
+    ],
+)
+def test_no_thread_is_tried_where_a_control_group_has_no_room_for_all(
+    groups: str, mount: Mount, room: float, tmp_path: Path
+) -> None:
+    """
+    To try would take the rest of it from other processes, which may be about to fork: the limit is read.
+    """
+    for folder, limit, current in (("pod", "30", "25"), ("pod/task", "max", "3")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "pids.max").write_text(limit + "\n")
+        (tmp_path / folder / "pids.current").write_text(current + "\n")
+    shown = Mount(mount.root, mount.point.format(point=tmp_path), mount.file_system, mount.options)
+
+    found = room_in_groups(groups, [shown])
+
+    assert found == room
+    assert can_be_started(6, room=lambda: found) == (room > 6)
 
 
 CALLED_AT_EXIT = """
