@@ -28,7 +28,7 @@ unexport $(filter BUILD_VERSION MESH_CONFIG RETRY_CONFIG EVENT_FLUSH_TIMEOUT PYT
 
 DEMO = DKIST_CORE_STATE_DIR="$$PWD/build/demo-state" PYTHONPATH="$$PWD/examples" .venv/bin/dkist-core
 
-.PHONY: help demo test coverage soak lint docs events drawings bench clean lock FORCE
+.PHONY: help demo test coverage soak lint docs events house drawings bench clean lock FORCE
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
@@ -69,6 +69,9 @@ docs: .venv/.stamp-dev ## Build the documentation into build/docs
 events: .venv/.stamp-dev ## Write the schemas and the reference page of the events anew, from their classes
 	.venv/bin/python -m dkist_processing_core.events.schema telemetry/schemas
 	.venv/bin/python -m dkist_processing_core.events.page docs/reference/events.md
+
+house: .venv/.stamp-test ## Count how the library is laid out
+	@.venv/bin/python -m tests.house
 
 drawings: .venv/.stamp-uv ## Draw docs/drawings anew (needs Debian's graphviz)
 	.venv/bin/python docs/drawings/render.py
