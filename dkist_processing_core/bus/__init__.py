@@ -1,5 +1,5 @@
 """
-The bus: RabbitMQ where `MESH_CONFIG` names it, the embedded journal otherwise; one interface to both.
+The bus: RabbitMQ if `MESH_CONFIG` names a broker, otherwise the embedded journal. Both have the same interface.
 
 Not here: threads that deliver (drain), decoding (consumer).
 """

@@ -1,9 +1,9 @@
 """
-How old the rows of a journal are, by a clock of the file's own, and the removal of the oldest.
+The age of a journal's rows, by a clock that the file keeps, and the removal of the oldest rows.
 
-A clock of the system may be wrong by days, in one process or in all, and a folder may move to a host that has run for a
-year. So the file's clock advances by what both agree on: how long the host has run, and the time of the system. Now and
-then it notes which row was the last. Not here: the tables (_format).
+The system's clock may be wrong by days, in one process or in all, and a folder may move to a host that has run for a
+year. Therefore the file's clock advances by the smaller of two differences: of the host's uptime, and of the system's
+time. From time to time the file records the number of its last row (a mark). Not here: the tables (_format).
 """
 
 import contextlib
@@ -20,17 +20,17 @@ from dkist_processing_core.own_errors import log_own_error_once
 from dkist_processing_core.signals import held_back
 
 MARK_SECONDS = 600.0
-"""How often the file notes which row was the last."""
+"""How often the file records the number of its last row."""
 _MARGIN_SECONDS = 1.0
 """By how much two readings of the clocks may differ."""
 MOST_AT_ONCE = 500
-"""How many rows one transaction removes at most, and one opening where little is appended."""
+"""How many rows one transaction removes at most; also one opening of the journal, if few rows are appended."""
 FORGOTTEN_TIMES = 10
-"""A name is forgotten when it was not used for so many times as long as events are kept."""
+"""A name is removed when it was not used for this many times the period for which events are kept."""
 
 
 class HostTime(NamedTuple):
-    """For how many seconds the host has run since it was started, and what time it is by its clock."""
+    """The seconds since the host was started, and the time by its clock."""
 
     seconds: float
     wall: float
@@ -43,10 +43,11 @@ class HostTime(NamedTuple):
 
 def keep(journal: Journal, kept_seconds: float, *, limit: int = MAX_UNREAD, host: HostTime | None = None) -> None:
     """
-    Have a journal go on with its clock, and remove some of what is older than so many seconds by it.
+    Advance the clock of a journal, and remove some of the rows that are older than `kept_seconds` by that clock.
 
-    What a named subscription that is in use has not read stays, up to the newest `limit` rows; others lose it, counted.
-    Does nothing where the file cannot be written to just now: the next process does it.
+    Rows that a named subscription in use has not read stay, up to the newest `limit` rows. Other subscriptions lose
+    their unread rows, and the loss is counted. If the file cannot be written to at the moment, this does nothing, and
+    the next process does it.
     """
     patience, journal.patience = journal.patience, 0.0
     with held_back():
@@ -63,7 +64,7 @@ def keep(journal: Journal, kept_seconds: float, *, limit: int = MAX_UNREAD, host
 def _keep(journal: Journal, kept_seconds: float, limit: int, host: HostTime) -> None:
     clock = _Clock.of(journal.fact("clock"))
     if clock is not None:
-        # Before the mark, for which the file may be busy.
+        # Set the clock before the mark: the mark fails if the file is busy.
         _set_clock(journal, clock.at(host))
     if clock is None or clock.is_due(host):
         _set_clock(journal, journal.transact(lambda connection: _mark(connection, kept_seconds, host)))
@@ -72,7 +73,7 @@ def _keep(journal: Journal, kept_seconds: float, limit: int, host: HostTime) -> 
         first = journal.first()
         if first is not None and first <= boundary:
             unused = journal.clock() - kept_seconds
-            # Twice what was appended lately: one process may open the journal seldom, and append much.
+            # Remove twice the number of rows appended lately: a process may open the journal seldom, and append much.
             for _ in range(1 + 2 * _appended_lately(journal) // MOST_AT_ONCE):
                 if not journal.transact(lambda connection: _remove(connection, boundary, limit, unused)):
                     break
@@ -90,22 +91,22 @@ def _set_clock(journal: Journal, now: float) -> None:
 
 
 class _Clock(NamedTuple):
-    """What the file's clock showed, in seconds, at a time of the host."""
+    """The time that the file's clock showed, in seconds, at a time of the host."""
 
     shown: float
     host: HostTime
 
     @classmethod
     def of(cls, value: object) -> "_Clock | None":
-        """Return what was noted; None where nothing was, or it cannot be read."""
+        """Return the stored clock; None if there is none, or if it cannot be read."""
         with contextlib.suppress(ValueError, TypeError):
             shown, seconds, wall = json.loads(str(value))
             return cls(float(shown), HostTime(float(seconds), float(wall)))
         return None
 
     def at(self, host: HostTime) -> float:
-        """Return what it shows at another time of the host, or of another host."""
-        # One that has run for less was started since, or is another.
+        """Return the time that the clock shows at another time of this host, or at a time of another host."""
+        # A host with a shorter uptime was restarted since, or is another host.
         ran = host.seconds if host.seconds < self.host.seconds else host.seconds - self.host.seconds
         return self.shown + max(0.0, min(ran, host.wall - self.host.wall))
 
@@ -116,7 +117,7 @@ class _Clock(NamedTuple):
 
 
 def _mark(connection: sqlite3.Connection, kept_seconds: float, host: HostTime) -> float:
-    """Note which row is the last by now, and up to which row everything is too old; return the file's time."""
+    """Record the number of the last row, and the row up to which all are too old; return the file's time."""
     facts = dict(connection.execute("SELECT name, value FROM fact WHERE name IN ('clock', 'marks')"))
     clock = _Clock.of(facts.get("clock"))
     if clock is not None and not clock.is_due(host):
@@ -124,7 +125,7 @@ def _mark(connection: sqlite3.Connection, kept_seconds: float, host: HostTime) -
     now = _beginning(connection) if clock is None else clock.at(host)
     last = connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'message'").fetchone()[0]
     marks = _marks(facts.get("marks"))
-    # Clocks that are set back again and again do not make them many.
+    # A clock that is set back repeatedly must not increase the number of marks.
     if not marks or now >= marks[-1][0] + MARK_SECONDS:
         marks.append((now, last))
     old = [seq for moment, seq in marks if moment < now - kept_seconds]
@@ -145,13 +146,13 @@ def _mark(connection: sqlite3.Connection, kept_seconds: float, host: HostTime) -
 
 
 def _beginning(connection: sqlite3.Connection) -> float:
-    """Return what the clock of a file begins with: no more than when its subscriptions were used."""
+    """Return the first time of a file's clock: the host's time, but not after the last use of its subscriptions."""
     (used,) = connection.execute("SELECT max(used) FROM subscription WHERE typeof(used) = 'real'").fetchone()
     return time.time() if used is None else min(time.time(), used)
 
 
 def _marks(value: object) -> list[tuple[float, int]]:
-    """Return the marks of a file: when, by its clock, which row was the last."""
+    """Return the marks of a file: pairs of a time by its clock and the number of the last row at that time."""
     with contextlib.suppress(ValueError, TypeError):
         return [(float(moment), int(seq)) for moment, seq in json.loads(str(value))]
     return []
@@ -159,10 +160,10 @@ def _marks(value: object) -> list[tuple[float, int]]:
 
 def last_before(journal: Journal, moment: float, *, host: HostTime | None = None) -> int:
     """
-    Return the place behind which everything was appended at a time in seconds since 1970, or later.
+    Return the number after which all rows count as appended at `moment` (seconds since 1970) or later.
 
-    It is before the first row that was appended since then by the system's clock; rows behind it may have any time.
-    Where there is none, the file's marks decide: a clock that is behind does not hide what is recent.
+    This is the number before the first row that was appended since then by the system's clock; rows after it may have
+    any time. If there is no such row, the marks of the file decide: a slow clock does not hide recent rows.
     """
     clock = _Clock.of(journal.fact("clock"))
     before, within = 0, journal.last()
@@ -176,7 +177,7 @@ def last_before(journal: Journal, moment: float, *, host: HostTime | None = None
 
 
 def _remove(connection: sqlite3.Connection, boundary: int, limit: int, unused: float) -> int:
-    """Remove the oldest rows up to a boundary, without what names used since `unused` need; count what names lose."""
+    """Remove the oldest rows up to `boundary`, not those that names used since `unused` need; count lost events."""
     last = connection.execute("SELECT max(seq) FROM message").fetchone()[0] or 0
     places = connection.execute(
         f"SELECT name, {POSITION}, used >= ? FROM subscription",  # noqa: S608 - a constant
@@ -198,7 +199,7 @@ def _remove(connection: sqlite3.Connection, boundary: int, limit: int, unused: f
 
 
 def _count_lost(connection: sqlite3.Connection, name: str, rows: Sequence[tuple[int, str, str]]) -> None:
-    """Note how many events a subscription loses, as far as it wants them."""
+    """Count the events among removed rows that a subscription selects, as lost to it."""
     if not rows:
         return
     found = connection.execute("SELECT value FROM fact WHERE name = ?", (f"wanted {name}",)).fetchone()
@@ -213,7 +214,7 @@ def _count_lost(connection: sqlite3.Connection, name: str, rows: Sequence[tuple[
 
 
 def _wanted(value: object) -> tuple[str | None, list[str]]:
-    """Return the exchange and the patterns that a subscription has noted; all events where that cannot be read."""
+    """Return the exchange and the patterns that a subscription has stored; all events if they cannot be read."""
     with contextlib.suppress(ValueError, TypeError):
         exchange, patterns = json.loads(str(value))
         return exchange, [str(pattern) for pattern in patterns]

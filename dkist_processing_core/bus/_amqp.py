@@ -1,7 +1,7 @@
 """
-RabbitMQ over AMQP 0.9.1: the one module that says pika, and where pika's errors end.
+RabbitMQ over AMQP 0.9.1: the only module that imports pika, and that converts pika's errors.
 
-An `AmqpLink` is one connection with one channel, used by one thread, call after call; callbacks stay inside. Only
+An `AmqpLink` is one connection with one channel. One thread uses it, one call at a time; callers see no callbacks. Only
 `wake` may be called from other threads. Not here: what to send and when (drain), what a delivery means (consumer).
 """
 
@@ -52,12 +52,12 @@ from dkist_processing_core.signals import held_back
 from dkist_processing_core.text import redact
 
 WINDOW, WINDOW_BYTES = 1000, 4 * 1024 * 1024
-"""How many messages, and bytes of their bodies, may be on their way to the broker, unconfirmed."""
+"""How many messages, and bytes of their bodies, may be sent to the broker and still unconfirmed."""
 HEARTBEAT_SECONDS = 10
 CLOSE_SECONDS = 1.0
 RPC_SECONDS = 10.0
 _GIVE_UP_SECONDS = 0.25
-# As many as AMQP can name: more than RabbitMQ puts into one chunk of a stream.
+# The largest prefetch count of AMQP: more than RabbitMQ puts into one chunk of a stream.
 _CHUNK_MESSAGES = 65535
 _NOT_FOUND, _ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED, _NOT_ALLOWED = 404, 403, 405, 406, 530
 _INTERNAL_ERROR = 541
@@ -70,8 +70,9 @@ _REFUSALS = (_NOT_FOUND, _ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED
 _NO_ROUTE = 312
 _FAULTS_OF_A_SENDER = {501, 502, 503, 505, 506, 540, _INTERNAL_ERROR}
 _PIKA_ERRORS = (AMQPError, ChannelError, ReentrancyError)
-# What RabbitMQ says, beside a code for what is missing or not allowed, of a consumer that was too late
-# (`consumer_timeout`), and of a queue that is about to start or to move (rabbit_amqqueue.erl, `priv_absent`, `with`).
+# RabbitMQ's texts for reasons that pass, which it sends with a code for a missing or forbidden resource: a consumer
+# that acknowledged too late (`consumer_timeout`), and a queue that is about to start or to move (rabbit_amqqueue.erl,
+# `priv_absent`, `with`).
 _SIGNS_OF_A_PASSING_REASON = (
     "delivery acknowledgement",
     "is down or inaccessible",
@@ -80,11 +81,11 @@ _SIGNS_OF_A_PASSING_REASON = (
     "has crashed",
     "may be stopping or being demoted",
 )
-# Its words about a routing key that a topic permission refuses; about an exchange they have "exchange" there.
+# RabbitMQ's text about a routing key that a topic permission refuses. For an exchange it has "exchange" there.
 _SIGN_OF_A_KEY = "access to topic "
 _MAX_SHORT_BYTES = 255
 _MAX_GATHERED_BYTES = 256 * 1024
-# AMQP 0.9.1: type, channel and size of a frame; then, in a content header, class, weight and the body's size.
+# AMQP 0.9.1: a frame begins with type, channel and size; a content header begins with class, weight and body size.
 _FRAME_START, _HEADER_START = struct.Struct(">BHL"), struct.Struct(">HHQ")
 _ErrorT = TypeVar("_ErrorT", bound=BaseException)
 _log = logging.getLogger(__name__)
@@ -92,15 +93,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What the broker has said of messages sent, by the keys they were sent under."""
+    """The broker's answers to sent messages, by the keys that the messages were sent with."""
 
     confirmed: list[int] = field(default_factory=list)
     refused: list[tuple[int, str]] = field(default_factory=list)
-    """With the reason."""
+    """Key and reason of each refusal."""
     returned: dict[int, str] = field(default_factory=dict)
-    """The exchanges of what was refused because nothing is bound to them that takes it."""
+    """The exchange of each refused message that no queue bound to that exchange accepts, by key."""
     exchanges: set[str] = field(default_factory=set)
-    """The exchanges of what was confirmed."""
+    """The exchanges of the confirmed messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +113,20 @@ class Received:
 
     @property
     def offset(self) -> int | None:
-        """Where in its stream it stands; None where it comes from no stream."""
+        """The offset of the message in its stream; None if it does not come from a stream."""
         offset = self.message.properties.headers.get("x-stream-offset")
         return offset if isinstance(offset, int) else None
 
 
 class Load(NamedTuple):
-    """What a queue has to do: its messages that wait for a consumer, and its consumers."""
+    """The load of a queue: its messages that are ready for delivery, and its consumers."""
 
     messages: int
     consumers: int
 
 
 class _Waking(threading.local):
-    """Whether a thread is waking the owner of a link, and whether it is to do so once more."""
+    """Whether a thread is waking the owner of a link, and whether it must do so once more."""
 
     def __init__(self) -> None:
         self.is_busy = False
@@ -133,10 +134,10 @@ class _Waking(threading.local):
 
 
 class AmqpLink:
-    """One connection to the broker that the settings name. Every failure is a `BusError` in an operator's words."""
+    """One connection to the broker of the settings. Every failure is a `BusError` with a message for operators."""
 
     def __init__(self, settings: DKISTProcessingCoreConfiguration, *, deadline: float = math.inf) -> None:
-        """Name the broker, and the time (`time.monotonic`) past which no call waits; nothing is connected yet."""
+        """Store the settings and the deadline (`time.monotonic`) of all waits; nothing is connected yet."""
         service = settings.isb_mesh_service
         self.where = f"RabbitMQ at {service.host}:{service.port}"
         self._pid = os.getpid()
@@ -149,9 +150,9 @@ class AmqpLink:
         self._is_open = False
         self.blocked_reason: str | None = None
         self.made: set[str] = set()
-        """The exchanges and queues that were missing, and that this link has declared."""
+        """The missing exchanges and queues that this link has declared."""
         self.unseen: list[str] = []
-        """What `declare` or `restore` has asked for last, and this account has no right to ask for."""
+        """Names from the last `declare` or `restore` whose existence this account has no right to query."""
         self._unsettled: dict[int, tuple[int, Message]] = {}
         self._unsettled_bytes = 0
         self._returned: dict[tuple[str, str], deque[str]] = {}
@@ -163,15 +164,11 @@ class AmqpLink:
     @classmethod
     def open(cls, settings: DKISTProcessingCoreConfiguration, timeout: float, *, deadline: float = math.inf) -> Self:
         """
-        Return a connected link whose channel is in confirm mode; past `deadline` no call of it waits.
+        Return a connected link whose channel is in confirm mode; none of its calls waits past `deadline`.
 
-        Raises
-        ------
-        BusUnreachableError
-            where nobody answers within `timeout` seconds.
-        BusRefusedError
-            where the broker refuses the credentials or the virtual host.
-
+        Raises:
+            BusUnreachableError: The broker does not answer within `timeout` seconds.
+            BusRefusedError: The broker refuses the credentials or the virtual host.
         """
         link = cls(settings, deadline=deadline)
         link._connect(timeout)
@@ -188,7 +185,7 @@ class AmqpLink:
                 custom_ioloop=_Services(),
             )
         try:
-            # pika gives up by itself at the timeout, and only then lets go of the socket.
+            # pika gives up by itself at the timeout, and closes the socket only then.
             self._run(lambda: self._is_open, timeout + _GIVE_UP_SECONDS, "does not answer")
             self._open_channel(timeout)
         except BaseException:
@@ -196,14 +193,14 @@ class AmqpLink:
             raise
 
     def close(self) -> None:
-        """Close the connection within a second, or drop it; in a fork drop it silently, since its parent goes on."""
+        """Close the connection within a second, or drop it; a fork only drops it, because its parent still uses it."""
         connection, self._connection = self._connection, None
         if connection is None or self._pid != os.getpid():
             return
         if not connection.is_ours:
             _let_be(connection)
             return
-        # A broker that blocks publishers reads nothing, and will not hear a goodbye either.
+        # A broker that blocks publishers reads nothing from the connection, and so does not receive the close either.
         patience = 0.0 if self.blocked_reason else CLOSE_SECONDS
         with contextlib.suppress(*_PIKA_ERRORS, OSError), _pika_silenced():
             if connection.is_open:
@@ -217,8 +214,8 @@ class AmqpLink:
                     connection.ioloop.call_later(patience, connection.ioloop.stop)
                     connection.ioloop.start()
             elif not (connection.is_closed or connection.is_closing):
-                # Told to stop while it connects: pika lets go of the socket in a turn of the loop, and then finds fault
-                # with what it did.
+                # Closed while it connects: pika closes the socket in a turn of the loop, and then raises an
+                # AssertionError about its own state.
                 connection.close()
                 connection.ioloop.call_later(_GIVE_UP_SECONDS, connection.ioloop.stop)
                 with contextlib.suppress(AssertionError):
@@ -236,7 +233,7 @@ class AmqpLink:
     # Sending
 
     def send(self, key: int, message: Message) -> None:
-        """Hand a message to the broker, persistent and mandatory; what becomes of it is told by `settle`."""
+        """Send a message to the broker, persistent and mandatory; `settle` returns the broker's answer."""
         channel = self._live_channel
         connection = cast("_Connection", self._connection)
         where = message.exchange, message.routing_key
@@ -247,7 +244,8 @@ class AmqpLink:
             except Exception as error:
                 if not channel.is_open:
                     raise explain(error, self._settings) from error
-                # It has no form in AMQP, as a name of more than 255 bytes: pika encodes all of it before it sends any.
+                # AMQP cannot encode the message, as with a name of more than 255 bytes. pika encodes a message as a
+                # whole before it sends any of it.
                 self._settled.refused.append((key, f"it cannot be sent: {type(error).__name__}: {error}"))
                 return
             self._unsettled[self._next_tag] = (key, message)
@@ -255,14 +253,14 @@ class AmqpLink:
             self._next_tag += 1
 
     def settle(self, timeout: float) -> Settled:
-        """Return what was settled since the last call; wait up to `timeout` seconds for something, or for `wake`."""
+        """Return the answers since the last call; wait up to `timeout` seconds for an answer or for `wake`."""
         self._run(lambda: self.has_news or self._woken, timeout)
         self._woken = False
         settled, self._settled = self._settled, Settled()
         return settled
 
     def publish(self, message: Message, timeout: float) -> None:
-        """Send one message and wait for the broker's word on it."""
+        """Send one message and wait until the broker confirms or refuses it."""
         self.send(-1, message)
         settled = self._settled
         self._run(lambda: bool(settled.confirmed or settled.refused), timeout, "does not confirm a message")
@@ -273,54 +271,51 @@ class AmqpLink:
 
     @property
     def unsettled(self) -> int:
-        """How many messages were sent whose fate is unknown."""
+        """Number of sent messages that the broker has neither confirmed nor refused yet."""
         return len(self._unsettled)
 
     @property
     def has_room(self) -> bool:
-        """Whether more may be sent before something is settled: memory on both sides has its limits."""
+        """Whether more messages may be sent before others are settled: the memory of both sides is limited."""
         return not self.blocked_reason and len(self._unsettled) < WINDOW and self._unsettled_bytes < WINDOW_BYTES
 
     @property
     def has_news(self) -> bool:
-        """Whether `settle` has something to tell at once."""
+        """Whether `settle` has an answer to return at once."""
         return bool(self._settled.confirmed or self._settled.refused)
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection is there, though the broker may have closed the channel on it."""
+        """Whether the connection is open; the broker may have closed its channel all the same."""
         return self._connection is not None and bool(self._connection.is_open)
 
     @property
     def casualties(self) -> dict[int, Message]:
-        """What was sent and is unsettled, by its keys: where the broker closed the channel, for one of them."""
+        """The unsettled messages by key: if the broker closed the channel, one of them was the reason."""
         return dict(self._unsettled.values())
 
     @property
     def was_closed_for_a_message(self) -> bool:
-        """Whether the broker closed the connection for what it was sent, and not because it ends, or is told to."""
+        """Whether the broker closed the connection because of a message, not for its shutdown or by an operator."""
         return self._failure is not None and _code_of(self._failure) in _FAULTS_OF_A_SENDER
 
     @staticmethod
     def is_about_rights(error: BusError) -> bool:
-        """Say whether a user may not do what was asked."""
+        """Return True if the broker refused a request because the user lacks a right."""
         return _code_of(error) == _ACCESS_REFUSED
 
     @staticmethod
     def is_about_destination(error: BusError) -> bool:
-        """Return True where a message was refused for its exchange, and not for itself or its routing key."""
+        """Return True if a message was refused because of its exchange, not because of itself or its routing key."""
         is_refusal = isinstance(error, BusRefusedError) and _code_of(error) in (_ACCESS_REFUSED, _NOT_FOUND)
         return is_refusal and _SIGN_OF_A_KEY not in str(error)
 
     def reopen(self) -> dict[int, Message]:
         """
-        Open another channel after the broker has closed this one, and return the casualties.
+        Open another channel after the broker has closed this one, and return the unsettled messages (`casualties`).
 
-        Raises
-        ------
-        BusUnreachableError
-            where the connection is lost too.
-
+        Raises:
+            BusUnreachableError: The connection is lost, too.
         """
         if not self.is_connected:
             raise self._loss
@@ -330,23 +325,23 @@ class AmqpLink:
 
     @property
     def _loss(self) -> BusUnreachableError:
-        """Why there is no connection: what closed the channel before is no reason."""
+        """The reason why there is no connection; a previous failure of the channel alone is not that reason."""
         if isinstance(self._failure, BusUnreachableError):
             return self._failure
         return BusUnreachableError(f"{self.where} was lost: the broker was stopped, or the network broke")
 
     def _is_cut_answer(self, error: BusError, name: str) -> bool:
         """
-        Return True where RabbitMQ 4 has closed the connection over its own refusal.
+        Return True if RabbitMQ 4 has closed the connection because it could not send its own refusal.
 
-        AMQP leaves 255 bytes for its sentence. It cuts a longer one anywhere, and then finds half a character in it.
-        The sentence names the user and the virtual host as well.
+        AMQP limits the text of a refusal to 255 bytes. RabbitMQ cuts a longer text at any byte, and then fails on the
+        half of a character. The text contains the names of the user and the virtual host as well.
         """
         named = f"{name}{self._settings.isb_vhost}{self._settings.isb_username}"
         return _code_of(error) == _INTERNAL_ERROR and not named.isascii()
 
     def _recover(self, error: BusError, name: str) -> None:
-        """Go on after a question about `name` that the broker refused, which closes the channel."""
+        """Open a new channel or connection after the broker refused a query about `name`, which closes the channel."""
         if self._is_cut_answer(error, name):
             self.close()
             self._connect(RPC_SECONDS)
@@ -354,11 +349,11 @@ class AmqpLink:
             self.reopen()
 
     def wake(self) -> None:
-        """End a waiting call of the owning thread. Any thread may call this, and a handler that interrupts it, too."""
+        """End a waiting call of the owning thread. Any thread and any signal handler may call this."""
         waking = self._waking
         waking.is_wanted = True
         if waking.is_busy:
-            # This thread holds pika's lock, which is no reentrant one: the interrupted call wakes again.
+            # This thread already holds pika's lock, which is not reentrant: the interrupted call wakes once more.
             return
         while waking.is_wanted:
             waking.is_wanted, waking.is_busy = False, True
@@ -369,7 +364,7 @@ class AmqpLink:
 
     def _wake(self) -> None:
         connection = self._connection
-        # In a fork pika's lock may be held for ever, and the loop behind it is the parent's.
+        # In a fork pika's lock may be held for ever, and the loop belongs to the parent.
         if connection is not None and self._pid == os.getpid() and connection.is_ours:
             with contextlib.suppress(*_PIKA_ERRORS, AttributeError, OSError):
                 connection.ioloop.add_callback_threadsafe(self._on_wake)
@@ -378,13 +373,13 @@ class AmqpLink:
 
     def last_of_stream(self, queue: str, patience: float) -> Received | None:
         """
-        Return the last message of a stream, which is not to be acknowledged; None where it has none.
+        Return the last message of a stream; None if it has none. The caller must not acknowledge the message.
 
-        One that is new does not count its messages yet: it gets `patience` seconds to show one.
+        A new stream does not count its messages yet, so this waits up to `patience` seconds for one.
         """
         load = self.load(queue)
         patience = patience if load is not None and load.messages == 0 else RPC_SECONDS
-        # A channel of its own: pika rejects what still comes for a consumer that was cancelled, which no stream allows.
+        # A separate channel: pika rejects messages that still arrive for a cancelled consumer, which a stream forbids.
         channel = self._new_channel(RPC_SECONDS)
         self._consume(channel, queue, prefetch=_CHUNK_MESSAGES, arguments={"x-stream-offset": "last"})
         self._run(lambda: bool(self._deliveries), patience)
@@ -395,8 +390,8 @@ class AmqpLink:
         return delivered[-1] if delivered else None
 
     def consume(self, queue: str, *, prefetch: int, arguments: Mapping[str, Any] | None = None) -> None:
-        """Ask for the messages of a queue, `prefetch` of them ahead of their acknowledgement."""
-        # The broker gives no reason: the queue was deleted, has moved, or waits for an acknowledgement for too long.
+        """Subscribe to a queue; the broker delivers up to `prefetch` unacknowledged messages."""
+        # The broker gives no reason: the queue was deleted, has moved, or has waited too long for an acknowledgement.
         complaint = f"the broker ended the delivery from {queue} (basic.cancel, which names no reason)"
         self._live_channel.add_on_cancel_callback(lambda _: self._fail_with(complaint))
         self._consume(self._live_channel, queue, prefetch=prefetch, arguments=arguments or {})
@@ -410,40 +405,38 @@ class AmqpLink:
         )
 
     def receive(self, timeout: float) -> Received | None:
-        """Return the next message, or None when there is none within `timeout` seconds or at a `wake`."""
+        """Return the next message; None if none arrives within `timeout` seconds or before a `wake`."""
         self._run(lambda: bool(self._deliveries) or self._woken, timeout)
         self._woken = False
         return self._deliveries.popleft() if self._deliveries else None
 
     def acknowledge(self, tag: int) -> None:
-        """Tell the broker that one message is dealt with."""
+        """Acknowledge one message."""
         with self._explained():
             self._live_channel.basic_ack(tag)
 
     def synchronize(self) -> None:
-        """Wait until the broker has dealt with all that was asked before: a channel answers in order."""
+        """Wait until the broker has processed all previous requests: a channel answers requests in order."""
         channel = self._live_channel
-        # A request without effect: the consumer that there is keeps the prefetch that it began with.
+        # A request without effect: an existing consumer keeps the prefetch that it started with.
         self._call(lambda done: channel.basic_qos(prefetch_count=1, callback=done))
 
     # Topology
 
     def exists(self, kind: str, name: str) -> bool | None:
         """
-        Return whether an `exchange` or a `queue` exists, which needs no configure right; None where it is unknown.
+        Return whether an `exchange` or a `queue` exists; None if that is unknown. This needs no configure right.
 
-        Some versions answer only an account with a right on it, which one that just writes or reads elsewhere lacks.
+        Some versions of RabbitMQ answer only an account that has a right on the item. An account that only writes or
+        reads elsewhere has none.
 
-        Raises
-        ------
-        BusError
-            where the broker answers neither yes nor no, or has yet to start it.
-
+        Raises:
+            BusError: The broker answers neither yes nor no, or has not started the item yet.
         """
         return self._look(kind, name)[0]
 
     def load(self, queue: str) -> Load | None:
-        """Return what a queue has to do; None where there is no queue, or it is unknown."""
+        """Return the load of a queue; None if the queue does not exist, or if that is unknown."""
         return self._look("queue", queue)[1]
 
     def _look(self, kind: str, name: str) -> tuple[bool | None, Load | None]:
@@ -455,7 +448,7 @@ class AmqpLink:
                 (found,) = self._call(lambda done: channel.queue_declare(name, passive=True, callback=done))
         except BusError as error:
             self._recover(error, name)
-            # A cut answer is a refusal. Where a right is what lacks, the next request is refused too.
+            # A cut answer is a refusal. If a missing right was the reason, the next request is refused, too.
             if (isinstance(error, BusRefusedError) and _code_of(error) == _NOT_FOUND) or self._is_cut_answer(
                 error, name
             ):
@@ -468,15 +461,13 @@ class AmqpLink:
 
     def compare(self, item: Exchange | Queue) -> str | None:
         """
-        Return the broker's sentence on how what exists differs from `item`; None where it is equal.
+        Return the broker's message on how the existing exchange or queue differs from `item`; None if it is equal.
 
-        It is declared again, which changes nothing: ask `exists` first, since what is missing would be made.
+        This declares the item again, which does not change an existing one. Call `exists` first: a missing item would
+        be created.
 
-        Raises
-        ------
-        BusRefusedError
-            where it cannot be told, as without the configure right.
-
+        Raises:
+            BusRefusedError: The two cannot be compared, as without the configure right.
         """
         try:
             if isinstance(item, Exchange):
@@ -494,10 +485,10 @@ class AmqpLink:
         return None
 
     def declare(self, topology: Topology) -> bool:
-        """Make what is missing of `topology`, and return whether anything was."""
+        """Create the missing parts of `topology`; return True if any part was missing."""
         items: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
         found = [(item, self._is_there(item)) for item in items]
-        # What this account cannot ask for is left to what it is needed for: to consuming or publishing.
+        # An item that this account cannot query is not declared: if it is missing, consuming or publishing fails later.
         missing = [item for item, is_there in found if is_there is False]
         self.unseen = [item.name for item, is_there in found if is_there is None]
         if not missing:
@@ -515,16 +506,16 @@ class AmqpLink:
 
     def restore(self, topology: Topology, *, bindings: bool = True) -> BusError | None:
         """
-        Make what is missing of `topology`, and return why where the broker does not allow it.
+        Create the missing parts of `topology`; return the refusal if the broker does not allow that, otherwise None.
 
-        With `bindings` those are made too where nothing else is missing: AMQP cannot ask for them.
+        With `bindings` this also creates the bindings if nothing else is missing: AMQP has no query for bindings.
         """
         try:
             self.unseen = []
             if not self.declare(topology) and bindings:
                 self.bind(topology)
         except BusError as error:
-            # Beside what is refused there is what is about to start.
+            # A queue that is about to start counts as an answer as well, although it is not a refusal.
             is_answer = isinstance(error, BusRefusedError) or _code_of(error) == _NOT_FOUND
             if not (is_answer and self.is_connected):
                 raise
@@ -552,11 +543,11 @@ class AmqpLink:
     def _is_there(self, item: Exchange | Queue) -> bool | None:
         if isinstance(item, Exchange):
             return self.exists("exchange", item.name)
-        # Nobody else can have made a queue that is this connection's own.
+        # No other connection can have created an exclusive queue of this connection.
         return False if item.exclusive else self.exists("queue", item.name)
 
     def bind(self, topology: Topology) -> None:
-        """Make the bindings of `topology`; those that exist stay as they are."""
+        """Create the bindings of `topology`; existing ones stay unchanged."""
         for binding in topology.bindings:
             self._bind(binding)
 
@@ -602,7 +593,7 @@ class AmqpLink:
         return opened[0]
 
     def _call(self, request: Callable[[Callable[..., None]], object]) -> tuple[Any, ...]:
-        """Make one synchronous request: hand it the callback that ends the waiting, and return what that was given."""
+        """Make one synchronous request: call `request` with a callback, wait, and return the callback's arguments."""
         answers: list[tuple[Any, ...]] = []
 
         def done(*answer: Any) -> None:
@@ -615,7 +606,7 @@ class AmqpLink:
         return answers[0]
 
     def _run(self, until: Callable[[], bool], timeout: float, complaint: str | None = None) -> None:
-        """Run the connection until something holds; past `timeout` seconds return, or fail with a complaint."""
+        """Run the loop until `until()` is True or `timeout` seconds have passed; then raise `complaint`, if given."""
         connection = self._connection
         if connection is None:
             raise self._failure or BusUnreachableError(f"{self.where}: the connection is closed")
@@ -642,7 +633,7 @@ class AmqpLink:
             raise BusUnreachableError(msg)
 
     def _refuse_what_is_not_ours(self, connection: "_Connection") -> None:
-        """Fail where other code of this process has closed what the connection has open."""
+        """Raise a `BusError` if other code of this process has closed the connection's descriptors."""
         if not connection.is_ours:
             self._fail(OSError(errno.EBADF, _CLOSED_HERE))
             raise cast("BusError", self._failure)
@@ -651,7 +642,7 @@ class AmqpLink:
         if self._connection is not None:
             self._connection.ioloop.stop()
 
-    # Callbacks: they note what happened, and stir the loop
+    # Callbacks: they record the event, and stop the loop so that `_run` checks its condition
 
     def _on_connection_open(self, connection: pika.SelectConnection) -> None:
         self._is_open = True
@@ -659,7 +650,7 @@ class AmqpLink:
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         self._stir()
 
-    # Quoted here and below: before pika 1.4 this class takes no brackets as it runs.
+    # The annotation is quoted here and below: before pika 1.4 this class is not subscriptable at run time.
     def _on_blocked(self, _: object, frame: "pika.frame.Method[pika.spec.Connection.Blocked]") -> None:
         self.blocked_reason = str(frame.method.reason or "no reason given")
         self._on_wake()
@@ -675,7 +666,7 @@ class AmqpLink:
     def _on_confirm(self, frame: "pika.frame.Method[Any]") -> None:
         accepted = isinstance(frame.method, pika.spec.Basic.Ack)
         last = frame.method.delivery_tag
-        # Tags were given in ascending order, and a dict keeps it.
+        # The tags were assigned in ascending order, and a dict keeps the order.
         older = itertools.takewhile(lambda tag: tag <= last, self._unsettled)
         for tag in list(older) if frame.method.multiple else [last]:
             sent = self._unsettled.pop(tag, None)
@@ -696,7 +687,7 @@ class AmqpLink:
     def _on_return(
         self, _: object, method: pika.spec.Basic.Return, properties: pika.BasicProperties, __: bytes
     ) -> None:
-        # The broker sends the return before the confirm of the same message, so it is noted until that comes.
+        # The broker sends the return before the confirm of the same message, so the reason is kept until the confirm.
         reason = f"the broker returned it: {method.reply_text} ({method.reply_code})"
         if method.reply_code == _NO_ROUTE:
             reason += ", no queue is bound for it; `dkist-core topology apply` makes the archive"
@@ -727,7 +718,7 @@ class AmqpLink:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
-        # The first failure says why; what follows from it says less.
+        # The first failure names the cause; later failures are consequences of it.
         if self._failure is None:
             self._failure = explain(error, self._settings)
         self._stir()
@@ -746,7 +737,7 @@ class AmqpLink:
 
 
 def _let_be(connection: "_Connection") -> None:
-    """Have nothing close what a connection has open, not even the interpreter's exit: by a reference for ever."""
+    """Prevent any code, also the interpreter's exit, from closing a connection's files: keep a reference for ever."""
     import ctypes  # noqa: PLC0415 - for this alone, which is rare
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
@@ -758,10 +749,10 @@ _inside_link = threading.local()
 @contextlib.contextmanager
 def _pika_silenced() -> Iterator[None]:
     """
-    Keep pika's own log lines back while a link of ours runs it in this thread.
+    Suppress pika's own log lines while a link of this library runs pika in this thread.
 
-    A refused connection makes five of them, with tracebacks; a link raises one error that says what is wrong. They
-    are there for whoever sets a level on the logger `pika`, and untouched for a pika that somebody else runs.
+    A refused connection causes five log lines with tracebacks; a link raises one error that names the cause instead.
+    The lines appear if a level is set on the logger `pika`. Lines of pika connections of other code are not affected.
     """
     _inside_link.depth = getattr(_inside_link, "depth", 0) + 1
     try:
@@ -771,7 +762,7 @@ def _pika_silenced() -> Iterator[None]:
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    # pika resolves names in a thread of its own, which cannot be told from that of another connection.
+    # pika resolves host names in a separate thread, which cannot be attributed to one connection or another.
     is_ours = getattr(_inside_link, "depth", 0) or record.funcName == "_resolve"
     return not is_ours or logging.getLogger("pika").level != logging.NOTSET
 
@@ -782,7 +773,7 @@ for _name, _logger in logging.root.manager.loggerDict.items():
 
 
 def explain(error: BaseException, settings: DKISTProcessingCoreConfiguration) -> BusError:
-    """Return pika's error as ours, in words that say what an operator can do."""
+    """Return pika's error as a `BusError` whose message names the remedy for an operator."""
     service = settings.isb_mesh_service
     chain = list(_nested(error))
     silence = _first(chain, IncompatibleProtocolError)
@@ -796,7 +787,7 @@ def explain(error: BaseException, settings: DKISTProcessingCoreConfiguration) ->
 
 
 def _fault_here(chain: Sequence[BaseException]) -> tuple[type[BusError], str] | None:
-    """Return what has failed in this process, of which the broker knows nothing; None where it is not that."""
+    """Return the error type and text of a failure inside this process, unknown to the broker; None if there is none."""
     for item in chain:
         if isinstance(item, OSError) and item.errno in _OF_DESCRIPTORS:
             return ConnectionFailedHereError, f"was lost: {_CLOSED_HERE}"
@@ -808,7 +799,7 @@ def _fault_here(chain: Sequence[BaseException]) -> tuple[type[BusError], str] | 
 def _refusal(
     chain: Sequence[BaseException], settings: DKISTProcessingCoreConfiguration
 ) -> tuple[type[BusError], str] | None:
-    """Return what the broker refuses, which only an operator can change; None where it is not that."""
+    """Return the error type and text of a refusal, which only an operator can change; None if there is none."""
     closed = _first(chain, ConnectionClosed, ChannelClosed)
     code = getattr(closed, "reply_code", 0)
     if _is_interrupted_login(chain):
@@ -827,7 +818,7 @@ def _refusal(
 
 
 def _breakage(chain: Sequence[BaseException]) -> str:
-    """Return what has broken between us and the broker, which may mend by itself."""
+    """Return the text for a broken connection to the broker, which may recover by itself."""
     closed = _first(chain, ConnectionClosed, ChannelClosed)
     if isinstance(closed, ChannelClosed) and _mends_by_itself(closed):
         text = f"is not ready: {closed.reply_text} ({closed.reply_code})"
@@ -855,13 +846,13 @@ def _first(chain: Sequence[BaseException], *kinds: type[_ErrorT]) -> _ErrorT | N
 
 
 def _is_interrupted_login(chain: Sequence[BaseException]) -> bool:
-    """Say whether pika only guesses at a refusal: a broker that refuses says so before it hangs up."""
+    """Return True if pika only guesses a refusal: a broker that refuses reports it before it closes the connection."""
     guess = _first(chain, ProbableAuthenticationError, ProbableAccessDeniedError)
     return guess is not None and "StreamLostError" in str(guess)
 
 
 def _mends_by_itself(closed: BaseException | None) -> bool:
-    """Say whether a code of refusals has a reason that passes: the next try, or one soon after, finds all again."""
+    """Return True if the reason of a refusal is temporary: the next attempt, or one soon after, succeeds again."""
     return any(sign in getattr(closed, "reply_text", "") for sign in _SIGNS_OF_A_PASSING_REASON)
 
 
@@ -925,10 +916,10 @@ def _from_pika(properties: pika.BasicProperties) -> Properties:
 
 
 def _text(short: str | bytes) -> str:
-    """Return a short string of AMQP's as one: pika leaves bytes that are no UTF-8 as they are."""
+    """Return an AMQP short string as `str`: pika returns `bytes` if it is not valid UTF-8."""
     if isinstance(short, str):
         return short
-    # What replaces a byte takes three, and it may have to travel on as a short string.
+    # The replacement of a byte takes three bytes, and the result may be sent again as a short string.
     return short.decode("utf-8", "replace").encode()[:_MAX_SHORT_BYTES].decode("utf-8", "ignore")
 
 
@@ -941,12 +932,12 @@ def _move_up(sock: socket.socket) -> None:
 _CLOSED_HERE = "other code of this process has closed the connection's descriptors"
 _OF_DESCRIPTORS = (errno.EBADF, errno.ENOTSOCK)
 _OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
-# As `socket.getaddrinfo` takes them behind host and port, by pika's names.
+# The arguments of `socket.getaddrinfo` after host and port, by pika's names.
 _LOOKED_UP_BY = ("family", "socktype", "proto", "flags")
 
 
 class _Poller(pika.adapters.select_connection.PollPoller):  # type: ignore[misc]
-    """Waits with poll(2), which needs no descriptor of its own, as long as what it waits for is the connection's."""
+    """Waits with poll(2), which needs no extra descriptor, while the descriptors still belong to the connection."""
 
     def __init__(self, *values: Any, **named: Any) -> None:
         self.is_ours: Callable[[], bool] = lambda: True
@@ -963,7 +954,7 @@ class _Poller(pika.adapters.select_connection.PollPoller):  # type: ignore[misc]
     def poll(self) -> None:
         self._check()
         super().poll()
-        # Before pika takes the silence of what was closed for that of the broker.
+        # Check before pika mistakes a closed descriptor for a silent broker.
         self._check()
 
     def _check(self) -> None:
@@ -978,7 +969,7 @@ class _Loop(pika.adapters.select_connection.IOLoop):  # type: ignore[misc]
 
 
 class _Services(pika.adapters.utils.selector_ioloop_adapter.SelectorIOServicesAdapter):  # type: ignore[misc]
-    """The loop of one connection, whose descriptors stand at numbers that no file of the author's is given."""
+    """The loop of one connection, whose descriptors have numbers that the author's files do not get."""
 
     def __init__(self) -> None:
         loop = _Loop()
@@ -991,7 +982,7 @@ class _Services(pika.adapters.utils.selector_ioloop_adapter.SelectorIOServicesAd
         try:
             return super().getaddrinfo(host, port, on_done, **named)
         except RuntimeError:
-            # pika has a thread look it up, and there is none to be had.
+            # pika resolves names in a thread, and the system allows no further thread: resolve the name here.
             found: object
             try:
                 found = socket.getaddrinfo(host, port, *(named.get(each, 0) for each in _LOOKED_UP_BY))
@@ -1007,10 +998,10 @@ class _Services(pika.adapters.utils.selector_ioloop_adapter.SelectorIOServicesAd
 
 class _Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no types
     """
-    A connection that hears a broker out, and that no message with properties beyond pika breaks.
+    A connection that reads the broker's last answer, and survives message properties that pika cannot decode.
 
-    And one that gathers what is published between two turns of its loop: pika would make one call to the system for
-    each frame, and there are three to a message.
+    It also gathers the frames published between two turns of its loop. pika would make one system call for each
+    frame, and a message has three frames.
     """
 
     def __init__(self, *values: Any, **named: Any) -> None:
@@ -1023,15 +1014,15 @@ class _Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no t
 
     @property
     def is_ours(self) -> bool:
-        """Whether what it has open is what was opened: an author's code may close any number, and get it anew."""
-        # When pika has closed it, it has no number; TLS wraps it, with its number.
+        """Whether the descriptors are still the connection's: the author's code may close and reuse any number."""
+        # A socket that pika has closed has no number. A TLS socket wraps the socket and keeps its number.
         connected = getattr(self._transport, "_sock", None) or self._services.connecting
         is_open = connected is not None and connected.fileno() in self._services.socket.identities
         return self._services.poller.held.are_ours and (not is_open or self._services.socket.are_ours)
 
     @contextlib.contextmanager
     def gathering(self) -> Iterator[None]:
-        """Hold what is sent meanwhile until `emit_gathered`, until it is much, or until something else is sent."""
+        """Hold data sent in this context until `emit_gathered`, a size limit, or other data that is sent."""
         self._is_gathering = True
         try:
             yield
@@ -1041,7 +1032,7 @@ class _Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no t
             self.emit_gathered()
 
     def emit_gathered(self) -> None:
-        """Send what was gathered, as one."""
+        """Send the gathered frames in one write."""
         if self._gathered:
             gathered, self._gathered, self._gathered_size = b"".join(self._gathered), [], 0
             super()._adapter_emit_data(gathered)
@@ -1055,8 +1046,8 @@ class _Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no t
             super()._adapter_emit_data(data)
 
     def _proto_connection_lost(self, error: BaseException | None) -> None:
-        # In TLS 1.3 a broker refuses our certificate when we believe to be connected: its reason has come, and the
-        # greeting that we sent cannot be written any more, which is what pika would report.
+        # In TLS 1.3 a broker refuses our certificate after our side of the handshake is complete. Its reason has
+        # arrived, but pika would report that our protocol header can no longer be written.
         if error is not None and not self._opened:
             error = _tls.last_word(getattr(self._transport, "_sock", None)) or error
         super()._proto_connection_lost(error)

@@ -1,7 +1,7 @@
 """
 RabbitMQ as a bus: the outbox in front of it, and the thread that owns a consumer's connection.
 
-Not here: AMQP itself (_amqp), nor what is delivered from the outbox (drain).
+Not here: AMQP itself (_amqp), and the delivery from the outbox (drain).
 """
 
 import contextlib
@@ -43,15 +43,16 @@ if TYPE_CHECKING:
     from dkist_processing_core.bus._amqp import AmqpLink, Received
 
 CONNECT_SECONDS = 10.0
-# Few for a queue: one that waits behind them for long counts as not acknowledged in time (`consumer_timeout`). One for
-# a quorum queue: it counts each return of a message, also of one that was never handed out, and drops it at a limit.
+# Few for a classic queue: a message that waits long behind the others counts as not acknowledged in time
+# (`consumer_timeout`). One for a quorum queue: it counts each return of a message, also of one that the consumer never
+# received, and drops the message at a limit.
 QUEUE_PREFETCH = {"classic": 20, "quorum": 1}
 ARCHIVE_PREFETCH = 100
-# By how much the clocks of this host and the broker's may differ.
+# By how much the clocks of this host and of the broker may differ.
 _CLOCK_MARGIN = timedelta(seconds=5)
-# For how long a stream may show nothing before it counts as empty, or as without anything since a time.
+# How long a stream may deliver nothing before it counts as empty, or as without messages since a given time.
 _BEGINNING_SECONDS = 1.0
-# For how long a replay waits, in the middle of what there is, for a broker that falls silent or went away.
+# How long a replay that has not reached its end waits for a broker that is silent or unreachable.
 _SILENCE_SECONDS = 30.0
 _MAX_REASON_BYTES = 16 * 1024
 _MAX_HEADER_BYTES = 64 * 1024
@@ -61,12 +62,12 @@ logger = logging.getLogger(__name__)
 
 
 class AmqpBus:
-    """Publish through an outbox that is drained to the broker, consume from a queue of one's own."""
+    """Publish through an outbox that is drained to the broker; consume from a queue per name, or from the archive."""
 
     is_remote = True
 
     def __init__(self, settings: DKISTProcessingCoreConfiguration) -> None:
-        """Name broker and outbox; nothing is connected or opened yet."""
+        """Store the names of broker and outbox; nothing is connected or opened yet."""
         service = settings.isb_mesh_service
         self.settings = settings
         self.where = f"RabbitMQ at {service.host}:{service.port}, virtual host {settings.isb_vhost}"
@@ -90,22 +91,22 @@ class AmqpBus:
         return other
 
     def open_spare(self) -> Spare:
-        """Make a spare journal beside the outbox."""
+        """Create a spare journal beside the outbox."""
         open_folder(self.place)
         return Spare.open(self.journal_path)
 
     def connect(self, timeout: float = CONNECT_SECONDS, *, deadline: float = math.inf) -> "AmqpLink":
-        """Connect; past `deadline` (`time.monotonic`) no call of the link waits."""
+        """Return a connected link; none of its calls waits past `deadline` (`time.monotonic`)."""
         return self.load().open(self.settings, timeout, deadline=deadline)
 
     def load(self) -> "type[AmqpLink]":
-        """Import what connects, and return it: a process whose bus is the embedded journal needs no pika."""
+        """Import and return the class `AmqpLink`: a process that uses the embedded journal does not need pika."""
         from dkist_processing_core.bus._amqp import AmqpLink  # noqa: PLC0415
 
         return AmqpLink
 
     def open_link(self, timeout: float = CONNECT_SECONDS) -> "AmqpLink":
-        """Connect, and make what a publisher needs where it is missing."""
+        """Return a connected link, and create the missing exchanges, queues and bindings of a publisher."""
         link = self.connect(timeout)
         try:
             link.declare(publisher_topology(self.settings))
@@ -115,7 +116,7 @@ class AmqpBus:
         return link
 
     def restore(self, link: "AmqpLink", *, bindings: bool = True) -> BusError | None:
-        """Make what a publisher needs where it is missing, and return why where the broker does not allow it."""
+        """Create the missing exchanges, queues and bindings of a publisher; return the broker's refusal, if any."""
         error = link.restore(publisher_topology(self.settings), bindings=bindings)
         if (lost := self.lost_history(link)) is not None:
             logger.warning("%s", lost)
@@ -123,9 +124,9 @@ class AmqpBus:
 
     def lost_history(self, link: "AmqpLink") -> str | None:
         """
-        Return what was lost where a link has made the archive, and this host has delivered to the broker before.
+        Return a warning of lost events if a link has created the archive though this host has delivered events before.
 
-        It is returned once for each link.
+        The warning is returned once per link; otherwise None.
         """
         if ARCHIVE_QUEUE not in link.made or not self.journal_path.exists():
             return None
@@ -145,19 +146,19 @@ class AmqpBus:
     def subscribe(
         self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
     ) -> "AmqpReceiver":
-        """Receive events: under a name from a queue, which all of that name share, otherwise from the archive."""
+        """Return a receiver: with a name from the queue that all receivers of that name share, else of the archive."""
         source = _Archive(self, patterns, replay=replay) if name is None else _NamedQueue(self, name, patterns)
         return AmqpReceiver(self, source)
 
 
 def _carried(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the headers that a dead letter carries on: none where they leave no room for ours in a frame."""
+    """Return the original headers for a dead letter; a note on their size if they leave no room for ours in a frame."""
     size = len(json.dumps(dict(headers), default=str))
     return dict(headers) if size <= _MAX_HEADER_BYTES else {"x-dead-headers": f"left out: {size} characters"}
 
 
 def _make_source(bus: AmqpBus, link: "AmqpLink", kind: str, name: str) -> None:
-    """Make what publishers need where the part of it that a receiver reads is missing; it looks at no other."""
+    """Create the publishers' topology if the item that a receiver reads from is missing; no other item is checked."""
     if link.exists(kind, name) is False:
         error = bus.restore(link)
         if error is not None:
@@ -165,7 +166,7 @@ def _make_source(bus: AmqpBus, link: "AmqpLink", kind: str, name: str) -> None:
 
 
 class _NamedQueue:
-    """A durable queue, which holds what was not acknowledged."""
+    """A durable queue, which keeps messages until they are acknowledged."""
 
     def __init__(self, bus: AmqpBus, name: str, patterns: Iterable[str]) -> None:
         self.name = name
@@ -177,11 +178,11 @@ class _NamedQueue:
 
     @property
     def missed(self) -> int:
-        """How many events the queue is known to have dropped before they were read."""
+        """Number of events that the queue is known to have dropped before they were read."""
         return self._losses.missed
 
     def attach(self, link: "AmqpLink") -> None:
-        """Make the queue where it is missing, and ask for its messages."""
+        """Create the queue if it is missing, and subscribe to it."""
         _make_source(self._bus, link, "exchange", self._bus.event_exchange)
         self._losses.attach(link, is_there=link.exists("queue", self.name))
         if not link.declare(self._topology):
@@ -189,35 +190,35 @@ class _NamedQueue:
         link.consume(self.name, prefetch=self._prefetch)
 
     def receive(self, link: "AmqpLink", received: "Received") -> None:
-        """Look for what was lost before a message."""
+        """Check for events that were lost before a message."""
         self._losses.receive(link, received)
 
     def acknowledge(self, link: "AmqpLink", received: "Received") -> None:
-        """Be done with a message."""
+        """Acknowledge a message."""
         link.acknowledge(received.tag)
         self._losses.settle(received)
 
     def close(self) -> None:
-        """Keep how far the queue was read."""
+        """Store how far the queue was read."""
         self._losses.flush()
 
     def takes(self, _: "Received") -> bool:
-        """Say that a message was asked for: the bindings have chosen."""
+        """Return True: the bindings of the queue have already selected its messages."""
         return True
 
     def is_new(self, _: "Received") -> bool:
-        """Say that a message is new: there is no past to be read."""
+        """Return True: a queue replays no earlier messages."""
         return True
 
     def pass_by(self, received: "Received") -> None:
-        """Do nothing: the queue knows what was read."""
+        """Do nothing: the queue records which messages were read."""
 
     def has_caught_up(self, _: float) -> bool:
-        """Say that there is no past to be read."""
+        """Return True: a queue replays no earlier messages."""
         return True
 
     def bury(self, link: "AmqpLink", received: "Received", reason: str) -> None:
-        """Publish a message among the dead letters, confirmed, and only then acknowledge it."""
+        """Publish a message to the dead letters, and acknowledge it only after the broker has confirmed that."""
         original = received.message
         reason = clip(reason, lambda text: len(text.encode()) <= _MAX_REASON_BYTES)
         headers = {
@@ -241,7 +242,7 @@ class _NamedQueue:
 
 
 class _Archive:
-    """The stream of all events, whose offsets say where to go on after an interruption."""
+    """The stream of all events; its offsets are the positions to continue from after an interruption."""
 
     name = None
     missed = 0
@@ -250,20 +251,20 @@ class _Archive:
         self._bus = bus
         self._patterns = tuple(patterns)
         self._is_past = bool(replay)
-        # In whole seconds, as the messages have it.
+        # In whole seconds, like the timestamps of messages.
         self._begins_at = int(replay.timestamp()) if isinstance(replay, datetime) else 0
         self._may_hold_nothing = False
-        # The offsets of the message that was read last, and of the past's last one.
+        # The offset of the message that was read last, and of the last message of the replay.
         self._read = self._end = -1
         self._heard_at = 0.0
         self._start: Any = "first" if replay else "next"
-        # Where nothing was seen before an interruption there is no offset to go on from, but a time.
+        # If no message arrived before an interruption, reading continues from a time instead of an offset.
         self._restart: Any = "first" if replay else datetime.now(UTC) - _CLOCK_MARGIN
         if isinstance(replay, datetime):
             self._start = self._restart = replay - _CLOCK_MARGIN
 
     def attach(self, link: "AmqpLink") -> None:
-        """Ask for what follows the last message seen."""
+        """Subscribe to the messages after the last one that was read."""
         _make_source(self._bus, link, "queue", ARCHIVE_QUEUE)
         if self._is_past:
             self._look_ahead(link.last_of_stream(ARCHIVE_QUEUE, _BEGINNING_SECONDS))
@@ -276,29 +277,29 @@ class _Archive:
         self._is_past = offset > self._read
         if last is not None and self._is_past:
             self._end = offset
-            # Behind the time that is asked for the broker delivers nothing, and does not say so.
+            # If there is no message after the requested time, the broker delivers nothing and does not report it.
             self._may_hold_nothing = (last.message.properties.timestamp or 0) < self._begins_at
 
     def receive(self, link: "AmqpLink", received: "Received") -> None:
-        """Do nothing: a stream drops nothing before its time."""
+        """Do nothing: a stream drops messages only at its limits of age and size."""
 
     def close(self) -> None:
-        """Do nothing: who has no name begins anew."""
+        """Do nothing: a subscription without a name has no position to store."""
 
     def acknowledge(self, link: "AmqpLink", received: "Received") -> None:
-        """Be done with a message."""
+        """Acknowledge a message."""
         link.acknowledge(received.tag)
 
     def takes(self, received: "Received") -> bool:
-        """Say whether a message was asked for: no binding chooses here."""
+        """Return True if a message matches the patterns: no binding selects the messages of a stream."""
         return any(topic_matches(pattern, received.message.routing_key) for pattern in self._patterns)
 
     def is_new(self, received: "Received") -> bool:
-        """Say whether a message came after all that there was when this began."""
+        """Return True if a message is newer than all messages that the stream held at the start."""
         return received.offset is None or received.offset > self._end
 
     def pass_by(self, received: "Received") -> None:
-        """Note how far the stream was read, when a message is on its way to whoever asked for it."""
+        """Record how far the stream was read, after a message was passed to the receiver."""
         self._heard_at = time.monotonic()
         if received.offset is not None:
             self._read = received.offset
@@ -307,8 +308,8 @@ class _Archive:
             self._is_past = self._is_past and received.offset < self._end
 
     def has_caught_up(self, asked_since: float) -> bool:
-        """Say whether the past was read, as far as it will be."""
-        # Who works on an event for long asks for nothing meanwhile, and has nothing delivered.
+        """Return True if the replay is complete, or was given up because the broker is silent."""
+        # A consumer that works on an event for long requests nothing meanwhile, and so receives nothing.
         silent_for = time.monotonic() - max(self._heard_at, asked_since)
         if self._is_past and self._may_hold_nothing and silent_for > _BEGINNING_SECONDS:
             self._is_past = False
@@ -318,54 +319,52 @@ class _Archive:
         return not self._is_past
 
     def bury(self, link: "AmqpLink", received: "Received", _: str) -> None:
-        """Pass over a message: who has no name has no dead letters."""
+        """Acknowledge a message only: a subscription without a name has no dead letters."""
         link.acknowledge(received.tag)
 
 
 class AmqpReceiver:
     """
-    A consumer whose connection belongs to a thread, so that it stays alive however long an event is worked on.
+    A consumer whose connection is served by a thread, so that it stays alive while an event is processed.
 
-    When the connection breaks the thread makes another; what was not acknowledged is then delivered again. It closes
-    when nobody holds it any more, and when the process ends: neither the thread nor a delivery holds it.
+    When the connection breaks the thread connects again; then the broker delivers unacknowledged events again. The
+    receiver closes when no reference to it is left, and when the process ends. Neither the thread nor a delivery holds
+    a reference.
     """
 
     def __init__(self, bus: AmqpBus, source: "_NamedQueue | _Archive") -> None:
-        """Connect, declare and bind; what is published from now on is received."""
+        """Connect, declare and bind; events that are published from now on are received."""
         self._consumption = _Consumption(bus, source)
         self._finalizer = forks.finalize(self, self._consumption.close)
 
     @property
     def missed(self) -> int:
-        """How many events are known to be lost to this subscription's name."""
+        """Number of events that this subscription's name is known to have lost."""
         return self._consumption.source.missed
 
     def has_caught_up(self, asked_since: float) -> bool:
-        """Say whether all that the bus held for a replay when it began was received, or waits for `receive`."""
+        """Return True if all events of the replay were received or wait for `receive`, or if this is closing."""
         return self._consumption.source.has_caught_up(asked_since) or self._consumption.is_closing
 
     def receive(self, timeout: float) -> "AmqpDelivery | None":
         """
-        Return the next event, or None where there is none within `timeout` seconds.
+        Return the next event; None if none arrives within `timeout` seconds.
 
-        Raises
-        ------
-        BusError
-            where this consumer cannot go on, which another try cannot change.
-
+        Raises:
+            BusError: This consumer cannot continue, and a further call cannot change that.
         """
         try:
             found = self._consumption.deliveries.get(timeout=max(0.0, timeout))
         except queue.Empty:
             return None
         if isinstance(found, BusError):
-            # Said again to whoever asks again.
+            # Put it back, so that each further call raises it, too.
             self._consumption.deliveries.put(found)
             raise found
         return found
 
     def close(self) -> None:
-        """Do what was asked, then disconnect."""
+        """Carry out the pending requests, then disconnect."""
         self._finalizer()
 
     def __enter__(self) -> Self:
@@ -378,14 +377,14 @@ class AmqpReceiver:
 
 
 class _Consumption:
-    """The thread of a receiver, and what it shares with others."""
+    """The thread of a receiver, and the state that it shares with other threads."""
 
     def __init__(self, bus: AmqpBus, source: "_NamedQueue | _Archive") -> None:
         self.source = source
         self.deliveries: queue.SimpleQueue[AmqpDelivery | BusError] = queue.SimpleQueue()
         self._bus = bus
         self._requests: queue.SimpleQueue[Callable[[AmqpLink | None], None]] = queue.SimpleQueue()
-        # No lock in it: the garbage collector may close this in any thread, at any instruction.
+        # A plain flag without a lock: the garbage collector may close this in any thread, at any instruction.
         self.is_closing = False
         self._link: AmqpLink | None = self._connect()
         self._thread = threading.Thread(target=self._own_connection, name="dkist-core-consumer", daemon=True)
@@ -397,14 +396,14 @@ class _Consumption:
             raise BusError(msg) from error
 
     def request(self, action: "Callable[[AmqpLink | None], None]") -> None:
-        """Have the owning thread do something with its connection, or with None while it has none."""
+        """Let the owning thread call `action` with its link, or with None while it has none."""
         self._requests.put(action)
         link = self._link
         if link is not None:
             link.wake()
 
     def close(self) -> None:
-        """Do what was asked, then disconnect."""
+        """Carry out the pending requests, then disconnect."""
         self.is_closing = True
         self.request(lambda _: None)
         if threading.current_thread() is not self._thread:
@@ -414,7 +413,7 @@ class _Consumption:
         link = self._bus.connect()
         try:
             self.source.attach(link)
-            # A stream is attached only after the broker has said that it will be.
+            # The broker attaches a consumer to a stream only after it has confirmed the subscription.
             link.synchronize()
         except BaseException:
             link.close()
@@ -456,7 +455,7 @@ class _Consumption:
         return retrying(self._connect)
 
     def _pause(self, seconds: float) -> None:
-        """Wait without a connection, unless this is to close; say so to whoever asks for something."""
+        """Wait without a connection, until this is closing; answer all requests with None instead of a link."""
         deadline = time.monotonic() + seconds
         with contextlib.suppress(queue.Empty):
             while True:
@@ -487,7 +486,7 @@ class _Consumption:
 
 @dataclass(slots=True)
 class AmqpDelivery:
-    """An event from a queue, on the connection that it came by."""
+    """An event from a queue or the archive, with the link that it arrived on."""
 
     received: "Received"
     link: "AmqpLink"
@@ -501,11 +500,11 @@ class AmqpDelivery:
         return self.received.message
 
     def acknowledge(self, wait: float = 0.0) -> None:
-        """Have the broker told that this event is dealt with."""
+        """Request the acknowledgement of this event; wait up to `wait` seconds until the broker has processed it."""
         self._settle(lambda link: self.consumption.source.acknowledge(link, self.received), wait)
 
     def bury(self, reason: str) -> None:
-        """Have the event published among the queue's dead letters."""
+        """Request that the event is published to the queue's dead letters, with the reason."""
         self._settle(lambda link: self.consumption.source.bury(link, self.received, reason), 0.0)
 
     def _settle(self, action: "Callable[[AmqpLink], None]", wait: float) -> None:
@@ -516,7 +515,7 @@ class AmqpDelivery:
 
         def on_same_link(link: "AmqpLink | None") -> None:
             try:
-                # Tags belong to their connection: the broker delivers the event again on the one after it.
+                # A tag is valid on its own connection only: on the next connection the broker delivers the event again.
                 if link is not None and link is self.link:
                     action(link)
                     if wait:

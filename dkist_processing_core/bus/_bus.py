@@ -1,7 +1,7 @@
 """
-What a bus is, whichever transport carries it: the interface that publishers and consumers see.
+The interface of a bus, which publishers and consumers use with either transport.
 
-Not here: either transport (_journal_bus, _amqp_bus).
+Not here: the two transports (_journal_bus, _amqp_bus).
 """
 
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ from dkist_processing_core.bus._message import Message
 from dkist_processing_core.bus._spare import Spare
 
 MAX_UNREAD = 100_000
-"""How many events a bus keeps for a name that does not read them."""
+"""How many unread events a bus keeps for a name."""
 
 
 class Delivery(Protocol):
-    """A message in a consumer's hand, until it is settled one way or the other."""
+    """A message that a consumer has received, until it is acknowledged or dead-lettered."""
 
     @property
     def message(self) -> Message:
@@ -26,39 +26,39 @@ class Delivery(Protocol):
 
     @property
     def is_new(self) -> bool:
-        """Whether it reached the bus after its receiver began, as all does but what a replay reads of the past."""
+        """Whether it reached the bus after its receiver began; False only for earlier events that a replay reads."""
 
     def acknowledge(self, wait: float = 0.0) -> None:
         """
-        Be done with it. Once is enough; again does nothing, nor does it after the receiver was closed.
+        Acknowledge the message. A second call does nothing, and neither does a call after the receiver was closed.
 
-        Up to `wait` seconds are spent on seeing to it that the bus knows.
+        This waits up to `wait` seconds until the bus has processed the acknowledgement.
         """
 
     def bury(self, reason: str) -> None:
-        """Put it among the dead letters with a reason, and be done with it."""
+        """Dead-letter the message with a reason, and acknowledge it."""
 
 
 class Receiver(Protocol):
     """
-    An open subscription: what is delivered and not acknowledged when it closes is delivered again.
+    An open subscription. Messages that are delivered but unacknowledged when it closes are delivered again.
 
-    It closes by itself when nobody holds it any more, whatever deliveries of it are still held.
+    It closes by itself when no reference to it is left, even if references to its deliveries remain.
     """
 
     @property
     def missed(self) -> int:
-        """How many events are known to be lost to the name of a subscription: the bus dropped them unread."""
+        """Number of events that the name of the subscription is known to have lost: the bus dropped them unread."""
 
     def has_caught_up(self, asked_since: float) -> bool:
         """
-        Say whether all that the bus held for a replay when it began was received, or waits for `receive`.
+        Return True if all events that the bus held for a replay at its start were received or wait for `receive`.
 
-        Silence of the bus counts only from `asked_since`, by `time.monotonic`: before, nobody wanted anything of it.
+        Silence of the bus counts only from `asked_since` (`time.monotonic`): before, the consumer requested nothing.
         """
 
     def receive(self, timeout: float) -> Delivery | None:
-        """Return the next message, or None where there is none within `timeout` seconds."""
+        """Return the next message; None if none arrives within `timeout` seconds."""
 
     def close(self) -> None:
         """End the subscription."""
@@ -71,49 +71,49 @@ class Receiver(Protocol):
 
 
 class Bus(Protocol):
-    """Where messages go, and where they come from."""
+    """The destination of published messages, and the source of received ones."""
 
     @property
     def is_remote(self) -> bool:
-        """Whether the journal is an outbox, which has yet to be drained to the bus."""
+        """Whether the journal is an outbox, whose messages are still to be drained to the bus."""
 
     @property
     def where(self) -> str:
-        """The bus in an operator's words."""
+        """A description of the bus for operators."""
 
     @property
     def journal_path(self) -> Path:
-        """The journal that every message of this bus is appended to before anything else happens to it."""
+        """The journal to which every message of this bus is appended first."""
 
     @property
     def event_exchange(self) -> str:
-        """The exchange that events go to."""
+        """The exchange to which events are published."""
 
     @property
     def failure_exchange(self) -> str:
-        """The exchange that the established failure message goes to."""
+        """The exchange to which the established failure message is published."""
 
     def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
         """Open the journal of this bus."""
 
     def open_spare(self) -> Spare:
-        """Make a spare journal beside it, in the same folder, which has to be one of ours."""
+        """Create a spare journal beside the journal, in the same folder, which must be a trusted one."""
 
     def subscribe(
         self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
     ) -> Receiver:
         """
-        Receive the events whose routing keys match one of the patterns (AMQP's topic patterns: `*`, `#`).
+        Return a receiver of the events whose routing keys match one of the patterns (AMQP's topic patterns: `*`, `#`).
 
-        A named subscription remembers its place: what arrives while nobody listens is kept for it. Without a name
-        it begins now, or with `replay` at the oldest event that the bus still has; where `replay` is a time, at the
-        oldest that came after it, or a little before.
+        A named subscription keeps its position: the bus keeps events that arrive while no receiver is open. A
+        subscription without a name begins now. With `replay` it begins at the oldest event that the bus still has; if
+        `replay` is a time, at the oldest event after that time, or a little before.
         """
 
 
 def topic_matches(pattern: str, key: str) -> bool:
     """
-    Say whether a routing key matches a topic pattern: `*` stands for one word, `#` for any number.
+    Return True if a routing key matches a topic pattern: `*` matches one word, `#` any number of words.
 
     >>> topic_matches("task.*.W.#", "task.failed.W.A"), topic_matches("task.*", "task.failed.W")
     (True, False)

@@ -1,12 +1,12 @@
 """
-What SQLite has open of each journal in this process, and what is done when the author's code has closed some of it.
+The descriptors that SQLite holds for each journal in this process, and the recovery when the author's code closes some.
 
-SQLite keeps its descriptors by number, for as long as a connection is open: it would write the journal's pages into
-whatever file of the author's got such a number. It counts its locks per process, too, and the kernel drops all of them
-with any descriptor of the file. So all connections to a file are given up together: where the numbers are free they are
-made whole again for as long as it takes to close them, and the file can be opened anew. Where a number is another
-file's by now, the connections are left open for good, and this process does not use that journal any more.
-Not here: what is asked of a connection (_journal).
+SQLite uses its descriptors by number while a connection is open. If the author's code closes one and opens another file
+under the same number, SQLite would write the journal's pages into that file. SQLite also counts its locks per process,
+and the kernel drops all locks on a file when any descriptor of the file is closed. Therefore all connections to a file
+are given up together. If the closed numbers are free, they are opened again just long enough to close the connections;
+the journal can then be opened again. If another file uses a number by now, the connections stay open until the process
+ends, and this process does not use that journal any more. Not here: the queries on a connection (_journal).
 """
 
 import atexit
@@ -29,18 +29,18 @@ _LOG = "-wal"
 _SHARED_MEMORY = "-shm"
 _SUFFIXES = ("", _LOG, _SHARED_MEMORY)
 _NOT_SQLITES = os.O_PATH | os.O_NONBLOCK
-# SQLite's lock for writing is one byte of its shared memory (https://sqlite.org/walformat.html#wal_locks).
+# SQLite's write lock is one byte of its shared memory file (https://sqlite.org/walformat.html#wal_locks).
 _FLOCK, _WRITE_LOCK_AT = "hhqqi4x", 120
 _NS_IN_MS = 1_000_000
-# The longest tick of Linux is 10 ms, by which the times of files advance where they are no finer.
+# Where the times of files have no finer resolution they advance by ticks; the longest tick of Linux is 10 ms.
 _COARSE_MS = 50
 
 
 class Connections:
-    """All connections of this process to one journal's file. Each call is made while `in_use` is held."""
+    """All connections of this process to one journal's file. Callers must hold `in_use` during each call."""
 
     def __init__(self, path: Path) -> None:
-        """Name the file; nothing is opened yet."""
+        """Store the path; no file is opened yet."""
         self._path = path
         self._folder = str(path.parent)
         self._connections: list[sqlite3.Connection] = []
@@ -49,19 +49,16 @@ class Connections:
         self._at_paths: list[tuple[str, Identity]] = []
         self._seen_change: tuple[int, int, int] | None = None
         self.is_lost = False
-        """Whether other code of this process has closed some of it."""
+        """Whether other code of this process has closed some of the descriptors."""
         self._root = _identity_at(Path("/"))
 
     @classmethod
     def to(cls, path: Path) -> "Connections":
         """
-        Return those to the file at a path.
+        Return the connections of this process to the file at `path`.
 
-        Raises
-        ------
-        JournalError
-            where this process cannot use that file any more.
-
+        Raises:
+            JournalError: This process cannot use that file any more.
         """
         _check_at_exit()
         file = _identity_at(path) or (0, 0)
@@ -75,27 +72,27 @@ class Connections:
 
     @classmethod
     def without_log(cls, path: Path) -> sqlite3.Connection | None:
-        """Return a connection to the file at a path whose side files were removed: it alone has all that is in them."""
+        """Return a connection to the file at `path` if its side files were removed: only it can read their data."""
         found = _to_files.get(_identity_at(path) or (0, 0))
         return found.first if found is not None and found.has_lost_log else None
 
     @property
     def first(self) -> sqlite3.Connection | None:
-        """The connection that was opened first; None where all are closed."""
+        """The connection that was opened first; None if all are closed."""
         return self._connections[0] if self._connections else None
 
     @property
     def are_at_their_paths(self) -> bool:
         """
-        Whether each open file is seen at its path, as nearly always; False also where that cannot be seen.
+        Whether each open file is still at its path (the usual case); False also if that cannot be checked.
 
-        The side files are looked at only after a change to their folder: after a stat(2) of the log Linux writes a new
-        time into it with the next commit (multigrain timestamps, from 6.13 on), which slows down each by a fifth.
+        The side files are checked only after a change to their folder. After a stat(2) of the log Linux writes a new
+        time into it with the next commit (multigrain timestamps, from 6.13 on), which makes each commit a fifth slower.
         """
         try:
             folder = os.stat(self._folder)  # noqa: PTH116 - pathlib is slower
             change = folder.st_dev, folder.st_ino, folder.st_ctime_ns
-            # The database always: a file may be mounted over it, which is no change to the folder.
+            # The database is always checked: another file may be mounted over it, which does not change the folder.
             for path, identity in self._at_paths if change != self._seen_change else self._at_paths[:1]:
                 found = os.stat(path)  # noqa: PTH116 - as above
                 if (found.st_dev, found.st_ino) != identity:
@@ -103,7 +100,8 @@ class Connections:
         except OSError:
             return False
         if change != self._seen_change:
-            # A change to come has another time only where times are fine, and this one is some ticks of the clock old.
+            # A later change is sure to have another time only if the file system's times are fine-grained and this
+            # change is already some ticks old.
             is_fine = folder.st_ctime_ns % _NS_IN_MS > 0
             is_old = time.time_ns() - folder.st_ctime_ns > _COARSE_MS * _NS_IN_MS
             self._seen_change = change if is_fine and is_old else None
@@ -111,7 +109,7 @@ class Connections:
 
     @property
     def has_lost_log(self) -> bool:
-        """Whether a side file of the open file has no name any more, or its path is another file's."""
+        """Whether a side file of the open file was deleted, or another file is at its path."""
         for number, identity in self._held.identities.items():
             if identity is not None and (suffix := self._names.get(identity)):
                 with contextlib.suppress(OSError):
@@ -123,7 +121,7 @@ class Connections:
         return False
 
     def open(self, database: str, *, uri: bool = False) -> sqlite3.Connection:
-        """Return a new connection, which is to be used by `use_first`."""
+        """Return a new connection; the caller must run the first action on it by `use_first`."""
         with low_numbers_taken():
             connection = sqlite3.connect(database, uri=uri, timeout=0, isolation_level=None, check_same_thread=False)
         self._connections.append(connection)
@@ -131,27 +129,27 @@ class Connections:
         return connection
 
     def use_first(self, action: Callable[[], None]) -> None:
-        """Do something with a new connection that has it open all the files that it will ever keep open."""
+        """Run the first action on a new connection, after which it has opened all the files that it keeps open."""
         with low_numbers_taken():
             action()
-        # Not after a failure, which may leave descriptors that SQLite closes as soon as a lock of this process ends.
+        # Not after a failure: it may leave descriptors that SQLite closes as soon as a lock of this process ends.
         self._note()
 
     def _note(self) -> None:
-        """Note what is open now."""
+        """Record the descriptors that are open now."""
         names = {identity: suffix for suffix in _SUFFIXES if (identity := _identity_at(self._path, suffix))}
         file = next((identity for identity, suffix in names.items() if not suffix), None)
         if not self._names and file is not None:
             _to_files[file] = self
             self._names = names
         elif file in self._names:
-            # Not where another file is there by now, whose own connections are none of these.
+            # If another file is at the path by now, its connections are not among these.
             self._names |= names
         numbers = [number for number in open_numbers() if self._is_used(number)]
         self._held = Held(numbers, has_head=lambda identity: self._names.get(identity) == _LOG)
         for number in numbers:
             if self._held.identities[number] not in self._names:
-                # Another thread has made it another file's in between: then SQLite must not use it any more.
+                # Another thread has opened another file under this number in between: SQLite must not use it any more.
                 self._held.identities[number] = None
         held = {each: self._names[each] for each in self._held.identities.values() if each in self._names}
         at_paths = [(f"{self._path}{suffix}", identity) for identity, suffix in held.items()]
@@ -159,7 +157,7 @@ class Connections:
         self._seen_change = None
 
     def _is_used(self, number: int) -> bool:
-        """Return whether a number is one of these files, opened as SQLite does: `open_file` does it nonblocking."""
+        """Return True if SQLite has opened one of these files as `number`; `open_file` opens nonblocking instead."""
         try:
             return identity_of(number) in self._names and not fcntl.fcntl(number, fcntl.F_GETFL) & _NOT_SQLITES
         except OSError:
@@ -167,13 +165,10 @@ class Connections:
 
     def check(self) -> None:
         """
-        See that what is open is what was opened.
+        Check that the descriptors still refer to the files that were opened.
 
-        Raises
-        ------
-        JournalLostError
-            where it is not; then all connections to the file are given up.
-
+        Raises:
+            JournalLostError: They do not; all connections to the file are given up then.
         """
         if not self.is_lost and not self._held.are_ours:
             self._give_up()
@@ -183,7 +178,7 @@ class Connections:
 
     @property
     def is_nameless(self) -> bool:
-        """Whether the file has no name any more: only who has it open can read what it holds."""
+        """Whether the file has no name any more: only processes that have it open can read it."""
         for number, identity in self._held.identities.items():
             if self._is_file(identity):
                 with contextlib.suppress(OSError):
@@ -194,9 +189,9 @@ class Connections:
     @property
     def is_removed(self) -> bool:
         """
-        Whether the file has no name any more, or its path is another file's.
+        Whether the file has no name any more, or another file is at its path.
 
-        Not where it cannot be seen: a task may change its user, or its root, and the file is there all the same.
+        False if that cannot be checked: a task may change its user or its root directory while the file still exists.
         """
         if self.is_nameless:
             return True
@@ -205,7 +200,7 @@ class Connections:
 
     @property
     def is_free(self) -> bool:
-        """Whether no other process writes to the file just now; False also where that cannot be seen."""
+        """Whether no other process writes to the file at the moment; False also if that cannot be checked."""
         asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _WRITE_LOCK_AT, 1, 0)
         with contextlib.suppress(OSError, struct.error):
             for number, identity in self._held.identities.items():
@@ -216,9 +211,9 @@ class Connections:
 
     def read(self, size: int, at: int) -> bytes:
         """
-        Return what the file has at a place, past SQLite; nothing where the disk cannot read it.
+        Return `size` bytes of the file from offset `at`, read without SQLite; b"" if the disk cannot read them.
 
-        By a descriptor of SQLite's: if another one of the same file was closed, SQLite's locks on it would be lost.
+        This uses SQLite's own descriptor: closing another descriptor of the same file would drop SQLite's locks on it.
         """
         self.check()
         number = next(number for number, identity in self._held.identities.items() if self._is_file(identity))
@@ -230,7 +225,7 @@ class Connections:
         return identity is not None and self._names.get(identity) == ""
 
     def close(self, connection: sqlite3.Connection) -> None:
-        """Close one of them, unless they are lost."""
+        """Close one connection, unless the connections are lost."""
         with contextlib.suppress(JournalLostError):
             self.check()
             if connection in self._connections:
@@ -253,12 +248,12 @@ class Connections:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
         for number in restored:
-            # One that no connection had, as of an author's own look at the file.
+            # A number that no connection used, as when the author's code had opened the file itself.
             close_if(number, self._held.identities[number])
         self._forget()
 
     def _is_restored(self, number: int, restored: list[int]) -> bool:
-        """Have a number name the file again that it named, and return whether it does."""
+        """Open the original file under its number again; return True if the number refers to that file."""
         wanted = self._held.identities[number]
         if wanted is not None and identity_of(number) is None:
             with contextlib.suppress(OSError):
@@ -277,7 +272,7 @@ class Connections:
 
 
 _to_files: dict[Identity, Connections] = {}
-# Files of which SQLite still has numbers that are another's.
+# Files for which SQLite still uses descriptor numbers that refer to other files by now.
 _lost: set[Identity] = set()
 
 
@@ -290,7 +285,7 @@ def _identity_at(path: Path, suffix: str = "") -> Identity | None:
 
 
 def _leave_open(connection: sqlite3.Connection) -> None:
-    """Have neither the garbage collector nor the interpreter's exit close a connection: by a reference for ever."""
+    """Prevent the garbage collector and the interpreter's exit from closing a connection: keep a reference for ever."""
     import ctypes  # noqa: PLC0415 - for this alone, which is rare
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
@@ -298,7 +293,7 @@ def _leave_open(connection: sqlite3.Connection) -> None:
 
 @functools.cache
 def _check_at_exit() -> None:
-    """Have the interpreter's exit close no connection whose numbers are another's by now."""
+    """Register a check, so that the interpreter's exit closes no connection whose numbers refer to other files."""
     atexit.register(_check_all)
 
 

@@ -1,8 +1,8 @@
 """
-A journal that is damaged: set aside under another name, and what can be read of it taken over by a new one.
+The recovery of a damaged journal: it is renamed, and a new journal takes over the messages that can be read.
 
-A file that is merely in use, of a newer release or of another user is never touched. Not here: how damage is recognised
-when it is met (_faults), and when journals are opened (_mending).
+A file that is only in use, or belongs to a newer release or to another user, is never changed. Not here: how damage is
+recognised (_faults), and when journals are opened (_mending).
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from dkist_processing_core.errors import JournalDamagedError, JournalError
 _BATCH = 500
 _CHECK_SECONDS = 1.0
 _STEPS_BETWEEN_LOOKS = 1000
-# Up to here a gap of unreadable rows is passed row by row, and from there in growing steps.
+# A gap of unreadable rows up to this size is skipped row by row, a larger one in growing steps.
 _SMALL_GAP = 1000
 _DONE = -1
 _NEEDED = {
@@ -39,25 +39,25 @@ _NEEDED = {
     "dead_letter": "subscription, seq, dead, reason, message_id, body",
     "fact": "name, value",
 }
-# Damaged files that this process has warned of.
+# Damaged files about which this process has logged a warning.
 _refused: set[Path] = set()
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """A damaged file that was set aside."""
+    """A damaged file that was renamed."""
 
     path: Path
     taken_over: int
-    """How many messages of it the new journal has."""
+    """How many of its messages the new journal has taken over."""
     is_done: bool
-    """Whether all that can be read of it was taken over."""
+    """Whether all messages that can be read were taken over."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Old:
-    """A damaged file that is open: what SQLite is asked by, and what reads it past SQLite."""
+    """A damaged file that is open: its SQLite connection, and the function that reads it without SQLite."""
 
     connection: sqlite3.Connection
     read: Read
@@ -65,17 +65,14 @@ class _Old:
 
 def set_aside_if_damaged(path: Path, *, destination: str | None, patience: float = BUSY_SECONDS) -> None:
     """
-    Give a damaged journal another name, and begin a new one in its place unless `destination` is None.
+    Rename a damaged journal, and create a new one in its place unless `destination` is None.
 
-    Raises
-    ------
-    JournalError
-        where another process writes to it, or the folder may not be changed.
-
+    Raises:
+        JournalError: Another process writes to the journal, or the folder may not be changed.
     """
     is_met = path in suspects
     with contextlib.ExitStack() as stack:
-        # Last of all: the old file is met with its damage once more here, and the new one has none.
+        # Runs last: the steps below meet the damage of the old file once more, and the new file has none.
         stack.callback(suspects.discard, path)
         stack.enter_context(explained(path))
         stack.enter_context(folder_lock(path.parent, exclusive=True, seconds=patience))
@@ -117,7 +114,7 @@ def set_aside_if_damaged(path: Path, *, destination: str | None, patience: float
 
 
 def _move_folders(path: Path) -> None:
-    """Give folders that lie where side files have to be another name: the journal itself may be whole."""
+    """Rename folders at the paths of side files: the journal itself may be undamaged."""
     for side in SIDE_FILES:
         each = path.with_name(path.name + side)
         if each.is_dir():
@@ -129,9 +126,9 @@ def _move_folders(path: Path) -> None:
 @contextlib.contextmanager
 def _kept_from_writers(path: Path, held: sqlite3.Connection | None, patience: float) -> Iterator[_Old | None]:
     """
-    Hold the write lock of a file, so that no other process commits to it; None where there is no file.
+    Hold the write lock of a file, so that no other process commits to it; yield None if there is no file.
 
-    With a connection that this process already has where there is one.
+    If this process already has a connection to the file (`held`), that connection is used.
     """
     if not path.is_file():
         yield None
@@ -165,9 +162,9 @@ def _lock_for_writing(connection: sqlite3.Connection, path: Path) -> None:
 
 def _is_damaged(path: Path, *, is_met: bool, seconds: float = _CHECK_SECONDS) -> bool:
     """
-    Return True if a file is no journal that could be used, or if a check of so many `seconds` finds it damaged.
+    Return True if a file is not a usable journal, or if a check of at most `seconds` seconds finds damage.
 
-    Where the check does not come to its end, the file is damaged if SQLite has met damage in it before: `is_met`.
+    If the check does not finish in time, return `is_met`: whether SQLite has found damage in the file before.
     """
     if not_a_file(path):
         return True
@@ -191,17 +188,17 @@ def _is_damaged(path: Path, *, is_met: bool, seconds: float = _CHECK_SECONDS) ->
 
 
 def _begin(beginning: Path, path: Path, old: _Old | None, destination: str) -> None:
-    """Make the new journal: it goes on with the numbers of the old one, its places of subscriptions and its notes."""
+    """Create the new journal, which continues the old one's row numbers, subscription positions and facts."""
     facts: list[tuple[str, tuple[object, ...]]] = []
     last = 0
     asked = None if old is None else old.connection
     with contextlib.ExitStack() as stack:
         if old is not None:
             if not old.connection.in_transaction:
-                # Not locked for writing: a query would play back a rollback journal that lies beside it.
+                # Without the write lock a query would play back a rollback journal that lies beside the file.
                 stack.enter_context(_unread(path))
             with contextlib.suppress(sqlite3.DatabaseError):
-                # Another's view may have rows without end.
+                # A view that no release has made may return endless rows.
                 asked = None if foreign_names(old.connection) else asked
             last = (0 if asked is None else _last(asked)) or last_number(old.read, path)
         for table, columns in (("subscription", 3), ("sent_once", 2), ("dead_letter", 6)):
@@ -211,7 +208,7 @@ def _begin(beginning: Path, path: Path, old: _Old | None, destination: str) -> N
             if table == "subscription" and not is_whole:
                 facts.append(("INSERT INTO fact VALUES ('places_lost', ?)", (last,)))
         if last:
-            # They are about numbers of rows, which go on.
+            # These facts refer to row numbers, which the new file continues.
             kept = "name IN ('clock', 'marks', 'prune_to') OR name GLOB 'wanted *' OR name GLOB 'missed *'"
             rows, _ = _readable_rows(asked, f"SELECT name, value FROM fact WHERE {kept}")  # noqa: S608 - constants
             facts.extend(("INSERT OR REPLACE INTO fact VALUES (?, ?)", row) for row in rows)
@@ -226,7 +223,7 @@ def _begin(beginning: Path, path: Path, old: _Old | None, destination: str) -> N
 
 
 def _readable_rows(old: sqlite3.Connection | None, query: str) -> tuple[list[tuple[object, ...]], bool]:
-    """Return the rows that can be read, and whether these are all."""
+    """Return the rows that can be read, and whether these are all rows."""
     rows: list[tuple[object, ...]] = []
     try:
         rows.extend(() if old is None else old.execute(query))
@@ -236,9 +233,9 @@ def _readable_rows(old: sqlite3.Connection | None, query: str) -> tuple[list[tup
 
 
 def _copy(held: sqlite3.Connection, beginning: Path, path: Path, aside: Path) -> None:
-    """Put all that an open connection reads into the new journal."""
+    """Copy all messages that an open connection reads into the new journal."""
     count, log = 0, path.with_name(f"{path.name}-wal")
-    # Another log that was begun since has what its own process published: that is taken over as from a damaged file.
+    # Another process may have begun a new log since, with its own messages. They are taken over as from a damaged file.
     done = 0 if log.is_file() and log.stat().st_size else _DONE
     with Journal.open(beginning, is_replaceable=False) as new:
         found = held.execute(f"SELECT {_NEEDED['message']}, refused FROM message ORDER BY seq")  # noqa: S608 - constants
@@ -253,16 +250,16 @@ def _remove(path: Path) -> None:
 
 
 def damaged(journal: Journal) -> list[Damaged]:
-    """Return what was set aside from a journal's name, and how far it was taken over."""
+    """Return the damaged files that were renamed from a journal's name, and how far each was taken over."""
     return [
         Damaged(path, count, at == _DONE) for path in damaged_of(journal.path) for at, count in [_state(journal, path)]
     ]
 
 
 def _state(journal: Journal, path: Path) -> tuple[int, int]:
-    """Return up to which page a damaged file was taken over, and how many rows that were."""
+    """Return the last page of a damaged file that was taken over, and the number of rows taken over."""
     found = re.fullmatch(r"(-1|\d{1,12}) (\d{1,12})", str(journal.fact(_name(path))))
-    # What cannot be read is as if nothing was taken over: what is there already is left out.
+    # If the fact cannot be read, the take-over starts again: rows that are already there are left out.
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
@@ -272,9 +269,9 @@ def _name(path: Path) -> str:
 
 def take_over_damaged(journal: Journal, *, seconds: float = math.inf) -> bool:
     """
-    Take over what can be read of the files that were set aside, page by page, for about so many `seconds`.
+    Take over the readable messages of the renamed damaged files, page by page, for about `seconds` seconds.
 
-    Returns False where another process is doing it.
+    Return False if another process is doing this, otherwise True.
     """
     until = time.monotonic() + seconds
     waiting = [path for path in damaged_of(journal.path) if _state(journal, path)[0] != _DONE]
@@ -288,7 +285,7 @@ def take_over_damaged(journal: Journal, *, seconds: float = math.inf) -> bool:
             try:
                 old = Journal.connect(path) if path.is_file() else None
             except JournalError as error:
-                # One that may not be read, as a link, holds up no other.
+                # A file that may not be read, such as a link, does not delay the others.
                 if path not in _refused:
                     _refused.add(path)
                     logger.warning("the messages of a damaged journal are not taken over: %s", error)
@@ -303,14 +300,14 @@ def take_over_damaged(journal: Journal, *, seconds: float = math.inf) -> bool:
 def _take_over(journal: Journal, path: Path, old: Journal | None, until: float) -> None:
     page, count = _state(journal, path)
     if page == _DONE:
-        # Another process has done it before this one had the lock.
+        # Another process has finished it before this one had the lock.
         return
     keeps_numbers = path.name.startswith(f"{journal.path.name}.")
     rows: list[Row] = []
     pages = () if old is None else rows_by_page(old.bytes_at, path, page + 1)
     for page, found in pages:
         rows += found
-        # A spare journal's rows get new numbers, so that their order has to be known first.
+        # The rows of a spare journal get new numbers, so all of them must be read and sorted first.
         if keeps_numbers and (len(rows) >= _BATCH or time.monotonic() > until):
             count += len(rows)
             journal.take_over_rows(rows, (_name(path), f"{page} {count}"), keeps_numbers=True)
@@ -322,7 +319,7 @@ def _take_over(journal: Journal, path: Path, old: Journal | None, until: float) 
 
 
 def read_around(journal: Journal, after: int) -> tuple[list[Entry], int]:
-    """Return the next message behind a place in a damaged journal that can be read, and the place before it."""
+    """Return the next readable message of a damaged journal after number `after`, and the position before it."""
     step, last = 0, journal.last()
     while after + step < last:
         try:
@@ -333,7 +330,7 @@ def read_around(journal: Journal, after: int) -> tuple[list[Entry], int]:
 
 
 def _last(connection: sqlite3.Connection) -> int:
-    """Return the highest number of a row, as far as it can be read; 0 where it cannot."""
+    """Return the highest row number that can be read; 0 if none can."""
     last = 0
     for query in (
         "SELECT seq FROM sqlite_sequence WHERE name = 'message'",

@@ -1,7 +1,7 @@
 """
-The journal's file format, by version: how a new file is made, and how an older one is brought up to date.
+The journal's file format, by version: the creation of a new file, and the upgrade of an older one.
 
-Not here: what is done with the tables (_journal).
+Not here: the use of the tables (_journal).
 """
 
 import contextlib
@@ -14,12 +14,12 @@ from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError,
 
 APPLICATION_ID = 0x444B4A4E
 WAL_MAGIC = (0x377F0682, 0x377F0683)
-"""How a write-ahead log of SQLite begins (https://sqlite.org/fileformat2.html#the_write_ahead_log)."""
+"""The first bytes of SQLite's write-ahead log (https://sqlite.org/fileformat2.html#the_write_ahead_log)."""
 FORMAT_VERSION = 3
-# No release writes a higher one: it comes of damage to the file's head.
+# No release writes a higher version: a higher one is caused by damage to the file's header.
 _HIGHEST_VERSION = 1000
 CHECK_PAGES = "PRAGMA cell_size_check = ON"
-"""Or a damaged page may look as if it were the last one, and what follows it would be passed over without a word."""
+"""Without it, a damaged page may look like the last one, and SQLite would skip the following pages silently."""
 _SCHEMA = """
 CREATE TABLE message (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -41,7 +41,8 @@ CREATE TABLE fact (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 INSERT INTO fact VALUES ('confirmed', 0), ('unreachable_until', 0), ('destination', '');
 INSERT INTO fact VALUES ('set_aside', 0), ('pruned', 0), ('id', hex(randomblob(16)));
 """
-# The books must not cost more the more there is: what is set aside is counted as it changes, by whichever statement.
+# The cost of the books must not grow with the number of messages. Triggers count the messages that are set aside at
+# each change, whichever statement makes it.
 _COUNT = "UPDATE fact SET value = value {} 1 WHERE name = 'set_aside'"
 _COUNTING = [
     f"CREATE TRIGGER IF NOT EXISTS aside_{name} AFTER {event} ON message WHEN {when} BEGIN {_COUNT.format(change)}; END"
@@ -52,8 +53,8 @@ _COUNTING = [
         ("removed", "DELETE", "old.set_aside IS NOT NULL", "-"),
     )
 ]
-# By the index of what is pending alone, so that no row is read: the rest follows from published = confirmed + pending +
-# pruned + set aside, since nothing is set aside on the embedded bus, and nothing is pruned in an outbox.
+# This uses only the index of pending messages and reads no row. The rest follows from published = confirmed + pending +
+# pruned + set aside, because the embedded bus sets no message aside, and an outbox prunes none.
 _REST = """
 SELECT (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'message')
     - (SELECT coalesce(max(value), 0) FROM main.fact WHERE name = 'taken_over')
@@ -64,13 +65,13 @@ _COUNTS = (
     f"SELECT 'set_aside', CASE WHEN {_IS_EMBEDDED} THEN 0 ELSE ({_REST}) END"
     f" UNION ALL SELECT 'pruned', CASE WHEN {_IS_EMBEDDED} THEN ({_REST}) ELSE 0 END"
 )
-# From each older version to the next. Only what an open connection of the older release does not notice: a process of
-# it may be appending meanwhile.
+# The upgrade of each older version to the next. It may contain only changes that do not disturb an open connection of
+# the older release, because a process of that release may be appending meanwhile.
 _UPGRADES = {
     1: ("ALTER TABLE message ADD COLUMN refused REAL",),
     2: (f"INSERT OR IGNORE INTO fact {_COUNTS}", *_COUNTING),
 }
-# What makes each older version look like this one to a connection that only reads.
+# Views that present each older version like this one to a read-only connection.
 _VIEWS = {
     1: "CREATE TEMP VIEW message AS SELECT *, NULL AS refused FROM main.message",
     2: f"CREATE TEMP VIEW fact AS SELECT name, value FROM main.fact UNION ALL {_COUNTS}",  # noqa: S608 - constants
@@ -81,7 +82,7 @@ def _compact(statement: str) -> str:
     return "".join(statement.split())
 
 
-# The statements of every version as SQLite keeps them, without spaces, and those of its own tables.
+# The statements of every version as SQLite stores them, without spaces, and those of SQLite's own tables.
 _OURS = {
     _compact(statement)
     for statement in (
@@ -96,22 +97,18 @@ _OURS = {
 
 
 def foreign_names(connection: sqlite3.Connection) -> list[str]:
-    """Return what no release makes in a journal, as a view in the place of a table, whose rows might have no end."""
+    """Return the schema items that no release creates, such as a view instead of a table, which may be endless."""
     rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
     return sorted(str(name) for name, sql in rows if _compact(str(sql)) not in _OURS)
 
 
 def prepare(connection: sqlite3.Connection, path: Path, destination: str) -> None:
     """
-    Make the tables of a new file, and upgrade those of an older one; a file of the current version is only read.
+    Create the tables of a new file, or upgrade those of an older one; a file of the current version is only read.
 
-    Raises
-    ------
-    JournalVersionError
-        for a file of a newer version, which is not touched.
-    JournalError
-        for a file of something else, which is not touched either.
-
+    Raises:
+        JournalVersionError: The file has a newer version; it is not changed.
+        JournalError: The file is not a journal; it is not changed either.
     """
     connection.execute(CHECK_PAGES)
     try:
@@ -131,10 +128,10 @@ def prepare(connection: sqlite3.Connection, path: Path, destination: str) -> Non
                     connection.execute("PRAGMA user_version")
         if version == FORMAT_VERSION:
             return
-        # The first synced row takes the tables to the disk with it.
+        # The commit of the first synced row also writes the tables to the disk.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("BEGIN IMMEDIATE")
-        # Another process may have been first.
+        # Another process may have created or upgraded the tables first.
         version = checked_version(connection, path)
         if version == 0:
             for statement in _SCHEMA.split(";\n"):
@@ -157,7 +154,7 @@ def prepare(connection: sqlite3.Connection, path: Path, destination: str) -> Non
 
 @contextlib.contextmanager
 def _locked(connection: sqlite3.Connection) -> Iterator[None]:
-    """Have a connection keep its lock between statements: SQLite looks for a rollback journal where it takes one."""
+    """Keep a connection's lock between statements: SQLite looks for a rollback journal each time it takes a lock."""
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     connection.execute("PRAGMA user_version")
     try:
@@ -165,19 +162,16 @@ def _locked(connection: sqlite3.Connection) -> Iterator[None]:
     finally:
         connection.execute("PRAGMA locking_mode = NORMAL")
         with contextlib.suppress(sqlite3.Error):
-            # The next statement gives the lock back.
+            # The next statement releases the lock.
             connection.execute("PRAGMA user_version")
 
 
 def prepare_look(connection: sqlite3.Connection, path: Path) -> None:
     """
-    Have a connection that only reads find the tables of this version.
+    Give a read-only connection the tables of this version, by views where the file is older.
 
-    Raises
-    ------
-    JournalError
-        for a file of a newer version, of something else, or of nothing.
-
+    Raises:
+        JournalError: The file has a newer version, is not a journal, or is empty.
     """
     connection.execute(CHECK_PAGES)
     version = checked_version(connection, path)
@@ -189,7 +183,7 @@ def prepare_look(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def checked_version(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the format's version, 0 for a file that holds nothing yet; refuse what is not ours to write to."""
+    """Return the format version, 0 for an empty file; raise a `JournalError` if it is not a journal we may write to."""
     application, version = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
     )

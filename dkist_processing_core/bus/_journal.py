@@ -1,8 +1,8 @@
 """
-The journal: messages in an SQLite file that several processes append to, read and remove from.
+The journal: an SQLite file of messages. Several processes append to it, read it and remove rows from it.
 
-The same format holds the embedded bus (rows stay, until they are old) and an outbox (rows go when the broker has
-confirmed them). Not here: anything about brokers, events or threads; a `Journal` belongs to one thread at a time.
+The embedded bus (rows stay until they are old) and an outbox (a row is removed when the broker has confirmed it) use
+the same format. Not here: anything about brokers, events or threads; a `Journal` belongs to one thread at a time.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ from dkist_processing_core.events import MAX_BODY_BYTES
 from dkist_processing_core.trusted import open_file
 
 BUSY_SECONDS = 2.0
-"""For how long a call waits by default where another process holds the file."""
+"""How long a call waits by default while another process holds the file."""
 _LONGEST_PAUSE_SECONDS = 0.01
-# A tenth of the time at most goes into trying: what many spend on it is missing for the one that they wait for.
+# At most a tenth of the time is spent on attempts: the attempts of many processes slow down the one they wait for.
 _PAUSES_FOR_A_TRY = 10
 _LONGEST_COSTLY_PAUSE_SECONDS = 0.1
 _STEPS_BETWEEN_LOOKS = 100_000
 _PATIENCES_OF_A_LOOK = 5
-# Every user who may read the folder can hold its lock, and without it an event is kept beside the journal.
+# Every user who may read the folder can hold its lock. A process without the lock stores its event beside the journal.
 _SHARE_OF_FOLDER = 0.1
 _RENEWAL_SECONDS = 3600.0
 _Result = TypeVar("_Result")
@@ -49,21 +49,22 @@ _EXCERPT = f"CASE WHEN length(body) <= {MAX_BODY_BYTES} THEN body ELSE substr(bo
 _FULL_SIZE = f"CASE WHEN length(body) > {MAX_BODY_BYTES} THEN length(body) END"
 _BATCH = 1000
 _INSERT = "INSERT INTO message (appended, exchange, routing_key, properties, body) VALUES (?, ?, ?, ?, ?)"
-# A damaged row may hold another type: then the subscription gets again what it may have had, and loses nothing.
+# A damaged row may hold another type. Then the subscription receives some events twice, and loses none.
 POSITION = "CASE typeof(position) WHEN 'integer' THEN position ELSE 0 END"
 _REMEMBERED_SECONDS = 31 * 24 * 3600.0
 _SHARE_OF_FORGETTING = 0.01
 _LATEST = 250e9
-# How SQLite opens a file without a change to the folder (https://sqlite.org/wal.html#readonly): without the right to
-# write to the shared memory it puts nothing in order there, and where nobody uses the file it needs no such memory.
-# A copy of file and log without that memory is read without locks, which keeps the index of the log in this process
-# (https://sqlite.org/wal.html#noshm): whether it is used meanwhile is seen afterwards.
+# Modes in which SQLite opens a file without changing the folder (https://sqlite.org/wal.html#readonly). Used: SQLite
+# may not write to the shared memory, so it repairs nothing there. Unused: no process uses the file, so SQLite needs no
+# shared memory. Copied: file and log were copied without the shared memory. SQLite reads them without locks and keeps
+# the index of the log in this process (https://sqlite.org/wal.html#noshm); `look` checks afterwards whether another
+# process has used the file meanwhile.
 _USED, _UNUSED, _COPIED = "mode=ro&readonly_shm=1", "mode=ro&immutable=1", "mode=ro&vfs=unix-none"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A message at its place in the journal."""
+    """A message and its sequence number in the journal."""
 
     seq: int
     message: Message
@@ -71,11 +72,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class SetAside(Entry):
-    """A message that the broker refused again and again; times are in seconds since 1970."""
+    """A message that the broker refused repeatedly; times are in seconds since 1970."""
 
     appended: float
     refused: float | None
-    """When it was refused last; None where an older release did not note it."""
+    """Time of the last refusal; None if an older release did not record it."""
     tries: int
     reason: str
 
@@ -83,9 +84,9 @@ class SetAside(Entry):
 @dataclass(frozen=True, slots=True)
 class Books:
     """
-    What became of every message that was appended: published = confirmed + pending + set aside.
+    The counts of all appended messages by state: published = confirmed + pending + set aside.
 
-    What another journal has taken over (`Journal.take_over`) is in that one's books.
+    Messages that another journal has taken over (`Journal.take_over`) count in the books of that journal.
     """
 
     published: int
@@ -95,7 +96,7 @@ class Books:
 
 
 class Journal:
-    """An open journal file. Every failure is a `JournalError` that names it."""
+    """An open journal file. Every failure is a `JournalError` that names the file."""
 
     def __init__(
         self,
@@ -105,27 +106,27 @@ class Journal:
         *,
         patience: float = BUSY_SECONDS,
     ) -> None:
-        """Take an open connection, one of those to its file; `Journal.open` makes one."""
+        """Wrap an open connection, which is one of `connections`; `Journal.open` opens a journal by its path."""
         self.path = path
         self._connection = connection
-        # A byte that is no UTF-8 spoils one text, and must not hide all the rows around it.
+        # A byte that is not valid UTF-8 spoils one text. It must not hide all the rows around it.
         connection.text_factory = _text
         self._connections = connections
-        # Also by the garbage collector not without a look at what it would close.
+        # The garbage collector, too, must check the descriptors before it closes them.
         self._closing = forks.finalize(self, functools.partial(_close, connections, connection))
         self._closing.atexit = False
         self._is_synced = True
         self.patience = patience
-        """For how many seconds each call waits where another process holds the file."""
+        """How many seconds each call waits while another process holds the file."""
         self.waited = 0.0
-        """For how many seconds all calls together have waited so."""
+        """How many seconds all calls together have waited for other processes."""
         self._waits_until = math.inf
         self._acts_since = 0.0
         self._renewed: dict[str, float] = {}
         self.clock: Callable[[], float] = time.time
-        """What time it is by the clock of the file, in seconds: that of this process until the file's is known."""
+        """Returns the time by the file's clock, in seconds; by this process's clock until the file's is known."""
         self.file = _file_at(path)
-        """What tells the open file from another of its name: device and number."""
+        """The identity of the open file: device and inode number. Another file of the same name has another one."""
         close_in_forks(self)
 
     @classmethod
@@ -139,25 +140,23 @@ class Journal:
         is_replaceable: bool = True,
     ) -> Self:
         """
-        Open the journal at `path`, made if it is missing.
+        Open the journal at `path`, and create it if it is missing.
 
-        With `synced` a commit is on disk when it returns (SQLite's synchronous FULL, in WAL mode an fsync per
-        commit). Without, it survives the process but perhaps not the machine: enough to remove what was confirmed,
-        since what comes back is only delivered twice.
+        With `synced` a commit is on disk when it returns (SQLite's synchronous FULL: in WAL mode an fsync per
+        commit). Without `synced` a commit survives the end of the process, but perhaps not a crash of the machine.
+        This is enough for removing confirmed messages: a removal that is lost only causes a second delivery.
 
-        A file is replaceable where another process may put another in its place when it is damaged: then the lock of
-        the folder is taken for the opening.
+        A file is replaceable if another process may replace it when it is damaged. Then this function holds the lock
+        of the folder while it opens the file. A file of an older format is upgraded to this format.
 
-        Raises
-        ------
-        JournalVersionError
-            for a file that a newer release wrote; it is not touched. An older one is brought up to this format.
-
+        Raises:
+            JournalVersionError: A newer release wrote the file; it is not changed.
         """
         wait = patience * _SHARE_OF_FOLDER
         lock = folder_lock(path.parent, seconds=wait) if is_replaceable else contextlib.nullcontext()
         with explained(path), lock:
-            # Made here, so that the mode does not depend on the umask; SQLite gives its side files the same.
+            # The file is created here, so that its mode does not depend on the umask. SQLite gives its side files the
+            # same mode.
             journal = cls.connect(path, make=True, patience=patience)
             try:
                 journal.limit_waits(patience)
@@ -171,10 +170,10 @@ class Journal:
 
     @classmethod
     def connect(cls, path: Path, uri: str | None = None, *, make: bool = False, patience: float = BUSY_SECONDS) -> Self:
-        """Connect to the file at `path`, whatever is in it: nothing of it is read yet."""
+        """Connect to the file at `path` without reading it: its content may be anything."""
         watch_forks()
         with explained(path), in_use, Guarded(path, make=make) as file:
-            # Without SQLite's own waiting: it would hold up forks, and does not cover the change to WAL.
+            # SQLite's own busy timeout is off: it would delay forks, and it does not cover the change to WAL mode.
             connections = Connections.to(path)
             connection = connections.open(uri or str(path), uri=uri is not None)
             try:
@@ -185,26 +184,26 @@ class Journal:
         return cls(path, connection, connections, patience=patience)
 
     def use_first(self, action: Callable[[sqlite3.Connection], None]) -> None:
-        """Do something with a new connection that has it open all the files that it will ever keep open."""
+        """Run the first action on a new connection, after which it has opened all the files that it keeps open."""
         self._patiently(lambda: self._connections.use_first(lambda: action(self._connection)))
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """What SQLite is asked by where no method fits, while `in_use` is held."""
+        """The SQLite connection, for queries that no method covers; use it only while holding `in_use`."""
         return self._connection
 
     def bytes_at(self, size: int, at: int) -> bytes:
-        """Return what the file has at a place, past SQLite; nothing where the disk cannot read it."""
+        """Return `size` bytes of the file from offset `at`, read without SQLite; b"" if the disk cannot read them."""
         with in_use:
             return self._connections.read(size, at)
 
     @classmethod
     def look(cls, path: Path, read: Callable[[Self], _Result], *, patience: float = BUSY_SECONDS) -> _Result:
         """
-        Return what `read` finds in the journal at `path`, and change neither a file nor the folder.
+        Return the result of `read` for the journal at `path`, and change neither a file nor the folder.
 
-        Other processes that use it go on. No other thread of this one opens it meanwhile: SQLite would have it read
-        only, too.
+        Other processes continue to use the journal meanwhile. No other thread of this process may open it meanwhile:
+        SQLite would open it read-only there, too.
         """
         while True:
             before, mode = versions(path), _mode_of_look(path)
@@ -221,7 +220,7 @@ class Journal:
     @classmethod
     def _open_to_look(cls, path: Path, mode: str, patience: float) -> Self:
         journal = cls.connect(path, f"file:{quote(str(path))}?{mode}", patience=patience)
-        # So that a signal's handler runs, too.
+        # The progress handler also lets signal handlers run during a query.
         journal.connection.set_progress_handler(journal._is_endless, _STEPS_BETWEEN_LOOKS)  # noqa: SLF001 - as above
         try:
             if mode == _COPIED:
@@ -247,7 +246,7 @@ class Journal:
 
     @property
     def is_there(self) -> bool:
-        """Whether the open file is still the one at its path, with its log: somebody may have deleted it."""
+        """Whether the open file and its log are still at their paths; False if they were deleted or replaced."""
         with in_use:
             if self._connections.are_at_their_paths:
                 return True
@@ -257,37 +256,37 @@ class Journal:
 
     @property
     def is_nameless(self) -> bool:
-        """Whether the open file was removed; False where it has another name, or its path shows another file."""
+        """Whether the open file was removed; False if it was only renamed, or if another file is at its path."""
         with in_use:
             return self._connections.is_nameless
 
     @property
     def _is_set_aside(self) -> bool:
-        """Whether another process has found the open file damaged, and given it another name."""
-        # In a folder that this user may not read it is taken for what it was.
+        """Whether another process has found the open file damaged, and has renamed it."""
+        # If this user may not list the folder, the answer is False.
         with contextlib.suppress(OSError):
             return any(_file_at(each) == self.file for each in self.path.parent.glob(f"{self.path.name}.damaged-*"))
         return False
 
     @property
     def is_lost(self) -> bool:
-        """Whether other code of this process has closed what was open here: only another opening can help."""
+        """Whether other code of this process has closed descriptors of this journal; it must be opened again then."""
         with in_use, contextlib.suppress(JournalLostError):
             self._connections.check()
         return self.was_lost
 
     @property
     def was_lost(self) -> bool:
-        """Whether that was seen already, by whatever was done last."""
+        """Whether an earlier call has already detected closed descriptors (`is_lost`); this makes no new check."""
         return self._connections.is_lost
 
     def close(self) -> None:
-        """Close the file; in a fork, which has a copy of it open, too."""
+        """Close the file; a fork calls this, too, for its copy of the open file."""
         if self._closing.detach() is not None:
             _close(self._connections, self._connection)
 
     def discard(self) -> None:
-        """Close a file that is removed in a moment, without waits for the disk."""
+        """Close a file that is about to be removed, without waiting for the disk."""
         self._patiently(lambda: self._connection.execute("PRAGMA synchronous = OFF"))
         self.close()
 
@@ -300,15 +299,15 @@ class Journal:
         self.close()
 
     def _is_endless(self) -> bool:
-        """Return True if what is being read takes far longer than what the format of a journal allows."""
+        """Return True if the current read takes far longer than any read of a valid journal."""
         return time.monotonic() > self._acts_since + _PATIENCES_OF_A_LOOK * self.patience
 
     def limit_waits(self, seconds: float = math.inf) -> None:
-        """Have all calls from now on together wait for at most so many seconds for other processes."""
+        """Limit the total time that all calls from now on wait for other processes to `seconds`."""
         self._waits_until = self.waited + seconds
 
     def _patiently(self, action: Callable[[], _Result]) -> _Result:
-        """Do something with the connection, again while another process holds the file, as long as patience lasts."""
+        """Run `action`, and retry it while another process holds the file, until the patience has passed."""
         until = time.monotonic() + max(0.0, min(self.patience, self._waits_until - self.waited))
         pause, place = 0.001, None
         try:
@@ -326,12 +325,13 @@ class Journal:
                             raise
                     place = place or Place(self.path)
                     if not place.wait(until - failed, self._is_free):
-                        # The first of a queue tries often. Without one, as for a new file, many at once do.
+                        # The first process of the queue retries often. Without a queue, as for a new file, many
+                        # processes retry at the same time.
                         pause = min(_LONGEST_PAUSE_SECONDS, 2 * pause)
                         costly = min(_LONGEST_COSTLY_PAUSE_SECONDS, _PAUSES_FOR_A_TRY * (failed - began))
                         nap = (pause if place.is_taken else max(pause, costly)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
                         time.sleep(max(0.0, min(until - failed, nap)))
-                    # Not what the scheduler adds to that.
+                    # A delay by the scheduler after `until` does not count.
                     self.waited += min(until, time.monotonic()) - failed
         finally:
             if place is not None:
@@ -346,23 +346,23 @@ class Journal:
 
     def transact(self, action: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """
-        Do something in one transaction, from the beginning again while another process holds the file.
+        Run `action` in one transaction, and retry the whole transaction while another process holds the file.
 
-        A function and no context manager: an exception may come between any two lines, out of a signal's handler, and
-        must find the file's lock and this process's own given back.
+        This is a function and not a context manager: a signal handler may raise an exception between any two lines,
+        and the lock of the file and the lock of this process must be released even then.
         """
 
         def transaction() -> _Result:
             connection = self._connection
             try:
                 if connection.in_transaction:
-                    # Two signals in a row have kept the last one from ending.
+                    # Two signals in a row have prevented the end of the previous transaction.
                     connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
                 result = action(connection)
                 connection.execute("COMMIT")
             finally:
-                # Also after a commit that failed, as it does on a full disk; some errors have rolled back themselves.
+                # Also after a failed commit, as on a full disk. After some errors SQLite has already rolled back.
                 with contextlib.suppress(sqlite3.Error):
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
@@ -377,7 +377,8 @@ class Journal:
         """
         Append messages in one synced transaction and return their sequence numbers.
 
-        With `once`, a message whose id this journal was ever given before is left out. A `note` is there with them.
+        With `once`, a message is left out if this journal has ever received its id before. A `note` is stored in the
+        same transaction.
         """
         now = time.time()
         rows = [
@@ -390,7 +391,7 @@ class Journal:
 
         def insert(connection: sqlite3.Connection) -> list[int]:
             if not self.is_there:
-                # Within the transaction: a damaged file is only replaced while no process writes to it.
+                # The check is inside the transaction: a damaged file is only replaced while no process writes to it.
                 msg = f"the journal {self.path} was removed"
                 raise JournalError(msg)
             if note is not None:
@@ -401,13 +402,13 @@ class Journal:
         return self.transact(insert)
 
     def remember(self, message_id: str) -> None:
-        """Note an id without a message; what was noted more than a month ago is forgotten now and then."""
+        """Store an id without a message; ids that were stored more than a month ago are deleted occasionally."""
 
         def note(connection: sqlite3.Connection) -> None:
             now = time.time()
             _is_first(connection, message_id, now)
             if random.random() < _SHARE_OF_FORGETTING:  # noqa: S311 - no secret
-                # Some of them, from anywhere: not the longer the more there are.
+                # Delete a limited number from a random place, so that the time does not grow with the number of ids.
                 connection.execute(
                     "DELETE FROM sent_once WHERE appended < ? AND message_id IN"
                     " (SELECT message_id FROM sent_once WHERE message_id >= ? ORDER BY message_id LIMIT ?)",
@@ -417,11 +418,11 @@ class Journal:
         self.transact(note)
 
     def remembers(self, message_id: str) -> bool:
-        """Say whether an id was noted, by `remember` or with a message that is sent once."""
+        """Return True if an id was stored, by `remember` or with a message that is sent once."""
         return bool(self._rows("SELECT 1 FROM sent_once WHERE message_id = ?", message_id))
 
     def read(self, after: int, limit: int) -> list[Entry]:
-        """Return up to `limit` messages behind the place `after`, in order; an excerpt of a body that is too large."""
+        """Return up to `limit` messages after number `after`, in order; with an excerpt of a body that is too large."""
         query = (
             f"SELECT seq, exchange, routing_key, {_EXCERPT}, properties, {_FULL_SIZE} FROM message"  # noqa: S608 - constants
             " WHERE seq > ? ORDER BY seq LIMIT ?"
@@ -429,20 +430,20 @@ class Journal:
         while True:
             rows = self._rows(query, after, limit)
             if any(row[0] <= before for before, row in zip([after, *(row[0] for row in rows)], rows, strict=False)):
-                # Read in circles, it would never end.
+                # Reading on could go round in circles, and never end.
                 msg = f"the journal {self.path} cannot be used: its rows are out of order"
                 raise JournalDamagedError(msg)
             entries, _ = _entries(rows)
             if entries or not rows:
                 return entries
-            # None of these can be read: they are no reason to keep back what follows.
+            # None of these rows can be read. The rows that follow are read all the same.
             after = rows[-1][0]
 
     def pending(self, after: int, limit: int, *, without: Collection[str] = ()) -> list[Entry]:
         """
-        Return up to `limit` messages behind the place `after` that are neither confirmed nor set aside.
+        Return up to `limit` messages after number `after` that are neither confirmed nor set aside.
 
-        Those for the exchanges of `without` are passed over.
+        Messages for the exchanges in `without` are skipped.
         """
         marks = ",".join("?" * len(without))
         query = (
@@ -454,11 +455,11 @@ class Journal:
             if not unreadable:
                 return entries
             for seq, reason in unreadable:
-                # Somebody has edited it, or the disk has: it is no reason to keep the others back.
+                # A user has edited the row, or the disk has damaged it. The other messages are delivered all the same.
                 self.note_refusal(seq, f"it cannot be read in the journal: {reason}", max_tries=1)
 
     def set_aside(self) -> list[SetAside]:
-        """Return what is set aside, in order; an excerpt of a body that is too large."""
+        """Return the messages that are set aside, in order; with an excerpt of a body that is too large."""
         rows = self._rows(
             f"SELECT seq, exchange, routing_key, {_EXCERPT}, properties, {_FULL_SIZE}, appended, refused, tries,"  # noqa: S608 - constants
             " set_aside FROM message WHERE set_aside IS NOT NULL ORDER BY seq"
@@ -476,7 +477,7 @@ class Journal:
         ]
 
     def retry(self, seqs: Iterable[int] | None = None) -> int:
-        """Have messages that were set aside, or all of them, tried again as if for the first time; return how many."""
+        """Make messages that were set aside (all if `seqs` is None) pending again, with no tries; return how many."""
         again = "UPDATE message SET set_aside = NULL, tries = 0 WHERE set_aside IS NOT NULL"
         if seqs is None:
             return self.transact(lambda connection: connection.execute(again).rowcount)
@@ -487,22 +488,24 @@ class Journal:
         self, other: "Journal", exchanges: Mapping[str, str] | None = None, *, until: float = math.inf
     ) -> int:
         """
-        Append all that another journal holds, in its order, synced, and remove it there; return how many messages.
+        Append all messages of another journal in their order, synced, and remove them there; return how many.
 
-        Ended in between, some of them are in both, and so are delivered twice. `exchanges` names the exchange here
-        for one there. A message that is sent once only (`append`) is not taken if it was ever given to this journal.
-        When it is `until` by `time.monotonic` the rest is left where it is.
+        If the process ends in between, some messages are in both journals, and are delivered twice. `exchanges` maps
+        an exchange of the other journal to the exchange here. A message that is sent only once (`append`) is skipped
+        if this journal has ever received it. At the time `until` (`time.monotonic`) the remaining messages stay where
+        they are.
         """
         taken = 0
         only_once = other.sent_once()
-        # A removal that the disk loses only has it delivered twice.
+        # If the disk loses a removal, the message is only delivered twice.
         with self._synced(fully=True), other._synced(fully=False):  # noqa: SLF001 - of this class
             while time.monotonic() < until and (rows := other.whole_rows(_BATCH)):
                 self._append_rows(rows, only_once, exchanges or {})
                 other.note_taken_over([row[0] for row in rows])
                 taken += len(rows)
             if only_once and not other.whole_rows(1):
-                # Only now: a message whose id was noted before would be left out. Among them are notes of other things.
+                # Only at the end: a message whose id is already stored would be left out. Some of the ids are notes
+                # without a message.
                 self.transact(
                     lambda connection: connection.executemany(
                         "INSERT OR IGNORE INTO sent_once VALUES (?, ?)", [(each, time.time()) for each in only_once]
@@ -526,7 +529,7 @@ class Journal:
         self.transact(insert)
 
     def whole_rows(self, limit: int) -> list[Any]:
-        """Return up to `limit` of the oldest messages as they are stored, for another journal to take over."""
+        """Return up to `limit` of the oldest messages as stored rows, which another journal can take over."""
         return self._rows(
             "SELECT seq, appended, exchange, routing_key, properties, body, tries, set_aside, refused FROM message"
             " ORDER BY seq LIMIT ?",
@@ -539,9 +542,10 @@ class Journal:
 
     def take_over_rows(self, rows: Sequence[Sequence[Any]], note: tuple[str, str], *, keeps_numbers: bool) -> None:
         """
-        Append rows of a damaged file, with a fact that states how far it was read, all in one transaction.
+        Append rows of a damaged file, and store how far that file was read as a fact, all in one transaction.
 
-        With `keeps_numbers` the rows are of the file that this one continues, and stand before all that it was given.
+        With `keeps_numbers` the rows come from the file that this one continues. They keep their numbers, which are
+        lower than those of all messages appended to this file.
         """
 
         def insert(connection: sqlite3.Connection) -> None:
@@ -555,23 +559,23 @@ class Journal:
                         row,
                     ).rowcount
             if keeps_numbers:
-                # In the books they count as published here.
+                # In the books these rows count as published here.
                 connection.execute("UPDATE fact SET value = value - ? WHERE name = 'taken_over'", (taken,))
             connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", note)
 
         self.transact(insert)
 
     def fact(self, name: str) -> object:
-        """Return what was noted under a name; None where nothing was."""
+        """Return the value stored under a name; None if there is none."""
         rows = self._rows("SELECT value FROM fact WHERE name = ?", name)
         return rows[0][0] if rows else None
 
     def continues(self, file: tuple[int, int] | None) -> bool:
-        """Return True if this file was begun in the place of a damaged one, by device and number, with its numbers."""
+        """Return True if this file replaced the damaged `file` (device, inode) and continues its row numbers."""
         return file is not None and self.fact("continues") == "{}:{}".format(*file)
 
     def change(self, statements: Iterable[tuple[str, Sequence[object]]]) -> None:
-        """Carry out statements in one transaction."""
+        """Execute statements in one transaction."""
 
         def carry_out(connection: sqlite3.Connection) -> None:
             for statement, values in statements:
@@ -580,7 +584,7 @@ class Journal:
         self.transact(carry_out)
 
     def note_taken_over(self, seqs: Sequence[int]) -> None:
-        """Remove what another journal has taken over, and its mention in the books."""
+        """Remove the messages that another journal has taken over, from this file and from its books."""
 
         def remove(connection: sqlite3.Connection) -> None:
             taken = connection.executemany("DELETE FROM message WHERE seq = ?", [(seq,) for seq in seqs]).rowcount
@@ -592,12 +596,12 @@ class Journal:
         self.transact(remove)
 
     def holds(self, first: int, last: int) -> bool:
-        """Say whether any message from `first` to `last` is still pending."""
+        """Return True if any message from `first` to `last` is still pending."""
         query = "SELECT 1 FROM message WHERE seq BETWEEN ? AND ? AND set_aside IS NULL LIMIT 1"
         return bool(self._rows(query, first, last))
 
     def remove_confirmed(self, seqs: Collection[int]) -> None:
-        """Remove what the broker has confirmed."""
+        """Remove the messages that the broker has confirmed."""
 
         def remove(connection: sqlite3.Connection) -> None:
             removed = connection.executemany("DELETE FROM message WHERE seq = ?", [(seq,) for seq in seqs]).rowcount
@@ -606,7 +610,7 @@ class Journal:
         self.transact(remove)
 
     def note_refusal(self, seq: int, reason: str, *, max_tries: int) -> bool:
-        """Count a refusal of one message; the last of `max_tries` sets it aside. Return whether it was."""
+        """Count a refusal of one message; set it aside after `max_tries`. Return True if it is set aside."""
 
         def note(connection: sqlite3.Connection) -> bool:
             connection.execute(
@@ -620,7 +624,7 @@ class Journal:
         return self.transact(note)
 
     def books(self) -> Books:
-        """Return the books, all of one instant, at a cost that does not grow with what is in them."""
+        """Return the books, all counts of one instant; the cost does not grow with the number of messages."""
         (row,) = self._rows(
             "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'message'), 0)"
             " - coalesce((SELECT value FROM fact WHERE name = 'taken_over'), 0),"
@@ -632,17 +636,17 @@ class Journal:
         return Books(published, confirmed, published - confirmed - set_aside - pruned, set_aside)
 
     def first(self) -> int | None:
-        """Return the number of the oldest message; None where there is none."""
+        """Return the number of the oldest message; None if there is none."""
         (found,) = self._rows("SELECT min(seq) FROM message")[0]
         return None if found is None else int(found)
 
     def last(self) -> int:
-        """Return the place behind the newest message."""
+        """Return the number of the message that was appended last; 0 if none was ever appended."""
         rows = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'message'")
         return int(_number(rows[0][0]) or 0) if rows else 0
 
     def first_since(self, moment: float, after: int) -> int | None:
-        """Return the first of the messages behind a place that was appended at a time since 1970, or later."""
+        """Return the number of the first message after number `after` that was appended at `moment` or later."""
         rows = self._rows("SELECT seq FROM message WHERE seq > ? AND appended >= ? ORDER BY seq LIMIT 1", after, moment)
         return int(rows[0][0]) if rows else None
 
@@ -652,18 +656,18 @@ class Journal:
 
     @property
     def destination(self) -> str:
-        """For which bus the messages are, as `open` was told by whoever made the file."""
+        """The bus that the messages are for: the `destination` that `open` received when it created the file."""
         return str(self.fact("destination") or "")
 
     @property
     def oldest(self) -> float | None:
-        """When the oldest pending message was appended, in seconds since 1970; None where nothing is pending."""
+        """Time when the oldest pending message was appended, in seconds since 1970; None if no message is pending."""
         rows = self._rows("SELECT appended FROM message WHERE set_aside IS NULL ORDER BY seq LIMIT 1")
         return (_number(rows[0][0]) or 0.0) if rows else None
 
     @property
     def unreachable_until(self) -> float:
-        """Until when (seconds since 1970) trying the broker again would only cost time."""
+        """Time (seconds since 1970) before which another attempt to reach the broker would only cost time."""
         return _number(self.fact("unreachable_until")) or 0.0
 
     @unreachable_until.setter
@@ -672,9 +676,9 @@ class Journal:
 
     def position(self, subscription: str, default: int, wanted: str | None = None) -> int:
         """
-        Return the place up to which a subscription is done, noting `default` as the place of a new one.
+        Return the number up to which a subscription has settled its messages; a new subscription gets `default`.
 
-        `wanted` states which events it wants, for processes that remove old ones.
+        `wanted` names the events that the subscription selects. Processes that remove old events use it.
         """
 
         def take(connection: sqlite3.Connection) -> int:
@@ -692,14 +696,14 @@ class Journal:
         return self.transact(take)
 
     def lost_places(self, subscription: str) -> bool:
-        """Return True if a name is unknown as a damaged file could not give its place, with rows from before then."""
+        """Return True if damage may have lost the position of an unknown `subscription` and older rows remain."""
         lost, first = self.fact("places_lost"), self.first()
         if not isinstance(lost, int) or first is None or first > lost + 1:
             return False
         return not self._rows("SELECT 1 FROM subscription WHERE name = ?", subscription)
 
     def advance(self, subscription: str, position: int) -> None:
-        """Note that a subscription is done up to `position`."""
+        """Store that a subscription has settled its messages up to `position`."""
         self._write(
             "INSERT INTO subscription VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
             " SET position = max(position, excluded.position), used = excluded.used",
@@ -709,7 +713,7 @@ class Journal:
         )
 
     def renew(self, subscription: str) -> None:
-        """Note that a name is in use, or pruning would not keep its events; cheap, for it writes once an hour."""
+        """Store that a name is in use, so that pruning keeps its events; cheap, because it writes once an hour."""
         now = time.monotonic()
         if now < self._renewed.get(subscription, -math.inf) + _RENEWAL_SECONDS:
             return
@@ -717,15 +721,15 @@ class Journal:
         self._renewed[subscription] = now
 
     def missed(self, subscription: str) -> int:
-        """Return how many events a subscription has lost that were not reported yet."""
+        """Return how many lost events of a subscription are still unreported."""
         return int(_number(self.fact(f"missed {subscription}")) or 0)
 
     def note_reported(self, subscription: str, missed: int) -> None:
-        """Note that so many lost events were reported."""
+        """Subtract `missed` reported events from the unreported lost events."""
         self._write("UPDATE fact SET value = value - ? WHERE name = ?", missed, f"missed {subscription}")
 
     def bury(self, subscription: str, entry: Entry, reason: str) -> None:
-        """Keep a message that a subscription cannot use, with the reason."""
+        """Dead-letter a message that a subscription cannot use, with the reason."""
         self._write(
             "INSERT OR IGNORE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?)",
             subscription,
@@ -737,7 +741,7 @@ class Journal:
         )
 
     def dead_letters(self, subscription: str) -> list[tuple[str, bytes]]:
-        """Return the reason and the body of each message that a subscription could not use."""
+        """Return the reason and the body of each dead letter of a subscription."""
         return self._rows("SELECT reason, body FROM dead_letter WHERE subscription = ? ORDER BY seq", subscription)
 
 
@@ -759,13 +763,13 @@ def _mode_of_look(path: Path) -> str:
     log = path.with_name(f"{path.name}-wal")
     with contextlib.suppress(OSError), os.fdopen(open_file(log, os.O_RDONLY, sets_mode=False), "rb") as file:
         if int.from_bytes(file.read(4), "big") in WAL_MAGIC:
-            # The two were copied without the memory.
+            # File and log were copied without the shared memory.
             return _COPIED
     return _UNUSED
 
 
 def versions(path: Path) -> list[tuple[int, int, int] | None]:
-    """Return what changes when a journal's files do."""
+    """Return inode, size and time of change of a journal's file and log: they change when the files change."""
     found: list[tuple[int, int, int] | None] = []
     for name in (path.name, f"{path.name}-wal"):
         try:
@@ -778,7 +782,7 @@ def versions(path: Path) -> list[tuple[int, int, int] | None]:
 
 
 def _entries(rows: Iterable[Sequence[Any]]) -> tuple[list[Entry], list[tuple[int, str]]]:
-    """Return the messages of rows, and of those that cannot be read the number and why."""
+    """Return the readable rows as messages, and the number and the reason of each unreadable row."""
     entries, unreadable = [], []
     for seq, exchange, key, body, properties, *full_size in rows:
         try:
@@ -798,13 +802,13 @@ def _as_bytes(body: object) -> bytes:
 
 
 def _number(value: object) -> float | None:
-    """Return a stored number, which is in a year that a calendar has; None where there is something else."""
+    """Return a stored number; None if the value is no number, or as a time exceeds the years of the calendar."""
     is_number = isinstance(value, int | float) and abs(value) < _LATEST
     return float(value) if is_number else None  # type: ignore[arg-type]
 
 
 def _readable(properties: str) -> Properties:
-    """Return stored properties, or none to speak of where they cannot be read, or hold something else than texts."""
+    """Return stored properties, or empty ones if they cannot be read or hold other values than texts."""
     with contextlib.suppress(TypeError, ValueError):
         found = Properties.from_json(properties)
         if isinstance(found.message_id, str) and isinstance(found.type, str | None):
@@ -813,6 +817,6 @@ def _readable(properties: str) -> Properties:
 
 
 def _is_first(connection: sqlite3.Connection, message_id: str, now: float) -> bool:
-    """Note an id, and say whether this journal was never given it before."""
+    """Store an id, and return True if this journal has never received it before."""
     row = (message_id, now)
     return connection.execute("INSERT OR IGNORE INTO sent_once VALUES (?, ?)", row).rowcount > 0

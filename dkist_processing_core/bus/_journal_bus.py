@@ -1,5 +1,5 @@
 """
-The embedded bus: one journal file on this host, which is also its own archive.
+The embedded bus: one journal file on this host, which also serves as the archive.
 
 Not here: the file's format (_journal), and reading from it (_journal_receivers).
 """
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 FILE = "embedded.db"
 KEPT_SECONDS = 7 * 24 * 3600
-# On a task's way: what is left over the next process takes.
+# The task waits for this. The next process takes over the remaining messages.
 _ADOPTION_SECONDS = 0.2
 
 
 class JournalBus:
-    """Publish by appending, consume by reading on."""
+    """Publish by appending to the file; consume by reading from it."""
 
     is_remote = False
 
     def __init__(self, settings: DKISTProcessingCoreConfiguration) -> None:
-        """Name the file; nothing is opened yet."""
+        """Store the file's path; no file is opened yet."""
         self._place = place(settings)
         self.journal_path = self._place.folder / FILE
         self.where = f"the embedded journal {self.journal_path}"
@@ -38,7 +38,7 @@ class JournalBus:
         self.failure_exchange = settings.isb_exchange
 
     def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
-        """Open the file, without what is older than a week: as long as the broker's archive keeps events."""
+        """Open the file and remove events older than a week, the period for which the broker's archive keeps events."""
         open_folder(self._place)
         journal = open_mended(self.journal_path, synced=synced, destination="embedded", patience=patience)
         adopt(journal, seconds=_ADOPTION_SECONDS)
@@ -46,18 +46,18 @@ class JournalBus:
         return journal
 
     def open_spare(self) -> Spare:
-        """Make a spare journal beside the file."""
+        """Create a spare journal beside the file."""
         return Spare.open(open_folder(self._place) / FILE)
 
     def subscribe(
         self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
     ) -> "JournalReader | JournalReceiver":
         """
-        Read events from the file; one process at a time reads under a name, others of that name stand by.
+        Return a receiver of events from the file. Only one process at a time reads under a name; others wait.
 
-        Without a name the file is only looked at: nothing on the disk changes, and it need not be there yet.
+        Without a name the file is only read: nothing on the disk changes, and the file need not exist yet.
         """
-        # Here, not above: a task only publishes.
+        # Imported here, because a task only publishes and does not need it.
         from dkist_processing_core.bus._journal_receivers import JournalReader, JournalReceiver  # noqa: PLC0415
 
         wanted = tuple(patterns)

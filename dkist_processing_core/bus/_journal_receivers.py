@@ -1,5 +1,5 @@
 """
-Reading events from the embedded journal: with a name, whose place the file remembers, and without one.
+Receivers of events from the embedded journal: with a name, whose position the file stores, and without a name.
 
 Not here: the file's format (_journal).
 """
@@ -30,7 +30,7 @@ from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError
 
 _POLL_SECONDS = 0.02
 _BATCH = 200
-# Two changes of a file within this time may leave the same time in it.
+# Two changes of a file within this period may get the same modification time.
 _COARSE_SECONDS = 0.1
 _WAIT_SECONDS = 10.0
 _Result = TypeVar("_Result")
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Reading:
-    """A place in the file, and what lies behind it."""
+    """A position in the file, and the entries that were read ahead of it."""
 
     def __init__(self, exchange: str, patterns: tuple[str, ...]) -> None:
         self._exchange = exchange
@@ -48,11 +48,11 @@ class _Reading:
         self._ahead: deque[Entry] = deque()
 
     def has_caught_up(self, _: float) -> bool:
-        """Return True: `receive` reads over all that was not asked for before it returns."""
+        """Return True: `receive` skips all events that were not requested before it returns."""
         return True
 
     def receive(self, timeout: float) -> "JournalDelivery | None":
-        """Return the next event, or None where there is none within `timeout` seconds."""
+        """Return the next event; None if none arrives within `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
             entry = self._next()
@@ -77,11 +77,11 @@ class _Reading:
                 return None
 
     def _more(self) -> Iterable[Entry]:
-        """Return what follows the place, as far as is good to read at once."""
+        """Return the next batch of entries after the position."""
         raise NotImplementedError
 
     def settle(self, entry: Entry, reason: str | None = None) -> None:
-        """Note that an entry is dealt with, or that it cannot be used and why."""
+        """Settle an entry: acknowledge it, or dead-letter it if a reason is given."""
 
     def close(self) -> None:
         """End the subscription."""
@@ -96,19 +96,19 @@ class _Reading:
 
 
 class JournalReader(_Reading):
-    """Without a name: looks at the file whenever it has changed, changes nothing, and keeps nothing open meanwhile."""
+    """A receiver without a name: it reads the file after each change, changes nothing, and keeps no file open."""
 
     missed = 0
 
     def __init__(
         self, path: Path, exchange: str, patterns: tuple[str, ...], *, replay: bool | datetime = False
     ) -> None:
-        """Begin now, or with `replay` at the beginning, or a time's."""
+        """Begin now, or with `replay` at the beginning of the file or at a time."""
         super().__init__(exchange, patterns)
         self._path = path
         self._seen: object = None
         self._file: tuple[int, int] | None = None
-        # Device and number of a new file may be those of one that was removed.
+        # A new file may have the device and inode number of a removed one, so the file's id is compared, too.
         self._id: object = None
         self._is_told = self._is_told_of_rest = False
 
@@ -128,7 +128,7 @@ class JournalReader(_Reading):
         return self._id
 
     def _tell_of_rest(self, journal: Journal) -> None:
-        """Warn once of what is yet to be taken over from a damaged file."""
+        """Log one warning if messages of a damaged file are still to be taken over."""
         if self._is_told_of_rest or not damaged_of(self._path):
             return
         from dkist_processing_core.bus._damage import damaged  # noqa: PLC0415 - rarely needed
@@ -143,7 +143,7 @@ class JournalReader(_Reading):
                 )
 
     def _look(self, read: Callable[[Journal], _Result]) -> _Result | None:
-        """Return what is found in the file; None where there is none yet."""
+        """Return the result of `read` for the file; None if the file does not exist or is empty."""
         with explained(self._path):
             if not self._path.exists():
                 return None
@@ -183,12 +183,12 @@ class JournalReader(_Reading):
 
 
 class JournalReceiver(_Reading):
-    """Under a name: the file remembers the place."""
+    """A receiver with a name: the file stores its position."""
 
     def __init__(
         self, open_journal: Callable[[], Journal], exchange: str, patterns: tuple[str, ...], *, name: str
     ) -> None:
-        """Take the place where the name left off, else begin now."""
+        """Continue at the stored position of the name; begin now if there is none."""
         super().__init__(exchange, patterns)
         self._open_journal = open_journal
         self._name = name
@@ -213,7 +213,7 @@ class JournalReceiver(_Reading):
         self._finalizer = forks.finalize(self, functools.partial(_let_go, self._held, self._lock))
 
     def _open(self) -> Journal:
-        """Open the journal, with all that can be read of a damaged one: what follows would be read before it."""
+        """Open the journal and take over damaged files first: otherwise later events would be read before theirs."""
         journal = self._open_journal()
         until = time.monotonic() + _WAIT_SECONDS
         while not take_over_damaged(journal) and time.monotonic() < until:
@@ -221,7 +221,7 @@ class JournalReceiver(_Reading):
         return journal
 
     def _reopen(self) -> None:
-        """Go on in the file that has the journal's name now."""
+        """Continue with the file that is at the journal's path now."""
         old = self._journal
         self._journal = self._held[0] = self._open()
         start = self._position if self._journal.continues(old.file) else 0
@@ -260,16 +260,16 @@ class JournalReceiver(_Reading):
             logger.warning(
                 "the subscription %r has missed events that became too old before it read them: %s", self._name, missed
             )
-            # Only now: they would be lost unreported where this process ends in between.
+            # Only after the warning: if this process ended in between, the loss would stay unreported.
             self._journal.note_reported(self._name, missed)
         entries = self._journal.read(self._position, _BATCH)
         if not entries:
-            # Read to the end: until the file changes there is nothing more.
+            # All entries were read: there are no more until the file changes.
             self._seen_version = version
         return entries
 
     def settle(self, entry: Entry, reason: str | None = None) -> None:
-        """Move the subscription's place behind an entry, which is dead-lettered where a reason is given."""
+        """Advance the subscription's position past an entry; dead-letter the entry first if a reason is given."""
         if not self._finalizer.alive:
             return
         if reason is not None:
@@ -277,7 +277,7 @@ class JournalReceiver(_Reading):
         self._journal.advance(self._name, entry.seq)
 
     def close(self) -> None:
-        """Let another of this name go on."""
+        """Release the name, so that another receiver of this name can continue."""
         self._finalizer()
 
 
@@ -287,7 +287,7 @@ class _Settling(Protocol):
 
 @dataclass(slots=True)
 class JournalDelivery:
-    """An event from the file; it does not keep its receiver, which others of its name may wait for."""
+    """An event from the file; it holds no reference to its receiver, for which others of that name may wait."""
 
     entry: Entry
     receiver: "weakref.ref[_Settling]"
@@ -300,11 +300,11 @@ class JournalDelivery:
         return self.entry.message
 
     def acknowledge(self, wait: float = 0.0) -> None:  # noqa: ARG002 - it is done at once
-        """Move the subscription's place behind this event."""
+        """Advance the subscription's position past this event."""
         self._settle(None)
 
     def bury(self, reason: str) -> None:
-        """Keep the event among the subscription's dead letters."""
+        """Dead-letter the event with a reason, and acknowledge it."""
         self._settle(reason)
 
     def _settle(self, reason: str | None) -> None:

@@ -1,7 +1,7 @@
 """
-Kernel locks beside the journals, and what keeps SQLite and those locks whole over a fork.
+Kernel locks beside the journals, and the protection of SQLite and those locks at a fork.
 
-Not here: what is locked (_journal, drain).
+Not here: what the locks protect (_journal, drain).
 """
 
 import contextlib
@@ -28,27 +28,27 @@ logger = logging.getLogger(__name__)
 
 
 class FileLock:
-    """A kernel lock on a file beside a journal, which ends with the process that holds it, however that ends."""
+    """A kernel lock on a file beside a journal; it is released when its process ends, in whatever way."""
 
     def __init__(self, path: Path) -> None:
-        """Name the lock's file; nothing is opened yet."""
+        """Store the path of the lock's file; no file is opened yet."""
         self.path = path
         self._descriptor: int | None = None
         self._held = Held()
 
     @property
     def is_held(self) -> bool:
-        """Whether the lock is held: it is lost where other code of this process has closed its descriptor."""
+        """Whether the lock is held: it is lost if other code of this process has closed its descriptor."""
         if self._descriptor is not None and not self._held.are_ours:
             self._descriptor = None
         return self._descriptor is not None
 
     def acquire(self) -> bool:
-        """Take the lock if nobody holds it, and say whether it is held now."""
+        """Take the lock if it is free, and return True if this process holds it now."""
         if self.is_held:
             return True
         watch_forks()
-        # Over all of it: a fork in between would keep the lock for as long as it lives.
+        # No fork may come in between: the child would keep the lock for as long as it lives.
         with in_use:
             while True:
                 with explained(self.path, _KIND):
@@ -60,7 +60,7 @@ class FileLock:
                     return False
                 if os.fstat(descriptor).st_nlink:
                     break
-                # Removed by its holder in between: a lock on it would keep no other process away.
+                # The holder has removed the file in between: a lock on it would exclude no other process.
                 os.close(descriptor)
             self._descriptor, self._held = descriptor, Held([descriptor])
             _held.add(self)
@@ -68,24 +68,24 @@ class FileLock:
 
     def _open(self) -> int:
         if self.path.is_dir() and not self.path.is_symlink():
-            # No process can hold a lock on it, and it would keep every process from its work.
+            # No process can lock a folder here, so it would block every process.
             aside = name_aside(self.path)
             self.path.rename(aside)
             logger.warning("%s is a folder where a lock's file has to be; it is kept as %s", self.path, aside)
         return open_file(self.path, os.O_CREAT | os.O_RDWR)
 
     def release(self) -> None:
-        """Let another take it."""
+        """Release the lock."""
         if self.is_held and self._descriptor is not None:
-            # Unlocked, not only closed: a fork of this process may hold a copy of the descriptor.
+            # Unlock before closing: a fork of this process may hold a copy of the descriptor.
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             self.abandon()
 
     @property
     def problem(self) -> str | None:
-        """Why this user cannot take the lock, whether or not it is free; None where nothing prevents it."""
+        """The reason why this user cannot take the lock, whether or not it is free; None if there is none."""
         if not os.path.lexists(self.path) or (self.path.is_dir() and not self.path.is_symlink()):
-            # Made, or replaced, by the next process that takes it.
+            # The next process that takes the lock creates or replaces the file.
             return None
         try:
             with explained(self.path, _KIND):
@@ -95,26 +95,26 @@ class FileLock:
         return None
 
     def holder(self) -> int | None:
-        """Return the process that holds the lock, by /proc/locks (proc_locks(5)); None for nobody, or nobody seen."""
+        """Return the id of the process that holds the lock, from /proc/locks (proc_locks(5)); None if none is found."""
         try:
             found = self.path.stat()
             lines = Path("/proc/locks").read_text().splitlines()
         except OSError:
             return None
-        # The columns: number, kind, mode, access, process, device:inode, range. A waiting one has an arrow before them.
+        # The columns: number, kind, mode, access, process, device:inode, range. The line of a waiter has an arrow.
         held = [line.split() for line in lines if " -> " not in line]
         alike = {row[5]: int(row[4]) for row in held if row[1] == "FLOCK" and row[5].endswith(f":{found.st_ino}")}
         device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
-        # Some file systems, as overlays, say another device here: then the file's number has to do.
+        # Some file systems, such as overlays, show another device here: then the inode number alone must do.
         return alike.get(f"{device}:{found.st_ino}", next(iter(alike.values()), None))
 
     def remove(self) -> None:
-        """Remove the file of a lock that is held, and let it go: whoever opened it before finds nothing behind it."""
+        """Remove the file of a held lock, then release it: a process that opened it before finds the file removed."""
         self.path.unlink(missing_ok=True)
         self.release()
 
     def abandon(self) -> None:
-        """Forget the lock without unlocking it: what a fork does with its parent's."""
+        """Close the descriptor without unlocking: a fork does this with the locks of its parent."""
         with in_use:
             if self.is_held and self._descriptor is not None:
                 os.close(self._descriptor)
@@ -122,8 +122,9 @@ class FileLock:
 
 
 _held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
-# Held while a thread is inside SQLite, and over every fork: a child would inherit SQLite's locks as they are at that
-# instant, held by a thread that it has not got, for ever. Reentrant, so that no fork can wait for its own thread.
+# Held while a thread is inside SQLite, and during every fork. Otherwise a child would inherit SQLite's internal locks
+# in the state of that instant, held for ever by a thread that does not exist in the child. The lock is reentrant, so
+# that a fork never waits for its own thread.
 in_use = threading.RLock()
 
 
@@ -136,10 +137,10 @@ _connected: "weakref.WeakSet[_Connected]" = weakref.WeakSet()
 
 def close_in_forks(connected: _Connected) -> None:
     """
-    Have forks close their copies of an SQLite connection, which is idle whenever a process forks.
+    Register an SQLite connection, so that forks close their copies of it; it is idle whenever a process forks.
 
-    SQLite counts its locks per process, and a fork inherits the counts without the locks: what the fork opened itself
-    would be taken for locked already, and its parent would remove the log from under it.
+    SQLite counts its locks per process, and a fork inherits the counts without the locks. SQLite would treat a file
+    that the fork opens as locked already, and the parent would remove the log while the fork uses it.
     """
     _connected.add(connected)
 
@@ -155,15 +156,15 @@ def _begin_in_child() -> None:
 @functools.cache
 def watch_forks() -> None:
     """
-    Have forks wait for SQLite, and close their copies of the locks.
+    Register fork handlers: a fork waits for SQLite, and its child closes its copies of the locks.
 
-    A kernel lock goes with its last descriptor, and a child may live longer than the process that took it.
+    A kernel lock ends when its last descriptor is closed, and a child may live longer than the process that locked it.
     """
     os.register_at_fork(before=in_use.acquire, after_in_parent=in_use.release, after_in_child=_begin_in_child)
 
 
 def name_aside(path: Path) -> Path:
-    """Return a free name beside `path` for what has to give way to a new file."""
+    """Return an unused path beside `path`, to which an item is renamed that a new file replaces."""
     name = f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     taken = (path.with_name(f"{name}-{number}") for number in itertools.count(2))
     return next(each for each in itertools.chain([path.with_name(name)], taken) if not os.path.lexists(each))
@@ -174,13 +175,11 @@ def folder_lock(folder: Path, *, exclusive: bool = False, seconds: float) -> Ite
     """
     Hold a kernel lock on a folder: shared while a file in it is opened, exclusive while one is replaced.
 
-    On the folder itself, so that looking makes no file; a folder that this user may not read is not locked.
+    The lock is on the folder itself, so that reading a journal creates no file. A folder that this user may not read
+    is not locked.
 
-    Raises
-    ------
-    TimeoutError
-        where other processes hold it for longer than so many `seconds`.
-
+    Raises:
+        TimeoutError: Other processes hold the lock for longer than `seconds` seconds.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -201,7 +200,7 @@ def folder_lock(folder: Path, *, exclusive: bool = False, seconds: float) -> Ite
                 time.sleep(_PAUSE_SECONDS)
         yield
     finally:
-        # Unlocked, not only closed: a fork of this process may hold a copy of the descriptor.
+        # Unlock before closing: a fork of this process may hold a copy of the descriptor.
         with contextlib.suppress(OSError):
             if held.are_ours:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)

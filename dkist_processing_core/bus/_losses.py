@@ -1,5 +1,5 @@
 """
-What a named subscription on RabbitMQ has lost: how far it has read, kept on this host, compared with the archive.
+The events that a named subscription on RabbitMQ has lost: its read position, kept on this host, against the archive.
 
 Not here: the subscription's connection (_amqp_bus).
 """
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from dkist_processing_core.bus._amqp_bus import AmqpBus
 
 LOOK_SECONDS = 10.0
-"""How often the depth of a queue is asked for while its messages are read."""
+"""How often the length of a queue is queried while its messages are read."""
 KEEP_SECONDS = 0.1
-# A queue that drops its oldest messages is full, but for what was read or has yet to come just now.
+# A queue that drops its oldest messages is full, except for messages just read and messages about to arrive.
 _FULL_SHARE = 0.99
-# Together shorter than the broker waits for a heartbeat on the subscription's connection, which rests meanwhile.
+# Their sum is shorter than the broker waits for a heartbeat on the subscription's connection, which is idle meanwhile.
 _COUNT_SECONDS, _END_SECONDS = 8.0, 4.0
-# How long nothing is compared after the archive could not be read, and else how many times as long as that has taken:
-# messages come first, and the subscription's own connection waits meanwhile.
+# The pause between comparisons: so many seconds after the archive could not be read, otherwise this multiple of the
+# time that the comparison took. Messages have priority, and the subscription's own connection waits meanwhile.
 _UNKNOWN_SECONDS = 60.0
 _COST_RATIO = 20
 _PREFETCH = 500
@@ -47,14 +47,14 @@ _BEGINNING_SECONDS = 1.0
 # By how much the clocks of publishers and broker may differ.
 _CLOCK_MARGIN = 60
 _MAX_OFFSET = 2**63
-# A message's id has up to 255 bytes, each of which JSON may write as six.
+# A message's id has up to 255 bytes, and JSON may encode each of them as six bytes.
 _FILE_BYTES = 2048
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A place in the archive: behind a message, or where its offset is known there."""
+    """A position in the archive: after a message, or at an offset if that is known."""
 
     message_id: str = ""
     timestamp: int = 0
@@ -62,20 +62,17 @@ class Mark:
 
     @classmethod
     def behind(cls, received: "Received") -> Self:
-        """Return the mark behind a message, whose publisher may have set any time, or none."""
+        """Return the mark after a message, whose publisher may have set any timestamp or none."""
         properties = received.message.properties
         return cls(properties.message_id, _not_after_now(properties.timestamp or _MAX_OFFSET))
 
     @classmethod
     def from_json(cls, text: bytes) -> Self:
         """
-        Return a mark that a file holds.
+        Return the mark that the text of a file contains.
 
-        Raises
-        ------
-        ValueError, TypeError
-            where it holds none.
-
+        Raises:
+            ValueError, TypeError: The text contains no mark.
         """
         mark = cls(**json.loads(text))
         is_one = type(mark.message_id) is str and type(mark.timestamp) is int and type(mark.offset) in (int, NoneType)
@@ -87,20 +84,20 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """What lies in the archive between a mark and a message."""
+    """The part of the archive between a mark and a message."""
 
     count: int
     is_all: bool
-    """Whether it was read from the mark on, and to its end."""
+    """Whether it was read from the mark to its end."""
     end: int | None
-    """The offset behind it, where it was read to its end."""
+    """The offset after it; None if it was not read to its end."""
 
 
 class Losses:
-    """Counts what one subscription did not get, and warns of it."""
+    """Counts the events that one subscription has lost, and logs warnings about them."""
 
     def __init__(self, bus: "AmqpBus", name: str, patterns: Iterable[str], *, limit: int, prefetch: int) -> None:
-        """Name the subscription's queue, which keeps `limit` messages; nothing is asked or opened yet."""
+        """Store the name of the subscription's queue, which keeps `limit` messages; no query is made yet."""
         self.missed = 0
         self._bus = bus
         self._name = name
@@ -111,7 +108,8 @@ class Losses:
         self._path: Path | None = None
         self._settled: Mark | None = None
         self._kept_at = -math.inf
-        # From where to compare, how many messages were received since, and for how many more the queue counts as full.
+        # The mark to compare from, the number of messages received since, and for how many more the queue counts as
+        # full.
         self._since: Mark | None = None
         self._received = 0
         self._full_for = -1
@@ -119,7 +117,7 @@ class Losses:
         self._rests_until = -math.inf
 
     def attach(self, link: "AmqpLink", *, is_there: bool | None) -> None:
-        """Compare with what this host has read, before the queue is made or read."""
+        """Compare the archive with this host's read position, before the queue is created or read."""
         self.flush()
         self._since = self._kept()
         if is_there is False:
@@ -135,22 +133,22 @@ class Losses:
         if self._is_full(load):
             self._full_for, self._looks_next_at = self._prefetch, self._rests_until
         else:
-            # Never, where this account may not ask.
+            # Never look if this account may not query the queue.
             is_known = is_there is False or load is not None
             next_look = max(self._rests_until, time.monotonic() + LOOK_SECONDS)
             self._looks_next_at = next_look if is_known else math.inf
 
     def receive(self, link: "AmqpLink", received: "Received") -> None:
-        """Compare what was received with the archive, from time to time where the queue is full."""
+        """Compare the received messages with the archive, from time to time while the queue is full."""
         began = time.monotonic()
         if began > self._looks_next_at:
             load = link.load(self._name)
             if load is None:
-                # The look has closed the channel that the messages come by.
+                # The query has closed the channel on which the messages arrive.
                 msg = f"{link.where}: the queue {self._name} is gone, or this account may not ask for it any more"
                 raise BusUnreachableError(msg)
             if self._is_full(load):
-                # What is delivered ahead of its acknowledgement comes before the gap.
+                # Messages that were already prefetched come before the gap.
                 self._full_for = self._received + self._prefetch
             rest = LOOK_SECONDS
             offset = None
@@ -173,13 +171,13 @@ class Losses:
         return load is not None and load.messages >= self._limit * _FULL_SHARE
 
     def settle(self, received: "Received") -> None:
-        """Note that a message was dealt with, on the disk ten times a second at most."""
+        """Record that a message was settled; write this to the disk at most ten times a second."""
         self._settled = Mark.behind(received)
         if time.monotonic() > self._kept_at + KEEP_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Write down what was dealt with last."""
+        """Write the mark after the last settled message to the disk."""
         self._keep(self._settled)
         self._settled, self._kept_at = None, time.monotonic()
 
@@ -188,7 +186,7 @@ class Losses:
         if found is None or not (found.is_all or (count and not is_shared)):
             logger.warning("the subscription %r may have lost events: %s; how many is not known", self._name, reason)
         elif count:
-            # What other consumers of the queue have received is not lost, and is not known here.
+            # Messages that other consumers of the queue have received are not lost, but are not known here.
             self.missed += 0 if is_shared else count
             bound = "at most " if is_shared else "" if found.is_all else "at least "
             logger.warning(
@@ -199,17 +197,17 @@ class Losses:
             )
 
     def _count(self, mark: Mark, until: str | None = None) -> Stretch | None:
-        """Read the archive from a mark to a message, or to its end; None where that cannot be done."""
+        """Read the archive from a mark to a message, or to the archive's end; return None if that is impossible."""
         if until == "" or (mark.message_id == "" and mark.offset is None):
-            # A publisher has set no id, by which a message could be found.
+            # The publisher has set no id by which the message could be found.
             return None
         if until == mark.message_id:
             return Stretch(0, is_all=True, end=None)
         deadline = time.monotonic() + _COUNT_SECONDS
-        # Whatever is wrong with a mark or with the archive must end no subscription.
+        # No fault of a mark or of the archive may end a subscription.
         with held_back(), contextlib.suppress(Exception):
             began = datetime.fromtimestamp(max(0, mark.timestamp - _CLOCK_MARGIN), UTC)
-            # A publisher's clock may be wrong by any time: then the archive is read from its beginning.
+            # The publisher's clock may be wrong by any amount: then the archive is read from its beginning.
             for start in (began, "first") if mark.offset is None else (mark.offset,):
                 with self._bus.connect(_COUNT_SECONDS, deadline=deadline) as link:
                     found = self._read(link, mark, start, until, deadline)
@@ -220,7 +218,7 @@ class Losses:
     def _read(
         self, link: "AmqpLink", mark: Mark, start: datetime | str | int, until: str | None, deadline: float
     ) -> Stretch | None:
-        """Read the archive from a start on; None where that meets the mark or the message at the end not."""
+        """Read the archive from `start`; return None if the mark or the end message is not found."""
         last = _last_offset(link)
         if mark.offset is not None and mark.offset > last:
             return Stretch(0, is_all=True, end=mark.offset)
@@ -228,14 +226,14 @@ class Losses:
             return None
         link.consume(ARCHIVE_QUEUE, prefetch=_PREFETCH, arguments={"x-stream-offset": start})
         count, is_met, is_cut = 0, False, None
-        # Behind a time that lies behind all messages the broker delivers nothing, and gives no notice of it.
+        # If the start time is after all messages, the broker delivers nothing and does not report it.
         patience = _BEGINNING_SECONDS if isinstance(start, datetime) else math.inf
         while (received := link.receive(max(0.0, min(patience, deadline - time.monotonic())))) is not None:
             link.acknowledge(received.tag)
             patience = math.inf
             properties, offset = received.message.properties, received.offset or 0
             if is_cut is None:
-                # The archive has dropped the mark already: all that it holds came afterwards.
+                # True if the archive has already dropped the mark: all its messages came later.
                 is_later = start == "first" and (properties.timestamp or 0) > mark.timestamp
                 is_cut = is_later if mark.offset is None else offset > mark.offset
                 is_met = mark.offset is not None and not is_cut
@@ -263,11 +261,11 @@ class Losses:
         return None
 
     def _keep(self, mark: Mark | None) -> None:
-        """Write a mark in one piece, of one length, so that a kill leaves this one or the one before."""
+        """Write a mark in one write of fixed length, so that a kill leaves either this mark or the previous one."""
         if self._path is None or mark is None:
             return
         content = json.dumps(asdict(mark)).encode().ljust(_FILE_BYTES)
-        # It is a convenience: a full disk must end no subscription.
+        # The mark is only a convenience: a full disk must not end a subscription.
         with contextlib.suppress(OSError), os.fdopen(open_file(self._path, os.O_WRONLY | os.O_CREAT), "wb", 0) as file:
             file.write(content)
 
@@ -277,6 +275,6 @@ def _not_after_now(timestamp: int) -> int:
 
 
 def _last_offset(link: "AmqpLink") -> int:
-    """Return the offset of the archive's last message, -1 where it has none."""
+    """Return the offset of the archive's last message; -1 if it has none."""
     last = link.last_of_stream(ARCHIVE_QUEUE, _NEW_STREAM_SECONDS)
     return -1 if last is None or last.offset is None else last.offset

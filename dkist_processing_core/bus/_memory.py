@@ -1,7 +1,7 @@
 """
-What could not be put on disk: in memory, in order, up to a limit.
+Messages that could not be written to the disk: kept in memory, in order, up to a limit.
 
-Not here: who puts it on disk later (publisher), or delivers it from here (drain).
+Not here: writing them to the disk later (publisher), and delivering them from memory (drain).
 """
 
 import itertools
@@ -12,15 +12,15 @@ from collections.abc import Collection, Iterable
 from dkist_processing_core.bus._journal import Entry
 from dkist_processing_core.bus._message import Message
 
-# Above all that a journal numbers, so that a number says where a message is.
+# Above all numbers of a journal, so that a number shows whether a message is in memory or in a journal.
 _FIRST = 1 << 62
 
 
 class Memory:
-    """A journal's stand-in for as long as the process lives. Safe to use from several threads."""
+    """A substitute for a journal that exists as long as the process lives. Safe to use from several threads."""
 
     def __init__(self, limit: int, max_bytes: int = 32 * 1024 * 1024) -> None:
-        """Hold up to `limit` messages, and bodies of up to `max_bytes`; what comes after them is lost, and counted."""
+        """Hold up to `limit` messages and `max_bytes` of bodies in total; further messages are lost, and counted."""
         self._limit = limit
         self._room = max_bytes
         self._lock = threading.Lock()
@@ -35,7 +35,7 @@ class Memory:
         return len(self._held)
 
     def add(self, messages: Iterable[Message], *, once: bool) -> None:
-        """Hold messages; `once` is kept for the journal that gets them (`Journal.append`)."""
+        """Add messages; `once` is stored for the journal that receives them later (`Journal.append`)."""
         with self._lock:
             for message in messages:
                 if len(self._held) < self._limit and len(message.body) <= self._room:
@@ -45,9 +45,9 @@ class Memory:
                     self.lost += 1
 
     def groups(self) -> list[tuple[bool, list[Entry]]]:
-        """Return what is held, in order, together as far as `once` is the same."""
+        """Return the held messages in order, grouped by runs of equal `once`."""
         if not self._held:
-            # As nearly always, for each event that is published.
+            # This is nearly always so, and it is checked for each event that is published.
             return []
         with self._lock:
             held = [(once, Entry(number, message)) for number, (message, once) in self._held.items()]
@@ -56,7 +56,7 @@ class Memory:
         ]
 
     def pending(self, after: int, limit: int, *, without: Collection[str] = ()) -> list[Entry]:
-        """Return up to `limit` messages behind the place `after`, and not for the exchanges of `without`."""
+        """Return up to `limit` messages after number `after`, without those for the exchanges in `without`."""
         with self._lock:
             return list(
                 itertools.islice(
@@ -70,13 +70,13 @@ class Memory:
             )
 
     def remove_confirmed(self, numbers: Iterable[int]) -> None:
-        """Let go of what the bus, or the disk, has."""
+        """Remove the messages that the bus has confirmed or that are on the disk."""
         with self._lock:
             for number in numbers:
                 self._drop(number)
 
     def note_refusal(self, number: int, reason: str, *, max_tries: int) -> bool:  # noqa: ARG002 - as a journal's
-        """Count a refusal of one message; the last of `max_tries` gives it up. Return whether it was."""
+        """Count a refusal of one message; drop it after `max_tries`. Return True if it was dropped."""
         with self._lock:
             self._tries[number] = tries = self._tries.get(number, 0) + 1
             if tries < max_tries:
@@ -86,7 +86,7 @@ class Memory:
             return True
 
     def __contains__(self, number: int) -> bool:
-        """Say whether a number is one of here, and not of a journal."""
+        """Return True if a number belongs to a message in memory, not to one in a journal."""
         return number >= _FIRST
 
     def _drop(self, number: int) -> None:
@@ -95,7 +95,7 @@ class Memory:
         self._tries.pop(number, None)
 
     def clear(self) -> int:
-        """Let go of all that is held, and return how many messages were lost altogether."""
+        """Remove all held messages, and return how many messages were lost in total."""
         with self._lock:
             lost, self.lost = self.lost + len(self._held), 0
             self._held.clear()

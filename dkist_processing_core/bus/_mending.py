@@ -1,7 +1,8 @@
 """
-A journal that is opened in whatever state its file is, and whether there is anything to mend.
+The opening of a journal in any state of its file, and the check whether damaged files exist.
 
-What mends it (_damage) is loaded when damage is met: a task hardly ever meets it, and each would wait for that.
+The recovery code (_damage) is imported only when there is damage: a task hardly ever needs it, and every task would
+wait for the import.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from dkist_processing_core.errors import JournalDamagedError
 
 
 def open_mended(path: Path, *, synced: bool, destination: str, patience: float) -> Journal:
-    """Open a journal, made if it is missing; one that is damaged, or whose log was removed, is set aside first."""
+    """Open a journal, created if missing; if it is damaged or its log was removed, the file is renamed first."""
     if path in suspects or Connections.without_log(path) is not None:
         set_aside_if_damaged(path, destination=destination, patience=patience)
     try:
@@ -28,14 +29,14 @@ def open_mended(path: Path, *, synced: bool, destination: str, patience: float) 
 
 
 def set_aside_if_damaged(path: Path, *, destination: str | None, patience: float = BUSY_SECONDS) -> None:
-    """Give a damaged journal another name, as in _damage."""
+    """Rename a damaged journal; see `_damage.set_aside_if_damaged`."""
     from dkist_processing_core.bus import _damage  # noqa: PLC0415 - as above
 
     _damage.set_aside_if_damaged(path, destination=destination, patience=patience)
 
 
 def take_over_damaged(journal: Journal, *, seconds: float = math.inf) -> bool:
-    """Take over what can be read of the files that were set aside, as in _damage; True where there is none."""
+    """Take over the readable messages of renamed damaged files, as in _damage; return True if there is no such file."""
     if not damaged_of(journal.path):
         return True
     from dkist_processing_core.bus import _damage  # noqa: PLC0415 - as above
@@ -44,7 +45,7 @@ def take_over_damaged(journal: Journal, *, seconds: float = math.inf) -> bool:
 
 
 def damaged_of(shared: Path) -> list[Path]:
-    """Return the damaged files that were set aside from the name of a journal, or of a spare one beside it."""
+    """Return the damaged files that were renamed from the name of a journal, or of a spare journal beside it."""
     pattern = rf"{re.escape(shared.stem)}(\.[\w-]+)?\.db\.damaged-\d{{8}}T\d{{6}}Z(-\d+)?"
     with contextlib.suppress(OSError):
         names = [name for name in os.listdir(shared.parent) if ".damaged-" in name and re.fullmatch(pattern, name)]  # noqa: PTH208 - pathlib is slower

@@ -1,7 +1,7 @@
 """
-A message as the journal keeps it and the broker takes it, and how an event becomes one.
+A message in the form that journal and broker share, and the conversion of an event to a message.
 
-Not here: who stores or sends it.
+Not here: storing and sending it.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ from dkist_processing_core.text import redact
 
 APP_ID = "dkist-processing-core"
 EXCERPT_BYTES = 16 * 1024
-"""How much is kept of a body that is too large to be read."""
-# What AMQP's short strings hold, in bytes.
+"""How many bytes are kept of a body that is too large to be read."""
+# The longest short string of AMQP, in bytes.
 _MAX_SHORT_BYTES = 255
 _MAX_WORD_BYTES = 100
 
@@ -41,29 +41,29 @@ class Properties:
     headers: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Return the properties as the journal keeps them."""
+        """Return the properties as JSON, the form in which the journal stores them."""
         return msgspec.json.encode(self).decode()
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return what `to_json` was given."""
+        """Return the properties that `to_json` has encoded."""
         return cls(**msgspec.json.decode(text))
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Bytes on their way to an exchange."""
+    """A body with its properties, its exchange and its routing key."""
 
     exchange: str
     routing_key: str
     body: bytes
     properties: Properties
     full_size: int | None = None
-    """How many bytes the body has, where it is too large to be read and `body` holds an excerpt."""
+    """The size of the whole body in bytes, if it is too large to be read and `body` is an excerpt; otherwise None."""
 
     @classmethod
     def received(cls, exchange: str, routing_key: str, body: bytes, properties: Properties) -> Self:
-        """Return a message as a consumer gets it: with an excerpt of a body that is too large."""
+        """Return a message as a consumer receives it: with an excerpt of a body that is too large."""
         if len(body) <= MAX_BODY_BYTES:
             return cls(exchange, routing_key, body, properties)
         return cls(exchange, routing_key, body[:EXCERPT_BYTES], properties, len(body))
@@ -73,7 +73,7 @@ def word(name: str) -> str:
     """
     Return a name as one word of a routing key: no dot, at most 100 bytes of UTF-8.
 
-    A longer one is cut, with `-` and 8 hex digits of its SHA-256 to tell it from others that begin alike.
+    A longer name is cut, and gets `-` and 8 hex digits of its SHA-256, so that names with the same beginning differ.
     """
     encoded = name.replace(".", "-").encode()
     if len(encoded) <= _MAX_WORD_BYTES:
@@ -83,7 +83,7 @@ def word(name: str) -> str:
 
 
 def routing_key(event: Event) -> str:
-    """Return `{entity}.{verb}.{workflow}`, and `.{task}` for an event of a task."""
+    """Return the routing key `{entity}.{verb}.{workflow}`, with `.{task}` added for an event of a task."""
     words = [event.name, word(event.workflow_name)]
     if isinstance(event, TaskEvent):
         words.append(word(event.task_name))
@@ -91,7 +91,7 @@ def routing_key(event: Event) -> str:
 
 
 def to_message(event: Event, exchange: str, *, blank: Callable[[str], str] = redact) -> Message:
-    """Return the event as it may leave the process: its texts made `blank` of secrets, cut to size, encoded."""
+    """Return the message of an event: `blank` removes secrets from its texts, and it is cut to size and encoded."""
     event = event.redacted(blank)
     headers = {"traceparent": event.traceparent} if event.traceparent else {}
     return Message(
@@ -102,7 +102,7 @@ def to_message(event: Event, exchange: str, *, blank: Callable[[str], str] = red
             message_id=event.id,
             content_type=CONTENT_TYPE,
             type=event.type,
-            # AMQP's timestamps have no sign.
+            # AMQP's timestamps are unsigned.
             timestamp=max(0, int(event.time.timestamp())),
             correlation_id=_short(event.run_id),
             headers=headers,
@@ -113,7 +113,7 @@ def to_message(event: Event, exchange: str, *, blank: Callable[[str], str] = red
 def to_failure_message(
     message: RecipeRunFailureMessage, exchange: str, *, blank: Callable[[str], str] = redact
 ) -> Message:
-    """Return the established failure message for its exchange, its log URL made `blank` of secrets."""
+    """Return the established failure message for its exchange; `blank` removes secrets from its log URL."""
     message = message.redacted(blank)
     return Message(
         exchange=exchange,

@@ -1,8 +1,8 @@
 """
-The messages in the pages of a damaged journal, read without SQLite, which gives up at the first page that is wrong.
+Reading the messages in the pages of a damaged journal without SQLite, which stops at the first damaged page.
 
-By the file format that SQLite promises to keep (https://sqlite.org/fileformat2.html). A damaged page hides its own rows
-and no others. Not here: what is done with the rows (_damage).
+This follows the file format that SQLite promises to keep (https://sqlite.org/fileformat2.html). A damaged page hides
+only its own rows. Not here: the use of the rows (_damage).
 """
 
 import contextlib
@@ -25,12 +25,12 @@ _REAL, _FIRST_TEXT = 7, 12
 _COLUMNS = 9
 _PAGES_AT_ONCE = 256
 Read = Callable[[int, int], bytes]
-"""Returns so many bytes of a file, at a place in it; nothing where the disk cannot read them."""
+"""Function of size and offset: returns so many bytes of a file; b"" if the disk cannot read them."""
 Row = tuple[int, float, str, str, str, bytes, int, str | None, float | None]
 
 
 def rows_by_page(read: Read, path: Path, first: int = 1) -> Iterator[tuple[int, list[Row]]]:
-    """Give the messages that can be read on each page from `first` on, with the number of the page."""
+    """Yield the number of each page from `first` on, with the messages on it that can be read."""
     pages = _Pages(read, path)
     free = pages.free()
     for number, page in pages.in_order(first):
@@ -39,24 +39,24 @@ def rows_by_page(read: Read, path: Path, first: int = 1) -> Iterator[tuple[int, 
 
 
 def last_number(read: Read, path: Path) -> int:
-    """Return the highest number of a message, without a look at the messages themselves; 0 where there is none."""
+    """Return the highest number of a message, mostly without reading the messages themselves; 0 if there is none."""
     pages = _Pages(read, path)
     found = sorted(((pages.last_number(page), number) for number, page in pages.in_order(1)), reverse=True)
     last = 0
     for candidate, number in found:
         if candidate <= last:
             break
-        # A damaged page may have any number: the messages on it have to be readable.
+        # A damaged page may show any number: it counts only if the messages on the page can be read.
         last = max([last, *(row[0] for row in pages.rows(pages.page(number)))])
     return last
 
 
 class _Pages:
     """
-    The pages of a file, as the log beside it has left them.
+    The pages of a file, with the changes of the write-ahead log beside it.
 
-    The file is read by a function, and never opened here: this process may have it open with SQLite, whose locks would
-    go with the first other descriptor that is closed (fcntl(2)). The log has no locks, and may be opened.
+    A function reads the file; it is never opened here. This process may have it open with SQLite, whose locks would be
+    dropped when another descriptor of the file is closed (fcntl(2)). The log has no locks, and may be opened.
     """
 
     def __init__(self, read: Read, path: Path) -> None:
@@ -70,23 +70,23 @@ class _Pages:
         self.count = max([length // self._size, *self._logged])
 
     def page(self, number: int) -> bytes:
-        """Return a page."""
+        """Return the content of a page."""
         if number in self._logged:
             return self._logged[number]
         return self._read(self._size, (number - 1) * self._size)
 
     def in_order(self, first: int) -> Iterator[tuple[int, bytes]]:
-        """Give each page from `first` on with its number; several are read at once."""
+        """Yield number and content of each page from `first` on; several pages are read at once."""
         for start in range(first, self.count + 1, _PAGES_AT_ONCE):
             several = self._read(_PAGES_AT_ONCE * self._size, (start - 1) * self._size)
             for number in range(start, min(start + _PAGES_AT_ONCE, self.count + 1)):
                 at = (number - start) * self._size
                 page = self._logged.get(number, several[at : at + self._size])
-                # Where the disk cannot read all of them, it may read this one.
+                # If the disk cannot read all of these pages, it may still read this one.
                 yield number, page if len(page) == self._size else self.page(number)
 
     def last_number(self, page: bytes) -> int:
-        """Return the number of the last row on a page, which is the highest there; 0 where it cannot be read."""
+        """Return the number of the last row on a page, which is its highest; 0 if it cannot be read."""
         if len(page) < self._size or page[0] != _LEAF:
             return 0
         count = min(int.from_bytes(page[3:5], "big"), self._size // 4)
@@ -97,7 +97,7 @@ class _Pages:
         return 0
 
     def free(self) -> set[int]:
-        """Return the pages that hold nothing any more but what was removed."""
+        """Return the numbers of the free pages, which contain only removed data."""
         free: set[int] = set()
         trunk = int.from_bytes(self.page(1)[32:36], "big")
         while 0 < trunk <= self.count and trunk not in free:
@@ -109,11 +109,12 @@ class _Pages:
         return free
 
     def rows(self, page: bytes) -> Iterator[Row]:
-        """Give the messages on a page."""
+        """Yield the messages on a page."""
         if len(page) < self._size or page[0] != _LEAF:
             return
         count = min(int.from_bytes(page[3:5], "big"), self._size // 4)
-        # Rows share no bytes, so that all together fit into the file: a few lengths that are damaged hide no other row.
+        # Rows share no bytes, so all rows together fit into the file. The limit is several times the size of the file,
+        # so that a few damaged lengths hide no other row.
         room = _DAMAGED_LENGTHS * self.count * self._size
         for at in dict.fromkeys(struct.unpack(f">{count}H", page[8 : 8 + 2 * count])):
             try:
@@ -132,7 +133,7 @@ class _Pages:
         seq, at = _varint(page, at)
         if not 0 < length < _LARGEST_ROW or seq <= 0:
             return None
-        # How much of a row lies on its own page: "B-tree Cell Format".
+        # The number of bytes of a row on its own page: see "B-tree Cell Format".
         most, least = self._size - 35, (self._size - 12) * 32 // 255 - 23
         held = least + (length - least) % (self._size - 4)
         local = length if length <= most else held if held <= most else least
@@ -148,7 +149,7 @@ class _Pages:
 
 
 def _logged(path: Path, size: int) -> dict[int, bytes]:
-    """Return the pages in a write-ahead log, as of its last commit."""
+    """Return the pages in a write-ahead log, in the state of its last commit."""
     try:
         with os.fdopen(open_file(path, os.O_RDONLY, sets_mode=False), "rb") as file:
             log = file.read()
@@ -170,10 +171,10 @@ def _logged(path: Path, size: int) -> dict[int, bytes]:
 
 
 def _message(seq: int, payload: bytes) -> Row | None:
-    """Return a row of the table of messages; None for one of another table, and for what cannot be one."""
+    """Return a row of the message table; None for a row of another table, and for a record that is no message."""
     values = _record(payload)
     if len(values) == _COLUMNS - 1:
-        # Of the first format, which has no time of refusal.
+        # A row of the first format, which has no time of refusal.
         values.append(None)
     if len(values) != _COLUMNS:
         return None
@@ -194,7 +195,7 @@ def _message(seq: int, payload: bytes) -> Row | None:
 
 
 def _record(payload: bytes) -> list[object]:
-    """Return the values of a row: "Record Format"."""
+    """Return the values of a row; see "Record Format"."""
     head, at = _varint(payload, 0)
     kinds = []
     while at < head:

@@ -1,7 +1,7 @@
 """
-Where the journals lie on this host.
+The location of the journals on this host.
 
-Not here: what is in them (_journal).
+Not here: the content of the journals (_journal).
 """
 
 import hashlib
@@ -30,9 +30,9 @@ _warned: set[Path] = set()
 @dataclass(frozen=True, slots=True)
 class Place:
     """
-    A folder for journals; `moved_from` is the one that was asked for, where that cannot hold one.
+    A folder for journals; `moved_from` is the configured folder, if that cannot hold a journal.
 
-    With a `problem` there is no such folder, and `folder` is a name for it alone.
+    With a `problem` there is no folder for journals, and `folder` is only a name.
     """
 
     folder: Path
@@ -43,28 +43,25 @@ class Place:
 
 def wanted_folder(settings: DKISTProcessingCoreConfiguration) -> Path:
     """
-    Return the folder that the settings, or the XDG base directory specification, name.
+    Return the folder that the settings or the XDG base directory specification name.
 
-    Raises
-    ------
-    LookupError
-        where it lies below the home of a user who has none.
-
+    Raises:
+        LookupError: The folder is below the home directory of a user who has none.
     """
     if settings.dkist_core_state_dir is not None:
         return settings.absolute(settings.dkist_core_state_dir)
-    # The specification has relative values ignored.
+    # The specification requires that relative values are ignored.
     state_home = Path(settings.core_origin.environ.get("XDG_STATE_HOME", ""))
     return (state_home if state_home.is_absolute() else settings.absolute(Path("~/.local/state"))) / FOLDER
 
 
 def place(settings: DKISTProcessingCoreConfiguration) -> Place:
     """
-    Return where this process keeps its journals.
+    Return the place where this process keeps its journals.
 
-    SQLite's write-ahead log needs shared memory that a network does not give, and a promise to keep events needs a
-    disk that outlives a restart; from either kind of file system the journals move to /var/tmp. Where there is no
-    folder at all, a publisher keeps events in memory.
+    SQLite's write-ahead log needs shared memory, which a network file system does not provide. The promise to keep
+    events needs a disk whose content survives a restart, unlike a memory file system. From both kinds of file system
+    the journals move to /var/tmp. If there is no folder at all, a publisher keeps events in memory.
     """
     try:
         folder = wanted_folder(settings)
@@ -85,13 +82,10 @@ def place(settings: DKISTProcessingCoreConfiguration) -> Place:
 
 def check_place(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    Check that there is a folder for journals, which commands look at: none of them has anything else to work on.
+    Check that there is a folder for journals: the commands work on journals only.
 
-    Raises
-    ------
-    JournalError
-        where there is none, and a publisher keeps events in memory.
-
+    Raises:
+        JournalError: There is no folder, so a publisher keeps events in memory.
     """
     problem = place(settings).problem
     if problem is not None:
@@ -100,13 +94,10 @@ def check_place(settings: DKISTProcessingCoreConfiguration) -> None:
 
 def open_folder(where: Place) -> Path:
     """
-    Return the folder of the journals, made if it is missing: for its owner only, unless it was made for a group.
+    Return the folder of the journals, created if missing: for its owner only, unless it was created for a group.
 
-    Raises
-    ------
-    JournalError
-        where it cannot be made or belongs to somebody who did not share it.
-
+    Raises:
+        JournalError: The folder cannot be created, or belongs to another user who did not share it.
     """
     if where.problem is not None:
         raise JournalError(where.problem)
@@ -124,16 +115,13 @@ def open_folder(where: Place) -> Path:
 
 def check_folder(where: Place) -> None:
     """
-    Check that a folder that is there can be trusted with journals.
+    Check that an existing folder can be trusted with journals.
 
-    Raises
-    ------
-    JournalError
-        where it belongs to somebody who did not share it.
-
+    Raises:
+        JournalError: The folder belongs to another user who did not share it, or cannot be used.
     """
     try:
-        # In /var/tmp anybody may have taken the name before, be it by a link.
+        # In /var/tmp any user may have taken the name before, also with a link.
         found = where.folder.stat() if where.moved_from is None else where.folder.lstat()
     except OSError as error:
         msg = f"the journals' folder {where.folder} cannot be used: {error.strerror}; set DKIST_CORE_STATE_DIR"
@@ -145,7 +133,7 @@ def check_folder(where: Place) -> None:
 
 
 def _distrust_in_public(found: os.stat_result) -> str | None:
-    """Return why a folder is not used whose name everybody knows."""
+    """Return the reason not to use a folder whose name every user knows; None if it can be used."""
     if not stat.S_ISDIR(found.st_mode):
         return "is a link"
     if found.st_uid != os.geteuid():
@@ -155,12 +143,12 @@ def _distrust_in_public(found: os.stat_result) -> str | None:
 
 
 def file_system(path: Path) -> str:
-    """Return the type of the file system that `path` is, or would be, on; "" where the kernel does not say."""
+    """Return the type of the file system that `path` is, or would be, on; "" if the kernel does not report it."""
     resolved = os.path.realpath(path)
     best, kind = "", ""
     for mount in mounts():
         inside = resolved == mount.point or resolved.startswith(mount.point.rstrip("/") + "/")
-        # Of equal mount points the later mount covers the earlier.
+        # Of two mounts at the same point the later one covers the earlier one.
         if inside and len(mount.point) >= len(best):
             best, kind = mount.point, mount.file_system
     return kind

@@ -1,11 +1,11 @@
 """
 The queue of the processes that wait for a journal while another one writes to it.
 
-SQLite has none: each process tries again and again, chance decides which one is next, and what hundreds spend on trying
-is missing for the one that writes. The kernel has one for its locks (flock(2)), but no limit to the wait: so a thread
-waits there. The queue gives the order alone. What keeps two processes from writing at once is SQLite's lock: also for
-releases that know no queue, and for a process that does not wait for a first one that is stopped (SIGSTOP).
-Not here: for how long a process waits (_journal).
+SQLite has no queue: each process retries, chance decides which one is next, and the attempts of hundreds of processes
+slow down the one that writes. The kernel has a queue for its locks (flock(2)), but no time limit for the wait;
+therefore a thread waits there. The queue only gives the order. SQLite's lock prevents two processes from writing at
+once. It does so also for releases without the queue, and for a process that does not wait because the first process of
+the queue is stopped (SIGSTOP). Not here: how long a process waits (_journal).
 """
 
 import _thread
@@ -22,7 +22,8 @@ from dkist_processing_core.descriptors import Held, move_up
 from dkist_processing_core.trusted import Identity, open_file
 
 _SLICE_SECONDS = 0.1
-# The first of the queue tries more often than that: a journal that is free each time is free for want of a try.
+# The first process of the queue retries more often than this. So a journal that is found free each time is free because
+# that process does not try.
 _BETWEEN_LOOKS_SECONDS = 0.03
 _LOOKS = 3
 
@@ -31,8 +32,9 @@ class Place:
     """A place in the queue for one journal, from the first `wait` until `leave`."""
 
     def __init__(self, path: Path) -> None:
-        """Name the journal; nothing is opened yet."""
-        # Of its files the one that SQLite keeps no lock on: closing another descriptor would give that up (fcntl(2)).
+        """Store the journal's path; no file is opened yet."""
+        # The log is the file on which SQLite holds no lock. Closing a descriptor of another file of the journal would
+        # drop SQLite's locks on it (fcntl(2)).
         self._log = f"{path}-wal"
         self._turn: _Turn | None = None
 
@@ -43,9 +45,10 @@ class Place:
 
     def wait(self, seconds: float, is_free: Callable[[], bool] = lambda: False) -> bool:
         """
-        Wait to be the first, for at most so many seconds; return False without a wait where there is none to do.
+        Wait up to `seconds` seconds to be the first in the queue; return False if no wait was necessary or possible.
 
-        It ends earlier where the journal `is_free`, again and again: then the first one does not take it.
+        The wait ends earlier if the journal is found free (`is_free`) repeatedly: then the first process does not take
+        it.
         """
         if self._turn is None:
             self._turn = _turn_for(self._log)
@@ -54,16 +57,16 @@ class Place:
         return self._turn is not None and self._turn.wait(seconds, is_free)
 
     def leave(self) -> None:
-        """Let the next process be the first; where this one has not been it yet, as soon as it is."""
+        """Leave the queue, so that the next process becomes the first; at once, or as soon as this one is the first."""
         if self._turn is not None:
             self._turn.leave()
 
 
 class _Turn:
-    """A descriptor of a log that has, or waits for, the lock that is the head of the queue."""
+    """A descriptor of a log that holds, or waits for, the lock; the holder is the first of the queue."""
 
     def __init__(self, log: str) -> None:
-        """Open the log, and ask for the lock."""
+        """Open the log, and request the lock."""
         self.is_first = threading.Event()
         self.is_left = False
         self._held = Held([move_up(open_file(log, os.O_RDONLY, sets_mode=False))])
@@ -75,7 +78,7 @@ class _Turn:
         except BlockingIOError:
             self._stand_in_thread()
         except OSError:
-            # A file system without such locks.
+            # The file system has no such locks.
             self.close()
             raise
 
@@ -88,11 +91,11 @@ class _Turn:
 
     @property
     def log(self) -> Identity | None:
-        """Which file it is; None where it is closed."""
+        """The identity of the log; None if the descriptor is closed."""
         return self._held.identities.get(self._number)
 
     def _stand(self) -> None:
-        # Where the author's code has closed it there is nothing to wait for.
+        # If the author's code has closed the descriptor, there is no lock to wait for.
         with contextlib.suppress(OSError):
             fcntl.flock(self._number, fcntl.LOCK_EX)
         with in_use:
@@ -101,18 +104,18 @@ class _Turn:
                 self._let_go()
 
     def wait(self, seconds: float, is_free: Callable[[], bool]) -> bool:
-        """Wait as `Place.wait` does."""
+        """Wait to be the first; see `Place.wait`."""
         until, pause, looks = time.monotonic() + seconds, _SLICE_SECONDS, 0
         while not self.is_first.wait(max(0.0, min(pause, until - time.monotonic()))):
             looks = looks + 1 if is_free() else 0
             if looks == _LOOKS or time.monotonic() >= until:
                 break
-            # Less and less often: what hundreds spend on looking is missing as well.
+            # Check less and less often: the checks of hundreds of processes also slow down the writer.
             pause = _BETWEEN_LOOKS_SECONDS if looks else 2 * max(pause, _SLICE_SECONDS)
         return True
 
     def leave(self) -> None:
-        """Give the lock back, or leave the wait for it to the next call of this process."""
+        """Release the lock, or leave this place in the queue to the next call of this process."""
         with in_use:
             if self.is_first.is_set():
                 self._let_go()
@@ -121,7 +124,7 @@ class _Turn:
                 _left.append(self)
 
     def _let_go(self) -> None:
-        # Unlocked, not only closed: a fork of this process may hold a copy of the descriptor.
+        # Unlock before closing: a fork of this process may hold a copy of the descriptor.
         with contextlib.suppress(OSError):
             if self._is_ours:
                 fcntl.flock(self._number, fcntl.LOCK_UN)
@@ -129,16 +132,16 @@ class _Turn:
 
     @property
     def _is_ours(self) -> bool:
-        """Whether the number is still what was opened here: SQLite may have got it, for the same file."""
+        """Whether the number is still the descriptor opened here: SQLite may have reused it for the same file."""
         with contextlib.suppress(OSError):
-            # None of SQLite's is nonblocking, as each of `open_file` is.
+            # SQLite's descriptors are blocking; those of `open_file` are nonblocking.
             is_apart = fcntl.fcntl(self._number, fcntl.F_GETFL) & os.O_NONBLOCK
             return bool(is_apart) and self.log is not None and self._held.are_ours
         return False
 
     def close(self) -> None:
-        """Close the descriptor, as a fork does with its copy: the place stays its parent's."""
-        # At once: the next file that SQLite opens may get the number.
+        """Close the descriptor; a fork calls this for its copy, and its parent keeps its place in the queue."""
+        # Check and forget the number in one step: the next file that SQLite opens may get the number.
         with in_use, contextlib.suppress(OSError):
             is_ours, self._held = self._is_ours, Held()
             if self in _left:
@@ -147,15 +150,16 @@ class _Turn:
                 os.close(self._number)
 
 
-# Behind a process that is stopped each call would leave one more thread and descriptor: the next one takes its place.
+# While a stopped process is the first, each call would leave one more thread and descriptor. Instead, the next call
+# takes over the place that a call has left.
 _left: list[_Turn] = []
 
 
 def _turn_for(log: str) -> _Turn | None:
-    """Return a turn that a call of this process has left, or a new one; None where there is no queue."""
+    """Return a turn that a call of this process has left, or a new one; None if there is no queue."""
     watch_forks()
-    # Over all of it: a fork in between would keep a copy that it knows nothing of.
-    # There may be no file yet, one without such locks, or no thread to be had.
+    # No fork may come in between: it would keep an unknown copy of the descriptor. No queue is possible if the file
+    # does not exist yet, if its file system has no such locks, or if no thread can be started.
     with in_use, contextlib.suppress(OSError, RuntimeError):
         found = os.stat(log)  # noqa: PTH116 - pathlib is slower
         for turn in _left:

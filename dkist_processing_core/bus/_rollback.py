@@ -1,8 +1,9 @@
 """
 Protection from a rollback journal, which SQLite would play back when it first reads a journal's file.
 
-It may name any file, which SQLite then deletes with the rights of this process. No release leaves one that is needed:
-journals are in WAL mode from their first row on. Not here: the checks of owners and links (trusted).
+A rollback journal may name any file, and SQLite then deletes that file with the rights of this process. No release
+leaves a rollback journal that is needed: journals are in WAL mode from their first row on. Not here: the checks of
+owners and links (trusted).
 """
 
 import contextlib
@@ -22,10 +23,11 @@ logger = logging.getLogger(__name__)
 @contextlib.contextmanager
 def without_rollback(path: Path, *, timeout: float = 0.0) -> Iterator[sqlite3.Connection]:
     """
-    Move a rollback journal aside, and keep SQLite from playing back another until this ends.
+    Rename a rollback journal, and prevent SQLite from playing back another one until the context ends.
 
-    A read-only connection reports a rollback journal and leaves it alone. A playback takes an exclusive lock, and the
-    read transaction of that connection, which is given, denies it where one is put there meanwhile.
+    A read-only connection reports a rollback journal and does not change it. This yields such a connection in a read
+    transaction. If a rollback journal is created meanwhile, its playback needs an exclusive lock, which that
+    transaction prevents.
     """
     with contextlib.closing(_open(path, timeout)) as reader:
         yield reader
@@ -42,7 +44,7 @@ def _open(path: Path, timeout: float) -> sqlite3.Connection:
                 reader.execute("PRAGMA user_version")
             except sqlite3.DatabaseError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK and is_of_damage(error):
-                    # Reported where the file is used.
+                    # The use of the file reports this error.
                     return reader
                 reader.close()
                 if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK or is_last:

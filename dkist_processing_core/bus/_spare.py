@@ -1,9 +1,10 @@
 """
-A journal of one process's own, for while the one that all share cannot be written to.
+The spare journal: a journal of one process, for the time in which the shared journal cannot be written to.
 
 A process that is stopped (SIGSTOP, a debugger, a frozen container) in the middle of a transaction keeps SQLite's lock
-for as long as it likes, and a newer release's file is not written to at all: what is published meanwhile is on disk all
-the same, beside the shared journal, which takes it over when it can. Not here: when that is (publisher, drain).
+without a time limit, and the file of a newer release is never written to. Messages that are published meanwhile are
+stored on the disk beside the shared journal, which takes them over when it can. Not here: when that happens (publisher,
+drain).
 """
 
 import contextlib
@@ -27,28 +28,25 @@ _YOUNG_SECONDS = 60.0
 
 
 class Spare:
-    """An open spare journal. While its process lives, no other process takes it over."""
+    """An open spare journal. No other process takes it over while its process lives."""
 
     def __init__(self, journal: Journal, lock: FileLock) -> None:
-        """Take an open journal and the lock that is held beside it; `Spare.open` makes both."""
+        """Wrap an open journal and the held lock beside it; `Spare.open` creates both."""
         self.journal = journal
         self._lock = lock
 
     @classmethod
     def open(cls, shared: Path) -> Self:
         """
-        Make a spare journal beside the one at `shared`.
+        Create a spare journal beside the shared journal at `shared`.
 
-        Raises
-        ------
-        JournalError
-            where it cannot be made, as on a disk that is full; nothing of it is left then.
-
+        Raises:
+            JournalError: It cannot be created, as on a full disk; no part of it remains then.
         """
         path = shared.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}.db")
         lock = FileLock(path.with_suffix(".lock"))
         try:
-            # The lock comes first: a file without its lock is one that was left behind.
+            # The lock is taken first: a spare journal whose lock is free counts as left behind by an ended process.
             lock.acquire()
             return cls(_open(path), lock)
         except BaseException:
@@ -57,18 +55,15 @@ class Spare:
 
     @property
     def is_lost(self) -> bool:
-        """Whether other code of this process has closed it or its lock: what is in it is for others to take over."""
+        """Whether other code of this process has closed it or its lock: then other processes take over its messages."""
         return self.journal.is_lost or not self._lock.is_held
 
     def give_to(self, shared: Journal, *, until: float = math.inf) -> None:
         """
-        Have the shared journal take over what this one holds, and be gone.
+        Move all messages to the shared journal, and remove this one.
 
-        Raises
-        ------
-        JournalError
-            where that is not done when it is `until` by `time.monotonic`; the rest is still here.
-
+        Raises:
+            JournalError: The move is not complete at the time `until` (`time.monotonic`); the rest is still here.
         """
         shared.take_over(self.journal, until=until)
         if self.journal.whole_rows(1):
@@ -78,32 +73,32 @@ class Spare:
         _remove(self.journal.path, self._lock)
 
     def close(self) -> None:
-        """Leave what is in it to the next process."""
+        """Close it and release its lock; the next process takes over its messages."""
         self.journal.close()
         self._lock.release()
 
 
 def _open(path: Path, *, patience: float = BUSY_SECONDS) -> Journal:
-    """Open a spare journal: its name is never used again, so that no other file is put in its place."""
+    """Open a spare journal; its name is never reused, so no other file replaces it."""
     return Journal.open(path, patience=patience, is_replaceable=False)
 
 
 def spares_of(shared: Path) -> list[Path]:
-    """Return the spare journals beside the one at `shared`, whoever's they are."""
+    """Return the spare journals of all processes beside the shared journal at `shared`."""
     return sorted(shared.parent.glob(f"{shared.stem}.*.db"))
 
 
 def noted_on_host(shared: Path, notes: Sequence[str], *, process: int, patience: float) -> str | None:
     """
-    Return the first of some notes that the spare journals of a process hold, or the shared one; None for none of them.
+    Return the first of `notes` that a spare journal of `process` or the shared journal holds; None if none does.
 
-    Nothing is changed by that, nor adopted: it waits for no process that writes to the shared journal.
+    This changes and adopts no journal, and does not wait for a process that writes to the shared journal.
     """
 
     def first(journal: Journal) -> str | None:
         return next((note for note in notes if journal.remembers(note)), None)
 
-    # The shared one last: another process may have it take over a spare one meanwhile.
+    # The shared journal is read last: another process may move a spare journal's messages to it meanwhile.
     for path in (*shared.parent.glob(f"{shared.stem}.{process}-*.db"), shared):
         with contextlib.suppress(JournalError):
             if found := Journal.look(path, first, patience=patience):
@@ -112,16 +107,16 @@ def noted_on_host(shared: Path, notes: Sequence[str], *, process: int, patience:
 
 
 def is_spare(path: Path) -> bool:
-    """Say whether a journal's file is a spare one."""
+    """Return True if a path is that of a spare journal."""
     return "." in path.stem
 
 
 def adopt(shared: Journal, *, seconds: float = math.inf) -> bool:
     """
-    Have a journal take over the spare ones of processes that have ended, and what can be read of damaged ones.
+    Move the messages of spare journals of ended processes, and the readable ones of damaged files, to `shared`.
 
-    It takes about so many `seconds`, and raises nothing; what cannot be read now is tried by the next call, and so is
-    what is left when another process writes to the journal. Returns False where the time was too short for all of it.
+    This takes about `seconds` seconds, and raises no error. The next call retries files that cannot be read now, and
+    continues where another process was writing to the journal. Return False if the time was too short.
     """
     until = time.monotonic() + seconds
     patience, shared.patience = shared.patience, 0.0
@@ -129,13 +124,13 @@ def adopt(shared: Journal, *, seconds: float = math.inf) -> bool:
     try:
         for path in spares_of(shared.path):
             if not is_free or time.monotonic() >= until:
-                # Each of a storm of processes would open all that the storm has left, to no avail.
+                # When many processes start at once, each would open all spare journals that they have left, in vain.
                 break
             with _optional(path), _left_behind(path) as lock:
                 if lock is not None and path.exists():
                     is_free = _adopt(shared, path, lock, until)
                 elif lock is not None:
-                    # Another process has adopted it meanwhile, and this one has made the lock's file anew.
+                    # Another process has adopted it meanwhile, and this process has created the lock's file again.
                     lock.remove()
         with _optional(shared.path):
             _remove_lone_locks(shared.path, until)
@@ -148,7 +143,7 @@ def adopt(shared: Journal, *, seconds: float = math.inf) -> bool:
 
 @contextlib.contextmanager
 def _optional(path: Path) -> Iterator[None]:
-    """Keep what goes wrong with the adoption from the journal itself, which can be used without it."""
+    """Suppress errors of the adoption: the journal itself can be used without it."""
     with held_back():
         try:
             yield
@@ -159,7 +154,7 @@ def _optional(path: Path) -> Iterator[None]:
 
 
 def _adopt(shared: Journal, path: Path, lock: FileLock, until: float) -> bool:
-    """Return False where the journal was busy."""
+    """Move the messages of one spare journal to the shared one; return False if the journal was busy."""
     try:
         with _open(path, patience=0.0) as journal:
             Spare(journal, lock).give_to(shared, until=until)
@@ -175,8 +170,8 @@ def _adopt(shared: Journal, path: Path, lock: FileLock, until: float) -> bool:
 
 
 def _remove_lone_locks(shared: Path, until: float) -> None:
-    """Remove the locks of spare journals that were removed; not young ones, which come before their journals."""
-    # The folder of a storm is busy, too: listing it once more takes its time.
+    """Remove the locks of removed spare journals; keep young locks, which are created before their journals."""
+    # When many processes use the folder at once, listing it once more takes time, too.
     for path in shared.parent.glob(f"{shared.stem}.*.lock") if time.monotonic() < until else ():
         if time.monotonic() >= until:
             break
@@ -188,12 +183,12 @@ def _remove_lone_locks(shared: Path, until: float) -> None:
 
 
 def left_behind(shared: Path) -> list[Path]:
-    """Return the spare journals beside the one at `shared` that belong to no living process."""
+    """Return the spare journals beside the shared journal at `shared` that belong to no living process."""
     return [path for path in spares_of(shared) if FileLock(path.with_suffix(".lock")).holder() is None]
 
 
 def remove_if_empty(path: Path) -> None:
-    """Remove a spare journal of a process that has ended, where nothing is left in it."""
+    """Remove a spare journal of an ended process, if it holds no message any more."""
     with contextlib.suppress(JournalError), _left_behind(path) as lock:
         if lock is not None:
             with _open(path, patience=0.0) as journal:
@@ -209,7 +204,7 @@ def _left_behind(path: Path) -> Iterator[FileLock | None]:
         yield lock if lock.acquire() else None
     finally:
         if lock.is_held and not path.exists():
-            # Taken over by another process, which has removed the lock's file: this is a new one.
+            # Another process has taken over the journal and removed the lock's file: this lock's file is a new one.
             with contextlib.suppress(OSError):
                 lock.remove()
         lock.release()

@@ -1,7 +1,7 @@
 """
-TLS to the broker by the ISB_TLS_* variables: what is shown and trusted, and which of them is to mend when it fails.
+TLS to the broker by the ISB_TLS_* variables: our certificate, the trusted authorities, and the variable at fault.
 
-Not here: the connection, and what else may go wrong with it (_amqp).
+Not here: the connection, and its other errors (_amqp).
 """
 
 import re
@@ -13,41 +13,38 @@ from typing import NoReturn
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError, ConfigurationError
 
-# OpenSSL's numbers of why a certificate is not accepted (X509_V_ERR_*).
+# OpenSSL's codes of the reasons why a certificate is not accepted (X509_V_ERR_*).
 _NOT_YET_VALID, _EXPIRED, _OTHER_NAMES, _UNKNOWN_AUTHORITIES = 9, 10, (62, 64), (2, 18, 19, 20, 21)
-# OpenSSL's names of the alerts by which a peer says what it holds of our certificate.
+# OpenSSL's names of the alerts by which a peer reports why it refuses our certificate.
 _ALERT = re.compile(r"ALERT_(\w*CERTIFICATE\w*|UNKNOWN_CA)")
 _REFUSALS = {
     "CERTIFICATE_EXPIRED": "it has expired",
     "CERTIFICATE_REVOKED": "it was revoked",
     "UNKNOWN_CA": "it is signed by an authority that the broker does not hold",
 }
-# Newer releases of OpenSSL say the second where older ones say the first.
+# Newer releases of OpenSSL report the second name, older ones the first.
 _NOT_TLS = re.compile("WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE")
 
 
 def is_wanted(settings: DKISTProcessingCoreConfiguration) -> bool:
-    """Say whether the settings turn TLS on."""
+    """Return True if the settings turn TLS on."""
     return bool(settings.isb_tls_ca or settings.isb_tls_cert or settings.isb_tls_key or settings.isb_tls_server_name)
 
 
 def server_name(settings: DKISTProcessingCoreConfiguration) -> str:
-    """Return the name that the broker's certificate must be for."""
+    """Return the host name that the broker's certificate must contain."""
     return settings.isb_tls_server_name or settings.isb_mesh_service.host
 
 
 def make_context(settings: DKISTProcessingCoreConfiguration) -> ssl.SSLContext:
     """
-    Read the files that the settings name.
+    Return a TLS context with the certificates and the key from the files that the settings name.
 
-    Raises
-    ------
-    ConfigurationError
-        where one cannot be read, or is not what its variable stands for.
-
+    Raises:
+        ConfigurationError: A file cannot be read, or is not of the kind that its variable requires.
     """
     named = (settings.isb_tls_ca, settings.isb_tls_cert, settings.isb_tls_key)
-    # A connection is made again and again, perhaps from another folder.
+    # Connections are made repeatedly, perhaps with another current folder: relative paths refer to the first one.
     ca, certificate, key = (None if path is None else settings.core_origin.folder / path for path in named)
     for variable, path in (("ISB_TLS_CA", ca), ("ISB_TLS_CERT", certificate), ("ISB_TLS_KEY", key)):
         _check_readable(variable, path)
@@ -62,7 +59,7 @@ def make_context(settings: DKISTProcessingCoreConfiguration) -> ssl.SSLContext:
             raise ConfigurationError(msg)
         return context
     try:
-        # Without a word on a password OpenSSL asks for one on the terminal, and waits.
+        # Without the `password` argument OpenSSL asks for a password on the terminal, and waits.
         context.load_cert_chain(certificate, key, password=_no_password)
     except OSError as error:
         files = f"{str(certificate)!r}{'' if key is None else f' and {str(key)!r}'}"
@@ -90,10 +87,10 @@ def fault_of(
     error: ssl.SSLError | None, silence: BaseException | None, settings: DKISTProcessingCoreConfiguration
 ) -> tuple[type[BusError], str] | None:
     """
-    Return what is wrong with TLS, in words that name the variable; None where it is something else.
+    Return the error type and a text that names the variable at fault; None if TLS is not the cause.
 
-    `error` is that of the handshake. `silence` is that of a connection which broke before the broker had said anything
-    on it: in TLS 1.3 that is when a client learns that its certificate is refused.
+    `error` is the error of the handshake. `silence` is the error of a connection that broke before the broker had sent
+    anything on it: in TLS 1.3 a client learns only then that its certificate is refused.
     """
     if not is_wanted(settings) or (error is None and silence is None):
         return None
@@ -110,20 +107,20 @@ def fault_of(
 
 
 def last_word(connection: socket.socket | None) -> ssl.SSLError | None:
-    """Return the alert that a broken connection still holds, unread; None where there is none."""
+    """Return the TLS alert that was received on a broken connection but not read yet; None if there is none."""
     if isinstance(connection, ssl.SSLSocket):
         try:
             connection.recv(1)
         except ssl.SSLError as error:
             return error if _ALERT.search(str(error)) else None
         except (OSError, ValueError):
-            # Closed, or reset: then the alert is gone.
+            # The connection is closed or reset: the alert is lost.
             pass
     return None
 
 
 def _distrust(error: ssl.SSLError | None, settings: DKISTProcessingCoreConfiguration) -> str | None:
-    """Return why the broker's certificate is not accepted; None where it is."""
+    """Return the reason why the broker's certificate is not accepted; None if that is not the error."""
     if not isinstance(error, ssl.SSLCertVerificationError):
         return None
     code = error.verify_code
@@ -143,7 +140,7 @@ def _distrust(error: ssl.SSLError | None, settings: DKISTProcessingCoreConfigura
 
 
 def _refusal(told: str, settings: DKISTProcessingCoreConfiguration) -> str | None:
-    """Return why the broker does not accept our certificate; None where it does not say that."""
+    """Return the reason why the broker refuses our certificate; None if it does not report a refusal."""
     alert = _ALERT.search(told)
     if alert is None:
         return None
@@ -154,6 +151,6 @@ def _refusal(told: str, settings: DKISTProcessingCoreConfiguration) -> str | Non
 
 
 def _reason(error: OSError) -> str:
-    """Return OpenSSL's own words, without the line of Python's source that they carry."""
+    """Return OpenSSL's own text, without the reference to a line of Python's source that it contains."""
     reason = getattr(error, "reason", None)
     return str(reason).replace("_", " ").lower() if reason else str(error)

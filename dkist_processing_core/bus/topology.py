@@ -1,7 +1,7 @@
 """
-The exchanges and queues on RabbitMQ, as values.
+The exchanges, queues and bindings on RabbitMQ, as values.
 
-Not here: how they are declared (_amqp), and who binds what a consumer asks for (consumer).
+Not here: their declaration (_amqp), and the choice of a consumer's bindings (consumer).
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,8 @@ DEAD_LETTERS_SUFFIX = ".dlq"
 MAX_QUEUE_LENGTH = MAX_UNREAD
 QUEUE_EXPIRES_MS = 7 * 24 * 3600 * 1000
 MAX_DEAD_LETTERS = 10_000
-# From RabbitMQ 4.0 on, a quorum queue drops by default what came back 20 times. -1 means no limit only from there on.
+# From RabbitMQ 4.0 on, a quorum queue by default drops a message that was returned 20 times. The value -1 means no
+# limit only from that release on.
 DELIVERY_LIMIT_ARGUMENT, DELIVERY_LIMIT = "x-delivery-limit", 2**31 - 1
 
 
@@ -32,7 +33,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue; an exclusive one lives as long as its connection."""
+    """A queue; an exclusive queue exists as long as its connection."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -41,7 +42,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """From an exchange to a queue, for a routing key or a pattern."""
+    """A binding of a queue to an exchange, for a routing key or a pattern."""
 
     exchange: str
     queue: str
@@ -50,7 +51,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """What has to exist, in the order in which it can be declared."""
+    """The required exchanges, queues and bindings, in the order in which they can be declared."""
 
     exchanges: tuple[Exchange, ...] = ()
     queues: tuple[Queue, ...] = ()
@@ -58,7 +59,7 @@ class Topology:
 
 
 def publisher_topology(settings: DKISTProcessingCoreConfiguration) -> Topology:
-    """Return what a publisher needs: both exchanges, the archive of all events, the failure message's queue."""
+    """Return a publisher's topology: both exchanges, the archive of all events, and the failure message's queue."""
     events, failures = settings.isb_event_exchange, settings.isb_exchange
     return Topology(
         exchanges=(
@@ -75,7 +76,7 @@ def publisher_topology(settings: DKISTProcessingCoreConfiguration) -> Topology:
                     "x-max-length-bytes": settings.isb_archive_max_bytes,
                 },
             ),
-            # As its established consumers declare it, who would be refused if it had another argument.
+            # Declared as by its established consumers: with other arguments the broker would refuse their declaration.
             Queue(RecipeRunFailureMessage.queue, {"x-queue-type": settings.isb_queue_type}),
         ),
         bindings=(
@@ -87,10 +88,10 @@ def publisher_topology(settings: DKISTProcessingCoreConfiguration) -> Topology:
 
 def consumer_topology(settings: DKISTProcessingCoreConfiguration, queue: str, patterns: Iterable[str]) -> Topology:
     """
-    Return what a named consumer needs: its queue, bound for each pattern, and a queue of dead letters.
+    Return the topology of a named consumer: its queue, bound for each pattern, and a queue of dead letters.
 
-    A consumer that is slow loses its own oldest events, and replays the archive: it must hurt neither publishers
-    (`reject-publish`) nor the dead letters (overflow is not dead-lettered, since no dead-letter exchange is set).
+    A slow consumer loses its own oldest events, and can replay the archive. It must affect neither publishers
+    (`reject-publish`) nor the dead letters (overflow is not dead-lettered, because no dead-letter exchange is set).
     """
     events = settings.isb_event_exchange
     limits: dict[str, Any] = {"x-max-length": MAX_QUEUE_LENGTH, "x-overflow": "drop-head"}
@@ -114,7 +115,7 @@ def consumer_topology(settings: DKISTProcessingCoreConfiguration, queue: str, pa
 def whole_topology(
     settings: DKISTProcessingCoreConfiguration, consumers: Mapping[str, Iterable[str]] | None = None
 ) -> Topology:
-    """Return what an operator makes: a publisher's needs, the dead letters, and consumers by name and patterns."""
+    """Return the topology that an operator creates: of publishers, dead letters, and consumers by name and patterns."""
     parts = [publisher_topology(settings), Topology(exchanges=(Exchange(DEAD_LETTER_EXCHANGE, "direct"),))]
     parts += [consumer_topology(settings, name, patterns) for name, patterns in (consumers or {}).items()]
     return Topology(
@@ -125,11 +126,11 @@ def whole_topology(
 
 
 def definitions(topology: Topology, vhost: str) -> dict[str, Any]:
-    """Return a topology as `rabbitmqctl import_definitions` reads it, without users and rights."""
+    """Return a topology in the form that `rabbitmqctl import_definitions` reads, without users and rights."""
     place = {"vhost": vhost}
     lasting = {"durable": True, "auto_delete": False}
     return {
-        # A node that loads these at its first start makes no virtual host by itself.
+        # A node that loads these definitions at its first start does not create a virtual host by itself.
         "vhosts": [{"name": vhost}],
         "exchanges": [
             {"name": each.name, **place, "type": each.type, **lasting, "internal": False, "arguments": {}}
