@@ -1,16 +1,16 @@
 """
-An attempt as the engine starts it: the source of a `BashOperator`, and of what all operators of a workflow share.
+An attempt as the engine starts it: the source of a `BashOperator`, and of the names that a workflow's operators share.
 
-Everything is rendered by `repr` from values. The command is the same for every task; what a launcher is to do reaches
-it by variables, so that nothing that a run was given ever becomes shell or Python. The variables and the callbacks are
-versioned API: files that were exported by an earlier release go on working. Not here: the DAG around it (rendering).
+Everything is rendered by `repr` from values. The command is the same for every task. A launcher gets its assignment by
+variables, so that no value of a run ever becomes shell or Python code. The variables and the callbacks are versioned
+API: files that were exported by an earlier release continue to work. Not here: the DAG around it (rendering).
 """
 
 import textwrap
 from collections.abc import Mapping, Sequence
 
 COMMAND = 'exec </dev/null; exec "$DKIST_CORE_PYTHON" -m dkist_processing_core.launcher'
-"""Standard input would be the engine's own socket; the interpreter is named, since PATH may lead to another."""
+"""Standard input would be the engine's own socket; the interpreter is named, since PATH may find another one."""
 OWNER = "DKIST Data Center"
 IMPORTS = """\
 from datetime import timedelta
@@ -20,8 +20,8 @@ from airflow.providers.standard.operators.bash import BashOperator
 
 from dkist_processing_core.airflow.callbacks import Callbacks
 """
-# Rendered by the engine, on the worker, right before the command starts. What is longer than 200 characters is no
-# recipe run id, and might keep the process from being started.
+# Rendered by the engine, on the worker, right before the command starts. A value of more than 200 characters is no
+# recipe run id, and might prevent the start of the process.
 _OF_RUN = {
     "DKIST_CORE_PYTHON": "{{ dkist_core.python }}",
     "DKIST_CORE_RUN_ID": "{{ run_id }}",
@@ -34,8 +34,8 @@ _OF_RUN = {
     "TRACESTATE": "{{ dkist_core.tracestate(ti) }}",
 }
 _OF_FILES = (".sh", ".bash")
-# An exit status of 99 would make a task that failed a skipped one. A value that is pushed can fail a task that has
-# finished, where the engine's server does not answer.
+# By default an exit status of 99 would turn a failed task into a skipped one. Pushing a value can make a finished task
+# fail if the engine's server does not answer.
 _SHARED = f"""\
 SHARED = {{
     'bash_command': {COMMAND!r},
@@ -104,7 +104,7 @@ BashOperator(
 
 
 def _constant(name: str) -> str:
-    """Return a template that gives a name; one that ends so would be taken for the name of a file with a template."""
+    """Return a name, as a template if it ends like a script: the engine would read such a name as a template file."""
     return f"{{{{ {name!r} }}}}" if name.endswith(_OF_FILES) else name
 
 

@@ -1,12 +1,12 @@
 """
-How a task's process begins: one constant program that reads the environment.
+The start of a task's process: one constant program that reads the environment.
 
 It uses only the standard library and the established constructor of a task, so that any release of this package may be
-the one installed where it runs. Run-time values are never pasted into it. On the descriptor `DKIST_CORE_REPORT_FD` it
-tells whoever started it how far it got, one JSON object per line: `{"began": true}`, `{"loaded": true}`,
-`{"returned": true}`, or `{"raised": {…}}`. What a task logs is shown from INFO on, as a last resort: no
-handler is added, so that what its own modules set up, then or later, is all there is. Not here: who starts it
-(launcher).
+installed where it runs. Run-time values are never inserted into its source. On the descriptor `DKIST_CORE_REPORT_FD` it
+reports its progress to the process that started it, one JSON object per line: `{"began": true}`, `{"loaded": true}`,
+`{"returned": true}`, or `{"raised": {…}}`. A task's log is shown from INFO on by the logging module's handler of last
+resort. No handler is added, so that only the handlers that the task's own modules set up, then or later, take effect.
+Not here: starting the process (launcher).
 """
 
 import importlib.util
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 MODULE, FILE, SEARCH_PATH = f"{PREFIX}TASK_MODULE", f"{PREFIX}TASK_FILE", f"{PREFIX}TASK_SEARCH_PATH"
 LOADING = f"{PREFIX}LOADING"
-"""Set in a task's process while its class is loaded: a workflow that is run then would start itself for ever."""
+"""Set in a task's process while its class is loaded: a workflow that is run then would start itself endlessly."""
 FLAGS = f"{PREFIX}TASK_FLAGS"
 """A JSON list of the interpreter's options that a local run passes on to its tasks."""
 REDACTION = f"{PREFIX}REDACTION"
-"""The source that redacts what is reported of an exception; in the program it would fill each list of processes."""
+"""The source that redacts reports of exceptions; as part of the program it would fill each list of processes."""
 SCRIPT_MODULE = "__mp_main__"
-"""The name under which a script is loaded that no import finds: multiprocessing's own for a main module in a pool."""
+"""The module name of a script that cannot be imported: multiprocessing uses it for the main module in a pool."""
 
 _PROGRAM = """\
 import importlib, importlib.machinery, importlib.util, json, logging, os, re, sys
@@ -124,23 +124,23 @@ tell(returned=True)
 
 
 def program() -> str:
-    """Return the source of the program: how exceptions are described is part of it."""
+    """Return the source of the program, which includes the source for describing exceptions."""
     return f"{_source_of(exception_text)}\n{_PROGRAM}"
 
 
 def variables() -> dict[str, str]:
-    """Return the variables that the program needs beside those of the attempt: how texts are redacted."""
+    """Return the variables that the program needs in addition to the attempt's: the source for redacting texts."""
     return {REDACTION: _source_of(redaction)}
 
 
 def _source_of(module: "ModuleType") -> str:
-    # By the loader, as a zipped package needs it, and at less cost than by inspect.
+    # Read by the loader: this works in a zipped package, and costs less than `inspect`.
     source: bytes = module.__loader__.get_data(module.__file__)  # type: ignore[union-attr]
     return source.decode()
 
 
 def locate(task: "type[TaskBase]") -> dict[str, str] | None:
-    """Return the variables by which another process finds a task's class; None for one that only this process has."""
+    """Return the variables by which another process finds a task's class; None if only this process has the class."""
     from pathlib import Path  # noqa: PLC0415 - a launcher needs none of it, and is to start fast
 
     module = sys.modules.get(task.__module__)
@@ -152,13 +152,13 @@ def locate(task: "type[TaskBase]") -> dict[str, str] | None:
         if found is None:
             return None
         module_name, file = found
-    # What this process finds, the task's finds too, in the same order; "" is the current folder.
+    # The task's process searches the same folders in the same order; "" is the current folder.
     search_path = json.dumps([entry or str(Path.cwd()) for entry in sys.path if isinstance(entry, str)])
     return {MODULE: module_name, SEARCH_PATH: search_path} | ({FILE: file} if file else {})
 
 
 def _locate_main(module: "ModuleType") -> tuple[str, str] | None:
-    """Return the name and, where that is not enough, the file by which the program that runs is loaded again."""
+    """Return the name and, where that is not enough, the file by which the running program can be loaded again."""
     from pathlib import Path  # noqa: PLC0415 - as above
 
     spec = getattr(module, "__spec__", None)
@@ -169,7 +169,7 @@ def _locate_main(module: "ModuleType") -> tuple[str, str] | None:
     if not path.is_file():
         return None
     path = path.absolute()
-    # By its own name where it has one: what the task pickles, other processes can then import.
+    # Prefer the file's own module name: then other processes can import the classes that the task pickles.
     is_importable = path.stem.isidentifier() and path.stem not in sys.modules and path.stem != "__main__"
     importable = importlib.util.find_spec(path.stem) if is_importable else None
     if importable is not None and importable.origin and Path(importable.origin).absolute() == path:
@@ -179,9 +179,9 @@ def _locate_main(module: "ModuleType") -> tuple[str, str] | None:
 
 def refuse_while_loading(what: str) -> None:
     """
-    End a task's process that, while it loads its class, reaches a call that would start the workflow again.
+    End a task's process if it reaches, while it loads its class, a call that would start the workflow again.
 
-    By `SystemExit`, so that it is one sentence and passes any `except Exception` around the call.
+    This raises `SystemExit`, so that the output is one sentence and no `except Exception` around the call catches it.
     """
     if LOADING in os.environ:
         msg = (

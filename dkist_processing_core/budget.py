@@ -1,9 +1,10 @@
 """
-Who may wait how long while an attempt is observed: the table behind the promise of two seconds.
+How long each process may wait while it observes an attempt: the table behind the promise of two seconds.
 
 The processes that observe one attempt follow each other, so their waits add up. Each has a share of
 `EVENT_FLUSH_TIMEOUT`, during which it waits for the bus and for the collector side by side, and a limit in seconds for
-a journal that another process keeps locked. What a process has waited for the journal is taken off its share.
+a journal that another process keeps locked. The time that a process has waited for the journal is subtracted from its
+share.
 Not here: the waiting (publisher, tracing).
 """
 
@@ -14,21 +15,21 @@ class Allowance(NamedTuple):
     """How long one process may wait."""
 
     bus: float
-    """For the bus and the collector, as a share of `EVENT_FLUSH_TIMEOUT`."""
+    """The wait for the bus and the collector, as a share of `EVENT_FLUSH_TIMEOUT`."""
     journal: float
-    """For its journal, in seconds."""
+    """The wait for its journal, in seconds."""
     other: float = 0.0
-    """For anything else in place of the bus, in seconds."""
+    """The wait for anything else in place of the bus, in seconds."""
 
     def cost(self, timeout: float) -> float:
-        """Return what the process may wait at most, in seconds, where `EVENT_FLUSH_TIMEOUT` is `timeout`."""
+        """Return the longest wait of the process, in seconds, where `EVENT_FLUSH_TIMEOUT` is `timeout`."""
         return max(self.bus * timeout, self.journal, self.other)
 
 
 ENGINE_SECONDS = 0.6
-"""For the engine's answer to a callback's question; the bus gets the rest of the callback's time."""
+"""The wait for the engine's answer to a callback's query; the bus gets the rest of the callback's time."""
 LEAST_SECONDS = 0.2
-"""What a callback waits at least for the bus, whatever its process has waited before."""
+"""The least time that a callback waits for the bus, however long its process has waited before."""
 
 
 CALLED_TASK = Allowance(bus=0.8, journal=2.0)
@@ -36,7 +37,7 @@ LAUNCHED_TASK = Allowance(bus=0.3, journal=0.6)
 LAUNCHER = Allowance(bus=0.3, journal=0.6)
 LOCAL_ENGINE = Allowance(bus=0.2, journal=0.4)
 CALLBACKS = Allowance(bus=0.3, journal=0.4, other=ENGINE_SECONDS + LEAST_SECONDS)
-"""All callbacks of one attempt together, and of them the last: those before it only append."""
+"""The wait of all callbacks of one attempt together; only the last one waits, the earlier ones only append."""
 RUN_CALLBACK = Allowance(bus=1.0, journal=0.4)
 """The callback at the end of a run, for which no task waits."""
 
@@ -49,11 +50,11 @@ PATHS: dict[str, tuple[Allowance, ...]] = {
 """Which processes observe an attempt, by how it is run."""
 
 FIRST_CONNECTION = 0.7
-"""The first try of a process to connect, as a share of `EVENT_FLUSH_TIMEOUT`: it ends before the process does."""
+"""The timeout of a process's first connection, as a share of `EVENT_FLUSH_TIMEOUT`: it ends before the process does."""
 START_SECONDS = 0.3
-"""A launched task waits for its start in the journal, while its launcher waits for that journal."""
+"""How long a launched task waits for its start in the journal, while its launcher waits for that journal."""
 DYING_SECONDS = 0.5
-"""A task that is to terminate waits to see whether its launcher lives: one that does not waits for nothing itself."""
+"""How long a terminating task checks whether its launcher lives; a dead launcher does not wait itself."""
 BUS, LOOK, COLLECTOR = "bus", "look", "collector"
 CALLBACK_PROCESS = {BUS: 20.0, LOOK: 10.0, COLLECTOR: 8.0}
 """

@@ -1,5 +1,5 @@
 """
-The process of one attempt of a local run: the launcher, started, listened to and told to end.
+The process of one attempt of a local run: starts the launcher, reads its output and sends it signals.
 
 Not here: what a launcher does (launcher), and what its end means (local).
 """
@@ -20,10 +20,10 @@ from dkist_processing_core.launcher import without_launchers
 
 _POLL_MILLISECONDS = 50
 _MAX_LINE_BYTES = 64 * 1024
-# What a process has written before its end fits the pipe; what comes on and on is of somebody it has left behind.
+# The output written before a process's end fits into the pipe; more comes from a process that it has left behind.
 _MAX_BYTES_AFTER_END = 1024 * 1024
 _LINE_END = re.compile(rb"\r\n|\n|\r(?!$)")
-# As `python -m dkist_processing_core.launcher`, from wherever this process has imported it.
+# Does the same as `python -m dkist_processing_core.launcher`, from the location where this process has imported it.
 _PROGRAM = """\
 import json, os, sys
 sys.path[:] = json.loads(os.environ["DKIST_CORE_TASK_SEARCH_PATH"])
@@ -35,8 +35,8 @@ sys.exit(main())
 
 
 def interpreter_flags() -> list[str]:
-    """Return the options of this interpreter, as `-O` and `-W error`, that multiprocessing gives to its processes."""
-    # It expects what the interpreter has put into sys.warnoptions, which a program may have changed.
+    """Return the options of this interpreter, such as `-O` and `-W error`, that multiprocessing passes on."""
+    # The function expects the interpreter's own entries in sys.warnoptions, which a program may have changed.
     with contextlib.suppress(ValueError):
         return list(subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined] # noqa: SLF001 - as there
     return []
@@ -44,10 +44,11 @@ def interpreter_flags() -> list[str]:
 
 def start(environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     """
-    Start a launcher, in a group of its own, with these variables beside those of this process.
+    Start a launcher, in its own process group, with these variables in addition to those of this process.
 
-    A run that is started within another's task does not lend that task's identity to its own. The options of this
-    interpreter are for the task: the launcher runs without them, so that none of them can change what it does.
+    If the run is started inside a task of another run, the variables that identify that task are not passed on. The
+    options of this interpreter are for the task: the launcher runs without them, so that they cannot change its
+    behaviour.
     """
     fill_standard_descriptors()
     return subprocess.Popen(  # noqa: S603 - a constant program, with values in its environment
@@ -62,9 +63,10 @@ def start(environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
 
 def output_of(process: "subprocess.Popen[bytes]") -> Iterator[list[str]]:
     """
-    Yield the lines that a process writes, as they come, until it ends; none where it is silent for a moment.
+    Yield the lines that a process writes, as they come, until it ends; an empty list when it is silent for a moment.
 
-    Not longer, since what it leaves behind may hold the pipe. A line of more than 64 KiB comes in pieces.
+    Reading stops at the process's end, since processes that it leaves behind may keep the pipe open. A line of more
+    than 64 KiB comes in pieces.
     """
     if process.stdout is None or process.stdout.closed:
         return
@@ -91,7 +93,7 @@ def output_of(process: "subprocess.Popen[bytes]") -> Iterator[list[str]]:
 
 
 def drop_output(process: "subprocess.Popen[bytes]") -> None:
-    """Read what a process still writes until it ends: a pipe that is closed, or full, would fail it or hold it up."""
+    """Read and discard a process's output until it ends: a closed pipe would make it fail, a full one block it."""
     assert process.stdout is not None
     # Code in this process may have closed the descriptor.
     with contextlib.suppress(OSError, ValueError):
@@ -103,7 +105,7 @@ def drop_output(process: "subprocess.Popen[bytes]") -> None:
 
 
 def wait(process: "subprocess.Popen[bytes]") -> int | None:
-    """Wait for the end of a process, and return its status; None where it is lost."""
+    """Wait for the end of a process, and return its exit status; None where it is lost."""
     assert process.stdout is not None
     status = wait_for(process)
     with contextlib.suppress(OSError, ValueError):
@@ -112,8 +114,8 @@ def wait(process: "subprocess.Popen[bytes]") -> int | None:
 
 
 def send_signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
-    """Send a signal to a process and to all that it has started: it leads a group of its own."""
-    # By its number only as long as no other process can have that.
+    """Send a signal to the process group that a process leads: to it and the processes that it has started."""
+    # The pid is used only as long as no other process can have it.
     if process.returncode is None and not has_ended(process.pid):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)

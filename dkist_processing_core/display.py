@@ -1,7 +1,7 @@
 """
-What a run on this host shows while it goes on: a live table in a terminal, plain lines elsewhere.
+The display of a run on this host while it runs: a live table in a terminal, plain lines elsewhere.
 
-Not here: what is done (local), and what is shown of runs afterwards (cli).
+Not here: running the tasks (local), and the output about earlier runs (cli).
 """
 
 import contextlib
@@ -31,12 +31,12 @@ from dkist_processing_core.terminal import say, visible
 from dkist_processing_core.termination import signal_name
 
 _FOLLOW_SECONDS = 0.1
-# Below the table the cursor stands, and a line says what is left out.
+# Lines kept free below the table: for the cursor, and for a line with the number of omitted tasks.
 _SPARE_LINES = 3
 
 
 class Display(Protocol):
-    """What the engine tells of; calls come from several threads."""
+    """The events that the engine shows; calls come from several threads."""
 
     def attempt_started(self, attempt: Attempt) -> None:
         """An attempt begins."""
@@ -45,7 +45,7 @@ class Display(Protocol):
         """An attempt ended."""
 
     def task_given_up(self, name: str) -> None:
-        """A task is not run, since one that it waits for failed."""
+        """A task is not run, since a task that it waits for failed."""
 
     def output(self, name: str, lines: Sequence[str]) -> None:
         """A task wrote lines."""
@@ -56,16 +56,16 @@ class Display(Protocol):
 
 @contextlib.contextmanager
 def open_display(run: Run, names: Sequence[str], settings: DKISTProcessingCoreConfiguration) -> Iterator[Display]:
-    """Show a run on the standard error stream for as long as it lasts, in the way that suits what that stream is."""
+    """Show a run on the standard error stream for as long as it lasts, in the form that suits that stream."""
     console = Terminal(stderr=True)
     header = f"{run.workflow_name} {run.workflow_version}, run {run.run_id}"
     try:
         console.print(visible(header), highlight=False, markup=False, soft_wrap=True)
     except (OSError, ValueError, AttributeError, SystemExit):
-        # Nobody reads the error stream, or it is closed; rich leaves by SystemExit then.
+        # No process reads the error stream, or it is closed; rich raises SystemExit then.
         yield SilentDisplay()
         return
-    # What moves is drawn by threads of its own.
+    # Separate threads draw the live table.
     if not (console.is_terminal and threads.can_be_started()):
         yield PlainDisplay(console)
         return
@@ -75,12 +75,12 @@ def open_display(run: Run, names: Sequence[str], settings: DKISTProcessingCoreCo
     console.print(display.ending)
 
 
-# As a shell has it, and a launcher.
+# As in a shell and in a launcher: the exit status is this plus the signal's number.
 _BY_SIGNAL = 128
 
 
 def outcome_text(attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> str:
-    """Return how an attempt ended, in a few words."""
+    """Return a short text about how an attempt ended."""
     if succeeded:
         return f"finished in {seconds:.1f} s"
     how = LOST if exit_code is None else f"exit code {exit_code}" if exit_code >= 0 else "its launcher was killed"
@@ -96,7 +96,7 @@ def write_lines(name: str, lines: Sequence[str]) -> None:
 
 
 class SilentDisplay:
-    """Shows nothing: what is left where nobody can be shown anything."""
+    """Shows nothing; used where nothing can be shown."""
 
     def attempt_started(self, attempt: Attempt) -> None:
         """Show nothing."""
@@ -125,24 +125,24 @@ class PlainDisplay:
         self._console.print(visible(f"{name}: {text}"), highlight=False, markup=False, soft_wrap=True)
 
     def attempt_started(self, attempt: Attempt) -> None:
-        """Say which attempt begins."""
+        """Write which attempt begins."""
         of = f" (attempt {attempt.attempt} of {attempt.max_attempts})" if attempt.max_attempts > 1 else ""
         self._line(attempt.task_name, f"started{of}")
 
     def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> None:
-        """Say how it ended."""
+        """Write how the attempt ended."""
         self._line(attempt.task_name, outcome_text(attempt, succeeded=succeeded, exit_code=exit_code, seconds=seconds))
 
     def task_given_up(self, name: str) -> None:
-        """Say that a task is not run."""
+        """Write that a task is not run."""
         self._line(name, "not run: a task that it waits for failed")
 
     def output(self, name: str, lines: Sequence[str]) -> None:
-        """Pass a task's lines on, with its name before each."""
+        """Write a task's lines, with its name before each."""
         write_lines(name, lines)
 
     def run_ended(self, *, succeeded: bool) -> None:
-        """Say how the run ended."""
+        """Write how the run ended."""
         self._console.print("run finished" if succeeded else "run failed", highlight=False)
 
 
@@ -159,7 +159,7 @@ class _Row:
 
     def cells(self, name: str) -> list[Text | ProgressBar]:
         """Return the row of a task: name, state, time, progress, note."""
-        # Read once: another thread may note the end meanwhile.
+        # Read once: another thread may record the end meanwhile.
         began = self.began
         seconds = time.monotonic() - began if began is not None else self.seconds
         bar: ProgressBar | Text = Text("")
@@ -177,7 +177,7 @@ class _Row:
 
 
 def _most_telling(rows: list[tuple[str, _Row]], room: int) -> list[tuple[str, _Row]]:
-    """Return as many rows as there is room for, in their order: what runs, what failed, and then the next ones."""
+    """Return at most `room` rows, in their order; running tasks are preferred, then failed ones, then waiting ones."""
     importance = {"running": 0, "failed": 1, "waiting": 2}
     ranked = sorted(range(len(rows)), key=lambda at: (importance.get(rows[at][1].state.split()[0], 3), at))
     return [rows[at] for at in sorted(ranked[:room])]
@@ -191,11 +191,11 @@ class LiveDisplay:
         self._console = console
         self._with_output = with_output
         self.ending = Text("")
-        """How the run ended: to be shown below the table, once that stands still."""
+        """How the run ended; it is shown below the table, once the table does not change any more."""
         self._rows = {name: _Row() for name in names}
 
     def __rich__(self) -> Table:
-        """Return the table as it is now: every task, or where the terminal is too low what matters of them."""
+        """Return the present table: every task, or in a terminal with too few lines the most important ones."""
         table = Table.grid(padding=(0, 2))
         rows = list(self._rows.items())
         room = max(1, self._console.height - _SPARE_LINES)
@@ -209,9 +209,9 @@ class LiveDisplay:
     @contextlib.contextmanager
     def following(self, run: Run, settings: DKISTProcessingCoreConfiguration) -> Iterator[None]:
         """
-        Show progress as everybody sees it: from the bus, read by a thread until the display ends.
+        Show progress from the bus, as any other subscriber receives it; a thread reads it until the display ends.
 
-        A bus that does not answer costs the bars, and no time: nothing waits for the thread.
+        If the bus does not answer, there are no progress bars, but no time is lost: nothing waits for the thread.
         """
         is_over = threading.Event()
 
@@ -262,11 +262,11 @@ class LiveDisplay:
         self._rows[name] = _Row("not run", "yellow")
 
     def output(self, name: str, lines: Sequence[str]) -> None:
-        """Let a task's lines scroll by; where the standard output stream leads elsewhere, they go there."""
+        """Show a task's lines above the table; if the standard output is not the terminal, write them there."""
         if not self._with_output:
             write_lines(name, lines)
             return
-        # Not styled and not wrapped: a task that writes much must not wait for what only decorates.
+        # Not styled and not wrapped: a task that writes much must not wait for decoration.
         self._console.out("\n".join(f"{name} | {line}" for line in lines), highlight=False)
 
     def run_ended(self, *, succeeded: bool) -> None:

@@ -1,7 +1,7 @@
 """
-The outbox's way to the broker: one thread per process, one process per outbox at a time.
+Delivery from the outbox to the broker: one thread per process, one process per outbox at a time.
 
-Not here: AMQP itself (bus), nor what is published (publisher).
+Not here: AMQP itself (bus), and what is published (publisher).
 """
 
 import contextlib
@@ -36,28 +36,30 @@ if TYPE_CHECKING:
     from dkist_processing_core.bus._amqp import AmqpLink
 
 UNREACHABLE_SECONDS = 30.0
-"""For how long a broker that could not be reached is not tried again, by any process of this host."""
+"""For how many seconds no process of this host tries a broker again that could not be reached."""
 _CONNECT_SECONDS = 5.0
 _LOCK_POLL_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 2.0
 _STALLED_SECONDS = 10.0
-# Whoever stops waits for a broker that has spoken so lately; for how long in all, who stops it says.
+# A thread that stops waits for acknowledgements if the last one is no older than this; the caller of `stop` limits the
+# whole wait.
 _HEARING_SECONDS = 0.3
 _LONGEST_REST_SECONDS = 10.0
-# What else is beside the outbox waits for the next turn: a delivery is not held up, nor the end of the process.
+# Files beside the outbox that are not taken over in this time wait for the next turn, so that neither the delivery nor
+# the end of the process is delayed.
 _ADOPTION_SECONDS = 0.2
 _HELD_UP_SECONDS = 1.0
 _MAX_REASONS = 3
-# Few, for each may be of 64 KiB.
+# Few, since each may have 64 KiB.
 _READ_AHEAD = 100
 _RESTORE_SECONDS = 5.0
-# For each outbox what this process has said of it, so that several publishers in turn say it once.
+# For each outbox, the reasons that this process has logged, so that several publishers in turn log each only once.
 _told: dict[Path, set[str]] = {}
 logger = logging.getLogger(__name__)
 
 
 class Drainer:
-    """Delivers the outbox of one broker from a thread of its own, which owns the connection."""
+    """Delivers the outbox of one broker from its own thread, which owns the connection."""
 
     def __init__(
         self,
@@ -69,16 +71,16 @@ class Drainer:
         poll_seconds: float | None = None,
     ) -> None:
         """
-        Name the broker; `on_progress` is called from the thread whenever something changed.
+        Take the broker; `on_progress` is called from the thread whenever something changed.
 
         `memory` is delivered too, also while the outbox cannot be used. Without `heeds_mark` a broker that could not
-        be reached a moment ago is tried all the same. With `poll_seconds` the outbox is looked at so often, for what
-        other processes append; without, when `wake` says that there is something.
+        be reached a moment ago is tried all the same. With `poll_seconds` the outbox is polled at that interval, for
+        messages that other processes append; without, it is read when `wake` is called.
         """
         self._bus = bus
         self._on_progress = on_progress
         self._memory = Memory(0) if memory is None else memory
-        # Whoever has a memory to share has its own word for a disk that cannot be used.
+        # A caller that shares a memory logs its own warning about an unusable disk.
         self._tells_of_disk = memory is None
         self._heeds_mark = heeds_mark
         self._poll_seconds = poll_seconds
@@ -103,23 +105,24 @@ class Drainer:
 
     @property
     def failure(self) -> str | None:
-        """Why nothing can be delivered just now, in an operator's words; None where nothing is known to be wrong."""
-        # What is in memory is delivered without the lock.
+        """Why nothing can be delivered at present, in words for an operator; None if no problem is known."""
+        # Messages in memory are delivered without the lock.
         return (None if len(self._memory) else self._lock_failure) or self._bus_failure
 
     @property
     def is_running(self) -> bool:
-        """Whether there is a thread that delivers; there was none to be had otherwise."""
+        """Whether there is a thread that delivers; False if none could be started."""
         return self._thread is not None
 
     def start(self) -> None:
-        """Begin to deliver, where there is a thread to be had; else with the next `wake`, or by `deliver_here`."""
+        """Start to deliver if a thread can be started; else the next `wake` tries again, or `deliver_here` delivers."""
         with self._starting:
             if self._thread is not None:
                 # Another thread has started it a moment ago.
                 return
-            # Here, since the thread runs beside the author's code: that may close the file of an import, or have one of
-            # its own closed by it, and must not meet the numbers that the opening of a journal takes.
+            # Imports and the opening of the journal are done here, not in the thread, which runs beside the author's
+            # code. That code may close a file that an import has open, or an import may close a file of that code; and
+            # it must not touch the descriptors that the opening of a journal uses.
             self._bus.load()
             with contextlib.suppress(JournalError):
                 self._opened = self._opened or self._bus.open_journal(synced=False, patience=0.0)
@@ -130,19 +133,19 @@ class Drainer:
                 self._thread = thread
 
     def deliver_here(self, until: float) -> None:
-        """Deliver in the calling thread, to the end of what is pending, or until a time of `time.monotonic`."""
+        """Deliver in the calling thread until nothing is pending, or until a time of `time.monotonic`."""
         for flag in (self._end, self._has_work):
-            # Also after an earlier delivery here, whose time is over.
+            # An earlier delivery here may have left them raised.
             flag.lower()
             flag.raise_at(until)
         self._run()
 
     def end_here(self) -> None:
-        """End that early."""
+        """End a `deliver_here` before its time is over."""
         self._end.raise_()
 
     def wake(self) -> None:
-        """Notify the thread that the outbox holds something new."""
+        """Notify the thread that the outbox holds new messages."""
         if self._thread is None and not self._end.is_raised:
             self.start()
         self._has_work.raise_()
@@ -151,7 +154,7 @@ class Drainer:
             link.wake()
 
     def stop(self, timeout: float) -> None:
-        """End the thread; what it has not delivered stays in the outbox."""
+        """Stop the thread and wait at most `timeout` seconds for its end; undelivered messages stay in the outbox."""
         self._end.raise_()
         self.wake()
         if self._thread is not None:
@@ -160,12 +163,12 @@ class Drainer:
             self._opened.close()
 
     def _run(self) -> None:
-        """Deliver until stopped, whatever happens: a thread that died would leave everything where it is."""
+        """Deliver until stopped, whatever error occurs: if the thread died, nothing would be delivered any more."""
         while not self._end.is_raised:
             try:
                 self._deliver_journal()
             except JournalLostError as error:
-                # The author's code has closed its descriptors: it is opened anew.
+                # The author's code has closed the journal's descriptors: it is opened again.
                 logger.debug("the journal is opened anew: %s", error)
             except JournalError as error:
                 if self._tells_of_disk:
@@ -183,7 +186,7 @@ class Drainer:
         self._on_progress()
 
     def _deliver_memory(self, seconds: float) -> None:
-        """Leave the outbox alone for a while, and deliver meanwhile what could not be put there."""
+        """Do not use the outbox for a while, and deliver meanwhile the messages in memory."""
         until = time.monotonic() + seconds
         while not self._end.is_raised and (remaining := until - time.monotonic()) > 0:
             self._has_work.lower()
@@ -199,13 +202,13 @@ class Drainer:
             lock = FileLock(journal.path.with_suffix(".lock"))
             try:
                 if journal.file != self._file:
-                    # Its numbers are others.
+                    # A new file numbers its rows from 1 again.
                     self._unremoved = {seq for seq in self._unremoved if seq in self._memory}
                     self._file = journal.file
                 self._remove_confirmed(journal)
                 self._has_adopted = adopt(journal, seconds=_ADOPTION_SECONDS)
                 if self._heeds_mark:
-                    # No longer than such a mark lasts: the clock may have been wrong when it was made.
+                    # No longer than such a mark lasts: the clock may have been wrong when the mark was set.
                     self._rest(min(journal.unreachable_until - time.time(), UNREACHABLE_SECONDS))
                 while not self._end.is_raised:
                     self._has_work.lower()
@@ -220,7 +223,7 @@ class Drainer:
                 lock.release()
 
     def _takes(self, lock: FileLock) -> bool:
-        """Take the right to deliver, where no other process has it; keep in mind why it cannot be had."""
+        """Acquire the lock for delivering and return True if it is held; keep the reason if it cannot be used."""
         try:
             is_held = lock.acquire()
         except JournalError as error:
@@ -231,7 +234,7 @@ class Drainer:
         return is_held
 
     def _look_after(self, journal: Journal) -> None:
-        """See that the file is still the one that others use, and take over what others could not put there."""
+        """Check that the file is still the one that others use, and take over other processes' spare journals."""
         if not journal.is_there:
             self._file = None
             msg = f"the journal {journal.path} was removed"
@@ -242,7 +245,7 @@ class Drainer:
         return len(self._memory) > 0 or bool(journal.pending(0, 1))
 
     def _connect_and_deliver(self, journal: Journal | None, lock: FileLock | None) -> None:
-        """Have one connection, for as long as it lasts, and rest after what ended it."""
+        """Open one connection, deliver as long as it lasts, and pause after the error that ended it."""
         link: AmqpLink | None = None
         began, patience = time.monotonic(), self._patience
         try:
@@ -258,24 +261,25 @@ class Drainer:
                 self._blame(journal, link, link.casualties, error)
             if lock is not None:
                 lock.release()
-            # Who was stopped meanwhile (SIGSTOP, a suspended machine) has not heard what the broker had to say.
+            # A process that was stopped meanwhile (SIGSTOP, a suspended machine) has missed the broker's answer.
             was_held_up = link is None and time.monotonic() - began > patience + _HELD_UP_SECONDS
             is_fault_here = isinstance(error, ConnectionFailedHereError)
             if not self._failures and (link is not None or was_held_up or is_fault_here):
-                # A connection that broke says nothing of the next one, which is tried before anybody is told to wait.
+                # A broken connection does not mean that the next one fails too: it is tried before the broker is marked
+                # as unreachable.
                 self._failures = 1
                 self._tell(str(error))
                 self._end.wait(random.uniform(0.0, _LOCK_POLL_SECONDS))  # noqa: S311 - jitter
                 return
             if journal is not None and isinstance(error, BusUnreachableError) and not is_fault_here:
-                # Not for a refusal: it costs nobody any time, and ends as soon as somebody mends the settings.
+                # Not for a refusal: it costs no time, and it ends as soon as the settings are corrected.
                 journal.unreachable_until = time.time() + UNREACHABLE_SECONDS
             self._tell(str(error))
             self._rest_after(str(error))
 
     @property
     def _patience(self) -> float:
-        """For how long a connection is waited for: by the first try for less than a process waits at its end."""
+        """How many seconds to wait for a connection: at the first try, less than a process waits at its end."""
         wanted = self._bus.settings.event_flush_timeout * budget.FIRST_CONNECTION
         return _CONNECT_SECONDS if self._failures else min(_CONNECT_SECONDS, max(0.5, wanted))
 
@@ -284,20 +288,20 @@ class Drainer:
         self._rest(self._longer_rest())
 
     def _longer_rest(self) -> float:
-        """Count a failure, and return for how many seconds to rest after it: longer each time, with jitter."""
+        """Count a failure, and return how many seconds to pause after it: longer each time, with jitter."""
         self._failures += 1
         return min(_LONGEST_REST_SECONDS, 2.0 ** (self._failures - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
     def _rest(self, seconds: float) -> None:
-        """Leave the broker alone for a while, and say so to whoever waits for a delivery."""
+        """Pause for some seconds without contacting the broker, and notify those that wait for a delivery."""
         if seconds > 0:
             self._bus_failure = self._bus_failure or f"{self._bus.where} could not be reached a moment ago"
             self._on_progress()
             self._end.wait(seconds)
 
     def _deliver(self, link: "AmqpLink", journal: Journal | None, lock: FileLock | None) -> None:
-        """Send what is pending until the connection breaks or the thread is stopped; hold the lock only for that."""
-        # What cannot be made may not be needed, by this user who may only write: a refused message will tell.
+        """Send pending messages until the connection breaks or the thread is stopped; hold the lock only for that."""
+        # An error is ignored: a user who may only write may not need the missing items; a refused message shows if so.
         self._bus.restore(link, bindings=False)
         while not self._end.is_raised:
             if lock is not None and not self._takes(lock):
@@ -308,16 +312,16 @@ class Drainer:
                 self._send_pending(journal, link)
             self._send_pending(self._memory, link)
             if self._end.is_raised or (lock is None and not len(self._memory)):
-                # The wake that would end the waiting below may have been used up above.
+                # The notification that would end the wait below may have been consumed above.
                 return
             if lock is not None:
                 lock.release()
-            # Until something new comes, what was refused has its next try, or there is the heartbeat.
+            # Wait until a new message arrives, a refused one is due for its next try, or a heartbeat is due.
             rest = self._refusals.next_within(self._poll_seconds or _HEARTBEAT_SECONDS)
             link.settle(rest if self._has_adopted else 0.0)
 
     def _send_pending(self, source: Journal | Memory, link: "AmqpLink") -> None:
-        """Send and settle until nothing is pending whose time has come."""
+        """Send messages and process acknowledgements until no pending message is due."""
         held, read_up_to, end = self._begin_reading(source)
         ahead: deque[Entry] = deque()
         last_progress = time.monotonic()
@@ -337,23 +341,24 @@ class Drainer:
             except BusRefusedError as error:
                 if not (link.is_connected and link.casualties):
                     raise
-                # The broker closes the channel on a message that it refuses for what it is, and on all behind it.
+                # The broker closes the channel at a message that it refuses for its content; this drops all messages
+                # behind it, too.
                 casualties = link.reopen()
                 self._settle(source, link)
                 self._blame(source, link, casualties, error)
-                # It may be the exchange that has gone. Who may not make it was told what is missing just now.
+                # The exchange may have been deleted. If this user may not create it, the refusal gave the reason.
                 self._bus.restore(link, bindings=False)
                 held, read_up_to, end = self._begin_reading(source)
                 last_progress = time.monotonic()
                 ahead.clear()
             if time.monotonic() - last_progress > _STALLED_SECONDS:
-                # Another process may have better luck, and must not wait for this one.
+                # Another process may succeed, and must not wait for this one.
                 self._failures += 1
                 raise BusUnreachableError(_blocking(link) or f"{link.where} confirms nothing")
         self._hear_out(source, link, last_progress)
 
     def _hear_out(self, source: Journal | Memory, link: "AmqpLink", last_heard: float) -> None:
-        """Settle what is on its way to a broker that answers: whoever delivers next would send it again."""
+        """Wait for pending acknowledgements while the broker answers: the next deliverer would send those again."""
         while link.unsettled and link.is_connected and not link.blocked_reason:
             if time.monotonic() > last_heard + _HEARING_SECONDS:
                 return
@@ -361,17 +366,17 @@ class Drainer:
                 last_heard = time.monotonic()
 
     def _begin_reading(self, source: Journal | Memory) -> tuple[frozenset[str], int, int]:
-        """Return which exchanges to pass over, from where to read, and what the end is now."""
+        """Return the exchanges to skip, the number after which to read, and the present last number."""
         held = frozenset(self._refusals.held_exchanges)
         passed_over, passed_up_to = self._passed
         if not held or isinstance(source, Memory):
             return held, 0, 0
-        # However much waits for what is held, it is passed over once.
+        # Messages for held exchanges are skipped only once, however many there are.
         start = passed_up_to if held == passed_over and not self._refusals.has_paused else 0
         return held, start, source.last()
 
     def _send(self, ahead: deque[Entry], link: "AmqpLink") -> bool:
-        """Send as many of the messages ahead as may be on their way together; return whether that was all of them."""
+        """Send as many of the messages in `ahead` as may be unacknowledged together; return True if that was all."""
         while ahead and link.has_room:
             if self._refusals.goes_alone(ahead[0]) and link.unsettled:
                 return False
@@ -387,7 +392,7 @@ class Drainer:
         casualties: Mapping[int, Message],
         error: BusError | ConfigurationError,
     ) -> None:
-        """Find out which message the broker closed channel or connection for, or note that it was the only one."""
+        """Attribute a closed channel or connection to a message if there is only one; else mark all as suspects."""
         if len(casualties) > 1:
             self._refusals.suspect(casualties)
             return
@@ -399,15 +404,15 @@ class Drainer:
             self._note_refusal(source, seq, str(error))
 
     def _remove_confirmed(self, source: Journal | Memory) -> None:
-        """Remove what the broker has; what cannot be removed is kept in mind, and not sent again."""
-        # Only what is the source's own: the journal may not let go yet of what it holds while the memory does.
+        """Remove confirmed messages; those that cannot be removed are remembered, and not sent again."""
+        # Only the source's own messages: the journal may be unable to remove rows at a time when the memory can.
         confirmed = {seq for seq in self._unremoved if (seq in self._memory) == (source is self._memory)}
         if confirmed:
             source.remove_confirmed(confirmed)
             self._unremoved -= confirmed
 
     def _settle(self, source: Journal | Memory, link: "AmqpLink") -> bool:
-        """Note what the broker has said of messages sent, and return whether it has said anything."""
+        """Process the broker's acknowledgements and refusals, and return True if there were any."""
         settled = link.settle(_LOCK_POLL_SECONDS)
         self._note_blocking(source, link)
         if settled.confirmed:
@@ -415,7 +420,7 @@ class Drainer:
             try:
                 self._remove_confirmed(source)
             except JournalError:
-                # What is on its way is heard out first, or it would be sent again.
+                # The pending acknowledgements are received first, or their messages would be sent again.
                 if not link.unsettled:
                     raise
             self._refusals.forget(settled.confirmed, settled.exchanges)
@@ -424,7 +429,7 @@ class Drainer:
         lacking = self._restore(link) if settled.refused else None
         for seq, reason in settled.refused:
             if lacking is not None and seq in settled.returned:
-                # Just after a broker's start its queues are not there yet, and no message is to blame.
+                # Just after a broker's start its queues do not exist yet, so the refusal is not the message's fault.
                 self._hold(settled.returned[seq], f"{reason}: {lacking}")
             else:
                 self._note_refusal(source, seq, reason)
@@ -435,7 +440,7 @@ class Drainer:
 
     @property
     def _own_failure(self) -> str | None:
-        """Why events are not delivered though the broker is well; of other exchanges nobody waits for anything."""
+        """Why events are not delivered though the broker works; no caller waits for other exchanges."""
         return self._refusals.reasons.get(self._bus.event_exchange)
 
     def _hold(self, exchange: str, reason: str) -> None:
@@ -448,7 +453,7 @@ class Drainer:
         if source.note_refusal(seq, reason, max_tries=MAX_TRIES):
             self._refusals.forget([seq], [])
             self._set_aside += 1
-            # A thousand of a kind say no more than the first.
+            # Further messages with the same reason are not logged.
             if reason not in self._told_reasons and len(self._told_reasons) < _MAX_REASONS:
                 self._told_reasons.add(reason)
                 logger.warning("message %s of %s is set aside: %s", seq, self._bus.journal_path, reason)
@@ -456,13 +461,13 @@ class Drainer:
             self._refusals.pause(seq)
 
     def _restore(self, link: "AmqpLink") -> BusError | None:
-        """Make what the refused messages lack; return why that is impossible just now, if only for a while."""
+        """Create the topology that the refused messages lack; return an error if that is temporarily impossible."""
         now = time.monotonic()
         if now >= self._restored_at + _RESTORE_SECONDS:
             self._lacking = self._bus.restore(link)
             is_answer = self._lacking is None or link.is_about_rights(self._lacking)
             if is_answer and link.unseen:
-                # As just after the broker's start, for an account whose questions the broker does not answer.
+                # This happens just after the broker's start, for an account that may not query these objects.
                 unseen = ", ".join(link.unseen)
                 self._lacking = BusUnreachableError(f"this account may not ask whether {unseen} can be used now")
             elif self._lacking is not None and is_answer:
@@ -473,7 +478,7 @@ class Drainer:
         return self._lacking
 
     def _note_blocking(self, source: Journal | Memory, link: "AmqpLink") -> None:
-        """Have nobody wait for a broker that blocks publishers, in this process or in the next ones."""
+        """Note that the broker blocks publishers, so that neither this process nor later ones wait for it."""
         blocking = _blocking(link)
         if blocking is not None and self._bus_failure is None:
             source.unreachable_until = time.time() + UNREACHABLE_SECONDS
@@ -484,7 +489,7 @@ class Drainer:
             self._bus_failure = self._own_failure
 
     def _tell(self, reason: str) -> None:
-        """Warn of what keeps events from being delivered, once for as long as it lasts."""
+        """Log a warning with the reason why events are not delivered, once for as long as it lasts."""
         told = _told.setdefault(self._bus.journal_path, set())
         if reason not in told:
             told.add(reason)
@@ -498,7 +503,7 @@ class Drainer:
             logger.info("%s can be reached again", self._bus.where)
 
     def tell_of(self, waiting: int) -> None:
-        """Say that events were left in the outbox, unless this process has said why before."""
+        """Log how many messages are left in the outbox, unless this process has logged the reason before."""
         path = self._bus.journal_path
         if path not in _told:
             reason = self.failure or f"{self._bus.where} has not confirmed them in time"

@@ -1,10 +1,10 @@
 """
 The exit status of a child process, or the fact that it is lost.
 
-The kernel keeps no status where SIGCHLD is ignored, by this program or by inheritance from what started it. A host
-application may take it first, with a handler that waits for any child. `subprocess` reports 0 in both cases. Here a
-lost status is None, and never a success. Only the standard library is used, and little of that: a launcher waits before
-it imports anything else. Not here: what follows from a status (launcher, local, environments).
+The kernel keeps no status where SIGCHLD is ignored, by this program or by inheritance from its parent. A host
+application may take the status first, with a handler that waits for any child. `subprocess` reports 0 in both cases.
+Here a lost status is None, and never a success. Only the standard library is used, and little of that: a launcher waits
+before it imports anything else. Not here: the consequences of a status (launcher, local, environments).
 """
 
 import os
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LOST = "its exit status was lost: this program ignores SIGCHLD, or another part of it waits for all children"
-"""The reason to state where a status is None."""
+"""The reason to report where a status is None."""
 _UNKNOWN = 255
 
 
 def has_ended(pid: int) -> bool:
-    """Return whether a child has ended; its status is not taken, so that its number stays in use where it can."""
+    """Return True if a child has ended; its status is not taken, so that its pid stays reserved if possible."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
@@ -31,9 +31,9 @@ def has_ended(pid: int) -> bool:
 
 def take(pid: int) -> "tuple[int | None, resource.struct_rusage | None]":
     """
-    Wait for the end of a child, and return its status and what it used of the machine.
+    Wait for the end of a child, and return its exit status and its resource usage.
 
-    The status is as `subprocess` has it: minus the number of the signal that ended it. Both are None where it is lost.
+    The status is as in `subprocess`: for a signal, minus its number. Both are None where the status is lost.
     """
     try:
         _, status, usage = os.wait4(pid, 0)
@@ -45,13 +45,13 @@ def take(pid: int) -> "tuple[int | None, resource.struct_rusage | None]":
 def wait_for(process: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> int | None:
     """Wait for the end of a process of `subprocess`, and return its status; None where it is lost."""
     status, _ = take(process.pid)
-    # So that `subprocess` does not wait for it again, and warn of it.
+    # So that `subprocess` neither waits for it again nor warns about it.
     process.returncode = _UNKNOWN if status is None else status
     return status
 
 
 def answer_of(command: "Sequence[str]") -> tuple[int | None, str]:
-    """Return the status of a program, None where it is lost, and what it wrote to its standard output stream."""
+    """Run a program; return its exit status, None where it is lost, and its standard output."""
     import subprocess  # noqa: PLC0415 - as above
 
     null = subprocess.DEVNULL
@@ -63,9 +63,9 @@ def answer_of(command: "Sequence[str]") -> tuple[int | None, str]:
 
 def reap_orphans(own: int) -> None:
     """
-    Take the status of every child that has ended, up to the child `own`, which is waited for elsewhere.
+    Take the status of every child that has ended, up to the child `own`, for which other code waits.
 
-    As process 1 of a container, or as a subreaper, this process becomes the parent of those whose parent has ended.
+    As process 1 of a container, or as a subreaper, this process becomes the parent of processes whose parent has ended.
     """
     try:
         while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
@@ -80,12 +80,12 @@ def fill_standard_descriptors() -> None:
     """
     Open the null device at each of the descriptors 0 to 2 that is closed.
 
-    Otherwise the next pipe or file gets such a number, and a child takes it for its standard output stream.
+    Otherwise the next pipe or file gets such a number, and a child uses it as its standard output stream.
     """
     try:
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - the three of unistd.h
             os.set_inheritable(descriptor, True)  # noqa: FBT003 - the standard library's signature
         os.close(descriptor)
     except OSError:
-        # Without a descriptor to spare there is no pipe either.
+        # If no descriptor is left, no pipe can be opened either.
         return

@@ -1,5 +1,5 @@
 """
-What a fork must not do with the objects of its parent: a connection, a thread and a lock belong to one process.
+Protection of a process's objects from its forks: a connection, a thread and a lock belong to one process.
 
 Not here: SQLite's connections and kernel locks, whose copies a fork closes (bus).
 """
@@ -22,7 +22,7 @@ def finalize(owner: object, release: Callable[[], object]) -> "weakref.finalize[
     """
     Return a `weakref.finalize` that does nothing in a fork of this process.
 
-    The fork inherits the finalizer, and would run it at its own exit: on the connection that its parent still uses.
+    The fork inherits the finalizer. At its own exit it would run it on the connection that its parent still uses.
     """
     return weakref.finalize(owner, _release_in, os.getpid(), release)
 
@@ -34,38 +34,38 @@ def _release_in(pid: int, release: Callable[[], object]) -> None:
 
 class Lock:
     """
-    A reentrant lock that is free when a fork begins, whichever thread of its parent held it.
+    A reentrant lock that is free when a fork begins, even if a thread of its parent held it.
 
-    That thread does not exist in the fork, and would never release it. Reentrant, since a signal's handler runs in the
-    thread that it interrupts, and would wait for itself.
+    That thread does not exist in the fork, and would never release the lock. It is reentrant, since a signal's handler
+    runs in the thread that it interrupts, and would wait for its own thread.
     """
 
     def __init__(self) -> None:
-        """Begin unlocked."""
+        """Create an unlocked lock."""
         self._by_process: dict[int, threading.RLock] = {}
 
     def __enter__(self) -> None:
-        """Acquire it."""
+        """Acquire the lock."""
         self._own.acquire()
 
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Release it."""
+        """Release the lock."""
         self._own.release()
 
     @property
     def _own(self) -> threading.RLock:
-        # One atomic step, so that two threads cannot make two.
+        # One atomic step, so that two threads cannot create two locks.
         return self._by_process.setdefault(os.getpid(), threading.RLock())
 
 
 class computed_once(Generic[_Value]):  # noqa: N801 - read as a decorator
     """
-    A property that keeps its first value in the object's `__dict__`, and needs no lock for that.
+    A property that stores its first value in the object's `__dict__`, and needs no lock for that.
 
-    `functools.cached_property` of Python 3.11 computes under one lock for all objects of a class. A fork may inherit it
-    locked. Here two threads may compute at the same time; both get the value that is kept.
+    `functools.cached_property` of Python 3.11 computes under one lock for all objects of a class. A fork may inherit
+    that lock while it is held. Here two threads may compute at the same time; both get the value that is stored.
     """
 
     def __init__(self, compute: Callable[[Any], _Value]) -> None:
@@ -79,7 +79,7 @@ class computed_once(Generic[_Value]):  # noqa: N801 - read as a decorator
     @overload
     def __get__(self, owner: object, owner_type: type | None = None) -> _Value: ...
     def __get__(self, owner: object | None, owner_type: type | None = None) -> "Self | _Value":
-        """Compute the value and keep it: from then on Python finds it in the object first."""
+        """Return the computed value and store it: from then on Python finds it in the object first."""
         if owner is None:
             return self
         value: _Value = vars(owner).setdefault(self._name, self._compute(owner))

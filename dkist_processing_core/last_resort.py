@@ -1,7 +1,7 @@
 """
-The log of a task that is called where nobody has set logging up, as at a prompt or in a notebook: shown all the same.
+Shows the log of a task that is called where logging is not set up, such as at a prompt or in a notebook.
 
-Not here: that of a launched task (bootstrap), which has its process to itself.
+Not here: the log of a launched task (bootstrap), which runs alone in its process.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ _open = 0
 @contextlib.contextmanager
 def shown_log() -> Iterator[None]:
     """
-    Show what is logged meanwhile, from INFO on, by the logging module's own handler of last resort.
+    Show log records from INFO on within this context, by the logging module's own handler of last resort.
 
-    It is no handler of the root logger, so that whatever is set up meanwhile has effect. Where anything is set up, and
-    afterwards, all is as it was.
+    It is no handler of the root logger, so that any logging setup meanwhile takes effect. If logging is set up already,
+    nothing is changed. At the end the former state is restored.
     """
     global _open  # noqa: PLW0603 - the root logger is one per process, too
     with _lock:

@@ -1,8 +1,8 @@
 """
 A workflow run on this host, with this process as its engine.
 
-Each attempt is a launcher's; retries, downstreams and the events of the run are decided here. Not here: what becomes of
-an attempt (launcher), what is shown meanwhile (display).
+A launcher runs each attempt; retries, downstream tasks and the events of the run are decided here. Not here: the result
+of an attempt (launcher), the output during the run (display).
 """
 
 import contextlib
@@ -63,12 +63,12 @@ if TYPE_CHECKING:
     from dkist_processing_core.workflow import Workflow
 
 TERMINATION_SECONDS = launcher.GRACE_SECONDS + 0.6
-"""How long a launcher that was told to end may take: it kills its task, and lives a moment longer."""
+"""How long a launcher may take after a termination request: it kills its task, and lives a moment longer."""
 _LAST_SECONDS = 0.2
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 0.05
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# What a launcher leaves with that has not reported the end of its task.
+# Exit statuses of a launcher that has not reported the end of its task.
 _UNREPORTED = (launcher.SOFTWARE, launcher.USAGE)
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def run_workflow(
 
 @dataclass(slots=True)
 class _Progress:
-    """Where one node is."""
+    """The state of one node."""
 
     node: Node
     outcome: TaskOutcome
@@ -105,14 +105,14 @@ class _Progress:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """An attempt's process came to its end."""
+    """The end of an attempt's process."""
 
     attempt: Attempt
     exit_code: int | None
-    """The status of its process; None where it is lost."""
+    """The exit status of its process; None where it is lost."""
     duration_seconds: float
     is_reported: bool
-    """Whether whoever ran it has reported its end."""
+    """Whether the launcher has reported its end."""
 
 
 class LocalRun:
@@ -128,9 +128,10 @@ class LocalRun:
         environments: bool = False,
     ) -> None:
         """
-        Name what is to be run; nothing is started yet.
+        Take the workflow and the run; nothing is started yet.
 
-        With `environments` each task runs in one that holds the release of the workflow's package and version.
+        With `environments` each task runs in an environment that holds the release of the workflow's package and
+        version.
         """
         self._environments = environments
         self._workflow = workflow
@@ -143,10 +144,10 @@ class LocalRun:
         self._progress = {
             node.name: _Progress(node, TaskOutcome(TaskState.NO_STATUS)) for node in workflow.topological_sort()
         }
-        # Each stays there until it is booked: an interrupt may come between any two steps.
+        # Each entry stays there until `_book` has recorded it: an interrupt may come between any two steps.
         self._ended: deque[_Ended] = deque()
         self._has_ended = Flag()
-        # The attempt that is called in this thread, and when it began; or whose process this thread follows.
+        # The attempt that is called in this thread, with its start time; or the attempt whose process it follows.
         self._called_here: tuple[Attempt, float] | None = None
         self._followed_here: tuple[Attempt, subprocess.Popen[bytes], float] | None = None
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -157,7 +158,7 @@ class LocalRun:
         self._pid = os.getpid()
 
     def execute(self) -> RunResult:
-        """Run every task that can be run, and return what became of each."""
+        """Run every task that can be run, and return the outcome of each."""
         began, started_at = time.monotonic(), datetime.now(UTC)
         with never_breaking("the run's events are not published"):
             self._reporter.publisher = Publisher.open(
@@ -181,7 +182,7 @@ class LocalRun:
                 self._loop()
             finally:
                 if os.getpid() != self._pid:
-                    # A fork of a task that ran in this process, on its way out: the run is its parent's.
+                    # A fork of a task that ran in this process is about to exit: only its parent reports the run.
                     os._exit(1)
                 with held_back(interrupts=True) as held:
                     self._stop_everything(held)
@@ -209,12 +210,12 @@ class LocalRun:
         )
 
     def _conclude(self, span: Span, observing: contextlib.ExitStack, *, succeeded: bool) -> None:
-        """End the run's span and what is shown; what goes wrong with that changes nothing of the result."""
+        """End the run's span and the display; an error in this does not change the result."""
         with never_breaking("the run's span has no end"):
             span.set_attribute(semconv.PIPELINE_RESULT, semconv.SUCCESS if succeeded else semconv.FAILURE)
             if not succeeded:
                 span.set_status(Status(StatusCode.ERROR))
-        # An interrupt on its way is shown by the display, too.
+        # The display also shows an interrupt that is being raised.
         error = sys.exc_info()
 
         def end(_: Display) -> None:
@@ -234,7 +235,7 @@ class LocalRun:
             self._settle_next(wait)
 
     def _settle_next(self, seconds: float | None) -> bool:
-        """Settle the next attempt that has ended; return False where none has within so many seconds."""
+        """Settle the next attempt that has ended; return False if none has within `seconds`."""
         if not self._ended:
             self._has_ended.wait(seconds)
         self._has_ended.lower()
@@ -270,11 +271,11 @@ class LocalRun:
             if environ is None:
                 self._call_here(attempt, progress.node, queued_seconds)
             elif not is_followed:
-                # Too many threads, or an interpreter that is about to exit: one task after another, then.
+                # Too many threads, or an interpreter that is about to exit: tasks run one after another.
                 self._run_process(attempt, environ, is_here=True)
 
     def _follow_in_thread(self, attempt: Attempt, environ: dict[str, str]) -> bool:
-        """Run an attempt's process in a thread of its own, and return whether there was one to be had."""
+        """Run an attempt's process in a separate thread, and return True if a thread could be started."""
         thread = threading.Thread(target=self._run_process, args=(attempt, environ), daemon=True)
         with contextlib.suppress(RuntimeError):
             thread.start()
@@ -284,9 +285,9 @@ class LocalRun:
 
     def _settle(self, ended: _Ended) -> None:
         """
-        Report and book how an attempt has ended, and what follows from that.
+        Report and record the end of an attempt and its consequences.
 
-        Where an interrupt comes before it is booked, this is done once more: what is reported has the same ids then.
+        If an interrupt comes before the end is recorded, this is done again; the events have the same ids then.
         """
         attempt, name = ended.attempt, ended.attempt.task_name
         succeeded = ended.exit_code == 0 or self._is_reported_as_success(attempt)
@@ -306,7 +307,7 @@ class LocalRun:
             self._show(lambda display: display.task_given_up(follower))  # noqa: B023 - called now
 
     def _book(self, ended: _Ended, *, succeeded: bool, is_over: bool) -> list[str]:
-        """Note the outcome and what is due next; return the tasks that are given up."""
+        """Record the outcome, schedule the next attempts, and return the tasks that are given up."""
         self._ended.remove(ended)
         attempt, name = ended.attempt, ended.attempt.task_name
         progress = self._progress[name]
@@ -324,7 +325,7 @@ class LocalRun:
         return []
 
     def _is_reported_as_success(self, attempt: Attempt) -> bool:
-        """Return whether the launcher has reported a success, which outranks how its own process ended."""
+        """Return True if the launcher has reported a success, which outranks the exit status of its own process."""
         return self._is_noted(SUCCEEDED + attempt.key)
 
     def _is_noted(self, note: str) -> bool:
@@ -341,7 +342,7 @@ class LocalRun:
 
     def _give_up_downstreams(self, name: str) -> list[str]:
         failed, given_up = {name}, []
-        # The nodes stand in dependency order, so one pass reaches all of them.
+        # The nodes are in dependency order, so one pass reaches all of them.
         for follower, progress in self._progress.items():
             if failed.intersection(progress.node.upstream_names):
                 failed.add(follower)
@@ -351,18 +352,18 @@ class LocalRun:
         return given_up
 
     def _stop_everything(self, held: held_back) -> None:
-        """Tell what still runs to end, at once at a second interrupt, and kill what has not after all."""
+        """Send termination requests to running launchers, skip the wait at another interrupt, and kill the rest."""
         self._is_stopping = True
         self._due.clear()
         if self._called_here is not None:
-            # It was interrupted, maybe when the task had ended.
+            # This call was interrupted, possibly after the task had ended.
             attempt, began = self._called_here
             is_finished = self._is_noted(f"{ENDED}{attempt.start_id}/{TaskFinished.name}")
             self._note_end_here(_Ended(attempt, int(not is_finished), time.monotonic() - began, is_reported=False))
-        # It was interrupted, too, and the launcher lives.
+        # Following the process in this thread was interrupted too, and its launcher lives.
         steps = iter(()) if self._followed_here is None else self._follow(*self._followed_here)
         deadline = time.monotonic() + TERMINATION_SECONDS
-        # A launcher that is told again kills its task; one that is killed leaves that to its guard.
+        # A launcher kills its task at the second request; if the launcher is killed, its guard kills the task.
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
             self._signal_all(number)
             while (self._running or self._ended) and not held.take(_INTERRUPTS):
@@ -398,9 +399,9 @@ class LocalRun:
         return environ
 
     def _run_process(self, attempt: Attempt, environ: dict[str, str], *, is_here: bool = False) -> None:
-        """Run an attempt's process to its end, in a thread of its own or `is_here`, where an interrupt may leave it."""
+        """Run an attempt's process to its end, in its own thread or `is_here`, in the thread that interrupts reach."""
         began = time.monotonic()
-        # No interrupt comes between its start and the knowledge of it.
+        # No interrupt comes between the start of the process and its registration.
         with held_back(interrupts=True):
             try:
                 process = child.start({**self._environment(attempt), **environ})
@@ -419,12 +420,12 @@ class LocalRun:
                 pass
         except BaseException:
             if not is_here:
-                # Waited for by the other thread.
+                # The main thread waits for this entry.
                 self._note_end(_Ended(attempt, None, time.monotonic() - began, is_reported=False))
             raise
 
     def _follow(self, attempt: Attempt, process: "subprocess.Popen[bytes]", began: float) -> Iterator[None]:
-        """Show what a launcher writes until it ends, in steps, whatever goes wrong with that; note how it has ended."""
+        """Show a launcher's output until it ends, in steps, and note its end, even if reading or showing fails."""
         exit_code = None
         with never_breaking(f"the output of {attempt.task_name} is not shown"):
             for lines in child.output_of(process):
@@ -446,7 +447,7 @@ class LocalRun:
         self._has_ended.raise_()
 
     def _show(self, what: Callable[[Display], None]) -> None:
-        """Show something, and nothing any more once that went wrong: what is shown must not stop what is done."""
+        """Call `what` with the display; an error ends the display, since it must not stop the run."""
         with held_back():
             try:
                 what(self._display)
@@ -457,7 +458,7 @@ class LocalRun:
                 logger.warning("the run is no longer shown: %s", error)
 
     def _call_here(self, attempt: Attempt, node: Node, queued_seconds: float) -> None:
-        """Run a task that no other process can load, as one defined at a prompt, in this process and thread."""
+        """Run a task that no other process can load, such as one defined at a prompt, in this process and thread."""
         self._reporter.about(attempt).report(
             TaskDispatched,
             queue=node.resource_queue.value,
@@ -473,7 +474,7 @@ class LocalRun:
         os.environ.update(environ)
         try:
             run = self._run
-            # The author's values may change, and the run's journal must not.
+            # The author's code may change the settings' sources, and the run's journal must stay the same.
             with (
                 read_from(self._settings.core_origin),
                 node.task(run.recipe_run_id or 0, run.workflow_name, run.workflow_version) as task,
@@ -485,7 +486,7 @@ class LocalRun:
         except SystemExit as error:
             exit_code = error.code if isinstance(error.code, int) and error.code else 1
         except Exception as error:  # noqa: BLE001 - it is the task's
-            # Formatted here: the logging module stumbles over exceptions that cannot be formatted.
+            # Formatted here: the logging module fails at exceptions that cannot be formatted.
             logger.error("%s failed\n%s", node.name, redact(stack_of(error)).rstrip("\n"))  # noqa: TRY400 - as above
         finally:
             for name, value in before.items():
@@ -499,10 +500,10 @@ class LocalRun:
             self._note_end(ended)
             self._called_here = None
 
-    # What is published
+    # Publishing
 
     def _report_failure(self, ended: _Ended) -> None:
-        """Report what the engine sees of a failure that nobody nearer may have reported: the launcher is gone."""
+        """Report a failure as the engine sees it, provisionally: the launcher is gone and may not have reported it."""
         code = ended.exit_code
         reason = f"of its launcher {LOST}" if code is None else "its launcher was killed" if code < 0 else None
         self._reporter.about(ended.attempt).report(

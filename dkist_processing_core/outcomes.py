@@ -1,7 +1,7 @@
 """
-What became of a run on this host: the state of each task, in the engine's words.
+The outcome of a run on this host: the state of each task, in the engine's terms.
 
-Not here: what the bus says of it (runs).
+Not here: the state of a run from the events on the bus (runs).
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class TaskState(StrEnum):
-    """What became of a task in a run, in the engine's words."""
+    """The state of a task after a run, in the engine's terms."""
 
     SUCCESS = "success"
     FAILED = "failed"
@@ -20,7 +20,7 @@ class TaskState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome:
-    """What became of a task: its state, how many attempts it took, and how long they took, in seconds."""
+    """The outcome of a task: its state, the number of its attempts, and their total duration in seconds."""
 
     state: TaskState
     attempts: int = 0

@@ -1,7 +1,7 @@
 """
-An error of this package itself, as a line of the log: with its stack, and without secrets.
+Logs errors of this package itself, with their stack and without secrets.
 
-Not here: what is done instead of what failed (lifecycle, publisher, drain, bus).
+Not here: the reaction to such an error (lifecycle, publisher, drain, bus).
 """
 
 import logging

@@ -1,7 +1,7 @@
 """
-The one way out: events become messages in the journal, and the journal is drained to the bus.
+The only path by which events leave: they become messages in the journal, and the journal is drained to the bus.
 
-Not here: how the broker is spoken to (bus), and when something is published (lifecycle, local, callbacks).
+Not here: communication with the broker (bus), and when something is published (lifecycle, local, callbacks).
 """
 
 import contextlib
@@ -44,21 +44,21 @@ _POLL_SECONDS = 0.05
 _KEEPER_SECONDS = 1.0
 _MAX_IN_MEMORY = 10_000
 WAIT_LIMIT_SECONDS = 2.0
-# Of the time that a journal may cost this much goes into the first wait, so that some is left when closing.
+# The first wait takes at most this share of the time that a journal may cost, so that some is left for `close`.
 _SHARE_OF_FIRST_WAIT = 0.5
-# A process may run for days, and then has some left all the same.
+# A process may run for days: waiting time is regained at this rate, so that it never runs out for good.
 _REGAINED_PER_SECOND = 0.001
-# A handler may publish faster than the disk takes it: the call that it interrupts has to return all the same.
+# A handler may publish faster than the disk takes it; the interrupted call must return all the same.
 _FOR_OTHERS_SECONDS = 0.5
 _BATCH = 100
 _Result = TypeVar("_Result")
-# Journals that the last try of this process could not write to: no other publisher of it waits for them.
+# Journals that this process could not write to at its last try: its other publishers do not wait for them.
 _unusable: set[Path] = set()
 logger = logging.getLogger(__name__)
 
 
 class _Given(NamedTuple):
-    """What a publisher was given to append in one transaction, and what appends it."""
+    """Messages that a publisher has to append in one transaction, and the method that appends them."""
 
     append: "Callable[[Sequence[Message], bool, str | None], None]"
     messages: Sequence[Message]
@@ -67,12 +67,12 @@ class _Given(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it may be appended together with others."""
+        """Whether these messages may be appended in one transaction with others."""
         return not self.once and self.note is None
 
 
 class _Turn(threading.local):
-    """What a thread does for its publishers, and what a signal's handler has deferred until that is done."""
+    """Whether a thread is at work for one of its publishers, and what signal handlers have deferred until then."""
 
     def __init__(self) -> None:
         self.is_busy = False
@@ -87,16 +87,16 @@ def _do(action: Callable[[], object]) -> None:
     try:
         action()
     finally:
-        # First of all, whatever is raised here: else everything would be deferred for ever.
+        # Whatever is raised, this comes first: otherwise everything would be deferred for ever.
         _turn.is_busy = False
 
 
 def _append_deferred() -> None:
-    """Append what a handler has deferred first, with what follows for the same publisher, in one transaction."""
+    """Append the first deferred messages, and those that follow for the same publisher, in one transaction."""
     try:
         batch = [_turn.deferred.popleft()]
     except IndexError:
-        # Another handler has seen to it a moment ago.
+        # Another handler has appended them a moment ago.
         return
     first = batch[0]
     while _turn.deferred and len(batch) < _BATCH and first.is_plain:
@@ -113,10 +113,10 @@ def _append_deferred() -> None:
 
 class Publisher:
     """
-    Publishes events: on disk when `publish` returns, on their way to the bus from then on.
+    Publishes events: they are on disk when `publish` returns, and are delivered to the bus from then on.
 
-    Safe to use from several threads, and after a fork. It takes the bus it is given; `Publisher.open` makes one from
-    settings. Whoever opens a publisher closes it.
+    Safe to use from several threads, and after a fork. The constructor takes a bus; `Publisher.open` creates the bus
+    from settings. The code that opens a publisher must close it.
     """
 
     def __init__(
@@ -131,14 +131,14 @@ class Publisher:
         poll_seconds: float | None = None,
     ) -> None:
         """
-        Open the journal of `bus`, and start to deliver what it holds where the bus is remote.
+        Open the journal of `bus`, and start to deliver its messages if the bus is remote.
 
-        Without `delivers` that is left to another process of this host, as long as the disk takes what is published.
-        With `poll_seconds` the journal is looked at so often for what others append, which is then delivered too.
+        Without `delivers` another process of this host delivers them, as long as this publisher can write to disk. With
+        `poll_seconds` the journal is polled at that interval, and messages that others append are delivered too.
 
-        A journal that another process has locked delays this publisher by at most `wait_limit` seconds in all. What it
-        cannot take is kept beside it on disk, and where that cannot be, in memory; one warning says so. In seconds,
-        `flush_timeout` is what `close` waits for the bus, unless it is told otherwise.
+        A journal that another process has locked delays this publisher by at most `wait_limit` seconds in all. Messages
+        that it cannot take are kept beside it on disk, and if that fails, in memory; one warning is logged.
+        `flush_timeout` is how long, in seconds, `close` waits for the bus by default.
         """
         self.bus = bus
         self._tracer = tracer
@@ -152,7 +152,7 @@ class Publisher:
 
     def _start(self) -> None:
         self._is_closed = False
-        # Reentrant, for a signal's handler may interrupt who holds it, and publish too: see `_in_turn`.
+        # Reentrant, since a signal's handler may interrupt the thread that holds it, and publish too: see `_take_turn`.
         self._lock = threading.RLock()
         self._progress = Flag()
         self._end = Flag()
@@ -165,15 +165,15 @@ class Publisher:
         self._memory = Memory(_MAX_IN_MEMORY)
         self._told: str | None = None
         self._drainer: Drainer | None = None
-        # Not where a signal's handler has interrupted another publisher: then its first event has it opened.
+        # This does nothing if a signal's handler has interrupted another publisher: then the first event opens it.
         self._take_turn(lambda: self._keep(self._first_wait))
         if self.bus.is_remote and self._delivers:
             self._drainer = self._start_drainer()
-        # Last: another thread of a fork must not take half of this for the whole.
+        # Set last: another thread of a fork must not mistake a half-started publisher for a complete one.
         self._pid = os.getpid()
 
     def _start_drainer(self) -> "Drainer":
-        # Here, not above: the embedded journal has nothing to drain.
+        # Imported here, since the embedded journal has nothing to drain.
         from dkist_processing_core import drain  # noqa: PLC0415
 
         drainer = drain.Drainer(
@@ -207,21 +207,23 @@ class Publisher:
         """
         Publish events, in one transaction: when this returns they are on disk, and will arrive.
 
-        From the handler of a signal that has interrupted a publisher's call, they are on disk when that one returns, or
-        where handlers publish more than the disk takes, after one of the next calls.
-        With a `note` that is noted in the same transaction, as by `remember`.
+        If a signal's handler calls this while it interrupts a publisher's call, the events are on disk when the
+        interrupted call returns. Where handlers publish more than the disk takes, that is after one of the next calls.
+        A `note` is stored in the same transaction, as by `remember`.
 
-        Raises nothing for a bus or a disk that fails, but `BusError` where this publisher was closed.
+        If the journal cannot be written to at present, the events are kept beside it, and if there is no room on the
+        disk either, in memory. One warning is logged, and the events are moved into the journal as soon as possible. A
+        failing bus or disk raises nothing.
 
-        Where the journal cannot be written to just now they are kept beside it; where there is no room on the disk
-        either, in memory. One warning says so, and the journal gets them as soon as it can.
+        Raises:
+            BusError: This publisher was closed.
         """
         self._begin()
         blank = redactor(also=self._secrets)
         messages = [to_message(event, self.bus.event_exchange, blank=blank) for event in events]
         if self._tracer is not None:
             for event, message in zip(events, messages, strict=True):
-                # A host application's provider may raise anything; the event matters more than its span.
+                # A host application's provider may raise anything; the event is more important than its span.
                 with contextlib.suppress(Exception):
                     self._trace(self._tracer, event, message)
         self._append(messages, note=note)
@@ -242,7 +244,7 @@ class Publisher:
             pass
 
     def publish_failure(self, message: RecipeRunFailureMessage, *events: Event) -> None:
-        """Publish the established failure message, with events that say so, unless this host has done so before."""
+        """Publish the established failure message, with events that report it, unless this host has done so before."""
         self._begin()
         blank = redactor(also=self._secrets)
         told = [to_message(event, self.bus.event_exchange, blank=blank) for event in events]
@@ -250,12 +252,12 @@ class Publisher:
         self._append([*told, failure], once=True)
 
     def remember(self, note: str) -> None:
-        """Note something on this host, where its journal can be used, for who comes later."""
+        """Store a note on this host, if its journal can be used, for later processes."""
         self._start_in_fork()
         self._append((), note=note)
 
     def remembers(self, note: str) -> bool:
-        """Return True if something was noted on this host, as far as is known."""
+        """Return True if this note was stored on this host, as far as is known."""
         self._start_in_fork()
 
         def look() -> bool:
@@ -268,9 +270,9 @@ class Publisher:
 
     def noted_by(self, process: int, *notes: str) -> str | None:
         """
-        Return the first of some notes of a process that has ended, from the journal or beside it; None for none.
+        Return the first of `notes` that an ended process has stored, in the journal or beside it; None without one.
 
-        What is beside the journal is put into it afterwards, as far as that can be. All of it counts as a wait.
+        Messages beside the journal are moved into it afterwards, as far as possible. All of this counts as waiting.
         """
         self._start_in_fork()
 
@@ -300,12 +302,13 @@ class Publisher:
 
     def _take_turn(self, action: Callable[[], object], *, seconds: float = _FOR_OTHERS_SECONDS) -> bool:
         """
-        Do what uses the journal while no other thread does, and then what was deferred meanwhile, for some `seconds`.
+        Call `action` while no other thread uses the journal, then append deferred messages for at most `seconds`.
 
-        A signal's handler interrupts the main thread between any two lines. What it wants to do while that thread is
-        at such work is left to the interrupted call: to wait for it would take for ever. Then this returns False.
+        Return True if `action` was called. A signal's handler interrupts the main thread between any two lines. If that
+        thread is using a journal then, the handler cannot wait for it, since the wait would never end: this returns
+        False, and the handler's messages are left to the interrupted call.
         """
-        # Of all publishers of the thread: one could wait for what the thread holds for another.
+        # One flag for all publishers of the thread: one could wait for a lock that the thread holds for another.
         if _turn.is_busy:
             return False
         until = time.monotonic() + seconds
@@ -320,7 +323,7 @@ class Publisher:
         return True
 
     def _read_in_turn(self, look: Callable[[], _Result], *, otherwise: _Result) -> _Result:
-        """Return what a look at the journal finds; what to assume `otherwise`, in a handler that has interrupted it."""
+        """Return the result of `look` at the journal; `otherwise` in a handler that has interrupted its use."""
         found = [otherwise]
         self._take_turn(lambda: found.append(look()))
         return found[-1]
@@ -328,7 +331,7 @@ class Publisher:
     def _after_turn(self) -> None:
         self._speak()
         if self._drainer is None and self.bus.is_remote and not self.is_on_disk:
-            # What is in memory no other process can deliver.
+            # No other process can deliver messages from this process's memory.
             with self._lock:
                 self._drainer = self._drainer or self._start_drainer()
         if self._drainer is not None:
@@ -336,8 +339,8 @@ class Publisher:
 
     def _start_in_fork(self) -> None:
         if self._pid != os.getpid():
-            # Neither SQLite's connections nor threads nor locks survive a fork; the parent's must not even be closed.
-            # What a handler has deferred before is its parent's to append.
+            # SQLite's connections, threads and locks do not survive a fork; the parent's must not even be closed.
+            # The parent appends the messages that a handler deferred before the fork.
             _turn.deferred.clear()
             self._inherited += [self._journal, self._spare, self._drainer]
             self._start()
@@ -348,22 +351,22 @@ class Publisher:
 
     def _append_locked(self, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
         if self._spare is not None and self._keeper is not None and not self._spare.is_lost:
-            # Behind what is there; the keeper's thread puts all of it into the journal, and no publish waits again.
+            # Appended to the spare; the keeper's thread moves it all into the journal, so that no publish waits again.
             self._keep_beside(None, messages, once=once, note=note)
         else:
             self._keep(self._first_wait, messages, once=once, note=note)
         if self._is_closed:
-            # Deferred by a handler that has closed it since then.
+            # A handler has deferred these messages and then closed the publisher.
             self._close_files()
         elif self._is_displaced and self._keeper is None:
             keeper = threading.Thread(target=self._keep_trying, name="dkist-core-keeper", daemon=True)
-            # Without a thread the next publish tries it, and the end.
+            # Without a thread, the next publish and `close` try it.
             with contextlib.suppress(RuntimeError):
                 keeper.start()
                 self._keeper = keeper
 
     def _keep_trying(self) -> None:
-        """Put what is displaced into the journal as soon as that can be, though nothing else is published."""
+        """Move displaced messages into the journal as soon as possible, even if nothing else is published."""
         while not self._end.wait(_KEEPER_SECONDS):
             with self._lock:
                 if self._is_displaced and not self._is_closed:
@@ -375,19 +378,19 @@ class Publisher:
             self._drainer.wake()
 
     def _speak(self) -> None:
-        """Log what is to be said, outside of the lock: a handler of the author's may publish."""
+        """Log the pending warning, outside of the lock: the author's log handler may publish."""
         unsaid, self._unsaid = self._unsaid, None
         if unsaid is not None:
             logger.warning("%s", unsaid)
 
     @property
     def _is_displaced(self) -> bool:
-        """Whether something that was published is not in the journal yet."""
+        """Whether some published messages are not in the journal yet."""
         return self._spare is not None or len(self._memory) > 0
 
     @property
     def _first_wait(self) -> float:
-        """For how many seconds to wait for the journal before anything is kept beside it."""
+        """For how many seconds to wait for the journal before messages are kept beside it."""
         if self._is_displaced or self.bus.journal_path in _unusable:
             return 0.0
         return self._wait_limit * _SHARE_OF_FIRST_WAIT - self._waited
@@ -395,14 +398,14 @@ class Publisher:
     def _keep(
         self, patience: float, messages: Sequence[Message] = (), *, once: bool = False, note: str | None = None
     ) -> None:
-        """Put what is displaced into the journal, in order, and `messages` behind it; else keep them beside it."""
+        """Move displaced messages into the journal, in order, and append `messages`; else keep these beside it."""
         patience, waited = max(0.0, min(patience, self._left_to_wait())), self._waited
         is_written_to = self._is_displaced or bool(messages) or note is not None
         try:
             try:
                 self._keep_in_journal(patience, messages, once=once, note=note)
             except JournalError as error:
-                # Opened anew, it may work again; nothing of this was kept yet.
+                # It may work after it is opened again; nothing of these messages was kept yet.
                 patience = max(0.0, patience - (self._waited - waited))
                 self._open_anew_after(error, patience)
                 self._keep_in_journal(patience, messages, once=once, note=note)
@@ -418,20 +421,20 @@ class Publisher:
                 _unusable.discard(self.bus.journal_path)
 
     def _left_to_wait(self) -> float:
-        """Return for how many seconds more this process may wait for its journal."""
+        """Return for how many more seconds this process may wait for its journal."""
         now = time.monotonic()
         self._waited = max(0.0, self._waited - _REGAINED_PER_SECOND * (now - self._counted))
         self._counted = now
         return self._wait_limit - self._waited
 
     def _open_anew_after(self, error: JournalError, patience: float) -> None:
-        """Have the journal opened again where that helps against an error, which is raised otherwise."""
-        # Before anything is closed: where its log was removed, its connection alone has what is in it.
+        """Prepare to open the journal again if that helps against the error; otherwise raise the error."""
+        # Before anything is closed: if the journal's log was removed, only its open connection has the contents.
         if self._journal is not None and not isinstance(error, JournalLostError) and not self._journal.is_there:
             self._reopen(patience)
         elif isinstance(error, JournalDamagedError):
             if self._journal is not None:
-                # Opened again, it is another one: the damaged file is set aside then.
+                # Opening it again creates a new one, and the damaged file is set aside then.
                 self._journal.close()
                 self._journal = None
         elif not isinstance(error, JournalLostError):
@@ -443,12 +446,12 @@ class Publisher:
             self._journal = None
         if self._spare is not None and self._spare.is_lost:
             self._spare = None
-        # An append checks this itself, by several calls of the system: twice would slow down each publish.
+        # An append checks this itself, by several system calls: a second check would slow down each publish.
         if self._journal is None or (self._is_displaced and not self._journal.is_there):
             self._reopen(patience)
         journal = cast("Journal", self._journal)
         waited = journal.waited
-        # Of all steps together.
+        # One limit for all steps together.
         journal.patience = max(0.0, patience - (self._waited - had_waited))
         journal.limit_waits(journal.patience)
         try:
@@ -464,7 +467,7 @@ class Publisher:
                 self._append_to(journal, messages, once=once, note=note)
         finally:
             self._waited += journal.waited - waited
-            # A look does not wait for what could not be written.
+            # A read waits only briefly for a journal that could not be written to.
             journal.patience = _POLL_SECONDS
             journal.limit_waits()
 
@@ -484,17 +487,18 @@ class Publisher:
         self._journal = journal
 
     def _go_on_in(self, journal: Journal) -> None:
-        """Have a journal continue the one that was open before, if any."""
+        """Make a journal continue the one that was open before, if there was one."""
         if self._journal is not None and journal.continues(self._journal.file):
             self._journal.close()
         elif self._journal is not None and self._journal.is_nameless:
             self._unsaid = f"the journal {journal.path} was removed while it was in use, and is made anew"
-            # What was removed is there as long as a process has it open.
+            # A removed file exists as long as a process has it open.
             journal.take_over(self._journal)
             self._journal.close()
             self._own = (1, journal.last())
         elif self._journal is not None:
-            # It was moved, or another file system covers it, and other processes may use it: its rows stay there.
+            # The old file was moved, or another file system covers it, and other processes may use it: its rows stay
+            # there.
             self._unsaid = f"the journal {journal.path} is another file now; the one before keeps what it holds"
             self._journal.close()
             self._own = None
@@ -507,7 +511,7 @@ class Publisher:
     def _keep_beside(
         self, reason: Exception | None, messages: Sequence[Message], *, once: bool, note: str | None
     ) -> None:
-        """Keep what the journal does not take on disk all the same, in a spare one of this process's own."""
+        """Keep messages that the journal does not take in this process's spare journal on disk, else in memory."""
         where = "memory"
         try:
             if self._spare is not None and self._spare.is_lost:
@@ -524,7 +528,7 @@ class Publisher:
             if not isinstance(error, JournalError):
                 log_own_error_once("no journal beside the shared one is used", error)
             where = "memory"
-        # Only what no disk takes: the drainer sends it from there, past the journal and its books.
+        # Only messages that no disk takes: the drainer sends them from memory, and the journal does not count them.
         self._memory.add(messages, once=once)
         if self._told is None and reason is not None:
             is_known = isinstance(reason, JournalError)
@@ -542,42 +546,43 @@ class Publisher:
 
     def flush(self, timeout: float) -> bool:
         """
-        Wait until the bus has everything that this publisher was given, for at most `timeout` seconds.
+        Wait until the bus has everything that was published here, for at most `timeout` seconds.
 
-        Returns whether it has; at once where the bus is known not to answer. What it has not got stays in the journal.
+        Return True if it has. Return at once if the bus is known not to answer. Undelivered messages stay in the
+        journal.
         """
         deadline = time.monotonic() + timeout
         if self._drainer is not None and not self._drainer.is_running and self.is_pending:
-            # There was no thread to be had for it.
+            # No thread could be started for it.
             self._has_kept(_POLL_SECONDS)
-            # In turn: on the same thread no handler could append while this is at a transaction.
+            # As a turn: a handler on the same thread could not append while this is in a transaction.
             drainer = self._drainer
             self._take_turn(lambda: drainer.deliver_here(deadline))
         while self.is_pending:
             remaining = deadline - time.monotonic()
-            # What is beside the journal is on disk already, and worth no wait.
+            # Messages beside the journal are on disk already, so a wait is not worth while.
             patience = remaining if len(self._memory) and self._drainer is None else min(remaining, _POLL_SECONDS)
             if not self._has_kept(patience) and (self._drainer is None or self._spare is not None):
                 return False
             if remaining <= 0 or (self._drainer is not None and self._drainer.failure is not None):
                 return False
-            # Another process may be the one that delivers, and cannot notify this one.
+            # Another process may deliver the messages, and it cannot notify this one.
             self._progress.wait(min(remaining, _POLL_SECONDS))
             self._progress.lower()
         return True
 
     @property
     def waited(self) -> float:
-        """For how many seconds calls have waited for a locked journal."""
+        """How many seconds calls have waited for a locked journal."""
         return self._waited
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether all that was published is on a disk, in the journal or beside it."""
+        """Whether all published messages are on disk, in the journal or beside it."""
         return not len(self._memory)
 
     def answer_for_others(self) -> None:
-        """Have `flush` wait for what other processes have put into the journal by now, too."""
+        """Make `flush` also wait for the messages that other processes have put into the journal by now."""
         self._start_in_fork()
 
         def include() -> None:
@@ -591,9 +596,9 @@ class Publisher:
 
     @property
     def is_pending(self) -> bool:
-        """Whether the bus still lacks something that this publisher was given, as far as can be told."""
+        """Whether the bus still lacks messages of this publisher, as far as is known."""
         if self._is_closed or self._pid != os.getpid():
-            # Closed, or a fork that has published nothing: nobody is to wait.
+            # Closed, or a fork that has published nothing: there is nothing to wait for.
             return False
         if self._is_displaced:
             return True
@@ -609,26 +614,26 @@ class Publisher:
 
     def close(self, timeout: float | None = None) -> None:
         """
-        Flush for at most `timeout` seconds, of which the waits for the disk so far are a part, then let go.
+        Flush for at most `timeout` seconds, including earlier waits for the disk, then close the publisher.
 
-        By default that is the `flush_timeout`; with 0 nothing is waited for. What the bus has not got by then stays in
-        the journal, for the next publisher. Again it does nothing.
+        The default is `flush_timeout`; with 0 there is no wait. Undelivered messages stay in the journal for the next
+        publisher. A second call does nothing.
         """
         if self._is_closed or self._pid != os.getpid():
-            # What a fork was given is its parent's to close.
+            # A fork does not close its parent's publisher.
             return
         timeout = self._flush_timeout if timeout is None else timeout
         deadline = time.monotonic() + max(0.0, timeout - self._waited)
         try:
-            # What was deferred when an exception ended the call that was to do it.
+            # Append deferred messages that are left because an exception ended the interrupted call.
             self._take_turn(lambda: None)
             if len(self._memory):
-                # Nothing else can save it: the disk has a limit of its own, and is not the network of `timeout`.
+                # Otherwise these messages would be lost. The disk has its own time limit: `timeout` is for the network.
                 self._has_kept(self._wait_limit)
             is_delivered = self.flush(max(0.0, deadline - time.monotonic()))
             drainer = self._drainer
             is_told = drainer is not None and (timeout > 0 or drainer.failure is not None)
-            # What is beside the journal does not wait for the bus, and the log has already what it waits for.
+            # Messages beside the journal wait for the journal and not for the bus, and that is logged already.
             is_told = is_told and not self._is_displaced
             if not is_delivered and drainer is not None and is_told and (waiting := self._waiting()):
                 drainer.tell_of(waiting)
@@ -637,9 +642,9 @@ class Publisher:
             self._end.raise_()
             if self._drainer is not None:
                 self._drainer.stop(max(_POLL_SECONDS, deadline - time.monotonic()))
-            # Nothing more can be published that would keep this from its end, but by a handler, to another publisher.
+            # From now on only a signal's handler can publish, to another publisher, so this cannot go on for ever.
             self._take_turn(lambda: None, seconds=max(_FOR_OTHERS_SECONDS, self._wait_limit))
-            # Not while the keeper moves it into the journal.
+            # In turn, so not while the keeper moves these messages into the journal.
             lost = self._read_in_turn(self._memory.clear, otherwise=0)
             if lost:
                 logger.warning("events are lost, since %s could not be written to: %s", self.bus.journal_path, lost)
@@ -652,7 +657,7 @@ class Publisher:
         self._spare = self._journal = None
 
     def _waiting(self) -> int:
-        """Return how many messages wait on disk for the bus, of this process or others."""
+        """Return how many messages of this process and others are on disk and wait for the bus."""
         return self._read_in_turn(self._count_waiting, otherwise=0)
 
     def _count_waiting(self) -> int:
@@ -676,6 +681,6 @@ class Publisher:
         drainer = self._drainer
         if drainer is None or drainer.is_running:
             return
-        # This is called by the thread whose turn it is, since no other delivers.
+        # Without a drainer thread, this is called by the thread whose turn it is.
         if drainer.failure is not None or not (self._is_displaced or self._holds_own()):
             drainer.end_here()

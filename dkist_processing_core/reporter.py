@@ -1,5 +1,5 @@
 """
-The reporting of events: who reports, about which run or attempt, in which span; and the fence around all of it.
+The reporting of events: the reporter, the run or attempt, and the span; and the fence that catches its errors.
 
 Task, launcher, local engine and Airflow callbacks report through the same class. Not here: what is reported, and when.
 """
@@ -43,7 +43,7 @@ class EventReporter:
         carrier: "Carrier | None" = None,
         secrets: Sequence[str] = (),
     ) -> None:
-        """Name the reporter and its subject; `secrets` are blanked out of what is logged."""
+        """Take the reporter and its subject; `secrets` are redacted in log messages."""
         self._who = who
         self._subject = subject
         self._secrets = secrets
@@ -59,7 +59,7 @@ class EventReporter:
         Return an event about the subject, of a time that defaults to now.
 
         Raises:
-            EventError: A fact cannot be stated.
+            EventError: A fact does not fit its field.
         """
         return event_class(
             time=at or datetime.now(UTC),
@@ -89,12 +89,12 @@ class EventReporter:
 
     def close(self, telemetry: "Telemetry", timeout: float, *, including_others: bool = False) -> None:
         """
-        Deliver what is pending and export telemetry, side by side, for at most `timeout` seconds; close the publisher.
+        Deliver pending events and export telemetry, side by side, for at most `timeout` seconds; close the publisher.
 
-        With `including_others` what other processes have put into the journal by now is waited for, too.
+        With `including_others` it also waits for the messages that other processes have put into the journal by now.
         """
         publisher = self.publisher
-        # What the journal has cost is not there for the collector either.
+        # The collector does not get the time that was spent waiting for the journal either.
         left = timeout if publisher is None else max(0.0, timeout - publisher.waited)
         with never_breaking("events and telemetry did not end well", secrets=self._secrets), telemetry.flushing(left):
             if publisher is not None:
@@ -106,15 +106,15 @@ class EventReporter:
 @contextlib.contextmanager
 def never_breaking(consequence: str, *, secrets: Iterable[str] = ()) -> Iterator[None]:
     """
-    Keep errors of observing from the observed, and log each with its consequence, redacted.
+    Catch errors of observing, and log each with its consequence, redacted.
 
-    An exception of a signal's handler is none of them, and leaves at the end.
+    An exception of a signal's handler is not caught; it is raised at the end.
     """
     with held_back():
         try:
             yield
         except (DKISTProcessingCoreError, ValueError) as error:
-            # The author's handler of logs may raise what it likes.
+            # The author's log handler may raise anything.
             with contextlib.suppress(Exception):
                 logger.warning("%s: %s", consequence, redact(str(error), also=secrets))
         except Exception as error:  # noqa: BLE001 - the one place that catches it
@@ -126,7 +126,7 @@ def never_breaking(consequence: str, *, secrets: Iterable[str] = ()) -> Iterator
 def beside(
     observing: Callable[[], contextlib.AbstractContextManager[object]], consequence: str, secrets: Iterable[str] = ()
 ) -> Iterator[None]:
-    """Put a context of observing around a block: an error as it begins or ends changes nothing of the block."""
+    """Run a block inside a context of observing; an error in entering or leaving that context does not affect it."""
     stack = contextlib.ExitStack()
     with never_breaking(consequence, secrets=secrets):
         stack.enter_context(observing())

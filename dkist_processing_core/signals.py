@@ -1,11 +1,11 @@
 """
-Handlers of signals that wait for the end of what this package does in their thread.
+Signal handlers that are deferred until this package has finished its work in their thread.
 
-Python runs a handler in the main thread, between any two steps of it. An author's may raise, as a time limit by
-`signal.alarm` does. Within this package that would be taken for an error of ours, or for one of the operating system
-(`TimeoutError` is an `OSError`), and be handled there; and what it interrupts would be left half done. To block the
-signals would not help: another thread receives them, and the main thread runs their handlers all the same.
-Not here: what a signal to end does (termination).
+Python runs a handler in the main thread, between any two steps of it. An author's handler may raise, as a time limit by
+`signal.alarm` does. Inside this package the exception would be mistaken for an error of this package, or for one of the
+operating system (`TimeoutError` is an `OSError`), and be handled there; and the interrupted work would be left
+incomplete. Blocking the signals would not help: another thread receives them, and the main thread runs their handlers
+all the same. Not here: what a termination signal does (termination).
 """
 
 import _signal  # type: ignore[import-not-found] # the signal module makes enumerations, at fifty times the cost
@@ -19,22 +19,22 @@ from typing import Any, Self
 
 _Handler = Callable[[int, FrameType | None], Any]
 _NUMBERS = range(1, _signal.NSIG)
-# Their handlers raise what no `except Exception` takes, or nothing.
+# Handlers of these modules raise nothing, or an exception that no `except Exception` catches.
 _NOT_HELD = ("_signal", "asyncio.", "dkist_processing_core.")
 _PLAIN = (FunctionType, MethodType, type(_signal.default_int_handler))
-# More than a `struct sigaction` has on any system.
+# Larger than a `struct sigaction` on any system.
 _ACTION_BYTES = 1024
-# What is due, and its handler, by number.
+# The due handlers and their frames, by the signal's number.
 _pending: dict[int, tuple[_Handler, FrameType | None]] = {}
 
 
 class held_back:  # noqa: N801 - read as a function, as those of contextlib
     """
-    A context that no handler of the author's interrupts: each that is due meanwhile is called at its end, once.
+    A context that no author's handler interrupts: each handler that is due meanwhile is called once, at its end.
 
-    What the handler raises leaves the context then. Without `delivers` it is called at the end of the next one. With
-    `interrupts` this holds for each handler, also of Ctrl-C and of this package; else they run at once. Inside of
-    another context, and in other threads than the main one, it does nothing.
+    An exception of the handler leaves the context then. Without `delivers` the handler is called at the end of the next
+    context. With `interrupts` all handlers are deferred, also those of Ctrl-C and of this package; otherwise these run
+    at once. Inside another such context, and in threads other than the main one, it does nothing.
     """
 
     __slots__ = ("__weakref__", "_delivers", "_interrupts", "_is_holding", "_numbers")
@@ -47,19 +47,19 @@ class held_back:  # noqa: N801 - read as a function, as those of contextlib
         self._numbers: list[int] = []
 
     def __enter__(self) -> Self:
-        """Have what is due wait from now on."""
+        """Defer handlers from now on."""
         if threading.get_ident() != threading.main_thread().ident or _holder() is not None:
             return self
         _watch_forks()
         try:
             self._is_holding = True
             _hold_by(weakref.ref(self))
-            # Nearly always there is nothing to hold, and each report of progress comes by here.
+            # Nearly always there is no handler to defer, and each progress report runs this code.
             if not all(map(self._passes, filter(callable, map(_signal.getsignal, _NUMBERS)))):
                 self._hold()
             return self  # noqa: TRY300 - what interrupts this has no block to leave, either
         except BaseException:
-            # Raised by a handler that was not held yet.
+            # Raised by a handler that was not deferred yet.
             self._end()
             raise
 
@@ -72,7 +72,7 @@ class held_back:  # noqa: N801 - read as a function, as those of contextlib
                 _install(number, _Waiting(number, handler))
 
     def take(self, numbers: Iterable[int]) -> bool:
-        """Return True if one of these signals is due here; it is dealt with then, and its handler is not called."""
+        """Return True if one of these signals is due here; it is then consumed, and its handler is not called."""
         due = [_pending.pop(number, None) for number in numbers] if self._is_holding else []
         return any(due)
 
@@ -83,7 +83,7 @@ class held_back:  # noqa: N801 - read as a function, as those of contextlib
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Put the handlers back, and call those that are due."""
+        """Restore the handlers, and call those that are due."""
         if self._is_holding:
             self._end()
 
@@ -100,8 +100,8 @@ def _nobody() -> held_back | None:
     return None
 
 
-# By a weak reference: an interrupt may come between any two steps here as well, and what holds must not outlive its
-# block then. A handler that is called by a signal afterwards passes it on.
+# A weak reference: an interrupt may also come between any two steps here, and then the context must not outlive its
+# block. A `_Waiting` that is called by a signal afterwards calls the handler behind it.
 _holder: Callable[[], held_back | None] = _nobody
 
 
@@ -112,9 +112,9 @@ def _hold_by(holder: Callable[[], held_back | None]) -> None:
 
 class _Waiting:
     """
-    Stands for one handler of one signal: notes it while handlers are held back, and calls that handler otherwise.
+    Replaces one handler of one signal: it records the signal while handlers are deferred, else it calls that handler.
 
-    The author's code may get it by `getsignal` and keep it, as a handler of logs may, for one of its own to go on to.
+    The author's code, such as a log handler, may get it by `getsignal` and keep it, to call it from another handler.
     """
 
     __slots__ = ("_number", "handler")
@@ -131,30 +131,31 @@ class _Waiting:
 
 
 def _install(number: int, handler: _Handler) -> None:
-    """Change what Python calls at a signal, and nothing of what the system does: a library may have its own there."""
+    """Set Python's handler of a signal, and keep the system's action: a library may have installed its own there."""
     set_action = _action_of(number)
     try:
         _signal.signal(number, handler)
     except ValueError as error:
-        # Of `signal` itself: the interpreter calls handlers in another thread than `threading` has for the main one.
+        # `signal` itself raises this if the interpreter runs handlers in another thread than the main one of
+        # `threading`.
         if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
             raise
     finally:
-        # It has undone what `siginterrupt` has set, too.
+        # `signal` has also undone the setting of `siginterrupt`.
         set_action()
 
 
 def _action_of(number: int) -> Callable[[], object]:
-    """Return what sets the action of the system at a signal to what it is now (sigaction(2))."""
+    """Return a function that restores the system's present action of a signal (sigaction(2))."""
     try:
         import ctypes  # noqa: PLC0415 - for this alone, which is rare
 
-        # With the interpreter's lock, without which another thread would run for a while at each call.
+        # Called with the interpreter's lock held: otherwise another thread would run for a while at each call.
         sigaction = ctypes.pythonapi.sigaction
     except (ImportError, AttributeError):
         return lambda: None
     except OSError as error:
-        # There is no descriptor to import it by. A time limit has no number.
+        # No descriptor is left for the import. The exception of a time limit has no error number.
         if error.errno is None:
             raise
         return lambda: None
@@ -168,30 +169,30 @@ def _put_back(numbers: list[int]) -> None:
         while numbers:
             number = numbers.pop()
             waiting = _signal.getsignal(number)
-            # The author's code may have installed another one meanwhile, as a handler of logs may.
+            # The author's code, such as a log handler, may have installed another handler meanwhile.
             if type(waiting) is _Waiting:
                 _install(number, waiting.handler)
     finally:
         if numbers:
-            # Whatever a handler has raised that is not held back any more.
+            # Also after an exception of a handler that is not deferred any more.
             _put_back(numbers)
 
 
 def _deliver() -> None:
     for number in list(_pending):
-        # A handler that is called here may have come by here itself.
+        # A handler that is called here may itself have run this function.
         if (due := _pending.pop(number, None)) is not None:
             handler, frame = due
             try:
                 handler(number, frame)
             finally:
-                # Whatever it raises.
+                # Also if it raises.
                 _deliver()
 
 
 @functools.cache
 def _watch_forks() -> None:
-    """Have a fork of another thread begin without what is held back in its parent."""
+    """Make a fork by another thread begin without the deferred signals of its parent."""
 
     def begin_anew() -> None:
         _hold_by(_nobody)

@@ -1,7 +1,7 @@
 """
-Being told to end: SIGTERM and SIGHUP as an exception, so that what was begun is ended.
+Termination requests: SIGTERM and SIGHUP raise an exception, so that running work is concluded.
 
-Not here: what is ended then (local, lifecycle), and how a launcher passes it on (launcher).
+Not here: concluding that work (local, lifecycle), and how a launcher forwards a request (launcher).
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import asyncio
 
-# The second line is what a loop in its debug mode asks where each step comes from.
+# The second line lists the modules that a loop in debug mode uses to find where each step comes from.
 _HELPERS_OF_LOOPS = (
     *("selectors", "weakref", "_weakrefset"),
     *("traceback", "linecache", "tokenize", "codecs", "reprlib", "inspect", "functools", "collections", "logging"),
@@ -27,19 +27,19 @@ _AGAIN_SECONDS = 0.05
 
 class TerminationError(SystemExit):
     """
-    This process was told to end by a signal; no error that `except Exception` should see.
+    This process received a termination request by a signal; `except Exception` does not catch this error.
 
-    A SystemExit, which asyncio and others let through as they do no other; uncaught it leaves with the status that a
-    shell has for the signal, 128 and its number.
+    It is a SystemExit, since asyncio and other libraries let only that pass. Uncaught, it ends the process with the
+    exit status that a shell uses for the signal: 128 plus its number.
     """
 
     def __init__(self, number: int) -> None:
-        """Keep the signal."""
+        """Store the signal."""
         super().__init__(_BY_SIGNAL + number)
         self.signal = signal.Signals(number)
 
     def __str__(self) -> str:
-        """Say which signal it was."""
+        """Return a text that names the signal."""
         return f"told to end by {self.signal.name}"
 
 
@@ -49,10 +49,10 @@ _BY_SIGNAL = 128
 @contextlib.contextmanager
 def raised_as_exception() -> Iterator[None]:
     """
-    Have SIGTERM and SIGHUP raise, as Ctrl-C does, and end this process as they would have once that has passed.
+    Make SIGTERM and SIGHUP raise, as Ctrl-C does; once that has left the context, the signal ends the process.
 
-    Only in the main thread of a program of its own, not at a prompt or in a notebook, and only where nobody has said
-    what these signals should do. In a fork they do what they always do.
+    This applies only in the main thread of a standalone program, not at a prompt or in a notebook, and only to signals
+    without another handler. In a fork these signals have their default action.
     """
     is_hosted = hasattr(sys, "ps1") or "ipykernel" in sys.modules
     if is_hosted or threading.current_thread() is not threading.main_thread():
@@ -77,20 +77,21 @@ def raised_as_exception() -> Iterator[None]:
 
 class TaskTermination:
     """
-    Has SIGTERM raise in a launched task, once, so that `run` is left as by any exception, and what it holds is let go.
+    Makes SIGTERM raise once in a launched task, so that `run` is left as by any exception and its resources are closed.
 
-    Not within the machinery of an event loop: a step that it has taken out to do would be lost, and the coroutine that
-    waits for it could not be ended any more. There it is raised as soon as the loop does something of the author's.
+    It is not raised inside the code of an event loop: a step that the loop has just taken from its queue would be lost,
+    and the coroutine that waits for the step could not be ended any more. There it is raised as soon as the loop runs
+    the author's code.
 
-    Only in the main thread, and only where the author has not said what the signal should do; in a fork it does what
-    it always does. From the end of the attempt on it does nothing: the process is about to end, and whoever waits for
-    that kills it in the end.
+    This applies only in the main thread, and only if the author has not installed another handler. In a fork the signal
+    has its default action. From the end of the attempt on the signal does nothing: the process is about to end, and if
+    it does not, the process that waits for it kills it.
     """
 
     def __init__(self) -> None:
         """Install nothing yet."""
         self.was_told = False
-        """Whether the signal came."""
+        """Whether the signal was received."""
         self._was_raised = False
         self._is_over = False
 
@@ -106,9 +107,9 @@ class TaskTermination:
 
     def conclude(self) -> None:
         """
-        Let the signal be, from now on.
+        Ignore the signal from now on.
 
-        By a handler that does nothing: what is ignored would be ignored by the programs that the task still starts.
+        The handler stays and does nothing: with SIG_IGN, the programs that the task still starts would ignore it too.
         """
         self._is_over = True
 
@@ -122,14 +123,14 @@ class TaskTermination:
             return
         with contextlib.suppress(RuntimeError):  # it is closed
             loop.call_soon_threadsafe(self._raise_once, number)
-        # It may be at its end, and take no more steps.
+        # The loop may be at its end, and run no more steps.
         again = threading.Timer(_AGAIN_SECONDS, self._tell_again, (os.getpid(), number))
         again.daemon = True
         with contextlib.suppress(RuntimeError):  # there are too many threads
             again.start()
 
     def _tell_again(self, process: int, number: int) -> None:
-        # Only where it would come back to this: the author may have said by now what the signal should do.
+        # Only if this handler would get the signal: the author's code may have installed another one by now.
         if not (self._was_raised or self._is_over) and signal.getsignal(number) == self._heed:
             os.kill(process, number)
 
@@ -140,7 +141,7 @@ class TaskTermination:
 
 
 def _loop_in(frame: FrameType | None) -> "asyncio.AbstractEventLoop | None":
-    """Return the running event loop where what was interrupted is its own code, and not what it does for others."""
+    """Return the running event loop if its own code was interrupted; None if it was a callback or no loop runs."""
     loaded = sys.modules.get("asyncio")
     if loaded is None:
         return None
@@ -179,9 +180,9 @@ def _be_default() -> None:
 @functools.cache
 def _watch_forks() -> None:
     """
-    Have forks do with these signals what they always do.
+    Restore the default action of these signals in forks.
 
-    They are held back over the fork: the interpreter drops what a child was sent before it is set up.
+    The signals are blocked during the fork: the interpreter drops signals that a child receives before it is set up.
     """
     os.register_at_fork(before=_hold_back, after_in_parent=_let_through, after_in_child=_be_default)
 
@@ -192,7 +193,7 @@ def _end_by(number: signal.Signals) -> None:
 
 
 def signal_name(number: int) -> str:
-    """Return a signal's name; those between SIGRTMIN and SIGRTMAX have none of their own."""
+    """Return a signal's name; signals between SIGRTMIN and SIGRTMAX have no names, and get `SIG` plus their number."""
     try:
         return signal.Signals(number).name
     except ValueError:

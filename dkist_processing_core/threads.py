@@ -1,7 +1,7 @@
 """
-Whether this process can have further threads.
+Whether this process can start further threads.
 
-Not here: the threads, each of which is optional, and what is done without it.
+Not here: the threads themselves, each of which is optional, and the work without them.
 """
 
 # ruff: noqa: PTH120, PTH123 - pathlib costs its import
@@ -15,10 +15,10 @@ from dkist_processing_core.mounts import Mount, mounts
 
 def can_be_started(count: int = 1, *, room: Callable[[], float] | None = None) -> bool:
     """
-    Return False where so many cannot run at once: under a limit on processes, or in an interpreter that exits.
+    Return True if `count` more threads can run at once; limits on processes or an exiting interpreter prevent it.
 
-    They are started to see. Where the control groups of this process have no `room` for them that is not done: for a
-    moment it would take the rest from other processes, which may be about to fork.
+    The threads are started as a trial. If the control groups of this process have no `room` for them, there is no
+    trial: for a moment it would use up the limit for other processes, which may be about to fork.
     """
     if count > 1 and count > (room or room_in_groups)():
         return False
@@ -40,9 +40,10 @@ def can_be_started(count: int = 1, *, room: Callable[[], float] | None = None) -
 
 def room_in_groups(groups: str | None = None, shown: Iterable[Mount] | None = None) -> float:
     """
-    Return how many more processes and threads the control groups of this process allow, as far as it is known.
+    Return how many more processes and threads the control groups of this process allow, as far as is known.
 
-    By the kernel's documents cgroup-v2 and cgroup-v1/pids: each group from the process's own up has a limit.
+    Sources: the kernel's documents cgroup-v2 and cgroup-v1/pids. Each group, from the process's own upwards, has a
+    limit.
     """
     room = math.inf
     for line in (_read("/proc/self/cgroup") if groups is None else groups).splitlines():
@@ -54,7 +55,7 @@ def room_in_groups(groups: str | None = None, shown: Iterable[Mount] | None = No
                 continue
             if controllers and "pids" not in mount.options.split(","):
                 continue
-            # The mount may show a part of the tree, which this process need not be in by its name.
+            # The mount may show only a part of the tree, and the path of this process's group may lie outside of it.
             inside = os.path.relpath(path, mount.root)
             folder = os.path.normpath(mount.point if inside.startswith("..") else f"{mount.point}/{inside}")
             room = min(room, _room_in(folder))

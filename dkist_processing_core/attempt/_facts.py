@@ -1,5 +1,5 @@
 """
-What an attempt's own process knows of it, as fields of events: why it failed, its progress, its processor time.
+The facts of an attempt that its own process knows, as fields of events: cause of failure, progress, processor time.
 
 Not here: how an exception is described (events).
 """
@@ -14,15 +14,15 @@ from dkist_processing_core.text import show, whole_number
 
 
 def failure_of(error: BaseException) -> dict[str, Any]:
-    """Return why an attempt failed, by the exception that it raised."""
+    """Return the facts of a failure, derived from the exception that the attempt raised."""
     failure: dict[str, Any] = {**describe(error)}
-    # By the type, and by the slot of SystemExit: properties of these names are the author's code.
+    # Read by the type, and by the slot of SystemExit: properties of the same names would run the author's code.
     if issubclass(type(error), TerminationError):
         failure |= {"cause": Cause.TERMINATED, "signal": vars(error)["signal"].name}
     elif issubclass(type(error), SystemExit):
         code = vars(SystemExit)["code"].__get__(error)
-        # As the interpreter and the system do: None is 0, what is no number is printed and exits 1, and of a number
-        # the lowest eight bits are left.
+        # As the interpreter and the system do: None is 0; a value that is no number is printed and exits 1; of a
+        # number the lowest eight bits are kept.
         number = int.__and__(code, 0xFF) if issubclass(type(code), int) else int(code is not None)
         failure |= {"cause": Cause.EXIT_CODE, "exit_code": number}
     elif issubclass(type(error), KeyboardInterrupt):
@@ -31,7 +31,7 @@ def failure_of(error: BaseException) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Return a number or text as a value of Python's own; anything else as a text that no event takes for a number."""
+    """Return a number or text as a value of a built-in type; anything else as text that no event reads as a number."""
     if value is None or type(value) in (int, float, str, bool):
         return value
     if issubclass(type(value), str):

@@ -1,8 +1,8 @@
 """
-The two ways in which a task's process reports its attempt: alone, or under a launcher that reports with it.
+The two ways in which a task's process reports its attempt: alone, or together with its launcher.
 
-Under a launcher, start and span of the attempt are the launcher's, and so is the end of a task that was requested to
-terminate: only the launcher knows by whom. Not here: what is reported (lifecycle).
+Under a launcher, the launcher reports the attempt's start, its span, and the end after a termination request, since
+only the launcher knows who requested it. Not here: what is reported (lifecycle).
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from dkist_processing_core.termination import TaskTermination
 from dkist_processing_core.trace_context import derived_trace_id
 from dkist_processing_core.tracing import Telemetry, derived_span, run_parent, sampled
 
-# A report fits the pipe to the launcher, whatever the launcher is doing.
+# Limits in characters, so that a report fits into the report pipe even while the launcher does not read it.
 _MAX_MESSAGE, _MAX_STACK = 2_000, 6_000
 
 
@@ -39,9 +39,9 @@ class Reporting(Protocol):
     allowance: Allowance
     """How long the process may wait."""
     delivers: bool
-    """Whether the process brings its events to the bus itself."""
+    """Whether the process delivers its events to the bus itself."""
     has_caller: bool
-    """Whether an exception at the very end of the attempt has a caller to reach."""
+    """Whether there is a caller that receives an exception raised at the very end of the attempt."""
 
     def cpu_began(self) -> float:
         """Return the processor time, in seconds, that was used before the attempt began."""
@@ -54,13 +54,13 @@ class Reporting(Protocol):
         """Return the context in which the attempt's own spans are children of the attempt's span."""
 
     def begin(self, reporter: EventReporter, at: datetime) -> None:
-        """Report the start, where it is the task's to report; last of all that begins."""
+        """Report the start, if the task is the one to report it; this is the last step of the beginning."""
 
     def progress(self, reporter: EventReporter, sequence: int, facts: dict[str, Any]) -> None:
         """Report progress."""
 
     def conclude(self) -> None:
-        """Let no termination request reach the task any more: it has ended."""
+        """Ignore termination requests from now on: the task has ended."""
 
     def end(self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any]) -> None:
         """Report the one end."""
@@ -88,11 +88,11 @@ class OwnReporting:
         current = trace.get_current_span().get_span_context()
         parent: SpanContext | None
         if attempt.run.is_by_hand and current.is_valid:
-            # Called by what the current span is about, as a task that is made inside a task.
+            # Called by the operation of the current span, as when one task calls another.
             outer = parent = sampled(current)
         else:
             outer = run_parent(attempt.run, os.environ)
-            # A run by hand has no end, and so no root span to be a child of.
+            # A run by hand has no end, and so no root span that could be the parent.
             is_orphan = attempt.run.is_by_hand and outer.trace_id == derived_trace_id(attempt.run)
             parent = None if is_orphan else outer
         own = derived_span(outer, attempt)
@@ -107,7 +107,7 @@ class OwnReporting:
         reporter.report(TaskProgressed, sequence=sequence, **facts)
 
     def conclude(self) -> None:
-        """Do nothing: signals are the caller's."""
+        """Do nothing: the caller handles signals."""
 
     def end(self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any]) -> None:
         """Report the end."""
@@ -115,7 +115,7 @@ class OwnReporting:
 
 
 class LaunchedReporting:
-    """A task under a launcher, which has reported the start, and reports what the task cannot."""
+    """A task under a launcher, which has reported the start and reports the end if the task cannot."""
 
     allowance = budget.LAUNCHED_TASK
     # The launcher has a connection already.
@@ -123,7 +123,7 @@ class LaunchedReporting:
     has_caller = False
 
     def __init__(self, attempt: Attempt, report_fd: int, secrets: Sequence[str]) -> None:
-        """Take the attempt, the descriptor of the report pipe, and the secrets to blank out of its reports."""
+        """Take the attempt, the descriptor of the report pipe, and the secrets to redact in its reports."""
         self._attempt = attempt
         self._secrets = secrets
         self._pipe = ReportPipe(report_fd, attempt.started_fd)
@@ -135,7 +135,7 @@ class LaunchedReporting:
 
     @property
     def is_terminated(self) -> bool:
-        """Whether a request came to the task, or to the launcher where the author has a handler of his own."""
+        """Whether the task received a request; or the launcher did, if the author has installed another handler."""
         return self._termination.was_told or self._pipe.has_forwarded_termination
 
     def open_span(self, _: Telemetry, __: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
@@ -144,7 +144,7 @@ class LaunchedReporting:
         return trace.use_span(NonRecordingSpan(outer))
 
     def begin(self, reporter: EventReporter, at: datetime) -> None:  # noqa: ARG002 - the start is the launcher's
-        """Have a termination request end the task by an exception, last: before, nothing is there to be closed."""
+        """Make a termination request end the task by an exception; last, since before that nothing needs closing."""
         with never_breaking("a termination request cannot end the task by an exception", secrets=self._secrets):
             self._termination.begin()
 
@@ -158,7 +158,7 @@ class LaunchedReporting:
         self._termination.conclude()
 
     def end(self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any]) -> None:
-        """Report the end to journal and launcher; after a termination request to the launcher alone, if it lives."""
+        """Report the end to journal and launcher; after a termination request only to the launcher, if it lives."""
         if event_class is TaskFailed and self.is_terminated:
             if self._write(event_class, facts, is_published=False) and self._pipe.is_read():
                 return
@@ -180,5 +180,5 @@ class LaunchedReporting:
 
 
 def _note_of(attempt: Attempt, event_class: type[TaskEnd]) -> str | None:
-    """Return the note from which a launcher learns the end of a task whose pipe was silent."""
+    """Return the note in which a launcher finds the end of a task that has not reported it on the pipe."""
     return f"{ENDED}{attempt.start_id}/{event_class.name}" if attempt.start_id else None

@@ -1,7 +1,7 @@
 """
 The life of one attempt of a task: a start, phases, progress, exactly one end.
 
-Every step is fenced: an error of observing never reaches the observed. Not here: how the attempt is reported with and
+Every step is fenced: an error of observing never reaches the task. Not here: how the attempt is reported with and
 without a launcher (_reporting), what the phases do (task), what happens around the task's process (local, launcher).
 """
 
@@ -45,8 +45,8 @@ class Lifecycle:
     """
     A context manager around one attempt: reports the start on entry and the end on exit, inside the attempt's span.
 
-    Exceptions pass through unchanged. The lifecycle opens a publisher of its own, and gives it at most
-    `EVENT_FLUSH_TIMEOUT` seconds at the end, telemetry included.
+    Exceptions pass through unchanged. The lifecycle opens its own publisher. At the end it waits at most
+    `EVENT_FLUSH_TIMEOUT` seconds for publisher and telemetry together.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Lifecycle:
         self.attempt = attempt
         self._settings = None
         self._secrets: list[str] = []
-        # Without its secrets nothing could be redacted.
+        # Without the list of secrets nothing could be redacted, so then there are no settings either.
         with self._never_breaking("the attempt has no events"):
             self._secrets, self._settings = secrets_in(settings), settings
         self._telemetry = telemetry
@@ -81,7 +81,8 @@ class Lifecycle:
 
     def __enter__(self) -> Self:
         """Open the attempt's span and report its start."""
-        # What is due at the end of this comes with the first phase: an exception now would leave the start alone.
+        # Handlers due at the end of this context run in the first phase: an exception now would leave a start
+        # without an end.
         with held_back(delivers=False):
             self._begin()
         return self
@@ -114,9 +115,9 @@ class Lifecycle:
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Report the one end of the attempt, end its span, deliver and export both."""
+        """Report the one end of the attempt, end its span, deliver the events and export the telemetry."""
         if os.getpid() != self._pid:
-            # A fork of the task that left `run` by an exception: the attempt is its parent's to end.
+            # A fork of the task that left `run` by an exception: only its parent may end the attempt.
             return
         try:
             with held_back():
@@ -124,7 +125,7 @@ class Lifecycle:
         except Exception as late:
             if self._reporting.has_caller:
                 raise
-            # Its end is reported, and there is no caller that a time limit could have been meant for.
+            # The end is reported, and there is no caller that could have set a time limit.
             logger.warning("%s has ended; a signal's handler raised %s", self.attempt.task_name, class_name(type(late)))
 
     def _conclude(self, error: BaseException | None) -> None:
@@ -163,13 +164,13 @@ class Lifecycle:
             "log_url": self.attempt.log_url,
         }
         if self._reporting.is_terminated:
-            # Whatever the author has made of it.
+            # Even if the author's code has turned the exception into another one.
             failure |= {"cause": Cause.TERMINATED, "signal": signal.SIGTERM.name}
         return failure
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time one phase of the task, in a span of its own."""
+        """Measure the duration of one phase of the task, and trace it as a span."""
         began = time.monotonic()
         self._phase = name
         try:
@@ -181,9 +182,9 @@ class Lifecycle:
         self._phase = None
 
     def progress(self, done: float, total: float | None, unit: str | None, note: str | None) -> None:
-        """Report how far the attempt is; what comes too soon after the last is held back, and not lost at the end."""
+        """Report the attempt's progress; a report too soon after the last one is deferred, at the latest to the end."""
         with held_back():
-            # As values of Python's own, now: the last report leaves with the end, while an exception may be under way.
+            # Converted to built-in types now: the last report is published at the end, when an exception may be active.
             facts = {"done": plain(done), "total": plain(total), "unit": plain(unit), "note": plain(note)}
             with self._never_breaking("a progress is not published"):
                 sequence = self._progress.admit(facts, PROGRESS_SECONDS)
@@ -196,7 +197,7 @@ class Lifecycle:
 
 @contextlib.contextmanager
 def _lent_to_subprocesses(carrier: Carrier) -> Iterator[None]:
-    """Let the programs that a launched task starts be children of its attempt's span, and not of the run's."""
+    """Make the attempt's span the parent of the programs that a launched task starts, instead of the run's span."""
     before = {name: os.environ.pop(name, None) for name in ("TRACEPARENT", "TRACESTATE")}
     os.environ.update(carrier.to_environ())
     try:

@@ -1,5 +1,5 @@
 """
-Which reports of progress of one attempt are published, and under which sequence numbers.
+Selects which progress reports of one attempt are published, and under which sequence numbers.
 
 Not here: how they are published (lifecycle).
 """
@@ -20,10 +20,10 @@ class Progress:
     """
     The reports of one attempt, from any thread of its process and from the forks of that process.
 
-    The sequence number is part of an event's id, and the highest one is the latest report. A process alone counts from
-    0. As soon as it forks, each of the processes continues with the hundredths of a second since the attempt began
-    followed by its own process id: unique without anything shared, which a killed process could leave locked, and in
-    the order of time, by the one monotonic clock of the host. A number stays below 2**53 for 248 days.
+    The sequence number is part of an event's id, and the highest one is the latest report. A single process counts from
+    0. As soon as it forks, each of the processes continues with the hundredths of a second since the attempt began,
+    followed by its own process id. Such numbers are unique without any shared state, which a killed process could leave
+    locked. They are in the order of time, by the host's one monotonic clock. A number stays below 2**53 for 248 days.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Progress:
         self._lock = forks.Lock()
         self._began = time.monotonic()
         self._generation = forks.generation()
-        # Each step of it is one call to C: a signal's handler that reports may come between any two lines.
+        # Each step of it is one call to C: a signal's handler that reports may run between any two lines.
         self._numbers = itertools.count()
         self._last = 0
         self._begin()
@@ -42,10 +42,10 @@ class Progress:
         self._held_back: dict[str, Any] | None = None
 
     def admit(self, facts: dict[str, Any], seconds: float) -> int | None:
-        """Return the number of a report to publish now; None where it is held back for `seconds` after the last one."""
+        """Return the number of a report to publish now; None if it is deferred, for `seconds` after the last one."""
         with self._lock:
             if self._pid != os.getpid():
-                # In a fork: what its parent has held back, the parent will publish.
+                # In a fork: the parent publishes its own deferred report.
                 self._begin()
             now = time.monotonic()
             if now < self._due:
@@ -55,7 +55,7 @@ class Progress:
             return self._next_number()
 
     def take_held_back(self) -> tuple[int, dict[str, Any]] | None:
-        """Return the latest report, with its number, where it was held back."""
+        """Return the deferred report with its number; None if there is none."""
         with self._lock:
             facts, self._held_back = self._held_back, None
             return None if facts is None else (self._next_number(), facts)

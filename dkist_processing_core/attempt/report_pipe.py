@@ -1,5 +1,5 @@
 """
-The task's end of the pipes between a launched task and its launcher: two descriptors that it has inherited.
+The task's ends of the two pipes between a launched task and its launcher: two inherited descriptors.
 
 Not here: the launcher's end (launcher), and what is reported (_reporting).
 """
@@ -14,22 +14,22 @@ from dkist_processing_core import budget
 from dkist_processing_core.descriptors import Held
 
 STARTED, TERMINATION = b"s", b"t"
-"""What the launcher writes when the start is in the journal, and when it forwards a termination request."""
+"""The bytes that the launcher writes when the start is in the journal, and when it forwards a termination request."""
 _MOST_NOTICES = 4096
 
 
 class ReportPipe:
-    """The pipe on which a task reports to its launcher, and the one on which it receives; no method raises."""
+    """The pipe on which a task reports to its launcher, and the pipe on which it receives notices; no method raises."""
 
     def __init__(self, report_fd: int, started_fd: int | None) -> None:
-        """Take the descriptors, and note what they are: an author may close them, and open others of their numbers."""
+        """Take the descriptors and note their files: the author's code may close them and reuse their numbers."""
         self._report_fd, self._report = report_fd, Held([report_fd])
         self._started_fd, self._started = started_fd, Held([] if started_fd is None else [started_fd])
         self._notices = b""
         self._is_awaited = False
 
     def write(self, report: dict[str, Any]) -> bool:
-        """Write a report, and return whether a launcher can read it: a pipe that no process reads reports that."""
+        """Write a report and return True if a launcher can read it: writing fails on a pipe that no process reads."""
         with contextlib.suppress(OSError):
             if self._report.are_ours:
                 os.write(self._report_fd, json.dumps(report).encode() + b"\n")
@@ -37,20 +37,21 @@ class ReportPipe:
         return False
 
     def is_read(self) -> bool:
-        """Return whether the launcher lives: it has forwarded a request, or still reads the pipe in a moment."""
+        """Return True if the launcher lives: it has forwarded a request, or still has the pipe open after a moment."""
         if self.has_forwarded_termination:
             return True
         with contextlib.suppress(OSError):
             if not self._report.are_ours:
                 return False
             dying = select.poll()
-            # POLLERR, which comes unasked: no process reads any more. The threads of a killed one end one by one.
+            # POLLERR, which poll always reports, means that no process reads any more. This waits, since the threads of
+            # a killed launcher end one by one.
             dying.register(self._report_fd, 0)
             return not dying.poll(budget.DYING_SECONDS * 1000)
         return False
 
     def await_start(self) -> None:
-        """Wait until the launcher has put the start into the journal, which comes first, unless that takes too long."""
+        """Wait until the launcher has put the start into the journal, as the first event, or until a time limit."""
         if not self._is_awaited and self._started_fd is not None and self._started.are_ours:
             self._is_awaited = True
             if self._notices:
@@ -62,7 +63,7 @@ class ReportPipe:
 
     @property
     def has_forwarded_termination(self) -> bool:
-        """Whether the launcher has forwarded a termination request; once it has, this stays so."""
+        """Whether the launcher has forwarded a termination request; once True, it stays True."""
         with contextlib.suppress(OSError):
             if self._started_fd is not None and self._started.are_ours:
                 self._notices += os.read(self._started_fd, _MOST_NOTICES)

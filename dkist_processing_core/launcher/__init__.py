@@ -1,12 +1,13 @@
 """
-The parent of a task's process: it prepares the environment, starts the task there, and speaks for it when it cannot.
+The parent of a task's process: it prepares the environment, starts the task, and reports the end if the task does not.
 
     python -m dkist_processing_core.launcher
 
-Everything comes by the environment (_assignment). It publishes `task.dispatched` and `task.started`, forwards SIGTERM
-to the task and kills its process group 4 s later, publishes the end of a task that has not told its own, exports the
-attempt's span, and leaves with the task's exit status. Names are resolved when they are first used (PEP 562), so that
-signals are held back before anything else is imported. Not here: what the task's process does (bootstrap, lifecycle).
+All its input comes from environment variables (_assignment). It publishes `task.dispatched` and `task.started`. It
+forwards SIGTERM to the task and kills the task's process group 4 s later. It publishes the end of a task that has not
+reported its own end, exports the attempt's span, and exits with the task's exit status. Names are resolved when they
+are first used (PEP 562), so that signals are blocked before anything else is imported. Not here: the task's process
+(bootstrap, lifecycle).
 """
 
 from __future__ import annotations

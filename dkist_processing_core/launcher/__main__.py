@@ -6,7 +6,7 @@ from dkist_processing_core.launcher import hold_back
 
 if __name__ == "__main__":
     hold_back()
-    # Only now: what comes while it is imported is heard afterwards.
+    # Imported only now: a signal that arrives during the import is handled afterwards.
     from dkist_processing_core.launcher import main
 
     sys.exit(main())

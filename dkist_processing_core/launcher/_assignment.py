@@ -1,7 +1,7 @@
 """
-What a launcher is to do: which attempt of which task, in which environment; all of it by variables, all of it checked.
+The assignment of a launcher: the attempt, the task and the environment, read from variables and checked.
 
-Not here: what the task's own process is given (_environ).
+Not here: the variables of the task's own process (_environ).
 """
 
 import json
@@ -19,9 +19,9 @@ from dkist_processing_core.text import show
 PACKAGE, EXTRAS = f"{PREFIX}PACKAGE", f"{PREFIX}EXTRAS"
 """The package whose release of the workflow's version the task runs in, and its extras, separated by commas."""
 QUEUE, QUEUED_AT = f"{PREFIX}QUEUE", f"{PREFIX}QUEUED_AT"
-"""The queue that the attempt came by, and when it was put there, in seconds since 1970."""
+"""The queue that the attempt came from, and the time at which it was queued, in seconds since 1970."""
 DELIVERED = f"{PREFIX}DELIVERED"
-"""Set where the engine's own process delivers what is put into the journal, so that no launcher has to connect."""
+"""Set where the engine's own process delivers the messages in the journal, so that no launcher has to connect."""
 OWN_ENVIRONMENT = "dev"
 """The version of a workflow whose tasks run in the launcher's own environment."""
 _RECIPE_RUN_ID = f"{PREFIX}RECIPE_RUN_ID"
@@ -36,24 +36,21 @@ class Assignment:
     located: dict[str, str]
     """The variables by which the task's process finds its class (bootstrap)."""
     requirement: Requirement | None = None
-    """What the environment holds; None for the launcher's own."""
+    """The package, version and extras that the environment holds; None for the launcher's own environment."""
     queue: str | None = None
     queued_seconds: float | None = None
     is_delivered: bool = False
-    """Whether somebody else delivers what is put into the journal."""
+    """Whether another process delivers the messages in the journal."""
     problem: str | None = None
-    """What of it is unusable, so that nothing is executed; None where all is well."""
+    """Which part of the assignment is unusable, so that nothing is executed; None where all of it is usable."""
 
     @classmethod
     def take_from(cls, environ: MutableMapping[str, str]) -> "Assignment":
         """
-        Take the assignment that `environ` holds.
+        Return the assignment that `environ` holds.
 
-        Raises
-        ------
-        IdentityError
-            where not even run and task are named, so that nobody could be told of anything.
-
+        Raises:
+            IdentityError: Not even run and task are named, so that no event could be reported.
         """
         found = {name: environ.get(PREFIX + name, "") for name in ("RUN_ID", "WORKFLOW", "TASK")}
         missing = [PREFIX + name for name, value in found.items() if not value]
@@ -80,7 +77,7 @@ class Assignment:
 
 
 def _attempt(environ: MutableMapping[str, str]) -> tuple[Attempt, list[str]]:
-    """Return the attempt, and what is wrong with it: one that may be reported, though not executed, in any case."""
+    """Return the attempt and its problems; the attempt can always be reported, even if it cannot be executed."""
     task, workflow, version = (environ.get(PREFIX + name, "") for name in ("TASK", "WORKFLOW", "VERSION"))
     named = Run(workflow, version, environ.get(f"{PREFIX}RUN_ID", ""), None)
     problems: list[str] = []
@@ -88,7 +85,7 @@ def _attempt(environ: MutableMapping[str, str]) -> tuple[Attempt, list[str]]:
         named = replace(named, recipe_run_id=parse_run_data(environ.get(_RECIPE_RUN_ID, "")))
     except IdentityError as error:
         problems.append(f'{error}; a run of an engine is given it by its configuration, as {{"recipe_run_id": 1}}')
-    # Whatever becomes of it, the rest is looked at too: who mends one mistake does not want to meet the next.
+    # The rest is checked in any case, so that all mistakes are reported at once.
     environ[_RECIPE_RUN_ID] = str(named.recipe_run_id or 0)
     try:
         attempt = Attempt.take_from(environ, task_name=class_name_of(task), workflow_name=workflow)

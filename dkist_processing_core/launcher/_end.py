@@ -1,8 +1,8 @@
 """
-How a task's process ended, and what follows for the status that its launcher leaves with.
+How a task's process ended, and which exit status its launcher returns for that.
 
-With the standard library alone: this holds whatever fails in the launcher's own work. Not here: which event states the
-end, and its cause (_verdict).
+Only the standard library is used, so that this works even if another part of the launcher fails. Not here: which event
+reports the end, and its cause (_verdict).
 """
 
 from dataclasses import dataclass, field
@@ -19,14 +19,14 @@ class End:
     """How a process ended, and what it had reported until then."""
 
     exit_code: int | None
-    """As `subprocess` has it: the status, or minus the number of the signal; None where the status is lost."""
+    """As in `subprocess`: the status, or minus the number of the signal; None where the status is lost."""
     cpu_seconds: float | None
-    """Of the process and of its children that it has waited for; None where that is lost with the status."""
+    """The processor time of the process and of its children that it has waited for; None where the status is lost."""
     duration_seconds: float
     told: dict[str, Any] = field(default_factory=dict)
-    """What came by the report descriptor: the objects of its lines, the later over the earlier."""
+    """The reports received over the report pipe: the JSON objects of all lines, merged; later values win."""
     not_started: OSError | None = None
-    """Why there was no process at all."""
+    """The error for which no process could be started; None where there was a process."""
 
     @property
     def reported(self) -> str | None:
@@ -40,19 +40,19 @@ class End:
         return self.reported is not None and self.told.get("is_published") is True
 
     def is_success(self, *, was_told: bool) -> bool:
-        """Return whether the task has succeeded; `was_told` is whether this launcher has requested its end."""
-        # Not by the status alone: a process that leaves by os._exit(0) in the middle has ended nothing.
+        """Return True if the task has succeeded; `was_told` is whether this launcher has requested its termination."""
+        # The status alone does not decide: a process that calls os._exit(0) midway has not finished its task.
         has_returned = self.told.get("returned") is True
         if self.exit_code is None:
-            # The status is not known, so what the task itself has reported decides.
+            # The status is not known, so the task's own reports decide.
             return self.reported != FAILED and "raised" not in self.told and (has_returned or self.reported == FINISHED)
         if self.exit_code == 0:
             return self.reported == FINISHED or has_returned
-        # Only what it had left running was ended by that.
+        # The task had returned already: the signal ended only what it had left running.
         return has_returned and was_told and self.exit_code < 0 and self.reported != FAILED
 
     def status(self, *, was_told: bool) -> int:
-        """Return the status to leave with: as a shell has it, for a signal 128 and its number."""
+        """Return the launcher's exit status: as in a shell, 128 plus the number for a signal."""
         if self.is_success(was_told=was_told):
             return 0
         code = self.exit_code or 0

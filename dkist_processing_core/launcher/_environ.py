@@ -1,7 +1,7 @@
 """
-The environment variables of a task's process: those of the launcher, without the engine's and with the task's own.
+The environment variables of a task's process: the launcher's variables without the engine's, plus the task's own.
 
-Not here: the environment that its packages are installed in (environments).
+Not here: the environment in which the task's packages are installed (environments).
 """
 
 import os
@@ -16,7 +16,7 @@ from dkist_processing_core.identity import PREFIX, Attempt, Run
 from dkist_processing_core.launcher._assignment import DELIVERED, EXTRAS, PACKAGE, QUEUE, QUEUED_AT, Assignment
 from dkist_processing_core.trace_context import TRACEPARENT, TRACESTATE, attempt_traceparent
 
-# The engine's settings, connections and variables, under all the names by which Airflow and Celery take them.
+# The engine's settings, connections and variables, under all the names under which Airflow and Celery read them.
 _ENGINES = re.compile(r"_*AIRFLOW__|_+AIRFLOW|AIRFLOW_(CONN|VAR)_|CELERY|.*SQL_ALCHEMY", re.IGNORECASE)
 _LAUNCHERS = frozenset(
     {
@@ -25,12 +25,12 @@ _LAUNCHERS = frozenset(
         origin.VARIABLE,
     }
 )
-# What says where this interpreter finds its packages says nothing of another's.
+# Variables by which this interpreter finds its packages; they do not apply to another interpreter.
 _INTERPRETERS = frozenset({"PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONSTARTUP", "__PYVENV_LAUNCHER__"})
 
 
 def without_launchers(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables but for those that tell a launcher, or a launched task, what it is."""
+    """Return the variables except those that identify a launcher or a launched task."""
     return {name: value for name, value in environ.items() if name not in _LAUNCHERS}
 
 
@@ -45,10 +45,10 @@ def task_environ(
     carrier: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """
-    Return the variables of the task's process; where it has an environment of its own, that one is activated.
+    Return the variables of the task's process, with the task's own environment activated where it has one.
 
-    `carrier` is the context of the attempt's span as variables; None where that span is not made yet, and will have
-    the ids that are derived from the attempt.
+    `carrier` is the context of the attempt's span as variables. It is None where that span is not made yet; the span
+    will then have the ids that are derived from the attempt.
     """
     attempt = assignment.attempt
     kept = {name: value for name, value in without_launchers(environ).items() if not _ENGINES.match(name)}

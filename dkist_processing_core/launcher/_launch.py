@@ -1,8 +1,8 @@
 """
-One attempt, from its assignment to the status that the launcher leaves with.
+One attempt, from its assignment to the exit status of the launcher.
 
-The order is: check, prepare the environment, start the task, and only then import what events and spans need. Not here:
-what an end means (_verdict), and how it is reported (_reports).
+The order is: check, prepare the environment, start the task, and only then import the modules for events and spans. Not
+here: what an end means (_verdict), and how it is reported (_reports).
 """
 
 import contextlib
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
     from dkist_processing_core.launcher._verdict import Verdict
 
 USAGE, SOFTWARE = 64, 70
-"""What a launcher leaves with that was given nothing to launch, or has failed itself (sysexits(3))."""
+"""The exit status of a launcher that has no assignment, and of one that has failed itself (sysexits(3))."""
 _LOOK_SECONDS = 0.1
 _DAMAGE = frozenset({errno.ENOENT, errno.ENOEXEC, errno.EACCES, errno.ELOOP, errno.ENOTDIR})
-# The engine's patience is 5 s, and the end is to be in the journal before the group is killed.
+# The engine waits 5 s, and the end must be in the journal before the group is killed.
 _ANNOUNCE_SECONDS = GRACE_SECONDS - 0.6
 
 
 def main() -> int:
-    """Launch what the environment names, and return the status to leave with."""
+    """Launch the task that the environment names, and return the launcher's exit status."""
     began_ns = time.time_ns()
-    # First: what is opened from here on is not to be the task's standard output stream.
+    # First, so that no descriptor opened from here on becomes the task's standard output stream.
     fill_standard_descriptors()
     take(os.environ)
     try:
@@ -55,7 +55,7 @@ def main() -> int:
         _show(f"dkist_processing_core.launcher: {error}")
         return USAGE
     status = SOFTWARE
-    # What goes wrong from the moment on when the status is known does not change it.
+    # Once the status is known, no later error changes it.
     with _observing(), Orders() as orders:
         launch = Launch(assignment, orders, began_ns)
         try:
@@ -72,7 +72,7 @@ class Launch:
     """One attempt under way."""
 
     def __init__(self, assignment: Assignment, orders: Orders, began_ns: int) -> None:
-        """Name what is to be done, and who may end it; nothing is started yet."""
+        """Take the assignment and the receiver of termination requests; nothing is started yet."""
         self._assignment = assignment
         self._orders = orders
         self._began_ns = began_ns
@@ -97,7 +97,7 @@ class Launch:
         return self._made_reports
 
     def run(self) -> int:
-        """Do all of it, and return the status to leave with."""
+        """Run the attempt to its end, and return the launcher's exit status."""
         if self._assignment.problem is not None:
             return self._conclude_with("CONFIGURATION", IdentityError(self._assignment.problem))
         try:
@@ -120,7 +120,7 @@ class Launch:
         return self._conclude(end, memory)
 
     def close(self) -> None:
-        """Deliver what was reported, and let the environment go."""
+        """Deliver the pending reports, and release the environment."""
         with _observing():
             if self._made_reports is not None:
                 self._made_reports.close()
@@ -129,7 +129,7 @@ class Launch:
                 self._environment.close()
 
     def _report(self, report: "Callable[[Reports], object]") -> None:
-        """Report something; what goes wrong with that changes nothing of the attempt."""
+        """Call `report` with the reports; an error in it does not change the attempt."""
         with _observing():
             report(self._reports)
 
@@ -142,7 +142,7 @@ class Launch:
         began_ns = time.time_ns()
         environment = environments.find(requirement)
         if environment is None:
-            # It takes long, and somebody may be waiting to hear of the attempt, or kill this process meanwhile.
+            # It takes long. A user may wait for the attempt's first event, or may kill this process meanwhile.
             self._report(lambda _: self._orders.watch_parent())
             try:
                 environment = environments.prepare(requirement, on_output=_show)
@@ -166,9 +166,10 @@ class Launch:
 
     def _damage(self, end: End) -> str | None:
         """
-        Return for what damage of its environment the task was not even loaded.
+        Return the damage of the environment that kept the task from being loaded.
 
-        None where that is not why, and where the environment before had the same damage, so that another would too.
+        Return None where there is another reason, and where the previous environment had the same damage, since a
+        rebuilt one would have it again.
         """
         with _observing():
             damage = self._found_damage(end)
@@ -185,7 +186,7 @@ class Launch:
         if is_over or self._environment is None:
             return None
         if end.not_started is not None:
-            # A lack of processes or memory is no damage.
+            # A lack of processes or memory is not a damaged environment.
             return str(end.not_started) if end.not_started.errno in _DAMAGE else None
         if "began" not in end.told and end.exit_code is not None and end.exit_code > 0:
             return f"its interpreter left with status {end.exit_code} before it began"
@@ -194,7 +195,7 @@ class Launch:
     # The task's process
 
     def _attempt(self) -> "tuple[End, MemoryWatch | None]":
-        """Start the task, and wait for its end whatever goes wrong meanwhile; return it and what watched its memory."""
+        """Start the task and wait for its end, whatever error occurs meanwhile; return the end and the memory watch."""
         carrier = self._carrier()
         started_ns = time.time_ns()
         with self._orders.blocked():
@@ -222,7 +223,8 @@ class Launch:
             if memory is not None:
                 memory.close()
         if self._was_told:
-            # Nothing of what was told to end is to go on; until it is waited for, nobody else has its number.
+            # No process of the group may go on after a termination request. No other process can have the task's pid
+            # until the task is waited for.
             with _observing():
                 process.kill_group()
         with _observing():
@@ -238,8 +240,8 @@ class Launch:
         """
         Return the context of the attempt's span, as variables, where a provider has been set up in this process.
 
-        As by `opentelemetry-instrument`. Such a provider gives the span an id of its own, so that it is made before the
-        task is started; elsewhere its ids are derived, and OpenTelemetry is imported afterwards.
+        `opentelemetry-instrument` sets up such a provider. The provider chooses the span's id, so the span is made
+        before the task is started. Otherwise the ids are derived, and OpenTelemetry is imported after the start.
         """
         with _observing():
             trace: Any = sys.modules.get("opentelemetry.trace")
@@ -253,7 +255,7 @@ class Launch:
         flags = json.loads(os.environ.get(FLAGS, "[]"))
         inherits: list[int] = []
         if environment is not None:
-            # This process holds the lock for as long as the task runs, in any case.
+            # Even without lending it, this process holds the lock for as long as the task runs.
             with _observing():
                 inherits.append(environment.lend_lock())
         line = Line()
@@ -288,21 +290,21 @@ class Launch:
         if environment is not None and state is not None:
             reports.prepared(*self._prepared, state)
         if not self._is_started:
-            # Once: the start of a process in an environment that turned out to be damaged was that of the attempt.
+            # Reported once: the attempt started with its first process, even if that one's environment was damaged.
             self._is_started = True
             reports.started(pid, started_ns, state, None if environment is None else environment.seconds)
 
     def _conclude(self, end: End, memory: MemoryWatch | None) -> int:
-        """Report the end, and return the status to leave with: the task's own, whatever becomes of the report."""
+        """Report the end and return the launcher's exit status: the task's own, even if the report fails."""
         if "end" not in end.told and (process := self._process) is not None:
             # The author's code may have closed the pipe.
             self._report(lambda reports: end.told.update(reports.noted_end(self._start_id, process.pid)))
-        # Where it cannot be had: only what is stated at its end is a success.
+        # Used where `end.status` fails: then only a reported success with status 0 counts as a success.
         status = int(end.exit_code != 0 or end.reported != FINISHED)
         with _observing():
             status = end.status(was_told=self._was_told)
         if self._is_announced:
-            # It has had its time, and whatever it has made of the rest, its end is on the bus.
+            # The task's time is over and its end is published already, so the status is never 0.
             return status or 1
         self._report(lambda reports: reports.ended(self._judge(end, memory)))
         return status
@@ -318,7 +320,7 @@ class Launch:
         return bare(end, was_told=self._was_told)
 
     def _announce(self, process: TaskProcess, memory: MemoryWatch | None) -> None:
-        """Report the end of a task that was told to end and has not, before it is killed; then may be too late."""
+        """Report the end of a task that is still running after a termination request, before it is killed."""
         import signal  # noqa: PLC0415 - enum and all, for this alone
 
         told = process.told()
@@ -331,7 +333,7 @@ class Launch:
     # Ends without a process
 
     def conclude_without_process(self) -> int:
-        """Report the end of a task that was told to end before it was started."""
+        """Report the end of a task whose termination was requested before it was started."""
         cause = "LOST" if self._orders.is_orphaned else "TERMINATED"
         return self._conclude_with(cause, TerminationError(self._orders.received or 15))
 
@@ -357,7 +359,7 @@ class Launch:
 
 @contextlib.contextmanager
 def _observing() -> "Iterator[None]":
-    """Keep what goes wrong with observing from the task, which is alive as long as its launcher is."""
+    """Log errors of observing and suppress them, since the task lives only as long as its launcher does."""
     try:
         yield
     except Exception:  # noqa: BLE001 - as above
@@ -365,7 +367,7 @@ def _observing() -> "Iterator[None]":
 
 
 def _bare_end(process: TaskProcess) -> End:
-    """Wait for the end of a task, and return what is known of it where an error of this package is all there was."""
+    """Wait for the end of a task after an error of this package, and return the facts that are still known."""
     exit_code, _ = wait_for_status(process.pid)
     with _observing():
         process.listen()
@@ -373,7 +375,7 @@ def _bare_end(process: TaskProcess) -> End:
 
 
 def _has_ended(process: TaskProcess) -> bool:
-    """Wait a moment for the end of the task, and return whether it has come."""
+    """Wait a moment for the end of the task, and return True if it has ended."""
     with _observing():
         return process.has_ended(_LOOK_SECONDS)
     time.sleep(_LOOK_SECONDS)
@@ -389,12 +391,12 @@ def _show_error() -> None:
 def _show(line: str) -> None:
     """Write a line to the task's log, redacted."""
     with contextlib.suppress(OSError, ValueError):
-        # The log of a task is what its process writes.
+        # The task's log consists of everything that its process writes.
         say(redact(line), err=True)
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Return the processor time of a process that runs, and of its children that have ended (proc_pid_stat(5))."""
+    """Return the processor time, in s, of a running process and of its children that have ended (proc_pid_stat(5))."""
     with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
         fields = file.read().rpartition(")")[2].split()
         return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")

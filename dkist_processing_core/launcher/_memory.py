@@ -1,8 +1,8 @@
 """
-What a task's processes use of memory, and whether the kernel has killed for want of it.
+The memory that a task's processes use, and whether the kernel has killed a process because memory ran out.
 
 Sources: proc(5), and the kernel's documents cgroup-v2 (`memory.events`) and cgroup-v1/memory
-(`memory.oom_control`). Not here: what follows from it (_verdict).
+(`memory.oom_control`). Not here: how the end is judged by these values (_verdict).
 """
 
 import contextlib
@@ -15,44 +15,44 @@ from dkist_processing_core.memory import peak_memory_bytes
 from dkist_processing_core.mounts import mounts
 
 _PERIOD_SECONDS, _SHORTEST_SECONDS, _SHARE_OF_AGE = 0.1, 0.01, 0.1
-# Of a processor, so that a task of a thousand processes is not slowed down by being looked at.
+# Share of one processor, so that sampling does not slow down a task of a thousand processes.
 _LARGEST_SHARE = 0.02
-# A look at a process takes milliseconds; one that hangs in the kernel must not hold the end up.
+# Sampling a process takes milliseconds; a sample that hangs in the kernel must not delay the end.
 _LAST_LOOK_SECONDS = 0.5
 
 
 class MemoryWatch:
     """
-    A thread that looks at the memory of a process and its descendants, ten times a second or more.
+    A thread that samples the memory of a process and its descendants, ten times a second or more.
 
-    A thread, since its launcher is busy with loading what reports need while the first tasks are over already.
+    It is a thread because short tasks end while the launcher is still importing the modules for reports.
     """
 
     def __init__(self, pid: int) -> None:
-        """Look for the first time."""
+        """Read the counters for the first time."""
         self._pid = pid
         self._kills = _OomKills(pid)
         self.peak_bytes: int | None = None
-        """The most that the largest of the processes had resident, as far as it was seen."""
+        """The largest resident size of any one of the processes, in bytes, as far as it was sampled."""
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._look_on, name="dkist-core-memory", daemon=True)
 
     @property
     def has_killed(self) -> bool:
-        """Whether the kernel has killed for want of memory, since the beginning, where the process was."""
+        """Whether the kernel has killed for lack of memory in the process's control groups since the beginning."""
         return self._kills.has_risen
 
     @classmethod
     def begin(cls, pid: int) -> Self:
-        """Return one that looks from now on."""
+        """Return a watch that samples from now on."""
         watch = cls(pid)
         with contextlib.suppress(RuntimeError):
-            # Where no thread can be had, what is known at the end must do.
+            # Without a thread, only the values that are known at the end are reported.
             watch._thread.start()
         return watch
 
     def close(self) -> None:
-        """Look no more: when this returns the thread has ended, unless the kernel holds it."""
+        """Stop sampling; when this returns the thread has ended, unless the kernel blocks it."""
         self._is_over.set()
         if self._thread.is_alive():
             self._thread.join(_LAST_LOOK_SECONDS)
@@ -66,13 +66,13 @@ class MemoryWatch:
                 if found is not None:
                     self.peak_bytes = max(found, self.peak_bytes or 0)
             self._kills.follow()
-            # The younger it is, the faster it grows.
+            # A young process grows fast, so it is sampled more often.
             period = min(_PERIOD_SECONDS, (began - born) * _SHARE_OF_AGE)
             rest = max(_SHORTEST_SECONDS, period, (time.thread_time() - used) / _LARGEST_SHARE)
 
 
 def _family(pid: int) -> list[int]:
-    """Return a process and its descendants, as far as they are there; those that were left alone are nobody's."""
+    """Return a process and its living descendants; orphans, which have another parent by now, are not included."""
     family, seen = [pid], {pid}
     for member in family:
         with contextlib.suppress(OSError):
@@ -85,24 +85,24 @@ def _family(pid: int) -> list[int]:
 
 
 class _OomKills:
-    """How often the kernel has killed for want of memory in the control groups that a process was in."""
+    """How often the kernel has killed for lack of memory in the control groups that a process was in."""
 
     def __init__(self, pid: int) -> None:
-        """Read the count as it is now."""
+        """Read the present count."""
         self._pid = pid
-        # Replaced and never changed: one thread adds to it while another iterates over what it was.
+        # Replaced and never changed in place: one thread adds to it while another iterates over the old version.
         self._before: dict[str, int] = {}
         self.follow()
 
     def follow(self) -> None:
-        """See whether the process is in another group by now, whose count begins here; one that dies is in none."""
+        """Start a count for the process's present group if that is a new one; a dying process is in no group."""
         file = _counter_file(self._pid)
         if file is not None and file not in self._before and (count := _count(file)) is not None:
             self._before = {**self._before, file: count}
 
     @property
     def has_risen(self) -> bool:
-        """Whether there was such a kill since; False where nobody can tell."""
+        """Whether there was such a kill since; False where that is not known."""
         return any((_count(file) or 0) > before for file, before in self._before.items())
 
 
@@ -115,7 +115,7 @@ def _count(file: str) -> int | None:
 
 
 def _counter_file(pid: int) -> str | None:
-    """Return the file that counts the kills in a process's control group, of whichever version governs memory."""
+    """Return the file that counts the kills in a process's control group, of the version that governs memory."""
     for line in _read(f"/proc/{pid}/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -126,7 +126,7 @@ def _counter_file(pid: int) -> str | None:
 
 
 def _in_mount(kind: str, path: str, file: str, controller: str | None = None) -> str | None:
-    """Return where a group's file stands, by proc_pid_mountinfo(5): the mount may show only a part of the tree."""
+    """Return the path of a group's file, by proc_pid_mountinfo(5): the mount may show only a part of the tree."""
     for mount in mounts():
         if mount.file_system == kind and (controller is None or controller in mount.options.split(",")):
             root = mount.root

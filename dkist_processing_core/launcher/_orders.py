@@ -1,5 +1,5 @@
 """
-What a launcher is told by signals: to end its task, and why.
+The termination requests that a launcher receives as signals, and the reason for them.
 
 Not here: what is reported then (_verdict).
 """
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from dkist_processing_core.launcher._process import TaskProcess
 
 GRACE_SECONDS = 4.0
-"""How long a task that was told to end may take before its group is killed: an engine's own patience is 5 s."""
+"""How long a task may take after a termination request before its group is killed; an engine itself waits 5 s."""
 _ORDERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# One that nobody sends for another reason, so that it is not taken for the order of a parent that lives.
+# A signal with no other use, so that it is not mistaken for a termination request from a living parent.
 _PARENT_DIED = signal.SIGRTMAX
 _PR_SET_PDEATHSIG = 1
-# The kernel tells of the thread that has started this process, a moment before the whole process is gone.
+# The kernel signals the death of the thread that started this process, a moment before that whole process is gone.
 _PASSING_SECONDS, _TURN_SECONDS = 0.5, 0.002
 
 
 def hold_back() -> None:
-    """Let no order come before `Orders` listens: it comes then."""
+    """Block termination signals until `Orders.listen`, which then receives them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
 
 
@@ -36,24 +36,24 @@ class Orders:
     """
     A context in which SIGTERM, SIGINT and SIGHUP, and the death of the parent process, end the task.
 
-    Before there is a task they raise `TerminationError`. The first one is passed on, the second kills. When the task
-    has ended they change nothing any more.
+    Before the task is started they raise `TerminationError`. After that the first one is forwarded to the task, and the
+    second one kills it. When the task has ended they have no effect.
     """
 
     def __init__(self) -> None:
-        """Note who the parent is; nothing is installed yet."""
+        """Note the parent process; no handler is installed yet."""
         self._parent = os.getppid()
         self._process: TaskProcess | None = None
         self._is_over = False
         self.received: signal.Signals | None = None
-        """The first signal that told to end; None as long as nobody has."""
+        """The signal of the first termination request; None before the first one."""
         self.received_at = 0.0
-        """When it came, in the time of `time.monotonic`."""
+        """When it was received, in the time of `time.monotonic`."""
         self.is_orphaned = False
-        """Whether it came because the parent process had died."""
+        """Whether the reason was the death of the parent process."""
 
     def __enter__(self) -> Self:
-        """Install the handlers; children are waited for, whatever this process has inherited."""
+        """Install the handlers, and reset SIGCHLD so that children can be waited for, whatever was inherited."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in _ORDERS:
             signal.signal(number, self._obey)
@@ -62,19 +62,19 @@ class Orders:
         return self
 
     def listen(self) -> None:
-        """Hear what was held back until now, by whomever, and what comes; from here on an order may raise."""
+        """Unblock all signals, also those blocked by a parent; from here on a termination request may raise."""
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Listen no more: what is left to do ends by itself, and soon."""
+        """Ignore the signals from now on: the remaining work ends soon by itself."""
         for number in (*_ORDERS, _PARENT_DIED, signal.SIGALRM):
             signal.signal(number, signal.SIG_IGN)
 
     def watch_parent(self) -> None:
-        """Have the kernel say so when the parent process dies, as by SIGKILL (PR_SET_PDEATHSIG, prctl(2))."""
-        # Here, not above: the task is started first.
+        """Have the kernel send a signal when the parent process dies, also by SIGKILL (PR_SET_PDEATHSIG, prctl(2))."""
+        # Imported here, since the task is started first.
         import ctypes  # noqa: PLC0415
 
         with contextlib.suppress(OSError, AttributeError):
@@ -85,7 +85,7 @@ class Orders:
 
     @contextlib.contextmanager
     def blocked(self) -> Iterator[None]:
-        """Let no signal come between the start of a process and the knowledge of it."""
+        """Block signals between the start of a process and the registration of its pid."""
         signal.pthread_sigmask(signal.SIG_BLOCK, (*_ORDERS, _PARENT_DIED))
         try:
             yield
@@ -93,20 +93,20 @@ class Orders:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_ORDERS, _PARENT_DIED))
 
     def concern(self, process: "TaskProcess") -> None:
-        """Name the process that is told from now on."""
+        """Set the process to which termination requests are forwarded from now on."""
         self._process = process
 
     def conclude(self) -> None:
-        """Let what comes from now on be: the process that it would concern has ended."""
+        """Ignore termination requests from now on: the process has ended."""
         self._is_over, self._process = True, None
 
     def begin_anew(self) -> None:
-        """Listen again as before there was a process."""
+        """Accept termination requests again, as before the first process was started."""
         self._is_over = False
 
     @property
     def seconds_ago(self) -> float:
-        """For how long the task has known that it is to end; 0 where nobody has told it."""
+        """How many seconds ago the first termination request was received; 0 if there was none."""
         return 0.0 if self.received is None else time.monotonic() - self.received_at
 
     def _obey(self, number: int, _: FrameType | None) -> None:
@@ -119,7 +119,7 @@ class Orders:
         until = time.monotonic() + _PASSING_SECONDS
         while os.getppid() == self._parent:
             if time.monotonic() > until:
-                # Only a thread of it has ended, or somebody plays with signals.
+                # Only one thread of the parent has ended, or another process has sent this signal.
                 return
             time.sleep(_TURN_SECONDS)
         if self.received is None and not self._is_over:

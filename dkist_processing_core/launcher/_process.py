@@ -1,7 +1,7 @@
 """
-The process of one attempt: started, signalled, waited for, listened to.
+The process of one attempt: it is started and signalled here, its reports are read, and its end is waited for.
 
-Not here: what its end means (_verdict), and who tells it to end (_orders).
+Not here: what its end means (_verdict), and who requests its termination (_orders).
 """
 
 import contextlib
@@ -19,12 +19,13 @@ from dkist_processing_core.descriptors import move_up
 from dkist_processing_core.exit_status import has_ended, reap_orphans, take
 from dkist_processing_core.launcher._end import End
 
-# Of a line without end the end is kept: whoever writes it must not fill the memory, nor wait at a full pipe.
+# Of an endless line only the last part is kept: its writer must neither fill the memory nor wait at a full pipe.
 _MAX_LINE = 1024 * 1024
 _CHUNK = 64 * 1024
 _DISMISSAL_SECONDS, _TURN_SECONDS = 0.5, 0.0005
-# Once its launcher is gone the guard ends what is left; of the shell nothing but builtins and sleep. What dies closes
-# its descriptors in no certain order: when the guard has another parent, the task will see that nobody hears it.
+# Once its launcher is gone the guard ends the task. It uses only shell builtins and sleep. A dying process closes its
+# descriptors in no fixed order. So the guard waits until it has another parent: then the launcher is gone, and the task
+# can detect that no process reads its reports.
 _GUARD = """\
 trap '' TERM INT HUP
 read -r _ && exit
@@ -36,17 +37,17 @@ kill -KILL "-$1" 2>/dev/null
 
 
 class TaskProcess:
-    """A started process, which leads a process group of its own."""
+    """A started process that leads its own process group."""
 
     def __init__(self, pid: int, report: int, started: int) -> None:
-        """Take a process, the end of the pipe by which it reports, and that of the one by which it is notified."""
+        """Take a process, this side's end of the pipe for its reports, and of the pipe for notices to it."""
         self.pid = pid
         self._started = started
         self.began = time.monotonic()
         self._report = report
         self._waiting = select.poll()
         self._waiting.register(report, select.POLLIN)
-        # Some sandboxes do not know it, or refuse it: then the end is noticed when the waiting is over.
+        # Some sandboxes do not support pidfd_open(2), or refuse it: then the end is noticed after the poll's timeout.
         self._descriptor: int | None = None
         with contextlib.suppress(OSError):
             self._descriptor = os.pidfd_open(pid)
@@ -59,22 +60,19 @@ class TaskProcess:
     @classmethod
     def start(cls, python: Sequence[str], environ: Mapping[str, str], line: "Line", inherits: Iterable[int]) -> Self:
         """
-        Start the one constant program on an interpreter, with its side of the line and what else it is to inherit.
+        Start the constant program on an interpreter; it inherits its ends of the pipes and the descriptors `inherits`.
 
         `python` is the interpreter's path, followed by its options.
 
-        Raises
-        ------
-        OSError
-            where it cannot be started; then nothing is left of it.
-
+        Raises:
+            OSError: The process cannot be started; then nothing of it is left behind.
         """
         for descriptor in (line.report_fd, line.started_fd, *inherits):
             os.set_inheritable(descriptor, True)  # noqa: FBT003 - the standard library's signature
         signals = {signal.SIGPIPE, signal.SIGXFSZ}
         pid = os.posix_spawn(
             python[0],
-            # Not by a variable, which -E and -I pass over: what is printed before a task is killed is in its log.
+            # -u, so that the output of a task that is killed is in its log; -E and -I would ignore the variable for it.
             [*python, "-u", "-P", "-c", program()],
             dict(environ),
             file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
@@ -87,16 +85,16 @@ class TaskProcess:
         return cls(pid, line.heard_fd, line.notify_fd)
 
     def guard(self) -> None:
-        """Have a process of its own end the task when this one is killed."""
+        """Start a separate process that ends the task when this process is killed."""
         self._guard = _Guard.over(self.pid)
 
     def note_start(self) -> None:
-        """Let the task know that its start is in the journal."""
+        """Notify the task that its start is in the journal."""
         self._notify(STARTED)
 
     def pass_on_order(self) -> None:
-        """Tell the task to end; only itself: a pool whose workers die beside it may wait for them for ever."""
-        # First: one with a handler of its own looks there.
+        """Forward a termination request to the task alone: a pool whose workers are killed may wait for ever."""
+        # The notice comes first: a task whose author has installed a SIGTERM handler reads it there.
         self._notify(TERMINATION)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
@@ -106,32 +104,32 @@ class TaskProcess:
             os.write(self._started, what)
 
     def kill_group(self) -> None:
-        """End the task and all of its group."""
+        """Kill the task and its whole group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def has_ended(self, timeout: float) -> bool:
-        """Wait at most so many seconds for the end, and say whether it has come; listen meanwhile."""
+        """Wait at most `timeout` seconds for the end, reading reports meanwhile; return True if it has ended."""
         ready = {descriptor for descriptor, _ in self._waiting.poll(timeout * 1000)}
         if self._report in ready:
             self.listen()
         reap_orphans(self.pid)
-        # Not waited for yet: as long as it is a zombie nobody else has its number.
+        # The status is not taken yet: while the task is a zombie no other process can have its pid.
         return has_ended(self.pid)
 
     def told(self) -> dict[str, Any]:
-        """Return what the process has told so far."""
+        """Return the facts that the process has reported so far."""
         return dict(self._told)
 
     def end(self) -> End:
-        """Take the end of a process that has ended, with what it had reported by then."""
+        """Take the exit status of a process that has ended, and return its end with its reports."""
         exit_code, usage = take(self.pid)
         duration = time.monotonic() - self.began
         cpu_seconds = None if usage is None else usage.ru_utime + usage.ru_stime
         return End(exit_code, cpu_seconds, duration, self.told())
 
     def close(self) -> None:
-        """Close the descriptors, and dismiss the guard."""
+        """Close the descriptors, and end the guard."""
         for descriptor in filter(None, (self._descriptor, self._report, self._started)):
             os.close(descriptor)
         if self._guard is not None:
@@ -139,9 +137,9 @@ class TaskProcess:
 
     def listen(self) -> None:
         """
-        Read what there is, whole lines of it; what is none of ours is passed over.
+        Read the complete lines that the pipe holds now; lines that are not reports are skipped.
 
-        As far as the pipe is filled, never to its end: what the task leaves behind may hold it.
+        This does not wait for the end of the pipe: processes that the task leaves behind may keep it open.
         """
         while self._is_listening:
             try:
@@ -161,27 +159,27 @@ class TaskProcess:
 
 
 class Line:
-    """The descriptors between a launcher and its task: a pipe each way, since each pipe has an identity of its own."""
+    """The descriptors between a launcher and its task: one pipe in each direction, each with its own identity."""
 
     def __init__(self) -> None:
-        """Open them."""
-        # At numbers that neither the task's files are given, nor its standard streams where this process has none.
+        """Open the two pipes."""
+        # At high numbers: the task's files get lower ones, and so do standard streams that this process lacks.
         self.heard_fd, self.report_fd = map(move_up, os.pipe())
         os.set_blocking(self.heard_fd, False)
-        # Not blocking for the task either, which may find nothing there, nor for a task that reads nothing.
+        # Not blocking for the task, which may find nothing to read, nor for this process if the task reads nothing.
         self.started_fd, self.notify_fd = map(move_up, os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
 
     def close(self) -> None:
-        """Close what was never used."""
+        """Close all descriptors of pipes that were never used."""
         for descriptor in (self.heard_fd, self.report_fd, self.started_fd, self.notify_fd):
             os.close(descriptor)
 
 
 class _Guard:
     """
-    A shell that ends the task when this process is killed, however: it waits at a pipe.
+    A shell that ends the task when this process is killed in any way: it waits at a pipe.
 
-    The kernel's own parent-death signal would reach the task alone, and could be ignored.
+    The kernel's own parent-death signal would reach only the task, and the task could ignore it.
     """
 
     def __init__(self, pid: int, line: int) -> None:
@@ -190,7 +188,7 @@ class _Guard:
 
     @classmethod
     def over(cls, pid: int) -> "_Guard | None":
-        """Start one; None where no process can be had for it: the task goes on all the same."""
+        """Start a guard and return it; return None where it cannot be started: the task then runs without one."""
         try:
             read_end, write_end = os.pipe()
         except OSError:
@@ -216,7 +214,7 @@ class _Guard:
         return cls(guard, write_end)
 
     def dismiss(self) -> None:
-        """Tell it that nothing is left to do, and wait for its end, so that nobody inherits a zombie."""
+        """Notify the guard that it is not needed any more, and wait for its end, so that no zombie is left behind."""
         with contextlib.suppress(OSError):
             os.write(self._line, b"\n")
         os.close(self._line)

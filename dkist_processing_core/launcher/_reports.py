@@ -1,7 +1,8 @@
 """
-What a launcher reports of its attempt: two events at the start, one at the end if need be, and the span around it all.
+What a launcher reports of its attempt: two events at the start, one at the end if necessary, and the attempt's span.
 
-Imported when the task has been started, for it takes longer than all else. Not here: what is reported (_verdict).
+This module is imported after the task has been started, since nothing else takes so long. Not here: the verdict that is
+reported (_verdict).
 """
 
 import contextlib
@@ -48,7 +49,7 @@ class Reports:
     """The publisher and the span of one attempt, from its dispatch to its end."""
 
     def __init__(self, assignment: Assignment, began_ns: int) -> None:
-        """Open both, as far as the settings allow; in nanoseconds since 1970, the attempt began at `began_ns`."""
+        """Open both as far as the settings allow; `began_ns` is the attempt's start, in nanoseconds since 1970."""
         self._assignment = assignment
         self._attempt = assignment.attempt
         self._began_ns = began_ns
@@ -85,11 +86,11 @@ class Reports:
 
     @property
     def environ(self) -> dict[str, str] | None:
-        """The variables by which a process takes up the trace below the attempt's span; None without a span."""
+        """The variables by which a process continues the trace below the attempt's span; None without a span."""
         return None if self._reporter.carrier is None else self._reporter.carrier.to_environ()
 
     def dispatched(self) -> None:
-        """Publish that the attempt is here."""
+        """Publish that the attempt has reached its launcher."""
         self._reporter.report(
             TaskDispatched,
             _moment(self._began_ns),
@@ -99,7 +100,7 @@ class Reports:
         )
 
     def prepared(self, began_ns: int, ended_ns: int, state: str, error: BaseException | None = None) -> None:
-        """Export the preparation of the environment as a span of its own; `state` is what became of it."""
+        """Export the preparation of the environment as a separate span; `state` is its result."""
         with self._never_breaking("the environment's preparation is not traced"):
             span = self._telemetry.tracer.start_span(
                 semconv.PREPARATION_SPAN,
@@ -122,22 +123,22 @@ class Reports:
         )
 
     def noted_end(self, start_id: str, pid: int) -> dict[str, Any]:
-        """Return which end the task itself has noted on this host since a start, as it reports it by the pipe."""
+        """Return the end that the task has noted on this host since that start, in the form of its pipe report."""
         names = {f"{ENDED}{start_id}/{each.name}": each.name for each in (TaskFinished, TaskFailed)}
         publisher = self._reporter.publisher
         note = None if publisher is None else publisher.noted_by(pid, *names)
         return {} if note is None else {"end": names[note], "is_published": True}
 
     def ended(self, verdict: Verdict) -> bool:
-        """Publish the end, unless the task has, and end the span; return whether the end is published."""
-        # Where it could not be opened at the start, this is the last chance of the end to be reported.
+        """Publish the end, unless the task has, and end the span; return True if the end is published."""
+        # If the publisher could not be opened at the start, this is the last chance to report the end.
         self._open_publisher()
         is_published = (
             verdict.is_published
             # Without settings nothing is published, and nothing is missing.
             or self._reporter.publisher is None
             or self._reporter.report(verdict.event_class, **self._completed(verdict))
-            # What the task has reported of itself cannot be stated; that it ended can.
+            # The task's own facts may not fit the event; then the end is reported without them.
             or self._reporter.report(verdict.event_class, **self._completed(verdict, bare=True))
         )
         note = SUCCEEDED if verdict.cause is None else TOLD_TO_END if verdict.cause == Cause.TERMINATED else None
@@ -177,7 +178,7 @@ class Reports:
         self._span.set_status(Status(StatusCode.ERROR, message or str(cause)))
 
     def close(self) -> None:
-        """Deliver what there is, the task's own reports too, for as long as the settings allow; then close."""
+        """Deliver all pending events, including the task's own, for as long as the settings allow; then close."""
         timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout * budget.LAUNCHER.bus
         self._reporter.close(self._telemetry, timeout, including_others=True)
 
@@ -190,7 +191,7 @@ def _moment(nanoseconds: int) -> datetime:
 
 
 def _settings() -> DKISTProcessingCoreConfiguration | None:
-    """Return the settings; without usable ones the task runs unobserved, since observing never breaks the observed."""
+    """Return the settings; None if they are unusable: the task then runs unobserved, as observing must not break it."""
     try:
         settings, complaint = DKISTProcessingCoreConfiguration.read_leniently()
     except ConfigurationError as error:

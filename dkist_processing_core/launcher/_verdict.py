@@ -1,7 +1,8 @@
 """
-What the end of a task's process means: which event states it, with which cause, and whether anybody has said so.
+What the end of a task's process means: which event reports it, with which cause, and whether it is published already.
 
-Pure: facts in, one verdict out. Not here: how they were found (_process, _memory, _orders), and publishing (_reports).
+These are pure functions: they take facts and return one verdict. Not here: how the facts were found (_process, _memory,
+_orders), and publishing (_reports).
 """
 
 import signal
@@ -18,14 +19,14 @@ _FACTS = frozenset(TaskFailed.__struct_fields__) - {"time", "reported_by", "prov
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What a launcher knows beside the end of the process."""
+    """What a launcher knows in addition to the end of the process."""
 
     was_told: bool = False
-    """Whether the task was told to end by this launcher."""
+    """Whether this launcher has requested the task's termination."""
     is_orphaned: bool = False
-    """Whether that was because the launcher's own parent had died."""
+    """Whether the reason was the death of the launcher's own parent."""
     oom_kill: bool = False
-    """Whether the kernel has killed for want of memory where the task ran."""
+    """Whether the kernel has killed for lack of memory in the task's control groups."""
     peak_memory_bytes: int | None = None
 
 
@@ -38,7 +39,7 @@ class Verdict:
     is_published: bool = False
     """Whether the task's own report of it is in the journal."""
     exit_code: int = 0
-    """What the launcher leaves with."""
+    """The launcher's exit status."""
 
     @property
     def cause(self) -> Cause | None:
@@ -47,12 +48,12 @@ class Verdict:
 
     @property
     def error_type(self) -> str | None:
-        """What names the failure for telemetry: the class of the exception, else the cause."""
+        """The name of the failure for telemetry: the class of the exception, else the cause."""
         return self.facts.get("error_type") or self.cause
 
 
 def bare(end: End, *, was_told: bool) -> Verdict:
-    """Return the end by the task's own report and its status alone, where the whole verdict cannot be had."""
+    """Return a verdict from the task's own report and its status alone, for when `judge` fails."""
     status = end.status(was_told=was_told)
     if end.is_success(was_told=was_told):
         return Verdict(TaskFinished, is_published=end.is_published, exit_code=status)
@@ -67,7 +68,7 @@ def bare(end: End, *, was_told: bool) -> Verdict:
 
 
 def judge(end: End, known: Circumstances) -> Verdict:
-    """Return what became of an attempt whose process has ended."""
+    """Return the verdict on an attempt whose process has ended."""
     if end.not_started is not None:
         error = end.not_started
         facts = {"cause": Cause.ENVIRONMENT, "error_type": type(error).__name__, "message": str(error)}
@@ -76,7 +77,7 @@ def judge(end: End, known: Circumstances) -> Verdict:
     is_published, is_done = end.is_published, end.is_success(was_told=known.was_told)
     exit_code = end.status(was_told=known.was_told)
     if is_published and said == TaskFailed.name:
-        # Also where the author has swallowed the exception on its way out: the engine is told what the process says.
+        # Also where the author's code has suppressed the exception: the engine gets the status of the process.
         facts = _said(end) | _told_facts(told)
         if not isinstance(facts.get("cause"), str):
             facts["cause"] = Cause.EXIT_CODE
@@ -89,14 +90,14 @@ def judge(end: End, known: Circumstances) -> Verdict:
 
 
 def _known(end: End, known: Circumstances, told: dict[str, Any]) -> dict[str, Any]:
-    """Return what was measured and what was told, of the peak of memory the higher."""
+    """Return the measured and the reported facts together, with the higher of the two peaks of memory."""
     peaks = [peak for peak in (known.peak_memory_bytes, told.get("peak_memory_bytes")) if isinstance(peak, int)]
     measured = {"duration_seconds": end.duration_seconds, "cpu_seconds": end.cpu_seconds}
     return measured | told | {"peak_memory_bytes": max(peaks, default=None)}
 
 
 def _told_facts(told: dict[str, Any], *, unless_finished: bool = False) -> dict[str, Any]:
-    """Return what the task itself knows of its end: from its lifecycle, where it has one of this release."""
+    """Return the facts that the task has reported of its end, where its release of this package reports them."""
     if unless_finished and told.get("end") == TaskFinished.name:
         return {}
     facts = told.get("facts")
@@ -105,7 +106,7 @@ def _told_facts(told: dict[str, Any], *, unless_finished: bool = False) -> dict[
 
 
 def _said(end: End) -> dict[str, Any]:
-    """Return what is known of the exception that left the program, whatever release its task is of."""
+    """Return the facts of the exception that left the program; every release of this package reports them."""
     raised = end.told.get("raised")
     if not isinstance(raised, dict):
         return {}
@@ -120,7 +121,7 @@ def _said(end: End) -> dict[str, Any]:
 
 
 def _why(end: End, known: Circumstances, facts: dict[str, Any]) -> dict[str, Any]:
-    """Return cause, signal, exit code and, where nobody else has one, a message: the nearer the reason, the earlier."""
+    """Return cause, signal or exit code, and a message if the facts have none; the most direct cause has precedence."""
     raised = end.told.get("raised")
     raised = raised if isinstance(raised, dict) else {}
     number = -end.exit_code if end.exit_code is not None and end.exit_code < 0 else None

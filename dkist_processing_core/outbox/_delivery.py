@@ -1,7 +1,7 @@
 """
-Delivering what waits in the outbox of the settings, now and until nothing waits.
+Delivers the pending messages in the outbox of the settings once, until none is pending.
 
-Not here: the relay, which goes on for ever (_relay).
+Not here: the relay, which delivers until it is stopped (_relay).
 """
 
 import math
@@ -20,32 +20,32 @@ from dkist_processing_core.errors import JournalError
 
 POLL_SECONDS = 0.1
 STOP_SECONDS = 1.0
-"""For how long the thread that delivers is waited for: with the rest of an end, less than the 2 s of a service."""
+"""How long to wait for the end of the thread that delivers: the whole shutdown takes less than the 2 s of a service."""
 _COUNT_SECONDS = 0.5
 _GRACE_SECONDS = 1.0
 _STUCK_SECONDS = 30.0
-# Nobody's task waits here, so that the first connection may take its time.
+# No task waits here, so the first connection may take longer.
 _UNHURRIED_SECONDS = 10.0
 _TIME_IS_OVER = "the time is over"
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a delivery has come; the counts are of what happened since it began, by this process or another."""
+    """The progress of a delivery; the counts cover everything since it began, by this process or another."""
 
     pending: int
     confirmed: int = 0
     set_aside: int = 0
     set_aside_before: int = 0
-    """How many have been set aside since longer, and are not delivered either."""
+    """How many messages had been set aside before the delivery began; they are not delivered either."""
     deliverer: int | None = None
-    """The other process that is delivering just now."""
+    """The id of another process that is delivering at present; None if there is none."""
     reason: str | None = None
-    """Why no more is delivered, where something still waits; in an operator's words."""
+    """Why delivery has stopped while messages are still pending, in words for an operator."""
 
 
 def unhurried(settings: DKISTProcessingCoreConfiguration) -> AmqpBus:
-    """Return the broker of the settings, for who may wait for it."""
+    """Return the broker of the settings, with longer timeouts, for callers that may wait for it."""
     check_place(settings)
     longer = max(_UNHURRIED_SECONDS, settings.event_flush_timeout)
     return AmqpBus(settings.model_copy(update={"event_flush_timeout": longer}))
@@ -53,16 +53,13 @@ def unhurried(settings: DKISTProcessingCoreConfiguration) -> AmqpBus:
 
 def drain(settings: DKISTProcessingCoreConfiguration, *, timeout: float | None = None) -> Iterator[Progress]:
     """
-    Deliver what waits in the outbox of the settings, saying now and then how far it has come; the last word is the end.
+    Deliver the pending messages of the settings' outbox; yield the progress from time to time, and finally at the end.
 
-    Nothing waits then, or `Progress.reason` says why something does: what the broker said, that `timeout` seconds are
-    over, or that nothing has moved for long. A broker that could not be reached a moment ago is tried all the same.
+    At the end nothing is pending, or `Progress.reason` gives the reason: the broker's answer, the end of `timeout`
+    seconds, or a long time without progress. A broker that could not be reached a moment ago is tried all the same.
 
-    Raises
-    ------
-    JournalError
-        where the outbox cannot be used.
-
+    Raises:
+        JournalError: The outbox cannot be used.
     """
     bus = unhurried(settings)
     until = math.inf if timeout is None else time.monotonic() + timeout
@@ -76,11 +73,11 @@ def drain(settings: DKISTProcessingCoreConfiguration, *, timeout: float | None =
             if not left_behind(bus.journal_path):
                 raise
             problem = str(error)
-    # What the outbox could not take over goes to the broker by itself.
+    # Spare journals that the outbox could not take over are delivered to the broker one by one.
     for path in left_behind(bus.journal_path):
         try:
             if so_far.reason is not None:
-                # The broker does not take them now: they are counted.
+                # The broker does not take messages now, so they are only counted.
                 waiting = Journal.look(path, Journal.books).pending
                 so_far = replace(so_far, pending=so_far.pending + waiting)
                 continue
@@ -94,7 +91,7 @@ def drain(settings: DKISTProcessingCoreConfiguration, *, timeout: float | None =
 
 
 def _drain_one(bus: AmqpBus, until: float) -> Iterator[Progress]:
-    """Deliver what waits in one journal."""
+    """Deliver the pending messages of one journal, and yield the progress."""
     changed = threading.Event()
     with bus.open_journal() as journal:
         adopt(journal)
@@ -107,7 +104,7 @@ def _drain_one(bus: AmqpBus, until: float) -> Iterator[Progress]:
         drainer = Drainer(bus, note_progress, heeds_mark=False, poll_seconds=POLL_SECONDS)
         drainer.start()
         if not drainer.is_running and journal.oldest is not None:
-            # No thread can be had for it.
+            # No thread can be started for it.
             drainer.deliver_here(until)
         try:
             yield from _watched(journal, drainer, changed, max(0.0, until - time.monotonic()))
@@ -116,7 +113,7 @@ def _drain_one(bus: AmqpBus, until: float) -> Iterator[Progress]:
 
 
 def _sum(first: Progress, second: Progress) -> Progress:
-    """Return how far two deliveries have come together."""
+    """Return the combined progress of two deliveries."""
     return Progress(
         pending=first.pending + second.pending,
         confirmed=first.confirmed + second.confirmed,
@@ -128,7 +125,7 @@ def _sum(first: Progress, second: Progress) -> Progress:
 
 
 def _watched(journal: Journal, drainer: Drainer, changed: threading.Event, limit: float) -> Iterator[Progress]:
-    """Say how far it has come, until there is nothing more to wait for."""
+    """Yield the progress until nothing is pending or there is a reason to stop."""
     began = counted_at = moved_at = time.monotonic()
     before = books = journal.books()
     lock = FileLock(journal.path.with_suffix(".lock"))
@@ -138,7 +135,7 @@ def _watched(journal: Journal, drainer: Drainer, changed: threading.Event, limit
         changed.clear()
         now = time.monotonic()
         if now >= counted_at + _COUNT_SECONDS:
-            # Counting reads every row that waits: not each time.
+            # Counting reads every pending row, so it is not done each time.
             counted, counted_at = journal.books(), now
             moved_at, books = (now if counted != books else moved_at), counted
         reason = _reason(drainer.failure, lock, still=now - moved_at, timed_out=now - began > limit)
@@ -169,7 +166,7 @@ def _other(lock: FileLock) -> int | None:
 
 
 def _reason(failure: str | None, lock: FileLock, *, still: float, timed_out: bool) -> str | None:
-    """Return why there is no use in waiting on."""
+    """Return the reason to stop waiting; None to go on."""
     if failure is not None and still >= _GRACE_SECONDS:
         return failure
     if not timed_out and still < _STUCK_SECONDS:

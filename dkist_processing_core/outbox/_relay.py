@@ -1,7 +1,7 @@
 """
-Delivering what the processes of this host leave in the outbox of the settings, for as long as it is wanted.
+Delivers the messages that the processes of this host put into the outbox of the settings, until it is stopped.
 
-Not here: how the broker is reached, left alone and tried again (drain).
+Not here: connecting to the broker, pausing and retrying (drain).
 """
 
 import contextlib
@@ -21,17 +21,14 @@ logger = logging.getLogger(__name__)
 
 
 class Relay:
-    """Delivers from one thread while another calls `run`; a file or folder that is not there yet is waited for."""
+    """Delivers from one thread while another calls `run`; waits for a file or folder that does not exist yet."""
 
     def __init__(self, settings: DKISTProcessingCoreConfiguration) -> None:
         """
-        Name the outbox; nothing is opened yet.
+        Take the settings that name the outbox; nothing is opened yet.
 
-        Raises
-        ------
-        ConfigurationError
-            where the settings name no broker.
-
+        Raises:
+            ConfigurationError: The settings name no broker.
         """
         if not settings.names_broker:
             msg = f"there is nothing to relay: MESH_CONFIG names no {ISB_SERVICE}"
@@ -43,7 +40,7 @@ class Relay:
         self._delivered = 0
 
     def stop(self) -> None:
-        """Have `run` return; from any thread, and from a signal's handler."""
+        """Make `run` return; may be called from any thread and from a signal's handler."""
         self._is_stopping = True
         self._told.put(None)
 
@@ -52,7 +49,8 @@ class Relay:
         bus = unhurried(self._settings)
         logger.info("relaying from %s to %s", bus.journal_path, bus.where)
         while not self._is_stopping:
-            # Made anew each time: what is mounted at the folder meanwhile may be no place for a journal.
+            # Created again each time, since it checks the folder: a file system that is mounted there meanwhile may be
+            # unsuitable for a journal.
             bus = unhurried(self._settings)
             if bus.journal_path.exists() or spares_of(bus.journal_path):
                 self._deliver(bus)
@@ -64,11 +62,11 @@ class Relay:
             self._told.get(timeout=0.0 if self._is_stopping else _POLL_SECONDS)
 
     def _deliver(self, bus: AmqpBus) -> None:
-        """Deliver one file, until stopped or another file has its name."""
+        """Deliver one file, until stopped or until another file has its name."""
         with contextlib.ExitStack() as stack:
             journal: Journal | None = None
             with contextlib.suppress(JournalError):
-                # Held open to count what goes; where it cannot be, the other thread says so and tries again.
+                # Kept open to count delivered messages; if it cannot be opened, the other thread logs that and retries.
                 journal = stack.enter_context(bus.open_journal())
             before = _confirmed(journal)
             file = _file_at(bus.journal_path)
@@ -76,7 +74,7 @@ class Relay:
             drainer.start()
             while not self._is_stopping and _file_at(bus.journal_path) == file:
                 if not drainer.is_running:
-                    # No thread could be had for it: perhaps now.
+                    # No thread could be started before; this tries again.
                     drainer.wake()
                 self._wait()
             drainer.stop(STOP_SECONDS)
@@ -86,7 +84,7 @@ class Relay:
 
 
 def _file_at(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from another that has its name later."""
+    """Return the device and inode numbers, which distinguish a file from a later one with the same name."""
     try:
         found = path.stat()
     except OSError:
@@ -95,7 +93,7 @@ def _file_at(path: Path) -> tuple[int, int] | None:
 
 
 def _confirmed(journal: Journal | None) -> int | None:
-    """Return what was confirmed so far; None where it cannot be told, which is no reason to end."""
+    """Return how many messages were confirmed so far; None if that is not known, which is no reason to end."""
     with contextlib.suppress(JournalError):
         return None if journal is None else journal.books().confirmed
     return None

@@ -1,7 +1,7 @@
 """
-Moving what waits for one broker into the outbox of another, when an operator says so.
+Moves the messages that wait for one broker into the outbox of another, at an operator's request.
 
-Not here: the asking (cli).
+Not here: the confirmation prompt (cli).
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from dkist_processing_core.outbox._state import Destination
 
 @dataclass(frozen=True, slots=True)
 class Retargeting:
-    """What would be moved; nobody delivers it meanwhile."""
+    """The messages that would be moved; no process delivers them meanwhile."""
 
     books: Books
     source: Destination
@@ -27,16 +27,13 @@ class Retargeting:
 
     def carry_out(self) -> int:
         """
-        Move everything that waits or is set aside, and return how many messages that were.
+        Move all messages that are pending or set aside, and return their number.
 
-        Each message is in the new outbox, on disk, before it leaves the old one: ended in between, some are in both,
-        and are delivered twice under one id.
+        Each message is in the new outbox, on disk, before it is removed from the old one. If the process ends in
+        between, some messages are in both, and are delivered twice under one id.
 
-        Raises
-        ------
-        JournalError
-            where one of the two cannot be read or written any more; what has been moved by then stays moved.
-
+        Raises:
+            JournalError: One of the two cannot be read or written any more; messages moved by then stay moved.
         """
         exchanges = {
             self.source.event_exchange: self.target.event_exchange,
@@ -48,13 +45,11 @@ class Retargeting:
 @contextlib.contextmanager
 def retargeting(settings: DKISTProcessingCoreConfiguration, path: Path) -> Iterator[Retargeting]:
     """
-    Take hold of an outbox, to move what it holds into that of the settings.
+    Lock an outbox, to move its messages into the outbox of the settings.
 
-    Raises
-    ------
-    JournalError
-        where it cannot be: it is that outbox itself, somebody delivers it, or it cannot be read or written.
-
+    Raises:
+        JournalError: The outbox cannot be moved: it is the settings' outbox itself, another process delivers it, or it
+            cannot be read or written.
     """
     source = _destination(path)
     bus = open_bus(settings)

@@ -1,7 +1,7 @@
 """
-What every journal of this host holds, looked at without a change to any file.
+The contents of every journal of this host; reading them changes no file.
 
-Not here: how it is shown (cli).
+Not here: the output (cli).
 """
 
 import os
@@ -24,7 +24,7 @@ _PARTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """The broker that an outbox is for, as the file itself says."""
+    """The broker that an outbox is for, as recorded in the file itself."""
 
     host: str
     port: int
@@ -34,14 +34,14 @@ class Destination:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Return what `Journal.destination` says; None for one that says nothing, as the embedded journal's."""
+        """Return the destination in `Journal.destination`; None for one without a broker, as the embedded journal's."""
         parts = text.split("\n")
         if len(parts) != _PARTS or not parts[1].isdecimal():
             return None
         return cls(parts[0], int(parts[1]), *parts[2:])
 
     def __str__(self) -> str:
-        """Return it in an operator's words."""
+        """Return a description for an operator."""
         fields = DKISTProcessingCoreConfiguration.model_fields
         usual = (fields["isb_event_exchange"].default, fields["isb_exchange"].default)
         exchanges = (self.event_exchange, self.failure_exchange)
@@ -51,33 +51,33 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class SpareState:
-    """A journal that one process keeps beside that of all, for while it cannot use that."""
+    """A journal that one process keeps beside the shared one, for the time in which it cannot use the shared one."""
 
     path: Path
     owner: int | None
-    """The living process that it belongs to; None where it was left behind."""
+    """The id of the living process that it belongs to; None where it was left behind."""
     books: Books | None = None
     problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxState:
-    """A journal of this host; where it cannot be read, `problem` says why and the rest is not known."""
+    """A journal of this host; if it cannot be read, `problem` gives the reason and the other facts are unknown."""
 
     path: Path
     is_current: bool
-    """Whether it is that of the present settings."""
+    """Whether it is the outbox of the present settings."""
     is_embedded: bool
-    """Whether it is no outbox, but a bus of its own."""
+    """Whether it is the embedded journal, which is itself the bus and not an outbox."""
     deliverer: int | None
-    """The process that delivers from it just now."""
+    """The id of the process that delivers from it at present; None if there is none."""
     spares: tuple[SpareState, ...]
     destination: Destination | None = None
     books: Books | None = None
     oldest: float | None = None
-    """Since when, in seconds since 1970, the oldest message waits."""
+    """The time, in seconds since 1970, since which the oldest message has been pending."""
     unreachable_until: float | None = None
-    """Until when, in seconds since 1970, nobody tries to reach the broker; None where that is over."""
+    """The time, in seconds since 1970, until which no process tries to reach the broker; None if it has passed."""
     problem: str | None = None
     lock_problem: str | None = None
     """Why this user cannot deliver from it, whether or not another process delivers."""
@@ -86,20 +86,17 @@ class OutboxState:
 
     @property
     def waiting(self) -> int:
-        """How many messages are pending, those in spare journals too, as far as they can be read."""
+        """How many messages are pending, including those in spare journals, as far as they can be read."""
         books = [self.books, *[spare.books for spare in self.spares]]
         return sum(each.pending for each in books if each is not None)
 
 
 def outboxes(settings: DKISTProcessingCoreConfiguration) -> list[OutboxState]:
     """
-    Return the state of every journal in the folder of the settings, that of the settings first.
+    Return the state of every journal in the folder of the settings, the settings' own outbox first.
 
-    Raises
-    ------
-    JournalError
-        where the folder cannot be read; one that is missing holds none.
-
+    Raises:
+        JournalError: The folder cannot be read; a missing folder counts as empty.
     """
     check_place(settings)
     current = open_bus(settings).journal_path
@@ -107,7 +104,7 @@ def outboxes(settings: DKISTProcessingCoreConfiguration) -> list[OutboxState]:
 
 
 def _shared(folder: Path) -> set[Path]:
-    """Return the journals that processes share, also those of which there are only spare ones so far."""
+    """Return the paths of the shared journals, also of those for which only spare journals exist so far."""
     try:
         with explained(folder):
             names = [path.name for path in folder.iterdir()]
@@ -159,26 +156,20 @@ def _spare(path: Path) -> SpareState:
 
 def set_aside(path: Path) -> list[SetAside]:
     """
-    Return what is set aside in a journal.
+    Return the messages that are set aside in a journal.
 
-    Raises
-    ------
-    JournalError
-        where there is none, or it cannot be read.
-
+    Raises:
+        JournalError: There is no such journal, or it cannot be read.
     """
     return Journal.look(path, Journal.set_aside)
 
 
 def find(settings: DKISTProcessingCoreConfiguration, name: str | None) -> Path:
     """
-    Return the outbox of a name, its eight hex digits or a path; that of the settings where none is given.
+    Return the path of the outbox with that name, its eight hex digits or path; without a name, the settings' outbox.
 
-    Raises
-    ------
-    JournalError
-        where there is none, or it is none.
-
+    Raises:
+        JournalError: There is no such file, or it is not an outbox.
     """
     check_place(settings)
     current = open_bus(settings).journal_path
