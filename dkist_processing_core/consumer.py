@@ -1,7 +1,7 @@
 """
 Events as a consumer reads them: subscribe, iterate, acknowledge.
 
-Not here: what the reports add up to (runs), and how either bus delivers (bus).
+Not here: the state derived from reports (runs), and the delivery by either bus (bus).
 """
 
 import functools
@@ -25,26 +25,26 @@ from dkist_processing_core.signals import held_back
 
 REMEMBERED_IDS = 100_000
 ACK_SECONDS = 2.0
-# What AMQP gives the name of a queue.
+# AMQP's limit for the name of a queue.
 _MAX_NAME_BYTES = 255
-# For so long a signal's handler of the author's waits meanwhile, as a time limit does.
+# The longest delay of the author's signal handler, such as a time limit, during a poll.
 _POLL_SECONDS = 0.1
 _EPOCH, _LAST = datetime.fromtimestamp(0, UTC), datetime.max.replace(tzinfo=UTC)
-# A replay may come to the end of the past at any time, and says so only when it is asked.
+# A replay may reach the end of the backlog at any time, and reports it only when it is asked.
 _POLL_SECONDS_OF_PAST = 0.05
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which events a consumer wants; what is left out is not restricted."""
+    """The events that a consumer wants; a field that is left out does not restrict them."""
 
     names: tuple[str, ...] = ()
     workflow: str | None = None
     task: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a name that no event has: such a subscription would wait for ever."""
+        """Raise a ValueError for a name that no event has: such a subscription would wait for ever."""
         known = [event_class.name for event_class in EVENT_CLASSES]
         for name in self.names:
             if name not in known:
@@ -53,14 +53,14 @@ class Selection:
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """The topic patterns that match at least what is wanted."""
+        """The topic patterns that match at least the wanted events."""
         workflow = "*" if self.workflow is None else word(self.workflow)
         tail = "#" if self.task is None else word(self.task)
         names = self.names or (("task.*",) if self.task is not None else ("*.*",))
         return tuple(f"{name}.{workflow}.{tail}" for name in names)
 
     def matches(self, event: Event) -> bool:
-        """Say whether an event is wanted: names are looked at again, since a routing key holds them shortened."""
+        """Return True if an event is wanted; names are compared again, since a routing key holds them shortened."""
         return (
             (not self.names or event.name in self.names)
             and self.workflow in (None, event.workflow_name)
@@ -70,11 +70,11 @@ class Selection:
 
 class Subscription:
     """
-    An iterator over events that is also a context manager: it receives from the moment that it is made.
+    An iterator over events that is also a context manager: it receives events from its creation on.
 
-    The event in hand is acknowledged when the next is asked for. Leaving the loop leaves it unacknowledged, so that a
-    named subscription gets it again, unless its `ack()` was called before the subscription ended. It ends by `close`,
-    when nobody holds it any more, and with the process.
+    A request for the next event acknowledges the current one. Leaving the loop leaves the current event unacknowledged,
+    so that a named subscription receives it again, unless its `ack()` was called before the subscription ended. A
+    subscription ends by `close`, when no reference to it is left, and with the process.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Subscription:
         self._timeout = timeout
         self._seen: _Memory | None = None if every_report else _Memory(REMEMBERED_IDS)
         self._in_hand: Delivery | None = None
-        # What was received, and is not handed out: a handler's exception may come in between.
+        # An event that was received but not yet yielded: a handler's exception may come in between.
         self._ready: tuple[Event, Delivery] | None = None
         self._is_closed = False
         self._has_caught_up = not replay
@@ -101,13 +101,13 @@ class Subscription:
 
     @property
     def has_caught_up(self) -> bool:
-        """Whether all that a replay found on the bus when it began was yielded: what is yielded from then on is new."""
+        """True if a replay has yielded everything that the bus held when it began: all further events are new."""
         return self._has_caught_up
 
     @property
     def missed(self) -> int:
         """
-        How many events are known to be lost to this name since the subscription was opened, noticed at the next read.
+        The number of events known to be lost to this name since the subscription was opened, updated at the next read.
 
         A bus keeps a limited number of events, for a limited time, for a name that does not read them.
         """
@@ -115,7 +115,7 @@ class Subscription:
 
     @property
     def unknown(self) -> int:
-        """How many events of types that this release does not know were passed over since the subscription began."""
+        """The number of skipped events of types that this release does not know, since the subscription began."""
         return self._unknown
 
     def __iter__(self) -> Iterator[Event]:
@@ -124,15 +124,11 @@ class Subscription:
 
     def __next__(self) -> Event:
         """
-        Acknowledge the event in hand and wait for the next.
+        Acknowledge the current event, wait for the next and return it.
 
-        Raises
-        ------
-        StopIteration
-            where none came within the subscription's timeout, or the subscription is closed.
-        BusError
-            where the subscription cannot go on, and in a fork of the process that it belongs to.
-
+        Raises:
+            StopIteration: No event came within the subscription's timeout, or the subscription is closed.
+            BusError: The subscription cannot continue, or this process is a fork of the one that it belongs to.
         """
         _refuse_fork_of(self._pid)
         with held_back():
@@ -142,7 +138,7 @@ class Subscription:
         quiet_since = asked_since = time.monotonic()
         while self._ready is None and not self._is_closed:
             with held_back():
-                # Asked before: what there was by then is received at once.
+                # Asked before receiving: events that existed by then are received at once.
                 is_past = not self._receiver.has_caught_up(asked_since)
                 patience = _POLL_SECONDS
                 if is_past:
@@ -157,19 +153,19 @@ class Subscription:
                 elif delivery is None:
                     quiet_since = time.monotonic()
                 else:
-                    # Wanted or not: behind it there may be more.
+                    # Wanted or not: more events may follow it.
                     quiet_since = asked_since = time.monotonic()
                     self._has_caught_up |= delivery.is_new
                     self._ready = self._decoded(delivery)
         if self._ready is None or self._is_closed:
             raise StopIteration
-        # Without a call, at which a handler could run.
+        # Without a call, during which a handler could run.
         event, self._in_hand = self._ready
         self._ready = None
         return event
 
     def _decoded(self, delivery: Delivery) -> tuple[Event, Delivery] | None:
-        """Return what a delivery carries, or settle it: undecodable, unwanted, or known already."""
+        """Return the event of a delivery, or settle the delivery if it is undecodable, unwanted, or already known."""
         message = delivery.message
         event = _read(message)
         if isinstance(event, UnknownEventError):
@@ -194,7 +190,7 @@ class Subscription:
 
     def close(self) -> None:
         """
-        End the subscription; an event that is in hand and not acknowledged comes again under the same name.
+        End the subscription; a current event that is not acknowledged is delivered again under the same name.
 
         In a fork of the process that it belongs to this does nothing.
         """
@@ -213,7 +209,7 @@ class Subscription:
 
 
 def _read(message: Message) -> Event | Exception:
-    """Return the event that a message carries, or why there is none."""
+    """Return the event that a message carries, or the exception that explains why there is none."""
     try:
         if message.full_size is not None:
             check_size(message.full_size)
@@ -232,7 +228,7 @@ def _refuse_fork_of(pid: int) -> None:
 
 
 def _acknowledge(pid: int, delivery: Delivery) -> None:
-    # Without the subscription, which ends when only its events are still held.
+    # Without a reference to the subscription, which ends when only its events are still held.
     _refuse_fork_of(pid)
     with held_back():
         delivery.acknowledge(ACK_SECONDS)
@@ -249,32 +245,31 @@ def subscribe(
     settings: DKISTProcessingCoreConfiguration | None = None,
 ) -> Subscription:
     """
-    Subscribe to events, from RabbitMQ or the embedded journal as the settings say.
+    Subscribe to events, from RabbitMQ or the embedded journal, depending on the settings.
 
     Args:
-        names: the events wanted, as in `subscribe("task.failed", "task.finished")`; all of them where none is named.
-        workflow: the name of the one workflow wanted.
-        task: the name of the one task wanted.
-        name: the subscription's own name, under which its place is remembered: what happens while nobody listens
-            is delivered later, and what was not acknowledged is delivered again. On RabbitMQ it is a queue. A thread
-            has one subscription of a name: opening another ends the one before.
-        replay: begin with the oldest event that the bus still has, up to seven days ago, or with the first that
-            reached the bus at a time or later; not for a name. A time without a zone is local, as everywhere in Python.
-            An event that happened before that time and reached the bus later, as from an outbox, is included. On
-            RabbitMQ, events that reached it in the few seconds before that time may be included too.
-        timeout: end the iteration when nothing came for this many seconds; None waits for ever. It counts from where
-            a replay has read all that the bus held when it began, so that none is cut short: with 0 it yields that.
-        every_report: yield what each reporter says of one fact. Otherwise a fact is yielded once, however many
-            reports and repetitions of it there are.
-        settings: read from the environment where they are not given.
+        names: the wanted events, as in `subscribe("task.failed", "task.finished")`; all events if none is named.
+        workflow: the name of the only wanted workflow.
+        task: the name of the only wanted task.
+        name: the subscription's own name, under which its position is stored: events that arrive while it is closed
+            are delivered later, and unacknowledged events are delivered again. On RabbitMQ it is a queue. A thread has
+            one subscription of a name: opening another ends the previous one.
+        replay: begin with the oldest event that the bus still has, up to seven days ago, or, for a time, with the first
+            event that reached the bus at that time or later; not allowed with a name. A time without a zone is local,
+            as everywhere in Python. An event that happened before that time and reached the bus later, for example
+            from an outbox, is included. On RabbitMQ, events that reached it in the few seconds before that time may be
+            included too.
+        timeout: end the iteration when no event came for this many seconds; None waits for ever. The time counts from
+            the moment when a replay has read everything that the bus held when it began, so that no replay is cut
+            short: with 0, exactly those events are yielded.
+        every_report: yield each reporter's report of a fact. Otherwise a fact is yielded once, however many reports
+            and repetitions of it there are.
+        settings: read from the environment if they are not given.
 
-    Raises
-    ------
-    ValueError
-        where there is no such event, the subscription cannot have that name, or `replay` is no time.
-    ConfigurationError, BusError, JournalError
-        where the settings are wrong, or the bus cannot be reached now. Later interruptions are bridged.
-
+    Raises:
+        ValueError: There is no such event, the subscription cannot have that name, or `replay` is no time.
+        ConfigurationError, BusError, JournalError: The settings are wrong, or the bus cannot be reached now. Later
+            interruptions are bridged.
     """
     selection = Selection(names, workflow, task)
     replay = _in_utc(replay)
@@ -284,7 +279,7 @@ def subscribe(
         bus = open_bus(settings or DKISTProcessingCoreConfiguration.read())
         key = (bus.where, name)
         if name is not None and (abandoned := _open.subscriptions.get(key)) is not None:
-            # Its loop was left, and something still holds it: a notebook's last traceback, for one.
+            # Its loop was left, and a reference to it remains, for example in a notebook's last traceback.
             abandoned.close()
         receiver = bus.subscribe(selection.patterns, name=name, replay=replay)
         subscription = Subscription(receiver, selection, timeout=timeout, every_report=every_report, replay=replay)
@@ -297,19 +292,19 @@ _Replay = bool | datetime
 
 
 def _in_utc(replay: _Replay) -> _Replay:
-    """Return where a replay begins, on either bus; a time without a zone is taken for a local one."""
+    """Return the start of a replay, for either bus; a time without a zone is a local time."""
     if isinstance(replay, bool):
         return replay
     if not isinstance(replay, datetime):
         msg = f"replay is {replay!r}, expected True, False or a datetime"
         raise ValueError(msg)  # noqa: TRY004 - as every other wrong argument
     try:
-        # Not `astimezone`: in the hour that a change of clocks leaves out, its answer depends on the release of Python.
+        # Not `astimezone`: in the hour that a change of clocks skips, its result depends on the release of Python.
         moment = datetime.fromtimestamp(replay.timestamp(), UTC)
     except (OverflowError, ValueError):
-        # In UTC it lies beyond the calendar.
+        # In UTC the time is outside the calendar.
         moment = _LAST if replay.year > _EPOCH.year else _EPOCH
-    # Before RabbitMQ's first time there is nothing.
+    # There are no events before RabbitMQ's first time.
     return moment if moment > _EPOCH else True
 
 
@@ -325,7 +320,7 @@ _open = _Open()
 
 
 def check_name(name: str, *, replay: bool | datetime = False) -> None:
-    """Refuse, by a ValueError, what cannot name a subscription, on either bus: both must take the same program."""
+    """Raise a ValueError for a name that is invalid on one of the buses: both must accept the same program."""
     expected = None
     if replay:
         expected = "no name: a replay begins at the beginning, and a name where it left off; leave one of them out"
@@ -343,14 +338,14 @@ def check_name(name: str, *, replay: bool | datetime = False) -> None:
 
 
 class _Memory:
-    """The last few ids, to know a fact again."""
+    """The most recent ids, to recognise a repeated fact."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._ids: OrderedDict[str, None] = OrderedDict()
 
     def is_new(self, identifier: str) -> bool:
-        """Say whether an id was not seen before, and remember it."""
+        """Return True if an id was not seen before, and remember it."""
         if identifier in self._ids:
             self._ids.move_to_end(identifier)
             return False

@@ -1,6 +1,6 @@
 """
-What runs inside Airflow's own processes: the callbacks of exported DAGs.
+Code that runs inside Airflow's own processes: the callbacks of exported DAGs.
 
-Not here: anything that a task or its launcher needs. Nothing of it imports Airflow, or more than the standard library,
-before the engine calls.
+Not here: code that a task or its launcher needs. This package imports neither Airflow nor anything beyond the standard
+library before the engine calls it.
 """

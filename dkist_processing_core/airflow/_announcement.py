@@ -1,7 +1,7 @@
 """
-Announcing that a task failed for good, from the engine's task runner.
+The announcement, from the engine's task runner, that a task failed for good.
 
-Not here: the failures that are announced at the end of the run (_runs).
+Not here: failures that are announced at the end of the run (_runs).
 """
 
 import contextlib
@@ -35,7 +35,7 @@ _UNKNOWN = "unknown"
 def announce(
     context: Mapping[str, Any], workflow_name: str, workflow_version: str, task_name: str
 ) -> RecipeRunFailureMessage | None:
-    """Publish the message, and take what else waits on this host to the bus; see `chat_ops_notification`."""
+    """Publish and return the message, and deliver this host's backlog to the bus; see `chat_ops_notification`."""
     callbacks = Callbacks(workflow_name=workflow_name, workflow_version=workflow_version, nodes=(), edges=())
     attempt = _attempt(callbacks, context)
     ti = instance_of(context)
@@ -54,7 +54,7 @@ def announce(
         if reason is not None:
             logger.info("the failure of %s is not announced now: %s", task_name, reason)
             return None
-        # In one transaction: at the end of the run this event tells that the message was sent.
+        # In one transaction: at the end of the run, this event shows that the message was sent.
         if attempt is None:
             publisher.publish_failure(message)
         else:
@@ -73,17 +73,17 @@ def _attempt(callbacks: Callbacks, context: Mapping[str, Any]) -> Attempt | None
 def _reason_not_to(
     context: Mapping[str, Any], message: RecipeRunFailureMessage, attempt: Attempt | None, publisher: Publisher
 ) -> str | None:
-    """Return why a failure is none, or is announced at the end of the run; None where it is to be announced now."""
+    """Return why a failure is not announced now (it is none, or the end of the run announces it), else None."""
     if attempt is None:
         return None
     if publisher.remembers(SUCCEEDED + attempt.key):
         return "its launcher saw it succeed"
     cause = cause_of(context)
     if cause is Cause.LOST and _has_run_callback(context):
-        # Its worker is lost, or its launcher: the bus may know of an end, and is asked when the run has ended.
+        # The worker or the launcher is lost. The bus may hold an end of the attempt; it is read when the run has ended.
         return "the end of the run tells"
     if cause is not Cause.TIMEOUT and publisher.remembers(TOLD_TO_END + attempt.key):
-        # Marked by hand, or cleared, it calls the callback for failures as well.
+        # A task that is marked by hand, or cleared, calls the failure callback as well.
         state = _state_by_now(context, message)
         if state not in (FAILED, _RUNNING):
             return f"to the engine it is {state} by now"
@@ -91,7 +91,7 @@ def _reason_not_to(
 
 
 def _has_run_callback(context: Mapping[str, Any]) -> bool:
-    """Say whether what is left open here is settled when the run has ended: not so in files of other releases."""
+    """Return True if the end of the run settles open failures; it does not for DAG files of other releases."""
     if not tells_states_at_the_end():
         return False
     found = getattr(context.get("dag"), "on_failure_callback", None)
@@ -100,7 +100,7 @@ def _has_run_callback(context: Mapping[str, Any]) -> bool:
 
 
 def _state_by_now(context: Mapping[str, Any], message: RecipeRunFailureMessage) -> str:
-    """Return the state that the engine has for the task; that it is unknown where the engine does not answer soon."""
+    """Return the engine's state of the task, or that it is unknown if the engine does not answer soon."""
     found: list[str] = []
 
     def ask() -> None:
@@ -114,8 +114,8 @@ def _state_by_now(context: Mapping[str, Any], message: RecipeRunFailureMessage) 
 
     if can_be_asked_aside():
         asking = threading.Thread(target=ask, name="dkist-core-asking", daemon=True)
-        # The engine's client tries again and again where its server does not answer, and the task's end would wait.
-        # Where no thread can be had, as where the engine does not answer: it may take for ever.
+        # The engine's client keeps retrying if its server does not answer, and would delay the end of the task.
+        # If no thread can be started, proceed as if the engine did not answer: a call here might never return.
         with contextlib.suppress(RuntimeError):
             asking.start()
             asking.join(budget.ENGINE_SECONDS)

@@ -1,7 +1,7 @@
 """
-What the engine sees of an attempt, as events: its dispatch, and ends that are provisional.
+The engine's observations of an attempt as events: its dispatch, and its provisional ends.
 
-Not here: when the engine calls (callbacks), and what becomes of the run (_runs).
+Not here: when the engine calls (callbacks), and the end of the run (_runs).
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from dkist_processing_core.origin import Origin
 from dkist_processing_core.reporter import EventReporter
 from dkist_processing_core.termination import signal_name
 
-# The engine's exceptions, by name: they have moved from module to module.
+# The engine's exceptions by class name, because they have moved between modules.
 _CAUSES = {
     "AirflowTaskTimeout": Cause.TIMEOUT,
     "AirflowTaskTerminated": Cause.TERMINATED,
@@ -40,7 +40,7 @@ _EXIT_CODE = re.compile(r"exit code (-?\d+)")
 
 
 def dispatched(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
-    """Publish that an attempt reached a worker; the launcher that follows brings it to the bus."""
+    """Publish that an attempt reached a worker; the launcher, which starts next, delivers the event to the bus."""
     _hand_over_origin(context)
     ti, attempt = instance_of(context), attempt_of(callbacks, context)
     events: list[Event] = []
@@ -57,9 +57,9 @@ def dispatched(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
 
 def _hand_over_origin(context: Mapping[str, Any]) -> None:
     """
-    Have the launcher read the same settings as the callbacks: the engine starts it in a folder made for it alone.
+    Make the launcher read the same settings as the callbacks: the engine starts it in a new folder of its own.
 
-    The operator's templates are rendered, and shown in the engine, before this is called.
+    The engine renders and shows the operator's templates before it calls this function.
     """
     environ = getattr(context.get("task"), "env", None)
     if isinstance(environ, dict):
@@ -67,29 +67,29 @@ def _hand_over_origin(context: Mapping[str, Any]) -> None:
 
 
 def start_of(callbacks: Callbacks, reporter: EventReporter, started_at: datetime | None) -> WorkflowStarted:
-    """Return the event that a run began; each further report of it states the same fact."""
+    """Return the event that reports the start of a run; each further report of it states the same fact."""
     graph = Graph(nodes=callbacks.nodes, edges=callbacks.edges)
     return reporter.event(WorkflowStarted, started_at=started_at, graph=graph)
 
 
 def failed(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
     """
-    Publish that the last attempt failed, as it seems: a task that is cleared calls this, too.
+    Publish that the last attempt apparently failed: a task that is cleared calls this, too.
 
-    The failure message, which follows, says that this is final, and takes both to the bus.
+    The announcement, which follows, reports the failure as final, and delivers both to the bus.
     """
     with _reporting(callbacks, context, delivers=False) as reporter:
         reporter.report(TaskFailed, **failure_of(callbacks, context), final=None)
 
 
 def retried(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
-    """Publish that an attempt failed and another follows, perhaps on another host: it goes to the bus from here."""
+    """Publish that an attempt failed and another follows, and deliver it now: the next may run on another host."""
     with _reporting(callbacks, context, delivers=True) as reporter:
         reporter.report(TaskFailed, **failure_of(callbacks, context), final=False)
 
 
 def skipped(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
-    """Publish that the engine passed a task over."""
+    """Publish that the engine skipped a task."""
     error = context.get("exception")
     reason = message_of(error) if isinstance(error, BaseException) else None
     with _reporting(callbacks, context, delivers=True) as reporter:
@@ -105,7 +105,7 @@ def _reporting(callbacks: Callbacks, context: Mapping[str, Any], *, delivers: bo
 
 def failure_of(callbacks: Callbacks, context: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return what the engine knows of a failure, as fields of `TaskFailed` but `final`.
+    Return the engine's knowledge of a failure as fields of `TaskFailed`, without `final`.
 
     Raises:
         IdentityError: The context names no attempt.
@@ -122,7 +122,7 @@ def _end(context: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cause_of(context: Mapping[str, Any]) -> Cause:
-    """Return why an attempt failed, as the engine knows it: in its DAG processor nothing, so that it was lost."""
+    """Return the cause of a failure as the engine knows it; its DAG processor knows none, which means `LOST`."""
     error = context.get("exception")
     if not isinstance(error, BaseException):
         return Cause.LOST
@@ -148,6 +148,6 @@ def _why(context: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _exit_code_of(error: BaseException) -> int | None:
-    """Return the status of the command, where that is what the engine's exception is about."""
+    """Return the exit status of the command if the engine's exception is about one, else None."""
     found = _EXIT_CODE.search(message_of(error)) if class_name(type(error)) == "AirflowException" else None
     return None if found is None else int(found[1])

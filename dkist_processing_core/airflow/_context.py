@@ -1,8 +1,8 @@
 """
-What a callback is given by the engine, as identities and times of ours.
+The engine's context of a callback, converted to this package's identities and times.
 
-What the context holds differs between versions of Airflow and between its processes (in the DAG processor a task
-instance may lack its start, or be missing), so that nothing is taken for granted. Not here: what is made of it.
+The content of the context differs between versions of Airflow and between its processes: in the DAG processor, a task
+instance may lack its start, or be missing. So no entry is assumed to exist. Not here: the use of these values.
 """
 
 from __future__ import annotations
@@ -20,19 +20,16 @@ if TYPE_CHECKING:
 
 
 def instance_of(context: Mapping[str, Any]) -> object:
-    """Return the task instance, under either of its names; None where there is none."""
+    """Return the task instance under either of its names, or None if there is none."""
     return context.get("ti") or context.get("task_instance")
 
 
 def run_of(callbacks: Callbacks, context: Mapping[str, Any]) -> Run:
     """
-    Return the run that a context is about; one that was given no usable recipe run id has none.
+    Return the run of a context; its recipe run id is None if the context gives no usable one.
 
-    Raises
-    ------
-    IdentityError
-        where not even the run is named.
-
+    Raises:
+        IdentityError: The context does not even name the run.
     """
     return _run(
         callbacks, context.get("dag_run"), context.get("run_id") or getattr(instance_of(context), "run_id", None)
@@ -40,7 +37,7 @@ def run_of(callbacks: Callbacks, context: Mapping[str, Any]) -> Run:
 
 
 def run_of_instance(callbacks: Callbacks, ti: object, dag_run: object) -> Run:
-    """Return the run that a template is rendered for."""
+    """Return the run for which a template is rendered."""
     return _run(callbacks, dag_run, getattr(ti, "run_id", None))
 
 
@@ -60,13 +57,10 @@ def _run(callbacks: Callbacks, dag_run: object, run_id: object) -> Run:
 
 def attempt_of(callbacks: Callbacks, context: Mapping[str, Any]) -> Attempt:
     """
-    Return the attempt that a context is about.
+    Return the attempt of a context.
 
-    Raises
-    ------
-    IdentityError
-        where the context names no task.
-
+    Raises:
+        IdentityError: The context names no task.
     """
     ti = instance_of(context)
     name = getattr(ti, "task_id", None)
@@ -94,7 +88,7 @@ def clears_of(dag_run: object) -> int:
 
 
 def moment(owner: object, name: str) -> datetime | None:
-    """Return a time that the engine may or may not know, in UTC."""
+    """Return one of the engine's times in UTC, or None if the engine does not know it."""
     found = getattr(owner, name, None)
     if not isinstance(found, datetime):
         return None
@@ -102,7 +96,7 @@ def moment(owner: object, name: str) -> datetime | None:
 
 
 def seconds_between(began: datetime | None, ended: datetime | None) -> float | None:
-    """Return how long something took; None where an end of it is not known."""
+    """Return the seconds between two times, at least 0, or None if one of them is unknown."""
     return None if began is None or ended is None else max(0.0, (ended - began).total_seconds())
 
 

@@ -1,7 +1,7 @@
 """
-A look at what the bus holds of a workflow, which takes a limited time whatever the bus is like.
+A reader of a workflow's events on the bus that takes a limited time, whatever the state of the bus.
 
-The callbacks of a process share one as far as it reaches back. Not here: what is looked for (_owed).
+The callbacks of a process share a reader if it begins early enough. Not here: the search in the events (_owed).
 """
 
 import contextlib
@@ -21,18 +21,18 @@ from dkist_processing_core.reporter import never_breaking
 if TYPE_CHECKING:
     from dkist_processing_core.events import Event
 
-# With the connection and all that the bus holds.
+# For the connection and for reading everything that the bus holds.
 _READING_SECONDS = 3.0
-# The next run of the same process may have begun earlier.
+# The next run that the same process handles may have begun earlier.
 _MARGIN = timedelta(minutes=10)
 _TURN_SECONDS = 0.1
 
 
 class Look:
-    """What a thread reads from the bus, of one workflow, since some moment; nobody has to wait for it."""
+    """A thread that reads one workflow's events from the bus since a given time; callers need not wait for it."""
 
     def __init__(self, settings: DKISTProcessingCoreConfiguration, workflow_name: str, since: datetime | None) -> None:
-        """Begin to read."""
+        """Start reading."""
         self.since = since - _MARGIN if since is not None else None
         self.reports: list[Event] = []
         self._settings = settings
@@ -45,7 +45,7 @@ class Look:
         try:
             threading.Thread(target=self._read, name="dkist-core-look", daemon=True).start()
         except RuntimeError:
-            # No thread can be had, and what reads here would have no limit: as with a bus that does not answer.
+            # No thread can be started. Reading here would have no time limit, so proceed as if the bus did not answer.
             self._is_over = True
             self._is_settled.set()
 
@@ -67,7 +67,7 @@ class Look:
                 for event in events:
                     self.reports.append(event)
                     if events.has_caught_up:
-                        # A bus that is never quiet has an end, too: what happens now comes behind it.
+                        # The backlog ends even on a bus that is never quiet: new events come after it.
                         self._catch_up()
                 self._catch_up()
                 if only_once:
@@ -78,17 +78,17 @@ class Look:
         self._is_settled.set()
 
     def replace(self) -> None:
-        """Let it end: another has begun earlier."""
+        """Stop reading: another reader, which begins earlier, replaces this one."""
         self._is_replaced = True
 
     def covers(self, since: datetime | None) -> bool:
-        """Say whether it began early enough."""
+        """Return True if this reader begins early enough for `since`."""
         return self.since is None or (since is not None and self.since <= since)
 
     def is_read(self) -> bool:
-        """Wait until all that the bus held was read, and say whether it was, in time."""
+        """Wait until the backlog of the bus is read, and return True if that succeeded in time."""
         if self._has_caught_up:
-            # Read before, for another run: what has come since then is here within a moment.
+            # The backlog was read before, for another run: events since then arrive within a moment.
             time.sleep(_TURN_SECONDS)
         else:
             with at_most(max(0.0, self._deadline - time.monotonic()), LOOK) as seconds:
@@ -96,7 +96,7 @@ class Look:
         return self._has_caught_up
 
     def has_patience(self) -> bool:
-        """Wait a moment for what is on its way, and say so; not where the process has waited enough."""
+        """Wait a moment for further events and return True; return False if reading or the time to wait is over."""
         with at_most(0.0 if self._is_over else _TURN_SECONDS, LOOK) as seconds:
             time.sleep(seconds)
         return seconds > 0
@@ -106,7 +106,7 @@ _looks: dict[str, Look] = {}
 
 
 def look_at(workflow_name: str, since: datetime | None) -> Look | None:
-    """Return a look at a workflow's reports from `since` on; None where the bus is known not to answer just now."""
+    """Return a reader of a workflow's reports from `since` on, or None if the bus is known to be unreachable now."""
     settings, _ = DKISTProcessingCoreConfiguration.read_leniently()
     if _is_away(settings):
         return None

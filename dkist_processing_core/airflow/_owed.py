@@ -1,9 +1,9 @@
 """
-What is still to be said of the tasks that a run's engine calls failed, as far as the bus tells what was said already.
+The missing reports and messages about the tasks that the engine reports as failed at the end of a run.
 
-Where the bus cannot be read in time, or has not got it yet, too much is said rather than too little: a message that two
-hosts send has the same id, and a report of the engine gives way to those who stood nearer. Not here: saying it (_runs),
-and how the bus is read (_look).
+The bus holds the earlier reports. If it cannot be read in time, or has not received them yet, too many reports are
+published rather than too few: a message that two hosts send has the same id, and the reports of task and launcher
+outrank those of the engine. Not here: publishing them (_runs), and reading the bus (_look).
 """
 
 import time
@@ -22,19 +22,19 @@ _ON_ITS_WAY_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """The names of failed tasks, in the engine's order, each with its last attempt where that is known."""
+    """The names of failed tasks, in the engine's order, each with its last attempt if that is known."""
 
     untold: tuple[str, ...] = ()
-    """Those whose last attempt has no end by task or launcher."""
+    """Tasks whose last attempt has no end reported by task or launcher."""
     unannounced: tuple[tuple[str, int | None], ...] = ()
-    """Those whose failure nobody has announced, and whose launcher has not seen them succeed."""
+    """Tasks whose failure was not announced, and that their launcher has not seen succeed."""
 
 
 def owed(run: Run, failed: Sequence[str] | None, *, since: datetime | None) -> Owed:
     """
-    Return what is owed of the failed tasks of a run, whose reports began to reach the bus at `since`.
+    Return the missing reports about the failed tasks of a run; its reports reach the bus from `since` on.
 
-    Where nobody says which those are, they are the tasks that have begun and of whose good end the bus holds nothing.
+    If `failed` is None, the failed tasks are those that have begun and of whose success the bus holds no report.
     """
     if failed is not None and not failed:
         return Owed()
@@ -42,7 +42,7 @@ def owed(run: Run, failed: Sequence[str] | None, *, since: datetime | None) -> O
         look = look_at(run.workflow_name, since)
         if look is not None and look.is_read():
             found = _owed(run, failed, look.reports)
-            # A host may be about to bring its reports and its message to the bus just now.
+            # Another host may be delivering its reports and its message just now.
             until = time.monotonic() + _ON_ITS_WAY_SECONDS
             while (found.untold or found.unannounced) and time.monotonic() < until and look.has_patience():
                 found = _owed(run, failed, look.reports)
@@ -75,7 +75,7 @@ def _is_told(attempt: AttemptView) -> bool:
 def _is_settled(attempt: AttemptView, reports: Sequence[Event], name: str) -> bool:
     if isinstance(attempt.end, TaskFinished) and _is_told(attempt):
         return True
-    # The engine calls a failure final only together with its announcement.
+    # The engine reports a failure as final only together with its announcement.
     return any(
         isinstance(report, TaskFailed)
         and (report.reported_by, report.task_name, report.attempt) == (Reporter.ENGINE, name, attempt.number)

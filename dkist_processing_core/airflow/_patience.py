@@ -1,7 +1,7 @@
 """
-The account of what all callbacks of one process have waited.
+The account of the time that all callbacks of one process have waited.
 
-Not here: how long they may wait (budget), and what is waited for.
+Not here: the limits (budget), and the waits themselves.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ _left: dict[tuple[int, str], float] = {}
 
 @contextlib.contextmanager
 def at_most(seconds: float, what: str, *, at_least: float = 0.0) -> Iterator[float]:
-    """Give how long may be waited now, between two limits; what is waited is not there later."""
+    """Yield the seconds that may be waited now, between two limits; the time spent is charged to the account."""
     account = (os.getpid(), what)
     left = _left.setdefault(account, SECONDS[what])
     began = time.monotonic()

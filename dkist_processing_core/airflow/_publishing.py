@@ -1,7 +1,7 @@
 """
-A publisher for the length of one callback, and the engine's reporters.
+A publisher for the duration of one callback, and the engine's reporters.
 
-Not here: what is reported (_attempts, _runs).
+Not here: the reports (_attempts, _runs).
 """
 
 import contextlib
@@ -29,11 +29,11 @@ def publishing(
     *, delivers: bool, allowance: Allowance = budget.CALLBACKS, asks_within: float = 0.0
 ) -> Iterator[Publisher]:
     """
-    Open a publisher, and close it in time.
+    Open a publisher for a block, and close it within the time limit.
 
-    Without `delivers` it only appends to the journal: the next process on this host, in the end a launcher, brings that
-    to the bus. With it, what the journal holds is brought there now, as far as that can be within the allowance. Where
-    the block asks the engine, for at most `asks_within` seconds, the bus gets what is left of them.
+    Without `delivers`, the publisher only appends to the journal: the next process on this host, in the end a launcher,
+    delivers the journal to the bus. With `delivers`, it delivers the journal now, as far as the allowance permits. If
+    the block queries the engine, for at most `asks_within` seconds, the bus gets the rest of that time.
     """
     began = time.monotonic()
     settings, complaint = DKISTProcessingCoreConfiguration.read_leniently()
@@ -58,7 +58,7 @@ def reporter_of(ti: object, attempt: Attempt, publisher: Publisher | None = None
 
 
 def reporter_of_run(ti: object, run: Run, dag_run: object, publisher: Publisher | None = None) -> EventReporter:
-    """Return the engine's reporter of a run, whose span is the engine's own where the engine traces."""
+    """Return the engine's reporter of a run; the run's span is the engine's own if the engine traces."""
     engines = _traces.engines_parent(ti)
     return _reporter(ti, run, run, engines[1] if engines else _traces.root_span_id(run, dag_run), publisher)
 

@@ -1,7 +1,7 @@
 """
-The end of a run as the engine sees it: its event, its span, and the failures that nobody has told of.
+The end of a run as the engine sees it: its event, its span, and the unreported failures.
 
-Called in the DAG processor, where no task waits for it. Not here: attempts (_attempts).
+The engine calls this in the DAG processor, where no task waits for it. Not here: attempts (_attempts).
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ _MOST_ATTEMPTS = 20
 
 
 def ended(callbacks: Callbacks, context: Mapping[str, Any], *, succeeded: bool) -> None:
-    """Publish a run's end, and for each failed task what is owed of it."""
+    """Publish the end of a run, and the missing reports and messages about its failed tasks."""
     ti, dag_run, run = instance_of(context), context.get("dag_run"), run_of(callbacks, context)
     began, over = moment(dag_run, "start_date"), moment(dag_run, "end_date")
     states = _states(callbacks, context, run)
@@ -47,11 +47,11 @@ def ended(callbacks: Callbacks, context: Mapping[str, Any], *, succeeded: bool) 
         "duration_seconds": seconds_between(began, over or datetime.now(UTC)),
         "tasks": states,
     }
-    # Where the engine does not tell the states, all that the bus holds no good end of counts as failed with the run.
+    # If the engine does not report the states, each task without a success on the bus counts as failed with the run.
     failed = [name for name, state in states.items() if state == FAILED] if states or succeeded else None
     with publishing(delivers=True, allowance=budget.RUN_CALLBACK) as publisher:
         reporter = reporter_of_run(ti, run, dag_run, publisher)
-        # Where no first task was executed nobody has told of it; else it is the same fact once more.
+        # If no root task was executed, the start is unreported; otherwise this repeats the same fact.
         publisher.publish(start_of(callbacks, reporter, began))
         if succeeded:
             reporter.report(WorkflowFinished, **facts)
@@ -73,14 +73,14 @@ def _states(callbacks: Callbacks, context: Mapping[str, Any], run: Run) -> dict[
     with never_breaking("the run's end is published without the states of its tasks"):
         dag_id = dag_id_of(context, f"{callbacks.workflow_name}_{callbacks.workflow_version}")
         states = task_states(context, dag_id, run.run_id)
-        # In the workflow's order, and behind it what only the engine knows.
+        # In the workflow's order, followed by tasks that only the engine knows.
         ordered = {name: states.pop(name) for name in callbacks.nodes if name in states}
         return ordered | states
     return {}
 
 
 def _lost(task_name: str, attempt: int | None) -> dict[str, Any]:
-    """Return a failure as the engine's books have it, which count no attempts: without a number the last is meant."""
+    """Return a failure from the engine's records, which count no attempts; no number means the last attempt."""
     return {
         "task_name": task_name,
         "attempt": attempt,
@@ -92,13 +92,13 @@ def _lost(task_name: str, attempt: int | None) -> dict[str, Any]:
 
 
 def _is_known_to_have_succeeded(publisher: Publisher, run: Run, task_name: str, dag_run: object) -> bool:
-    """Say whether a launcher on this host saw it succeed, in a run of which nothing was cleared since."""
+    """Return True if a launcher on this host saw the task succeed and the run has no clears."""
     attempts = [] if clears_of(dag_run) else [Attempt(run, task_name, n, n) for n in range(1, _MOST_ATTEMPTS)]
     return any(publisher.remembers(SUCCEEDED + attempt.key) for attempt in attempts)
 
 
 def _first_moment(dag_run: object) -> datetime | None:
-    """Return when the run was asked for: a run that is cleared begins anew, and what failed before then stays so."""
+    """Return when the run was requested: a cleared run begins again, but its earlier failures remain."""
     return min(filter(None, (moment(dag_run, "run_after"), moment(dag_run, "start_date"))), default=None)
 
 
@@ -115,7 +115,7 @@ def _message(run: Run, task_name: str, dag_run: object, ti: object) -> RecipeRun
 
 
 def _export_span(run: Run, span_id: int, began: datetime | None, over: datetime | None, *, succeeded: bool) -> None:
-    """Export the span that all attempts of the run hang from; where the engine traces it has one of its own."""
+    """Export the parent span of all attempts of the run; if the engine traces, it has its own."""
     with never_breaking("the run's span is not exported"):
         settings, _ = DKISTProcessingCoreConfiguration.read_leniently()
         telemetry = open_telemetry(settings)

@@ -1,8 +1,8 @@
 """
-What the engine's own books say of the tasks of a run.
+The states of a run's tasks in the engine's own records.
 
-Asked through the connection that the engine has given its process, by the interface for authors of DAGs. Not here: what
-follows from it.
+The query uses the connection that the engine gives to its process, through the interface for authors of DAGs. Not here:
+the use of the states.
 """
 
 import re
@@ -14,15 +14,15 @@ from dkist_processing_core.airflow._context import instance_of
 
 FAILED = "failed"
 _NO_STATE = "no_status"
-# Loaded by the engine wherever it runs a callback.
+# The engine loads this module wherever it runs a callback.
 _HOME = "airflow.sdk.execution_time.task_runner"
 
 
 def task_states(context: Mapping[str, Any], dag_id: str, run_id: str) -> dict[str, str]:
-    """Return the state of every task of a run, by name; nothing where the engine does not tell."""
+    """Return the state of every task of a run by name, or an empty dict if the engine does not report them."""
     asked = instance_of(context)
     if asked is None:
-        # The run was passed over whole, or its task is gone: what is asked needs no instance.
+        # The whole run was skipped, or its task is gone: the query needs no instance.
         asked = getattr(sys.modules.get(_HOME), "RuntimeTaskInstance", None)
     ask = getattr(asked, "get_task_states", None)
     if ask is None or not _can_be_answered():
@@ -38,10 +38,10 @@ def task_states(context: Mapping[str, Any], dag_id: str, run_id: str) -> dict[st
 
 def _can_be_answered() -> bool:
     """
-    Say whether this process of the engine would understand the answer.
+    Return True if this process of the engine can decode the answer.
 
-    The DAG processor of Airflow 3.0 and 3.1.0 knows no such question: it answers nothing, and who asks waits until the
-    process is killed.
+    The DAG processor of Airflow 3.0 and 3.1.0 does not know this request: it sends no answer, and the caller waits
+    until the process is killed.
     """
     decoder = getattr(_connection(), "body_decoder", None)
     if decoder is None:
@@ -54,13 +54,13 @@ def _can_be_answered() -> bool:
 
 
 def tells_states_at_the_end() -> bool:
-    """Say whether this engine's DAG processor knows the states of tasks: from Airflow 3.1.1 on."""
+    """Return True if this engine's DAG processor knows the states of tasks, from Airflow 3.1.1 on."""
     found = re.match(r"(\d+)\.(\d+)\.(\d+)", str(getattr(sys.modules.get("airflow"), "__version__", "")))
     return found is None or tuple(map(int, found.groups())) >= (3, 1, 1)
 
 
 def can_be_asked_aside() -> bool:
-    """Say whether a thread of ours may ask: before Airflow 3.2 another could be given the answer."""
+    """Return True if our own thread may query the engine; before Airflow 3.2 another could get the answer."""
     connection = _connection()
     return connection is None or hasattr(connection, "_thread_lock")
 
@@ -70,6 +70,6 @@ def _connection() -> Any:
 
 
 def dag_id_of(context: Mapping[str, Any], default: str) -> str:
-    """Return the name of the DAG that a context is about."""
+    """Return the name of the DAG of a context, else `default`."""
     found = getattr(context.get("dag"), "dag_id", None) or getattr(instance_of(context), "dag_id", None)
     return found if isinstance(found, str) else default

@@ -1,7 +1,7 @@
 """
-Which trace a run of the engine belongs to: its own, derived from the run, or the engine's where the engine traces.
+The trace of a run of the engine: the one derived from the run, or the engine's own trace if the engine traces.
 
-With the standard library alone: templates are rendered in the engine's task runner, right before the launcher starts.
+This module uses only the standard library: the engine's task runner renders templates right before the launcher starts.
 Not here: spans (tracing).
 """
 
@@ -23,37 +23,37 @@ if TYPE_CHECKING:
     from dkist_processing_core.airflow.callbacks import Callbacks
     from dkist_processing_core.identity import Run
 
-# Whichever of them the engine's process has loaded: asking must not load one.
+# Only a module that the engine's process has already loaded is used: the query must not load one.
 _CONFIGURATIONS = ("airflow.sdk.configuration", "airflow.configuration")
 
 
 def traceparent(callbacks: Callbacks, ti: object, dag_run: object) -> str:
-    """Return the context that the span of an attempt hangs from, as W3C Trace Context writes it."""
+    """Return the parent context of an attempt's span, in W3C Trace Context format."""
     run = run_of_instance(callbacks, ti, dag_run)
     engines = engines_parent(ti)
-    # The engine's flag says 00 while its own exporter is off, and a parent that was not sampled silences all below it.
+    # The engine's flag is 00 while its own exporter is off, and an unsampled parent suppresses all spans below it.
     trace_id, span_id = engines or (derived_trace_id(run), root_span_id(run, dag_run))
     return format_traceparent(trace_id, span_id)
 
 
 def tracestate(ti: object) -> str:
-    """Return the state that belongs to it."""
+    """Return the state that belongs to `traceparent`."""
     return "" if engines_parent(ti) is None else _carried(ti, "tracestate")
 
 
 def root_span_id(run: Run, dag_run: object) -> int:
     """
-    Return the id of the root span of a run of the engine, always derived over its start.
+    Return the id of the root span of a run of the engine, always derived from the run and its start.
 
-    A worker cannot tell a run that was cleared after its end, which begins anew, from one that was cleared on its way:
-    the engine counts both as clears, and only the first has another start.
+    A worker cannot distinguish a run that was cleared after its end, which begins again, from a run that was cleared
+    before its end: the engine counts both as clears, and only the first has a new start.
     """
     began = moment(dag_run, "start_date")
     return derived_run_span_id(run, "" if began is None else format_time(began))
 
 
 def engines_parent(ti: object) -> tuple[int, int] | None:
-    """Return the engine's own trace and span, where its tracing is on; it fills a carrier also where it is off."""
+    """Return the engine's trace and span if its tracing is on, else None; it also fills a carrier while it is off."""
     return parse_traceparent(_carried(ti, "traceparent")) if _engine_traces() else None
 
 

@@ -1,9 +1,10 @@
 """
-What an exported DAG attaches to the engine: one object, whose methods are its callbacks and its macros.
+The object that an exported DAG attaches to the engine; its methods are the DAG's callbacks and macros.
 
-Versioned API: what files of an earlier release call stays. The engine imports this module each time that it looks at a
-file, and again for every task, so it needs the standard library alone and next to nothing of that. Nothing here raises.
-Not here: what is published (_attempts, _runs).
+Versioned API: everything that DAG files of an earlier release call stays. The engine imports this module each time that
+it parses a DAG file, and again for every task. So the module imports only the standard library, and very little of
+that. Nothing here raises.
+Not here: the published events (_attempts, _runs).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Callbacks:
     """
     The callbacks of one workflow.
 
-    They report as the engine, whose word on an attempt is provisional: task and launcher, who stood nearer, outrank it.
+    They report as the engine. Its reports on an attempt are provisional: task and launcher observe more closely, and
+    their reports outrank it.
     """
 
     def __init__(
@@ -43,13 +45,13 @@ class Callbacks:
         self.edges = tuple(edges)
 
     def is_root(self, task_name: str) -> bool:
-        """Say whether a task waits for none."""
+        """Return True if a task has no upstream tasks."""
         return all(downstream != task_name for _, downstream in self.edges)
 
-    # Of tasks, in the engine's task runner; `on_failure` and `on_retry` of a lost one in its DAG processor
+    # Callbacks of tasks, in the engine's task runner; `on_failure` and `on_retry` of a lost one in its DAG processor
 
     def on_execute(self, context: Context) -> None:
-        """Publish that an attempt is dispatched, and before the tasks that wait for none, that the run began."""
+        """Publish that an attempt is dispatched and, for root tasks, that the run began."""
 
         def publish() -> None:
             from dkist_processing_core.airflow import _attempts  # noqa: PLC0415 - not for parsing
@@ -59,14 +61,14 @@ class Callbacks:
         _observe(publish, "the attempt's dispatch")
 
     def on_success(self, context: Context) -> None:
-        """Publish nothing: the launcher has said so, and knows it better."""
+        """Publish nothing: the launcher has reported the success, and has better information."""
 
     def on_failure(self, context: Context) -> None:
-        """Publish that an attempt failed, the last one."""
+        """Publish that the last attempt failed."""
         self._on_end(context, "failed")
 
     def on_failure_of(self, task_name: str) -> list[Callable[[Context], object]]:
-        """Return what is called when a task's last attempt failed; what is published first goes out with the second."""
+        """Return the callbacks for the failure of a task's last attempt; the second delivers the first one's event."""
         announce = partial(
             chat_ops_notification,
             workflow_name=self.workflow_name,
@@ -80,7 +82,7 @@ class Callbacks:
         self._on_end(context, "retried")
 
     def on_skipped(self, context: Context) -> None:
-        """Publish that the engine passed a task over."""
+        """Publish that the engine skipped a task."""
         self._on_end(context, "skipped")
 
     def _on_end(self, context: Context, how: str) -> None:
@@ -91,14 +93,14 @@ class Callbacks:
 
         _observe(publish, "the attempt's end")
 
-    # Of the run, in the engine's DAG processor
+    # Callbacks of the run, in the engine's DAG processor
 
     def on_dag_success(self, context: Context) -> None:
-        """Publish that the run ended, and that the engine calls it a success."""
+        """Publish that the run ended, and that the engine reports a success."""
         self._on_run_end(context, succeeded=True)
 
     def on_dag_failure(self, context: Context) -> None:
-        """Publish that the run ended, and that the engine calls it a failure; for whose failure nobody was told."""
+        """Publish that the run ended, and that the engine reports a failure; announce unannounced task failures."""
         self._on_run_end(context, succeeded=False)
 
     def _on_run_end(self, context: Context, *, succeeded: bool) -> None:
@@ -113,22 +115,22 @@ class Callbacks:
 
     @property
     def python(self) -> str:
-        """The interpreter of the launcher: that of `DKIST_CORE_PYTHON` on the worker, else the engine's own there."""
+        """The interpreter of the launcher: `DKIST_CORE_PYTHON` on the worker, else the engine's interpreter there."""
         import os  # noqa: PLC0415 - not for parsing
         import sys  # noqa: PLC0415
 
         return os.environ.get("DKIST_CORE_PYTHON") or sys.executable
 
     def log_url(self, ti: object) -> str:
-        """Return where the log of an attempt can be read."""
+        """Return the URL of an attempt's log, or "" if it is unknown."""
         return _total(lambda: str(getattr(ti, "log_url", None) or ""))
 
     def queued_at(self, ti: object, dag_run: object) -> str:
         """
-        Return since when a task was ready to run, in seconds since 1970, where a worker can know.
+        Return when a task became ready to run, in seconds since 1970, or "" if a worker cannot know.
 
-        The engine does not tell a worker when it put an attempt into the queue. The first attempt of a task that waits
-        for none is ready when the run begins.
+        The engine does not report to a worker when it queued an attempt. The first attempt of a root task is ready when
+        the run begins.
         """
 
         def moment() -> str:
@@ -139,7 +141,7 @@ class Callbacks:
         return _total(moment)
 
     def traceparent(self, ti: object, dag_run: object) -> str:
-        """Return the context that the attempt's span hangs from: the run's own, or the engine's where it traces."""
+        """Return the parent context of the attempt's span: the run's own, or the engine's if the engine traces."""
 
         def context() -> str:
             from dkist_processing_core.airflow import _traces  # noqa: PLC0415 - not for parsing
@@ -160,7 +162,7 @@ class Callbacks:
 
 
 def _observe(publish: Callable[[], None], what: str) -> None:
-    """Observe, and never break the observed: leaving by `SystemExit` here would fail the task."""
+    """Call `publish`, and log its errors: even a `SystemExit` that leaves here would fail the task."""
     try:
         publish()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
@@ -188,19 +190,17 @@ def chat_ops_notification(
     """
     Announce that a task failed for good: publish a `RecipeRunFailureMessage`.
 
-    Not for a task that the launcher saw succeed on this host, nor for one that the engine has in another state by now,
-    as marked a success by hand, or cleared. Never raises.
+    No message is published for a task that the launcher saw succeed on this host, or for one that has another state in
+    the engine by now, for example because it was marked a success by hand, or cleared. Never raises.
 
     Args:
-        context: what the engine gives a callback.
+        context: the engine's context of the callback.
         workflow_name: the name of the workflow.
         workflow_version: its version.
         task_name: the name of the task.
 
-    Returns
-    -------
-    The message; None where there is none to be sent, or it could not be made.
-
+    Returns:
+        The message; None if none is to be sent, or if it could not be made.
     """
     try:
         from dkist_processing_core.airflow._announcement import announce  # noqa: PLC0415 - not for parsing

@@ -1,9 +1,9 @@
 """
 Environments that hold exactly one release of a pipeline, cached on this host.
 
-Importing it, and finding an environment that is there, must cost milliseconds: it happens before every task. So nothing
-here imports more than the cheapest of the standard library (not typing, dataclasses, pathlib, re, json or subprocess)
-before something has to be built or listed.
+Importing this package and finding an existing environment must take milliseconds, because both happen before every
+task. So no module here imports more than the cheapest parts of the standard library (not typing, dataclasses, pathlib,
+re, json or subprocess) before something has to be built or listed.
 """
 
 from dkist_processing_core.environments._cache import Environments

@@ -1,7 +1,7 @@
 """
-Building an environment: one process at a time per key, at its final path, used only when all of it is on disk.
+Build an environment: one process at a time per key, at its final path, used only when all of it is on disk.
 
-Not here: what the installer is told (_installer).
+Not here: the commands of the installer (_installer).
 """
 
 # ruff: noqa: PTH104, PTH105, PTH108, PTH112, PTH114, PTH116, PTH119, PTH208, PTH211 - paths are texts: pathlib is dearer than finding
@@ -33,7 +33,7 @@ from dkist_processing_core.errors import DKISTProcessingCoreError, EnvironmentBu
 from dkist_processing_core.trusted import exchangeable_above, make_folder
 
 FROZEN = "frozen"
-"""The extra by which a release pins what it was tested with."""
+"""The extra with which a release pins the versions that it was tested with."""
 _TURN = 0.05
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SAID_OF_FULL = ("No space left on device", "Disk quota exceeded")
@@ -49,7 +49,7 @@ def build(
     instead_of: str | None = None,
     problem: str | None = None,
 ) -> Environment:
-    """Return the environment of a key, built here unless another process does; `instead_of` names one not to take."""
+    """Return the environment of a key, built here unless another process builds it; never the one at `instead_of`."""
     began = time.monotonic()
     limits = cache.limits
     try:
@@ -66,7 +66,7 @@ def build(
                 make = partial(_build, cache, requirement, key, lock_fd, on_output, mended)
                 environment = _with_room(make, cache.folder, limits, on_output)
     except OSError as error:
-        # Of a lock, a file or a program: without its name nobody knows what to look at.
+        # The error is about a lock, a file or a program: its name shows where to look.
         where = f": {error.filename}" if error.filename else ""
         msg = f"no environment of {requirement} can be made in {cache.folder}: {error.strerror or error}{where}"
         raise EnvironmentBuildError(msg) from error
@@ -79,14 +79,14 @@ def build(
 def _with_room(
     make: Callable[[], Environment], folder: str, limits: Limits, on_output: Callable[[str], None] | None
 ) -> Environment:
-    """Build where nothing stands any more that need not; where the disk is full all the same, once more beside less."""
+    """Prune and build; if the disk is full anyway, remove more environments and build once more."""
     _make_room(folder, limits, sys.maxsize)
     try:
         return make()
     except (DKISTProcessingCoreError, OSError) as error:
         if not _is_of_full_disk(error):
             raise
-        # How much room it needs is not known: half of what there is, those first that were not used for longest.
+        # The required space is unknown: remove half of the stored bytes, least recently used environments first.
         removed = _make_room(folder, limits, sum(entry.bytes or 0 for entry in entries(folder)) // 2)
         if not removed:
             raise
@@ -95,7 +95,7 @@ def _with_room(
 
 
 def _make_room(folder: str, limits: Limits, max_bytes: int) -> list[Entry]:
-    # What is in the way of pruning is in no task's way.
+    # An error in pruning must not stop a task.
     with contextlib.suppress(DKISTProcessingCoreError, OSError):
         return prune(folder, max_age_days=limits.max_age_days, max_bytes=max_bytes, dry_run=False)
     return []
@@ -115,7 +115,7 @@ def _make_folder(folder: str) -> None:
 
 
 def _refuse_what_is_in_the_way(link: str) -> None:
-    # A link cannot take the place of a folder, which would be noticed when all else is done.
+    # A link cannot replace a folder, and otherwise the error would appear only after the build.
     if os.path.isdir(link) and not os.path.islink(link):
         msg = f"{link} is a folder, and a link to an environment has to be there: remove it"
         raise EnvironmentBuildError(msg)
@@ -125,7 +125,7 @@ def _refuse_what_is_in_the_way(link: str) -> None:
 def _only_builder(
     path: str, requirement: Requirement, on_output: Callable[[str], None] | None, until: float
 ) -> Iterator[int]:
-    """Be the only process that builds for a key; others are waited for, by turns, so that a signal can end the wait."""
+    """Hold the build lock of a key; wait for other builders in short steps, so that a signal can end the wait."""
     descriptor = lock(path, exclusive=True, create=True)
     if descriptor is None:
         _tell(f"{requirement}: waiting for the process that builds it", on_output)
@@ -170,7 +170,8 @@ def _build(
         }
         descriptor = _record.write(path, requirement, key, facts)
     except (DKISTProcessingCoreError, OSError):
-        # Not where a signal ends the build, whose sender will not wait: the next build, or prune, removes it.
+        # Not if a signal ends the build, because its sender does not wait: the next build, or prune, removes the
+        # folder.
         with contextlib.suppress(OSError):
             _remove(path)
         raise
@@ -184,7 +185,7 @@ def _build(
 
 
 def _next_number(folder: str, key: Key) -> int:
-    """Return a number that no environment of the key has, and remove what killed builds of it left."""
+    """Return an unused number for an environment of the key, and remove the remains of its killed builds."""
     numbers = [0]
     for name in os.listdir(folder):
         found = key_and_number(name.partition(GONE)[0])
@@ -198,7 +199,7 @@ def _next_number(folder: str, key: Key) -> int:
 
 
 def _remove(path: str) -> None:
-    """Remove a folder that nobody uses, and whose name is free at once."""
+    """Remove an unused folder, so that its name is free at once."""
     aside = f"{path}{GONE}{token_hex(4)}"
     with contextlib.suppress(FileNotFoundError):
         os.rename(path, aside)
@@ -215,7 +216,7 @@ def _lacking(
     installer: Installer,
     on_output: Callable[[str], None] | None,
 ) -> list[str]:
-    """Return which of the extras the release does not have, and warn of them."""
+    """Return the extras that the release does not have, and warn about them."""
     provided = _record.provided_extras(path, requirement.name)
     if provided is None:
         msg = f"{requirement}: {installer.label} reports success, and it is not there; it may have gone elsewhere"
@@ -232,7 +233,7 @@ def _lacking(
 
 
 def _link(folder: str, key: Key, path: str) -> None:
-    """Have the key lead to an environment, from one instant to the next."""
+    """Point the link of a key to an environment, atomically."""
     while True:
         beside = f"{folder}/{key.name}{GONE}{token_hex(4)}"
         os.symlink(os.path.basename(path), beside)
@@ -241,7 +242,7 @@ def _link(folder: str, key: Key, path: str) -> None:
         except FileNotFoundError:
             if not os.path.isdir(folder):
                 raise
-            # Somebody who prunes has taken it for a left-over, in between.
+            # In the meantime, a pruning process has removed the new link as a left-over.
             continue
         break
     _record.sync_folder(folder)

@@ -1,7 +1,7 @@
 """
-The environments of one folder: found, prepared, made anew, listed and pruned.
+The environments of one folder: finding, preparing, rebuilding, listing and pruning them.
 
-Not here: all that takes longer than finding one, which is imported when it is needed.
+Not here: code that takes longer than finding one; it is imported when it is needed.
 """
 
 # ruff: noqa: PTH100, PTH115, PTH116 - paths are texts: pathlib is dearer than finding
@@ -31,8 +31,8 @@ class Environments:
     """
     The cache in one folder, for one interpreter and one set of variables.
 
-    `limits` is called when something is built, and no sooner: by default it reads the settings. `installer` names uv or
-    pip where the choice is not to be made here.
+    `limits` is called only when something is built; by default it reads the settings. `installer` names uv or pip;
+    without it, the choice is automatic.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Environments:
         interpreter: str = sys.executable,
         installer: str | None = None,
     ) -> None:
-        """Take the folder, which need not be there; nothing is read or made yet."""
+        """Take the folder, which need not exist; nothing is read or created yet."""
         self.folder = os.path.abspath(os.fspath(folder))
         self.environ = os.environ if environ is None else environ
         self.interpreter = interpreter
@@ -53,32 +53,31 @@ class Environments:
 
     @property
     def limits(self) -> Limits:
-        """How patient an installer is, and what prunes."""
+        """The timeouts and retries of an installer, and the limits for pruning."""
         from dkist_processing_core.environments._limits import Limits
 
         return Limits.read() if self._limits is None else self._limits()
 
     def key(self, requirement: Requirement) -> Key:
         """
-        Return the key of a requirement here and now: its `name` is that of the link to its environment.
+        Return the key of a requirement for this interpreter and these variables.
 
-        Raises
-        ------
-        EnvironmentBuildError
-            where the interpreter is another than this process's and cannot be run.
+        The `name` of the key is the name of the link to its environment.
 
+        Raises:
+            EnvironmentBuildError: The interpreter is not this process's own and cannot be run.
         """
         return Key(requirement, interpreter_of(self.interpreter), self.environ)
 
     def find(self, requirement: Requirement) -> Environment | None:
-        """Return the environment that is ready for use, in use from now on; None where there is none."""
+        """Return the environment that is ready for use, marked as in use, or None if there is none."""
         return self.find_by(self.key(requirement), requirement)
 
     def find_by(self, key: Key, requirement: Requirement) -> Environment | None:
-        """Return what `find` does, for a key that is known already."""
+        """Return the same as `find`, for a key that is already known."""
         began = time.monotonic()
         before = None
-        # More than once: between reading the link and taking the lock another process may replace and prune it.
+        # In a loop: another process may replace and prune it between reading the link and taking the lock.
         while True:
             try:
                 target = os.readlink(f"{self.folder}/{key.name}")
@@ -86,7 +85,7 @@ class Environments:
             except OSError:
                 return None
             named = key_and_number(target)
-            # Nothing outside the folder is run, and nothing that somebody else might have put into it.
+            # No file outside the folder is executed, and no file that another user might have put into it.
             if distrusted or target == before or named is None or named[0] != key.name or named[1] is None:
                 return None
             before = target
@@ -97,16 +96,13 @@ class Environments:
 
     def prepare(self, requirement: Requirement, *, on_output: Callable[[str], None] | None = None) -> Environment:
         """
-        Return an environment that is ready for use, in use from now on: found, or built, or built by another meanwhile.
+        Return an environment that is ready and marked as in use: found, built, or built by another process meanwhile.
 
-        `on_output` gets what the installer writes, line by line and without secrets. Whatever ends the wait or the
-        build, as an exception from a signal's handler, ends the installer too.
+        `on_output` receives the output of the installer, line by line and without secrets. An exception that ends the
+        wait or the build, for example from a signal's handler, also ends the installer.
 
-        Raises
-        ------
-        EnvironmentBuildError
-            where it cannot be built, or the folder cannot be used.
-
+        Raises:
+            EnvironmentBuildError: The environment cannot be built, or the folder cannot be used.
         """
         key = self.key(requirement)
         found = self.find_by(key, requirement)
@@ -120,16 +116,13 @@ class Environments:
         self, broken: Environment, *, problem: str | None = None, on_output: Callable[[str], None] | None = None
     ) -> Environment:
         """
-        Return a new environment in place of one that does not work, which is closed.
+        Close an environment that does not work, and return a new one in its place.
 
-        Where another process has made a new one already, that is it. The problem is written down in the new one, for
-        `is_worth_rebuilding`.
+        If another process has already made a new one, that one is returned. The record of the new one keeps the problem
+        for `is_worth_rebuilding`.
 
-        Raises
-        ------
-        EnvironmentBuildError
-            as `prepare` does.
-
+        Raises:
+            EnvironmentBuildError: As for `prepare`.
         """
         from dkist_processing_core.environments._build import build
 
@@ -139,26 +132,23 @@ class Environments:
         return build(self, requirement, key, on_output=on_output, instead_of=folder, problem=problem)
 
     def problem_of(self, environment: Environment) -> str | None:
-        """Return what is wrong with an environment's files; None where nothing is. It looks at each of them."""
+        """Check each file of an environment, and return the first problem, or None if there is none."""
         from dkist_processing_core.environments._damage import problem_of
 
         return problem_of(environment)
 
     def is_worth_rebuilding(self, environment: Environment, problem: str) -> bool:
-        """Say whether `rebuild` may help: not if the environment was made within a day for the very same problem."""
+        """Return True if `rebuild` may help: not if the environment was made within a day for the same problem."""
         from dkist_processing_core.environments._damage import is_worth_rebuilding
 
         return is_worth_rebuilding(environment, problem)
 
     def entries(self) -> list[Entry]:
         """
-        Return all that is in the folder, that used last first.
+        Return all entries of the folder, most recently used first; a missing folder has none.
 
-        Raises
-        ------
-        EnvironmentBuildError
-            where the folder cannot be read; one that is not there holds nothing.
-
+        Raises:
+            EnvironmentBuildError: The folder cannot be read.
         """
         from dkist_processing_core.environments._entries import entries
 
@@ -166,15 +156,12 @@ class Environments:
 
     def prune(self, *, max_age_days: float, max_bytes: int, dry_run: bool = False) -> list[Entry]:
         """
-        Remove what was not used for so many days, what does not fit into so many bytes, and what is left over.
+        Remove environments unused for `max_age_days`, those that do not fit into `max_bytes`, and left-over ones.
 
-        Never one in use. Returns what was removed, or, with `dry_run`, would be.
+        Environments in use are never removed. Returns the removed ones or, with `dry_run`, those that would be removed.
 
-        Raises
-        ------
-        EnvironmentBuildError
-            where the folder cannot be read.
-
+        Raises:
+            EnvironmentBuildError: The folder cannot be read.
         """
         from dkist_processing_core.environments._prune import prune
 

@@ -1,7 +1,7 @@
 """
-What is wrong with an environment that does not work: files that are missing or have changed.
+The problems of an environment that does not work: files that are missing or have changed.
 
-Not here: what is done about it (_cache).
+Not here: the repair (_cache).
 """
 
 # ruff: noqa: PTH116, PTH123 - paths are texts: pathlib is dearer than finding
@@ -22,12 +22,12 @@ _PATIENCE = timedelta(days=1)
 
 
 def problem_of(environment: Environment) -> str | None:
-    """Return the first problem that is found, in a sentence; None where every file is as it was after the build."""
+    """Return a description of the first problem, or None if every file is as it was after the build."""
     return next(_problems(environment), None)
 
 
 def is_worth_rebuilding(environment: Environment, problem: str) -> bool:
-    """Say no where it was made within a day for the very same problem: another one would have it too."""
+    """Return False if it was made within a day for the same problem: another one would have the problem too."""
     record = environment.record
     if record.get("rebuilt_for") != wherever(problem, environment.folder):
         return True
@@ -39,17 +39,18 @@ def is_worth_rebuilding(environment: Environment, problem: str) -> bool:
 
 
 def wherever(problem: str, folder: str) -> str:
-    """Return a problem in words that are the same for the next environment of the key."""
+    """Return the text of a problem without the folder, so that it is the same for the key's next environment."""
     return problem.replace(f"{folder}/", "").replace(folder, "it")
 
 
 def altered(folder: str, *, is_final: bool) -> dict[str, tuple[str, str] | None]:
     """
-    Return the state of every file that is not as a RECORD says, by its path in the environment; None is no file.
+    Return the state of every file that differs from a RECORD, by its path in the environment; None means no file.
 
-    Asked right after the build, of files that two distributions have, one of which has been overwritten. Other files
-    may have come spoilt from the installer's cache, so that a build without it helps; after that one, which `is_final`,
-    they are as they will ever be. Always of the file that no RECORD names and no interpreter does without.
+    Called right after the build, for files that two distributions have, where one has overwritten the other. Other
+    files may have come damaged from the installer's cache, so that a build without the cache helps. After that build,
+    which `is_final`, their state is included too, because no further build can change it. The result always includes
+    the file that no RECORD names and every interpreter needs.
     """
     found = {"pyvenv.cfg": _state(f"{folder}/pyvenv.cfg")}
     files: dict[str, list[bool]] = {}
@@ -84,7 +85,7 @@ def _problems(environment: Environment) -> Iterator[str]:
 
 
 def _problems_of_files(folder: str, altered_then: dict[str, tuple[str, str] | None]) -> Iterator[str]:
-    """Compare every file with its state after the build, which its distribution's RECORD has unless it differed."""
+    """Compare every file with its state after the build: the one in `altered_then`, else the one in its RECORD."""
     states = {f"{folder}/{path}": state for path, state in altered_then.items()}
     for path, state in states.items():
         if state is not None and (change := _change(path, state)) is not None:
@@ -102,7 +103,7 @@ def _problems_of_files(folder: str, altered_then: dict[str, tuple[str, str] | No
 
 
 def _rows(metadata: Path) -> list[tuple[str, tuple[str, str]]]:
-    """Return the files of one distribution with size and hash, as its RECORD has them; bytecode changes by itself."""
+    """Return size and hash of one distribution's files from its RECORD, without bytecode, which changes by itself."""
     site = str(metadata.parent)
     with (metadata / "RECORD").open(encoding="utf-8", newline="") as file:
         rows = [(*row, "", "") for row in csv.reader(file) if row]
@@ -117,7 +118,7 @@ def _state(path: str) -> tuple[str, str] | None:
 
 
 def _change(path: str, state: tuple[str, str]) -> str | None:
-    """Return what has become of a file. No numbers: the same problem has the same words the next time."""
+    """Return how a file has changed, or None; without numbers, so that the same problem always has the same text."""
     size, (algorithm, _, digest) = state[0], state[1].partition("=")
     try:
         found = os.stat(path)
@@ -125,7 +126,7 @@ def _change(path: str, state: tuple[str, str]) -> str | None:
             return "is no file any more"
         if size.isdigit() and found.st_size != int(size):
             return "has changed"
-        # At equal size too: what was cut off by a crash is often as long as before.
+        # Also at equal size: a file whose content a crash cut off often keeps its length.
         if algorithm in _HASHES and _digest(path, algorithm) != digest.rstrip("="):
             return "has changed"
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """
-What is in the folder of environments, and the state of each.
+The entries of the folder of environments, and the state of each.
 
-Not here: what is removed (_prune).
+Not here: removing them (_prune).
 """
 
 # ruff: noqa: PTH115, PTH208 - paths are texts: pathlib is dearer than finding
@@ -18,20 +18,20 @@ from dkist_processing_core.errors import EnvironmentBuildError
 
 
 class State(StrEnum):
-    """What can be done with an environment."""
+    """The state of an environment, which decides what can be done with it."""
 
     READY = "ready"
     IN_USE = "in use"
     BUILDING = "building"
     SUPERSEDED = "superseded"
-    """Whole, and replaced by a newer one."""
+    """Complete, and replaced by a newer one."""
     LEFT_OVER = "left over"
-    """Of a build or a removal that was killed."""
+    """Left by a build or a removal that was killed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One environment; `bytes` and `last_used` (seconds since 1970) are None where nothing is known of it."""
+    """One environment; `bytes` and `last_used` (seconds since 1970) are None if they are unknown."""
 
     path: str
     key: str
@@ -45,25 +45,22 @@ class Entry:
 
     @property
     def marker(self) -> str:
-        """Its marker's path."""
+        """The path of its marker."""
         return f"{self.path}/{MARKER}"
 
 
 def entries(folder: str) -> list[Entry]:
-    """Return all environments, that used last first, then what is left over."""
+    """Return all environments, most recently used first, then the left-over ones."""
     found = [entry for name in names_in(folder) if (entry := _entry(folder, name)) is not None]
     return sorted(found, key=lambda entry: (-(entry.last_used or 0), entry.path))
 
 
 def names_in(folder: str) -> list[str]:
     """
-    Return the names in the folder of environments, none where it is not there.
+    Return the names in the folder of environments; a missing folder has none.
 
-    Raises
-    ------
-    EnvironmentBuildError
-        where it cannot be read.
-
+    Raises:
+        EnvironmentBuildError: The folder cannot be read.
     """
     try:
         return sorted(os.listdir(folder))
@@ -98,7 +95,7 @@ def _entry(folder: str, name: str) -> Entry | None:
 
 
 def linked(folder: str, key: str) -> str | None:
-    """Return the name of the environment that a key leads to."""
+    """Return the name of the environment that the link of a key points to, or None."""
     try:
         return os.readlink(f"{folder}/{key}")
     except OSError:
@@ -106,7 +103,7 @@ def linked(folder: str, key: str) -> str | None:
 
 
 def is_locked(path: str) -> bool:
-    """Say whether another process, or another descriptor of this one, holds a lock on a file."""
+    """Return True if another process, or another descriptor of this one, holds a lock on a file."""
     try:
         descriptor = lock(path, exclusive=True)
     except OSError:

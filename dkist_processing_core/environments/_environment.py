@@ -1,7 +1,7 @@
 """
-An environment that is whole, held so that nobody removes it.
+A complete environment, locked so that no process removes it.
 
-Not here: where it comes from (_cache), how it is made (_build).
+Not here: finding it (_cache), building it (_build).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _LARGEST = 10_000_000
 
 class Environment:
     """
-    An environment in use: it is not removed before `close`, and before whoever inherits `lock_fd` has ended.
+    An environment in use: it is not removed before `close` and the end of every process that inherits `lock_fd`.
 
-    `built` says whether it was made just now, `seconds` how long that, or finding it, took; `python` is its interpreter
-    and `bin` the folder of its programs, both as texts.
+    `built` is True if it was built just now, and `seconds` is the time for building or finding it. `python` is its
+    interpreter and `bin` the folder of its programs, both as texts.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Environment:
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """The folder of the environment."""
         from pathlib import Path  # noqa: PLC0415 - takes longer to import than an environment takes to be found
 
         return Path(self.folder)
 
     @property
     def record(self) -> dict[str, Any]:
-        """What was written down when it was made: installer, distributions, missing extras and so on."""
+        """The record of the build: installer, distributions, missing extras and so on."""
         from dkist_processing_core.environments._record import read  # noqa: PLC0415 - not for finding it
 
         return read(f"{self.folder}/{MARKER}") or {}
@@ -67,9 +67,9 @@ class Environment:
         return self.lock_fd
 
     def close(self) -> None:
-        """Use it no more."""
+        """Release the environment."""
         if self.lock_fd >= 0:
-            # Closed and not unlocked: the task's process may have inherited the lock, and goes on using it.
+            # Closed and not unlocked: the task's process may have inherited the lock, and continues to use it.
             os.close(self.lock_fd)
             self.lock_fd = -1
 
@@ -85,20 +85,20 @@ class Environment:
 
 
 def beginning(key: Key) -> str:
-    """Return how the marker of an environment begins: enough to know it by, without reading JSON."""
+    """Return the beginning of an environment's marker, which identifies the marker without reading JSON."""
     return f'{{"key": "{key.digest}", '
 
 
 def hold(path: str, requirement: Requirement, key: Key) -> Environment | None:
-    """Return the environment in a folder, in use from now on; None where it is not whole, another, or going."""
+    """Return a folder's environment, marked as in use; None if it is incomplete, another one, or being removed."""
     marker = f"{path}/{MARKER}"
     deadline = time.monotonic() + _LONGEST_WAIT
     try:
         found = os.lstat(path)
-        # What is in it is run.
+        # The files in it are executed.
         if not stat.S_ISDIR(found.st_mode) or distrust(found, os.geteuid()) is not None:
             return None
-        # Who prunes or lists holds it for moments, and may leave it where it is.
+        # A process that prunes or lists holds the lock for a moment, and may keep the environment.
         while (descriptor := lock(marker, exclusive=False)) is None:
             if time.monotonic() > deadline:
                 return None
@@ -115,7 +115,7 @@ def hold(path: str, requirement: Requirement, key: Key) -> Environment | None:
     try:  # noqa: SIM105 - contextlib takes as long to import as all of this
         os.utime(descriptor)
     except OSError:
-        # Of a cache that may only be read nobody prunes.
+        # A read-only cache is not pruned.
         pass
     return Environment(path, requirement, lock_fd=descriptor)
 

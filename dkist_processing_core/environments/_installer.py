@@ -1,7 +1,7 @@
 """
-The program that fills an environment: uv where there is one, else venv and its pip.
+The program that fills an environment: uv if it is available, else venv and its pip.
 
-Not here: pip's settings in uv's words (_translation), what is done with the result (_build).
+Not here: the translation of pip's settings for uv (_translation), the use of the result (_build).
 """
 
 # ruff: noqa: PTH120 - paths are texts: pathlib is dearer than finding
@@ -30,19 +30,19 @@ _LAST_LINES = 20
 _OTHERS_MAY_NOT_WRITE = 0o022
 _TURN = 0.02
 _MOMENT = 0.5
-"""How long after its end what an installer wrote is waited for, in seconds: what it started may hold the pipe."""
-# What both say of an extra is said by us, once, and for `frozen` in other words.
+"""How long an installer's output is read after its end, in seconds: processes that it started may hold the pipe."""
+# We report a missing extra ourselves, once, and `frozen` with another text: these lines of both programs are dropped.
 _SAID_BY_US = ("does not have an extra named", "does not provide the extra")
 _OF_OTHER_ENVIRONMENTS = frozenset({"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "CONDA_PREFIX", "__PYVENV_LAUNCHER__"})
 
 
 class Installer:
-    """An installation by one program; `lock_fd` is lent to it, so that what a killed builder leaves is waited for."""
+    """An installation by one program, which inherits `lock_fd`: builders wait for it even if its builder is killed."""
 
     label: str
 
     def __init__(self, cache: Environments, lock_fd: int, tell: Callable[[str], None]) -> None:
-        """Take the cache's settings, and who hears what the program writes."""
+        """Take the cache's settings, and `tell`, which receives the program's output."""
         self._interpreter = cache.interpreter
         self._limits = cache.limits
         self._lock_fd = lock_fd
@@ -63,28 +63,27 @@ class Installer:
 
     @property
     def last_lines(self) -> tuple[str, ...]:
-        """What the program wrote last."""
+        """The last lines of the program's output."""
         return tuple(self._lines)
 
     def install(self, path: str, wanted: Requirement, *, asked: Requirement, is_mending: bool) -> None:
         """
-        Make an environment at `path` that holds what is wanted, which is `asked` and our own extra.
+        Make an environment at `path` that holds `wanted`, which is `asked` and our own extra.
 
-        One in place of a damaged one is made without the program's cache, where the damage may come from.
+        If it replaces a damaged one (`is_mending`), it is made without the program's cache, from which the damage may
+        come.
 
-        Raises
-        ------
-        EnvironmentBuildError
-            where the program does not succeed.
-
+        Raises:
+            EnvironmentBuildError: The program does not succeed.
         """
         raise NotImplementedError
 
     def _run(self, command: list[str], wanted: Requirement, asked: Requirement) -> None:
-        # What we have added ourselves is not to be found in what whoever asked gets to read.
+        # The output that the caller reads must not contain the extras that we added ourselves.
         added = [extra for extra in wanted.extras if extra not in asked.extras]
         self._words = [(str(wanted), str(asked)), *((f"{wanted.name}[{extra}]", wanted.name) for extra in added)]
-        # A group of its own: it ends with all that it started, and not by a Ctrl-C that is meant for its parent first.
+        # In its own process group: it ends with all processes that it started, and a Ctrl-C, which is meant for its
+        # parent first, does not end it.
         with subprocess.Popen(  # noqa: S603 - checked words, and no shell
             command,
             stdin=subprocess.DEVNULL,
@@ -99,7 +98,8 @@ class Installer:
             try:
                 self._listen(process, asked)
             finally:
-                # Nobody else can have its number: it is not waited for yet. What it has left holds our lock.
+                # No other process can have its number, since it is not waited for yet. Its remaining processes hold our
+                # lock.
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
             status = wait_for(process)
@@ -112,7 +112,7 @@ class Installer:
             raise EnvironmentBuildError(msg, self.last_lines)
 
     def _listen(self, process: "subprocess.Popen[bytes]", asked: Requirement) -> None:
-        """Hear the program until it has ended, and a moment longer; its output's end may never come."""
+        """Read the program's output until the program has ended, and a moment longer; the output may never end."""
         assert process.stdout is not None
         output = process.stdout.fileno()
         poll = select.poll()
@@ -162,7 +162,8 @@ class Uv(Installer):
         for warning in self._warnings:
             self._tell(warning)
         anew = ["--no-cache"] if is_mending else []
-        # The settings of a project are those of whoever stands in its folder; relative paths stay the caller's.
+        # The settings of a project in the caller's folder are not used; relative paths still refer to the caller's
+        # folder.
         common = ["--project", os.path.dirname(path), "--no-progress", "--no-python-downloads"]
         self._run(
             [self._program, "venv", "--quiet", *common, "--no-project", "--python", self._interpreter, path],
@@ -188,7 +189,7 @@ class Pip(Installer):
     label = "pip"
 
     def __init__(self, cache: Environments, lock_fd: int, tell: Callable[[str], None]) -> None:
-        """Bring along the settings that belong to the interpreter's own environment."""
+        """Add the settings that belong to the interpreter's own environment."""
         super().__init__(cache, lock_fd, tell)
         for name, value in site_settings(cache.environ).items():
             variable = f"PIP_{name.upper().replace('-', '_')}"
@@ -221,7 +222,7 @@ class Pip(Installer):
 
 
 def choose(cache: Environments, lock_fd: int, tell: Callable[[str], None]) -> Installer:
-    """Return uv, beside the interpreter or on the path, and where there is none, pip; unless one was asked for."""
+    """Return uv, found beside the interpreter or on the PATH, else pip, unless the cache names one of them."""
     if cache.installer != "pip":
         beside = os.path.dirname(cache.interpreter)
         program = shutil.which("uv", path=beside) or shutil.which("uv", path=cache.environ.get("PATH", os.defpath))
@@ -234,7 +235,7 @@ def choose(cache: Environments, lock_fd: int, tell: Callable[[str], None]) -> In
 
 
 def _umask() -> int:
-    """Return the umask of a build: this process's own, by which others may not write; os.umask(3) would change it."""
+    """Return the umask of a build: this process's, plus no writing by others; os.umask(3) would change it."""
     for line in (text_of("/proc/self/status") or "").splitlines():
         if line.startswith("Umask:"):
             return int(line.split()[1], 8) | _OTHERS_MAY_NOT_WRITE
@@ -247,7 +248,7 @@ def _version_of(program: str) -> str:
 
 
 def _in_queries(texts: list[str]) -> Iterator[str]:
-    """Give the values in the queries of URLs, by which some indexes are opened; a short one with its name."""
+    """Yield the values in the queries of URLs, which give access to some indexes; a short one with its name."""
     for place in (place for text in texts for place in text.split() if "://" in place):
         for pair in place.strip("\"',").partition("?")[2].partition("#")[0].split("&"):
             value = pair.partition("=")[2]
@@ -256,7 +257,7 @@ def _in_queries(texts: list[str]) -> Iterator[str]:
 
 
 def _passwords(texts: list[str]) -> Iterator[str]:
-    """Give the passwords in URLs, which an installer may name without the URL."""
+    """Yield the passwords in URLs, which an installer may print without the URL."""
     for information in userinfo_of("\n".join(texts)):
         for secret in (information, information.partition(":")[2]):
             yield from (form for form in {secret, unquote(secret)} if len(form) >= SECRET_MIN_LENGTH)

@@ -1,7 +1,7 @@
 """
-Which Python an environment is for: what a compiled library or a link to the interpreter depends on.
+The Python of an environment: the properties on which a compiled library or a link to the interpreter depends.
 
-Also a program, run by another interpreter to say of itself the same. Not here: how that is asked (_key).
+Another interpreter also runs this file as a program, to report its own properties. Not here: running it (_key).
 """
 
 import _imp
@@ -16,10 +16,10 @@ def label() -> str:
 
 
 def identity() -> str:
-    """Return, on one line, the full version, the ABI and where the interpreter is, behind all links."""
-    # Of an environment's own interpreter this is the one that it was made from, as venv itself asks for it.
+    """Return, on one line, the full version, the ABI and the path of the interpreter with all links resolved."""
+    # For an environment's own interpreter this is the one that it was made from; venv itself reads it in the same way.
     base = getattr(sys, "_base_executable", None) or sys.executable
-    # As importlib.machinery has them, which takes a tenth of the time that an environment takes to be found.
+    # The same as in importlib.machinery, whose import takes a tenth of the time for finding an environment.
     suffixes = _imp.extension_suffixes()
     return repr((sys.implementation.cache_tag, sys.version, suffixes, os.path.realpath(base)))
 

@@ -1,7 +1,7 @@
 """
-The name of an environment in its folder: alike for all that may share it, and for nothing else.
+The name of an environment in its folder: equal for all requests that may share it, and for no others.
 
-Not here: which settings count (_variables), what of the interpreter (_interpreter).
+Not here: the settings that count (_variables), the properties of the interpreter that count (_interpreter).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _OF_RELEASE = frozenset("0123456789.")
 
 
 class Key:
-    """A readable name that is safe as that of a file, and the whole digest, of which the name holds a part."""
+    """A readable name that is a safe file name, and the whole digest, of which the name holds a part."""
 
     __slots__ = ("digest", "name")
 
     def __init__(self, requirement: Requirement, interpreter: tuple[str, str], environ: Mapping[str, str]) -> None:
-        """Take what decides: the interpreter's label and identity, and the variables of the installation."""
+        """Derive the key from requirement, label and identity of the interpreter, and the installation's variables."""
         label, identity = interpreter
-        # The repr of nested tuples and texts: two different ones never read alike.
+        # The repr of nested tuples and texts is unambiguous: two different values never have the same text.
         release = release_of(requirement.version)
         parts = repr((requirement.name, requirement.extras, release, identity, what_counts(environ)))
         self.digest = hashlib.sha256(parts.encode("utf-8", "backslashreplace")).hexdigest()
@@ -44,7 +44,7 @@ class Key:
 
 def release_of(version: str) -> str:
     """
-    Return one spelling of a version for all that mean the same release (PEP 440), as far as that is simple.
+    Return one spelling for all versions that mean the same release (PEP 440), as far as that is simple.
 
     >>> [release_of(each) for each in ("1", "v1.0", "1.0.0", "1.0.0RC1", "2024.01.10", "1!1.0", "main")]
     ['1.0', '1.0', '1.0', '1.0rc1', '2024.1.10', '1!1.0', 'main']
@@ -55,7 +55,7 @@ def release_of(version: str) -> str:
     end = next((at for at, letter in enumerate(text) if letter not in _OF_RELEASE), len(text))
     release, rest = text[:end].rstrip("."), text[end:]
     numbers = release.split(".")
-    # An epoch, and what is no version of that form: two spellings of it are two.
+    # Versions with an epoch, or of another form, are not normalised: two spellings of one stay different.
     if rest.startswith("!") or not all(numbers):
         return text
     numbers = [number.lstrip("0") or "0" for number in numbers]
@@ -69,11 +69,8 @@ def interpreter_of(executable: str) -> tuple[str, str]:
     """
     Return an interpreter's label and identity: this process's own at once, another's by running it.
 
-    Raises
-    ------
-    EnvironmentBuildError
-        where it cannot be run.
-
+    Raises:
+        EnvironmentBuildError: The interpreter cannot be run.
     """
     if executable == sys.executable:
         return _interpreter.label(), _interpreter.identity()
@@ -83,7 +80,7 @@ def interpreter_of(executable: str) -> tuple[str, str]:
         msg = f"the interpreter {executable} cannot be run: {error}"
         raise EnvironmentBuildError(msg) from error
     label, _, identity = answer.rstrip("\n").partition(" ")
-    # A whole answer is the last thing that the interpreter does, also where its status is lost.
+    # The interpreter's last action is to print a whole answer, so it counts even if the status is lost.
     if status or not identity:
         how = f"ended with status {status}" if status else "has not reported what it is"
         msg = f"the interpreter {executable} cannot be run: it {how}"

@@ -1,7 +1,7 @@
 """
-How patient an installer is, and how much the cache may hold.
+The timeouts and retries of an installer, and the size limits of the cache.
 
-Not here: who asks (_build).
+Not here: their use (_build).
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,10 @@ DEFAULT_BYTES = 20_000_000_000
 @dataclass(frozen=True, slots=True)
 class Limits:
     """
-    Of each request the timeout in seconds and the retries; days since the last use; bytes of all environments.
+    The timeout in seconds and the retries of each request; days since the last use; bytes of all environments.
 
-    `longest` is how many seconds a build, or the wait for another process's, may take: far more than any needs.
+    `longest` is the maximum time in seconds of a build, or of the wait for another process's build: far more than any
+    needs.
     """
 
     timeout: int = 15
@@ -33,9 +34,10 @@ class Limits:
     @classmethod
     def read(cls) -> Self:
         """
-        Return what the settings say; where they are wrong, the defaults.
+        Return the limits in the settings, or the defaults if the settings are wrong.
 
-        Whoever reads them for what they are about says that they are wrong: an environment can be built all the same.
+        The code that reads the settings for their main purpose reports that they are wrong: an environment can be built
+        anyway.
         """
         from dkist_processing_core.config import DKISTProcessingCoreConfiguration  # noqa: PLC0415 - only to build
 

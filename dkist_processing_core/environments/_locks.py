@@ -1,7 +1,7 @@
 """
 Kernel locks on files that another process may remove at any time.
 
-Not here: on which files (_place). The locks of journals are kept apart: they must not go over a fork, these must.
+Not here: the files (_place). The locks of journals are separate: a fork must not inherit them, but must inherit these.
 """
 
 import fcntl
@@ -12,15 +12,12 @@ from dkist_processing_core.trusted import open_file
 
 def lock(path: str, *, exclusive: bool, create: bool = False) -> int | None:
     """
-    Lock a file and return the descriptor that holds the lock; None while another's lock is in the way.
+    Lock a file and return the descriptor that holds the lock, or None while another lock prevents it.
 
-    The lock ends with the last copy of the descriptor. It is never one on a file that is not there any more.
+    The lock ends with the last copy of the descriptor. The locked file is never one that was removed meanwhile.
 
-    Raises
-    ------
-    OSError
-        where there is no such file, or it cannot be opened.
-
+    Raises:
+        OSError: The file does not exist, or cannot be opened.
     """
     access = os.O_RDWR if exclusive else os.O_RDONLY
     while True:
@@ -33,12 +30,12 @@ def lock(path: str, *, exclusive: bool, create: bool = False) -> int | None:
             os.close(descriptor)
             return None
         except FileNotFoundError:
-            # Removed while it was being locked: the next opening finds another, makes one, or says so.
+            # Removed while it was being locked: the next opening finds another file, creates one, or raises an error.
             pass
         except BaseException as error:
             os.close(descriptor)
             if isinstance(error, OSError) and error.filename is None:
-                # flock(2) is told a descriptor: nobody could say afterwards of which file the error is.
+                # flock(2) gets a descriptor, so its error does not name the file.
                 error.filename = path
             raise
         os.close(descriptor)

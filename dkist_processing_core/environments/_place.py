@@ -1,13 +1,13 @@
 """
-The folder of the environments, and the names of what is in it.
+The folder of the environments, and the names of its entries.
 
     {key}                           a link to the environment of that key that is used
-    {key}.{number}                  an environment; it stays where it was built, since its scripts name their place
-    {key}.{number}/environment.json  its marker: written last, so that without it nothing is whole
+    {key}.{number}                  an environment; it stays where it was built, since its scripts contain its path
+    {key}.{number}/environment.json  its marker: written last, so that an environment without it is incomplete
     {key}.lock                      held while an environment of that key is built or removed
-    {key}.{number}.gone-{hex}       what is being deleted
+    {key}.{number}.gone-{hex}       an entry that is being deleted
 
-Not here: what is done with them.
+Not here: the use of these entries.
 """
 
 from __future__ import annotations
@@ -34,16 +34,13 @@ def folder_of(environ: Mapping[str, str] | None = None) -> str:
     """
     Return the folder that the variables, or the file `.env`, name for the environments; by default in the user's cache.
 
-    Raises
-    ------
-    EnvironmentBuildError
-        where it lies below the home of a user who has none, or where the file names it and may not.
-
+    Raises:
+        EnvironmentBuildError: The folder is below the home of a user who has none, or the file must not name it.
     """
     origin = Origin.of_process() if environ is None else Origin.now(environ)
     named = origin.named(VARIABLE)
     if named and not origin.environ.get(VARIABLE):
-        # What is in the folder is run with the variables of this process.
+        # The files in the folder are executed with the variables of this process.
         from dkist_processing_core.credentials import objection  # noqa: PLC0415 - only where there is a file
 
         variables, of_file = (
@@ -64,7 +61,7 @@ def folder_of(environ: Mapping[str, str] | None = None) -> str:
 
 
 def distrust(found: os.stat_result, uid: int) -> str | None:
-    """Return why a process of a user does not run what is in a folder: somebody else may have put it there."""
+    """Return why a user's process must not execute a folder's files (another user may have added them), else None."""
     owner, mode = found.st_uid, stat.S_IMODE(found.st_mode)
     has = f"it belongs to uid {owner} and has mode {mode:04o}"
     if owner not in {0, uid}:
@@ -78,7 +75,7 @@ def distrust(found: os.stat_result, uid: int) -> str | None:
 
 def key_and_number(name: str) -> tuple[str, int | None] | None:
     """
-    Return the key, and the number if it has one, that a name in the folder consists of; None for any other name.
+    Return the key and, if it has one, the number in the name of an entry of the folder; None for any other name.
 
     >>> key_and_number("six-1.16.0-cp311-0123456789abcdef.12")
     ('six-1.16.0-cp311-0123456789abcdef', 12)

@@ -1,7 +1,7 @@
 """
-Removing environments that are old, too many or left over, and never one in use.
+Remove environments that are old, too many or left over, and never one in use.
 
-Not here: what there is (_entries).
+Not here: listing them (_entries).
 """
 
 # ruff: noqa: PTH104, PTH108, PTH110, PTH113, PTH114, PTH116, PTH119 - paths are texts: pathlib is dearer than finding
@@ -22,7 +22,7 @@ _DAY = 86400.0
 
 
 def prune(folder: str, *, max_age_days: float, max_bytes: int, dry_run: bool) -> list[Entry]:
-    """Remove what need not stay, and return it with the reasons; see `Environments.prune`."""
+    """Remove unneeded environments, and return them with the reasons; see `Environments.prune`."""
     due = list(_due(entries(folder), max_age_days, max_bytes))
     if dry_run:
         return due
@@ -32,7 +32,7 @@ def prune(folder: str, *, max_age_days: float, max_bytes: int, dry_run: bool) ->
 
 
 def _due(found: list[Entry], max_age_days: float, max_bytes: int) -> Iterator[Entry]:
-    """Give what has to go, with the reason: of those that are whole, those used last stay, as far as they fit."""
+    """Yield the environments to remove, with the reason; of complete ones, the last used stay as far as they fit."""
     total = sum(entry.bytes or 0 for entry in found if entry.state is State.IN_USE)
     for entry in found:
         if entry.state in {State.BUILDING, State.IN_USE}:
@@ -50,16 +50,16 @@ def _due(found: list[Entry], max_age_days: float, max_bytes: int) -> Iterator[En
 
 
 def _remove(folder: str, entry: Entry) -> bool:
-    """Remove one environment unless it is in use by now, and say whether it is gone."""
+    """Remove one environment unless it is in use by now, and return True if it was removed."""
     with contextlib.suppress(OSError), contextlib.ExitStack() as held:
         if GONE in entry.path:
             shutil.rmtree(entry.path)
             return True
-        # Against builders, who might be about to link it, or a new one in its place.
+        # Lock out builders, which might be about to link it, or a new one in its place.
         if not _take(held, f"{folder}/{entry.key}{LOCK}", create=True):
             return False
         if entry.state is State.LEFT_OVER:
-            # Finished meanwhile, or held although its marker was spoilt.
+            # Completed meanwhile, or locked although its marker is damaged.
             if _record.read(entry.marker) or (os.path.isfile(entry.marker) and not _take(held, entry.marker)):
                 return False
         elif not _take(held, entry.marker) or os.stat(entry.marker).st_mtime != entry.last_used:
@@ -69,7 +69,7 @@ def _remove(folder: str, entry: Entry) -> bool:
             os.unlink(f"{folder}/{entry.key}")
         aside = f"{entry.path}{GONE}{token_hex(4)}"
         os.rename(entry.path, aside)
-        # Nobody can come to use it any more, and deleting takes long.
+        # No process can start to use it any more, and deleting takes long.
         held.close()
         shutil.rmtree(aside, ignore_errors=True)
         return True
@@ -77,21 +77,21 @@ def _remove(folder: str, entry: Entry) -> bool:
 
 
 def _remove_names(folder: str) -> None:
-    """Remove the links that lead nowhere, and the locks of what is not there."""
+    """Remove the links that lead nowhere, and the locks without an environment."""
     names = set(names_in(folder))
     keys = {found[0] for name in names if (found := key_and_number(name)) and found[1] is not None}
     for name in names:
         path = f"{folder}/{name}"
         with contextlib.suppress(OSError), contextlib.ExitStack() as held:
             if GONE in name:
-                # A link that was to take its place, of a builder that was killed; a folder is refused.
+                # A temporary link of a builder that was killed; a folder is not removed.
                 if key_and_number(name.partition(GONE)[0]) and os.path.islink(path):
                     os.unlink(path)
             elif name.endswith(LOCK) and key_and_number(name.removesuffix(LOCK)):
                 if name.removesuffix(LOCK) not in keys and _take(held, path):
                     os.unlink(path)
             elif key_and_number(name) and _leads_nowhere(path) and _take(held, f"{path}{LOCK}", create=True):
-                # Looked at again: the builder who might have put it right holds the lock.
+                # Checked again under the lock: a builder that held it might have repaired the link.
                 if _leads_nowhere(path):
                     os.unlink(path)
                 os.unlink(f"{path}{LOCK}")
@@ -102,7 +102,7 @@ def _leads_nowhere(path: str) -> bool:
 
 
 def _take(held: contextlib.ExitStack, path: str, *, create: bool = False) -> bool:
-    """Lock a file until the end of a block, if nobody else has it locked."""
+    """Lock a file until the end of a block, and return True unless another lock prevents it."""
     descriptor = lock(path, exclusive=True, create=create)
     if descriptor is not None:
         held.callback(os.close, descriptor)

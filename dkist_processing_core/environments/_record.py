@@ -1,7 +1,7 @@
 """
-The marker of an environment: what it holds and how it was made, in one JSON file that is written last.
+The marker of an environment: its content and how it was built, in one JSON file that is written last.
 
-Not here: telling one's own marker from another's without reading JSON (_environment).
+Not here: identifying a marker without reading JSON (_environment).
 """
 
 # ruff: noqa: PTH101, PTH105, PTH123 - paths are texts: pathlib is dearer than finding
@@ -22,13 +22,13 @@ from dkist_processing_core.environments._requirement import Requirement, normali
 _LARGEST = 10_000_000
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _BLOCK = 512
-"""The unit of `st_blocks`, whatever the file system's own (stat(3type))."""
+"""The unit of `st_blocks`, independent of the file system's own (stat(3type))."""
 
 
 def read(path: str) -> dict[str, Any] | None:
-    """Return what a marker says; None where it cannot be read."""
+    """Return the content of a marker, or None if it cannot be read."""
     try:
-        # As `lock` opens it: what is no file of ours may be a pipe to which nobody writes, or a link.
+        # Opened as in `lock`: a file that is not ours may be a pipe without a writer, or a link.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
             is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
@@ -40,9 +40,9 @@ def read(path: str) -> dict[str, Any] | None:
 
 def write(path: str, requirement: Requirement, key: Key, facts: dict[str, Any]) -> int:
     """
-    Write the marker of an environment, on disk when this returns, and return the descriptor of a lock on it.
+    Write the marker of an environment to disk, and return the descriptor of a lock on it.
 
-    All the rest is on disk before: after a crash of the machine no marker stands over what was not written.
+    All other files are on disk before: after a crash of the machine, no marker exists for files that were not written.
     """
     os.sync()
     text = json.dumps({"key": key.digest, "requirement": str(requirement), **facts}, ensure_ascii=True) + "\n"
@@ -66,7 +66,7 @@ def write(path: str, requirement: Requirement, key: Key, facts: dict[str, Any]) 
 
 
 def sync_folder(path: str) -> None:
-    """Have the names in a folder be on disk."""
+    """Write the names in a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -75,7 +75,7 @@ def sync_folder(path: str) -> None:
 
 
 def metadata_folders(path: str) -> Iterator[Path]:
-    """Give the folder of metadata of every distribution in an environment."""
+    """Yield the folder of metadata of every distribution in an environment."""
     # lib64 is a link to lib, where there is one.
     yield from sorted(Path(path).glob("lib/python*/site-packages/*.dist-info"))
 
@@ -97,9 +97,9 @@ def provided_extras(path: str, name: str) -> list[str] | None:
 
 def close_to_others(path: str) -> None:
     """
-    Let only the owner write to a folder and all below it, since it is run.
+    Remove write access for all but the owner from a folder and everything below it, since its files are executed.
 
-    Also where an installer has linked files from a cache that was filled under another umask.
+    This includes files that an installer has linked from a cache that was filled under another umask.
     """
     for folder, _, names in os.walk(path):
         for name in (".", *names):
@@ -109,7 +109,7 @@ def close_to_others(path: str) -> None:
 
 
 def size_of(path: str) -> int:
-    """Return the bytes that a folder and all below it take of the disk, each once however many names it has."""
+    """Return the bytes on disk of a folder and everything below it; a file with several names counts once."""
     seen: dict[tuple[int, int], int] = {}
     for folder, _, names in os.walk(path):
         for name in (".", *names):

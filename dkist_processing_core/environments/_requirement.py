@@ -1,7 +1,7 @@
 """
-What an environment holds: one release of one distribution, with extras.
+The content of an environment: one release of one distribution, with extras.
 
-Not here: what else makes two environments differ (_key).
+Not here: other differences between two environments (_key).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _VERSION = "a version of letters, digits and . + ! - _, as 1.2.3"
 
 class Requirement:
     """
-    A distribution's normalised name (PEP 503), its extras (PEP 685, sorted) and a version, never to be changed.
+    A distribution's normalised name (PEP 503), its extras (PEP 685, sorted) and a version; it is immutable.
 
-    Written out: the module dataclasses alone takes longer to import than an environment takes to be found.
+    Not a dataclass: importing the module dataclasses alone takes longer than finding an environment.
     """
 
     __slots__ = ("extras", "name", "version")
@@ -37,11 +37,9 @@ class Requirement:
         """
         Take a distribution's name in any spelling.
 
-        Raises
-        ------
-        EnvironmentRequestError
-            where a part is none, whatever else it may be: nothing unchecked reaches an installer's command line.
-
+        Raises:
+            EnvironmentRequestError: A part is not valid, whatever its type: nothing unchecked reaches an installer's
+                command line.
         """
         if isinstance(extras, str):
             _refuse("extras", extras, "several texts")
@@ -56,13 +54,10 @@ class Requirement:
     @classmethod
     def of(cls, package: str, version: str, extras: Iterable[str] = ()) -> Self:
         """
-        Return the requirement that a workflow names: of a module's dotted name the first part counts.
+        Return the requirement that a workflow names; of a module's dotted name, only the first part counts.
 
-        Raises
-        ------
-        EnvironmentRequestError
-            where a part cannot be what it should.
-
+        Raises:
+            EnvironmentRequestError: A part is not valid.
         """
         _checked("package", package, _OF_NAME, _NAME)
         return cls(package.partition(".")[0], version, extras)
@@ -70,13 +65,10 @@ class Requirement:
     @classmethod
     def parse(cls, text: str) -> Self:
         """
-        Return what `name==version` or `name[extra,extra]==version` states; here dots are part of the name.
+        Return the requirement in `name==version` or `name[extra,extra]==version`; here dots are part of the name.
 
-        Raises
-        ------
-        EnvironmentRequestError
-            where it has another form.
-
+        Raises:
+            EnvironmentRequestError: The text has another form.
         """
         named, equals, version = text.partition("==")
         name, bracket, extras = named.strip().partition("[")
@@ -88,7 +80,7 @@ class Requirement:
         )
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Refuse: a requirement is a key."""
+        """Raise an AttributeError: a requirement is a key."""
         msg = f"a requirement cannot be changed: {name} to {value!r}"
         raise AttributeError(msg)
 
@@ -97,11 +89,11 @@ class Requirement:
         return isinstance(other, Requirement) and str(self) == str(other)
 
     def __hash__(self) -> int:
-        """Hash what is compared."""
+        """Return the hash of the compared text."""
         return hash(str(self))
 
     def __str__(self) -> str:
-        """Return it as an installer takes it."""
+        """Return the requirement in the form that an installer takes."""
         extras = f"[{','.join(self.extras)}]" if self.extras else ""
         return f"{self.name}{extras}=={self.version}"
 

@@ -1,5 +1,5 @@
 """
-pip's settings, of its variables and files, and what they mean to uv, which does not read them.
+pip's settings from its variables and files, and their translation for uv, which does not read them.
 
 Not here: which of them are part of an environment's key (_variables).
 """
@@ -19,7 +19,7 @@ from dkist_processing_core.environments._variables import decides, pip_files, uv
 _SECTIONS = ("global", "install")
 _TRUE = frozenset({"1", "true", "yes", "on", "t", "y"})
 _FALSE = frozenset({"0", "false", "no", "off", "f", "n"})
-# Settings that are alike in both: pip's name, then uv's variable, and the names by which uv's own files know it.
+# Settings that both programs have: pip's name, then uv's variable, and the names in uv's own files.
 _ALIKE = (
     ("constraint", "UV_CONSTRAINT", {"constraint"}),
     ("build-constraint", "UV_BUILD_CONSTRAINT", {"build-constraint"}),
@@ -49,7 +49,7 @@ def pip_settings(environ: Mapping[str, str], files: Sequence[str] | None = None)
         try:
             parser.read(path, encoding="utf-8")
         except (configparser.Error, UnicodeError):
-            # Whoever uses pip hears of it; what decides here is what can be read.
+            # pip itself reports such a file; here only readable files count.
             continue
         for section in _SECTIONS:
             if parser.has_section(section):
@@ -59,13 +59,13 @@ def pip_settings(environ: Mapping[str, str], files: Sequence[str] | None = None)
 
 
 def site_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return pip's settings of the environment this process runs in, which another one's pip does not read."""
+    """Return pip's settings of this process's environment, which the pip of another environment does not read."""
     site = f"{sys.prefix}/pip.conf"
     return pip_settings({}, [site]) if site in pip_files(environ) else {}
 
 
 def patience(pip: Mapping[str, str], environ: Mapping[str, str], limits: Limits) -> tuple[str, str]:
-    """Return a request's timeout in seconds and its retries: of our settings, which are variables, or pip's files."""
+    """Return a request's timeout in seconds and its retries: from our settings, which are variables, or pip's files."""
     timeout, retries = str(limits.timeout), str(limits.retries)
     if not environ.get("PIP_TIMEOUT"):
         timeout = pip.get("default-timeout") or pip.get("timeout") or timeout
@@ -79,10 +79,10 @@ def _option(name: str) -> str:
 
 
 class Translation:
-    """What uv has to be told so that it installs from where pip would; what the user told uv itself goes before."""
+    """The settings with which uv installs from where pip would; the user's own settings of uv take precedence."""
 
     def __init__(self, environ: Mapping[str, str], pip: Mapping[str, str], limits: Limits) -> None:
-        """Translate. URLs go by variables, since everybody on the host can read a command line."""
+        """Translate; URLs are passed in variables, since every user of the host can read a command line."""
         self._environ = environ
         self._own = _own(environ)
         self.variables: dict[str, str] = {}
@@ -104,7 +104,8 @@ class Translation:
             self.variables["UV_INDEX_URL"] = _url(pip["index-url"])
         if "extra-index-url" in pip and self._lacks({"index", "extra-index-url"}):
             self.variables["UV_EXTRA_INDEX_URL"] = " ".join(map(_url, pip["extra-index-url"].split()))
-        # pip takes the best version of all its indexes, uv by itself those of the first that knows the name.
+        # pip takes the best version of all its indexes; by default, uv takes those of the first index that has the
+        # name.
         if self.variables and self._lacks({"index-strategy"}):
             self.variables["UV_INDEX_STRATEGY"] = "unsafe-best-match"
         if _is_true(pip.get("no-index")) and self._lacks({"no-index"}):
@@ -118,7 +119,7 @@ class Translation:
             if "://" in place or os.path.exists(path := os.path.expanduser(place)):
                 found.append(_without_commas(place if "://" in place else path))
             else:
-                # uv would give up here.
+                # uv would fail here.
                 self.warnings.append(f"find-links: there is no {place}")
         if found:
             self.variables["UV_FIND_LINKS"] = ",".join(found)
@@ -144,14 +145,14 @@ class Translation:
             self.variables["UV_HTTP_TIMEOUT"] = timeout
         if self._lacks({"http-retries"}):
             self.variables["UV_HTTP_RETRIES"] = retries
-        # By default its files are those of uv's cache under a second name: what spoils one would spoil every
+        # By default its files are those of uv's cache under a second name: damage to one would damage every
         # environment, and the cache that a new one is made from.
         if self._lacks({"link-mode"}):
             self.variables["UV_LINK_MODE"] = "copy"
 
 
 def _own(environ: Mapping[str, str]) -> set[str]:
-    """Return the names of what the user has told uv itself."""
+    """Return the names of the user's own settings of uv."""
     found = {_option(name[3:]) for name, value in environ.items() if name.startswith("UV_") and value}
     for path in uv_files(environ):
         try:
@@ -160,7 +161,7 @@ def _own(environ: Mapping[str, str]) -> set[str]:
             continue
         for names in (settings, settings.get("pip", {})):
             found |= set(names) if isinstance(names, dict) else set()
-            # In a file, indexes stand under one name, whichever is the default.
+            # In a file, all indexes are listed under one name, including the default index.
             found |= {"index-url", "extra-index-url"} if "index" in names else set()
     return found
 
@@ -170,7 +171,7 @@ def _url(place: str) -> str:
 
 
 def _without_commas(place: str) -> str:
-    """Return a place as it can stand in a list separated by commas: in a URL, of a file too, one may be escaped."""
+    """Return a place for a list separated by commas; its own commas are escaped in a URL, for a path in a file URL."""
     return place if "," not in place else _url(place).replace(",", "%2C")
 
 

@@ -1,7 +1,7 @@
 """
-Which variables and files decide what an installation installs, as far as an environment's key needs to know.
+The variables and files that decide what an installation installs, as far as an environment's key depends on them.
 
-Names and bytes only. Not here: what pip's settings mean to uv (_translation).
+Names and bytes only. Not here: the translation of pip's settings for uv (_translation).
 """
 
 # ruff: noqa: PTH109, PTH110, PTH111, PTH118, PTH120, PTH123 - paths are texts: pathlib is dearer than finding
@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-# By these an installation would go elsewhere, or not happen: they are kept from the installer.
+# With these variables an installation would go elsewhere, or not happen: they are not passed to the installer.
 ELSEWHERE = frozenset(
     """
     PIP_DRY_RUN PIP_EDITABLE PIP_GROUP PIP_PREFIX PIP_PYTHON PIP_REPORT PIP_REQUIREMENT PIP_REQUIREMENTS_FROM_SCRIPT
@@ -52,9 +52,9 @@ _DEEPEST = 5
 
 def what_counts(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     """
-    Return all that may change what is installed: variables and the contents of files, without credentials.
+    Return the variables and the contents of files that may change what is installed, without credentials.
 
-    An unknown variable of pip or uv counts. Credentials do not: they change, and what is installed does not.
+    An unknown variable of pip or uv counts. Credentials do not: they change without a change of what is installed.
     """
     found: list[tuple[str, str]] = []
     for name in sorted(environ):
@@ -71,7 +71,7 @@ def what_counts(environ: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _meaning(where: str, variable: str, value: str) -> Iterator[tuple[str, str]]:
-    """Give what one setting contributes: what the files say that it names, or else itself."""
+    """Yield the contribution of one setting: the contents of the files that it names, else its own value."""
     if variable in _NAMING_FILES:
         yield from ((f"{where} {variable}", text) for path in value.split() for text in _contents(path))
         return
@@ -82,10 +82,10 @@ def _meaning(where: str, variable: str, value: str) -> Iterator[tuple[str, str]]
 
 def _in_pip_file(text: str) -> Iterator[tuple[str, str, str]]:
     """
-    Give section, name and value of each setting in a file of pip's that an installation heeds.
+    Yield section, name and value of each setting in one of pip's files that an installation uses.
 
-    By lines, since the standard library's parser takes longer to import than an environment takes to be found. What is
-    indented further goes on with the value before.
+    The file is read by lines, since importing the standard library's parser takes longer than finding an environment. A
+    line with a deeper indent continues the value before it.
     """
     section, name, value, level = "", "", "", 0
     for line in (*text.splitlines(), "["):
@@ -103,17 +103,17 @@ def _in_pip_file(text: str) -> Iterator[tuple[str, str, str]]:
             section, name = plain, ""
         else:
             end = min((at for at in (plain.find("="), plain.find(":")) if at >= 0), default=len(plain))
-            # A line of another form is no setting of pip's, but what it is is not known.
+            # A line of another form is no setting of pip's, but its meaning is not known.
             name, value = plain[:end].strip(), plain[end + 1 :].strip() or ("" if end < len(plain) else plain)
 
 
 def _of_uv_file(text: str) -> str:
-    """Return what counts of a file of uv's: of lines that are comments, or one setting without a say, nothing."""
+    """Return the lines that count of one of uv's files: no comments, and no single settings without effect."""
     counting = []
     for line in map(str.strip, text.splitlines()):
         name, equals, _ = line.partition("=")
         variable = _variable("UV_", name.strip())
-        # What is no plain name is a part of a longer value, as a requirement in a list.
+        # A line without a plain name is part of a longer value, such as a requirement in a list.
         if line and line[0] != "#" and not (equals and variable.isidentifier() and not decides(variable)):
             counting.append(line)
     return "\n".join(counting)
@@ -124,20 +124,20 @@ def _variable(prefix: str, name: str) -> str:
 
 
 def pip_files(environ: Mapping[str, str]) -> list[str]:
-    """Return the files that pip reads its settings from, whether there or not; a later one outranks an earlier."""
+    """Return the paths of pip's settings files, existing or not; a later one outranks an earlier one."""
     named = environ.get("PIP_CONFIG_FILE")
     if named == os.devnull:
         return []
     home = _home(environ)
     everyone = [f"{folder}/pip/pip.conf" for folder in _system_folders(environ)]
     own = [f"{home}/.pip/pip.conf", f"{environ.get('XDG_CONFIG_HOME') or f'{home}/.config'}/pip/pip.conf"]
-    # As pip has it: a file that is named takes the place of the user's own.
+    # As in pip: a named file replaces the user's own files.
     own = [] if named and os.path.exists(named) else own
     return [*everyone, "/etc/pip.conf", *own, f"{sys.prefix}/pip.conf", *([named] if named else [])]
 
 
 def uv_files(environ: Mapping[str, str]) -> list[str]:
-    """Return the files that uv reads its settings from, whether there or not, but for those of a project."""
+    """Return the paths of uv's settings files, existing or not, except those of a project."""
     if environ.get("UV_NO_CONFIG", "").lower() in {"1", "true", "yes", "on", "t", "y"}:
         return []
     if named := environ.get("UV_CONFIG_FILE"):
@@ -149,7 +149,7 @@ def uv_files(environ: Mapping[str, str]) -> list[str]:
 
 def without_user_information(text: str) -> str:
     """
-    Return a text whose URLs name no user and no password.
+    Return a text whose URLs contain no user and no password.
 
     >>> without_user_information("https://reader:s3cret@index.example/simple ftp://one@two/")
     'https://index.example/simple ftp://two/'
@@ -163,7 +163,7 @@ def without_user_information(text: str) -> str:
 
 
 def decides(name: str) -> bool:
-    """Say whether a variable may change what is installed, of pip or uv, in any case and spelling."""
+    """Return True if a variable of pip or uv, in any case and spelling, may change what is installed."""
     name = name.upper().replace("-", "_")
     return (
         name.startswith(("PIP_", "UV_"))
@@ -187,9 +187,9 @@ def _is_absolute(place: str) -> bool:
 
 
 def text_of(path: str) -> str | None:
-    """Return what a file holds, byte for byte a character; None where it cannot be read, or is none."""
+    """Return the content of a file, one character per byte, or None if it cannot be read or is not a regular file."""
     try:
-        # Of a pipe the opening would last until somebody writes.
+        # Opening a pipe would block until a process writes to it.
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb", buffering=0) as file:
             return file.read().decode("latin-1") if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
     except OSError:
@@ -197,7 +197,7 @@ def text_of(path: str) -> str | None:
 
 
 def _contents(path: str, depth: int = 0) -> Iterator[str]:
-    """Give the text of a file of constraints, and of those that it names; a URL stands for itself."""
+    """Yield the text of a file of constraints, and of the files that it names; for a URL, the URL itself."""
     path = _without_scheme(path)
     text = None if "://" in path else text_of(path)
     yield without_user_information(path if text is None else text)
@@ -210,7 +210,7 @@ def _contents(path: str, depth: int = 0) -> Iterator[str]:
 
 
 def _without_scheme(place: str) -> str:
-    """Return the path that a URL of this host's files names; any other place as it is."""
+    """Return the path in a URL of a file on this host; any other place unchanged."""
     if not place.lower().startswith(("file:///", "file://localhost/")):
         return place
     path = place[place.index("/", len("file://")) :]

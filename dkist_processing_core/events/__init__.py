@@ -1,7 +1,7 @@
 """
-What is published: the events, their CloudEvents form, and the established failure message.
+The published data: the events, their CloudEvents form, and the established failure message.
 
-Not here: anything that sends, stores or receives.
+Not here: sending, storing and receiving.
 """
 
 from dkist_processing_core.events._failure import Failure, describe, fingerprint

@@ -1,8 +1,8 @@
 """
-The check that the values of an event go through when it is made, and what its class declares, looked up once.
+The check of an event's values on construction, and the declarations of its class, looked up once.
 
-msgspec checks nothing on construction. Its conversion of all values takes a microsecond and finds whether each of them
-is usable as it is; only where one is not, they are read one by one (_reading). Not here: the declarations (_kinds,
+msgspec checks nothing on construction. Its conversion of all values takes a microsecond and finds whether each value is
+usable as it is. Only if one is not, the values are read one by one (_reading). Not here: the declarations (_kinds,
 event, facts).
 """
 
@@ -26,16 +26,16 @@ _TABLES = (inspect.DictType, inspect.StructType, inspect.VarTupleType)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Form:
-    """What the fields of a class hold, by their names in Python."""
+    """The declarations of a class's fields, by their names in Python."""
 
     wire_names: Mapping[str, str]
     types: Mapping[str, Any]
     required: frozenset[str]
     defaults: Mapping[str, Any]
     shape: type[msgspec.Struct]
-    """A class of the same fields without a check of its own."""
+    """A class with the same fields, without a check."""
     texts: Mapping[str, Callable[[str], str]]
-    """The fields that hold one text, with what cleans it."""
+    """The fields that hold one text, each with the function that cleans it."""
     tables: tuple[str, ...]
     """The fields that hold several texts, each of which is cleaned."""
     times: tuple[str, ...]
@@ -44,14 +44,14 @@ class Form:
     free_text: tuple[str, ...]
     """The fields with text of people and programs, which is redacted."""
     clippable: tuple[str, ...]
-    """The fields that are shortened so that the event fits the bus, in the order in which they are."""
+    """The fields that are shortened so that the event fits the bus, in the order of their shortening."""
     optional: tuple[str, ...]
     """The fields without which the event still names its subject and states its fact."""
 
 
 @cache
 def form_of(kind: type[msgspec.Struct]) -> Form:
-    """Return what a class of events declares, or the graph's."""
+    """Return the declarations of a class of events, or of the graph's class."""
     info = inspect.type_info(kind)
     assert isinstance(info, inspect.StructType)
     found = {field.name: kinds_of(field.type) for field in info.fields}
@@ -93,14 +93,14 @@ def check(fact: msgspec.Struct) -> None:
     form = form_of(type(fact))
     values = _converted(fact, form)
     if values is None:
-        # Not within the handler of the error: it shows the value, which may be a secret.
+        # Not within the handler of the error: the error shows the value, which may be a secret.
         values = form.shape(**read(type(fact), {name: getattr(fact, name) for name in form.types}, by_wire_name=False))
     for name in form.converted:
         force_setattr(fact, name, getattr(values, name))
     for name, cleaned in form.texts.items():
         text = getattr(values, name)
         if text is not None:
-            # A subclass of `str` may have methods of its author's.
+            # A subclass of `str` may have methods that its author wrote.
             text = text if type(text) is str else str.__str__(text)
             force_setattr(fact, name, text if text.isascii() and text.isprintable() else cleaned(text))
     for name in form.tables:
@@ -113,14 +113,14 @@ def check(fact: msgspec.Struct) -> None:
 
 
 def _converted(fact: msgspec.Struct, form: Form) -> Any:
-    """Return the values of a fact as its fields declare them; None where one has to be read with more patience."""
+    """Return the values of a fact in the declared types, or None if one must be read with more tolerance."""
     with contextlib.suppress(msgspec.ValidationError, UnicodeError, OverflowError, RecursionError):
         return msgspec.convert(fact, form.shape, from_attributes=True)
     return None
 
 
 def redacted(value: Any, redact: Callable[[str], str]) -> Any:
-    """Return a value with each text in it redacted, but the names in a table."""
+    """Return a value with each text in it redacted, except the names in a table."""
     match value:
         case str():
             return redact(value)
@@ -135,7 +135,7 @@ def read(kind: type[msgspec.Struct], given: Mapping[str, object], *, by_wire_nam
     """
     Return the values of all fields of an event, by their names in Python, read one by one.
 
-    An error names the fields as they are on the wire, or as they are in Python.
+    An error names the fields as on the wire or, without `by_wire_name`, as in Python.
 
     Raises:
         EventError: A required value is missing, or one is unusable.
@@ -149,7 +149,7 @@ def read(kind: type[msgspec.Struct], given: Mapping[str, object], *, by_wire_nam
 
 
 def _cleaned(value: Any) -> Any:
-    """Return a table or a list of texts with each of them cleaned; a graph has cleaned its own."""
+    """Return a table or a list of texts with each text cleaned; a graph has already cleaned its texts."""
     match value:
         case dict():
             return {_cleaned(name): _cleaned(item) for name, item in value.items()}

@@ -1,7 +1,7 @@
 """
-An exception as the fields of `TaskFailed`: what it was, what it said, where it came from.
+An exception as the fields of `TaskFailed`: its class, its message and its origin.
 
-Not here: redaction and cutting to size, which every event goes through on its way out.
+Not here: redaction and shortening, which apply to every published event.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from dkist_processing_core.exception_text import frames_of, message_of, qualifie
 from dkist_processing_core.redaction import redact
 
 _OWN_PACKAGE = __name__.partition(".")[0]
-# Far above what an event can carry, far below what makes cleaning and redaction slow.
+# Far above the size of an event, far below the size at which cleaning and redaction are slow.
 _MAX_CHARACTERS = 1024 * 1024
 
 
@@ -29,10 +29,10 @@ class Failure(TypedDict):
 
 
 def describe(error: BaseException) -> Failure:
-    """Return what an event says of `error`, however badly it behaves when asked."""
+    """Return the fields of an event that describe `error`, however badly its methods behave."""
     error_type = qualified_name(type(error))
     return Failure(
-        # Not by isinstance, which asks the author's class for its `__class__`.
+        # Not by isinstance, which reads `__class__` from the author's class.
         cause=Cause.OUT_OF_MEMORY if issubclass(type(error), MemoryError) else Cause.EXCEPTION,
         error_type=error_type,
         message=_shortened(message_of(error)),
@@ -42,10 +42,10 @@ def describe(error: BaseException) -> Failure:
 
 
 def _shortened(text: str, *, keep_end: bool = False) -> str:
-    """Return a part of a long text, which is redacted before: half of a secret is not known as one."""
+    """Return a part of a long text, redacted before it is cut: half of a secret is not recognised as one."""
     if len(text) <= _MAX_CHARACTERS:
         return text
-    # Twice as much, for what redaction makes shorter.
+    # Twice as much, since redaction may shorten the text.
     parts = slice(-2 * _MAX_CHARACTERS, None), slice(-_MAX_CHARACTERS, None)
     wider, part = parts if keep_end else (slice(2 * _MAX_CHARACTERS), slice(_MAX_CHARACTERS))
     return redact(text[wider])[part]
@@ -55,8 +55,8 @@ def fingerprint(error_type: str, frames: Iterable[str]) -> str:
     """
     Return 16 hex digits that equal failures share: error type and functions passed through, without line numbers.
 
-    Our own frames are left out, so that the way a task was started makes no difference; so is a function's further
-    appearance, so that the depth of a recursion makes none.
+    Our own frames are left out, so that the way a task was started makes no difference. Further appearances of a
+    function are left out too, so that the depth of a recursion makes no difference.
     """
     foreign = [frame for frame in frames if frame.partition(":")[0].partition(".")[0] != _OWN_PACKAGE]
     return hashlib.sha256(json.dumps([error_type, *dict.fromkeys(foreign)]).encode()).hexdigest()[:16]

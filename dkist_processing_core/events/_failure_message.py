@@ -1,7 +1,7 @@
 """
 The established failure message, older than the events: one per task that failed for good, sent by the engine.
 
-Not here: when it is owed, which the engine's side decides.
+Not here: when it is due, which the engine's side decides.
 """
 
 import uuid
@@ -47,7 +47,7 @@ class RecipeRunFailureMessage(msgspec.Struct, frozen=True, kw_only=True, rename=
         return str(uuid.uuid5(ID_NAMESPACE, format_facts(facts)))
 
     def encode(self) -> bytes:
-        """Return the body as UTF-8 JSON; a conversation that was not named is that of the message itself."""
+        """Return the body as UTF-8 JSON; without a conversation id, the message's own id is used."""
         body = {field.encode_name: getattr(self, field.name) for field in msgspec.structs.fields(self)}
         del body["clears"]
         return msgspec.json.encode(body | {"conversationId": self.conversation_id or self.id})

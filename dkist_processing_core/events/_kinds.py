@@ -1,8 +1,8 @@
 """
-The kinds of values that a field of an event may hold, with their bounds, and what is done to their text.
+The kinds of values that a field of an event may hold, with their bounds, and the treatment of their text.
 
 A field is declared once: `name: Annotated[KIND | None, about("what it states")] = None`. Schemas, the reference page,
-the checks and the tests' strategies follow from that. Not here: the fields themselves (facts).
+the checks and the tests' strategies are derived from that. Not here: the fields themselves (facts).
 """
 
 import sys
@@ -46,7 +46,7 @@ class Cause(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
-        """Keep a cause that a later release has added: it is a member in all but the list of members."""
+        """Keep a cause that a later release has added: it behaves as a member, but is not in the list of members."""
         if not isinstance(value, str) or len(value) > MAX_CAUSE:
             return None
         text = clean(value)
@@ -66,19 +66,19 @@ class Cut(IntEnum):
 
 
 def about(description: str, cut: Cut | None = None) -> Meta:
-    """Return what a field states, for schema and reference page, and when it is cut; None: after those that are."""
+    """Return a field's meaning, for schema and reference page, and the order of its cut; None is cut last."""
     return Meta(description=description, extra=None if cut is None else {CUT: cut})
 
 
 _MAX_FLOAT = sys.float_info.max
-# What people, exceptions and engines write: it is redacted. Names are not.
+# Text that people, exceptions and engines write is redacted. Names are not.
 FreeText = Annotated[str, Meta(extra={FREE_TEXT: True})]
 # An attribute of a CloudEvent, which may hold neither newline nor tab.
 Line = Annotated[str, Meta(extra={LINE: True})]
 UtcTime = Annotated[datetime, Meta(tz=True)]
 # The bounds exclude infinity and NaN, which JSON does not have.
 Seconds = Annotated[float, Meta(ge=0, le=_MAX_FLOAT)]
-# Whole numbers are those of 64 bits, as consumers' databases and languages have them.
+# Whole numbers have 64 bits, as in consumers' databases and languages.
 Whole = Annotated[int, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Number = Whole | Annotated[float, Meta(ge=-_MAX_FLOAT, le=_MAX_FLOAT)]
 Count = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
@@ -86,7 +86,7 @@ Ordinal = Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
 
 
 def kinds_of(info: inspect.Type) -> tuple[list[inspect.Type], dict[str, Any]]:
-    """Return the kinds of values that a field takes, but None, and the marks of its annotations, at any depth."""
+    """Return the kinds of values that a field takes, except None, and the marks of its annotations, at any depth."""
     match info:
         case inspect.Metadata(type=inner, extra=extra):
             kinds, marks = kinds_of(inner)

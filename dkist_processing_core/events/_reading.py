@@ -1,7 +1,8 @@
 """
-Values of foreign making, read one by one: as tolerantly as their meaning is clear, with a complaint about each other.
+Foreign values, read one by one: accepted if their meaning is clear, and otherwise each reported as a problem.
 
-Slow and exact, for what the fast ways (_checks, codec) cannot take: numbers as text, lone surrogates, wrong values.
+Slow and exact, for values that the fast ways (_checks, codec) cannot take: numbers as text, lone surrogates, wrong
+values.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ _MOST_SECONDS = 2 * 10**10
 
 
 class Problem(NamedTuple):
-    """What was found in a field, and why that cannot be its value."""
+    """The text found in a field, and the reason why it cannot be the field's value."""
 
     found: str
     reason: str
@@ -33,7 +34,7 @@ class Problem(NamedTuple):
 def read(
     types: Mapping[str, Any], given: Mapping[str, object], defaults: Mapping[str, object]
 ) -> tuple[dict[str, Any], dict[str, Problem]]:
-    """Return the values as the fields hold them, and of each field that has none what is wrong."""
+    """Return the values as the fields hold them, and the problem of each field that has none."""
     values: dict[str, Any] = {}
     problems: dict[str, Problem] = {}
     for name, kind in types.items():
@@ -60,7 +61,7 @@ def _value(name: str, kind: Any, given: object) -> Any:
     if any(isinstance(each, inspect.DateTimeType) for each in kinds):
         return _moment(value, kind)
     if isinstance(value, str) and value.strip().lower() == "null" and not _takes_text(kinds):
-        # Which would be taken for nothing.
+        # The conversion would take it for None.
         raise msgspec.ValidationError
     if type(value) is int and abs(value) > MAX_NUMBER and any(isinstance(each, inspect.FloatType) for each in kinds):
         value = float(value)
@@ -86,7 +87,7 @@ def _moment(value: Any, kind: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:  # noqa: PLR0911 - a table of the classes, a line each
-    """Return a value as one of Python's own classes, where it is of a subclass or of a library of tables; cleaned."""
+    """Return a value of a subclass, or of a library of tables, as one of Python's own classes; its text is cleaned."""
     match value:
         case None | bool() | msgspec.Struct() | Cause():
             return value
@@ -105,7 +106,7 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911 - a table of the classes, a line
 
 
 def _wrong(value: object, info: inspect.Type) -> Iterator[tuple[object, inspect.Type]]:
-    """Yield each part of a table or list that its kind does not take, with the kind; the whole where it is neither."""
+    """Yield each part of a table or list that its kind does not take, with the kind; else the whole value."""
     match info:
         case inspect.Metadata(type=inner):
             yield from _wrong(value, inner)
@@ -127,7 +128,7 @@ def _is_number(value: object, info: inspect.FloatType) -> bool:
 
 
 def _expected(info: inspect.Type) -> str:  # noqa: C901, PLR0911, PLR0912 - a table of the kinds, a line each
-    """Return what a field takes, in words."""
+    """Return a description of the values that a field takes."""
     match info:
         case inspect.Metadata(type=inner):
             return _expected(inner)
@@ -166,7 +167,7 @@ def _limit(number: int | None) -> str:
 
 
 def unusable(problems: Mapping[str, Problem]) -> EventError:
-    """Return the error about the fields, by their names on the wire, that have no usable value."""
+    """Return the error about the fields without a usable value, by their names on the wire."""
     return EventError(
         "; ".join([f"{name}: {problem.reason}" for name, problem in problems.items()][:_MAX_PROBLEMS]),
         "; ".join([f"{name}: found {found}, {reason}" for name, (found, reason) in problems.items()][:_MAX_PROBLEMS]),

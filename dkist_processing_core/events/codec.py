@@ -1,7 +1,7 @@
 """
 Events as CloudEvents 1.0: structured JSON out; structured JSON and binary mode in.
 
-Not here: what an event states (facts), and the broker's own properties (bus).
+Not here: the content of an event (facts), and the broker's own properties (bus).
 Source: https://github.com/cloudevents/spec, JSON event format and AMQP protocol binding, both 1.0.2.
 """
 
@@ -25,13 +25,13 @@ from dkist_processing_core.trace_context import format_time
 
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 MAX_BODY_BYTES = 1024 * 1024
-"""What a consumer reads at most of one message, which is far above what an event has."""
+"""The most that a consumer reads of one message, far above the size of an event."""
 _BY_TYPE = {TYPE_PREFIX + event_class.name: event_class for event_class in EVENT_CLASSES}
-# The binding says "cloudEvents:"; "cloudEvents_" is its spelling for brokers and libraries that mangle the colon.
+# The binding uses "cloudEvents:"; "cloudEvents_" is its spelling for brokers and libraries that mangle the colon.
 _BINARY_PREFIXES = ("cloudEvents_", "cloudEvents:", "ce-")
 # The attributes of a CloudEvent that are fields of an event.
 _ATTRIBUTES = {"time": "time", "reportedby": "reported_by", "traceparent": "traceparent", "tracestate": "tracestate"}
-# Words under our prefix: what newer releases add is named so too.
+# Names under our prefix: types that newer releases add have this form too.
 _TYPE = re.compile(re.escape(TYPE_PREFIX) + r"(?=.{1,100}\Z)[a-z0-9_]+(?:\.[a-z0-9_]+)+")
 _SPEC_VERSION = "1.0"
 _MAX_REASON = 1000
@@ -57,7 +57,7 @@ class _WireForm:
         self.wire_names = [form.wire_names[name] for name in self.names]
         self.values_of = attrgetter(*self.names)
         self.times = [name for name in form.times if name in self.names]
-        # Python cuts parts of a microsecond, as every reader of ours did; msgspec would round them.
+        # Python cuts parts of a microsecond, as all our readers did; msgspec would round them.
         types = {**form.types, **dict.fromkeys(self.times, str | None)}
         fields: list[Any] = [
             (name, types[name], *([form.defaults[name]] if name in form.defaults else [])) for name in self.names
@@ -78,7 +78,7 @@ _type_of = msgspec.json.Decoder(_TypeOnly).decode
 
 
 def data_of(event: Event) -> dict[str, Any]:
-    """Return the data of an event as its JSON holds it: by the names on the wire, without what it does not state."""
+    """Return the data of an event as in its JSON: by the names on the wire, without fields that it does not state."""
     data: dict[str, Any] = msgspec.json.decode(_to_json(_data_of(event)))
     return data
 
@@ -102,7 +102,7 @@ def encode(event: Event) -> bytes:
         "source": event.source,
         "type": event.type,
     }
-    # An attribute without characters is none.
+    # An attribute without characters counts as absent.
     if subject := event.subject:
         context["subject"] = subject
     context["time"] = format_time(event.time)
@@ -118,27 +118,23 @@ def encode(event: Event) -> bytes:
 
 
 def fit(event: _EventT) -> _EventT:
-    """Return the event as it may travel: cut where it takes more bytes than an intermediary must carry."""
+    """Return the event in a size that can be sent: cut if it takes more bytes than an intermediary must carry."""
     return event.fitted(lambda candidate: len(encode(candidate)))
 
 
 def encode_to_fit(event: Event) -> bytes:
-    """Return the event as it may travel, encoded."""
+    """Return the encoded event in a size that can be sent, cut if necessary."""
     body = encode(event)
     return body if len(body) <= MAX_ENCODED_BYTES else encode(fit(event))
 
 
 def decode(body: bytes, content_type: str | None = None, headers: Mapping[str, Any] | None = None) -> Event:
     """
-    Return the event that a message carries, in structured mode or, where its headers say so, in binary mode.
+    Return the event that a message carries, in structured mode or, if its headers show that, in binary mode.
 
-    Raises
-    ------
-    UnknownEventError
-        if it carries an event of ours of a type that this release does not know.
-    DecodeError
-        if the message is too large, no CloudEvent, none of ours, or states facts that its id does not belong to.
-
+    Raises:
+        UnknownEventError: The message carries an event of ours of a type that this release does not know.
+        DecodeError: The message is too large, no CloudEvent, none of ours, or its id does not match the stated facts.
     """
     check_size(len(body))
     is_structured = (content_type or "").strip().lower().startswith("application/cloudevents")
@@ -156,14 +152,14 @@ def _decode_slowly(body: bytes, binary: Mapping[str, Any]) -> Event:
         parsed = _json_object(body)
         return _build(binary, parsed) if binary else _build(parsed, parsed.get("data"))
     except RecursionError as error:
-        # Raised by the first to walk down: the parser, or a repr in a message about what it has parsed.
+        # Raised by the first code that descends: the parser, or a repr of the parsed value in an error message.
         raise _refusal(f"the body nests too deeply: found {show(body)}, expected an event of few levels") from error
 
 
 def _decode_quickly(body: bytes) -> Event | None:
-    """Return the event in structured mode as publishers of ours write it; None for any other body."""
+    """Return the event in structured mode as our publishers write it, or None for any other body."""
     try:
-        # Of what it passes over, msgspec does not see whether it is UTF-8.
+        # msgspec does not check whether the parts that it skips are UTF-8.
         body.isascii() or body.decode()
         event_class = _BY_TYPE.get(_type_of(body).type)
         if event_class is None:
@@ -187,7 +183,7 @@ def _decode_quickly(body: bytes) -> Event | None:
 
 
 def check_size(size: int) -> None:
-    """Raise a DecodeError for a body of more bytes than a consumer reads: it takes many times its size to parse."""
+    """Raise a DecodeError for a body of more bytes than a consumer reads: parsing takes many times its size."""
     if size > MAX_BODY_BYTES:
         msg = f"the body is too large: found {size:,} bytes, expected at most {MAX_BODY_BYTES:,}"
         raise DecodeError(msg)
@@ -217,7 +213,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 
 def _no_number(constant: str) -> None:
-    # Python's parser takes them, RFC 8259 and every other consumer do not.
+    # Python's parser accepts these constants; RFC 8259 and every other consumer do not.
     msg = f"{constant} is no number in JSON"
     raise ValueError(msg)
 
@@ -248,7 +244,7 @@ def _build(attributes: Mapping[str, Any], data: object) -> Event:
 
 
 def _refusal(reason: str) -> DecodeError:
-    """Return the error with a reason fit for a log and for a header, whatever it quotes of a foreign message."""
+    """Return the error with a reason that is fit for a log and a header, whatever it quotes of a foreign message."""
     return DecodeError(clean_line(reason)[:_MAX_REASON])
 
 

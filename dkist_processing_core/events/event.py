@@ -1,7 +1,7 @@
 """
-What every event has: the common fields, the attributes derived from them, and the shorter forms of an event.
+The common attributes of all events: the common fields, the attributes derived from them, and the shorter forms.
 
-Not here: the events themselves (facts), how their values are checked (_checks), and their form on the wire (codec).
+Not here: the events themselves (facts), the check of their values (_checks), and their form on the wire (codec).
 """
 
 import copy
@@ -24,8 +24,8 @@ from dkist_processing_core.text import clean_line, clip
 TYPE_PREFIX = "edu.nso.dkist."
 ID_NAMESPACE = uuid.UUID("833a4626-3965-5ef6-86cd-1e4e2a0d402a")
 MAX_ENCODED_BYTES = 64 * 1024
-"""What an intermediary must carry at most, by the CloudEvents specification 1.0.2, "Size Limits"."""
-# The attributes of the envelope, which are no part of an event's data.
+"""The size that an intermediary must carry, by the CloudEvents specification 1.0.2, "Size Limits"."""
+# The attributes of the envelope, which are not part of an event's data.
 ENVELOPE_FIELDS = ("time", "reported_by", "traceparent", "tracestate")
 _ACKNOWLEDGE, _RECEIVED_AT, _ID = "_acknowledge", "_received_at", "_id"
 _encode_facts = msgspec.json.Encoder().encode
@@ -42,7 +42,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
     """
 
     name: ClassVar[str]
-    """What is stated, as `{entity}.{verb}`: the type without its prefix."""
+    """The stated fact, as `{entity}.{verb}`: the type without its prefix."""
     schema_version: ClassVar[int] = 1
 
     time: Annotated[UtcTime, about("When the event was reported.")]
@@ -52,7 +52,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
 
     workflow_name: Annotated[str, about("The name of the workflow.")]
     workflow_version: Annotated[str, about("The version of the workflow.")]
-    # The run's name on this bus, from long before this package: the failure message calls it so too.
+    # The name of the run's id on this bus, much older than this package: the failure message uses it too.
     run_id: Annotated[str, about("The run's id, as the engine has it.")] = msgspec.field(name="dagRunId")
     recipe_run_id: Annotated[
         Count | None,
@@ -69,7 +69,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
         _checks.check(self)
 
     def __copy__(self) -> Self:
-        """Return an equal event, which is acknowledged as this one is."""
+        """Return an equal event with the same acknowledgement."""
         copied: Self = super().__copy__()  # type: ignore[misc] # msgspec declares it nowhere
         copied.__dict__.update(self.__dict__)
         return copied
@@ -120,7 +120,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
 
     @property
     def number(self) -> str:
-        """What distinguishes events of one type about one subject: a sequence number or a time; "" where one exists."""
+        """A sequence number or a time, to distinguish events of one type about one subject; "" if there is only one."""
         return ""
 
     @property
@@ -140,20 +140,20 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
         return self.__dict__.get(_RECEIVED_AT)
 
     def with_acknowledgement(self, acknowledge: Callable[[], None], received_at: datetime | None = None) -> Self:
-        """Return the same event, equal in everything it states, as received then, whose `ack()` calls `acknowledge`."""
+        """Return an equal event that was received at `received_at`, and whose `ack()` calls `acknowledge`."""
         received = copy.copy(self)
-        # Beside the fields: two events are equal if they state the same.
+        # Not in the fields: two events are equal if they state the same.
         received.__dict__.update({_ACKNOWLEDGE: acknowledge, _RECEIVED_AT: received_at})
         return received
 
     def _changed(self, changes: Mapping[str, object]) -> Self:
-        """Return the event with other values in some fields, none of which its id is derived from."""
+        """Return the event with other values in some fields; its id must not depend on these fields."""
         changed = msgspec.structs.replace(self, **changes)
         changed.__dict__.update(self.__dict__)
         return changed
 
     def redacted(self, redact: Callable[[str], str]) -> Self:
-        """Return the event with `redact` applied to its free text; names are no free text."""
+        """Return the event with `redact` applied to its free text; names are not free text."""
         changes = {
             field: redacted
             for field in _checks.form_of(type(self)).free_text
@@ -163,9 +163,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
 
     def fitted(self, encoded_size: Callable[["Event"], int], limit: int = MAX_ENCODED_BYTES) -> Self:
         """
-        Return the event cut until it takes at most `limit` bytes: its clippable fields first, identity never.
+        Return the event cut until it takes at most `limit` bytes: its clippable fields first, its identity never.
 
-        Anything else that is no identity is meant to be short; where it is not, it is left out whole.
+        All other fields that are not part of the identity are meant to be short; one that is not is left out
+        completely.
         """
         event, form = self, _checks.form_of(type(self))
         for shorten, fields in ((_clipped, form.clippable), (_without, form.optional)):
@@ -184,7 +185,7 @@ def _source(workflow_name: str, workflow_version: str) -> str:
 
 
 def _uuid5(name: bytes) -> str:
-    """Return what `uuid.uuid5` makes of a name in our namespace, as text (RFC 9562, section 5.5)."""
+    """Return the result of `uuid.uuid5` for a name in our namespace, as text (RFC 9562, section 5.5)."""
     digest = bytearray(hashlib.sha1(ID_NAMESPACE.bytes + name, usedforsecurity=False).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x50
     digest[8] = digest[8] & 0x3F | 0x80
@@ -202,10 +203,10 @@ def _clipped(event: _EventT, field: str, fits: _Fits) -> _EventT:
 
     value = getattr(event, field)
     if isinstance(value, str):
-        # The end of a stack says where it happened; of everything else the beginning says most.
+        # The end of a stack shows where the error happened; of all other texts the beginning is the most informative.
         return with_value(clip(value, lambda text: fits(with_value(text)), keep_end=field == "stack") or None)
     if isinstance(value, dict):
-        # Of the states of tasks, those that are no success say most.
+        # Of the states of tasks, those other than success are the most informative.
         items = sorted(value.items(), key=lambda item: item[1] == "success")
         count = bisect(range(1, len(items) + 1), 0, key=lambda length: not fits(with_value(dict(items[:length]))))
         return with_value(dict(items[:count]))

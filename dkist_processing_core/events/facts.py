@@ -1,7 +1,7 @@
 """
 The events that are published: one frozen class each, named in the past tense, with each field declared once.
 
-Not here: what all events have in common (event), the kinds of values (_kinds), and their form on the wire (codec).
+Not here: the common attributes of all events (event), the kinds of values (_kinds), and their form on the wire (codec).
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -201,11 +201,11 @@ EVENT_CLASSES: tuple[type[Event], ...] = tuple(
     for each in list(vars().values())
     if isinstance(each, type) and issubclass(each, Event) and "name" in vars(each)
 )
-"""The classes above that have a name, in their order: what is published."""
+"""The classes above that have a name, in their order: the published events."""
 
 
 def identity_of(subject: Run | Attempt) -> dict[str, Any]:
-    """Return the fields by which an event names its run, or its attempt."""
+    """Return the fields with which an event identifies its run, or its attempt."""
     run = subject if isinstance(subject, Run) else subject.run
     fields: dict[str, Any] = {
         "workflow_name": run.workflow_name,

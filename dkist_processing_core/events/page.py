@@ -3,7 +3,7 @@ The tables of the page that documents the events, made from the event classes.
 
     python -m dkist_processing_core.events.page docs/reference/events.md
 
-Writes of each section its first sentence and its table of fields, and adds the section of a new event with an example.
+Writes the first sentence and the table of fields of each section, and adds the section of a new event with an example.
 Everything else on the page stays as it is. Not here: the JSON Schemas (schema).
 """
 
@@ -49,7 +49,7 @@ _SAMPLES: dict[str, Any] = {
 
 
 def page(text: str) -> str:
-    """Return the page with its tables made anew."""
+    """Return the page with new tables."""
     sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
     known = {**{f"## {title}": each for title, each in SHARED.items()}, **_titled()}
     found = [_section(section, known.get(section.partition("\n")[0])) for section in sections]
@@ -72,7 +72,7 @@ def _section(section: str, event_class: type[Event] | None) -> str:
 
 
 def table(event_class: type[Event]) -> str:
-    """Return the table of the fields of an event that no shared section has; for a shared class, of its own ones."""
+    """Return the table of an event's fields that no shared section lists; for a shared class, of its own fields."""
     others = [each for each in SHARED.values() if each is not event_class and issubclass(event_class, each)]
     shared = {field.name for each in others for field in fields(each)}
     return "".join(["| field | type | meaning |\n", "|---|---|---|\n", *_rows(event_class, shared)])
@@ -87,7 +87,7 @@ def _rows(event_class: type[Event], shared: Container[str]) -> Iterator[str]:
 
 
 def kind_of(field: dict[str, Any]) -> str:
-    """Return the type of a field of a schema in the words of the page."""
+    """Return the type of a field of a schema, in the terms of the page."""
     if "anyOf" in field:
         return " or ".join(dict.fromkeys(kind_of(part) for part in field["anyOf"]))
     if field.get("format") == "date-time":
@@ -103,7 +103,7 @@ def _new_section(event_class: type[Event]) -> str:
 
 
 def _sample(event_class: type[Event]) -> Event:
-    """Return an event with a value in each field that it must have."""
+    """Return an event with a value in each required field."""
     required = {
         field.name: _SAMPLES[kind_of(field_schema(field, {})).partition(" ")[0]]
         for field in fields(event_class)
@@ -118,7 +118,7 @@ def _sample(event_class: type[Event]) -> Event:
 
 
 def main(path: str) -> None:
-    """Write the page at a path anew."""
+    """Rewrite the page at a path."""
     file = Path(path)
     file.write_text(page(file.read_text()))
 

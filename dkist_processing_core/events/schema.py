@@ -22,7 +22,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schema(event_class: type[Event]) -> dict[str, Any]:
-    """Return the schema of the `data` of an event; the attributes around it are the CloudEvents specification's."""
+    """Return the schema of the `data` of an event; the CloudEvents specification defines the attributes around it."""
     definitions: dict[str, Any] = {}
     stated = fields(event_class)
     return {
@@ -37,24 +37,24 @@ def schema(event_class: type[Event]) -> dict[str, Any]:
 
 
 def fields(event_class: type[Event]) -> list[inspect.Field]:
-    """Return what the data of an event states, or of the events of a base class."""
+    """Return the fields in the data of an event, or of the events of a base class."""
     info = inspect.type_info(event_class)
     assert isinstance(info, inspect.StructType)
     return [field for field in info.fields if field.name not in ENVELOPE_FIELDS]
 
 
 def field_schema(field: inspect.Field, definitions: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of one field, with its meaning; `definitions` gets those of the classes that it names."""
+    """Return the schema of one field, with its meaning; schemas of the classes that it names go to `definitions`."""
     return _schema(field.type, definitions)
 
 
 def file_name(event_class: type[Event]) -> str:
-    """Return what the schema's file is called."""
+    """Return the name of the schema's file."""
     return f"{event_class.name}.v{event_class.schema_version}.json"
 
 
 def text_of(event_class: type[Event]) -> str:
-    """Return the schema as its file holds it."""
+    """Return the text of the schema's file."""
     return json.dumps(schema(event_class), indent=2) + "\n"
 
 

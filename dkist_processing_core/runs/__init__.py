@@ -1,7 +1,7 @@
 """
-What the reports of several observers add up to: the state of runs, tasks and attempts.
+The state of runs, tasks and attempts, derived from the reports of several observers.
 
-Not here: where events come from (consumer), how a state is drawn (cli).
+Not here: receiving events (consumer), drawing a state (cli).
 """
 
 from dkist_processing_core.runs._plausibility import plausible_time, stated_times

@@ -1,8 +1,8 @@
 """
 The state of one run, derived from the set of reports on it.
 
-A pure function: neither the order nor the repetition of reports can matter, and it reads no clock. Not here: how the
-reports are kept (_kept), and which of their times are plausible (_plausibility).
+A pure function: the order and the repetition of reports do not change the result, and it reads no clock. Not here:
+storing the reports (_kept), and the plausibility of their times (_plausibility).
 """
 
 from collections.abc import Iterable, Iterator
@@ -38,11 +38,11 @@ _ENDS: dict[type[TaskEnd], State] = {
     TaskSkipped: State.SKIPPED,
     TaskFailed: State.FAILED,
 }
-# Of words of equal weight that contradict each other the bad news stands: a failure must not be hidden.
+# If reports of equal weight contradict each other, the worse outcome counts: a failure must not be hidden.
 _GRAVITY = [State.FINISHED, State.SKIPPED, State.FAILED]
 _RANK = {Reporter.LAUNCHER: 3, Reporter.TASK: 2, Reporter.ENGINE: 1, Reporter.WATCHER: 0}
 _SPECIFICITY: dict[str, int] = {cause: rank for rank, cause in enumerate(Cause)}
-# What the engine can know of a failure that launcher and task report too.
+# Causes that the engine can know for a failure that launcher and task report too.
 _REFINING = (Cause.TERMINATED, Cause.TIMEOUT)
 _BY_ENGINES_WORD = {
     "success": State.FINISHED,
@@ -54,12 +54,12 @@ _BY_ENGINES_WORD = {
 
 
 def view_of(reports: Iterable[Event], window: Window | None) -> RunView:
-    """Return the view of one run; times outside of `window` are no times, and None takes all for plausible."""
+    """Return the view of one run; times outside of `window` are ignored, and None accepts all times."""
     return _Derivation(window).view(reports)
 
 
 class _Derivation:
-    """What is derived from the reports on one run, by those of their times that are plausible."""
+    """The derivation of a run's state from its reports, with only their plausible times."""
 
     def __init__(self, window: Window | None) -> None:
         self._window = window
@@ -68,16 +68,16 @@ class _Derivation:
         return self._window is None or moment in self._window
 
     def _time(self, event: Event) -> datetime | None:
-        """Return when a report was made."""
+        """Return the time of a report, or None if it is not plausible."""
         return event.time if self._is_plausible(event.time) else None
 
     def _moment(self, event: Event) -> datetime | None:
-        """Return the engine's time of a run's begin or end; where it has none, when it was reported."""
+        """Return the engine's time of a run's start or end, else the report's time; None if that is not plausible."""
         moment = stated_times(event)[0]
         return moment if self._is_plausible(moment) else None
 
     def view(self, unordered: Iterable[Event]) -> RunView:
-        """Return the view."""
+        """Return the view of the run."""
         reports = list(self._in_order(unordered))
         starts = [event for event in reports if isinstance(event, WorkflowStarted)]
         ends = [event for event in reports if isinstance(event, WorkflowFinished | WorkflowFailed)]
@@ -91,7 +91,7 @@ class _Derivation:
                 heard[event.task_name].append(event)
         by_task = {name: self._attempts(of_task, end) for name, of_task in heard.items()}
         if end is not None and self._went_on(by_task, starts, ends, end):
-            # Cleared, and begun again: what the engine reported of the time before no longer holds.
+            # The run was cleared, and began again: the engine's report of its earlier end no longer holds.
             end = None
         tasks = tuple(_task_view(name, attempts, end) for name, attempts in by_task.items())
         run = next((event.run for event in reports if event.recipe_run_id is not None), reports[0].run)
@@ -108,14 +108,14 @@ class _Derivation:
         )
 
     def _in_order(self, reports: Iterable[Event]) -> Iterator[Event]:
-        """Give the reports in the order of their times, and those of one time, or of none, by their ids."""
+        """Yield the reports in the order of their times; reports of the same time, or without one, by their ids."""
 
         def place(event: Event) -> datetime:
             return self._time(event) or _LAST
 
         for _, simultaneous in groupby(sorted(reports, key=place), key=place):
             events = list(simultaneous)
-            # An id costs more than all else here.
+            # Computing an id costs more than everything else here.
             yield from events if len(events) == 1 else sorted(events, key=lambda each: (each.id, each.reported_by))
 
     def _moments(self, events: Iterable[Event]) -> set[datetime]:
@@ -129,10 +129,10 @@ class _Derivation:
         end: WorkflowEnd,
     ) -> bool:
         """
-        Return True for a run that was cleared after this end: by its new start, or by an attempt of after the end.
+        Return True if the run was cleared after this end, as a new start or an attempt after the end shows.
 
-        There is not always a start: the engine's side reports it on root nodes, and those need not have been cleared.
-        Nor is a start behind the end always a new one: where a clock was set back, the only start may have that place.
+        There is not always a new start: the engine's side reports it on root nodes, and those need not have been
+        cleared. A start after the end is not always a new one: if a clock was set back, the only start may be there.
         """
         ended_at, began = self._moment(end), self._moments(starts)
         later = {moment for moment in began if ended_at is not None and moment > ended_at}
@@ -141,24 +141,24 @@ class _Derivation:
         return any(attempts and self._followed(attempts[-1], end, name) for name, attempts in by_task.items())
 
     def _followed(self, attempt: AttemptView, end: WorkflowEnd, name: str) -> bool:
-        """Return True for an attempt that began after an end of the run, which did not know it."""
+        """Return True if an attempt began after an end of the run that does not include it."""
         began, ended_at = attempt.dispatched_at or attempt.started_at, self._moment(end)
         if began is None or ended_at is None or began <= ended_at:
             return False
         verdict = _engines_word(end, name)
-        # A task that has run has had its first attempt: where that seems to follow, a clock was set back.
+        # A task that has run has had its first attempt: if that attempt seems to be later, a clock was set back.
         is_known = attempt.number == 1 and verdict in (State.FINISHED, State.FAILED)
         return attempt.state is not verdict and not is_known
 
     def _attempts(self, heard: list[TaskEvent], end: WorkflowEnd | None) -> list[AttemptView]:
-        """Return the attempts of one task in order, those before the last closed, and the last by the run's end."""
+        """Return the attempts of one task in order; a next attempt closes each but the last, the run's end the last."""
         numbered: dict[int, list[TaskEvent]] = {}
         unnumbered = [event for event in heard if event.attempt is None]
         for event in heard:
             if event.attempt is not None:
                 numbered.setdefault(event.attempt, []).append(event)
         for event in unnumbered:
-            # Its reporter does not count attempts: it means the last one that there was at the time.
+            # Its reporter does not count attempts: the report is about the last attempt at that time.
             before = [number for number, events in numbered.items() if not self._is_later(events[0], event)]
             if before and not any(
                 isinstance(each, TaskEnd) for each in numbered[max(before)] if each.attempt is not None
@@ -207,7 +207,7 @@ class _Derivation:
         )
 
     def _merged(self, ends: list[TaskEnd]) -> TaskEnd:
-        """Return one end with the fields of all: of each the value that the best informed report has."""
+        """Return one end with the fields of all: each with the value of the best informed report that has one."""
         if len(ends) == 1:
             return ends[0]
         ordered = sorted(ends, key=_informed, reverse=True)
@@ -240,7 +240,7 @@ def _run_state(tasks: tuple[TaskView, ...], end: WorkflowEvent | None, *, has_en
         return State.FINISHED if isinstance(end, WorkflowFinished) else State.FAILED
     if has_engine or not all(task.state.is_end for task in tasks):
         return State.RUNNING
-    # By hand: over as soon as nothing is running, until the next call.
+    # A run by hand is over as soon as nothing is running, until the next call.
     return State.FAILED if any(task.state is State.FAILED for task in tasks) else State.FINISHED
 
 
@@ -253,7 +253,7 @@ def _task_view(name: str, attempts: list[AttemptView], end: WorkflowEnd | None) 
 
 
 def _concluded(attempt: AttemptView, state: State, ended_at: datetime | None) -> AttemptView:
-    """Close an attempt whose end nobody reported, by what followed it."""
+    """Close an attempt with an unreported end, by the reports that followed it."""
     return replace(attempt, state=state, ended_at=ended_at, cause=Cause.LOST if state is State.FAILED else None)
 
 
@@ -270,5 +270,5 @@ def _informed(end: TaskEnd) -> tuple[bool, bool, int, int, bytes]:
 
 
 def _specificity(end: TaskEnd) -> int:
-    """Order causes; one that a newer release knows and this one does not is the least specific."""
+    """Return the rank of a cause; a cause that only a newer release knows is the least specific."""
     return _SPECIFICITY.get(end.cause, -1) if isinstance(end, TaskFailed) else -1

@@ -1,8 +1,8 @@
 """
-The reports on one run in little memory: the values that they state, without the objects around them.
+Compact storage of the reports on one run: the values that they state, without the objects around them.
 
 A received event takes several kilobytes, with the message that it came in. Its values take a few hundred bytes, since
-those that repeat within a run are held once. Not here: what is derived from reports (_derivation).
+values that repeat within a run are stored once. Not here: the derivation of a state from reports (_derivation).
 """
 
 import weakref
@@ -19,15 +19,15 @@ from dkist_processing_core.runs._views import RunView
 _LONGEST_SHARED = 200
 # Far more than reporters of this package make; a foreign publisher may make one for each subset of the fields.
 _MOST_SHAPES = 1000
-# Of which all views together are held: they take about as much as the reports themselves.
+# The most reports of which views are held: the views take about as much memory as the reports themselves.
 _MOST_HELD = 50_000
-# All reports on one run agree on these, which are its key.
+# These fields are the key of a run, and equal in all its reports.
 _OF_THE_RUN = ("workflow_name", "workflow_version", "run_id")
 _ENUMS = frozenset({"reported_by", "cause"})
 RunKey = tuple[str, str, str]
 _Key = tuple[str | int | None, ...]
-# A shape's number, and the values of its fields. With nothing but numbers, texts and times in it, the garbage collector
-# leaves it alone; millions of tracked objects would take it longer than the fold.
+# A shape's number, and the values of its fields. It holds only numbers, texts and times, so the garbage collector does
+# not track it; the collector would take longer for millions of tracked objects than the fold.
 _Packed = tuple[Any, ...]
 _Defaults = dict[str, Any]
 _Form = tuple[type[Event], tuple[str, ...]]
@@ -50,7 +50,7 @@ class _Shape:
         self._tables = [name for name in fields if isinstance(defaults[name], dict)]
 
     def event(self, key: RunKey, packed: _Packed) -> Event:
-        """Return an event as its values state it."""
+        """Return the event with these values."""
         values = self._defaults.copy()
         values.update(zip(_OF_THE_RUN, key, strict=True))
         values.update(zip(self._fields, packed[1:], strict=True))
@@ -60,19 +60,19 @@ class _Shape:
 
 
 class Shapes:
-    """What the runs of a state share: which fields their reports have, by number, and the graphs of workflows."""
+    """Data that the runs of a state share: the numbered sets of fields of their reports, and the workflows' graphs."""
 
     def __init__(self, limit: int = _MOST_SHAPES) -> None:
-        """Begin with none; behind `limit` of them there is one more for each class, which has all its fields."""
+        """Start without shapes; after `limit` shapes there is one more for each class, which has all its fields."""
         self._limit = limit
-        # An event of another release's class is no class of ours: it does not come here.
+        # Events of another release's classes do not reach this code.
         self._defaults = {event_class: _defaults_of(event_class) for event_class in EVENT_CLASSES}
         self._shapes: list[_Shape] = []
         self._numbers: dict[_Form, int] = {}
         self._graphs: weakref.WeakKeyDictionary[Graph, weakref.ref[Graph]] = weakref.WeakKeyDictionary()
 
     def pack(self, report: Event, texts: dict[str, str]) -> _Packed:
-        """Return the values of a report that are no defaults, and not those of its run; `texts` are held already."""
+        """Return a report's values without defaults and without those of its run; `texts` are already stored."""
         event_class = type(report)
         fields: list[str] = []
         values: list[Any] = [0]
@@ -113,7 +113,7 @@ class Shapes:
         return (event_class, tuple(packed)), [0, *packed.values()]
 
     def _shared_graph(self, graph: Graph) -> Graph:
-        """Return the one graph that is equal to this one, as long as a report has it."""
+        """Return the shared graph that is equal to this one; it is shared as long as a report has it."""
         known = self._graphs.get(graph)
         shared = None if known is None else known()
         if shared is None:
@@ -121,7 +121,7 @@ class Shapes:
         return shared or graph
 
     def unpack(self, key: RunKey, packed: _Packed) -> Event:
-        """Return the report on the run of a key whose values these are."""
+        """Return the report with these values on the run of a key."""
         return self._shapes[packed[0]].event(key, packed)
 
 
@@ -130,12 +130,12 @@ def _shared(text: str, texts: dict[str, str]) -> str:
 
 
 class Reports:
-    """The reports on one run: what is kept of them is the same in whatever order and however often they come."""
+    """The reports on one run; the stored content does not depend on their order or repetition."""
 
     __slots__ = ("_key", "_shapes", "_texts", "_unpacked", "_view", "kept")
 
     def __init__(self, key: RunKey, shapes: Shapes) -> None:
-        """Begin with no report on the run of this key."""
+        """Start without reports on the run of this key."""
         self.kept: dict[_Key, _Packed] = {}
         self._key = key
         self._shapes = shapes
@@ -144,20 +144,20 @@ class Reports:
         self._unpacked: dict[_Key, Event] | None = None
 
     def add(self, report: Event) -> bool:
-        """Take a report into account, and return whether it states anything new."""
+        """Add a report, and return True if it states anything new."""
         key, packed = self._key_of(report), self._shapes.pack(report, self._texts)
         known = self.kept.get(key)
         if known is not None and (known == packed or not _precedes(report, self._shapes.unpack(self._key, known))):
             return False
         self.kept[key] = packed
         if self._unpacked is not None:
-            # Not the report itself, which holds its message.
+            # Not the report itself, which keeps a reference to its message.
             self._unpacked[key] = self._shapes.unpack(self._key, packed)
         self._view = None
         return True
 
     def watch(self) -> None:
-        """Keep the reports as events, too, for a caller that looks at the run after each report."""
+        """Also keep the reports as events, for a caller that reads the run after each report."""
         if self._unpacked is None:
             self._unpacked = {key: self._shapes.unpack(self._key, packed) for key, packed in self.kept.items()}
 
@@ -166,7 +166,7 @@ class Reports:
         self._unpacked = None
 
     def view(self, window: Window | None) -> RunView:
-        """Return the view of the run; the same one as long as somebody holds it and nothing has changed."""
+        """Return the view of the run; the same object while a reference to it exists and nothing has changed."""
         if self._view is not None:
             known, by = self._view[0](), self._view[1]
             if known is not None and by == window:
@@ -178,7 +178,7 @@ class Reports:
         return view
 
     def _key_of(self, report: Event) -> _Key:
-        """Return what distinguishes facts about this run and their reporters, as the ids of events do."""
+        """Return the key of a fact about this run and its reporter; it distinguishes facts as the ids of events do."""
         task_name = getattr(report, "task_name", None)
         subject = (
             report.name,
@@ -193,7 +193,7 @@ class Reports:
 
 
 def _precedes(report: Event, known: Event) -> bool:
-    """Order reports under one key: by sequence, by how much they state, then by their bytes, the same everywhere."""
+    """Return True if `report` replaces `known`: by sequence, count of stated fields, then bytes, alike everywhere."""
     if isinstance(report, TaskProgressed) and isinstance(known, TaskProgressed) and report.sequence != known.sequence:
         return report.sequence > known.sequence
     return (_said(report), encode(report)) > (_said(known), encode(known))
@@ -204,21 +204,21 @@ def _said(report: Event) -> int:
 
 
 class HeldViews:
-    """The views that a state holds until there are new reports on their runs, as far as there is room for them."""
+    """The views that a state holds until new reports on their runs arrive, as far as there is room for them."""
 
     def __init__(self, limit: int = _MOST_HELD) -> None:
-        """Begin with none; there is room for views of up to `limit` reports in all."""
+        """Start without views; there is room for views of up to `limit` reports in all."""
         self._room = limit
         self._held: dict[RunKey, tuple[RunView, int]] = {}
 
     def hold(self, key: RunKey, view: RunView, reports: int) -> None:
-        """Hold the view of a run, made of so many reports, in place of the one before, if there is room."""
+        """Hold the view of a run, made of `reports` reports, in place of the previous view, if there is room."""
         self.let_go(key)
         if reports <= self._room:
             self._held[key] = view, reports
             self._room -= reports
 
     def let_go(self, key: RunKey) -> None:
-        """Hold the view of a run no longer."""
+        """Release the view of a run."""
         _, reports = self._held.pop(key, (None, 0))
         self._room += reports

@@ -1,7 +1,7 @@
 """
-The states of all runs, folded from reports as they come.
+The states of all runs, folded from reports as they arrive.
 
-Not here: how the reports on one run are kept (_kept).
+Not here: storing the reports on one run (_kept).
 """
 
 from collections.abc import Iterable
@@ -16,14 +16,14 @@ from dkist_processing_core.runs._views import RunView
 
 class RunState:
     """
-    Folds reports into the state of every run that they speak of.
+    Folds reports into the state of every run that they are about.
 
-    It keeps what the reports state, about 0.6 KB for each, until `forget`, and views of up to 50,000 reports, which
+    It keeps the content of the reports, about 0.6 KB for each, until `forget`, and views of up to 50,000 reports, which
     take 0.5 KB for each.
     """
 
     def __init__(self, reports: Iterable[Event] = ()) -> None:
-        """Begin with these reports."""
+        """Start with these reports."""
         self._runs: dict[RunKey, Reports] = {}
         self._shapes = Shapes()
         self._held = HeldViews()
@@ -33,7 +33,7 @@ class RunState:
             self.fold(report)
 
     def fold(self, report: Event) -> bool:
-        """Take a report into account, and return whether it had anything new."""
+        """Add a report, and return True if it states anything new."""
         if report.received_at is not None and (self._received_at is None or report.received_at > self._received_at):
             self._received_at = report.received_at
         key = (report.workflow_name, report.workflow_version, report.run_id)
@@ -47,9 +47,9 @@ class RunState:
 
     def forget(self, run_id: str) -> bool:
         """
-        Let go of all reports on the runs of an id, and return whether there were any.
+        Discard all reports on the runs of an id, and return True if there were any.
 
-        A later report on such a run begins it anew, without what was reported before: forget what ended long ago.
+        A later report on such a run starts it again, without the earlier reports: forget only runs that ended long ago.
         """
         keys = self._keys(run_id)
         for key in keys:
@@ -60,15 +60,15 @@ class RunState:
     @property
     def runs(self) -> tuple[RunView, ...]:
         """
-        Every run, the one that began first first; one that states no plausible start comes before all others.
+        All runs, oldest first; a run without a plausible start comes before all others.
 
-        A view is made anew where there are new reports on its run. It is made anew each time where the views held are
-        of 50,000 reports already, unless the caller still holds the one before.
+        A view is rebuilt if there are new reports on its run. If the held views already cover 50,000 reports, it is
+        rebuilt each time, unless the caller still holds the previous view.
         """
         return self._views(self._runs)
 
     def run(self, run_id: str) -> RunView | None:
-        """Return one run, by its id."""
+        """Return the run with an id, or None if there is none."""
         keys = self._keys(run_id)
         if keys != self._looked_at:
             for key in self._looked_at:
@@ -76,7 +76,7 @@ class RunState:
                     self._runs[key].unwatch()
             self._looked_at = keys
         else:
-            # Such a caller looks again after each report.
+            # A caller that reads the same run again does so after each report.
             for key in keys:
                 self._runs[key].watch()
         return next(iter(self._views(keys)), None)

@@ -1,7 +1,7 @@
 """
 The state of runs, tasks and attempts as values.
 
-Not here: how they are derived from reports (_derivation).
+Not here: their derivation from reports (_derivation).
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _LONGEST_SECONDS = 400 * 24 * 3600.0
 
 
 class State(StrEnum):
-    """Where an attempt, a task or a run is."""
+    """The state of an attempt, a task or a run."""
 
     WAITING = "waiting"
     DISPATCHED = "dispatched"
@@ -27,13 +27,13 @@ class State(StrEnum):
 
     @property
     def is_end(self) -> bool:
-        """Whether nothing more is expected."""
+        """True if no further change is expected."""
         return self in (State.FINISHED, State.FAILED, State.SKIPPED, State.NOT_RUN)
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptView:
-    """One try of a task, by all reports together."""
+    """One attempt of a task, derived from all reports together."""
 
     number: int | None
     state: State
@@ -41,17 +41,17 @@ class AttemptView:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     end: TaskEnd | None = None
-    """The one outcome, its fields merged from every report that agrees; None where it was not reported."""
+    """The one outcome, its fields merged from every report that agrees; None if it was not reported."""
     cause: str | None = None
-    """Why it failed, also where that is only concluded: `lost` for an end that was not reported."""
+    """The cause of the failure, also if it is only inferred: `lost` for an end that was not reported."""
     contradictions: tuple[TaskEnd, ...] = ()
-    """The ends reported that contradict it."""
+    """The reported ends that contradict that outcome."""
     progress: TaskProgressed | None = None
     reporters: tuple[Reporter, ...] = ()
 
     @property
     def duration_seconds(self) -> float | None:
-        """How long it took, in seconds: as measured, else by the clock; a measure of more than 400 days is none."""
+        """The duration in seconds: as measured, else by the clock; a measured value above 400 days is ignored."""
         measured = None if self.end is None else self.end.duration_seconds
         if measured is not None and measured <= _LONGEST_SECONDS:
             return measured
@@ -68,10 +68,10 @@ class TaskView:
     state: State
     attempts: tuple[AttemptView, ...] = ()
     engine_state: str | None = None
-    """What the engine called it when the run ended."""
+    """The engine's state of the task when the run ended."""
 
 
-# Weakly referable, so that a state need not hold what is not looked at any more.
+# With weak references, so that a state need not hold views that are no longer used.
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class RunView:
     """A run: its tasks in dependency order where the graph is known, else in the order of their first reports."""
@@ -83,10 +83,10 @@ class RunView:
     ended_at: datetime | None = None
     graph: Graph | None = None
     verdict: State | None = None
-    """What the engine reported of the run when it ended; None before that, and for a run that has no engine."""
+    """The result that the engine reported at the end of the run; None before that, and for a run without an engine."""
     implausible: tuple[Event, ...] = ()
     """
     The reports with a time more than 400 days before, or more than one or two days after, the last report received.
 
-    They are believed but for their times, which decide nothing: neither order nor duration, nor whether a run goes on.
+    Only their times are ignored: these affect neither order nor duration, nor whether a run continues.
     """

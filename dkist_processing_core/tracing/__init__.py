@@ -1,8 +1,9 @@
 """
-Spans, metrics and log records of a process: one trace per run, with ids derived from what is traced (trace_context).
+Spans, metrics and log records of a process: one trace per run, with ids derived from the traced subject
+(trace_context).
 
-Nothing is exported, and the OpenTelemetry SDK is not even imported, unless the settings name somewhere to export to.
-Not here: names (semconv), and what is traced (attempt, local, launcher).
+Nothing is exported, and the OpenTelemetry SDK is not even imported, unless the settings name a destination.
+Not here: names (semconv), and the traced code (attempt, local, launcher).
 """
 
 from dkist_processing_core.tracing._collector import (

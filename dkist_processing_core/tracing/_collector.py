@@ -1,5 +1,5 @@
 """
-Where a signal's collector is, and whether somebody listens there.
+The address of a signal's collector, and whether it accepts connections.
 
 Not here: exporting to it (_setup).
 """
@@ -18,7 +18,7 @@ _DEFAULT_PORTS = {"grpc": 4317, "http/protobuf": 4318}
 
 
 def endpoint_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> str | None:
-    """Return where a signal's collector is, by the standard variables, else by `MESH_CONFIG`; None if nowhere."""
+    """Return the endpoint of a signal's collector from the standard variables, else from `MESH_CONFIG`, else None."""
     named = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint") or settings.otel_exporter_otlp_endpoint
     if named:
         return str(named)
@@ -27,7 +27,7 @@ def endpoint_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> s
 
 
 def named_by(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> str:
-    """Return the name of the variable that says where a signal goes."""
+    """Return the name of the variable that sets the destination of a signal."""
     for field in (f"otel_exporter_otlp_{signal}_endpoint", "otel_exporter_otlp_endpoint"):
         if getattr(settings, field):
             return field.upper()
@@ -36,7 +36,7 @@ def named_by(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> str:
 
 
 def protocol_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> str:
-    """Return `grpc` or `http/protobuf`; `MESH_CONFIG` names collectors that speak gRPC, whatever a variable says."""
+    """Return `grpc` or `http/protobuf`; collectors in `MESH_CONFIG` use gRPC, whatever the variables are."""
     if "MESH_CONFIG" in named_by(settings, signal):
         return "grpc"
     named = getattr(settings, f"otel_exporter_otlp_{signal}_protocol") or settings.otel_exporter_otlp_protocol
@@ -45,11 +45,11 @@ def protocol_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> s
 
 def is_plain(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> bool | None:
     """
-    Say whether a collector is spoken to without TLS for another reason than its scheme; None where that decides.
+    Return True if a collector is used without TLS for another reason than its scheme; None if the scheme decides.
 
-    A bare `host:port` in the variable of a signal meant plain text to 7.x, and is what its deployments say. The
-    specification has TLS there (https://opentelemetry.io/docs/specs/otel/protocol/exporter/), which is to be had by
-    its variables, or by a scheme.
+    A bare `host:port` in the variable of a signal meant plain text in 7.x, and the deployments of 7.x contain it. The
+    specification requires TLS there (https://opentelemetry.io/docs/specs/otel/protocol/exporter/); its variables, or a
+    scheme, select TLS.
     """
     if "MESH_CONFIG" in named_by(settings, signal):
         return True
@@ -62,7 +62,7 @@ def is_plain(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> bool
 
 
 def address_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> tuple[str, int]:
-    """Return host and port of a signal's collector; the protocol's own port where none is named."""
+    """Return host and port of a signal's collector; without a port, the protocol's own one."""
     endpoint = endpoint_of(settings, signal)
     parts = _parts_of(endpoint or "localhost")
     return parts.hostname or "localhost", parts.port or _DEFAULT_PORTS[protocol_of(settings, signal)]
@@ -73,7 +73,7 @@ def _parts_of(endpoint: str) -> SplitResult:
 
 
 def problem_at(host: str, port: int, timeout: float) -> str | None:
-    """Return why no connection is taken there within `timeout` seconds; None where one is."""
+    """Return why no connection is accepted there within `timeout` seconds, or None if one is."""
     try:
         with socket.create_connection((host, port), timeout=timeout):
             return None
@@ -83,20 +83,20 @@ def problem_at(host: str, port: int, timeout: float) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Collector:
-    """Where a collector takes connections."""
+    """The address at which a collector accepts connections."""
 
     host: str
     port: int
 
     def problem(self, timeout: float) -> str | None:
-        """Return why no connection is taken there within `timeout` seconds; None where one is."""
+        """Return why no connection is accepted there within `timeout` seconds, or None if one is."""
         problem = problem_at(self.host, self.port, timeout)
         return None if problem is None else f"nobody answers at {self.host}:{self.port}: {problem}"
 
 
 def collector_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> Collector | None:
-    """Return a signal's collector; None where its own address tells nothing, as behind a proxy."""
-    # Here, not above: it costs 20 ms, for exporters only.
+    """Return a signal's collector, or None if its address is not contacted directly, as behind a proxy."""
+    # Imported here, not above: it costs 20 ms, and only exporters need it.
     from urllib.request import getproxies  # noqa: PLC0415
 
     scheme = _parts_of(endpoint_of(settings, signal) or "").scheme

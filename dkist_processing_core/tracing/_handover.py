@@ -1,8 +1,8 @@
 """
-What a signal's handler ends or logs while the main thread hands something over to the SDK.
+Spans that a signal's handler ends, and records that it logs, while the main thread hands an item over to the SDK.
 
-The SDK wakes its exporting thread by a lock that is not reentrant: the handler would wait for the call that it has
-interrupted, for ever. Not here: what is handed over (_setup).
+The SDK wakes its exporting thread by a lock that is not reentrant: the handler would wait for ever for the call that it
+has interrupted. Not here: the items (_setup).
 """
 
 import contextlib
@@ -12,17 +12,17 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item")
-# As many as the SDK keeps itself: the oldest go then.
+# As many as the SDK itself keeps; beyond that, the oldest are dropped.
 _MOST_WAITING = 2048
-# A handler may log faster than this hands over: the call that it interrupts has to return all the same.
+# A handler may log faster than this hands items over, but the call that it interrupts must still return.
 _MOST_AT_ONCE = 100
 
 
 class Handover(Generic[_Item]):
-    """Hands items over one after another, as far as a thread is concerned; what interrupts it leaves its own to it."""
+    """Hands items over one after another within a thread; a handler that interrupts it leaves its items to it."""
 
     def __init__(self, take: Callable[[_Item], object]) -> None:
-        """Name what takes an item."""
+        """Set the function that takes an item."""
         self._take = take
         self._waiting: deque[_Item] = deque(maxlen=_MOST_WAITING)
         self._of_thread = threading.local()
@@ -33,7 +33,7 @@ class Handover(Generic[_Item]):
         self.hand_over(_MOST_AT_ONCE)
 
     def hand_over(self, most: int = _MOST_WAITING) -> None:
-        """Hand over what waits, also what an exception has left behind; nothing in a handler that interrupts this."""
+        """Hand over pending items, also those left by an exception; do nothing in a handler that interrupts this."""
         if getattr(self._of_thread, "is_busy", False):
             return
         for _ in range(most):

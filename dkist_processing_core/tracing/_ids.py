@@ -1,7 +1,7 @@
 """
-How a trace goes from one process to the next, as OpenTelemetry's own objects.
+The propagation of a trace from one process to the next, as OpenTelemetry's own objects.
 
-Not here: the ids derived from what is traced (trace_context), and spans (_telemetry).
+Not here: the derived ids (trace_context), and spans (_telemetry).
 """
 
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 def run_parent(run: Run, environ: Mapping[str, str]) -> SpanContext:
     """
-    Return what spans of a run hang from: the caller's `TRACEPARENT`, else the run's own root span.
+    Return the parent of a run's spans: the caller's `TRACEPARENT`, else the run's own root span.
 
-    The flag is always 01: a parent that was not sampled would silence the whole run.
+    The flag is always 01: an unsampled parent would suppress all spans of the run.
     """
     carrier = {name.lower(): environ[name] for name in (TRACEPARENT, TRACESTATE) if name in environ}
     outer = trace.get_current_span(_PROPAGATOR.extract(carrier)).get_span_context()
@@ -39,7 +39,7 @@ def run_parent(run: Run, environ: Mapping[str, str]) -> SpanContext:
 
 
 def derived_span(outer: SpanContext, subject: Run | Attempt) -> SpanContext:
-    """Return the context of the span of a run or an attempt, in the trace that `outer` is of."""
+    """Return the context of the span of a run or an attempt, in the trace of `outer`."""
     span_id = derived_attempt_span_id(subject) if isinstance(subject, Attempt) else derived_run_span_id(subject)
     return SpanContext(
         outer.trace_id, span_id, is_remote=False, trace_flags=outer.trace_flags, trace_state=outer.trace_state
@@ -54,7 +54,7 @@ def sampled(span: SpanContext) -> SpanContext:
 
 
 def to_traceparent(span: SpanContext) -> str:
-    """Return a span's context as W3C Trace Context writes it; the flag is always 01, whatever a sampler decided."""
+    """Return a span's context in W3C Trace Context format; the flag is always 01, whatever a sampler decided."""
     return format_traceparent(span.trace_id, span.span_id)
 
 
@@ -71,6 +71,6 @@ class Carrier:
         return cls(to_traceparent(span), span.trace_state.to_header() or None)
 
     def to_environ(self) -> dict[str, str]:
-        """Return the variables by which a process takes the trace up."""
+        """Return the variables with which a process continues the trace."""
         state = {TRACESTATE: self.tracestate} if self.tracestate else {}
         return {TRACEPARENT: self.traceparent} | state

@@ -1,7 +1,7 @@
 """
-Log records on their way to OpenTelemetry.
+The export of log records to OpenTelemetry.
 
-Not here: where they are exported to (_setup).
+Not here: the destination of the export (_setup).
 """
 
 import contextlib
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 log_attributes: ContextVar[Mapping[str, Any] | None] = ContextVar("log_attributes", default=None)
 _EXPORTERS_LOGGERS = frozenset({"opentelemetry", "grpc", "urllib3", "requests"})
 _PLAIN = frozenset({str, int, float, bool, type(None)})
-"""What formats without any of the author's code, so that whatever is raised meanwhile comes from a signal."""
+"""The types that are formatted without any of the author's code: an exception meanwhile comes from a signal."""
 
 
 class LogExport:
     """
-    Hands to OpenTelemetry, redacted, each log record that its author's logger passes on to handlers.
+    Exports to OpenTelemetry, redacted, each log record that its author's logger passes on to handlers.
 
-    By `Logger.callHandlers`, replaced while a task runs, and not by a handler: one on the root logger would change what
-    the author sees, since `logging.basicConfig` and the handler of last resort only work while there is none. What the
-    author's filters, formatters and values give is taken from their own run and never asked for again.
+    It replaces `Logger.callHandlers` while a task runs, and adds no handler: a handler on the root logger would change
+    what the author sees, since `logging.basicConfig` and the handler of last resort only work while there is none. The
+    results of the author's filters, formatters and values are taken from their own run and never computed again.
     """
 
     def __init__(self, provider: "LoggerProvider", secrets: list[str]) -> None:
@@ -46,13 +46,13 @@ class LogExport:
         self._scopes: list[Mapping[str, Any]] = []
         self._restore: list[Callable[[], None]] = []
         self._current: object = None
-        # By the record's id, since it may be formatted before it is passed on, as by a filter, and may have no hash.
+        # By the record's id: a filter may format a record before it is passed on, and a record may have no hash.
         self._messages: dict[int, tuple[weakref.ref[logging.LogRecord], str, object, object]] = {}
         self._of_thread = threading.local()
 
     @contextlib.contextmanager
     def scope(self, attributes: Mapping[str, Any]) -> Iterator[None]:
-        """Export each record made meanwhile, once: with the attributes of its context, else of the last scope."""
+        """Export each record made during the block once, with the attributes of its context, else of the last scope."""
         token = log_attributes.set(attributes)
         with self._lock:
             if not self._scopes:
@@ -70,7 +70,7 @@ class LogExport:
     def _install(self) -> None:
         call_handlers, get_message = logging.Logger.callHandlers, logging.LogRecord.getMessage
 
-        # Where the author has put a method around one of these, it stays inside, and does nothing any more.
+        # If the author has wrapped one of these in a method, it stays inside the wrapper, and does nothing any more.
         current = self._current = object()
 
         def call_and_export(logger: logging.Logger, record: logging.LogRecord) -> None:
@@ -102,12 +102,12 @@ class LogExport:
         self._messages.clear()
 
     def _keep(self, record: logging.LogRecord, message: str | None) -> None:
-        """Keep how a record was formatted, or with None that it cannot be, as long as the record lives."""
+        """Keep the formatted text of a record, or with None that formatting failed, as long as the record lives."""
         key = id(record)
-        # Delivered with the export: a handler of logs takes what is raised in it for an error of its own. A record of
-        # the author's own class may lack anything.
+        # Signals are delivered with the export: a handler of logs treats an exception raised in it as its own error. A
+        # record of the author's own class may lack any attribute.
         with held_back(delivers=False), contextlib.suppress(Exception):
-            # Without any step of Python's: what a signal's handler raises in a callback of weakref is lost.
+            # The callback executes no Python code: an exception of a signal's handler in a callback of weakref is lost.
             reference = weakref.ref(record, functools.partial(self._messages.pop, key))
             text = _template_of(record) if message is None else message
             self._messages[key] = reference, text, record.msg, record.args
@@ -115,13 +115,14 @@ class LogExport:
     def _export(self, record: logging.LogRecord, logger: logging.Logger) -> None:
         scopes = list(self._scopes)
         is_nested = getattr(self._of_thread, "is_exporting", False)
-        # A signal's handler may log meanwhile. So may the author's values as they are formatted, then without an end.
+        # A signal's handler may log meanwhile. The author's values may also log while they are formatted, then
+        # endlessly.
         if not scopes or (is_nested and not self._is_formatted(record)):
             return
         self._of_thread.is_exporting = True
-        # The handlers report a record that cannot be formatted; none must end the program.
+        # The handlers report a record that cannot be formatted; such a record must not end the program.
         try:
-            # What exporters and their transports log must not feed them.
+            # Records that exporters and their transports log must not be exported by them again.
             if record.name.partition(".")[0] in _EXPORTERS_LOGGERS:
                 return
             self._logger.emit(
@@ -137,16 +138,16 @@ class LogExport:
             self._of_thread.is_exporting = is_nested
 
     def _is_formatted(self, record: logging.LogRecord) -> bool:
-        """Return True if the text of a record can be had without any of the author's code."""
+        """Return True if the text of a record can be obtained without any of the author's code."""
         return id(record) in self._messages or _is_plain(record)
 
     def _text_of(self, record: logging.LogRecord, logger: logging.Logger) -> str:
         """Return message, exception and stack of a record, as they were formatted, or as they would be."""
         now = record.msg, record.args
         _, message, *formatted_of = self._messages.pop(id(record), (None, vars(record).get("message"), *now))
-        # A filter may have formatted it, and given it another text afterwards.
+        # A filter may have formatted the record, and changed its text afterwards.
         if message is None or any(a is not b for a, b in zip(formatted_of, now, strict=True)):
-            # A handler may have formatted it in a way of its own.
+            # A handler may have formatted the record in its own way.
             asks_again = not _is_plain(record) and _is_handled(record, logger)
             message = _template_of(record) if asks_again else _message_of(record)
         error = record.exc_info[1] if record.exc_info else None
@@ -155,7 +156,7 @@ class LogExport:
 
 
 def _is_handled(record: logging.LogRecord, logger: logging.Logger) -> bool:
-    """Return True if a handler that does something was given a record."""
+    """Return True if a record was passed to a handler that does something."""
     handlers: list[logging.Handler] = []
     each: logging.Logger | None = logger
     while each is not None:
@@ -167,7 +168,7 @@ def _is_handled(record: logging.LogRecord, logger: logging.Logger) -> bool:
 
 
 def _template_of(record: logging.LogRecord) -> str:
-    """Return what shows a record that is not formatted, without any of the author's code."""
+    """Return a text for a record that is not formatted, without any of the author's code."""
     return record.msg if type(record.msg) is str else f"<{class_name(type(record.msg))}>"
 
 
@@ -187,12 +188,13 @@ def _message_of(record: logging.LogRecord) -> str:
     except (KeyboardInterrupt, TerminationError):
         raise
     except BaseException:  # noqa: BLE001
-        # Of the author's values: without an export they would not have been asked, so it must not end the task.
+        # Raised by the author's values: without an export they would not have been formatted, so it must not end the
+        # task.
         return _template_of(record)
 
 
 def _replace(owner: type, name: str, function: Callable[..., Any]) -> Callable[[], None]:
-    """Replace a method, and return what puts the one before back; not where its author has replaced it meanwhile."""
+    """Replace a method, and return a function that restores it, unless the author has replaced it meanwhile."""
     before = getattr(owner, name)
     setattr(owner, name, function)
 
@@ -204,7 +206,7 @@ def _replace(owner: type, name: str, function: Callable[..., Any]) -> Callable[[
 
 
 def _severities() -> Callable[[int], "SeverityNumber"]:
-    """Return what gives OpenTelemetry's number for a level of `logging`: the first of each of its ranges of four."""
+    """Return a function from a level of `logging` to OpenTelemetry's number: the first of each range of four."""
     from opentelemetry._logs import SeverityNumber  # noqa: PLC0415 - as in _resource
 
     named = {10: SeverityNumber.DEBUG, 20: SeverityNumber.INFO, 30: SeverityNumber.WARN, 40: SeverityNumber.ERROR}

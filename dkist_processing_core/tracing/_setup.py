@@ -1,7 +1,7 @@
 """
-Where spans, metrics and log records are exported to: the SDK, set up by the settings, one signal at a time.
+The export of spans, metrics and log records: the SDK, set up by the settings, one signal at a time.
 
-Not here: what they are (_telemetry).
+Not here: making them (_telemetry).
 """
 
 import functools
@@ -31,7 +31,7 @@ from dkist_processing_core.tracing._collector import SIGNALS, Signal, collector_
 from dkist_processing_core.tracing._handover import Handover
 from dkist_processing_core.tracing._telemetry import Telemetry, chosen_ids, given_out_ids
 
-# One for each processor, within bounds, and a few; twice as many, since launcher and task begin at the same time.
+# One for each processor, within bounds, and a few; doubled, since launcher and task begin at the same time.
 _THREADS_OF_GRPC = 2 * (min(max(os.cpu_count() or 16, 4), 16) + 6)
 logger = logging.getLogger(__name__)
 _opened: dict[int, Telemetry] = {}
@@ -42,7 +42,7 @@ def open_telemetry(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
     """
     Return this process's telemetry, set up by the first call: OpenTelemetry's providers are one per process too.
 
-    Where the host application has set up a tracer provider of its own, spans go there.
+    If the host application has set up its own tracer provider, spans go there.
     """
     with _opening:
         process = os.getpid()
@@ -66,7 +66,7 @@ def _set_up(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
     for signal in SIGNALS:
         exporters = _exporters_of(settings, signal)
         if exporters and not providers.get(signal):
-            # The SDK checks the variables that only it reads, as OTEL_EXPORTER_OTLP_TIMEOUT, here and in its own way.
+            # Here the SDK checks, in its own way, the variables that only it reads, such as OTEL_EXPORTER_OTLP_TIMEOUT.
             try:
                 with _variables_of(settings):
                     providers[signal] = makers[signal](settings, exporters)
@@ -90,7 +90,7 @@ def _set_up(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
 
 @contextmanager
 def _variables_of(settings: DKISTProcessingCoreConfiguration) -> Iterator[None]:
-    """Have the SDK find its own variables, as OTEL_EXPORTER_OTLP_HEADERS, as they were when the settings were read."""
+    """Give the SDK its variables, such as OTEL_EXPORTER_OTLP_HEADERS, as they were when the settings were read."""
     then = settings.core_origin.environ
     changed = {
         name: os.environ.get(name)
@@ -113,7 +113,7 @@ def _set_variables(values: Mapping[str, str | None]) -> None:
 
 
 def _heed_given_out_ids(tracer: trace.Tracer) -> None:
-    """Have this library's tracer of a host application's provider give the ids that other processes know already."""
+    """Make this library's tracer of a host application's provider use the ids that other processes already know."""
     sdk: Any = sys.modules.get("opentelemetry.sdk.trace")
     if sdk is None or not isinstance(tracer, sdk.Tracer):
         return
@@ -136,7 +136,7 @@ def _heed_given_out_ids(tracer: trace.Tracer) -> None:
 
 
 def _hosts_tracer_provider() -> "TracerProvider | None":
-    """Return the provider that the host application has set up, if it has; without importing the SDK to see."""
+    """Return the provider that the host application has set up, else None; this check does not import the SDK."""
     sdk = sys.modules.get("opentelemetry.sdk.trace")
     provider: Any = trace.get_tracer_provider()
     if sdk is not None and isinstance(provider, sdk.TracerProvider):
@@ -156,7 +156,7 @@ def _has_threads_for_grpc() -> bool:
 
 
 def _otlp_exporter(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> Any:
-    """Return the OTLP exporter of a signal; what is no setting of ours, as headers, it reads for itself."""
+    """Return the OTLP exporter of a signal; the exporter itself reads settings that are not ours, such as headers."""
     special = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint")
     class_name = {"traces": "OTLPSpanExporter", "metrics": "OTLPMetricExporter", "logs": "OTLPLogExporter"}[signal]
     package = {"traces": "trace_exporter", "metrics": "metric_exporter", "logs": "_log_exporter"}[signal]
@@ -171,7 +171,7 @@ def _otlp_exporter(settings: DKISTProcessingCoreConfiguration, signal: Signal) -
     module = import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{package}")
     options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
     if endpoint and transport == "http" and not special:
-        # By the specification the general variable names the base, a signal's own one the very address.
+        # By the specification, the general variable names the base, and a signal's own variable the exact address.
         options["endpoint"] = f"{endpoint.rstrip('/')}/v1/{signal}"
     if is_plain(settings, signal):
         options["insecure"] = True
@@ -182,9 +182,9 @@ def _otlp_exporter(settings: DKISTProcessingCoreConfiguration, signal: Signal) -
 
 def _session() -> Any:
     """
-    Return a session that holds no connection from one export to the next.
+    Return a session that keeps no connection open between exports.
 
-    The author's code may close its descriptor, and have a file of its own at the number by then.
+    The author's code may close the connection's descriptor, and open a file of the same number meanwhile.
     """
     import requests  # noqa: PLC0415 - what the exporter uses, which is imported by now
 
@@ -194,7 +194,7 @@ def _session() -> Any:
     def close(response: Any, **_: object) -> None:
         connection = response.raw.connection
         _ = response.content
-        # It is back in the pool now, and is connected anew when it is used again.
+        # The connection is back in the pool now, and is connected again when it is used again.
         if connection is not None:
             connection.close()
 
@@ -213,7 +213,7 @@ def _resource(settings: DKISTProcessingCoreConfiguration) -> "Resource":
 
 
 def _carrying_identity(provider: "TracerProvider") -> "TracerProvider":
-    """Let each span of a provider carry the identity of the span above it: the phases', the author's own."""
+    """Copy the identity of its parent span to each span of a provider: to those of the phases and of the author."""
     from opentelemetry.sdk.trace import Span as SdkSpan  # noqa: PLC0415 - as in _resource
     from opentelemetry.sdk.trace import SpanProcessor  # noqa: PLC0415
 
@@ -233,14 +233,14 @@ def _tracer_provider(settings: DKISTProcessingCoreConfiguration, exporters: list
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415
 
     class DerivedIdGenerator(RandomIdGenerator):
-        """Gives the span that is being opened the ids that were chosen for it."""
+        """Gives a span that is being opened the ids that were chosen for it."""
 
         def generate_trace_id(self) -> int:
             chosen = chosen_ids.get()
             return chosen[0] if chosen else super().generate_trace_id()
 
         def is_trace_id_random(self) -> bool:
-            # A derived id is no random one: without this the SDK would set that flag of W3C Trace Context, level 2.
+            # A derived id is not random: without this the SDK would set the random flag of W3C Trace Context, level 2.
             return False
 
         def generate_span_id(self) -> int:
@@ -248,7 +248,7 @@ def _tracer_provider(settings: DKISTProcessingCoreConfiguration, exporters: list
             return chosen[1] if chosen else super().generate_span_id()
 
     class ReentrantProcessor(BatchSpanProcessor):
-        """Takes also what a signal's handler ends while it takes something."""
+        """Also accepts spans that a signal's handler ends while it accepts another item."""
 
         def __init__(self, exporter: Any) -> None:
             super().__init__(exporter)
@@ -298,7 +298,7 @@ def _logger_provider(settings: DKISTProcessingCoreConfiguration, exporters: list
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter  # noqa: PLC0415
 
     class ReentrantProcessor(BatchLogRecordProcessor):
-        """Takes also what a signal's handler logs while it takes something."""
+        """Also accepts records that a signal's handler logs while it accepts another item."""
 
         def __init__(self, exporter: Any) -> None:
             super().__init__(exporter)

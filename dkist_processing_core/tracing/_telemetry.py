@@ -1,7 +1,7 @@
 """
-What a process traces, measures and logs with.
+The spans, metrics and log records of a process.
 
-Not here: where that is exported to (_setup).
+Not here: the destination of their export (_setup).
 """
 
 import contextlib
@@ -33,16 +33,16 @@ from dkist_processing_core.tracing._log_export import LogExport
 
 logger = logging.getLogger(__name__)
 chosen_ids: ContextVar[tuple[int, int] | None] = ContextVar("chosen_ids", default=None)
-"""The ids of trace and span that the span which is being opened has from a provider of ours."""
+"""The ids of trace and span that one of our providers gives to the span that is being opened."""
 given_out_ids: ContextVar[tuple[int, int] | None] = ContextVar("given_out_ids", default=None)
-"""Those that it has from any provider, since other processes know it by them."""
+"""The ids that any provider gives to it, since other processes know it by them."""
 
 
 class Telemetry:
     """
-    What a process traces, measures and logs with; without somewhere to export to, everything is a cheap no-op.
+    The tracer, the meter and the log export of a process; without a destination, everything is a cheap no-op.
 
-    Its spans may be used without any of the context they stand in: `span` is a context manager like any other.
+    Its spans can be used without knowledge of their context: `span` is a context manager like any other.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Telemetry:
         collectors: Mapping[Signal, Collector] | None = None,
         secrets: Iterable[str] = (),
     ) -> None:
-        """Take what `open_telemetry` has set up; None for what is not exported. `secrets` are never exported."""
+        """Take the providers from `open_telemetry`; None for a signal without export. `secrets` are never exported."""
         providers = zip(SIGNALS, (tracer_provider, meter_provider, logger_provider), strict=True)
         self._providers: dict[Signal, Any] = {signal: provider for signal, provider in providers if provider}
         self._collectors = dict(collectors or {})
@@ -63,21 +63,21 @@ class Telemetry:
         self._log_export = LogExport(logger_provider, self._secrets) if logger_provider else None
         self.is_tracing = tracer_provider is not None
         self.tracer: trace.Tracer = (tracer_provider or trace).get_tracer(semconv.SCOPE)
-        # Not the one that stands in until somebody sets a provider: it keeps every instrument for that day, and with
-        # its callbacks every task.
+        # Not the proxy that is used until a provider is set: it keeps every instrument until then, and with its
+        # callbacks every task.
         self.meter: metrics.Meter = (meter_provider or _hosts_meter_provider()).get_meter(semconv.SCOPE)
 
     @property
     def tracer_if_tracing(self) -> trace.Tracer | None:
-        """The tracer, for whoever would spend more on a span's attributes than on what it is about."""
+        """The tracer, or None, for callers to whom a span's attributes would cost more than the traced work."""
         return self.tracer if self.is_tracing else None
 
     @contextlib.contextmanager
     def span(self, name: str, **options: Any) -> Iterator[Span]:
         """
-        Open a child of the current span; an exception that leaves it makes it an error.
+        Open a child of the current span; an exception that leaves the block marks it as an error.
 
-        What the author set stands: a status is only set where there is none. Exceptions are recorded redacted.
+        The author's values are kept: a status is only set if there is none. Exceptions are recorded redacted.
         """
         record = options.pop("record_exception", True)
         set_status = options.pop("set_status_on_exception", True)
@@ -100,7 +100,7 @@ class Telemetry:
         return NonRecordingSpan(trace.get_current_span().get_span_context())
 
     def note_error(self, span: Span, error: BaseException, *, record: bool = True, set_status: bool = True) -> None:
-        """Mark a span as failed by an exception, redacted; a status that stands already is left alone."""
+        """Mark a span as failed by an exception, redacted; an existing status is kept."""
         with _kept_from_the_observed("an exception is not recorded in its span"):
             if span.is_recording():
                 self._note_error(span, error, record=record, set_status=set_status)
@@ -140,10 +140,11 @@ class Telemetry:
         """
         Open a span with the ids of `own`, below `parent`, and make it the current one; exported or not.
 
-        A host application's provider may give it other ids, which are those to pass on; not where those of `own` were
-        given out before (`is_given_out`). A span that it drops has the ids of `own`, as where nothing is exported.
+        A host application's provider may give it other ids, and these must be passed on; not if the ids of `own` were
+        given out before (`is_given_out`). A span that the provider drops has the ids of `own`, as if nothing were
+        exported.
 
-        It begins now, or began at `start_time`, and ends with the block, or at `end_time`, in nanoseconds since 1970.
+        The span begins now, or at `start_time`, and ends with the block, or at `end_time`, in nanoseconds since 1970.
         """
         context = trace.set_span_in_context(
             NonRecordingSpan(parent) if parent else trace.INVALID_SPAN, otel_context.Context()
@@ -168,17 +169,17 @@ class Telemetry:
 
     @contextlib.contextmanager
     def log_records(self, attributes: Mapping[str, Any]) -> Iterator[None]:
-        """Export what is logged meanwhile, by whichever logger, with `attributes` and the current span's ids."""
+        """Export the records that any logger makes during the block, with `attributes` and the current span's ids."""
         with contextlib.nullcontext() if self._log_export is None else self._log_export.scope(attributes):
             yield
 
     @contextlib.contextmanager
     def flushing(self, timeout: float) -> Iterator[None]:
         """
-        Export what there is meanwhile, and wait for it until `timeout` seconds after the beginning.
+        Export pending telemetry during the block, and wait for it until `timeout` seconds after the beginning.
 
-        In threads, since the SDK's own flush and shutdown know no bound: with a dead collector they take seconds. Where
-        nobody listens nothing is waited for.
+        The export runs in threads, since the SDK's own flush and shutdown have no limit: with a dead collector they
+        take seconds. If no collector accepts connections, there is no wait.
         """
         deadline = time.monotonic() + timeout
         problems: dict[Signal, str] = {}
@@ -211,13 +212,13 @@ class Telemetry:
             if problem is None:
                 self._providers[signal].force_flush()
             else:
-                # The SDK would try again and again, and the process wait for it.
+                # The SDK would keep retrying, and the process would wait for it.
                 problems[signal] = problem
         except Exception as error:  # noqa: BLE001 - the SDK or an exporter may raise anything
             logger.debug("telemetry could not be exported\n%s", redacted_stack(error))
 
     def _tell(self, problems: dict[Signal, str]) -> None:
-        """Warn of collectors that do not listen, once for as long as that lasts."""
+        """Log a warning about collectors that do not accept connections, once for as long as that lasts."""
         if problems and problems != self._told:
             for problem in dict.fromkeys(problems.values()):
                 signals = [signal for signal in problems if problems[signal] == problem]
@@ -226,14 +227,14 @@ class Telemetry:
 
 
 def _dropped(own: SpanContext, made: SpanContext) -> Span:
-    """Return a span with its own ids and a sampler's decision, so that what is below it is dropped too."""
+    """Return a span with its own ids and a sampler's decision, so that the spans below it are dropped too."""
     context = SpanContext(own.trace_id, own.span_id, own.is_remote, made.trace_flags, made.trace_state)
     return NonRecordingSpan(context)
 
 
 @contextlib.contextmanager
 def _kept_from_the_observed(consequence: str) -> Iterator[None]:
-    """Keep what a host application's provider raises, for itself or at the author's values, from the task."""
+    """Log errors of a host application's provider, its own or those of the author's values, instead of raising them."""
     with held_back():
         try:
             yield
@@ -242,7 +243,7 @@ def _kept_from_the_observed(consequence: str) -> Iterator[None]:
 
 
 def _hosts_meter_provider() -> metrics.MeterProvider:
-    """Return the provider that the host application has set up, if it has; without importing the SDK to see."""
+    """Return the provider of the host application, else one without effect; this check does not import the SDK."""
     sdk = sys.modules.get("opentelemetry.sdk.metrics")
     provider = metrics.get_meter_provider()
     return provider if sdk is not None and isinstance(provider, sdk.MeterProvider) else metrics.NoOpMeterProvider()
