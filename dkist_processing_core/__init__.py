@@ -3,13 +3,13 @@ Message-driven event observability for scientific workflow tasks.
 
     from dkist_processing_core import TaskBase, Workflow, ResourceQueue
 
-Names are resolved when they are first used (PEP 562), so that an exported DAG can import its callbacks from here
-without what a task needs.
+Public names are imported on first use (PEP 562), so that an exported DAG can import its callbacks from here without
+the dependencies of a task.
 """
 
 from __future__ import annotations
 
-# As typing has it, whose import would take a launcher as long as finding its environment.
+# The same as `typing.TYPE_CHECKING`. Importing typing would take a launcher as long as finding its environment.
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its module."""
+    """Import a public name from its module and return it."""
     if name == "__version__":
         from importlib.metadata import version  # noqa: PLC0415 - only for who asks
 
@@ -50,5 +50,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Return the public names, imported yet or not."""
+    """Return the public names, whether they are imported yet or not."""
     return sorted({*globals(), *__all__})

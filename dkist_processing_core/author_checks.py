@@ -1,7 +1,7 @@
 """
-What an author may give a workflow, and the one sentence that says what is wrong with anything else.
+The values that an author may pass to a workflow, and a one-sentence error message for every other value.
 
-A mistake is told where it is made: not by the export, and not on a worker. Not here: how tasks stand to each other
+A mistake is reported where it is made, not at the export and not on a worker. Not here: the relations between tasks
 (workflow).
 """
 
@@ -18,7 +18,7 @@ from dkist_processing_core.task import TaskBase, what_calling_makes
 from dkist_processing_core.text import clean, show, whole_number
 
 MAX_NAME_LENGTH = 100
-# The engine's own limits on a tag, on a time that can be said, and on a number of tries.
+# The engine's own limits on the length of a tag, on a delay and on the number of tries.
 MAX_TAG_LENGTH = 100
 MAX_DELAY_SECONDS = 1e9
 MAX_RETRIES = 2**31 - 2
@@ -30,13 +30,10 @@ _SHOWN = 120
 
 def name_of(name: str, what: str, max_length: int) -> str:
     """
-    Return a name that the engine allows.
+    Return the name if the engine allows it.
 
-    Raises
-    ------
-    WorkflowError
-        where it is too long, or holds other characters.
-
+    Raises:
+        WorkflowError: The name is too long, or holds other characters.
     """
     forbidden = sorted(set(_FORBIDDEN.findall(name)))
     if forbidden:
@@ -49,33 +46,27 @@ def name_of(name: str, what: str, max_length: int) -> str:
 
 def text_of(value: object, argument: str) -> str | None:
     """
-    Return a part of a name as text alone, or None for one that is not given.
+    Return a part of a name as a plain `str`, or None if it is not given.
 
-    Raises
-    ------
-    WorkflowError
-        where it is no text.
-
+    Raises:
+        WorkflowError: The value is not a string.
     """
     if value is None:
         return None
     if not isinstance(value, str):
         _refuse(f"{argument} is {show(value, _SHOWN)}, expected a string")
-    # A member of an enumeration is text, too, and is shown as something else.
+    # A member of a string enumeration is a `str` too, but its str() may differ.
     return str.__str__(value)
 
 
 def tags_of(tags: object) -> list[str]:
     """
-    Return the tags, each as text alone.
+    Return the tags, each as a plain `str`.
 
-    Raises
-    ------
-    WorkflowError
-        where one of them is none.
-
+    Raises:
+        WorkflowError: One of the values is not a tag.
     """
-    # As ever, an empty one counts as not given: it comes from a variable that is not set.
+    # An empty tag counts as not given, as in earlier releases: it comes from a variable that is not set.
     given = (tags,) if isinstance(tags, str) else () if tags is None else tags
     if not isinstance(given, Iterable) or isinstance(given, bytes):
         _refuse(f"tags is {show(tags, _SHOWN)}, expected a list of texts")
@@ -84,15 +75,12 @@ def tags_of(tags: object) -> list[str]:
 
 def tag_of(tag: object) -> str:
     """
-    Return a tag as text alone.
+    Return a tag as a plain `str`.
 
-    Raises
-    ------
-    WorkflowError
-        where it is none.
-
+    Raises:
+        WorkflowError: The value is not a tag.
     """
-    # The engine's database takes neither NUL nor half of a surrogate pair; its DAG processor ends by the first.
+    # The engine's database accepts neither NUL nor half of a surrogate pair; NUL terminates its DAG processor.
     if not isinstance(tag, str) or not 1 <= len(tag) <= MAX_TAG_LENGTH or clean(tag) != tag:
         _refuse(f"tags: found {show(tag, _SHOWN)}, expected text of 1 to {MAX_TAG_LENGTH} characters, none for control")
     return str.__str__(tag)
@@ -100,13 +88,10 @@ def tag_of(tag: object) -> str:
 
 def check_task(task: Any, expectation: str) -> None:
     """
-    See to it that a value is the class of a task.
+    Check that a value is the class of a task.
 
-    Raises
-    ------
-    WorkflowError
-        where it is not.
-
+    Raises:
+        WorkflowError: The value is not a subclass of TaskBase.
     """
     if not (isinstance(task, type) and issubclass(task, TaskBase)):
         _refuse(f"{expectation}, a subclass of TaskBase; got {show(task, _SHOWN)}")
@@ -115,13 +100,10 @@ def check_task(task: Any, expectation: str) -> None:
 
 def check_runnable(task: type[TaskBase]) -> None:
     """
-    See to it that a worker could make a task and run it.
+    Check that a worker could create an instance of a task and run it.
 
-    Raises
-    ------
-    WorkflowError
-        where it could not.
-
+    Raises:
+        WorkflowError: A worker could not create or run it.
     """
     if missing := sorted(getattr(task, "__abstractmethods__", ())):
         _refuse(f"{task.__name__} cannot be run: it does not define {', '.join(missing)}")
@@ -137,10 +119,10 @@ def check_runnable(task: type[TaskBase]) -> None:
 
 def _check_constructor(task: type[TaskBase]) -> None:
     try:
-        # What is called takes what it says itself, and not what a function says that it wraps.
+        # The callable takes its own parameters, not those of a function that it wraps.
         signature = inspect.signature(task, follow_wrapped=False)
     except Exception:  # noqa: BLE001 - a metaclass's properties may raise anything
-        return  # it does not tell what it takes
+        return  # its parameters are unknown
     try:
         signature.bind(**_ESTABLISHED)
     except TypeError as error:
@@ -167,13 +149,10 @@ def _check_phase(task: type[TaskBase], phase: str) -> None:
 
 def upstreams_of(task: type[TaskBase], upstreams: object) -> tuple[type[TaskBase], ...]:
     """
-    Return the tasks that one waits for, each once.
+    Return the tasks that a task waits for, each once.
 
-    Raises
-    ------
-    WorkflowError
-        where one of them is no task, or is the task itself.
-
+    Raises:
+        WorkflowError: One of them is not a task, or is the task itself.
     """
     if upstreams is None:
         return ()
@@ -193,13 +172,10 @@ def upstreams_of(task: type[TaskBase], upstreams: object) -> tuple[type[TaskBase
 
 def queue_of(task: type[TaskBase], resource_queue: Any) -> ResourceQueue:
     """
-    Return the queue that is given, by itself or by its name.
+    Return the queue for a member of `ResourceQueue` or its name, the default queue for None.
 
-    Raises
-    ------
-    WorkflowError
-        where there is no such queue.
-
+    Raises:
+        WorkflowError: There is no such queue.
     """
     try:
         return ResourceQueue.DEFAULT if resource_queue is None else ResourceQueue(resource_queue)
@@ -210,13 +186,10 @@ def queue_of(task: type[TaskBase], resource_queue: Any) -> ResourceQueue:
 
 def extras_of(task: type[TaskBase], pip_extras: object) -> tuple[str, ...]:
     """
-    Return the extras of a package that a task needs.
+    Return the names of the package's extras that a task needs.
 
-    Raises
-    ------
-    WorkflowError
-        where one of them can be none.
-
+    Raises:
+        WorkflowError: One of the values cannot be an extra.
     """
     given = () if pip_extras is None else pip_extras
     if isinstance(given, str | bytes):
@@ -234,7 +207,7 @@ def extras_of(task: type[TaskBase], pip_extras: object) -> tuple[str, ...]:
 
 
 def _in_fixed_order(given: Iterable[Any]) -> Iterable[Any]:
-    """Return what an author lists in the order given; a set has none, and another in each process."""
+    """Return an author's items in the order given; sort a set, whose order differs from process to process."""
     return (
         sorted(given, key=lambda each: getattr(each, "__name__", show(each, _SHOWN)))
         if isinstance(given, AbstractSet)

@@ -55,7 +55,7 @@ def _host(value: str) -> str:
         try:
             ipaddress.ip_address(value.removeprefix("[").removesuffix("]"))
         except ValueError:
-            # A URL here may hold a password, and would be shown wherever the address is.
+            # A URL here may hold a password, and would be shown at every place that shows the address.
             msg = "not a host name or address"
             raise ValueError(msg) from None
     return value
@@ -177,7 +177,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         frozen=False,
         populate_by_name=True,
         hide_input_in_errors=True,
-        # Until the settings are read: whoever only defines tasks reads none.
+        # Build the model when the settings are first read: a process that only defines tasks reads none.
         defer_build=True,
     )
 
@@ -290,7 +290,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         "Whether tasks run in a notebook.",
         expected="true or false",
     )
-    # By OpenTelemetry's specification whatever is not "true" means false.
+    # By OpenTelemetry's specification every value except "true" means false.
     otel_sdk_disabled: Annotated[bool, BeforeValidator(lambda value: _in_lower_case(value) in (True, "true"))] = (
         _setting(
             False,  # noqa: FBT003 - the default of a setting
@@ -337,10 +337,10 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
             explanation = self._explanation(error, values)
             defaults = {} if type(self) is DKISTProcessingCoreConfiguration else self._defaults_instead(error)
             if not defaults or not values.keys().isdisjoint(defaults):
-                # Without the cause: its text may hold what must not be shown.
+                # Without the cause: its text may hold a secret.
                 raise ConfigurationError(explanation) from None
             logger.warning("%s has a default instead: %s", type(self).__name__, explanation)
-            # Again from here: a check of several fields together has not had its turn.
+            # Repeat the validation with the defaults: a check of several fields together has not run yet.
             DKISTProcessingCoreConfiguration.__init__(self, **values, **defaults)
         except (OSError, UnicodeError) as error:
             msg = f".env: found a file that cannot be read ({type(error).__name__}), expected UTF-8 text"
@@ -371,7 +371,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
                     if value or name not in DKISTProcessingCoreConfiguration.model_fields
                 }
         if isinstance(env_settings, EnvSettingsSource) and isinstance(dotenv_settings, EnvSettingsSource):
-            # A file does not decide that it may be trusted.
+            # A file must not decide whether it is trusted.
             dotenv = {name: value for name, value in dotenv_settings.env_vars.items() if name != OPT_IN}
             dotenv_settings.env_vars = dotenv
             file = (origin or Origin.now()).file
@@ -390,16 +390,16 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     def _complaint(cls, problem: "ErrorDetails", values: dict[str, Any]) -> str:
         objection = redact(problem["msg"].removeprefix("Value error, "))
         if not problem["loc"]:
-            # A subclass's check of several fields together is about none of them.
+            # A subclass's check of several fields together names no single field.
             return objection
         name = str(problem["loc"][0])
         variable = name.upper()
         expected = expectation(cls.model_fields.get(name))
-        # What is read from the file `.env` is known to the one who complains alone.
+        # Only `problem` holds a value that was read from the file `.env`.
         environ = (_read_from.get() or os).environ
         found = values[name] if name in values else environ.get(variable) or environ.get(name) or problem["input"]
         text = redact(str(found))
-        # Before an @ there may be a password, and nothing says where it begins; nor where one ends that JSON names.
+        # A password may precede an @, and its start is unknown. The end of a password in JSON is unknown, too.
         if is_secret_name(variable) or is_secret_name(text) or "@" in text:
             return f"{variable}: found a value that is not shown, expected {expected or 'another'}"
         shown = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")

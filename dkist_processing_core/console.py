@@ -1,7 +1,7 @@
 """
-What rich prints, through the door to the terminal.
+A console of rich that prints through the `terminal` module's escaping.
 
-Not here: plain text, and which characters are shown as escapes (terminal).
+Not here: plain text, and the choice of the characters that are shown as escapes (terminal).
 """
 
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ from dkist_processing_core.terminal import visible
 
 
 class Terminal(Console):
-    """A console of rich's that shows the text of everything it prints as `visible` does."""
+    """A console of rich that passes all text that it prints through `visible`."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Return what a renderable consists of; rich's own control codes stay."""
+        """Yield the segments of a renderable with their text escaped; rich's own control codes are unchanged."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))

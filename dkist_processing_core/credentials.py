@@ -1,10 +1,10 @@
 """
-Which destination a credential may be sent to, by where each of the two is named.
+Which destination a credential may be sent to, depending on the source that names the credential and the destination.
 
-Who can put a file `.env` into a folder decides what runs there reads from it. A credential that only the environment
-holds is not sent to an address in such a file, nor to a certificate that such a file trusts, nor is it given to
-programs in a folder that such a file names, unless the environment allows it. Not here: whether the file itself may be
-read (origin), and the settings (config).
+A user who can put a file `.env` into a folder controls the settings of programs that run there. A credential that only
+the environment holds is therefore not sent to an address in such a file, nor to a server with a certificate that such a
+file trusts. It is not passed to programs in a folder that such a file names either. The environment can allow all of
+this. Not here: whether the file itself may be read (origin), and the settings (config).
 """
 
 import json
@@ -18,7 +18,7 @@ _BROKER = "interservice-bus"
 _OF_BROKER = ("isb_username", "isb_password", "isb_tls_key")
 _AUTHENTICATES_BROKER = ("isb_tls_ca", "isb_tls_server_name")
 _ENVIRONMENTS = "dkist_core_environments_dir"
-# The fingerprint of the key that Python's releases are signed with, set in every image of Docker's for Python.
+# The fingerprint of the key that signs Python's releases; every official Docker image for Python sets it.
 _PUBLIC = frozenset({"gpg_key"})
 _ENDPOINT = r"otel_exporter_otlp_(?:\w+_)?endpoint"
 _OF_COLLECTOR = r"otel_exporter_otlp_(?:\w+_)?(?:headers|client_key)"
@@ -29,12 +29,14 @@ def objection(
     environ: Mapping[str, str | None], dotenv: Mapping[str, str | None], given: Collection[str], file: str
 ) -> str | None:
     """
-    Return which credential of the environment would go to an address in the file; None where that is none, or allowed.
+    Return a message that names a credential of the environment that would be sent to an address in the file.
+
+    Return None if there is no such credential, or if sending it is allowed.
 
     Args:
         environ: the variables, by their names in small letters.
-        dotenv: what the file sets, in the same way.
-        given: the names of the settings that a caller gives, which outrank both.
+        dotenv: the values in the file, by their names in small letters.
+        given: the names of the settings that a caller passes, which take precedence over both.
         file: the path of the file.
 
     """
@@ -73,6 +75,6 @@ def _services(text: str | None) -> Collection[str]:
     try:
         services = json.loads(text or "{}")
     except (ValueError, RecursionError):
-        # What is wrong with it is reported where it is read.
+        # The code that reads this setting reports the error.
         return ()
     return [str(name) for name in services] if isinstance(services, dict) else ()

@@ -1,9 +1,10 @@
 """
-File descriptors that are held for long, in a process that runs the code of others.
+File descriptors that are held for a long time, in a process that also runs an author's code.
 
-An author's code may close any number, and the kernel gives the lowest free one to the next file that is opened. So what
-is held for long stands at high numbers, which no file of the author's is given as long as lower ones are free, and is
-known by what it is: what is not the same any more is neither written to nor closed. Not here: what is held (bus).
+An author's code may close any descriptor, and the kernel gives the lowest free number to the next file that is opened.
+Long-lived descriptors therefore have high numbers, which the author's files do not get as long as lower ones are free.
+Each descriptor is also identified by its file: if the number refers to another file by now, it is neither written to
+nor closed. Not here: the files that are held (bus).
 """
 
 import contextlib
@@ -14,17 +15,17 @@ from collections.abc import Callable, Iterable, Iterator
 
 from dkist_processing_core.trusted import Identity, close_if, identity_of
 
-# Few tasks have so many files open at once, and each opening of a journal takes all numbers below for a moment.
+# Few tasks have this many files open at once. Each opening of a journal occupies all lower numbers for a moment.
 _HIGH = 128
 _SHARE_OF_LIMIT = 4
-# As long as that of SQLite's log, which has two random numbers (https://sqlite.org/fileformat2.html#walformat).
+# The length of the header of SQLite's WAL, which has two random numbers (https://sqlite.org/fileformat2.html#walformat).
 _HEAD_BYTES = 32
 taken: dict[int, Identity] = {}
-"""The numbers that `low_numbers_taken` holds just now; none is a file of ours."""
+"""The numbers that `low_numbers_taken` occupies now; none of them is a file of ours."""
 
 
 def move_up(descriptor: int) -> int:
-    """Return a high number for a descriptor, and close the one given; that one where no high number can be had."""
+    """Move a descriptor to a high number and return it; return the same descriptor if no high number is available."""
     try:
         moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _lowest_high())
     except OSError:
@@ -36,14 +37,14 @@ def move_up(descriptor: int) -> int:
 @contextlib.contextmanager
 def low_numbers_taken() -> Iterator[None]:
     """
-    Have what is opened meanwhile get high numbers, where a library opens it and does not let it be moved.
+    Make files that a library opens in the block get high numbers, for descriptors that cannot be moved afterwards.
 
-    Not beside the author's code, as far as that can be helped: it may close those that are taken, and use them.
+    Avoid this while the author's code runs: that code may close the occupied numbers and use them.
     """
     numbers: list[int] = []
     own: Identity | None = None
     try:
-        # Fewer where the limit on open files or the missing device allow no more: then what is opened is still checked.
+        # Fewer if the limit on open files or a missing device allows no more; the opened files are checked in any case.
         with contextlib.suppress(OSError):
             number = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             numbers.append(number)
@@ -56,7 +57,7 @@ def low_numbers_taken() -> Iterator[None]:
             taken.update(dict.fromkeys(numbers, own))
         yield
     finally:
-        # Without `close_if`, whose calls are most of what this costs.
+        # Without `close_if`: its calls would be most of the cost.
         for number in numbers:
             taken.pop(number, None)
             try:
@@ -73,24 +74,24 @@ def _lowest_high() -> int:
 
 
 def open_numbers() -> list[int]:
-    """Return the numbers that this process has open, as far as can be seen: some of them may be free again."""
+    """Return the descriptor numbers that this process seems to have open; some of them may be free again."""
     try:
         return [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208 - pathlib is slower
     except OSError:
-        # No /proc, as after chroot(2).
+        # There is no /proc, for example after chroot(2).
         return list(range(_lowest_high() + _HIGH))
 
 
 class Held:
-    """Descriptors, and what they were when they were taken."""
+    """Descriptors, with the identities of their files at the time when they were taken."""
 
     def __init__(self, numbers: Iterable[int] = (), *, has_head: Callable[[Identity], bool] | None = None) -> None:
         """
-        Note what they are.
+        Record the identities of the descriptors.
 
-        Those of which `has_head` is true are known again by how the file begins, as long as that does not change. That
-        is for a file with a random head which is written to often: after fstat(2) Linux writes a new time into it with
-        the next write (multigrain timestamps, from 6.13 on).
+        If `has_head` is true for a descriptor, it is recognised by the first bytes of its file, as long as these do not
+        change. This is for a file with a random header that is written to often: after fstat(2) Linux updates the
+        file's time with the next write (multigrain timestamps, from 6.13 on).
         """
         self.identities = {number: identity_of(number) for number in numbers}
         self._heads = {
@@ -101,11 +102,11 @@ class Held:
 
     @property
     def are_ours(self) -> bool:
-        """Whether each of them still is what it was, and was something."""
+        """Return True if each descriptor was open when it was taken and still refers to the same file."""
         try:
             for number, identity in self.identities.items():
                 known = self._heads.get(number)
-                # Read first: what is noted must be of the file that is looked at afterwards.
+                # Read the header before fstat(2): the recorded header must belong to the file that is checked next.
                 head = None if known is None else _head_of(number)
                 if head and head == known:
                     continue

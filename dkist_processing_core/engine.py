@@ -1,7 +1,7 @@
 """
-The one door to the engine: Python source that was rendered for Airflow, executed where Airflow is installed.
+The only access to the engine: execute Python source that was rendered for Airflow, if Airflow is installed.
 
-Not here: the source (bash_operator, rendering). No workflow needs Airflow to be run here, or exported.
+Not here: the source (bash_operator, rendering). Running a workflow locally and exporting it do not need Airflow.
 """
 
 from typing import Any
@@ -13,13 +13,10 @@ _ENGINE = "airflow"
 
 def execute(source: str, name: str) -> dict[str, Any]:
     """
-    Execute a rendered source and return its names; tracebacks call it `name`.
+    Execute a rendered source and return its global names; tracebacks show it as the file `name`.
 
-    Raises
-    ------
-    EngineMissingError
-        where Airflow, or the part of it that the source uses, is not installed.
-
+    Raises:
+        EngineMissingError: Airflow, or a part of it that the source uses, is not installed.
     """
     code = compile(source, name, "exec")
     names: dict[str, Any] = {"__name__": name}

@@ -3,60 +3,60 @@ Every exception that this package raises, as one tree.
 
     DKISTProcessingCoreError
     ├── ConfigurationError      a setting has an unusable value            (ValueError)
-    ├── IdentityError           a run or attempt is named unusably          (ValueError)
+    ├── IdentityError           the names of a run or attempt are unusable  (ValueError)
     ├── DecodeError             a message is not one of our events          (ValueError)
     │   └── UnknownEventError     it is an event of a type that this release does not know
     ├── EventError              an event is given an unusable value         (ValueError)
-    ├── WorkflowError           a workflow cannot be built, exported or run as asked  (ValueError)
-    │   └── EngineMissingError    Airflow is not installed where it is to be loaded
-    ├── ExtraMissingError       what an extra installs is not here          (ImportError)
-    ├── EnvironmentRequestError  an environment is asked for unusably      (ValueError)
+    ├── WorkflowError           a workflow cannot be built, exported or run as requested  (ValueError)
+    │   └── EngineMissingError    Airflow is not installed, and a DAG is to be loaded
+    ├── ExtraMissingError       a module that an extra installs is missing  (ImportError)
+    ├── EnvironmentRequestError  the request for an environment is unusable  (ValueError)
     ├── EnvironmentBuildError   an environment could not be made
     ├── JournalError            the journal's file cannot be used
     │   ├── JournalVersionError   it was written by a newer release
     │   ├── JournalDamagedError   it is damaged
     │   ├── JournalEmptyError     nothing was written to it yet
     │   └── JournalAccessError    this user may not read and write it
-    └── BusError                the bus did not do what was asked
-        ├── BusUnreachableError   nobody answers there; worth another try
+    └── BusError                the bus did not perform a request
+        ├── BusUnreachableError   the bus does not answer; a retry may succeed
         │   └── ConnectionFailedHereError  this process could not open the connection, or has lost it
-        └── BusRefusedError       it answers and says no; needs an operator
+        └── BusRefusedError       the bus answers and refuses; needs an operator
 
-Not here: how an exception is reported as an event, which is the lifecycle's business.
+Not here: how the lifecycle reports an exception as an event.
 """
 
 
 class DKISTProcessingCoreError(Exception):
-    """The root of this package's exceptions."""
+    """The base class of this package's exceptions."""
 
 
 class ConfigurationError(DKISTProcessingCoreError, ValueError):
-    """A setting has an unusable value; the message names the variable, what was found and what was expected."""
+    """A setting has an unusable value; the message names the variable, the value found and the value expected."""
 
 
 class IdentityError(DKISTProcessingCoreError, ValueError):
-    """A run or an attempt is named by values that cannot name one."""
+    """The values that should identify a run or an attempt cannot do so."""
 
 
 class DecodeError(DKISTProcessingCoreError, ValueError):
-    """A message is not one of our events; the message says why, in a sentence fit for a dead letter's header."""
+    """A message is not one of our events; the error text states the reason in a sentence for a dead letter's header."""
 
 
 class UnknownEventError(DecodeError):
-    """A message is an event of ours, of a type that this release does not know: a newer one has published it."""
+    """A message is one of our events, but of a type that this release does not know: a newer release published it."""
 
 
 class EventError(DKISTProcessingCoreError, ValueError):
     """An event was given an unusable value; the message names the field and what was expected, but not the value."""
 
     def __init__(self, message: str, with_values: str = "") -> None:
-        """Take the message, and one with the values, which may hold a secret: for those of a foreign publisher."""
+        """Take the message, and one with the values for a foreign publisher's events; the values may hold a secret."""
         super().__init__(message)
         self.with_values = with_values
 
 
 class WorkflowError(DKISTProcessingCoreError, ValueError):
-    """A workflow cannot be built, exported or run as it was asked to be."""
+    """A workflow cannot be built, exported or run as requested."""
 
 
 class EngineMissingError(WorkflowError):
@@ -64,10 +64,10 @@ class EngineMissingError(WorkflowError):
 
 
 class ExtraMissingError(DKISTProcessingCoreError, ImportError):
-    """What is asked for needs an extra of this package, which is not installed here."""
+    """The request needs an extra of this package that is not installed here."""
 
     def __init__(self, extra: str, purpose: str, module: str) -> None:
-        """Take the extra, what is done with it, as in "a notebook is exported", and the module that is missing."""
+        """Take the extra, its purpose as in "a notebook is exported", and the name of the missing module."""
         super().__init__(
             f"{purpose} with the extra {extra!r}, and there is no module {module!r} here; "
             f"install it with pip install 'dkist-processing-core[{extra}]'",
@@ -76,14 +76,14 @@ class ExtraMissingError(DKISTProcessingCoreError, ImportError):
 
 
 class EnvironmentRequestError(DKISTProcessingCoreError, ValueError):
-    """What an environment should hold cannot be a package, an extra or a version; the message says which."""
+    """A requested package, extra or version of an environment has an invalid name; the message states which."""
 
 
 class EnvironmentBuildError(DKISTProcessingCoreError):
-    """An environment could not be made; the message names what it is for, or the folder that cannot be used."""
+    """An environment could not be built; the message names its requirement, or the folder that cannot be used."""
 
     def __init__(self, message: str, last_lines: tuple[str, ...] = ()) -> None:
-        """Take one line, and the last lines that the installer wrote; both are free of secrets."""
+        """Take a message of one line, and the last lines of the installer's output; both are free of secrets."""
         super().__init__(message)
         self.last_lines = last_lines
 
@@ -93,19 +93,19 @@ class JournalError(DKISTProcessingCoreError):
 
 
 class JournalLostError(JournalError):
-    """Other code of this process has closed what the journal had open; another opening may succeed."""
+    """Other code of this process has closed the journal's descriptors; opening the journal again may succeed."""
 
 
 class JournalVersionError(JournalError):
-    """The journal's file was written by a newer release, and is left untouched."""
+    """The journal's file was written by a newer release and is not changed."""
 
 
 class JournalDamagedError(JournalError):
-    """The journal's file is damaged, or something that is no file has its name."""
+    """The journal's file is damaged, or its path is not a regular file."""
 
 
 class JournalEmptyError(JournalError):
-    """The journal's file is there, and nothing was written to it yet."""
+    """The journal's file exists, and nothing was written to it yet."""
 
 
 class JournalAccessError(JournalError):
@@ -113,16 +113,16 @@ class JournalAccessError(JournalError):
 
 
 class BusError(DKISTProcessingCoreError):
-    """The bus did not do what was asked of it; the message speaks in an operator's words."""
+    """The bus did not perform a request; the message is written for an operator."""
 
 
 class BusUnreachableError(BusError):
-    """Nobody answers at the bus's address, or the connection broke: another try may succeed."""
+    """The bus does not answer at its address, or the connection broke: a retry may succeed."""
 
 
 class ConnectionFailedHereError(BusUnreachableError):
-    """The connection failed in this process, as by a descriptor that other code of it closed: the bus may be well."""
+    """The connection failed in this process, as when other code closed its descriptor; the bus itself may be well."""
 
 
 class BusRefusedError(BusError):
-    """The bus answers and refuses: credentials, rights, virtual host or topology need an operator."""
+    """The bus answers and refuses: an operator must correct credentials, rights, virtual host or topology."""

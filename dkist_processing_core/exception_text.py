@@ -1,24 +1,24 @@
 """
-An exception as plain text, whatever the code of its author does when it is asked for its parts.
+An exception as plain text, safe against an author's code that runs when the parts of the exception are read.
 
-It needs the standard library alone: the bootstrap program carries this source into environments that hold any release.
-What the author's code raises here, `SystemExit` too, never leaves a function. Not here: the fields of an event
+It needs only the standard library: the bootstrap program carries this source into environments that hold any release.
+These functions catch everything that the author's code raises here, `SystemExit` too. Not here: the fields of an event
 (events), redaction (text).
 """
 
 
 def plain(value: object) -> str:
-    """Return the text of a value as a `str` itself, and not as a subclass whose methods are its author's."""
+    """Return the text of a value as a plain `str`, not as a subclass with methods of its author."""
     return str.__str__(str(value))
 
 
 def class_name(kind: type) -> str:
-    """Return the name of a class, by the slot of `type`: a metaclass may have a property of that name."""
+    """Return the name of a class, read by the slot of `type`: a metaclass may define a property of that name."""
     return plain(vars(type)["__name__"].__get__(kind))
 
 
 def qualified_name(kind: type) -> str:
-    """Return `module.name` of a class, without the module for one that Python brings, or that names none."""
+    """Return `module.name` of a class, without the module for a built-in class or one that names no module."""
     name = plain(vars(type)["__qualname__"].__get__(kind))
     try:
         module = plain(vars(type)["__module__"].__get__(kind) or "builtins")
@@ -36,7 +36,7 @@ def message_of(error: BaseException) -> str:
 
 
 def stack_of(error: BaseException) -> str:
-    """Return the traceback as Python formats it; where it cannot, the functions that the exception passed through."""
+    """Return the traceback as Python formats it, or the functions that the exception passed through if that fails."""
     import traceback  # noqa: PLC0415 - most tasks do not fail, and are to start fast
 
     try:
@@ -51,7 +51,7 @@ def stack_of(error: BaseException) -> str:
 
 
 def frames_of(error: BaseException, without: "dict[str, object] | None" = None) -> list[str]:
-    """Return the functions that an exception passed through, as `module:function`; none whose globals are `without`."""
+    """Return the functions in the traceback as `module:function`, except those whose globals are `without`."""
     import traceback  # noqa: PLC0415 - as above
 
     return [
@@ -62,7 +62,7 @@ def frames_of(error: BaseException, without: "dict[str, object] | None" = None) 
 
 
 def _trace_of(error: BaseException):  # type: ignore[no-untyped-def] # noqa: ANN202 - its class is in no module to import
-    # The slot of BaseException: a subclass may have a property of that name.
+    # Read by the slot of BaseException: a subclass may define a property of that name.
     return vars(BaseException)["__traceback__"].__get__(error)
 
 

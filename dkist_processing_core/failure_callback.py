@@ -1,7 +1,7 @@
 """
-The established failure message, as a callback of the engine, under its established path.
+The established failure message as a callback of the engine, at its established import path.
 
-Versioned API: exported DAGs of the replaced release attach it from here. Not here: what it does (airflow).
+Versioned API: exported DAGs of the replaced release import it from here. Not here: its implementation (airflow).
 """
 
 from dkist_processing_core.airflow.callbacks import chat_ops_notification

@@ -1,7 +1,7 @@
 """
-Files that are there whole, or not at all.
+Write files so that each exists whole or not at all.
 
-Not here: what they hold.
+Not here: the contents of the files.
 """
 
 import os
@@ -16,13 +16,10 @@ from dkist_processing_core.text import show
 
 def folder_of(path: object) -> Path:
     """
-    Return the path of a folder, which need not be there yet.
+    Return the path of a folder, which need not exist yet.
 
-    Raises
-    ------
-    WorkflowError
-        where it is no path.
-
+    Raises:
+        WorkflowError: The value is not a path.
     """
     if not isinstance(path, str | os.PathLike) or "\0" in os.fsdecode(path):
         msg = f"an export is written into a folder, and {show(path)} is no path of one"
@@ -32,20 +29,17 @@ def folder_of(path: object) -> Path:
 
 def put_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
     """
-    Write files into a folder, made where it is missing, and return their paths.
+    Write files into a folder, create the folder if it is missing, and return the paths of the files.
 
-    All of them are written beside their places first and then moved there: a full disk leaves the older ones. A
-    scheduler that reads the folder meanwhile sees no half of any: it asks for the suffix `.py`, or for an archive, and
-    that is one only with its last bytes.
+    All files are first written under temporary names and then moved to their places: if the disk is full, the older
+    files remain. A scheduler that reads the folder meanwhile sees no partial file: it looks for the suffix `.py`, or
+    for an archive, and a file is an archive only with its last bytes.
 
-    Raises
-    ------
-    WorkflowError
-        where they cannot be written.
-
+    Raises:
+        WorkflowError: The files cannot be written.
     """
     mark = uuid.uuid4().hex
-    # No suffix that a scheduler looks for, and no longer than any name may be.
+    # A suffix that no scheduler looks for, and a name short enough for any file system.
     parts = {name: folder / f".{mark}-{number}.part" for number, name in enumerate(contents)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +57,7 @@ def put_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
         raise WorkflowError(msg) from error
     finally:
         for part in parts.values():
-            # Most are moved by now; where the folder itself is missing or no folder, there is nothing either.
+            # Most are moved by now. If the folder is missing or is not a folder, there is no file to remove either.
             with suppress(OSError):
                 part.unlink()
     return [folder / name for name in contents]
@@ -71,13 +65,10 @@ def put_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
 
 def put_new_file(path: Path, content: bytes) -> Path:
     """
-    Write a file where there is none, and return its path.
+    Write a new file and return its path.
 
-    Raises
-    ------
-    WorkflowError
-        where there is one, or it cannot be written.
-
+    Raises:
+        WorkflowError: The file exists already, or it cannot be written.
     """
     try:
         with path.open("xb") as file:

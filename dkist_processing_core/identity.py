@@ -1,5 +1,5 @@
 """
-Which attempt of which task in which run: the names every reporter must agree on.
+The identity of a run, task and attempt: the names that every reporter must agree on.
 
 Not here: how an identity is turned into an event's id (events) or a span's id (tracing).
 """
@@ -23,19 +23,16 @@ LOCAL = "local"
 MAX_NUMBER = 2**63 - 1
 _MAX_DIGITS = 19
 _MAX_RUN_DATA = 200
-# The engine names an instance of a mapped task "Name[3]"; its class is still called Name.
+# The engine names an instance of a mapped task "Name[3]"; the name of its class is still "Name".
 _MAPPED = re.compile(r"\[\d+\]$")
 
 
 def parse_recipe_run_id(value: object) -> int:
     """
-    Return the integer that `value` states: a whole number, or a string of decimal digits, from 0 to 2^63 - 1.
+    Return the recipe run id for `value`: a whole number, or a string of decimal digits, from 0 to 2^63 - 1.
 
-    Raises
-    ------
-    IdentityError
-        for anything else, showing what was found in at most 40 characters.
-
+    Raises:
+        IdentityError: The value is anything else; the message shows it in at most 40 characters.
     """
     number = whole_number(value)
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
@@ -48,16 +45,13 @@ def parse_recipe_run_id(value: object) -> int:
 
 def parse_run_data(text: str) -> int:
     """
-    Return the recipe run id that a text states, as an engine passes it on: a JSON integer, or decimal digits.
+    Return the recipe run id in a text, in the form that an engine passes on: a JSON integer, or decimal digits.
 
     >>> parse_run_data("5"), parse_run_data('"5"')
     (5, 5)
 
-    Raises
-    ------
-    IdentityError
-        for anything else.
-
+    Raises:
+        IdentityError: The text is anything else.
     """
     try:
         value = json.loads(text)
@@ -68,17 +62,17 @@ def parse_run_data(text: str) -> int:
 
 def to_run_data(value: object) -> str:
     """
-    Return what `parse_run_data` reads, for any value that a run may have been given, in at most 200 characters.
+    Return a text for `parse_run_data`, of at most 200 characters, for any value that a run may have received.
 
-    What is longer is no recipe run id, and would keep the process from being started: a variable has at most 128 KiB
-    (MAX_ARG_STRLEN, execve(2)).
+    A longer value is not a recipe run id, and the kernel would not start a process with it: a variable has at most
+    128 KiB (MAX_ARG_STRLEN, execve(2)).
     """
     return json.dumps(value, default=repr)[:_MAX_RUN_DATA]
 
 
 def new_run_id(kind: str, recipe_run_id: int, now: datetime | None = None) -> str:
     """
-    Return `{kind}__{recipe_run_id}__{UTC time}__{8 hex}`, never the same twice.
+    Return a unique id `{kind}__{recipe_run_id}__{UTC time}__{8 hex}`.
 
     >>> new_run_id("local", 1, datetime(2026, 11, 22, 9, tzinfo=UTC))[:-8]
     'local__1__20261122T090000Z__'
@@ -89,7 +83,7 @@ def new_run_id(kind: str, recipe_run_id: int, now: datetime | None = None) -> st
 
 def class_name_of(task_name: str) -> str:
     """
-    Return what the class of a task is called.
+    Return the name of a task's class.
 
     >>> class_name_of("ParseL0[3]")
     'ParseL0'
@@ -99,23 +93,23 @@ def class_name_of(task_name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One execution of a workflow for one recipe run; `run_id` is what the engine calls it."""
+    """One execution of a workflow for one recipe run; `run_id` is its id in the engine."""
 
     workflow_name: str
     workflow_version: str
     run_id: str
     recipe_run_id: int | None
-    """None where the run was given nothing that can be one: none of its tasks is executed."""
+    """None if the run received no valid recipe run id; none of its tasks is executed then."""
 
     @property
     def is_by_hand(self) -> bool:
-        """Whether its tasks are called directly, so that no engine begins or ends it."""
+        """Return True if the tasks are called directly, so that no engine starts or ends the run."""
         return self.run_id.startswith(f"{BY_HAND}__")
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try of a task in a run; tries count from 1 to `max_attempts`."""
+    """One attempt of a task in a run; attempts are numbered from 1 to `max_attempts`."""
 
     run: Run
     task_name: str
@@ -123,25 +117,25 @@ class Attempt:
     max_attempts: int
     log_url: str | None = None
     report_fd: int | None = None
-    """The descriptor on which a launcher, if there is one, hears that the end is in the journal."""
+    """The descriptor by which a launcher, if there is one, receives the report that the end is in the journal."""
     started_fd: int | None = None
-    """The descriptor that can be read from as soon as the launcher has put the start into the journal."""
+    """The descriptor that becomes readable as soon as the launcher has put the start into the journal."""
     start_id: str | None = None
-    """What names this start of a process by a launcher, also where the same attempt is launched once more."""
+    """The id of this start of a process by a launcher; another launch of the same attempt has another id."""
 
     @property
     def is_final(self) -> bool:
-        """Whether no further attempt follows a failure of this one."""
+        """Return True if no further attempt follows a failure of this one."""
         return self.attempt >= self.max_attempts
 
     @property
     def key(self) -> str:
-        """What names the attempt among all of a host, for notes about it."""
+        """Return a text that identifies the attempt among all attempts of a host, for the names of notes about it."""
         run = self.run
         return "/".join((run.workflow_name, run.workflow_version, run.run_id, self.task_name, str(self.attempt)))
 
     def to_environ(self) -> dict[str, str]:
-        """Return the variables by which the identity reaches a process."""
+        """Return the environment variables that pass the identity to a process."""
         values = {
             "RUN_ID": self.run.run_id,
             "ATTEMPT": str(self.attempt),
@@ -160,15 +154,12 @@ class Attempt:
     @classmethod
     def take_from(cls, environ: MutableMapping[str, str], *, task_name: str, workflow_name: str) -> Self | None:
         """
-        Take the identity that `environ` holds for this task of this workflow, and leave none there.
+        Return the identity that `environ` holds for this task of this workflow, and remove it from `environ`.
 
-        An identity that names another task stays where it is: it is that task's.
+        An identity that names another task is not removed: it belongs to that task.
 
-        Raises
-        ------
-        IdentityError
-            where the variables name this task but do not make an identity.
-
+        Raises:
+            IdentityError: The variables name this task but do not form a valid identity.
         """
         named = environ.get(PREFIX + "TASK", "")
         if class_name_of(named) != task_name or environ.get(PREFIX + "WORKFLOW") != workflow_name:
@@ -213,24 +204,24 @@ class RunsByHand:
     """
     The runs of one process whose tasks are called directly, from a script, a prompt or a notebook.
 
-    One run per workflow, version and recipe run; a further call of a task in it is that task's next attempt.
+    There is one run per workflow, version and recipe run; a further call of a task in it is the task's next attempt.
     """
 
     def __init__(self) -> None:
-        """Begin with no run."""
+        """Start without runs."""
         self._pid = os.getpid()
         self._runs: dict[tuple[str, str, int], Run] = {}
         self._numbers: dict[tuple[Run, str], itertools.count[int]] = {}
 
     def next_attempt(self, *, workflow_name: str, workflow_version: str, recipe_run_id: int, task_name: str) -> Attempt:
-        """Return the identity of the next call of this task: as far as anybody knows, its last attempt."""
+        """Return the identity of the next call of this task, as the last attempt: a further call cannot be foreseen."""
         if self._pid != os.getpid():
-            # A fork is a process of its own: its calls must not share run ids with its parent's.
+            # This is a forked process: its calls must not share run ids with the calls of its parent.
             self._pid = os.getpid()
             self._runs.clear()
             self._numbers.clear()
         key = (workflow_name, workflow_version, recipe_run_id)
-        # Each step is atomic: tasks called in several threads share the run, and not the number.
+        # Each step is atomic: tasks called in several threads share the run, but not the attempt number.
         run = self._runs.setdefault(
             key, Run(workflow_name, workflow_version, new_run_id(BY_HAND, recipe_run_id), recipe_run_id)
         )

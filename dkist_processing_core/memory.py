@@ -1,7 +1,8 @@
 """
-How much memory a process has had.
+The peak memory of a process.
 
-With the standard library alone, since a launcher looks before it imports anything else. Not here: who looks when.
+It needs only the standard library, since a launcher reads the peak before it imports anything else. Not here: the
+callers and the times of reading.
 """
 
 import contextlib
@@ -9,9 +10,9 @@ import contextlib
 
 def peak_memory_bytes(pid: int | str = "self") -> int | None:
     """
-    Return the most memory that a process had resident, VmHWM of proc_pid_status(5); None where it cannot be read.
+    Return the peak resident memory of a process in bytes, VmHWM of proc_pid_status(5); None if it cannot be read.
 
-    Not `ru_maxrss`, which a child inherits from its parent across exec.
+    This is not `ru_maxrss`, which a child inherits from its parent across exec.
     """
     with (
         contextlib.suppress(OSError, ValueError, IndexError),

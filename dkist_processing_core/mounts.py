@@ -1,8 +1,8 @@
 """
-The mounts that this process sees, by /proc/self/mountinfo (proc_pid_mountinfo(5)).
+The mounts that this process sees, read from /proc/self/mountinfo (proc_pid_mountinfo(5)).
 
-Not here: what is done with them. Paths are bytes until they are decoded as the file system's: a mount point may have
-any name, and the kernel writes blanks, line ends and backslashes in it as octal numbers.
+Not here: the use of the mounts. Paths are read as bytes and decoded by the file system's encoding: a mount point may
+have any name, and the kernel writes blanks, line ends and backslashes in it as octal numbers.
 """
 
 # ruff: noqa: PTH123 - a launcher needs it for every task: pathlib is dear
@@ -15,12 +15,12 @@ _FIELDS_BEFORE, _FIELDS_AFTER = 6, 3
 
 
 class Mount:
-    """One mount: `root` of its file system is mounted at `point`."""
+    """One mount: the folder `root` of its file system is mounted at `point`."""
 
     __slots__ = ("file_system", "options", "point", "root")
 
     def __init__(self, root: str, point: str, file_system: str, options: str) -> None:
-        """Take its fields; `options` are those of the file system."""
+        """Take the fields of the mount; `options` are those of the file system."""
         self.root = root
         self.point = point
         self.file_system = file_system
@@ -28,14 +28,14 @@ class Mount:
 
 
 def mounts(path: str = "/proc/self/mountinfo") -> Iterator[Mount]:
-    """Give the mounts in the kernel's order, in which a later one covers an earlier at the same point."""
+    """Yield the mounts in the kernel's order; a later mount covers an earlier one at the same point."""
     try:
         with open(path, "rb") as file:
             lines = file.read().split(b"\n")
     except OSError:
         return
     for line in lines:
-        # The type follows a field that is a lone hyphen, behind any number of optional fields.
+        # The file system's type follows a field that is a single hyphen, after any number of optional fields.
         before, _, after = line.partition(b" - ")
         fields, rest = before.split(b" "), after.split(b" ")
         if len(fields) >= _FIELDS_BEFORE and len(rest) >= _FIELDS_AFTER:

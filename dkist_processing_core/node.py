@@ -1,7 +1,7 @@
 """
-A task's place in a workflow, and the forms in which it leaves this package.
+A task's place in a workflow, and the forms in which it is exported.
 
-Not here: the edges' consistency (workflow) and how a node runs (local, launcher).
+Not here: the consistency of the edges (workflow) and how a node runs (local, launcher).
 """
 
 import keyword
@@ -19,21 +19,18 @@ from dkist_processing_core.task import TaskBase
 from dkist_processing_core.text import show
 
 FROZEN = "frozen"
-"""The extra by which a released pipeline pins what it was tested with; one that has none is installed all the same."""
+"""The extra by which a released pipeline pins its tested dependencies; a pipeline without it is installed as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
     """
-    A task, what it waits for, and what it needs.
+    A task with its upstreams, queue and extras.
 
-    Upstreams and extras may be given as one, as several or as none, and the queue by its name.
+    Upstreams and extras may be given as one value, as several or as none. The queue may be given by its name.
 
-    Raises
-    ------
-    WorkflowError
-        where one of them can be none.
-
+    Raises:
+        WorkflowError: A value is not a valid queue, upstream or extra.
     """
 
     workflow_name: str
@@ -45,13 +42,13 @@ class Node:
     pip_extras: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Keep what was given in one form, and nothing that is still the caller's."""
+        """Convert the given values to one form, and keep no object that the caller may still change."""
         for name, form in (("resource_queue", queue_of), ("upstreams", upstreams_of), ("pip_extras", extras_of)):
             object.__setattr__(self, name, form(self.task, getattr(self, name)))
 
     @property
     def name(self) -> str:
-        """The name of the task, by which the node is known in its workflow."""
+        """The name of the task, which identifies the node in its workflow."""
         return self.task.__name__
 
     @property
@@ -61,12 +58,12 @@ class Node:
 
     @property
     def dependencies(self) -> list[tuple[str, str]]:
-        """The edges that end here, each as the names of upstream and downstream."""
+        """The edges that end at this node, each as the names of upstream and downstream."""
         return [(upstream, self.name) for upstream in self.upstream_names]
 
     @property
     def pool(self) -> str:
-        """The engine's pool that the task takes a slot of."""
+        """The name of the engine's pool in which the task takes a slot."""
         return f"{self.resource_queue.value}_pool"
 
     @property
@@ -77,13 +74,10 @@ class Node:
     @property
     def requirement(self) -> Requirement:
         """
-        What the task's environment holds.
+        The release and extras that the task's environment holds.
 
-        Raises
-        ------
-        WorkflowError
-            where no environment can hold it.
-
+        Raises:
+            WorkflowError: No environment can hold the task's package and extras.
         """
         if not self.workflow_package:
             self._refuse(
@@ -101,26 +95,20 @@ class Node:
 
     def check_exportable(self) -> None:
         """
-        See to it that a worker can install the task's environment, and find the task there.
+        Check that a worker can install the task's environment and find the task in it.
 
-        Raises
-        ------
-        WorkflowError
-            where it cannot.
-
+        Raises:
+            WorkflowError: A worker cannot do so.
         """
         _ = self.requirement
         self.check_importable()
 
     def check_importable(self) -> None:
         """
-        See to it that another process can import the task.
+        Check that another process can import the task.
 
-        Raises
-        ------
-        WorkflowError
-            where it cannot.
-
+        Raises:
+            WorkflowError: Another process cannot import it.
         """
         module = self.task.__module__
         if module == "__main__" or getattr(sys.modules.get(module), self.name, None) is not self.task:
@@ -139,17 +127,17 @@ class Node:
 
     @property
     def install_command(self) -> str:
-        """The shell command that installs what the task's environment holds."""
+        """The shell command that installs the requirement of the task's environment."""
         return f"python -m pip install {shlex.quote(str(self.requirement))}"
 
     @property
     def python(self) -> str:
-        """The program that executes the task, for a `recipe_run_id` of the program's own."""
+        """The source that executes the task; the program around it defines `recipe_run_id`."""
         return f"from {self.task.__module__} import {self.name}\nwith {self._call} as task:\n    task()\n"
 
     @property
     def notebook_cell(self) -> str:
-        """The cell of a notebook that executes the task; `recipe_run_id` is set by a cell before it."""
+        """The notebook cell that executes the task; an earlier cell sets `recipe_run_id`."""
         return (
             f"from {self.task.__module__} import {self.name}\n"
             f"with {self._call} as t:\n"
@@ -167,7 +155,7 @@ class Node:
 
     @property
     def operator_definition(self) -> str:
-        """The expression that makes the engine's operator, in the names of the exported file."""
+        """The expression that creates the engine's operator, using the names of the exported file."""
         return bash_operator.render_operator(
             task_name=self.name,
             module=self.task.__module__,
@@ -181,15 +169,13 @@ class Node:
     @property
     def operator(self) -> Any:
         """
-        The engine's operator, in no DAG yet.
+        The engine's operator, not yet part of a DAG.
 
-        Its variables are rendered with the macros that `Workflow.load` gives its DAG: to run, it needs one like that.
+        The engine renders the operator's variables with the macros that `Workflow.load` gives its DAG. To run, the
+        operator needs a DAG with these macros.
 
-        Raises
-        ------
-        EngineMissingError
-            where Airflow is not installed.
-
+        Raises:
+            EngineMissingError: Airflow is not installed.
         """
         shared = bash_operator.render_shared(
             self.workflow_name, self.workflow_version, self.requirement.name, nodes=[self.name], edges=[]
@@ -199,5 +185,5 @@ class Node:
 
 
 def _plain(number: float) -> float:
-    """Return a number without the class that it may have from elsewhere, whose text no other program understands."""
+    """Return a number as a plain int or float: the text of a foreign number class is not readable elsewhere."""
     return int(number) if isinstance(number, int) else float(number)

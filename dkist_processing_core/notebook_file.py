@@ -1,7 +1,7 @@
 """
-The files of exported notebooks, which are people's from then on.
+The files of exported notebooks, which people may change after the export.
 
-Not here: what a notebook holds (rendering).
+Not here: the content of a notebook (rendering).
 """
 
 import hashlib
@@ -14,25 +14,24 @@ from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.files import put_files
 
 EXPORTED = "dkist_processing_core"
-"""The name in a notebook's metadata under which stands what its cells were when it was exported."""
+"""The key in a notebook's metadata that holds the digest of its cells at the time of the export."""
 
 
 def digest_of(sources: Iterable[str]) -> dict[str, str]:
-    """Return what tells whether the cells of a notebook still hold what they held."""
+    """Return a digest of a notebook's cells, which shows whether they were changed."""
     return {"sha256": hashlib.sha256(json.dumps(list(sources)).encode()).hexdigest()}
 
 
 def put_notebooks(folder: Path, contents: Mapping[str, str]) -> list[Path]:
     """
-    Write notebooks into a folder, made where it is missing, and return their paths.
+    Write notebooks into a folder, create the folder if it is missing, and return the paths of the notebooks.
 
-    One that is not as it was exported is somebody's work: it is not written over, and then none is written.
+    A notebook that was changed or run after its export holds a person's work and is not overwritten. In this case, no
+    notebook is written.
 
-    Raises
-    ------
-    WorkflowError
-        which names every such file, or says why they cannot be written.
-
+    Raises:
+        WorkflowError: A notebook was changed or run, or the files cannot be written; the message names every such
+            notebook, or the reason.
     """
     kept = [folder / name for name, content in contents.items() if _is_somebodys(folder / name, content)]
     if kept:

@@ -1,7 +1,7 @@
 """
-What a task that runs in a notebook can do with the notebook itself: wait until it is saved, and give it as a document.
+Functions for a task that runs in a notebook: wait until the notebook is saved, and convert it to a document.
 
-Not here: how a workflow becomes a notebook (rendering).
+Not here: how a workflow is rendered as a notebook (rendering).
 """
 
 import base64
@@ -22,24 +22,21 @@ def wait_for_notebook_save(
     notebook_path: Path, sentinel: str | None = None, attempts: int = 120, delay_s: float = 1
 ) -> None:
     """
-    Print a sentinel, and wait until the notebook on disk shows it among its outputs: then all before it is saved too.
+    Print a sentinel and wait until the notebook file has it among its outputs: all earlier output is saved then, too.
 
-    JupyterLab saves a notebook while a cell runs, by default each 120 s, a moment longer than is waited by default.
+    JupyterLab saves a notebook while a cell runs, by default every 120 s. This is slightly longer than the default
+    wait.
 
     Args:
-        notebook_path: the file of the notebook that this is called from.
-        sentinel: what to print and to look for, which the notebook must not have shown before; a word of its own where
+        notebook_path: the file of the notebook that calls this function.
+        sentinel: the text to print and to look for, which the notebook must not have shown before; a random text if
             none is given.
-        attempts: how often to look.
-        delay_s: how long to wait between two looks, in seconds.
+        attempts: the number of times to read the file.
+        delay_s: the time between two reads, in seconds.
 
-    Raises
-    ------
-    FileNotFoundError
-        where there is no such file to begin with.
-    TimeoutError
-        where the sentinel has not appeared.
-
+    Raises:
+        FileNotFoundError: The file does not exist when the function is called.
+        TimeoutError: The sentinel did not appear.
     """
     path = Path(notebook_path)
     if not path.exists():
@@ -61,17 +58,12 @@ def wait_for_notebook_save(
 
 def export_notebook_by_path(notebook_path: Path) -> bytes:
     """
-    Return a notebook as one Markdown document in UTF-8, its pictures within it.
+    Return a notebook as one Markdown document in UTF-8, with its pictures embedded.
 
-    Raises
-    ------
-    ExtraMissingError
-        where nbconvert is not installed.
-    WorkflowError
-        where the file is no notebook.
-    OSError
-        where it cannot be read.
-
+    Raises:
+        ExtraMissingError: nbconvert is not installed.
+        WorkflowError: The file is not a notebook.
+        OSError: The file cannot be read.
     """
     try:
         import nbformat  # noqa: PLC0415 - of an extra
@@ -79,8 +71,8 @@ def export_notebook_by_path(notebook_path: Path) -> bytes:
     except ModuleNotFoundError as error:
         raise ExtraMissingError("notebook", "a notebook is exported", str(error.name)) from error
 
-    # Pictures are written as files beside the document, of which only it is returned: their names are to be told apart
-    # from whatever the text may hold.
+    # nbconvert returns pictures as files beside the document, and this function returns only the document. The names of
+    # the pictures must be unique, so that they differ from all other text in the document.
     names = {"unique_key": uuid.uuid4().hex, "output_files_dir": ""}
     content = Path(notebook_path).read_bytes()
     try:
@@ -108,7 +100,7 @@ def _data_url(name: str, content: bytes) -> str:
 
 
 def _outputs(path: Path) -> Iterator[str]:
-    """Give the texts that the outputs of a notebook hold; none of one that is being written."""
+    """Yield the texts in the outputs of a notebook; none if its file is just being written."""
     try:
         notebook = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -119,7 +111,7 @@ def _outputs(path: Path) -> Iterator[str]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Give the texts in a JSON value; one that stands there as a list of its lines, as notebooks have it, is one."""
+    """Yield the texts in a JSON value; a list of lines, the form that notebooks use, is one text."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list) and value and all(isinstance(line, str) for line in value):

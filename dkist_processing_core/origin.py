@@ -1,9 +1,9 @@
 """
-What the settings are read from: variables, current folder, the file `.env` in it, home and user, as of one moment.
+The sources of the settings at one moment: variables, current folder, the file `.env` in it, home and user.
 
-A launcher, its task and the callbacks around them each read settings in a process of their own, and an author's code
-may change all of this in the meantime. So the first of them decides, and hands it over in one variable; the task's
-process takes it before anything of the author's is loaded. Not here: the settings themselves (config).
+A launcher, its task and the callbacks around them are separate processes that each read the settings. An author's code
+may change the sources in the meantime. So the first process records the sources and passes them on in one variable. The
+task's process takes the variable before it loads any of the author's code. Not here: the settings themselves (config).
 """
 
 # ruff: noqa: PTH100, PTH109, PTH111, PTH116, PTH118 - a launcher imports it before the task is started: pathlib is dear
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
 VARIABLE = "DKIST_CORE_ORIGIN"
-"""Carries an origin to another process of this package; a release that does not know it reads the settings anew."""
-# Of a file `.env` only what may be a setting is handed over, and secrets, to redact them; a test holds the names.
+"""The variable that passes an origin to another process; a release that does not know it reads the settings anew."""
+# From a file `.env`, only entries that may be settings are passed on, and secrets, to redact them; a test checks the
+# names.
 _OF_SETTINGS = ("BUILD_", "MESH_", "ISB_", "EVENT_", "DKIST_CORE_", "RETRY_", "PIP_", "IS_NOTEBOOK_", "OTEL_")
-# A variable has at most 128 KiB (MAX_ARG_STRLEN, execve(2)): a longer one would keep the process from being started.
+# A variable has at most 128 KiB (MAX_ARG_STRLEN, execve(2)): the kernel does not start a process with a longer one.
 _MOST_HANDED_OVER = 100_000
 _FILE = ".env"
 
 
 class Origin:
-    """Where one reading of the settings begins; `dotenv` is what the file sets, `problem` why it could not be read."""
+    """The sources of one reading of the settings: `dotenv` holds the file's values, `problem` why it is unreadable."""
 
     __slots__ = ("dotenv", "environ", "folder", "home", "problem", "uid")
 
@@ -40,7 +41,7 @@ class Origin:
         dotenv: Mapping[str, str | None],
         problem: str | None = None,
     ) -> None:
-        """Take all of it; `Origin.now` finds it."""
+        """Take all sources; `Origin.now` collects those of this process."""
         self.environ = dict(environ)
         self.folder = folder
         self.home = home
@@ -50,7 +51,7 @@ class Origin:
 
     @classmethod
     def now(cls, environ: Mapping[str, str] | None = None) -> Origin:
-        """Return the origin of this process now; a current folder that was removed is "", a missing home None."""
+        """Return the current origin of this process; a removed current folder is "", and a missing home is None."""
         environ = os.environ if environ is None else environ
         try:
             folder = os.getcwd()
@@ -61,18 +62,15 @@ class Origin:
 
     @classmethod
     def of_process(cls) -> Origin:
-        """Return the origin that was handed to this process, or the one of this moment."""
+        """Return the origin that was passed to this process, or else the current one."""
         return cls.now() if _Handed.origin is None else _Handed.origin
 
     def absolute(self, path: str) -> str:
         """
-        Return a path as it was meant at that moment, whatever home and current folder are by now.
+        Return the absolute path for the home and the current folder of that moment, even if these have changed since.
 
-        Raises
-        ------
-        LookupError
-            where it lies below a home or a folder that is not there.
-
+        Raises:
+            LookupError: The path is below a home or a current folder that does not exist.
         """
         if path == "~" or path.startswith("~/"):
             if self.home is None:
@@ -91,19 +89,19 @@ class Origin:
 
     @property
     def file(self) -> str:
-        """The path of the file `.env`, whether it is there or not."""
+        """The path of the file `.env`, whether it exists or not."""
         return f"{self.folder}/{_FILE}"
 
     def named(self, variable: str) -> str | None:
-        """Return the value of a variable, or else its value in the file."""
+        """Return the value of a variable, else its value in the file, else None."""
         return self.environ.get(variable) or self.named_in_file().get(variable) or None
 
     def named_in_file(self) -> dict[str, str]:
-        """Return the values in the file, by names in capitals."""
+        """Return the values in the file, by their names in capitals."""
         return {name.upper(): value or "" for name, value in self.dotenv.items()}
 
     def to_environ(self) -> dict[str, str]:
-        """Return the variable that hands this over; the variables themselves go along as they are."""
+        """Return the variable that passes on this origin; a process inherits all other variables unchanged."""
         import json  # noqa: PLC0415 - not for finding an environment
 
         from dkist_processing_core.redaction import is_secret_name  # noqa: PLC0415 - as above
@@ -117,7 +115,7 @@ class Origin:
         return {VARIABLE: text} if len(text) <= _MOST_HANDED_OVER else {}
 
     def __eq__(self, other: object) -> bool:
-        """Compare what is read, for the settings that are read from it."""
+        """Return True if all sources are equal, so that the settings are equal too."""
         return isinstance(other, Origin) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
 
     __hash__ = None  # type: ignore[assignment]
@@ -128,29 +126,29 @@ class _Handed:
 
 
 def take(environ: MutableMapping[str, str]) -> None:
-    """Have this process use the origin that its variables hand over, from now on; the variable is removed."""
+    """Make this process use the origin that its variables pass on, from now on, and remove the variable."""
     text = environ.pop(VARIABLE, None)
     _Handed.origin = Origin.now(environ) if text is None else _parsed(text, environ) or Origin.now(environ)
 
 
 class read_from:  # noqa: N801 - a context manager, without contextlib's import
-    """Have what is read in a block be read from one origin, as by a task that a local run calls in its own process."""
+    """Read settings in the block from one origin, for example those of a task that a local run calls in its process."""
 
     def __init__(self, origin: Origin) -> None:
-        """Name the origin."""
+        """Take the origin."""
         self._origin = origin
 
     def __enter__(self) -> None:
-        """Begin."""
+        """Use the origin from now on."""
         self._before, _Handed.origin = _Handed.origin, self._origin
 
     def __exit__(self, *_: object) -> None:
-        """Use the origin from before."""
+        """Restore the previous origin."""
         _Handed.origin = self._before
 
 
 def handed_variables() -> MutableMapping[str, str]:
-    """Return the variables that a task's process was started with, which its author may have changed since."""
+    """Return the variables with which a task's process was started, since the author's code may have changed them."""
     return {} if _Handed.origin is None else _Handed.origin.environ
 
 
@@ -176,7 +174,7 @@ def _home(environ: Mapping[str, str]) -> str | None:
 
 
 def _read(path: str) -> tuple[dict[str, str | None], str | None]:
-    """Return the values in a file of settings, and why it cannot be read; none for one that is not there."""
+    """Return the values in a file of settings, and the reason if it cannot be read; no values for a missing file."""
     try:
         text, foreign = _text_of(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -197,13 +195,13 @@ def _read(path: str) -> tuple[dict[str, str | None], str | None]:
 
 
 def _text_of(path: str) -> tuple[str, str | None]:
-    """Return the text of a file, "" where it is none, and why other users may decide it, where they may."""
+    """Return the text of a regular file, else "", and the reason if other users may control the text."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     link = os.lstat(path)
     if not stat.S_ISLNK(link.st_mode):
         flags |= os.O_NOFOLLOW
     elif (owner := _other_owner(link)) is not None:
-        # Where anybody may make a file, such a link would choose which of this user's files is read.
+        # In a folder where any user can create files, such a link would choose which of this user's files is read.
         return "", f"is a link that {owner}"
     with open(os.open(path, flags), "rb") as file:  # noqa: PTH123
         status = os.fstat(file.fileno())
@@ -214,14 +212,14 @@ def _text_of(path: str) -> tuple[str, str | None]:
 
 
 def _other_owner(status: os.stat_result) -> str | None:
-    """Return whose a link is, where it is another user's; the mode of a link says nothing."""
-    # As root's shows in a user namespace that has no root.
+    """Return the owner if it is another user, else None; for a link only this counts, since its mode has no meaning."""
+    # The owner of / is included: in a user namespace without root, root's files show this other uid.
     known = {0, os.geteuid(), os.stat("/").st_uid}
     return None if status.st_uid in known else f"belongs to uid {status.st_uid}"
 
 
 def _others_of(status: os.stat_result) -> str | None:
-    """Return why other users may decide what is in a file; None where none may."""
+    """Return the reason why other users may control the content of a file; None if they cannot."""
     if owner := _other_owner(status):
         return owner
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

@@ -1,9 +1,9 @@
 """
-Secrets, taken out of a text before it leaves the process.
+Remove secrets from a text before it leaves the process.
 
-The standard library alone, since the program that starts a task of any release carries this source (bootstrap). A text
-is redacted first and cut afterwards: what is left of a secret that was cut is not known as one. Not here: which texts
-are redacted, which the event classes and the callers decide.
+It needs only the standard library, since the program that starts a task of any release carries this source (bootstrap).
+A text is redacted first and cut afterwards: the rest of a cut secret would not be recognised. Not here: the choice of
+the texts to redact, which the event classes and the callers make.
 """
 
 import base64
@@ -18,32 +18,32 @@ REDACTED = "[redacted]"
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 UNCLEAN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 SECRET_MIN_LENGTH = 6
-# A shorter one is too likely a part of a word; the broker's own password is long enough with four characters.
+# A shorter value is too likely to be a part of a word. For the broker's password four characters are enough.
 _LEAST = {"ISB_PASSWORD": 4}
-# The password that every RabbitMQ has at first: a word, and no secret.
+# RabbitMQ's default password: an ordinary word, not a secret.
 _PUBLIC = "guest"
 _SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL|PWD|OTLP_(?:\w+_)?HEADERS", re.IGNORECASE)
-# The current folder and the one before.
+# The variables of the current and of the previous folder.
 _FOLDERS = frozenset({"PWD", "OLDPWD"})
 _URL = r"://[^\s\"'`<>]*"
 _END_OF_AUTHORITY = r"[/?#]"
-# Greedy up to the last @ before a delimiter: a password pasted into a URL unescaped may itself hold an @, or a quote.
+# Greedy up to the last @ before a delimiter: a password in a URL without escapes may itself hold an @ or a quote.
 _USERINFO = r"(?<=://)[^\s/?#]*@"
-# A user and a colon that no port follows: a password begins, and one that holds a quote may hold a delimiter too.
+# A user and a colon that no port follows: a password begins. A password with a quote may hold a delimiter, too.
 _USER = r"""://(?=[^\s/?#:@\["'`<>]*:(?!\d{1,5}(?:["'`<>/?#]|$)))"""
 _WORD = r"\S+"
 _PRIVATE_KEY = r"""(?sx)
         (-----BEGIN\ [A-Z0-9 ]{0,40}PRIVATE\ KEY(?:\ BLOCK)?-----)
         (?: (?:(?!-----).)*(?=-----END) | [\s\\"',]{0,9}[\w+/=]{16,} (?:[\s\\"',]{1,9}[\w+/=]{16,})*
             (?:(?:[\r\n]|\\n)[\w+/=]+)? )"""
-# A name of at most 80 characters on either side keeps the search linear.
+# The limit of 80 characters for a name on either side keeps the search linear.
 _PARAMETER = r"""(?ix)
         ([?&;\#]
         (?: [\w.~%-]{0,80}? (?:token|secret|passw|passphrase|credential|signature|api_?key|[-_]key) [\w.~%-]{0,80}
         | (?:[\w.~%-]{0,80}[-_])? (?:key|pass|pwd|sig|auth|jwt) )
         =) [^\s&;\#"'`<>]+"""
-# As it is sent, in the repr of a dictionary or of a list of pairs, and in JSON within JSON; by any scheme, with a
-# credential or with parameters to the end of the line.
+# The header as it is sent, in the repr of a dictionary or of a list of pairs, and in JSON within JSON; with any scheme,
+# and with a credential or with parameters to the end of the line.
 _AUTHORIZATION = r"""(?ix)
         (authorization (?: \\*["'] \s{0,9} [:=,] | \s{0,9} [:=] ) \s{0,9} (?:b?\\*["'])?)
         (?: [^\s"',;\\]+ [\ \t]{1,9} [\w-]+ [\ \t]? = [\ \t]? \\*["']? [^\s"',;\\=)\]}] [^\r\n]*
@@ -52,23 +52,23 @@ _AUTHORIZATION = r"""(?ix)
 
 @cache
 def _pattern(expression: str) -> re.Pattern[str]:
-    """Return an expression, compiled when a text needs it: few do, and this is a part of what starting a task costs."""
+    """Return a regular expression, compiled on first use: few texts need it, and compiling slows a task's start."""
     return re.compile(expression)
 
 
 def is_secret_name(name: str) -> bool:
-    """Return True if a variable of this name holds a secret, by the words that are usual for one."""
+    """Return True if a variable of this name holds a secret, judged by the usual words for secrets in its name."""
     return _SECRET_NAME.search(name) is not None and name not in _FOLDERS
 
 
 def secrets_of(environ: Mapping[str, str]) -> list[str]:
-    """Return the values in `environ` that must not be shown: 6 characters or more (ISB_PASSWORD 4), by their names."""
+    """Return the secret values in `environ`, chosen by name, with at least 6 characters (ISB_PASSWORD 4)."""
     return [secret for name, value in environ.items() if is_secret_name(name) for secret in _secrets_in(name, value)]
 
 
 @lru_cache(maxsize=256)
 def _secrets_in(name: str, value: str) -> tuple[str, ...]:
-    """Return a value that is a secret, and each value of headers, `name=value` separated by commas, and of JSON."""
+    """Return a secret value, and each value inside it: of headers (`name=value` separated by commas), and of JSON."""
     return tuple(_each_secret_in(name.upper(), value))
 
 
@@ -84,7 +84,7 @@ def _each_secret_in(name: str, value: str) -> Iterator[str]:
 
 
 def _texts_of_json(text: str) -> Iterator[str]:
-    """Yield the texts that JSON holds, as a file of credentials does: not their names, nor numbers."""
+    """Yield the strings in JSON, for example a file of credentials, without its keys and numbers."""
     try:
         rest = [json.loads(text)]
     except (ValueError, RecursionError):
@@ -101,24 +101,24 @@ def _texts_of_json(text: str) -> Iterator[str]:
 
 def redact(text: str, secrets: Iterable[str] | None = None, *, also: Iterable[str] = ()) -> str:
     """
-    Blank out every secret, and the user information, passwords and tokens that URLs and HTTP headers hold.
+    Return the text without secrets, and without user information, passwords and tokens in URLs and HTTP headers.
 
-    `secrets` defaults to those of this process's environment, looked up now, since a task may set some as it runs;
-    `also` are more of them, as those of the settings.
+    `secrets` defaults to those of this process's current environment, since a task may set some while it runs. `also`
+    are additional secrets, for example those of the settings.
     """
     return redactor(secrets, also=also)(text)
 
 
 def redactor(secrets: Iterable[str] | None = None, *, also: Iterable[str] = ()) -> Callable[[str], str]:
-    """Return what does as `redact`, for several texts: the secrets are looked up once."""
+    """Return a function that redacts like `redact`, for several texts: it looks up the secrets only once."""
     known = _secrets_now() if secrets is None else secrets
     forms = _all_forms(frozenset((*known, *also)))
 
     def blank(text: str) -> str:
-        # The secrets before the URLs: what a URL holds of a secret would no longer be known as one.
+        # Redact the secrets before the URLs: the rest of a secret in a redacted URL would not be recognised.
         for form in forms:
             text = text.replace(form, REDACTED)
-        # Most texts hold none of this, and a search for a constant is many times faster than an expression.
+        # Most texts hold none of these, and the search for a constant is many times faster than a regular expression.
         if "://" in text and "@" in text:
             text = _pattern(_USERINFO).sub(f"{REDACTED}@", _pattern(_URL).sub(_without_userinfo, text))
             text = _pattern(_WORD).sub(_without_password, text)
@@ -147,7 +147,7 @@ def _without_userinfo(found: re.Match[str]) -> str:
 
 
 def _without_password(found: re.Match[str]) -> str:
-    """Return a word without what is between a user with a colon and the last @, quotes and delimiters included."""
+    """Return a word without the text between `user:` and the last @, quotes and delimiters included."""
     word = found[0]
     last = word.rfind("@")
     begin = _pattern(_USER).search(word, 0, last) if last > 0 else None
@@ -156,9 +156,9 @@ def _without_password(found: re.Match[str]) -> str:
 
 def _userinfo(text: str) -> list[tuple[int, int]]:
     """
-    Return where user information begins and ends in a text from `://` on, which may hold more URLs.
+    Return the start and end of each user information in a text that begins with `://` and may hold more URLs.
 
-    Behind `user:` it ends at the last @: a password pasted into a URL unescaped may hold a / or a ?.
+    After `user:`, the user information ends at the last @: a password in a URL without escapes may hold a / or a ?.
     """
     found, start, last = [], text.find("://"), text.rfind("@")
     while 0 <= start < last:
@@ -173,7 +173,7 @@ def _userinfo(text: str) -> list[tuple[int, int]]:
 
 
 def _secrets_now() -> list[str]:
-    """Return what `secrets_of` does for this process's environment, without decoding all of it for every event."""
+    """Return `secrets_of` this process's environment, without decoding the whole environment for every event."""
     names = _secret_names(frozenset(os.environb))
     return [secret for name in names for secret in _secrets_in(name, os.environ.get(name, ""))]
 
@@ -186,38 +186,38 @@ def _secret_names(names: frozenset[bytes]) -> list[str]:
 @lru_cache(maxsize=8)
 def _all_forms(secrets: frozenset[str]) -> list[str]:
     forms = {form for secret in secrets for form in (*_forms(secret), *_in_base64(secret))}
-    # A line of a key is as much of a secret as all of it.
+    # A single line of a key is secret, too.
     forms |= {form for secret in secrets for line in _lines(secret) for form in _forms(line)}
-    # The longest first: a secret that contains another must not leave its own ends standing.
+    # The longest first: if a secret contains another one, its own ends must be redacted as well.
     return sorted((form for form in forms if form not in REDACTED), key=lambda form: (-len(form), form))
 
 
 def _lines(secret: str) -> set[str]:
-    """Return the lines of a secret that has several, also where each ends in a backslash and an n."""
+    """Return the lines of a secret with several lines, which end in a line break or in a backslash and an n."""
     lines = {line.strip() for part in secret.splitlines() for line in part.split("\\n")} - {secret}
     return {line for line in lines if len(line) >= SECRET_MIN_LENGTH}
 
 
 def _forms(secret: str) -> set[str]:
-    """Return the spellings of a value in a text: as it is, in a repr, in JSON, in a URL, and each of them cleaned."""
+    """Return the spellings of a value in a text: unchanged, in a repr, in JSON, in a URL, and each of them cleaned."""
     shown = repr(secret)[1:-1]
     value = secret.encode(errors="surrogatepass")
     in_html = secret.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     forms = {
         secret,
         shown,
-        # As a part of a longer text whose repr is between single quotes.
+        # The spelling in a longer text whose repr has single quotes.
         repr(f'"{secret}')[2:-1],
         json.dumps(secret)[1:-1],
         json.dumps(secret, ensure_ascii=False)[1:-1],
-        # A variable that is no UTF-8 holds surrogates.
+        # A variable that is not valid UTF-8 holds surrogates.
         quote(secret, safe="", errors="surrogatepass"),
         quote(secret, errors="surrogatepass"),
         quote_plus(secret, errors="surrogatepass"),
         ascii(secret)[1:-1],
         repr(value)[2:-1],
         repr(b'"' + value)[3:-1],
-        # As html.escape and shlex.quote have it.
+        # The spellings of html.escape and shlex.quote.
         in_html,
         in_html.replace('"', "&quot;").replace("'", "&#x27;"),
         secret.replace("'", "'\"'\"'"),
@@ -228,11 +228,11 @@ def _forms(secret: str) -> set[str]:
 
 
 def _in_base64(secret: str) -> Iterator[str]:
-    """Yield what base64 makes of a value wherever it stands in what is encoded, as behind `user:`."""
+    """Yield the base64 forms of a value for each position in the encoded text, for example after `user:`."""
     value = secret.encode(errors="surrogatepass")
     for before in range(3):
         encoded = base64.b64encode(bytes(before) + value).decode()
-        # Without the characters that hold bits of what is before or behind.
+        # Without the characters that hold bits of the text before or after the value.
         form = encoded[(before * 8 + 5) // 6 : (before + len(value)) * 8 // 6]
         if len(form) >= SECRET_MIN_LENGTH:
             yield from (form, form.replace("+", "-").replace("/", "_"))

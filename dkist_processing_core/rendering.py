@@ -1,8 +1,8 @@
 """
-A workflow as text, from its values: the file of a DAG, and that of a notebook.
+Render a workflow as text: the file of a DAG, and the file of a notebook.
 
-The same workflow gives the same bytes, and what is deployed is what is loaded and checked. Not here: the operators'
-source (bash_operator), and the engine.
+The same workflow gives the same bytes, so the deployed file is the one that was loaded and checked. Not here: the
+operators' source (bash_operator), and the engine.
 """
 
 import json
@@ -18,7 +18,8 @@ from dkist_processing_core.notebook_file import EXPORTED, digest_of
 _DISTRIBUTION = "dkist-processing-core"
 DAG = "dag"
 """The name of the DAG in the rendered source."""
-# As ever: whoever runs the cell as it is, is shown what is missing, and programs fill it in at the end.
+# The same text as in earlier releases: a user who runs the cell unchanged gets an error at the missing value, and
+# programs append the value at the end.
 _FIRST_CELL = "recipe_run_id: int ="
 
 
@@ -32,13 +33,10 @@ def render_dag(
     graph: Graph,
 ) -> str:
     """
-    Return the source of a DAG, which needs Airflow 3 and this package's callbacks, but none of the tasks.
+    Return the source of a DAG. It needs Airflow 3 and this package's callbacks, but none of the tasks.
 
-    Raises
-    ------
-    WorkflowError
-        where no worker could install one of their environments.
-
+    Raises:
+        WorkflowError: No worker could install the environment of one of the nodes.
     """
     nodes = list(nodes)
     shared = bash_operator.render_shared(
@@ -72,13 +70,10 @@ with DAG(
 
 def render_notebook(nodes: Iterable[Node]) -> str:
     """
-    Return a notebook of format 4.5: a cell for the recipe run id, then one for each task in the order given.
+    Return a notebook of format 4.5: a cell for the recipe run id, then a cell for each task in the given order.
 
-    Raises
-    ------
-    WorkflowError
-        where a notebook could not import one of the tasks.
-
+    Raises:
+        WorkflowError: A notebook could not import one of the tasks.
     """
     cells = {"recipe-run-id": _FIRST_CELL}
     for number, node in enumerate(nodes, 1):
@@ -104,5 +99,5 @@ def render_notebook(nodes: Iterable[Node]) -> str:
         "nbformat": 4,
         "nbformat_minor": 5,
     }
-    # As Jupyter itself lays it out, so that a saved notebook differs by what was changed in it.
+    # The layout of Jupyter itself, so that a saved notebook differs only by its changed parts.
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"

@@ -1,7 +1,7 @@
 """
-What the bus still has, read to its end.
+Read the events that the bus still has, to the end.
 
-Not here: what is done with it.
+Not here: the use of the events.
 """
 
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ def replayed(
     since: datetime | None = None,
 ) -> Iterator[Event]:
     """
-    Give every event that the bus has, the oldest first; with `since` perhaps a few from before that time, too.
+    Yield every event that the bus has, oldest first; with `since` perhaps also a few from before that time.
 
-    A bus that is never quiet has an end, too: what it had when this began.
+    It ends on a busy bus, too: after the events that the bus had at the start.
     """
     with subscribe(
         *names,

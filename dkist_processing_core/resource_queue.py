@@ -1,7 +1,7 @@
 """
-The queues that a node's task can ask for.
+The queues that a node's task can request.
 
-Not here: what a queue means on a site, which its worker pools decide.
+Not here: the meaning of a queue at a site, which depends on the site's worker pools.
 """
 
 from enum import StrEnum, auto
@@ -9,9 +9,9 @@ from enum import StrEnum, auto
 
 class ResourceQueue(StrEnum):
     """
-    A kind of worker, by the name of the queue it listens to.
+    A kind of worker, named by the queue that it serves.
 
-    Values are the lower-case names; an exported DAG uses them as ``queue`` and ``{queue}_pool`` as ``pool``.
+    The values are the lower-case names; an exported DAG uses them as ``queue``, and ``{queue}_pool`` as ``pool``.
     """
 
     DEFAULT = auto()

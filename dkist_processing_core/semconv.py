@@ -1,8 +1,8 @@
 """
-Every attribute, span and metric name in one table.
+The names of all attributes, spans and metrics, in one table.
 
 Sources: the OpenTelemetry semantic conventions 1.44 (cicd: release candidate; messaging: development; error,
-exception, server: stable) and the names established by the data centre's pipelines. Not here: anything that uses them.
+exception, server: stable) and the names established by the data centre's pipelines. Not here: the users of the names.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any
 from dkist_processing_core.identity import Attempt, Run
 
 SCOPE = "dkist_processing_core"
-"""The instrumentation scope of everything that is exported."""
+"""The instrumentation scope of all exported telemetry."""
 
 RECIPE_RUN_ID = "recipe.run.id"
 WORKFLOW_NAME = "workflow.name"
@@ -54,22 +54,22 @@ SUCCESS, FAILURE, ERROR, TIMEOUT, CANCELLATION, SKIP = (
     "cancellation",
     "skip",
 )
-"""The results of a pipeline's or a task's run."""
+"""The possible results of a run of a pipeline or task."""
 
 
 IDENTITY = (RECIPE_RUN_ID, WORKFLOW_NAME, WORKFLOW_VERSION, TASK_NAME)
-"""What every span below that of a run or an attempt carries too."""
+"""The attributes that every span below the span of a run or an attempt has, too."""
 
 
 def identity_attributes(run: Run, task_name: str | None = None) -> dict[str, Any]:
-    """Return what tells the spans of one run, or of one of its tasks, from all others."""
+    """Return the attributes that identify the spans of one run, or of one of its tasks."""
     attributes: dict[str, Any] = {WORKFLOW_NAME: run.workflow_name, WORKFLOW_VERSION: run.workflow_version}
     known = {RECIPE_RUN_ID: run.recipe_run_id} if run.recipe_run_id is not None else {}
     return known | attributes | ({TASK_NAME: task_name} if task_name else {})
 
 
 def run_attributes(run: Run) -> dict[str, Any]:
-    """Return what the span of a run carries."""
+    """Return the attributes of a run's span."""
     return identity_attributes(run) | {
         PIPELINE_NAME: run.workflow_name,
         PIPELINE_RUN_ID: run.run_id,
@@ -77,7 +77,7 @@ def run_attributes(run: Run) -> dict[str, Any]:
 
 
 def attempt_attributes(attempt: Attempt) -> dict[str, Any]:
-    """Return what the span of an attempt carries."""
+    """Return the attributes of an attempt's span."""
     attributes = run_attributes(attempt.run) | {
         TASK_NAME: attempt.task_name,
         PIPELINE_TASK_NAME: attempt.task_name,
@@ -87,12 +87,12 @@ def attempt_attributes(attempt: Attempt) -> dict[str, Any]:
 
 
 def environment_attributes(requirement: str, state: str) -> dict[str, Any]:
-    """Return what the span of an environment's preparation carries; `state` is `built`, `reused` or `failed`."""
+    """Return the attributes of the span of preparing an environment; `state` is `built`, `reused` or `failed`."""
     return {ENVIRONMENT: requirement, ENVIRONMENT_STATE: state}
 
 
 def nomad_attributes(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the allocation that the process runs in, by the variables that Nomad sets, in the established spelling."""
+    """Return the attributes of the process's Nomad allocation, from Nomad's variables, in the established spelling."""
     return {
         "nomad.allocation.id": environ.get("NOMAD_ALLOC_ID", "unknown-allocation-id"),
         "nomad.allocation.name": environ.get("NOMAD_ALLOC_NAME", "unknown-allocation-name"),
@@ -103,7 +103,7 @@ def nomad_attributes(environ: Mapping[str, str]) -> dict[str, str]:
 def publish_attributes(
     exchange: str, routing_key: str, message_id: str, conversation_id: str | None, *, is_remote: bool
 ) -> dict[str, Any]:
-    """Return what the span of one publish carries; a bus that is not remote is the embedded journal."""
+    """Return the attributes of the span of one publish; a bus that is not remote is the embedded journal."""
     attributes = {
         MESSAGING_SYSTEM: "rabbitmq" if is_remote else "embedded",
         MESSAGING_OPERATION_NAME: "publish",

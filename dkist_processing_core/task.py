@@ -1,7 +1,7 @@
 """
-`TaskBase`, what an author of pipelines subclasses.
+`TaskBase`, the base class of an author's tasks.
 
-Not here: how an attempt is observed (attempt), nor how its process is started (local, launcher).
+Not here: how an attempt is observed (attempt) and how its process is started (local, launcher).
 """
 
 import inspect
@@ -28,8 +28,8 @@ from dkist_processing_core.origin import Origin, handed_variables
 from dkist_processing_core.signals import held_back
 from dkist_processing_core.text import duration, redact, show
 
-# Settings, telemetry, events and bus are imported where a task is made or called: whoever only defines tasks, as an
-# export does, needs none of them.
+# Settings, telemetry, events and bus are imported when a task is created or called: a process that only defines tasks,
+# for example an export, needs none of them.
 if TYPE_CHECKING:
     from dkist_processing_core.attempt.lifecycle import Lifecycle
     from dkist_processing_core.config import DKISTProcessingCoreConfiguration
@@ -39,43 +39,41 @@ logger = logging.getLogger(__name__)
 _runs_by_hand = RunsByHand()
 _OBSERVING = "_core_observing"
 _NAMELESS: dict[str, Any] = {"workflow_name": "", "workflow_version": "", "recipe_run_id": 0}
-"""What an attempt is traced by where the task's own values name none."""
+"""The identity with which an attempt is traced if the task's own values are unusable."""
 
 
 class TaskBase(ABC):
     """
-    A step of a workflow: implement `run`, and everything else is reported.
+    A step of a workflow: a subclass implements `run`, and this class reports the events.
 
     Calling a task runs `pre_run`, `run` and `post_run`; `task.started` is published before, and exactly one of
-    `task.finished` and `task.failed` after. An exception is reported with its phase and raised on unchanged.
+    `task.finished` and `task.failed` after. An exception is reported with its phase and re-raised unchanged.
 
     Args:
-        recipe_run_id: the recipe run that the task works for, an integer.
-        workflow_name: the name of the workflow that the task is part of.
+        recipe_run_id: the recipe run that the task processes, an integer.
+        workflow_name: the name of the workflow that contains the task.
         workflow_version: the version of that workflow.
 
     """
 
     retries: int = 0
-    """How many attempts may follow the first."""
+    """The number of attempts that may follow the first one."""
     retry_delay_seconds: int = 60
-    """How long to wait before each of them."""
+    """The delay before each of these attempts, in seconds."""
 
     def __init__(self, recipe_run_id: int, workflow_name: str, workflow_version: str) -> None:
         """
-        Keep what the task works for.
+        Store the recipe run and the workflow that the task belongs to.
 
-        Raises
-        ------
-        IdentityError
-            where `recipe_run_id` names none: what the task would read and write belongs to no recipe run.
-
+        Raises:
+            IdentityError: `recipe_run_id` is not a valid id: the task's data would belong to no recipe run.
         """
         self.recipe_run_id = parse_recipe_run_id(recipe_run_id)
         self.workflow_name = workflow_name
         self.workflow_version = workflow_version
         self.task_name = type(self).__name__
-        # What a constructor that goes on from here changes, as HOME, must not part the start from the end.
+        # A subclass's constructor may change variables such as HOME after this call. Record the sources of the settings
+        # now, so that start and end of the task use the same settings.
         self._core_observing.begin()
 
     def pre_run(self) -> None:
@@ -86,13 +84,13 @@ class TaskBase(ABC):
         """Do the task's work."""
 
     def post_run(self) -> None:
-        """Finish what `run` has done. Does nothing unless overridden."""
+        """Complete the work of `run`. Does nothing unless overridden."""
 
     def rollback(self) -> None:
         """
-        Undo what the task has done to the outside, so that it can be run again by hand.
+        Undo the task's external effects, so that the task can be run again by hand.
 
-        Called by people, never by the lifecycle. Does nothing unless overridden.
+        People call it; the lifecycle never does. Does nothing unless overridden.
         """
 
     def __call__(self) -> None:
@@ -116,14 +114,14 @@ class TaskBase(ABC):
         self, done: float, total: float | None = None, unit: str | None = None, note: str | None = None
     ) -> None:
         """
-        Report how far the task is, as in `self.progress(3, 12, "frame")`; cheap enough for an inner loop.
+        Report the progress of the task, as in `self.progress(3, 12, "frame")`; cheap enough for an inner loop.
 
-        At most one event a second leaves; the last report before the end always does. Outside of a running task it
-        does nothing.
+        At most one event is published per second; the last report before the end is always published. Outside of a
+        running task, the call does nothing.
 
-        A fork of the task's process may report too, at most once a second each; what it reports sooner is dropped. A
-        copy of the task that was sent to another process, as `pool.map(self.work, parts)` does by any start method,
-        is outside of a running task: report in the task itself, as the results come back.
+        A fork of the task's process may report too. Each fork publishes at most one report per second, and drops
+        earlier ones. A copy of the task in another process, as made by `pool.map(self.work, parts)` with any start
+        method, is outside of a running task: report in the task itself, as the results come back.
         """
         lifecycle = self._core_observing.lifecycle
         if lifecycle is not None:
@@ -142,7 +140,7 @@ class TaskBase(ABC):
         set_status_on_exception: bool = True,  # noqa: FBT001, FBT002
         end_on_exit: bool = True,  # noqa: FBT001, FBT002
     ) -> Iterator[Span]:
-        """Open a span around a piece of the task's work, below the phase that it is in; the log tells both its ends."""
+        """Open a span for a part of the task's work as a child of the current phase, and log its start and end."""
         name = str.__str__(name) if isinstance(name, str) else show(name, 200)
         with (
             _told(name),
@@ -165,18 +163,18 @@ class TaskBase(ABC):
 
     @property
     def tracer(self) -> Tracer:
-        """The tracer that the task's spans come from."""
+        """The tracer that creates the task's spans."""
         return self._core_observing.telemetry.tracer
 
     @property
     def meter(self) -> Meter:
-        """The meter to create the author's own instruments with."""
+        """The meter with which the author creates instruments."""
         return self._core_observing.telemetry.meter
 
     @staticmethod
     def format_metric_name(name: str) -> str:
         """
-        Return a metric's name in the namespace of the data centre's processing.
+        Return the name of a metric with the prefix of the data centre's processing.
 
         >>> TaskBase.format_metric_name("frames.read")
         'dkist.processing.frames.read'
@@ -185,7 +183,7 @@ class TaskBase(ABC):
 
     @forks.computed_once
     def base_telemetry_attributes(self) -> dict[str, Any]:
-        """What tells this task's measurements from others': its identity, and its allocation where Nomad runs it."""
+        """The attributes that identify this task's measurements: its identity, and its allocation if Nomad runs it."""
         return {
             semconv.RECIPE_RUN_ID: self.recipe_run_id,
             semconv.WORKFLOW_NAME: self.workflow_name,
@@ -200,13 +198,13 @@ class TaskBase(ABC):
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
-        """Let go of what the task holds. Does nothing unless overridden."""
+        """Release the task's resources. Does nothing unless overridden."""
 
     def __getstate__(self) -> Any:
         """
-        Return what a copy may have of the task, also in another process, as one of a pool: not its observing.
+        Return the state for a copy of the task, also one in another process such as a pool's, without its observer.
 
-        It is what a mixin's `__getstate__` gives, or Python's own, `__slots__` included.
+        The state comes from a mixin's `__getstate__`, or else from Python's own, with `__slots__` included.
         """
         state = super().__getstate__()
         match state:
@@ -217,21 +215,21 @@ class TaskBase(ABC):
         return state
 
     def __repr__(self) -> str:
-        """Return the constructor's call."""
-        # A task whose constructor does not call ours has none of them.
+        """Return the constructor call as text."""
+        # If a subclass's constructor does not call ours, these attributes are missing.
         given = (
             f"{name}={show(getattr(self, name, None), 200)}"
             for name in ("recipe_run_id", "workflow_name", "workflow_version")
         )
         return f"{type(self).__name__}({', '.join(given)})"
 
-    # Names that authors are unlikely to use for attributes of their own.
+    # The names below are unlikely to clash with an author's own attributes.
 
     @property
     def _core_observing(self) -> "_Observing":
         found = vars(self).get(_OBSERVING)
         if not (type(found) is _Observing and found.is_of(self)):
-            # Past the author's __setattr__.
+            # This bypasses the author's __setattr__.
             found = vars(self)[_OBSERVING] = _Observing(self)
         return found
 
@@ -269,7 +267,7 @@ class TaskBase(ABC):
             names[name] = str.__str__(value)
         given = None
         for variables in (os.environ, handed_variables()):
-            # From both, so that neither lends it to a later call.
+            # Remove it from both, so that a later call does not find it in either.
             taken = Attempt.take_from(variables, task_name=names["task_name"], workflow_name=names["workflow_name"])
             given = given or taken
         return given or _runs_by_hand.next_attempt(**names, recipe_run_id=parse_recipe_run_id(recipe_run_id))
@@ -277,22 +275,22 @@ class TaskBase(ABC):
 
 class _Observing:
     """
-    What observes one task in this process: its settings and telemetry, and the lifecycle while the task runs.
+    The observer of one task in this process: its settings and telemetry, and the lifecycle while the task runs.
 
-    A pickle holds nothing of it, since it has secrets, connections and locks, also where the author's class gives all
-    of the task's attributes to one. A copy of the task, which may share it, makes one of its own.
+    It has secrets, connections and locks. A pickle therefore holds none of its content, even if the author's class
+    pickles all of the task's attributes. A copy of the task, which may share this object, creates a new one.
     """
 
     def __init__(self, task: TaskBase | None = None) -> None:
-        """Belong to a task, or, as what comes out of a pickle, to none."""
+        """Belong to a task, or to no task if it was unpickled."""
         self._of = None if task is None else weakref.ref(task)
         self._name = class_name(type(task))
         self.lifecycle: Lifecycle | None = None
         self.origin: Origin | None = None
-        """What the settings are read from, decided by the constructor; None for what is current when they are."""
+        """The sources of the settings, recorded by the constructor; None for those at the time of reading."""
 
     def begin(self) -> None:
-        """Decide what the settings are read from."""
+        """Record the sources from which the settings are read later."""
         with held_back():
             try:
                 self.origin = Origin.of_process()
@@ -304,16 +302,16 @@ class _Observing:
         logger.error("%s runs without events and telemetry: %s", self._name, redact(said))
 
     def is_of(self, task: TaskBase) -> bool:
-        """Return whether this belongs to a task."""
+        """Return True if this observer belongs to the task."""
         return self._of is not None and self._of() is task
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        """Return how a copy begins: with nothing."""
+        """Return the constructor call for a copy, which has no content."""
         return _Observing, ()
 
     @forks.computed_once
     def settings(self) -> "DKISTProcessingCoreConfiguration | None":
-        """The settings; without usable ones the task runs unobserved, since observing never breaks the observed."""
+        """The settings, or None: without usable settings the task runs unobserved, since observing never breaks it."""
         from dkist_processing_core.config import DKISTProcessingCoreConfiguration  # noqa: PLC0415 - as above
 
         with held_back():
@@ -328,7 +326,7 @@ class _Observing:
 
     @forks.computed_once
     def telemetry(self) -> "Telemetry":
-        """What the task traces and measures with."""
+        """The telemetry with which the task traces and measures."""
         from dkist_processing_core.tracing import Telemetry, open_telemetry  # noqa: PLC0415 - as above
 
         with held_back():
@@ -341,7 +339,7 @@ def _unobserved(attributes: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
-    """Log the beginning and the end of something: who reads a task's log follows it by these lines."""
+    """Log the start and end of a named part of the work, so that readers of the task's log can follow it."""
     _log("%s began", what)
     began = time.monotonic()
     try:
@@ -353,13 +351,13 @@ def _told(what: str) -> Iterator[None]:
 
 
 def _log(message: str, *facts: str) -> None:
-    # A handler of logs takes what is raised meanwhile for an error of its own.
+    # A log handler would treat an exception that is raised meanwhile as its own error.
     with held_back():
         logger.info(message, *facts)
 
 
 def what_calling_makes(function: object) -> str | None:
-    """Return what a call of a function only makes, for somebody else to run; None for one that does its work itself."""
+    """Return the kind of object, such as a coroutine, that a call creates without running it; None for other calls."""
     for is_such, kind in (
         (inspect.iscoroutinefunction, "a coroutine"),
         (inspect.isgeneratorfunction, "a generator"),
@@ -374,7 +372,7 @@ def what_calling_makes(function: object) -> str | None:
 
 
 def _refuse_what_would_not_run(task: TaskBase, phase: str) -> None:
-    # As it is defined, without asking for it: a property would run twice.
+    # Look up the definition without getting the attribute: a property would run twice.
     found = inspect.getattr_static(task, phase)
     function = found.__func__ if isinstance(found, staticmethod | classmethod) else found
     with held_back():

@@ -1,16 +1,16 @@
 """
-The one door through which text goes to a terminal: what could steer it, or hide in it, is written as an escape.
+The only way for text to a terminal: characters that could control the terminal, or be hidden in it, become escapes.
 
-Names of files, stored reasons and texts of events come from outside. A test holds that the command line and the display
-of a run write by this module and the console of rich's made for it (console), and by nothing else.
+Names of files, stored reasons and texts of events come from outside. A test checks that the command line and the
+display of a run write only through this module and the rich console made for it (console).
 """
 
 import json
 import re
 import sys
 
-# Control characters but newline and tab, of C1 too; what sets the direction of writing; what takes no place; ends of
-# lines and paragraphs that are no newline; tags; lone surrogates, as in the names of files that are no UTF-8.
+# Control characters except newline and tab, including C1; controls of the writing direction; characters of zero width;
+# separators of lines and paragraphs other than newline; tags; lone surrogates, as in file names that are not UTF-8.
 _UNSHOWN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
     "\u2060-\u206f\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff9-\ufffb\U00013430-\U0001343f\U0001bca0-\U0001bca3"
@@ -21,7 +21,7 @@ _TWO_DIGITS, _FOUR_DIGITS = 0x100, 0x10000
 
 def visible(text: str) -> str:
     r"""
-    Return a text with what a terminal would obey, or not show, as an escape of Python's.
+    Return a text in which characters that a terminal would obey, or not show, are Python escapes.
 
     >>> print(visible("\x1b[31m \x9b1m \u202etxt.exe \u200b"))
     \x1b[31m \x9b1m \u202etxt.exe \u200b
@@ -31,7 +31,7 @@ def visible(text: str) -> str:
 
 def visible_line(text: str) -> str:
     r"""
-    Return a name as a part of one line: with newlines and tabs as escapes too.
+    Return a name as a part of one line, with newlines and tabs as escapes too.
 
     >>> print(visible_line("outbox-a\nb\tc.db"))
     outbox-a\nb\tc.db
@@ -47,7 +47,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def visible_json(text: str) -> str:
-    """Return JSON that states the same, with these characters as escapes of JSON's."""
+    """Return equivalent JSON, with these characters as JSON escapes."""
     return _UNSHOWN.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
@@ -55,7 +55,8 @@ def say(text: str, *, err: bool = False) -> None:
     """
     Write a text and a newline to the standard output stream, or with `err` to the standard error stream.
 
-    What the stream's encoding lacks is an escape too, where it would raise; without a stream nothing is done.
+    If the stream would raise an error for characters that its encoding lacks, these become escapes too. Without a
+    stream, the function does nothing.
     """
     stream = sys.stderr if err else sys.stdout
     if stream is None:
@@ -74,6 +75,6 @@ def say_json(value: object) -> None:
 
 
 def say_json_line(body: bytes) -> None:
-    """Write JSON to the standard output stream as it is, in UTF-8 whatever the stream's encoding, on a line."""
+    """Write JSON unchanged as one line to the standard output stream, always in UTF-8."""
     sys.stdout.buffer.write(visible_json(body.decode()).encode() + b"\n")
     sys.stdout.buffer.flush()

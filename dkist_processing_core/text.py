@@ -1,8 +1,8 @@
 """
-What happens to text before it leaves the process: cleaning, clipping; and a duration as text.
+Clean and clip text before it leaves the process, and format a duration as text.
 
-Not here: how it is redacted (redaction), which this module passes on, and which fields are free text, which the event
-classes decide.
+Not here: redaction, which this module re-exports (redaction), and the choice of the fields that are free text, which
+the event classes make.
 """
 
 import operator
@@ -45,20 +45,20 @@ _MOST_DAYS = 99_999
 
 
 def clean(text: str) -> str:
-    """Replace control characters (but newline and tab) and lone surrogates by U+FFFD."""
+    """Return the text with control characters (except newline and tab) and lone surrogates replaced by U+FFFD."""
     return UNCLEAN.sub(REPLACEMENT, text)
 
 
 def clean_line(text: str) -> str:
-    """Replace newlines and tabs too, which an attribute of a CloudEvent may not hold."""
+    """Return the cleaned text with newlines and tabs replaced too, which an attribute of a CloudEvent may not hold."""
     return _UNCLEAN_IN_LINE.sub(REPLACEMENT, text)
 
 
 def show(value: object, length: int = 40) -> str:
     """
-    Return the repr of a value in at most `length` characters, whatever the value is; it never raises.
+    Return the repr of any value in at most `length` characters; it never raises an exception.
 
-    A text is redacted before it is cut: half of a secret is not known as one.
+    A text is redacted before it is cut: a part of a secret would not be recognised.
     """
     brief = reprlib.Repr()
     brief.maxstring = brief.maxlong = brief.maxother = length
@@ -67,16 +67,16 @@ def show(value: object, length: int = 40) -> str:
         text = plain(brief.repr(redact(value) if type(value) is str else value))
     except BaseException:  # noqa: BLE001 - a foreign __repr__ may raise anything, and an int of 4300 digits has none
         text = f"<{class_name(type(value))}>"
-    # As of a table of numbers: a sentence is one line.
+    # Some reprs have several lines, for example that of a table of numbers; a message is one line.
     text = re.sub(r"\s*[\r\n]\s*", " ", text)
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def clip(text: str, fits: Callable[[str], bool], *, keep_end: bool = False) -> str:
     """
-    Return the longest part of `text`, with a mark where it was cut, that `fits`; "" where not even the mark does.
+    Return the longest part of `text` that `fits`, with a mark at the cut; "" if not even the mark fits.
 
-    `fits` must be monotonic: what it says of a text, it says of every shorter part of it.
+    `fits` must be monotonic: if a text fits, every shorter part of it must fit too.
     """
     if fits(text):
         return text
@@ -95,7 +95,7 @@ def _marked(text: str, length: int, *, keep_end: bool) -> str:
 
 def duration(seconds: float) -> str:
     """
-    Return a duration in two units at most.
+    Return a duration as text in at most two units.
 
     >>> [duration(each) for each in (0.0123, 2.14, 12.36, 125, 8040, 273600)]
     ['12 ms', '2.1 s', '12.4 s', '2 min 05 s', '2 h 14 min', '3 d 4 h']
@@ -115,7 +115,7 @@ def duration(seconds: float) -> str:
 
 
 def whole_number(value: object) -> int | None:
-    """Return a number that counts something, of whatever class, as those of tables are; None for anything else."""
+    """Return a value of any integer class, such as those of tables, as an int; None for a bool or anything else."""
     if isinstance(value, bool):
         return None
     try:

@@ -1,7 +1,7 @@
 """
-The ids of a run's trace, derived from what is traced, and how they travel: W3C Trace Context in the environment.
+The ids of a run's trace, derived from the run's identity, and their transport: W3C Trace Context in the environment.
 
-With the standard library alone, since a launcher starts the task before it imports OpenTelemetry. Not here: spans
+It needs only the standard library, since a launcher starts the task before it imports OpenTelemetry. Not here: spans
 (tracing).
 """
 
@@ -14,24 +14,24 @@ from datetime import UTC, datetime
 from dkist_processing_core.identity import Attempt, Run
 
 TRACEPARENT, TRACESTATE = "TRACEPARENT", "TRACESTATE"
-# https://www.w3.org/TR/trace-context/#traceparent-header: version ff is invalid, later ones than 00 may have more
-# fields. Blanks, a last line end and the length are as OpenTelemetry's propagator takes them.
+# https://www.w3.org/TR/trace-context/#traceparent-header: version ff is invalid, versions later than 00 may have more
+# fields. Blanks, a final line end and the length are accepted as by OpenTelemetry's propagator.
 _TRACEPARENT = re.compile(
     r"[ \t]*(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:(-.*)|[ \t]*)\n?"
 )
 _MAX_TRACEPARENT = 512
-# Made once: `json.dumps` makes one for each call with options.
+# Created once: `json.dumps` creates an encoder for each call with options.
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def format_facts(facts: list[str]) -> str:
-    """Return the compact JSON array that a derived id is computed from; its bytes are UTF-8."""
+    """Return the compact JSON array from which a derived id is computed; its encoding is UTF-8."""
     return _COMPACT.encode(facts)
 
 
 def format_time(moment: datetime) -> str:
     """
-    Return RFC 3339 in UTC, always with microseconds: equal moments give equal text, which ids are derived from.
+    Return a time as RFC 3339 in UTC, always with microseconds: ids are derived from it, so equal times give equal text.
 
     >>> format_time(datetime(2026, 11, 22, 9, tzinfo=UTC))
     '2026-11-22T09:00:00.000000Z'
@@ -45,7 +45,7 @@ def derived_trace_id(run: Run) -> int:
 
 
 def derived_run_span_id(run: Run, restarted_at: str = "") -> int:
-    """Return the id of the run's root span; one that was cleared and began again has another for each start."""
+    """Return the id of the run's root span; a run that was cleared and restarted has another id for each start."""
     return int(_digest("run", run, *([restarted_at] if restarted_at else []))[:16], 16)
 
 
@@ -60,12 +60,12 @@ def _digest(what: str, run: Run, *facts: str) -> str:
 
 
 def format_traceparent(trace_id: int, span_id: int) -> str:
-    """Return a span's context as W3C Trace Context writes it; the flag is always 01, whatever a sampler decided."""
+    """Return a span's context in the form of W3C Trace Context; the flag is always 01, independent of any sampler."""
     return f"00-{trace_id:032x}-{span_id:016x}-01"
 
 
 def parse_traceparent(text: str) -> tuple[int, int] | None:
-    """Return the ids of trace and span that a text names; None where it is no context that OpenTelemetry takes."""
+    """Return the trace id and span id in a text; None if it is not a context that OpenTelemetry accepts."""
     found = _TRACEPARENT.fullmatch(text) if len(text) <= _MAX_TRACEPARENT else None
     if found is None or (found[1] == "00" and found[4]):
         return None
@@ -73,7 +73,7 @@ def parse_traceparent(text: str) -> tuple[int, int] | None:
 
 
 def attempt_traceparent(attempt: Attempt, environ: Mapping[str, str]) -> str:
-    """Return the context of the attempt's span, in the trace that `environ` names, else in the run's own."""
+    """Return the context of the attempt's span, in the trace that `environ` names, else in the trace of the run."""
     outer = parse_traceparent(environ.get(TRACEPARENT, ""))
     trace_id = derived_trace_id(attempt.run) if outer is None else outer[0]
     return format_traceparent(trace_id, derived_attempt_span_id(attempt))

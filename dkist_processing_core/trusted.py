@@ -1,8 +1,8 @@
 """
-Files and folders of this user, opened so that another user's link, or a file that they put there, is never taken.
+Open this user's files and folders so that a link or a file that another user put there is never used.
 
-What is checked is the opened descriptor, before anything about the file is changed. The one mechanism for journals,
-their locks and spares, and environments. Not here: which folders those are (bus, environments).
+The check applies to the opened descriptor, before the file is changed in any way. This is the only mechanism for
+journals, their locks and spares, and environments. Not here: the choice of these folders (bus, environments).
 """
 
 # ruff: noqa: PTH100, PTH101, PTH102, PTH112, PTH116, PTH119, PTH120 - paths are texts: a launcher needs it
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 _FOLDER_MODE, _FILE_MODE, _SHARED_FILE_MODE = 0o700, 0o600, 0o660
 Identity = tuple[int, int]
-"""What distinguishes an open file from others: its device and its number there."""
+"""The identity of an open file: its device and its inode number there."""
 
 
 def file_mode(folder: os.stat_result) -> int:
-    """Return the mode of files in a folder: shared with the group where the folder has the setgid bit."""
+    """Return the mode of files in a folder: shared with the group if the folder has the setgid bit."""
     return _SHARED_FILE_MODE if folder.st_mode & stat.S_ISGID else _FILE_MODE
 
 
 def make_folder(path: str) -> None:
-    """Make a folder, and its parents where they are missing: each for its owner only, whatever the umask."""
+    """Create a folder and its missing parents, each accessible for its owner only, independent of the umask."""
     parent = os.path.dirname(path)
     if parent != path and not os.path.lexists(parent):
         make_folder(parent)
@@ -42,7 +42,7 @@ def make_folder(path: str) -> None:
 
 
 def distrust(folder: os.stat_result) -> str | None:
-    """Return why files in a folder may be another user's; None for one of this user, of root, or of a group of ours."""
+    """Return why other users may own files in a folder; None if it belongs to this user, root or one of our groups."""
     user = os.geteuid()
     if user == 0 or folder.st_uid in {0, user}:
         return None
@@ -52,9 +52,9 @@ def distrust(folder: os.stat_result) -> str | None:
 
 
 def exchangeable_above(path: str) -> str | None:
-    """Return by which folder above it other users may put another in a path's place, and why; None where by none."""
+    """Return the folder above a path in which other users could replace it, and the reason; None if there is none."""
     user = os.geteuid()
-    # As root's shows in a user namespace that has no root.
+    # The owner of / is included: in a user namespace without root, root's files show this other uid.
     owners = {0, user, os.stat("/").st_uid}
     for start in dict.fromkeys((os.path.abspath(path), os.path.realpath(path))):
         folder = start
@@ -73,15 +73,12 @@ def open_file(
     path: str | os.PathLike[str], flags: int = os.O_RDWR, *, sets_mode: bool = True, shares: bool = True
 ) -> int:
     """
-    Open a regular file of this user, or, unless `shares` is false, of the group that its folder is shared with.
+    Open a regular file of this user, or, unless `shares` is false, of the folder's group; return the descriptor.
 
-    With `sets_mode` one of this user has the mode of files in its folder when this returns, whatever the umask.
+    With `sets_mode`, a file of this user gets the mode of files in its folder, independent of the umask.
 
-    Raises
-    ------
-    PermissionError
-        where it is something else, as a link, or another user's; nothing about it is changed.
-
+    Raises:
+        PermissionError: The path is something else, such as a link, or belongs to another user; nothing is changed.
     """
     path = os.fspath(path)
     with Briefly(_open_folder(path)) as in_folder:
@@ -90,7 +87,7 @@ def open_file(
         if flags & os.O_CREAT:
             _make_file(name, in_folder, folder, mode)
         _check_by_name(path, name, in_folder, folder, shares=shares)
-        # Nonblocking: a pipe of this name would keep an opener waiting.
+        # Nonblocking: opening a pipe of this name would block.
         flags = (flags & ~os.O_CREAT) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         descriptor = os.open(name, flags, dir_fd=in_folder)
         found = os.fstat(descriptor)
@@ -106,13 +103,10 @@ def open_file(
 
 def check_beside(path: str, suffixes: Iterable[str]) -> None:
     """
-    Check the files beside one, of its name and these suffixes, as `open_file` does, where they are there.
+    Check the existing files with the name of a file plus these suffixes in the same way as `open_file`.
 
-    Raises
-    ------
-    PermissionError
-        as `open_file` does.
-
+    Raises:
+        PermissionError: As for `open_file`.
     """
     with Briefly(_open_folder(path)) as in_folder:
         folder = os.fstat(in_folder)
@@ -121,7 +115,7 @@ def check_beside(path: str, suffixes: Iterable[str]) -> None:
 
 
 def identity_of(descriptor: int) -> Identity | None:
-    """Return what a descriptor is; None for a number that is free."""
+    """Return the identity of a descriptor's file; None if the number is free."""
     try:
         found = os.fstat(descriptor)
     except (OSError, OverflowError):
@@ -130,7 +124,7 @@ def identity_of(descriptor: int) -> Identity | None:
 
 
 def close_if(descriptor: int, identity: Identity | None) -> None:
-    """Close a descriptor if it is what it was: another thread may have closed it, and opened a file of its number."""
+    """Close a descriptor if it has this identity: another thread may have closed it and reused its number."""
     if identity_of(descriptor) == identity:
         try:
             os.close(descriptor)
@@ -139,10 +133,10 @@ def close_if(descriptor: int, identity: Identity | None) -> None:
 
 
 class Briefly:
-    """A context that has a descriptor open, and closes it if it is what it was then."""
+    """A context that holds a descriptor, and closes it if it still refers to the same file."""
 
     def __init__(self, descriptor: int) -> None:
-        """Take a descriptor that was opened a moment ago."""
+        """Take a descriptor that was just opened."""
         self._descriptor = descriptor
         self._identity = identity_of(descriptor)
 
@@ -151,12 +145,12 @@ class Briefly:
         return self._descriptor
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
+        """Close the descriptor if it still refers to the same file."""
         close_if(self._descriptor, self._identity)
 
 
 def _open_folder(path: str) -> int:
-    """Return a descriptor of the folder that a file is in, which is one of ours."""
+    """Return a descriptor of the folder of a file; the folder must be trusted."""
     folder = os.path.dirname(path) or "."
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     found = os.fstat(descriptor)
@@ -181,17 +175,17 @@ def _make_file(name: str, in_folder: int, folder: os.stat_result, mode: int) -> 
 
 def _give_to_owner(descriptor: int, folder: os.stat_result) -> None:
     """
-    Give what this process has just made in a folder to the folder's owner, where the process is root's.
+    If this process runs as root, change the owner of a file that it has just created to the owner of the folder.
 
-    A command that is run with sudo would shut users out of their own journals. SQLite does the same with its files.
+    Otherwise a command under sudo would lock users out of their own journals. SQLite does the same with its files.
     """
     if os.geteuid() == 0 and folder.st_uid != 0:
-        # By that name, since fchown(2) refuses one of O_PATH.
+        # By the path in /proc, since fchown(2) refuses a descriptor of O_PATH.
         os.chown(f"/proc/self/fd/{descriptor}", folder.st_uid, folder.st_gid)
 
 
 def _check_by_name(path: str, name: str, in_folder: int, folder: os.stat_result, *, shares: bool = True) -> None:
-    """Check what is there, before it is opened: a link is better named than the error that opening it would give."""
+    """Check the file before it is opened: a message that names a link is clearer than the error from opening it."""
     try:
         found = os.lstat(name, dir_fd=in_folder)
     except FileNotFoundError:
@@ -221,5 +215,5 @@ def _set_mode(descriptor: int, found: os.stat_result, mode: int) -> None:
         try:
             os.fchmod(descriptor, mode)
         except OSError:
-            # One of O_PATH, which fchmod(2) refuses.
+            # A descriptor of O_PATH, which fchmod(2) refuses.
             os.chmod(f"/proc/self/fd/{descriptor}", mode)

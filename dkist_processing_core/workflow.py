@@ -1,7 +1,7 @@
 """
-`Workflow`, the author's face of a directed acyclic graph of tasks.
+`Workflow`, the author's interface to a directed acyclic graph of tasks.
 
-Not here: how it runs on this host (local), and how it looks as text (rendering). No engine is imported but by `load`.
+Not here: how it runs on this host (local), and how it is rendered as text (rendering). Only `load` imports an engine.
 """
 
 import graphlib
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dkist_processing_core.events import Graph
     from dkist_processing_core.outcomes import RunResult
 
-# The engine's own limit on what a DAG is called.
+# The engine's own limit on the length of a DAG's name.
 MAX_DAG_NAME_LENGTH = 250
 
 Upstreams = type[TaskBase] | Sequence[type[TaskBase]] | None
@@ -41,11 +41,8 @@ def workflow_name_from_details(input_data: str, output_data: str, category: str,
     >>> workflow_name_from_details(input_data="l0", output_data="l1", category="visp")
     'l0_to_l1_visp'
 
-    Raises
-    ------
-    WorkflowError
-        where it is too long, or holds characters that the engine does not allow.
-
+    Raises:
+        WorkflowError: The name is too long, or holds characters that the engine does not allow.
     """
     parts = [f"{input_data}_to_{output_data}", category, detail]
     return name_of("_".join(part for part in parts if part), "the name of a workflow", MAX_NAME_LENGTH)
@@ -53,16 +50,13 @@ def workflow_name_from_details(input_data: str, output_data: str, category: str,
 
 def dag_name(workflow_name: str, workflow_version: str) -> str:
     """
-    Return the name under which the engine knows a version of a workflow.
+    Return the name of the engine's DAG for a version of a workflow.
 
     >>> dag_name(workflow_name="l0_to_l1_visp", workflow_version="1.2.3")
     'l0_to_l1_visp_1.2.3'
 
-    Raises
-    ------
-    WorkflowError
-        where it holds characters that the engine does not allow.
-
+    Raises:
+        WorkflowError: The name holds characters that the engine does not allow.
     """
     return name_of(
         f"{workflow_name}_{workflow_version}", "the name of a workflow with its version", MAX_DAG_NAME_LENGTH
@@ -73,20 +67,20 @@ class Workflow:
     """
     A named, versioned directed acyclic graph of tasks.
 
-    It is named in one of the two established ways: `{category}_{name}` by `process_category` and `process_name`, or
-    `{input}_to_{output}_{category}[_{detail}]` by `input_data`, `output_data`, `category` and `detail`.
+    Its name has one of the two established forms: `{category}_{name}` from `process_category` and `process_name`, or
+    `{input}_to_{output}_{category}[_{detail}]` from `input_data`, `output_data`, `category` and `detail`.
 
     Args:
-        process_category: what kind of process it is.
-        process_name: what the process is called.
-        input_data: the kind of data that goes in, as `l0`.
-        output_data: the kind of data that comes out, as `l1`.
-        category: what is processed, as an instrument's name.
-        detail: what tells it from others of the same kind.
-        workflow_package: the package that holds the tasks, `__package__` where the workflow is defined; None in a
-            script, whose workflow runs here but cannot be exported.
-        workflow_version: its version; `BUILD_VERSION` where none is given.
-        tags: words to find it by in the engine.
+        process_category: the kind of process.
+        process_name: the name of the process.
+        input_data: the kind of input data, for example `l0`.
+        output_data: the kind of output data, for example `l1`.
+        category: the subject of the processing, for example the name of an instrument.
+        detail: a text that distinguishes the workflow from others of the same kind.
+        workflow_package: the package that contains the tasks, `__package__` of the defining module; None in a script,
+            whose workflow can run on this host but cannot be exported.
+        workflow_version: the version of the workflow; by default `BUILD_VERSION`.
+        tags: words by which the engine's users can find the workflow.
 
     """
 
@@ -103,7 +97,7 @@ class Workflow:
         workflow_version: str | None = None,
         tags: str | Iterable[str] | None = None,
     ) -> None:
-        """Name the workflow; nodes are added afterwards."""
+        """Take the names of the workflow; nodes are added afterwards."""
         process_category, process_name = (
             text_of(process_category, "process_category"),
             text_of(process_name, "process_name"),
@@ -117,7 +111,7 @@ class Workflow:
             self._name_parts = (str(process_category), str(process_name))
             name = "_".join(self._name_parts)
         elif all(by_data.values()) and not any(by_process.values()):
-            # As ever without the detail, which is said of one workflow only.
+            # As in earlier releases, the detail is not a tag: it describes only one workflow.
             self._name_parts = (str(input_data), str(output_data), str(category))
             name = workflow_name_from_details(str(input_data), str(output_data), str(category), detail)
         else:
@@ -128,10 +122,10 @@ class Workflow:
             )
             raise WorkflowError(msg)
         self.workflow_name = name_of(name, "the name of a workflow", MAX_NAME_LENGTH)
-        # As ever, an empty one counts as not given.
+        # As in earlier releases, an empty version counts as not given.
         version = text_of(workflow_version, "workflow_version")
         self.workflow_version = name_of(
-            # It is a tag as well.
+            # The version is a tag as well.
             version or _build_version(),
             "workflow_version" if version else "BUILD_VERSION",
             MAX_TAG_LENGTH,
@@ -157,21 +151,18 @@ class Workflow:
         pip_extras: Iterable[str] | None = None,
     ) -> None:
         """
-        Place a task in the workflow, behind the tasks that it waits for.
+        Add a task to the workflow, downstream of the tasks that it waits for.
 
-        Upstreams are added before what waits for them, so that no cycle can come about.
+        Upstreams must be added before the tasks that wait for them, so that no cycle is possible.
 
         Args:
             task: the class of the task.
-            upstreams: the class or classes of the tasks that must have finished before.
-            resource_queue: the kind of worker that it needs.
-            pip_extras: the extras of the workflow's package that its environment needs.
+            upstreams: the class or classes of the tasks that must finish first.
+            resource_queue: the kind of worker that the task needs.
+            pip_extras: the extras of the workflow's package that the task's environment needs.
 
-        Raises
-        ------
-        WorkflowError
-            where that would make no workflow; it then stays as it was.
-
+        Raises:
+            WorkflowError: The workflow would be invalid with this task; it is not changed then.
         """
         check_task(task, "add_node expects a task")
         check_runnable(task)
@@ -182,7 +173,7 @@ class Workflow:
 
     def _check_placement(self, node: Node) -> None:
         name = node.name
-        # Two files of a case-insensitive file system, or two words in lower case, must not meet either.
+        # Names that differ only in case would clash as files of a case-insensitive file system, or as lower-case words.
         twin = next((other for other in self._nodes if other.lower() == name.lower()), None)
         if twin is not None:
             same = "is in it already" if self._nodes[twin].task is node.task else f"would stand beside {twin}"
@@ -202,13 +193,10 @@ class Workflow:
 
     def topological_sort(self) -> list[Node]:
         """
-        Return the nodes in dependency order; of those that are free at once, the one added first comes first.
+        Return the nodes in dependency order; nodes that become ready together are in the order of their addition.
 
-        Raises
-        ------
-        WorkflowError
-            where the graph has a cycle.
-
+        Raises:
+            WorkflowError: The graph has a cycle.
         """
         try:
             sorter = graphlib.TopologicalSorter({name: node.upstream_names for name, node in self._nodes.items()})
@@ -232,26 +220,24 @@ class Workflow:
         self, recipe_run_id: int | str, *, max_parallel: int | None = None, environments: bool = False
     ) -> "RunResult":
         """
-        Run the workflow on this host: each task in a process of its own, independent tasks side by side.
+        Run the workflow on this host: each task in a separate process, and independent tasks in parallel.
 
-        Retries are honoured; a task that failed for good stops what is downstream of it, and nothing else. The process
-        of a task has the options of this interpreter that multiprocessing passes on, such as `-O` and `-W error`.
+        Failed tasks are retried as defined. After its last attempt, a failed task stops only the tasks downstream of
+        it. The process of a task has the options of this interpreter that multiprocessing passes on, such as `-O` and
+        `-W error`.
 
         Args:
-            recipe_run_id: the recipe run to work for.
-            max_parallel: how many tasks may run at once; as many as there are processors where it is not given.
+            recipe_run_id: the recipe run to process.
+            max_parallel: the maximum number of tasks that run at the same time; by default the number of processors.
             environments: run each task as a worker does, in an environment that holds the release of the workflow's
-                package and version with the extras of its node; without, and for version `dev`, what is here is run.
+                package and version with the extras of its node; if false, and for version `dev`, the installed code
+                is run.
 
-        Returns
-        -------
-        The outcome of each task, by name.
+        Returns:
+            The outcome of each task, by name.
 
-        Raises
-        ------
-        WorkflowError
-            where the workflow has no tasks, or cannot be run from where it is defined.
-
+        Raises:
+            WorkflowError: The workflow has no tasks, or cannot be run from the place of its definition.
         """
         from dkist_processing_core.local import run_workflow  # noqa: PLC0415 - a task's process needs none of it
 
@@ -259,22 +245,19 @@ class Workflow:
 
     def export_dag(self, path: str | Path | None = None) -> Path:
         """
-        Write the workflow as a DAG for Airflow 3, into the folder `path`, by default `dags`; return the file.
+        Write the workflow as a DAG for Airflow 3 into the folder `path`, by default `dags`; return the file's path.
 
-        The file is called `{dag_name}.py` and replaced whole. It needs no task and no dependency of one; each task runs
-        in an environment that holds the release of the workflow's package and version, or in the launcher's own for
-        version `dev`.
+        The file's name is `{dag_name}.py`; an existing file is replaced as a whole. It needs neither the tasks nor
+        their dependencies. Each task runs in an environment that holds the release of the workflow's package and
+        version, or, for version `dev`, in the launcher's environment.
 
-        Raises
-        ------
-        WorkflowError
-            where the workflow has no tasks, a worker could not run one of them, or the file cannot be written.
-
+        Raises:
+            WorkflowError: The workflow has no tasks, a worker could not run one of them, or the file cannot be written.
         """
         return self._export(path, "dags")
 
     def export(self, path: str | Path | None = None) -> Path:
-        """Do as `export_dag`, by default into the folder `export`: the older name."""
+        """Do the same as `export_dag`, by default into the folder `export`; this is the older name."""
         return self._export(path, "export")
 
     def _export(self, path: str | Path | None, default: str) -> Path:
@@ -286,16 +269,14 @@ class Workflow:
 
     def export_notebook(self, path: str | Path | None = None) -> Path:
         """
-        Write the workflow as a Jupyter notebook, into the folder `path`, by default `notebooks`; return the file.
+        Write the workflow as a Jupyter notebook into the folder `path`, by default `notebooks`; return the file's path.
 
-        The file is called `{dag_name}.ipynb`: a cell for the recipe run id, then one for each task in dependency order.
-        A notebook that somebody has worked with is not written over.
+        The file's name is `{dag_name}.ipynb`. It has a cell for the recipe run id, then a cell for each task in
+        dependency order. A notebook that was changed or run after its export is not overwritten.
 
-        Raises
-        ------
-        WorkflowError
-            where the workflow has no tasks, a notebook could not import one of them, or the file cannot be written.
-
+        Raises:
+            WorkflowError: The workflow has no tasks, a notebook could not import one of them, or the file cannot be
+                written.
         """
         from dkist_processing_core.files import folder_of  # noqa: PLC0415 - as above
         from dkist_processing_core.notebook_file import put_notebooks  # noqa: PLC0415 - as above
@@ -306,17 +287,14 @@ class Workflow:
 
     def load(self) -> Any:
         """
-        Return the engine's DAG, made from the same source that is exported.
+        Return the engine's DAG, created from the same source that is exported.
 
-        It can be looked at, whether or not a worker could run its tasks: as those that a test defines in a function.
+        The DAG can be inspected even if no worker could run its tasks, for example tasks that a test defines in a
+        function.
 
-        Raises
-        ------
-        EngineMissingError
-            where Airflow is not installed.
-        WorkflowError
-            where the workflow has no tasks, or belongs to no package.
-
+        Raises:
+            EngineMissingError: Airflow is not installed.
+            WorkflowError: The workflow has no tasks, or belongs to no package.
         """
         from dkist_processing_core import engine, rendering  # noqa: PLC0415 - as above
 
@@ -324,13 +302,10 @@ class Workflow:
 
     def dag_source(self) -> str:
         """
-        Return the text of the file that `export_dag` writes.
+        Return the source that `export_dag` writes to its file.
 
-        Raises
-        ------
-        WorkflowError
-            where the workflow has no tasks, or a worker could not run one of them.
-
+        Raises:
+            WorkflowError: The workflow has no tasks, or a worker could not run one of them.
         """
         for node in self.nodes:
             node.check_exportable()
@@ -351,13 +326,10 @@ class Workflow:
 
     def notebook_source(self) -> str:
         """
-        Return the text of the file that `export_notebook` writes.
+        Return the JSON that `export_notebook` writes to its file.
 
-        Raises
-        ------
-        WorkflowError
-            where the workflow has no tasks, or a notebook could not import one of them.
-
+        Raises:
+            WorkflowError: The workflow has no tasks, or a notebook could not import one of them.
         """
         from dkist_processing_core import rendering  # noqa: PLC0415 - as above
 

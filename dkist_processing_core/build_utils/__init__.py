@@ -1,5 +1,5 @@
 """
-What a pipeline's own tests and its release need: find its workflows, check them, export them.
+Functions for a pipeline's own tests and its release: find its workflows, check them, export them.
 
     from dkist_processing_core.build_utils import validate_workflows
     import my_pipeline.workflows
@@ -39,16 +39,13 @@ logger = logging.getLogger(__name__)
 
 def extract_workflows_from_package(workflow_package: ModuleType) -> list[Workflow]:
     """
-    Return the workflows that a package's public modules, and its own file, define.
+    Return the workflows that a package's public modules and its `__init__` module define.
 
-    Module by module in the order of their names, the package's own file last, each in the order of definition. One that
-    is imported counts where it is defined, and not at all where that is another distribution.
+    They are sorted by the names of the modules, with `__init__` last, and within a module in the order of definition.
+    An imported workflow belongs to the module that defines it, and is omitted if another distribution defines it.
 
-    Raises
-    ------
-    WorkflowError
-        where a module cannot be imported, or two workflows have the same name and version.
-
+    Raises:
+        WorkflowError: A module cannot be imported, or two workflows have the same name and version.
     """
     found = find_workflows(workflow_package)
     _refuse([problem for _, problem in twins(found)])
@@ -59,17 +56,14 @@ def validate_workflows(workflow_package: ModuleType, export_path: Path | str | N
     """
     Check that every workflow of a package has tasks, has no cycle, and exports to a file that compiles and loads.
 
-    Where Airflow is not installed, nothing can load it: a warning in the log says so, and all else is checked.
+    Without Airflow the files cannot be loaded: a warning is logged, and all other checks are made.
 
     Args:
         workflow_package: the package whose modules define workflows.
-        export_path: where the exported files are left if nothing is wrong; without it none stays.
+        export_path: the folder for the exported files if no problem is found; by default the files are not kept.
 
-    Raises
-    ------
-    WorkflowError
-        which says all that is wrong with all of them, or that there is no workflow.
-
+    Raises:
+        WorkflowError: There are problems, or there is no workflow; the message lists all problems of all workflows.
     """
     found = find_workflows(workflow_package)
     if not found:
@@ -89,15 +83,12 @@ def validate_workflows(workflow_package: ModuleType, export_path: Path | str | N
 
 def export_dags(workflow_package: ModuleType, path: Path | str) -> list[Path]:
     """
-    Export every workflow of a package into a folder, and return the files.
+    Export every workflow of a package into a folder, and return the paths of the files.
 
-    Nothing is written where one of them cannot be exported.
+    No file is written if one of the workflows cannot be exported.
 
-    Raises
-    ------
-    WorkflowError
-        which names each workflow that cannot be exported.
-
+    Raises:
+        WorkflowError: A workflow cannot be exported; the message names each such workflow.
     """
     return put_files(folder_of(path), _as_files(_contents(_found_in(workflow_package))))
 
@@ -106,13 +97,11 @@ def export_archive(workflow_package: ModuleType, path: Path | str) -> Path:
     """
     Export every workflow of a package into one archive, `{package}_{version}.zip` in a folder, and return its path.
 
-    Unpacked into Airflow's DAGs folder, the files are in a folder of that name. The same workflows give the same bytes.
+    If the archive is unpacked into Airflow's DAGs folder, its files are in a folder of the same name. The same
+    workflows give the same bytes.
 
-    Raises
-    ------
-    WorkflowError
-        where there is no workflow, where they are of several versions, or where one cannot be exported.
-
+    Raises:
+        WorkflowError: There is no workflow, the workflows have several versions, or one of them cannot be exported.
     """
     found = find_workflows(workflow_package)
     if not found:
@@ -122,40 +111,35 @@ def export_archive(workflow_package: ModuleType, path: Path | str) -> Path:
     return file
 
 
-# What pipelines of earlier releases call it.
+# The name that pipelines of earlier releases use.
 export = export_dags
 
 
 def export_notebooks(workflow_package: ModuleType, path: Path | str) -> list[Path]:
     """
-    Export every workflow of a package as a notebook into a folder, and return the files.
+    Export every workflow of a package as a notebook into a folder, and return the paths of the files.
 
-    Nothing is written where one of them cannot be exported, or would be written over one that somebody has worked with.
+    No file is written if one of the workflows cannot be exported, or if a notebook was changed or run after its export.
 
-    Raises
-    ------
-    WorkflowError
-        which names each workflow that cannot be exported, or each file.
-
+    Raises:
+        WorkflowError: A workflow cannot be exported, or a notebook would be overwritten; the message names each such
+            workflow or file.
     """
     return _put_notebooks(_found_in(workflow_package), folder_of(path))
 
 
 def export_notebook_dockerfile(workflow_package: ModuleType, path: Path | str) -> Path:
     """
-    Export a package's notebooks, and the `Dockerfile` of the worker on which people process by hand; return its path.
+    Export a package's notebooks, and the `Dockerfile` of a worker for processing by hand; return the Dockerfile's path.
 
-    It is written into the current folder, the one of the package's project, in which the image is built; the notebooks
-    go into the folder `path` below it. Its image holds the package with every extra that a task of it needs, and serves
-    the notebooks by JupyterLab at `/mpw-{category}/`, port 8888. Nothing is written over, and nothing is written where
-    anything is wrong.
+    The Dockerfile is written into the current folder, which is the folder of the package's project and in which the
+    image is built. The notebooks are written into the folder `path` below it. The image holds the package with every
+    extra that its tasks need. It serves the notebooks with JupyterLab at `/mpw-{category}/`, port 8888. No file is
+    overwritten, and no file is written if there is any error.
 
-    Raises
-    ------
-    WorkflowError
-        where the folder is not below the current one, there is a Dockerfile already, the workflows are of several
-        categories, or as for `export_notebooks`.
-
+    Raises:
+        WorkflowError: The folder is not below the current one, a Dockerfile exists already, the workflows have several
+            categories, or as for `export_notebooks`.
     """
     found = find_workflows(workflow_package)
     category, folder, dockerfile = (
@@ -168,7 +152,7 @@ def export_notebook_dockerfile(workflow_package: ModuleType, path: Path | str) -
         raise WorkflowError(msg)
     if not any(Path(name).exists() for name in ("pyproject.toml", "setup.py", "setup.cfg")):
         logger.warning("%s is not the folder of a project: `pip install .` will fail in the image", Path.cwd())
-    # Not `frozen`, which pins the release itself as well: an image may be built of what is not released.
+    # Without `frozen`, which pins the release itself as well: an image may be built from unreleased code.
     extras = dict.fromkeys(extra for each in found for node in each.workflow.nodes for extra in node.pip_extras)
     notebooks = [folder / f"{each.workflow.dag_name}.ipynb" for each in found]
     put_new_file(dockerfile, render_dockerfile(category, notebooks, list(extras)).encode())

@@ -1,8 +1,8 @@
 """
-All exported files of a package in one archive, to be unpacked into the engine's DAGs folder.
+Write all exported files of a package into one archive, to be unpacked into the engine's DAGs folder.
 
-Not as it is: of a file within an archive Airflow 3.3 does not call the callbacks of the DAG, and the end of no run
-would be told. Not here: what the files hold (rendering).
+The archive must be unpacked: for a DAG file inside an archive, Airflow 3.3 does not call the DAG's callbacks, so the
+end of a run would not be reported. Not here: the contents of the files (rendering).
 """
 
 import io
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dkist_processing_core.build_utils._find import Found
 from dkist_processing_core.errors import WorkflowError
 
-# The first moment that the format knows: an archive tells what it holds, not when it was made.
+# The earliest time of the format: an archive depends only on its contents, not on the time of its creation.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3
 _MODE = 0o100644 << 16
@@ -20,13 +20,10 @@ _MODE = 0o100644 << 16
 
 def archive_name(package: str, found: Iterable[Found]) -> str:
     """
-    Return `{package}_{version}`, what the archive and the folder inside it are called.
+    Return `{package}_{version}`, the name of the archive and of the folder inside it.
 
-    Raises
-    ------
-    WorkflowError
-        where the workflows are of several versions, so that no one version names the archive.
-
+    Raises:
+        WorkflowError: The workflows have several versions, so that there is no single version for the name.
     """
     versions: dict[str, list[str]] = {}
     for each in found:
@@ -40,9 +37,9 @@ def archive_name(package: str, found: Iterable[Found]) -> str:
 
 def archived(contents: Mapping[str, str], folder: str) -> bytes:
     """
-    Return an archive of files in one folder, by the names of their workflows: the same files give the same bytes.
+    Return an archive of files in one folder, sorted by their DAGs' names; the same files give the same bytes.
 
-    They are not compressed, since releases of zlib do that differently.
+    The files are not compressed, since the output of zlib differs between its releases.
     """
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:

@@ -1,7 +1,7 @@
 """
-What a workflow has to be before it is deployed, and what is wrong with those that are not.
+Check workflows before deployment, and list the problems of each.
 
-Not here: which workflows there are (_find).
+Not here: the search for workflows (_find).
 """
 
 from collections.abc import Iterable
@@ -18,9 +18,9 @@ Form = Literal["dag", "notebook"]
 @dataclass(slots=True)
 class Checked:
     """
-    A workflow, what was found wrong with it, and what its file holds.
+    A workflow, the problems that were found, and the content of its file.
 
-    `loaded` is None where the engine that would have to load it is not installed.
+    `loaded` is None if the engine is not installed, so that the file could not be loaded.
     """
 
     found: Found
@@ -30,19 +30,17 @@ class Checked:
 
 
 def check_workflows(found: Iterable[Found]) -> list[Checked]:
-    """Check each workflow on its own; nothing is written."""
+    """Check each workflow separately and return the results; no file is written."""
     return [_check(each) for each in found]
 
 
 def content_of(found: Found, form: Form = "dag") -> str:
     """
-    Return what a workflow's file holds, as a `dag` or a `notebook`.
+    Return the content of a workflow's file, in the form `dag` or `notebook`.
 
-    Raises
-    ------
-    WorkflowError
-        where it has no tasks, goes in a circle or cannot be exported; the message names module and workflow.
-
+    Raises:
+        WorkflowError: The workflow has no tasks, has a cycle or cannot be exported; the message names its module and
+            the workflow.
     """
     try:
         return found.workflow.notebook_source() if form == "notebook" else found.workflow.dag_source()

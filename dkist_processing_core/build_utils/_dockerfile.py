@@ -1,5 +1,5 @@
 """
-The image in which people process by hand: JupyterLab with a package's notebooks, and what its tasks need.
+The image for processing by hand: JupyterLab with a package's notebooks and the dependencies of its tasks.
 
 Not here: the notebooks (rendering), nor building the image.
 """
@@ -15,21 +15,18 @@ from dkist_processing_core.build_utils._find import Found
 from dkist_processing_core.errors import WorkflowError
 
 _PORT = 8888
-# By JupyterLab's own default a notebook is saved each 120 s, for which no task would wait long enough.
+# By default JupyterLab saves a notebook every 120 s, which is longer than a task waits for it.
 _SETTINGS = {"@jupyterlab/docmanager-extension:plugin": {"autosaveInterval": 10}}
-# One of the folders where JupyterLab looks for an administrator's settings, whatever Python it was installed for.
+# A file in one of the folders that JupyterLab searches for an administrator's settings, independent of its Python.
 _SETTINGS_FILE = PurePosixPath("/etc/jupyter/labconfig/default_setting_overrides.json")
 
 
 def category_of(package: str, found: Iterable[Found]) -> str:
     """
-    Return the category that all workflows of a package have, by which its workers for processing by hand are found.
+    Return the common category of a package's workflows, which identifies its workers for processing by hand.
 
-    Raises
-    ------
-    WorkflowError
-        where they have several, or there is no workflow.
-
+    Raises:
+        WorkflowError: The workflows have several categories, or there is no workflow.
     """
     categories = sorted({str(each.workflow.category) for each in found})
     if len(categories) != 1:
@@ -41,16 +38,14 @@ def category_of(package: str, found: Iterable[Found]) -> str:
 
 def inside_context(folder: Path) -> PurePosixPath:
     """
-    Return a folder's path within the current one, from which an image is built: nothing else can be copied into it.
+    Return a folder's path relative to the current folder, from which the image is built and its files are copied.
 
-    Raises
-    ------
-    WorkflowError
-        where it lies elsewhere, or has a name that a Dockerfile would take for a pattern or a variable.
-
+    Raises:
+        WorkflowError: The folder is not inside the current one, from which alone files can be copied, or a Dockerfile
+            would read its name as a pattern or a variable.
     """
     context = Path.cwd().resolve()
-    # Links lead out of it as well as dots.
+    # Links can lead out of the current folder, as well as `..`.
     place = folder.resolve()
     if not place.is_relative_to(context):
         msg = f"notebooks for an image are put into {context}, where it is built, or below; {folder} is {place}"
@@ -66,11 +61,11 @@ def render_dockerfile(category: str, notebooks: Sequence[PurePosixPath], extras:
     """
     Return a Dockerfile whose image serves notebooks at `/mpw-{category}/`, port 8888.
 
-    It is built in the folder of the package's project, with the Python that this is.
+    The image is built in the folder of the package's project, with the version of the running Python.
 
     Args:
-        category: what the workflows are for.
-        notebooks: the paths of the notebooks, within the folder in which the image is built.
+        category: the category of the workflows.
+        notebooks: the paths of the notebooks, relative to the folder in which the image is built.
         extras: the extras of the package that its tasks need.
 
     """
@@ -95,7 +90,7 @@ def render_dockerfile(category: str, notebooks: Sequence[PurePosixPath], extras:
         "WORKDIR /app",
         "RUN python -m pip install --upgrade pip",
         f"RUN python -m pip install {shlex.quote(package)}",
-        # After the package, which may still ask for a release that reports nothing.
+        # Installed after the package, which may still require a release of this library that reports nothing.
         f"RUN python -m pip install 'dkist-processing-core[notebook]>={version('dkist-processing-core')}'",
         f"RUN mkdir -p {_SETTINGS_FILE.parent}",
         f"RUN echo {shlex.quote(json.dumps(_SETTINGS))} > {_SETTINGS_FILE}",

@@ -1,7 +1,7 @@
 """
-The workflows that a package defines, each with the module where it stands.
+Find the workflows that a package defines, each with the module that defines it.
 
-Not here: what is asked of them (_check), and where their files go (_files, _archive).
+Not here: the checks of the workflows (_check), and the places of their files (_files, _archive).
 """
 
 import ast
@@ -26,20 +26,17 @@ class Found:
     workflow: Workflow
 
     def __str__(self) -> str:
-        """Name both, as every message about it does."""
+        """Return the names of module and workflow and the version, as all messages show them."""
         return f"{self.module}: {self.workflow.workflow_name} {self.workflow.workflow_version}"
 
 
 def imported(name: str) -> ModuleType:
     """
-    Return a module of the package.
+    Import a module of the package and return it.
 
-    Raises
-    ------
-    WorkflowError
-        where it cannot be imported, caused by what it raised; one that ends the interpreter counts too, since a check
-        would end with it, and with its exit code.
-
+    Raises:
+        WorkflowError: The module cannot be imported; the cause is the exception that it raised. SystemExit counts too,
+            since it would end a check with the module's exit code.
     """
     try:
         return importlib.import_module(name)
@@ -50,21 +47,22 @@ def imported(name: str) -> ModuleType:
 
 
 def public_modules(package: ModuleType) -> list[str]:
-    """Return the full names of a package's own public modules, sorted; a module that is no package has none."""
+    """Return the sorted full names of a package's own public modules; none for a module that is not a package."""
     return sorted(f"{package.__name__}.{info.name}" for info in _parts(package) if not info.ispkg)
 
 
 def subpackages(package: ModuleType) -> list[str]:
-    """Return the full names of the public packages inside, in which nothing is looked for."""
+    """Return the full names of the public subpackages, which are not searched for workflows."""
     return sorted(f"{package.__name__}.{info.name}" for info in _parts(package) if info.ispkg)
 
 
 def find_workflows(package: ModuleType) -> list[Found]:
     """
-    Return the package's own workflows, each once: module by module, then as they are defined there.
+    Return the package's own workflows, each once, sorted by module and by the order of definition in the module.
 
-    The package's own file comes last, since what it shows of its modules is theirs. A workflow that several modules
-    hold is counted for the one that does not import it; one that is imported from another distribution is not counted.
+    The package's `__init__` module comes last, since names that it imports from its modules belong to these modules. A
+    workflow in several modules belongs to the module that does not import it. A workflow that is imported from another
+    distribution is omitted.
     """
     if not isinstance(package, ModuleType):
         msg = f"found {show(package)}, expected a package as `import my_pipeline.workflows` gives it"
@@ -84,7 +82,7 @@ def find_workflows(package: ModuleType) -> list[Found]:
 
 
 def twins(found: Iterable[Found]) -> Iterator[tuple[Found, str]]:
-    """Give each workflow whose file would be another's, also where only the case tells them apart, and a sentence."""
+    """Yield each workflow whose file name equals another's, ignoring case, with a sentence about the problem."""
     first: dict[str, Found] = {}
     for each in found:
         other = first.setdefault(each.workflow.dag_name.lower(), each)
@@ -96,7 +94,7 @@ def twins(found: Iterable[Found]) -> Iterator[tuple[Found, str]]:
 
 
 def nowhere(package: ModuleType) -> str:
-    """Say that a package has no workflow, where they were looked for, and where they might be."""
+    """Return a message that a package has no workflow, with the searched modules and the subpackages."""
     looked = ", ".join([*public_modules(package), package.__name__])
     inside = subpackages(package)
     meant = f"; not in its subpackages: was {' or '.join(inside)} meant?" if inside else ""
@@ -108,14 +106,14 @@ def _parts(package: ModuleType) -> list[pkgutil.ModuleInfo]:
 
 
 def _held(module: ModuleType) -> list[Workflow]:
-    """Return the workflows that a module has names for, in the order in which it got them."""
-    # By the type: isinstance asks a value for its class, at which a proxy may raise.
+    """Return the workflows among a module's global names, in the order of definition."""
+    # By type(): isinstance reads the value's `__class__`, and a proxy may raise an error then.
     values = {id(value): value for value in vars(module).values() if issubclass(type(value), Workflow)}
     return list(values.values())
 
 
 def _home(workflow: Workflow, holding: list[ModuleType], top: str) -> ModuleType | None:
-    """Return the module that defines a workflow, or the first that shows it; none where another distribution does."""
+    """Return the module that defines a workflow, or the first that holds it; None for another distribution's."""
     is_ours = workflow.workflow_package is None or _top(workflow.workflow_package) == top
     if is_ours and len(holding) == 1:
         return holding[0]
@@ -132,7 +130,7 @@ def _names(module: ModuleType, workflow: Workflow) -> set[str]:
 
 
 def _imported_names(module: ModuleType) -> set[str]:
-    """Return the names that a module has of others: imported, by a star perhaps any, or taken from what is imported."""
+    """Return a module's names from other modules: imported (any, with a star), or attributes of imported objects."""
     try:
         tree = ast.parse(inspect.getsource(module))
     except (OSError, TypeError, SyntaxError):
@@ -151,7 +149,7 @@ def _imported_names(module: ModuleType) -> set[str]:
 
 
 def _root(value: ast.expr) -> str | None:
-    """Return the name that a dotted one begins with; None for what is made by calling, or in any other way."""
+    """Return the first name of a dotted name; None for a call or any other expression."""
     while isinstance(value, ast.Attribute):
         value = value.value
     return value.id if isinstance(value, ast.Name) else None

@@ -1,7 +1,8 @@
 """
 `dkist-core`, the command line: run a workflow, watch its events, draw its timeline, examine the bus.
 
-Not here: what the commands do, which each imports when it is called, so that the others need not wait for it.
+Not here: the implementations of the commands. Each command imports its own when it is called, so that the other
+commands start without it.
 """
 
 # ruff: noqa: PLC0415 - `--version`, `--help` and the completion of a shell must not take seconds
@@ -27,28 +28,28 @@ _INTERRUPTED = 130
 _USAGE = 2
 
 
-# Of click, or of the copy of it that typer has: the one beside the errors of usage.
+# The class of click, or of typer's own copy of click: the one in the same module as the usage errors.
 _UsageError: Any = sys.modules[typer.BadParameter.__module__].ClickException
 
 
 def _shown(error: Any) -> Any:
-    """Return an error of usage as it may be shown: typer writes what was given as it is."""
+    """Return a usage error with its message redacted and escaped: typer shows the user's input unchanged."""
     error.message = visible(redact(str(error.message)))
     return error
 
 
 class _Commands(TyperGroup):
-    """The commands, and what becomes of their errors: one line that says what is wrong, and an exit code."""
+    """The commands, and the handling of their errors: a message of one line and an exit code."""
 
     def make_context(self, *values: Any, **named: Any) -> Any:
-        """Read the options that stand before a command."""
+        """Parse the options before the command and return the context."""
         try:
             return super().make_context(*values, **named)
         except _UsageError as error:
             raise _shown(error) from error.__cause__
 
     def invoke(self, ctx: Any) -> Any:
-        """Call the command that was asked for."""
+        """Call the requested command and return its result."""
         is_debug = bool(ctx.params.get("debug"))
         try:
             return super().invoke(ctx)
@@ -70,7 +71,7 @@ app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
     rich_markup_mode=None,
-    # A traceback with the values of variables would show secrets.
+    # A traceback with values of variables would show secrets.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -79,24 +80,24 @@ app.add_typer(events_app, name="events", help="Watch what happens on the bus, or
 
 
 class VisibleFormatter(logging.Formatter):
-    """Formats what is logged to a terminal, exceptions included."""
+    """A formatter that escapes log records, exceptions included, for a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a record as text."""
+        """Return a record as escaped text."""
         return visible(super().format(record))
 
 
 def main() -> None:
-    """Run the command line, with warnings on the standard error stream."""
+    """Run the command line, and log warnings to the standard error stream."""
     fill_standard_descriptors()
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-        # Inherited from what started this process: the status of every child would be lost.
+        # Inherited from the process that started this one: the exit status of every child would be lost.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     handler = logging.StreamHandler()
     handler.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for stream in (sys.stdout, sys.stderr):
-        # Names and messages may hold characters that the terminal's encoding lacks: they become question marks.
+        # Characters in names and messages that the terminal's encoding lacks become question marks.
         if stream is not None and not (stream.encoding or "").lower().startswith("utf"):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
@@ -128,7 +129,7 @@ def _common(
 
     The bus is the RabbitMQ that MESH_CONFIG names as interservice-bus, and the embedded journal where it names none.
     """
-    del version, debug  # each has done, or does, its work elsewhere
+    del version, debug  # each is handled elsewhere
     if verbose:
         logging.getLogger("dkist_processing_core").setLevel(logging.INFO)
 

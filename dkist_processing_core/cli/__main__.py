@@ -1,4 +1,4 @@
-"""The command line, where it is started as `python -m dkist_processing_core.cli`."""
+"""The command line, started as `python -m dkist_processing_core.cli`."""
 
 from dkist_processing_core.cli import main
 

@@ -1,7 +1,7 @@
 """
-The chart of a timeline: bars, drawn to half a cell, and the axis below them.
+The chart of a timeline: bars with a resolution of half a cell, and the axis below them.
 
-Not here: when something was (_moments), and what stands beside the chart (_timeline).
+Not here: the times of the events (_moments), and the text beside the chart (_timeline).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from dkist_processing_core.cli._scale import Tick
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A stretch of a bar, from half cell to half cell."""
+    """A part of a bar, from a first half cell to an end half cell."""
 
     ink: Ink
     first: int
@@ -24,7 +24,7 @@ class Stretch:
 
 
 def bar(stretches: Iterable[Stretch], cells: int, glyphs: Glyphs, style: str, ticks: Iterable[Tick]) -> Text:
-    """Return one row of the chart: what runs has the style, the rest is dim, and below the ticks is a faint grid."""
+    """Return one row of the chart: running parts have the style, the rest is dim, and the ticks have a faint grid."""
     halves = [Ink.NOTHING] * (2 * cells)
     for stretch in sorted(stretches, key=lambda each: each.ink):
         for half in range(max(0, stretch.first), min(stretch.end, len(halves))):
@@ -41,13 +41,13 @@ def bar(stretches: Iterable[Stretch], cells: int, glyphs: Glyphs, style: str, ti
 
 
 def axis(ticks: Sequence[Tick], cells: int, glyphs: Glyphs) -> Iterator[str]:
-    """Give the lines of the axis: the line itself, its labels, and what the strokes mean."""
+    """Yield the lines of the axis: the line itself, its labels, and the meaning of the strokes."""
     marked = {tick.cell for tick in ticks[1:]}
     yield glyphs.corner + "".join(glyphs.tick if cell in marked else glyphs.axis for cell in range(1, cells))
     labels = ""
     for tick in ticks:
         number = tick.label.partition(" ")[0]
-        # The number is centred below its tick, as far as the one before leaves room.
+        # The number is centred below its tick, unless the previous number leaves no room for this.
         start = max(tick.cell - (len(number) - 1) // 2, len(labels) + bool(labels))
         labels = labels.ljust(start) + tick.label
     yield labels

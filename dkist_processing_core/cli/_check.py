@@ -1,7 +1,7 @@
 """
-What the doctor finds out, one question at a time.
+The results of the doctor's checks.
 
-Not here: the questions (_check_journal, _check_broker, _check_collector).
+Not here: the checks themselves (_check_journal, _check_broker, _check_collector).
 """
 
 from dataclasses import dataclass, replace
@@ -12,17 +12,17 @@ from dkist_processing_core.text import redact
 
 
 class Status(StrEnum):
-    """What became of a check."""
+    """The result of a check."""
 
     OK = "ok"
     WRONG = "wrong"
     SKIPPED = "skipped"
-    """Not in use, or not to be told before something else is right."""
+    """The checked part is not in use, or cannot be checked until another problem is solved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The answer to one question, and what to do about it."""
+    """The result of one check, with advice."""
 
     name: str
     status: Status
@@ -30,13 +30,13 @@ class Check:
     advice: str | None = None
 
     def without_secrets(self, settings: DKISTProcessingCoreConfiguration | None) -> "Check":
-        """Return the check as it may be shown: an error's text may come from anywhere."""
+        """Return the check without secrets, since an error's text may come from any source."""
         advice = None if self.advice is None else without_secrets(self.advice, settings)
         return replace(self, detail=without_secrets(self.detail, settings), advice=advice)
 
 
 def without_secrets(text: str, settings: DKISTProcessingCoreConfiguration | None) -> str:
-    """Return a text without the secrets of the environment and of the settings, which `.env` may hold."""
+    """Return a text without the secrets of the environment and of the settings, which may come from `.env`."""
     return redact(text, also=secrets_in(settings))
 
 
@@ -46,10 +46,10 @@ def ok(name: str, detail: str) -> Check:
 
 
 def wrong(name: str, detail: str, advice: str | None = None) -> Check:
-    """Return a check that found something wrong, with what to do about it where the detail does not say."""
+    """Return a check that found a problem, with advice if the detail does not contain it."""
     return Check(name, Status.WRONG, detail, advice)
 
 
 def skipped(name: str, detail: str, advice: str | None = None) -> Check:
-    """Return a check that has no answer."""
+    """Return a check without a result."""
     return Check(name, Status.SKIPPED, detail, advice)

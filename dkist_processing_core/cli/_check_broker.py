@@ -1,5 +1,5 @@
 """
-The doctor's questions about RabbitMQ: whether it answers, lets us in, and routes an event to a consumer.
+The doctor's checks of RabbitMQ: whether it answers, accepts the login, and routes an event to a consumer.
 
 Not here: AMQP (bus).
 """
@@ -29,7 +29,7 @@ _TOPOLOGY_ADVICE = "to compare them, run `dkist-core topology plan` as an accoun
 
 
 def check_broker(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
-    """Answer the questions in order; behind one that is wrong the others have no answer."""
+    """Yield the checks in order; after a failed check, the remaining checks have no result."""
     answered = 0
     for check in _answers(settings):
         answered += 1
@@ -65,7 +65,7 @@ def _let_in(settings: DKISTProcessingCoreConfiguration, up_to: int) -> Iterator[
 
 
 def _locked_out(settings: DKISTProcessingCoreConfiguration, error: Exception) -> Iterator[Check]:
-    """Tell how far the connection came, by the variable that the error names."""
+    """Yield the checks up to the one that failed, determined by the variable that the error names."""
     found = str(error)
     if isinstance(error, BusRefusedError) and "ISB_VHOST" in found:
         yield from _let_in(settings, up_to=2)
@@ -101,13 +101,13 @@ def _check_topology(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) 
     if (lost := AmqpBus(settings).lost_history(link)) is not None:
         return ok("topology", f"made just now: {', '.join(missing)}; {lost}")
     if link.unseen:
-        # Not wrong: a publisher needs no such right, and the next check publishes.
+        # This is not an error: a publisher does not need this right, and the next check publishes.
         return skipped("topology", f"this account may not ask for {', '.join(link.unseen)}", _TOPOLOGY_ADVICE)
     return ok("topology", f"made just now: {', '.join(missing)}" if missing else f"{names} are there")
 
 
 def _check_publishing(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) -> Check:
-    """Publish a probe that nobody but the archive gets: its routing key has fewer words than any event's."""
+    """Publish a probe that only the archive receives: its routing key has fewer words than that of any event."""
     exchange = settings.isb_event_exchange
     try:
         link.publish(_probe(settings, secrets.token_hex(8)), _PROBE_SECONDS)
@@ -125,7 +125,7 @@ def _check_publishing(settings: DKISTProcessingCoreConfiguration, link: AmqpLink
 
 
 def _check_subscribing(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) -> Check:
-    """Bind a queue of this connection's own by a pattern, and expect a second probe there."""
+    """Bind an exclusive queue by a pattern, and check that it receives a second probe."""
     token = secrets.token_hex(8)
     name = f"workflow.events.doctor.{token}"
     probe = _probe(settings, token)
@@ -136,7 +136,7 @@ def _check_subscribing(settings: DKISTProcessingCoreConfiguration, link: AmqpLin
         link.publish(probe, _PROBE_SECONDS)
         received = link.receive(_PROBE_SECONDS)
     except BusRefusedError as error:
-        # Not wrong: a publisher needs no such right.
+        # This is not an error: a publisher does not need this right.
         return skipped("subscribe", str(error), "to consume events, grant this user the configure and read rights")
     except BusError as error:
         return wrong("subscribe", str(error))

@@ -1,7 +1,7 @@
 """
-The doctor's questions about telemetry: where each signal goes, and whether somebody listens there.
+The doctor's checks of telemetry: the destination of each signal, and whether a collector accepts connections there.
 
-Not here: what is exported (tracing).
+Not here: the exported telemetry (tracing).
 """
 
 from collections.abc import Callable, Iterator
@@ -17,11 +17,11 @@ _TO_EXPORT = "to export, name a collector: by OTEL_EXPORTER_OTLP_ENDPOINT, or by
 
 
 def check_collectors(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
-    """Say of each signal where it goes, and whether a connection is taken there."""
+    """Yield for each signal its destination, and whether a connection is accepted there."""
     if settings.otel_sdk_disabled:
         yield skipped("telemetry", "turned off by OTEL_SDK_DISABLED")
         return
-    # The signals often share a collector, which is knocked at once.
+    # The signals often share a collector, to which only one connection is tried.
     knock = cache(lambda host, port: problem_at(host, port, _CONNECT_SECONDS))
     checks = [_check_signal(settings, signal, knock) for signal in SIGNALS]
     if all(check.detail == _NOWHERE for check in checks):

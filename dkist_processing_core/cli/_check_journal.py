@@ -1,7 +1,7 @@
 """
-The doctor's questions about the journal: where it lies, whether it can be used, what waits in it.
+The doctor's checks of the journal: its place, whether it can be used, and the pending messages in it.
 
-Not here: where journals belong (bus).
+Not here: the choice of the journals' place (bus).
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _SET = "set DKIST_CORE_STATE_DIR to a folder on a local disk"
 
 
 def check_journal(settings: DKISTProcessingCoreConfiguration, bus: Bus) -> Iterator[Check]:
-    """Answer the questions, in the order in which one needs the other."""
+    """Yield the checks, each after those on which it depends."""
     what = "outbox" if bus.is_remote else "journal"
     folder = _check_folder(settings)
     yield folder
@@ -34,7 +34,7 @@ def check_journal(settings: DKISTProcessingCoreConfiguration, bus: Bus) -> Itera
     try:
         states = outboxes(settings)
     except JournalError:
-        # The folder, which has been found wrong.
+        # The cause is the folder, whose check has already failed.
         return
     yield from _check_locks(states)
     yield from _check_damaged(states)
@@ -43,7 +43,7 @@ def check_journal(settings: DKISTProcessingCoreConfiguration, bus: Bus) -> Itera
 
 
 def _check_file(what: str, bus: Bus) -> Check:
-    """Look at the journal, and see whether it can be written to; nothing is made or changed."""
+    """Check whether the journal can be written to, without creating or changing a file."""
     path = bus.journal_path
     try:
         with contextlib.suppress(JournalEmptyError):
@@ -56,7 +56,7 @@ def _check_file(what: str, bus: Bus) -> Check:
         return wrong(what, str(error), "nothing: the next publisher sets it aside and keeps what can be read of it")
     except JournalError as error:
         return wrong(what, str(error), f"make the file usable for this user, or {_SET}")
-    # The first event makes it.
+    # The first event creates the file.
     nearest = _nearest(path.parent)
     if not os.access(nearest, os.W_OK | os.X_OK):
         return wrong(what, f"{path} is not there yet, and this user may not make it in {nearest}", _SET)
@@ -64,12 +64,12 @@ def _check_file(what: str, bus: Bus) -> Check:
 
 
 def _nearest(folder: Path) -> Path:
-    """Return the folder, or the one above it in which it would be made."""
+    """Return the folder, or the nearest existing folder above it."""
     return next(each for each in (folder, *folder.parents) if os.path.lexists(each))
 
 
 def _problem_of(where: Place) -> str | None:
-    """Return why journals cannot lie in a folder, which is not made; None where they can."""
+    """Return why journals cannot be in a folder, without creating it; None if they can."""
     nearest = _nearest(where.folder)
     if where.problem is not None:
         return where.problem
@@ -120,14 +120,14 @@ def _check_books(what: str, bus: Bus, books: Books) -> Check:
 
 
 def _check_locks(states: list[OutboxState]) -> Iterator[Check]:
-    """Report that the outbox of the settings cannot be delivered by this user, whatever the broker is like."""
+    """Yield a failed check if this user cannot deliver the outbox of the settings, independent of the broker."""
     for each in states:
         if each.is_current and each.lock_problem is not None:
             yield wrong("delivery", each.lock_problem, "remove that file while no process of this host delivers")
 
 
 def _check_damaged(states: list[OutboxState]) -> Iterator[Check]:
-    """Report the damaged files that were set aside."""
+    """Yield a failed check for each damaged file that was set aside."""
     for each in (each for state in states for each in state.damaged):
         yield wrong(
             "damaged",
@@ -140,7 +140,7 @@ def _check_damaged(states: list[OutboxState]) -> Iterator[Check]:
 
 
 def _check_spares(bus: Bus, states: list[OutboxState]) -> Iterator[Check]:
-    """Tell of what processes that have ended kept beside the journal, and it could not take over just now."""
+    """Report spares of ended processes beside the journal; their messages could not be taken over just now."""
     for state in states:
         left = [spare for spare in state.spares if spare.owner is None] if state.is_current else []
         counts = [
@@ -157,7 +157,7 @@ def _check_spares(bus: Bus, states: list[OutboxState]) -> Iterator[Check]:
 
 
 def _check_other_outboxes(states: list[OutboxState]) -> Iterator[Check]:
-    """Tell of messages for brokers that these settings do not name: nobody here delivers them."""
+    """Report messages for brokers that these settings do not name, which no process here delivers."""
     for state in states:
         if state.is_current or state.is_embedded:
             continue

@@ -1,7 +1,7 @@
 """
-`dkist-core doctor`: whether events can leave this host, and what to do where they cannot.
+`dkist-core doctor`: check whether events can leave this host, and advise if they cannot.
 
-Not here: the single questions (_check_journal, _check_broker, _check_collector).
+Not here: the single checks (_check_journal, _check_broker, _check_collector).
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ _NAME_CELLS = len("virtual host")
 
 
 def examine(*, as_json: bool) -> bool:
-    """Make every check, show it as soon as it is made, and return whether nothing is wrong."""
+    """Run every check, show each result at once, and return True if no check failed."""
     try:
         settings = DKISTProcessingCoreConfiguration.read()
     except ConfigurationError as error:
@@ -93,7 +93,7 @@ def _show(checks: Iterator[Check], headline: str) -> bool:
 
 
 def _lines(check: Check, console: Console) -> Iterator[Text]:
-    """Give what is to be printed of a check; on a terminal, long texts stay in their column."""
+    """Yield the printed lines of a check; on a terminal, long texts stay in their column."""
     mark = (_ASCII_MARKS if console.options.ascii_only else _MARKS)[check.status]
     style = _STYLES[check.status]
     head = Text.assemble((f"{mark} ", style), (f"{check.name:{_NAME_CELLS}}", "bold"), "  ")

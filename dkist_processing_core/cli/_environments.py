@@ -1,7 +1,7 @@
 """
 `dkist-core environments`: the commands about the environments that tasks run in.
 
-Not here: what they do, which each imports when it is called.
+Not here: the implementations of the commands, which each command imports when it is called.
 """
 
 # ruff: noqa: PLC0415 - `--version`, `--help` and the completion of a shell must not take seconds
@@ -14,7 +14,7 @@ _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 def _bytes(text: str) -> int:
     """
-    Return how many bytes a size means, as 20GB; without a unit it is bytes.
+    Return the number of bytes in a size such as 20GB; without a unit, the size is in bytes.
 
     >>> [_bytes(each) for each in ("0", "7000", "20GB", "1.5 tb")]
     [0, 7000, 20000000000, 1500000000000]

@@ -19,7 +19,7 @@ from dkist_processing_core.text import duration
 
 
 def build(text: str, extras: list[str]) -> None:
-    """Build an environment, unless it is there, and say where it is."""
+    """Build an environment unless it exists, and print its folder."""
     try:
         parsed = Requirement.parse(text)
         requirement = Requirement(parsed.name, parsed.version, (*parsed.extras, *extras))
@@ -30,13 +30,13 @@ def build(text: str, extras: list[str]) -> None:
     with environments.prepare(requirement, on_output=lambda line: say(line, err=True)) as environment:
         did = f"built in {duration(environment.seconds)}" if environment.built else "there already"
         lacking = [extra for extra in environment.record.get("lacking", ()) if extra in requirement.extras]
-        # As pip has it, it is no error; but whoever looks at this line alone is to see it.
+        # As for pip, this is not an error, but it must be visible to a user who reads only this line.
         less = f"; WITHOUT {', '.join(lacking)}, no such extra in this release" if lacking else ""
         say(without_secrets(f"{requirement}: {did}, {environment.folder}{less}", settings))
 
 
 def prune(*, max_days: float | None, max_size: int | None, is_dry: bool) -> None:
-    """Remove environments, and tell of each and of the sum."""
+    """Remove environments, and print each one and the total."""
     settings = DKISTProcessingCoreConfiguration.read()
     limits = Limits.of(settings)
     environments = Environments(folder_of())

@@ -1,7 +1,7 @@
 """
-`dkist-core environments list`: what is there, how large it is, and who needs it.
+`dkist-core environments list`: the environments of this host, their sizes and their users.
 
-Not here: where that comes from (environments), and what changes it (_environments_change).
+Not here: the data (environments), and the commands that change environments (_environments_change).
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ _INDENT = "  "
 
 
 def show(*, in_json: bool) -> None:
-    """Show every environment."""
+    """Print every environment."""
     hide = partial(without_secrets, settings=None)
     environments = Environments(folder_of())
     found = environments.entries()
@@ -72,7 +72,7 @@ def _figures(entry: Entry) -> tuple[str, str, str]:
 
 
 def _told(entry: Entry) -> Iterator[str]:
-    """Give what is said of an environment below its figures."""
+    """Yield the lines about an environment below its figures."""
     yield entry.path
     if entry.record is None:
         return

@@ -1,7 +1,7 @@
 """
-`dkist-core events`: what happens on the bus, and what has happened.
+`dkist-core events`: show new and past events of the bus.
 
-Not here: how an event looks as a line (_line).
+Not here: the formatting of an event as a line (_line).
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which events are shown, and in which form."""
+    """The choice of the events to show, and their form."""
 
     types: Sequence[str] = ()
     workflow: str | None = None
@@ -38,7 +38,7 @@ class Filters:
 
 
 def tail(filters: Filters, *, name: str | None, replay: bool) -> None:
-    """Show events as they happen, until Ctrl-C."""
+    """Print events as they occur, until Ctrl-C."""
     settings = DKISTProcessingCoreConfiguration.read()
     show = _shower(as_json=filters.as_json, dated=replay or name is not None)
     with (
@@ -60,7 +60,7 @@ def tail(filters: Filters, *, name: str | None, replay: bool) -> None:
 
 
 def show_list(filters: Filters, *, since: timedelta | None, run_id: str | None) -> None:
-    """Show the events that the bus still has."""
+    """Print the events that the bus still has."""
     settings = DKISTProcessingCoreConfiguration.read()
     show = _shower(as_json=filters.as_json, dated=True)
     now = datetime.now(UTC)
@@ -81,13 +81,13 @@ def show_list(filters: Filters, *, since: timedelta | None, run_id: str | None) 
 
 
 class _Moments:
-    """The latest time of each run: a clock that is set back in a run makes nothing older than what came before."""
+    """The latest time of each run: if a clock is set back during a run, a later event must not count as older."""
 
     def __init__(self) -> None:
         self._latest: dict[object, datetime] = {}
 
     def latest(self, event: Event, now: datetime) -> datetime:
-        """Return the time of an event, or that of an earlier one of its run where that is later."""
+        """Return the time of an event, or the latest time of the previous events of its run if that is later."""
         found = max(event.time, self._latest.get(event.run, event.time))
         if found <= now:
             self._latest[event.run] = found
@@ -98,13 +98,13 @@ def _start_of(since: timedelta, now: datetime) -> datetime | None:
     try:
         return now - since
     except OverflowError:
-        # Before the calendar begins: nothing is older.
+        # The limit is before the start of the calendar: no event is older.
         return None
 
 
 def parse_duration(text: str) -> timedelta:
     """
-    Return the duration that a user wrote.
+    Return the duration in a user's text.
 
     >>> parse_duration("90m"), parse_duration("7d")
     (datetime.timedelta(seconds=5400), datetime.timedelta(days=7))
@@ -116,7 +116,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def checked_types(names: Sequence[str]) -> Sequence[str]:
-    """Return the names of events that a user wrote, or refuse those that no event has."""
+    """Return a user's names of events; raise an error for a name that no event has."""
     known = event_names()
     for name in names:
         if name not in known:
@@ -142,5 +142,5 @@ def _write_json(event: Event) -> None:
 
 
 def _note(text: str) -> None:
-    """Say something on the standard error stream, apart from what may be piped on."""
+    """Print a text to the standard error stream, separate from output that may be piped."""
     Terminal(stderr=True, highlight=False).print(Text.assemble((text, "dim")), soft_wrap=True)

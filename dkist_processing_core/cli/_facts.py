@@ -1,5 +1,5 @@
 """
-What an event says beyond who and when, in a few words.
+A short text of an event's facts, apart from its identity and time.
 
 Not here: colours and columns (_line, _timeline).
 """
@@ -24,7 +24,7 @@ from dkist_processing_core.text import duration
 
 
 def facts(event: Event) -> str:
-    """Return an event's own facts, on one line."""
+    """Return an event's own facts as one line."""
     return ", ".join(one_line(fact) for fact in _facts(event) if fact)
 
 
@@ -55,7 +55,7 @@ def _facts(event: Event) -> list[str | None]:  # noqa: PLR0911 - a table of the 
 
 
 def end_words(event: TaskEnd) -> str:
-    """Return how an attempt ended, where that is not said by the event's name."""
+    """Return how an attempt ended, if the event's name does not contain this."""
     match event:
         case TaskFailed():
             return failure(event)
@@ -67,7 +67,7 @@ def end_words(event: TaskEnd) -> str:
 
 
 def failure(event: TaskFailed) -> str:
-    """Return why an attempt failed: cause, phase, error, the first line of what it said."""
+    """Return why an attempt failed: cause, phase, error and the first line of the error's message."""
     head = str(event.cause).replace("_", " ")
     if event.cause == Cause.EXIT_CODE and event.exit_code is not None:
         head = f"exit code {event.exit_code}"

@@ -1,7 +1,7 @@
 """
-The characters and colours of what the terminal shows, for terminals that know many characters or few.
+The characters and colours of the terminal's output, for terminals with many characters or with few.
 
-Not here: what is drawn with them (_bars, _timeline, _doctor).
+Not here: the drawing with these characters (_bars, _timeline, _doctor).
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from dkist_processing_core.runs import State
 
 
 class Ink(IntEnum):
-    """What half a cell of a bar shows; the later member covers the earlier."""
+    """The content of half a cell of a bar; a later member covers an earlier one."""
 
     NOTHING = 0
     WAITING = 1
@@ -27,7 +27,7 @@ class Glyphs:
     marks: Mapping[State, str]
     retried: str
     strokes: Mapping[tuple[Ink, Ink], str]
-    """What a cell looks like whose halves show these; where a pair is missing, the stronger half fills the cell."""
+    """The character of a cell by the contents of its halves; for a missing pair, the stronger half fills the cell."""
     grid: str
     axis: str
     tick: str
@@ -36,7 +36,7 @@ class Glyphs:
     separator: str
 
     def stroke(self, left: Ink, right: Ink) -> str:
-        """Return the character of a cell."""
+        """Return the character of a cell with these halves."""
         strongest = max(left, right)
         return self.strokes.get((left, right)) or self.strokes[strongest, strongest]
 

@@ -1,5 +1,5 @@
 """
-What stands above a run's timeline: which run it is, how it ended, how its tasks did.
+The heading of a run's timeline: the run's identity, its result, and the results of its tasks.
 
 Not here: the tasks themselves (_timeline).
 """
@@ -21,7 +21,7 @@ _MAX_IMPLAUSIBLE = 3
 
 
 def heading(view: RunView, moments: Moments, *, width: int, glyphs: Glyphs, zone: tzinfo | None) -> Iterator[Text]:
-    """Give the lines, as few as the width allows: a run's id is there to be copied, and is not cut."""
+    """Yield the lines, as few as the width allows; the run's id is not cut, so that users can copy it."""
     run, style = view.run, STYLES[view.state]
     yield from _flow(
         [
@@ -53,7 +53,7 @@ def heading(view: RunView, moments: Moments, *, width: int, glyphs: Glyphs, zone
 
 
 def _flow(parts: Iterable[Text], *, width: int, separator: str) -> Iterator[Text]:
-    """Give the parts one after the other, on as many lines as they need."""
+    """Yield the parts in sequence, on as many lines as they need."""
     line = Text()
     for part in parts:
         if not line:
@@ -86,7 +86,7 @@ def _tally(view: RunView) -> str:
 
 
 def _is_disputed(view: RunView) -> bool:
-    """Whether what became of the tasks is not what the engine says of the run."""
+    """Return True if the results of the tasks contradict the engine's result of the run."""
     if view.verdict is None or not view.tasks:
         return False
     has_failed = any(task.state in (State.FAILED, State.NOT_RUN) for task in view.tasks)

@@ -1,7 +1,7 @@
 """
-An event as one line for a terminal, coloured by what it says.
+An event as one line for a terminal, coloured by its kind.
 
-Not here: which events are shown (_events). Text of events is never read as markup.
+Not here: the choice of events (_events). The text of events is never interpreted as markup.
 """
 
 from datetime import tzinfo
@@ -39,17 +39,17 @@ _WIDEST_COLUMN = 36
 
 
 class EventLines:
-    """Turns events into lines whose columns grow with what they have held, so that they stay in line."""
+    """Format events as lines; the columns grow with their contents, so that later lines stay aligned."""
 
     def __init__(self, *, dated: bool = False, ascii_only: bool = False, zone: tzinfo | None = None) -> None:
-        """Begin with narrow columns; with `dated` each line has its day, in `zone` or the local time."""
+        """Start with narrow columns; with `dated` each line has its date, in `zone` or the local time."""
         self._format = "%Y-%m-%d %H:%M:%S" if dated else "%H:%M:%S"
         self._ellipsis = "..." if ascii_only else "…"
         self._zone = zone
         self._widths = {"workflow": 0, "task": 0, "attempt": 0}
 
     def line(self, event: Event) -> Text:
-        """Return one event's line."""
+        """Return the line of one event."""
         style = style_of(event)
         told = "dim" if isinstance(event, TaskProgressed) else ""
         task = event.task_name if isinstance(event, TaskEvent) else ""
@@ -76,7 +76,7 @@ class EventLines:
 
 
 def style_of(event: Event) -> str:
-    """Return the colour of an event; one that leaves something to be tried again is no failure yet."""
+    """Return the colour of an event; a failed attempt that is followed by another attempt is not yet a failure."""
     if isinstance(event, TaskFailed) and event.final is False:
         return "yellow"
     return _STYLES.get(type(event), "")

@@ -1,8 +1,8 @@
 """
-From `MODULE:WORKFLOW` to the workflow.
+Load the workflow for `MODULE:WORKFLOW`.
 
-Not here: what is done with it. Tasks are loaded again by name in processes of their own, so what is found here must be
-found there too, along the same path.
+Not here: the use of the workflow. The processes of the tasks load the tasks again by name. They must therefore find the
+same modules as this process, with the same `sys.path`.
 """
 
 import importlib
@@ -21,18 +21,15 @@ _SCRIPT_SUFFIX = ".py"
 
 def load_workflow(target: str) -> Workflow:
     """
-    Return the workflow that a user named, as `package.module:name`, `script.py:name`, or without a name.
+    Return the workflow for a user's `package.module:name` or `script.py:name`, or for either without a name.
 
-    Raises
-    ------
-    typer.BadParameter
-        where there is no such workflow, with what there is.
-
+    Raises:
+        typer.BadParameter: There is no such workflow; the message lists the existing ones.
     """
     module_name, _, attribute = target.partition(":")
     module = _imported(module_name)
     found: dict[str, Workflow]
-    # By the type: isinstance asks a value for its class, at which a proxy may raise.
+    # By type(): isinstance reads the value's `__class__`, and a proxy may raise an error then.
     found = {name: value for name, value in vars(module).items() if issubclass(type(value), Workflow)}
     listing = f"the workflows in {module_name} are: {', '.join(found)}" if found else f"{module_name} holds no workflow"
     if not attribute:
@@ -54,16 +51,16 @@ def load_workflow(target: str) -> Workflow:
 def _imported(module_name: str) -> ModuleType:
     if module_name.endswith(_SCRIPT_SUFFIX):
         return _imported_script(Path(module_name))
-    # As `python -m` does: what lies in the current folder comes first.
+    # As with `python -m`, modules in the current folder come first.
     _put_first(Path.cwd())
     return _import(module_name, module_name)
 
 
 def _imported_script(path: Path) -> ModuleType:
     """
-    Import a script by its name, with its folder on the path, as `python script.py` has it.
+    Import a script by its name, with its folder on `sys.path`, as `python script.py` does.
 
-    What it guards by `__name__ == "__main__"` is left alone.
+    The code that it guards by `__name__ == "__main__"` is not run.
     """
     if not path.is_file():
         raise typer.BadParameter(f"there is no file {str(path)!r} in {Path.cwd()}")
@@ -96,7 +93,7 @@ def _import(name: str, shown: str) -> ModuleType:
 
 
 def _unimportable(shown: str, error: Exception) -> typer.BadParameter:
-    """Return what an author needs to find the mistake: the error, and the last place that it passed through."""
+    """Return an error that helps an author to find the mistake: the exception and its last place in the traceback."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames[1:] else ""
     return typer.BadParameter(

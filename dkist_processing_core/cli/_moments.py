@@ -1,7 +1,7 @@
 """
-When things happened in a run, as a drawing needs it: gaps filled by what must have been.
+The times of a run's events for a drawing, with missing times derived from the known ones.
 
-Not here: cells and glyphs. Reporters on several hosts have several clocks, so nothing relies on their order.
+Not here: cells and glyphs. Reporters on several hosts have different clocks, so no code here relies on their order.
 """
 
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from dkist_processing_core.runs import AttemptView, RunView, TaskView
 
 
 class Moments:
-    """The moments of a run and its attempts."""
+    """The times of a run and its attempts."""
 
     def __init__(self, view: RunView, now: datetime) -> None:
-        """Take the state of a run; what has not ended lasts until `now`."""
+        """Take the state of a run; a run or attempt without an end lasts until `now`."""
         self._view = view
         self._ends = {task.name: task.attempts[-1].ended_at for task in view.tasks if task.attempts}
         self._upstreams: dict[str, list[str]] = {}
@@ -27,7 +27,7 @@ class Moments:
         self.span = (min(known), max(known)) if known else (now, now)
 
     def _known(self) -> Iterator[datetime]:
-        """Give every moment that is known."""
+        """Yield every known time."""
         attempts = [attempt for task in self._view.tasks for attempt in task.attempts]
         found: list[datetime | None] = [self._view.started_at, self._view.ended_at]
         for attempt in attempts:
@@ -38,7 +38,7 @@ class Moments:
 
     @staticmethod
     def started(attempt: AttemptView) -> datetime | None:
-        """Return when an attempt began to run: as reported, else as its end and its duration say."""
+        """Return when an attempt began to run: the reported time, else its end minus its duration."""
         if attempt.started_at is not None or attempt.ended_at is None or attempt.duration_seconds is None:
             return attempt.started_at
         try:
@@ -47,13 +47,13 @@ class Moments:
             return None
 
     def duration(self, attempt: AttemptView) -> float | None:
-        """Return how long an attempt took, or has been running for."""
+        """Return the duration of an attempt in seconds, or its running time until now."""
         if attempt.duration_seconds is not None or attempt.started_at is None or attempt.state.is_end:
             return attempt.duration_seconds
         return max(0.0, (self.span[1] - attempt.started_at).total_seconds())
 
     def stretches(self, task: TaskView, attempt: AttemptView, scale: Scale) -> list[Stretch]:
-        """Return the bar of an attempt: what it waited, was prepared and ran."""
+        """Return the bar of an attempt: its times of waiting, of preparation and of running."""
         ended = attempt.ended_at or self.span[1]
         started = self.started(attempt)
         dispatched = attempt.dispatched_at or started or ended
@@ -65,12 +65,12 @@ class Moments:
             stretches.append(Stretch(Ink.PREPARING, scale.half(dispatched), scale.half(started or ended)))
         if started is not None or attempt.state.is_end:
             first = min(scale.half(started or ended), 2 * scale.cells - 1)
-            # However short, it has run.
+            # An attempt that has run is visible, even if it was short.
             stretches.append(Stretch(Ink.RUNNING, first, max(first + 1, scale.half(ended))))
         return stretches
 
     def _ready(self, task: TaskView, attempt: AttemptView) -> datetime | None:
-        """Return since when nothing but a free worker was missing; None where that is not known."""
+        """Return the time from which an attempt waited only for a free worker; None if this is unknown."""
         place = task.attempts.index(attempt)
         if place > 0:
             return task.attempts[place - 1].ended_at

@@ -1,7 +1,7 @@
 """
-`dkist-core outbox`: the commands about what waits on this host for a broker.
+`dkist-core outbox`: the commands about messages on this host that wait for a broker.
 
-Not here: what they do, which each imports when it is called.
+Not here: the implementations of the commands, which each command imports when it is called.
 """
 
 # ruff: noqa: PLC0415 - `--version`, `--help` and the completion of a shell must not take seconds

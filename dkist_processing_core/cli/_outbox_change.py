@@ -1,5 +1,5 @@
 """
-`dkist-core outbox retry` and `retarget`: what an operator decides about messages that do not get away.
+`dkist-core outbox retry` and `retarget`: an operator's decisions about messages that cannot be delivered.
 
 Not here: the changes themselves (bus, outbox).
 """
@@ -18,7 +18,7 @@ _DELIVERY = "the next publisher, dkist-core outbox drain or relay delivers them"
 
 
 def retry(numbers: list[int] | None, outbox: str | None) -> None:
-    """Have messages wait again, all that are set aside where no numbers are given."""
+    """Make messages that are set aside pending again; without numbers, all of them."""
     settings = DKISTProcessingCoreConfiguration.read()
     path = find(settings, outbox)
     known = {entry.seq for entry in set_aside(path)}
@@ -38,7 +38,7 @@ def retry(numbers: list[int] | None, outbox: str | None) -> None:
 
 
 def retarget(outbox: str, *, is_agreed: bool) -> None:
-    """Move everything from one outbox to that of the settings, if that is agreed to."""
+    """Move all messages from one outbox to the outbox of the settings, after the user's agreement."""
     settings = DKISTProcessingCoreConfiguration.read()
     hide = partial(without_secrets, settings=settings)
     path = find(settings, outbox)

@@ -1,5 +1,5 @@
 """
-`dkist-core outbox drain` and `relay`: a delivery with its progress on a terminal, and one that goes on for ever.
+`dkist-core outbox drain` and `relay`: a delivery with its progress on a terminal, and a permanent delivery.
 
 Not here: the delivery itself (outbox).
 """
@@ -36,7 +36,7 @@ def deliver(timeout: float | None) -> int:
     try:
         with _quietly(), contextlib.ExitStack() as shown:
             spinner = "line" if console.options.ascii_only else "dots"
-            # What moves is drawn by a thread of its own.
+            # rich draws the moving spinner in a separate thread.
             status = shown.enter_context(console.status("", spinner=spinner)) if threads.can_be_started() else None
             for found in drain(settings, timeout=timeout):
                 if status is not None:
@@ -57,7 +57,7 @@ def deliver(timeout: float | None) -> int:
 
 
 def _told_of_others(settings: DKISTProcessingCoreConfiguration, why: str, hide: Callable[[str], str]) -> int:
-    """Say what waits for brokers that the settings do not name, and return the exit code."""
+    """Print the messages that wait for brokers that the settings do not name, and return the exit code."""
     others = [state for state in outboxes(settings) if not state.is_embedded and state.waiting]
     for state in others:
         where = f"{state.waiting} in {state.path}, for {state.destination or 'an unknown broker'}"
@@ -74,7 +74,7 @@ def _told(progress: Progress) -> str:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep back the warnings of the thread that delivers: they are for processes that do something else meanwhile."""
+    """Suppress the warnings of the delivery thread: they are for processes that do other work meanwhile."""
     is_verbose = logging.getLogger(_PACKAGE).level == logging.INFO
     with _level(f"{_PACKAGE}.drain", logging.NOTSET if is_verbose else logging.ERROR):
         yield
@@ -92,7 +92,7 @@ def _level(name: str, level: int) -> Iterator[None]:
 
 
 def relay() -> None:
-    """Deliver until a signal says to end."""
+    """Deliver until a signal requests the end."""
     found = Relay(DKISTProcessingCoreConfiguration.read())
     before = {number: signal.signal(number, lambda *_: found.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

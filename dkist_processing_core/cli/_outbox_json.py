@@ -1,7 +1,7 @@
 """
-The journals of this host, and what is set aside in them, as JSON.
+The journals of this host, and the messages that are set aside in them, as JSON.
 
-Not here: where that comes from (outbox).
+Not here: the data (outbox).
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from dkist_processing_core.outbox import OutboxState, SpareState
 
 
 def as_json(state: OutboxState, hide: Callable[[str], str]) -> dict[str, Any]:
-    """Return a journal's state, with secrets hidden; what is not known is null."""
+    """Return a journal's state as JSON values, with secrets hidden; unknown values are null."""
     destination = None
     if state.destination is not None:
         found = {
@@ -55,7 +55,7 @@ def _books(books: Books | None) -> dict[str, int | None]:
 
 
 def set_aside_as_json(entry: SetAside, hide: Callable[[str], str]) -> dict[str, Any]:
-    """Return a message that is set aside, without its body."""
+    """Return a message that is set aside as JSON values, without its body."""
     properties = entry.message.properties
     return {
         "number": entry.seq,
@@ -71,5 +71,5 @@ def set_aside_as_json(entry: SetAside, hide: Callable[[str], str]) -> dict[str, 
 
 
 def time_of(seconds: float | None) -> str | None:
-    """Return a moment as events have it."""
+    """Return a time in the format of the events."""
     return None if seconds is None else format_time(datetime.fromtimestamp(seconds, UTC))

@@ -1,7 +1,7 @@
 """
 `dkist-core outbox list`: the journals of this host and their books.
 
-Not here: where the figures come from (outbox), and the messages set aside (_outbox_refused).
+Not here: the figures (outbox), and the messages set aside (_outbox_refused).
 """
 
 import time
@@ -31,7 +31,7 @@ _INDENT = "  "
 
 
 def show(*, in_json: bool) -> None:
-    """Show the state of every journal."""
+    """Print the state of every journal."""
     settings = DKISTProcessingCoreConfiguration.read()
     hide = partial(without_secrets, settings=settings)
     bus = open_bus(settings)
@@ -56,7 +56,7 @@ def show(*, in_json: bool) -> None:
 
 
 def _lines(states: list[OutboxState], console: Console, hide: Callable[[str], str]) -> Iterator[Text]:
-    """Give a row of figures per journal, and below it whose they are and what else is to be said."""
+    """Yield a row of figures per journal, and below it the journal's destination and further remarks."""
     table = [_figures(state) for state in states]
     width = max(cell_len(visible_line(state.path.stem)) for state in states)
     widths = [max(len(row[at]) for row in (_HEADS, *table)) for at in range(len(_HEADS))]
@@ -90,7 +90,7 @@ def _age(moment: float) -> str:
 
 
 def _told(state: OutboxState) -> Iterator[tuple[str, str]]:
-    """Give what is said of a journal, each with its style."""
+    """Yield the remarks about a journal, each with its style."""
     if state.problem is not None:
         yield state.problem, "red"
     elif state.is_embedded:

@@ -1,7 +1,7 @@
 """
-`dkist-core outbox list --set-aside`: the messages that the broker refused, and why.
+`dkist-core outbox list --set-aside`: the messages that the broker refused, and the reasons.
 
-Not here: what becomes of them (_outbox_change).
+Not here: the commands that change them (_outbox_change).
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ _LONGEST_ROUTE = 160
 
 
 def show_set_aside(*, in_json: bool) -> None:
-    """Show every message that is set aside, by outbox, and what could not be read."""
+    """Print every message that is set aside, by outbox, and the outboxes that could not be read."""
     settings = DKISTProcessingCoreConfiguration.read()
     hide = partial(without_secrets, settings=settings)
     looked_at = [_look(state) for state in outboxes(settings) if not state.is_embedded]
@@ -51,7 +51,7 @@ def show_set_aside(*, in_json: bool) -> None:
 
 
 def _look(state: OutboxState) -> tuple[OutboxState, list[SetAside] | None]:
-    """Return what is set aside in a journal; None, and the problem, where that cannot be read."""
+    """Return the messages that are set aside in a journal; None and the problem if it cannot be read."""
     if state.problem is not None:
         return state, None
     try:
@@ -93,7 +93,7 @@ def _lines(
 def _told(entry: SetAside, hide: Callable[[str], str]) -> Iterator[tuple[str, str]]:
     message = entry.message
     kind, route = message.properties.type, hide(f"to {message.exchange} by {message.routing_key}")
-    # Whoever needs the whole of an odd key finds it in the JSON.
+    # The JSON output has the whole text of an unusually long key.
     route = route if len(route) <= _LONGEST_ROUTE else f"{route[:_LONGEST_ROUTE]}..."
     published, refused = _moment(entry.appended), _moment(entry.refused)
     if kind:

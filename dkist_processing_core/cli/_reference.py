@@ -1,7 +1,7 @@
 """
-`docs/reference/cli.md`, made from what `--help` says.
+`docs/reference/cli.md`, generated from the output of `--help`.
 
-Not here: what it says (the commands themselves).
+Not here: the texts (the commands themselves).
 """
 
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ Made from the commands' own `--help` by `python -m dkist_processing_core.cli._re
 
 
 def reference(app: typer.Typer) -> str:
-    """Return the page: each command's help, the outer before the inner."""
+    """Return the page with the help of each command; a group comes before its commands."""
     return "\n".join([_HEAD, *_sections(get_command(app), "dkist-core", None)])
 
 
 def _sections(command: Any, name: str, parent: Any) -> Iterator[str]:
-    """Give the section of a command and of those below it, as click knows them."""
+    """Yield the sections of a command and of its subcommands, from click's objects."""
     options = command.context_settings | {"terminal_width": _WIDTH, "max_content_width": _WIDTH}
     context = command.context_class(command, info_name=name, parent=parent, **options)
     path = context.command_path

@@ -1,7 +1,7 @@
 """
-A mark, a name and what is told of it: one row of a report.
+A mark, a name and its texts: one row of a report.
 
-Not here: what is told (_doctor, _topology).
+Not here: the texts (_doctor, _topology).
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ _MOST_LINES = 20
 
 
 def rows(head: Text, told: Iterable[tuple[str, str]], console: Console) -> Iterator[Text]:
-    """Give the lines of texts, each with its style, behind a head; on a terminal, long ones stay in their column."""
+    """Yield the lines of texts, each with its style, after a head; on a terminal, long texts stay in their column."""
     indent = " " * head.cell_len
     room = max(_LEAST_ROOM, console.width - head.cell_len) if console.is_terminal else None
     for text, style in told:

@@ -1,5 +1,5 @@
 """
-The state of a run as JSON, in the words and the spelling of the events.
+The state of a run as JSON, with the terms and the spelling of the events.
 
 Not here: the state itself (runs).
 """
@@ -16,7 +16,7 @@ _IDENTITY = {"workflowName", "workflowVersion", "dagRunId", "recipeRunId", "task
 
 
 def run_json(view: RunView) -> dict[str, Any]:
-    """Return a run as values that JSON knows; what nobody said is null."""
+    """Return a run as JSON values; values that were not reported are null."""
     return {
         "workflowName": view.run.workflow_name,
         "workflowVersion": view.run.workflow_version,

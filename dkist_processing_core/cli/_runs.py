@@ -1,7 +1,7 @@
 """
 `dkist-core timeline`: one run, found among the events that the bus still has.
 
-Not here: what a timeline looks like (_timeline), and what its JSON holds (_run_json).
+Not here: the drawing of a timeline (_timeline), and the content of its JSON (_run_json).
 """
 
 from collections.abc import Iterable
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 _KEPT_RUNS = 20
 _NAMED_RUNS = 5
-# A run that states no plausible time is not one that began last.
+# A run without a plausible time is sorted as the oldest.
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def show_timeline(run_id: str | None, *, as_json: bool) -> None:
-    """Draw a run, the one that began last where none is named, or write it as JSON."""
+    """Draw a run or write it as JSON; by default the newest run."""
     settings = DKISTProcessingCoreConfiguration.read()
     view = find_run(replayed(settings, every_report=True), run_id, where=open_bus(settings).where)
     if as_json:
@@ -43,13 +43,10 @@ def show_timeline(run_id: str | None, *, as_json: bool) -> None:
 
 def find_run(events: Iterable[Event], run_id: str | None, *, where: str) -> RunView:
     """
-    Return the state of a run by all that was reported of it.
+    Return the state of a run from all reports about it; without a `run_id`, the newest run.
 
-    Raises
-    ------
-    DKISTProcessingCoreError
-        where the events hold no such run, with the latest that they hold.
-
+    Raises:
+        DKISTProcessingCoreError: The events contain no such run; the message names the newest runs in the events.
     """
     latest = LatestRuns(_KEPT_RUNS if run_id is None else _NAMED_RUNS)
     wanted = RunState()
@@ -70,16 +67,16 @@ def find_run(events: Iterable[Event], run_id: str | None, *, where: str) -> RunV
 
 
 class LatestRuns:
-    """The states of the runs that began last: an archive of a week holds more reports than a memory should."""
+    """The states of the newest runs only: an archive of a week has more reports than should be held in memory."""
 
     def __init__(self, size: int) -> None:
-        """Keep so many runs."""
+        """Keep at most `size` runs."""
         self._size = size
         self._states: dict[Run, RunState] = {}
         self._began: dict[Run, datetime | None] = {}
 
     def fold(self, event: Event) -> None:
-        """Take a report into account, unless its run began long before others."""
+        """Add a report to the state of its run, unless the run was dropped as too old."""
         run = event.run
         is_known = run in self._began
         if is_known and run not in self._states:
@@ -91,6 +88,6 @@ class LatestRuns:
             del self._states[min(self._states, key=lambda each: self._began[each] or _NEVER)]
 
     def views(self) -> list[RunView]:
-        """Return the runs, the one that began last last."""
+        """Return the runs, oldest first."""
         views = [view for state in self._states.values() for view in state.runs]
         return sorted(views, key=lambda view: (view.started_at or self._began[view.run] or _NEVER, view.run.run_id))

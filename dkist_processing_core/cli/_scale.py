@@ -1,7 +1,7 @@
 """
-The time axis of a timeline: from moments to cells, and the ticks below.
+The time axis of a timeline: the conversion from times to cells, and the ticks below the axis.
 
-Not here: what is drawn along it (_timeline).
+Not here: the drawing along the axis (_timeline).
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _STEPS = (
     *(3600.0 * hours for hours in (1, 2, 3, 6, 12)),
     *(86400.0 * days for days in (1, 2, 7, 14, 28, 91, 182, 364)),
 )
-# Each with the finest step that is counted in it: 0.1 s and 0.5 h read well, 0.5 min does not.
+# Each unit with the finest step for which it is used: 0.1 s and 0.5 h are easy to read, 0.5 min is not.
 _UNITS = (
     (86400.0, "d", 86400.0),
     (3600.0, "h", 1800.0),
@@ -26,7 +26,7 @@ _LEAST_CELLS = 7
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A mark on the axis: the cell it stands at, and what is written below it."""
+    """A mark on the axis: its cell, and the label below it."""
 
     cell: int
     label: str
@@ -34,23 +34,23 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """`seconds` from `begin` on, spread over `cells`."""
+    """The time span of `seconds` after `begin`, mapped to `cells`."""
 
     begin: datetime
     seconds: float
     cells: int
 
     def half(self, moment: datetime) -> int:
-        """Return the half cell that a moment falls on: bars begin and end at halves."""
+        """Return the half cell of a time, since bars begin and end at half cells."""
         share = (moment - self.begin).total_seconds() / self.seconds
         return max(0, min(2 * self.cells, round(share * 2 * self.cells)))
 
     @property
     def ticks(self) -> list[Tick]:
-        """The ticks, as dense as their labels allow; the last one's label names the unit."""
+        """The ticks, as dense as their labels allow; the label of the last tick names the unit."""
         step = next((each for each in _STEPS if each / self.seconds * self.cells >= _LEAST_CELLS), self.seconds)
         unit_seconds, unit = self._unit(step)
-        # The last tick of a whole number of steps must not get lost in rounding.
+        # If the span is a whole number of steps, rounding must not remove the last tick.
         moments = [number * step for number in range(int(self.seconds / step * 1.000001) + 1)]
         labels = [f"{moment / unit_seconds:g}" for moment in moments]
         labels[-1] += f" {unit}"
@@ -60,7 +60,7 @@ class Scale:
     def _unit(self, step: float) -> tuple[float, str]:
         """Return the largest unit that fits into the span and leaves the labels short."""
         for seconds, unit, finest in _UNITS:
-            # In floating point a step of a tenth may fall short of it by the last bit.
+            # In floating point, a step of a tenth may be smaller than a tenth by the last bit.
             if self.seconds >= seconds and step >= finest * 0.999:
                 return seconds, unit
         return _UNITS[-1][:2]

@@ -1,7 +1,7 @@
 """
 The timeline of a run, as lines of text: a bar for each attempt on a common axis of time.
 
-Drawn from the folded state alone. Not here: where that comes from (_replay), and how a bar is drawn (_bars).
+It is drawn only from the folded state. Not here: the source of the state (_replay), and the drawing of a bar (_bars).
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ def draw_timeline(
     """
     Return the timeline of a run, no line wider than `width` cells.
 
-    What has not ended lasts until `now`. Moments are shown in `zone`, the local time where none is given.
+    A run or attempt without an end lasts until `now`. Times are shown in `zone`, by default the local time zone.
     """
     width = min(width, MAX_WIDTH)
     glyphs = ASCII if ascii_only else UNICODE
@@ -56,7 +56,7 @@ def draw_timeline(
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """How many cells the name, the chart and the duration take; no chart where there is no room for one."""
+    """The widths of name, chart and duration in cells; without enough room, there is no chart."""
 
     name: int
     chart: int
@@ -65,7 +65,7 @@ class _Columns:
     @classmethod
     def within(cls, width: int, names: Sequence[str], durations: Sequence[str]) -> "_Columns":
         last = max(map(cell_len, durations), default=0)
-        # Without the mark and its space, and a space on either side of the chart.
+        # Minus the mark and its space, and a space on each side of the chart.
         room = width - 4 - last
         name = max(_LEAST_NAME, min(max(map(cell_len, names), default=0), room * 2 // 5))
         chart = room - name
@@ -73,7 +73,7 @@ class _Columns:
 
 
 class _Tasks:
-    """The rows of the tasks and the axis below."""
+    """The rows of the tasks, and the axis below them."""
 
     def __init__(self, view: RunView, moments: Moments, width: int, glyphs: Glyphs) -> None:
         self._view = view
@@ -89,14 +89,14 @@ class _Tasks:
         self._ticks = self._scale.ticks if self._columns.chart and view.tasks else []
 
     def axis(self) -> Iterator[Text]:
-        """Give the lines of the axis, where there is a chart."""
+        """Yield the lines of the axis if there is a chart."""
         if self._ticks:
             indent = " " * (self._columns.name + 3)
             for line in axis(self._ticks, self._columns.chart, self._glyphs):
                 yield Text.assemble(indent, (line, "dim"))
 
     def rows(self) -> Iterator[Text]:
-        """Give a row for each attempt, with what there is to say below it."""
+        """Yield a row for each attempt, with its details below it."""
         for task in self._view.tasks:
             if not task.attempts:
                 yield self._row_of_words(task)
@@ -120,7 +120,7 @@ class _Tasks:
         return line.append(f"{self._duration(attempt):>{columns.duration}}")
 
     def _row_of_words(self, task: TaskView) -> Text:
-        """Return the row of a task that was never tried."""
+        """Return the row of a task without attempts."""
         columns, ellipsis, style = self._columns, self._glyphs.ellipsis, STYLES[task.state]
         (name,) = _names(task)
         words = task.state.value
@@ -136,19 +136,19 @@ class _Tasks:
         return "" if seconds is None else duration(seconds)
 
     def _detail(self, words: str, style: str) -> Iterator[Text]:
-        """Give words below a row, on a few lines at most."""
+        """Yield a text below a row, on a few lines at most."""
         room = max(_LEAST_NAME, self._width - _DETAIL_INDENT)
         for line in broken(words, room, _MESSAGE_LINES, self._glyphs.ellipsis):
             yield Text.assemble(" " * _DETAIL_INDENT, (line, style))
 
 
 def _names(task: TaskView) -> list[str]:
-    """Return what stands before the rows of a task: its name, and the numbers of its further attempts."""
+    """Return the labels of a task's rows: its name, then the numbers of its further attempts."""
     return [one_line(task.name), *(f"  attempt {attempt.number}" for attempt in task.attempts[1:])]
 
 
 def _details(attempt: AttemptView, style: str) -> Iterator[tuple[str, str]]:
-    """Give what an attempt's row cannot say, each with its style."""
+    """Yield the details that do not fit into an attempt's row, each with its style."""
     end = attempt.end
     if end is None and attempt.state is State.FAILED:
         yield f"{attempt.cause}: nobody reported how it ended", style

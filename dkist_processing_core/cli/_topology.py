@@ -1,7 +1,8 @@
 """
-`dkist-core topology`: what RabbitMQ needs for events, shown, made, or written for RabbitMQ to import.
+`dkist-core topology`: show or create the exchanges, queues and bindings for events, or write them for RabbitMQ to
+import.
 
-Not here: what is asked of the broker (_topology_items).
+Not here: the requests to the broker (_topology_items).
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,7 +28,7 @@ _EVENT_WORDS = (3, 4)
 
 
 def show(consumers: list[str], *, making: bool, in_json: bool) -> int:
-    """Show each item of the topology, made just now if asked to, and return the exit code."""
+    """Print each item of the topology, create missing items if requested, and return the exit code."""
     settings = DKISTProcessingCoreConfiguration.read()
     hide = partial(without_secrets, settings=settings)
     bus = hide(open_bus(settings).where)
@@ -49,7 +50,7 @@ def show(consumers: list[str], *, making: bool, in_json: bool) -> int:
 
 
 def show_definitions(consumers: list[str]) -> None:
-    """Write the topology in RabbitMQ's own form."""
+    """Print the topology in RabbitMQ's own format."""
     settings = DKISTProcessingCoreConfiguration.read()
     topology = whole_topology(settings, parse_consumers(consumers))
     say_json(definitions(topology, settings.isb_vhost))
@@ -86,7 +87,7 @@ def parse_consumers(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _may_match(pattern: str) -> bool:
-    """Say whether an event's routing key can have such words: entity, verb, workflow, and task where it has one."""
+    """Return True if an event's routing key (entity, verb, workflow and perhaps task) can match the pattern."""
     words = pattern.split(".")
     counted = len(words) - words.count("#")
     return all(words) and counted <= max(_EVENT_WORDS) and ("#" in words or counted in _EVENT_WORDS)
@@ -101,5 +102,5 @@ def _findings(settings: DKISTProcessingCoreConfiguration, topology: Topology, *,
         with AmqpLink.open(settings, _CONNECT_SECONDS) as link:
             yield from findings(link, topology, settings.isb_vhost, making=making)
     except BusError as error:
-        # Without the cause, which may hold what is blanked here.
+        # Without the cause, which may hold the secrets that are redacted here.
         raise type(error)(without_secrets(str(error), settings)) from None

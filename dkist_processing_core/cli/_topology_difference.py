@@ -1,7 +1,7 @@
 """
-How an exchange or a queue differs from what is declared, by the broker's own words, and how to mend it.
+The differences of an exchange or queue from its declaration, from the broker's messages, and advice to correct them.
 
-Not here: what else may be the matter with it (_topology_items).
+Not here: other problems of an exchange or queue (_topology_items).
 """
 
 import json
@@ -22,28 +22,29 @@ _VARIABLES = {"x-max-length-bytes": "ISB_ARCHIVE_MAX_BYTES", "x-queue-type": "IS
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """An argument, or another property, that is not as declared; a value is None where it is not set."""
+    """An argument or another property that differs from the declaration; a value is None if it is not set."""
 
     argument: str
     found: str | None
     expected: str | None
 
     def __str__(self) -> str:
-        """Return it in an operator's words."""
+        """Return the difference as a text for an operator."""
         found = "not set" if self.found is None else self.found
         return f"{self.argument} is {found}, expected {'none' if self.expected is None else self.expected}"
 
 
 def differences(link: "AmqpLink", item: Exchange | Queue) -> tuple[list[Difference], str] | None:
     """
-    Return what differs of what exists, and the broker's sentence where that says it alone; None where nothing exists.
+    Return the differences of an existing item, or else the broker's message about them; None if it does not exist.
 
-    The broker names the first argument that differs. Asked again with that one as it found it, it names the next.
+    The broker names the first argument that differs. A new declaration with the broker's value of this argument makes
+    the broker name the next one.
     """
     kind = "exchange" if isinstance(item, Exchange) else "queue"
     asked: Exchange | Queue = item
     found: list[Difference] = []
-    # Before each question, since what was deleted meanwhile would be made.
+    # Check this before each comparison, which would create an item that was deleted in the meantime.
     while link.exists(kind, item.name):
         sentence = link.compare(asked)
         if sentence is None:
@@ -67,7 +68,7 @@ def _with(queue: Queue, argument: str, value: str | None) -> Queue:
 
 
 def advice(item: Exchange | Queue, found: list[Difference], vhost: str) -> str:
-    """Return how to have what differs as declared, or the settings as what there is."""
+    """Return advice to recreate the item as declared, or to adapt the settings to the existing item."""
     name, place = shlex.quote(item.name), shlex.quote(vhost)
     limit = [each for each in found if each.argument == DELIVERY_LIMIT_ARGUMENT]
     if found == limit != []:
@@ -77,7 +78,7 @@ def advice(item: Exchange | Queue, found: list[Difference], vhost: str) -> str:
             "RabbitMQ 4 drops what came back 20 times; to have a policy set the limit, which no plan can see: "
             f"`rabbitmqctl --vhost {place} set_policy --apply-to queues {label} {pattern} '{policy}'`"
         )
-    # It goes with the type.
+    # The delivery limit depends on the queue's type.
     found = [each for each in found if each not in limit]
     if isinstance(item, Exchange):
         return (

@@ -1,7 +1,7 @@
 """
-What a broker has of a topology: each item there, missing or different; and the making of what is missing.
+Compare a topology with a broker: each item exists, is missing or differs; and create missing items.
 
-Not here: AMQP (bus), and how the findings are shown (_topology).
+Not here: AMQP (bus), and the output of the findings (_topology).
 """
 
 from collections.abc import Iterator
@@ -23,18 +23,18 @@ RIGHT_NEEDED = "run it as an account with the configure right; a publisher does 
 
 
 class State(StrEnum):
-    """What became of an item."""
+    """The state of an item."""
 
     THERE = "there"
     MADE = "made"
     ENSURED = "ensured"
-    """A binding that was asked for: AMQP does not tell whether it was there or is made."""
+    """A binding that was declared: AMQP does not report whether it existed or was created."""
     MISSING = "missing"
     DIFFERENT = "different"
     UNKNOWN = "unknown"
-    """The broker does not tell this user."""
+    """The broker does not report the state to this user."""
     UNASKED = "not asked"
-    """A binding, which AMQP has no question for."""
+    """A binding, which AMQP cannot query."""
 
 
 WELL = frozenset({State.THERE, State.MADE, State.ENSURED, State.UNASKED})
@@ -42,7 +42,7 @@ WELL = frozenset({State.THERE, State.MADE, State.ENSURED, State.UNASKED})
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """An item, its state, why it is so and what to do about it."""
+    """An item, its state, the reason and advice."""
 
     item: Item
     state: State
@@ -53,9 +53,9 @@ class Finding:
 
 def findings(link: "AmqpLink", topology: Topology, vhost: str, *, making: bool) -> Iterator[Finding]:
     """
-    Say of each item whether it is there and equal, and make the missing ones if asked to.
+    Yield for each item whether it exists and equals its declaration, and create missing items if requested.
 
-    Nothing that exists is changed or deleted. What differs is bound all the same, as publishers do.
+    No existing item is changed or deleted. Items that differ are bound nevertheless, as publishers do.
     """
     states: dict[tuple[type, str], State] = {}
     items: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
@@ -101,7 +101,7 @@ def _make(link: "AmqpLink", item: Exchange | Queue) -> Finding:
 
 def _bound(link: "AmqpLink", binding: Binding, ends: tuple[State, State], *, making: bool) -> Finding:
     if State.MISSING in ends:
-        # Bindings go with what they bind.
+        # A binding is missing if its exchange or its queue is missing.
         return Finding(binding, State.MISSING)
     if not making:
         return Finding(binding, State.UNASKED, "AMQP cannot ask for it, apply makes it")

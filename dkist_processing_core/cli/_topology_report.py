@@ -1,7 +1,7 @@
 """
-The findings about a topology as a terminal shows them, and as JSON.
+The findings about a topology as text for a terminal, and as JSON.
 
-Not here: how they are found (_topology_items).
+Not here: the search for the findings (_topology_items).
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from dkist_processing_core.cli._topology_items import RIGHT_NEEDED, WELL, Findin
 from dkist_processing_core.cli._words import fitted, one_line
 from dkist_processing_core.console import Terminal
 
-# The worst first.
+# The worst state first.
 _STYLES = {
     State.DIFFERENT: "red",
     State.UNKNOWN: "red",
@@ -40,7 +40,7 @@ def _name_of(item: Item) -> str:
 
 
 def _told(finding: Finding) -> str:
-    """Return what is said of an item; of one that is missing, what it has to be."""
+    """Return the remarks about an item; for a missing item, with its declaration."""
     item, told = finding.item, finding.reason
     if isinstance(item, Binding):
         told = f"from {item.exchange} by {item.routing_key!r}; {told}"
@@ -57,7 +57,7 @@ def _made_as(item: Exchange | Queue) -> str:
 
 
 def show_findings(found: Iterable[Finding], topology: Topology, bus: str, hide: Callable[[str], str]) -> list[Finding]:
-    """Show each finding as soon as it is made, with its secrets hidden, and return all of them."""
+    """Print each finding as soon as it is found, with secrets hidden, and return all findings."""
     console = Terminal(highlight=False)
     console.print(Text.assemble(("bus  ", "dim"), bus), soft_wrap=True)
     console.print()
@@ -72,7 +72,7 @@ def show_findings(found: Iterable[Finding], topology: Topology, bus: str, hide: 
         name = fitted(one_line(hide(_name_of(each.item))), width, "...")
         kind = f"{type(each.item).__name__.lower():{_KIND_CELLS}}  "
         head = Text.assemble((f"{mark} ", style), kind, (name, "bold"), "  ")
-        # What is the same for many rows stands once below them.
+        # Advice that is the same for many rows is printed once below them.
         advice = "" if each.advice in (None, RIGHT_NEEDED) else hide(each.advice)
         told = ((hide(_told(each)), "" if each.state in WELL else style), (advice, ""))
         for line in rows(head, told, console):
@@ -94,7 +94,7 @@ def _verdict(shown: list[Finding]) -> Text:
 
 
 def as_json(finding: Finding, hide: Callable[[str], str]) -> dict[str, Any]:
-    """Return a finding as JSON has it, with its secrets hidden."""
+    """Return a finding as JSON values, with secrets hidden."""
     item = {key: hide(value) if isinstance(value, str) else value for key, value in asdict(finding.item).items()}
     item.pop("exclusive", None)
     if isinstance(finding.item, Binding):

@@ -1,7 +1,7 @@
 """
-Sizes and foreign text as a terminal shows them.
+Format sizes and foreign text for a terminal.
 
-Not here: durations (text), colours, and what is said of an event (_facts) or of a run (_timeline).
+Not here: durations (text), colours, and the texts about an event (_facts) or a run (_timeline).
 """
 
 import shlex
@@ -31,13 +31,13 @@ def size(count: int) -> str:
 
 
 def named_recipe_run(recipe_run_id: int | None) -> str:
-    """Return how a recipe run is spoken of; one that was given nothing usable has no number."""
+    """Return a text for a recipe run; a run without a usable recipe run id has no number."""
     return "no recipe run" if recipe_run_id is None else f"recipe run {recipe_run_id}"
 
 
 def amount(done: float, total: float | None, unit: str | None) -> str:
     """
-    Return how far something has come.
+    Return a text for an amount of progress.
 
     >>> amount(3, 12, "frame"), amount(0.5, None, None)
     ('3/12 frame', '0.5')
@@ -47,28 +47,28 @@ def amount(done: float, total: float | None, unit: str | None) -> str:
 
 
 def _number(value: float) -> str:
-    # Up to here every whole number has a float of its own; beyond it an int may be longer than any line.
+    # Up to this limit every whole number is exact as a float; beyond it, an int may be longer than any line.
     if abs(value) >= 10**_MOST_DIGITS:
         return "very many"
     return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
 def local_time(moment: datetime, form: str, zone: tzinfo | None) -> str:
-    """Return a moment in a zone, the local one where none is given."""
+    """Return a time as text in a time zone, by default the local one."""
     try:
         return moment.astimezone(zone).strftime(form)
     except (OverflowError, ValueError):
-        # At the ends of the calendar there are moments that have no place in another zone.
+        # At the limits of the calendar, some times cannot be expressed in another zone.
         return moment.strftime(form)
 
 
 def one_line(text: str) -> str:
-    """Return the first line of a text that says anything, its white space evened: what may stand in a row."""
+    """Return the first line of a text that is not blank, with single spaces, escaped: suitable for a row."""
     return visible(next((evened for line in text.splitlines() if (evened := " ".join(line.split()))), ""))
 
 
 def pasted(name: str) -> str | None:
-    """Return a name as a shell takes it; None for one that a terminal does not show as it is."""
+    """Return a name quoted for a shell; None for a name that a terminal does not show unchanged."""
     return shlex.quote(name) if visible_line(name) == name else None
 
 
@@ -83,20 +83,20 @@ def short_type(error_type: str) -> str:
 
 
 def fitted(text: str, width: int, ellipsis: str) -> str:
-    """Return a text in exactly so many cells of a terminal: padded, or cut with an ellipsis."""
+    """Return a text in exactly `width` cells of a terminal: padded, or cut with an ellipsis."""
     if cell_len(text) > width >= len(ellipsis):
         return set_cell_size(text, width - len(ellipsis)) + ellipsis
     return set_cell_size(text, width)
 
 
 def broken(text: str, width: int, lines: int, ellipsis: str) -> Iterator[str]:
-    """Give a text in lines of so many cells, broken between words where that is possible, and cut in the last."""
+    """Yield a text in at most `lines` lines of `width` cells, broken between words if possible; the last is cut."""
     rest = text
     for _ in range(lines - 1):
         if cell_len(rest) <= width:
             break
         cut = len(set_cell_size(rest, width))
-        # A character of two cells on the border was counted, and has no room.
+        # A character of two cells at the border was counted, but does not fit.
         cut -= cell_len(rest[:cut]) > width
         space = rest.rfind(" ", 0, cut + 1)
         at = space if space > cut // 2 else cut

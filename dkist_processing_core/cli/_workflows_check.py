@@ -21,7 +21,7 @@ from dkist_processing_core.terminal import say
 
 
 def validate(name: str) -> bool:
-    """Show what was checked of each workflow, what is wrong below it, and say whether nothing is."""
+    """Print the checks of each workflow with the problems below it, and return True if there is no problem."""
     package = load_package(name)
     found = find_workflows(package)
     if not found:
@@ -59,7 +59,7 @@ def _headline(checked: Checked) -> str:
 
 
 def export(name: str, folder: Path, *, as_zip: bool) -> None:
-    """Export the workflows of a package, and print the files that were written."""
+    """Export the workflows of a package, and print the paths of the written files."""
     package = load_package(name)
     if not find_workflows(package):
         raise WorkflowError(nowhere(package))
@@ -69,7 +69,7 @@ def export(name: str, folder: Path, *, as_zip: bool) -> None:
 
 
 def export_notebooks(name: str, folder: Path, *, with_dockerfile: bool) -> None:
-    """Export the workflows of a package as notebooks, and print the file to go on with, or all of them."""
+    """Export the workflows of a package as notebooks, and print the Dockerfile's path or those of all notebooks."""
     package = load_package(name)
     if not find_workflows(package):
         raise WorkflowError(nowhere(package))

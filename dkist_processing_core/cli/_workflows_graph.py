@@ -1,7 +1,7 @@
 """
-A workflow's graph as lines for a terminal: a task on each, with its queue and its extras.
+A workflow's graph as lines for a terminal: one task per line, with its queue and its extras.
 
-Not here: how the lanes run (_workflows_lanes), and in which order (_workflows_order).
+Not here: the layout of the lanes (_workflows_lanes), and the order of the tasks (_workflows_order).
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,14 +28,14 @@ _UNICODE = {
     _UP | _DOWN | _RIGHT: "├", _UP | _DOWN | _LEFT: "┤",
     _DOWN | _LEFT | _RIGHT: "┬", _UP | _LEFT | _RIGHT: "┴", _UP | _DOWN | _LEFT | _RIGHT: "┼",
 }  # fmt: skip
-# Where few characters are known, a dot leads down only, an apostrophe up only, and a plus both ways.
+# For terminals with few characters: a dot connects only downwards, an apostrophe only upwards, and a plus both ways.
 _SIMPLER = str.maketrans("│─╭╮┬╰╯┴├┤┼●", "|-...'''+++o")
 _MARK = "●"
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A node's name, and what is said of it."""
+    """A node's name, queue and extras."""
 
     name: str
     queue: ResourceQueue = ResourceQueue.DEFAULT
@@ -43,14 +43,14 @@ class Task:
 
     @property
     def told(self) -> str:
-        """Return its queue and its extras, in brackets as pip has them."""
+        """Return the queue, and the extras in brackets as in pip's requirements."""
         extras = f" [{','.join(map(one_line, self.extras))}]" if self.extras else ""
         return f"{self.queue}{extras}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What stands before a task's name, and before what has no room beside it; rows without a name are strokes only."""
+    """A row: the strokes before a task's name, and before its texts below; a row without a name has only strokes."""
 
     before: str
     below: str
@@ -59,7 +59,7 @@ class _Row:
 
 
 def draw_workflow(workflow: Workflow, *, width: int | None, ascii_only: bool = False) -> list[Text]:
-    """Return the drawing of a workflow, no line wider than `width` cells where one is given."""
+    """Return the drawing of a workflow; if `width` is given, no line is wider than `width` cells."""
     tasks = [Task(node.name, node.resource_queue, tuple(node.pip_extras)) for node in workflow.nodes]
     return draw_graph(tasks, workflow.graph.edges, width=width, ascii_only=ascii_only)
 
@@ -67,7 +67,7 @@ def draw_workflow(workflow: Workflow, *, width: int | None, ascii_only: bool = F
 def draw_graph(
     tasks: Sequence[Task], edges: Sequence[tuple[str, str]], *, width: int | None, ascii_only: bool = False
 ) -> list[Text]:
-    """Return the drawing of a graph; where there is no room for its lanes, a numbered list that names the edges."""
+    """Return the drawing of a graph; without enough room for its lanes, a numbered list that names the edges."""
     by_name = {task.name: task for task in tasks}
     order = drawing_order([*by_name], edges)
     lines = lay_out(order, edges)
@@ -101,7 +101,7 @@ def _listed(tasks: Sequence[Task], edges: Sequence[tuple[str, str]]) -> Iterator
 
 
 def _worded(rows: Sequence[_Row], width: int | None) -> Iterator[Text]:
-    """Give the rows with their words, in two columns where there is room for them, and else below each other."""
+    """Yield the rows with their texts, in two columns if there is enough room, else below each other."""
     if not rows:
         return
     room = None if width is None else max(1, width - len(rows[0].before) - len(_GAP))

@@ -1,12 +1,12 @@
 """
-A graph as lines of strokes, a line for each node, in columns as `git log --graph` has them. Pure: no terminal here.
+A graph as lines of strokes, one line per node, in columns as in `git log --graph`. Pure functions without a terminal.
 
-A node's line says what its edges are: what comes from above or from the left flows into the node, what leaves it below
-or to the right flows out. A line without a node only moves lanes, or joins some that lead to the same node. Lanes that
-cross do not touch. So every edge can be read from the drawing, and is in it once.
+A node's line shows its edges: edges from above or from the left enter the node, edges that leave it below or to the
+right go out. A line without a node only moves lanes, or joins lanes that lead to the same node. Lanes that cross are
+not connected. So the drawing shows every edge exactly once.
 
-A lane leads from one node to several, or from several to one, but never from several to several, which would show edges
-that do not exist.
+A lane leads from one node to several, or from several nodes to one, but never from several to several: this would show
+edges that do not exist.
 
 Not here: the order of the nodes (_workflows_order), and the characters (_workflows_graph).
 """
@@ -19,11 +19,11 @@ Edge = tuple[str, str]
 
 _WORTH_A_LINE = 2
 _WORTH_CROSSING = 4
-"""By so many columns a lane must come to the left for that to have a line of its own, or one that crosses others."""
+"""The number of columns by which a lane must move left to justify an extra line, or one that crosses other lanes."""
 
 
 class Stroke(IntFlag):
-    """The sides to which a cell is connected."""
+    """The sides on which a cell is connected."""
 
     UP = 1
     DOWN = 2
@@ -36,12 +36,12 @@ class Line:
     """A line of the drawing: the node on it with its column, if there is one, and the strokes of each cell."""
 
     cells: dict[int, Stroke] = field(default_factory=dict)
-    """By twice the number of the column; odd cells lie between columns."""
+    """The strokes by cell number, which is twice the column number; odd cells are between columns."""
     node: str | None = None
     column: int | None = None
 
     def join(self, columns: Iterable[int], occupied: set[int]) -> None:
-        """Draw a horizontal stroke that touches these columns, and passes behind the other lanes."""
+        """Draw a horizontal stroke that connects these columns, and passes behind the other lanes."""
         touched = {2 * column for column in columns}
         first, last = min(touched), max(touched)
         for at in range(first, last + 1):
@@ -52,14 +52,14 @@ class Line:
 
 @dataclass(eq=False, slots=True)
 class _Lane:
-    """What still has to be reached along a column, and where what was reached last stands."""
+    """The nodes that a lane still has to reach, and the column of the last node that it reached."""
 
     targets: set[str]
     last_column: int | None = None
 
 
 def lay_out(names: Sequence[str], edges: Iterable[Edge]) -> list[Line]:
-    """Return the lines for nodes in an order in which each comes after what leads to it."""
+    """Return the lines for nodes, which must be ordered so that each node comes after its upstreams."""
     layout = _Layout(names, edges)
     for name in names:
         layout.place(name)
@@ -67,7 +67,7 @@ def lay_out(names: Sequence[str], edges: Iterable[Edge]) -> list[Line]:
 
 
 class _Layout:
-    """The lines so far, and the lanes that are open below them."""
+    """The lines so far, and the open lanes below them."""
 
     def __init__(self, names: Sequence[str], edges: Iterable[Edge]) -> None:
         self.lines: list[Line] = []
@@ -79,7 +79,7 @@ class _Layout:
             self._upstreams[downstream].append(upstream)
 
     def place(self, name: str) -> None:
-        """Draw a node below what is there."""
+        """Draw a node below the existing lines."""
         pulled = self._pull_left(name)
         incoming = [at for at, lane in self._lanes.items() if name in lane.targets]
         ending = [at for at in incoming if self._lanes[at].targets == {name}]
@@ -105,9 +105,9 @@ class _Layout:
         self._merge(late)
 
     def _column(self, incoming: list[int], ending: list[int]) -> int:
-        """Return the leftmost column to the right of all that comes in; a lane that ends may end there."""
+        """Return the leftmost free column to the right of all incoming lanes; an incoming lane may end in it."""
         least = max([0, *ending, *(at + 1 for at in incoming if at not in ending)])
-        # Nodes that hang on one lane stand below each other.
+        # Nodes on the same lane are drawn below each other.
         siblings = [at for lane in incoming if (at := self._lanes[lane].last_column) is not None]
         preferred = [at for at in siblings if at >= least and at not in self._lanes]
         if preferred:
@@ -117,7 +117,7 @@ class _Layout:
     def _outgoing(
         self, name: str, column: int, passing: list[_Lane]
     ) -> tuple[dict[int, _Lane], list[int], list[tuple[int, int]]]:
-        """Return the new lanes, the columns of those that are joined to the right, and what has to be merged below."""
+        """Return the new lanes, the columns of lanes to join on the right, and the pairs of lanes to merge below."""
         alone = [each for each in self._downstreams[name] if self._fans_out(name, each)]
         others = [each for each in self._downstreams[name] if each not in alone]
         wanted: list[tuple[_Lane, int | None]] = [(_Lane(set(alone)), None)] if alone else []
@@ -146,12 +146,12 @@ class _Layout:
         return at not in new and (at == column or at not in self._lanes)
 
     def _fans_out(self, upstream: str, downstream: str) -> bool:
-        """Say whether an edge shares a lane with others of its upstream, and not with those of its downstream."""
+        """Return True if an edge shares a lane with other edges of its upstream, not with those of its downstream."""
         fan_out, fan_in = len(self._downstreams[upstream]), len(self._upstreams[downstream])
         return fan_in == 1 or (fan_out > 1 and fan_out >= fan_in)
 
     def _is_shared(self, target: str, passing: list[_Lane]) -> bool:
-        """Say whether several more nodes hang on the same lane that lead to the same one: they stay in line with it."""
+        """Return True if more nodes on one of the lanes lead to the target: they are drawn in the same column."""
         return any(
             len(lane.targets) > 1
             and any(not self._fans_out(each, target) for each in lane.targets & {*self._upstreams[target]})
@@ -159,7 +159,7 @@ class _Layout:
         )
 
     def _pull_left(self, name: str) -> int | None:
-        """Bring what leads to a node alone back to the left, where that saves columns, and return where it is then."""
+        """Move the lanes that lead only to this node left if it saves enough columns; return the column, else None."""
         incoming = [at for at, lane in self._lanes.items() if name in lane.targets]
         if not incoming or any(self._lanes[at].targets != {name} for at in incoming):
             return None
@@ -184,9 +184,9 @@ class _Layout:
 
     def _keep_apart(self, column: int, incoming: list[int]) -> None:
         """
-        Leave a line between two nodes in one column that would seem connected, or unconnected, but are not.
+        Insert a line between two nodes in one column if the drawing would otherwise show their connection wrongly.
 
-        Directly below another, a node hangs on it, unless a stroke from the left says otherwise.
+        A node directly below another one is read as connected to it, unless a stroke enters it from the left.
         """
         if self.lines and self.lines[-1].column == column:
             from_above, from_left = column in incoming, any(at < column for at in incoming)
@@ -203,7 +203,7 @@ class _Layout:
 
 
 def widest(lines: Iterable[Line]) -> int:
-    """Return how many cells the lines take."""
+    """Return the width of the widest line in cells."""
     return max((at + 1 for line in lines for at in _used(line)), default=0)
 
 

@@ -1,7 +1,7 @@
 """
-From the name of a package to the package.
+Load a package by its name.
 
-Not here: which workflows it has (build_utils).
+Not here: the search for its workflows (build_utils).
 """
 
 import importlib.util
@@ -16,15 +16,11 @@ from dkist_processing_core.build_utils._find import imported
 
 def load_package(name: str) -> ModuleType:
     """
-    Return a package that a user named; as with `python -m`, the current folder comes first.
+    Import and return the package of this name; as with `python -m`, the current folder comes first.
 
-    Raises
-    ------
-    typer.BadParameter
-        where there is none of that name.
-    WorkflowError
-        where there is one, and it cannot be imported.
-
+    Raises:
+        typer.BadParameter: There is no package of this name.
+        WorkflowError: The package exists, but cannot be imported.
     """
     parts = name.split(".")
     if not all(part.isidentifier() for part in parts):
@@ -32,7 +28,7 @@ def load_package(name: str) -> ModuleType:
     folder = str(Path.cwd())
     if sys.path[:1] != [folder]:
         sys.path.insert(0, folder)
-    # The outer packages first: they are imported on the way, and any of them may be the one that is missing.
+    # The outer packages first: they are imported before the inner ones, and any of them may be missing.
     for at in range(1, len(parts) + 1):
         outer = ".".join(parts[:at])
         if outer not in sys.modules and importlib.util.find_spec(outer) is None:

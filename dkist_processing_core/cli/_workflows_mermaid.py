@@ -13,7 +13,7 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 def flowchart(workflows: Iterable[Workflow]) -> Iterator[str]:
-    """Give the lines of one flowchart; each workflow is a box of its own."""
+    """Yield the lines of one flowchart; each workflow is a separate box."""
     yield "flowchart TD"
     for number, workflow in enumerate(workflows, 1):
         yield f'  subgraph w{number}["{_escaped(f"{workflow.workflow_name} {workflow.workflow_version}")}"]'
@@ -30,7 +30,7 @@ def flowchart(workflows: Iterable[Workflow]) -> Iterator[str]:
 
 def _escaped(text: str) -> str:
     """
-    Return a text as Mermaid shows it, whatever it holds: what might mean something there is written by its number.
+    Return a text that Mermaid shows unchanged: characters with a possible meaning in Mermaid become numeric entities.
 
     >>> _escaped('l0 "sample" [asdf]')
     'l0 #34;sample#34; #91;asdf#93;'

@@ -1,5 +1,5 @@
 """
-The order in which a graph is drawn: one branch after the other, so that few lanes are open at once.
+The order in which a graph is drawn: one branch after the other, so that few lanes are open at the same time.
 
 Not here: the lanes (_workflows_lanes).
 """
@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 
 def drawing_order(names: Sequence[str], edges: Iterable[tuple[str, str]]) -> list[str]:
     """
-    Return the nodes of an acyclic graph, each after all that lead to it, next to the last of them where possible.
+    Return the nodes of an acyclic graph, each after all its upstreams, and next to the last of them if possible.
 
-    Of equals, the one that is named first comes first; a node to which none leads waits until one is needed.
+    Among equal nodes, the one that is named first comes first. A node without upstreams is placed when it is needed.
 
     >>> drawing_order(["in", "a", "b", "a2", "b2"], [("in", "a"), ("in", "b"), ("a", "a2"), ("b", "b2")])
     ['in', 'a', 'a2', 'b', 'b2']

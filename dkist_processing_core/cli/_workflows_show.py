@@ -1,7 +1,7 @@
 """
-`dkist-core workflows show`: the workflows of a package, drawn.
+`dkist-core workflows show`: draw the workflows of a package.
 
-Not here: how one is drawn (_workflows_graph), and what Mermaid wants (_workflows_mermaid).
+Not here: the drawing of a workflow (_workflows_graph), and the syntax of Mermaid (_workflows_mermaid).
 """
 
 import typer
@@ -19,7 +19,7 @@ from dkist_processing_core.workflow import Workflow
 
 
 def show(package_name: str, wanted: str | None, *, as_mermaid: bool) -> None:
-    """Draw the workflows of a package, or the one of this name."""
+    """Print the drawings of a package's workflows, or only of the one with this name."""
     package = load_package(package_name)
     workflows = extract_workflows_from_package(package)
     if not workflows:
