@@ -325,7 +325,7 @@ class LocalRun:
         return []
 
     def _is_reported_as_success(self, attempt: Attempt) -> bool:
-        """Return True if the launcher has reported a success, which outranks the exit status of its own process."""
+        """Return True if the launcher has reported a success, which outranks the launcher's exit status."""
         return self._is_noted(SUCCEEDED + attempt.key)
 
     def _is_noted(self, note: str) -> bool:

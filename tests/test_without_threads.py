@@ -150,7 +150,7 @@ def test_a_subscription_without_a_thread_is_one_clear_error(broker: Broker) -> N
     done = run_python(NONE_TO_BE_HAD + SUBSCRIPTION, broker.env)
 
     assert done.returncode == 0, done.stderr
-    assert "no subscription without a thread of its own" in done.stdout
+    assert "a subscription needs its own thread" in done.stdout
 
 
 LOOK = """

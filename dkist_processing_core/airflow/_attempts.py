@@ -57,7 +57,7 @@ def dispatched(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
 
 def _hand_over_origin(context: Mapping[str, Any]) -> None:
     """
-    Make the launcher read the same settings as the callbacks: the engine starts it in a new folder of its own.
+    Make the launcher read the same settings as the callbacks: the engine starts it in a new folder.
 
     The engine renders and shows the operator's templates before it calls this function.
     """

@@ -392,7 +392,7 @@ class _Consumption:
             self._thread.start()
         except RuntimeError as error:
             self._link.close()
-            msg = f"no subscription without a thread of its own: {error}; allow this user or container more of them"
+            msg = f"a subscription needs its own thread: {error}; allow this user or container more of them"
             raise BusError(msg) from error
 
     def request(self, action: "Callable[[AmqpLink | None], None]") -> None:

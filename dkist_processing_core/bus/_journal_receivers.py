@@ -11,6 +11,7 @@ import json
 import logging
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ _Result = TypeVar("_Result")
 logger = logging.getLogger(__name__)
 
 
-class _Reading:
+class _Reading(ABC):
     """A position in the file, and the entries that were read ahead of it."""
 
     def __init__(self, exchange: str, patterns: tuple[str, ...]) -> None:
@@ -76,9 +77,9 @@ class _Reading:
             if not self._ahead:
                 return None
 
+    @abstractmethod
     def _more(self) -> Iterable[Entry]:
         """Return the next batch of entries after the position."""
-        raise NotImplementedError
 
     def settle(self, entry: Entry, reason: str | None = None) -> None:
         """Settle an entry: acknowledge it, or dead-letter it if a reason is given."""

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -36,7 +37,7 @@ _SAID_BY_US = ("does not have an extra named", "does not provide the extra")
 _OF_OTHER_ENVIRONMENTS = frozenset({"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "CONDA_PREFIX", "__PYVENV_LAUNCHER__"})
 
 
-class Installer:
+class Installer(ABC):
     """An installation by one program, which inherits `lock_fd`: builders wait for it even if its builder is killed."""
 
     label: str
@@ -66,6 +67,7 @@ class Installer:
         """The last lines of the program's output."""
         return tuple(self._lines)
 
+    @abstractmethod
     def install(self, path: str, wanted: Requirement, *, asked: Requirement, is_mending: bool) -> None:
         """
         Make an environment at `path` that holds `wanted`, which is `asked` and our own extra.
@@ -76,7 +78,6 @@ class Installer:
         Raises:
             EnvironmentBuildError: The program does not succeed.
         """
-        raise NotImplementedError
 
     def _run(self, command: list[str], wanted: Requirement, asked: Requirement) -> None:
         # The output that the caller reads must not contain the extras that we added ourselves.

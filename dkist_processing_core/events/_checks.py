@@ -30,7 +30,6 @@ class Form:
 
     wire_names: Mapping[str, str]
     types: Mapping[str, Any]
-    required: frozenset[str]
     defaults: Mapping[str, Any]
     shape: type[msgspec.Struct]
     """A class with the same fields, without a check."""
@@ -70,7 +69,6 @@ def form_of(kind: type[msgspec.Struct]) -> Form:
     return Form(
         wire_names={field.name: field.encode_name for field in info.fields},
         types={name: types[name] for name in found},
-        required=frozenset(field.name for field in info.fields if field.required),
         defaults=defaults,
         shape=msgspec.defstruct(kind.__name__, [(name, types[name]) for name in found], gc=False),
         texts={name: clean_line if LINE in found[name][1] else clean for name in texts},

@@ -72,7 +72,7 @@ def _section(section: str, event_class: type[Event] | None) -> str:
 
 
 def table(event_class: type[Event]) -> str:
-    """Return the table of an event's fields that no shared section lists; for a shared class, of its own fields."""
+    """Return the table of the fields that no shared section lists; for a shared class, of its declared fields."""
     others = [each for each in SHARED.values() if each is not event_class and issubclass(event_class, each)]
     shared = {field.name for each in others for field in fields(each)}
     return "".join(["| field | type | meaning |\n", "|---|---|---|\n", *_rows(event_class, shared)])

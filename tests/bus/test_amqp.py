@@ -632,7 +632,7 @@ def test_a_name_that_does_not_resolve_is_explained(state_dir: Path) -> None:
 @pytest.mark.parametrize("number", [errno.EBADF, errno.ENOTSOCK, errno.EMFILE, errno.ENFILE, errno.ENOBUFS])
 def test_what_fails_in_this_process_says_nothing_of_the_broker(state_dir: Path, number: int) -> None:
     """
-    It is a kind of its own, by which a broker does not count as unreachable for other processes.
+    It is a separate kind of error, by which a broker does not count as unreachable for other processes.
     """
     settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir)
 

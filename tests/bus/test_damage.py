@@ -627,7 +627,7 @@ def _note_numbers(path: Path, settings: DKISTProcessingCoreConfiguration, found:
 
 def test_a_damaged_file_is_read_by_high_numbers_alone(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    Code of the author's that closes low numbers has nothing of it written into a file of its own.
+    An author's code that closes low numbers gets nothing of it written into the author's files.
     """
     fill(settings)
     path = open_bus(settings).journal_path
@@ -666,7 +666,7 @@ def test_the_numbers_of_a_journal_with_a_damaged_head_are_found_without_its_mess
 
 def test_a_large_damaged_journal_is_taken_over_in_turns(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    Each takes about as long as it may, and says whether more is left.
+    Each takes about as long as it may, and returns whether more is left.
     """
     before, path = fill(settings), open_bus(settings).journal_path
     damage_the_head(path)
