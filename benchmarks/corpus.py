@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
-from dkist_processing_core.bus import to_message
 from dkist_processing_core.events import Reporter, TaskProgressed, encode
+from dkist_processing_core.journal.message import to_message
 
 KIB = 1024
 _TIME = datetime(2026, 11, 22, 9, tzinfo=UTC)

@@ -25,9 +25,9 @@ from pathlib import Path
 from benchmarks.figures import Findings, rounded, spread
 from benchmarks.ground import ROOT, Ground, environment
 from benchmarks.plan import Plan
-from dkist_processing_core.bash_operator import COMMAND
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.export.bash_operator import COMMAND
 from tests.services.wheels import make_wheel
 
 SECOND = "second task on a worker, to its first line"

@@ -18,10 +18,11 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from dkist_processing_core.bus import open_bus, to_message
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.journal.message import to_message
 from dkist_processing_core.outbox import drain, outboxes
-from dkist_processing_core.publisher import Publisher
 from tests.facts import progressed
 from tests.services.broker import open_broker
 from tests.services.rabbitmq import RabbitMQNode

@@ -29,10 +29,10 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from dkist_processing_core.credentials import OPT_IN, objection
 from dkist_processing_core.errors import ConfigurationError
-from dkist_processing_core.origin import Origin
-from dkist_processing_core.settings_table import to_markdown, to_restructured_text
+from dkist_processing_core.settings.credentials import OPT_IN, objection
+from dkist_processing_core.settings.origin import Origin
+from dkist_processing_core.settings.table import to_markdown, to_restructured_text
 from dkist_processing_core.text import REDACTED, is_secret_name, redact, secrets_of
 
 if TYPE_CHECKING:

@@ -10,10 +10,11 @@ import sys
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from dkist_processing_core import bash_operator, engine
 from dkist_processing_core.author_checks import extras_of, queue_of, upstreams_of
 from dkist_processing_core.environments import Requirement
 from dkist_processing_core.errors import EnvironmentRequestError, WorkflowError
+from dkist_processing_core.export import bash_operator
+from dkist_processing_core.export.dag_source import exec_dag_source
 from dkist_processing_core.resource_queue import ResourceQueue
 from dkist_processing_core.task import TaskBase
 from dkist_processing_core.text import show
@@ -181,7 +182,7 @@ class Node:
             self.workflow_name, self.workflow_version, self.requirement.name, nodes=[self.name], edges=[]
         )
         source = f"{bash_operator.IMPORTS}\n{shared}operator = {self.operator_definition}\n"
-        return engine.execute(source, self.name)["operator"]
+        return exec_dag_source(source, self.name)["operator"]
 
 
 def _plain(number: float) -> float:

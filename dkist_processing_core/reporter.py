@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage, Reporter, identity_of
 from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.own_errors import log_own_error
-from dkist_processing_core.redaction import redact
-from dkist_processing_core.signals import held_back
+from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.text.own_errors import log_own_error
+from dkist_processing_core.text.redaction import redact
 
 if TYPE_CHECKING:
-    from dkist_processing_core.publisher import Publisher
+    from dkist_processing_core.delivery.publisher import Publisher
     from dkist_processing_core.tracing import Carrier, Telemetry
 
 _EventT = TypeVar("_EventT", bound=Event)

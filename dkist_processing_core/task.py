@@ -20,13 +20,14 @@ from opentelemetry.metrics import Meter
 from opentelemetry.trace import Link, Span, SpanKind, Tracer
 from opentelemetry.util.types import Attributes
 
-from dkist_processing_core import forks, semconv
+from dkist_processing_core import semconv
 from dkist_processing_core.errors import ConfigurationError, IdentityError
-from dkist_processing_core.exception_text import class_name, message_of
 from dkist_processing_core.identity import Attempt, RunsByHand, parse_recipe_run_id
-from dkist_processing_core.origin import Origin, handed_variables
-from dkist_processing_core.signals import held_back
+from dkist_processing_core.process import forks
+from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.settings.origin import Origin, handed_variables
 from dkist_processing_core.text import duration, redact, show
+from dkist_processing_core.text.exceptions import class_name, message_of
 
 # Settings, telemetry, events and bus are imported when a task is created or called: a process that only defines tasks,
 # for example an export, needs none of them.

@@ -26,7 +26,7 @@ from dkist_processing_core.task import TaskBase
 
 if TYPE_CHECKING:
     from dkist_processing_core.events import Graph
-    from dkist_processing_core.outcomes import RunResult
+    from dkist_processing_core.local.outcomes import RunResult
 
 # The engine's own limit on the length of a DAG's name.
 MAX_DAG_NAME_LENGTH = 250
@@ -239,7 +239,7 @@ class Workflow:
         Raises:
             WorkflowError: The workflow has no tasks, or cannot be run from the place of its definition.
         """
-        from dkist_processing_core.local import run_workflow  # noqa: PLC0415 - a task's process needs none of it
+        from dkist_processing_core.local.engine import run_workflow  # noqa: PLC0415 - a task's process needs none of it
 
         return run_workflow(self, recipe_run_id, max_parallel=max_parallel, environments=environments)
 
@@ -261,7 +261,7 @@ class Workflow:
         return self._export(path, "export")
 
     def _export(self, path: str | Path | None, default: str) -> Path:
-        from dkist_processing_core.files import folder_of, put_files  # noqa: PLC0415 - a task's process needs none of it
+        from dkist_processing_core.export.files import folder_of, put_files  # noqa: PLC0415 - a task's process needs none of it
 
         content = self.dag_source().encode()
         (file,) = put_files(folder_of(default if path is None else path), {f"{self.dag_name}.py": content})
@@ -278,8 +278,8 @@ class Workflow:
             WorkflowError: The workflow has no tasks, a notebook could not import one of them, or the file cannot be
                 written.
         """
-        from dkist_processing_core.files import folder_of  # noqa: PLC0415 - as above
-        from dkist_processing_core.notebook_file import put_notebooks  # noqa: PLC0415 - as above
+        from dkist_processing_core.export.files import folder_of  # noqa: PLC0415 - as above
+        from dkist_processing_core.export.notebook_file import put_notebooks  # noqa: PLC0415 - as above
 
         folder = folder_of("notebooks" if path is None else path)
         (file,) = put_notebooks(folder, {f"{self.dag_name}.ipynb": self.notebook_source()})
@@ -296,9 +296,10 @@ class Workflow:
             EngineMissingError: Airflow is not installed.
             WorkflowError: The workflow has no tasks, or belongs to no package.
         """
-        from dkist_processing_core import engine, rendering  # noqa: PLC0415 - as above
+        from dkist_processing_core.export.dag_source import exec_dag_source  # noqa: PLC0415 - as above
+        from dkist_processing_core.export.rendering import DAG  # noqa: PLC0415 - as above
 
-        return engine.execute(self._rendered(), self.dag_name)[rendering.DAG]
+        return exec_dag_source(self._rendered(), self.dag_name)[DAG]
 
     def dag_source(self) -> str:
         """
@@ -312,7 +313,7 @@ class Workflow:
         return self._rendered()
 
     def _rendered(self) -> str:
-        from dkist_processing_core import rendering  # noqa: PLC0415 - as above
+        from dkist_processing_core.export import rendering  # noqa: PLC0415 - as above
 
         self._check_has_tasks()
         return rendering.render_dag(
@@ -331,7 +332,7 @@ class Workflow:
         Raises:
             WorkflowError: The workflow has no tasks, or a notebook could not import one of them.
         """
-        from dkist_processing_core import rendering  # noqa: PLC0415 - as above
+        from dkist_processing_core.export import rendering  # noqa: PLC0415 - as above
 
         self._check_has_tasks()
         return rendering.render_notebook(self.topological_sort())

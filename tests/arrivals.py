@@ -16,9 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from dkist_processing_core.bus import Books, Journal, open_bus, spares_of
-from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.journal import Books, Journal
+from dkist_processing_core.journal.spare import spares_of
 from tests.bus.contract import SECONDS
 from tests.killed import Plan
 from tests.running import ROOT

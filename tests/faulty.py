@@ -14,9 +14,10 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 # Imported before the forks, so that each begins at once.
-from dkist_processing_core import Workflow, child
+from dkist_processing_core import Workflow
 from dkist_processing_core.launcher import _launch, _reports, hold_back  # noqa: F401
 from dkist_processing_core.launcher._process import TaskProcess
+from dkist_processing_core.local import child
 from tests import launched
 
 if TYPE_CHECKING:

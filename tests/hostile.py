@@ -8,10 +8,10 @@ import resource
 from collections.abc import Callable
 from typing import Any
 
-from dkist_processing_core.bus import Message, Properties
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.events import CONTENT_TYPE, Event, decode, encode
+from dkist_processing_core.journal.message import Message, Properties
 
 MEMORY_BYTES = 900 * 1024 * 1024
 _TYPE_PREFIX = "edu.nso.dkist."

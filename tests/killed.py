@@ -22,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 # Imported here, not when it is needed: another user may not read the files of this interpreter.
-import dkist_processing_core.drain  # noqa: F401
-from dkist_processing_core.bus import Journal, Message, _format, _journal, open_bus
-from dkist_processing_core.bus._amqp import AmqpLink
+import dkist_processing_core.delivery.drainer  # noqa: F401
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.amqp.client import AmqpLink
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import TaskProgressed
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.journal import Journal, _format, _journal
+from dkist_processing_core.journal.message import Message
 from tests.facts import progressed
 
 _SECONDS = 30.0

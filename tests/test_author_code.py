@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import pytest
 
 from dkist_processing_core import TaskBase, Workflow, subscribe
-from dkist_processing_core.build_utils._find import find_workflows
+from dkist_processing_core.build_utils.find import find_workflows
 from dkist_processing_core.events import Cause, TaskFailed, TaskFinished, TaskProgressed
 from tests.clients import TASKS, importing, workflow, write_package
 from tests.running import run_python

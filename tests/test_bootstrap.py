@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dkist_processing_core.bootstrap import FILE, MODULE, program, variables
-from dkist_processing_core.origin import Origin
+from dkist_processing_core.launcher.bootstrap import FILE, MODULE, program, variables
+from dkist_processing_core.settings.origin import Origin
 
 SECRET = "hunter22/and=more"
 OF_FILE = "hunter33"

@@ -15,9 +15,11 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from dkist_processing_core.bus import FileLock, adopt, open_bus
-from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.journal.locks import FileLock
+from dkist_processing_core.journal.spare import adopt
 from tests.running import ROOT, run_python
 from tests.services.broker import Broker
 from tests.services.otlp import OtlpReceiver
@@ -111,8 +113,8 @@ def test_refused_by_broker_and_collector(refusing_port: int) -> None:
 
     broker, collector = lines
     assert (
-        f" WARNING dkist_processing_core.drain: RabbitMQ at 127.0.0.1:{refusing_port} refuses the connection: nothing "
-        "listens there" in broker
+        " WARNING dkist_processing_core.delivery.drainer: "
+        f"RabbitMQ at 127.0.0.1:{refusing_port} refuses the connection: nothing listens there" in broker
     )
     assert collector.endswith(
         f"traces, metrics, logs are not exported: nobody answers at 127.0.0.1:{refusing_port}: Connection refused"

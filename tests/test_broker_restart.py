@@ -13,8 +13,8 @@ from typing import Self
 
 import pytest
 
-from dkist_processing_core.bus import Books
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.journal import Books
 from tests.arrivals import Arrivals, Ledger
 from tests.facts import progressed
 from tests.services.broker import Broker

@@ -27,7 +27,7 @@ from dkist_processing_core.build_utils import (
     extract_workflows_from_package,
     validate_workflows,
 )
-from dkist_processing_core.build_utils._find import find_workflows
+from dkist_processing_core.build_utils.find import find_workflows
 from dkist_processing_core.errors import WorkflowError
 from tests.clients import TASKS, importing, module, workflow, write_package
 

@@ -24,6 +24,7 @@ from dkist_processing_core.airflow.callbacks import Callbacks
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import (
     Cause,
     Event,
@@ -40,10 +41,9 @@ from dkist_processing_core.events import (
 )
 from dkist_processing_core.failure_callback import chat_ops_notification
 from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.notes import SUCCEEDED, TOLD_TO_END
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.identity.trace_context import derived_trace_id, parse_traceparent
+from dkist_processing_core.journal.notes import SUCCEEDED, TOLD_TO_END
 from dkist_processing_core.runs import RunState
-from dkist_processing_core.trace_context import derived_trace_id, parse_traceparent
 from tests.services.broker import Broker
 from tests.services.sockets import BlackHole
 from tests.waiting import SECONDS

@@ -23,8 +23,8 @@ from typer.testing import CliRunner
 from dkist_processing_core.cli import app
 from dkist_processing_core.cli._reference import reference
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import EVENT_CLASSES, Event, decode, encode
-from dkist_processing_core.publisher import Publisher
 from tests import pipelines
 from tests.facts import failed, finished, progressed, started
 from tests.running import ROOT, command

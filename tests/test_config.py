@@ -27,7 +27,7 @@ from dkist_processing_core.config import (
     secrets_in,
 )
 from dkist_processing_core.errors import ConfigurationError
-from dkist_processing_core.origin import _other_owner, _others_of
+from dkist_processing_core.settings.origin import _other_owner, _others_of
 from tests.strategies import texts
 
 ROOT = Path(__file__).parents[1]

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.bus import Message, Properties, open_bus
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Subscription, subscribe
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.journal.message import Message, Properties
 from tests.facts import finished, started
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.bus import Journal
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.descriptors import Held
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.journal import Journal
+from dkist_processing_core.process.descriptors import Held
 from tests.facts import progressed
 from tests.waiting import wait_until
 

@@ -13,8 +13,8 @@ from itertools import pairwise
 
 import pytest
 
-from dkist_processing_core.bus import Books
 from dkist_processing_core.events import TaskProgressed, decode
+from dkist_processing_core.journal import Books
 from tests.running import ROOT
 from tests.services.broker import Broker
 from tests.services.proxy import Proxy
@@ -26,7 +26,7 @@ PROGRAM = """
 import json, re, sys
 from pathlib import Path
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 from tests.facts import progressed, started
 
 def done(what):

@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.bus import Books, FileLock, adopt, open_bus, spares_of
-from dkist_processing_core.bus._format import FORMAT_VERSION
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.journal import Books
+from dkist_processing_core.journal._format import FORMAT_VERSION
+from dkist_processing_core.journal.locks import FileLock
+from dkist_processing_core.journal.spare import adopt, spares_of
 from tests.bus.contract import SECONDS
 from tests.facts import finished, progressed, started
 from tests.running import run_python
@@ -227,7 +230,7 @@ def test_an_older_journal_is_drained(broker: Broker) -> None:
 FULL = """
 import resource, signal, sys, time
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 from tests.facts import progressed
 settings = DKISTProcessingCoreConfiguration()
 publisher = Publisher.open(settings)

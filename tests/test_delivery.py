@@ -12,14 +12,15 @@ import time
 
 import pytest
 
-from dkist_processing_core import drain
-from dkist_processing_core.bus import Books, open_bus
-from dkist_processing_core.bus._amqp_bus import CONNECT_SECONDS, AmqpBus
-from dkist_processing_core.bus._locks import FileLock
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.amqp.bus import CONNECT_SECONDS, AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.delivery import drainer
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.delivery.refusals import RETRY_SECONDS
 from dkist_processing_core.errors import BusError
-from dkist_processing_core.publisher import Publisher
-from dkist_processing_core.refusals import RETRY_SECONDS
+from dkist_processing_core.journal import Books
+from dkist_processing_core.journal.locks import FileLock
 from tests.arrivals import Arrivals
 from tests.bus.contract import SECONDS
 from tests.facts import finished, progressed, started
@@ -171,7 +172,7 @@ def test_every_process_says_once_that_its_events_wait(refusing_port: int, caplog
     settings = unreachable(refusing_port)
     found = []
     for _ in range(3):
-        drain._told.clear()
+        drainer._told.clear()
         caplog.clear()
         for name in ("A", "B"):
             publisher = Publisher.open(settings)
@@ -206,7 +207,7 @@ def test_a_mark_from_a_wrong_clock_is_not_obeyed(broker: Broker, monkeypatch: py
     However far away the moment is until which the broker was to be left alone, it is tried again after the rest.
     """
     settings = settings_of(broker)
-    monkeypatch.setattr(drain, "UNREACHABLE_SECONDS", 0.2)
+    monkeypatch.setattr(drainer, "UNREACHABLE_SECONDS", 0.2)
     with open_bus(settings).open_journal() as journal:
         journal.unreachable_until = time.time() + 10 * 365 * 24 * 3600
 

@@ -21,13 +21,14 @@ from pathlib import Path
 import pytest
 
 from dkist_processing_core import subscribe
-from dkist_processing_core.bus import FileLock, Journal, open_bus
-from dkist_processing_core.bus._locks import folder_lock
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.descriptors import Held, low_numbers_taken, move_up
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import JournalError, JournalLostError
 from dkist_processing_core.events import TaskFailed
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.journal import Journal
+from dkist_processing_core.journal.locks import FileLock, folder_lock
+from dkist_processing_core.process.descriptors import Held, low_numbers_taken, move_up
 from tests.bus.contract import SECONDS
 from tests.facts import finished, started
 from tests.launched import close_descriptors
@@ -126,7 +127,7 @@ CLOSES_AS_IT_CONNECTS = """
 import logging, os, queue, socket, stat, sys
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 from tests.facts import started
 from tests.waiting import wait_until
 

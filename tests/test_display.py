@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from dkist_processing_core.display import LiveDisplay, _Row, outcome_text
 from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.local.display import LiveDisplay, _Row, outcome_text
 
 ROOT = Path(__file__).parent.parent
 RUN = Run("W", "1", "r", 1)

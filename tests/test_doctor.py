@@ -16,7 +16,7 @@ from dkist_processing_core import subscribe
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 from tests.facts import started
 from tests.running import run_command
 from tests.services.broker import Broker

@@ -27,16 +27,16 @@ from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.environments import Environment, Environments, Requirement, folder_of
 from dkist_processing_core.environments._build import _link
-from dkist_processing_core.environments._entries import State
 from dkist_processing_core.environments._key import release_of
-from dkist_processing_core.environments._limits import Limits
 from dkist_processing_core.environments._place import GONE, MARKER, distrust
 from dkist_processing_core.environments._record import size_of
 from dkist_processing_core.environments._requirement import normalised
 from dkist_processing_core.environments._translation import Translation, patience
 from dkist_processing_core.environments._variables import without_user_information
+from dkist_processing_core.environments.entries import State
+from dkist_processing_core.environments.limits import Limits
 from dkist_processing_core.errors import DKISTProcessingCoreError, EnvironmentBuildError, EnvironmentRequestError
-from dkist_processing_core.origin import Origin, read_from
+from dkist_processing_core.settings.origin import Origin, read_from
 from tests.running import ROOT, run_command
 from tests.services.processes import with_environment
 from tests.services.wheels import make_index, make_wheel

@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkist_processing_core import ResourceQueue, TaskBase, Workflow, engine
-from dkist_processing_core.bash_operator import COMMAND
+from dkist_processing_core import ResourceQueue, TaskBase, Workflow
 from dkist_processing_core.errors import EngineMissingError, WorkflowError
+from dkist_processing_core.export.bash_operator import COMMAND
+from dkist_processing_core.export.dag_source import exec_dag_source
 from dkist_processing_core.text import clean
 from tests import sample
 from tests.running import ROOT
@@ -314,7 +315,7 @@ def test_another_missing_module_is_not_taken_for_the_engine() -> None:
     The advice would be wrong.
     """
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
-        engine.execute("import no_such_module", "test")
+        exec_dag_source("import no_such_module", "test")
 
 
 def test_a_node_says_how_it_is_installed_and_run() -> None:

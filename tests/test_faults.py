@@ -21,10 +21,10 @@ from pathlib import Path
 import pytest
 
 from dkist_processing_core import RunState
-from dkist_processing_core.bash_operator import COMMAND
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import Event, TaskEnd, TaskFailed, TaskFinished, TaskStarted, decode
+from dkist_processing_core.export.bash_operator import COMMAND
 from dkist_processing_core.identity import to_run_data
 from dkist_processing_core.runs import AttemptView
 from tests import launched

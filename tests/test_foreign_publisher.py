@@ -16,6 +16,7 @@ from dkist_processing_core.cli._runs import find_run
 from dkist_processing_core.cli._timeline import draw_timeline
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import (
     Event,
     Graph,
@@ -25,7 +26,6 @@ from dkist_processing_core.events import (
     WorkflowFinished,
     WorkflowStarted,
 )
-from dkist_processing_core.publisher import Publisher
 from dkist_processing_core.runs import RunState, RunView, State
 from tests.facts import NOON, failed, finished, make, progressed, started
 from tests.strategies import reports

@@ -11,9 +11,10 @@ from multiprocessing.context import BaseContext
 
 import pytest
 
-from dkist_processing_core import TaskBase, forks
+from dkist_processing_core import TaskBase
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.events import TaskProgressed
+from dkist_processing_core.process import forks
 from dkist_processing_core.runs import RunState
 from tests.running import status_of_fork
 

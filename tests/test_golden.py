@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from dkist_processing_core.bus import Message, to_failure_message, to_message
 from dkist_processing_core.errors import DecodeError
 from dkist_processing_core.events import EVENT_CLASSES, RecipeRunFailureMessage, Reporter, decode, encode
+from dkist_processing_core.journal.message import Message, to_failure_message, to_message
 from tests.golden import class_of, examples, facts_of, to_plain
 
 # How a complaint about a field begins; what it says was expected may be worded better by a later release.

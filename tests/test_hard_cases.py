@@ -17,12 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.bus import Books, Journal, Memory, open_bus, to_message
-from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, MeshService
-from dkist_processing_core.drain import Drainer
+from dkist_processing_core.delivery.drainer import Drainer
+from dkist_processing_core.delivery.in_memory_queue import Memory
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import RecipeRunFailureMessage
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.journal import Books, Journal
+from dkist_processing_core.journal.message import to_message
 from tests.bus.contract import SECONDS
 from tests.facts import finished, started
 from tests.running import ROOT, run_python, status_of_fork
@@ -35,7 +38,7 @@ from tests.waiting import wait_until
 INTERRUPTED = """
 import random, signal, sys
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 from tests.facts import finished, progressed
 
 class Interruption(Exception): pass
@@ -85,9 +88,10 @@ def test_signals_that_raise_while_publishing_leave_everything_whole(
 
 FULL_WITH_BACKLOG = """
 import resource, sys, threading
-from dkist_processing_core.bus import open_bus, to_message
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.journal.message import to_message
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 from tests.facts import progressed
 
 settings = DKISTProcessingCoreConfiguration()
@@ -300,7 +304,7 @@ def test_who_has_delivered_is_not_alarmed_by_what_others_left(broker: Broker, ca
 FORKED = """
 import os, threading
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 from tests.facts import progressed
 
 publisher = Publisher.open(DKISTProcessingCoreConfiguration())

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 from tests.arrivals import Arrivals, Child, Ledger, ids_on_disk
 from tests.facts import started
 from tests.killed import POINTS, Plan

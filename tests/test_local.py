@@ -19,7 +19,7 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import IdentityError, WorkflowError
 from dkist_processing_core.events import Reporter, TaskEnd, TaskFailed, WorkflowFailed, WorkflowStarted
-from dkist_processing_core.outcomes import TaskState
+from dkist_processing_core.local.outcomes import TaskState
 from dkist_processing_core.runs import RunView, State
 from tests import launched, pipelines
 from tests.running import run_python

@@ -8,14 +8,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dkist_processing_core.bus import (
-    Properties,
-    routing_key,
-    to_failure_message,
-    to_message,
-    topic_matches,
-    word,
-)
 from dkist_processing_core.events import (
     CONTENT_TYPE,
     MAX_ENCODED_BYTES,
@@ -27,6 +19,14 @@ from dkist_processing_core.events import (
     WorkflowFailed,
     WorkflowStarted,
     decode,
+)
+from dkist_processing_core.journal.message import (
+    Properties,
+    routing_key,
+    to_failure_message,
+    to_message,
+    topic_matches,
+    word,
 )
 from dkist_processing_core.text import REDACTED, clean
 from tests.facts import failed, finished, make, progressed

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.bus._place import file_system
-from dkist_processing_core.mounts import mounts
+from dkist_processing_core.journal.place import file_system
+from dkist_processing_core.process.mounts import mounts
 from tests.running import ROOT
 
 LINES = [
@@ -53,7 +53,7 @@ def test_the_file_system_of_a_mount_point_is_found(name: str, tmp_path: Path) ->
     """
     point = tmp_path / name
     point.mkdir()
-    program = "import sys; from pathlib import Path; from dkist_processing_core.bus._place import file_system;"
+    program = "import sys; from pathlib import Path; from dkist_processing_core.journal.place import file_system;"
     program += "print(file_system(Path(sys.argv[1]) / 'state'))"
     mounting = 'mount -t tmpfs t "$1" || exit 9; exec "$2" -c "$3" "$1"'
 

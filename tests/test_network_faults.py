@@ -14,13 +14,14 @@ from dataclasses import replace
 import pytest
 from pika.exceptions import ProbableAccessDeniedError, ProbableAuthenticationError
 
-from dkist_processing_core import drain
-from dkist_processing_core.bus import Books, _amqp
-from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus.amqp import client
+from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.delivery import drainer
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import BusUnreachableError
 from dkist_processing_core.events import Event
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.journal import Books
 from tests.bus.contract import SECONDS
 from tests.facts import finished, progressed, started
 from tests.running import ROOT
@@ -125,7 +126,7 @@ def test_a_confirm_that_never_comes_keeps_the_event(
     behind, proxy = proxied
     witness(behind)
     settings = settings_of(behind)
-    monkeypatch.setattr(drain, "_STALLED_SECONDS", 0.5)
+    monkeypatch.setattr(drainer, "_STALLED_SECONDS", 0.5)
 
     with Publisher.open(settings) as publisher:
         publisher.publish(started("A"))
@@ -155,7 +156,7 @@ def test_a_silent_network_is_given_up_and_tried_again(
     """
     behind, proxy = proxied
     settings = settings_of(behind)
-    monkeypatch.setattr(_amqp, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(client, "HEARTBEAT_SECONDS", 1)
 
     with Publisher.open(settings) as publisher:
         publisher.publish(started("A"))
@@ -350,7 +351,7 @@ def test_a_login_that_the_network_broke_is_no_refusal(guess: type[Exception]) ->
     """
     settings = DKISTProcessingCoreConfiguration()
 
-    explained = _amqp.explain(guess("StreamLostError: ('Stream connection lost: ConnectionResetError()',)"), settings)
+    explained = client.explain(guess("StreamLostError: ('Stream connection lost: ConnectionResetError()',)"), settings)
 
     assert type(explained) is BusUnreachableError
     assert str(explained) == "RabbitMQ at localhost:5672 broke the connection at the login"

@@ -16,7 +16,7 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.events import Event, Reporter, TaskFailed, TaskFinished, TaskStarted
 from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.origin import Origin, _Handed, take
+from dkist_processing_core.settings.origin import Origin, _Handed, take
 from tests.running import ROOT, run_command
 from tests.services.broker import Broker
 from tests.test_delivery import settings_of
@@ -259,10 +259,11 @@ def test_what_is_too_long_to_be_a_variable_keeps_no_process_from_being_started()
 
 HOMELESS = """\
 import logging, os, sys
-from dkist_processing_core import drain
-from dkist_processing_core.bus import _amqp, open_bus
+from dkist_processing_core.delivery import drainer
+from dkist_processing_core.bus.amqp import client
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 from tests.facts import started
 logging.basicConfig(format="%(levelname)s %(message)s")
 "localhost".encode("idna")

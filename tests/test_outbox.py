@@ -23,14 +23,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from dkist_processing_core.bus import Books, FileLock, Journal, Message, Properties, Spare, open_bus, to_message
-from dkist_processing_core.bus._amqp_bus import CONNECT_SECONDS, AmqpBus
-from dkist_processing_core.bus._format import FORMAT_VERSION
-from dkist_processing_core.bus._mending import damaged_of
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.amqp.bus import CONNECT_SECONDS, AmqpBus
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
-from dkist_processing_core.trusted import file_mode
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.journal import Books, Journal
+from dkist_processing_core.journal._format import FORMAT_VERSION
+from dkist_processing_core.journal.locks import FileLock
+from dkist_processing_core.journal.mending import damaged_of
+from dkist_processing_core.journal.message import Message, Properties, to_message
+from dkist_processing_core.journal.spare import Spare
+from dkist_processing_core.process.trusted import file_mode
 from tests.facts import progressed, started
 from tests.running import ROOT, command, run_command
 from tests.services.broker import Broker, open_broker
@@ -51,9 +55,9 @@ CANARY = "canary-7f3a/with?odd&signs"
 # Publishes, says so, and waits to be killed: its broker never gets anything from it.
 LEAVE = """
 import os, signal, sys
-from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 from tests.facts import progressed
 first, count = map(int, sys.argv[1:])
 AmqpBus.connect = lambda *_: signal.pause()

@@ -12,10 +12,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dkist_processing_core.bus import FileLock, Journal, _amqp, open_bus, spares_of, to_message
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.amqp import client
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.journal import Journal
+from dkist_processing_core.journal.locks import FileLock
+from dkist_processing_core.journal.message import to_message
+from dkist_processing_core.journal.spare import spares_of
 from tests.facts import finished, progressed, started
 
 USER = 12345 if os.geteuid() == 0 else os.geteuid()
@@ -45,7 +50,7 @@ def as_user(action: Callable[[], object], log: Path) -> None:
     Do something in a fork that belongs to the user, with its warnings in a file.
     """
     # Loaded before: the user may not be able to read the interpreter's files.
-    assert _amqp.__name__
+    assert client.__name__
     assert "localhost".encode("idna")
     CliRunner().invoke(app, ["doctor"])
     child = os.fork()

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from dkist_processing_core.bus import Books, Message, Properties, open_bus
-from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import BusRefusedError
 from dkist_processing_core.events import RecipeRunFailureMessage
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.journal import Books
+from dkist_processing_core.journal.message import Message, Properties
 from tests.bus.contract import SECONDS
 from tests.facts import finished, progressed, started
 from tests.services.broker import Broker

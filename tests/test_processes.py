@@ -21,10 +21,11 @@ from typing import Any
 
 import pytest
 
-from dkist_processing_core.bus import open_bus, spares_of
-from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.journal.spare import spares_of
 from tests.arrivals import Arrivals, Child, Ledger, ids_on_disk
 from tests.bus.contract import SECONDS
 from tests.facts import finished, started

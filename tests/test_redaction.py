@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkist_processing_core.redaction import is_secret_name, redact, secrets_of
+from dkist_processing_core.text.redaction import is_secret_name, redact, secrets_of
 
 PEM = "-----BEGIN PRIVATE KEY-----\nMIGEAgEAMBAGByqGSM49\nAgEAJ2hunter22Xw==\n-----END PRIVATE KEY-----\n"
 

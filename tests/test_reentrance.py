@@ -23,7 +23,7 @@ import itertools, logging, random, signal, sys, time
 from dkist_processing_core import TaskBase
 from dkist_processing_core.attempt import lifecycle
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 from tests.facts import progressed
 
 numbers, interruptions = itertools.count(), itertools.count()
@@ -100,12 +100,14 @@ import faulthandler, itertools, logging, signal, sys
 from dkist_processing_core import TaskBase
 from dkist_processing_core.attempt import lifecycle
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 from tests.facts import progressed
 
 faulthandler.dump_traceback_later(50, exit=True)
 lifecycle.PROGRESS_SECONDS = 0.0
-WATCHED = ("/publisher.py", "/progress.py", "/bus/_journal.py", "/tracing/", "/opentelemetry/sdk/", "/threading.py")
+WATCHED = (
+    "/delivery/", "/progress.py", "/journal/_journal.py", "/tracing/", "/opentelemetry/sdk/", "/threading.py"
+)
 numbers, seen, inside = itertools.count(), set(), []
 
 def is_watched(frame):
@@ -179,7 +181,7 @@ def test_a_handler_may_interrupt_publisher_and_telemetry_at_any_line(
 FASTER_THAN_THE_DISK = """
 import itertools, signal, time
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 from tests.facts import progressed
 
 numbers = itertools.count()

@@ -24,12 +24,12 @@ from dkist_processing_core import TaskBase, Workflow, subscribe
 from dkist_processing_core.build_utils import export_dags, extract_workflows_from_package, validate_workflows
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.environments import Environments, Requirement
 from dkist_processing_core.errors import EnvironmentBuildError, WorkflowError
 from dkist_processing_core.events import TaskFailed, TaskFinished, TaskStarted
 from dkist_processing_core.failure_callback import chat_ops_notification
 from dkist_processing_core.identity import to_run_data
-from dkist_processing_core.publisher import Publisher
 from tests.clients import importing, module, write_package
 from tests.facts import finished, started
 from tests.running import run_command, run_python

@@ -317,7 +317,7 @@ def test_what_the_system_does_at_a_signal_stays_as_the_author_has_set_it() -> No
 
 STRUCK_CONTEXTS = """
 import linecache, signal, sys
-from dkist_processing_core.signals import held_back
+from dkist_processing_core.process.signals import held_back
 
 seen, kept, alarms, notes, is_struck = set(), [], 0, 0, True
 
@@ -416,7 +416,7 @@ is_done.acquire()
 def work():
     try:
         # The first thread to import `threading` is the main one for it, before Python 3.13.
-        from dkist_processing_core.signals import held_back
+        from dkist_processing_core.process.signals import held_back
         with held_back():
             print("here")
     finally:
@@ -439,7 +439,8 @@ def test_nothing_is_held_back_where_the_interpreter_has_another_main_thread() ->
 SUBSCRIBED = """
 import linecache, signal, sys
 from dkist_processing_core import subscribe
-from dkist_processing_core.bus import open_bus, to_message
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.journal.message import to_message
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from tests.facts import started
 
@@ -555,7 +556,7 @@ class A(TaskBase):
             raise ValueError
 
 def is_watched(frame):
-    return frame.f_code.co_filename.endswith("/dkist_processing_core/local.py")
+    return frame.f_code.co_filename.endswith("/dkist_processing_core/local/engine.py")
 
 def trace(frame, event, argument):
     global is_struck

@@ -16,9 +16,11 @@ from typing import Self
 
 import pytest
 
-from dkist_processing_core.bus import adopt, open_bus, to_message
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import WAIT_LIMIT_SECONDS, Publisher
+from dkist_processing_core.delivery.publisher import WAIT_LIMIT_SECONDS, Publisher
+from dkist_processing_core.journal.message import to_message
+from dkist_processing_core.journal.spare import adopt
 from tests.facts import progressed
 from tests.running import ROOT, run_python
 from tests.test_degradation import locked
@@ -27,7 +29,7 @@ from tests.test_delivery import warnings_in
 STORM = """
 import os, sys
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 from tests.facts import progressed
 
 settings = DKISTProcessingCoreConfiguration()
@@ -125,9 +127,10 @@ def test_of_five_hundred_processes_at_once_each_waits_no_longer_than_its_limit_a
 
 LEFT_BEHIND = """
 import os
-from dkist_processing_core.bus import open_bus, to_message
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.journal.message import to_message
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 from tests.facts import progressed
 bus = open_bus(DKISTProcessingCoreConfiguration())
 spares = [bus.open_spare() for _ in range(3)]

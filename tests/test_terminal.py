@@ -21,13 +21,14 @@ from hypothesis import strategies as st
 from rich.text import Text
 from typer.testing import CliRunner
 
-from dkist_processing_core.bus import Message, Properties, open_bus
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli import VisibleFormatter, app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.console import Terminal
-from dkist_processing_core.display import PlainDisplay, write_lines
-from dkist_processing_core.publisher import Publisher
-from dkist_processing_core.terminal import visible, visible_json
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.journal.message import Message, Properties
+from dkist_processing_core.local.display import PlainDisplay, write_lines
+from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.terminal import visible, visible_json
 from tests.facts import failed, progressed
 from tests.running import command
 from tests.strategies import texts

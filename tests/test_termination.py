@@ -12,7 +12,7 @@ import pytest
 
 AT_THE_MOMENT = """
 import asyncio, signal, sys
-from dkist_processing_core.termination import TaskTermination
+from dkist_processing_core.process.termination import TaskTermination
 
 def tell_at(event, function):
     def look(frame, happened, _):

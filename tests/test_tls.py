@@ -22,14 +22,14 @@ import pytest
 from pika.exceptions import IncompatibleProtocolError
 from typer.testing import CliRunner
 
-from dkist_processing_core.bus import Books
-from dkist_processing_core.bus._amqp import explain
-from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus.amqp.bus import AmqpBus
+from dkist_processing_core.bus.amqp.client import explain
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.journal import Books
 from tests.bus.contract import SECONDS
 from tests.facts import finished, progressed, started
 from tests.services.broker import Broker, open_broker

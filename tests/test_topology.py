@@ -22,8 +22,8 @@ from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, consumer_topology,
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import Event, RecipeRunFailureMessage
-from dkist_processing_core.publisher import Publisher
 from tests.facts import finished, progressed, started
 from tests.services.broker import Broker
 

@@ -17,7 +17,7 @@ from dkist_processing_core import subscribe
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import Event, TaskEvent
 from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.trace_context import (
+from dkist_processing_core.identity.trace_context import (
     attempt_traceparent,
     derived_attempt_span_id,
     derived_run_span_id,

@@ -16,14 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.bus import FileLock, Journal, open_bus
-from dkist_processing_core.bus._guarded import Guarded
-from dkist_processing_core.bus._place import place
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.descriptors import _lowest_high
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import JournalError
-from dkist_processing_core.publisher import Publisher
-from dkist_processing_core.trusted import exchangeable_above, make_folder, open_file
+from dkist_processing_core.journal import Journal
+from dkist_processing_core.journal._guarded import Guarded
+from dkist_processing_core.journal.locks import FileLock
+from dkist_processing_core.journal.place import place
+from dkist_processing_core.process.descriptors import _lowest_high
+from dkist_processing_core.process.trusted import exchangeable_above, make_folder, open_file
 from tests.facts import started
 from tests.running import status_of_fork
 
@@ -92,9 +94,11 @@ import codecs, os, sys
 codecs.lookup("ascii"), codecs.lookup("idna"), codecs.lookup("unicode_escape")
 import multiprocessing.synchronize
 from pathlib import Path
-from dkist_processing_core.bus import Journal, FileLock, open_bus
+from dkist_processing_core.journal import Journal
+from dkist_processing_core.journal.locks import FileLock
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 from tests.facts import started
 settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=sys.argv[1])
 """

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from dkist_processing_core import subscribe
-from dkist_processing_core.bus import open_bus, to_message
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.events import TaskEvent, TaskFailed
-from dkist_processing_core.mounts import Mount
+from dkist_processing_core.journal.message import to_message
+from dkist_processing_core.process.mounts import Mount
+from dkist_processing_core.process.threads import can_be_started, room_in_groups
 from dkist_processing_core.runs import State
-from dkist_processing_core.threads import can_be_started, room_in_groups
 from tests.facts import started
 from tests.running import ROOT, run_python
 from tests.services.broker import Broker
@@ -173,7 +174,7 @@ def test_a_look_of_the_engine_s_callbacks_without_a_thread_is_one_at_a_bus_that_
 SHOWN = """
 import sys
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.display import open_display
+from dkist_processing_core.local.display import open_display
 from dkist_processing_core.identity import Run
 with open_display(Run("W", "1", "r", 1), ["A"], DKISTProcessingCoreConfiguration()) as display:
     sys.__stdout__.write(type(display).__name__)

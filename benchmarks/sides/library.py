@@ -4,9 +4,10 @@ import time
 from pathlib import Path
 
 from benchmarks.sides.job import Job, Prepared
-from dkist_processing_core.bus import Journal, Message, Properties
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.journal import Journal
+from dkist_processing_core.journal.message import Message, Properties
 
 PATIENCE_SECONDS = 300.0
 

@@ -4,7 +4,7 @@ from benchmarks.corpus import event_at
 from benchmarks.sides.job import Job, Watch, report
 from benchmarks.sides.library import check_books, settings_of, to_messages, wait_until_delivered
 from dkist_processing_core.bus import open_bus
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from benchmarks.corpus import event_at
 from benchmarks.sides.job import Job, Watch, report, wait_for_start
 from benchmarks.sides.library import check_books, settings_of, wait_until_delivered
 from dkist_processing_core.bus import open_bus
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
 
 BATCH = 50
 

@@ -8,10 +8,11 @@ from typing import Any
 from benchmarks.corpus import event_at
 from benchmarks.sides.job import Job, report, wait_for_start
 from benchmarks.sides.library import settings_of, wait_until_delivered
-from dkist_processing_core.bus import Journal, open_bus
-from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.journal import Journal
 
 UNREACHABLE_SECONDS = 25.0
 

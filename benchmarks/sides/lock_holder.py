@@ -4,7 +4,8 @@ import sys
 
 from benchmarks.sides.job import Job, report, wait_for_start
 from benchmarks.sides.library import settings_of
-from dkist_processing_core.bus import FileLock, open_bus
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.journal.locks import FileLock
 
 
 def main() -> None:

@@ -21,12 +21,12 @@ from dkist_processing_core.airflow._states import (
     tells_states_at_the_end,
 )
 from dkist_processing_core.airflow.callbacks import Callbacks
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import IdentityError
 from dkist_processing_core.events import Cause, RecipeRunFailureMessage, TaskFailed
 from dkist_processing_core.identity import Attempt
-from dkist_processing_core.notes import SUCCEEDED, TOLD_TO_END
-from dkist_processing_core.publisher import Publisher
-from dkist_processing_core.redaction import redact
+from dkist_processing_core.journal.notes import SUCCEEDED, TOLD_TO_END
+from dkist_processing_core.text.redaction import redact
 
 _RUNNING = "running"
 _UNKNOWN = "unknown"

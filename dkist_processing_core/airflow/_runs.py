@@ -20,6 +20,7 @@ from dkist_processing_core.airflow._publishing import publishing, reporter_of_ru
 from dkist_processing_core.airflow._states import FAILED, dag_id_of, task_states
 from dkist_processing_core.airflow.callbacks import Callbacks
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import (
     Cause,
     RecipeRunFailureMessage,
@@ -28,10 +29,9 @@ from dkist_processing_core.events import (
     WorkflowFinished,
 )
 from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.notes import SUCCEEDED
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.identity.trace_context import derived_trace_id
+from dkist_processing_core.journal.notes import SUCCEEDED
 from dkist_processing_core.reporter import never_breaking
-from dkist_processing_core.trace_context import derived_trace_id
 from dkist_processing_core.tracing import open_telemetry
 
 _MOST_ATTEMPTS = 20

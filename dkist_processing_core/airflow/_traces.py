@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core.airflow._context import moment, run_of_instance
-from dkist_processing_core.trace_context import (
+from dkist_processing_core.identity.trace_context import (
     derived_run_span_id,
     derived_trace_id,
     format_time,

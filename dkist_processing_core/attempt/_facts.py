@@ -9,7 +9,7 @@ import signal
 from typing import Any
 
 from dkist_processing_core.events import Cause, describe
-from dkist_processing_core.termination import TerminationError
+from dkist_processing_core.process.termination import TerminationError
 from dkist_processing_core.text import show, whole_number
 
 

@@ -21,12 +21,12 @@ from dkist_processing_core.attempt.report_pipe import ReportPipe
 from dkist_processing_core.budget import Allowance
 from dkist_processing_core.events import Cause, TaskEnd, TaskFailed, TaskProgressed, TaskStarted
 from dkist_processing_core.identity import Attempt
-from dkist_processing_core.notes import ENDED
-from dkist_processing_core.origin import handed_variables
-from dkist_processing_core.redaction import redact
+from dkist_processing_core.identity.trace_context import derived_trace_id
+from dkist_processing_core.journal.notes import ENDED
+from dkist_processing_core.process.termination import TaskTermination
 from dkist_processing_core.reporter import EventReporter, never_breaking
-from dkist_processing_core.termination import TaskTermination
-from dkist_processing_core.trace_context import derived_trace_id
+from dkist_processing_core.settings.origin import handed_variables
+from dkist_processing_core.text.redaction import redact
 from dkist_processing_core.tracing import Telemetry, derived_span, run_parent, sampled
 
 # Limits in characters, so that a report fits into the report pipe even while the launcher does not read it.

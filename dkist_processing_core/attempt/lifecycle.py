@@ -23,14 +23,14 @@ from dkist_processing_core.attempt._facts import cpu_seconds, failure_of, plain
 from dkist_processing_core.attempt._reporting import LaunchedReporting, OwnReporting, Reporting
 from dkist_processing_core.attempt.progress import Progress
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import Cause, Reporter, TaskFailed, TaskFinished
-from dkist_processing_core.exception_text import class_name
 from dkist_processing_core.identity import Attempt
-from dkist_processing_core.last_resort import shown_log
-from dkist_processing_core.memory import peak_memory_bytes
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.process.last_resort import shown_log
+from dkist_processing_core.process.peak_memory import peak_memory_bytes
+from dkist_processing_core.process.signals import held_back
 from dkist_processing_core.reporter import EventReporter, beside, never_breaking
-from dkist_processing_core.signals import held_back
+from dkist_processing_core.text.exceptions import class_name
 from dkist_processing_core.tracing import Carrier, Telemetry
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import os
 import time
 from typing import Any
 
-from dkist_processing_core import forks
+from dkist_processing_core.process import forks
 
 # Linux gives no process a higher number (PID_MAX_LIMIT, proc_sys_kernel(5)).
 _PID_BITS = 22

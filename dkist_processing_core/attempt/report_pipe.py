@@ -11,7 +11,7 @@ import select
 from typing import Any
 
 from dkist_processing_core import budget
-from dkist_processing_core.descriptors import Held
+from dkist_processing_core.process.descriptors import Held
 
 STARTED, TERMINATION = b"s", b"t"
 """The bytes that the launcher writes when the start is in the journal, and when it forwards a termination request."""

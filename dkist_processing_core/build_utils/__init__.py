@@ -16,12 +16,12 @@ from pathlib import Path
 from types import ModuleType
 
 from dkist_processing_core.build_utils._archive import archive_name, archived
-from dkist_processing_core.build_utils._check import Form, check_workflows, content_of
 from dkist_processing_core.build_utils._dockerfile import category_of, inside_context, render_dockerfile
-from dkist_processing_core.build_utils._find import Found, find_workflows, nowhere, twins
+from dkist_processing_core.build_utils.check import Form, check_workflows, content_of
+from dkist_processing_core.build_utils.find import Found, find_workflows, nowhere, twins
 from dkist_processing_core.errors import WorkflowError
-from dkist_processing_core.files import folder_of, put_files, put_new_file
-from dkist_processing_core.notebook_file import put_notebooks
+from dkist_processing_core.export.files import folder_of, put_files, put_new_file
+from dkist_processing_core.export.notebook_file import put_notebooks
 from dkist_processing_core.workflow import Workflow
 
 __all__ = [

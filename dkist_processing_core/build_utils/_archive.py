@@ -9,7 +9,7 @@ import io
 import zipfile
 from collections.abc import Iterable, Mapping
 
-from dkist_processing_core.build_utils._find import Found
+from dkist_processing_core.build_utils.find import Found
 from dkist_processing_core.errors import WorkflowError
 
 # The earliest time of the format: an archive depends only on its contents, not on the time of its creation.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
-from dkist_processing_core.build_utils._find import Found
+from dkist_processing_core.build_utils.find import Found
 from dkist_processing_core.errors import WorkflowError
 
 _PORT = 8888

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dkist_processing_core.bus._bus import MAX_UNREAD
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import RecipeRunFailureMessage
+from dkist_processing_core.journal.ages import MAX_UNREAD
 
 ARCHIVE_QUEUE = "workflow.events.archive.q"
 DEAD_LETTER_EXCHANGE = "workflow.events.dlx"

@@ -20,9 +20,9 @@ from dkist_processing_core.cli._environments import environments_app
 from dkist_processing_core.cli._outbox import outbox_app
 from dkist_processing_core.cli._workflows import workflows_app
 from dkist_processing_core.errors import DKISTProcessingCoreError
-from dkist_processing_core.exit_status import fill_standard_descriptors
-from dkist_processing_core.redaction import redact
-from dkist_processing_core.terminal import say, visible
+from dkist_processing_core.process.exit_status import fill_standard_descriptors
+from dkist_processing_core.text.redaction import redact
+from dkist_processing_core.text.terminal import say, visible
 
 _INTERRUPTED = 130
 _USAGE = 2

@@ -7,9 +7,9 @@ Not here: AMQP (bus).
 import secrets
 from collections.abc import Iterator
 
-from dkist_processing_core.bus import Message, Properties, _tls
-from dkist_processing_core.bus._amqp import AmqpLink
-from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus.amqp import tls
+from dkist_processing_core.bus.amqp.bus import AmqpBus
+from dkist_processing_core.bus.amqp.client import AmqpLink
 from dkist_processing_core.bus.topology import (
     ARCHIVE_QUEUE,
     Binding,
@@ -21,6 +21,7 @@ from dkist_processing_core.bus.topology import (
 from dkist_processing_core.cli._check import Check, Status, ok, skipped, wrong
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import BusError, BusRefusedError, ConfigurationError
+from dkist_processing_core.journal.message import Message, Properties
 
 _STEPS = ("broker", "credentials", "virtual host", "topology", "publish", "subscribe")
 _CONNECT_SECONDS = 5.0
@@ -55,7 +56,7 @@ def _answers(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
 
 def _let_in(settings: DKISTProcessingCoreConfiguration, up_to: int) -> Iterator[Check]:
     service = settings.isb_mesh_service
-    over = " over TLS" if _tls.is_wanted(settings) else ""
+    over = " over TLS" if tls.is_wanted(settings) else ""
     details = (
         f"RabbitMQ at {service.host}:{service.port} answers{over}",
         f"accepted for {settings.isb_username!r}",

@@ -9,15 +9,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dkist_processing_core.bus import Books, Bus, Journal
-from dkist_processing_core.bus._faults import check_access
-from dkist_processing_core.bus._place import Place, check_folder, file_system, place
+from dkist_processing_core.bus import Bus
 from dkist_processing_core.cli._check import Check, ok, skipped, wrong
 from dkist_processing_core.cli._words import pasted
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError, JournalError, JournalVersionError
+from dkist_processing_core.journal import Books, Journal
+from dkist_processing_core.journal.faults import check_access
+from dkist_processing_core.journal.place import Place, check_folder, file_system, place
 from dkist_processing_core.outbox import OutboxState, outboxes
-from dkist_processing_core.terminal import visible_line
+from dkist_processing_core.text.terminal import visible_line
 
 _IN_MEMORY = {"ramfs", "tmpfs"}
 _IN_CONTAINER = {"aufs", "overlay"}

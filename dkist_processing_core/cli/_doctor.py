@@ -15,9 +15,9 @@ from dkist_processing_core.cli._check_collector import check_collectors
 from dkist_processing_core.cli._check_journal import check_journal
 from dkist_processing_core.cli._rows import rows
 from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration, named_in_file
-from dkist_processing_core.console import Terminal
 from dkist_processing_core.errors import ConfigurationError
-from dkist_processing_core.terminal import say_json
+from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.terminal import say_json
 
 _STYLES = {Status.OK: "green", Status.WRONG: "red", Status.SKIPPED: "dim"}
 _MARKS = {Status.OK: "✓", Status.WRONG: "✗", Status.SKIPPED: "–"}  # noqa: RUF001 - an en dash is meant

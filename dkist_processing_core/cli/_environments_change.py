@@ -12,10 +12,10 @@ from dkist_processing_core.cli._check import without_secrets
 from dkist_processing_core.cli._words import one_line, size
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.environments import Environments, Requirement, folder_of
-from dkist_processing_core.environments._limits import Limits
+from dkist_processing_core.environments.limits import Limits
 from dkist_processing_core.errors import EnvironmentRequestError
-from dkist_processing_core.terminal import say
 from dkist_processing_core.text import duration
+from dkist_processing_core.text.terminal import say
 
 
 def build(text: str, extras: list[str]) -> None:

@@ -16,12 +16,12 @@ from rich.text import Text
 from dkist_processing_core.cli._check import without_secrets
 from dkist_processing_core.cli._rows import rows
 from dkist_processing_core.cli._words import local_time, size
-from dkist_processing_core.console import Terminal
 from dkist_processing_core.environments import Environments, folder_of
-from dkist_processing_core.environments._entries import Entry, State
+from dkist_processing_core.environments.entries import Entry, State
 from dkist_processing_core.events import format_time
-from dkist_processing_core.terminal import say_json
 from dkist_processing_core.text import duration
+from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.terminal import say_json
 
 _HEADS = ("state", "size", "last used")
 _STYLES = {State.READY: "", State.IN_USE: "green", State.BUILDING: "yellow"}

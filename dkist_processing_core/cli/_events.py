@@ -16,11 +16,11 @@ from rich.text import Text
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli._line import EventLines
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.console import Terminal
 from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.events import EVENT_CLASSES, Event, encode
-from dkist_processing_core.replay import replayed
-from dkist_processing_core.terminal import say_json_line
+from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.terminal import say_json_line
 
 _DURATION = re.compile(r"(\d{1,9})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

@@ -8,11 +8,11 @@ from functools import partial
 
 import typer
 
-from dkist_processing_core.bus import Journal
 from dkist_processing_core.cli._check import without_secrets
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.journal import Journal
 from dkist_processing_core.outbox import find, retargeting, set_aside
-from dkist_processing_core.terminal import say
+from dkist_processing_core.text.terminal import say
 
 _DELIVERY = "the next publisher, dkist-core outbox drain or relay delivers them"
 

@@ -12,13 +12,13 @@ from functools import partial
 
 from rich.text import Text
 
-from dkist_processing_core import threads
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli._check import without_secrets
 from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration
-from dkist_processing_core.console import Terminal
 from dkist_processing_core.outbox import Progress, Relay, drain, outboxes
-from dkist_processing_core.terminal import say
+from dkist_processing_core.process import threads
+from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.terminal import say
 
 _SET_ASIDE = "dkist-core outbox list --set-aside tells why, dkist-core outbox retry tries again"
 _PACKAGE = "dkist_processing_core"

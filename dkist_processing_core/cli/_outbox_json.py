@@ -9,8 +9,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from dkist_processing_core.bus import Books, SetAside
 from dkist_processing_core.events import format_time
+from dkist_processing_core.journal import Books, SetAside
 from dkist_processing_core.outbox import OutboxState, SpareState
 
 

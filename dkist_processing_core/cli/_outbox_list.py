@@ -19,10 +19,10 @@ from dkist_processing_core.cli._outbox_json import as_json
 from dkist_processing_core.cli._rows import rows
 from dkist_processing_core.cli._words import local_time
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.console import Terminal
 from dkist_processing_core.outbox import OutboxState, SpareState, outboxes
-from dkist_processing_core.terminal import say_json, visible_line
 from dkist_processing_core.text import duration
+from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.terminal import say_json, visible_line
 
 _HEADS = ("published", "confirmed", "pending", "set aside", "oldest pending")
 _STYLES = ("", "", "yellow", "red", "yellow")

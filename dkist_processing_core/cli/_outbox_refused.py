@@ -13,16 +13,17 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from dkist_processing_core.bus import SetAside, open_bus
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli._check import without_secrets
 from dkist_processing_core.cli._outbox_json import as_json, set_aside_as_json
 from dkist_processing_core.cli._rows import rows
 from dkist_processing_core.cli._words import local_time, one_line, pasted
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.console import Terminal
 from dkist_processing_core.errors import JournalError
+from dkist_processing_core.journal import SetAside
 from dkist_processing_core.outbox import OutboxState, outboxes, set_aside
-from dkist_processing_core.terminal import say_json, visible_line
+from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.terminal import say_json, visible_line
 
 _MOMENT = "%Y-%m-%d %H:%M:%S"
 _PREFIX = "edu.nso.dkist."

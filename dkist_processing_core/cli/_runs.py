@@ -12,12 +12,12 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli._run_json import run_json
 from dkist_processing_core.cli._timeline import draw_timeline
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.console import Terminal
+from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import Event
-from dkist_processing_core.replay import replayed
 from dkist_processing_core.runs import RunState, RunView, plausible_time
-from dkist_processing_core.terminal import say_json
+from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.terminal import say_json
 
 if TYPE_CHECKING:
     from dkist_processing_core.identity import Run

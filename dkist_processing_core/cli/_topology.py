@@ -19,7 +19,7 @@ from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfigu
 from dkist_processing_core.consumer import Selection, check_name
 from dkist_processing_core.errors import BusError
 from dkist_processing_core.events import EVENT_CLASSES
-from dkist_processing_core.terminal import say, say_json
+from dkist_processing_core.text.terminal import say, say_json
 
 _MISSING = 3
 _CONNECT_SECONDS = 5.0
@@ -96,7 +96,7 @@ def _may_match(pattern: str) -> bool:
 def _findings(settings: DKISTProcessingCoreConfiguration, topology: Topology, *, making: bool) -> Iterator[Finding]:
     if not settings.names_broker:
         return
-    from dkist_processing_core.bus._amqp import AmqpLink  # noqa: PLC0415 - the journal needs no pika
+    from dkist_processing_core.bus.amqp.client import AmqpLink  # noqa: PLC0415 - the journal needs no pika
 
     try:
         with AmqpLink.open(settings, _CONNECT_SECONDS) as link:

@@ -14,7 +14,7 @@ from dkist_processing_core.cli._topology_difference import Difference, advice, d
 from dkist_processing_core.errors import BusError
 
 if TYPE_CHECKING:
-    from dkist_processing_core.bus._amqp import AmqpLink
+    from dkist_processing_core.bus.amqp.client import AmqpLink
 
 Item = Exchange | Queue | Binding
 

@@ -16,7 +16,7 @@ from dkist_processing_core.bus.topology import Binding, Exchange, Queue, Topolog
 from dkist_processing_core.cli._rows import rows
 from dkist_processing_core.cli._topology_items import RIGHT_NEEDED, WELL, Finding, Item, State
 from dkist_processing_core.cli._words import fitted, one_line
-from dkist_processing_core.console import Terminal
+from dkist_processing_core.text.console import Terminal
 
 # The worst state first.
 _STYLES = {

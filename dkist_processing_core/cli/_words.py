@@ -10,7 +10,7 @@ from datetime import datetime, tzinfo
 
 from rich.cells import cell_len, set_cell_size
 
-from dkist_processing_core.terminal import visible, visible_line
+from dkist_processing_core.text.terminal import visible, visible_line
 
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 _THOUSAND = 1000

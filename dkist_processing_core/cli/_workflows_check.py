@@ -10,14 +10,14 @@ from pathlib import Path
 from rich.text import Text
 
 from dkist_processing_core import build_utils
-from dkist_processing_core.build_utils._check import Checked, check_workflows
-from dkist_processing_core.build_utils._find import find_workflows, nowhere, twins
+from dkist_processing_core.build_utils.check import Checked, check_workflows
+from dkist_processing_core.build_utils.find import find_workflows, nowhere, twins
 from dkist_processing_core.cli._glyphs import ASCII, STYLES, UNICODE
 from dkist_processing_core.cli._workflows_load import load_package
-from dkist_processing_core.console import Terminal
 from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.runs import State
-from dkist_processing_core.terminal import say
+from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.terminal import say
 
 
 def validate(name: str) -> bool:

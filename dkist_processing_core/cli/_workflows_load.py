@@ -11,7 +11,7 @@ from types import ModuleType
 
 import typer
 
-from dkist_processing_core.build_utils._find import imported
+from dkist_processing_core.build_utils.find import imported
 
 
 def load_package(name: str) -> ModuleType:

@@ -8,13 +8,13 @@ import typer
 from rich.text import Text
 
 from dkist_processing_core.build_utils import extract_workflows_from_package
-from dkist_processing_core.build_utils._find import nowhere
+from dkist_processing_core.build_utils.find import nowhere
 from dkist_processing_core.cli._workflows_graph import draw_workflow
 from dkist_processing_core.cli._workflows_load import load_package
 from dkist_processing_core.cli._workflows_mermaid import flowchart
-from dkist_processing_core.console import Terminal
 from dkist_processing_core.errors import WorkflowError
-from dkist_processing_core.terminal import say
+from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.terminal import say
 from dkist_processing_core.workflow import Workflow
 
 

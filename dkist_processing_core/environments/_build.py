@@ -20,17 +20,17 @@ from secrets import token_hex
 from dkist_processing_core.environments import _record
 from dkist_processing_core.environments._cache import Environments
 from dkist_processing_core.environments._damage import altered, wherever
-from dkist_processing_core.environments._entries import Entry, entries
 from dkist_processing_core.environments._environment import Environment
 from dkist_processing_core.environments._installer import Installer, choose
 from dkist_processing_core.environments._key import Key, interpreter_of
-from dkist_processing_core.environments._limits import Limits
 from dkist_processing_core.environments._locks import lock
 from dkist_processing_core.environments._place import GONE, LOCK, MARKER, distrust, key_and_number
 from dkist_processing_core.environments._prune import prune
 from dkist_processing_core.environments._requirement import Requirement
+from dkist_processing_core.environments.entries import Entry, entries
+from dkist_processing_core.environments.limits import Limits
 from dkist_processing_core.errors import DKISTProcessingCoreError, EnvironmentBuildError
-from dkist_processing_core.trusted import exchangeable_above, make_folder
+from dkist_processing_core.process.trusted import exchangeable_above, make_folder
 
 FROZEN = "frozen"
 """The extra with which a release pins the versions that it was tested with."""

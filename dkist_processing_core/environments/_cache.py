@@ -15,16 +15,16 @@ import time
 from dkist_processing_core.environments._environment import hold
 from dkist_processing_core.environments._key import Key, interpreter_of
 from dkist_processing_core.environments._place import distrust, key_and_number
-from dkist_processing_core.trusted import exchangeable_above
+from dkist_processing_core.process.trusted import exchangeable_above
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dkist_processing_core.environments._entries import Entry
     from dkist_processing_core.environments._environment import Environment
-    from dkist_processing_core.environments._limits import Limits
     from dkist_processing_core.environments._requirement import Requirement
+    from dkist_processing_core.environments.entries import Entry
+    from dkist_processing_core.environments.limits import Limits
 
 
 class Environments:
@@ -54,7 +54,7 @@ class Environments:
     @property
     def limits(self) -> Limits:
         """The timeouts and retries of an installer, and the limits for pruning."""
-        from dkist_processing_core.environments._limits import Limits
+        from dkist_processing_core.environments.limits import Limits
 
         return Limits.read() if self._limits is None else self._limits()
 
@@ -150,7 +150,7 @@ class Environments:
         Raises:
             EnvironmentBuildError: The folder cannot be read.
         """
-        from dkist_processing_core.environments._entries import entries
+        from dkist_processing_core.environments.entries import entries
 
         return entries(self.folder)
 

@@ -23,9 +23,9 @@ from dkist_processing_core.environments._requirement import Requirement
 from dkist_processing_core.environments._translation import Translation, patience, pip_settings, site_settings
 from dkist_processing_core.environments._variables import ELSEWHERE, text_of, uv_files
 from dkist_processing_core.errors import EnvironmentBuildError
-from dkist_processing_core.exit_status import LOST, answer_of, has_ended, wait_for
-from dkist_processing_core.redaction import SECRET_MIN_LENGTH, redactor, secrets_of, userinfo_of
+from dkist_processing_core.process.exit_status import LOST, answer_of, has_ended, wait_for
 from dkist_processing_core.text import clean_line
+from dkist_processing_core.text.redaction import SECRET_MIN_LENGTH, redactor, secrets_of, userinfo_of
 
 _LAST_LINES = 20
 _OTHERS_MAY_NOT_WRITE = 0o022

@@ -12,7 +12,7 @@ import sys
 from dkist_processing_core.environments import _interpreter
 from dkist_processing_core.environments._variables import what_counts
 from dkist_processing_core.errors import EnvironmentBuildError
-from dkist_processing_core.exit_status import answer_of
+from dkist_processing_core.process.exit_status import answer_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import stat
 
 from dkist_processing_core.environments._key import DIGITS
 from dkist_processing_core.errors import EnvironmentBuildError
-from dkist_processing_core.origin import Origin
+from dkist_processing_core.settings.origin import Origin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def folder_of(environ: Mapping[str, str] | None = None) -> str:
     named = origin.named(VARIABLE)
     if named and not origin.environ.get(VARIABLE):
         # The files in the folder are executed with the variables of this process.
-        from dkist_processing_core.credentials import objection  # noqa: PLC0415 - only where there is a file
+        from dkist_processing_core.settings.credentials import objection  # noqa: PLC0415 - only where there is a file
 
         variables, of_file = (
             {name.lower(): value for name, value in each.items()} for each in (origin.environ, origin.dotenv)

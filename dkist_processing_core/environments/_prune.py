@@ -14,9 +14,9 @@ from dataclasses import replace
 from secrets import token_hex
 
 from dkist_processing_core.environments import _record
-from dkist_processing_core.environments._entries import Entry, State, entries, linked, names_in
 from dkist_processing_core.environments._locks import lock
 from dkist_processing_core.environments._place import GONE, LOCK, key_and_number
+from dkist_processing_core.environments.entries import Entry, State, entries, linked, names_in
 
 _DAY = 86400.0
 

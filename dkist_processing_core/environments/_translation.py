@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dkist_processing_core.environments._limits import Limits
 from dkist_processing_core.environments._variables import decides, pip_files, uv_files
+from dkist_processing_core.environments.limits import Limits
 
 _SECTIONS = ("global", "install")
 _TRUE = frozenset({"1", "true", "yes", "on", "t", "y"})

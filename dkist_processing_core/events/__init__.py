@@ -35,7 +35,7 @@ from dkist_processing_core.events.facts import (
     WorkflowStarted,
     identity_of,
 )
-from dkist_processing_core.trace_context import format_time
+from dkist_processing_core.identity.trace_context import format_time
 
 __all__ = [
     "CONTENT_TYPE",

@@ -13,7 +13,7 @@ import msgspec
 from dkist_processing_core.events import _checks
 from dkist_processing_core.events._kinds import FreeText
 from dkist_processing_core.events.event import ID_NAMESPACE
-from dkist_processing_core.trace_context import format_facts
+from dkist_processing_core.identity.trace_context import format_facts
 
 
 class RecipeRunFailureMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -20,8 +20,8 @@ from dkist_processing_core.events._checks import form_of, read
 from dkist_processing_core.events._kinds import Reporter
 from dkist_processing_core.events.event import ENVELOPE_FIELDS, MAX_ENCODED_BYTES, TYPE_PREFIX, Event
 from dkist_processing_core.events.facts import EVENT_CLASSES
+from dkist_processing_core.identity.trace_context import format_time
 from dkist_processing_core.text import clean_line, show
-from dkist_processing_core.trace_context import format_time
 
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 MAX_BODY_BYTES = 1024 * 1024

@@ -22,7 +22,7 @@ from dkist_processing_core.events._kinds import (
 )
 from dkist_processing_core.events.event import Event, Graph
 from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.trace_context import format_time
+from dkist_processing_core.identity.trace_context import format_time
 
 SEQUENCE = about("Rises with each event of this type about one attempt, from 0; with gaps if several processes report.")
 

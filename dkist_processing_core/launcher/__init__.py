@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dkist_processing_core.launcher._assignment import DELIVERED, EXTRAS, PACKAGE, QUEUE, QUEUED_AT
+    from dkist_processing_core.launcher._end import SOFTWARE, USAGE
     from dkist_processing_core.launcher._environ import without_launchers
-    from dkist_processing_core.launcher._launch import SOFTWARE, USAGE, main
+    from dkist_processing_core.launcher._launch import main
     from dkist_processing_core.launcher._orders import GRACE_SECONDS, hold_back
 
 __all__ = [
@@ -39,7 +40,8 @@ __all__ = [
 _HOMES = {
     "_assignment": ("DELIVERED", "EXTRAS", "PACKAGE", "QUEUE", "QUEUED_AT"),
     "_environ": ("without_launchers",),
-    "_launch": ("SOFTWARE", "USAGE", "main"),
+    "_end": ("SOFTWARE", "USAGE"),
+    "_launch": ("main",),
     "_orders": ("GRACE_SECONDS", "hold_back"),
 }
 

@@ -10,10 +10,10 @@ import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
 
-from dkist_processing_core.bootstrap import FILE, MODULE, SEARCH_PATH
 from dkist_processing_core.environments import Requirement
 from dkist_processing_core.errors import DKISTProcessingCoreError, IdentityError
 from dkist_processing_core.identity import PREFIX, Attempt, Run, class_name_of, parse_run_data
+from dkist_processing_core.launcher.bootstrap import FILE, MODULE, SEARCH_PATH
 from dkist_processing_core.text import show
 
 PACKAGE, EXTRAS = f"{PREFIX}PACKAGE", f"{PREFIX}EXTRAS"

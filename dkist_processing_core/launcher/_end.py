@@ -10,6 +10,8 @@ from typing import Any
 
 FINISHED, FAILED = "task.finished", "task.failed"
 """The names of the events by which a task reports its end."""
+USAGE, SOFTWARE = 64, 70
+"""The exit status of a launcher that has no assignment, and of one that has failed itself (sysexits(3))."""
 _NO_SUCCESS = 1
 _BY_SIGNAL = 128
 

@@ -9,12 +9,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dkist_processing_core import origin
-from dkist_processing_core.bootstrap import FILE, FLAGS, LOADING, MODULE, SEARCH_PATH, variables
 from dkist_processing_core.environments import Environment
 from dkist_processing_core.identity import PREFIX, Attempt, Run
+from dkist_processing_core.identity.trace_context import TRACEPARENT, TRACESTATE, attempt_traceparent
 from dkist_processing_core.launcher._assignment import DELIVERED, EXTRAS, PACKAGE, QUEUE, QUEUED_AT, Assignment
-from dkist_processing_core.trace_context import TRACEPARENT, TRACESTATE, attempt_traceparent
+from dkist_processing_core.launcher.bootstrap import FILE, FLAGS, LOADING, MODULE, SEARCH_PATH, variables
+from dkist_processing_core.settings import origin
 
 # The engine's settings, connections and variables, under all the names under which Airflow and Celery read them.
 _ENGINES = re.compile(r"_*AIRFLOW__|_+AIRFLOW|AIRFLOW_(CONN|VAR)_|CELERY|.*SQL_ALCHEMY", re.IGNORECASE)

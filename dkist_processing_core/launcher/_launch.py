@@ -13,21 +13,21 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from dkist_processing_core.bootstrap import FLAGS
 from dkist_processing_core.environments import Environment, Environments, folder_of
 from dkist_processing_core.errors import EnvironmentBuildError, IdentityError
-from dkist_processing_core.exit_status import fill_standard_descriptors, has_ended
-from dkist_processing_core.exit_status import take as wait_for_status
 from dkist_processing_core.launcher._assignment import Assignment
-from dkist_processing_core.launcher._end import FINISHED, End
+from dkist_processing_core.launcher._end import FINISHED, SOFTWARE, USAGE, End
 from dkist_processing_core.launcher._environ import task_environ
 from dkist_processing_core.launcher._memory import MemoryWatch
 from dkist_processing_core.launcher._orders import GRACE_SECONDS, Orders
 from dkist_processing_core.launcher._process import Line, TaskProcess
-from dkist_processing_core.origin import take
-from dkist_processing_core.redaction import redact
-from dkist_processing_core.terminal import say
-from dkist_processing_core.termination import TerminationError
+from dkist_processing_core.launcher.bootstrap import FLAGS
+from dkist_processing_core.process.exit_status import fill_standard_descriptors, has_ended
+from dkist_processing_core.process.exit_status import take as wait_for_status
+from dkist_processing_core.process.termination import TerminationError
+from dkist_processing_core.settings.origin import take
+from dkist_processing_core.text.redaction import redact
+from dkist_processing_core.text.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from dkist_processing_core.launcher._reports import Reports
     from dkist_processing_core.launcher._verdict import Verdict
 
-USAGE, SOFTWARE = 64, 70
-"""The exit status of a launcher that has no assignment, and of one that has failed itself (sysexits(3))."""
 _LOOK_SECONDS = 0.1
 _DAMAGE = frozenset({errno.ENOENT, errno.ENOEXEC, errno.EACCES, errno.ELOOP, errno.ENOTDIR})
 # The engine waits 5 s, and the end must be in the journal before the group is killed.

@@ -11,8 +11,8 @@ import threading
 import time
 from typing import Self
 
-from dkist_processing_core.memory import peak_memory_bytes
-from dkist_processing_core.mounts import mounts
+from dkist_processing_core.process.mounts import mounts
+from dkist_processing_core.process.peak_memory import peak_memory_bytes
 
 _PERIOD_SECONDS, _SHORTEST_SECONDS, _SHARE_OF_AGE = 0.1, 0.01, 0.1
 # Share of one processor, so that sampling does not slow down a task of a thousand processes.

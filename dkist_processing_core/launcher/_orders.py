@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Self
 
-from dkist_processing_core.termination import TerminationError
+from dkist_processing_core.process.termination import TerminationError
 
 if TYPE_CHECKING:
     from dkist_processing_core.launcher._process import TaskProcess

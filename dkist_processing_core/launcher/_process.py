@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from dkist_processing_core.attempt.report_pipe import STARTED, TERMINATION
-from dkist_processing_core.bootstrap import program
-from dkist_processing_core.descriptors import move_up
-from dkist_processing_core.exit_status import has_ended, reap_orphans, take
 from dkist_processing_core.launcher._end import End
+from dkist_processing_core.launcher.bootstrap import program
+from dkist_processing_core.process.descriptors import move_up
+from dkist_processing_core.process.exit_status import has_ended, reap_orphans, take
 
 # Of an endless line only the last part is kept: its writer must neither fill the memory nor wait at a full pipe.
 _MAX_LINE = 1024 * 1024

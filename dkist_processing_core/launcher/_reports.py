@@ -17,6 +17,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from dkist_processing_core import budget, semconv
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.events import (
     Cause,
@@ -26,12 +27,11 @@ from dkist_processing_core.events import (
     TaskFinished,
     TaskStarted,
 )
+from dkist_processing_core.journal.notes import ENDED, SUCCEEDED, TOLD_TO_END
 from dkist_processing_core.launcher._assignment import Assignment
 from dkist_processing_core.launcher._verdict import Verdict
-from dkist_processing_core.notes import ENDED, SUCCEEDED, TOLD_TO_END
-from dkist_processing_core.publisher import Publisher
-from dkist_processing_core.redaction import redact
 from dkist_processing_core.reporter import EventReporter, never_breaking
+from dkist_processing_core.text.redaction import redact
 from dkist_processing_core.tracing import Carrier, Telemetry, derived_span, open_telemetry, run_parent
 
 _POLL_SECONDS = 0.5

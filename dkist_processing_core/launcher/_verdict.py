@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dkist_processing_core.events import Cause, TaskFailed, TaskFinished, fingerprint
-from dkist_processing_core.exit_status import LOST
 from dkist_processing_core.launcher._end import End
-from dkist_processing_core.termination import signal_name
+from dkist_processing_core.process.exit_status import LOST
+from dkist_processing_core.process.termination import signal_name
 
 _FACTS = frozenset(TaskFailed.__struct_fields__) - {"time", "reported_by", "provisional", "attempt"}
 

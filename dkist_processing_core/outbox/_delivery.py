@@ -11,12 +11,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from dkist_processing_core.bus import Books, FileLock, Journal, adopt, left_behind, remove_if_empty, spares_of
-from dkist_processing_core.bus._amqp_bus import AmqpBus
-from dkist_processing_core.bus._place import check_place
+from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.drain import Drainer
+from dkist_processing_core.delivery.drainer import Drainer
 from dkist_processing_core.errors import JournalError
+from dkist_processing_core.journal import Books, Journal
+from dkist_processing_core.journal.locks import FileLock
+from dkist_processing_core.journal.place import check_place
+from dkist_processing_core.journal.spare import adopt, left_behind, remove_if_empty, spares_of
 
 POLL_SECONDS = 0.1
 STOP_SECONDS = 1.0

@@ -9,11 +9,12 @@ import logging
 import queue
 from pathlib import Path
 
-from dkist_processing_core.bus import Journal, spares_of
-from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration
-from dkist_processing_core.drain import Drainer
+from dkist_processing_core.delivery.drainer import Drainer
 from dkist_processing_core.errors import ConfigurationError, JournalError
+from dkist_processing_core.journal import Journal
+from dkist_processing_core.journal.spare import spares_of
 from dkist_processing_core.outbox._delivery import STOP_SECONDS, unhurried
 
 _POLL_SECONDS = 0.5

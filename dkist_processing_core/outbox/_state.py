@@ -11,13 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from dkist_processing_core.bus import Books, FileLock, Journal, SetAside, is_spare, open_bus, spares_of
-from dkist_processing_core.bus._damage import Damaged, damaged
-from dkist_processing_core.bus._faults import explained
-from dkist_processing_core.bus._journal_bus import FILE as EMBEDDED_FILE
-from dkist_processing_core.bus._place import check_place
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.embedded import FILE as EMBEDDED_FILE
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import JournalError
+from dkist_processing_core.journal import Books, Journal, SetAside
+from dkist_processing_core.journal.damage import Damaged, damaged
+from dkist_processing_core.journal.faults import explained
+from dkist_processing_core.journal.locks import FileLock
+from dkist_processing_core.journal.place import check_place
+from dkist_processing_core.journal.spare import is_spare, spares_of
 
 _PARTS = 5
 

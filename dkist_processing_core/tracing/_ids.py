@@ -12,7 +12,7 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.trace_context import (
+from dkist_processing_core.identity.trace_context import (
     TRACEPARENT,
     TRACESTATE,
     derived_attempt_span_id,

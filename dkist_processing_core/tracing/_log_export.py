@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from dkist_processing_core import forks, semconv
-from dkist_processing_core.exception_text import class_name, stack_of
-from dkist_processing_core.signals import held_back
-from dkist_processing_core.termination import TerminationError
+from dkist_processing_core import semconv
+from dkist_processing_core.process import forks
+from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.termination import TerminationError
 from dkist_processing_core.text import redact
+from dkist_processing_core.text.exceptions import class_name, stack_of
 
 if TYPE_CHECKING:
     from opentelemetry._logs import SeverityNumber

@@ -17,8 +17,9 @@ from urllib.parse import unquote
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 
-from dkist_processing_core import forks, semconv, threads
+from dkist_processing_core import semconv
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
+from dkist_processing_core.process import forks, threads
 from dkist_processing_core.text import redact
 
 if TYPE_CHECKING:

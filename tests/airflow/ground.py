@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Self
 
 from dkist_processing_core import RunState
-from dkist_processing_core.bus import Journal, open_bus
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.events import Event, RecipeRunFailureMessage, TaskEnd
+from dkist_processing_core.journal import Journal
 from dkist_processing_core.runs import RunView
 from tests.running import ROOT, command
 from tests.services.airflow import ENVIRONMENT, Airflow

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dkist_processing_core.events import Event, Reporter, TaskDispatched
+from dkist_processing_core.identity.trace_context import derived_trace_id
 from dkist_processing_core.runs import State
-from dkist_processing_core.trace_context import derived_trace_id
 from tests.airflow.ground import SECONDS, Ground
 from tests.services.airflow import AIRFLOW_VARIABLE
 from tests.services.otlp import OtlpReceiver

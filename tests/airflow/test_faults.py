@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from dkist_processing_core.events import Cause, Reporter, TaskDispatched, TaskFailed, TaskFinished, TaskSkipped
+from dkist_processing_core.identity.trace_context import derived_trace_id, parse_traceparent
 from dkist_processing_core.runs import AttemptView, State, TaskView
-from dkist_processing_core.trace_context import derived_trace_id, parse_traceparent
 from tests.airflow.ground import ENDS_OF_RUN, SECONDS, Ground
 from tests.waiting import wait_until
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.replay import replayed
+from dkist_processing_core.consumer.replay import replayed
 from tests.airflow.ground import ENDS_OF_RUN
 from tests.services.airflow import ENVIRONMENT, ROOT, end, require_airflow
 from tests.services.processes import descendants, listeners

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dkist_processing_core.events import TaskFailed, TaskFinished
+from dkist_processing_core.identity.trace_context import derived_trace_id, parse_traceparent
 from dkist_processing_core.runs import State
-from dkist_processing_core.trace_context import derived_trace_id, parse_traceparent
 from tests.airflow.ground import SECONDS, Ground
 from tests.running import ROOT
 from tests.services.broker import Broker

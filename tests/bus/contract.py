@@ -14,13 +14,13 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from dkist_processing_core.bus import Message, Properties, to_message
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Subscription, subscribe
+from dkist_processing_core.consumer.replay import replayed
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import BusError
 from dkist_processing_core.events import RecipeRunFailureMessage
-from dkist_processing_core.publisher import Publisher
-from dkist_processing_core.replay import replayed
+from dkist_processing_core.journal.message import Message, Properties, to_message
 from tests.facts import failed, finished, progressed, started
 from tests.running import status_of_fork
 

@@ -23,15 +23,17 @@ import pika.adapters.blocking_connection
 import pika.exceptions
 import pytest
 
-from dkist_processing_core.bus import Books, Message, Properties, open_bus, to_message
-from dkist_processing_core.bus._amqp import AmqpLink, explain
-from dkist_processing_core.bus._amqp_bus import ARCHIVE_PREFETCH, AmqpBus
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.amqp.bus import ARCHIVE_PREFETCH, AmqpBus
+from dkist_processing_core.bus.amqp.client import AmqpLink, explain
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Subscription, subscribe
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError, ConnectionFailedHereError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage, decode
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.journal import Books
+from dkist_processing_core.journal.message import Message, Properties, to_message
 from tests.bus.contract import SECONDS, BusContract
 from tests.facts import NOON, finished, progressed, started
 from tests.hostile import next_with_little_memory, too_large
@@ -223,7 +225,7 @@ class TestAmqpBus(BusContract):
         """
         Meanwhile nothing is asked of the broker, whose silence then is none.
         """
-        monkeypatch.setattr("dkist_processing_core.bus._amqp_bus._SILENCE_SECONDS", 0.5)
+        monkeypatch.setattr("dkist_processing_core.bus.amqp.bus._SILENCE_SECONDS", 0.5)
         events = [progressed("A", number) for number in range(5 * ARCHIVE_PREFETCH)]
         publisher.publish(*events)
         assert publisher.flush(SECONDS)
@@ -268,7 +270,7 @@ class TestAmqpBus(BusContract):
         """
         Where a broker stays silent in the middle of what there is, a warning tells that the rest is missing.
         """
-        monkeypatch.setattr("dkist_processing_core.bus._amqp_bus._SILENCE_SECONDS", 0.5)
+        monkeypatch.setattr("dkist_processing_core.bus.amqp.bus._SILENCE_SECONDS", 0.5)
         publisher.publish(*[progressed("A", number) for number in range(3 * ARCHIVE_PREFETCH)])
         assert publisher.flush(SECONDS)
         with (

@@ -15,16 +15,19 @@ from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.bus import FileLock, Journal, Spare, adopt, open_bus, to_message
-from dkist_processing_core.bus._damage import _is_damaged, damaged
-from dkist_processing_core.bus._mending import damaged_of, set_aside_if_damaged
-from dkist_processing_core.bus._message import Message, Properties
-from dkist_processing_core.bus._pages import last_number
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
-from dkist_processing_core.descriptors import _lowest_high
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import JournalDamagedError, JournalError
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.journal import Journal
+from dkist_processing_core.journal._pages import last_number
+from dkist_processing_core.journal.damage import _is_damaged, damaged
+from dkist_processing_core.journal.locks import FileLock
+from dkist_processing_core.journal.mending import damaged_of, set_aside_if_damaged
+from dkist_processing_core.journal.message import Message, Properties, to_message
+from dkist_processing_core.journal.spare import Spare, adopt
+from dkist_processing_core.process.descriptors import _lowest_high
 from tests.facts import finished, progressed, started
 from tests.waiting import SECONDS
 

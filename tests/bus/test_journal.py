@@ -17,16 +17,18 @@ from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.bus import Books, FileLock, JournalBus, Message, _journal, open_bus, to_message
-from dkist_processing_core.bus._ages import MOST_AT_ONCE, HostTime, keep, last_before
-from dkist_processing_core.bus._format import FORMAT_VERSION
-from dkist_processing_core.bus._journal import Journal
-from dkist_processing_core.bus._journal_bus import KEPT_SECONDS
-from dkist_processing_core.bus._place import file_system, place
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.embedded import KEPT_SECONDS, JournalBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import JournalError, JournalVersionError
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.journal import Books, Journal, _journal
+from dkist_processing_core.journal._format import FORMAT_VERSION
+from dkist_processing_core.journal.ages import MOST_AT_ONCE, HostTime, keep, last_before
+from dkist_processing_core.journal.locks import FileLock
+from dkist_processing_core.journal.message import Message, to_message
+from dkist_processing_core.journal.place import file_system, place
 from tests.bus.contract import SECONDS, BusContract
 from tests.facts import finished, progressed, started
 from tests.hostile import next_with_little_memory, too_large

@@ -18,17 +18,19 @@ from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.bus import Journal, Spare, adopt, open_bus, spares_of, to_message
-from dkist_processing_core.bus._ages import keep
-from dkist_processing_core.bus._damage import _take_over
-from dkist_processing_core.bus._faults import check_access
-from dkist_processing_core.bus._journal import BUSY_SECONDS
-from dkist_processing_core.bus._journal_bus import JournalBus
-from dkist_processing_core.bus._mending import damaged_of
-from dkist_processing_core.bus._pages import rows_by_page
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.embedded import JournalBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
-from dkist_processing_core.publisher import WAIT_LIMIT_SECONDS, Publisher
+from dkist_processing_core.delivery.publisher import WAIT_LIMIT_SECONDS, Publisher
+from dkist_processing_core.journal import BUSY_SECONDS, Journal
+from dkist_processing_core.journal._pages import rows_by_page
+from dkist_processing_core.journal.ages import keep
+from dkist_processing_core.journal.damage import _take_over
+from dkist_processing_core.journal.faults import check_access
+from dkist_processing_core.journal.mending import damaged_of
+from dkist_processing_core.journal.message import to_message
+from dkist_processing_core.journal.spare import Spare, adopt, spares_of
 from tests.facts import progressed, started
 from tests.waiting import SECONDS
 

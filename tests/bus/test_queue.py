@@ -11,8 +11,9 @@ QUEUE = """
 import atexit, os, signal, sqlite3
 from contextlib import suppress
 from pathlib import Path
-from dkist_processing_core.bus import Message, open_bus
-from dkist_processing_core.bus._message import Properties
+from dkist_processing_core.journal.message import Message
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.journal.message import Properties
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from tests.waiting import wait_until
 
@@ -170,7 +171,7 @@ def test_each_call_that_waits_in_vain_takes_up_the_place_of_the_one_before() -> 
 FORKED = """
 import fcntl, os
 from pathlib import Path
-from dkist_processing_core.bus._queue import Place
+from dkist_processing_core.journal._queue import Place
 
 journal = Path(os.environ["DKIST_CORE_STATE_DIR"], "x.db")
 journal.parent.mkdir(exist_ok=True)
@@ -205,9 +206,10 @@ def test_a_fork_keeps_no_place_of_its_parents() -> None:
 
 
 BESIDE = """
-from dkist_processing_core.bus import Message, open_bus
-from dkist_processing_core.bus._message import Properties
-from dkist_processing_core.bus._queue import Place
+from dkist_processing_core.journal.message import Message
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.journal.message import Properties
+from dkist_processing_core.journal._queue import Place
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 
 bus = open_bus(DKISTProcessingCoreConfiguration())
@@ -233,9 +235,10 @@ def test_a_connection_that_is_opened_beside_a_place_is_whole_when_the_place_is_l
 
 BY_ANOTHER_NUMBER = """
 import os
-from dkist_processing_core.bus import Message, open_bus
-from dkist_processing_core.bus._message import Properties
-from dkist_processing_core.bus._queue import Place
+from dkist_processing_core.journal.message import Message
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.journal.message import Properties
+from dkist_processing_core.journal._queue import Place
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 
 bus = open_bus(DKISTProcessingCoreConfiguration())
@@ -277,7 +280,7 @@ LOOKED_AT = """
 import os
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.trusted import open_file
+from dkist_processing_core.process.trusted import open_file
 
 bus = open_bus(DKISTProcessingCoreConfiguration())
 with bus.open_journal() as first:

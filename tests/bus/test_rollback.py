@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from dkist_processing_core.bus import Journal, Spare, adopt, open_bus, spares_of, to_message
-from dkist_processing_core.bus._damage import set_aside_if_damaged
-from dkist_processing_core.bus._format import prepare
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.journal import Journal
+from dkist_processing_core.journal._format import prepare
+from dkist_processing_core.journal.damage import set_aside_if_damaged
+from dkist_processing_core.journal.message import to_message
+from dkist_processing_core.journal.spare import Spare, adopt, spares_of
 from tests.facts import started
 
 MAGIC = bytes.fromhex("d9d505f920a163d7")

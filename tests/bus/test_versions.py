@@ -13,15 +13,15 @@ from dataclasses import replace
 import pika
 import pytest
 
-from dkist_processing_core.bus import Books
-from dkist_processing_core.bus._amqp_bus import AmqpBus
+from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, DELIVERY_LIMIT_ARGUMENT, consumer_topology
 from dkist_processing_core.cli._topology_difference import advice, differences
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import BusUnreachableError
 from dkist_processing_core.events import Event
-from dkist_processing_core.publisher import Publisher
+from dkist_processing_core.journal import Books
 from tests.bus.contract import SECONDS
 from tests.facts import progressed, started
 from tests.services.broker import Broker

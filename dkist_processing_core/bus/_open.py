@@ -1,0 +1,18 @@
+"""
+The choice of the bus by the settings.
+
+Not here: the two transports (embedded, amqp).
+"""
+
+from dkist_processing_core.bus.embedded import JournalBus
+from dkist_processing_core.bus.interface import Bus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+
+
+def open_bus(settings: DKISTProcessingCoreConfiguration) -> Bus:
+    """Return the bus that the settings name; nothing is connected or opened yet."""
+    if settings.names_broker:
+        from dkist_processing_core.bus.amqp.bus import AmqpBus  # noqa: PLC0415 - the embedded journal needs no client
+
+        return AmqpBus(settings)
+    return JournalBus(settings)

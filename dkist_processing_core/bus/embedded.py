@@ -1,0 +1,66 @@
+"""
+The embedded bus: one journal file on this host, which also serves as the archive.
+
+Not here: the file's format (_journal), and reading from it (_journal_receivers).
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.journal import BUSY_SECONDS, Journal
+from dkist_processing_core.journal.ages import keep
+from dkist_processing_core.journal.mending import open_mended
+from dkist_processing_core.journal.place import open_folder, place
+from dkist_processing_core.journal.spare import Spare, adopt
+
+if TYPE_CHECKING:
+    from dkist_processing_core.bus.embedded_receivers import JournalReader, JournalReceiver
+
+FILE = "embedded.db"
+KEPT_SECONDS = 7 * 24 * 3600
+# The task waits for this. The next process takes over the remaining messages.
+_ADOPTION_SECONDS = 0.2
+
+
+class JournalBus:
+    """Publish by appending to the file; consume by reading from it."""
+
+    is_remote = False
+
+    def __init__(self, settings: DKISTProcessingCoreConfiguration) -> None:
+        """Store the file's path; no file is opened yet."""
+        self._place = place(settings)
+        self.journal_path = self._place.folder / FILE
+        self.where = f"the embedded journal {self.journal_path}"
+        self.event_exchange = settings.isb_event_exchange
+        self.failure_exchange = settings.isb_exchange
+
+    def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
+        """Open the file and remove events older than a week, the period for which the broker's archive keeps events."""
+        open_folder(self._place)
+        journal = open_mended(self.journal_path, synced=synced, destination="embedded", patience=patience)
+        adopt(journal, seconds=_ADOPTION_SECONDS)
+        keep(journal, KEPT_SECONDS)
+        return journal
+
+    def open_spare(self) -> Spare:
+        """Create a spare journal beside the file."""
+        return Spare.open(open_folder(self._place) / FILE)
+
+    def subscribe(
+        self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
+    ) -> "JournalReader | JournalReceiver":
+        """
+        Return a receiver of events from the file. Only one process at a time reads under a name; others wait.
+
+        Without a name the file is only read: nothing on the disk changes, and the file need not exist yet.
+        """
+        # Imported here, because a task only publishes and does not need it.
+        from dkist_processing_core.bus.embedded_receivers import JournalReader, JournalReceiver  # noqa: PLC0415
+
+        wanted = tuple(patterns)
+        if name is None:
+            return JournalReader(self.journal_path, self.event_exchange, wanted, replay=replay)
+        return JournalReceiver(self.open_journal, self.event_exchange, wanted, name=name)

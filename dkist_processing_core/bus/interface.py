@@ -1,0 +1,108 @@
+"""
+The interface of a bus, which publishers and consumers use with either transport.
+
+Not here: the two transports (_journal_bus, _amqp_bus).
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol, Self
+
+from dkist_processing_core.journal import BUSY_SECONDS, Journal
+from dkist_processing_core.journal.message import Message
+from dkist_processing_core.journal.spare import Spare
+
+
+class Delivery(Protocol):
+    """A message that a consumer has received, until it is acknowledged or dead-lettered."""
+
+    @property
+    def message(self) -> Message:
+        """The message."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it reached the bus after its receiver began; False only for earlier events that a replay reads."""
+
+    def acknowledge(self, wait: float = 0.0) -> None:
+        """
+        Acknowledge the message. A second call does nothing, and neither does a call after the receiver was closed.
+
+        This waits up to `wait` seconds until the bus has processed the acknowledgement.
+        """
+
+    def bury(self, reason: str) -> None:
+        """Dead-letter the message with a reason, and acknowledge it."""
+
+
+class Receiver(Protocol):
+    """
+    An open subscription. Messages that are delivered but unacknowledged when it closes are delivered again.
+
+    It closes by itself when no reference to it is left, even if references to its deliveries remain.
+    """
+
+    @property
+    def missed(self) -> int:
+        """Number of events that the name of the subscription is known to have lost: the bus dropped them unread."""
+
+    def has_caught_up(self, asked_since: float) -> bool:
+        """
+        Return True if all events that the bus held for a replay at its start were received or wait for `receive`.
+
+        Silence of the bus counts only from `asked_since` (`time.monotonic`): before, the consumer requested nothing.
+        """
+
+    def receive(self, timeout: float) -> Delivery | None:
+        """Return the next message; None if none arrives within `timeout` seconds."""
+
+    def close(self) -> None:
+        """End the subscription."""
+
+    def __enter__(self) -> Self:
+        """Return the receiver itself."""
+
+    def __exit__(self, *_: object) -> None:
+        """End the subscription."""
+
+
+class Bus(Protocol):
+    """The destination of published messages, and the source of received ones."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the journal is an outbox, whose messages are still to be drained to the bus."""
+
+    @property
+    def where(self) -> str:
+        """A description of the bus for operators."""
+
+    @property
+    def journal_path(self) -> Path:
+        """The journal to which every message of this bus is appended first."""
+
+    @property
+    def event_exchange(self) -> str:
+        """The exchange to which events are published."""
+
+    @property
+    def failure_exchange(self) -> str:
+        """The exchange to which the established failure message is published."""
+
+    def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
+        """Open the journal of this bus."""
+
+    def open_spare(self) -> Spare:
+        """Create a spare journal beside the journal, in the same folder, which must be a trusted one."""
+
+    def subscribe(
+        self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
+    ) -> Receiver:
+        """
+        Return a receiver of the events whose routing keys match one of the patterns (AMQP's topic patterns: `*`, `#`).
+
+        A named subscription keeps its position: the bus keeps events that arrive while no receiver is open. A
+        subscription without a name begins now. With `replay` it begins at the oldest event that the bus still has; if
+        `replay` is a time, at the oldest event after that time, or a little before.
+        """

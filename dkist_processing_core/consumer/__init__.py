@@ -1,0 +1,9 @@
+"""
+Events for those who consume them: a subscription, and a replay of what the bus still has.
+
+Not here: the state derived from reports (runs), and the delivery by either bus (bus).
+"""
+
+from dkist_processing_core.consumer._subscription import Selection, Subscription, check_name, subscribe
+
+__all__ = ["Selection", "Subscription", "check_name", "subscribe"]

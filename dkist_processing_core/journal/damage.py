@@ -1,0 +1,341 @@
+"""
+The recovery of a damaged journal: it is renamed, and a new journal takes over the messages that can be read.
+
+A file that is only in use, or belongs to a newer release or to another user, is never changed. Not here: how damage is
+recognised (_faults), and when journals are opened (_mending).
+"""
+
+import contextlib
+import logging
+import math
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dkist_processing_core.errors import JournalDamagedError, JournalError
+from dkist_processing_core.journal._connections import Connections
+from dkist_processing_core.journal._format import checked_version, foreign_names
+from dkist_processing_core.journal._journal import BUSY_SECONDS, Entry, Journal
+from dkist_processing_core.journal._pages import Read, Row, last_number, rows_by_page
+from dkist_processing_core.journal._rollback import without_rollback
+from dkist_processing_core.journal.faults import SIDE_FILES, explained, is_of_damage, not_a_file, suspects
+from dkist_processing_core.journal.locks import FileLock, folder_lock, in_use, name_aside
+from dkist_processing_core.journal.mending import damaged_of
+from dkist_processing_core.process.descriptors import low_numbers_taken
+
+_BATCH = 500
+_CHECK_SECONDS = 1.0
+_STEPS_BETWEEN_LOOKS = 1000
+# A gap of unreadable rows up to this size is skipped row by row, a larger one in growing steps.
+_SMALL_GAP = 1000
+_DONE = -1
+_NEEDED = {
+    "message": "seq, appended, exchange, routing_key, properties, body, tries, set_aside",
+    "sent_once": "message_id, appended",
+    "subscription": "name, position, used",
+    "dead_letter": "subscription, seq, dead, reason, message_id, body",
+    "fact": "name, value",
+}
+# Damaged files about which this process has logged a warning.
+_refused: set[Path] = set()
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A damaged file that was renamed."""
+
+    path: Path
+    taken_over: int
+    """How many of its messages the new journal has taken over."""
+    is_done: bool
+    """Whether all messages that can be read were taken over."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Old:
+    """A damaged file that is open: its SQLite connection, and the function that reads it without SQLite."""
+
+    connection: sqlite3.Connection
+    read: Read
+
+
+def set_aside_if_damaged(path: Path, *, destination: str | None, patience: float = BUSY_SECONDS) -> None:
+    """
+    Rename a damaged journal, and create a new one in its place unless `destination` is None.
+
+    Raises:
+        JournalError: Another process writes to the journal, or the folder may not be changed.
+    """
+    is_met = path in suspects
+    with contextlib.ExitStack() as stack:
+        # Runs last: the steps below meet the damage of the old file once more, and the new file has none.
+        stack.callback(suspects.discard, path)
+        stack.enter_context(explained(path))
+        stack.enter_context(folder_lock(path.parent, exclusive=True, seconds=patience))
+        _move_folders(path)
+        held = Connections.without_log(path)
+        old = stack.enter_context(_kept_from_writers(path, held, patience))
+        if (
+            held is None
+            and (old is not None and old.connection.in_transaction)
+            and not _is_damaged(path, is_met=is_met)
+        ):
+            return
+        aside = name_aside(path)
+        beginning = path.with_name(f"{path.name}.new")
+        _remove(beginning)
+        if destination is not None:
+            _begin(beginning, path, old, destination)
+            if held is not None:
+                _copy(held, beginning, path, aside)
+        for side in (*SIDE_FILES, ""):
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + side).rename(aside.with_name(aside.name + side))
+        if destination is not None:
+            beginning.rename(path)
+    if held is not None:
+        logger.warning(
+            "the log of the journal %s was removed while it was in use. All that was published is in a new file; "
+            "the old one is kept as %s. Remove it when you no longer need it.",
+            path,
+            aside,
+        )
+        return
+    logger.warning(
+        "the journal %s is damaged. It is kept as %s; what can be read of it is delivered, and a new file is begun. "
+        "Check the disk; remove the damaged file when you no longer need it.",
+        path,
+        aside,
+    )
+
+
+def _move_folders(path: Path) -> None:
+    """Rename folders at the paths of side files: the journal itself may be undamaged."""
+    for side in SIDE_FILES:
+        each = path.with_name(path.name + side)
+        if each.is_dir():
+            aside = name_aside(each)
+            each.rename(aside)
+            logger.warning("%s is a folder where a file of a journal has to be; it is kept as %s", each, aside)
+
+
+@contextlib.contextmanager
+def _kept_from_writers(path: Path, held: sqlite3.Connection | None, patience: float) -> Iterator[_Old | None]:
+    """
+    Hold the write lock of a file, so that no other process commits to it; yield None if there is no file.
+
+    If this process already has a connection to the file (`held`), that connection is used.
+    """
+    if not path.is_file():
+        yield None
+        return
+    with in_use, Journal.connect(path, patience=patience) as journal:
+        old = _Old(journal.connection if held is None else held, journal.bytes_at)
+        with contextlib.suppress(JournalDamagedError):
+            if held is None:
+                journal.use_first(lambda connection: _lock_for_writing(connection, path))
+            else:
+                with explained(path):
+                    held.execute("BEGIN IMMEDIATE")
+        try:
+            yield old
+        finally:
+            with contextlib.suppress(sqlite3.Error):
+                old.connection.execute("ROLLBACK")
+
+
+@contextlib.contextmanager
+def _unread(path: Path) -> Iterator[None]:
+    with low_numbers_taken(), without_rollback(path):
+        yield
+
+
+def _lock_for_writing(connection: sqlite3.Connection, path: Path) -> None:
+    with without_rollback(path):
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("BEGIN IMMEDIATE")
+
+
+def _is_damaged(path: Path, *, is_met: bool, seconds: float = _CHECK_SECONDS) -> bool:
+    """
+    Return True if a file is not a usable journal, or if a check of at most `seconds` seconds finds damage.
+
+    If the check does not finish in time, return `is_met`: whether SQLite has found damage in the file before.
+    """
+    if not_a_file(path):
+        return True
+    until = time.monotonic() + seconds
+    with in_use, Journal.connect(path) as journal:
+        connection = journal.connection
+        try:
+            checked_version(connection, path)
+            for table, columns in _NEEDED.items():
+                connection.execute(f"SELECT {columns} FROM {table} LIMIT 0")  # noqa: S608 - constants
+            connection.set_progress_handler(lambda: time.monotonic() > until, _STEPS_BETWEEN_LOOKS)
+            return bool(connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
+        except JournalError as error:
+            return isinstance(error, JournalDamagedError)
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_INTERRUPT:
+                return is_met
+            if not is_of_damage(error):
+                raise
+            return True
+
+
+def _begin(beginning: Path, path: Path, old: _Old | None, destination: str) -> None:
+    """Create the new journal, which continues the old one's row numbers, subscription positions and facts."""
+    facts: list[tuple[str, tuple[object, ...]]] = []
+    last = 0
+    asked = None if old is None else old.connection
+    with contextlib.ExitStack() as stack:
+        if old is not None:
+            if not old.connection.in_transaction:
+                # Without the write lock a query would play back a rollback journal that lies beside the file.
+                stack.enter_context(_unread(path))
+            with contextlib.suppress(sqlite3.DatabaseError):
+                # A view that no release has made may return endless rows.
+                asked = None if foreign_names(old.connection) else asked
+            last = (0 if asked is None else _last(asked)) or last_number(old.read, path)
+        for table, columns in (("subscription", 3), ("sent_once", 2), ("dead_letter", 6)):
+            rows, is_whole = _readable_rows(asked, f"SELECT * FROM {table}")  # noqa: S608 - a constant
+            marks = ",".join("?" * columns)
+            facts.extend((f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row) for row in rows)  # noqa: S608 - constants
+            if table == "subscription" and not is_whole:
+                facts.append(("INSERT INTO fact VALUES ('places_lost', ?)", (last,)))
+        if last:
+            # These facts refer to row numbers, which the new file continues.
+            kept = "name IN ('clock', 'marks', 'prune_to') OR name GLOB 'wanted *' OR name GLOB 'missed *'"
+            rows, _ = _readable_rows(asked, f"SELECT name, value FROM fact WHERE {kept}")  # noqa: S608 - constants
+            facts.extend(("INSERT OR REPLACE INTO fact VALUES (?, ?)", row) for row in rows)
+    found = path.stat()
+    # Another process that opens a journal waits for the lock of the folder, which this one holds.
+    with Journal.open(beginning, destination=destination, is_replaceable=False) as new:
+        if last:
+            facts.append(("INSERT INTO sqlite_sequence VALUES ('message', ?)", (last,)))
+            facts.append(("INSERT INTO fact VALUES ('taken_over', ?)", (last,)))
+            facts.append(("INSERT INTO fact VALUES ('continues', ?)", (f"{found.st_dev}:{found.st_ino}",)))
+        new.change(facts)
+
+
+def _readable_rows(old: sqlite3.Connection | None, query: str) -> tuple[list[tuple[object, ...]], bool]:
+    """Return the rows that can be read, and whether these are all rows."""
+    rows: list[tuple[object, ...]] = []
+    try:
+        rows.extend(() if old is None else old.execute(query))
+    except sqlite3.DatabaseError:
+        return rows, False
+    return rows, old is not None
+
+
+def _copy(held: sqlite3.Connection, beginning: Path, path: Path, aside: Path) -> None:
+    """Copy all messages that an open connection reads into the new journal."""
+    count, log = 0, path.with_name(f"{path.name}-wal")
+    # Another process may have begun a new log since, with its own messages. They are taken over as from a damaged file.
+    done = 0 if log.is_file() and log.stat().st_size else _DONE
+    with Journal.open(beginning, is_replaceable=False) as new:
+        found = held.execute(f"SELECT {_NEEDED['message']}, refused FROM message ORDER BY seq")  # noqa: S608 - constants
+        while rows := found.fetchmany(_BATCH):
+            count += len(rows)
+            new.take_over_rows(rows, (_name(aside), f"{done} {count}"), keeps_numbers=True)
+
+
+def _remove(path: Path) -> None:
+    for side in (*SIDE_FILES, ""):
+        path.with_name(path.name + side).unlink(missing_ok=True)
+
+
+def damaged(journal: Journal) -> list[Damaged]:
+    """Return the damaged files that were renamed from a journal's name, and how far each was taken over."""
+    return [
+        Damaged(path, count, at == _DONE) for path in damaged_of(journal.path) for at, count in [_state(journal, path)]
+    ]
+
+
+def _state(journal: Journal, path: Path) -> tuple[int, int]:
+    """Return the last page of a damaged file that was taken over, and the number of rows taken over."""
+    found = re.fullmatch(r"(-1|\d{1,12}) (\d{1,12})", str(journal.fact(_name(path))))
+    # If the fact cannot be read, the take-over starts again: rows that are already there are left out.
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _name(path: Path) -> str:
+    return f"damaged {path.name}"
+
+
+def take_over_damaged(journal: Journal, *, seconds: float = math.inf) -> bool:
+    """
+    Take over the readable messages of the renamed damaged files, page by page, for about `seconds` seconds.
+
+    Return False if another process is doing this, otherwise True.
+    """
+    until = time.monotonic() + seconds
+    waiting = [path for path in damaged_of(journal.path) if _state(journal, path)[0] != _DONE]
+    if not waiting:
+        return True
+    lock = FileLock(journal.path.with_suffix(".damaged.lock"))
+    if not lock.acquire():
+        return False
+    try:
+        for path in waiting:
+            try:
+                old = Journal.connect(path) if path.is_file() else None
+            except JournalError as error:
+                # A file that may not be read, such as a link, does not delay the others.
+                if path not in _refused:
+                    _refused.add(path)
+                    logger.warning("the messages of a damaged journal are not taken over: %s", error)
+                continue
+            with old or contextlib.nullcontext():
+                _take_over(journal, path, old, until)
+    finally:
+        lock.remove()
+    return True
+
+
+def _take_over(journal: Journal, path: Path, old: Journal | None, until: float) -> None:
+    page, count = _state(journal, path)
+    if page == _DONE:
+        # Another process has finished it before this one had the lock.
+        return
+    keeps_numbers = path.name.startswith(f"{journal.path.name}.")
+    rows: list[Row] = []
+    pages = () if old is None else rows_by_page(old.bytes_at, path, page + 1)
+    for page, found in pages:
+        rows += found
+        # The rows of a spare journal get new numbers, so all of them must be read and sorted first.
+        if keeps_numbers and (len(rows) >= _BATCH or time.monotonic() > until):
+            count += len(rows)
+            journal.take_over_rows(rows, (_name(path), f"{page} {count}"), keeps_numbers=True)
+            rows = []
+            if time.monotonic() > until:
+                return
+    count += len(rows)
+    journal.take_over_rows(sorted(rows), (_name(path), f"{_DONE} {count}"), keeps_numbers=keeps_numbers)
+
+
+def read_around(journal: Journal, after: int) -> tuple[list[Entry], int]:
+    """Return the next readable message of a damaged journal after number `after`, and the position before it."""
+    step, last = 0, journal.last()
+    while after + step < last:
+        try:
+            return journal.read(after + step, 1), after + step
+        except JournalDamagedError:
+            step = step + 1 if step < _SMALL_GAP else 2 * step
+    return [], last
+
+
+def _last(connection: sqlite3.Connection) -> int:
+    """Return the highest row number that can be read; 0 if none can."""
+    last = 0
+    for query in (
+        "SELECT seq FROM sqlite_sequence WHERE name = 'message'",
+        "SELECT seq FROM message ORDER BY seq DESC LIMIT 1",
+    ):
+        with contextlib.suppress(sqlite3.DatabaseError):
+            last = max([last, *[seq for (seq,) in connection.execute(query) if isinstance(seq, int)]])
+    return last

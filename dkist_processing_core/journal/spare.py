@@ -1,0 +1,218 @@
+"""
+The spare journal: a journal of one process, for the time in which the shared journal cannot be written to.
+
+A process that is stopped (SIGSTOP, a debugger, a frozen container) in the middle of a transaction keeps SQLite's lock
+without a time limit, and the file of a newer release is never written to. Messages that are published meanwhile are
+stored on the disk beside the shared journal, which takes them over when it can. Not here: when that happens (publisher,
+drain).
+"""
+
+import contextlib
+import math
+import os
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+from dkist_processing_core.errors import JournalDamagedError, JournalError
+from dkist_processing_core.journal._journal import BUSY_SECONDS, Journal
+from dkist_processing_core.journal.faults import is_busy
+from dkist_processing_core.journal.locks import FileLock
+from dkist_processing_core.journal.mending import set_aside_if_damaged, take_over_damaged
+from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.text.own_errors import log_own_error_once
+
+_YOUNG_SECONDS = 60.0
+
+
+class Spare:
+    """An open spare journal. No other process takes it over while its process lives."""
+
+    def __init__(self, journal: Journal, lock: FileLock) -> None:
+        """Wrap an open journal and the held lock beside it; `Spare.open` creates both."""
+        self.journal = journal
+        self._lock = lock
+
+    @classmethod
+    def open(cls, shared: Path) -> Self:
+        """
+        Create a spare journal beside the shared journal at `shared`.
+
+        Raises:
+            JournalError: It cannot be created, as on a full disk; no part of it remains then.
+        """
+        path = shared.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}.db")
+        lock = FileLock(path.with_suffix(".lock"))
+        try:
+            # The lock is taken first: a spare journal whose lock is free counts as left behind by an ended process.
+            lock.acquire()
+            return cls(_open(path), lock)
+        except BaseException:
+            _remove(path, lock)
+            raise
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether other code of this process has closed it or its lock: then other processes take over its messages."""
+        return self.journal.is_lost or not self._lock.is_held
+
+    def give_to(self, shared: Journal, *, until: float = math.inf) -> None:
+        """
+        Move all messages to the shared journal, and remove this one.
+
+        Raises:
+            JournalError: The move is not complete at the time `until` (`time.monotonic`); the rest is still here.
+        """
+        shared.take_over(self.journal, until=until)
+        if self.journal.whole_rows(1):
+            msg = f"the journal {shared.path} is still taking over {self.journal.path}"
+            raise JournalError(msg)
+        self.journal.discard()
+        _remove(self.journal.path, self._lock)
+
+    def close(self) -> None:
+        """Close it and release its lock; the next process takes over its messages."""
+        self.journal.close()
+        self._lock.release()
+
+
+def _open(path: Path, *, patience: float = BUSY_SECONDS) -> Journal:
+    """Open a spare journal; its name is never reused, so no other file replaces it."""
+    return Journal.open(path, patience=patience, is_replaceable=False)
+
+
+def spares_of(shared: Path) -> list[Path]:
+    """Return the spare journals of all processes beside the shared journal at `shared`."""
+    return sorted(shared.parent.glob(f"{shared.stem}.*.db"))
+
+
+def noted_on_host(shared: Path, notes: Sequence[str], *, process: int, patience: float) -> str | None:
+    """
+    Return the first of `notes` that a spare journal of `process` or the shared journal holds; None if none does.
+
+    This changes and adopts no journal, and does not wait for a process that writes to the shared journal.
+    """
+
+    def first(journal: Journal) -> str | None:
+        return next((note for note in notes if journal.remembers(note)), None)
+
+    # The shared journal is read last: another process may move a spare journal's messages to it meanwhile.
+    for path in (*shared.parent.glob(f"{shared.stem}.{process}-*.db"), shared):
+        with contextlib.suppress(JournalError):
+            if found := Journal.look(path, first, patience=patience):
+                return found
+    return None
+
+
+def is_spare(path: Path) -> bool:
+    """Return True if a path is that of a spare journal."""
+    return "." in path.stem
+
+
+def adopt(shared: Journal, *, seconds: float = math.inf) -> bool:
+    """
+    Move the messages of spare journals of ended processes, and the readable ones of damaged files, to `shared`.
+
+    This takes about `seconds` seconds, and raises no error. The next call retries files that cannot be read now, and
+    continues where another process was writing to the journal. Return False if the time was too short.
+    """
+    until = time.monotonic() + seconds
+    patience, shared.patience = shared.patience, 0.0
+    is_free = True
+    try:
+        for path in spares_of(shared.path):
+            if not is_free or time.monotonic() >= until:
+                # When many processes start at once, each would open all spare journals that they have left, in vain.
+                break
+            with _optional(path), _left_behind(path) as lock:
+                if lock is not None and path.exists():
+                    is_free = _adopt(shared, path, lock, until)
+                elif lock is not None:
+                    # Another process has adopted it meanwhile, and this process has created the lock's file again.
+                    lock.remove()
+        with _optional(shared.path):
+            _remove_lone_locks(shared.path, until)
+        with _optional(shared.path):
+            take_over_damaged(shared, seconds=max(0.0, until - time.monotonic()))
+    finally:
+        shared.patience = patience
+    return time.monotonic() < until
+
+
+@contextlib.contextmanager
+def _optional(path: Path) -> Iterator[None]:
+    """Suppress errors of the adoption: the journal itself can be used without it."""
+    with held_back():
+        try:
+            yield
+        except JournalError:
+            pass
+        except Exception as error:  # noqa: BLE001 - as the docstring says
+            log_own_error_once(f"what lies beside {path} waits", error)
+
+
+def _adopt(shared: Journal, path: Path, lock: FileLock, until: float) -> bool:
+    """Move the messages of one spare journal to the shared one; return False if the journal was busy."""
+    try:
+        with _open(path, patience=0.0) as journal:
+            Spare(journal, lock).give_to(shared, until=until)
+    except JournalDamagedError:
+        set_aside_if_damaged(path, destination=None)
+        if not path.exists():
+            lock.remove()
+    except JournalError as error:
+        if not is_busy(error.__cause__):
+            raise
+        return False
+    return True
+
+
+def _remove_lone_locks(shared: Path, until: float) -> None:
+    """Remove the locks of removed spare journals; keep young locks, which are created before their journals."""
+    # When many processes use the folder at once, listing it once more takes time, too.
+    for path in shared.parent.glob(f"{shared.stem}.*.lock") if time.monotonic() < until else ():
+        if time.monotonic() >= until:
+            break
+        with contextlib.suppress(OSError, JournalError):
+            if not path.with_suffix(".db").exists() and path.stat().st_mtime < time.time() - _YOUNG_SECONDS:
+                lock = FileLock(path)
+                if lock.acquire():
+                    lock.remove()
+
+
+def left_behind(shared: Path) -> list[Path]:
+    """Return the spare journals beside the shared journal at `shared` that belong to no living process."""
+    return [path for path in spares_of(shared) if FileLock(path.with_suffix(".lock")).holder() is None]
+
+
+def remove_if_empty(path: Path) -> None:
+    """Remove a spare journal of an ended process, if it holds no message any more."""
+    with contextlib.suppress(JournalError), _left_behind(path) as lock:
+        if lock is not None:
+            with _open(path, patience=0.0) as journal:
+                is_empty = not journal.whole_rows(1)
+            if is_empty:
+                _remove(path, lock)
+
+
+@contextlib.contextmanager
+def _left_behind(path: Path) -> Iterator[FileLock | None]:
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        yield lock if lock.acquire() else None
+    finally:
+        if lock.is_held and not path.exists():
+            # Another process has taken over the journal and removed the lock's file: this lock's file is a new one.
+            with contextlib.suppress(OSError):
+                lock.remove()
+        lock.release()
+
+
+def _remove(path: Path, lock: FileLock) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(OSError):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        lock.remove()

@@ -1,0 +1,191 @@
+"""
+The start of a task's process: one constant program that reads the environment.
+
+It uses only the standard library and the established constructor of a task, so that any release of this package may be
+installed where it runs. Run-time values are never inserted into its source. On the descriptor `DKIST_CORE_REPORT_FD` it
+reports its progress to the process that started it, one JSON object per line: `{"began": true}`, `{"loaded": true}`,
+`{"returned": true}`, or `{"raised": {…}}`. A task's log is shown from INFO on by the logging module's handler of last
+resort. No handler is added, so that only the handlers that the task's own modules set up, then or later, take effect.
+Not here: starting the process (launcher).
+"""
+
+import importlib.util
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from dkist_processing_core.identity import PREFIX
+from dkist_processing_core.text import exceptions, redaction
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from dkist_processing_core.task import TaskBase
+
+MODULE, FILE, SEARCH_PATH = f"{PREFIX}TASK_MODULE", f"{PREFIX}TASK_FILE", f"{PREFIX}TASK_SEARCH_PATH"
+LOADING = f"{PREFIX}LOADING"
+"""Set in a task's process while its class is loaded: a workflow that is run then would start itself endlessly."""
+FLAGS = f"{PREFIX}TASK_FLAGS"
+"""A JSON list of the interpreter's options that a local run passes on to its tasks."""
+REDACTION = f"{PREFIX}REDACTION"
+"""The source that redacts reports of exceptions; as part of the program it would fill each list of processes."""
+SCRIPT_MODULE = "__mp_main__"
+"""The module name of a script that cannot be imported: multiprocessing uses it for the main module in a pool."""
+
+_PROGRAM = """\
+import importlib, importlib.machinery, importlib.util, json, logging, os, re, sys
+
+process, report = os.getpid(), os.environ.get("DKIST_CORE_REPORT_FD")
+line = os.fstat(int(report)) if report else None
+handed_over = os.environ.get("DKIST_CORE_ORIGIN")
+redaction = os.environ.pop("DKIST_CORE_REDACTION", "")
+
+def tell(**facts):
+    if report and os.getpid() == process:
+        try:
+            if os.path.samestat(os.fstat(int(report)), line):
+                os.write(int(report), json.dumps(facts).encode() + b"\\n")
+        except OSError:
+            pass
+
+def redacted(text):
+    # In the process that knows what the task has put into its environment, and before it is cut.
+    known = {}
+    try:
+        exec(redaction, known)
+        # What a file .env sets is in no variable of this process.
+        of_file = json.loads(handed_over)[3] if handed_over else {}
+        secrets = known["secrets_of"]({name.upper(): value or "" for name, value in of_file.items()})
+        return known["redact"](text, also=secrets)
+    except BaseException as error:
+        return "(its text cannot be had: redaction raised " + class_name(type(error)) + ")"
+
+def told_of(error):
+    return {
+        "error_type": qualified_name(type(error)),
+        "message": redacted(message_of(error)[:1000000])[:20000],
+        "stack": redacted(stack_of(error)[-1000000:])[-40000:],
+        "frames": frames_of(error, without=globals())[-1000:],
+        "is_exit": issubclass(type(error), SystemExit),
+        "is_memory": issubclass(type(error), MemoryError),
+    }
+
+for descriptor in filter(None, (report, os.environ.get("DKIST_CORE_STARTED_FD"))):
+    os.set_inheritable(int(descriptor), False)
+tell(began=True)
+try:
+    sys.path[:] = json.loads(os.environ.pop("DKIST_CORE_TASK_SEARCH_PATH", "null")) or sys.path
+    module_name = os.environ.pop("DKIST_CORE_TASK_MODULE")
+    file = os.environ.pop("DKIST_CORE_TASK_FILE", "")
+    # Before anything of the author's can change what they are read from; an older release reads the settings later.
+    try:
+        importlib.import_module("dkist_processing_core.settings.origin").take(os.environ)
+    except Exception:
+        os.environ.pop("DKIST_CORE_ORIGIN", None)
+    wanted = re.sub(r"\\[\\d+\\]$", "", os.environ["DKIST_CORE_TASK"])
+    given = {
+        "recipe_run_id": int(os.environ["DKIST_CORE_RECIPE_RUN_ID"]),
+        "workflow_name": os.environ["DKIST_CORE_WORKFLOW"],
+        "workflow_version": os.environ["DKIST_CORE_VERSION"],
+    }
+    os.environ["DKIST_CORE_LOADING"] = "1"
+    # What is logged while it is loaded is shown, too. A level that nobody chooses tells afterwards whether anybody did.
+    logging.root.setLevel(logging.INFO - 1)
+    logging.lastResort = logging.StreamHandler()
+    logging.lastResort.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    if file:
+        loader = importlib.machinery.SourceFileLoader(module_name, file)
+        module = importlib.util.module_from_spec(importlib.util.spec_from_loader(module_name, loader))
+        # As in `python script.py`: the processes of a pool load a main module that has no spec by its file.
+        module.__spec__, program = None, sys.modules["__main__"]
+        sys.modules[module_name] = sys.modules["__main__"] = module
+        loader.exec_module(module)
+    else:
+        module = importlib.import_module(module_name)
+    task_class = getattr(module, wanted)
+    os.environ.pop("DKIST_CORE_LOADING", None)
+    if logging.root.level == logging.INFO - 1:
+        logging.root.setLevel(logging.WARNING if logging.root.handlers else logging.INFO)
+    tell(loaded=True)
+    with task_class(**given) as task:
+        try:
+            task()
+        except SystemExit as error:
+            if error.code is None or (type(error.code) in (int, bool) and not error.code):
+                message = wanted + " left by sys.exit(0) before it was done, which is no success"
+                raise SystemExit(message) from None
+            raise
+except BaseException as error:
+    tell(raised=told_of(error))
+    raise
+tell(returned=True)
+"""
+
+
+def program() -> str:
+    """Return the source of the program, which includes the source for describing exceptions."""
+    return f"{_source_of(exceptions)}\n{_PROGRAM}"
+
+
+def variables() -> dict[str, str]:
+    """Return the variables that the program needs in addition to the attempt's: the source for redacting texts."""
+    return {REDACTION: _source_of(redaction)}
+
+
+def _source_of(module: "ModuleType") -> str:
+    # Read by the loader: this works in a zipped package, and costs less than `inspect`.
+    source: bytes = module.__loader__.get_data(module.__file__)  # type: ignore[union-attr]
+    return source.decode()
+
+
+def locate(task: "type[TaskBase]") -> dict[str, str] | None:
+    """Return the variables by which another process finds a task's class; None if only this process has the class."""
+    from pathlib import Path  # noqa: PLC0415 - a launcher needs none of it, and is to start fast
+
+    module = sys.modules.get(task.__module__)
+    if module is None or getattr(module, task.__qualname__, None) is not task:
+        return None
+    module_name, file = task.__module__, ""
+    if module_name == "__main__":
+        found = _locate_main(module)
+        if found is None:
+            return None
+        module_name, file = found
+    # The task's process searches the same folders in the same order; "" is the current folder.
+    search_path = json.dumps([entry or str(Path.cwd()) for entry in sys.path if isinstance(entry, str)])
+    return {MODULE: module_name, SEARCH_PATH: search_path} | ({FILE: file} if file else {})
+
+
+def _locate_main(module: "ModuleType") -> tuple[str, str] | None:
+    """Return the name and, where that is not enough, the file by which the running program can be loaded again."""
+    from pathlib import Path  # noqa: PLC0415 - as above
+
+    spec = getattr(module, "__spec__", None)
+    if spec is not None and spec.name != "__main__":
+        # Started by `python -m`: the module has an importable name beside `__main__`.
+        return spec.name, ""
+    path = Path(getattr(module, "__file__", None) or "")
+    if not path.is_file():
+        return None
+    path = path.absolute()
+    # Prefer the file's own module name: then other processes can import the classes that the task pickles.
+    is_importable = path.stem.isidentifier() and path.stem not in sys.modules and path.stem != "__main__"
+    importable = importlib.util.find_spec(path.stem) if is_importable else None
+    if importable is not None and importable.origin and Path(importable.origin).absolute() == path:
+        return path.stem, ""
+    return SCRIPT_MODULE, str(path)
+
+
+def refuse_while_loading(what: str) -> None:
+    """
+    End a task's process if it reaches, while it loads its class, a call that would start the workflow again.
+
+    This raises `SystemExit`, so that the output is one sentence and no `except Exception` around the call catches it.
+    """
+    if LOADING in os.environ:
+        msg = (
+            f"{what} was reached while its module was loaded for a task, which runs in a process of its own: "
+            'put the call under `if __name__ == "__main__":`'
+        )
+        raise SystemExit(msg)

@@ -1,0 +1,121 @@
+"""
+The process of one attempt of a local run: starts the launcher, reads its output and sends it signals.
+
+Not here: what a launcher does (launcher), and what its end means (local).
+"""
+
+import contextlib
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+
+from dkist_processing_core.launcher import without_launchers
+from dkist_processing_core.launcher.bootstrap import FLAGS
+from dkist_processing_core.process.exit_status import fill_standard_descriptors, has_ended, wait_for
+
+_POLL_MILLISECONDS = 50
+_MAX_LINE_BYTES = 64 * 1024
+# The output written before a process's end fits into the pipe; more comes from a process that it has left behind.
+_MAX_BYTES_AFTER_END = 1024 * 1024
+_LINE_END = re.compile(rb"\r\n|\n|\r(?!$)")
+# Does the same as `python -m dkist_processing_core.launcher`, from the location where this process has imported it.
+_PROGRAM = """\
+import json, os, sys
+sys.path[:] = json.loads(os.environ["DKIST_CORE_TASK_SEARCH_PATH"])
+from dkist_processing_core.launcher import hold_back
+hold_back()
+from dkist_processing_core.launcher import main
+sys.exit(main())
+"""
+
+
+def interpreter_flags() -> list[str]:
+    """Return the options of this interpreter, such as `-O` and `-W error`, that multiprocessing passes on."""
+    # The function expects the interpreter's own entries in sys.warnoptions, which a program may have changed.
+    with contextlib.suppress(ValueError):
+        return list(subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined] # noqa: SLF001 - as there
+    return []
+
+
+def start(environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """
+    Start a launcher, in its own process group, with these variables in addition to those of this process.
+
+    If the run is started inside a task of another run, the variables that identify that task are not passed on. The
+    options of this interpreter are for the task: the launcher runs without them, so that they cannot change its
+    behaviour.
+    """
+    fill_standard_descriptors()
+    return subprocess.Popen(  # noqa: S603 - a constant program, with values in its environment
+        [sys.executable, "-P", "-c", _PROGRAM],
+        env={**without_launchers(os.environ), **environ, FLAGS: json.dumps(interpreter_flags())},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+    )
+
+
+def output_of(process: "subprocess.Popen[bytes]") -> Iterator[list[str]]:
+    """
+    Yield the lines that a process writes, as they come, until it ends; an empty list when it is silent for a moment.
+
+    Reading stops at the process's end, since processes that it leaves behind may keep the pipe open. A line of more
+    than 64 KiB comes in pieces.
+    """
+    if process.stdout is None or process.stdout.closed:
+        return
+    rest, left_at_end = b"", _MAX_BYTES_AFTER_END
+    pipe = process.stdout
+    waiting = select.poll()
+    waiting.register(pipe, select.POLLIN)
+    while True:
+        is_ended = has_ended(process.pid)
+        is_readable = bool(waiting.poll(0 if is_ended else _POLL_MILLISECONDS))
+        if not is_readable and not is_ended:
+            yield []
+            continue
+        chunk = os.read(pipe.fileno(), _MAX_LINE_BYTES) if is_readable else b""
+        left_at_end -= len(chunk) if is_ended else 0
+        is_over = not chunk or left_at_end <= 0
+        *lines, rest = _LINE_END.split(rest + chunk)
+        if len(rest) >= _MAX_LINE_BYTES or (is_over and rest):
+            lines, rest = [*lines, rest], b""
+        if lines:
+            yield [line.decode(errors="replace").rstrip("\r") for line in lines]
+        if is_over:
+            return
+
+
+def drop_output(process: "subprocess.Popen[bytes]") -> None:
+    """Read and discard a process's output until it ends: a closed pipe would make it fail, a full one block it."""
+    assert process.stdout is not None
+    # Code in this process may have closed the descriptor.
+    with contextlib.suppress(OSError, ValueError):
+        waiting = select.poll()
+        waiting.register(process.stdout, select.POLLIN)
+        while not has_ended(process.pid):
+            if waiting.poll(_POLL_MILLISECONDS) and not os.read(process.stdout.fileno(), _MAX_LINE_BYTES):
+                return
+
+
+def wait(process: "subprocess.Popen[bytes]") -> int | None:
+    """Wait for the end of a process, and return its exit status; None where it is lost."""
+    assert process.stdout is not None
+    status = wait_for(process)
+    with contextlib.suppress(OSError, ValueError):
+        process.stdout.close()
+    return status
+
+
+def send_signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    """Send a signal to the process group that a process leads: to it and the processes that it has started."""
+    # The pid is used only as long as no other process can have it.
+    if process.returncode is None and not has_ended(process.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)

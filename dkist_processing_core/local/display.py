@@ -1,0 +1,274 @@
+"""
+The display of a run on this host while it runs: a live table in a terminal, plain lines elsewhere.
+
+Not here: running the tasks (local), and the output about earlier runs (cli).
+"""
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.errors import DKISTProcessingCoreError
+from dkist_processing_core.events import TaskProgressed
+from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.process import threads
+from dkist_processing_core.process.exit_status import LOST
+from dkist_processing_core.process.termination import signal_name
+from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.terminal import say, visible
+
+_FOLLOW_SECONDS = 0.1
+# Lines kept free below the table: for the cursor, and for a line with the number of omitted tasks.
+_SPARE_LINES = 3
+
+
+class Display(Protocol):
+    """The events that the engine shows; calls come from several threads."""
+
+    def attempt_started(self, attempt: Attempt) -> None:
+        """An attempt begins."""
+
+    def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> None:
+        """An attempt ended."""
+
+    def task_given_up(self, name: str) -> None:
+        """A task is not run, since a task that it waits for failed."""
+
+    def output(self, name: str, lines: Sequence[str]) -> None:
+        """A task wrote lines."""
+
+    def run_ended(self, *, succeeded: bool) -> None:
+        """Everything has ended."""
+
+
+@contextlib.contextmanager
+def open_display(run: Run, names: Sequence[str], settings: DKISTProcessingCoreConfiguration) -> Iterator[Display]:
+    """Show a run on the standard error stream for as long as it lasts, in the form that suits that stream."""
+    console = Terminal(stderr=True)
+    header = f"{run.workflow_name} {run.workflow_version}, run {run.run_id}"
+    try:
+        console.print(visible(header), highlight=False, markup=False, soft_wrap=True)
+    except (OSError, ValueError, AttributeError, SystemExit):
+        # No process reads the error stream, or it is closed; rich raises SystemExit then.
+        yield SilentDisplay()
+        return
+    # Separate threads draw the live table.
+    if not (console.is_terminal and threads.can_be_started()):
+        yield PlainDisplay(console)
+        return
+    display = LiveDisplay(console, names, with_output=sys.stdout is not None and sys.stdout.isatty())
+    with display.following(run, settings), Live(display, console=console, refresh_per_second=8):
+        yield display
+    console.print(display.ending)
+
+
+# As in a shell and in a launcher: the exit status is this plus the signal's number.
+_BY_SIGNAL = 128
+
+
+def outcome_text(attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> str:
+    """Return a short text about how an attempt ended."""
+    if succeeded:
+        return f"finished in {seconds:.1f} s"
+    how = LOST if exit_code is None else f"exit code {exit_code}" if exit_code >= 0 else "its launcher was killed"
+    if exit_code is not None and _BY_SIGNAL < exit_code < _BY_SIGNAL + signal.NSIG:
+        how += f", {signal_name(exit_code - _BY_SIGNAL)}"
+    retry = "" if attempt.is_final else f", attempt {attempt.attempt + 1} of {attempt.max_attempts} follows"
+    return f"failed after {seconds:.1f} s ({how}){retry}"
+
+
+def write_lines(name: str, lines: Sequence[str]) -> None:
+    """Write a task's lines to the standard output stream."""
+    say("\n".join(f"{name} | {line}" for line in lines))
+
+
+class SilentDisplay:
+    """Shows nothing; used where nothing can be shown."""
+
+    def attempt_started(self, attempt: Attempt) -> None:
+        """Show nothing."""
+
+    def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> None:
+        """Show nothing."""
+
+    def task_given_up(self, name: str) -> None:
+        """Show nothing."""
+
+    def output(self, name: str, lines: Sequence[str]) -> None:
+        """Show nothing."""
+
+    def run_ended(self, *, succeeded: bool) -> None:
+        """Show nothing."""
+
+
+class PlainDisplay:
+    """One line for each thing that happens; tasks' own output goes to the standard output stream."""
+
+    def __init__(self, console: Console) -> None:
+        """Write to a console."""
+        self._console = console
+
+    def _line(self, name: str, text: str) -> None:
+        self._console.print(visible(f"{name}: {text}"), highlight=False, markup=False, soft_wrap=True)
+
+    def attempt_started(self, attempt: Attempt) -> None:
+        """Write which attempt begins."""
+        of = f" (attempt {attempt.attempt} of {attempt.max_attempts})" if attempt.max_attempts > 1 else ""
+        self._line(attempt.task_name, f"started{of}")
+
+    def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> None:
+        """Write how the attempt ended."""
+        self._line(attempt.task_name, outcome_text(attempt, succeeded=succeeded, exit_code=exit_code, seconds=seconds))
+
+    def task_given_up(self, name: str) -> None:
+        """Write that a task is not run."""
+        self._line(name, "not run: a task that it waits for failed")
+
+    def output(self, name: str, lines: Sequence[str]) -> None:
+        """Write a task's lines, with its name before each."""
+        write_lines(name, lines)
+
+    def run_ended(self, *, succeeded: bool) -> None:
+        """Write how the run ended."""
+        self._console.print("run finished" if succeeded else "run failed", highlight=False)
+
+
+@dataclass(slots=True)
+class _Row:
+    state: str = "waiting"
+    style: str = "dim"
+    began: float | None = None
+    seconds: float | None = None
+    done: float | None = None
+    total: float | None = None
+    unit: str = ""
+    note: str = ""
+
+    def cells(self, name: str) -> list[Text | ProgressBar]:
+        """Return the row of a task: name, state, time, progress, note."""
+        # Read once: another thread may record the end meanwhile.
+        began = self.began
+        seconds = time.monotonic() - began if began is not None else self.seconds
+        bar: ProgressBar | Text = Text("")
+        if self.done is not None and self.total:
+            bar = ProgressBar(total=self.total, completed=self.done, width=20)
+        elif self.done is not None:
+            bar = Text(visible(f"{self.done:g} {self.unit}"), style="dim")
+        return [
+            Text(visible(name), style="bold" if began is not None else ""),
+            Text(self.state, style=self.style),
+            Text("" if seconds is None else f"{seconds:.1f} s", justify="right"),
+            bar,
+            Text(visible(self.note), style="dim", overflow="ellipsis", no_wrap=True),
+        ]
+
+
+def _most_telling(rows: list[tuple[str, _Row]], room: int) -> list[tuple[str, _Row]]:
+    """Return at most `room` rows, in their order; running tasks are preferred, then failed ones, then waiting ones."""
+    importance = {"running": 0, "failed": 1, "waiting": 2}
+    ranked = sorted(range(len(rows)), key=lambda at: (importance.get(rows[at][1].state.split()[0], 3), at))
+    return [rows[at] for at in sorted(ranked[:room])]
+
+
+class LiveDisplay:
+    """A table with a row for each task; tasks' own output scrolls by above it."""
+
+    def __init__(self, console: Console, names: Sequence[str], *, with_output: bool = True) -> None:
+        """Show these tasks, in this order; their output too, where the standard output stream leads to the terminal."""
+        self._console = console
+        self._with_output = with_output
+        self.ending = Text("")
+        """How the run ended; it is shown below the table, once the table does not change any more."""
+        self._rows = {name: _Row() for name in names}
+
+    def __rich__(self) -> Table:
+        """Return the present table: every task, or in a terminal with too few lines the most important ones."""
+        table = Table.grid(padding=(0, 2))
+        rows = list(self._rows.items())
+        room = max(1, self._console.height - _SPARE_LINES)
+        shown = rows if len(rows) <= room else _most_telling(rows, room)
+        for name, row in shown:
+            table.add_row(*row.cells(name))
+        if len(shown) < len(rows):
+            table.add_row(Text(f"and {len(rows) - len(shown)} others", style="dim"))
+        return table
+
+    @contextlib.contextmanager
+    def following(self, run: Run, settings: DKISTProcessingCoreConfiguration) -> Iterator[None]:
+        """
+        Show progress from the bus, as any other subscriber receives it; a thread reads it until the display ends.
+
+        If the bus does not answer, there are no progress bars, but no time is lost: nothing waits for the thread.
+        """
+        is_over = threading.Event()
+
+        def follow() -> None:
+            with (
+                contextlib.suppress(DKISTProcessingCoreError),
+                subscribe(
+                    "task.progressed", workflow=run.workflow_name, timeout=_FOLLOW_SECONDS, settings=settings
+                ) as events,
+            ):
+                while not is_over.is_set():
+                    for event in events:
+                        if isinstance(event, TaskProgressed) and event.run_id == run.run_id:
+                            self._show_progress(event)
+
+        thread = threading.Thread(target=follow, name="dkist-core-display", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join(2 * _FOLLOW_SECONDS)
+
+    def _show_progress(self, event: TaskProgressed) -> None:
+        row = self._rows.get(event.task_name)
+        if row is not None:
+            row.done, row.total = event.done, event.total
+            row.unit, row.note = event.unit or "", event.note or ""
+
+    def attempt_started(self, attempt: Attempt) -> None:
+        """Show the attempt as running."""
+        of = f" {attempt.attempt}/{attempt.max_attempts}" if attempt.max_attempts > 1 else ""
+        self._rows[attempt.task_name] = _Row(f"running{of}", "cyan", began=time.monotonic())
+
+    def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> None:
+        """Show how it ended."""
+        row = self._rows[attempt.task_name]
+        row.began, row.seconds = None, seconds
+        row.state, row.style = ("finished", "green") if succeeded else ("failed", "bold red")
+        if succeeded and row.done is not None:
+            row.done = row.total if row.total is not None else row.done
+        if not succeeded:
+            text = outcome_text(attempt, succeeded=succeeded, exit_code=exit_code, seconds=seconds)
+            self._console.print(Text(visible(f"{attempt.task_name} {text}"), style="red"))
+
+    def task_given_up(self, name: str) -> None:
+        """Show that a task is not run."""
+        self._rows[name] = _Row("not run", "yellow")
+
+    def output(self, name: str, lines: Sequence[str]) -> None:
+        """Show a task's lines above the table; if the standard output is not the terminal, write them there."""
+        if not self._with_output:
+            write_lines(name, lines)
+            return
+        # Not styled and not wrapped: a task that writes much must not wait for decoration.
+        self._console.out("\n".join(f"{name} | {line}" for line in lines), highlight=False)
+
+    def run_ended(self, *, succeeded: bool) -> None:
+        """Note how the run ended."""
+        self.ending = Text(*(("run finished", "bold green") if succeeded else ("run failed", "bold red")))

@@ -1,0 +1,127 @@
+"""
+File descriptors that are held for a long time, in a process that also runs an author's code.
+
+An author's code may close any descriptor, and the kernel gives the lowest free number to the next file that is opened.
+Long-lived descriptors therefore have high numbers, which the author's files do not get as long as lower ones are free.
+Each descriptor is also identified by its file: if the number refers to another file by now, it is neither written to
+nor closed. Not here: the files that are held (bus).
+"""
+
+import contextlib
+import fcntl
+import os
+import resource
+from collections.abc import Callable, Iterable, Iterator
+
+from dkist_processing_core.process.trusted import Identity, close_if, identity_of
+
+# Few tasks have this many files open at once. Each opening of a journal occupies all lower numbers for a moment.
+_HIGH = 128
+_SHARE_OF_LIMIT = 4
+# The length of the header of SQLite's WAL, which has two random numbers (https://sqlite.org/fileformat2.html#walformat).
+_HEAD_BYTES = 32
+taken: dict[int, Identity] = {}
+"""The numbers that `low_numbers_taken` occupies now; none of them is a file of ours."""
+
+
+def move_up(descriptor: int) -> int:
+    """Move a descriptor to a high number and return it; return the same descriptor if no high number is available."""
+    try:
+        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _lowest_high())
+    except OSError:
+        return descriptor
+    close_if(descriptor, identity_of(moved))
+    return moved
+
+
+@contextlib.contextmanager
+def low_numbers_taken() -> Iterator[None]:
+    """
+    Make files that a library opens in the block get high numbers, for descriptors that cannot be moved afterwards.
+
+    Avoid this while the author's code runs: that code may close the occupied numbers and use them.
+    """
+    numbers: list[int] = []
+    own: Identity | None = None
+    try:
+        # Fewer if the limit on open files or a missing device allows no more; the opened files are checked in any case.
+        with contextlib.suppress(OSError):
+            number = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            numbers.append(number)
+            own = identity_of(number)
+            limit = _lowest_high()
+            while numbers[-1] < limit:
+                numbers.append(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, numbers[-1] + 1))
+            close_if(numbers.pop(), own)
+        if own is not None:
+            taken.update(dict.fromkeys(numbers, own))
+        yield
+    finally:
+        # Without `close_if`: its calls would be most of the cost.
+        for number in numbers:
+            taken.pop(number, None)
+            try:
+                found = os.fstat(number)
+                if (found.st_dev, found.st_ino) == own:
+                    os.close(number)
+            except OSError:
+                continue
+
+
+def _lowest_high() -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _HIGH if limit == resource.RLIM_INFINITY else min(_HIGH, limit // _SHARE_OF_LIMIT)
+
+
+def open_numbers() -> list[int]:
+    """Return the descriptor numbers that this process seems to have open; some of them may be free again."""
+    try:
+        return [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208 - pathlib is slower
+    except OSError:
+        # There is no /proc, for example after chroot(2).
+        return list(range(_lowest_high() + _HIGH))
+
+
+class Held:
+    """Descriptors, with the identities of their files at the time when they were taken."""
+
+    def __init__(self, numbers: Iterable[int] = (), *, has_head: Callable[[Identity], bool] | None = None) -> None:
+        """
+        Record the identities of the descriptors.
+
+        If `has_head` is true for a descriptor, it is recognised by the first bytes of its file, as long as these do not
+        change. This is for a file with a random header that is written to often: after fstat(2) Linux updates the
+        file's time with the next write (multigrain timestamps, from 6.13 on).
+        """
+        self.identities = {number: identity_of(number) for number in numbers}
+        self._heads = {
+            number: b""
+            for number, identity in self.identities.items()
+            if has_head is not None and identity is not None and has_head(identity)
+        }
+
+    @property
+    def are_ours(self) -> bool:
+        """Return True if each descriptor was open when it was taken and still refers to the same file."""
+        try:
+            for number, identity in self.identities.items():
+                known = self._heads.get(number)
+                # Read the header before fstat(2): the recorded header must belong to the file that is checked next.
+                head = None if known is None else _head_of(number)
+                if head and head == known:
+                    continue
+                found = os.fstat(number)
+                if (found.st_dev, found.st_ino) != identity:
+                    return False
+                if head:
+                    self._heads[number] = head
+        except OSError:
+            return False
+        return True
+
+
+def _head_of(descriptor: int) -> bytes:
+    try:
+        return os.pread(descriptor, _HEAD_BYTES, 0)
+    except OSError:
+        return b""

@@ -1,0 +1,24 @@
+"""
+Text before it leaves the process: cleaned, clipped, redacted, and escaped for a terminal.
+
+Not here: the choice of the fields that are free text, which the event classes make.
+"""
+
+from dkist_processing_core.text._clean import CUT, clean, clean_line, clip, duration, show, whole_number
+from dkist_processing_core.text.redaction import REDACTED, REPLACEMENT, is_secret_name, redact, redactor, secrets_of
+
+__all__ = [
+    "CUT",
+    "REDACTED",
+    "REPLACEMENT",
+    "clean",
+    "clean_line",
+    "clip",
+    "duration",
+    "is_secret_name",
+    "redact",
+    "redactor",
+    "secrets_of",
+    "show",
+    "whole_number",
+]

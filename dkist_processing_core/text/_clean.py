@@ -1,0 +1,99 @@
+"""
+Clean and clip text before it leaves the process, and format a duration as text.
+
+Not here: the removal of secrets (redaction).
+"""
+
+import operator
+import re
+import reprlib
+from collections.abc import Callable
+
+from dkist_processing_core.text.exceptions import class_name, plain
+from dkist_processing_core.text.redaction import REPLACEMENT, UNCLEAN, redact
+
+CUT = "[cut]"
+
+_UNCLEAN_IN_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_MOST_DAYS = 99_999
+
+
+def clean(text: str) -> str:
+    """Return the text with control characters (except newline and tab) and lone surrogates replaced by U+FFFD."""
+    return UNCLEAN.sub(REPLACEMENT, text)
+
+
+def clean_line(text: str) -> str:
+    """Return the cleaned text with newlines and tabs replaced too, which an attribute of a CloudEvent may not hold."""
+    return _UNCLEAN_IN_LINE.sub(REPLACEMENT, text)
+
+
+def show(value: object, length: int = 40) -> str:
+    """
+    Return the repr of any value in at most `length` characters; it never raises an exception.
+
+    A text is redacted before it is cut: a part of a secret would not be recognised.
+    """
+    brief = reprlib.Repr()
+    brief.maxstring = brief.maxlong = brief.maxother = length
+    brief.maxlevel = 2
+    try:
+        text = plain(brief.repr(redact(value) if type(value) is str else value))
+    except BaseException:  # noqa: BLE001 - a foreign __repr__ may raise anything, and an int of 4300 digits has none
+        text = f"<{class_name(type(value))}>"
+    # Some reprs have several lines, for example that of a table of numbers; a message is one line.
+    text = re.sub(r"\s*[\r\n]\s*", " ", text)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def clip(text: str, fits: Callable[[str], bool], *, keep_end: bool = False) -> str:
+    """
+    Return the longest part of `text` that `fits`, with a mark at the cut; "" if not even the mark fits.
+
+    `fits` must be monotonic: if a text fits, every shorter part of it must fit too.
+    """
+    if fits(text):
+        return text
+    if not fits(_marked(text, 0, keep_end=keep_end)):
+        return ""
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(_marked(text, middle, keep_end=keep_end)) else (low, middle - 1)
+    return _marked(text, low, keep_end=keep_end)
+
+
+def _marked(text: str, length: int, *, keep_end: bool) -> str:
+    return f"{CUT}\n{text[len(text) - length :]}" if keep_end else f"{text[:length]}{CUT}"
+
+
+def duration(seconds: float) -> str:
+    """
+    Return a duration as text in at most two units.
+
+    >>> [duration(each) for each in (0.0123, 2.14, 12.36, 125, 8040, 273600)]
+    ['12 ms', '2.1 s', '12.4 s', '2 min 05 s', '2 h 14 min', '3 d 4 h']
+    """
+    if seconds < 0.0995:  # noqa: PLR2004 - below it, one decimal of a second says too little
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < _MINUTE - 0.05:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
+    if whole < _DAY:
+        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
+    if whole > _MOST_DAYS * _DAY:
+        return f"over {_MOST_DAYS} d"
+    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
+
+
+def whole_number(value: object) -> int | None:
+    """Return a value of any integer class, such as those of tables, as an int; None for a bool or anything else."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type] # it says itself what it takes
+    except Exception:  # noqa: BLE001 - a foreign class may raise anything
+        return None
