@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 # Imported before the forks, so that each begins at once.
 from dkist_processing_core import Workflow
-from dkist_processing_core.launcher import _launch, _reports, hold_back  # noqa: F401
+from dkist_processing_core.launcher import _reports  # noqa: F401
 from dkist_processing_core.launcher._process import TaskProcess
+from dkist_processing_core.launcher.launch import main as launcher_main
+from dkist_processing_core.launcher.termination import block_signals
 from dkist_processing_core.local import child
 from tests import launched
 
@@ -85,8 +87,8 @@ def launch(task: str) -> int:
     Be the launcher of a task.
     """
     del task
-    hold_back()
-    return _launch.main()
+    block_signals()
+    return launcher_main()
 
 
 def run(task: str) -> int:

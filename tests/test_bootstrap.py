@@ -88,7 +88,7 @@ def test_a_launcher_starts_its_task_before_it_loads_what_takes_long() -> None:
     The modules that it loads first are few, and none of them is for what it reports.
     """
     dear = {"asyncio", "logging", "opentelemetry", "pathlib", "pydantic", "sqlite3", "subprocess"}
-    probe = f"import sys; import dkist_processing_core.launcher._launch; print({dear} & set(sys.modules))"
+    probe = f"import sys; import dkist_processing_core.launcher.launch; print({dear} & set(sys.modules))"
 
     shown = subprocess.run([sys.executable, "-I", "-c", probe], capture_output=True, text=True, check=True)
 

@@ -165,7 +165,7 @@ def test_another_process_that_holds_the_outbox_and_a_silent_collector(broker: Br
     assert "has not confirmed them in time" in lines[0]
 
 
-LAUNCHER = "from dkist_processing_core.launcher import main; raise SystemExit(main())"
+LAUNCHER = "from dkist_processing_core.launcher.launch import main; raise SystemExit(main())"
 LOCAL_RUN = """
 from dkist_processing_core import Workflow
 from tests.launched import Succeeds

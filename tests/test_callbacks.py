@@ -42,7 +42,7 @@ from dkist_processing_core.events import (
 from dkist_processing_core.failure_callback import chat_ops_notification
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.identity.trace_context import derived_trace_id, parse_traceparent
-from dkist_processing_core.journal.notes import SUCCEEDED, TOLD_TO_END
+from dkist_processing_core.journal.notes import SUCCEEDED, TERMINATION_REQUESTED
 from dkist_processing_core.runs import RunState
 from tests.services.broker import Broker
 from tests.services.sockets import BlackHole
@@ -402,7 +402,7 @@ def told_to_end() -> None:
     Note what a launcher notes whose task was told to end.
     """
     with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
-        publisher.remember(TOLD_TO_END + Attempt(RUN, "First", 1, 2).key)
+        publisher.remember(TERMINATION_REQUESTED + Attempt(RUN, "First", 1, 2).key)
 
 
 def in_dag(given: dict[str, Any]) -> dict[str, Any]:

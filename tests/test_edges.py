@@ -138,7 +138,7 @@ def test_a_launcher_that_may_start_nothing_but_its_task_watches_it_all_the_same(
         "    return real(path, *arguments, **options)\n"
         "def none(pid): raise PermissionError(1, 'Operation not permitted')\n"
         "os.posix_spawn, os.pidfd_open = spawn, none\n"
-        "from dkist_processing_core.launcher import main; sys.exit(main())\n"
+        "from dkist_processing_core.launcher.launch import main; sys.exit(main())\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=environ_of("IsKilled"), check=False, timeout=60
@@ -149,14 +149,16 @@ def test_a_launcher_that_may_start_nothing_but_its_task_watches_it_all_the_same(
     assert [event.name for _, event in journal_rows()] == ["task.dispatched", "task.started", "task.failed"]
 
 
-def test_an_order_that_comes_while_the_launcher_loads_is_heard() -> None:
+def test_a_termination_request_while_the_launcher_loads_is_received() -> None:
     """
     Nothing is started, and the attempt has its end.
     """
     program = (
-        "import os, signal, sys; from dkist_processing_core.launcher import hold_back; hold_back()\n"
+        "import os, signal, sys\n"
+        "from dkist_processing_core.launcher.termination import block_signals\n"
+        "block_signals()\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
-        "from dkist_processing_core.launcher import main; sys.exit(main())\n"
+        "from dkist_processing_core.launcher.launch import main; sys.exit(main())\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environ_of("Waits"), check=False, timeout=60)
 

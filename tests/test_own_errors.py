@@ -24,16 +24,16 @@ from tests.test_faults import environ_of, journal_rows, marks, old_environment  
 
 LIMIT_SECONDS = 120
 EVERYWHERE = (
-    "launcher._launch:MemoryWatch.begin",
-    "launcher._launch:MemoryWatch.close",
+    "launcher._memory:MemoryWatch.begin",
+    "launcher._memory:MemoryWatch.close",
     "launcher._memory:_family",
     "launcher._memory:_OomKills.has_risen",
-    "launcher._launch:Launch.close",
-    "launcher._end:End.status",
-    "launcher._orders:Orders.__exit__",
-    "launcher._orders:Orders.concern",
-    "launcher._orders:Orders.conclude",
-    "launcher._orders:Orders.watch_parent",
+    "launcher._on_demand:ReportsOnDemand.close",
+    "launcher.end:End.status",
+    "launcher.termination:TerminationRequests.__exit__",
+    "launcher.termination:TerminationRequests.forward_to",
+    "launcher.termination:TerminationRequests.conclude",
+    "launcher.termination:TerminationRequests.watch_parent",
     "launcher._process:TaskProcess.guard",
     "launcher._process:TaskProcess.note_start",
     "launcher._process:TaskProcess.has_ended",
@@ -61,24 +61,24 @@ SOME = (
     "launcher._process:TaskProcess.has_ended",
 )
 """Those of them that decided once."""
-KILLED = ("launcher._launch:MemoryWatch.begin", "launcher._memory:_OomKills.has_risen", "launcher._verdict:judge")
+KILLED = ("launcher._memory:MemoryWatch.begin", "launcher._memory:_OomKills.has_risen", "launcher._verdict:judge")
 """The same for a task that cannot report its end itself: its launcher does, by the status."""
 
 
 UNSTARTED = ("environments._cache:Environments.find", "environments._cache:Environments.prepare")
 """Where the launcher prepares the environment of a task."""
 OF_RUNS = (
-    "child:output_of",
-    "child:has_ended",
-    "child:wait",
-    "child:wait_for",
-    "local:open_display",
-    "local:LocalRun._open_span",
-    "display:PlainDisplay.attempt_started",
-    "display:PlainDisplay.output",
-    "publisher:Publisher.close",
-    "publisher:Publisher.open",
-    "publisher:Publisher.publish",
+    "local.child:output_of",
+    "local.child:has_ended",
+    "local.child:wait",
+    "local.child:wait_for",
+    "local.engine:open_display",
+    "local.engine:LocalRun._open_span",
+    "local.display:PlainDisplay.attempt_started",
+    "local.display:PlainDisplay.output",
+    "delivery.publisher:Publisher.close",
+    "delivery.publisher:Publisher.open",
+    "delivery.publisher:Publisher.publish",
     "tracing._setup:_set_up",
     "tracing._telemetry:Telemetry.log_records",
 )
@@ -97,11 +97,11 @@ OF_TASKS = (
     "attempt.lifecycle:cpu_seconds",
     "attempt.lifecycle:peak_memory_bytes",
     "attempt.progress:Progress.take_held_back",
-    "publisher:Publisher.close",
-    "publisher:Publisher.open",
-    "publisher:Publisher.publish",
+    "delivery.publisher:Publisher.close",
+    "delivery.publisher:Publisher.open",
+    "delivery.publisher:Publisher.publish",
     "task:Origin.of_process",
-    "termination:TaskTermination.conclude",
+    "process.termination:TaskTermination.conclude",
     "tracing._setup:_set_up",
     "tracing._telemetry:Telemetry.note_error",
     "tracing._telemetry:Telemetry.span",
@@ -110,7 +110,7 @@ OF_TASKS = (
 UNREPORTED = (
     "attempt.report_pipe:ReportPipe.write",
     "attempt._reporting:LaunchedReporting.end",
-    "publisher:Publisher.publish",
+    "delivery.publisher:Publisher.publish",
 )
 """Where that keeps a launched task from reporting its end."""
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dkist_processing_core.events import Cause, Reporter, TaskFailed, TaskFinished, decode, encode
-from dkist_processing_core.launcher._end import FAILED as FAILED_NAME
-from dkist_processing_core.launcher._end import FINISHED as FINISHED_NAME
-from dkist_processing_core.launcher._end import End
 from dkist_processing_core.launcher._verdict import Circumstances, bare, judge
+from dkist_processing_core.launcher.end import FAILED as FAILED_NAME
+from dkist_processing_core.launcher.end import FINISHED as FINISHED_NAME
+from dkist_processing_core.launcher.end import End
 from tests.facts import make
 from tests.running import ROOT
 
@@ -57,28 +57,28 @@ WORDS = st.fixed_dictionaries(
 
 
 NOTHING = Circumstances()
-TOLD = Circumstances(was_told=True)
-ORPHANED = Circumstances(was_told=True, is_orphaned=True)
+REQUESTED = Circumstances(termination_requested=True)
+ORPHANED = Circumstances(termination_requested=True, is_orphaned=True)
 OOM = Circumstances(oom_kill=True)
 
 
-def end(exit_code: int | None, **told: Any) -> End:
+def end(exit_code: int | None, **reports: Any) -> End:
     """
     Return the end of a process that took three seconds.
     """
-    return End(exit_code, cpu_seconds=2.0, duration_seconds=3.0, told=told)
+    return End(exit_code, cpu_seconds=2.0, duration_seconds=3.0, reports=reports)
 
 
-def row(exit_code: int | None, told: dict[str, Any], known: Circumstances = NOTHING) -> tuple[object, ...]:
+def row(exit_code: int | None, reports: dict[str, Any], known: Circumstances = NOTHING) -> tuple[object, ...]:
     """
     Return cause, whether the task has published it, and the status to leave with.
     """
-    verdict = judge(end(exit_code, **told), known)
+    verdict = judge(end(exit_code, **reports), known)
     return str(verdict.cause) if verdict.cause else None, verdict.is_published, verdict.exit_code
 
 
 @pytest.mark.parametrize(
-    ("exit_code", "told", "known", "expected"),
+    ("exit_code", "reports", "known", "expected"),
     [
         # A success is one that somebody has spoken of.
         (0, {**FINISHED, "returned": True}, NOTHING, (None, True, 0)),
@@ -86,11 +86,11 @@ def row(exit_code: int | None, told: dict[str, Any], known: Circumstances = NOTH
         (0, {**FINISHED}, NOTHING, (None, True, 0)),
         (0, {**FINISHED, "is_published": False, "returned": True}, NOTHING, (None, False, 0)),
         (0, {"began": True, "loaded": True}, NOTHING, ("exit_code", False, 1)),
-        (0, {**FINISHED, "returned": True}, TOLD, (None, True, 0)),
+        (0, {**FINISHED, "returned": True}, REQUESTED, (None, True, 0)),
         # The task's own word stands.
         (1, {**FAILED, "raised": RAISED}, NOTHING, ("exception", True, 1)),
         (0, {**FAILED, "returned": True}, NOTHING, ("exception", True, 0)),
-        (1, {**FAILED, "raised": RAISED}, TOLD, ("exception", True, 1)),
+        (1, {**FAILED, "raised": RAISED}, REQUESTED, ("exception", True, 1)),
         # Without it the nearest reason is taken.
         (3, {"began": True}, NOTHING, ("exit_code", False, 3)),
         (1, {"raised": RAISED}, NOTHING, ("exception", False, 1)),
@@ -100,12 +100,12 @@ def row(exit_code: int | None, told: dict[str, Any], known: Circumstances = NOTH
         (-9, {}, OOM, ("out_of_memory", False, 137)),
         (-11, {}, OOM, ("signal", False, 139)),
         (-15, {}, NOTHING, ("terminated", False, 143)),
-        (-9, {}, TOLD, ("terminated", False, 137)),
+        (-9, {}, REQUESTED, ("terminated", False, 137)),
         (-9, {}, ORPHANED, ("lost", False, 137)),
         (1, {**HANDED, "raised": RAISED}, NOTHING, ("terminated", False, 1)),
-        (1, {**HANDED, "raised": RAISED}, TOLD, ("terminated", False, 1)),
+        (1, {**HANDED, "raised": RAISED}, REQUESTED, ("terminated", False, 1)),
         (1, {**HANDED, "raised": RAISED}, ORPHANED, ("lost", False, 1)),
-        (-9, {**FINISHED, "returned": True}, TOLD, (None, True, 0)),
+        (-9, {**FINISHED, "returned": True}, REQUESTED, (None, True, 0)),
         # A status that is lost is never believed: what the task has reported decides.
         (None, {**FINISHED, "returned": True}, NOTHING, (None, True, 0)),
         (None, {"returned": True}, NOTHING, (None, False, 0)),
@@ -114,26 +114,26 @@ def row(exit_code: int | None, told: dict[str, Any], known: Circumstances = NOTH
         (None, {**FAILED, "raised": RAISED}, NOTHING, ("exception", True, 1)),
         (None, {**FAILED, "returned": True}, NOTHING, ("exception", True, 1)),
         (None, {"began": True, "loaded": True}, NOTHING, ("lost", False, 1)),
-        (None, {}, TOLD, ("terminated", False, 1)),
+        (None, {}, REQUESTED, ("terminated", False, 1)),
         # What comes after a good end makes it a bad one.
         (1, {**FINISHED, "raised": RAISED}, NOTHING, ("exception", False, 1)),
         (-11, {**FINISHED, "returned": True}, NOTHING, ("signal", False, 139)),
     ],
 )
 def test_each_end_has_its_cause(
-    exit_code: int | None, told: dict[str, Any], known: Circumstances, expected: tuple[object, ...]
+    exit_code: int | None, reports: dict[str, Any], known: Circumstances, expected: tuple[object, ...]
 ) -> None:
     """
     The table of what a process may do and say, and what follows.
     """
-    assert row(exit_code, told, known) == expected
+    assert row(exit_code, reports, known) == expected
 
 
 def test_what_the_task_knows_is_kept_where_the_launcher_decides() -> None:
     """
     Phase and stack are the task's, the cause is the launcher's, and of the peak of memory the higher is known.
     """
-    known = Circumstances(was_told=True, is_orphaned=True, peak_memory_bytes=7)
+    known = Circumstances(termination_requested=True, is_orphaned=True, peak_memory_bytes=7)
 
     verdict = judge(end(1, **HANDED), known)
 
@@ -161,30 +161,32 @@ def test_an_exception_of_any_release_has_its_fingerprint() -> None:
 
 @given(
     exit_code=st.none() | st.integers(-64, 255),
-    told=WORDS,
+    reports=WORDS,
     known=st.builds(Circumstances, st.booleans(), st.booleans(), st.booleans(), st.none() | st.integers(0, 2**40)),
 )
-def test_whatever_is_told_there_is_one_verdict(
-    exit_code: int | None, told: dict[str, Any], known: Circumstances
+def test_whatever_is_reported_there_is_one_verdict(
+    exit_code: int | None, reports: dict[str, Any], known: Circumstances
 ) -> None:
     """
     Never an error, never a success of a process that failed, and never a status of 0 for an end that nobody spoke.
     """
-    verdict = judge(End(exit_code, 0.0, 0.0, json.loads(json.dumps(told))), known)
+    verdict = judge(End(exit_code, 0.0, 0.0, json.loads(json.dumps(reports))), known)
 
     assert 0 <= verdict.exit_code <= 255
     assert (verdict.cause is None) == (verdict.event_class is TaskFinished)
     if verdict.event_class is TaskFinished:
-        # Of a task that had returned, what was left running may have been ended by an order.
-        was_ended = exit_code is not None and exit_code < 0 and known.was_told and told.get("returned") is True
+        # Of a task that had returned, what was left running may have been ended by a termination request.
+        was_ended = (
+            exit_code is not None and exit_code < 0 and known.termination_requested and reports.get("returned") is True
+        )
         assert verdict.exit_code == 0
-        is_lost = exit_code is None and (told.get("returned") is True or told.get("end") == "task.finished")
+        is_lost = exit_code is None and (reports.get("returned") is True or reports.get("end") == "task.finished")
         assert exit_code == 0 or was_ended or is_lost
-        assert bare(End(exit_code, 0.0, 0.0, told), was_told=known.was_told).cause is None
+        assert bare(End(exit_code, 0.0, 0.0, reports), termination_requested=known.termination_requested).cause is None
     elif exit_code is None:
-        assert verdict.exit_code == 1 or told.get("returned") is True
-    elif exit_code != 0 or told.get("returned") is not True:
-        assert verdict.exit_code != 0 or told.get("end") == "task.finished"
+        assert verdict.exit_code == 1 or reports.get("returned") is True
+    elif exit_code != 0 or reports.get("returned") is not True:
+        assert verdict.exit_code != 0 or reports.get("end") == "task.finished"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, 40])

@@ -192,7 +192,7 @@ def test_a_run_is_shown_line_by_line_in_a_terminal_without_threads() -> None:
 
 LAUNCHER = """
 import sys
-from dkist_processing_core.launcher import main
+from dkist_processing_core.launcher.launch import main
 sys.exit(main())
 """
 

@@ -25,7 +25,7 @@ from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import IdentityError
 from dkist_processing_core.events import Cause, RecipeRunFailureMessage, TaskFailed
 from dkist_processing_core.identity import Attempt
-from dkist_processing_core.journal.notes import SUCCEEDED, TOLD_TO_END
+from dkist_processing_core.journal.notes import SUCCEEDED, TERMINATION_REQUESTED
 from dkist_processing_core.text.redaction import redact
 
 _RUNNING = "running"
@@ -82,7 +82,7 @@ def _reason_not_to(
     if cause is Cause.LOST and _has_run_callback(context):
         # The worker or the launcher is lost. The bus may hold an end of the attempt; it is read when the run has ended.
         return "the end of the run tells"
-    if cause is not Cause.TIMEOUT and publisher.remembers(TOLD_TO_END + attempt.key):
+    if cause is not Cause.TIMEOUT and publisher.remembers(TERMINATION_REQUESTED + attempt.key):
         # A task that is marked by hand, or cleared, calls the failure callback as well.
         state = _state_by_now(context, message)
         if state not in (FAILED, _RUNNING):

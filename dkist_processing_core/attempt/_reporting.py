@@ -136,7 +136,7 @@ class LaunchedReporting:
     @property
     def is_terminated(self) -> bool:
         """Whether the task received a request; or the launcher did, if the author has installed another handler."""
-        return self._termination.was_told or self._pipe.has_forwarded_termination
+        return self._termination.is_requested or self._pipe.has_forwarded_termination
 
     def open_span(self, _: Telemetry, __: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
         """Make the launcher's span current."""

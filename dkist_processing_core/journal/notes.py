@@ -10,5 +10,5 @@ ENDED = "ended/"
 # The others are followed by the attempt's key.
 SUCCEEDED = "succeeded/"
 """The launcher saw the task succeed: an engine that finds another end must not announce or assume a failure."""
-TOLD_TO_END = "told-to-end/"
+TERMINATION_REQUESTED = "told-to-end/"
 """The task ended after a termination request: only the engine knows whether that is a failure."""

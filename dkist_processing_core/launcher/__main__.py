@@ -2,11 +2,11 @@
 
 import sys
 
-from dkist_processing_core.launcher import hold_back
+from dkist_processing_core.launcher.termination import block_signals
 
 if __name__ == "__main__":
-    hold_back()
+    block_signals()
     # Imported only now: a signal that arrives during the import is handled afterwards.
-    from dkist_processing_core.launcher import main
+    from dkist_processing_core.launcher.launch import main
 
     sys.exit(main())

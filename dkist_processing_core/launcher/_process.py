@@ -1,7 +1,7 @@
 """
 The process of one attempt: it is started and signalled here, its reports are read, and its end is waited for.
 
-Not here: what its end means (_verdict), and who requests its termination (_orders).
+Not here: what its end means (_verdict), and termination requests (termination).
 """
 
 import contextlib
@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from dkist_processing_core.attempt.report_pipe import STARTED, TERMINATION
-from dkist_processing_core.launcher._end import End
 from dkist_processing_core.launcher.bootstrap import program
+from dkist_processing_core.launcher.end import End
 from dkist_processing_core.process.descriptors import move_up
 from dkist_processing_core.process.exit_status import has_ended, reap_orphans, take
 
@@ -54,11 +54,11 @@ class TaskProcess:
             self._waiting.register(self._descriptor, select.POLLIN)
         self._unread = b""
         self._is_listening = True
-        self._told: dict[str, Any] = {}
+        self._reports: dict[str, Any] = {}
         self._guard: _Guard | None = None
 
     @classmethod
-    def start(cls, python: Sequence[str], environ: Mapping[str, str], line: "Line", inherits: Iterable[int]) -> Self:
+    def start(cls, python: Sequence[str], environ: Mapping[str, str], pipes: "Pipes", inherits: Iterable[int]) -> Self:
         """
         Start the constant program on an interpreter; it inherits its ends of the pipes and the descriptors `inherits`.
 
@@ -67,7 +67,7 @@ class TaskProcess:
         Raises:
             OSError: The process cannot be started; then nothing of it is left behind.
         """
-        for descriptor in (line.report_fd, line.started_fd, *inherits):
+        for descriptor in (pipes.report_fd, pipes.started_fd, *inherits):
             os.set_inheritable(descriptor, True)  # noqa: FBT003 - the standard library's signature
         signals = {signal.SIGPIPE, signal.SIGXFSZ}
         pid = os.posix_spawn(
@@ -80,9 +80,9 @@ class TaskProcess:
             setsigmask=(),
             setsigdef=signals,
         )
-        os.close(line.report_fd)
-        os.close(line.started_fd)
-        return cls(pid, line.heard_fd, line.notify_fd)
+        os.close(pipes.report_fd)
+        os.close(pipes.started_fd)
+        return cls(pid, pipes.read_fd, pipes.notify_fd)
 
     def guard(self) -> None:
         """Start a separate process that ends the task when this process is killed."""
@@ -92,7 +92,7 @@ class TaskProcess:
         """Notify the task that its start is in the journal."""
         self._notify(STARTED)
 
-    def pass_on_order(self) -> None:
+    def forward_termination(self) -> None:
         """Forward a termination request to the task alone: a pool whose workers are killed may wait for ever."""
         # The notice comes first: a task whose author has installed a SIGTERM handler reads it there.
         self._notify(TERMINATION)
@@ -117,16 +117,16 @@ class TaskProcess:
         # The status is not taken yet: while the task is a zombie no other process can have its pid.
         return has_ended(self.pid)
 
-    def told(self) -> dict[str, Any]:
+    def reports(self) -> dict[str, Any]:
         """Return the facts that the process has reported so far."""
-        return dict(self._told)
+        return dict(self._reports)
 
     def end(self) -> End:
         """Take the exit status of a process that has ended, and return its end with its reports."""
         exit_code, usage = take(self.pid)
         duration = time.monotonic() - self.began
         cpu_seconds = None if usage is None else usage.ru_utime + usage.ru_stime
-        return End(exit_code, cpu_seconds, duration, self.told())
+        return End(exit_code, cpu_seconds, duration, self.reports())
 
     def close(self) -> None:
         """Close the descriptors, and end the guard."""
@@ -154,24 +154,24 @@ class TaskProcess:
             self._unread = self._unread[-_MAX_LINE:]
             for line in lines:
                 with contextlib.suppress(ValueError, RecursionError):
-                    said = json.loads(line)
-                    self._told.update(said if isinstance(said, dict) else {})
+                    report = json.loads(line)
+                    self._reports.update(report if isinstance(report, dict) else {})
 
 
-class Line:
+class Pipes:
     """The descriptors between a launcher and its task: one pipe in each direction, each with its own identity."""
 
     def __init__(self) -> None:
         """Open the two pipes."""
         # At high numbers: the task's files get lower ones, and so do standard streams that this process lacks.
-        self.heard_fd, self.report_fd = map(move_up, os.pipe())
-        os.set_blocking(self.heard_fd, False)
+        self.read_fd, self.report_fd = map(move_up, os.pipe())
+        os.set_blocking(self.read_fd, False)
         # Not blocking for the task, which may find nothing to read, nor for this process if the task reads nothing.
         self.started_fd, self.notify_fd = map(move_up, os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
 
     def close(self) -> None:
         """Close all descriptors of pipes that were never used."""
-        for descriptor in (self.heard_fd, self.report_fd, self.started_fd, self.notify_fd):
+        for descriptor in (self.read_fd, self.report_fd, self.started_fd, self.notify_fd):
             os.close(descriptor)
 
 
@@ -182,9 +182,9 @@ class _Guard:
     The kernel's own parent-death signal would reach only the task, and the task could ignore it.
     """
 
-    def __init__(self, pid: int, line: int) -> None:
+    def __init__(self, pid: int, pipe: int) -> None:
         self._pid = pid
-        self._line = line
+        self._pipe = pipe
 
     @classmethod
     def over(cls, pid: int) -> "_Guard | None":
@@ -216,9 +216,17 @@ class _Guard:
     def dismiss(self) -> None:
         """Notify the guard that it is not needed any more, and wait for its end, so that no zombie is left behind."""
         with contextlib.suppress(OSError):
-            os.write(self._line, b"\n")
-        os.close(self._line)
+            os.write(self._pipe, b"\n")
+        os.close(self._pipe)
         until = time.monotonic() + _DISMISSAL_SECONDS
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(self._pid, os.WNOHANG) == (0, 0) and time.monotonic() < until:
                 time.sleep(_TURN_SECONDS)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time, in s, of a running process and of its children that have ended (proc_pid_stat(5))."""
+    with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+        fields = file.read().rpartition(")")[2].split()
+        return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    return 0.0

@@ -27,9 +27,9 @@ from dkist_processing_core.events import (
     TaskFinished,
     TaskStarted,
 )
-from dkist_processing_core.journal.notes import ENDED, SUCCEEDED, TOLD_TO_END
-from dkist_processing_core.launcher._assignment import Assignment
+from dkist_processing_core.journal.notes import ENDED, SUCCEEDED, TERMINATION_REQUESTED
 from dkist_processing_core.launcher._verdict import Verdict
+from dkist_processing_core.launcher.assignment import Assignment
 from dkist_processing_core.reporter import EventReporter, never_breaking
 from dkist_processing_core.text.redaction import redact
 from dkist_processing_core.tracing import Carrier, Telemetry, derived_span, open_telemetry, run_parent
@@ -53,6 +53,7 @@ class Reports:
         self._assignment = assignment
         self._attempt = assignment.attempt
         self._began_ns = began_ns
+        self._is_started = False
         self._stack = contextlib.ExitStack()
         self._span: Span = trace.INVALID_SPAN
         self._settings = _settings()
@@ -112,7 +113,10 @@ class Reports:
             span.end(ended_ns)
 
     def started(self, pid: int, at_ns: int, environment: str | None, environment_seconds: float | None) -> None:
-        """Publish that the task's process began."""
+        """Publish that the task's process began; once, even if a second process follows in a rebuilt environment."""
+        if self._is_started:
+            return
+        self._is_started = True
         self._reporter.report(
             TaskStarted,
             _moment(at_ns),
@@ -141,11 +145,11 @@ class Reports:
             # The task's own facts may not fit the event; then the end is reported without them.
             or self._reporter.report(verdict.event_class, **self._completed(verdict, bare=True))
         )
-        note = SUCCEEDED if verdict.cause is None else TOLD_TO_END if verdict.cause == Cause.TERMINATED else None
+        note = {None: SUCCEEDED, Cause.TERMINATED: TERMINATION_REQUESTED}.get(verdict.cause)
         if note is not None and self._reporter.publisher is not None:
-            with self._never_breaking("the engine's callbacks on this host do not learn how the task ended"):
+            with self._never_breaking("the engine's callbacks on this host cannot know how the task ended"):
                 self._reporter.publisher.remember(note + self._attempt.key)
-        with self._never_breaking("the attempt's span does not tell its end"):
+        with self._never_breaking("the attempt's span does not show its end"):
             self._conclude_span(verdict)
         with self._never_breaking("the attempt's span does not end"):
             self._stack.close()
@@ -164,8 +168,8 @@ class Reports:
             return
         self._span.set_attribute(semconv.PIPELINE_TASK_RUN_RESULT, _RESULTS.get(cause, _ERROR))
         self._span.set_attribute(semconv.ERROR_TYPE, verdict.error_type or str(cause))
-        said = (str(verdict.facts.get(name) or "") for name in ("message", "stack"))
-        message, stack = (redact(text, also=self._secrets) for text in said)
+        texts = (str(verdict.facts.get(name) or "") for name in ("message", "stack"))
+        message, stack = (redact(text, also=self._secrets) for text in texts)
         if stack:
             self._span.add_event(
                 semconv.EXCEPTION,

@@ -2,7 +2,7 @@
 What the end of a task's process means: which event reports it, with which cause, and whether it is published already.
 
 These are pure functions: they take facts and return one verdict. Not here: how the facts were found (_process, _memory,
-_orders), and publishing (_reports).
+termination), and publishing (_reports).
 """
 
 import signal
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dkist_processing_core.events import Cause, TaskFailed, TaskFinished, fingerprint
-from dkist_processing_core.launcher._end import End
+from dkist_processing_core.launcher.end import End
 from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.process.termination import signal_name
 
@@ -21,7 +21,7 @@ _FACTS = frozenset(TaskFailed.__struct_fields__) - {"time", "reported_by", "prov
 class Circumstances:
     """What a launcher knows in addition to the end of the process."""
 
-    was_told: bool = False
+    termination_requested: bool = False
     """Whether this launcher has requested the task's termination."""
     is_orphaned: bool = False
     """Whether the reason was the death of the launcher's own parent."""
@@ -52,18 +52,18 @@ class Verdict:
         return self.facts.get("error_type") or self.cause
 
 
-def bare(end: End, *, was_told: bool) -> Verdict:
+def bare(end: End, *, termination_requested: bool) -> Verdict:
     """Return a verdict from the task's own report and its status alone, for when `judge` fails."""
-    status = end.status(was_told=was_told)
-    if end.is_success(was_told=was_told):
+    status = end.status(termination_requested=termination_requested)
+    if end.is_success(termination_requested=termination_requested):
         return Verdict(TaskFinished, is_published=end.is_published, exit_code=status)
-    raised = end.told.get("raised")
+    raised = end.reports.get("raised")
     facts: dict[str, Any] = {"cause": Cause.LOST if end.exit_code is None else Cause.EXIT_CODE}
     if isinstance(raised, dict):
         facts = {"cause": Cause.EXCEPTION, **{name: str(raised.get(name)) for name in ("error_type", "message")}}
     elif end.exit_code is not None and end.exit_code < 0:
         facts = {"cause": Cause.SIGNAL}
-    is_published = end.is_published and end.reported == TaskFailed.name
+    is_published = end.is_published and end.reported_event == TaskFailed.name
     return Verdict(TaskFailed, facts, is_published=is_published, exit_code=status)
 
 
@@ -72,42 +72,42 @@ def judge(end: End, known: Circumstances) -> Verdict:
     if end.not_started is not None:
         error = end.not_started
         facts = {"cause": Cause.ENVIRONMENT, "error_type": type(error).__name__, "message": str(error)}
-        return Verdict(TaskFailed, facts, exit_code=end.status(was_told=known.was_told))
-    told, said = end.told, end.reported
-    is_published, is_done = end.is_published, end.is_success(was_told=known.was_told)
-    exit_code = end.status(was_told=known.was_told)
-    if is_published and said == TaskFailed.name:
+        return Verdict(TaskFailed, facts, exit_code=end.status(termination_requested=known.termination_requested))
+    reports = end.reports
+    is_published, is_done = end.is_published, end.is_success(termination_requested=known.termination_requested)
+    exit_code = end.status(termination_requested=known.termination_requested)
+    if is_published and end.reported_event == TaskFailed.name:
         # Also where the author's code has suppressed the exception: the engine gets the status of the process.
-        facts = _said(end) | _told_facts(told)
+        facts = _raised_facts(end) | _reported_facts(reports)
         if not isinstance(facts.get("cause"), str):
             facts["cause"] = Cause.EXIT_CODE
         return Verdict(TaskFailed, facts, is_published=True, exit_code=exit_code)
     if is_done:
-        facts = _known(end, known, _told_facts(told))
+        facts = _known(end, known, _reported_facts(reports))
         return Verdict(TaskFinished, facts, is_published=is_published, exit_code=exit_code)
-    facts = _known(end, known, _said(end) | _told_facts(told, unless_finished=True))
+    facts = _known(end, known, _raised_facts(end) | _reported_facts(reports, unless_finished=True))
     return Verdict(TaskFailed, facts | _why(end, known, facts), exit_code=exit_code)
 
 
-def _known(end: End, known: Circumstances, told: dict[str, Any]) -> dict[str, Any]:
+def _known(end: End, known: Circumstances, reported: dict[str, Any]) -> dict[str, Any]:
     """Return the measured and the reported facts together, with the higher of the two peaks of memory."""
-    peaks = [peak for peak in (known.peak_memory_bytes, told.get("peak_memory_bytes")) if isinstance(peak, int)]
+    peaks = [peak for peak in (known.peak_memory_bytes, reported.get("peak_memory_bytes")) if isinstance(peak, int)]
     measured = {"duration_seconds": end.duration_seconds, "cpu_seconds": end.cpu_seconds}
-    return measured | told | {"peak_memory_bytes": max(peaks, default=None)}
+    return measured | reported | {"peak_memory_bytes": max(peaks, default=None)}
 
 
-def _told_facts(told: dict[str, Any], *, unless_finished: bool = False) -> dict[str, Any]:
+def _reported_facts(reports: dict[str, Any], *, unless_finished: bool = False) -> dict[str, Any]:
     """Return the facts that the task has reported of its end, where its release of this package reports them."""
-    if unless_finished and told.get("end") == TaskFinished.name:
+    if unless_finished and reports.get("end") == TaskFinished.name:
         return {}
-    facts = told.get("facts")
+    facts = reports.get("facts")
     known = {name: value for name, value in facts.items() if name in _FACTS} if isinstance(facts, dict) else {}
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _said(end: End) -> dict[str, Any]:
+def _raised_facts(end: End) -> dict[str, Any]:
     """Return the facts of the exception that left the program; every release of this package reports them."""
-    raised = end.told.get("raised")
+    raised = end.reports.get("raised")
     if not isinstance(raised, dict):
         return {}
     error_type = str(raised.get("error_type"))
@@ -122,17 +122,17 @@ def _said(end: End) -> dict[str, Any]:
 
 def _why(end: End, known: Circumstances, facts: dict[str, Any]) -> dict[str, Any]:
     """Return cause, signal or exit code, and a message if the facts have none; the most direct cause has precedence."""
-    raised = end.told.get("raised")
+    raised = end.reports.get("raised")
     raised = raised if isinstance(raised, dict) else {}
     number = -end.exit_code if end.exit_code is not None and end.exit_code < 0 else None
     name = signal_name(number) if number is not None else None
     how = {"signal": name} if name else {"exit_code": end.exit_code}
     if known.is_orphaned:
         why = {"cause": Cause.LOST, "message": "the process that had started the launcher died"}
-    elif known.was_told or number == signal.SIGTERM or facts.get("cause") == Cause.TERMINATED:
-        why = {"cause": Cause.TERMINATED, "message": "the task was told to end"}
+    elif known.termination_requested or number == signal.SIGTERM or facts.get("cause") == Cause.TERMINATED:
+        why = {"cause": Cause.TERMINATED, "message": "the task received a termination request"}
     elif number == signal.SIGKILL and known.oom_kill:
-        why = {"cause": Cause.OUT_OF_MEMORY, "message": "the kernel killed the task for want of memory"}
+        why = {"cause": Cause.OUT_OF_MEMORY, "message": "the kernel killed the task because memory ran out"}
     elif number is not None:
         why = {"cause": Cause.SIGNAL, "message": f"the task was killed by {name}"}
     elif raised.get("is_memory") or facts.get("cause") == Cause.OUT_OF_MEMORY:
@@ -145,7 +145,7 @@ def _why(end: End, known: Circumstances, facts: dict[str, Any]) -> dict[str, Any
         why = {"cause": Cause.EXIT_CODE, "message": "the process left with status 0 before the task was done"}
     else:
         why = {"cause": Cause.EXIT_CODE, "message": f"the process left with status {end.exit_code}"}
-    is_told = facts.get("message") and not (raised.get("is_exit") and str(facts["message"]).isdigit())
-    if is_told and not known.is_orphaned:
+    has_message = facts.get("message") and not (raised.get("is_exit") and str(facts["message"]).isdigit())
+    if has_message and not known.is_orphaned:
         why.pop("message", None)
     return why | how

@@ -36,32 +36,32 @@ SCRIPT_MODULE = "__mp_main__"
 _PROGRAM = """\
 import importlib, importlib.machinery, importlib.util, json, logging, os, re, sys
 
-process, report = os.getpid(), os.environ.get("DKIST_CORE_REPORT_FD")
-line = os.fstat(int(report)) if report else None
+process, report_fd = os.getpid(), os.environ.get("DKIST_CORE_REPORT_FD")
+pipe = os.fstat(int(report_fd)) if report_fd else None
 handed_over = os.environ.get("DKIST_CORE_ORIGIN")
 redaction = os.environ.pop("DKIST_CORE_REDACTION", "")
 
-def tell(**facts):
-    if report and os.getpid() == process:
+def report(**facts):
+    if report_fd and os.getpid() == process:
         try:
-            if os.path.samestat(os.fstat(int(report)), line):
-                os.write(int(report), json.dumps(facts).encode() + b"\\n")
+            if os.path.samestat(os.fstat(int(report_fd)), pipe):
+                os.write(int(report_fd), json.dumps(facts).encode() + b"\\n")
         except OSError:
             pass
 
 def redacted(text):
-    # In the process that knows what the task has put into its environment, and before it is cut.
+    # Here, since only this process knows the variables that the task has set; and before the text is cut.
     known = {}
     try:
         exec(redaction, known)
-        # What a file .env sets is in no variable of this process.
+        # The settings of a file .env are not in this process's variables.
         of_file = json.loads(handed_over)[3] if handed_over else {}
         secrets = known["secrets_of"]({name.upper(): value or "" for name, value in of_file.items()})
         return known["redact"](text, also=secrets)
     except BaseException as error:
         return "(its text cannot be had: redaction raised " + class_name(type(error)) + ")"
 
-def told_of(error):
+def facts_of(error):
     return {
         "error_type": qualified_name(type(error)),
         "message": redacted(message_of(error)[:1000000])[:20000],
@@ -71,14 +71,14 @@ def told_of(error):
         "is_memory": issubclass(type(error), MemoryError),
     }
 
-for descriptor in filter(None, (report, os.environ.get("DKIST_CORE_STARTED_FD"))):
+for descriptor in filter(None, (report_fd, os.environ.get("DKIST_CORE_STARTED_FD"))):
     os.set_inheritable(int(descriptor), False)
-tell(began=True)
+report(began=True)
 try:
     sys.path[:] = json.loads(os.environ.pop("DKIST_CORE_TASK_SEARCH_PATH", "null")) or sys.path
     module_name = os.environ.pop("DKIST_CORE_TASK_MODULE")
     file = os.environ.pop("DKIST_CORE_TASK_FILE", "")
-    # Before anything of the author's can change what they are read from; an older release reads the settings later.
+    # Before the author's code can change the sources of the settings; an older release reads them later.
     try:
         importlib.import_module("dkist_processing_core.settings.origin").take(os.environ)
     except Exception:
@@ -90,7 +90,7 @@ try:
         "workflow_version": os.environ["DKIST_CORE_VERSION"],
     }
     os.environ["DKIST_CORE_LOADING"] = "1"
-    # What is logged while it is loaded is shown, too. A level that nobody chooses tells afterwards whether anybody did.
+    # Log records are shown while it is loaded, too. If this unusual level is unchanged then, no module has set one.
     logging.root.setLevel(logging.INFO - 1)
     logging.lastResort = logging.StreamHandler()
     logging.lastResort.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -107,7 +107,7 @@ try:
     os.environ.pop("DKIST_CORE_LOADING", None)
     if logging.root.level == logging.INFO - 1:
         logging.root.setLevel(logging.WARNING if logging.root.handlers else logging.INFO)
-    tell(loaded=True)
+    report(loaded=True)
     with task_class(**given) as task:
         try:
             task()
@@ -117,9 +117,9 @@ try:
                 raise SystemExit(message) from None
             raise
 except BaseException as error:
-    tell(raised=told_of(error))
+    report(raised=facts_of(error))
     raise
-tell(returned=True)
+report(returned=True)
 """
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from dkist_processing_core import budget, launcher, semconv
+from dkist_processing_core import budget, semconv
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import WorkflowError
@@ -42,7 +42,10 @@ from dkist_processing_core.events import (
 from dkist_processing_core.identity import LOCAL, Attempt, Run, new_run_id, parse_recipe_run_id
 from dkist_processing_core.identity.trace_context import derived_trace_id
 from dkist_processing_core.journal.notes import ENDED, SUCCEEDED
+from dkist_processing_core.launcher import assignment
 from dkist_processing_core.launcher.bootstrap import locate, refuse_while_loading
+from dkist_processing_core.launcher.end import SOFTWARE, USAGE
+from dkist_processing_core.launcher.termination import GRACE_SECONDS
 from dkist_processing_core.local import child
 from dkist_processing_core.local.display import Display, SilentDisplay, open_display
 from dkist_processing_core.local.outcomes import RunResult, TaskOutcome, TaskState
@@ -63,14 +66,14 @@ if TYPE_CHECKING:
     from dkist_processing_core.node import Node
     from dkist_processing_core.workflow import Workflow
 
-TERMINATION_SECONDS = launcher.GRACE_SECONDS + 0.6
+TERMINATION_SECONDS = GRACE_SECONDS + 0.6
 """How long a launcher may take after a termination request: it kills its task, and lives a moment longer."""
 _LAST_SECONDS = 0.2
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 0.05
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Exit statuses of a launcher that has not reported the end of its task.
-_UNREPORTED = (launcher.SOFTWARE, launcher.USAGE)
+_UNREPORTED = (SOFTWARE, USAGE)
 logger = logging.getLogger(__name__)
 
 
@@ -390,13 +393,13 @@ class LocalRun:
 
     def _launch_environ(self, node: "Node", queued_seconds: float) -> dict[str, str]:
         environ = {
-            launcher.QUEUE: node.resource_queue.value,
-            launcher.QUEUED_AT: repr(time.time() - queued_seconds),
-            launcher.DELIVERED: "1",
+            assignment.QUEUE: node.resource_queue.value,
+            assignment.QUEUED_AT: repr(time.time() - queued_seconds),
+            assignment.DELIVERED: "1",
         }
         if self._environments:
             requirement = node.requirement
-            environ |= {launcher.PACKAGE: requirement.name, launcher.EXTRAS: ",".join(requirement.extras)}
+            environ |= {assignment.PACKAGE: requirement.name, assignment.EXTRAS: ",".join(requirement.extras)}
         return environ
 
     def _run_process(self, attempt: Attempt, environ: dict[str, str], *, is_here: bool = False) -> None:
@@ -408,7 +411,7 @@ class LocalRun:
                 process = child.start({**self._environment(attempt), **environ})
             except Exception as error:  # noqa: BLE001 - whatever it is, the attempt is over
                 logger.error("%s cannot be started: %s", attempt.task_name, error)  # noqa: TRY400 - one line reports it
-                self._note_end(_Ended(attempt, launcher.SOFTWARE, time.monotonic() - began, is_reported=False))
+                self._note_end(_Ended(attempt, SOFTWARE, time.monotonic() - began, is_reported=False))
                 return
             self._processes[attempt.task_name] = process
             if is_here:

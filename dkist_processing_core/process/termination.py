@@ -90,7 +90,7 @@ class TaskTermination:
 
     def __init__(self) -> None:
         """Install nothing yet."""
-        self.was_told = False
+        self.is_requested = False
         """Whether the signal was received."""
         self._was_raised = False
         self._is_over = False
@@ -116,7 +116,7 @@ class TaskTermination:
     def _heed(self, number: int, frame: FrameType | None) -> None:
         if self._was_raised or self._is_over:
             return
-        self.was_told = True
+        self.is_requested = True
         loop = _loop_in(frame)
         if loop is None:
             self._raise_once(number)

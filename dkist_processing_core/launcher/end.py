@@ -25,37 +25,38 @@ class End:
     cpu_seconds: float | None
     """The processor time of the process and of its children that it has waited for; None where the status is lost."""
     duration_seconds: float
-    told: dict[str, Any] = field(default_factory=dict)
+    reports: dict[str, Any] = field(default_factory=dict)
     """The reports received over the report pipe: the JSON objects of all lines, merged; later values win."""
     not_started: OSError | None = None
     """The error for which no process could be started; None where there was a process."""
 
     @property
-    def reported(self) -> str | None:
+    def reported_event(self) -> str | None:
         """The name of the event by which the task has reported its end; None where it has not."""
-        name = self.told.get("end")
+        name = self.reports.get("end")
         return name if name in (FINISHED, FAILED) else None
 
     @property
     def is_published(self) -> bool:
         """Whether the task's own report of its end is in the journal."""
-        return self.reported is not None and self.told.get("is_published") is True
+        return self.reported_event is not None and self.reports.get("is_published") is True
 
-    def is_success(self, *, was_told: bool) -> bool:
-        """Return True if the task has succeeded; `was_told` is whether this launcher has requested its termination."""
+    def is_success(self, *, termination_requested: bool) -> bool:
+        """Return True if the task has succeeded; `termination_requested` is whether this launcher has requested it."""
         # The status alone does not decide: a process that calls os._exit(0) midway has not finished its task.
-        has_returned = self.told.get("returned") is True
+        has_returned = self.reports.get("returned") is True
         if self.exit_code is None:
             # The status is not known, so the task's own reports decide.
-            return self.reported != FAILED and "raised" not in self.told and (has_returned or self.reported == FINISHED)
+            has_failed = self.reported_event == FAILED or "raised" in self.reports
+            return not has_failed and (has_returned or self.reported_event == FINISHED)
         if self.exit_code == 0:
-            return self.reported == FINISHED or has_returned
+            return self.reported_event == FINISHED or has_returned
         # The task had returned already: the signal ended only what it had left running.
-        return has_returned and was_told and self.exit_code < 0 and self.reported != FAILED
+        return has_returned and termination_requested and self.exit_code < 0 and self.reported_event != FAILED
 
-    def status(self, *, was_told: bool) -> int:
+    def status(self, *, termination_requested: bool) -> int:
         """Return the launcher's exit status: as in a shell, 128 plus the number for a signal."""
-        if self.is_success(was_told=was_told):
+        if self.is_success(termination_requested=termination_requested):
             return 0
         code = self.exit_code or 0
         return (code if code >= 0 else _BY_SIGNAL - code) or _NO_SUCCESS

@@ -12,7 +12,7 @@ from dataclasses import replace
 from dkist_processing_core.environments import Environment
 from dkist_processing_core.identity import PREFIX, Attempt, Run
 from dkist_processing_core.identity.trace_context import TRACEPARENT, TRACESTATE, attempt_traceparent
-from dkist_processing_core.launcher._assignment import DELIVERED, EXTRAS, PACKAGE, QUEUE, QUEUED_AT, Assignment
+from dkist_processing_core.launcher.assignment import DELIVERED, EXTRAS, PACKAGE, QUEUE, QUEUED_AT, Assignment
 from dkist_processing_core.launcher.bootstrap import FILE, FLAGS, LOADING, MODULE, SEARCH_PATH, variables
 from dkist_processing_core.settings import origin
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 4.0
 """How long a task may take after a termination request before its group is killed; an engine itself waits 5 s."""
-_ORDERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A signal with no other use, so that it is not mistaken for a termination request from a living parent.
 _PARENT_DIED = signal.SIGRTMAX
 _PR_SET_PDEATHSIG = 1
@@ -27,12 +27,12 @@ _PR_SET_PDEATHSIG = 1
 _PASSING_SECONDS, _TURN_SECONDS = 0.5, 0.002
 
 
-def hold_back() -> None:
-    """Block termination signals until `Orders.listen`, which then receives them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
+def block_signals() -> None:
+    """Block termination signals until `TerminationRequests.listen`, which then receives them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
-class Orders:
+class TerminationRequests:
     """
     A context in which SIGTERM, SIGINT and SIGHUP, and the death of the parent process, end the task.
 
@@ -55,9 +55,9 @@ class Orders:
     def __enter__(self) -> Self:
         """Install the handlers, and reset SIGCHLD so that children can be waited for, whatever was inherited."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number in _ORDERS:
-            signal.signal(number, self._obey)
-        signal.signal(_PARENT_DIED, self._see_parent_die)
+        for number in _SIGNALS:
+            signal.signal(number, self._receive)
+        signal.signal(_PARENT_DIED, self._receive_parent_death)
         signal.signal(signal.SIGALRM, self._kill)
         return self
 
@@ -69,7 +69,7 @@ class Orders:
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Ignore the signals from now on: the remaining work ends soon by itself."""
-        for number in (*_ORDERS, _PARENT_DIED, signal.SIGALRM):
+        for number in (*_SIGNALS, _PARENT_DIED, signal.SIGALRM):
             signal.signal(number, signal.SIG_IGN)
 
     def watch_parent(self) -> None:
@@ -86,13 +86,13 @@ class Orders:
     @contextlib.contextmanager
     def blocked(self) -> Iterator[None]:
         """Block signals between the start of a process and the registration of its pid."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, (*_ORDERS, _PARENT_DIED))
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*_SIGNALS, _PARENT_DIED))
         try:
             yield
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_ORDERS, _PARENT_DIED))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_SIGNALS, _PARENT_DIED))
 
-    def concern(self, process: "TaskProcess") -> None:
+    def forward_to(self, process: "TaskProcess") -> None:
         """Set the process to which termination requests are forwarded from now on."""
         self._process = process
 
@@ -109,13 +109,13 @@ class Orders:
         """How many seconds ago the first termination request was received; 0 if there was none."""
         return 0.0 if self.received is None else time.monotonic() - self.received_at
 
-    def _obey(self, number: int, _: FrameType | None) -> None:
+    def _receive(self, number: int, _: FrameType | None) -> None:
         if self.received is not None:
             self._kill(number, None)
             return
-        self._pass_on(signal.Signals(number))
+        self._forward(signal.Signals(number))
 
-    def _see_parent_die(self, _: int, __: FrameType | None) -> None:
+    def _receive_parent_death(self, _: int, __: FrameType | None) -> None:
         until = time.monotonic() + _PASSING_SECONDS
         while os.getppid() == self._parent:
             if time.monotonic() > until:
@@ -124,15 +124,15 @@ class Orders:
             time.sleep(_TURN_SECONDS)
         if self.received is None and not self._is_over:
             self.is_orphaned = True
-            self._pass_on(signal.SIGTERM)
+            self._forward(signal.SIGTERM)
 
-    def _pass_on(self, number: signal.Signals) -> None:
+    def _forward(self, number: signal.Signals) -> None:
         if self._is_over:
             return
         self.received, self.received_at = number, time.monotonic()
         if self._process is None:
             raise TerminationError(number)
-        self._process.pass_on_order()
+        self._process.forward_termination()
         signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
 
     def _kill(self, _: int, __: FrameType | None) -> None:

@@ -1,0 +1,48 @@
+"""
+The launcher's reports, opened when the first one is due.
+
+The modules for events and spans take longest to import, so the task is started first. Not here: the reports (_reports).
+"""
+
+from typing import TYPE_CHECKING
+
+from dkist_processing_core.launcher._fence import fenced
+from dkist_processing_core.launcher.assignment import Assignment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dkist_processing_core.launcher._reports import Reports
+
+
+class ReportsOnDemand:
+    """The reports of one attempt: not even their modules are imported until one is due."""
+
+    def __init__(self, assignment: Assignment, began_ns: int) -> None:
+        """Take the assignment, and the attempt's start in nanoseconds since 1970."""
+        self._assignment = assignment
+        self._began_ns = began_ns
+        self._opened: Reports | None = None
+        self._is_dispatched = False
+
+    def open(self) -> "Reports":
+        """Return the reports; the first call opens them and reports the dispatch."""
+        if self._opened is None:
+            from dkist_processing_core.launcher._reports import Reports  # noqa: PLC0415 - the task is started first
+
+            self._opened = Reports(self._assignment, self._began_ns)
+        if not self._is_dispatched:
+            self._is_dispatched = True
+            self._opened.dispatched()
+        return self._opened
+
+    def report(self, report: "Callable[[Reports], object]") -> None:
+        """Call `report` with the reports; an error in it does not change the attempt."""
+        with fenced():
+            report(self.open())
+
+    def close(self) -> None:
+        """Deliver the pending reports, if any were made."""
+        with fenced():
+            if self._opened is not None:
+                self._opened.close()

@@ -1,0 +1,172 @@
+"""
+One process of the task under the launcher's eyes: started, watched until its end, and judged.
+
+Not here: the process itself (_process), the steps before and after it (launch), and what an end means (_verdict).
+"""
+
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from dkist_processing_core.launcher._fence import fenced
+from dkist_processing_core.launcher._memory import MemoryWatch
+from dkist_processing_core.launcher._process import Pipes, TaskProcess, cpu_seconds
+from dkist_processing_core.launcher.bootstrap import FLAGS
+from dkist_processing_core.launcher.end import End
+from dkist_processing_core.launcher.environ import task_environ
+from dkist_processing_core.launcher.termination import GRACE_SECONDS, TerminationRequests
+from dkist_processing_core.process.exit_status import has_ended
+from dkist_processing_core.process.exit_status import take as wait_for_status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dkist_processing_core.launcher._on_demand import ReportsOnDemand
+    from dkist_processing_core.launcher._task_environment import TaskEnvironment
+    from dkist_processing_core.launcher._verdict import Verdict
+    from dkist_processing_core.launcher.assignment import Assignment
+
+_LOOK_SECONDS = 0.1
+# The engine waits 5 s, and the end must be in the journal before the group is killed.
+_ANNOUNCE_SECONDS = GRACE_SECONDS - 0.6
+
+
+class Supervision:
+    """One process of the task."""
+
+    def __init__(
+        self,
+        assignment: "Assignment",
+        environment: "TaskEnvironment",
+        requests: TerminationRequests,
+        reports: "ReportsOnDemand",
+    ) -> None:
+        """Take everything that the process needs; nothing is started yet."""
+        self._assignment = assignment
+        self._environment = environment
+        self._requests = requests
+        self._reports = reports
+        self._memory: MemoryWatch | None = None
+        self._is_announcing = False
+        self.process: TaskProcess | None = None
+        """The process; None where it could not be started."""
+        self.start_id = ""
+        """The id by which the task notes its end on this host."""
+        self.is_announced = False
+        """Whether the end was reported before the process had ended."""
+
+    def run(self) -> End:
+        """Start the task and wait for its end, whatever error occurs meanwhile; return the end."""
+        carrier = self._carrier()
+        started_ns = time.time_ns()
+        with self._requests.blocked():
+            try:
+                process = self.process = self._start(carrier)
+            except OSError as error:
+                return End(127, 0.0, 0.0, not_started=error)
+            with fenced():
+                self._requests.forward_to(process)
+        with fenced():
+            process.guard()
+        with fenced():
+            self._memory = MemoryWatch.begin(process.pid)
+        with fenced():
+            self._requests.watch_parent()
+        self._reports.report(lambda reports: self._environment.report_start(reports, process.pid, started_ns))
+        with fenced():
+            process.note_start()
+        while not _has_ended(process):
+            if self._requests.seconds_ago > _ANNOUNCE_SECONDS and not self._is_announcing:
+                self._is_announcing = True
+                with fenced():
+                    self._announce(process)
+        with fenced():
+            if self._memory is not None:
+                self._memory.close()
+        if self._requests.received is not None:
+            # No process of the group may go on after a termination request. No other process can have the task's pid
+            # until the task is waited for.
+            with fenced():
+                process.kill_group()
+        with fenced():
+            self._requests.conclude()
+        with fenced():
+            process.listen()
+        end = process.end()
+        with fenced():
+            process.close()
+        return end
+
+    def _carrier(self) -> "Mapping[str, str] | None":
+        """
+        Return the context of the attempt's span, as variables, where a provider has been set up in this process.
+
+        `opentelemetry-instrument` sets up such a provider. The provider chooses the span's id, so the span is made
+        before the task is started. Otherwise the ids are derived, and OpenTelemetry is imported after the start.
+        """
+        with fenced():
+            trace: Any = sys.modules.get("opentelemetry.trace")
+            if trace is not None and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+                return self._reports.open().environ
+        return None
+
+    def _start(self, carrier: "Mapping[str, str] | None") -> TaskProcess:
+        flags = json.loads(os.environ.get(FLAGS, "[]"))
+        inherits = self._environment.lend_lock()
+        pipes = Pipes()
+        self.start_id = os.urandom(8).hex()
+        environ = task_environ(
+            os.environ,
+            self._assignment,
+            self._environment.own,
+            report_fd=pipes.report_fd,
+            started_fd=pipes.started_fd,
+            start_id=self.start_id,
+            carrier=carrier,
+        )
+        try:
+            return TaskProcess.start([self._environment.python, *flags], environ, pipes, inherits)
+        except OSError:
+            pipes.close()
+            raise
+
+    def _announce(self, process: TaskProcess) -> None:
+        """Report the end of a task that is still running after a termination request, before it is killed."""
+        import signal  # noqa: PLC0415 - enum and all, for this alone
+
+        reports = process.reports()
+        if reports.get("is_published") is True:
+            return
+        duration = time.monotonic() - process.began
+        end = End(-signal.SIGKILL, cpu_seconds(process.pid), duration, reports)
+        self.is_announced = self._reports.open().ended(self.verdict_on(end))
+
+    def verdict_on(self, end: End) -> "Verdict":
+        """Return the verdict on the attempt, with what is known of the process; a bare one if that fails."""
+        from dkist_processing_core.launcher._verdict import Circumstances, bare, judge  # noqa: PLC0415 - imports events
+
+        is_requested, memory = self._requests.received is not None, self._memory
+        has_killed, peak = False, None
+        with fenced():
+            has_killed, peak = (False, None) if memory is None else (memory.has_killed, memory.peak_bytes)
+        with fenced():
+            return judge(end, Circumstances(is_requested, self._requests.is_orphaned, has_killed, peak))
+        return bare(end, termination_requested=is_requested)
+
+
+def bare_end(process: TaskProcess) -> End:
+    """Wait for the end of a task after an error of this package, and return the facts that are still known."""
+    exit_code, _ = wait_for_status(process.pid)
+    with fenced():
+        process.listen()
+    return End(exit_code, None, time.monotonic() - process.began, process.reports())
+
+
+def _has_ended(process: TaskProcess) -> bool:
+    """Wait a moment for the end of the task, and return True if it has ended."""
+    with fenced():
+        return process.has_ended(_LOOK_SECONDS)
+    time.sleep(_LOOK_SECONDS)
+    return has_ended(process.pid)

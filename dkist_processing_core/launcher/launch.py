@@ -1,0 +1,137 @@
+"""
+One attempt, from its assignment to the exit status of the launcher.
+
+The order is: check, prepare the environment, start the task, and only then import the modules for events and spans. Not
+here: what an end means (_verdict), and how it is reported (_reports).
+"""
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from dkist_processing_core.errors import EnvironmentBuildError, IdentityError
+from dkist_processing_core.launcher._fence import fenced, show, show_error
+from dkist_processing_core.launcher._on_demand import ReportsOnDemand
+from dkist_processing_core.launcher._supervision import Supervision, bare_end
+from dkist_processing_core.launcher._task_environment import TaskEnvironment
+from dkist_processing_core.launcher.assignment import Assignment
+from dkist_processing_core.launcher.end import FINISHED, SOFTWARE, USAGE, End
+from dkist_processing_core.launcher.termination import TerminationRequests
+from dkist_processing_core.process.exit_status import fill_standard_descriptors
+from dkist_processing_core.process.termination import TerminationError
+from dkist_processing_core.settings.origin import take
+
+if TYPE_CHECKING:
+    from dkist_processing_core.launcher._reports import Reports
+
+
+def main() -> int:
+    """Launch the task that the environment names, and return the launcher's exit status."""
+    began_ns = time.time_ns()
+    # First, so that no descriptor opened from here on becomes the task's standard output stream.
+    fill_standard_descriptors()
+    take(os.environ)
+    try:
+        assignment = Assignment.take_from(dict(os.environ))
+    except IdentityError as error:
+        show(f"dkist_processing_core.launcher: {error}")
+        return USAGE
+    status = SOFTWARE
+    # Once the status is known, no later error changes it.
+    with fenced(), TerminationRequests() as requests:
+        launch = Launch(assignment, requests, began_ns)
+        try:
+            requests.listen()
+            status = launch.run()
+        except TerminationError:
+            status = launch.conclude_without_process()
+        finally:
+            launch.close()
+    return status
+
+
+class Launch:
+    """One attempt under way."""
+
+    def __init__(self, assignment: Assignment, requests: TerminationRequests, began_ns: int) -> None:
+        """Take the assignment and the receiver of termination requests; nothing is started yet."""
+        self._assignment = assignment
+        self._requests = requests
+        self._began_ns = began_ns
+        self._reports = ReportsOnDemand(assignment, began_ns)
+        self._environment = TaskEnvironment(assignment.requirement, self._reports, requests)
+        self._supervision = self._new_supervision()
+
+    def _new_supervision(self) -> Supervision:
+        return Supervision(self._assignment, self._environment, self._requests, self._reports)
+
+    def run(self) -> int:
+        """Run the attempt to its end, and return the launcher's exit status."""
+        if self._assignment.problem is not None:
+            return self._conclude_with("CONFIGURATION", IdentityError(self._assignment.problem))
+        try:
+            self._environment.prepare()
+            end = self._supervision.run()
+            damage = self._environment.damage_after(end)
+            if damage is not None:
+                self._requests.begin_anew()
+                self._supervision = self._new_supervision()
+                self._environment.rebuild(damage)
+                end = self._supervision.run()
+        except EnvironmentBuildError as error:
+            return self._conclude_with("ENVIRONMENT", error)
+        except Exception as error:  # noqa: BLE001 - an error of this package
+            show_error()
+            if self._supervision.process is None:
+                # The task was not started, or not even loaded.
+                self._conclude_with("ENVIRONMENT", error)
+                return SOFTWARE
+            end = bare_end(self._supervision.process)
+        return self._conclude(end)
+
+    def _conclude(self, end: End) -> int:
+        """Report the end and return the launcher's exit status: the task's own, even if the report fails."""
+        supervision = self._supervision
+        if "end" not in end.reports and (process := supervision.process) is not None:
+            # The author's code may have closed the pipe.
+            self._reports.report(
+                lambda reports: end.reports.update(reports.noted_end(supervision.start_id, process.pid))
+            )
+        # Used where `end.status` fails: then only a reported success with status 0 counts as a success.
+        status = int(end.exit_code != 0 or end.reported_event != FINISHED)
+        with fenced():
+            status = end.status(termination_requested=self._requests.received is not None)
+        if supervision.is_announced:
+            # The task's time is over and its end is published already, so the status is never 0.
+            return status or 1
+        self._reports.report(lambda reports: reports.ended(supervision.verdict_on(end)))
+        return status
+
+    def conclude_without_process(self) -> int:
+        """Report the end of a task whose termination was requested before it was started."""
+        cause = "LOST" if self._requests.is_orphaned else "TERMINATED"
+        return self._conclude_with(cause, TerminationError(self._requests.received or 15))
+
+    def _conclude_with(self, cause: str, error: BaseException) -> int:
+        message = "\n".join([str(error), *getattr(error, "last_lines", ())])
+        show(message)
+
+        def report(reports: "Reports") -> None:
+            from dkist_processing_core.events import Cause, TaskFailed  # noqa: PLC0415 - the task is started first
+            from dkist_processing_core.launcher._verdict import Verdict  # noqa: PLC0415
+
+            facts: dict[str, Any] = {
+                "cause": Cause[cause],
+                "error_type": type(error).__name__,
+                "message": message,
+                "duration_seconds": (time.time_ns() - self._began_ns) / 1e9,
+            }
+            reports.ended(Verdict(TaskFailed, facts))
+
+        self._reports.report(report)
+        return 1
+
+    def close(self) -> None:
+        """Deliver the pending reports, and release the environment."""
+        self._reports.close()
+        self._environment.close()
