@@ -67,6 +67,15 @@ OF_THE_BROKER = frozenset(
     {"test_amqp", "test_delivery", "test_doctor", "test_losses", "test_poison", "test_topology", "test_versions"}
 )
 
+# What the suite itself does on a signal that it was started to ignore. Under nohup it outlives its terminal as before.
+_TERMINAL_SIGNALS: dict[int, Callable[..., object] | signal.Handlers] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGHUP: lambda *_: None,
+    signal.SIGQUIT: signal.SIG_DFL,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGCHLD: signal.SIG_DFL,
+}
+
 # A deadline per example measures the machine's load, and pytest-timeout already bounds the test.
 hypothesis.settings.register_profile("default", deadline=None, max_examples=50, derandomize=False)
 hypothesis.settings.register_profile("fast", deadline=None, max_examples=10, derandomize=False)
@@ -110,13 +119,16 @@ def session_watch() -> Iterator[SessionWatch]:
         watch.assert_nothing_left()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _interruptible() -> None:
+def pytest_configure() -> None:
     """
-    Have what the session starts heed Ctrl-C: a suite run in the background inherits, and would pass on, a deaf ear.
+    Give every process that the suite starts the signals of a terminal, however the suite itself was started.
+
+    A shell has its background jobs ignore SIGINT and SIGQUIT, and nohup has its command ignore SIGHUP. What these start
+    inherits that. It does not inherit a handler: a new program begins with the default action in its place.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, action in _TERMINAL_SIGNALS.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, action)
 
 
 @pytest.fixture(autouse=True)

@@ -1106,6 +1106,28 @@ class TestEnvironment:
 
         assert "1 passed" in done.stdout
 
+    def test_what_a_test_starts_ignores_no_signal(self) -> None:
+        """
+        A signal that a test sends to a process has its usual effect.
+        """
+        status = subprocess.run(["/bin/cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
+
+        ignored = next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:"))
+
+        assert int(ignored, 16) == 0
+
+    def test_signals_that_the_suite_ignores_reach_what_a_test_starts(self) -> None:
+        """
+        The test above passes too under nohup and in the background of a shell.
+        """
+        test = f"{Path(__file__).relative_to(ROOT)}::TestEnvironment::test_what_a_test_starts_ignores_no_signal"
+        background = ["/bin/sh", "-c", 'trap "" HUP INT QUIT TERM CHLD; exec "$@"', "sh"]
+        command = [*background, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+        assert "1 passed" in done.stdout, done.stdout
+
     def test_state_is_kept_on_a_disk(self, tmp_path: Path) -> None:
         """
         A folder in memory is not taken for the state; any other is.
