@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from dkist_processing_core.cli import app
@@ -122,16 +123,27 @@ def test_without_a_command_the_commands_are_listed() -> None:
     assert all(name in shown for name in ("run", "events", "timeline", "doctor"))
 
 
+def groups_of(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+    """
+    Yield the words that call each group of commands, and the names of its commands.
+    """
+    commands = getattr(command, "commands", {})
+    if commands:
+        yield path, list(commands)
+    for name, each in commands.items():
+        yield from groups_of(each, (*path, name))
+
+
 def test_every_summary_fits_a_narrow_terminal() -> None:
     """
     In 80 columns no command's line in a list of commands is cut.
     """
-    groups: list[list[str]] = [[], ["events"], ["topology"], ["environments"], ["outbox"], ["workflows"]]
-    shown = [run(*group, "--help", COLUMNS="80").stdout for group in groups]
-    summaries = [line for each in shown for line in each.partition("\nCommands:\n")[2].splitlines()]
+    groups = dict(groups_of(get_command(app)))
 
-    assert len(summaries) == 25
-    assert [line for line in summaries if line.endswith("...")] == []
+    shown = {path: run(*path, "--help", COLUMNS="80").stdout.partition("\nCommands:\n")[2] for path in groups}
+
+    assert {path: re.findall(r"(?m)^  ([\w-]+)  ", text) for path, text in shown.items()} == groups
+    assert [line for text in shown.values() for line in text.splitlines() if line.endswith("...")] == []
 
 
 def test_the_reference_in_the_documentation_is_what_help_says() -> None:

@@ -8,7 +8,6 @@ Of what Graphviz writes, that which differs from version to version is left out,
 
 # ruff: noqa: INP001 - a program of its own, and no part of a package
 
-import hashlib
 import re
 import subprocess
 from collections import Counter
@@ -31,13 +30,6 @@ def image_of(source: Path) -> Path:
     Return where the drawing of a source lies.
     """
     return IMAGES / f"{source.stem}.svg"
-
-
-def stamp_of(source: Path) -> str:
-    """
-    Return the comment by which a drawing tells what it was drawn from.
-    """
-    return f"<!-- drawn from docs/drawings/{source.name}, sha256 {hashlib.sha256(source.read_bytes()).hexdigest()} -->"
 
 
 def centred(node: str) -> str:
@@ -71,8 +63,7 @@ def render(source: Path) -> str:
     drawn = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout  # noqa: S603
     for pattern in (_HEAD, _COMMENT, _ELSEWHERE):
         drawn = pattern.sub("", drawn)
-    drawn = _NODE.sub(lambda node: centred(node[0]), drawn)
-    return f"{stamp_of(source)}\n{drawn}"
+    return _NODE.sub(lambda node: centred(node[0]), drawn)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def test_what_is_installed_is_what_the_pipeline_pins(found: dict[str, Any]) -> N
     differing = {name for name, version in pins.items() if installed.get(name, version) != version}
     missing = pins.keys() - installed.keys()
 
-    assert len(pins) > 250
+    assert pins
     assert differing <= NOT_TO_BE_HAD
     assert missing == NOT_FOR_LINUX
 
