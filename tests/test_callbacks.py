@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from dkist_processing_core import budget
-from dkist_processing_core.airflow import _look, _owed, _patience
+from dkist_processing_core.airflow import _bus_reader, _unreported, _waiting_time
 from dkist_processing_core.airflow.callbacks import Callbacks
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
@@ -293,10 +293,10 @@ def test_an_end_that_is_on_its_way_to_the_bus_is_waited_for(broker: Broker, monk
     """
     The host of the task may need a moment longer than the engine does to end the run.
     """
-    monkeypatch.setattr(_owed, "_ON_ITS_WAY_SECONDS", SECONDS)
-    monkeypatch.setattr(_patience, "SECONDS", dict.fromkeys(budget.CALLBACK_PROCESS, 2 * SECONDS))
-    monkeypatch.setattr(_patience, "_left", {})
-    monkeypatch.setattr(_look, "_looks", {})
+    monkeypatch.setattr(_unreported, "_DELIVERY_SECONDS", SECONDS)
+    monkeypatch.setattr(_waiting_time, "SECONDS", dict.fromkeys(budget.CALLBACK_PROCESS, 2 * SECONDS))
+    monkeypatch.setattr(_waiting_time, "_left", {})
+    monkeypatch.setattr(_bus_reader, "_readers", {})
     for name, value in broker.env.items():
         monkeypatch.setenv(name, value)
     announcement = {"cause": Cause.SIGNAL, "provisional": True, "final": True, "reported_by": Reporter.ENGINE}
@@ -308,7 +308,7 @@ def test_an_end_that_is_on_its_way_to_the_bus_is_waited_for(broker: Broker, monk
     CALLBACKS.on_dag_failure(ended_context({"First": "failed"}))
     telling.join()
 
-    _look._looks[RUN.workflow_name].replace()
+    _bus_reader._readers[RUN.workflow_name].replace()
     with subscribe(replay=True, timeout=0.0, every_report=True) as events:
         failed = [event for event in events if isinstance(event, TaskFailed)]
     assert [(event.reported_by, event.attempt) for event in failed] == [(Reporter.ENGINE, 1), (Reporter.LAUNCHER, 1)]

@@ -154,19 +154,19 @@ def test_a_subscription_without_a_thread_is_one_clear_error(broker: Broker) -> N
     assert "a subscription needs its own thread" in done.stdout
 
 
-LOOK = """
+READER = """
 from datetime import UTC, datetime
-from dkist_processing_core.airflow._look import look_at
-look = look_at("W", datetime.now(UTC))
-print(look.is_read())
+from dkist_processing_core.airflow._bus_reader import reader_since
+reader = reader_since("W", datetime.now(UTC))
+print(reader.has_read_backlog())
 """
 
 
-def test_a_look_of_the_engine_s_callbacks_without_a_thread_is_one_at_a_bus_that_does_not_answer() -> None:
+def test_a_callback_without_a_thread_for_reading_the_bus_treats_it_as_silent() -> None:
     """
-    Failures are announced without it, as they are where no bus answers.
+    Failures are announced as they are where the bus does not answer.
     """
-    done = run_python(NONE_TO_BE_HAD + LOOK, {})
+    done = run_python(NONE_TO_BE_HAD + READER, {})
 
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 

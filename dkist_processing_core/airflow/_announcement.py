@@ -17,10 +17,10 @@ from dkist_processing_core.airflow._states import (
     FAILED,
     can_be_asked_aside,
     dag_id_of,
+    states_are_known_at_run_end,
     task_states,
-    tells_states_at_the_end,
 )
-from dkist_processing_core.airflow.callbacks import Callbacks
+from dkist_processing_core.airflow._workflow import ExportedWorkflow
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import IdentityError
 from dkist_processing_core.events import Cause, RecipeRunFailureMessage, TaskFailed
@@ -29,78 +29,81 @@ from dkist_processing_core.journal.notes import SUCCEEDED, TERMINATION_REQUESTED
 from dkist_processing_core.text.redaction import redact
 
 _RUNNING = "running"
-_UNKNOWN = "unknown"
 
 
 def announce(
-    context: Mapping[str, Any], workflow_name: str, workflow_version: str, task_name: str
+    workflow: ExportedWorkflow, task_name: str, context: Mapping[str, Any], *, run_end_is_reported: bool
 ) -> RecipeRunFailureMessage | None:
-    """Publish and return the message, and deliver this host's backlog to the bus; see `chat_ops_notification`."""
-    callbacks = Callbacks(workflow_name=workflow_name, workflow_version=workflow_version, nodes=(), edges=())
-    attempt = _attempt(callbacks, context)
+    """
+    Publish and return the message, and deliver this host's backlog to the bus; see `chat_ops_notification`.
+
+    With `run_end_is_reported` the engine calls back at the end of the run, which announces what is not announced here.
+    """
+    attempt = _attempt(workflow, context)
     ti = instance_of(context)
     run_id = context.get("run_id") or getattr(ti, "run_id", None)
     log_url = getattr(ti, "log_url", None)
     message = RecipeRunFailureMessage(
-        workflow_name=workflow_name,
-        workflow_version=workflow_version,
+        workflow_name=workflow.name,
+        workflow_version=workflow.version,
         task_name=task_name,
         dag_run_id=run_id if isinstance(run_id, str) else None,
         log_url=log_url if isinstance(log_url, str) else None,
         clears=clears_of(context.get("dag_run")),
     )
     with publishing(delivers=True, asks_within=budget.ENGINE_SECONDS) as publisher:
-        reason = _reason_not_to(context, message, attempt, publisher)
+        if attempt is None:
+            publisher.publish_failure(message)
+            return message
+        may_wait = run_end_is_reported and states_are_known_at_run_end()
+        reason = _reason_not_to(context, message, attempt, publisher, may_wait=may_wait)
         if reason is not None:
             logger.info("the failure of %s is not announced now: %s", task_name, reason)
             return None
         # In one transaction: at the end of the run, this event shows that the message was sent.
-        if attempt is None:
-            publisher.publish_failure(message)
-        else:
-            engine = reporter_of(ti, attempt, publisher)
-            publisher.publish_failure(message, engine.event(TaskFailed, **failure_of(callbacks, context), final=True))
+        engine = reporter_of(ti, attempt, publisher)
+        publisher.publish_failure(message, engine.event(TaskFailed, **failure_of(workflow, context), final=True))
     return message
 
 
-def _attempt(callbacks: Callbacks, context: Mapping[str, Any]) -> Attempt | None:
+def _attempt(workflow: ExportedWorkflow, context: Mapping[str, Any]) -> Attempt | None:
     try:
-        return attempt_of(callbacks, context)
+        return attempt_of(workflow, context)
     except IdentityError:
         return None
 
 
 def _reason_not_to(
-    context: Mapping[str, Any], message: RecipeRunFailureMessage, attempt: Attempt | None, publisher: Publisher
+    context: Mapping[str, Any],
+    message: RecipeRunFailureMessage,
+    attempt: Attempt,
+    publisher: Publisher,
+    *,
+    may_wait: bool,
 ) -> str | None:
-    """Return why a failure is not announced now (it is none, or the end of the run announces it), else None."""
-    if attempt is None:
-        return None
+    """
+    Return why a failure is not announced now, else None.
+
+    Either it is no failure, or it `may_wait`: the end of the run announces open failures.
+    """
     if publisher.remembers(SUCCEEDED + attempt.key):
         return "its launcher saw it succeed"
     cause = cause_of(context)
-    if cause is Cause.LOST and _has_run_callback(context):
+    if cause is Cause.LOST and may_wait:
         # The worker or the launcher is lost. The bus may hold an end of the attempt; it is read when the run has ended.
-        return "the end of the run tells"
+        return "the end of the run announces it"
     if cause is not Cause.TIMEOUT and publisher.remembers(TERMINATION_REQUESTED + attempt.key):
         # A task that is marked by hand, or cleared, calls the failure callback as well.
         state = _state_by_now(context, message)
-        if state not in (FAILED, _RUNNING):
-            return f"to the engine it is {state} by now"
+        if state is None and may_wait:
+            return "the engine does not report its state, and the end of the run announces it"
+        if state not in (None, FAILED, _RUNNING):
+            return f"its state in the engine is {state} by now"
     return None
 
 
-def _has_run_callback(context: Mapping[str, Any]) -> bool:
-    """Return True if the end of the run settles open failures; it does not for DAG files of other releases."""
-    if not tells_states_at_the_end():
-        return False
-    found = getattr(context.get("dag"), "on_failure_callback", None)
-    attached = found if isinstance(found, list | tuple) else [found]
-    return any(isinstance(getattr(each, "__self__", None), Callbacks) for each in attached)
-
-
-def _state_by_now(context: Mapping[str, Any], message: RecipeRunFailureMessage) -> str:
-    """Return the engine's state of the task, or that it is unknown if the engine does not answer soon."""
+def _state_by_now(context: Mapping[str, Any], message: RecipeRunFailureMessage) -> str | None:
+    """Return the engine's state of the task, or None if the engine does not answer soon."""
     found: list[str] = []
 
     def ask() -> None:
@@ -119,6 +122,4 @@ def _state_by_now(context: Mapping[str, Any], message: RecipeRunFailureMessage) 
         with contextlib.suppress(RuntimeError):
             asking.start()
             asking.join(budget.ENGINE_SECONDS)
-    if found:
-        return found[0]
-    return _UNKNOWN if _has_run_callback(context) else FAILED
+    return found[0] if found else None

@@ -8,12 +8,11 @@ import contextlib
 import platform
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any
 
 from dkist_processing_core.airflow._context import attempt_of, instance_of, moment, seconds_between
 from dkist_processing_core.airflow._publishing import publishing, reporter_of, reporter_of_run
-from dkist_processing_core.airflow.callbacks import Callbacks
+from dkist_processing_core.airflow._workflow import ExportedWorkflow
 from dkist_processing_core.events import (
     Cause,
     Event,
@@ -39,15 +38,15 @@ _CAUSES = {
 _EXIT_CODE = re.compile(r"exit code (-?\d+)")
 
 
-def dispatched(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
+def dispatched(workflow: ExportedWorkflow, context: Mapping[str, Any]) -> None:
     """Publish that an attempt reached a worker; the launcher, which starts next, delivers the event to the bus."""
     _hand_over_origin(context)
-    ti, attempt = instance_of(context), attempt_of(callbacks, context)
+    ti, attempt = instance_of(context), attempt_of(workflow, context)
     events: list[Event] = []
-    if callbacks.is_root(class_name_of(attempt.task_name)):
+    if workflow.is_root(class_name_of(attempt.task_name)):
         dag_run = context.get("dag_run")
         of_run = reporter_of_run(ti, attempt.run, dag_run)
-        events.append(start_of(callbacks, of_run, moment(dag_run, "start_date")))
+        events.append(of_run.event(WorkflowStarted, **start_facts(workflow, dag_run)))
     queue = getattr(ti, "queue", None) or getattr(context.get("task"), "queue", None)
     queue = queue if isinstance(queue, str) else None
     events.append(reporter_of(ti, attempt).event(TaskDispatched, queue=queue, worker=platform.node()))
@@ -66,51 +65,51 @@ def _hand_over_origin(context: Mapping[str, Any]) -> None:
         environ.update(Origin.of_process().to_environ())
 
 
-def start_of(callbacks: Callbacks, reporter: EventReporter, started_at: datetime | None) -> WorkflowStarted:
-    """Return the event that reports the start of a run; each further report of it states the same fact."""
-    graph = Graph(nodes=callbacks.nodes, edges=callbacks.edges)
-    return reporter.event(WorkflowStarted, started_at=started_at, graph=graph)
+def start_facts(workflow: ExportedWorkflow, dag_run: object) -> dict[str, Any]:
+    """Return the fields of `WorkflowStarted` for a run; each report of the same start states the same facts."""
+    graph = Graph(nodes=workflow.nodes, edges=workflow.edges)
+    return {"started_at": moment(dag_run, "start_date"), "graph": graph}
 
 
-def failed(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
+def failed(workflow: ExportedWorkflow, context: Mapping[str, Any]) -> None:
     """
     Publish that the last attempt apparently failed: a task that is cleared calls this, too.
 
     The announcement, which follows, reports the failure as final, and delivers both to the bus.
     """
-    with _reporting(callbacks, context, delivers=False) as reporter:
-        reporter.report(TaskFailed, **failure_of(callbacks, context), final=None)
+    with _reporting(workflow, context, delivers=False) as reporter:
+        reporter.report(TaskFailed, **failure_of(workflow, context), final=None)
 
 
-def retried(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
+def retried(workflow: ExportedWorkflow, context: Mapping[str, Any]) -> None:
     """Publish that an attempt failed and another follows, and deliver it now: the next may run on another host."""
-    with _reporting(callbacks, context, delivers=True) as reporter:
-        reporter.report(TaskFailed, **failure_of(callbacks, context), final=False)
+    with _reporting(workflow, context, delivers=True) as reporter:
+        reporter.report(TaskFailed, **failure_of(workflow, context), final=False)
 
 
-def skipped(callbacks: Callbacks, context: Mapping[str, Any]) -> None:
+def skipped(workflow: ExportedWorkflow, context: Mapping[str, Any]) -> None:
     """Publish that the engine skipped a task."""
     error = context.get("exception")
     reason = message_of(error) if isinstance(error, BaseException) else None
-    with _reporting(callbacks, context, delivers=True) as reporter:
+    with _reporting(workflow, context, delivers=True) as reporter:
         reporter.report(TaskSkipped, **_end(context), reason=reason or None)
 
 
 @contextlib.contextmanager
-def _reporting(callbacks: Callbacks, context: Mapping[str, Any], *, delivers: bool) -> Iterator[EventReporter]:
-    attempt = attempt_of(callbacks, context)
+def _reporting(workflow: ExportedWorkflow, context: Mapping[str, Any], *, delivers: bool) -> Iterator[EventReporter]:
+    attempt = attempt_of(workflow, context)
     with publishing(delivers=delivers) as publisher:
         yield reporter_of(instance_of(context), attempt, publisher)
 
 
-def failure_of(callbacks: Callbacks, context: Mapping[str, Any]) -> dict[str, Any]:
+def failure_of(workflow: ExportedWorkflow, context: Mapping[str, Any]) -> dict[str, Any]:
     """
     Return the engine's knowledge of a failure as fields of `TaskFailed`, without `final`.
 
     Raises:
         IdentityError: The context names no attempt.
     """
-    return {**_end(context), "log_url": attempt_of(callbacks, context).log_url, **_why(context)}
+    return {**_end(context), "log_url": attempt_of(workflow, context).log_url, **_why(context)}
 
 
 def _end(context: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dkist_processing_core.identity import Attempt, Run, parse_recipe_run_id
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dkist_processing_core.airflow.callbacks import Callbacks
+    from dkist_processing_core.airflow._workflow import ExportedWorkflow
 
 
 def instance_of(context: Mapping[str, Any]) -> object:
@@ -24,7 +24,7 @@ def instance_of(context: Mapping[str, Any]) -> object:
     return context.get("ti") or context.get("task_instance")
 
 
-def run_of(callbacks: Callbacks, context: Mapping[str, Any]) -> Run:
+def run_of(workflow: ExportedWorkflow, context: Mapping[str, Any]) -> Run:
     """
     Return the run of a context; its recipe run id is None if the context gives no usable one.
 
@@ -32,19 +32,19 @@ def run_of(callbacks: Callbacks, context: Mapping[str, Any]) -> Run:
         IdentityError: The context does not even name the run.
     """
     return _run(
-        callbacks, context.get("dag_run"), context.get("run_id") or getattr(instance_of(context), "run_id", None)
+        workflow, context.get("dag_run"), context.get("run_id") or getattr(instance_of(context), "run_id", None)
     )
 
 
-def run_of_instance(callbacks: Callbacks, ti: object, dag_run: object) -> Run:
+def run_of_instance(workflow: ExportedWorkflow, ti: object, dag_run: object) -> Run:
     """Return the run for which a template is rendered."""
-    return _run(callbacks, dag_run, getattr(ti, "run_id", None))
+    return _run(workflow, dag_run, getattr(ti, "run_id", None))
 
 
-def _run(callbacks: Callbacks, dag_run: object, run_id: object) -> Run:
+def _run(workflow: ExportedWorkflow, dag_run: object, run_id: object) -> Run:
     run_id = run_id or getattr(dag_run, "run_id", None)
     if not isinstance(run_id, str) or not run_id:
-        msg = f"the engine's context names no run of {callbacks.workflow_name}: found {run_id!r}, expected its run_id"
+        msg = f"the engine's context names no run of {workflow.name}: found {run_id!r}, expected its run_id"
         raise IdentityError(msg)
     conf = getattr(dag_run, "conf", None)
     given = conf.get("recipe_run_id") if isinstance(conf, dict) else None
@@ -52,10 +52,10 @@ def _run(callbacks: Callbacks, dag_run: object, run_id: object) -> Run:
         recipe_run_id: int | None = parse_recipe_run_id(given)
     except IdentityError:
         recipe_run_id = None
-    return Run(callbacks.workflow_name, callbacks.workflow_version, run_id, recipe_run_id)
+    return Run(workflow.name, workflow.version, run_id, recipe_run_id)
 
 
-def attempt_of(callbacks: Callbacks, context: Mapping[str, Any]) -> Attempt:
+def attempt_of(workflow: ExportedWorkflow, context: Mapping[str, Any]) -> Attempt:
     """
     Return the attempt of a context.
 
@@ -65,7 +65,7 @@ def attempt_of(callbacks: Callbacks, context: Mapping[str, Any]) -> Attempt:
     ti = instance_of(context)
     name = getattr(ti, "task_id", None)
     if not isinstance(name, str) or not name:
-        msg = f"the engine's context names no task of {callbacks.workflow_name}: found {name!r}, expected its task_id"
+        msg = f"the engine's context names no task of {workflow.name}: found {name!r}, expected its task_id"
         raise IdentityError(msg)
     map_index = getattr(ti, "map_index", None)
     if isinstance(map_index, int) and map_index >= 0:
@@ -74,7 +74,7 @@ def attempt_of(callbacks: Callbacks, context: Mapping[str, Any]) -> Attempt:
     max_tries = _whole(getattr(ti, "max_tries", None), number - 1)
     log_url = getattr(ti, "log_url", None)
     return Attempt(
-        run_of(callbacks, context),
+        run_of(workflow, context),
         name,
         attempt=max(1, number),
         max_attempts=max(1, number, max_tries + 1),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from dkist_processing_core import budget
 from dkist_processing_core.airflow import _traces
-from dkist_processing_core.airflow._patience import at_most
+from dkist_processing_core.airflow._waiting_time import at_most
 from dkist_processing_core.budget import Allowance
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher

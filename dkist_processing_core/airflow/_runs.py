@@ -12,13 +12,13 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from dkist_processing_core import budget, semconv
 from dkist_processing_core.airflow import _traces
-from dkist_processing_core.airflow._attempts import start_of
+from dkist_processing_core.airflow._attempts import start_facts
 from dkist_processing_core.airflow._context import clears_of, instance_of, moment, run_of, seconds_between
-from dkist_processing_core.airflow._owed import owed
-from dkist_processing_core.airflow._patience import at_most
 from dkist_processing_core.airflow._publishing import publishing, reporter_of_run
 from dkist_processing_core.airflow._states import FAILED, dag_id_of, task_states
-from dkist_processing_core.airflow.callbacks import Callbacks
+from dkist_processing_core.airflow._unreported import unreported_failures
+from dkist_processing_core.airflow._waiting_time import at_most
+from dkist_processing_core.airflow._workflow import ExportedWorkflow
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import (
@@ -27,6 +27,7 @@ from dkist_processing_core.events import (
     TaskFailed,
     WorkflowFailed,
     WorkflowFinished,
+    WorkflowStarted,
 )
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.identity.trace_context import derived_trace_id
@@ -37,11 +38,11 @@ from dkist_processing_core.tracing import open_telemetry
 _MOST_ATTEMPTS = 20
 
 
-def ended(callbacks: Callbacks, context: Mapping[str, Any], *, succeeded: bool) -> None:
+def ended(workflow: ExportedWorkflow, context: Mapping[str, Any], *, succeeded: bool) -> None:
     """Publish the end of a run, and the missing reports and messages about its failed tasks."""
-    ti, dag_run, run = instance_of(context), context.get("dag_run"), run_of(callbacks, context)
+    ti, dag_run, run = instance_of(context), context.get("dag_run"), run_of(workflow, context)
     began, over = moment(dag_run, "start_date"), moment(dag_run, "end_date")
-    states = _states(callbacks, context, run)
+    states = _states(workflow, context, run)
     facts: dict[str, Any] = {
         "ended_at": over,
         "duration_seconds": seconds_between(began, over or datetime.now(UTC)),
@@ -52,16 +53,16 @@ def ended(callbacks: Callbacks, context: Mapping[str, Any], *, succeeded: bool) 
     with publishing(delivers=True, allowance=budget.RUN_CALLBACK) as publisher:
         reporter = reporter_of_run(ti, run, dag_run, publisher)
         # If no root task was executed, the start is unreported; otherwise this repeats the same fact.
-        publisher.publish(start_of(callbacks, reporter, began))
+        reporter.report(WorkflowStarted, **start_facts(workflow, dag_run))
         if succeeded:
             reporter.report(WorkflowFinished, **facts)
         else:
             reason = context.get("reason")
             reporter.report(WorkflowFailed, **facts, reason=None if reason is None else str(reason))
-        still = owed(run, failed, since=_first_moment(dag_run))
-        for name in still.untold:
+        missing = unreported_failures(run, failed, since=_first_moment(dag_run))
+        for name in missing.without_end:
             reporter.report(TaskFailed, over, **_lost(name, None))
-        for name, attempt in still.unannounced:
+        for name, attempt in missing.unannounced:
             if not _is_known_to_have_succeeded(publisher, run, name, dag_run):
                 lost = reporter.event(TaskFailed, over, **_lost(name, attempt))
                 reporter.announce(_message(run, name, dag_run, ti), lost)
@@ -69,12 +70,12 @@ def ended(callbacks: Callbacks, context: Mapping[str, Any], *, succeeded: bool) 
         _export_span(run, _traces.root_span_id(run, dag_run), began, over, succeeded=succeeded)
 
 
-def _states(callbacks: Callbacks, context: Mapping[str, Any], run: Run) -> dict[str, str]:
+def _states(workflow: ExportedWorkflow, context: Mapping[str, Any], run: Run) -> dict[str, str]:
     with never_breaking("the run's end is published without the states of its tasks"):
-        dag_id = dag_id_of(context, f"{callbacks.workflow_name}_{callbacks.workflow_version}")
+        dag_id = dag_id_of(context, workflow.dag_id)
         states = task_states(context, dag_id, run.run_id)
         # In the workflow's order, followed by tasks that only the engine knows.
-        ordered = {name: states.pop(name) for name in callbacks.nodes if name in states}
+        ordered = {name: states.pop(name) for name in workflow.nodes if name in states}
         return ordered | states
     return {}
 

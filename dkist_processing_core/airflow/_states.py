@@ -53,7 +53,7 @@ def _can_be_answered() -> bool:
     return True
 
 
-def tells_states_at_the_end() -> bool:
+def states_are_known_at_run_end() -> bool:
     """Return True if this engine's DAG processor knows the states of tasks, from Airflow 3.1.1 on."""
     found = re.match(r"(\d+)\.(\d+)\.(\d+)", str(getattr(sys.modules.get("airflow"), "__version__", "")))
     return found is None or tuple(map(int, found.groups())) >= (3, 1, 1)

@@ -20,16 +20,16 @@ from dkist_processing_core.identity.trace_context import (
 )
 
 if TYPE_CHECKING:
-    from dkist_processing_core.airflow.callbacks import Callbacks
+    from dkist_processing_core.airflow._workflow import ExportedWorkflow
     from dkist_processing_core.identity import Run
 
 # Only a module that the engine's process has already loaded is used: the query must not load one.
 _CONFIGURATIONS = ("airflow.sdk.configuration", "airflow.configuration")
 
 
-def traceparent(callbacks: Callbacks, ti: object, dag_run: object) -> str:
+def traceparent(workflow: ExportedWorkflow, ti: object, dag_run: object) -> str:
     """Return the parent context of an attempt's span, in W3C Trace Context format."""
-    run = run_of_instance(callbacks, ti, dag_run)
+    run = run_of_instance(workflow, ti, dag_run)
     engines = engines_parent(ti)
     # The engine's flag is 00 while its own exporter is off, and an unsampled parent suppresses all spans below it.
     trace_id, span_id = engines or (derived_trace_id(run), root_span_id(run, dag_run))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from dkist_processing_core.airflow._workflow import ExportedWorkflow
     from dkist_processing_core.events import RecipeRunFailureMessage
 
     Context = Mapping[str, Any]
@@ -39,14 +40,16 @@ class Callbacks:
         edges: Sequence[tuple[str, str]],
     ) -> None:
         """Name the workflow, its tasks in dependency order and its edges from upstream to downstream."""
-        self.workflow_name = workflow_name
-        self.workflow_version = workflow_version
-        self.nodes = tuple(nodes)
-        self.edges = tuple(edges)
+        self._name = workflow_name
+        self._version = workflow_version
+        self._nodes = tuple(nodes)
+        self._edges = tuple(edges)
 
-    def is_root(self, task_name: str) -> bool:
-        """Return True if a task has no upstream tasks."""
-        return all(downstream != task_name for _, downstream in self.edges)
+    @property
+    def _workflow(self) -> ExportedWorkflow:
+        from dkist_processing_core.airflow._workflow import ExportedWorkflow  # noqa: PLC0415 - not for parsing
+
+        return ExportedWorkflow(self._name, self._version, self._nodes, self._edges)
 
     # Callbacks of tasks, in the engine's task runner; `on_failure` and `on_retry` of a lost one in its DAG processor
 
@@ -56,7 +59,7 @@ class Callbacks:
         def publish() -> None:
             from dkist_processing_core.airflow import _attempts  # noqa: PLC0415 - not for parsing
 
-            _attempts.dispatched(self, context)
+            _attempts.dispatched(self._workflow, context)
 
         _observe(publish, "the attempt's dispatch")
 
@@ -71,8 +74,8 @@ class Callbacks:
         """Return the callbacks for the failure of a task's last attempt; the second delivers the first one's event."""
         announce = partial(
             chat_ops_notification,
-            workflow_name=self.workflow_name,
-            workflow_version=self.workflow_version,
+            workflow_name=self._name,
+            workflow_version=self._version,
             task_name=task_name,
         )
         return [self.on_failure, announce]
@@ -89,7 +92,7 @@ class Callbacks:
         def publish() -> None:
             from dkist_processing_core.airflow import _attempts  # noqa: PLC0415 - not for parsing
 
-            getattr(_attempts, how)(self, context)
+            getattr(_attempts, how)(self._workflow, context)
 
         _observe(publish, "the attempt's end")
 
@@ -107,7 +110,7 @@ class Callbacks:
         def publish() -> None:
             from dkist_processing_core.airflow import _runs  # noqa: PLC0415 - not for parsing
 
-            _runs.ended(self, context, succeeded=succeeded)
+            _runs.ended(self._workflow, context, succeeded=succeeded)
 
         _observe(publish, "the run's end")
 
@@ -134,7 +137,7 @@ class Callbacks:
         """
 
         def moment() -> str:
-            is_first = self.is_root(str(getattr(ti, "task_id", ""))) and getattr(ti, "try_number", None) == 1
+            is_first = self._workflow.is_root(str(getattr(ti, "task_id", ""))) and getattr(ti, "try_number", None) == 1
             began = getattr(dag_run, "start_date", None)
             return repr(began.timestamp()) if is_first and began is not None else ""
 
@@ -146,7 +149,7 @@ class Callbacks:
         def context() -> str:
             from dkist_processing_core.airflow import _traces  # noqa: PLC0415 - not for parsing
 
-            return _traces.traceparent(self, ti, dag_run)
+            return _traces.traceparent(self._workflow, ti, dag_run)
 
         return _total(context)
 
@@ -184,6 +187,13 @@ def _total(value: Callable[[], str]) -> str:
         return ""
 
 
+def _reports_run_end(context: Context) -> bool:
+    """Return True if the DAG of a context calls `Callbacks` at the end of a run; DAG files of 7.x do not."""
+    found = getattr(context.get("dag"), "on_failure_callback", None)
+    attached = found if isinstance(found, list | tuple) else [found]
+    return any(isinstance(getattr(each, "__self__", None), Callbacks) for each in attached)
+
+
 def chat_ops_notification(
     context: Mapping[str, Any], workflow_name: str, workflow_version: str, task_name: str
 ) -> RecipeRunFailureMessage | None:
@@ -204,8 +214,10 @@ def chat_ops_notification(
     """
     try:
         from dkist_processing_core.airflow._announcement import announce  # noqa: PLC0415 - not for parsing
+        from dkist_processing_core.airflow._workflow import ExportedWorkflow  # noqa: PLC0415
 
-        return announce(context, workflow_name, workflow_version, task_name)
+        workflow = ExportedWorkflow(workflow_name, workflow_version)
+        return announce(workflow, task_name, context, run_end_is_reported=_reports_run_end(context))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine's callback breaks nothing
         _warn("the failure of %s is not announced: %s", task_name, error)
         return None

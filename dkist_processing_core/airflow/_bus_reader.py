@@ -1,7 +1,7 @@
 """
 A reader of a workflow's events on the bus that takes a limited time, whatever the state of the bus.
 
-The callbacks of a process share a reader if it begins early enough. Not here: the search in the events (_owed).
+The callbacks of a process share a reader if it begins early enough. Not here: the search in the events (_unreported).
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from dkist_processing_core.airflow._patience import at_most
+from dkist_processing_core.airflow._waiting_time import at_most
 from dkist_processing_core.budget import LOOK
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 # For the connection and for reading everything that the bus holds.
 _READING_SECONDS = 3.0
 # The next run that the same process handles may have begun earlier.
-_MARGIN = timedelta(minutes=10)
-_TURN_SECONDS = 0.1
+_BEFORE_START = timedelta(minutes=10)
+_POLL_SECONDS = 0.1
 
 
-class Look:
+class BusReader:
     """A thread that reads one workflow's events from the bus since a given time; callers need not wait for it."""
 
     def __init__(self, settings: DKISTProcessingCoreConfiguration, workflow_name: str, since: datetime | None) -> None:
         """Start reading."""
-        self.since = since - _MARGIN if since is not None else None
+        self.since = since - _BEFORE_START if since is not None else None
         self.reports: list[Event] = []
         self._settings = settings
         self._workflow_name = workflow_name
@@ -43,14 +43,14 @@ class Look:
         self._is_replaced = False
         self._is_settled = threading.Event()
         try:
-            threading.Thread(target=self._read, name="dkist-core-look", daemon=True).start()
+            threading.Thread(target=self._read, name="dkist-core-bus-reader", daemon=True).start()
         except RuntimeError:
             # No thread can be started. Reading here would have no time limit, so proceed as if the bus did not answer.
             self._is_over = True
             self._is_settled.set()
 
     def _read(self) -> None:
-        with never_breaking("failures are announced without a look at the bus"):
+        with never_breaking("failures are announced without reading the bus"):
             self._follow(only_once=not open_bus(self._settings).is_remote)
         self._is_over = True
         self._is_settled.set()
@@ -59,7 +59,7 @@ class Look:
         with subscribe(
             workflow=self._workflow_name,
             replay=self.since or True,
-            timeout=0.0 if only_once else _TURN_SECONDS,
+            timeout=0.0 if only_once else _POLL_SECONDS,
             every_report=True,
             settings=self._settings,
         ) as events:
@@ -85,42 +85,42 @@ class Look:
         """Return True if this reader begins early enough for `since`."""
         return self.since is None or (since is not None and self.since <= since)
 
-    def is_read(self) -> bool:
+    def has_read_backlog(self) -> bool:
         """Wait until the backlog of the bus is read, and return True if that succeeded in time."""
         if self._has_caught_up:
             # The backlog was read before, for another run: events since then arrive within a moment.
-            time.sleep(_TURN_SECONDS)
+            time.sleep(_POLL_SECONDS)
         else:
             with at_most(max(0.0, self._deadline - time.monotonic()), LOOK) as seconds:
                 self._is_settled.wait(seconds)
         return self._has_caught_up
 
-    def has_patience(self) -> bool:
+    def can_wait_longer(self) -> bool:
         """Wait a moment for further events and return True; return False if reading or the time to wait is over."""
-        with at_most(0.0 if self._is_over else _TURN_SECONDS, LOOK) as seconds:
+        with at_most(0.0 if self._is_over else _POLL_SECONDS, LOOK) as seconds:
             time.sleep(seconds)
         return seconds > 0
 
 
-_looks: dict[str, Look] = {}
+_readers: dict[str, BusReader] = {}
 
 
-def look_at(workflow_name: str, since: datetime | None) -> Look | None:
+def reader_since(workflow_name: str, since: datetime | None) -> BusReader | None:
     """Return a reader of a workflow's reports from `since` on, or None if the bus is known to be unreachable now."""
     settings, _ = DKISTProcessingCoreConfiguration.read_leniently()
-    if _is_away(settings):
+    if _is_known_to_be_unreachable(settings):
         return None
-    look = _looks.get(workflow_name)
-    if look is None or not look.covers(since) or not open_bus(settings).is_remote:
-        if look is not None:
-            look.replace()
-        look = _looks[workflow_name] = Look(settings, workflow_name, since)
-    return look
+    reader = _readers.get(workflow_name)
+    if reader is None or not reader.covers(since) or not open_bus(settings).is_remote:
+        if reader is not None:
+            reader.replace()
+        reader = _readers[workflow_name] = BusReader(settings, workflow_name, since)
+    return reader
 
 
-def _is_away(settings: DKISTProcessingCoreConfiguration) -> bool:
+def _is_known_to_be_unreachable(settings: DKISTProcessingCoreConfiguration) -> bool:
     bus = open_bus(settings)
     if bus.is_remote:
-        with contextlib.suppress(JournalError), bus.open_journal(patience=_TURN_SECONDS) as journal:
+        with contextlib.suppress(JournalError), bus.open_journal(patience=_POLL_SECONDS) as journal:
             return journal.unreachable_until > time.time()
     return False

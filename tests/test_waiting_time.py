@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from dkist_processing_core.airflow import _patience
-from dkist_processing_core.airflow._patience import at_most
+from dkist_processing_core.airflow import _waiting_time
+from dkist_processing_core.airflow._waiting_time import at_most
 from dkist_processing_core.budget import BUS, LOOK
 from tests.waiting import wait_until
 
@@ -18,8 +18,8 @@ def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     As in a process that has not waited for anything.
     """
-    monkeypatch.setattr(_patience, "_left", {})
-    monkeypatch.setattr(_patience, "SECONDS", {BUS: 0.2, LOOK: 0.2})
+    monkeypatch.setattr(_waiting_time, "_left", {})
+    monkeypatch.setattr(_waiting_time, "SECONDS", {BUS: 0.2, LOOK: 0.2})
 
 
 def wait(seconds: float) -> None:

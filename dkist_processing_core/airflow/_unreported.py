@@ -1,9 +1,9 @@
 """
-The missing reports and messages about the tasks that the engine reports as failed at the end of a run.
+The unreported failures at the end of a run: tasks that failed for the engine, without a report or a message about it.
 
 The bus holds the earlier reports. If it cannot be read in time, or has not received them yet, too many reports are
 published rather than too few: a message that two hosts send has the same id, and the reports of task and launcher
-outrank those of the engine. Not here: publishing them (_runs), and reading the bus (_look).
+outrank those of the engine. Not here: publishing them (_runs), and reading the bus (_bus_reader).
 """
 
 import time
@@ -11,69 +11,71 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dkist_processing_core.airflow._look import look_at
+from dkist_processing_core.airflow._bus_reader import reader_since
 from dkist_processing_core.events import Event, Reporter, TaskFailed, TaskFinished
 from dkist_processing_core.identity import Run
 from dkist_processing_core.reporter import never_breaking
 from dkist_processing_core.runs import AttemptView, RunState, State
 
-_ON_ITS_WAY_SECONDS = 2.0
+_DELIVERY_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class UnreportedFailures:
     """The names of failed tasks, in the engine's order, each with its last attempt if that is known."""
 
-    untold: tuple[str, ...] = ()
+    without_end: tuple[str, ...] = ()
     """Tasks whose last attempt has no end reported by task or launcher."""
     unannounced: tuple[tuple[str, int | None], ...] = ()
     """Tasks whose failure was not announced, and that their launcher has not seen succeed."""
 
 
-def owed(run: Run, failed: Sequence[str] | None, *, since: datetime | None) -> Owed:
+def unreported_failures(run: Run, failed: Sequence[str] | None, *, since: datetime | None) -> UnreportedFailures:
     """
     Return the missing reports about the failed tasks of a run; its reports reach the bus from `since` on.
 
     If `failed` is None, the failed tasks are those that have begun and of whose success the bus holds no report.
     """
     if failed is not None and not failed:
-        return Owed()
-    with never_breaking("failures are announced without a look at the bus"):
-        look = look_at(run.workflow_name, since)
-        if look is not None and look.is_read():
-            found = _owed(run, failed, look.reports)
+        return UnreportedFailures()
+    with never_breaking("failures are announced without reading the bus"):
+        reader = reader_since(run.workflow_name, since)
+        if reader is not None and reader.has_read_backlog():
+            found = _unreported_in(reader.reports, run, failed)
             # Another host may be delivering its reports and its message just now.
-            until = time.monotonic() + _ON_ITS_WAY_SECONDS
-            while (found.untold or found.unannounced) and time.monotonic() < until and look.has_patience():
-                found = _owed(run, failed, look.reports)
+            until = time.monotonic() + _DELIVERY_SECONDS
+            while (found.without_end or found.unannounced) and time.monotonic() < until and reader.can_wait_longer():
+                found = _unreported_in(reader.reports, run, failed)
             return found
-    return _owed(run, failed, [])
+    return _unreported_in([], run, failed)
 
 
-def _owed(run: Run, failed: Sequence[str] | None, heard: Sequence[Event]) -> Owed:
+def _unreported_in(received: Sequence[Event], run: Run, failed: Sequence[str] | None) -> UnreportedFailures:
     reports = [
-        event for event in list(heard) if (event.workflow_version, event.run_id) == (run.workflow_version, run.run_id)
+        event
+        for event in list(received)
+        if (event.workflow_version, event.run_id) == (run.workflow_version, run.run_id)
     ]
     view = RunState(reports).run(run.run_id)
     last = {task.name: task.attempts[-1] for task in view.tasks if task.attempts} if view is not None else {}
     if failed is None:
         failed = [name for name, attempt in last.items() if attempt.state not in (State.FINISHED, State.SKIPPED)]
-    return Owed(
-        untold=tuple(name for name in failed if name not in last or not _is_told(last[name])),
+    return UnreportedFailures(
+        without_end=tuple(name for name in failed if name not in last or not _has_reported_end(last[name])),
         unannounced=tuple(
             (name, last[name].number if name in last else None)
             for name in failed
-            if name not in last or not _is_settled(last[name], reports, name)
+            if name not in last or not _is_announced(last[name], reports, name)
         ),
     )
 
 
-def _is_told(attempt: AttemptView) -> bool:
+def _has_reported_end(attempt: AttemptView) -> bool:
     return attempt.end is not None and not attempt.end.provisional
 
 
-def _is_settled(attempt: AttemptView, reports: Sequence[Event], name: str) -> bool:
-    if isinstance(attempt.end, TaskFinished) and _is_told(attempt):
+def _is_announced(attempt: AttemptView, reports: Sequence[Event], name: str) -> bool:
+    if isinstance(attempt.end, TaskFinished) and _has_reported_end(attempt):
         return True
     # The engine reports a failure as final only together with its announcement.
     return any(
