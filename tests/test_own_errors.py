@@ -65,7 +65,7 @@ KILLED = ("launcher._memory:MemoryWatch.begin", "launcher._memory:_OomKills.has_
 """The same for a task that cannot report its end itself: its launcher does, by the status."""
 
 
-UNSTARTED = ("environments._cache:Environments.find", "environments._cache:Environments.prepare")
+UNSTARTED = ("environments._environments:Environments.find", "environments._environments:Environments.prepare")
 """Where the launcher prepares the environment of a task."""
 OF_RUNS = (
     "local.child:output_of",
@@ -225,7 +225,7 @@ def test_errors_about_an_environment_do_not_decide_what_becomes_of_its_task(requ
     The lock that cannot be lent is held by the launcher, and one that cannot be closed is closed by its end.
     """
     cases = [Case(f"environments._environment:Environment.{each}", "OldSucceeds") for each in ("lend_lock", "close")]
-    cases.append(Case("environments._cache:Environments.problem_of", "OldLeaves"))
+    cases.append(Case("environments._environments:Environments.problem_of", "OldLeaves"))
 
     found = launch(cases, **request.getfixturevalue("old_environment"))
 

@@ -6,8 +6,8 @@ task. So no module here imports more than the cheapest parts of the standard lib
 re, json or subprocess) before something has to be built or listed.
 """
 
-from dkist_processing_core.environments._cache import Environments
 from dkist_processing_core.environments._environment import Environment
+from dkist_processing_core.environments._environments import Environments
 from dkist_processing_core.environments._place import folder_of
 from dkist_processing_core.environments._requirement import Requirement
 

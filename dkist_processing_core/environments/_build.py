@@ -1,7 +1,7 @@
 """
-Build an environment: one process at a time per key, at its final path, used only when all of it is on disk.
+The build of an environment: by one process at a time per key, at its final path, used only when all of it is on disk.
 
-Not here: the commands of the installer (_installer).
+Not here: the commands of the installer (_installer), removing environments (_prune).
 """
 
 # ruff: noqa: PTH104, PTH105, PTH108, PTH112, PTH114, PTH116, PTH119, PTH208, PTH211 - paths are texts: pathlib is dearer than finding
@@ -18,17 +18,15 @@ from functools import partial
 from secrets import token_hex
 
 from dkist_processing_core.environments import _record
-from dkist_processing_core.environments._cache import Environments
 from dkist_processing_core.environments._damage import altered, wherever
-from dkist_processing_core.environments._environment import Environment
-from dkist_processing_core.environments._installer import Installer, choose
+from dkist_processing_core.environments._environment import Environment, find
+from dkist_processing_core.environments._installer import Installer, InstallerSettings, choose
 from dkist_processing_core.environments._key import Key, interpreter_of
 from dkist_processing_core.environments._locks import lock
 from dkist_processing_core.environments._place import GONE, LOCK, MARKER, distrust, key_and_number
 from dkist_processing_core.environments._prune import prune
 from dkist_processing_core.environments._requirement import Requirement
 from dkist_processing_core.environments.entries import Entry, entries
-from dkist_processing_core.environments.limits import Limits
 from dkist_processing_core.errors import DKISTProcessingCoreError, EnvironmentBuildError
 from dkist_processing_core.process.trusted import exchangeable_above, make_folder
 
@@ -36,74 +34,167 @@ FROZEN = "frozen"
 """The extra with which a release pins the versions that it was tested with."""
 _TURN = 0.05
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_SAID_OF_FULL = ("No space left on device", "Disk quota exceeded")
+_FULL_MESSAGES = ("No space left on device", "Disk quota exceeded")
 logger = logging.getLogger(__name__)
 
 
-def build(
-    cache: Environments,
-    requirement: Requirement,
-    key: Key,
-    *,
-    on_output: Callable[[str], None] | None,
-    instead_of: str | None = None,
-    problem: str | None = None,
-) -> Environment:
-    """Return the environment of a key, built here unless another process builds it; never the one at `instead_of`."""
-    began = time.monotonic()
-    limits = cache.limits
-    try:
-        _make_folder(cache.folder)
-        _refuse_what_is_in_the_way(f"{cache.folder}/{key.name}")
-        until = began + limits.longest
-        with _only_builder(f"{cache.folder}/{key.name}{LOCK}", requirement, on_output, until) as lock_fd:
-            environment = cache.find_by(key, requirement)
-            if environment is not None and environment.folder == instead_of:
-                environment.close()
-                environment = None
-            if environment is None:
-                mended = None if instead_of is None else {"rebuilt_for": problem and wherever(problem, instead_of)}
-                make = partial(_build, cache, requirement, key, lock_fd, on_output, mended)
-                environment = _with_room(make, cache.folder, limits, on_output)
-    except OSError as error:
-        # The error is about a lock, a file or a program: its name shows where to look.
-        where = f": {error.filename}" if error.filename else ""
-        msg = f"no environment of {requirement} can be made in {cache.folder}: {error.strerror or error}{where}"
-        raise EnvironmentBuildError(msg) from error
-    environment.seconds = time.monotonic() - began
-    if environment.built:
-        _make_room(cache.folder, limits, limits.max_bytes)
-    return environment
+class Builder:
+    """
+    The builder of one key's environment; other builders of the key wait for it.
 
+    Its output goes to `on_output` line by line, or to the log.
+    """
 
-def _with_room(
-    make: Callable[[], Environment], folder: str, limits: Limits, on_output: Callable[[str], None] | None
-) -> Environment:
-    """Prune and build; if the disk is full anyway, remove more environments and build once more."""
-    _make_room(folder, limits, sys.maxsize)
-    try:
+    def __init__(
+        self,
+        folder: str,
+        requirement: Requirement,
+        key: Key,
+        settings: InstallerSettings,
+        *,
+        on_output: Callable[[str], None] | None,
+    ) -> None:
+        """Take the folder of the environments, and what to install how; nothing is created yet."""
+        self._folder = folder
+        self._requirement = requirement
+        self._key = key
+        self._settings = settings
+        self._on_output = on_output
+
+    def build(self, *, instead_of: str | None = None, problem: str | None = None) -> Environment:
+        """
+        Return the environment of the key, built here unless another process builds it; never the one at `instead_of`.
+
+        Raises:
+            EnvironmentBuildError: The environment cannot be built, or the folder cannot be used.
+        """
+        began = time.monotonic()
+        link = f"{self._folder}/{self._key.name}"
+        try:
+            _make_folder(self._folder)
+            _refuse_folder_at(link)
+            with self._only_builder(f"{link}{LOCK}", began + self._settings.limits.longest) as lock_fd:
+                environment = find(self._folder, self._key, self._requirement)
+                if environment is not None and environment.folder == instead_of:
+                    environment.close()
+                    environment = None
+                if environment is None:
+                    repair = None if instead_of is None else {"rebuilt_for": problem and wherever(problem, instead_of)}
+                    environment = self._with_room(partial(self._build, lock_fd, repair))
+        except OSError as error:
+            # The error is about a lock, a file or a program: its name shows where to look.
+            where = f": {error.filename}" if error.filename else ""
+            msg = f"no environment of {self._requirement} can be made in {self._folder}: "
+            msg += f"{error.strerror or error}{where}"
+            raise EnvironmentBuildError(msg) from error
+        environment.seconds = time.monotonic() - began
+        if environment.built:
+            self._make_room(self._settings.limits.max_bytes)
+        return environment
+
+    @contextlib.contextmanager
+    def _only_builder(self, path: str, until: float) -> Iterator[int]:
+        """Hold the build lock of the key; wait for other builders in short steps, so that a signal can end the wait."""
+        descriptor = lock(path, exclusive=True, create=True)
+        if descriptor is None:
+            self._report(f"{self._requirement}: waiting for the process that builds it")
+        while descriptor is None:
+            if time.monotonic() > until:
+                msg = (
+                    f"no environment of {self._requirement}: another process holds {path}, and does not come to an end"
+                )
+                raise EnvironmentBuildError(msg)
+            time.sleep(_TURN)
+            descriptor = lock(path, exclusive=True, create=True)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _with_room(self, make: Callable[[], Environment]) -> Environment:
+        """Prune and build; if the disk is full anyway, remove more environments and build once more."""
+        self._make_room(sys.maxsize)
+        try:
+            return make()
+        except (DKISTProcessingCoreError, OSError) as error:
+            if not _is_of_full_disk(error):
+                raise
+            # The required space is unknown: remove half of the stored bytes, least recently used environments first.
+            removed = self._make_room(sum(entry.bytes or 0 for entry in entries(self._folder)) // 2)
+            if not removed:
+                raise
+            self._report(f"the disk is full; unused environments removed: {len(removed)}; building once more")
         return make()
-    except (DKISTProcessingCoreError, OSError) as error:
-        if not _is_of_full_disk(error):
-            raise
-        # The required space is unknown: remove half of the stored bytes, least recently used environments first.
-        removed = _make_room(folder, limits, sum(entry.bytes or 0 for entry in entries(folder)) // 2)
-        if not removed:
-            raise
-        _tell(f"the disk is full; environments removed that nobody uses: {len(removed)}; once more", on_output)
-    return make()
 
+    def _make_room(self, max_bytes: int) -> list[Entry]:
+        max_age_days = self._settings.limits.max_age_days
+        # An error in pruning must not stop a task.
+        with contextlib.suppress(DKISTProcessingCoreError, OSError):
+            return prune(self._folder, max_age_days=max_age_days, max_bytes=max_bytes, dry_run=False)
+        return []
 
-def _make_room(folder: str, limits: Limits, max_bytes: int) -> list[Entry]:
-    # An error in pruning must not stop a task.
-    with contextlib.suppress(DKISTProcessingCoreError, OSError):
-        return prune(folder, max_age_days=limits.max_age_days, max_bytes=max_bytes, dry_run=False)
-    return []
+    def _build(self, lock_fd: int, repair: dict[str, str | None] | None) -> Environment:
+        began = time.monotonic()
+        requirement = self._requirement
+        path = f"{self._folder}/{self._key.name}.{_next_number(self._folder, self._key)}"
+        installer = choose(self._settings, lock_fd, lambda line: self._report(line, logging.INFO))
+        wanted = Requirement(requirement.name, requirement.version, (*requirement.extras, FROZEN))
+        try:
+            installer.install(path, wanted, asked=requirement, is_repair=repair is not None)
+            _record.close_to_others(path)
+            lacking = self._lacking_extras(path, wanted, installer)
+            facts = {
+                "interpreter": interpreter_of(self._settings.interpreter)[1],
+                "installer": installer.label,
+                "lacking": lacking,
+                "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - began, 3),
+                "bytes": _record.size_of(path),
+                "distributions": _record.distributions(path),
+                "altered": altered(path, is_final=repair is not None),
+                **(repair or {}),
+            }
+            descriptor = _record.write(path, requirement, self._key, facts)
+        except (DKISTProcessingCoreError, OSError):
+            # Not if a signal ends the build, because its sender does not wait: the next build, or prune, removes the
+            # folder.
+            with contextlib.suppress(OSError):
+                _remove(path)
+            raise
+        environment = Environment(path, requirement, lock_fd=descriptor, built=True)
+        try:
+            _link(self._folder, self._key, path)
+        except BaseException:
+            environment.close()
+            raise
+        return environment
+
+    def _lacking_extras(self, path: str, wanted: Requirement, installer: Installer) -> list[str]:
+        """Return the extras that the release does not have, and warn about them."""
+        requirement = self._requirement
+        provided = _record.provided_extras(path, requirement.name)
+        if provided is None:
+            msg = f"{requirement}: {installer.label} reports success, and it is not there; it may have gone elsewhere"
+            raise EnvironmentBuildError(msg, installer.last_lines)
+        lacking = [extra for extra in wanted.extras if extra not in provided]
+        asked_for = [extra for extra in lacking if extra in requirement.extras and extra != FROZEN]
+        if FROZEN in lacking:
+            self._report(f"{requirement}: the release has no extra {FROZEN}, so its dependencies are the newest ones")
+        if asked_for:
+            has = ", ".join(provided) or "none"
+            self._report(f"{requirement}: no such extra: {', '.join(asked_for)}; it has: {has}")
+        return lacking
+
+    def _report(self, line: str, level: int = logging.WARNING) -> None:
+        if self._on_output is None:
+            logger.log(level, "%s", line)
+        else:
+            self._on_output(line)
 
 
 def _is_of_full_disk(error: Exception) -> bool:
     lines = (str(error), *getattr(error, "last_lines", ()))
-    return getattr(error, "errno", None) in _FULL or any(said in line for said in _SAID_OF_FULL for line in lines)
+    return getattr(error, "errno", None) in _FULL or any(text in line for text in _FULL_MESSAGES for line in lines)
 
 
 def _make_folder(folder: str) -> None:
@@ -114,74 +205,11 @@ def _make_folder(folder: str) -> None:
         raise EnvironmentBuildError(msg)
 
 
-def _refuse_what_is_in_the_way(link: str) -> None:
+def _refuse_folder_at(link: str) -> None:
     # A link cannot replace a folder, and otherwise the error would appear only after the build.
     if os.path.isdir(link) and not os.path.islink(link):
         msg = f"{link} is a folder, and a link to an environment has to be there: remove it"
         raise EnvironmentBuildError(msg)
-
-
-@contextlib.contextmanager
-def _only_builder(
-    path: str, requirement: Requirement, on_output: Callable[[str], None] | None, until: float
-) -> Iterator[int]:
-    """Hold the build lock of a key; wait for other builders in short steps, so that a signal can end the wait."""
-    descriptor = lock(path, exclusive=True, create=True)
-    if descriptor is None:
-        _tell(f"{requirement}: waiting for the process that builds it", on_output)
-    while descriptor is None:
-        if time.monotonic() > until:
-            msg = f"no environment of {requirement}: another process holds {path}, and does not come to an end"
-            raise EnvironmentBuildError(msg)
-        time.sleep(_TURN)
-        descriptor = lock(path, exclusive=True, create=True)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _build(
-    cache: Environments,
-    requirement: Requirement,
-    key: Key,
-    lock_fd: int,
-    on_output: Callable[[str], None] | None,
-    mended: dict[str, str | None] | None,
-) -> Environment:
-    began = time.monotonic()
-    path = f"{cache.folder}/{key.name}.{_next_number(cache.folder, key)}"
-    installer = choose(cache, lock_fd, lambda line: _tell(line, on_output, logging.INFO))
-    wanted = Requirement(requirement.name, requirement.version, (*requirement.extras, FROZEN))
-    try:
-        installer.install(path, wanted, asked=requirement, is_mending=mended is not None)
-        _record.close_to_others(path)
-        lacking = _lacking(path, requirement, wanted, installer, on_output)
-        facts = {
-            "interpreter": interpreter_of(cache.interpreter)[1],
-            "installer": installer.label,
-            "lacking": lacking,
-            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - began, 3),
-            "bytes": _record.size_of(path),
-            "distributions": _record.distributions(path),
-            "altered": altered(path, is_final=mended is not None),
-            **(mended or {}),
-        }
-        descriptor = _record.write(path, requirement, key, facts)
-    except (DKISTProcessingCoreError, OSError):
-        # Not if a signal ends the build, because its sender does not wait: the next build, or prune, removes the
-        # folder.
-        with contextlib.suppress(OSError):
-            _remove(path)
-        raise
-    environment = Environment(path, requirement, lock_fd=descriptor, built=True)
-    try:
-        _link(cache.folder, key, path)
-    except BaseException:
-        environment.close()
-        raise
-    return environment
 
 
 def _next_number(folder: str, key: Key) -> int:
@@ -209,29 +237,6 @@ def _remove(path: str) -> None:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def _lacking(
-    path: str,
-    requirement: Requirement,
-    wanted: Requirement,
-    installer: Installer,
-    on_output: Callable[[str], None] | None,
-) -> list[str]:
-    """Return the extras that the release does not have, and warn about them."""
-    provided = _record.provided_extras(path, requirement.name)
-    if provided is None:
-        msg = f"{requirement}: {installer.label} reports success, and it is not there; it may have gone elsewhere"
-        raise EnvironmentBuildError(msg, installer.last_lines)
-    lacking = [extra for extra in wanted.extras if extra not in provided]
-    asked_for = [extra for extra in lacking if extra in requirement.extras and extra != FROZEN]
-    if FROZEN in lacking:
-        _tell(f"{requirement}: the release has no extra {FROZEN}, so its dependencies are the newest ones", on_output)
-    if asked_for:
-        _tell(
-            f"{requirement}: no such extra: {', '.join(asked_for)}; it has: {', '.join(provided) or 'none'}", on_output
-        )
-    return lacking
-
-
 def _link(folder: str, key: Key, path: str) -> None:
     """Point the link of a key to an environment, atomically."""
     while True:
@@ -246,10 +251,3 @@ def _link(folder: str, key: Key, path: str) -> None:
             continue
         break
     _record.sync_folder(folder)
-
-
-def _tell(line: str, on_output: Callable[[str], None] | None, level: int = logging.WARNING) -> None:
-    if on_output is None:
-        logger.log(level, "%s", line)
-    else:
-        on_output(line)

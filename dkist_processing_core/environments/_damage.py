@@ -1,7 +1,7 @@
 """
 The problems of an environment that does not work: files that are missing or have changed.
 
-Not here: the repair (_cache).
+Not here: the repair (_build).
 """
 
 # ruff: noqa: PTH116, PTH123 - paths are texts: pathlib is dearer than finding

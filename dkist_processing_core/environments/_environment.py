@@ -1,9 +1,10 @@
 """
-A complete environment, locked so that no process removes it.
+A complete environment, found and locked so that no process removes it.
 
-Not here: finding it (_cache), building it (_build).
+Not here: building it (_build).
 """
 
+# ruff: noqa: PTH115, PTH116 - paths are texts: pathlib is dearer than finding
 from __future__ import annotations
 
 import os
@@ -11,7 +12,8 @@ import stat
 import time
 
 from dkist_processing_core.environments._locks import lock
-from dkist_processing_core.environments._place import MARKER, distrust
+from dkist_processing_core.environments._place import MARKER, distrust, key_and_number, marker_start
+from dkist_processing_core.process.trusted import exchangeable_above
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,12 +86,29 @@ class Environment:
         self.close()
 
 
-def beginning(key: Key) -> str:
-    """Return the beginning of an environment's marker, which identifies the marker without reading JSON."""
-    return f'{{"key": "{key.digest}", '
+def find(folder: str, key: Key, requirement: Requirement) -> Environment | None:
+    """Return the environment of a key that is ready for use, marked as in use, or None if there is none."""
+    began = time.monotonic()
+    before = None
+    # In a loop: another process may replace and prune it between reading the link and taking the lock.
+    while True:
+        try:
+            target = os.readlink(f"{folder}/{key.name}")
+            distrusted = distrust(os.stat(folder), os.geteuid()) or exchangeable_above(folder)
+        except OSError:
+            return None
+        named = key_and_number(target)
+        # No file outside the folder is executed, and no file that another user might have put into it.
+        if distrusted or target == before or named is None or named[0] != key.name or named[1] is None:
+            return None
+        before = target
+        found = _hold(f"{folder}/{target}", requirement, key)
+        if found is not None:
+            found.seconds = time.monotonic() - began
+            return found
 
 
-def hold(path: str, requirement: Requirement, key: Key) -> Environment | None:
+def _hold(path: str, requirement: Requirement, key: Key) -> Environment | None:
     """Return a folder's environment, marked as in use; None if it is incomplete, another one, or being removed."""
     marker = f"{path}/{MARKER}"
     deadline = time.monotonic() + _LONGEST_WAIT
@@ -106,7 +125,7 @@ def hold(path: str, requirement: Requirement, key: Key) -> Environment | None:
     except OSError:
         return None
     try:
-        whole = _is_marker(descriptor, beginning(key))
+        whole = _is_marker(descriptor, marker_start(key))
     except OSError:
         whole = False
     if not whole:

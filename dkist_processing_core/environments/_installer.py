@@ -13,15 +13,16 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 from dkist_processing_core.environments import _record
-from dkist_processing_core.environments._cache import Environments
 from dkist_processing_core.environments._requirement import Requirement
 from dkist_processing_core.environments._translation import Translation, patience, pip_settings, site_settings
 from dkist_processing_core.environments._variables import ELSEWHERE, text_of, uv_files
+from dkist_processing_core.environments.limits import Limits
 from dkist_processing_core.errors import EnvironmentBuildError
 from dkist_processing_core.process.exit_status import LOST, answer_of, has_ended, wait_for
 from dkist_processing_core.text import clean_line
@@ -33,8 +34,18 @@ _TURN = 0.02
 _MOMENT = 0.5
 """How long an installer's output is read after its end, in seconds: processes that it started may hold the pipe."""
 # We report a missing extra ourselves, once, and `frozen` with another text: these lines of both programs are dropped.
-_SAID_BY_US = ("does not have an extra named", "does not provide the extra")
+_REPORTED_BY_US = ("does not have an extra named", "does not provide the extra")
 _OF_OTHER_ENVIRONMENTS = frozenset({"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "CONDA_PREFIX", "__PYVENV_LAUNCHER__"})
+
+
+@dataclass(frozen=True, slots=True)
+class InstallerSettings:
+    """Python, variables and limits of an installation; `program` is uv or pip, or None for any of them."""
+
+    interpreter: str
+    environ: Mapping[str, str]
+    limits: Limits
+    program: str | None = None
 
 
 class Installer(ABC):
@@ -42,24 +53,21 @@ class Installer(ABC):
 
     label: str
 
-    def __init__(self, cache: Environments, lock_fd: int, tell: Callable[[str], None]) -> None:
-        """Take the cache's settings, and `tell`, which receives the program's output."""
-        self._interpreter = cache.interpreter
-        self._limits = cache.limits
+    def __init__(self, settings: InstallerSettings, lock_fd: int, on_line: Callable[[str], None]) -> None:
+        """Take the settings, and `on_line`, which receives the program's output."""
+        self._interpreter = settings.interpreter
+        self._limits = settings.limits
         self._lock_fd = lock_fd
-        self._tell = tell
+        self._on_line = on_line
         self._environ = {
             name: value
-            for name, value in cache.environ.items()
+            for name, value in settings.environ.items()
             if not name.startswith("PYTHON") and name not in ELSEWHERE and name not in _OF_OTHER_ENVIRONMENTS
         } | {"NO_COLOR": "1"}
-        self._pip = pip_settings(cache.environ)
+        self._pip = pip_settings(settings.environ)
         self._until = time.monotonic() + self._limits.longest
-        told = [value for name, value in cache.environ.items() if name.startswith(("PIP_", "UV_"))]
-        told += [*self._pip.values(), *" ".join(text_of(path) or "" for path in uv_files(cache.environ)).split()]
-        secrets = [*secrets_of(cache.environ), *_passwords([*cache.environ.values(), *told]), *_in_queries(told)]
-        self._redact = redactor(secrets)
-        self._words: list[tuple[str, str]] = []
+        self._redact = redactor(_secrets_of(settings.environ, self._pip))
+        self._replacements: list[tuple[str, str]] = []
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
 
     @property
@@ -68,11 +76,11 @@ class Installer(ABC):
         return tuple(self._lines)
 
     @abstractmethod
-    def install(self, path: str, wanted: Requirement, *, asked: Requirement, is_mending: bool) -> None:
+    def install(self, path: str, wanted: Requirement, *, asked: Requirement, is_repair: bool) -> None:
         """
         Make an environment at `path` that holds `wanted`, which is `asked` and our own extra.
 
-        If it replaces a damaged one (`is_mending`), it is made without the program's cache, from which the damage may
+        If it replaces a damaged one (`is_repair`), it is made without the program's cache, from which the damage may
         come.
 
         Raises:
@@ -82,7 +90,7 @@ class Installer(ABC):
     def _run(self, command: list[str], wanted: Requirement, asked: Requirement) -> None:
         # The output that the caller reads must not contain the extras that we added ourselves.
         added = [extra for extra in wanted.extras if extra not in asked.extras]
-        self._words = [(str(wanted), str(asked)), *((f"{wanted.name}[{extra}]", wanted.name) for extra in added)]
+        self._replacements = [(str(wanted), str(asked)), *((f"{wanted.name}[{extra}]", wanted.name) for extra in added)]
         # In its own process group: it ends with all processes that it started, and a Ctrl-C, which is meant for its
         # parent first, does not end it.
         with subprocess.Popen(  # noqa: S603 - checked words, and no shell
@@ -97,7 +105,7 @@ class Installer(ABC):
             bufsize=0,
         ) as process:
             try:
-                self._listen(process, asked)
+                self._read_output(process, asked)
             finally:
                 # No other process can have its number, since it is not waited for yet. Its remaining processes hold our
                 # lock.
@@ -112,7 +120,7 @@ class Installer(ABC):
             msg = f"no environment of {asked} could be made: {self.label} ended with {ending}"
             raise EnvironmentBuildError(msg, self.last_lines)
 
-    def _listen(self, process: "subprocess.Popen[bytes]", asked: Requirement) -> None:
+    def _read_output(self, process: "subprocess.Popen[bytes]", asked: Requirement) -> None:
         """Read the program's output until the program has ended, and a moment longer; the output may never end."""
         assert process.stdout is not None
         output = process.stdout.fileno()
@@ -133,36 +141,36 @@ class Installer(ABC):
                 is_open = bool(chunk)
                 *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
                 for line in lines:
-                    self._hear(line)
-        self._hear(rest)
+                    self._take_line(line)
+        self._take_line(rest)
 
-    def _hear(self, line: bytes) -> None:
+    def _take_line(self, line: bytes) -> None:
         text = self._redact(clean_line(line.decode("utf-8", "replace").rstrip()))
-        for word, instead in self._words:
-            text = text.replace(word, instead)
-        if text and not any(said in text for said in _SAID_BY_US):
+        for text_of_ours, instead in self._replacements:
+            text = text.replace(text_of_ours, instead)
+        if text and not any(part in text for part in _REPORTED_BY_US):
             self._lines.append(text)
-            self._tell(text)
+            self._on_line(text)
 
 
 class Uv(Installer):
     """`uv venv` and `uv pip`."""
 
-    def __init__(self, cache: Environments, lock_fd: int, tell: Callable[[str], None], program: str) -> None:
+    def __init__(self, settings: InstallerSettings, lock_fd: int, on_line: Callable[[str], None], program: str) -> None:
         """Ask uv for its version."""
-        super().__init__(cache, lock_fd, tell)
+        super().__init__(settings, lock_fd, on_line)
         self._program = program
         self.label = _version_of(program)
-        translation = Translation(cache.environ, self._pip, self._limits)
+        translation = Translation(settings.environ, self._pip, self._limits)
         self._environ |= translation.variables
         self._options = translation.options
         self._warnings = [self._redact(warning) for warning in translation.warnings]
 
-    def install(self, path: str, wanted: Requirement, *, asked: Requirement, is_mending: bool) -> None:
+    def install(self, path: str, wanted: Requirement, *, asked: Requirement, is_repair: bool) -> None:
         """Make the environment, without pip: it holds the requirement and nothing else."""
         for warning in self._warnings:
-            self._tell(warning)
-        anew = ["--no-cache"] if is_mending else []
+            self._on_line(warning)
+        anew = ["--no-cache"] if is_repair else []
         # The settings of a project in the caller's folder are not used; relative paths still refer to the caller's
         # folder.
         common = ["--project", os.path.dirname(path), "--no-progress", "--no-python-downloads"]
@@ -189,20 +197,20 @@ class Pip(Installer):
 
     label = "pip"
 
-    def __init__(self, cache: Environments, lock_fd: int, tell: Callable[[str], None]) -> None:
+    def __init__(self, settings: InstallerSettings, lock_fd: int, on_line: Callable[[str], None]) -> None:
         """Add the settings that belong to the interpreter's own environment."""
-        super().__init__(cache, lock_fd, tell)
-        for name, value in site_settings(cache.environ).items():
+        super().__init__(settings, lock_fd, on_line)
+        for name, value in site_settings(settings.environ).items():
             variable = f"PIP_{name.upper().replace('-', '_')}"
             if variable not in ELSEWHERE:
                 self._environ.setdefault(variable, value)
 
-    def install(self, path: str, wanted: Requirement, *, asked: Requirement, is_mending: bool) -> None:
+    def install(self, path: str, wanted: Requirement, *, asked: Requirement, is_repair: bool) -> None:
         """Make the environment; pip stays in it."""
         self._run([self._interpreter, "-I", "-m", "venv", path], wanted, asked)
         self.label = f"pip {_record.distributions(path).get('pip', '')}".rstrip()
         timeout, retries = patience(self._pip, self._environ, self._limits)
-        anew = ["--no-cache-dir"] if is_mending else []
+        anew = ["--no-cache-dir"] if is_repair else []
         quietly = ["--no-input", "--progress-bar=off", "--disable-pip-version-check", "--no-warn-script-location"]
         # Unbuffered, so that lines come as they are written.
         pip = [
@@ -222,17 +230,17 @@ class Pip(Installer):
         self._run([*pip, str(wanted)], wanted, asked)
 
 
-def choose(cache: Environments, lock_fd: int, tell: Callable[[str], None]) -> Installer:
-    """Return uv, found beside the interpreter or on the PATH, else pip, unless the cache names one of them."""
-    if cache.installer != "pip":
-        beside = os.path.dirname(cache.interpreter)
-        program = shutil.which("uv", path=beside) or shutil.which("uv", path=cache.environ.get("PATH", os.defpath))
+def choose(settings: InstallerSettings, lock_fd: int, on_line: Callable[[str], None]) -> Installer:
+    """Return uv, found beside the interpreter or on the PATH, else pip, unless the settings name one of them."""
+    if settings.program != "pip":
+        beside = os.path.dirname(settings.interpreter)
+        program = shutil.which("uv", path=beside) or shutil.which("uv", path=settings.environ.get("PATH", os.defpath))
         if program is not None:
-            return Uv(cache, lock_fd, tell, program)
-        if cache.installer == "uv":
+            return Uv(settings, lock_fd, on_line, program)
+        if settings.program == "uv":
             msg = f"there is no uv, neither in {beside} nor on the PATH"
             raise EnvironmentBuildError(msg)
-    return Pip(cache, lock_fd, tell)
+    return Pip(settings, lock_fd, on_line)
 
 
 def _umask() -> int:
@@ -246,6 +254,13 @@ def _umask() -> int:
 def _version_of(program: str) -> str:
     _, answer = answer_of([program, "--version"])
     return " ".join(answer.split()[:2]) or "uv"
+
+
+def _secrets_of(environ: Mapping[str, str], pip: Mapping[str, str]) -> list[str]:
+    """Return the secrets in the variables and in the settings of pip and uv."""
+    configured = [value for name, value in environ.items() if name.startswith(("PIP_", "UV_"))]
+    configured += [*pip.values(), *" ".join(text_of(path) or "" for path in uv_files(environ)).split()]
+    return [*secrets_of(environ), *_passwords([*environ.values(), *configured]), *_in_queries(configured)]
 
 
 def _in_queries(texts: list[str]) -> Iterator[str]:

@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dkist_processing_core.environments._key import Key
+
 VARIABLE = "DKIST_CORE_ENVIRONMENTS_DIR"
 MARKER = "environment.json"
 LOCK = ".lock"
@@ -84,6 +86,11 @@ def key_and_number(name: str) -> tuple[str, int | None] | None:
     if not (dot and number.isascii() and number.isdigit() and _is_key(key)):
         return (name, None) if _is_key(name) else None
     return key, int(number)
+
+
+def marker_start(key: Key) -> str:
+    """Return the beginning of a marker's content, which identifies the marker without reading JSON."""
+    return f'{{"key": "{key.digest}", '
 
 
 def _is_key(text: str) -> bool:

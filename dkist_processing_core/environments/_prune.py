@@ -1,7 +1,7 @@
 """
 Remove environments that are old, too many or left over, and never one in use.
 
-Not here: listing them (_entries).
+Not here: listing them (entries).
 """
 
 # ruff: noqa: PTH104, PTH108, PTH110, PTH113, PTH114, PTH116, PTH119 - paths are texts: pathlib is dearer than finding

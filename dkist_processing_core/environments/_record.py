@@ -1,7 +1,7 @@
 """
 The marker of an environment: its content and how it was built, in one JSON file that is written last.
 
-Not here: identifying a marker without reading JSON (_environment).
+Not here: identifying a marker without reading JSON (_environment, _place).
 """
 
 # ruff: noqa: PTH101, PTH105, PTH123 - paths are texts: pathlib is dearer than finding
@@ -13,10 +13,9 @@ from importlib.metadata import Distribution, PathDistribution
 from pathlib import Path
 from typing import Any
 
-from dkist_processing_core.environments._environment import beginning
 from dkist_processing_core.environments._key import Key
 from dkist_processing_core.environments._locks import lock
-from dkist_processing_core.environments._place import MARKER
+from dkist_processing_core.environments._place import MARKER, marker_start
 from dkist_processing_core.environments._requirement import Requirement, normalised
 
 _LARGEST = 10_000_000
@@ -46,7 +45,7 @@ def write(path: str, requirement: Requirement, key: Key, facts: dict[str, Any]) 
     """
     os.sync()
     text = json.dumps({"key": key.digest, "requirement": str(requirement), **facts}, ensure_ascii=True) + "\n"
-    if not text.startswith(beginning(key)):
+    if not text.startswith(marker_start(key)):
         msg = f"the marker of {requirement} would not be known again"
         raise AssertionError(msg)
     beside = f"{path}/{MARKER}.new"

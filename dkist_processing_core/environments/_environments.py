@@ -1,26 +1,25 @@
 """
 The environments of one folder: finding, preparing, rebuilding, listing and pruning them.
 
-Not here: code that takes longer than finding one; it is imported when it is needed.
+Not here: how each of these is done (_environment, _build, entries, _prune); what takes longer than finding an
+environment is imported when it is needed.
 """
 
-# ruff: noqa: PTH100, PTH115, PTH116 - paths are texts: pathlib is dearer than finding
+# ruff: noqa: PTH100 - paths are texts: pathlib is dearer than finding
 # ruff: noqa: PLC0415 - finding an environment must not wait for what builds one
 from __future__ import annotations
 
 import os
 import sys
-import time
 
-from dkist_processing_core.environments._environment import hold
+from dkist_processing_core.environments._environment import find
 from dkist_processing_core.environments._key import Key, interpreter_of
-from dkist_processing_core.environments._place import distrust, key_and_number
-from dkist_processing_core.process.trusted import exchangeable_above
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from dkist_processing_core.environments._build import Builder
     from dkist_processing_core.environments._environment import Environment
     from dkist_processing_core.environments._requirement import Requirement
     from dkist_processing_core.environments.entries import Entry
@@ -51,13 +50,6 @@ class Environments:
         self.installer = installer
         self._limits = limits
 
-    @property
-    def limits(self) -> Limits:
-        """The timeouts and retries of an installer, and the limits for pruning."""
-        from dkist_processing_core.environments.limits import Limits
-
-        return Limits.read() if self._limits is None else self._limits()
-
     def key(self, requirement: Requirement) -> Key:
         """
         Return the key of a requirement for this interpreter and these variables.
@@ -71,28 +63,7 @@ class Environments:
 
     def find(self, requirement: Requirement) -> Environment | None:
         """Return the environment that is ready for use, marked as in use, or None if there is none."""
-        return self.find_by(self.key(requirement), requirement)
-
-    def find_by(self, key: Key, requirement: Requirement) -> Environment | None:
-        """Return the same as `find`, for a key that is already known."""
-        began = time.monotonic()
-        before = None
-        # In a loop: another process may replace and prune it between reading the link and taking the lock.
-        while True:
-            try:
-                target = os.readlink(f"{self.folder}/{key.name}")
-                distrusted = distrust(os.stat(self.folder), os.geteuid()) or exchangeable_above(self.folder)
-            except OSError:
-                return None
-            named = key_and_number(target)
-            # No file outside the folder is executed, and no file that another user might have put into it.
-            if distrusted or target == before or named is None or named[0] != key.name or named[1] is None:
-                return None
-            before = target
-            found = hold(f"{self.folder}/{target}", requirement, key)
-            if found is not None:
-                found.seconds = time.monotonic() - began
-                return found
+        return find(self.folder, self.key(requirement), requirement)
 
     def prepare(self, requirement: Requirement, *, on_output: Callable[[str], None] | None = None) -> Environment:
         """
@@ -105,12 +76,10 @@ class Environments:
             EnvironmentBuildError: The environment cannot be built, or the folder cannot be used.
         """
         key = self.key(requirement)
-        found = self.find_by(key, requirement)
+        found = find(self.folder, key, requirement)
         if found is not None:
             return found
-        from dkist_processing_core.environments._build import build
-
-        return build(self, requirement, key, on_output=on_output)
+        return self._builder(requirement, key, on_output).build()
 
     def rebuild(
         self, broken: Environment, *, problem: str | None = None, on_output: Callable[[str], None] | None = None
@@ -124,12 +93,18 @@ class Environments:
         Raises:
             EnvironmentBuildError: As for `prepare`.
         """
-        from dkist_processing_core.environments._build import build
-
         requirement, folder = broken.requirement, broken.folder
         broken.close()
-        key = self.key(requirement)
-        return build(self, requirement, key, on_output=on_output, instead_of=folder, problem=problem)
+        return self._builder(requirement, self.key(requirement), on_output).build(instead_of=folder, problem=problem)
+
+    def _builder(self, requirement: Requirement, key: Key, on_output: Callable[[str], None] | None) -> Builder:
+        from dkist_processing_core.environments._build import Builder
+        from dkist_processing_core.environments._installer import InstallerSettings
+        from dkist_processing_core.environments.limits import Limits
+
+        limits = Limits.read() if self._limits is None else self._limits()
+        settings = InstallerSettings(self.interpreter, self.environ, limits, self.installer)
+        return Builder(self.folder, requirement, key, settings, on_output=on_output)
 
     def problem_of(self, environment: Environment) -> str | None:
         """Check each file of an environment, and return the first problem, or None if there is none."""
