@@ -22,7 +22,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from dkist_processing_core.cli import app
-from dkist_processing_core.cli._reference import reference
+from dkist_processing_core.cli.reference import reference
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import EVENT_CLASSES, Event, decode, encode

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dkist_processing_core import Workflow
-from dkist_processing_core.cli._workflows_mermaid import flowchart
+from dkist_processing_core.cli.draw.mermaid import flowchart
 from tests import pipelines
 from tests.clients import TASKS, module, workflow, write_package
 from tests.running import ROOT
@@ -308,7 +308,7 @@ def test_help_does_not_load_the_library() -> None:
     """
     Nobody waits for pydantic to read three lines.
     """
-    probe = "import sys; import dkist_processing_core.cli._workflows; print(*sys.modules)"
+    probe = "import sys; import dkist_processing_core.cli.workflows.commands; print(*sys.modules)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
 
     loaded = subprocess.run(

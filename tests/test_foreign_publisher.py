@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from dkist_processing_core.cli._run_json import run_json
-from dkist_processing_core.cli._runs import find_run
-from dkist_processing_core.cli._timeline import draw_timeline
+from dkist_processing_core.cli.draw.timeline import draw_timeline
+from dkist_processing_core.cli.runs.as_json import run_json
+from dkist_processing_core.cli.runs.timeline import find_run
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.delivery.publisher import Publisher

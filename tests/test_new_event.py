@@ -25,7 +25,7 @@ class TaskApplauded(TaskEvent, frozen=True, kw_only=True, dict=True):
 """
 USE = """
 from datetime import UTC, datetime
-from dkist_processing_core.cli._facts import facts
+from dkist_processing_core.cli.draw.facts import facts
 from dkist_processing_core.events import TaskApplauded, TaskStarted, decode, encode, fit
 from dkist_processing_core.events.schema import schema
 from dkist_processing_core.runs import RunState

@@ -22,7 +22,7 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from dkist_processing_core.bus import open_bus
-from dkist_processing_core.cli import VisibleFormatter, app
+from dkist_processing_core.cli.program import VisibleFormatter, app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.journal.message import Message, Properties

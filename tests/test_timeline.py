@@ -14,12 +14,12 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from dkist_processing_core.cli._line import EventLines
-from dkist_processing_core.cli._run_json import run_json
-from dkist_processing_core.cli._runs import LatestRuns, find_run
-from dkist_processing_core.cli._scale import Scale
-from dkist_processing_core.cli._timeline import MAX_WIDTH, draw_timeline
-from dkist_processing_core.cli._words import local_time
+from dkist_processing_core.cli.draw.lines import EventLines
+from dkist_processing_core.cli.draw.scale import Scale
+from dkist_processing_core.cli.draw.timeline import MAX_WIDTH, draw_timeline
+from dkist_processing_core.cli.draw.words import local_time
+from dkist_processing_core.cli.runs.as_json import run_json
+from dkist_processing_core.cli.runs.timeline import LatestRuns, find_run
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import (
     Event,

@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dkist_processing_core import ResourceQueue
-from dkist_processing_core.cli._workflows_graph import Task, draw_graph
-from dkist_processing_core.cli._workflows_order import drawing_order
+from dkist_processing_core.cli.draw.graph import Task, draw_graph
+from dkist_processing_core.cli.draw.order import drawing_order
 
 Edges = Sequence[tuple[str, str]]
 

@@ -15,7 +15,7 @@ import pytest
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, DELIVERY_LIMIT_ARGUMENT, consumer_topology
-from dkist_processing_core.cli._topology_difference import advice, differences
+from dkist_processing_core.cli.topology.differences import advice, differences
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.delivery.publisher import Publisher

@@ -1,0 +1,159 @@
+"""
+The doctor's checks of RabbitMQ: whether it answers, accepts the login, and routes an event to a consumer.
+
+Not here: AMQP (bus).
+"""
+
+import secrets
+from collections.abc import Iterator
+
+from dkist_processing_core.bus.amqp import tls
+from dkist_processing_core.bus.amqp.bus import AmqpBus
+from dkist_processing_core.bus.amqp.client import AmqpLink
+from dkist_processing_core.bus.topology import (
+    ARCHIVE_QUEUE,
+    Binding,
+    Exchange,
+    Queue,
+    Topology,
+    publisher_topology,
+)
+from dkist_processing_core.cli.doctor.check import Check, Status, ok, skipped, wrong
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.errors import BusError, BusRefusedError, ConfigurationError
+from dkist_processing_core.journal.message import Message, Properties
+
+_STEPS = ("broker", "credentials", "virtual host", "topology", "publish", "subscribe")
+_CONNECT_SECONDS = 5.0
+_PROBE_SECONDS = 5.0
+_TOPOLOGY_ADVICE = "to compare them, run `dkist-core topology plan` as an account with the configure right"
+
+
+def check_broker(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
+    """Yield the checks in order; after a failed check, the remaining checks have no result."""
+    answered = 0
+    for check in _answers(settings):
+        answered += 1
+        yield check
+        if check.status is Status.WRONG:
+            break
+    for step in _STEPS[answered:]:
+        yield skipped(step, "not known before that is right")
+
+
+def _answers(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
+    try:
+        link = AmqpLink.open(settings, _CONNECT_SECONDS)
+    except (BusError, ConfigurationError) as error:
+        yield from _locked_out(settings, error)
+        return
+    with link:
+        yield from _let_in(settings, up_to=3)
+        yield _check_topology(settings, link)
+        yield _check_publishing(settings, link)
+        yield _check_subscribing(settings, link)
+
+
+def _let_in(settings: DKISTProcessingCoreConfiguration, up_to: int) -> Iterator[Check]:
+    service = settings.isb_mesh_service
+    over = " over TLS" if tls.is_wanted(settings) else ""
+    details = (
+        f"RabbitMQ at {service.host}:{service.port} answers{over}",
+        f"accepted for {settings.isb_username!r}",
+        f"{settings.isb_vhost!r} lets this user in",
+    )
+    yield from (ok(step, detail) for step, detail in zip(_STEPS[:up_to], details[:up_to], strict=True))
+
+
+def _locked_out(settings: DKISTProcessingCoreConfiguration, error: Exception) -> Iterator[Check]:
+    """Yield the checks up to the one that failed, determined by the variable that the error names."""
+    found = str(error)
+    if isinstance(error, BusRefusedError) and "ISB_VHOST" in found:
+        yield from _let_in(settings, up_to=2)
+        advice = "set ISB_VHOST to one that exists, or grant this user rights on it (rabbitmqctl set_permissions)"
+        yield wrong("virtual host", found, advice)
+    elif isinstance(error, BusRefusedError) and "ISB_USERNAME" in found:
+        yield from _let_in(settings, up_to=1)
+        yield wrong("credentials", found, "set ISB_USERNAME and ISB_PASSWORD to those of a user of the broker")
+    elif "ISB_TLS_" in found:
+        advice = "set the ISB_TLS_* variables to what this broker wants, and none of them where it speaks no TLS"
+        yield wrong("broker", found, advice)
+    else:
+        yield wrong("broker", found, "set MESH_CONFIG to where the broker takes AMQP connections, and have it running")
+
+
+def _check_topology(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) -> Check:
+    topology = publisher_topology(settings)
+    items: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
+    names = ", ".join(item.name for item in items)
+    missing: list[str] = []
+    try:
+        missing = [
+            item.name
+            for item in items
+            if link.exists("exchange" if isinstance(item, Exchange) else "queue", item.name) is False
+        ]
+        link.declare(topology)
+    except BusError as error:
+        lacking = f"{', '.join(missing)} missing, and not to be made: " if missing else ""
+        return wrong(
+            "topology", f"{lacking}{error}", "have a user with the configure right run `dkist-core topology apply`"
+        )
+    if (lost := AmqpBus(settings).lost_history(link)) is not None:
+        return ok("topology", f"made just now: {', '.join(missing)}; {lost}")
+    if link.unseen:
+        # This is not an error: a publisher does not need this right, and the next check publishes.
+        return skipped("topology", f"this account may not ask for {', '.join(link.unseen)}", _TOPOLOGY_ADVICE)
+    return ok("topology", f"made just now: {', '.join(missing)}" if missing else f"{names} are there")
+
+
+def _check_publishing(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) -> Check:
+    """Publish a probe that only the archive receives: its routing key has fewer words than that of any event."""
+    exchange = settings.isb_event_exchange
+    try:
+        link.publish(_probe(settings, secrets.token_hex(8)), _PROBE_SECONDS)
+    except BusError as error:
+        if link.blocked_reason:
+            return wrong(
+                "publish",
+                f"the broker blocks publishers: {link.blocked_reason}",
+                "free memory or disk space where it runs; events wait in the outbox meanwhile",
+            )
+        unbound = f"bind {ARCHIVE_QUEUE} to {exchange} by '#', so that every event has somewhere to go"
+        advice = unbound if "returned" in str(error) else f"grant this user the write right on {exchange}"
+        return wrong("publish", str(error), advice)
+    return ok("publish", f"{exchange} took a probe, routed it and confirmed it")
+
+
+def _check_subscribing(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) -> Check:
+    """Bind an exclusive queue by a pattern, and check that it receives a second probe."""
+    token = secrets.token_hex(8)
+    name = f"workflow.events.doctor.{token}"
+    probe = _probe(settings, token)
+    exchange = settings.isb_event_exchange
+    try:
+        link.declare(Topology(queues=(Queue(name, exclusive=True),), bindings=(Binding(exchange, name, f"*.{token}"),)))
+        link.consume(name, prefetch=1)
+        link.publish(probe, _PROBE_SECONDS)
+        received = link.receive(_PROBE_SECONDS)
+    except BusRefusedError as error:
+        # This is not an error: a publisher does not need this right.
+        return skipped("subscribe", str(error), "to consume events, grant this user the configure and read rights")
+    except BusError as error:
+        return wrong("subscribe", str(error))
+    if received is None or received.message.body != probe.body:
+        return wrong(
+            "subscribe",
+            f"a probe did not come back within {_PROBE_SECONDS:g} s",
+            f"{exchange} is no topic exchange, perhaps: have it deleted, and made again by a publisher",
+        )
+    return ok("subscribe", "a probe came back by a pattern, as events do")
+
+
+def _probe(settings: DKISTProcessingCoreConfiguration, token: str) -> Message:
+    return Message(
+        exchange=settings.isb_event_exchange,
+        routing_key=f"doctor.{token}",
+        body=f'{{"probe":"{token}"}}'.encode(),
+        properties=Properties(message_id=token, content_type="application/json", type="doctor.probe"),
+    )

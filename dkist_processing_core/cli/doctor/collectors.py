@@ -1,0 +1,48 @@
+"""
+The doctor's checks of telemetry: the destination of each signal, and whether a collector accepts connections there.
+
+Not here: the exported telemetry (tracing).
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+
+from dkist_processing_core.cli.doctor.check import Check, ok, skipped, wrong
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.tracing import SIGNALS, Signal, address_of, endpoint_of, named_by, problem_at, protocol_of
+
+_CONNECT_SECONDS = 2.0
+_NOWHERE = "nothing is exported"
+_TO_EXPORT = "to export, name a collector: by OTEL_EXPORTER_OTLP_ENDPOINT, or by {key} in MESH_CONFIG"
+
+
+def check_collectors(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
+    """Yield for each signal its destination, and whether a connection is accepted there."""
+    if settings.otel_sdk_disabled:
+        yield skipped("telemetry", "turned off by OTEL_SDK_DISABLED")
+        return
+    # The signals often share a collector, to which only one connection is tried.
+    knock = cache(lambda host, port: problem_at(host, port, _CONNECT_SECONDS))
+    checks = [_check_signal(settings, signal, knock) for signal in SIGNALS]
+    if all(check.detail == _NOWHERE for check in checks):
+        checks = [skipped("telemetry", _NOWHERE, _TO_EXPORT.format(key="otlp-traces-endpoint and its like"))]
+    yield from checks
+
+
+def _check_signal(
+    settings: DKISTProcessingCoreConfiguration, signal: Signal, knock: Callable[[str, int], str | None]
+) -> Check:
+    variable = f"OTEL_{signal.upper()}_EXPORTER"
+    exporter = getattr(settings, f"otel_{signal}_exporter")
+    if exporter in ("none", "console"):
+        where = "not exported" if exporter == "none" else "written to the console"
+        return skipped(signal, f"{where}: {variable} is {exporter}")
+    if endpoint_of(settings, signal) is None and exporter is None:
+        return skipped(signal, _NOWHERE, _TO_EXPORT.format(key=f"otlp-{signal}-endpoint"))
+    host, port = address_of(settings, signal)
+    named = named_by(settings, signal)
+    found = f"{host}:{port} ({protocol_of(settings, signal)}, named by {named})"
+    problem = knock(host, port)
+    if problem is None:
+        return ok(signal, f"somebody listens at {found}")
+    return wrong(signal, f"nobody answers at {found}: {problem}", f"start the collector there, or correct {named}")

@@ -1,0 +1,103 @@
+"""
+`dkist-core doctor`: check whether events can leave this host, and advise if they cannot.
+
+Not here: the single checks (doctor.journal, doctor.broker, doctor.collectors).
+"""
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.text import Text
+
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.cli.doctor.check import Check, Status, ok, wrong
+from dkist_processing_core.cli.doctor.collectors import check_collectors
+from dkist_processing_core.cli.doctor.journal import check_journal
+from dkist_processing_core.cli.draw.rows import rows
+from dkist_processing_core.cli.redaction import without_secrets
+from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration, named_in_file
+from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.terminal import say_json
+
+_STYLES = {Status.OK: "green", Status.WRONG: "red", Status.SKIPPED: "dim"}
+_MARKS = {Status.OK: "✓", Status.WRONG: "✗", Status.SKIPPED: "–"}  # noqa: RUF001 - an en dash is meant
+_ASCII_MARKS = {Status.OK: "+", Status.WRONG: "x", Status.SKIPPED: "-"}
+_NAME_CELLS = len("virtual host")
+
+
+def examine(*, as_json: bool) -> bool:
+    """Run every check, show each result at once, and return True if no check failed."""
+    try:
+        settings = DKISTProcessingCoreConfiguration.read()
+    except ConfigurationError as error:
+        settings, problem = None, str(error)
+    else:
+        problem = ""
+    bus = None if settings is None else without_secrets(open_bus(settings).where, settings)
+    reason = _reason(settings)
+    checks = _checks(settings, problem)
+    if as_json:
+        found = list(checks)
+        is_well = all(check.status is not Status.WRONG for check in found)
+        checks_json = [
+            {"name": each.name, "status": each.status.value, "detail": each.detail, "advice": each.advice}
+            for each in found
+        ]
+        report = {"ok": is_well, "bus": bus, "reason": reason, "checks": checks_json}
+        say_json(report)
+        return is_well
+    return _show(checks, f"{bus}: {reason}" if bus else reason)
+
+
+def _reason(settings: DKISTProcessingCoreConfiguration | None) -> str:
+    if settings is None:
+        return "the settings do not say which bus is meant"
+    return f"MESH_CONFIG names {'' if settings.names_broker else 'no '}{ISB_SERVICE}"
+
+
+def _checks(settings: DKISTProcessingCoreConfiguration | None, problem: str) -> Iterator[Check]:
+    for check in _unredacted(settings, problem):
+        yield check.without_secrets(settings)
+
+
+def _unredacted(settings: DKISTProcessingCoreConfiguration | None, problem: str) -> Iterator[Check]:
+    if settings is None:
+        yield wrong("settings", problem, "correct the variables that are named; `config/example.env` explains each")
+        return
+    names = ", ".join(named_in_file(settings))
+    yield ok(
+        "settings", f"read from the environment{f', and from {settings.core_origin.file}: {names}' if names else ''}"
+    )
+    yield from check_journal(settings, open_bus(settings))
+    if settings.names_broker:
+        from dkist_processing_core.cli.doctor.broker import check_broker  # noqa: PLC0415 - the journal needs no pika
+
+        yield from check_broker(settings)
+    yield from check_collectors(settings)
+
+
+def _show(checks: Iterator[Check], headline: str) -> bool:
+    console = Terminal(highlight=False)
+    console.print(Text.assemble(("bus  ", "dim"), headline), soft_wrap=True)
+    console.print()
+    total = found = 0
+    for check in checks:
+        for line in _lines(check, console):
+            console.print(line, soft_wrap=True)
+        total += check.status is not Status.SKIPPED
+        found += check.status is Status.WRONG
+    console.print()
+    verdict = f"{found} of {total} checks found something wrong" if found else f"{total} checks, nothing is wrong"
+    console.print(Text.assemble((verdict, "bold red" if found else "bold green")))
+    return not found
+
+
+def _lines(check: Check, console: Console) -> Iterator[Text]:
+    """Yield the printed lines of a check; on a terminal, long texts stay in their column."""
+    mark = (_ASCII_MARKS if console.options.ascii_only else _MARKS)[check.status]
+    style = _STYLES[check.status]
+    head = Text.assemble((f"{mark} ", style), (f"{check.name:{_NAME_CELLS}}", "bold"), "  ")
+    yield from rows(
+        head, ((check.detail, "" if check.status is Status.OK else style), (check.advice or "", "")), console
+    )

@@ -1,0 +1,174 @@
+"""
+The doctor's checks of the journal: its place, whether it can be used, and the pending messages in it.
+
+Not here: the choice of the journals' place (bus).
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from dkist_processing_core.bus import Bus
+from dkist_processing_core.cli.doctor.check import Check, ok, skipped, wrong
+from dkist_processing_core.cli.draw.words import pasted
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError, JournalError, JournalVersionError
+from dkist_processing_core.journal import Books, Journal
+from dkist_processing_core.journal.faults import check_access
+from dkist_processing_core.journal.place import Place, check_folder, file_system, place
+from dkist_processing_core.outbox import OutboxState, outboxes
+from dkist_processing_core.text.terminal import visible_line
+
+_IN_MEMORY = {"ramfs", "tmpfs"}
+_IN_CONTAINER = {"aufs", "overlay"}
+_SET = "set DKIST_CORE_STATE_DIR to a folder on a local disk"
+
+
+def check_journal(settings: DKISTProcessingCoreConfiguration, bus: Bus) -> Iterator[Check]:
+    """Yield the checks, each after those on which it depends."""
+    what = "outbox" if bus.is_remote else "journal"
+    folder = _check_folder(settings)
+    yield folder
+    file = _check_file(what, bus)
+    yield file
+    try:
+        states = outboxes(settings)
+    except JournalError:
+        # The cause is the folder, whose check has already failed.
+        return
+    yield from _check_locks(states)
+    yield from _check_damaged(states)
+    yield from _check_spares(bus, states)
+    yield from _check_other_outboxes(states)
+
+
+def _check_file(what: str, bus: Bus) -> Check:
+    """Check whether the journal can be written to, without creating or changing a file."""
+    path = bus.journal_path
+    try:
+        with contextlib.suppress(JournalEmptyError):
+            if os.path.lexists(path):
+                check_access(path)
+                return _check_books(what, bus, Journal.look(path, Journal.books))
+    except JournalVersionError as error:
+        return wrong(what, str(error), f"use the newer release, or {_SET} of its own")
+    except JournalDamagedError as error:
+        return wrong(what, str(error), "nothing: the next publisher sets it aside and keeps what can be read of it")
+    except JournalError as error:
+        return wrong(what, str(error), f"make the file usable for this user, or {_SET}")
+    # The first event creates the file.
+    nearest = _nearest(path.parent)
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return wrong(what, f"{path} is not there yet, and this user may not make it in {nearest}", _SET)
+    return ok(what, _usable(bus, 0))
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the nearest existing folder above it."""
+    return next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+
+
+def _problem_of(where: Place) -> str | None:
+    """Return why journals cannot be in a folder, without creating it; None if they can."""
+    nearest = _nearest(where.folder)
+    if where.problem is not None:
+        return where.problem
+    if not nearest.is_dir():
+        return f"the journals' folder {where.folder} cannot be made: {nearest} is no folder"
+    if nearest != where.folder:
+        may_make = os.access(nearest, os.W_OK | os.X_OK)
+        return None if may_make else f"the journals' folder {where.folder} cannot be made in {nearest} by this user"
+    try:
+        check_folder(where)
+    except JournalError as error:
+        return str(error)
+    return None
+
+
+def _check_folder(settings: DKISTProcessingCoreConfiguration) -> Check:
+    where = place(settings)
+    problem, folder = _problem_of(where), where.folder
+    if problem is not None:
+        return wrong("folder", problem, _SET)
+    kind = file_system(folder)
+    found = f"{folder} ({kind or 'an unknown file system'})"
+    if kind in _IN_MEMORY:
+        return wrong("folder", f"{found} does not survive a restart of the machine", _SET)
+    if where.moved_from is not None:
+        return ok("folder", f"{found}, since {where.reason}")
+    lasting = "lasts as long as the container" if kind in _IN_CONTAINER else "survives a restart"
+    return ok("folder", f"{found}, {lasting}")
+
+
+def _usable(bus: Bus, pending: int) -> str:
+    counted = "waiting for the broker" if bus.is_remote else "messages"
+    return f"{bus.journal_path} can be read and written; {counted}: {pending}"
+
+
+def _check_books(what: str, bus: Bus, books: Books) -> Check:
+    if not bus.is_remote:
+        return ok(what, _usable(bus, books.pending))
+    found = _usable(bus, books.pending)
+    if books.set_aside:
+        return wrong(
+            what,
+            f"{found}, set aside: {books.set_aside}",
+            "`dkist-core outbox list --set-aside` tells why the broker refused those; once that is mended, "
+            "`dkist-core outbox retry --all` has them tried again",
+        )
+    return ok(what, found)
+
+
+def _check_locks(states: list[OutboxState]) -> Iterator[Check]:
+    """Yield a failed check if this user cannot deliver the outbox of the settings, independent of the broker."""
+    for each in states:
+        if each.is_current and each.lock_problem is not None:
+            yield wrong("delivery", each.lock_problem, "remove that file while no process of this host delivers")
+
+
+def _check_damaged(states: list[OutboxState]) -> Iterator[Check]:
+    """Yield a failed check for each damaged file that was set aside."""
+    for each in (each for state in states for each in state.damaged):
+        yield wrong(
+            "damaged",
+            f"{visible_line(str(each.path))} was found damaged and set aside; "
+            f"messages taken over from it: {each.taken_over}",
+            "check the disk; remove the file when you no longer need it"
+            if each.is_done
+            else "the next publisher takes over more",
+        )
+
+
+def _check_spares(bus: Bus, states: list[OutboxState]) -> Iterator[Check]:
+    """Report spares of ended processes beside the journal; their messages could not be taken over just now."""
+    for state in states:
+        left = [spare for spare in state.spares if spare.owner is None] if state.is_current else []
+        counts = [
+            f"{visible_line(spare.path.name)}: {spare.books.pending if spare.books else spare.problem}"
+            for spare in left
+        ]
+        if counts:
+            yield skipped(
+                "left behind",
+                f"beside {bus.journal_path}, by processes that have ended; waiting in {', '.join(counts)}",
+                "once the file can be used, the next publisher"
+                f"{' or `dkist-core outbox drain`' if bus.is_remote else ''} takes it over",
+            )
+
+
+def _check_other_outboxes(states: list[OutboxState]) -> Iterator[Check]:
+    """Report messages for brokers that these settings do not name, which no process here delivers."""
+    for state in states:
+        if state.is_current or state.is_embedded:
+            continue
+        if state.waiting:
+            name = pasted(state.path.stem.removeprefix("outbox-"))
+            remedy = f"`dkist-core outbox retarget {name}` moves them to this one's"
+            yield skipped(
+                "other outbox",
+                f"{visible_line(str(state.path))} is for another broker than these settings name; "
+                f"waiting: {state.waiting}",
+                "a publisher with the settings of that broker delivers them; if that broker has moved, "
+                f"{remedy if name else 'rename the file: its name cannot be shown'}",
+            )

@@ -1,0 +1,55 @@
+"""
+The chart of a timeline: bars with a resolution of half a cell, and the axis below them.
+
+Not here: the times of the events (draw.moments), and the text beside the chart (draw.timeline).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from rich.text import Text
+
+from dkist_processing_core.cli.draw.glyphs import Glyphs, Ink
+from dkist_processing_core.cli.draw.scale import Tick
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of a bar, from a first half cell to an end half cell."""
+
+    ink: Ink
+    first: int
+    end: int
+
+
+def bar(stretches: Iterable[Stretch], cells: int, glyphs: Glyphs, style: str, ticks: Iterable[Tick]) -> Text:
+    """Return one row of the chart: running parts have the style, the rest is dim, and the ticks have a faint grid."""
+    halves = [Ink.NOTHING] * (2 * cells)
+    for stretch in sorted(stretches, key=lambda each: each.ink):
+        for half in range(max(0, stretch.first), min(stretch.end, len(halves))):
+            halves[half] = stretch.ink
+    marked = {tick.cell for tick in ticks}
+    row = []
+    for cell, pair in enumerate(zip(halves[::2], halves[1::2], strict=True)):
+        is_grid = cell in marked and pair == (Ink.NOTHING, Ink.NOTHING)
+        row.append((glyphs.grid if is_grid else glyphs.stroke(*pair), max(pair)))
+    text = Text()
+    for ink, group in groupby(row, key=lambda item: item[1]):
+        text.append("".join(glyph for glyph, _ in group), style=style if ink is Ink.RUNNING else "dim")
+    return text
+
+
+def axis(ticks: Sequence[Tick], cells: int, glyphs: Glyphs) -> Iterator[str]:
+    """Yield the lines of the axis: the line itself, its labels, and the meaning of the strokes."""
+    marked = {tick.cell for tick in ticks[1:]}
+    yield glyphs.corner + "".join(glyphs.tick if cell in marked else glyphs.axis for cell in range(1, cells))
+    labels = ""
+    for tick in ticks:
+        number = tick.label.partition(" ")[0]
+        # The number is centred below its tick, unless the previous number leaves no room for this.
+        start = max(tick.cell - (len(number) - 1) // 2, len(labels) + bool(labels))
+        labels = labels.ljust(start) + tick.label
+    yield labels
+    names = {Ink.WAITING: "waiting", Ink.PREPARING: "preparing", Ink.RUNNING: "running"}
+    yield "   ".join(f"{glyphs.stroke(ink, ink) * 2} {name}" for ink, name in names.items())

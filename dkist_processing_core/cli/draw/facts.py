@@ -1,0 +1,97 @@
+"""
+A short text of an event's facts, apart from its identity and time.
+
+Not here: colours and columns (draw.lines, draw.timeline).
+"""
+
+from dkist_processing_core.cli.draw.words import amount, named_recipe_run, one_line, short_type, size
+from dkist_processing_core.events import (
+    Cause,
+    Event,
+    TaskDispatched,
+    TaskEnd,
+    TaskFailed,
+    TaskFinished,
+    TaskOverdue,
+    TaskProgressed,
+    TaskSkipped,
+    TaskStarted,
+    WorkflowFailed,
+    WorkflowFinished,
+    WorkflowStarted,
+)
+from dkist_processing_core.text import duration
+
+
+def facts(event: Event) -> str:
+    """Return an event's own facts as one line."""
+    return ", ".join(one_line(fact) for fact in _facts(event) if fact)
+
+
+def _facts(event: Event) -> list[str | None]:  # noqa: PLR0911 - a table of the vocabulary, one line each
+    match event:
+        case WorkflowStarted():
+            tasks = f"{len(event.graph.nodes)} tasks" if event.graph else None
+            return [tasks, named_recipe_run(event.recipe_run_id), f"run {event.run_id}"]
+        case WorkflowFinished():
+            return [_took(event.duration_seconds), _states(event), f"run {event.run_id}"]
+        case WorkflowFailed():
+            return [_took(event.duration_seconds), _states(event), event.reason, f"run {event.run_id}"]
+        case TaskDispatched():
+            waited = None if event.queued_seconds is None else f"queued {duration(event.queued_seconds)}"
+            return [event.worker and f"to {event.worker}", event.queue and f"queue {event.queue}", waited]
+        case TaskStarted():
+            return [event.host and f"on {event.host}", f"pid {event.pid}" if event.pid else None, _environment(event)]
+        case TaskProgressed():
+            return [amount(event.done, event.total, event.unit), event.note]
+        case TaskOverdue():
+            return [f"no sign of life for {duration(event.limit_seconds)}"]
+        case TaskFailed():
+            follows = "another attempt follows" if event.final is False else None
+            return [_took(event.duration_seconds), failure(event), follows]
+        case TaskEnd():
+            return [_took(event.duration_seconds), end_words(event)]
+    return []
+
+
+def end_words(event: TaskEnd) -> str:
+    """Return how an attempt ended, if the event's name does not contain this."""
+    match event:
+        case TaskFailed():
+            return failure(event)
+        case TaskSkipped():
+            return one_line(event.reason or "")
+        case TaskFinished() if event.peak_memory_bytes is not None:
+            return f"peak {size(event.peak_memory_bytes)}"
+    return ""
+
+
+def failure(event: TaskFailed) -> str:
+    """Return why an attempt failed: cause, phase, error and the first line of the error's message."""
+    head = str(event.cause).replace("_", " ")
+    if event.cause == Cause.EXIT_CODE and event.exit_code is not None:
+        head = f"exit code {event.exit_code}"
+    elif event.signal is not None:
+        head = f"signal {event.signal}" if event.cause == Cause.SIGNAL else f"{head} ({event.signal})"
+    if event.cause == Cause.OUT_OF_MEMORY and event.peak_memory_bytes is not None:
+        head = f"{head} at {size(event.peak_memory_bytes)}"
+    if event.phase:
+        head = f"{head} in {event.phase}"
+    parts = [one_line(head), short_type(event.error_type or ""), one_line(event.message or "")]
+    return ": ".join(part for part in parts if part)
+
+
+def _took(seconds: float | None) -> str | None:
+    return None if seconds is None else duration(seconds)
+
+
+def _environment(event: TaskStarted) -> str | None:
+    if event.environment is None:
+        return None
+    took = "" if event.environment_seconds is None else f" in {duration(event.environment_seconds)}"
+    return f"environment {event.environment}{took}"
+
+
+def _states(event: WorkflowFinished | WorkflowFailed) -> str:
+    states = list(event.tasks.values())
+    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))

@@ -1,0 +1,93 @@
+"""
+The heading of a run's timeline: the run's identity, its result, and the results of its tasks.
+
+Not here: the tasks themselves (draw.timeline).
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import tzinfo
+
+from rich.text import Text
+
+from dkist_processing_core.cli.draw.glyphs import DISPUTED_STYLE, STYLES, Glyphs
+from dkist_processing_core.cli.draw.moments import Moments
+from dkist_processing_core.cli.draw.words import local_time, named_recipe_run, one_line
+from dkist_processing_core.runs import RunView, State, stated_times
+from dkist_processing_core.text import duration
+
+_INDENT = 2
+_FORM = "%Y-%m-%d %H:%M:%S"
+_MAX_IMPLAUSIBLE = 3
+
+
+def heading(view: RunView, moments: Moments, *, width: int, glyphs: Glyphs, zone: tzinfo | None) -> Iterator[Text]:
+    """Yield the lines, as few as the width allows; the run's id is not cut, so that users can copy it."""
+    run, style = view.run, STYLES[view.state]
+    yield from _flow(
+        [
+            Text.assemble(
+                (f"{glyphs.marks[view.state]} ", style),
+                (f"{one_line(run.workflow_name)} {one_line(run.workflow_version)}", "bold"),
+            ),
+            Text.assemble((_outcome(view, moments), style)),
+            Text.assemble((_tally(view), "dim")),
+        ],
+        width=width,
+        separator=glyphs.separator,
+    )
+    has_no_time = view.started_at is None and view.implausible
+    about = [
+        " " * _INDENT + named_recipe_run(run.recipe_run_id),
+        "began at an implausible time" if has_no_time else f"began {local_time(moments.span[0], _FORM, zone)}",
+        f"run {one_line(run.run_id)}",
+    ]
+    yield from _flow([Text.assemble((part, "dim")) for part in about], width=width, separator=glyphs.separator)
+    if _is_disputed(view):
+        yield Text.assemble(" " * _INDENT, (f"! the engine calls the run {view.verdict}", DISPUTED_STYLE))
+    for event in view.implausible[:_MAX_IMPLAUSIBLE]:
+        times = " and ".join(local_time(moment, _FORM, zone) for moment in dict.fromkeys(stated_times(event)))
+        words = f"! not plausible, and left out: the {event.reported_by} reports {event.name} at {times}"
+        yield Text.assemble(" " * _INDENT, (words, DISPUTED_STYLE))
+    if (more := len(view.implausible) - _MAX_IMPLAUSIBLE) > 0:
+        yield Text.assemble(" " * _INDENT, (f"! and {more} more reports with such times", DISPUTED_STYLE))
+
+
+def _flow(parts: Iterable[Text], *, width: int, separator: str) -> Iterator[Text]:
+    """Yield the parts in sequence, on as many lines as they need."""
+    line = Text()
+    for part in parts:
+        if not line:
+            line.append_text(part)
+        elif line.cell_len + len(separator) + part.cell_len <= width:
+            line.append(separator, "dim").append_text(part)
+        else:
+            yield line
+            line = Text(" " * _INDENT).append_text(part)
+    yield line
+
+
+def _outcome(view: RunView, moments: Moments) -> str:
+    begin, end = moments.span
+    took = duration((end - begin).total_seconds())
+    match view.state:
+        case State.FINISHED:
+            return f"finished in {took}"
+        case State.FAILED:
+            return f"failed after {took}"
+        case state:
+            return f"{state.value} for {took}"
+
+
+def _tally(view: RunView) -> str:
+    states = [task.state for task in view.tasks]
+    tasks = f"{len(states)} task{'' if len(states) == 1 else 's'}"
+    counts = [f"{states.count(state)} {state.value}" for state in State if state in states]
+    return tasks if set(states) <= {view.state} else f"{tasks}: {', '.join(counts)}"
+
+
+def _is_disputed(view: RunView) -> bool:
+    """Return True if the results of the tasks contradict the engine's result of the run."""
+    if view.verdict is None or not view.tasks:
+        return False
+    has_failed = any(task.state in (State.FAILED, State.NOT_RUN) for task in view.tasks)
+    return (view.verdict is State.FAILED) is not has_failed

@@ -1,0 +1,90 @@
+"""
+An event as one line for a terminal, coloured by its kind.
+
+Not here: the choice of events (events.show). The text of events is never interpreted as markup.
+"""
+
+from datetime import tzinfo
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from dkist_processing_core.cli.draw.facts import facts
+from dkist_processing_core.cli.draw.words import fitted, local_time, one_line
+from dkist_processing_core.events import (
+    Event,
+    TaskEvent,
+    TaskFailed,
+    TaskFinished,
+    TaskOverdue,
+    TaskProgressed,
+    TaskSkipped,
+    WorkflowFailed,
+    WorkflowFinished,
+    WorkflowStarted,
+)
+
+_STYLES: dict[type[Event], str] = {
+    WorkflowStarted: "bold",
+    WorkflowFinished: "bold green",
+    WorkflowFailed: "bold red",
+    TaskProgressed: "dim",
+    TaskFinished: "green",
+    TaskFailed: "red",
+    TaskSkipped: "yellow",
+    TaskOverdue: "yellow",
+}
+_WIDEST_NAME = len("workflow.finished")
+_WIDEST_COLUMN = 36
+
+
+class EventLines:
+    """Format events as lines; the columns grow with their contents, so that later lines stay aligned."""
+
+    def __init__(self, *, dated: bool = False, ascii_only: bool = False, zone: tzinfo | None = None) -> None:
+        """Start with narrow columns; with `dated` each line has its date, in `zone` or the local time."""
+        self._format = "%Y-%m-%d %H:%M:%S" if dated else "%H:%M:%S"
+        self._ellipsis = "..." if ascii_only else "…"
+        self._zone = zone
+        self._widths = {"workflow": 0, "task": 0, "attempt": 0}
+
+    def line(self, event: Event) -> Text:
+        """Return the line of one event."""
+        style = style_of(event)
+        told = "dim" if isinstance(event, TaskProgressed) else ""
+        task = event.task_name if isinstance(event, TaskEvent) else ""
+        line = Text.assemble(
+            (local_time(event.time, self._format, self._zone), "dim"),
+            " ",
+            (f"{event.name:{_WIDEST_NAME}}", style),
+            " ",
+            (self._column("workflow", event.workflow_name), "dim"),
+            " ",
+            (self._column("task", task), told or "bold"),
+            " ",
+            (self._column("attempt", _attempt(event)), "dim"),
+            " ",
+            (facts(event), style if isinstance(event, TaskFailed | WorkflowFailed) else told),
+        )
+        line.rstrip()
+        return line
+
+    def _column(self, name: str, text: str) -> str:
+        text = one_line(text)
+        self._widths[name] = min(_WIDEST_COLUMN, max(self._widths[name], cell_len(text)))
+        return fitted(text, self._widths[name], self._ellipsis)
+
+
+def style_of(event: Event) -> str:
+    """Return the colour of an event; a failed attempt that is followed by another attempt is not yet a failure."""
+    if isinstance(event, TaskFailed) and event.final is False:
+        return "yellow"
+    return _STYLES.get(type(event), "")
+
+
+def _attempt(event: Event) -> str:
+    if not isinstance(event, TaskEvent) or event.attempt is None:
+        return ""
+    if event.max_attempts is None:
+        return str(event.attempt)
+    return f"{event.attempt}/{event.max_attempts}"

@@ -1,0 +1,171 @@
+"""
+The timeline of a run, as lines of text: a bar for each attempt on a common axis of time.
+
+It is drawn only from the state of a run. Not here: the source of the state (runs.timeline), and the bars (draw.bars).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from dkist_processing_core.cli.draw.bars import axis, bar
+from dkist_processing_core.cli.draw.facts import end_words
+from dkist_processing_core.cli.draw.glyphs import ASCII, DISPUTED_STYLE, RETRIED_STYLE, STYLES, UNICODE, Glyphs
+from dkist_processing_core.cli.draw.heading import heading
+from dkist_processing_core.cli.draw.moments import Moments
+from dkist_processing_core.cli.draw.scale import Scale
+from dkist_processing_core.cli.draw.words import amount, broken, fitted, one_line
+from dkist_processing_core.events import TaskFailed, TaskSkipped
+from dkist_processing_core.runs import AttemptView, RunView, State, TaskView
+from dkist_processing_core.text import duration
+
+MAX_WIDTH = 160
+_LEAST_CHART = 16
+_LEAST_NAME = 8
+_SHORTEST_SECONDS = 0.001
+_MESSAGE_LINES = 3
+_DETAIL_INDENT = 4
+_ENGINES_WORDS = {"success": State.FINISHED, "failed": State.FAILED, "skipped": State.SKIPPED}
+
+
+def draw_timeline(
+    view: RunView, *, width: int, now: datetime, ascii_only: bool = False, zone: tzinfo | None = None
+) -> list[Text]:
+    """
+    Return the timeline of a run, no line wider than `width` cells.
+
+    A run or attempt without an end lasts until `now`. Times are shown in `zone`, by default the local time zone.
+    """
+    width = min(width, MAX_WIDTH)
+    glyphs = ASCII if ascii_only else UNICODE
+    moments = Moments(view, now)
+    tasks = _Tasks(view, moments, width, glyphs)
+    lines = [
+        *heading(view, moments, width=width, glyphs=glyphs, zone=zone),
+        Text(),
+        *tasks.rows(),
+        *tasks.axis(),
+    ]
+    for line in lines:
+        line.truncate(width)
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The widths of name, chart and duration in cells; without enough room, there is no chart."""
+
+    name: int
+    chart: int
+    duration: int
+
+    @classmethod
+    def within(cls, width: int, names: Sequence[str], durations: Sequence[str]) -> "_Columns":
+        last = max(map(cell_len, durations), default=0)
+        # Minus the mark and its space, and a space on each side of the chart.
+        room = width - 4 - last
+        name = max(_LEAST_NAME, min(max(map(cell_len, names), default=0), room * 2 // 5))
+        chart = room - name
+        return cls(name, chart, last) if chart >= _LEAST_CHART else cls(max(1, room), 0, last)
+
+
+class _Tasks:
+    """The rows of the tasks, and the axis below them."""
+
+    def __init__(self, view: RunView, moments: Moments, width: int, glyphs: Glyphs) -> None:
+        self._view = view
+        self._moments = moments
+        self._width = width
+        self._glyphs = glyphs
+        names = [name for task in view.tasks for name in _names(task)]
+        durations = [self._duration(attempt) for task in view.tasks for attempt in task.attempts]
+        self._columns = _Columns.within(width, names, durations)
+        begin, end = moments.span
+        seconds = max(_SHORTEST_SECONDS, (end - begin).total_seconds())
+        self._scale = Scale(begin, seconds, max(1, self._columns.chart))
+        self._ticks = self._scale.ticks if self._columns.chart and view.tasks else []
+
+    def axis(self) -> Iterator[Text]:
+        """Yield the lines of the axis if there is a chart."""
+        if self._ticks:
+            indent = " " * (self._columns.name + 3)
+            for line in axis(self._ticks, self._columns.chart, self._glyphs):
+                yield Text.assemble(indent, (line, "dim"))
+
+    def rows(self) -> Iterator[Text]:
+        """Yield a row for each attempt, with its details below it."""
+        for task in self._view.tasks:
+            if not task.attempts:
+                yield self._row_of_words(task)
+            for name, attempt in zip(_names(task), task.attempts, strict=False):
+                was_retried = attempt.state is State.FAILED and attempt is not task.attempts[-1]
+                style = RETRIED_STYLE if was_retried else STYLES[attempt.state]
+                mark = self._glyphs.retried if was_retried else self._glyphs.marks[attempt.state]
+                yield self._row(task, attempt, name, mark, style)
+                for words, detail_style in _details(attempt, style):
+                    yield from self._detail(words, detail_style)
+            said = _ENGINES_WORDS.get(task.engine_state or "")
+            if task.attempts and said not in (None, task.state):
+                yield from self._detail(f"! the engine calls it {said}", DISPUTED_STYLE)
+
+    def _row(self, task: TaskView, attempt: AttemptView, name: str, mark: str, style: str) -> Text:
+        columns, ellipsis = self._columns, self._glyphs.ellipsis
+        line = Text.assemble((f"{mark} ", style), fitted(name, columns.name, ellipsis), " ")
+        if columns.chart:
+            stretches = self._moments.stretches(task, attempt, self._scale)
+            line.append_text(bar(stretches, columns.chart, self._glyphs, style, self._ticks)).append(" ")
+        return line.append(f"{self._duration(attempt):>{columns.duration}}")
+
+    def _row_of_words(self, task: TaskView) -> Text:
+        """Return the row of a task without attempts."""
+        columns, ellipsis, style = self._columns, self._glyphs.ellipsis, STYLES[task.state]
+        (name,) = _names(task)
+        words = task.state.value
+        if task.engine_state == "upstream_failed":
+            words = "not run: a task that it waits for failed"
+        if not columns.chart:
+            return Text.assemble((f"{self._glyphs.marks[task.state]} ", style), f"{name}  {words}")
+        line = Text.assemble((f"{self._glyphs.marks[task.state]} ", style), fitted(name, columns.name, ellipsis))
+        return line.append(f" {fitted(words, columns.chart, ellipsis).rstrip()}", style)
+
+    def _duration(self, attempt: AttemptView) -> str:
+        seconds = self._moments.duration(attempt)
+        return "" if seconds is None else duration(seconds)
+
+    def _detail(self, words: str, style: str) -> Iterator[Text]:
+        """Yield a text below a row, on a few lines at most."""
+        room = max(_LEAST_NAME, self._width - _DETAIL_INDENT)
+        for line in broken(words, room, _MESSAGE_LINES, self._glyphs.ellipsis):
+            yield Text.assemble(" " * _DETAIL_INDENT, (line, style))
+
+
+def _names(task: TaskView) -> list[str]:
+    """Return the labels of a task's rows: its name, then the numbers of its further attempts."""
+    return [one_line(task.name), *(f"  attempt {attempt.number}" for attempt in task.attempts[1:])]
+
+
+def _details(attempt: AttemptView, style: str) -> Iterator[tuple[str, str]]:
+    """Yield the details that do not fit into an attempt's row, each with its style."""
+    end = attempt.end
+    if end is None and attempt.state is State.FAILED:
+        yield f"{attempt.cause}: nobody reported how it ended", style
+    elif isinstance(end, TaskFailed):
+        yield f"{end_words(end)} (so says the engine only)" if end.provisional else end_words(end), style
+    elif isinstance(end, TaskSkipped):
+        yield _joined("skipped", end_words(end)), style
+    if attempt.progress is not None and attempt.state is not State.FINISHED:
+        note = one_line(attempt.progress.note or "")
+        reached = amount(attempt.progress.done, attempt.progress.total, attempt.progress.unit)
+        yield f"at {reached}{f' ({note})' if note else ''}", "dim"
+    if isinstance(end, TaskFailed) and end.log_url:
+        yield f"log: {one_line(end.log_url)}", "dim"
+    for other in attempt.contradictions:
+        words = _joined(other.name.partition(".")[2], end_words(other))
+        yield f"! the {other.reported_by} reports: {words}", DISPUTED_STYLE
+
+
+def _joined(verb: str, words: str) -> str:
+    return f"{verb}: {words}" if words else verb

@@ -1,0 +1,113 @@
+"""
+`dkist-core events`: the commands that show new and past events.
+
+Not here: the implementations of the commands, which each command imports when it is called.
+"""
+
+# ruff: noqa: PLC0415 - `--version`, `--help` and the completion of a shell must not take seconds
+import re
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+events_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+_DURATION = re.compile(r"(\d{1,9})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _event_names(incomplete: str) -> list[str]:
+    from dkist_processing_core.cli.events.show import event_names
+
+    return [name for name in event_names() if name.startswith(incomplete)]
+
+
+def _checked_types(names: list[str]) -> list[str]:
+    if names:
+        from dkist_processing_core.cli.events.show import checked_types
+
+        checked_types(names)
+    return names
+
+
+Types = Annotated[
+    list[str],
+    typer.Option(
+        "--type",
+        metavar="EVENT",
+        help="Show only this kind of event, as task.failed; may be given more than once.",
+        callback=_checked_types,
+        autocompletion=_event_names,
+    ),
+]
+OfWorkflow = Annotated[str | None, typer.Option("--workflow", metavar="NAME", help="Show only this workflow.")]
+OfTask = Annotated[str | None, typer.Option("--task", metavar="NAME", help="Show only this task.")]
+AllReports = Annotated[
+    bool, typer.Option("--all-reports", help="Show what every reporter says of a fact, instead of each fact once.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write each event as JSON on one line, as it is on the bus.")]
+
+
+@events_app.command("tail")
+def events_tail(
+    *,
+    types: Types = [],  # noqa: B006 - typer copies it
+    workflow: OfWorkflow = None,
+    task: OfTask = None,
+    all_reports: AllReports = False,
+    as_json: AsJson = False,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Keep a place under this name: what happens while nobody follows is shown the next time.",
+        ),
+    ] = None,
+    replay: Annotated[bool, typer.Option("--replay", help="Begin with the oldest event that the bus has.")] = False,
+) -> None:
+    """
+    Show events as they happen, one on a line, until Ctrl-C.
+    """
+    from dkist_processing_core.cli.events.show import Filters, tail
+
+    if name is not None and replay:
+        raise typer.BadParameter("--replay begins at the beginning and --name where it left off: leave one of them out")
+    tail(Filters(types, workflow, task, all_reports, as_json), name=name, replay=replay)
+
+
+def _duration(text: str) -> timedelta:
+    """
+    Return the duration in a user's text.
+
+    >>> _duration("90m"), _duration("7d")
+    (datetime.timedelta(seconds=5400), datetime.timedelta(days=7))
+    """
+    found = _DURATION.fullmatch(text.strip().lower())
+    if found is None:
+        raise typer.BadParameter(f"found {text!r}, expected a number and s, m, h or d, as 30m, 2h or 7d")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+@events_app.command("list")
+def events_list(
+    *,
+    types: Types = [],  # noqa: B006 - typer copies it
+    workflow: OfWorkflow = None,
+    task: OfTask = None,
+    run_id: Annotated[str | None, typer.Option("--run", metavar="RUN_ID", help="Show only this run.")] = None,
+    since: Annotated[
+        timedelta | None,
+        typer.Option(parser=_duration, metavar="DURATION", help="Show only what is younger, as 30m, 2h or 7d."),
+    ] = None,
+    all_reports: AllReports = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    List the events that the bus still has, the oldest first.
+
+    The bus keeps them for up to seven days.
+    """
+    from dkist_processing_core.cli.events.show import Filters, show_list
+
+    show_list(Filters(types, workflow, task, all_reports, as_json), since=since, run_id=run_id)

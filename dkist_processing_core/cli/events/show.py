@@ -1,0 +1,129 @@
+"""
+`dkist-core events`: show new and past events of the bus.
+
+Not here: the formatting of an event as a line (draw.lines).
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import typer
+from rich.text import Text
+
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.cli.draw.lines import EventLines
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.consumer.replay import replayed
+from dkist_processing_core.events import EVENT_CLASSES, Event, encode
+from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.terminal import say_json_line
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """The choice of the events to show, and their form."""
+
+    types: Sequence[str] = ()
+    workflow: str | None = None
+    task: str | None = None
+    all_reports: bool = False
+    as_json: bool = False
+
+
+def tail(filters: Filters, *, name: str | None, replay: bool) -> None:
+    """Print events as they occur, until Ctrl-C."""
+    settings = DKISTProcessingCoreConfiguration.read()
+    show = _shower(as_json=filters.as_json, dated=replay or name is not None)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        subscribe(
+            *filters.types,
+            workflow=filters.workflow,
+            task=filters.task,
+            name=name,
+            replay=replay,
+            every_report=filters.all_reports,
+            settings=settings,
+        ) as events,
+    ):
+        _note(f"following {open_bus(settings).where}; Ctrl-C ends it")
+        for event in events:
+            show(event)
+            event.ack()
+
+
+def show_list(filters: Filters, *, since: timedelta | None, run_id: str | None) -> None:
+    """Print the events that the bus still has."""
+    settings = DKISTProcessingCoreConfiguration.read()
+    show = _shower(as_json=filters.as_json, dated=True)
+    now = datetime.now(UTC)
+    count, moments = 0, _Moments()
+    for event in replayed(
+        settings,
+        *filters.types,
+        workflow=filters.workflow,
+        task=filters.task,
+        every_report=filters.all_reports,
+        since=None if since is None else _start_of(since, now),
+    ):
+        if (since is None or now - moments.latest(event, now) <= since) and run_id in (None, event.run_id):
+            show(event)
+            count += 1
+    if not count:
+        _note(f"no such event on {open_bus(settings).where}")
+
+
+class _Moments:
+    """The latest time of each run: if a clock is set back during a run, a later event must not count as older."""
+
+    def __init__(self) -> None:
+        self._latest: dict[object, datetime] = {}
+
+    def latest(self, event: Event, now: datetime) -> datetime:
+        """Return the time of an event, or the latest time of the previous events of its run if that is later."""
+        found = max(event.time, self._latest.get(event.run, event.time))
+        if found <= now:
+            self._latest[event.run] = found
+        return found
+
+
+def _start_of(since: timedelta, now: datetime) -> datetime | None:
+    try:
+        return now - since
+    except OverflowError:
+        # The limit is before the start of the calendar: no event is older.
+        return None
+
+
+def checked_types(names: Sequence[str]) -> Sequence[str]:
+    """Return a user's names of events; raise an error for a name that no event has."""
+    known = event_names()
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(f"there is no event {name!r}; expected one of {', '.join(known)}")
+    return names
+
+
+def event_names() -> list[str]:
+    """Return the names of all events."""
+    return [event_class.name for event_class in EVENT_CLASSES]
+
+
+def _shower(*, as_json: bool, dated: bool) -> Callable[[Event], None]:
+    if as_json:
+        return _write_json
+    console = Terminal(highlight=False)
+    lines = EventLines(dated=dated, ascii_only=console.options.ascii_only)
+    return lambda event: console.print(lines.line(event), soft_wrap=True)
+
+
+def _write_json(event: Event) -> None:
+    say_json_line(encode(event))
+
+
+def _note(text: str) -> None:
+    """Print a text to the standard error stream, separate from output that may be piped."""
+    Terminal(stderr=True, highlight=False).print(Text.assemble((text, "dim")), soft_wrap=True)

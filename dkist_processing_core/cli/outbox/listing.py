@@ -1,0 +1,123 @@
+"""
+`dkist-core outbox list`: the journals of this host and their books.
+
+Not here: the figures (outbox), and the messages set aside (outbox.set_aside).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.cli.draw.rows import rows
+from dkist_processing_core.cli.draw.words import local_time
+from dkist_processing_core.cli.outbox.as_json import as_json
+from dkist_processing_core.cli.redaction import without_secrets
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.outbox import OutboxState, SpareState, outboxes
+from dkist_processing_core.text import duration
+from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.terminal import say_json, visible_line
+
+_HEADS = ("published", "confirmed", "pending", "set aside", "oldest pending")
+_STYLES = ("", "", "yellow", "red", "yellow")
+_NOTHING = ("", "0", "-")
+_INDENT = "  "
+
+
+def show(*, in_json: bool) -> None:
+    """Print the state of every journal."""
+    settings = DKISTProcessingCoreConfiguration.read()
+    hide = partial(without_secrets, settings=settings)
+    bus = open_bus(settings)
+    states = outboxes(settings)
+    folder = hide(str(bus.journal_path.parent))
+    shown = visible_line(folder)
+    if in_json:
+        report = {"folder": folder, "journals": [as_json(state, hide) for state in states]}
+        say_json(report)
+        return
+    console = Terminal(highlight=False)
+    if states:
+        console.print(Text.assemble(("journals in ", "dim"), shown), soft_wrap=True)
+        console.print()
+        for line in _lines(states, console, hide):
+            console.print(line, soft_wrap=True)
+    else:
+        console.print(Text(f"no journals in {shown}"), soft_wrap=True)
+    if not any(state.is_current for state in states):
+        console.print()
+        console.print(Text(hide(f"nothing was published yet for the bus of the settings, {bus.where}")), soft_wrap=True)
+
+
+def _lines(states: list[OutboxState], console: Console, hide: Callable[[str], str]) -> Iterator[Text]:
+    """Yield a row of figures per journal, and below it the journal's destination and further remarks."""
+    table = [_figures(state) for state in states]
+    width = max(cell_len(visible_line(state.path.stem)) for state in states)
+    widths = [max(len(row[at]) for row in (_HEADS, *table)) for at in range(len(_HEADS))]
+    yield Text(_INDENT + " " * width + "".join(f"  {head:>{widths[at]}}" for at, head in enumerate(_HEADS)), "dim")
+    mark = ">" if console.options.ascii_only else "●"
+    for state, figures in zip(states, table, strict=True):
+        if state is not states[0]:
+            yield Text()
+        line = Text.assemble(
+            (f"{mark if state.is_current else ' '} ", "green"), (f"{visible_line(state.path.stem):{width}}", "bold")
+        )
+        for at, figure in enumerate(figures):
+            line.append(f"  {figure:>{widths[at]}}", "dim" if figure in _NOTHING else _STYLES[at])
+        line.rstrip()
+        yield line
+        yield from rows(Text(_INDENT), [(hide(text), style) for text, style in _told(state)], console)
+
+
+def _figures(state: OutboxState) -> tuple[str, ...]:
+    books = state.books
+    if books is None:
+        return ("-",) * len(_HEADS)
+    if state.is_embedded:
+        return (f"{books.published:,}", "", "", "", "")
+    counts = (books.published, books.confirmed, books.pending, books.set_aside)
+    return (*[f"{count:,}" for count in counts], "-" if state.oldest is None else _age(state.oldest))
+
+
+def _age(moment: float) -> str:
+    return duration(max(0.0, time.time() - moment))
+
+
+def _told(state: OutboxState) -> Iterator[tuple[str, str]]:
+    """Yield the remarks about a journal, each with its style."""
+    if state.problem is not None:
+        yield state.problem, "red"
+    elif state.is_embedded:
+        kept = state.books.pending if state.books else 0
+        yield f"the embedded journal, a bus of its own: subscribers read it; events kept: {kept:,}", ""
+    else:
+        yield f"for {state.destination or 'an unknown broker'}", ""
+    if state.lock_problem is not None:
+        yield f"not delivered by this user: {state.lock_problem}", "red"
+    if state.deliverer is not None:
+        yield f"process {state.deliverer} is delivering it", "green"
+    if state.unreachable_until is not None:
+        until = local_time(datetime.fromtimestamp(state.unreachable_until, UTC), "%H:%M:%S", None)
+        yield f"the broker could not be reached; tasks leave it alone until {until}", "yellow"
+    for spare in state.spares:
+        yield _told_of_spare(spare), "yellow"
+    for each in state.damaged:
+        rest = "" if each.is_done else ", the next publisher takes over more"
+        yield (
+            f"damaged, set aside as {visible_line(each.path.name)}; messages taken over: {each.taken_over:,}{rest}",
+            "red",
+        )
+
+
+def _told_of_spare(spare: SpareState) -> str:
+    name = f"spare journal {visible_line(spare.path.stem).partition('.')[2]}"
+    if spare.books is None:
+        return f"{name}: {spare.problem}"
+    owner = "left behind" if spare.owner is None else f"kept by process {spare.owner}"
+    return f"{name}: {spare.books.pending:,} pending, {owner}"

@@ -1,0 +1,141 @@
+"""
+The program `dkist-core`: its commands put together, its errors and its exit codes.
+
+Not here: the commands themselves (the module `commands` of each group). Each command imports its implementation when it
+is called, so that the other commands start without it.
+"""
+
+import logging
+import signal
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dkist_processing_core.cli.doctor.commands import doctor
+from dkist_processing_core.cli.environments.commands import environments_app
+from dkist_processing_core.cli.events.commands import events_app
+from dkist_processing_core.cli.outbox.commands import outbox_app
+from dkist_processing_core.cli.runs.commands import run, timeline
+from dkist_processing_core.cli.topology.commands import topology_app
+from dkist_processing_core.cli.workflows.commands import workflows_app
+from dkist_processing_core.errors import DKISTProcessingCoreError
+from dkist_processing_core.process.exit_status import fill_standard_descriptors
+from dkist_processing_core.text.redaction import redact
+from dkist_processing_core.text.terminal import say, visible
+
+_INTERRUPTED = 130
+# The class of click, or of typer's own copy of click: the one in the same module as the usage errors.
+_UsageError: Any = sys.modules[typer.BadParameter.__module__].ClickException
+
+
+def _shown(error: Any) -> Any:
+    """Return a usage error with its message redacted and escaped: typer shows the user's input unchanged."""
+    error.message = visible(redact(str(error.message)))
+    return error
+
+
+class _Commands(TyperGroup):
+    """The commands, and the handling of their errors: a message of one line and an exit code."""
+
+    def make_context(self, *values: Any, **named: Any) -> Any:
+        """Parse the options before the command and return the context."""
+        try:
+            return super().make_context(*values, **named)
+        except _UsageError as error:
+            raise _shown(error) from error.__cause__
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the requested command and return its result."""
+        is_debug = bool(ctx.params.get("debug"))
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(_INTERRUPTED) from None
+        except _UsageError as error:
+            if is_debug and error.__cause__ is not None:
+                raise error.__cause__ from None
+            raise _shown(error) from error.__cause__
+        except DKISTProcessingCoreError as error:
+            if is_debug:
+                raise
+            say(redact(f"error: {error}"), err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    name="dkist-core",
+    cls=_Commands,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    # A traceback with values of variables would show secrets.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+class VisibleFormatter(logging.Formatter):
+    """A formatter that escapes log records, exceptions included, for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as escaped text."""
+        return visible(super().format(record))
+
+
+def main() -> None:
+    """Run the command line, and log warnings to the standard error stream."""
+    fill_standard_descriptors()
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        # Inherited from the process that started this one: the exit status of every child would be lost.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    for stream in (sys.stdout, sys.stderr):
+        # Characters in names and messages that the terminal's encoding lacks become question marks.
+        if stream is not None and not (stream.encoding or "").lower().startswith("utf"):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        app(prog_name="dkist-core")
+    except Exception:  # noqa: BLE001 - an error that nothing foresaw, or any with --debug
+        say(redact(traceback.format_exc().rstrip()), err=True)
+        sys.exit(1)
+
+
+def _show_version(asked: bool) -> None:  # noqa: FBT001 - typer passes an option's value by position
+    if asked:
+        from importlib.metadata import version  # noqa: PLC0415 - only this option needs it
+
+        say(f"dkist-core {version('dkist-processing-core')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, not warnings only.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show an error's whole traceback.")] = False,
+) -> None:
+    """
+    Message-driven event observability for scientific workflow tasks.
+
+    The bus is the RabbitMQ that MESH_CONFIG names as interservice-bus, and the embedded journal where it names none.
+    """
+    del version, debug  # each is handled elsewhere
+    if verbose:
+        logging.getLogger("dkist_processing_core").setLevel(logging.INFO)
+
+
+app.command("run")(run)
+app.command("timeline")(timeline)
+app.command("doctor")(doctor)
+app.add_typer(events_app, name="events", help="Watch what happens on the bus, or list what has happened.")
+app.add_typer(topology_app, name="topology", help="Show, make or export the exchanges and queues on RabbitMQ.")
+app.add_typer(environments_app, name="environments", help="Look after the environments that tasks run in.")
+app.add_typer(workflows_app, name="workflows", help="Check, export or draw the workflows that a package defines.")
+app.add_typer(outbox_app, name="outbox", help="Look after the messages that wait for their broker.")

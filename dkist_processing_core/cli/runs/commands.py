@@ -1,0 +1,79 @@
+"""
+`dkist-core run` and `timeline`: the commands about one run of a workflow.
+
+Not here: the implementations of the commands, which each command imports when it is called.
+"""
+
+# ruff: noqa: PLC0415 - `--version`, `--help` and the completion of a shell must not take seconds
+from typing import Annotated
+
+import typer
+
+
+def _recipe_run_id(text: str) -> int:
+    from dkist_processing_core.errors import IdentityError
+    from dkist_processing_core.identity import parse_recipe_run_id
+
+    try:
+        return parse_recipe_run_id(text)
+    except IdentityError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def run(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:WORKFLOW",
+            help="The workflow, by the module that holds it (or a script, as path/to/script.py) and its name there, "
+            "which may be left out where there is only one.",
+            show_default=False,
+        ),
+    ],
+    *,
+    recipe_run_id: Annotated[
+        int,
+        typer.Option(parser=_recipe_run_id, metavar="N", help="The recipe run to work for.", show_default=False),
+    ],
+    max_parallel: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="How many tasks may run at once; by default as many as there are processors."
+        ),
+    ] = None,
+    environments: Annotated[
+        bool,
+        typer.Option(
+            "--environments",
+            help="Run each task in an environment that holds the release of the workflow's package and version.",
+        ),
+    ] = False,
+) -> None:
+    """
+    Run a workflow on this host, a process for each task.
+
+    The exit code is 0 if every task finished, 1 if the run failed, 2 if there is no such workflow, 130 after Ctrl-C.
+    """
+    from dkist_processing_core.cli.targets import load_workflow
+
+    result = load_workflow(target).run(recipe_run_id, max_parallel=max_parallel, environments=environments)
+    if not result.succeeded:
+        raise typer.Exit(1)
+
+
+def timeline(
+    run_id: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN_ID", help="The run; by default the one that began last.", show_default=False),
+    ] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the run's state as JSON instead.")] = False,
+) -> None:
+    """
+    Draw a run on an axis of time.
+
+    Each attempt of a task has a bar: what it waited, was prepared and ran; failures have their cause below.
+    """
+    from dkist_processing_core.cli.runs.timeline import show_timeline
+
+    show_timeline(run_id, as_json=as_json)

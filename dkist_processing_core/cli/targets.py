@@ -1,0 +1,131 @@
+"""
+What a user names on the command line, imported: a workflow as `MODULE:WORKFLOW`, or a package of workflows.
+
+Not here: the use of the workflows. The processes of the tasks load the tasks again by name. They must therefore find
+the same modules as this process, with the same `sys.path`.
+"""
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+import typer
+
+from dkist_processing_core.build_utils.find import imported
+from dkist_processing_core.text.exceptions import class_name, message_of
+from dkist_processing_core.workflow import Workflow
+
+_SCRIPT_SUFFIX = ".py"
+
+
+def load_workflow(target: str) -> Workflow:
+    """
+    Return the workflow for a user's `package.module:name` or `script.py:name`, or for either without a name.
+
+    Raises:
+        typer.BadParameter: There is no such workflow; the message lists the existing ones.
+    """
+    module_name, _, attribute = target.partition(":")
+    module = _module(module_name)
+    found: dict[str, Workflow]
+    # By type(): isinstance reads the value's `__class__`, and a proxy may raise an error then.
+    found = {name: value for name, value in vars(module).items() if issubclass(type(value), Workflow)}
+    listing = f"the workflows in {module_name} are: {', '.join(found)}" if found else f"{module_name} holds no workflow"
+    if not attribute:
+        distinct = list({id(value): value for value in found.values()}.values())
+        if len(distinct) == 1:
+            return distinct[0]
+        raise typer.BadParameter(
+            f"{listing}; name one, as {module_name}:{next(iter(found))}" if found else f"{listing}, expected one"
+        )
+    if not hasattr(module, attribute):
+        raise typer.BadParameter(f"{module_name} has no {attribute!r}; {listing}")
+    value = getattr(module, attribute)
+    if not isinstance(value, Workflow):
+        kind = "class" if isinstance(value, type) else type(value).__name__
+        raise typer.BadParameter(f"{target} is no Workflow but a {kind}; {listing}")
+    return value
+
+
+def load_package(name: str) -> ModuleType:
+    """
+    Import and return the package of this name; as with `python -m`, the current folder comes first.
+
+    Raises:
+        typer.BadParameter: There is no package of this name.
+        WorkflowError: The package exists, but cannot be imported.
+    """
+    parts = name.split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise typer.BadParameter(f"found {name!r}, expected the name of a package, as my_pipeline.workflows")
+    _put_first(Path.cwd())
+    # The outer packages first: they are imported before the inner ones, and any of them may be missing.
+    for at in range(1, len(parts) + 1):
+        outer = ".".join(parts[:at])
+        if outer not in sys.modules and importlib.util.find_spec(outer) is None:
+            raise _missing("package", outer)
+        module = imported(outer)
+        if at < len(parts) and not hasattr(module, "__path__"):
+            raise typer.BadParameter(f"{outer} is a module, not a package: it has no {parts[at]!r} inside")
+    return module
+
+
+def _module(name: str) -> ModuleType:
+    if name.endswith(_SCRIPT_SUFFIX):
+        return _script(Path(name))
+    # As with `python -m`, modules in the current folder come first.
+    _put_first(Path.cwd())
+    return _import(name, name)
+
+
+def _script(path: Path) -> ModuleType:
+    """
+    Import a script by its name, with its folder on `sys.path`, as `python script.py` does.
+
+    The code that it guards by `__name__ == "__main__"` is not run.
+    """
+    if not path.is_file():
+        raise typer.BadParameter(f"there is no file {str(path)!r} in {Path.cwd()}")
+    if not path.stem.isidentifier():
+        raise typer.BadParameter(f"{str(path)!r} cannot be imported: {path.stem!r} is no name of a module; rename it")
+    _put_first(path.resolve().parent)
+    module = _import(path.stem, str(path))
+    if module.__file__ is None or Path(module.__file__).resolve() != path.resolve():
+        raise typer.BadParameter(f"{str(path)!r} cannot be imported: {path.stem!r} is another module; rename it")
+    return module
+
+
+def _put_first(folder: Path) -> None:
+    if str(folder) not in sys.path[:1]:
+        sys.path.insert(0, str(folder))
+
+
+def _import(name: str, shown: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise typer.BadParameter(f"found {shown!r}, expected MODULE:WORKFLOW, as my_pipeline.workflows:my_workflow")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise _missing("module", error.name) from error
+        raise _unimportable(shown, error) from error
+    except Exception as error:
+        raise _unimportable(shown, error) from error
+
+
+def _missing(kind: str, name: str) -> typer.BadParameter:
+    places = f"the current folder ({Path.cwd()}) nor an installed package or PYTHONPATH"
+    return typer.BadParameter(f"there is no {kind} {name!r}: neither in {places}")
+
+
+def _unimportable(shown: str, error: Exception) -> typer.BadParameter:
+    """Return an error that helps an author to find the mistake: the exception and its last place in the traceback."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames[1:] else ""
+    return typer.BadParameter(
+        f"{shown} cannot be imported: {class_name(type(error))}: {message_of(error)}{where}; "
+        "`dkist-core --debug` shows the traceback"
+    )
