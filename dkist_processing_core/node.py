@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from dkist_processing_core.author_checks import extras_of, queue_of, upstreams_of
+from dkist_processing_core.author_checks.tasks import extras_of, queue_of, upstreams_of
 from dkist_processing_core.environments import Requirement
 from dkist_processing_core.errors import EnvironmentRequestError, WorkflowError
 from dkist_processing_core.export import bash_operator

@@ -9,16 +9,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dkist_processing_core.author_checks import (
-    MAX_NAME_LENGTH,
-    MAX_TAG_LENGTH,
-    check_runnable,
-    check_task,
-    name_of,
+from dkist_processing_core.author_checks.names import (
+    dag_name,
+    name_and_tags,
     tag_of,
     tags_of,
-    text_of,
+    version_of,
+    workflow_name_from_details,
 )
+from dkist_processing_core.author_checks.tasks import check_runnable, check_task
+from dkist_processing_core.author_checks.values import refuse, text_of
 from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.node import Node
 from dkist_processing_core.resource_queue import ResourceQueue
@@ -28,39 +28,9 @@ if TYPE_CHECKING:
     from dkist_processing_core.events import Graph
     from dkist_processing_core.local.outcomes import RunResult
 
-# The engine's own limit on the length of a DAG's name.
-MAX_DAG_NAME_LENGTH = 250
+__all__ = ["Workflow", "dag_name", "workflow_name_from_details"]
 
 Upstreams = type[TaskBase] | Sequence[type[TaskBase]] | None
-
-
-def workflow_name_from_details(input_data: str, output_data: str, category: str, detail: str | None = None) -> str:
-    """
-    Return `{input}_to_{output}_{category}[_{detail}]`.
-
-    >>> workflow_name_from_details(input_data="l0", output_data="l1", category="visp")
-    'l0_to_l1_visp'
-
-    Raises:
-        WorkflowError: The name is too long, or holds characters that the engine does not allow.
-    """
-    parts = [f"{input_data}_to_{output_data}", category, detail]
-    return name_of("_".join(part for part in parts if part), "the name of a workflow", MAX_NAME_LENGTH)
-
-
-def dag_name(workflow_name: str, workflow_version: str) -> str:
-    """
-    Return the name of the engine's DAG for a version of a workflow.
-
-    >>> dag_name(workflow_name="l0_to_l1_visp", workflow_version="1.2.3")
-    'l0_to_l1_visp_1.2.3'
-
-    Raises:
-        WorkflowError: The name holds characters that the engine does not allow.
-    """
-    return name_of(
-        f"{workflow_name}_{workflow_version}", "the name of a workflow with its version", MAX_DAG_NAME_LENGTH
-    )
 
 
 class Workflow:
@@ -98,43 +68,25 @@ class Workflow:
         tags: str | Iterable[str] | None = None,
     ) -> None:
         """Take the names of the workflow; nodes are added afterwards."""
-        process_category, process_name = (
-            text_of(process_category, "process_category"),
-            text_of(process_name, "process_name"),
-        )
-        input_data, output_data = text_of(input_data, "input_data"), text_of(output_data, "output_data")
-        category, detail = text_of(category, "category"), text_of(detail, "detail")
-        by_process = {"process_category": process_category, "process_name": process_name}
-        by_data = {"input_data": input_data, "output_data": output_data, "category": category}
-        self._name_parts: tuple[str, ...]
-        if all(by_process.values()) and not any(by_data.values()) and not detail:
-            self._name_parts = (str(process_category), str(process_name))
-            name = "_".join(self._name_parts)
-        elif all(by_data.values()) and not any(by_process.values()):
-            # As in earlier releases, the detail is not a tag: it describes only one workflow.
-            self._name_parts = (str(input_data), str(output_data), str(category))
-            name = workflow_name_from_details(str(input_data), str(output_data), str(category), detail)
-        else:
-            given = [key for key, value in {**by_process, **by_data, "detail": detail}.items() if value]
-            msg = (
-                "a workflow is named by process_category and process_name, or by input_data, output_data and category "
-                f"(and detail, if need be); given: {', '.join(given) or 'none of them'}"
-            )
-            raise WorkflowError(msg)
-        self.workflow_name = name_of(name, "the name of a workflow", MAX_NAME_LENGTH)
+        given = {
+            "process_category": process_category,
+            "process_name": process_name,
+            "input_data": input_data,
+            "output_data": output_data,
+            "category": category,
+            "detail": detail,
+        }
+        parts = {argument: text_of(value, argument) for argument, value in given.items()}
+        self.workflow_name, tags_of_name = name_and_tags(parts)
+        self.input_data, self.output_data, self.detail = parts["input_data"], parts["output_data"], parts["detail"]
+        self.category = parts["category"] or parts["process_category"]
         # As in earlier releases, an empty version counts as not given.
         version = text_of(workflow_version, "workflow_version")
-        self.workflow_version = name_of(
-            # The version is a tag as well.
-            version or _build_version(),
-            "workflow_version" if version else "BUILD_VERSION",
-            MAX_TAG_LENGTH,
-        )
+        source = "workflow_version" if version else "BUILD_VERSION"
+        self.workflow_version = version_of(version or _build_version(), source)
         self.dag_name = dag_name(self.workflow_name, self.workflow_version)
         self.workflow_package = text_of(workflow_package, "workflow_package") or None
-        self.category = category or process_category
-        self.input_data, self.output_data, self.detail = input_data, output_data, detail
-        own_tags = map(tag_of, (self.workflow_version, *self._name_parts))
+        own_tags = map(tag_of, (self.workflow_version, *tags_of_name))
         self.tags = tuple(dict.fromkeys((*tags_of(tags), *own_tags)))
         self._nodes: dict[str, Node] = {}
 
@@ -174,22 +126,18 @@ class Workflow:
     def _check_placement(self, node: Node) -> None:
         name = node.name
         # Names that differ only in case would clash as files of a case-insensitive file system, or as lower-case words.
-        twin = next((other for other in self._nodes if other.lower() == name.lower()), None)
+        twin = next((other for other in self._nodes.values() if other.name.lower() == name.lower()), None)
         if twin is not None:
-            same = "is in it already" if self._nodes[twin].task is node.task else f"would stand beside {twin}"
-            msg = f"{name} cannot be added to {self.workflow_name}: a task of that name {same}"
-            raise WorkflowError(msg)
+            same = "is in it already" if twin.task is node.task else f"would stand beside {twin.name}"
+            refuse(f"{name} cannot be added to {self.workflow_name}: a task of that name {same}")
         for upstream in node.upstreams:
-            known = self._nodes.get(upstream.__name__)
-            if known is None:
-                msg = (
+            if upstream.__name__ not in self._nodes:
+                refuse(
                     f"{name} waits for {upstream.__name__}, which is not in {self.workflow_name}; add upstreams first. "
                     f"It has: {', '.join(self._nodes) or 'no tasks yet'}"
                 )
-                raise WorkflowError(msg)
-            if known.task is not upstream:
-                msg = f"{name} waits for another {upstream.__name__} than the one in {self.workflow_name}"
-                raise WorkflowError(msg)
+            if self._nodes[upstream.__name__].task is not upstream:
+                refuse(f"{name} waits for another {upstream.__name__} than the one in {self.workflow_name}")
 
     def topological_sort(self) -> list[Node]:
         """

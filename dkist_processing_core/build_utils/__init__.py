@@ -10,19 +10,13 @@ Functions for a pipeline's own tests and its release: find its workflows, check 
 Not here: how one workflow is exported or loaded (workflow).
 """
 
-import logging
-from collections.abc import Mapping
-from pathlib import Path
-from types import ModuleType
-
-from dkist_processing_core.build_utils._archive import archive_name, archived
-from dkist_processing_core.build_utils._dockerfile import category_of, inside_context, render_dockerfile
-from dkist_processing_core.build_utils.check import Form, check_workflows, content_of
-from dkist_processing_core.build_utils.find import Found, find_workflows, nowhere, twins
-from dkist_processing_core.errors import WorkflowError
-from dkist_processing_core.export.files import folder_of, put_files, put_new_file
-from dkist_processing_core.export.notebook_file import put_notebooks
-from dkist_processing_core.workflow import Workflow
+from dkist_processing_core.build_utils.exports import (
+    export_archive,
+    export_dags,
+    export_notebook_dockerfile,
+    export_notebooks,
+)
+from dkist_processing_core.build_utils.validation import extract_workflows_from_package, validate_workflows
 
 __all__ = [
     "export",
@@ -34,167 +28,5 @@ __all__ = [
     "validate_workflows",
 ]
 
-logger = logging.getLogger(__name__)
-
-
-def extract_workflows_from_package(workflow_package: ModuleType) -> list[Workflow]:
-    """
-    Return the workflows that a package's public modules and its `__init__` module define.
-
-    They are sorted by the names of the modules, with `__init__` last, and within a module in the order of definition.
-    An imported workflow belongs to the module that defines it, and is omitted if another distribution defines it.
-
-    Raises:
-        WorkflowError: A module cannot be imported, or two workflows have the same name and version.
-    """
-    found = find_workflows(workflow_package)
-    _refuse([problem for _, problem in twins(found)])
-    return [each.workflow for each in found]
-
-
-def validate_workflows(workflow_package: ModuleType, export_path: Path | str | None = None) -> None:
-    """
-    Check that every workflow of a package has tasks, has no cycle, and exports to a file that compiles and loads.
-
-    Without Airflow the files cannot be loaded: a warning is logged, and all other checks are made.
-
-    Args:
-        workflow_package: the package whose modules define workflows.
-        export_path: the folder for the exported files if no problem is found; by default the files are not kept.
-
-    Raises:
-        WorkflowError: There are problems, or there is no workflow; the message lists all problems of all workflows.
-    """
-    found = find_workflows(workflow_package)
-    if not found:
-        raise WorkflowError(nowhere(workflow_package))
-    checked = check_workflows(found)
-    _refuse([*(problem for _, problem in twins(found)), *(problem for each in checked for problem in each.problems)])
-    unloaded = [each for each in checked if each.loaded is None]
-    if unloaded:
-        logger.warning(
-            "Airflow is not installed: whether the workflows of %s load was not checked (%d of them); all else is well",
-            workflow_package.__name__,
-            len(unloaded),
-        )
-    if export_path is not None:
-        put_files(folder_of(export_path), _as_files({each.found.workflow.dag_name: each.content for each in checked}))
-
-
-def export_dags(workflow_package: ModuleType, path: Path | str) -> list[Path]:
-    """
-    Export every workflow of a package into a folder, and return the paths of the files.
-
-    No file is written if one of the workflows cannot be exported.
-
-    Raises:
-        WorkflowError: A workflow cannot be exported; the message names each such workflow.
-    """
-    return put_files(folder_of(path), _as_files(_contents(_found_in(workflow_package))))
-
-
-def export_archive(workflow_package: ModuleType, path: Path | str) -> Path:
-    """
-    Export every workflow of a package into one archive, `{package}_{version}.zip` in a folder, and return its path.
-
-    If the archive is unpacked into Airflow's DAGs folder, its files are in a folder of the same name. The same
-    workflows give the same bytes.
-
-    Raises:
-        WorkflowError: There is no workflow, the workflows have several versions, or one of them cannot be exported.
-    """
-    found = find_workflows(workflow_package)
-    if not found:
-        raise WorkflowError(nowhere(workflow_package))
-    name = archive_name(workflow_package.__name__, found)
-    (file,) = put_files(folder_of(path), {f"{name}.zip": archived(_contents(found), name)})
-    return file
-
-
 # The name that pipelines of earlier releases use.
 export = export_dags
-
-
-def export_notebooks(workflow_package: ModuleType, path: Path | str) -> list[Path]:
-    """
-    Export every workflow of a package as a notebook into a folder, and return the paths of the files.
-
-    No file is written if one of the workflows cannot be exported, or if a notebook was changed or run after its export.
-
-    Raises:
-        WorkflowError: A workflow cannot be exported, or a notebook would be overwritten; the message names each such
-            workflow or file.
-    """
-    return _put_notebooks(_found_in(workflow_package), folder_of(path))
-
-
-def export_notebook_dockerfile(workflow_package: ModuleType, path: Path | str) -> Path:
-    """
-    Export a package's notebooks, and the `Dockerfile` of a worker for processing by hand; return the Dockerfile's path.
-
-    The Dockerfile is written into the current folder, which is the folder of the package's project and in which the
-    image is built. The notebooks are written into the folder `path` below it. The image holds the package with every
-    extra that its tasks need. It serves the notebooks with JupyterLab at `/mpw-{category}/`, port 8888. No file is
-    overwritten, and no file is written if there is any error.
-
-    Raises:
-        WorkflowError: The folder is not below the current one, a Dockerfile exists already, the workflows have several
-            categories, or as for `export_notebooks`.
-    """
-    found = find_workflows(workflow_package)
-    category, folder, dockerfile = (
-        category_of(workflow_package.__name__, found),
-        inside_context(folder_of(path)),
-        Path("Dockerfile"),
-    )
-    if dockerfile.exists() or dockerfile.is_symlink():
-        msg = f"there is a Dockerfile in {Path.cwd()} already, which is not written over: move it away"
-        raise WorkflowError(msg)
-    if not any(Path(name).exists() for name in ("pyproject.toml", "setup.py", "setup.cfg")):
-        logger.warning("%s is not the folder of a project: `pip install .` will fail in the image", Path.cwd())
-    # Without `frozen`, which pins the release itself as well: an image may be built from unreleased code.
-    extras = dict.fromkeys(extra for each in found for node in each.workflow.nodes for extra in node.pip_extras)
-    notebooks = [folder / f"{each.workflow.dag_name}.ipynb" for each in found]
-    put_new_file(dockerfile, render_dockerfile(category, notebooks, list(extras)).encode())
-    try:
-        _put_notebooks(found, Path(folder))
-    except BaseException:
-        dockerfile.unlink()
-        raise
-    return dockerfile
-
-
-def _found_in(workflow_package: ModuleType) -> list[Found]:
-    found = find_workflows(workflow_package)
-    if not found:
-        logger.warning("nothing is exported: %s", nowhere(workflow_package))
-    return found
-
-
-def _put_notebooks(found: list[Found], folder: Path) -> list[Path]:
-    contents = _contents(found, "notebook")
-    return put_notebooks(folder, {f"{dag_name}.ipynb": text for dag_name, text in contents.items()})
-
-
-def _contents(found: list[Found], form: Form = "dag") -> dict[str, str]:
-    problems, contents = [problem for _, problem in twins(found)], {}
-    for each in found:
-        try:
-            contents[each.workflow.dag_name] = content_of(each, form)
-        except WorkflowError as error:
-            problems.append(str(error))
-    _refuse(problems)
-    return contents
-
-
-def _as_files(contents: Mapping[str, str]) -> dict[str, bytes]:
-    return {f"{dag_name}.py": content.encode() for dag_name, content in contents.items()}
-
-
-def _refuse(problems: list[str]) -> None:
-    if len(problems) == 1:
-        raise WorkflowError(problems[0])
-    if problems:
-        listed = "\n".join(f"- {problem}" for problem in problems)
-        msg = f"{len(problems)} things are wrong:\n{listed}"
-        raise WorkflowError(msg)

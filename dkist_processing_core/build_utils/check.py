@@ -1,7 +1,7 @@
 """
 Check workflows before deployment, and list the problems of each.
 
-Not here: the search for workflows (_find).
+Not here: the search for workflows (find).
 """
 
 from collections.abc import Iterable
@@ -70,3 +70,18 @@ def _check(found: Found) -> Checked:
         checked.problems.append(f"{found}: the engine does not load it: {' '.join(told.split())}")
     checked.loaded = not checked.problems
     return checked
+
+
+def refuse(problems: list[str]) -> None:
+    """
+    Raise one error for all problems; do nothing if there is none.
+
+    Raises:
+        WorkflowError: There are problems; the message lists all of them.
+    """
+    if len(problems) == 1:
+        raise WorkflowError(problems[0])
+    if problems:
+        listed = "\n".join(f"- {problem}" for problem in problems)
+        msg = f"{len(problems)} things are wrong:\n{listed}"
+        raise WorkflowError(msg)

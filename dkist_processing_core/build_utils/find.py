@@ -1,7 +1,7 @@
 """
 Find the workflows that a package defines, each with the module that defines it.
 
-Not here: the checks of the workflows (_check), and the places of their files (_files, _archive).
+Not here: the checks of the workflows (check), and their files (exports).
 """
 
 import ast

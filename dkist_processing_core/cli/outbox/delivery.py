@@ -76,7 +76,7 @@ def _told(progress: Progress) -> str:
 def _quietly() -> Iterator[None]:
     """Suppress the warnings of the delivery thread: they are for processes that do other work meanwhile."""
     is_verbose = logging.getLogger(_PACKAGE).level == logging.INFO
-    with _level(f"{_PACKAGE}.drain", logging.NOTSET if is_verbose else logging.ERROR):
+    with _level(f"{_PACKAGE}.delivery", logging.NOTSET if is_verbose else logging.ERROR):
         yield
 
 

@@ -1,0 +1,62 @@
+"""
+Find the workflows of a package, and validate them.
+
+Not here: the checks of one workflow (check), and the export of all (exports).
+"""
+
+import logging
+from pathlib import Path
+from types import ModuleType
+
+from dkist_processing_core.build_utils.check import check_workflows, refuse
+from dkist_processing_core.build_utils.exports import as_files
+from dkist_processing_core.build_utils.find import find_workflows, nowhere, twins
+from dkist_processing_core.errors import WorkflowError
+from dkist_processing_core.export.files import folder_of, put_files
+from dkist_processing_core.workflow import Workflow
+
+logger = logging.getLogger(__name__)
+
+
+def extract_workflows_from_package(workflow_package: ModuleType) -> list[Workflow]:
+    """
+    Return the workflows that a package's public modules and its `__init__` module define.
+
+    They are sorted by the names of the modules, with `__init__` last, and within a module in the order of definition.
+    An imported workflow belongs to the module that defines it, and is omitted if another distribution defines it.
+
+    Raises:
+        WorkflowError: A module cannot be imported, or two workflows have the same name and version.
+    """
+    found = find_workflows(workflow_package)
+    refuse([problem for _, problem in twins(found)])
+    return [each.workflow for each in found]
+
+
+def validate_workflows(workflow_package: ModuleType, export_path: Path | str | None = None) -> None:
+    """
+    Check that every workflow of a package has tasks, has no cycle, and exports to a file that compiles and loads.
+
+    Without Airflow the files cannot be loaded: a warning is logged, and all other checks are made.
+
+    Args:
+        workflow_package: the package whose modules define workflows.
+        export_path: the folder for the exported files if no problem is found; by default the files are not kept.
+
+    Raises:
+        WorkflowError: There are problems, or there is no workflow; the message lists all problems of all workflows.
+    """
+    found = find_workflows(workflow_package)
+    if not found:
+        raise WorkflowError(nowhere(workflow_package))
+    checked = check_workflows(found)
+    refuse([*(problem for _, problem in twins(found)), *(problem for each in checked for problem in each.problems)])
+    unloaded = [each for each in checked if each.loaded is None]
+    if unloaded:
+        logger.warning(
+            "Airflow is not installed: whether the workflows of %s load was not checked (%d of them); all else is well",
+            workflow_package.__name__,
+            len(unloaded),
+        )
+    if export_path is not None:
+        put_files(folder_of(export_path), as_files({each.found.workflow.dag_name: each.content for each in checked}))
