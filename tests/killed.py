@@ -24,7 +24,7 @@ from typing import Any
 # Imported here, not when it is needed: another user may not read the files of this interpreter.
 import dkist_processing_core.delivery.drainer  # noqa: F401
 from dkist_processing_core.bus import open_bus
-from dkist_processing_core.bus.amqp.client import AmqpLink
+from dkist_processing_core.bus.amqp.link import AmqpLink
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import TaskProgressed

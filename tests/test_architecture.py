@@ -166,7 +166,7 @@ def test_every_exception_is_still_needed() -> None:
         ("task", "from . import workflow", ["workflow"]),
         ("task", "def run():\n    return import_module('dkist_processing_core.cli')", ["cli"]),
         ("task", "if TYPE_CHECKING:\n    from .cli import main\nelse:\n    from .watch import look", ["watch"]),
-        ("bus", "from dkist_processing_core.bus.amqp.client import AmqpBus", []),
+        ("bus", "from dkist_processing_core.bus.amqp.bus import AmqpBus", []),
         ("__init__", "from dkist_processing_core.cli import main", []),
     ],
 )

@@ -14,8 +14,9 @@ from dataclasses import replace
 import pytest
 from pika.exceptions import ProbableAccessDeniedError, ProbableAuthenticationError
 
-from dkist_processing_core.bus.amqp import client
+from dkist_processing_core.bus.amqp import connection
 from dkist_processing_core.bus.amqp.bus import AmqpBus
+from dkist_processing_core.bus.amqp.errors import explain
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery import drainer
 from dkist_processing_core.delivery.publisher import Publisher
@@ -156,7 +157,7 @@ def test_a_silent_network_is_given_up_and_tried_again(
     """
     behind, proxy = proxied
     settings = settings_of(behind)
-    monkeypatch.setattr(client, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(connection, "HEARTBEAT_SECONDS", 1)
 
     with Publisher.open(settings) as publisher:
         publisher.publish(started("A"))
@@ -351,7 +352,7 @@ def test_a_login_that_the_network_broke_is_no_refusal(guess: type[Exception]) ->
     """
     settings = DKISTProcessingCoreConfiguration()
 
-    explained = client.explain(guess("StreamLostError: ('Stream connection lost: ConnectionResetError()',)"), settings)
+    explained = explain(guess("StreamLostError: ('Stream connection lost: ConnectionResetError()',)"), settings)
 
     assert type(explained) is BusUnreachableError
     assert str(explained) == "RabbitMQ at localhost:5672 broke the connection at the login"
@@ -359,16 +360,16 @@ def test_a_login_that_the_network_broke_is_no_refusal(guess: type[Exception]) ->
 
 def test_every_line_that_the_page_explains_is_one_that_is_said() -> None:
     """
-    The table of the page on outages quotes the texts of the modules that warn.
+    The table of the page on outages quotes the texts of the packages that warn.
     """
     page = (ROOT / "docs" / "how-to" / "outages.md").read_text()
     table = page.partition("| the line holds |")[2].partition("\n\n")[0]
     quoted = re.findall(r"^\| `(.+?)` \|", table, flags=re.MULTILINE)
-    modules = ("bus/_amqp", "bus/_damage", "bus/_format", "bus/_locks", "drain", "publisher", "tracing/_telemetry")
     constants = {
         node.value
-        for module in modules
-        for node in ast.walk(ast.parse((ROOT / "dkist_processing_core" / f"{module}.py").read_text()))
+        for package in ("bus", "delivery", "journal", "tracing")
+        for path in (ROOT / "dkist_processing_core" / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
 

@@ -260,7 +260,7 @@ def test_what_is_too_long_to_be_a_variable_keeps_no_process_from_being_started()
 HOMELESS = """\
 import logging, os, sys
 from dkist_processing_core.delivery import drainer
-from dkist_processing_core.bus.amqp import client
+from dkist_processing_core.bus.amqp import link
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dkist_processing_core.bus import open_bus
-from dkist_processing_core.bus.amqp import client
+from dkist_processing_core.bus.amqp import link
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
@@ -50,7 +50,7 @@ def as_user(action: Callable[[], object], log: Path) -> None:
     Do something in a fork that belongs to the user, with its warnings in a file.
     """
     # Loaded before: the user may not be able to read the interpreter's files.
-    assert client.__name__
+    assert link.__name__
     assert "localhost".encode("idna")
     CliRunner().invoke(app, ["doctor"])
     child = os.fork()

@@ -23,7 +23,7 @@ from pika.exceptions import IncompatibleProtocolError
 from typer.testing import CliRunner
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
-from dkist_processing_core.bus.amqp.client import explain
+from dkist_processing_core.bus.amqp.errors import explain
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe

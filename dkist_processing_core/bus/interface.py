@@ -1,7 +1,7 @@
 """
 The interface of a bus, which publishers and consumers use with either transport.
 
-Not here: the two transports (_journal_bus, _amqp_bus).
+Not here: the two transports (embedded, amqp).
 """
 
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ class Delivery(Protocol):
         This waits up to `wait` seconds until the bus has processed the acknowledgement.
         """
 
-    def bury(self, reason: str) -> None:
+    def dead_letter(self, reason: str) -> None:
         """Dead-letter the message with a reason, and acknowledge it."""
 
 

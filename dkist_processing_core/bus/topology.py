@@ -1,7 +1,7 @@
 """
 The exchanges, queues and bindings on RabbitMQ, as values.
 
-Not here: their declaration (_amqp), and the choice of a consumer's bindings (consumer).
+Not here: their declaration (amqp.declaring), and the choice of a consumer's bindings (consumer).
 """
 
 from collections.abc import Iterable, Mapping

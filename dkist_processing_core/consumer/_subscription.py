@@ -176,7 +176,7 @@ class Subscription:
         if isinstance(event, Exception):
             reason = str(event) if isinstance(event, DecodeError) else f"{type(event).__name__}: {event}"
             logger.warning("message %r goes to the dead letters: %s", _name_of(message), reason)
-            delivery.bury(reason)
+            delivery.dead_letter(reason)
             return None
         if self._selection.matches(event) and (self._seen is None or self._seen.is_new(event.id)):
             acknowledge = functools.partial(_acknowledge, self._pid, delivery)

@@ -37,7 +37,7 @@ from dkist_processing_core.process.flag import Flag
 from dkist_processing_core.text.own_errors import log_own_error_once
 
 if TYPE_CHECKING:
-    from dkist_processing_core.bus.amqp.client import AmqpLink
+    from dkist_processing_core.bus.amqp.link import AmqpLink
 
 UNREACHABLE_SECONDS = 30.0
 """For how many seconds no process of this host tries a broker again that could not be reached."""

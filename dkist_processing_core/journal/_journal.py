@@ -728,7 +728,7 @@ class Journal:
         """Subtract `missed` reported events from the unreported lost events."""
         self._write("UPDATE fact SET value = value - ? WHERE name = ?", missed, f"missed {subscription}")
 
-    def bury(self, subscription: str, entry: Entry, reason: str) -> None:
+    def dead_letter(self, subscription: str, entry: Entry, reason: str) -> None:
         """Dead-letter a message that a subscription cannot use, with the reason."""
         self._write(
             "INSERT OR IGNORE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?)",

@@ -24,8 +24,10 @@ import pika.exceptions
 import pytest
 
 from dkist_processing_core.bus import open_bus
-from dkist_processing_core.bus.amqp.bus import ARCHIVE_PREFETCH, AmqpBus
-from dkist_processing_core.bus.amqp.client import AmqpLink, explain
+from dkist_processing_core.bus.amqp.archive import ARCHIVE_PREFETCH
+from dkist_processing_core.bus.amqp.bus import AmqpBus
+from dkist_processing_core.bus.amqp.errors import explain
+from dkist_processing_core.bus.amqp.link import AmqpLink
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Subscription, subscribe
@@ -225,7 +227,7 @@ class TestAmqpBus(BusContract):
         """
         Meanwhile nothing is asked of the broker, whose silence then is none.
         """
-        monkeypatch.setattr("dkist_processing_core.bus.amqp.bus._SILENCE_SECONDS", 0.5)
+        monkeypatch.setattr("dkist_processing_core.bus.amqp.archive._SILENCE_SECONDS", 0.5)
         events = [progressed("A", number) for number in range(5 * ARCHIVE_PREFETCH)]
         publisher.publish(*events)
         assert publisher.flush(SECONDS)
@@ -270,7 +272,7 @@ class TestAmqpBus(BusContract):
         """
         Where a broker stays silent in the middle of what there is, a warning tells that the rest is missing.
         """
-        monkeypatch.setattr("dkist_processing_core.bus.amqp.bus._SILENCE_SECONDS", 0.5)
+        monkeypatch.setattr("dkist_processing_core.bus.amqp.archive._SILENCE_SECONDS", 0.5)
         publisher.publish(*[progressed("A", number) for number in range(3 * ARCHIVE_PREFETCH)])
         assert publisher.flush(SECONDS)
         with (

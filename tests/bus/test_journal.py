@@ -160,7 +160,7 @@ def test_an_undecodable_message_is_kept_with_its_reason(settings: DKISTProcessin
 
     delivery = receiver.receive(SECONDS)
     assert delivery is not None
-    delivery.bury("because")
+    delivery.dead_letter("because")
 
     with bus.open_journal() as journal:
         assert [("because", delivery.message.body)] == journal.dead_letters("n")

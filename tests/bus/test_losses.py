@@ -12,9 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from dkist_processing_core.bus import topology
-from dkist_processing_core.bus.amqp.bus import QUEUE_PREFETCH, AmqpBus
-from dkist_processing_core.bus.amqp.client import RPC_SECONDS, Received
+from dkist_processing_core.bus.amqp.bus import AmqpBus
+from dkist_processing_core.bus.amqp.consuming import Received
 from dkist_processing_core.bus.amqp.losses import Losses
+from dkist_processing_core.bus.amqp.named_queue import QUEUE_PREFETCH
+from dkist_processing_core.bus.amqp.session import RPC_SECONDS
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration

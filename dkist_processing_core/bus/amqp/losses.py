@@ -1,7 +1,7 @@
 """
 The events that a named subscription on RabbitMQ has lost: its read position, kept on this host, against the archive.
 
-Not here: the subscription's connection (_amqp_bus).
+Not here: the subscription's connection (consumption).
 """
 
 import contextlib
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dkist_processing_core.bus.amqp.bus import AmqpBus
-    from dkist_processing_core.bus.amqp.client import AmqpLink, Load, Received
+    from dkist_processing_core.bus.amqp.consuming import Received
+    from dkist_processing_core.bus.amqp.declaring import Load
+    from dkist_processing_core.bus.amqp.link import AmqpLink
 
 LOOK_SECONDS = 10.0
 """How often the length of a queue is queried while its messages are read."""

@@ -1,7 +1,7 @@
 """
 TLS to the broker by the ISB_TLS_* variables: our certificate, the trusted authorities, and the variable at fault.
 
-Not here: the connection, and its other errors (_amqp).
+Not here: the connection, and its other errors (errors).
 """
 
 import re

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from dkist_processing_core.bus.amqp import tls
 from dkist_processing_core.bus.amqp.bus import AmqpBus
-from dkist_processing_core.bus.amqp.client import AmqpLink
+from dkist_processing_core.bus.amqp.link import AmqpLink
 from dkist_processing_core.bus.topology import (
     ARCHIVE_QUEUE,
     Binding,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dkist_processing_core.bus.topology import DELIVERY_LIMIT, DELIVERY_LIMIT_ARGUMENT, Exchange, Queue
 
 if TYPE_CHECKING:
-    from dkist_processing_core.bus.amqp.client import AmqpLink
+    from dkist_processing_core.bus.amqp.link import AmqpLink
 
 _VALUE = r"(?:none|(?:the value )?'(.*?)'(?: of type '\w+')?)"
 _NAMED = re.compile(rf"inequivalent arg '(.+?)' for .*: received {_VALUE} but current is {_VALUE} \(")

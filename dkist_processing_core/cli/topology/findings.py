@@ -14,7 +14,7 @@ from dkist_processing_core.cli.topology.differences import Difference, advice, d
 from dkist_processing_core.errors import BusError
 
 if TYPE_CHECKING:
-    from dkist_processing_core.bus.amqp.client import AmqpLink
+    from dkist_processing_core.bus.amqp.link import AmqpLink
 
 Item = Exchange | Queue | Binding
 

@@ -96,7 +96,7 @@ def _may_match(pattern: str) -> bool:
 def _findings(settings: DKISTProcessingCoreConfiguration, topology: Topology, *, making: bool) -> Iterator[Finding]:
     if not settings.names_broker:
         return
-    from dkist_processing_core.bus.amqp.client import AmqpLink  # noqa: PLC0415 - the journal needs no pika
+    from dkist_processing_core.bus.amqp.link import AmqpLink  # noqa: PLC0415 - the journal needs no pika
 
     try:
         with AmqpLink.open(settings, _CONNECT_SECONDS) as link:

@@ -1,7 +1,7 @@
 """
 The embedded bus: one journal file on this host, which also serves as the archive.
 
-Not here: the file's format (_journal), and reading from it (_journal_receivers).
+Not here: the file's format (journal), and reading from it (reader, receiver).
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,8 @@ from dkist_processing_core.journal.place import open_folder, place
 from dkist_processing_core.journal.spare import Spare, adopt
 
 if TYPE_CHECKING:
-    from dkist_processing_core.bus.embedded_receivers import JournalReader, JournalReceiver
+    from dkist_processing_core.bus.embedded.reader import JournalReader
+    from dkist_processing_core.bus.embedded.receiver import JournalReceiver
 
 FILE = "embedded.db"
 KEPT_SECONDS = 7 * 24 * 3600
@@ -58,7 +59,8 @@ class JournalBus:
         Without a name the file is only read: nothing on the disk changes, and the file need not exist yet.
         """
         # Imported here, because a task only publishes and does not need it.
-        from dkist_processing_core.bus.embedded_receivers import JournalReader, JournalReceiver  # noqa: PLC0415
+        from dkist_processing_core.bus.embedded.reader import JournalReader  # noqa: PLC0415
+        from dkist_processing_core.bus.embedded.receiver import JournalReceiver  # noqa: PLC0415
 
         wanted = tuple(patterns)
         if name is None:

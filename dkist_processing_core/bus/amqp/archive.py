@@ -1,0 +1,111 @@
+"""
+The stream of all events as a source of messages, for subscriptions without a name.
+
+Not here: the connection (consumption), and which events a named subscription has lost (losses).
+"""
+
+import logging
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
+from dkist_processing_core.journal.message import topic_matches
+
+if TYPE_CHECKING:
+    from dkist_processing_core.bus.amqp.bus import AmqpBus
+    from dkist_processing_core.bus.amqp.consuming import Received
+    from dkist_processing_core.bus.amqp.link import AmqpLink
+
+ARCHIVE_PREFETCH = 100
+# By how much the clocks of this host and of the broker may differ.
+_CLOCK_MARGIN = timedelta(seconds=5)
+# How long a stream may deliver nothing before it counts as empty, or as without messages since a given time.
+_BEGINNING_SECONDS = 1.0
+# How long a replay that has not reached its end waits for a broker that is silent or unreachable.
+_SILENCE_SECONDS = 30.0
+logger = logging.getLogger(__name__)
+
+
+class Archive:
+    """The stream of all events; its offsets are the positions to continue from after an interruption."""
+
+    name = None
+    missed = 0
+
+    def __init__(self, bus: "AmqpBus", patterns: Iterable[str], *, replay: bool | datetime) -> None:
+        """Take the bus, the patterns, and where to begin: at the end, at the beginning or at a time."""
+        self._bus = bus
+        self._patterns = tuple(patterns)
+        self._is_past = bool(replay)
+        # In whole seconds, like the timestamps of messages.
+        self._begins_at = int(replay.timestamp()) if isinstance(replay, datetime) else 0
+        self._may_hold_nothing = False
+        # The offset of the message that was read last, and of the last message of the replay.
+        self._read = self._end = -1
+        self._heard_at = 0.0
+        self._start: Any = "first" if replay else "next"
+        # If no message arrived before an interruption, reading continues from a time instead of an offset.
+        self._restart: Any = "first" if replay else datetime.now(UTC) - _CLOCK_MARGIN
+        if isinstance(replay, datetime):
+            self._start = self._restart = replay - _CLOCK_MARGIN
+
+    def attach(self, link: "AmqpLink") -> None:
+        """Subscribe to the messages after the last one that was read."""
+        self._bus.ensure(link, "queue", ARCHIVE_QUEUE)
+        if self._is_past:
+            self._look_ahead(link.last_of_stream(ARCHIVE_QUEUE, _BEGINNING_SECONDS))
+        self._heard_at = time.monotonic()
+        link.consume(ARCHIVE_QUEUE, prefetch=ARCHIVE_PREFETCH, arguments={"x-stream-offset": self._start})
+        self._start = self._restart
+
+    def _look_ahead(self, last: "Received | None") -> None:
+        offset = -1 if last is None or last.offset is None else last.offset
+        self._is_past = offset > self._read
+        if last is not None and self._is_past:
+            self._end = offset
+            # If there is no message after the requested time, the broker delivers nothing and does not report it.
+            self._may_hold_nothing = (last.message.properties.timestamp or 0) < self._begins_at
+
+    def receive(self, link: "AmqpLink", received: "Received") -> None:
+        """Do nothing: a stream drops messages only at its limits of age and size."""
+
+    def close(self) -> None:
+        """Do nothing: a subscription without a name has no position to store."""
+
+    def acknowledge(self, link: "AmqpLink", received: "Received") -> None:
+        """Acknowledge a message."""
+        link.acknowledge(received.tag)
+
+    def takes(self, received: "Received") -> bool:
+        """Return True if a message matches the patterns: no binding selects the messages of a stream."""
+        return any(topic_matches(pattern, received.message.routing_key) for pattern in self._patterns)
+
+    def is_new(self, received: "Received") -> bool:
+        """Return True if a message is newer than all messages that the stream held at the start."""
+        return received.offset is None or received.offset > self._end
+
+    def pass_by(self, received: "Received") -> None:
+        """Record how far the stream was read, after a message was passed to the receiver."""
+        self._heard_at = time.monotonic()
+        if received.offset is not None:
+            self._read = received.offset
+            self._start = self._restart = received.offset + 1
+            self._may_hold_nothing = False
+            self._is_past = self._is_past and received.offset < self._end
+
+    def has_caught_up(self, asked_since: float) -> bool:
+        """Return True if the replay is complete, or was given up because the broker is silent."""
+        # A consumer that works on an event for long requests nothing meanwhile, and so receives nothing.
+        silent_for = time.monotonic() - max(self._heard_at, asked_since)
+        if self._is_past and self._may_hold_nothing and silent_for > _BEGINNING_SECONDS:
+            self._is_past = False
+        elif self._is_past and silent_for > _SILENCE_SECONDS:
+            logger.warning("the broker is silent for %g s: what is left of the past is not read", silent_for)
+            self._is_past = False
+        return not self._is_past
+
+    def dead_letter(self, link: "AmqpLink", received: "Received", _: str) -> None:
+        """Acknowledge a message only: a subscription without a name has no dead letters."""
+        link.acknowledge(received.tag)

@@ -1,0 +1,239 @@
+"""
+A connection of pika's, adapted to a process that also runs an author's code: the only module that uses pika's privates.
+
+Each private name is used for a reason that stands beside it. Not here: channels and requests (session), and the
+explanation of errors (errors).
+"""
+
+import contextlib
+import errno
+import logging
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pika
+import pika.adapters.select_connection
+import pika.adapters.utils.selector_ioloop_adapter
+import pika.frame
+import pika.spec
+
+from dkist_processing_core.bus.amqp import tls
+from dkist_processing_core.bus.amqp.errors import CLOSED_HERE
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.journal.message import APP_ID
+from dkist_processing_core.process.descriptors import Held, move_up
+
+HEARTBEAT_SECONDS = 10
+GIVE_UP_SECONDS = 0.25
+_MAX_GATHERED_BYTES = 256 * 1024
+# AMQP 0.9.1: a frame begins with type, channel and size; a content header begins with class, weight and body size.
+_FRAME_START, _HEADER_START = struct.Struct(">BHL"), struct.Struct(">HHQ")
+# The arguments of `socket.getaddrinfo` after host and port, by pika's names.
+_LOOKED_UP_BY = ("family", "socktype", "proto", "flags")
+_log = logging.getLogger(__name__)
+
+
+def parameters(settings: DKISTProcessingCoreConfiguration, timeout: float) -> pika.ConnectionParameters:
+    """Return pika's parameters for the broker of the settings; each step of connecting has `timeout` seconds."""
+    service = settings.isb_mesh_service
+    return pika.ConnectionParameters(
+        host=service.host,
+        port=service.port,
+        virtual_host=settings.isb_vhost,
+        credentials=pika.PlainCredentials(settings.isb_username, settings.isb_password, erase_on_connect=True),
+        heartbeat=HEARTBEAT_SECONDS,
+        socket_timeout=timeout,
+        stack_timeout=timeout,
+        connection_attempts=1,
+        ssl_options=pika.SSLOptions(tls.make_context(settings), tls.server_name(settings))
+        if tls.is_wanted(settings)
+        else None,
+        client_properties={"connection_name": APP_ID},
+    )
+
+
+class _Poller(pika.adapters.select_connection.PollPoller):  # type: ignore[misc]
+    """Waits with poll(2), which needs no extra descriptor, while the descriptors still belong to the connection."""
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        self.is_ours: Callable[[], bool] = lambda: True
+        super().__init__(*values, **named)
+        # Private to pika: the two sockets by which another thread wakes the loop.
+        self.held = Held(each.fileno() for each in (self._r_interrupt, self._w_interrupt))
+
+    @staticmethod
+    def _get_interrupt_pair() -> tuple[socket.socket, socket.socket]:
+        # Overrides pika, whose pair would have the lowest free numbers, which the author's files get, too.
+        reading, writing = socket.socketpair()
+        _move_up(reading)
+        _move_up(writing)
+        return reading, writing
+
+    def poll(self) -> None:
+        self._check()
+        super().poll()
+        # Check before pika mistakes a closed descriptor for a silent broker.
+        self._check()
+
+    def _check(self) -> None:
+        if not self.is_ours():
+            raise OSError(errno.EBADF, CLOSED_HERE)
+
+
+class _Loop(pika.adapters.select_connection.IOLoop):  # type: ignore[misc]
+    @staticmethod
+    def _get_poller(*values: Any, **named: Any) -> _Poller:
+        # Overrides pika, which would choose epoll(7): that needs a descriptor of its own.
+        return _Poller(*values, **named)
+
+
+class _Services(pika.adapters.utils.selector_ioloop_adapter.SelectorIOServicesAdapter):  # type: ignore[misc]
+    """The loop of one connection, whose descriptors have numbers that the author's files do not get."""
+
+    def __init__(self) -> None:
+        loop = _Loop()
+        super().__init__(loop)
+        # Private to pika: the loop has no public way to the poller that it made.
+        self.poller: _Poller = loop._poller  # noqa: SLF001
+        self.socket = Held()
+        self.connecting: socket.socket | None = None
+
+    def getaddrinfo(self, host: str, port: int, on_done: Callable[[Any], None], **named: Any) -> Any:
+        try:
+            return super().getaddrinfo(host, port, on_done, **named)
+        except RuntimeError:
+            # pika resolves names in a thread, and the system allows no further thread: resolve the name here.
+            found: object
+            try:
+                found = socket.getaddrinfo(host, port, *(named.get(each, 0) for each in _LOOKED_UP_BY))
+            except OSError as error:
+                found = error
+            return self.call_later(0, lambda: on_done(found))
+
+    def connect_socket(self, sock: socket.socket, resolved_addr: tuple[str, int], on_done: Callable[..., None]) -> Any:
+        _move_up(sock)
+        self.socket, self.connecting = Held([sock.fileno()]), sock
+        return super().connect_socket(sock, resolved_addr, on_done)
+
+
+class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no types
+    """
+    A connection that reads the broker's last answer, and survives message properties that pika cannot decode.
+
+    It also gathers the frames published between two turns of its loop. pika would make one system call for each
+    frame, and a message has three frames.
+    """
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        """Begin to connect; the arguments are those of `pika.SelectConnection` without the loop."""
+        self._gathered: list[bytes] = []
+        self._gathered_size = 0
+        self._is_gathering = False
+        self._services = _Services()
+        super().__init__(*values, **named, custom_ioloop=self._services)
+        self._services.poller.is_ours = lambda: self.is_ours
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the descriptors are still the connection's: the author's code may close and reuse any number."""
+        # A socket that pika has closed has no number. A TLS socket wraps the socket and keeps its number.
+        connected = self._connected_socket or self._services.connecting
+        is_open = connected is not None and connected.fileno() in self._services.socket.identities
+        return self._services.poller.held.are_ours and (not is_open or self._services.socket.are_ours)
+
+    @property
+    def _connected_socket(self) -> socket.socket | None:
+        # Private to pika: a connection does not show its socket.
+        sock: socket.socket | None = getattr(self._transport, "_sock", None)
+        return sock
+
+    @contextlib.contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Hold data sent in this context until `emit_gathered`, a size limit, or other data that is sent."""
+        self._is_gathering = True
+        try:
+            yield
+        finally:
+            self._is_gathering = False
+        if self._gathered_size > _MAX_GATHERED_BYTES:
+            self.emit_gathered()
+
+    def emit_gathered(self) -> None:
+        """Send the gathered frames in one write."""
+        if self._gathered:
+            gathered, self._gathered, self._gathered_size = b"".join(self._gathered), [], 0
+            super()._adapter_emit_data(gathered)
+
+    def shut_down(self, patience: float) -> None:
+        """
+        Close the connection, and drop it if the broker does not answer.
+
+        Args:
+            patience: How many seconds to wait for the broker's answer, and after that for the end of the socket.
+
+        Raises:
+            AMQPError, OSError: The connection is broken; nothing is left to close.
+        """
+        if self.is_open:
+            self.add_on_close_callback(lambda *_: self.ioloop.stop())
+            self.close()
+            self._turn(patience)
+            # Private to pika, which has no public way to hang up on a silent peer.
+            if self._transport is not None:
+                self._transport.abort()
+                self._turn(patience)
+        elif not (self.is_closed or self.is_closing):
+            # Closed while it connects: pika closes the socket in a turn of the loop, and then raises an
+            # AssertionError about its own state.
+            self.close()
+            with contextlib.suppress(AssertionError):
+                self._turn(GIVE_UP_SECONDS)
+        self.ioloop.close()
+
+    def _turn(self, seconds: float) -> None:
+        self.ioloop.call_later(seconds, self.ioloop.stop)
+        self.ioloop.start()
+
+    def abandon(self) -> None:
+        """Prevent any code, also the interpreter's exit, from closing the descriptors: keep a reference for ever."""
+        import ctypes  # noqa: PLC0415 - for this alone, which is rare
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        # Overrides pika, which would write each frame on its own.
+        if self._is_gathering:
+            self._gathered.append(data)
+            self._gathered_size += len(data)
+        else:
+            self.emit_gathered()
+            super()._adapter_emit_data(data)
+
+    def _proto_connection_lost(self, error: BaseException | None) -> None:
+        # Overrides pika. In TLS 1.3 a broker refuses our certificate after our side of the handshake is complete. Its
+        # reason has arrived, but pika would report that our protocol header can no longer be written.
+        if error is not None and not self._opened:
+            error = tls.last_word(self._connected_socket) or error
+        super()._proto_connection_lost(error)
+
+    def _read_frame(self) -> tuple[int, pika.frame.Frame | None]:
+        # Overrides pika, which would close the connection at a content header that it cannot decode.
+        try:
+            found: tuple[int, pika.frame.Frame | None] = super()._read_frame()
+        except Exception as error:
+            kind, channel, size = _FRAME_START.unpack_from(self._frame_buffer)
+            if kind != pika.spec.FRAME_HEADER:
+                raise
+            _, _, body_size = _HEADER_START.unpack_from(self._frame_buffer, _FRAME_START.size)
+            _log.warning("a message's properties cannot be read and are left out: %s", error)
+            header = pika.frame.Header(channel, body_size, pika.BasicProperties())
+            return _FRAME_START.size + size + 1, header
+        return found
+
+
+def _move_up(sock: socket.socket) -> None:
+    family, kind, protocol = sock.family, sock.type, sock.proto
+    sock.__init__(family, kind, protocol, fileno=move_up(sock.detach()))  # type: ignore[misc]
+    sock.setblocking(False)  # noqa: FBT003 - the standard library's signature

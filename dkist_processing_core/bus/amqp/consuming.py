@@ -1,0 +1,108 @@
+"""
+Receiving messages from queues and streams, and acknowledging them.
+
+Not here: what a delivery means to a subscription (receiver), and its thread (consumption).
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pika
+import pika.channel
+import pika.spec
+
+from dkist_processing_core.bus.amqp.conversion import from_pika, text_of
+from dkist_processing_core.bus.amqp.declaring import Declaring
+from dkist_processing_core.bus.amqp.session import RPC_SECONDS
+from dkist_processing_core.journal.message import Message
+
+# The largest prefetch count of AMQP: more than RabbitMQ puts into one chunk of a stream.
+_CHUNK_MESSAGES = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message that the broker delivered, and the tag by which this link acknowledges it."""
+
+    tag: int
+    message: Message
+
+    @property
+    def offset(self) -> int | None:
+        """The offset of the message in its stream; None if it does not come from a stream."""
+        offset = self.message.properties.headers.get("x-stream-offset")
+        return offset if isinstance(offset, int) else None
+
+
+class Consuming(Declaring):
+    """A session that receives messages. It looks at a stream's length as `Declaring` does."""
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        """Take the arguments of a session; nothing is connected yet."""
+        super().__init__(*values, **named)
+        self._deliveries: deque[Received] = deque()
+
+    def consume(self, queue: str, *, prefetch: int, arguments: Mapping[str, Any] | None = None) -> None:
+        """
+        Subscribe to a queue.
+
+        Args:
+            queue: The name of the queue or stream.
+            prefetch: How many messages the broker may deliver before one of them is acknowledged.
+            arguments: The arguments of the subscription, such as the offset in a stream.
+        """
+        # The broker gives no reason: the queue was deleted, has moved, or has waited too long for an acknowledgement.
+        complaint = f"the broker ended the delivery from {queue} (basic.cancel, which names no reason)"
+        self._live_channel.add_on_cancel_callback(lambda _: self._fail_with(complaint))
+        self._consume(self._live_channel, queue, prefetch=prefetch, arguments=arguments or {})
+
+    def _consume(
+        self, channel: pika.channel.Channel, queue: str, *, prefetch: int, arguments: Mapping[str, Any]
+    ) -> None:
+        self._call(lambda done: channel.basic_qos(prefetch_count=prefetch, callback=done))
+        self._call(
+            lambda done: channel.basic_consume(queue, self._on_delivery, arguments=dict(arguments), callback=done)
+        )
+
+    def receive(self, timeout: float) -> Received | None:
+        """Return the next message; None if none arrives within `timeout` seconds or before a `wake`."""
+        self._wait(lambda: bool(self._deliveries), timeout)
+        return self._deliveries.popleft() if self._deliveries else None
+
+    def last_of_stream(self, queue: str, patience: float) -> Received | None:
+        """
+        Return the last message of a stream; None if it has none. The caller must not acknowledge the message.
+
+        A new stream does not count its messages yet, so this waits up to `patience` seconds for one.
+        """
+        load = self.load(queue)
+        patience = patience if load is not None and load.messages == 0 else RPC_SECONDS
+        # A separate channel: pika rejects messages that still arrive for a cancelled consumer, which a stream forbids.
+        channel = self._new_channel(RPC_SECONDS)
+        self._consume(channel, queue, prefetch=_CHUNK_MESSAGES, arguments={"x-stream-offset": "last"})
+        self._run(lambda: bool(self._deliveries), patience)
+        # The broker sends all messages of the last chunk before it answers another request.
+        self._call(lambda done: channel.basic_qos(prefetch_count=1, callback=done))
+        channel.close()
+        delivered, self._deliveries = self._deliveries, deque()
+        return delivered[-1] if delivered else None
+
+    def acknowledge(self, tag: int) -> None:
+        """Acknowledge one message."""
+        with self._explained():
+            self._live_channel.basic_ack(tag)
+
+    def synchronize(self) -> None:
+        """Wait until the broker has processed all previous requests: a channel answers requests in order."""
+        channel = self._live_channel
+        # A request without effect: an existing consumer keeps the prefetch that it started with.
+        self._call(lambda done: channel.basic_qos(prefetch_count=1, callback=done))
+
+    def _on_delivery(
+        self, _: object, method: pika.spec.Basic.Deliver, properties: pika.BasicProperties, body: bytes
+    ) -> None:
+        message = Message.received(text_of(method.exchange), text_of(method.routing_key), body, from_pika(properties))
+        self._deliveries.append(Received(method.delivery_tag, message))
+        self._stir()

@@ -1,0 +1,62 @@
+"""
+An event that a subscription on RabbitMQ has received, until it is acknowledged or dead-lettered.
+
+Not here: the thread that carries out these requests (consumption).
+"""
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dkist_processing_core.journal.message import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dkist_processing_core.bus.amqp.consuming import Received
+    from dkist_processing_core.bus.amqp.consumption import Consumption
+    from dkist_processing_core.bus.amqp.link import AmqpLink
+
+
+@dataclass(slots=True)
+class AmqpDelivery:
+    """An event from a queue or the archive, with the link that it arrived on."""
+
+    received: "Received"
+    link: "AmqpLink"
+    consumption: "Consumption"
+    is_new: bool
+    is_settled: bool = False
+
+    @property
+    def message(self) -> Message:
+        """The message."""
+        return self.received.message
+
+    def acknowledge(self, wait: float = 0.0) -> None:
+        """Request the acknowledgement of this event; wait up to `wait` seconds until the broker has processed it."""
+        self._settle(lambda link: self.consumption.source.acknowledge(link, self.received), wait)
+
+    def dead_letter(self, reason: str) -> None:
+        """Request that the event is published to the queue's dead letters, with the reason."""
+        self._settle(lambda link: self.consumption.source.dead_letter(link, self.received, reason), 0.0)
+
+    def _settle(self, action: "Callable[[AmqpLink], None]", wait: float) -> None:
+        if self.is_settled or self.consumption.is_closing:
+            return
+        self.is_settled = True
+        is_done = threading.Event()
+
+        def on_same_link(link: "AmqpLink | None") -> None:
+            try:
+                # A tag is valid on its own connection only: on the next connection the broker delivers the event again.
+                if link is not None and link is self.link:
+                    action(link)
+                    if wait:
+                        link.synchronize()
+            finally:
+                is_done.set()
+
+        self.consumption.request(on_same_link)
+        if wait and self.consumption.source.name is not None:
+            is_done.wait(wait)

@@ -1,0 +1,111 @@
+"""
+The queue of a named subscription as a source of messages, with its dead letters.
+
+Not here: the count of messages that the queue has dropped (losses), and the connection (consumption).
+"""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dkist_processing_core.bus.amqp.losses import Losses
+from dkist_processing_core.bus.topology import DEAD_LETTER_EXCHANGE, consumer_topology
+from dkist_processing_core.journal.message import Message, Properties
+from dkist_processing_core.text import clip
+
+if TYPE_CHECKING:
+    from dkist_processing_core.bus.amqp.bus import AmqpBus
+    from dkist_processing_core.bus.amqp.consuming import Received
+    from dkist_processing_core.bus.amqp.link import AmqpLink
+
+# Few for a classic queue: a message that waits long behind the others counts as not acknowledged in time
+# (`consumer_timeout`). One for a quorum queue: it counts each return of a message, also of one that the consumer never
+# received, and drops the message at a limit.
+QUEUE_PREFETCH = {"classic": 20, "quorum": 1}
+_CONFIRM_SECONDS = 10.0
+_MAX_REASON_BYTES = 16 * 1024
+_MAX_HEADER_BYTES = 64 * 1024
+
+
+class NamedQueue:
+    """A durable queue, which keeps messages until they are acknowledged."""
+
+    def __init__(self, bus: "AmqpBus", name: str, patterns: Iterable[str]) -> None:
+        """Take the bus, the name of the queue, and the patterns of its bindings; nothing is declared yet."""
+        self.name = name
+        self._bus = bus
+        self._topology = consumer_topology(bus.settings, name, patterns := tuple(patterns))
+        limit = self._topology.queues[0].arguments["x-max-length"]
+        self._prefetch = QUEUE_PREFETCH[bus.settings.isb_queue_type]
+        self._losses = Losses(bus, name, patterns, limit=limit, prefetch=self._prefetch)
+
+    @property
+    def missed(self) -> int:
+        """Number of events that the queue is known to have dropped before they were read."""
+        return self._losses.missed
+
+    def attach(self, link: "AmqpLink") -> None:
+        """Create the queue if it is missing, and subscribe to it."""
+        self._bus.ensure(link, "exchange", self._bus.event_exchange)
+        self._losses.attach(link, is_there=link.exists("queue", self.name))
+        if not link.declare(self._topology):
+            link.bind(self._topology)
+        link.consume(self.name, prefetch=self._prefetch)
+
+    def receive(self, link: "AmqpLink", received: "Received") -> None:
+        """Check for events that were lost before a message."""
+        self._losses.receive(link, received)
+
+    def acknowledge(self, link: "AmqpLink", received: "Received") -> None:
+        """Acknowledge a message."""
+        link.acknowledge(received.tag)
+        self._losses.settle(received)
+
+    def close(self) -> None:
+        """Store how far the queue was read."""
+        self._losses.flush()
+
+    def takes(self, _: "Received") -> bool:
+        """Return True: the bindings of the queue have already selected its messages."""
+        return True
+
+    def is_new(self, _: "Received") -> bool:
+        """Return True: a queue replays no earlier messages."""
+        return True
+
+    def pass_by(self, received: "Received") -> None:
+        """Do nothing: the queue records which messages were read."""
+
+    def has_caught_up(self, _: float) -> bool:
+        """Return True: a queue replays no earlier messages."""
+        return True
+
+    def dead_letter(self, link: "AmqpLink", received: "Received", reason: str) -> None:
+        """Publish a message to the dead letters, and acknowledge it only after the broker has confirmed that."""
+        original = received.message
+        reason = clip(reason, lambda text: len(text.encode()) <= _MAX_REASON_BYTES)
+        headers = {
+            "x-dead-reason": reason,
+            "x-dead-time": int(time.time()),
+            "x-dead-exchange": original.exchange,
+            "x-dead-routing-key": original.routing_key,
+        }
+        if original.full_size is not None:
+            headers["x-dead-size"] = original.full_size
+        properties = Properties(
+            message_id=original.properties.message_id,
+            content_type=original.properties.content_type,
+            type=original.properties.type,
+            timestamp=original.properties.timestamp,
+            correlation_id=original.properties.correlation_id,
+            headers={**_carried(original.properties.headers), **headers},
+        )
+        link.publish(Message(DEAD_LETTER_EXCHANGE, self.name, original.body, properties), _CONFIRM_SECONDS)
+        self.acknowledge(link, received)
+
+
+def _carried(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the original headers for a dead letter; a note on their size if they leave no room for ours in a frame."""
+    size = len(json.dumps(dict(headers), default=str))
+    return dict(headers) if size <= _MAX_HEADER_BYTES else {"x-dead-headers": f"left out: {size} characters"}

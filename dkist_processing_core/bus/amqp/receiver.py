@@ -1,0 +1,69 @@
+"""
+A subscription on RabbitMQ, as its caller uses it.
+
+Not here: the thread that serves its connection (consumption), and the sources of messages (named_queue, archive).
+"""
+
+import queue
+from typing import TYPE_CHECKING, Self
+
+from dkist_processing_core.bus.amqp.consumption import Consumption, Source
+from dkist_processing_core.errors import BusError
+from dkist_processing_core.process import forks
+
+if TYPE_CHECKING:
+    from dkist_processing_core.bus.amqp.bus import AmqpBus
+    from dkist_processing_core.bus.amqp.delivery import AmqpDelivery
+
+
+class AmqpReceiver:
+    """
+    A consumer whose connection is served by a thread, so that it stays alive while an event is processed.
+
+    When the connection breaks the thread connects again; then the broker delivers unacknowledged events again. The
+    receiver closes when no reference to it is left, and when the process ends. Neither the thread nor a delivery holds
+    a reference.
+    """
+
+    def __init__(self, bus: "AmqpBus", source: Source) -> None:
+        """Connect, declare and bind; events that are published from now on are received."""
+        self._consumption = Consumption(bus, source)
+        self._finalizer = forks.finalize(self, self._consumption.close)
+
+    @property
+    def missed(self) -> int:
+        """Number of events that this subscription's name is known to have lost."""
+        return self._consumption.source.missed
+
+    def has_caught_up(self, asked_since: float) -> bool:
+        """Return True if all events of the replay were received or wait for `receive`, or if this is closing."""
+        return self._consumption.source.has_caught_up(asked_since) or self._consumption.is_closing
+
+    def receive(self, timeout: float) -> "AmqpDelivery | None":
+        """
+        Return the next event; None if none arrives within `timeout` seconds.
+
+        Raises:
+            BusError: This consumer cannot continue, and a further call cannot change that.
+        """
+        try:
+            found = self._consumption.deliveries.get(timeout=max(0.0, timeout))
+        except queue.Empty:
+            return None
+        if isinstance(found, BusError):
+            # Put it back, so that each further call raises it, too.
+            self._consumption.deliveries.put(found)
+            raise found
+        return found
+
+    def close(self) -> None:
+        """Carry out the pending requests, then disconnect."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        """Return the receiver itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the subscription."""
+        self.close()

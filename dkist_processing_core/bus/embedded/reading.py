@@ -1,0 +1,108 @@
+"""
+Reading events from the embedded journal in order: what subscriptions with and without a name have in common.
+
+Not here: the position at which a subscription begins (reader, receiver), and the file's format (journal).
+"""
+
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from dkist_processing_core.journal import Entry
+from dkist_processing_core.journal.message import Message, topic_matches
+
+POLL_SECONDS = 0.02
+BATCH = 200
+"""How many entries are read from the file at once."""
+
+
+class Reading(ABC):
+    """A position in the file, and the entries that were read ahead of it."""
+
+    def __init__(self, exchange: str, patterns: tuple[str, ...]) -> None:
+        """Take the exchange and the patterns of the requested events; the position is the beginning of the file."""
+        self._exchange = exchange
+        self._patterns = patterns
+        self._position = 0
+        self._end = 0
+        self._ahead: deque[Entry] = deque()
+
+    def has_caught_up(self, _: float) -> bool:
+        """Return True: `receive` skips all events that were not requested before it returns."""
+        return True
+
+    def receive(self, timeout: float) -> "JournalDelivery | None":
+        """Return the next event; None if none arrives within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            entry = self._next()
+            if entry is not None:
+                return JournalDelivery(entry, weakref.ref(self), is_new=entry.seq > self._end)
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return None
+            time.sleep(min(POLL_SECONDS, remaining))
+
+    def _next(self) -> Entry | None:
+        while True:
+            while self._ahead:
+                entry = self._ahead.popleft()
+                self._position = entry.seq
+                key = entry.message.routing_key
+                is_event = entry.message.exchange == self._exchange
+                if is_event and any(topic_matches(pattern, key) for pattern in self._patterns):
+                    return entry
+            self._ahead.extend(self._more())
+            if not self._ahead:
+                return None
+
+    @abstractmethod
+    def _more(self) -> Iterable[Entry]:
+        """Return the next batch of entries after the position."""
+
+    def settle(self, entry: Entry, reason: str | None = None) -> None:
+        """Settle an entry: acknowledge it, or dead-letter it if a reason is given."""
+
+    def close(self) -> None:
+        """End the subscription."""
+
+    def __enter__(self) -> Self:
+        """Return the receiver itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the subscription."""
+        self.close()
+
+
+@dataclass(slots=True)
+class JournalDelivery:
+    """An event from the file; it holds no reference to its receiver, for which others of that name may wait."""
+
+    entry: Entry
+    receiver: "weakref.ref[Reading]"
+    is_new: bool
+    is_settled: bool = False
+
+    @property
+    def message(self) -> Message:
+        """The message."""
+        return self.entry.message
+
+    def acknowledge(self, wait: float = 0.0) -> None:  # noqa: ARG002 - it is done at once
+        """Advance the subscription's position past this event."""
+        self._settle(None)
+
+    def dead_letter(self, reason: str) -> None:
+        """Dead-letter the event with a reason, and acknowledge it."""
+        self._settle(reason)
+
+    def _settle(self, reason: str | None) -> None:
+        receiver = self.receiver()
+        if not self.is_settled and receiver is not None:
+            self.is_settled = True
+            receiver.settle(self.entry, reason)
