@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 # Imported here, not when it is needed: another user may not read the files of this interpreter.
@@ -28,7 +29,7 @@ from dkist_processing_core.bus.amqp.link import AmqpLink
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import TaskProgressed
-from dkist_processing_core.journal import Journal, _format, _journal
+from dkist_processing_core.journal import Journal, _format, _journal, takeover
 from dkist_processing_core.journal.message import Message
 from tests.facts import progressed
 
@@ -106,7 +107,7 @@ class Trap:
             self.spring()
 
 
-def before(trap: Trap, owner: type, name: str) -> None:
+def before(trap: Trap, owner: type | ModuleType, name: str) -> None:
     """
     Lay a trap at the entry of a method.
     """
@@ -120,7 +121,7 @@ def before(trap: Trap, owner: type, name: str) -> None:
     setattr(owner, name, trapped)
 
 
-def after(trap: Trap, owner: type, name: str) -> None:
+def after(trap: Trap, owner: type | ModuleType, name: str) -> None:
     """
     Lay a trap at the return of a method.
     """
@@ -135,11 +136,11 @@ def after(trap: Trap, owner: type, name: str) -> None:
     setattr(owner, name, trapped)
 
 
-def inside(trap: Trap, name: str, statement: str) -> None:
+def inside(trap: Trap, owner: type | ModuleType, name: str, statement: str) -> None:
     """
-    Lay a trap inside a transaction of the journal's method, where SQLite is about to run a statement.
+    Lay a trap inside a transaction of a method or function on a journal, where SQLite is about to run a statement.
     """
-    method = getattr(Journal, name)
+    method = getattr(owner, name)
 
     def heard(text: str) -> None:
         if text.startswith(statement):
@@ -153,7 +154,7 @@ def inside(trap: Trap, name: str, statement: str) -> None:
         finally:
             journal._connection.set_trace_callback(None)
 
-    setattr(Journal, name, trapped)
+    setattr(owner, name, trapped)
 
 
 def making(trap: Trap, statement: str) -> None:
@@ -193,23 +194,23 @@ def flushed(trap: Trap) -> None:
 
 
 POINTS: dict[str, Callable[[Trap], None]] = {
-    "before-write, inserting": lambda trap: inside(trap, "append", "INSERT"),
-    "before-write, committing": lambda trap: inside(trap, "append", "COMMIT"),
+    "before-write, inserting": lambda trap: inside(trap, Journal, "append", "INSERT"),
+    "before-write, committing": lambda trap: inside(trap, Journal, "append", "COMMIT"),
     "written": lambda trap: after(trap, Journal, "append"),
     "sent, not flushed": lambda trap: after(trap, AmqpLink, "send"),
     "sent, flushed": flushed,
     "confirmed, unread": lambda trap: before(trap, AmqpLink, "_on_confirm"),
     "confirmed, read": lambda trap: before(trap, Journal, "remove_confirmed"),
-    "deleted, committing": lambda trap: inside(trap, "remove_confirmed", "COMMIT"),
+    "deleted, committing": lambda trap: inside(trap, Journal, "remove_confirmed", "COMMIT"),
     "deleted": lambda trap: after(trap, Journal, "remove_confirmed"),
     "making, empty": lambda trap: making(trap, "BEGIN"),
     "making, without WAL": lambda trap: making(trap, "PRAGMA journal_mode"),
     "making, with WAL": lambda trap: making(trap, "BEGIN IMMEDIATE"),
     "making, inside": lambda trap: making(trap, "CREATE INDEX"),
     "making, committing": lambda trap: making(trap, "PRAGMA user_version = "),
-    "taking over, copying": lambda trap: inside(trap, "_append_rows", "COMMIT"),
-    "taking over, copied": lambda trap: before(trap, Journal, "note_taken_over"),
-    "taking over, removed": lambda trap: after(trap, Journal, "note_taken_over"),
+    "taking over, copying": lambda trap: inside(trap, takeover, "_append", "COMMIT"),
+    "taking over, copied": lambda trap: before(trap, takeover, "note_taken_over"),
+    "taking over, removed": lambda trap: after(trap, takeover, "note_taken_over"),
 }
 """Where it may end: the kind of the point, and which of several places of that kind."""
 

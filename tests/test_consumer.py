@@ -14,6 +14,7 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Subscription, subscribe
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.journal.message import Message, Properties
+from dkist_processing_core.journal.subscription import NamedSubscription
 from tests.facts import finished, started
 
 
@@ -49,7 +50,7 @@ def test_whatever_is_wrong_with_a_message_it_is_buried(
         assert finished("A") == next(subscription)
 
     with bus.open_journal() as journal:
-        ((reason, body),) = journal.dead_letters("strict")
+        ((reason, body),) = NamedSubscription(journal, "strict").dead_letters()
     assert reason == "AttributeError: 'int' object has no attribute 'strip'"
     assert body == b"{}"
 
@@ -131,7 +132,7 @@ def test_a_local_time_is_one_instant_also_where_clocks_change(
     publisher.publish(before, at)
     with open_bus(settings).open_journal() as journal:
         for seq, event in enumerate([before, at], start=1):
-            journal._write("UPDATE message SET appended = ? WHERE seq = ?", event.time.timestamp(), seq)
+            journal.write("UPDATE message SET appended = ? WHERE seq = ?", event.time.timestamp(), seq)
 
     assert [at] == list(subscribe(settings=settings, replay=since, timeout=0.0))
 
@@ -145,7 +146,7 @@ def test_a_replay_from_a_time_begins_with_the_first_row_since_then(
     publisher.publish(started("A"), started("B"), finished("B"), finished("A"))
     with open_bus(settings).open_journal() as journal:
         for seq, minutes in enumerate([50, 10, 40, 0], start=1):
-            journal._write("UPDATE message SET appended = appended - 60 * ? WHERE seq = ?", minutes, seq)
+            journal.write("UPDATE message SET appended = appended - 60 * ? WHERE seq = ?", minutes, seq)
 
     since = datetime.now(UTC) - timedelta(minutes=20)
 

@@ -30,8 +30,8 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.journal import Books, Journal
 from dkist_processing_core.journal._format import FORMAT_VERSION
+from dkist_processing_core.journal.aside import damaged_of
 from dkist_processing_core.journal.locks import FileLock
-from dkist_processing_core.journal.mending import damaged_of
 from dkist_processing_core.journal.message import Message, Properties, to_message
 from dkist_processing_core.journal.spare import Spare
 from dkist_processing_core.process.trusted import file_mode

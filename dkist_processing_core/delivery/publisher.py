@@ -25,6 +25,7 @@ from dkist_processing_core.events import Event, RecipeRunFailureMessage
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.message import Message, to_failure_message, to_message
 from dkist_processing_core.journal.spare import Spare, adopt, noted_on_host
+from dkist_processing_core.journal.takeover import take_over
 from dkist_processing_core.process.flag import Flag
 from dkist_processing_core.text import redactor
 from dkist_processing_core.text.own_errors import log_own_error_once
@@ -484,7 +485,7 @@ class Publisher:
         elif self._journal is not None and self._journal.is_nameless:
             self._unsaid = f"the journal {journal.path} was removed while it was in use, and is made anew"
             # A removed file exists as long as a process has it open.
-            journal.take_over(self._journal)
+            take_over(journal, self._journal)
             self._journal.close()
             self._own = (1, journal.last())
         elif self._journal is not None:

@@ -4,6 +4,9 @@ The journal: SQLite files of messages on this host, their locks, their format, a
 Not here: who appends and delivers (delivery), and the bus for which a journal waits (bus).
 """
 
-from dkist_processing_core.journal._journal import BUSY_SECONDS, POSITION, Books, Entry, Journal, SetAside, versions
+from dkist_processing_core.journal._file import BUSY_SECONDS
+from dkist_processing_core.journal._journal import Journal
+from dkist_processing_core.journal._look import versions
+from dkist_processing_core.journal._rows import Books, Entry, SetAside
 
-__all__ = ["BUSY_SECONDS", "POSITION", "Books", "Entry", "Journal", "SetAside", "versions"]
+__all__ = ["BUSY_SECONDS", "Books", "Entry", "Journal", "SetAside", "versions"]

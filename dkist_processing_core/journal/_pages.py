@@ -2,7 +2,7 @@
 Reading the messages in the pages of a damaged journal without SQLite, which stops at the first damaged page.
 
 This follows the file format that SQLite promises to keep (https://sqlite.org/fileformat2.html). A damaged page hides
-only its own rows. Not here: the use of the rows (_damage).
+only its own rows. Not here: the use of the rows (damage).
 """
 
 import contextlib

@@ -5,13 +5,14 @@ SQLite has no queue: each process retries, chance decides which one is next, and
 slow down the one that writes. The kernel has a queue for its locks (flock(2)), but no time limit for the wait;
 therefore a thread waits there. The queue only gives the order. SQLite's lock prevents two processes from writing at
 once. It does so also for releases without the queue, and for a process that does not wait because the first process of
-the queue is stopped (SIGSTOP). Not here: how long a process waits (_journal).
+the queue is stopped (SIGSTOP). Not here: how long a process waits in all (_file).
 """
 
 import _thread
 import contextlib
 import fcntl
 import os
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,36 @@ _SLICE_SECONDS = 0.1
 # that process does not try.
 _BETWEEN_LOOKS_SECONDS = 0.03
 _LOOKS = 3
+_LONGEST_PAUSE_SECONDS = 0.01
+# At most a tenth of the time is spent on attempts: the attempts of many processes slow down the one they wait for.
+_PAUSES_FOR_A_TRY = 10
+_LONGEST_COSTLY_PAUSE_SECONDS = 0.1
+
+
+class Wait:
+    """The wait of one call for a journal that another process holds, from the first failed attempt until `end`."""
+
+    def __init__(self, path: Path, until: float, is_free: Callable[[], bool]) -> None:
+        """Store the journal's path, the end of the wait (`time.monotonic`), and how to check that it is free."""
+        self._place = Place(path)
+        self._until = until
+        self._is_free = is_free
+        self._pause = 0.001
+
+    def before_retry(self, failed: float, *, attempt: float) -> None:
+        """Wait before the next attempt; the last one took `attempt` seconds and failed at the time `failed`."""
+        if self._place.wait(self._until - failed, self._is_free):
+            return
+        # The first process of the queue retries often. Without a queue, as for a new file, many processes retry at the
+        # same time.
+        self._pause = min(_LONGEST_PAUSE_SECONDS, 2 * self._pause)
+        costly = min(_LONGEST_COSTLY_PAUSE_SECONDS, _PAUSES_FOR_A_TRY * attempt)
+        pause = self._pause if self._place.is_taken else max(self._pause, costly)
+        time.sleep(max(0.0, min(self._until - failed, pause * random.uniform(0.5, 1.0))))  # noqa: S311 - jitter
+
+    def end(self) -> None:
+        """Let the next process continue."""
+        self._place.leave()
 
 
 class Place:

@@ -14,8 +14,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from dkist_processing_core.journal._guarded import Guarded
+from dkist_processing_core.journal.aside import name_aside
 from dkist_processing_core.journal.faults import is_of_damage
-from dkist_processing_core.journal.locks import name_aside
 
 logger = logging.getLogger(__name__)
 

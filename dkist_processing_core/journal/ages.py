@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dkist_processing_core.errors import JournalError
-from dkist_processing_core.journal._journal import POSITION, Journal
+from dkist_processing_core.journal._journal import Journal
 from dkist_processing_core.journal.message import topic_matches
+from dkist_processing_core.journal.subscription import POSITION
 from dkist_processing_core.process.signals import held_back
 from dkist_processing_core.text.own_errors import log_own_error_once
 
@@ -174,8 +175,9 @@ def last_before(journal: Journal, moment: float, *, host: HostTime | None = None
         marks = _marks(journal.fact("marks"))
         before = max((seq for at, seq in marks if at <= then - _MARGIN_SECONDS), default=0)
         within = min((seq for at, seq in marks if at >= then + _MARGIN_SECONDS), default=within)
-    first = journal.first_since(moment, before)
-    return within if first is None else first - 1
+    since = "SELECT seq FROM message WHERE seq > ? AND appended >= ? ORDER BY seq LIMIT 1"
+    rows = journal.rows(since, before, moment)
+    return int(rows[0][0]) - 1 if rows else within
 
 
 def _remove(connection: sqlite3.Connection, boundary: int, limit: int, unused: float) -> int:

@@ -2,7 +2,7 @@
 The recovery of a damaged journal: it is renamed, and a new journal takes over the messages that can be read.
 
 A file that is only in use, or belongs to a newer release or to another user, is never changed. Not here: how damage is
-recognised (_faults), and when journals are opened (_mending).
+recognised (faults), and when journals are opened (mending).
 """
 
 import contextlib
@@ -17,14 +17,17 @@ from pathlib import Path
 
 from dkist_processing_core.errors import JournalDamagedError, JournalError
 from dkist_processing_core.journal._connections import Connections
-from dkist_processing_core.journal._format import checked_version, foreign_names
-from dkist_processing_core.journal._journal import BUSY_SECONDS, Entry, Journal
-from dkist_processing_core.journal._pages import Read, Row, last_number, rows_by_page
+from dkist_processing_core.journal._file import BUSY_SECONDS, JournalFile
+from dkist_processing_core.journal._format import checked_version
+from dkist_processing_core.journal._journal import Journal
+from dkist_processing_core.journal._pages import Row, rows_by_page
 from dkist_processing_core.journal._rollback import without_rollback
+from dkist_processing_core.journal._rows import Entry
+from dkist_processing_core.journal._successor import OldFile, begin
+from dkist_processing_core.journal.aside import damaged_of, name_aside
 from dkist_processing_core.journal.faults import SIDE_FILES, explained, is_of_damage, not_a_file, suspects
-from dkist_processing_core.journal.locks import FileLock, folder_lock, in_use, name_aside
-from dkist_processing_core.journal.mending import damaged_of
-from dkist_processing_core.process.descriptors import low_numbers_taken
+from dkist_processing_core.journal.locks import FileLock, folder_lock, in_use
+from dkist_processing_core.journal.takeover import COLUMNS, take_over_rows
 
 _BATCH = 500
 _CHECK_SECONDS = 1.0
@@ -55,14 +58,6 @@ class Damaged:
     """Whether all messages that can be read were taken over."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Old:
-    """A damaged file that is open: its SQLite connection, and the function that reads it without SQLite."""
-
-    connection: sqlite3.Connection
-    read: Read
-
-
 def set_aside_if_damaged(path: Path, *, destination: str | None, patience: float = BUSY_SECONDS) -> None:
     """
     Rename a damaged journal, and create a new one in its place unless `destination` is None.
@@ -89,7 +84,7 @@ def set_aside_if_damaged(path: Path, *, destination: str | None, patience: float
         beginning = path.with_name(f"{path.name}.new")
         _remove(beginning)
         if destination is not None:
-            _begin(beginning, path, old, destination)
+            begin(beginning, path, old, destination)
             if held is not None:
                 _copy(held, beginning, path, aside)
         for side in (*SIDE_FILES, ""):
@@ -124,7 +119,7 @@ def _move_folders(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _kept_from_writers(path: Path, held: sqlite3.Connection | None, patience: float) -> Iterator[_Old | None]:
+def _kept_from_writers(path: Path, held: sqlite3.Connection | None, patience: float) -> Iterator[OldFile | None]:
     """
     Hold the write lock of a file, so that no other process commits to it; yield None if there is no file.
 
@@ -133,8 +128,8 @@ def _kept_from_writers(path: Path, held: sqlite3.Connection | None, patience: fl
     if not path.is_file():
         yield None
         return
-    with in_use, Journal.connect(path, patience=patience) as journal:
-        old = _Old(journal.connection if held is None else held, journal.bytes_at)
+    with in_use, JournalFile.connect(path, patience=patience) as journal:
+        old = OldFile(journal.connection if held is None else held, journal.bytes_at)
         with contextlib.suppress(JournalDamagedError):
             if held is None:
                 journal.use_first(lambda connection: _lock_for_writing(connection, path))
@@ -146,12 +141,6 @@ def _kept_from_writers(path: Path, held: sqlite3.Connection | None, patience: fl
         finally:
             with contextlib.suppress(sqlite3.Error):
                 old.connection.execute("ROLLBACK")
-
-
-@contextlib.contextmanager
-def _unread(path: Path) -> Iterator[None]:
-    with low_numbers_taken(), without_rollback(path):
-        yield
 
 
 def _lock_for_writing(connection: sqlite3.Connection, path: Path) -> None:
@@ -169,7 +158,7 @@ def _is_damaged(path: Path, *, is_met: bool, seconds: float = _CHECK_SECONDS) ->
     if not_a_file(path):
         return True
     until = time.monotonic() + seconds
-    with in_use, Journal.connect(path) as journal:
+    with in_use, JournalFile.connect(path) as journal:
         connection = journal.connection
         try:
             checked_version(connection, path)
@@ -187,61 +176,16 @@ def _is_damaged(path: Path, *, is_met: bool, seconds: float = _CHECK_SECONDS) ->
             return True
 
 
-def _begin(beginning: Path, path: Path, old: _Old | None, destination: str) -> None:
-    """Create the new journal, which continues the old one's row numbers, subscription positions and facts."""
-    facts: list[tuple[str, tuple[object, ...]]] = []
-    last = 0
-    asked = None if old is None else old.connection
-    with contextlib.ExitStack() as stack:
-        if old is not None:
-            if not old.connection.in_transaction:
-                # Without the write lock a query would play back a rollback journal that lies beside the file.
-                stack.enter_context(_unread(path))
-            with contextlib.suppress(sqlite3.DatabaseError):
-                # A view that no release has made may return endless rows.
-                asked = None if foreign_names(old.connection) else asked
-            last = (0 if asked is None else _last(asked)) or last_number(old.read, path)
-        for table, columns in (("subscription", 3), ("sent_once", 2), ("dead_letter", 6)):
-            rows, is_whole = _readable_rows(asked, f"SELECT * FROM {table}")  # noqa: S608 - a constant
-            marks = ",".join("?" * columns)
-            facts.extend((f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row) for row in rows)  # noqa: S608 - constants
-            if table == "subscription" and not is_whole:
-                facts.append(("INSERT INTO fact VALUES ('places_lost', ?)", (last,)))
-        if last:
-            # These facts refer to row numbers, which the new file continues.
-            kept = "name IN ('clock', 'marks', 'prune_to') OR name GLOB 'wanted *' OR name GLOB 'missed *'"
-            rows, _ = _readable_rows(asked, f"SELECT name, value FROM fact WHERE {kept}")  # noqa: S608 - constants
-            facts.extend(("INSERT OR REPLACE INTO fact VALUES (?, ?)", row) for row in rows)
-    found = path.stat()
-    # Another process that opens a journal waits for the lock of the folder, which this one holds.
-    with Journal.open(beginning, destination=destination, is_replaceable=False) as new:
-        if last:
-            facts.append(("INSERT INTO sqlite_sequence VALUES ('message', ?)", (last,)))
-            facts.append(("INSERT INTO fact VALUES ('taken_over', ?)", (last,)))
-            facts.append(("INSERT INTO fact VALUES ('continues', ?)", (f"{found.st_dev}:{found.st_ino}",)))
-        new.change(facts)
-
-
-def _readable_rows(old: sqlite3.Connection | None, query: str) -> tuple[list[tuple[object, ...]], bool]:
-    """Return the rows that can be read, and whether these are all rows."""
-    rows: list[tuple[object, ...]] = []
-    try:
-        rows.extend(() if old is None else old.execute(query))
-    except sqlite3.DatabaseError:
-        return rows, False
-    return rows, old is not None
-
-
 def _copy(held: sqlite3.Connection, beginning: Path, path: Path, aside: Path) -> None:
     """Copy all messages that an open connection reads into the new journal."""
     count, log = 0, path.with_name(f"{path.name}-wal")
     # Another process may have begun a new log since, with its own messages. They are taken over as from a damaged file.
     done = 0 if log.is_file() and log.stat().st_size else _DONE
     with Journal.open(beginning, is_replaceable=False) as new:
-        found = held.execute(f"SELECT {_NEEDED['message']}, refused FROM message ORDER BY seq")  # noqa: S608 - constants
+        found = held.execute(f"SELECT seq, {COLUMNS} FROM message ORDER BY seq")  # noqa: S608 - a constant
         while rows := found.fetchmany(_BATCH):
             count += len(rows)
-            new.take_over_rows(rows, (_name(aside), f"{done} {count}"), keeps_numbers=True)
+            take_over_rows(new, rows, (_name(aside), f"{done} {count}"), keeps_numbers=True)
 
 
 def _remove(path: Path) -> None:
@@ -283,7 +227,7 @@ def take_over_damaged(journal: Journal, *, seconds: float = math.inf) -> bool:
     try:
         for path in waiting:
             try:
-                old = Journal.connect(path) if path.is_file() else None
+                old = JournalFile.connect(path) if path.is_file() else None
             except JournalError as error:
                 # A file that may not be read, such as a link, does not delay the others.
                 if path not in _refused:
@@ -297,7 +241,7 @@ def take_over_damaged(journal: Journal, *, seconds: float = math.inf) -> bool:
     return True
 
 
-def _take_over(journal: Journal, path: Path, old: Journal | None, until: float) -> None:
+def _take_over(journal: Journal, path: Path, old: JournalFile | None, until: float) -> None:
     page, count = _state(journal, path)
     if page == _DONE:
         # Another process has finished it before this one had the lock.
@@ -310,12 +254,12 @@ def _take_over(journal: Journal, path: Path, old: Journal | None, until: float) 
         # The rows of a spare journal get new numbers, so all of them must be read and sorted first.
         if keeps_numbers and (len(rows) >= _BATCH or time.monotonic() > until):
             count += len(rows)
-            journal.take_over_rows(rows, (_name(path), f"{page} {count}"), keeps_numbers=True)
+            take_over_rows(journal, rows, (_name(path), f"{page} {count}"), keeps_numbers=True)
             rows = []
             if time.monotonic() > until:
                 return
     count += len(rows)
-    journal.take_over_rows(sorted(rows), (_name(path), f"{_DONE} {count}"), keeps_numbers=keeps_numbers)
+    take_over_rows(journal, sorted(rows), (_name(path), f"{_DONE} {count}"), keeps_numbers=keeps_numbers)
 
 
 def read_around(journal: Journal, after: int) -> tuple[list[Entry], int]:
@@ -327,15 +271,3 @@ def read_around(journal: Journal, after: int) -> tuple[list[Entry], int]:
         except JournalDamagedError:
             step = step + 1 if step < _SMALL_GAP else 2 * step
     return [], last
-
-
-def _last(connection: sqlite3.Connection) -> int:
-    """Return the highest row number that can be read; 0 if none can."""
-    last = 0
-    for query in (
-        "SELECT seq FROM sqlite_sequence WHERE name = 'message'",
-        "SELECT seq FROM message ORDER BY seq DESC LIMIT 1",
-    ):
-        with contextlib.suppress(sqlite3.DatabaseError):
-            last = max([last, *[seq for (seq,) in connection.execute(query) if isinstance(seq, int)]])
-    return last

@@ -1,7 +1,7 @@
 """
 The conversion of errors about a journal's file to exceptions that name the file, the cause and the remedy.
 
-Not here: the recovery of a damaged file (_damage).
+Not here: the recovery of a damaged file (damage).
 """
 
 import contextlib

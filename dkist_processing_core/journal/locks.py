@@ -1,13 +1,12 @@
 """
 Kernel locks beside the journals, and the protection of SQLite and those locks at a fork.
 
-Not here: what the locks protect (_journal, drain).
+Not here: what the locks protect (_journal, drainer).
 """
 
 import contextlib
 import fcntl
 import functools
-import itertools
 import logging
 import os
 import threading
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dkist_processing_core.errors import JournalError
+from dkist_processing_core.journal.aside import name_aside
 from dkist_processing_core.journal.faults import explained
 from dkist_processing_core.process.descriptors import Held, move_up
 from dkist_processing_core.process.trusted import open_file
@@ -161,13 +161,6 @@ def watch_forks() -> None:
     A kernel lock ends when its last descriptor is closed, and a child may live longer than the process that locked it.
     """
     os.register_at_fork(before=in_use.acquire, after_in_parent=in_use.release, after_in_child=_begin_in_child)
-
-
-def name_aside(path: Path) -> Path:
-    """Return an unused path beside `path`, to which an item is renamed that a new file replaces."""
-    name = f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-    taken = (path.with_name(f"{name}-{number}") for number in itertools.count(2))
-    return next(each for each in itertools.chain([path.with_name(name)], taken) if not os.path.lexists(each))
 
 
 @contextlib.contextmanager

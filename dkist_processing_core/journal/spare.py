@@ -4,7 +4,7 @@ The spare journal: a journal of one process, for the time in which the shared jo
 A process that is stopped (SIGSTOP, a debugger, a frozen container) in the middle of a transaction keeps SQLite's lock
 without a time limit, and the file of a newer release is never written to. Messages that are published meanwhile are
 stored on the disk beside the shared journal, which takes them over when it can. Not here: when that happens (publisher,
-drain).
+drainer).
 """
 
 import contextlib
@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Self
 
 from dkist_processing_core.errors import JournalDamagedError, JournalError
-from dkist_processing_core.journal._journal import BUSY_SECONDS, Journal
+from dkist_processing_core.journal._file import BUSY_SECONDS
+from dkist_processing_core.journal._journal import Journal
 from dkist_processing_core.journal.faults import is_busy
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.mending import set_aside_if_damaged, take_over_damaged
+from dkist_processing_core.journal.takeover import take_over
 from dkist_processing_core.process.signals import held_back
 from dkist_processing_core.text.own_errors import log_own_error_once
 
@@ -65,8 +67,8 @@ class Spare:
         Raises:
             JournalError: The move is not complete at the time `until` (`time.monotonic`); the rest is still here.
         """
-        shared.take_over(self.journal, until=until)
-        if self.journal.whole_rows(1):
+        take_over(shared, self.journal, until=until)
+        if self.journal.first() is not None:
             msg = f"the journal {shared.path} is still taking over {self.journal.path}"
             raise JournalError(msg)
         self.journal.discard()
@@ -192,7 +194,7 @@ def remove_if_empty(path: Path) -> None:
     with contextlib.suppress(JournalError), _left_behind(path) as lock:
         if lock is not None:
             with _open(path, patience=0.0) as journal:
-                is_empty = not journal.whole_rows(1)
+                is_empty = journal.first() is None
             if is_empty:
                 _remove(path, lock)
 

@@ -15,6 +15,7 @@ from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal import Books, Journal
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.spare import adopt
+from dkist_processing_core.journal.takeover import take_over
 from dkist_processing_core.outbox._state import Destination
 
 
@@ -42,7 +43,7 @@ class Retargeting:
             self.source.event_exchange: self.target.event_exchange,
             self.source.failure_exchange: self.target.failure_exchange,
         }
-        return self._to.take_over(self._from, exchanges)
+        return take_over(self._to, self._from, exchanges)
 
 
 @contextlib.contextmanager

@@ -22,11 +22,13 @@ from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import JournalDamagedError, JournalError
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal._pages import last_number
+from dkist_processing_core.journal.aside import damaged_of
 from dkist_processing_core.journal.damage import _is_damaged, damaged
 from dkist_processing_core.journal.locks import FileLock
-from dkist_processing_core.journal.mending import damaged_of, set_aside_if_damaged
+from dkist_processing_core.journal.mending import set_aside_if_damaged
 from dkist_processing_core.journal.message import Message, Properties, to_message
 from dkist_processing_core.journal.spare import Spare, adopt
+from dkist_processing_core.journal.subscription import NamedSubscription
 from dkist_processing_core.process.descriptors import _lowest_high
 from tests.facts import finished, progressed, started
 from tests.waiting import SECONDS
@@ -167,7 +169,7 @@ def test_damage_that_is_met_only_when_an_event_is_published_is_mended_at_once(
         publisher.publish(started("A"))
         # A checkpoint, lest the log still has the page.
         assert publisher._journal is not None
-        publisher._journal._rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        publisher._journal.rows("PRAGMA wal_checkpoint(TRUNCATE)")
         publisher._journal._connection.execute("PRAGMA cache_size = 0")
         flip_the_last(path)
         publisher.publish(finished("A"))
@@ -311,8 +313,8 @@ def test_what_a_damaged_journal_knows_of_ages_and_losses_goes_on(settings: DKIST
     bus = open_bus(settings)
     names = ("clock", "marks", "prune_to", "wanted ops", "missed ops")
     with bus.open_journal() as journal:
-        journal.position("ops", 7, "[null, []]")
-        journal.change([("INSERT INTO fact VALUES ('missed ops', 5)", ())])
+        NamedSubscription(journal, "ops").position(7, "[null, []]")
+        journal.write("INSERT INTO fact VALUES ('missed ops', 5)")
         before = [journal.fact(name) for name in names]
     flip_in_the_middle(bus.journal_path)
 
@@ -577,7 +579,7 @@ def test_a_look_at_rows_without_end_ends(tmp_path: Path) -> None:
 
     def endless(journal: Journal) -> None:
         journal.patience = 0.02
-        journal._rows(f"{ENDLESS} SELECT x FROM n WHERE x < 0")
+        journal.rows(f"{ENDLESS} SELECT x FROM n WHERE x < 0")
 
     with pytest.raises(JournalError, match=r"outbox\.db cannot be used: interrupted"):
         Journal.look(path, endless)

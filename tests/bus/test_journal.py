@@ -29,6 +29,8 @@ from dkist_processing_core.journal.ages import MOST_AT_ONCE, HostTime, keep, las
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.message import Message, to_message
 from dkist_processing_core.journal.place import file_system, place
+from dkist_processing_core.journal.subscription import NamedSubscription
+from dkist_processing_core.journal.takeover import take_over
 from tests.bus.contract import SECONDS, BusContract
 from tests.facts import finished, progressed, started
 from tests.hostile import next_with_little_memory, too_large
@@ -163,7 +165,7 @@ def test_an_undecodable_message_is_kept_with_its_reason(settings: DKISTProcessin
     delivery.dead_letter("because")
 
     with bus.open_journal() as journal:
-        assert [("because", delivery.message.body)] == journal.dead_letters("n")
+        assert [("because", delivery.message.body)] == NamedSubscription(journal, "n").dead_letters()
     receiver.close()
 
 
@@ -197,14 +199,14 @@ def test_a_clock_that_is_ahead_removes_nothing(settings: DKISTProcessingCoreConf
     """
     with open_bus(settings).open_journal() as journal:
         journal.append([to_message(progressed("A", number), "x") for number in range(50)])
-        journal.position("ops", 0)
+        NamedSubscription(journal, "ops").position(0)
         journal.append([to_message(progressed("B", 0), "x")])
-        journal.change([("UPDATE message SET appended = appended + 864000 WHERE seq = 51", ())])
+        journal.write("UPDATE message SET appended = appended + 864000 WHERE seq = 51")
         for hours in range(24):
             keep(journal, KEPT_SECONDS, host=host_at(hours / 24))
 
         assert len(journal.read(0, 100)) == 51
-        assert journal.position("ops", 7) == 0
+        assert NamedSubscription(journal, "ops").position(7) == 0
 
 
 @pytest.mark.parametrize(
@@ -225,7 +227,7 @@ def test_what_one_clock_alone_says_ages_nothing(
     days = 24 * 3600
     with open_bus(settings).open_journal() as journal:
         journal.append([to_message(progressed("A", number), "x") for number in range(50)])
-        journal.position("ops", 0)
+        NamedSubscription(journal, "ops").position(0)
         for hours in range(24):
             here = host_at(hours / 24)
             keep(journal, KEPT_SECONDS, host=here)
@@ -271,9 +273,10 @@ def test_what_a_named_subscription_has_not_read_stays_up_to_its_limit(
         publisher.publish(*[progressed("A", number) for number in range(20)])
     with bus.open_journal() as journal:
         keep(journal, KEPT_SECONDS, limit=30, host=host_at(1))
-        journal.renew("ops")
+        ops = NamedSubscription(journal, "ops")
+        ops.renew()
         keep(journal, KEPT_SECONDS, limit=30, host=host_at(5))
-        journal.advance("ops", 0)
+        ops.advance(0)
         keep(journal, KEPT_SECONDS, limit=30, host=host_at(9))
         whole = len(journal.read(0, 100))
         keep(journal, KEPT_SECONDS, limit=15, host=host_at(9))
@@ -345,10 +348,10 @@ def test_a_journal_of_the_format_before_has_exact_books(tmp_path: Path) -> None:
         journal.append([to_message(progressed("A", number), "x") for number in range(10)])
         journal.remove_confirmed([1, 2])
         journal.note_refusal(3, "no", max_tries=1)
-        journal.change(
-            [(f"DROP TRIGGER aside_{name}", ()) for name in ("added", "noted", "retried", "removed")]
-            + [("DELETE FROM fact WHERE name IN ('set_aside', 'pruned')", ()), ("PRAGMA user_version = 2", ())]
-        )
+        for name in ("added", "noted", "retried", "removed"):
+            journal.write(f"DROP TRIGGER aside_{name}")
+        journal.write("DELETE FROM fact WHERE name IN ('set_aside', 'pruned')")
+        journal.write("PRAGMA user_version = 2")
 
     looked_at = Journal.look(path, Journal.books)
     with Journal.open(path) as journal:
@@ -366,12 +369,12 @@ def test_a_clock_that_was_set_back_hides_nothing_that_is_recent(settings: DKISTP
     """
     with open_bus(settings).open_journal() as journal:
         journal.append([to_message(progressed("old", 0), "x")])
-        journal.change([("UPDATE message SET appended = appended - 36000", ())])
+        journal.write("UPDATE message SET appended = appended - 36000")
         keep(journal, KEPT_SECONDS, host=host_at(1))
         journal.append([to_message(progressed("before", number), "x") for number in range(5)])
         journal.append([to_message(progressed("after", number), "x") for number in range(5)])
         # As if the clock had been set back by an hour between the two.
-        journal.change([("UPDATE message SET appended = appended - 3600 WHERE seq > 6", ())])
+        journal.write("UPDATE message SET appended = appended - 3600 WHERE seq > 6")
         now = host_at(1 + 1 / 24)
         keep(journal, KEPT_SECONDS, host=now)
 
@@ -523,20 +526,21 @@ def test_a_subscription_that_listens_is_not_forgotten(settings: DKISTProcessingC
     """
     with open_bus(settings).open_journal() as journal:
         journal.append([to_message(started("A"), "x")])
-        journal.position("listening", 0, "[]")
-        journal.position("gone", 0, "[]")
+        listening, gone = NamedSubscription(journal, "listening"), NamedSubscription(journal, "gone")
+        listening.position(0, "[]")
+        gone.position(0, "[]")
         keep(journal, KEPT_SECONDS, host=host_at(1))
         journal._connection.execute("UPDATE subscription SET used = used - 1")
         keep(journal, KEPT_SECONDS, host=host_at(68))
 
-        journal.renew("listening")
-        journal.renew("listening")
+        listening.renew()
+        listening.renew()
         keep(journal, KEPT_SECONDS, host=host_at(71))
 
         assert journal._connection.execute("SELECT name FROM subscription").fetchall() == [("listening",)]
         assert (journal.fact("wanted listening"), journal.fact("wanted gone")) == ("[]", None)
-        journal.advance("gone", 1)
-        assert journal.position("gone", 0) == 1
+        gone.advance(1)
+        assert gone.position(0) == 1
 
 
 def test_a_name_that_was_away_for_long_reads_what_is_there_and_learns_what_it_lost(
@@ -620,7 +624,7 @@ def test_what_is_taken_over_keeps_its_time_and_its_refusals(tmp_path: Path) -> N
         source.note_refusal(2, "no", max_tries=1)
         appended, (refused,) = source.oldest, source.set_aside()
 
-        target.take_over(source, {"x": "y"})
+        take_over(target, source, {"x": "y"})
 
         (kept,) = target.set_aside()
         assert target.oldest == appended
@@ -681,6 +685,6 @@ def test_a_message_too_large_to_read_does_not_stop_a_named_subscription(
     assert finished("A") == next_with_little_memory(settings, "strict")
 
     with open_bus(settings).open_journal() as journal:
-        ((reason, body),) = journal.dead_letters("strict")
+        ((reason, body),) = NamedSubscription(journal, "strict").dead_letters()
     assert reason == f"the body is too large: found {len(message.body):,} bytes, expected at most 1,048,576"
     assert body == message.body[: 16 * 1024]

@@ -26,11 +26,12 @@ from dkist_processing_core.delivery.publisher import WAIT_LIMIT_SECONDS, Publish
 from dkist_processing_core.journal import BUSY_SECONDS, Journal
 from dkist_processing_core.journal._pages import rows_by_page
 from dkist_processing_core.journal.ages import keep
+from dkist_processing_core.journal.aside import damaged_of
 from dkist_processing_core.journal.damage import _take_over
 from dkist_processing_core.journal.faults import check_access
-from dkist_processing_core.journal.mending import damaged_of
 from dkist_processing_core.journal.message import to_message
 from dkist_processing_core.journal.spare import Spare, adopt, spares_of
+from dkist_processing_core.journal.subscription import NamedSubscription
 from tests.facts import progressed, started
 from tests.waiting import SECONDS
 
@@ -111,12 +112,12 @@ def test_a_loss_of_a_subscription_is_counted_though_what_it_wants_cannot_be_read
     """
     with Journal.open(tmp_path / "embedded.db") as journal:
         journal.append([to_message(progressed("A", number), "x") for number in range(3)])
-        journal.position("ops", 0, "[")
+        NamedSubscription(journal, "ops").position(0, "[")
         keep(journal, 60.0)
-        journal.change([("UPDATE fact SET value = 2 WHERE name = 'prune_to'", ())])
+        journal.write("UPDATE fact SET value = 2 WHERE name = 'prune_to'")
         keep(journal, 60.0, limit=0)
 
-        assert (journal.first(), journal.missed("ops")) == (3, 2)
+        assert (journal.first(), NamedSubscription(journal, "ops").missed) == (3, 2)
 
 
 def test_a_damaged_journal_that_another_process_has_taken_over_meanwhile_is_left_alone(tmp_path: Path) -> None:

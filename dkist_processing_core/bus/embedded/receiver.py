@@ -17,6 +17,7 @@ from dkist_processing_core.errors import JournalDamagedError
 from dkist_processing_core.journal import Entry, Journal
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.mending import take_over_damaged
+from dkist_processing_core.journal.subscription import NamedSubscription
 from dkist_processing_core.process import forks
 
 _WAIT_SECONDS = 10.0
@@ -34,10 +35,11 @@ class JournalReceiver(Reading):
         self._open_journal = open_journal
         self._name = name
         self._journal = self._open()
+        self._subscription = NamedSubscription(self._journal, name)
         self._end = self._journal.last()
         self._wanted = json.dumps([exchange, patterns])
         start = self._end
-        if self._journal.lost_places(name):
+        if self._subscription.is_position_lost:
             start = 0
             logger.warning(
                 "the place of the subscription %r is not known, because the journal %s was damaged: "
@@ -45,7 +47,7 @@ class JournalReceiver(Reading):
                 name,
                 self._journal.path,
             )
-        self._position = self._journal.position(name, start, self._wanted)
+        self._position = self._subscription.position(start, self._wanted)
         self.missed = 0
         self._lock = FileLock(_lock_path(self._journal.path, name))
         self._is_active = False
@@ -65,9 +67,10 @@ class JournalReceiver(Reading):
         """Continue with the file that is at the journal's path now."""
         old = self._journal
         self._journal = self._opened[0] = self._open()
+        self._subscription = NamedSubscription(self._journal, self._name)
         start = self._position if self._journal.continues(old.file) else 0
         old.close()
-        self._position = self._journal.position(self._name, start)
+        self._position = self._subscription.position(start)
         self._end = min(self._end, self._journal.last())
         self._seen_version = None
         self._ahead.clear()
@@ -75,7 +78,7 @@ class JournalReceiver(Reading):
     def _next(self) -> Entry | None:
         if not self._journal.is_there:
             self._reopen()
-        self._journal.renew(self._name)
+        self._subscription.renew()
         if not self._active():
             return None
         try:
@@ -87,7 +90,7 @@ class JournalReceiver(Reading):
     def _active(self) -> bool:
         if not self._is_active and self._lock.acquire():
             # The receiver that was active before may have moved on since this one was opened.
-            self._position = self._journal.position(self._name, self._position, self._wanted)
+            self._position = self._subscription.position(self._position, self._wanted)
             self._is_active = True
         return self._is_active
 
@@ -95,14 +98,14 @@ class JournalReceiver(Reading):
         version = self._journal.data_version()
         if version == self._seen_version:
             return []
-        missed = self._journal.missed(self._name)
+        missed = self._subscription.missed
         if missed:
             self.missed += missed
             logger.warning(
                 "the subscription %r has missed events that became too old before it read them: %s", self._name, missed
             )
             # Only after the warning: if this process ended in between, the loss would stay unreported.
-            self._journal.note_reported(self._name, missed)
+            self._subscription.note_reported(missed)
         entries = self._journal.read(self._position, BATCH)
         if not entries:
             # All entries were read: there are no more until the file changes.
@@ -114,8 +117,8 @@ class JournalReceiver(Reading):
         if not self._finalizer.alive:
             return
         if reason is not None:
-            self._journal.dead_letter(self._name, entry, reason)
-        self._journal.advance(self._name, entry.seq)
+            self._subscription.dead_letter(entry, reason)
+        self._subscription.advance(entry.seq)
 
     def close(self) -> None:
         """Release the name, so that another receiver of this name can continue."""

@@ -1,0 +1,100 @@
+"""
+The named subscriptions of an embedded journal: positions, lost events and dead letters, which the file stores by name.
+
+Not here: reading the events (embedded_receivers), and the removal of names that are unused (ages).
+"""
+
+import math
+import sqlite3
+import time
+
+from dkist_processing_core.journal._journal import Journal
+from dkist_processing_core.journal._rows import Entry, number
+
+# A damaged row may hold another type. Then the subscription receives some events twice, and loses none.
+POSITION = "CASE typeof(position) WHEN 'integer' THEN position ELSE 0 END"
+_RENEWAL_SECONDS = 3600.0
+
+
+class NamedSubscription:
+    """What a journal stores for the subscription of one name."""
+
+    def __init__(self, journal: Journal, name: str) -> None:
+        """Store the open journal and the name; nothing is read yet."""
+        self._journal = journal
+        self._name = name
+        self._renewed = -math.inf
+
+    def position(self, default: int, wanted: str | None = None) -> int:
+        """
+        Return the number up to which the subscription has settled its messages; a new name gets `default`.
+
+        `wanted` names the events that the subscription selects. Processes that remove old events use it.
+        """
+
+        def take(connection: sqlite3.Connection) -> int:
+            connection.execute(
+                "INSERT INTO subscription VALUES (?, ?, ?) ON CONFLICT (name)"  # noqa: S608 - a constant
+                f" DO UPDATE SET used = excluded.used, position = {POSITION}",
+                (self._name, default, self._journal.clock()),
+            )
+            if wanted is not None:
+                fact = (f"wanted {self._name}", wanted)
+                connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", fact)
+            row = connection.execute("SELECT position FROM subscription WHERE name = ?", (self._name,)).fetchone()
+            return int(row[0])
+
+        return self._journal.transact(take)
+
+    @property
+    def is_position_lost(self) -> bool:
+        """Whether damage may have lost the position of this unknown name while older rows remain."""
+        lost, first = self._journal.fact("places_lost"), self._journal.first()
+        if not isinstance(lost, int) or first is None or first > lost + 1:
+            return False
+        return not self._journal.rows("SELECT 1 FROM subscription WHERE name = ?", self._name)
+
+    def advance(self, position: int) -> None:
+        """Store that the subscription has settled its messages up to `position`."""
+        self._journal.write(
+            "INSERT INTO subscription VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
+            " SET position = max(position, excluded.position), used = excluded.used",
+            self._name,
+            position,
+            self._journal.clock(),
+        )
+
+    def renew(self) -> None:
+        """Store that the name is in use, so that pruning keeps its events; cheap, because it writes once an hour."""
+        now = time.monotonic()
+        if now < self._renewed + _RENEWAL_SECONDS:
+            return
+        self._journal.write("UPDATE subscription SET used = ? WHERE name = ?", self._journal.clock(), self._name)
+        self._renewed = now
+
+    @property
+    def missed(self) -> int:
+        """How many lost events of the subscription are still unreported."""
+        return int(number(self._journal.fact(f"missed {self._name}")) or 0)
+
+    def note_reported(self, missed: int) -> None:
+        """Subtract `missed` reported events from the unreported lost events."""
+        self._journal.write("UPDATE fact SET value = value - ? WHERE name = ?", missed, f"missed {self._name}")
+
+    def dead_letter(self, entry: Entry, reason: str) -> None:
+        """Dead-letter a message that the subscription cannot use, with the reason."""
+        self._journal.write(
+            "INSERT OR IGNORE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?)",
+            self._name,
+            entry.seq,
+            self._journal.clock(),
+            reason,
+            entry.message.properties.message_id,
+            entry.message.body,
+        )
+
+    def dead_letters(self) -> list[tuple[str, bytes]]:
+        """Return the reason and the body of each dead letter of the subscription."""
+        return self._journal.rows(
+            "SELECT reason, body FROM dead_letter WHERE subscription = ? ORDER BY seq", self._name
+        )
