@@ -33,7 +33,7 @@ from dkist_processing_core.text.exceptions import class_name, message_of
 # for example an export, needs none of them.
 if TYPE_CHECKING:
     from dkist_processing_core.attempt.lifecycle import Lifecycle
-    from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+    from dkist_processing_core.settings.interface import Settings
     from dkist_processing_core.tracing import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -236,7 +236,7 @@ class TaskBase(ABC):
 
     def _core_open_lifecycle(self) -> "Lifecycle":
         from dkist_processing_core.attempt.lifecycle import Lifecycle  # noqa: PLC0415 - as above
-        from dkist_processing_core.config import secrets_in  # noqa: PLC0415 - as above
+        from dkist_processing_core.settings.reading import secrets_in  # noqa: PLC0415 - as above
 
         with held_back():
             settings, attributes = self._core_observing.settings, None
@@ -311,13 +311,13 @@ class _Observing:
         return _Observing, ()
 
     @forks.computed_once
-    def settings(self) -> "DKISTProcessingCoreConfiguration | None":
+    def settings(self) -> "Settings | None":
         """The settings, or None: without usable settings the task runs unobserved, since observing never breaks it."""
-        from dkist_processing_core.config import DKISTProcessingCoreConfiguration  # noqa: PLC0415 - as above
+        from dkist_processing_core.settings.reading import read_leniently  # noqa: PLC0415 - as above
 
         with held_back():
             try:
-                settings, complaint = DKISTProcessingCoreConfiguration.read_leniently(self.origin)
+                settings, complaint = read_leniently(self.origin)
             except Exception as error:  # noqa: BLE001 - as above
                 self._complain(error)
                 return None

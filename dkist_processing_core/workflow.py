@@ -296,6 +296,6 @@ class Workflow:
 
 
 def _build_version() -> str:
-    from dkist_processing_core.config import DKISTProcessingCoreConfiguration  # noqa: PLC0415 - as a task does
+    from dkist_processing_core.settings.reading import read_settings  # noqa: PLC0415 - as a task does
 
-    return DKISTProcessingCoreConfiguration.read().build_version
+    return read_settings().build_version

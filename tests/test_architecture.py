@@ -204,7 +204,7 @@ def test_one_folder_says_pika() -> None:
 WRITERS = {
     "text/terminal.py": "the door",
     "text/console.py": "the door for rich",
-    "config.py": "its output is a file of this repository",
+    "settings/example.py": "its output is a file of this repository",
     "cli/reference.py": "its output is a file of this repository",
     "events/schema.py": "its output is a file of this repository",
     "environments/_interpreter.py": "another process of ours reads its output",

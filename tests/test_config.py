@@ -22,12 +22,12 @@ from dkist_processing_core.config import (
     UNKNOWN_SERVICE,
     DKISTProcessingCoreConfiguration,
     MeshService,
-    example_environment,
-    expectation,
-    secrets_in,
 )
 from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.settings.example import example_environment
 from dkist_processing_core.settings.origin import _other_owner, _others_of
+from dkist_processing_core.settings.reading import secrets_in
+from dkist_processing_core.settings.wording import expectation
 from tests.strategies import texts
 
 ROOT = Path(__file__).parents[1]
@@ -855,7 +855,7 @@ def test_the_module_has_no_other_lazy_name() -> None:
 
 
 def test_the_example_environment_is_in_step() -> None:
-    """config/example.env is what `python -m dkist_processing_core.config` prints."""
+    """config/example.env is what `python -m dkist_processing_core.settings.example` prints."""
     assert (ROOT / "config" / "example.env").read_text() == example_environment()
 
 

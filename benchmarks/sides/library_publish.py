@@ -10,9 +10,10 @@ from benchmarks.sides.job import Job, report, wait_for_start
 from benchmarks.sides.library import settings_of, wait_until_delivered
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.bus.amqp.bus import AmqpBus
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.journal import Journal
+from dkist_processing_core.settings.reading import secrets_in
 
 UNREACHABLE_SECONDS = 25.0
 

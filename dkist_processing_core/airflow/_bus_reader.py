@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from dkist_processing_core.airflow._waiting_time import at_most
 from dkist_processing_core.budget import LOOK
 from dkist_processing_core.bus import open_bus
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.reporter import never_breaking
+from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.settings.reading import read_leniently
 
 if TYPE_CHECKING:
     from dkist_processing_core.events import Event
@@ -31,7 +32,7 @@ _POLL_SECONDS = 0.1
 class BusReader:
     """A thread that reads one workflow's events from the bus since a given time; callers need not wait for it."""
 
-    def __init__(self, settings: DKISTProcessingCoreConfiguration, workflow_name: str, since: datetime | None) -> None:
+    def __init__(self, settings: Settings, workflow_name: str, since: datetime | None) -> None:
         """Start reading."""
         self.since = since - _BEFORE_START if since is not None else None
         self.reports: list[Event] = []
@@ -107,7 +108,7 @@ _readers: dict[str, BusReader] = {}
 
 def reader_since(workflow_name: str, since: datetime | None) -> BusReader | None:
     """Return a reader of a workflow's reports from `since` on, or None if the bus is known to be unreachable now."""
-    settings, _ = DKISTProcessingCoreConfiguration.read_leniently()
+    settings, _ = read_leniently()
     if _is_known_to_be_unreachable(settings):
         return None
     reader = _readers.get(workflow_name)
@@ -118,7 +119,7 @@ def reader_since(workflow_name: str, since: datetime | None) -> BusReader | None
     return reader
 
 
-def _is_known_to_be_unreachable(settings: DKISTProcessingCoreConfiguration) -> bool:
+def _is_known_to_be_unreachable(settings: Settings) -> bool:
     bus = open_bus(settings)
     if bus.is_remote:
         with contextlib.suppress(JournalError), bus.open_journal(patience=_POLL_SECONDS) as journal:

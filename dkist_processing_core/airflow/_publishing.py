@@ -13,12 +13,12 @@ from dkist_processing_core import budget
 from dkist_processing_core.airflow import _traces
 from dkist_processing_core.airflow._waiting_time import at_most
 from dkist_processing_core.budget import Allowance
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import Reporter
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.identity.trace_context import derived_attempt_span_id, derived_trace_id, format_traceparent
 from dkist_processing_core.reporter import EventReporter
+from dkist_processing_core.settings.reading import read_leniently
 from dkist_processing_core.tracing import Carrier
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def publishing(
     the block queries the engine, for at most `asks_within` seconds, the bus gets the rest of that time.
     """
     began = time.monotonic()
-    settings, complaint = DKISTProcessingCoreConfiguration.read_leniently()
+    settings, complaint = read_leniently()
     if complaint is not None:
         logger.warning("a callback uses a default instead: %s", complaint)
     publisher = Publisher.open(settings, delivers=delivers, wait_limit=allowance.journal)

@@ -19,7 +19,6 @@ from dkist_processing_core.airflow._states import FAILED, dag_id_of, task_states
 from dkist_processing_core.airflow._unreported import unreported_failures
 from dkist_processing_core.airflow._waiting_time import at_most
 from dkist_processing_core.airflow._workflow import ExportedWorkflow
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import (
     Cause,
@@ -33,6 +32,7 @@ from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.identity.trace_context import derived_trace_id
 from dkist_processing_core.journal.notes import SUCCEEDED
 from dkist_processing_core.reporter import never_breaking
+from dkist_processing_core.settings.reading import read_leniently
 from dkist_processing_core.tracing import open_telemetry
 
 _MOST_ATTEMPTS = 20
@@ -118,7 +118,7 @@ def _message(run: Run, task_name: str, dag_run: object, ti: object) -> RecipeRun
 def _export_span(run: Run, span_id: int, began: datetime | None, over: datetime | None, *, succeeded: bool) -> None:
     """Export the parent span of all attempts of the run; if the engine traces, it has its own."""
     with never_breaking("the run's span is not exported"):
-        settings, _ = DKISTProcessingCoreConfiguration.read_leniently()
+        settings, _ = read_leniently()
         telemetry = open_telemetry(settings)
         own = SpanContext(derived_trace_id(run), span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
         attributes = semconv.run_attributes(run)

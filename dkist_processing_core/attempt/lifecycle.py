@@ -22,7 +22,6 @@ from dkist_processing_core import semconv
 from dkist_processing_core.attempt._facts import cpu_seconds, failure_of, plain
 from dkist_processing_core.attempt._reporting import LaunchedReporting, OwnReporting, Reporting
 from dkist_processing_core.attempt.progress import Progress
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import Cause, Reporter, TaskFailed, TaskFinished
 from dkist_processing_core.identity import Attempt
@@ -30,6 +29,8 @@ from dkist_processing_core.process.last_resort import shown_log
 from dkist_processing_core.process.peak_memory import peak_memory_bytes
 from dkist_processing_core.process.signals import held_back
 from dkist_processing_core.reporter import EventReporter, beside, never_breaking
+from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.settings.reading import secrets_in
 from dkist_processing_core.text.exceptions import class_name
 from dkist_processing_core.tracing import Carrier, Telemetry
 
@@ -53,7 +54,7 @@ class Lifecycle:
         self,
         attempt: Attempt,
         *,
-        settings: DKISTProcessingCoreConfiguration | None,
+        settings: Settings | None,
         telemetry: Telemetry,
         attributes: dict[str, Any] | None = None,
     ) -> None:

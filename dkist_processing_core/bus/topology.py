@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import RecipeRunFailureMessage
 from dkist_processing_core.journal.ages import MAX_UNREAD
+from dkist_processing_core.settings.interface import Settings
 
 ARCHIVE_QUEUE = "workflow.events.archive.q"
 DEAD_LETTER_EXCHANGE = "workflow.events.dlx"
@@ -58,7 +58,7 @@ class Topology:
     bindings: tuple[Binding, ...] = ()
 
 
-def publisher_topology(settings: DKISTProcessingCoreConfiguration) -> Topology:
+def publisher_topology(settings: Settings) -> Topology:
     """Return a publisher's topology: both exchanges, the archive of all events, and the failure message's queue."""
     events, failures = settings.isb_event_exchange, settings.isb_exchange
     return Topology(
@@ -86,7 +86,7 @@ def publisher_topology(settings: DKISTProcessingCoreConfiguration) -> Topology:
     )
 
 
-def consumer_topology(settings: DKISTProcessingCoreConfiguration, queue: str, patterns: Iterable[str]) -> Topology:
+def consumer_topology(settings: Settings, queue: str, patterns: Iterable[str]) -> Topology:
     """
     Return the topology of a named consumer: its queue, bound for each pattern, and a queue of dead letters.
 
@@ -112,9 +112,7 @@ def consumer_topology(settings: DKISTProcessingCoreConfiguration, queue: str, pa
     )
 
 
-def whole_topology(
-    settings: DKISTProcessingCoreConfiguration, consumers: Mapping[str, Iterable[str]] | None = None
-) -> Topology:
+def whole_topology(settings: Settings, consumers: Mapping[str, Iterable[str]] | None = None) -> Topology:
     """Return the topology that an operator creates: of publishers, dead letters, and consumers by name and patterns."""
     parts = [publisher_topology(settings), Topology(exchanges=(Exchange(DEAD_LETTER_EXCHANGE, "direct"),))]
     parts += [consumer_topology(settings, name, patterns) for name, patterns in (consumers or {}).items()]

@@ -4,7 +4,8 @@ Remove secrets from texts of the command line.
 Not here: what counts as a secret (text.redaction, config).
 """
 
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.settings.reading import secrets_in
 from dkist_processing_core.text import redact
 
 

@@ -18,11 +18,12 @@ from typing import Self
 
 from dkist_processing_core.bus import Delivery, Receiver, open_bus
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, DEAD_LETTERS_SUFFIX
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import BusError, DecodeError, UnknownEventError
 from dkist_processing_core.events import EVENT_CLASSES, Event, RecipeRunFailureMessage, TaskEvent, check_size, decode
 from dkist_processing_core.journal.message import Message, word
 from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.settings.reading import read_settings
 
 REMEMBERED_IDS = 100_000
 ACK_SECONDS = 2.0
@@ -243,7 +244,7 @@ def subscribe(
     replay: bool | datetime = False,
     timeout: float | None = None,
     every_report: bool = False,
-    settings: DKISTProcessingCoreConfiguration | None = None,
+    settings: Settings | None = None,
 ) -> Subscription:
     """
     Subscribe to events, from RabbitMQ or the embedded journal, depending on the settings.
@@ -277,7 +278,7 @@ def subscribe(
     if name is not None:
         check_name(name, replay=replay)
     with held_back():
-        bus = open_bus(settings or DKISTProcessingCoreConfiguration.read())
+        bus = open_bus(settings or read_settings())
         key = (bus.where, name)
         if name is not None and (abandoned := _open.subscriptions.get(key)) is not None:
             # Its loop was left, and a reference to it remains, for example in a notebook's last traceback.

@@ -7,13 +7,13 @@ Not here: the use of the events.
 from collections.abc import Iterator
 from datetime import datetime
 
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.events import Event
+from dkist_processing_core.settings.interface import Settings
 
 
 def replayed(
-    settings: DKISTProcessingCoreConfiguration,
+    settings: Settings,
     *names: str,
     workflow: str | None = None,
     task: str | None = None,

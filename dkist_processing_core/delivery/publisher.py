@@ -18,7 +18,6 @@ from opentelemetry import trace
 
 from dkist_processing_core import semconv
 from dkist_processing_core.bus import Bus, open_bus
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.delivery.in_memory_queue import Memory
 from dkist_processing_core.errors import BusError, JournalDamagedError, JournalError, JournalLostError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage
@@ -27,6 +26,8 @@ from dkist_processing_core.journal.message import Message, to_failure_message, t
 from dkist_processing_core.journal.spare import Spare, adopt, noted_on_host
 from dkist_processing_core.journal.takeover import take_over
 from dkist_processing_core.process.flag import Flag
+from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.settings.reading import secrets_in
 from dkist_processing_core.text import redactor
 from dkist_processing_core.text.own_errors import log_own_error_once
 
@@ -177,7 +178,7 @@ class Publisher:
     @classmethod
     def open(
         cls,
-        settings: DKISTProcessingCoreConfiguration,
+        settings: Settings,
         *,
         tracer: trace.Tracer | None = None,
         delivers: bool = True,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from dkist_processing_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+    from dkist_processing_core.settings.interface import Settings
 
 DEFAULT_DAYS = 30.0
 DEFAULT_BYTES = 20_000_000_000
@@ -39,15 +39,15 @@ class Limits:
         The code that reads the settings for their main purpose reports that they are wrong: an environment can be built
         anyway.
         """
-        from dkist_processing_core.config import DKISTProcessingCoreConfiguration  # noqa: PLC0415 - only to build
+        from dkist_processing_core.settings.reading import read_leniently  # noqa: PLC0415 - only to build
 
         try:
-            return cls.of(DKISTProcessingCoreConfiguration.read_leniently()[0])
+            return cls.of(read_leniently()[0])
         except ConfigurationError:
             return cls()
 
     @classmethod
-    def of(cls, settings: "DKISTProcessingCoreConfiguration") -> Self:
+    def of(cls, settings: "Settings") -> Self:
         """Return the limits that settings hold."""
         return cls(
             timeout=settings.pip_timeout,

@@ -11,10 +11,10 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.process.mounts import mounts
 from dkist_processing_core.process.trusted import distrust, make_folder
+from dkist_processing_core.settings.interface import Settings
 
 FOLDER = "dkist-processing-core"
 _NETWORK = {
@@ -41,7 +41,7 @@ class Place:
     problem: str | None = None
 
 
-def wanted_folder(settings: DKISTProcessingCoreConfiguration) -> Path:
+def wanted_folder(settings: Settings) -> Path:
     """
     Return the folder that the settings or the XDG base directory specification name.
 
@@ -55,7 +55,7 @@ def wanted_folder(settings: DKISTProcessingCoreConfiguration) -> Path:
     return (state_home if state_home.is_absolute() else settings.absolute(Path("~/.local/state"))) / FOLDER
 
 
-def place(settings: DKISTProcessingCoreConfiguration) -> Place:
+def place(settings: Settings) -> Place:
     """
     Return the place where this process keeps its journals.
 
@@ -80,7 +80,7 @@ def place(settings: DKISTProcessingCoreConfiguration) -> Place:
     )
 
 
-def check_place(settings: DKISTProcessingCoreConfiguration) -> None:
+def check_place(settings: Settings) -> None:
     """
     Check that there is a folder for journals: the commands work on journals only.
 

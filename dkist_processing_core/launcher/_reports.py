@@ -16,7 +16,6 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from dkist_processing_core import budget, semconv
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.events import (
@@ -31,6 +30,8 @@ from dkist_processing_core.journal.notes import ENDED, SUCCEEDED, TERMINATION_RE
 from dkist_processing_core.launcher._verdict import Verdict
 from dkist_processing_core.launcher.assignment import Assignment
 from dkist_processing_core.reporter import EventReporter, never_breaking
+from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.settings.reading import read_leniently, secrets_in
 from dkist_processing_core.text.redaction import redact
 from dkist_processing_core.tracing import Carrier, Telemetry, derived_span, open_telemetry, run_parent
 
@@ -194,10 +195,10 @@ def _moment(nanoseconds: int) -> datetime:
     return datetime.fromtimestamp(nanoseconds / 1e9, UTC)
 
 
-def _settings() -> DKISTProcessingCoreConfiguration | None:
+def _settings() -> Settings | None:
     """Return the settings; None if they are unusable: the task then runs unobserved, as observing must not break it."""
     try:
-        settings, complaint = DKISTProcessingCoreConfiguration.read_leniently()
+        settings, complaint = read_leniently()
     except ConfigurationError as error:
         logger.error("the launcher runs without events and telemetry: %s", error)  # noqa: TRY400 - one line is enough
         return None

@@ -10,12 +10,13 @@ import queue
 from pathlib import Path
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
-from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.drainer import Drainer
 from dkist_processing_core.errors import ConfigurationError, JournalError
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.spare import spares_of
 from dkist_processing_core.outbox._delivery import STOP_SECONDS, unhurried
+from dkist_processing_core.settings.kinds import ISB_SERVICE
 
 _POLL_SECONDS = 0.5
 logger = logging.getLogger(__name__)

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dkist_processing_core.bus import open_bus
-from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal import Books, Journal
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.spare import adopt
 from dkist_processing_core.journal.takeover import take_over
 from dkist_processing_core.outbox._state import Destination
+from dkist_processing_core.settings.kinds import ISB_SERVICE
 
 
 @dataclass(frozen=True, slots=True)

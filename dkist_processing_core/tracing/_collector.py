@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.settings.interface import Settings
 
 Signal = Literal["traces", "metrics", "logs"]
 SIGNALS: tuple[Signal, ...] = ("traces", "metrics", "logs")
@@ -17,7 +17,7 @@ _SIGNALS_OF_7 = ("traces", "metrics")
 _DEFAULT_PORTS = {"grpc": 4317, "http/protobuf": 4318}
 
 
-def endpoint_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> str | None:
+def endpoint_of(settings: Settings, signal: Signal) -> str | None:
     """Return the endpoint of a signal's collector from the standard variables, else from `MESH_CONFIG`, else None."""
     named = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint") or settings.otel_exporter_otlp_endpoint
     if named:
@@ -26,7 +26,7 @@ def endpoint_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> s
     return f"http://{service.host}:{service.port}" if service else None
 
 
-def named_by(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> str:
+def named_by(settings: Settings, signal: Signal) -> str:
     """Return the name of the variable that sets the destination of a signal."""
     for field in (f"otel_exporter_otlp_{signal}_endpoint", "otel_exporter_otlp_endpoint"):
         if getattr(settings, field):
@@ -35,7 +35,7 @@ def named_by(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> str:
     return f"{key} in MESH_CONFIG" if key in settings.mesh_config else f"OTEL_{signal.upper()}_EXPORTER alone"
 
 
-def protocol_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> str:
+def protocol_of(settings: Settings, signal: Signal) -> str:
     """Return `grpc` or `http/protobuf`; collectors in `MESH_CONFIG` use gRPC, whatever the variables are."""
     if "MESH_CONFIG" in named_by(settings, signal):
         return "grpc"
@@ -43,7 +43,7 @@ def protocol_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> s
     return str(named or "grpc")
 
 
-def is_plain(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> bool | None:
+def is_plain(settings: Settings, signal: Signal) -> bool | None:
     """
     Return True if a collector is used without TLS for another reason than its scheme; None if the scheme decides.
 
@@ -61,7 +61,7 @@ def is_plain(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> bool
     return None if any(settings.core_origin.environ.get(variable) for variable in variables) else True
 
 
-def address_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> tuple[str, int]:
+def address_of(settings: Settings, signal: Signal) -> tuple[str, int]:
     """Return host and port of a signal's collector; without a port, the protocol's own one."""
     endpoint = endpoint_of(settings, signal)
     parts = _parts_of(endpoint or "localhost")
@@ -94,7 +94,7 @@ class Collector:
         return None if problem is None else f"nobody answers at {self.host}:{self.port}: {problem}"
 
 
-def collector_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> Collector | None:
+def collector_of(settings: Settings, signal: Signal) -> Collector | None:
     """Return a signal's collector, or None if its address is not contacted directly, as behind a proxy."""
     # Imported here, not above: it costs 20 ms, and only exporters need it.
     from urllib.request import getproxies  # noqa: PLC0415

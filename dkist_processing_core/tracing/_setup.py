@@ -18,8 +18,9 @@ from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 
 from dkist_processing_core import semconv
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration, secrets_in
 from dkist_processing_core.process import forks, threads
+from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.settings.reading import secrets_in
 from dkist_processing_core.text import redact
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _opened: dict[int, Telemetry] = {}
 _opening = forks.Lock()
 
 
-def open_telemetry(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
+def open_telemetry(settings: Settings) -> Telemetry:
     """
     Return this process's telemetry, set up by the first call: OpenTelemetry's providers are one per process too.
 
@@ -58,7 +59,7 @@ def open_telemetry(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
         return _opened[process]
 
 
-def _set_up(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
+def _set_up(settings: Settings) -> Telemetry:
     if settings.otel_sdk_disabled:
         return Telemetry()
     secrets = secrets_in(settings)
@@ -90,7 +91,7 @@ def _set_up(settings: DKISTProcessingCoreConfiguration) -> Telemetry:
 
 
 @contextmanager
-def _variables_of(settings: DKISTProcessingCoreConfiguration) -> Iterator[None]:
+def _variables_of(settings: Settings) -> Iterator[None]:
     """Give the SDK its variables, such as OTEL_EXPORTER_OTLP_HEADERS, as they were when the settings were read."""
     then = settings.core_origin.environ
     changed = {
@@ -146,7 +147,7 @@ def _hosts_tracer_provider() -> "TracerProvider | None":
     return provider if is_set else None
 
 
-def _exporters_of(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> list[str]:
+def _exporters_of(settings: Settings, signal: Signal) -> list[str]:
     named = getattr(settings, f"otel_{signal}_exporter") or ("otlp" if endpoint_of(settings, signal) else "none")
     return [] if named == "none" else str(named).split(",")
 
@@ -156,7 +157,7 @@ def _has_threads_for_grpc() -> bool:
     return threads.can_be_started(_THREADS_OF_GRPC)
 
 
-def _otlp_exporter(settings: DKISTProcessingCoreConfiguration, signal: Signal) -> Any:
+def _otlp_exporter(settings: Settings, signal: Signal) -> Any:
     """Return the OTLP exporter of a signal; the exporter itself reads settings that are not ours, such as headers."""
     special = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint")
     class_name = {"traces": "OTLPSpanExporter", "metrics": "OTLPMetricExporter", "logs": "OTLPLogExporter"}[signal]
@@ -203,7 +204,7 @@ def _session() -> Any:
     return session
 
 
-def _resource(settings: DKISTProcessingCoreConfiguration) -> "Resource":
+def _resource(settings: Settings) -> "Resource":
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource  # noqa: PLC0415 - costs 0.1 s, for exporters only
 
     pairs = [pair.partition("=") for pair in (settings.otel_resource_attributes or "").split(",")]
@@ -228,7 +229,7 @@ def _carrying_identity(provider: "TracerProvider") -> "TracerProvider":
     return provider
 
 
-def _tracer_provider(settings: DKISTProcessingCoreConfiguration, exporters: list[str]) -> "TracerProvider":
+def _tracer_provider(settings: Settings, exporters: list[str]) -> "TracerProvider":
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider  # noqa: PLC0415 - as in _resource
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter  # noqa: PLC0415
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415
@@ -273,7 +274,7 @@ def _tracer_provider(settings: DKISTProcessingCoreConfiguration, exporters: list
     return provider
 
 
-def _meter_provider(settings: DKISTProcessingCoreConfiguration, exporters: list[str]) -> "MeterProvider":
+def _meter_provider(settings: Settings, exporters: list[str]) -> "MeterProvider":
     from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - as in _resource
     from opentelemetry.sdk.metrics.export import (  # noqa: PLC0415
         ConsoleMetricExporter,
@@ -294,7 +295,7 @@ def _meter_provider(settings: DKISTProcessingCoreConfiguration, exporters: list[
     return provider
 
 
-def _logger_provider(settings: DKISTProcessingCoreConfiguration, exporters: list[str]) -> "LoggerProvider":
+def _logger_provider(settings: Settings, exporters: list[str]) -> "LoggerProvider":
     from opentelemetry.sdk._logs import LoggerProvider  # noqa: PLC0415 - as in _resource
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter  # noqa: PLC0415
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, publisher_topology
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import BusError, JournalError
 from dkist_processing_core.journal import BUSY_SECONDS, Journal
 from dkist_processing_core.journal.mending import open_mended
 from dkist_processing_core.journal.place import open_folder, place
 from dkist_processing_core.journal.spare import Spare
+from dkist_processing_core.settings.interface import Settings
 
 if TYPE_CHECKING:
     from dkist_processing_core.bus.amqp.link import AmqpLink
@@ -34,7 +34,7 @@ class AmqpBus:
 
     is_remote = True
 
-    def __init__(self, settings: DKISTProcessingCoreConfiguration) -> None:
+    def __init__(self, settings: Settings) -> None:
         """Store the names of broker and outbox; nothing is connected or opened yet."""
         service = settings.isb_mesh_service
         self.settings = settings

@@ -21,9 +21,9 @@ import pika.spec
 
 from dkist_processing_core.bus.amqp import tls
 from dkist_processing_core.bus.amqp.errors import CLOSED_HERE
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.journal.message import APP_ID
 from dkist_processing_core.process.descriptors import Held, move_up
+from dkist_processing_core.settings.interface import Settings
 
 HEARTBEAT_SECONDS = 10
 GIVE_UP_SECONDS = 0.25
@@ -35,7 +35,7 @@ _LOOKED_UP_BY = ("family", "socktype", "proto", "flags")
 _log = logging.getLogger(__name__)
 
 
-def parameters(settings: DKISTProcessingCoreConfiguration, timeout: float) -> pika.ConnectionParameters:
+def parameters(settings: Settings, timeout: float) -> pika.ConnectionParameters:
     """Return pika's parameters for the broker of the settings; each step of connecting has `timeout` seconds."""
     service = settings.isb_mesh_service
     return pika.ConnectionParameters(

@@ -29,8 +29,8 @@ from pika.exceptions import (
 )
 
 from dkist_processing_core.bus.amqp import tls
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError, ConnectionFailedHereError
+from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.text import redact
 
 PIKA_ERRORS = (AMQPError, ChannelError, ReentrancyError)
@@ -171,7 +171,7 @@ FAULTS = (
 """Reports of the broker, and of a broken connection to it; the first row that holds for any exception counts."""
 
 
-def explain(error: BaseException, settings: DKISTProcessingCoreConfiguration) -> BusError:
+def explain(error: BaseException, settings: Settings) -> BusError:
     """
     Return an error of this library for an exception of pika or of the operating system.
 
@@ -197,7 +197,7 @@ def explain(error: BaseException, settings: DKISTProcessingCoreConfiguration) ->
 
 
 def _looked_up(
-    table: Sequence[Row], chain: Sequence[BaseException], settings: DKISTProcessingCoreConfiguration
+    table: Sequence[Row], chain: Sequence[BaseException], settings: Settings
 ) -> tuple[type[BusError], str] | None:
     """Return the error type and the text of the first row that holds for an exception; None if there is none."""
     for row in table:
@@ -207,7 +207,7 @@ def _looked_up(
     return None
 
 
-def _fields(item: BaseException, last: BaseException, settings: DKISTProcessingCoreConfiguration) -> dict[str, Any]:
+def _fields(item: BaseException, last: BaseException, settings: Settings) -> dict[str, Any]:
     return {
         "item": item,
         "last": f"{type(last).__name__} {last}",

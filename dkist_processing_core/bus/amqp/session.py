@@ -22,8 +22,8 @@ from pika.exceptions import ChannelClosedByClient
 from dkist_processing_core.bus.amqp.connection import GIVE_UP_SECONDS, Connection, parameters
 from dkist_processing_core.bus.amqp.errors import CLOSED_HERE, INTERNAL_ERROR, LOST, PIKA_ERRORS, code_of, explain
 from dkist_processing_core.bus.amqp.logs import filter_pika, pika_silenced
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import BusError, BusUnreachableError
+from dkist_processing_core.settings.interface import Settings
 
 CLOSE_SECONDS = 1.0
 RPC_SECONDS = 10.0
@@ -45,7 +45,7 @@ class Session:
     Every failure is a `BusError` with a message for operators.
     """
 
-    def __init__(self, settings: DKISTProcessingCoreConfiguration, *, deadline: float = math.inf) -> None:
+    def __init__(self, settings: Settings, *, deadline: float = math.inf) -> None:
         """Store the settings and the deadline (`time.monotonic`) of all waits; nothing is connected yet."""
         service = settings.isb_mesh_service
         self.where = f"RabbitMQ at {service.host}:{service.port}"
@@ -62,7 +62,7 @@ class Session:
         self._woken = False
 
     @classmethod
-    def open(cls, settings: DKISTProcessingCoreConfiguration, timeout: float, *, deadline: float = math.inf) -> Self:
+    def open(cls, settings: Settings, timeout: float, *, deadline: float = math.inf) -> Self:
         """
         Return a connected session with an open channel.
 

@@ -10,8 +10,8 @@ import ssl
 from pathlib import Path
 from typing import NoReturn
 
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError, ConfigurationError
+from dkist_processing_core.settings.interface import Settings
 
 # OpenSSL's codes of the reasons why a certificate is not accepted (X509_V_ERR_*).
 _NOT_YET_VALID, _EXPIRED, _OTHER_NAMES, _UNKNOWN_AUTHORITIES = 9, 10, (62, 64), (2, 18, 19, 20, 21)
@@ -26,17 +26,17 @@ _REFUSALS = {
 _NOT_TLS = re.compile("WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE")
 
 
-def is_wanted(settings: DKISTProcessingCoreConfiguration) -> bool:
+def is_wanted(settings: Settings) -> bool:
     """Return True if the settings turn TLS on."""
     return bool(settings.isb_tls_ca or settings.isb_tls_cert or settings.isb_tls_key or settings.isb_tls_server_name)
 
 
-def server_name(settings: DKISTProcessingCoreConfiguration) -> str:
+def server_name(settings: Settings) -> str:
     """Return the host name that the broker's certificate must contain."""
     return settings.isb_tls_server_name or settings.isb_mesh_service.host
 
 
-def make_context(settings: DKISTProcessingCoreConfiguration) -> ssl.SSLContext:
+def make_context(settings: Settings) -> ssl.SSLContext:
     """
     Return a TLS context with the certificates and the key from the files that the settings name.
 
@@ -84,7 +84,7 @@ def _no_password() -> NoReturn:
 
 
 def fault_of(
-    error: ssl.SSLError | None, silence: BaseException | None, settings: DKISTProcessingCoreConfiguration
+    error: ssl.SSLError | None, silence: BaseException | None, settings: Settings
 ) -> tuple[type[BusError], str] | None:
     """
     Return the error type and a text that names the variable at fault; None if TLS is not the cause.
@@ -119,7 +119,7 @@ def last_word(connection: socket.socket | None) -> ssl.SSLError | None:
     return None
 
 
-def _distrust(error: ssl.SSLError | None, settings: DKISTProcessingCoreConfiguration) -> str | None:
+def _distrust(error: ssl.SSLError | None, settings: Settings) -> str | None:
     """Return the reason why the broker's certificate is not accepted; None if that is not the error."""
     if not isinstance(error, ssl.SSLCertVerificationError):
         return None
@@ -139,7 +139,7 @@ def _distrust(error: ssl.SSLError | None, settings: DKISTProcessingCoreConfigura
     return f"cannot be trusted: its certificate {text}"
 
 
-def _refusal(told: str, settings: DKISTProcessingCoreConfiguration) -> str | None:
+def _refusal(told: str, settings: Settings) -> str | None:
     """Return the reason why the broker refuses our certificate; None if it does not report a refusal."""
     alert = _ALERT.search(told)
     if alert is None:

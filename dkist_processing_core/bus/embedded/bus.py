@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.journal import BUSY_SECONDS, Journal
 from dkist_processing_core.journal.ages import keep
 from dkist_processing_core.journal.mending import open_mended
 from dkist_processing_core.journal.place import open_folder, place
 from dkist_processing_core.journal.spare import Spare, adopt
+from dkist_processing_core.settings.interface import Settings
 
 if TYPE_CHECKING:
     from dkist_processing_core.bus.embedded.reader import JournalReader
@@ -30,7 +30,7 @@ class JournalBus:
 
     is_remote = False
 
-    def __init__(self, settings: DKISTProcessingCoreConfiguration) -> None:
+    def __init__(self, settings: Settings) -> None:
         """Store the file's path; no file is opened yet."""
         self._place = place(settings)
         self.journal_path = self._place.folder / FILE

@@ -15,8 +15,10 @@ from dkist_processing_core.cli.doctor.collectors import check_collectors
 from dkist_processing_core.cli.doctor.journal import check_journal
 from dkist_processing_core.cli.draw.rows import rows
 from dkist_processing_core.cli.redaction import without_secrets
-from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration, named_in_file
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.settings.configuration import named_in_file
+from dkist_processing_core.settings.kinds import ISB_SERVICE
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import say_json
 

@@ -14,9 +14,10 @@ from rich.text import Text
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.redaction import without_secrets
-from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.outbox import Progress, Relay, drain, outboxes
 from dkist_processing_core.process import threads
+from dkist_processing_core.settings.kinds import ISB_SERVICE
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import say
 

@@ -15,10 +15,11 @@ from dkist_processing_core.bus.topology import Topology, definitions, whole_topo
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.cli.topology.findings import WELL, Finding, State, findings
 from dkist_processing_core.cli.topology.report import as_json, show_findings
-from dkist_processing_core.config import ISB_SERVICE, DKISTProcessingCoreConfiguration
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Selection, check_name
 from dkist_processing_core.errors import BusError
 from dkist_processing_core.events import EVENT_CLASSES
+from dkist_processing_core.settings.kinds import ISB_SERVICE
 from dkist_processing_core.text.terminal import say, say_json
 
 _MISSING = 3

@@ -1,0 +1,88 @@
+"""
+The settings as the parts of the package use them: an interface for the two classes that hold them.
+
+Not here: the classes, one without pydantic for a task's process (plain), and one for authors (configuration).
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from dkist_processing_core.settings.origin import Origin
+
+
+class Service(Protocol):
+    """Where a service is reached."""
+
+    @property
+    def host(self) -> str:
+        """The host name or address."""
+
+    @property
+    def port(self) -> int:
+        """The port."""
+
+
+class Settings(Protocol):
+    """The settings of one process; iterating yields each setting's name and value."""
+
+    build_version: str
+    isb_username: str
+    isb_password: str
+    isb_vhost: str
+    isb_exchange: str
+    isb_event_exchange: str
+    isb_archive_max_bytes: int
+    isb_tls_ca: Path | None
+    isb_tls_cert: Path | None
+    isb_tls_key: Path | None
+    isb_tls_server_name: str | None
+    event_flush_timeout: float
+    dkist_core_state_dir: Path | None
+    pip_timeout: int
+    pip_retries: int
+    dkist_core_environments_max_days: float
+    dkist_core_environments_max_bytes: int
+    otel_sdk_disabled: bool
+    otel_service_name: str
+    otel_resource_attributes: str | None
+    otel_exporter_otlp_endpoint: str | None
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Yield each setting's name and value."""
+
+    @property
+    def isb_queue_type(self) -> str:
+        """The type of a consumer's queue."""
+
+    @property
+    def otel_exporter_otlp_protocol(self) -> str | None:
+        """How all signals travel."""
+
+    @property
+    def mesh_config(self) -> Mapping[str, Service]:
+        """Where services are reached, by name."""
+
+    @property
+    def model_fields_set(self) -> set[str]:
+        """The names of the settings that do not have their default by chance: a source gives them."""
+
+    @property
+    def names_broker(self) -> bool:
+        """Whether the bus is RabbitMQ; the embedded journal otherwise."""
+
+    @property
+    def isb_mesh_service(self) -> Service:
+        """Where the broker is reached."""
+
+    @property
+    def core_origin(self) -> Origin:
+        """What the settings were read from."""
+
+    def absolute(self, path: Path) -> Path:
+        """
+        Return where a path of a setting lies, whatever home and current folder are by now.
+
+        Raises:
+            LookupError: It is below a home or a folder that does not exist.
+        """

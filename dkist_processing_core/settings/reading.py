@@ -1,0 +1,60 @@
+"""
+Reading the settings for the package's own use: without pydantic if possible, else by the settings class.
+
+The settings class alone words errors. A test holds that both ways give equal settings. Not here: the two ways (plain,
+configuration).
+"""
+
+from typing import TYPE_CHECKING
+
+from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.settings.origin import Origin
+from dkist_processing_core.settings.plain import plainly
+from dkist_processing_core.text.redaction import secrets_of
+
+if TYPE_CHECKING:
+    from dkist_processing_core.settings.configuration import DKISTProcessingCoreConfiguration
+
+
+def read_settings(origin: Origin | None = None) -> Settings:
+    """
+    Return the settings of an origin, by default of the one that was passed to this process, or else the current one.
+
+    Raises:
+        ConfigurationError: A setting is wrong.
+    """
+    origin = origin or Origin.of_process()
+    plain = plainly(origin)
+    return _settings_class().read(origin) if plain is None else plain
+
+
+def read_leniently(origin: Origin | None = None) -> tuple[Settings, str | None]:
+    """
+    Return the settings as a task needs them, and a message about wrong ones, which have their defaults instead.
+
+    Raises:
+        ConfigurationError: A setting that decides where events go is wrong.
+    """
+    origin = origin or Origin.of_process()
+    plain = plainly(origin)
+    return _settings_class().read_leniently(origin) if plain is None else (plain, None)
+
+
+def secrets_in(settings: Settings | None) -> list[str]:
+    """
+    Return what must not be shown: secret settings, secret variables, and secret entries of the file `.env`.
+
+    Variables count also after they are unset; entries of the file may be settings of a client or of a library.
+    """
+    if settings is None:
+        return secrets_of(Origin.of_process().named_in_file())
+    texts = {name: value for name, value in settings if isinstance(value, str)}
+    origin = settings.core_origin
+    return list(dict.fromkeys([*secrets_of(texts), *secrets_of(origin.environ), *secrets_of(origin.named_in_file())]))
+
+
+def _settings_class() -> "type[DKISTProcessingCoreConfiguration]":
+    # Imported here: this is what a task's process is spared.
+    from dkist_processing_core.settings.configuration import DKISTProcessingCoreConfiguration  # noqa: PLC0415
+
+    return DKISTProcessingCoreConfiguration

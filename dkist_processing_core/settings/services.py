@@ -1,0 +1,66 @@
+"""
+The settings that hold several values: where a service is reached, and how a client retries its connections.
+
+Not here: reading them without pydantic (kinds).
+"""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from dkist_processing_core.settings.kinds import MAX_PORT, OWN_SERVICES, host_name, json_object
+
+
+class MeshService(BaseModel):
+    """Where a service is reached: the value of one key of `MESH_CONFIG`."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True, defer_build=True
+    )
+
+    host: Annotated[str, AfterValidator(host_name)] = Field(alias="mesh_address")
+    port: int = Field(alias="mesh_port", ge=0, le=MAX_PORT)
+
+    def __eq__(self, other: object) -> bool:
+        """
+        Compare host and port, whatever the class.
+
+        Clients compare with the "unknown service" of another package, whose class is not ours.
+        """
+        return (self.host, self.port) == (getattr(other, "host", None), getattr(other, "port", None))
+
+    def __hash__(self) -> int:
+        """Hash what is compared."""
+        return hash((self.host, self.port))
+
+
+UNKNOWN_SERVICE = MeshService.model_construct(host="127.0.0.1", port=0)
+
+
+class RetryConfig(BaseModel):
+    """How a client of this configuration retries its own connections; seconds, and -1 tries for ever."""
+
+    model_config = ConfigDict(extra="ignore", defer_build=True)
+
+    retry_delay: float = 1
+    retry_backoff: float = 2
+    retry_jitter: tuple[float, float] = (1, 10)
+    retry_max_delay: float = 300
+    retry_tries: int = -1
+
+
+def mesh(value: Any) -> Any:
+    """Return the services of `MESH_CONFIG`: those of this package to be checked, those of a client as they are."""
+    services = json_object(value)
+    if not isinstance(services, dict):
+        return services
+    return {name: service if name in OWN_SERVICES else _of_client(service) for name, service in services.items()}
+
+
+def _of_client(service: Any) -> Any:
+    """Return where a service is that only a client uses: as 7.x, with any address, since its client knows it best."""
+    match service:
+        case {"mesh_address": str(host), "mesh_port": int(port)}:
+            return MeshService.model_construct(host=host, port=port)
+        case _:
+            return service
