@@ -681,7 +681,7 @@ import os
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.tracing._setup import _otlp_exporter
+from dkist_processing_core.tracing._otlp import otlp_exporter
 
 
 def sockets():
@@ -689,7 +689,7 @@ def sockets():
     return {os.readlink(number) for number in numbers if os.path.islink(number)}
 
 provider = TracerProvider()
-provider.add_span_processor(SimpleSpanProcessor(_otlp_exporter(DKISTProcessingCoreConfiguration(), "traces")))
+provider.add_span_processor(SimpleSpanProcessor(otlp_exporter(DKISTProcessingCoreConfiguration(), "traces")))
 before = sockets()
 with provider.get_tracer("test").start_as_current_span("one"):
     pass

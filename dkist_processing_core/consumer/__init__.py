@@ -4,6 +4,9 @@ Events for those who consume them: a subscription, and a replay of what the bus 
 Not here: the state derived from reports (runs), and the delivery by either bus (bus).
 """
 
-from dkist_processing_core.consumer._subscription import Selection, Subscription, check_name, subscribe
+from dkist_processing_core.consumer._names import check_name
+from dkist_processing_core.consumer._selection import Selection
+from dkist_processing_core.consumer._subscribe import subscribe
+from dkist_processing_core.consumer._subscription import Subscription
 
 __all__ = ["Selection", "Subscription", "check_name", "subscribe"]

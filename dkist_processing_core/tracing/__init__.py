@@ -15,7 +15,7 @@ from dkist_processing_core.tracing._collector import (
     problem_at,
     protocol_of,
 )
-from dkist_processing_core.tracing._ids import Carrier, derived_span, run_parent, sampled, to_traceparent
+from dkist_processing_core.tracing._propagation import Carrier, derived_span, run_parent, sampled, to_traceparent
 from dkist_processing_core.tracing._setup import open_telemetry
 from dkist_processing_core.tracing._telemetry import Telemetry
 

@@ -1,7 +1,7 @@
 """
 The address of a signal's collector, and whether it accepts connections.
 
-Not here: exporting to it (_setup).
+Not here: exporting to it (_otlp).
 """
 
 import socket

@@ -2,7 +2,7 @@
 Spans that a signal's handler ends, and records that it logs, while the main thread hands an item over to the SDK.
 
 The SDK wakes its exporting thread by a lock that is not reentrant: the handler would wait for ever for the call that it
-has interrupted. Not here: the items (_setup).
+has interrupted. Not here: the items (_providers).
 """
 
 import contextlib

@@ -208,7 +208,7 @@ def _replace(owner: type, name: str, function: Callable[..., Any]) -> Callable[[
 
 def _severities() -> Callable[[int], "SeverityNumber"]:
     """Return a function from a level of `logging` to OpenTelemetry's number: the first of each range of four."""
-    from opentelemetry._logs import SeverityNumber  # noqa: PLC0415 - as in _resource
+    from opentelemetry._logs import SeverityNumber  # noqa: PLC0415 - as in _providers
 
     named = {10: SeverityNumber.DEBUG, 20: SeverityNumber.INFO, 30: SeverityNumber.WARN, 40: SeverityNumber.ERROR}
     return lambda level: (

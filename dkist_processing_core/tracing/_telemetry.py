@@ -58,7 +58,7 @@ class Telemetry:
         providers = zip(SIGNALS, (tracer_provider, meter_provider, logger_provider), strict=True)
         self._providers: dict[Signal, Any] = {signal: provider for signal, provider in providers if provider}
         self._collectors = dict(collectors or {})
-        self._told: dict[Signal, str] = {}
+        self._reported: dict[Signal, str] = {}
         self._secrets = list(secrets)
         self._log_export = LogExport(logger_provider, self._secrets) if logger_provider else None
         self.is_tracing = tracer_provider is not None
@@ -106,7 +106,7 @@ class Telemetry:
                 self._note_error(span, error, record=record, set_status=set_status)
 
     def _note_error(self, span: Span, error: BaseException, *, record: bool, set_status: bool) -> None:
-        from dkist_processing_core.events import describe  # noqa: PLC0415 - whoever only defines tasks needs none
+        from dkist_processing_core.events import describe  # noqa: PLC0415 - a module that only defines tasks does not need it
 
         failure = describe(error)
         message = redact(failure["message"], also=self._secrets)
@@ -203,7 +203,7 @@ class Telemetry:
                 thread.join(max(0.0, deadline - time.monotonic()))
                 if thread.is_alive():
                     problems[signal] = "the collector has not taken them in time"
-            self._tell({signal: problems[signal] for signal in SIGNALS if signal in problems})
+            self._report({signal: problems[signal] for signal in SIGNALS if signal in problems})
 
     def _flush(self, signal: Signal, deadline: float, problems: dict[Signal, str]) -> None:
         collector = self._collectors.get(signal)
@@ -217,13 +217,13 @@ class Telemetry:
         except Exception as error:  # noqa: BLE001 - the SDK or an exporter may raise anything
             logger.debug("telemetry could not be exported\n%s", redacted_stack(error))
 
-    def _tell(self, problems: dict[Signal, str]) -> None:
+    def _report(self, problems: dict[Signal, str]) -> None:
         """Log a warning about collectors that do not accept connections, once for as long as that lasts."""
-        if problems and problems != self._told:
+        if problems and problems != self._reported:
             for problem in dict.fromkeys(problems.values()):
                 signals = [signal for signal in problems if problems[signal] == problem]
                 logger.warning("%s are not exported: %s", ", ".join(signals), problem)
-        self._told = problems
+        self._reported = problems
 
 
 def _dropped(own: SpanContext, made: SpanContext) -> Span:

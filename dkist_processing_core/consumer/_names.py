@@ -1,0 +1,31 @@
+"""
+The names that a subscription may have.
+
+Not here: the queue or the position that a bus stores under a name (bus).
+"""
+
+from datetime import datetime
+
+from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, DEAD_LETTERS_SUFFIX
+from dkist_processing_core.events import RecipeRunFailureMessage
+
+# AMQP's limit for the name of a queue.
+_MAX_NAME_BYTES = 255
+
+
+def check_name(name: str, *, replay: bool | datetime = False) -> None:
+    """Raise a ValueError for a name that is invalid on one of the buses: both must accept the same program."""
+    expected = None
+    if replay:
+        expected = "no name: a replay begins at the beginning, and a name where it left off; leave one of them out"
+    elif not name or not name.isprintable():
+        expected = "one or more printable characters"
+    elif len((name + DEAD_LETTERS_SUFFIX).encode()) > _MAX_NAME_BYTES:
+        expected = f"at most {_MAX_NAME_BYTES - len(DEAD_LETTERS_SUFFIX)} bytes"
+    elif name in (ARCHIVE_QUEUE, RecipeRunFailureMessage.queue):
+        expected = "another name: this queue has its own use"
+    elif name.startswith("amq.") or name.endswith(DEAD_LETTERS_SUFFIX):
+        expected = f"a name that does not begin with 'amq.' or end with '{DEAD_LETTERS_SUFFIX}', which are taken"
+    if expected is not None:
+        msg = f"the subscription's name is {name!r}, expected {expected}"
+        raise ValueError(msg)

@@ -1,0 +1,102 @@
+"""
+The opening of a subscription: its arguments, and the one subscription of a name that each thread has.
+
+Not here: the iteration over its events (_subscription).
+"""
+
+import threading
+import weakref
+from datetime import UTC, datetime
+
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.consumer._names import check_name
+from dkist_processing_core.consumer._selection import Selection
+from dkist_processing_core.consumer._subscription import Subscription
+from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.settings.reading import read_settings
+
+_Replay = bool | datetime
+_EPOCH, _LAST = datetime.fromtimestamp(0, UTC), datetime.max.replace(tzinfo=UTC)
+
+
+class _Named(threading.local):
+    """The named subscriptions of each thread."""
+
+    def __init__(self) -> None:
+        self.subscriptions: weakref.WeakValueDictionary[tuple[str, str | None], Subscription]
+        self.subscriptions = weakref.WeakValueDictionary()
+
+
+_named = _Named()
+
+
+def subscribe(
+    *names: str,
+    workflow: str | None = None,
+    task: str | None = None,
+    name: str | None = None,
+    replay: bool | datetime = False,
+    timeout: float | None = None,
+    every_report: bool = False,
+    settings: Settings | None = None,
+) -> Subscription:
+    """
+    Subscribe to events, from RabbitMQ or the embedded journal, depending on the settings.
+
+    Args:
+        names: the wanted events, as in `subscribe("task.failed", "task.finished")`; all events if none is named.
+        workflow: the name of the only wanted workflow.
+        task: the name of the only wanted task.
+        name: the subscription's own name, under which its position is stored: events that arrive while it is closed
+            are delivered later, and unacknowledged events are delivered again. On RabbitMQ it is a queue. A thread has
+            one subscription of a name: opening another ends the previous one.
+        replay: begin with the oldest event that the bus still has, up to seven days ago, or, for a time, with the first
+            event that reached the bus at that time or later; not allowed with a name. A time without a zone is local,
+            as everywhere in Python. An event that happened before that time and reached the bus later, for example
+            from an outbox, is included. On RabbitMQ, events that reached it in the few seconds before that time may be
+            included too.
+        timeout: end the iteration when no event came for this many seconds; None waits for ever. The time counts from
+            the moment when a replay has read everything that the bus held when it began, so that no replay is cut
+            short: with 0, exactly those events are yielded.
+        every_report: yield each reporter's report of a fact. Otherwise a fact is yielded once, however many reports
+            and repetitions of it there are.
+        settings: read from the environment if they are not given.
+
+    Raises:
+        ValueError: There is no such event, the subscription cannot have that name, or `replay` is no time.
+        ConfigurationError, BusError, JournalError: The settings are wrong, or the bus cannot be reached now. Later
+            interruptions are bridged.
+    """
+    selection = Selection(names, workflow, task)
+    replay = _in_utc(replay)
+    if name is not None:
+        check_name(name, replay=replay)
+    with held_back():
+        bus = open_bus(settings or read_settings())
+        key = (bus.where, name)
+        if name is not None and (abandoned := _named.subscriptions.get(key)) is not None:
+            # Its loop was left, and a reference to it remains, for example in a notebook's last traceback.
+            abandoned.close()
+        receiver = bus.subscribe(selection.patterns, name=name, replay=replay)
+        subscription = Subscription(receiver, selection, timeout=timeout, every_report=every_report, replay=replay)
+        if name is not None:
+            _named.subscriptions[key] = subscription
+    return subscription
+
+
+def _in_utc(replay: _Replay) -> _Replay:
+    """Return the start of a replay, for either bus; a time without a zone is a local time."""
+    if isinstance(replay, bool):
+        return replay
+    if not isinstance(replay, datetime):
+        msg = f"replay is {replay!r}, expected True, False or a datetime"
+        raise ValueError(msg)  # noqa: TRY004 - as every other wrong argument
+    try:
+        # Not `astimezone`: in the hour that a change of clocks skips, its result depends on the release of Python.
+        moment = datetime.fromtimestamp(replay.timestamp(), UTC)
+    except (OverflowError, ValueError):
+        # In UTC the time is outside the calendar.
+        moment = _LAST if replay.year > _EPOCH.year else _EPOCH
+    # There are no events before RabbitMQ's first time.
+    return moment if moment > _EPOCH else True

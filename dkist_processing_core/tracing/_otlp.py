@@ -1,0 +1,69 @@
+"""
+The OTLP exporter of a signal, over gRPC or HTTP.
+
+Not here: the address of its collector (_collector), and the provider that it belongs to (_providers).
+"""
+
+import functools
+import os
+from importlib import import_module
+from typing import Any
+
+from dkist_processing_core.process import threads
+from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.tracing._collector import Signal, endpoint_of, is_plain, protocol_of
+
+# One for each processor, within bounds, and a few; doubled, since launcher and task begin at the same time.
+_THREADS_OF_GRPC = 2 * (min(max(os.cpu_count() or 16, 4), 16) + 6)
+_CLASSES = {"traces": "OTLPSpanExporter", "metrics": "OTLPMetricExporter", "logs": "OTLPLogExporter"}
+_MODULES = {"traces": "trace_exporter", "metrics": "metric_exporter", "logs": "_log_exporter"}
+
+
+def otlp_exporter(settings: Settings, signal: Signal) -> Any:
+    """Return the OTLP exporter of a signal; the exporter itself reads settings that are not ours, such as headers."""
+    special = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint")
+    endpoint = endpoint_of(settings, signal)
+    transport = "http" if protocol_of(settings, signal) == "http/protobuf" else "grpc"
+    if transport == "grpc" and not _has_threads_for_grpc():
+        msg = (
+            f"found fewer than {_THREADS_OF_GRPC} further threads, where gRPC may abort this process; raise the "
+            "limit on processes (ulimit -u, pids.max), or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
+        )
+        raise RuntimeError(msg)
+    module = import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{_MODULES[signal]}")
+    options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
+    if endpoint and transport == "http" and not special:
+        # By the specification, the general variable names the base, and a signal's own variable the exact address.
+        options["endpoint"] = f"{endpoint.rstrip('/')}/v1/{signal}"
+    if is_plain(settings, signal):
+        options["insecure"] = True
+    if transport == "http" and not any(name.endswith("_CREDENTIAL_PROVIDER") for name in os.environ):
+        options["session"] = _session()
+    return getattr(module, _CLASSES[signal])(**options)
+
+
+@functools.cache
+def _has_threads_for_grpc() -> bool:
+    return threads.can_be_started(_THREADS_OF_GRPC)
+
+
+def _session() -> Any:
+    """
+    Return a session that keeps no connection open between exports.
+
+    The author's code may close the connection's descriptor, and open a file of the same number meanwhile.
+    """
+    import requests  # noqa: PLC0415 - what the exporter uses, which is imported by now
+
+    session = requests.Session()
+    session.headers["Connection"] = "close"
+
+    def close(response: Any, **_: object) -> None:
+        connection = response.raw.connection
+        _ = response.content
+        # The connection is back in the pool now, and is connected again when it is used again.
+        if connection is not None:
+            connection.close()
+
+    session.hooks["response"].append(close)
+    return session
