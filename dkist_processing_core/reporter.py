@@ -99,7 +99,7 @@ class EventReporter:
         with never_breaking("events and telemetry did not end well", secrets=self._secrets), telemetry.flushing(left):
             if publisher is not None:
                 if including_others:
-                    publisher.answer_for_others()
+                    publisher.include_backlog()
                 publisher.close(timeout)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from dkist_processing_core.delivery import drainer
+from dkist_processing_core.delivery import notices
 from tests.services.broker import Broker, open_broker
 from tests.services.otlp import OtlpReceiver
 from tests.services.processes import SESSION_VARIABLE, SessionWatch
@@ -187,7 +187,7 @@ def _nothing_told() -> None:
     """
     As in a new process, nothing was said of any outbox.
     """
-    drainer._told.clear()
+    notices._logged.clear()
 
 
 @pytest.fixture(scope="session")

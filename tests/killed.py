@@ -269,7 +269,7 @@ def run(plan: Plan, publisher: Publisher) -> float:
     slowest = publish(plan, publisher)
     deadline = time.monotonic() + _SECONDS
     turn = threading.Event()
-    while plan.empties and publisher._waiting() and time.monotonic() < deadline:
+    while plan.empties and publisher._shelf.count_waiting() and time.monotonic() < deadline:
         turn.wait(0.02)
     publisher.close(plan.timeout)
     return slowest

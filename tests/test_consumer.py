@@ -44,7 +44,8 @@ def test_whatever_is_wrong_with_a_message_it_is_buried(
     bus = open_bus(settings)
     impossible = Properties("m", 5)  # type: ignore[arg-type]
     with subscribe(settings=settings, name="strict", timeout=5.0) as subscription:
-        publisher._append([Message(bus.event_exchange, "task.finished.W.A", b"{}", impossible)])
+        publisher._shelf.append([Message(bus.event_exchange, "task.finished.W.A", b"{}", impossible)])
+        publisher._wake()
         publisher.publish(finished("A"))
 
         assert finished("A") == next(subscription)

@@ -131,16 +131,16 @@ def test_a_living_process_keeps_its_spare_journal(embedded: DKISTProcessingCoreC
     """
     publisher = Publisher.open(embedded)
     # It does not look after what it keeps itself, as a process that is stopped.
-    publisher._end.raise_()
+    publisher._shelf._end.raise_()
     with closing(locked(embedded)):
         publisher.publish(started("A"))
         publisher.publish(finished("A"))
     before = ids_in(embedded)
-    assert publisher._spare is not None
+    assert publisher._shelf._spare is not None
     # As the kernel does for a process that is killed.
-    publisher._spare.close()
+    publisher._shelf._spare.close()
     after = ids_in(embedded)
-    publisher._spare = None
+    publisher._shelf._spare = None
     publisher.close()
 
     assert (before, after) == ([], [started("A").id, finished("A").id])

@@ -15,7 +15,7 @@ import pytest
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.bus.amqp.bus import CONNECT_SECONDS, AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.delivery import drainer
+from dkist_processing_core.delivery import drainer, notices
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.delivery.refusals import RETRY_SECONDS
 from dkist_processing_core.errors import BusError
@@ -100,7 +100,7 @@ def test_who_leaves_hears_out_what_it_has_sent_for_others(broker: Broker) -> Non
         leaving.close(SECONDS)
 
     with Publisher.open(settings) as following:
-        following.answer_for_others()
+        following.include_backlog()
         assert following.flush(SECONDS)
     arrivals.read()
 
@@ -172,7 +172,7 @@ def test_every_process_says_once_that_its_events_wait(refusing_port: int, caplog
     settings = unreachable(refusing_port)
     found = []
     for _ in range(3):
-        drainer._told.clear()
+        notices._logged.clear()
         caplog.clear()
         for name in ("A", "B"):
             publisher = Publisher.open(settings)

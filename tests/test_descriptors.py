@@ -112,7 +112,7 @@ def test_files_of_a_task_by_hand_are_whole_beside_a_thread_that_delivers(broker:
 
     run_by_hand(tmp_path, ways, **broker.env)
     with Publisher.open(settings) as publisher:
-        publisher.answer_for_others()
+        publisher.include_backlog()
         wait_until(lambda: books_of(settings).pending == 0)
 
     assert {content == 2 * WRITTEN for content in written_in(tmp_path)} == {True}
@@ -381,7 +381,7 @@ def test_a_publisher_goes_on_in_the_same_journal_when_its_descriptors_were_close
         publisher.publish(finished("A"))
 
         assert ids_in(settings) == [started("A").id, finished("A").id]
-        assert publisher._spare is None
+        assert publisher._shelf._spare is None
 
 
 @pytest.mark.parametrize("kind", ["a file", "a folder"])

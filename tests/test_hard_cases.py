@@ -20,9 +20,11 @@ import pytest
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, MeshService
-from dkist_processing_core.delivery.drainer import Drainer
-from dkist_processing_core.delivery.in_memory_queue import Memory
+from dkist_processing_core.delivery.delivery import Backlog
+from dkist_processing_core.delivery.in_memory_queue import InMemoryQueue
+from dkist_processing_core.delivery.notices import Notices
 from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.delivery.refusals import Refusals
 from dkist_processing_core.events import RecipeRunFailureMessage
 from dkist_processing_core.journal import Books, Journal
 from dkist_processing_core.journal.message import to_message
@@ -60,7 +62,7 @@ for event in events:
     except Interruption:
         interrupted += 1
 signal.setitimer(signal.ITIMER_REAL, 0)
-assert not publisher._journal._connection.in_transaction
+assert not publisher._shelf.journal._connection.in_transaction
 publisher.publish(last)
 assert publisher.flush(20.0)
 publisher.close(5.0)
@@ -141,23 +143,24 @@ def test_what_the_journal_cannot_let_go_of_stays_in_mind_while_memory_is_deliver
     settings = DKISTProcessingCoreConfiguration(
         mesh_config={"interservice-bus": MeshService(host="127.0.0.1", port=9)}, dkist_core_state_dir=tmp_path
     )
-    bus, memory = AmqpBus(settings), Memory(10)
-    drainer = Drainer(bus, lambda: None, memory=memory)
+    bus, memory = AmqpBus(settings), InMemoryQueue(10)
+    refusals = Refusals(bus, Notices(bus.journal_path, memory))
     with bus.open_journal() as journal:
         ((seq, number),) = zip(
             journal.append([to_message(started("A"), bus.event_exchange)]), _numbers_of(memory, bus), strict=True
         )
-        drainer._unremoved.update({seq, number})
+        outbox, in_memory = Backlog(journal, refusals), Backlog(memory, refusals)
+        outbox.unremoved.add(seq)
 
-        drainer._remove_confirmed(memory)
-        assert (len(memory), drainer._unremoved) == (0, {seq})
+        in_memory.remove([number])
+        assert (len(memory), in_memory.unremoved, outbox.unremoved) == (0, set(), {seq})
 
-        drainer._unremoved.add(number)
-        drainer._remove_confirmed(journal)
-        assert (journal.books().confirmed, drainer._unremoved) == (1, {number})
+        in_memory.unremoved.add(number)
+        outbox.remove()
+        assert (journal.books().confirmed, in_memory.unremoved, outbox.unremoved) == (1, {number}, set())
 
 
-def _numbers_of(memory: Memory, bus: AmqpBus) -> list[int]:
+def _numbers_of(memory: InMemoryQueue, bus: AmqpBus) -> list[int]:
     memory.add([to_message(finished("A"), bus.event_exchange)], once=False)
     return [entry.seq for entry in memory.pending(0, 10)]
 
@@ -236,7 +239,8 @@ def test_what_is_kept_in_mind_of_a_removed_journal_is_not_taken_for_the_new_one_
         assert publisher.flush(SECONDS)
         drainer = publisher._drainer
         assert drainer is not None
-        drainer._unremoved.update({1, 2})
+        assert drainer._outbox is not None
+        drainer._outbox.unremoved.update({1, 2})
         for path in publisher.bus.journal_path.parent.iterdir():
             path.unlink()
         publisher.publish(finished("A"))
@@ -276,7 +280,9 @@ def test_much_that_is_held_is_passed_over_once(broker: Broker) -> None:
         wait_until(lambda: books_of(settings).confirmed == 1)
         drainer = publisher._drainer
         assert drainer is not None
-        wait_until(lambda: drainer._passed[1] >= 300)
+        outbox = drainer._outbox
+        assert outbox is not None
+        wait_until(lambda: outbox._skipped[1] >= 300)
 
     assert books_of(settings) == Books(published=301, confirmed=1, pending=300, set_aside=0)
 

@@ -147,7 +147,7 @@ def test_what_root_makes_in_a_users_folder_is_the_users(folder: Path) -> None:
     def publish() -> None:
         with Publisher.open(settings) as publisher:
             publisher.publish(finished("A"))
-            assert not publisher._is_displaced
+            assert not publisher._shelf.is_displaced
 
     as_user(publish, folder / "log")
     assert owners == {USER}

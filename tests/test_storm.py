@@ -18,7 +18,8 @@ import pytest
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.delivery.publisher import WAIT_LIMIT_SECONDS, Publisher
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.delivery.wait_limit import WAIT_LIMIT_SECONDS
 from dkist_processing_core.journal.message import to_message
 from dkist_processing_core.journal.spare import adopt
 from tests.facts import progressed
@@ -42,7 +43,7 @@ for number in range({count}):
         with Publisher.open(settings) as publisher:
             for sequence in range(3):
                 publisher.publish(progressed(f"T{{number}}", sequence))
-        os.write(result, f"{{publisher.waited}} {{len(publisher._memory)}}\\n".encode())
+        os.write(result, f"{{publisher.waited}} {{len(publisher._shelf.memory)}}\\n".encode())
         os._exit(0)
 os.close(result)
 os.close(begin)
@@ -173,7 +174,7 @@ def test_a_journal_that_is_locked_anew_before_each_step_of_one_call_delays_by_th
     publisher = Publisher.open(settings, wait_limit=0.5)
     events = [progressed("A", number) for number in range(4)]
     for number, event in enumerate(events):
-        publisher._memory.add([to_message(event, publisher.bus.event_exchange)], once=number % 2 > 0)
+        publisher._shelf.memory.add([to_message(event, publisher.bus.event_exchange)], once=number % 2 > 0)
     with Intruder(publisher) as intruder:
         publisher.close()
 
@@ -192,11 +193,11 @@ class Intruder:
         """
         Be asked by SQLite itself about each statement.
         """
-        assert publisher._journal is not None
+        assert publisher._shelf.journal is not None
         self._connection = sqlite3.connect(publisher.bus.journal_path, isolation_level=None, check_same_thread=False)
         self._is_due = True
         self.releases: list[threading.Timer] = []
-        publisher._journal.connection.set_trace_callback(self._before)
+        publisher._shelf.journal.connection.set_trace_callback(self._before)
 
     def _before(self, statement: str) -> None:
         if statement == "BEGIN IMMEDIATE" and self._is_due:

@@ -44,7 +44,7 @@ def publishing(
         yield publisher
     finally:
         if delivers:
-            publisher.answer_for_others()
+            publisher.include_backlog()
         waiting = settings.event_flush_timeout * allowance.bus
         if asks_within:
             waiting = min(waiting, asks_within + budget.LEAST_SECONDS - (time.monotonic() - began))

@@ -1,7 +1,7 @@
 """
 Messages that could not be written to the disk: kept in memory, in order, up to a limit.
 
-Not here: writing them to the disk later (publisher), and delivering them from memory (drain).
+Not here: writing them to the disk later (shelf), and delivering them from memory (delivery).
 """
 
 import itertools
@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterable
 from dkist_processing_core.journal import Entry
 from dkist_processing_core.journal.message import Message
 
-# Above all numbers of a journal, so that a number shows whether a message is in memory or in a journal.
+# Above all numbers of a journal: `Refusals` notes the numbers of both.
 _FIRST = 1 << 62
 
 
-class Memory:
+class InMemoryQueue:
     """A substitute for a journal that exists as long as the process lives. Safe to use from several threads."""
 
     def __init__(self, limit: int, max_bytes: int = 32 * 1024 * 1024) -> None:
@@ -69,6 +69,11 @@ class Memory:
                 )
             )
 
+    def last(self) -> int:
+        """Return the number of the message that was added last; 0 if none is held."""
+        with self._lock:
+            return max(self._held, default=0)
+
     def remove_confirmed(self, numbers: Iterable[int]) -> None:
         """Remove the messages that the bus has confirmed or that are on the disk."""
         with self._lock:
@@ -84,10 +89,6 @@ class Memory:
             self._drop(number)
             self.lost += 1
             return True
-
-    def __contains__(self, number: int) -> bool:
-        """Return True if a number belongs to a message in memory, not to one in a journal."""
-        return number >= _FIRST
 
     def _drop(self, number: int) -> None:
         message, _ = self._held.pop(number, (None, None))

@@ -1,75 +1,78 @@
 """
-Messages and exchanges that the broker has refused, and when they may be tried again.
+Messages and exchanges that the broker has refused: when they are tried again, and when a message is set aside.
 
 An event that the broker refuses for its own content must not delay the others. A permission that an operator has
-withdrawn must not cause events to be set aside. Not here: sending (drain), and reading a refusal (bus).
+withdrawn must not cause events to be set aside. Not here: sending (delivery), and reading a refusal (bus).
 """
 
+import logging
+import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
+from dkist_processing_core.bus.amqp.bus import AmqpBus
+from dkist_processing_core.delivery.notices import Notices
+from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError, DKISTProcessingCoreError
 from dkist_processing_core.journal import Entry
+from dkist_processing_core.journal.message import Message
+
+if TYPE_CHECKING:
+    from dkist_processing_core.bus.amqp.link import AmqpLink
+    from dkist_processing_core.bus.amqp.publishing import Settled
 
 RETRY_SECONDS = (0.25, 2.5)
 """The pauses, in s, before a refused message is tried again; if it is refused after the last, it is set aside."""
-MAX_TRIES = len(RETRY_SECONDS) + 1
+_MAX_TRIES = len(RETRY_SECONDS) + 1
 _LONGEST_HOLD_SECONDS = 10.0
+_RESTORE_SECONDS = 5.0
+logger = logging.getLogger(__name__)
+
+
+class _Refusable(Protocol):
+    def note_refusal(self, seq: int, reason: str, *, max_tries: int) -> bool: ...
 
 
 class Refusals:
     """The messages and exchanges refused to one drainer; times are those of `time.monotonic`."""
 
-    def __init__(self) -> None:
+    def __init__(self, bus: AmqpBus, notices: Notices) -> None:
         """Begin with nothing refused."""
+        self._bus = bus
+        self._notices = notices
         self._due: dict[int, float] = {}
         self._held: dict[str, tuple[float, int]] = {}
         self._suspects: set[int] = set()
+        self._restored_at = -math.inf
+        self._lacking: BusError | None = None
         self.reasons: dict[str, str] = {}
         """Why an exchange is held, in words for an operator."""
 
+    # When a message may be sent
+
     @property
-    def held_exchanges(self) -> Collection[str]:
+    def held_exchanges(self) -> frozenset[str]:
         """The exchanges to which no message may be sent at present."""
+        if not self._held:
+            return frozenset()
         now = time.monotonic()
-        return [exchange for exchange, (due, _) in self._held.items() if due > now]
+        return frozenset(exchange for exchange, (due, _) in self._held.items() if due > now)
 
     @property
     def has_paused(self) -> bool:
         """Whether single messages wait for their next try."""
         return bool(self._due)
 
-    def is_due(self, entry: Entry) -> bool:
-        """Return True if a message may be sent now."""
-        return self._due.get(entry.seq, 0.0) <= time.monotonic()
+    def due(self, entries: Iterable[Entry]) -> Iterable[Entry]:
+        """Return the messages that may be sent now."""
+        if not self._due:
+            return entries
+        now = time.monotonic()
+        return [entry for entry in entries if self._due.get(entry.seq, 0.0) <= now]
 
     def goes_alone(self, entry: Entry) -> bool:
         """Return True if a message is a suspect: one of several, of which one caused the channel to close."""
         return entry.seq in self._suspects
-
-    def suspect(self, seqs: Collection[int]) -> None:
-        """Mark messages to be sent one at a time, since one of them caused the broker to close the channel."""
-        self._suspects.update(seqs)
-
-    def hold(self, exchange: str, reason: str) -> None:
-        """Send nothing to an exchange for a while, twice as long each time: its problem is not a message's fault."""
-        _, times = self._held.get(exchange, (0.0, 0))
-        pause = min(_LONGEST_HOLD_SECONDS, 2.0**times)
-        self._held[exchange] = time.monotonic() + pause, times + 1
-        self.reasons[exchange] = reason
-
-    def pause(self, seq: int) -> None:
-        """Do not send one message for a while: a short time after its first refusal here, then a longer one."""
-        self._due[seq] = time.monotonic() + RETRY_SECONDS[1 if seq in self._due else 0]
-
-    def forget(self, seqs: Collection[int], exchanges: Collection[str]) -> None:
-        """Remove messages that are settled, and exchanges that accept messages again."""
-        for seq in seqs if self._due or self._suspects else ():
-            self._due.pop(seq, None)
-            self._suspects.discard(seq)
-        if self._held:
-            for exchange in exchanges:
-                self._held.pop(exchange, None)
-                self.reasons.pop(exchange, None)
 
     def next_within(self, seconds: float) -> float:
         """Return in how many seconds the next refused message or exchange is due, at most `seconds`."""
@@ -79,3 +82,77 @@ class Refusals:
         waits = [due - now for due in self._due.values()]
         waits += [due - now for due, _ in self._held.values() if due > now]
         return min([seconds, *waits])
+
+    # What the broker has refused
+
+    def process(self, source: _Refusable, link: "AmqpLink", settled: "Settled") -> None:
+        """Process the broker's answers: forget what it has confirmed, and note what it has refused."""
+        if settled.confirmed:
+            self._forget(settled.confirmed, settled.exchanges)
+        lacking = self._restore(link) if settled.refused else None
+        for seq, reason in settled.refused:
+            if lacking is not None and seq in settled.returned:
+                # Just after a broker's start its queues do not exist yet, so the refusal is not the message's fault.
+                self._hold(settled.returned[seq], f"{reason}: {lacking}")
+            else:
+                self._note(source, seq, reason)
+
+    def attribute(
+        self, source: _Refusable, link: "AmqpLink", casualties: Mapping[int, Message], error: DKISTProcessingCoreError
+    ) -> None:
+        """
+        Attribute a closed channel or connection to its only message; mark several messages as suspects.
+
+        Suspects are sent one at a time, until the one that causes the broker to close the channel is known.
+        """
+        if len(casualties) > 1:
+            self._suspects.update(casualties)
+            return
+        ((seq, message),) = casualties.items()
+        if isinstance(error, BusRefusedError) and link.is_about_destination(error):
+            self._hold(message.exchange, str(error))
+        else:
+            self._note(source, seq, str(error))
+
+    def _note(self, source: _Refusable, seq: int, reason: str) -> None:
+        """Note a refusal of one message: try it again after a pause, a longer one the next time, or set it aside."""
+        if source.note_refusal(seq, reason, max_tries=_MAX_TRIES):
+            self._forget([seq], [])
+            self._notices.report_set_aside(seq, reason)
+        else:
+            self._due[seq] = time.monotonic() + RETRY_SECONDS[1 if seq in self._due else 0]
+
+    def _hold(self, exchange: str, reason: str) -> None:
+        """Send nothing to an exchange for a while, twice as long each time: its problem is not a message's fault."""
+        _, times = self._held.get(exchange, (0.0, 0))
+        pause = min(_LONGEST_HOLD_SECONDS, 2.0**times)
+        self._held[exchange] = time.monotonic() + pause, times + 1
+        self.reasons[exchange] = reason
+        self._notices.report_failure(reason)
+
+    def _forget(self, seqs: Collection[int], exchanges: Collection[str]) -> None:
+        """Remove messages that are settled, and exchanges that accept messages again."""
+        for seq in seqs if self._due or self._suspects else ():
+            self._due.pop(seq, None)
+            self._suspects.discard(seq)
+        if self._held:
+            for exchange in exchanges:
+                self._held.pop(exchange, None)
+                self.reasons.pop(exchange, None)
+
+    def _restore(self, link: "AmqpLink") -> BusError | None:
+        """Create the topology that the refused messages lack; return an error if that is temporarily impossible."""
+        now = time.monotonic()
+        if now >= self._restored_at + _RESTORE_SECONDS:
+            self._lacking = self._bus.restore(link)
+            is_answer = self._lacking is None or link.is_about_rights(self._lacking)
+            if is_answer and link.unseen:
+                # This happens just after the broker's start, for an account that may not query these objects.
+                unseen = ", ".join(link.unseen)
+                self._lacking = BusUnreachableError(f"this account may not ask whether {unseen} can be used now")
+            elif self._lacking is not None and is_answer:
+                if self._restored_at == -math.inf:
+                    logger.warning("messages are refused, and the topology they need cannot be made: %s", self._lacking)
+                self._lacking = None
+            self._restored_at = now
+        return self._lacking

@@ -364,7 +364,8 @@ class BusContract:
         strange = Message(good.exchange, "task.finished.W.A", b"[]", Properties("", "text/plain"))
         named, unnamed = listen(name="strict"), listen()
 
-        publisher._append([bad, strange, good])
+        publisher._shelf.append([bad, strange, good])
+        publisher._wake()
 
         assert finished("A") == next(named)
         assert finished("A") == next(unnamed)
@@ -383,7 +384,8 @@ class BusContract:
         later = replace(known, body=known.body.replace(b"task.finished", b"task.applauded"))
         subscription = listen(name="older")
 
-        publisher._append([later, later, known])
+        publisher._shelf.append([later, later, known])
+        publisher._wake()
 
         assert finished("A") == next(subscription)
         assert subscription.unknown == 2

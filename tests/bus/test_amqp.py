@@ -508,7 +508,7 @@ def test_an_unroutable_message_is_set_aside_and_does_not_hold_up_the_rest(
     """
     lost = Message(settings.isb_exchange, "nobody.listens", b"{}", Properties("m", "application/json"))
     with Publisher.open(settings) as publisher:
-        publisher._append([lost])
+        publisher._shelf.append([lost])
         publisher.publish(started("A"))
         assert publisher.flush(SECONDS)
         with publisher.bus.open_journal() as journal:

@@ -144,7 +144,7 @@ def test_what_can_be_read_of_a_damaged_journal_is_kept_and_the_next_event_follow
 
     with Publisher.open(settings) as publisher:
         publisher.publish(started("A"))
-        is_kept = not publisher._is_displaced
+        is_kept = not publisher._shelf.is_displaced
 
     found = ids(settings)
     (aside,) = damaged_of(path)
@@ -168,12 +168,12 @@ def test_damage_that_is_met_only_when_an_event_is_published_is_mended_at_once(
     with Publisher.open(settings) as publisher:
         publisher.publish(started("A"))
         # A checkpoint, lest the log still has the page.
-        assert publisher._journal is not None
-        publisher._journal.rows("PRAGMA wal_checkpoint(TRUNCATE)")
-        publisher._journal._connection.execute("PRAGMA cache_size = 0")
+        assert publisher._shelf.journal is not None
+        publisher._shelf.journal.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        publisher._shelf.journal._connection.execute("PRAGMA cache_size = 0")
         flip_the_last(path)
         publisher.publish(finished("A"))
-        is_kept = not publisher._is_displaced
+        is_kept = not publisher._shelf.is_displaced
 
     found = ids(settings)
     assert (is_kept, found[-1]) == (True, finished("A").id)
@@ -239,7 +239,7 @@ def test_an_open_publisher_goes_on_in_the_file_that_replaces_a_damaged_one(
         flip_in_the_middle(open_bus(settings).journal_path)
         ids(settings)
         publisher.publish(started("A"))
-        is_kept = not publisher._is_displaced
+        is_kept = not publisher._shelf.is_displaced
 
     assert (is_kept, ids(settings)[-1]) == (True, started("A").id)
 
@@ -449,7 +449,7 @@ def test_a_head_that_looks_like_a_format_to_come_is_damage(
 
     with Publisher.open(settings) as publisher:
         publisher.publish(started("A"))
-        is_kept = not publisher._is_displaced
+        is_kept = not publisher._shelf.is_displaced
 
     assert (is_kept, ids(settings)) == (True, [*before, started("A").id])
     assert len(damaged_of(path)) == 1

@@ -63,8 +63,8 @@ def test_every_commit_is_synced(settings: DKISTProcessingCoreConfiguration) -> N
     """
     publisher = Publisher.open(settings)
 
-    assert publisher._journal is not None
-    pragma = publisher._journal._connection.execute
+    assert publisher._shelf.journal is not None
+    pragma = publisher._shelf.journal._connection.execute
 
     assert pragma("PRAGMA journal_mode").fetchone() == ("wal",)
     assert pragma("PRAGMA synchronous").fetchone() == (2,)

@@ -22,7 +22,8 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.bus.embedded import JournalBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
-from dkist_processing_core.delivery.publisher import WAIT_LIMIT_SECONDS, Publisher
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.delivery.wait_limit import WAIT_LIMIT_SECONDS
 from dkist_processing_core.journal import BUSY_SECONDS, Journal
 from dkist_processing_core.journal._pages import rows_by_page
 from dkist_processing_core.journal.ages import keep
@@ -62,7 +63,7 @@ def test_a_link_with_the_name_of_a_damaged_journal_costs_no_event(
         for number in range(2):
             with Publisher.open(settings) as publisher:
                 publisher.publish(progressed("A", number))
-                assert not publisher._is_displaced
+                assert not publisher._shelf.is_displaced
         found = [event.id for event in events]
 
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
@@ -98,7 +99,7 @@ def test_a_row_of_a_wrong_type_keeps_no_task_from_its_journal(
 
     with Publisher.open(settings) as publisher:
         publisher.publish(started("A"))
-        is_kept = not publisher._is_displaced
+        is_kept = not publisher._shelf.is_displaced
     with subscribe(name="ops", timeout=0.0, settings=settings) as events:
         found = [event.id for event in events]
 
@@ -215,7 +216,7 @@ def test_a_lock_that_another_user_holds_on_the_folder_delays_no_task(
 
     with Publisher.open(settings) as publisher:
         publisher.publish(started("A"))
-        waited, is_kept = publisher._waited, publisher._spare is not None
+        waited, is_kept = publisher.waited, publisher._shelf._spare is not None
         os.close(descriptor)
 
     with open_bus(settings).open_journal() as journal:

@@ -69,7 +69,7 @@ def test_a_publisher_plays_back_no_rollback_journal(
 
     with Publisher.open(settings) as publisher:
         publisher.publish(started("A"))
-        is_kept = not publisher._is_displaced
+        is_kept = not publisher._shelf.is_displaced
 
     assert key.exists()
     assert is_kept

@@ -1,0 +1,235 @@
+"""
+The delivery of what waits in one source, the journal or the queue in memory, over one connection to the broker.
+
+Not here: when a connection is opened and how long to pause after its end (drainer), and AMQP itself (bus.amqp).
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Protocol
+
+from dkist_processing_core.bus.amqp.bus import AmqpBus
+from dkist_processing_core.delivery.notices import Notices
+from dkist_processing_core.delivery.refusals import Refusals
+from dkist_processing_core.errors import (
+    BusError,
+    BusRefusedError,
+    BusUnreachableError,
+    ConfigurationError,
+    JournalError,
+)
+from dkist_processing_core.journal import Entry
+from dkist_processing_core.process.flag import Flag
+
+if TYPE_CHECKING:
+    from dkist_processing_core.bus.amqp.link import AmqpLink
+
+UNREACHABLE_SECONDS = 30.0
+"""For how many seconds no process of this host tries a broker again that could not be reached."""
+_SETTLE_SECONDS = 0.1
+_STALLED_SECONDS = 10.0
+# At its end a delivery waits for acknowledgements if the last one is no older than this; the caller of `Drainer.stop`
+# limits the whole wait.
+_LAST_ANSWERS_SECONDS = 0.3
+# Few, since each may have 64 KiB.
+_READ_AHEAD = 100
+
+
+class BusStalledError(BusUnreachableError):
+    """The broker keeps the connection, and answers nothing for long."""
+
+
+class Source(Protocol):
+    """Messages that wait for the broker, by ascending numbers."""
+
+    unreachable_until: float
+    """Time (seconds since 1970) before which another attempt to reach the broker would only cost time."""
+
+    def pending(self, after: int, limit: int, *, without: Collection[str] = ()) -> list[Entry]:
+        """Return up to `limit` messages after number `after`, without those for the exchanges in `without`."""
+
+    def last(self) -> int:
+        """Return the number of the message that was appended last; 0 if none was ever appended."""
+
+    def remove_confirmed(self, seqs: Collection[int], /) -> None:
+        """Remove the messages that the broker has confirmed."""
+
+    def note_refusal(self, seq: int, reason: str, /, *, max_tries: int) -> bool:
+        """Count a refusal of one message; set it aside after `max_tries`. Return True if it is set aside."""
+
+
+class Backlog:
+    """One source as a drainer reads it, over all its connections."""
+
+    def __init__(self, source: Source, refusals: Refusals) -> None:
+        """Begin before the first message."""
+        self.source = source
+        self._refusals = refusals
+        self._held: frozenset[str] = frozenset()
+        self._end = 0
+        self._read_up_to = 0
+        self._skipped: tuple[frozenset[str], int] = (frozenset(), 0)
+        self._ahead: deque[Entry] = deque()
+        self.unremoved: set[int] = set()
+        """The confirmed messages that could not be removed from the source yet."""
+
+    def begin(self) -> None:
+        """Read from the beginning: messages may be due that were not due before."""
+        self._ahead.clear()
+        self._held, self._read_up_to, self._end = self._refusals.held_exchanges, 0, 0
+        if self._held:
+            # Messages for held exchanges are skipped only once, however many there are.
+            held, skipped_up_to = self._skipped
+            self._read_up_to = skipped_up_to if held == self._held and not self._refusals.has_paused else 0
+            self._end = self.source.last()
+
+    def end(self) -> None:
+        """Note that everything was read that is due."""
+        self._skipped = self._held, self._end
+
+    def next(self, *, is_alone: bool) -> Entry | None:
+        """Return the next message to be sent; None at the end, or before a message that has to be sent alone."""
+        while not self._ahead:
+            entries = self.source.pending(self._read_up_to, _READ_AHEAD, without=self._held)
+            if not entries:
+                return None
+            self._read_up_to = entries[-1].seq
+            self._ahead.extend(entry for entry in self._refusals.due(entries) if entry.seq not in self.unremoved)
+        if not is_alone and self._refusals.goes_alone(self._ahead[0]):
+            return None
+        return self._ahead.popleft()
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether `next` has returned None because there was no further message."""
+        return not self._ahead
+
+    def remove(self, confirmed: Collection[int] = ()) -> None:
+        """Remove confirmed messages; those that cannot be removed are remembered, and not sent again."""
+        self.unremoved.update(confirmed)
+        if self.unremoved:
+            self.source.remove_confirmed(self.unremoved)
+            self.unremoved.clear()
+
+
+class Delivery:
+    """Sends the messages of one backlog over one connection, and processes the broker's answers."""
+
+    def __init__(
+        self,
+        bus: AmqpBus,
+        link: "AmqpLink",
+        backlog: Backlog,
+        refusals: Refusals,
+        notices: Notices,
+        *,
+        end: Flag,
+        on_progress: Callable[[], None],
+    ) -> None:
+        """Send nothing yet; a raised `end` ends each `run`, and `on_progress` is called after each answer."""
+        self._bus = bus
+        self._link = link
+        self._backlog = backlog
+        self._refusals = refusals
+        self._notices = notices
+        self._end = end
+        self._on_progress = on_progress
+        self._is_blocked = False
+        self._last_answer = 0.0
+        self.has_confirmed = False
+        """Whether the broker has confirmed a message."""
+
+    def run(self) -> None:
+        """
+        Send messages and process the broker's answers until no message is due.
+
+        Raises:
+            BusError: The connection is lost, or of no use any more.
+            JournalError: The source cannot be read or written.
+        """
+        link = self._link
+        try:
+            while not self._end.is_raised:
+                try:
+                    self._run_on_channel()
+                except BusRefusedError as error:
+                    if not (link.is_connected and link.casualties):
+                        raise
+                    # The broker closes the channel at a message that it refuses for its content; this drops all
+                    # messages behind it, too.
+                    casualties = link.reopen()
+                    self._settle()
+                    self._refusals.attribute(self._backlog.source, link, casualties, error)
+                    self._on_progress()
+                    # The exchange may have been deleted. If this user may not create it, the refusal gave the reason.
+                    self._bus.restore(link, bindings=False)
+                else:
+                    break
+            self._receive_last_answers()
+        except (BusError, ConfigurationError) as error:
+            if link.casualties and link.was_closed_for_a_message:
+                self._refusals.attribute(self._backlog.source, link, link.casualties, error)
+                self._on_progress()
+            raise
+
+    def _run_on_channel(self) -> None:
+        link, backlog = self._link, self._backlog
+        backlog.begin()
+        self._last_answer = time.monotonic()
+        while not self._end.is_raised:
+            while link.has_room and (entry := backlog.next(is_alone=not link.unsettled)) is not None:
+                link.send(entry.seq, entry.message)
+            if link.unsettled or link.has_news or link.blocked_reason:
+                self._settle()
+            elif backlog.is_at_end:
+                backlog.end()
+                return
+            if time.monotonic() - self._last_answer > _STALLED_SECONDS:
+                # Another process may succeed, and must not wait for this one.
+                raise BusStalledError(blocking(link) or f"{link.where} confirms nothing")
+
+    def _receive_last_answers(self) -> None:
+        """Wait for answers while the broker answers: the next process that delivers would send those messages again."""
+        link = self._link
+        while link.unsettled and link.is_connected and not link.blocked_reason:
+            if time.monotonic() > self._last_answer + _LAST_ANSWERS_SECONDS:
+                return
+            self._settle()
+
+    def _settle(self) -> None:
+        """Process the broker's confirms and refusals, once there are any or a short time is over."""
+        link, backlog = self._link, self._backlog
+        settled = link.settle(_SETTLE_SECONDS)
+        self._note_blocking()
+        if settled.confirmed:
+            try:
+                backlog.remove(settled.confirmed)
+            except JournalError:
+                # The pending answers are received first, or their messages would be sent again.
+                if not link.unsettled:
+                    raise
+        self._refusals.process(backlog.source, link, settled)
+        if settled.confirmed:
+            self.has_confirmed = True
+            if backlog.source.unreachable_until:
+                backlog.source.unreachable_until = 0
+            if not self._refusals.reasons:
+                self._notices.report_recovery(self._bus.where)
+        if settled.confirmed or settled.refused:
+            self._last_answer = time.monotonic()
+            self._on_progress()
+
+    def _note_blocking(self) -> None:
+        """Note that the broker blocks publishers, so that neither this process nor later ones wait for it."""
+        reason = blocking(self._link)
+        if reason is not None and not self._is_blocked:
+            self._backlog.source.unreachable_until = time.time() + UNREACHABLE_SECONDS
+            self._notices.report_failure(reason)
+            self._on_progress()
+        self._is_blocked = reason is not None
+
+
+def blocking(link: "AmqpLink") -> str | None:
+    """Return why the broker blocks publishers, in words for an operator; None if it does not."""
+    return f"{link.where} blocks publishers: {link.blocked_reason}" if link.blocked_reason else None

@@ -1,0 +1,58 @@
+"""
+The warnings of a drainer about its outbox; each reason is logged once, however often a process meets it.
+
+Not here: the reasons themselves (bus, refusals).
+"""
+
+import logging
+from collections.abc import Sized
+from pathlib import Path
+
+_MAX_REASONS = 3
+# For each outbox, the reasons that this process has logged, so that several publishers in turn log each only once.
+_logged: dict[Path, set[str]] = {}
+logger = logging.getLogger(__name__)
+
+
+class Notices:
+    """What one drainer logs about the outbox at `path`, and about the messages that no disk takes."""
+
+    def __init__(self, path: Path, in_memory: Sized) -> None:
+        """Begin with no message set aside."""
+        self._path = path
+        self._in_memory = in_memory
+        self._set_aside = 0
+        self._reasons: set[str] = set()
+
+    def report_failure(self, reason: str) -> None:
+        """Log why events are not delivered, once for as long as it lasts."""
+        logged = _logged.setdefault(self._path, set())
+        if reason not in logged:
+            logged.add(reason)
+            place = "memory" if len(self._in_memory) else self._path
+            logger.warning("%s. Events are kept in %s until it takes them.", reason, place)
+
+    def report_recovery(self, where: str) -> None:
+        """Log that the bus can be reached again, if a failure was logged before."""
+        if _logged.pop(self._path, None) is not None:
+            logger.info("%s can be reached again", where)
+
+    def report_waiting(self, count: int, reason: str) -> None:
+        """Log how many messages are left in the outbox, unless this process has logged a reason before."""
+        if self._path not in _logged:
+            _logged[self._path] = {reason}
+            logger.warning("events that wait in %s: %s. %s", self._path, count, reason)
+
+    def report_set_aside(self, seq: int, reason: str) -> None:
+        """Log that a message was set aside; further messages with the same reason are only counted."""
+        self._set_aside += 1
+        if reason not in self._reasons and len(self._reasons) < _MAX_REASONS:
+            self._reasons.add(reason)
+            logger.warning("message %s of %s is set aside: %s", seq, self._path, reason)
+
+    def report_total(self) -> None:
+        """Log how many messages were set aside, if not each of them was logged."""
+        if self._set_aside > len(self._reasons):
+            logger.warning(
+                "set aside in %s: %s; `dkist-core outbox list --set-aside` says why", self._path, self._set_aside
+            )

@@ -1,0 +1,314 @@
+"""
+Where published messages are kept until they are delivered: in the journal, else in a spare journal, else in memory.
+
+Each message is appended to the first of them that takes it. A message beside the journal is moved into it as soon as
+possible, in order. Not here: events, and the delivery from the journal to the bus (publisher, drainer).
+"""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from dkist_processing_core.bus import Bus
+from dkist_processing_core.delivery.in_memory_queue import InMemoryQueue
+from dkist_processing_core.delivery.shared_journal import READ_SECONDS, SharedJournal
+from dkist_processing_core.delivery.turn import DEFERRED_SECONDS, turn
+from dkist_processing_core.delivery.wait_limit import WaitLimit
+from dkist_processing_core.errors import JournalError
+from dkist_processing_core.journal import Journal
+from dkist_processing_core.journal.message import Message
+from dkist_processing_core.journal.spare import Spare, adopt, noted_on_host
+from dkist_processing_core.process.flag import Flag
+from dkist_processing_core.text.own_errors import log_own_error_once
+
+_RETRY_SECONDS = 1.0
+_MAX_IN_MEMORY = 10_000
+_Result = TypeVar("_Result")
+# Journals that this process could not write to at its last try: its other publishers do not wait for them.
+_unusable: set[Path] = set()
+logger = logging.getLogger(__name__)
+
+
+class Shelf:
+    """
+    The messages of one publisher that the bus may still lack. Safe to use from several threads and signal handlers.
+
+    It belongs to one process: a fork needs its own. Errors of disk and journal raise nothing; one warning is logged.
+    """
+
+    def __init__(self, bus: Bus, limit: WaitLimit, on_moved: Callable[[], None]) -> None:
+        """Open nothing yet; `on_moved` is called when a thread of the shelf has moved messages into the journal."""
+        self._bus = bus
+        self._limit = limit
+        self._on_moved = on_moved
+        # Reentrant, since a signal's handler may interrupt the thread that holds it, and append too.
+        self._lock = threading.RLock()
+        self._shared = SharedJournal(bus, limit)
+        self._spare: Spare | None = None
+        self.memory = InMemoryQueue(_MAX_IN_MEMORY)
+        """The messages that no disk takes."""
+        self._place_reported: str | None = None
+        self._unreported: str | None = None
+        self._mover: threading.Thread | None = None
+        self._end = Flag()
+        self._is_closed = False
+
+    @property
+    def journal(self) -> Journal | None:
+        """The open journal; None if it cannot be used at present."""
+        return self._shared.journal
+
+    @property
+    def is_displaced(self) -> bool:
+        """Whether some messages are not in the journal yet."""
+        return self._spare is not None or len(self.memory) > 0
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether messages are in a spare journal."""
+        return self._spare is not None
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the journal still holds messages of this publisher, or may hold some."""
+        return self._shared.has_own and self.in_turn(self._shared.holds_own, otherwise=True)
+
+    @property
+    def is_pending_in_turn(self) -> bool:
+        """The same with the messages beside the journal, for a caller that has the turn."""
+        return self.is_displaced or self._shared.holds_own()
+
+    def open(self) -> None:
+        """Open the journal; in a signal's handler that has interrupted a shelf, the first message opens it."""
+        self.in_turn(lambda: self._keep(self._first_wait, ()), otherwise=None)
+
+    def append(self, messages: Sequence[Message], *, once: bool = False, note: str | None = None) -> bool:
+        """
+        Keep messages: when this returns True they are on disk, in one transaction, unless no disk takes them.
+
+        With `once`, a message is left out if the journal has ever received its id before. A `note` is stored with the
+        messages. In a signal's handler that has interrupted a shelf this returns False: the interrupted call keeps the
+        messages.
+        """
+        if turn.is_busy:
+            turn.defer(self, messages, once=once, note=note)
+            return False
+        turn.is_busy = True
+        try:
+            self.store(messages, once=once, note=note)
+        finally:
+            turn.is_busy = False
+        turn.append_deferred()
+        self.report()
+        return True
+
+    def store(self, messages: Sequence[Message], *, once: bool = False, note: str | None = None) -> None:
+        """Do the work of `append`, in the turn of the calling thread."""
+        with self._lock:
+            if self._spare is not None and self._mover is not None and not self._spare.is_lost:
+                # The mover moves it all into the journal, so that no other thread waits for that again.
+                self._keep_beside(None, messages, once=once, note=note)
+            else:
+                self._keep(self._first_wait, messages, once=once, note=note)
+            if self._is_closed:
+                # A handler has deferred these messages and then closed the shelf.
+                self._close_files()
+            elif self.is_displaced and self._mover is None:
+                self._start_mover()
+
+    def in_turn(self, action: Callable[[], _Result], otherwise: _Result, seconds: float = DEFERRED_SECONDS) -> _Result:
+        """
+        Return the result of an action while no other thread uses the files, then append what was deferred meanwhile.
+
+        In a handler that has interrupted their use, return `otherwise`. Messages are appended for at most `seconds`.
+        """
+        if turn.is_busy:
+            return otherwise
+        turn.is_busy = True
+        try:
+            with self._lock:
+                result = action()
+        finally:
+            turn.is_busy = False
+        turn.append_deferred(seconds)
+        return result
+
+    @property
+    def _first_wait(self) -> float:
+        """For how many seconds to wait for the journal before messages are kept beside it."""
+        return 0.0 if self.is_displaced or self._bus.journal_path in _unusable else self._limit.left_for_first
+
+    def _keep(
+        self, patience: float, messages: Sequence[Message], *, once: bool = False, note: str | None = None
+    ) -> None:
+        """Move displaced messages into the journal, in order, and append `messages`; else keep these beside it."""
+        patience, spent = max(0.0, min(patience, self._limit.left)), self._limit.spent
+        is_written_to = self.is_displaced or bool(messages) or note is not None
+        try:
+            try:
+                self._keep_in_journal(patience, messages, once=once, note=note)
+            except JournalError as error:
+                # It may work after it is opened again; nothing of these messages was kept yet.
+                patience = max(0.0, patience - (self._limit.spent - spent))
+                self._shared.recover(error, patience)
+                self._keep_in_journal(patience, messages, once=once, note=note)
+        except Exception as error:  # noqa: BLE001 - an error of this package costs no event either
+            if not isinstance(error, JournalError):
+                log_own_error_once(f"the journal {self._bus.journal_path} is not used", error)
+            _unusable.add(self._bus.journal_path)
+            if messages or len(self.memory):
+                self._keep_beside(error, messages, once=once, note=note)
+        else:
+            self._place_reported = None
+            if is_written_to:
+                _unusable.discard(self._bus.journal_path)
+
+    def _keep_in_journal(self, patience: float, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
+        if self._spare is not None and self._spare.is_lost:
+            self._spare = None
+        journal = self._shared.prepare(patience, is_checked=self.is_displaced)
+        waited = journal.waited
+        try:
+            if self.is_displaced:
+                self._move_to(journal)
+            if messages or note is not None:
+                self._shared.count_as_own(journal.append(messages, once=once, note=note))
+        finally:
+            self._limit.spend(journal.waited - waited)
+            self._shared.rest(journal)
+
+    def _move_to(self, journal: Journal) -> None:
+        """Move the messages beside the journal into it."""
+        if self._spare is not None:
+            before = journal.last()
+            self._spare.give_to(journal, until=time.monotonic() + max(journal.patience, READ_SECONDS))
+            self._spare = None
+            self._shared.count_as_own([before + 1, journal.last()])
+        for was_once, entries in self.memory.groups():
+            self._shared.count_as_own(journal.append([entry.message for entry in entries], once=was_once))
+            self.memory.remove_confirmed(entry.seq for entry in entries)
+
+    def _keep_beside(
+        self, reason: Exception | None, messages: Sequence[Message], *, once: bool, note: str | None
+    ) -> None:
+        """Keep messages that the journal does not take in the spare journal of this process, else in memory."""
+        place = "memory"
+        try:
+            if self._spare is not None and self._spare.is_lost:
+                self._spare = None
+            if self._spare is None and self._place_reported != place:
+                self._spare = self._bus.open_spare()
+            if self._spare is not None:
+                for was_once, entries in self.memory.groups():
+                    self._spare.journal.append([entry.message for entry in entries], once=was_once)
+                    self.memory.remove_confirmed(entry.seq for entry in entries)
+                self._spare.journal.append(messages, once=once, note=note)
+                place, messages = str(self._spare.journal.path), ()
+        except Exception as error:  # noqa: BLE001 - as above
+            if not isinstance(error, JournalError):
+                log_own_error_once("no journal beside the shared one is used", error)
+            place = "memory"
+        # Only messages that no disk takes: the drainer sends them from memory, and the journal does not count them.
+        self.memory.add(messages, once=once)
+        if self._place_reported is None and reason is not None:
+            is_known = isinstance(reason, JournalError)
+            found = reason if is_known else f"the journal {self._bus.journal_path} is not used: {type(reason).__name__}"
+            self._unreported = f"{found}. Events are kept in {place} until it can be used."
+        self._place_reported = place
+
+    def report(self) -> None:
+        """Log the pending warnings, outside of the lock: the author's log handler may publish."""
+        unreported, self._shared.finding, self._unreported = (self._shared.finding, self._unreported), None, None
+        for each in filter(None, unreported):
+            logger.warning("%s", each)
+
+    def _start_mover(self) -> None:
+        mover = threading.Thread(target=self._move_when_possible, name="dkist-core-keeper", daemon=True)
+        # Without a thread, the next message and `close` try it.
+        with contextlib.suppress(RuntimeError):
+            mover.start()
+            self._mover = mover
+
+    def _move_when_possible(self) -> None:
+        """Move displaced messages into the journal as soon as possible, even if nothing else is published."""
+        while not self._end.wait(_RETRY_SECONDS):
+            with self._lock:
+                if self.is_displaced and not self._is_closed:
+                    self._keep(0.0, ())
+                if not self.is_displaced or self._is_closed:
+                    self._mover = None
+                    break
+        self._on_moved()
+
+    def move(self, patience: float) -> bool:
+        """Try to move displaced messages into the journal, for `patience` seconds; return True if none is left."""
+        self.in_turn(lambda: self._keep(patience, ()), otherwise=None)
+        self.report()
+        return not self.is_displaced
+
+    def append_deferred(self) -> None:
+        """Append deferred messages that are left because an exception ended the interrupted call."""
+        self.in_turn(lambda: None, otherwise=None)
+
+    def include_backlog(self) -> None:
+        """Count the messages of other processes that are in the journal by now as this publisher's."""
+        self.in_turn(self._shared.include_backlog, otherwise=None)
+
+    def remembers(self, note: str) -> bool:
+        """Return True if this note is in the journal, as far as is known."""
+
+        def look() -> bool:
+            with contextlib.suppress(JournalError):
+                return self.journal is not None and self.journal.remembers(note)
+            return False
+
+        return self.in_turn(look, otherwise=False)
+
+    def noted_by(self, process: int, *notes: str) -> str | None:
+        """Return the first of `notes` that an ended process has stored; then adopt its messages, as far as possible."""
+
+        def look() -> str | None:
+            began, left = time.monotonic(), max(READ_SECONDS, self._limit.left)
+            try:
+                found = noted_on_host(self._bus.journal_path, notes, process=process, patience=left)
+                if self.journal is not None:
+                    adopt(self.journal, seconds=left - (time.monotonic() - began))
+                return found
+            finally:
+                self._limit.spend(time.monotonic() - began)
+
+        return self.in_turn(look, otherwise=None)
+
+    def count_waiting(self) -> int:
+        """Return how many messages of this process and others are on disk and wait for the bus."""
+
+        def count() -> int:
+            waiting = 0
+            for journal in (self.journal, self._spare.journal if self._spare is not None else None):
+                with contextlib.suppress(JournalError):
+                    waiting += 0 if journal is None else journal.books().pending
+            return waiting
+
+        return self.in_turn(count, otherwise=0)
+
+    def close(self) -> None:
+        """Close the files. Messages in memory are lost, and one warning counts them."""
+        self._is_closed = True
+        self._end.raise_()
+        # From now on only a signal's handler can append, to another shelf, so this cannot go on for ever.
+        self.in_turn(lambda: None, otherwise=None, seconds=max(DEFERRED_SECONDS, self._limit.seconds))
+        # In turn, so not while the mover moves these messages into the journal.
+        lost = self.in_turn(self.memory.clear, otherwise=0)
+        if lost:
+            logger.warning("events are lost, since %s could not be written to: %s", self._bus.journal_path, lost)
+        self.in_turn(self._close_files, otherwise=None)
+
+    def _close_files(self) -> None:
+        if self._spare is not None:
+            self._spare.close()
+        self._spare = None
+        self._shared.close()

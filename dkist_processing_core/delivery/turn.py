@@ -1,0 +1,96 @@
+"""
+The turn of a thread: it is inside a shelf, and signal handlers that interrupt it there leave their messages to it.
+
+Python runs a signal's handler in the main thread, between any two steps of it. If that thread is using a journal then,
+the handler cannot wait for it: the wait would never end. Its messages are deferred, and the interrupted call appends
+them. Not here: the lock between threads, and the appending (shelf).
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from dkist_processing_core.journal.message import Message
+
+# A handler may publish faster than the disk takes it; the interrupted call must return all the same.
+DEFERRED_SECONDS = 0.5
+_BATCH = 100
+
+
+class _Store(Protocol):
+    def store(self, messages: Sequence[Message], *, once: bool = False, note: str | None = None) -> None: ...
+
+
+class _Deferred(NamedTuple):
+    """Messages that a shelf has to append in one transaction."""
+
+    shelf: _Store
+    messages: Sequence[Message]
+    once: bool
+    note: str | None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether these messages may be appended in one transaction with others."""
+        return not self.once and self.note is None
+
+
+class _Turn(threading.local):
+    """
+    The turn of the present thread, one for all its shelves: one could wait for a lock that it holds for another.
+
+    A caller sets `is_busy` itself, as the last step before a `try` whose `finally` resets it: in a method that sets it
+    a handler could raise after that.
+    """
+
+    def __init__(self) -> None:
+        self.is_busy = False
+        self._deferred: deque[_Deferred] = deque()
+
+    def defer(self, shelf: _Store, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
+        """Leave messages to the call that is interrupted."""
+        self._deferred.append(_Deferred(shelf, messages, once, note))
+
+    def append_deferred(self, seconds: float = DEFERRED_SECONDS) -> None:
+        """Append deferred messages, for at most `seconds` seconds."""
+        if not self._deferred:
+            return
+        until = time.monotonic() + seconds
+        while self._deferred and time.monotonic() < until:
+            self.is_busy = True
+            try:
+                self._append_first()
+            finally:
+                # Whatever is raised: otherwise everything would be deferred for ever.
+                self.is_busy = False
+
+    def _append_first(self) -> None:
+        """Append the first deferred messages, and those that follow for the same shelf, in one transaction."""
+        try:
+            batch = [self._deferred.popleft()]
+        except IndexError:
+            # Another handler has appended them a moment ago.
+            return
+        first = batch[0]
+        while self._deferred and len(batch) < _BATCH and first.is_plain:
+            following = self._deferred[0]
+            if following.shelf is not first.shelf or not following.is_plain:
+                break
+            batch.append(self._deferred.popleft())
+        try:
+            first.shelf.store(
+                [message for each in batch for message in each.messages], once=first.once, note=first.note
+            )
+        except BaseException:
+            self._deferred.extendleft(reversed(batch[1:]))
+            raise
+
+    def begin_in_fork(self) -> None:
+        """Leave what was deferred to the parent process."""
+        self.is_busy = False
+        self._deferred.clear()
+
+
+turn = _Turn()
