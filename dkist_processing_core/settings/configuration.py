@@ -4,7 +4,6 @@ The settings class, which authors subclass: reading and checking by pydantic.
 Not here: the declaration of each setting (declarations), and reading for a task's process (plain).
 """
 
-import importlib
 import inspect
 import logging
 import os
@@ -25,6 +24,7 @@ from pydantic_settings import (
 )
 
 from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.settings import for_talus
 from dkist_processing_core.settings.credentials import OPT_IN, objection
 from dkist_processing_core.settings.declarations import DECLARATIONS
 from dkist_processing_core.settings.kinds import ISB_SERVICE, endpoint, exporters, in_lower_case, is_true, json_object
@@ -58,11 +58,11 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     """
     The settings of one process.
 
-    Each field is the environment variable of the same name in capitals; an empty one counts as not set, as the
-    specification of OpenTelemetry has it for its own. A wrong value raises one `ConfigurationError` that names every
-    wrong variable, what was found (never a secret) and what was expected. A client's subclass, which is made while its
-    modules are imported, is told the same by a warning where events and the client's own settings do not depend on it,
-    and has the default.
+    Each field is the environment variable of the same name in capitals. An empty variable counts as not set, as in the
+    specification of OpenTelemetry. Wrong values raise one `ConfigurationError` that names every wrong variable, what
+    was found (never a secret) and what was expected. A client creates its subclass while its modules are imported. So
+    the subclass logs a warning instead, and uses the default, if neither events nor the client's own settings depend on
+    the wrong value.
     """
 
     model_config = SettingsConfigDict(
@@ -179,22 +179,19 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
 
     @classmethod
     def read(cls, origin: Origin | None = None) -> Self:
-        """Return the settings of an origin, by default of the one that this process was given, or has just now."""
+        """Return the settings of an origin, by default of the one passed to this process, or else the current one."""
         with _reading(origin or Origin.of_process()):
             return cls()
 
     @classmethod
     def read_leniently(cls, origin: Origin | None = None) -> tuple[Self, str | None]:
         """
-        Return the settings as a task needs them, and what is wrong with those of them that hold their defaults instead.
+        Return the settings as a task needs them, and a message about wrong ones, which have their defaults instead.
 
-        They are read from `origin`, as `read` reads them.
+        They are read from `origin`, as by `read`.
 
-        Raises
-        ------
-        ConfigurationError
-            where one of those that say where events go is wrong.
-
+        Raises:
+            ConfigurationError: A setting that decides where events go is wrong.
         """
         with _reading(origin or Origin.of_process()):
             try:
@@ -207,25 +204,22 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
 
     @property
     def core_origin(self) -> Origin:
-        """What the settings were read from, by which relative paths, and those below a home, mean what they meant."""
+        """The sources that the settings were read from; paths relative to a folder or a home are meant as in them."""
         return self._origin or Origin.now()
 
     def absolute(self, path: Path) -> Path:
         """
-        Return where a path of a setting lies, whatever home and current folder are by now.
+        Return the absolute path of a setting's path, for the home and current folder of the settings' sources.
 
-        Raises
-        ------
-        LookupError
-            where it lies below a home or a folder that is not there.
-
+        Raises:
+            LookupError: It is below a home or a folder that does not exist.
         """
         return Path(self.core_origin.absolute(str(path)))
 
     def service_mesh_detail(
         self, service_name: str, default_mesh_service: MeshService = UNKNOWN_SERVICE
     ) -> MeshService:
-        """Return where a service is reached; for one that `MESH_CONFIG` does not name the default, port 0 as it is."""
+        """Return where a service is reached; the default, whose port is 0, for a service not named in `MESH_CONFIG`."""
         return self.mesh_config.get(service_name) or default_mesh_service
 
     @property
@@ -235,31 +229,23 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
 
     @property
     def isb_mesh_service(self) -> MeshService:
-        """Where the broker is reached: localhost, port 5672, where `MESH_CONFIG` does not say."""
+        """Where the broker is reached: localhost, port 5672, without an entry in `MESH_CONFIG`."""
         return self.mesh_config.get(ISB_SERVICE) or MeshService(**BROKER_HERE._asdict())
 
     @property
     def isb_producer_connection_parameters(self) -> Any:
         """The broker's address and credentials, for a producer of talus: clients publish messages of their own."""
-        return _talus("ConnectionParameterFactory", "talus.models.connection_parameters")(
-            rabbitmq_host=self.isb_mesh_service.host,
-            rabbitmq_port=self.isb_mesh_service.port,
-            rabbitmq_user=self.isb_username,
-            rabbitmq_pass=self.isb_password,
-            connection_name=f"{self.otel_service_name}-producer",
-        )
+        return for_talus.connection_parameters(self)
 
     @property
     def isb_connection_retryer(self) -> Any:
         """How talus tries to connect: three times, some seconds apart."""
-        return _talus("ConnectionRetryerFactory")(
-            delay_min=1, delay_max=5, backoff=1, jitter_min=1, jitter_max=3, attempts=3
-        )
+        return for_talus.retryer()
 
     @property
     def isb_publish_exchange(self) -> Any:
         """The exchange of established messages, for a producer of talus."""
-        return _talus("Exchange")(name=self.isb_exchange)
+        return for_talus.exchange(self.isb_exchange)
 
     @property
     def isb_queue_arguments(self) -> dict[str, str]:
@@ -287,17 +273,8 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         return to_restructured_text(type(self).model_fields)
 
 
-def _talus(name: str, module: str = "talus") -> Any:
-    """Return a class of the library that clients publish their own messages with, and bring along themselves."""
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        msg = f"a {name} of talus is asked for, which is not installed here: install it with pip install talus"
-        raise ImportError(msg, name="talus") from error
-
-
 def _defaults_instead(error: BaseException | None) -> dict[str, Any]:
-    """Return the defaults of what is wrong; none where events, or a client's own settings, depend on any of it."""
+    """Return the defaults of the wrong settings; {} if events, or a client's own settings, depend on one of them."""
     problems = error.errors() if isinstance(error, ValidationError) else []
     wrong = {str(problem["loc"][0]) if problem["loc"] else "" for problem in problems}
     fields = DKISTProcessingCoreConfiguration.model_fields
@@ -308,14 +285,6 @@ def _defaults_instead(error: BaseException | None) -> dict[str, Any]:
 
 def _is_of_the_bus(setting: str) -> bool:
     return setting in {"mesh_config", "dkist_core_state_dir"} or setting.startswith("isb_")
-
-
-def named_in_file(settings: DKISTProcessingCoreConfiguration) -> list[str]:
-    """Return the variables that the settings have from the file `.env`."""
-    origin = settings.core_origin
-    names = {name.upper() for name, value in origin.dotenv.items() if value}
-    fields = [name.upper() for name in type(settings).model_fields if name != OPT_IN]
-    return [name for name in fields if name in names and not origin.environ.get(name)]
 
 
 @contextmanager

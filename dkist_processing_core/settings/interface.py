@@ -65,7 +65,7 @@ class Settings(Protocol):
 
     @property
     def model_fields_set(self) -> set[str]:
-        """The names of the settings that do not have their default by chance: a source gives them."""
+        """The names of the settings that a source gives."""
 
     @property
     def names_broker(self) -> bool:
@@ -81,7 +81,7 @@ class Settings(Protocol):
 
     def absolute(self, path: Path) -> Path:
         """
-        Return where a path of a setting lies, whatever home and current folder are by now.
+        Return the absolute path of a setting's path, for the home and current folder of the settings' sources.
 
         Raises:
             LookupError: It is below a home or a folder that does not exist.

@@ -49,7 +49,7 @@ class PlainSettings:
 
     def absolute(self, path: Path) -> Path:
         """
-        Return where a path of a setting lies, whatever home and current folder are by now.
+        Return the absolute path of a setting's path, for the home and current folder of the settings' sources.
 
         Raises:
             LookupError: It is below a home or a folder that does not exist.

@@ -7,6 +7,7 @@ configuration).
 
 from typing import TYPE_CHECKING
 
+from dkist_processing_core.settings.credentials import OPT_IN
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.origin import Origin
 from dkist_processing_core.settings.plain import plainly
@@ -51,6 +52,14 @@ def secrets_in(settings: Settings | None) -> list[str]:
     texts = {name: value for name, value in settings if isinstance(value, str)}
     origin = settings.core_origin
     return list(dict.fromkeys([*secrets_of(texts), *secrets_of(origin.environ), *secrets_of(origin.named_in_file())]))
+
+
+def named_in_file(settings: Settings) -> list[str]:
+    """Return the variables whose values the settings have from the file `.env`."""
+    origin = settings.core_origin
+    names = {name.upper() for name, value in origin.dotenv.items() if value}
+    variables = [name.upper() for name, _ in settings if name != OPT_IN]
+    return [name for name in variables if name in names and not origin.environ.get(name)]
 
 
 def _settings_class() -> "type[DKISTProcessingCoreConfiguration]":

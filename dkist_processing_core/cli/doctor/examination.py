@@ -17,8 +17,8 @@ from dkist_processing_core.cli.draw.rows import rows
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import ConfigurationError
-from dkist_processing_core.settings.configuration import named_in_file
 from dkist_processing_core.settings.kinds import ISB_SERVICE
+from dkist_processing_core.settings.reading import named_in_file
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import say_json
 
