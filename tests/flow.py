@@ -154,10 +154,13 @@ def trace(settings: DKISTProcessingCoreConfiguration) -> Flow:
             if event.name == "task.finished":
                 break
         assert len(state.runs) == 1
-    of_task = [stack for stack in watch.stacks[COMMITTED] if stack[0] == ("task.py", "TaskBase.__call__")]
+
+    def of_task(moment: int) -> Stack:
+        return [stack for stack in watch.stacks[moment] if stack[0] == ("task.py", "TaskBase.__call__")][-1]
+
     return Flow(
-        to_codec=watch.stacks[ENCODED][-1],
-        to_commit=of_task[-1],
+        to_codec=of_task(ENCODED),
+        to_commit=of_task(COMMITTED),
         to_broker=watch.stacks[SENT][-1] if watch.stacks[SENT] else (),
         to_delivery=watch.stacks[RECEIVED][-1],
         to_decoding=watch.stacks[DECODED][-1],
@@ -180,20 +183,25 @@ def text_of(bus: str, flow: Flow) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Print the paths on the embedded journal and on a private RabbitMQ."""
-    os.environ.pop("MESH_CONFIG", None)
+def both_flows() -> Iterator[tuple[str, Flow]]:
+    """Yield the path on the embedded journal, and on a private RabbitMQ, by the names of the buses."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-        os.environ["DKIST_CORE_STATE_DIR"] = folder
-        print(text_of("embedded journal", trace(DKISTProcessingCoreConfiguration())))  # noqa: T201 - its output
+        os.environ |= {"DKIST_CORE_STATE_DIR": folder, "MESH_CONFIG": ""}
+        yield "the embedded journal", trace(DKISTProcessingCoreConfiguration())
         node = RabbitMQNode(Path(folder) / "node")
         try:
             node.start()
             with open_broker(node) as broker:
                 os.environ |= broker.env
-                print(text_of("RabbitMQ", trace(DKISTProcessingCoreConfiguration())))  # noqa: T201
+                yield "RabbitMQ", trace(DKISTProcessingCoreConfiguration())
         finally:
             node.close()
+
+
+def main() -> None:
+    """Print the paths on both buses."""
+    for bus, flow in both_flows():
+        print(text_of(bus, flow))  # noqa: T201 - its output
 
 
 if __name__ == "__main__":
