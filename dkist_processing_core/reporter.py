@@ -15,7 +15,7 @@ from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage, Reporter, identity_of
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.process.signals import held_back
-from dkist_processing_core.text.own_errors import log_own_error
+from dkist_processing_core.text.internal_errors import log_internal_error
 from dkist_processing_core.text.redaction import redact
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def never_breaking(consequence: str, *, secrets: Iterable[str] = ()) -> Iterator
                 logger.warning("%s: %s", consequence, redact(str(error), also=secrets))
         except Exception as error:  # noqa: BLE001 - the one place that catches it
             with contextlib.suppress(Exception):
-                log_own_error(consequence, error, secrets=secrets)
+                log_internal_error(consequence, error, secrets=secrets)
 
 
 @contextlib.contextmanager

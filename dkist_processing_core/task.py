@@ -27,7 +27,7 @@ from dkist_processing_core.process import forks
 from dkist_processing_core.process.signals import held_back
 from dkist_processing_core.settings.origin import Origin, handed_variables
 from dkist_processing_core.text import duration, redact, show
-from dkist_processing_core.text.exceptions import class_name, message_of
+from dkist_processing_core.text.exception_text import class_name, message_of
 
 # Settings, telemetry, events and bus are imported when a task is created or called: a process that only defines tasks,
 # for example an export, needs none of them.

@@ -1,7 +1,7 @@
 """
 What publishing and opening cost, counted in system calls of the package: a count needs no quiet host.
 
-Not here: what those calls protect from (test_descriptors.py, test_trusted.py, bus/test_rollback.py).
+Not here: what those calls protect from (test_descriptors.py, test_trusted_files.py, bus/test_rollback.py).
 """
 
 import cProfile

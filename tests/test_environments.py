@@ -674,7 +674,7 @@ def test_finding_one_loads_nothing_dear(cache: Environments) -> None:
     ours = {name for name in loaded.split() if name.startswith("dkist_processing_core.")}
     assert Path(folder).parent == Path(cache.folder)
     assert {name.rpartition(".")[2] for name in ours} == {
-        *("environments", "errors", "exit_status", "origin", "process", "settings", "trusted"),
+        *("environments", "errors", "exit_status", "origin", "process", "settings", "trusted_files"),
         *("_environment", "_environments", "_interpreter", "_key", "_locks", "_place", "_requirement", "_variables"),
     }
     assert set(loaded.split()) - ours <= {"__future__", "_blake2", "_hashlib", "_sha256", "_sha2", "fcntl", "hashlib",

@@ -34,7 +34,7 @@ from dkist_processing_core.journal.aside import damaged_of
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.message import Message, Properties, to_message
 from dkist_processing_core.journal.spare import Spare
-from dkist_processing_core.process.trusted import file_mode
+from dkist_processing_core.process.trusted_files import file_mode
 from tests.facts import progressed, started
 from tests.running import ROOT, command, run_command
 from tests.services.broker import Broker, open_broker

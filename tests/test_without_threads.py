@@ -19,7 +19,7 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.events import TaskEvent, TaskFailed
 from dkist_processing_core.journal.message import to_message
 from dkist_processing_core.process.mounts import Mount
-from dkist_processing_core.process.threads import can_be_started, room_in_groups
+from dkist_processing_core.process.thread_limits import can_be_started, room_in_groups
 from dkist_processing_core.runs import State
 from tests.facts import started
 from tests.running import ROOT, run_python

@@ -27,7 +27,7 @@ from dkist_processing_core.identity import class_name_of
 from dkist_processing_core.process.termination import signal_name
 from dkist_processing_core.reporter import EventReporter
 from dkist_processing_core.settings.origin import Origin
-from dkist_processing_core.text.exceptions import class_name, message_of
+from dkist_processing_core.text.exception_text import class_name, message_of
 
 # The engine's exceptions by class name, because they have moved between modules.
 _CAUSES = {

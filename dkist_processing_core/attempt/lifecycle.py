@@ -25,13 +25,13 @@ from dkist_processing_core.attempt.progress import Progress
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import Cause, Reporter, TaskFailed, TaskFinished
 from dkist_processing_core.identity import Attempt
-from dkist_processing_core.process.last_resort import shown_log
+from dkist_processing_core.process.default_logging import shown_log
 from dkist_processing_core.process.peak_memory import peak_memory_bytes
 from dkist_processing_core.process.signals import held_back
 from dkist_processing_core.reporter import EventReporter, beside, never_breaking
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import secrets_in
-from dkist_processing_core.text.exceptions import class_name
+from dkist_processing_core.text.exception_text import class_name
 from dkist_processing_core.tracing import Carrier, Telemetry
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from dkist_processing_core.build_utils.find import Found
 from dkist_processing_core.errors import EngineMissingError, WorkflowError
-from dkist_processing_core.text.exceptions import class_name, message_of
+from dkist_processing_core.text.exception_text import class_name, message_of
 
 Form = Literal["dag", "notebook"]
 

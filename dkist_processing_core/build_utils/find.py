@@ -14,7 +14,7 @@ from types import ModuleType
 
 from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.text import show
-from dkist_processing_core.text.exceptions import class_name, message_of
+from dkist_processing_core.text.exception_text import class_name, message_of
 from dkist_processing_core.workflow import Workflow
 
 

@@ -15,7 +15,7 @@ from types import ModuleType
 import typer
 
 from dkist_processing_core.build_utils.find import imported
-from dkist_processing_core.text.exceptions import class_name, message_of
+from dkist_processing_core.text.exception_text import class_name, message_of
 from dkist_processing_core.workflow import Workflow
 
 _SCRIPT_SUFFIX = ".py"

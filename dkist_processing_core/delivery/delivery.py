@@ -20,7 +20,7 @@ from dkist_processing_core.errors import (
     JournalError,
 )
 from dkist_processing_core.journal import Entry
-from dkist_processing_core.process.flag import Flag
+from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 
 if TYPE_CHECKING:
     from dkist_processing_core.bus.amqp.link import AmqpLink
@@ -124,7 +124,7 @@ class Delivery:
         refusals: Refusals,
         notices: Notices,
         *,
-        end: Flag,
+        end: SignalSafeFlag,
         on_progress: Callable[[], None],
     ) -> None:
         """Send nothing yet; a raised `end` ends each `run`, and `on_progress` is called after each answer."""

@@ -30,8 +30,8 @@ from dkist_processing_core.journal import BUSY_SECONDS, Journal
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.spare import adopt
 from dkist_processing_core.process import forks
-from dkist_processing_core.process.flag import Flag
-from dkist_processing_core.text.own_errors import log_own_error_once
+from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
+from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 if TYPE_CHECKING:
     from dkist_processing_core.bus.amqp.link import AmqpLink
@@ -81,8 +81,8 @@ class Drainer:
         self._in_memory = Backlog(self._memory, self._refusals)
         self._outbox: Backlog | None = None
         self._file: tuple[int, int] | None = None
-        self._has_work = Flag()
-        self._end = Flag()
+        self._has_work = SignalSafeFlag()
+        self._end = SignalSafeFlag()
         self._starting = forks.Lock()
         self._thread: threading.Thread | None = None
         self._opened: Journal | None = None
@@ -182,7 +182,7 @@ class Drainer:
                     self._notices.report_failure(str(error))
                 self._deliver_memory(self._longer_rest())
             except Exception as error:  # noqa: BLE001 - as the docstring says
-                log_own_error_once("events are not delivered", error)
+                log_internal_error_once("events are not delivered", error)
                 self._rest_after(f"{type(error).__name__} in this package")
         self._notices.report_total()
         self._on_progress()

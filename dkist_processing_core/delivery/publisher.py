@@ -22,7 +22,7 @@ from dkist_processing_core.delivery.wait_limit import WAIT_LIMIT_SECONDS, WaitLi
 from dkist_processing_core.errors import BusError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage
 from dkist_processing_core.journal.message import Message, to_failure_message, to_message
-from dkist_processing_core.process.flag import Flag
+from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import secrets_in
 from dkist_processing_core.text import redactor
@@ -77,7 +77,7 @@ class Publisher:
         self._poll_seconds = poll_seconds
         self._is_closed = False
         self._limit = WaitLimit(wait_limit)
-        self._progress = Flag()
+        self._progress = SignalSafeFlag()
         self._drainer: Drainer | None = None
         self._inherited: list[object] = []
         self._shelf = Shelf(bus, self._limit, on_moved=self._wake)
@@ -94,7 +94,7 @@ class Publisher:
         """
         self._inherited += [self._shelf, self._drainer]
         self._limit = WaitLimit(self._limit.seconds)
-        self._progress = Flag()
+        self._progress = SignalSafeFlag()
         self._drainer = None
         self._shelf = Shelf(self.bus, self._limit, on_moved=self._wake)
 

@@ -22,8 +22,8 @@ from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.message import Message
 from dkist_processing_core.journal.spare import Spare, adopt, noted_on_host
-from dkist_processing_core.process.flag import Flag
-from dkist_processing_core.text.own_errors import log_own_error_once
+from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
+from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 _RETRY_SECONDS = 1.0
 _MAX_IN_MEMORY = 10_000
@@ -54,7 +54,7 @@ class Shelf:
         self._place_reported: str | None = None
         self._unreported: str | None = None
         self._mover: threading.Thread | None = None
-        self._end = Flag()
+        self._end = SignalSafeFlag()
         self._is_closed = False
 
     @property
@@ -158,7 +158,7 @@ class Shelf:
                 self._keep_in_journal(patience, messages, once=once, note=note)
         except Exception as error:  # noqa: BLE001 - an error of this package costs no event either
             if not isinstance(error, JournalError):
-                log_own_error_once(f"the journal {self._bus.journal_path} is not used", error)
+                log_internal_error_once(f"the journal {self._bus.journal_path} is not used", error)
             _unusable.add(self._bus.journal_path)
             if messages or len(self.memory):
                 self._keep_beside(error, messages, once=once, note=note)
@@ -210,7 +210,7 @@ class Shelf:
                 place, messages = str(self._spare.journal.path), ()
         except Exception as error:  # noqa: BLE001 - as above
             if not isinstance(error, JournalError):
-                log_own_error_once("no journal beside the shared one is used", error)
+                log_internal_error_once("no journal beside the shared one is used", error)
             place = "memory"
         # Only messages that no disk takes: the drainer sends them from memory, and the journal does not count them.
         self.memory.add(messages, once=once)

@@ -28,7 +28,7 @@ from dkist_processing_core.environments._prune import prune
 from dkist_processing_core.environments._requirement import Requirement
 from dkist_processing_core.environments.entries import Entry, entries
 from dkist_processing_core.errors import DKISTProcessingCoreError, EnvironmentBuildError
-from dkist_processing_core.process.trusted import exchangeable_above, make_folder
+from dkist_processing_core.process.trusted_files import exchangeable_above, make_folder
 
 FROZEN = "frozen"
 """The extra with which a release pins the versions that it was tested with."""

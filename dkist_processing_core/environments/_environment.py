@@ -13,7 +13,7 @@ import time
 
 from dkist_processing_core.environments._locks import lock
 from dkist_processing_core.environments._place import MARKER, distrust, key_and_number, marker_start
-from dkist_processing_core.process.trusted import exchangeable_above
+from dkist_processing_core.process.trusted_files import exchangeable_above
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

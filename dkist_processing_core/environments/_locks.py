@@ -7,7 +7,7 @@ Not here: the files (_place). The locks of journals are separate: a fork must no
 import fcntl
 import os
 
-from dkist_processing_core.process.trusted import open_file
+from dkist_processing_core.process.trusted_files import open_file
 
 
 def lock(path: str, *, exclusive: bool, create: bool = False) -> int | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TypedDict
 
 from dkist_processing_core.events._kinds import Cause
-from dkist_processing_core.text.exceptions import frames_of, message_of, qualified_name, stack_of
+from dkist_processing_core.text.exception_text import frames_of, message_of, qualified_name, stack_of
 from dkist_processing_core.text.redaction import redact
 
 _OWN_PACKAGE = __name__.partition(".")[0]

@@ -4,7 +4,7 @@ The identity of runs, tasks and attempts, and the trace that is derived from it.
 Not here: what is reported about them (events).
 """
 
-from dkist_processing_core.identity._names import (
+from dkist_processing_core.identity._runs_and_attempts import (
     BY_HAND,
     LOCAL,
     MAX_NUMBER,

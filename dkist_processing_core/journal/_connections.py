@@ -23,7 +23,7 @@ from pathlib import Path
 from dkist_processing_core.errors import JournalError, JournalLostError
 from dkist_processing_core.journal.locks import in_use
 from dkist_processing_core.process.descriptors import Held, low_numbers_taken, open_numbers
-from dkist_processing_core.process.trusted import Identity, close_if, identity_of
+from dkist_processing_core.process.trusted_files import Identity, close_if, identity_of
 
 _LOG = "-wal"
 _SHARED_MEMORY = "-shm"

@@ -1,7 +1,7 @@
 """
 A check that SQLite has opened the intended file: it opens by a path, which may lead to another file by then.
 
-Not here: which files are trusted (trusted).
+Not here: which files are trusted (trusted_files).
 """
 
 # ruff: noqa: PTH118, PTH119, PTH120, PTH208, PTH115 - paths are texts, as for SQLite
@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from dkist_processing_core.process.descriptors import move_up, taken
-from dkist_processing_core.process.trusted import check_beside, close_if, identity_of, open_file
+from dkist_processing_core.process.trusted_files import check_beside, close_if, identity_of, open_file
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 

@@ -15,7 +15,7 @@ from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal._file import JournalFile
 from dkist_processing_core.journal._format import WAL_MAGIC, prepare_look
 from dkist_processing_core.journal.locks import in_use
-from dkist_processing_core.process.trusted import open_file
+from dkist_processing_core.process.trusted_files import open_file
 
 _STEPS_BETWEEN_CHECKS = 100_000
 # Modes in which SQLite opens a file without changing the folder (https://sqlite.org/wal.html#readonly). Used: SQLite

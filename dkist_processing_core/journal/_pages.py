@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dkist_processing_core.journal._format import WAL_MAGIC
-from dkist_processing_core.process.trusted import open_file
+from dkist_processing_core.process.trusted_files import open_file
 
 _PAGE = 4096
 _SMALLEST_PAGE, _LARGEST_PAGE = 512, 65536

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dkist_processing_core.journal.locks import close_in_forks, in_use, watch_forks
 from dkist_processing_core.process.descriptors import Held, move_up
-from dkist_processing_core.process.trusted import Identity, open_file
+from dkist_processing_core.process.trusted_files import Identity, open_file
 
 _SLICE_SECONDS = 0.1
 # The first process of the queue retries more often than this. So a journal that is found free each time is free because

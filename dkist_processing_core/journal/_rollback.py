@@ -3,7 +3,7 @@ Protection from a rollback journal, which SQLite would play back when it first r
 
 A rollback journal may name any file, and SQLite then deletes that file with the rights of this process. No release
 leaves a rollback journal that is needed: journals are in WAL mode from their first row on. Not here: the checks of
-owners and links (trusted).
+owners and links (trusted_files).
 """
 
 import contextlib

@@ -18,7 +18,7 @@ from dkist_processing_core.journal._journal import Journal
 from dkist_processing_core.journal.message import topic_matches
 from dkist_processing_core.journal.subscription import POSITION
 from dkist_processing_core.process.signals import held_back
-from dkist_processing_core.text.own_errors import log_own_error_once
+from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 MARK_SECONDS = 600.0
 """How often the file records the number of its last row."""
@@ -59,7 +59,7 @@ def keep(journal: Journal, kept_seconds: float, *, limit: int = MAX_UNREAD, host
         except JournalError:
             pass
         except Exception as error:  # noqa: BLE001 - the journal can be used without it
-            log_own_error_once(f"old events stay in {journal.path}", error)
+            log_internal_error_once(f"old events stay in {journal.path}", error)
         finally:
             journal.patience = patience
 

@@ -20,7 +20,7 @@ from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal.aside import name_aside
 from dkist_processing_core.journal.faults import explained
 from dkist_processing_core.process.descriptors import Held, move_up
-from dkist_processing_core.process.trusted import open_file
+from dkist_processing_core.process.trusted_files import open_file
 
 _PAUSE_SECONDS = 0.005
 _KIND = "lock's file"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.process.mounts import mounts
-from dkist_processing_core.process.trusted import distrust, make_folder
+from dkist_processing_core.process.trusted_files import distrust, make_folder
 from dkist_processing_core.settings.interface import Settings
 
 FOLDER = "dkist-processing-core"

@@ -24,7 +24,7 @@ from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.mending import set_aside_if_damaged, take_over_damaged
 from dkist_processing_core.journal.takeover import take_over
 from dkist_processing_core.process.signals import held_back
-from dkist_processing_core.text.own_errors import log_own_error_once
+from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 _YOUNG_SECONDS = 60.0
 
@@ -152,7 +152,7 @@ def _optional(path: Path) -> Iterator[None]:
         except JournalError:
             pass
         except Exception as error:  # noqa: BLE001 - as the docstring says
-            log_own_error_once(f"what lies beside {path} waits", error)
+            log_internal_error_once(f"what lies beside {path} waits", error)
 
 
 def _adopt(shared: Journal, path: Path, lock: FileLock, until: float) -> bool:

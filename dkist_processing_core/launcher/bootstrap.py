@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from dkist_processing_core.identity import PREFIX
-from dkist_processing_core.text import exceptions, redaction
+from dkist_processing_core.text import exception_text, redaction
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -125,7 +125,7 @@ report(returned=True)
 
 def program() -> str:
     """Return the source of the program, which includes the source for describing exceptions."""
-    return f"{_source_of(exceptions)}\n{_PROGRAM}"
+    return f"{_source_of(exception_text)}\n{_PROGRAM}"
 
 
 def variables() -> dict[str, str]:

@@ -24,9 +24,9 @@ from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import TaskProgressed
 from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.process import threads
 from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.process.termination import signal_name
+from dkist_processing_core.process.thread_limits import can_be_started
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import say, visible
 
@@ -66,7 +66,7 @@ def open_display(run: Run, names: Sequence[str], settings: DKISTProcessingCoreCo
         yield SilentDisplay()
         return
     # Separate threads draw the live table.
-    if not (console.is_terminal and threads.can_be_started()):
+    if not (console.is_terminal and can_be_started()):
         yield PlainDisplay(console)
         return
     display = LiveDisplay(console, names, with_output=sys.stdout is not None and sys.stdout.isatty())

@@ -50,13 +50,13 @@ from dkist_processing_core.local import child
 from dkist_processing_core.local.display import Display, SilentDisplay, open_display
 from dkist_processing_core.local.outcomes import RunResult, TaskOutcome, TaskState
 from dkist_processing_core.process.exit_status import LOST
-from dkist_processing_core.process.flag import Flag
+from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.process.signals import held_back
 from dkist_processing_core.process.termination import TerminationError, raised_as_exception
 from dkist_processing_core.reporter import EventReporter, never_breaking
 from dkist_processing_core.settings.origin import read_from
 from dkist_processing_core.text import show, whole_number
-from dkist_processing_core.text.exceptions import stack_of
+from dkist_processing_core.text.exception_text import stack_of
 from dkist_processing_core.text.redaction import redact
 from dkist_processing_core.tracing import Carrier, Telemetry, derived_span, open_telemetry, run_parent
 
@@ -150,7 +150,7 @@ class LocalRun:
         }
         # Each entry stays there until `_book` has recorded it: an interrupt may come between any two steps.
         self._ended: deque[_Ended] = deque()
-        self._has_ended = Flag()
+        self._has_ended = SignalSafeFlag()
         # The attempt that is called in this thread, with its start time; or the attempt whose process it follows.
         self._called_here: tuple[Attempt, float] | None = None
         self._followed_here: tuple[Attempt, subprocess.Popen[bytes], float] | None = None

@@ -13,7 +13,7 @@ import os
 import resource
 from collections.abc import Callable, Iterable, Iterator
 
-from dkist_processing_core.process.trusted import Identity, close_if, identity_of
+from dkist_processing_core.process.trusted_files import Identity, close_if, identity_of
 
 # Few tasks have this many files open at once. Each opening of a journal occupies all lower numbers for a moment.
 _HIGH = 128

@@ -4,7 +4,8 @@ Text before it leaves the process: cleaned, clipped, redacted, and escaped for a
 Not here: the choice of the fields that are free text, which the event classes make.
 """
 
-from dkist_processing_core.text._clean import CUT, clean, clean_line, clip, duration, show, whole_number
+from dkist_processing_core.text._cleaning import CUT, clean, clean_line, clip
+from dkist_processing_core.text._formatting import duration, show, whole_number
 from dkist_processing_core.text.redaction import REDACTED, REPLACEMENT, is_secret_name, redact, redactor, secrets_of
 
 __all__ = [

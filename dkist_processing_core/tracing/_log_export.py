@@ -18,7 +18,7 @@ from dkist_processing_core.process import forks
 from dkist_processing_core.process.signals import held_back
 from dkist_processing_core.process.termination import TerminationError
 from dkist_processing_core.text import redact
-from dkist_processing_core.text.exceptions import class_name, stack_of
+from dkist_processing_core.text.exception_text import class_name, stack_of
 
 if TYPE_CHECKING:
     from opentelemetry._logs import SeverityNumber

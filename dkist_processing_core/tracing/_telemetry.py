@@ -20,8 +20,8 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, S
 from dkist_processing_core import semconv
 from dkist_processing_core.process.signals import held_back
 from dkist_processing_core.text import redact
-from dkist_processing_core.text.exceptions import class_name, message_of
-from dkist_processing_core.text.own_errors import redacted_stack
+from dkist_processing_core.text.exception_text import class_name, message_of
+from dkist_processing_core.text.internal_errors import redacted_stack
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import LoggerProvider

@@ -280,7 +280,7 @@ LOOKED_AT = """
 import os
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.process.trusted import open_file
+from dkist_processing_core.process.trusted_files import open_file
 
 bus = open_bus(DKISTProcessingCoreConfiguration())
 with bus.open_journal() as first:

@@ -22,7 +22,7 @@ from dkist_processing_core.errors import BusError, BusUnreachableError, JournalE
 from dkist_processing_core.journal.message import topic_matches
 from dkist_processing_core.journal.place import open_folder
 from dkist_processing_core.process.signals import held_back
-from dkist_processing_core.process.trusted import open_file
+from dkist_processing_core.process.trusted_files import open_file
 
 if TYPE_CHECKING:
     from pathlib import Path

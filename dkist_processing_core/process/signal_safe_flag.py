@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 
 
-class Flag:
+class SignalSafeFlag:
     """A flag that is raised or lowered; only one thread at a time may call `wait`."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from dkist_processing_core.journal._guarded import Guarded
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.place import place
 from dkist_processing_core.process.descriptors import _lowest_high
-from dkist_processing_core.process.trusted import exchangeable_above, make_folder, open_file
+from dkist_processing_core.process.trusted_files import exchangeable_above, make_folder, open_file
 from tests.facts import started
 from tests.running import status_of_fork
 

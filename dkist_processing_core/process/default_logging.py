@@ -1,5 +1,5 @@
 """
-Shows the log of a task that is called where logging is not set up, such as at a prompt or in a notebook.
+The log of a task that is called where logging is not set up, such as at a prompt or in a notebook: it is shown.
 
 Not here: the log of a launched task (bootstrap), which runs alone in its process.
 """

@@ -1,5 +1,5 @@
 """
-The identity of a run, task and attempt: the names that every reporter must agree on.
+Runs and attempts: the names and numbers by which every reporter identifies them.
 
 Not here: how an identity is turned into an event's id (events) or a span's id (tracing).
 """

@@ -1,32 +1,18 @@
 """
-Clean and clip text before it leaves the process, and format a duration as text.
+Values as short texts for messages: any value, a duration.
 
-Not here: the removal of secrets (redaction).
+Not here: cleaning and clipping of longer texts (_cleaning).
 """
 
 import operator
 import re
 import reprlib
-from collections.abc import Callable
 
-from dkist_processing_core.text.exceptions import class_name, plain
-from dkist_processing_core.text.redaction import REPLACEMENT, UNCLEAN, redact
+from dkist_processing_core.text.exception_text import class_name, plain
+from dkist_processing_core.text.redaction import redact
 
-CUT = "[cut]"
-
-_UNCLEAN_IN_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _MOST_DAYS = 99_999
-
-
-def clean(text: str) -> str:
-    """Return the text with control characters (except newline and tab) and lone surrogates replaced by U+FFFD."""
-    return UNCLEAN.sub(REPLACEMENT, text)
-
-
-def clean_line(text: str) -> str:
-    """Return the cleaned text with newlines and tabs replaced too, which an attribute of a CloudEvent may not hold."""
-    return _UNCLEAN_IN_LINE.sub(REPLACEMENT, text)
 
 
 def show(value: object, length: int = 40) -> str:
@@ -45,27 +31,6 @@ def show(value: object, length: int = 40) -> str:
     # Some reprs have several lines, for example that of a table of numbers; a message is one line.
     text = re.sub(r"\s*[\r\n]\s*", " ", text)
     return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def clip(text: str, fits: Callable[[str], bool], *, keep_end: bool = False) -> str:
-    """
-    Return the longest part of `text` that `fits`, with a mark at the cut; "" if not even the mark fits.
-
-    `fits` must be monotonic: if a text fits, every shorter part of it must fit too.
-    """
-    if fits(text):
-        return text
-    if not fits(_marked(text, 0, keep_end=keep_end)):
-        return ""
-    low, high = 0, len(text)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(_marked(text, middle, keep_end=keep_end)) else (low, middle - 1)
-    return _marked(text, low, keep_end=keep_end)
-
-
-def _marked(text: str, length: int, *, keep_end: bool) -> str:
-    return f"{CUT}\n{text[len(text) - length :]}" if keep_end else f"{text[:length]}{CUT}"
 
 
 def duration(seconds: float) -> str:

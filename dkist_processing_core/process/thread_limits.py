@@ -1,5 +1,5 @@
 """
-Whether this process can start further threads.
+The limits on threads: whether this process can start further ones.
 
 Not here: the threads themselves, each of which is optional, and the work without them.
 """
