@@ -115,8 +115,8 @@ class Flow:
 
     @property
     def files_to_journal(self) -> list[str]:
-        """The files of these calls, and of those to the codec."""
-        return _files(self.to_commit[: 1 + len(self.calls_to_journal)], self.to_codec)
+        """The files of these calls, and the codec; other functions that return before the end are not counted."""
+        return _files(self.to_commit[: 1 + len(self.calls_to_journal)], self.to_codec[-1:])
 
     @property
     def entered_again(self) -> list[str]:

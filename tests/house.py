@@ -1,7 +1,7 @@
 """
 How the library is laid out, counted: `make house`.
 
-Each row has what it was before the redesign (at 9c88eba), a limit to aim at, and the command that counts it. Not here:
+Each row has what it was before the redesign, a limit to aim at, and the command that counts it. Not here:
 what a user sees (benchmarks).
 """
 

@@ -254,7 +254,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
 
     @property
     def cpu_count(self) -> int:
-        """How many processors this process may use; from Python 3.13 on, what `PYTHON_CPU_COUNT` says."""
+        """The number of processors that this process may use; from Python 3.13 on, `PYTHON_CPU_COUNT` sets it."""
         count = getattr(os, "process_cpu_count", None)
         return len(os.sched_getaffinity(0)) if count is None else count() or 1
 

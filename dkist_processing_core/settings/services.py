@@ -30,7 +30,7 @@ class MeshService(BaseModel):
         return (self.host, self.port) == (getattr(other, "host", None), getattr(other, "port", None))
 
     def __hash__(self) -> int:
-        """Hash what is compared."""
+        """Return the hash of host and port."""
         return hash((self.host, self.port))
 
 

@@ -1,5 +1,5 @@
 """
-What is shown of settings: the message about wrong ones, and their values with secrets masked.
+The display of settings: the message about wrong ones, and their values with secrets masked.
 
 Not here: reading them (configuration, plain).
 """
@@ -29,7 +29,7 @@ def explanation(
     Return one message that names every wrong setting.
 
     Args:
-        error: what pydantic reports.
+        error: the error of pydantic.
         fields: the fields of the settings class.
         values: the values that a caller passed, which outrank the variables.
         environ: the variables that were read.
@@ -62,7 +62,7 @@ def _complaint(
 
 
 def masked(name: str, value: Any) -> Any:
-    """Return what may be shown of a setting: a client's list of credentials has its secrets inside."""
+    """Return the value of a setting without secrets; a client's list of credentials has secrets inside."""
     if is_secret_name(name):
         return REDACTED
     if isinstance(value, BaseModel):
@@ -75,6 +75,6 @@ def masked(name: str, value: Any) -> Any:
 
 
 def expectation(field: FieldInfo | None) -> str | None:
-    """Return what a setting's field expects, in words; None for one of a subclass, which need not say."""
+    """Return the description of the values that a field expects; None for a field of a subclass without one."""
     extra = None if field is None else field.json_schema_extra
     return str(extra["expected"]) if isinstance(extra, dict) and "expected" in extra else None
