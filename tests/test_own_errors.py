@@ -90,9 +90,11 @@ OF_TASKS = (
     "attempt.lifecycle:secrets_in",
     "attempt.lifecycle:shown_log",
     "attempt.lifecycle:Lifecycle._failure_of",
-    "attempt._reporting:LaunchedReporting.end",
+    "attempt._reporting:LaunchedReporting.must_report",
     "attempt._reporting:LaunchedReporting.open_span",
-    "attempt._reporting:OwnReporting.end",
+    "attempt._reporting:OwnReporting.begin",
+    "attempt._reporting:OwnReporting.must_report",
+    "attempt._reporting:OwnReporting.note_end",
     "attempt._reporting:OwnReporting.open_span",
     "attempt.lifecycle:cpu_seconds",
     "attempt.lifecycle:peak_memory_bytes",
@@ -109,7 +111,8 @@ OF_TASKS = (
 """Where a task's own process does work of the library's."""
 UNREPORTED = (
     "attempt.report_pipe:ReportPipe.write",
-    "attempt._reporting:LaunchedReporting.end",
+    "attempt._reporting:LaunchedReporting.must_report",
+    "attempt._reporting:LaunchedReporting.note_end",
     "delivery.publisher:Publisher.publish",
 )
 """Where that keeps a launched task from reporting its end."""

@@ -1,15 +1,14 @@
 """
-The two ways in which a task's process reports its attempt: alone, or together with its launcher.
+The two ways in which a task's process takes part in the reporting of its attempt: alone, or together with its launcher.
 
 Under a launcher, the launcher reports the attempt's start, its span, and the end after a termination request, since
-only the launcher knows who requested it. Not here: what is reported (lifecycle).
+only the launcher knows who requested it. Not here: what is reported, and the reporting itself (lifecycle).
 """
 
 import contextlib
 import os
 import platform
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, Protocol
 
 from opentelemetry import trace
@@ -19,10 +18,9 @@ from dkist_processing_core import budget
 from dkist_processing_core.attempt._facts import cpu_seconds
 from dkist_processing_core.attempt.report_pipe import ReportPipe
 from dkist_processing_core.budget import Allowance
-from dkist_processing_core.events import Cause, TaskEnd, TaskFailed, TaskProgressed, TaskStarted
+from dkist_processing_core.events import Cause, TaskEnd, TaskFailed
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.identity.trace_context import derived_trace_id
-from dkist_processing_core.journal.notes import ENDED
 from dkist_processing_core.process.termination import TaskTermination
 from dkist_processing_core.reporter import EventReporter, never_breaking
 from dkist_processing_core.settings.origin import handed_variables
@@ -34,7 +32,7 @@ _MAX_MESSAGE, _MAX_STACK = 2_000, 6_000
 
 
 class Reporting(Protocol):
-    """How an attempt is reported."""
+    """The part that a task's process takes in the reporting of its attempt."""
 
     allowance: Allowance
     """How long the process may wait."""
@@ -53,17 +51,29 @@ class Reporting(Protocol):
     def open_span(self, telemetry: Telemetry, attributes: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
         """Return the context in which the attempt's own spans are children of the attempt's span."""
 
-    def begin(self, reporter: EventReporter, at: datetime) -> None:
-        """Report the start, if the task is the one to report it; this is the last step of the beginning."""
+    def begin(self) -> dict[str, Any] | None:
+        """Take the last step of the beginning; return the facts of the start, or None if the launcher reports it."""
 
-    def progress(self, reporter: EventReporter, sequence: int, facts: dict[str, Any]) -> None:
-        """Report progress."""
+    def await_start(self) -> None:
+        """Return when the start is in the journal: no event of the attempt comes before it."""
 
     def conclude(self) -> None:
         """Ignore termination requests from now on: the task has ended."""
 
-    def end(self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any]) -> None:
-        """Report the one end."""
+    def must_report(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> bool:
+        """Return True if this process has to report the end; the facts may be changed."""
+
+    def note_end(
+        self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any], *, is_published: bool
+    ) -> None:
+        """Take note of the end that was reported to the journal, if it was."""
+
+
+def reporting_of(attempt: Attempt, secrets: Sequence[str]) -> Reporting:
+    """Return the way in which an attempt is reported: with a launcher if there is a pipe to it."""
+    if attempt.report_fd is None:
+        return OwnReporting(attempt)
+    return LaunchedReporting(attempt, attempt.report_fd, secrets)
 
 
 class OwnReporting:
@@ -98,20 +108,24 @@ class OwnReporting:
         own = derived_span(outer, attempt)
         return telemetry.root_span(attempt.task_name, parent, own, SpanKind.INTERNAL, attributes)
 
-    def begin(self, reporter: EventReporter, at: datetime) -> None:
-        """Report the start."""
-        reporter.report(TaskStarted, at, host=platform.node(), pid=os.getpid())
+    def begin(self) -> dict[str, Any]:
+        """Return where the attempt runs."""
+        return {"host": platform.node(), "pid": os.getpid()}
 
-    def progress(self, reporter: EventReporter, sequence: int, facts: dict[str, Any]) -> None:
-        """Report progress."""
-        reporter.report(TaskProgressed, sequence=sequence, **facts)
+    def await_start(self) -> None:
+        """Return at once: this process has reported the start."""
 
     def conclude(self) -> None:
         """Do nothing: the caller handles signals."""
 
-    def end(self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any]) -> None:
-        """Report the end."""
-        reporter.report(event_class, None, _note_of(self._attempt, event_class), **facts)
+    def must_report(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> bool:  # noqa: ARG002 - the other's
+        """Return True: no other process reports the end."""
+        return True
+
+    def note_end(
+        self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any], *, is_published: bool
+    ) -> None:
+        """Do nothing: no other process waits for the end."""
 
 
 class LaunchedReporting:
@@ -143,29 +157,32 @@ class LaunchedReporting:
         outer = run_parent(self._attempt.run, handed_variables() or os.environ)
         return trace.use_span(NonRecordingSpan(outer))
 
-    def begin(self, reporter: EventReporter, at: datetime) -> None:  # noqa: ARG002 - the start is the launcher's
+    def begin(self) -> None:
         """Make a termination request end the task by an exception; last, since before that nothing needs closing."""
         with never_breaking("a termination request cannot end the task by an exception", secrets=self._secrets):
             self._termination.begin()
 
-    def progress(self, reporter: EventReporter, sequence: int, facts: dict[str, Any]) -> None:
-        """Report progress, after the start."""
+    def await_start(self) -> None:
+        """Wait until the launcher has reported the start, or until a time limit."""
         self._pipe.await_start()
-        reporter.report(TaskProgressed, sequence=sequence, **facts)
 
     def conclude(self) -> None:
         """Ignore termination requests from now on."""
         self._termination.conclude()
 
-    def end(self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any]) -> None:
-        """Report the end to journal and launcher; after a termination request only to the launcher, if it lives."""
+    def must_report(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> bool:
+        """Return False after a termination request if the launcher lives: the end is then reported to it alone."""
         if event_class is TaskFailed and self.is_terminated:
             if self._write(event_class, facts, is_published=False) and self._pipe.is_read():
-                return
+                return False
             facts |= {"cause": Cause.LOST, "message": "its launcher died"}
         self._pipe.await_start()
-        # Only an end that was published without an error counts: the launcher reports any other.
-        is_published = reporter.report(event_class, None, _note_of(self._attempt, event_class), **facts)
+        return True
+
+    def note_end(
+        self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any], *, is_published: bool
+    ) -> None:
+        """Report the end to the launcher too, which publishes it if it is not on disk."""
         is_published = is_published and reporter.publisher is not None and reporter.publisher.is_on_disk
         self._write(event_class, facts, is_published=is_published)
 
@@ -177,8 +194,3 @@ class LaunchedReporting:
                     shown[name] = redact(shown[name], also=self._secrets)[cut]
             return self._pipe.write({"end": event_class.name, "is_published": is_published, "facts": shown})
         return False
-
-
-def _note_of(attempt: Attempt, event_class: type[TaskEnd]) -> str | None:
-    """Return the note in which a launcher finds the end of a task that has not reported it on the pipe."""
-    return f"{ENDED}{attempt.start_id}/{event_class.name}" if attempt.start_id else None

@@ -1,8 +1,8 @@
 """
 The life of one attempt of a task: a start, phases, progress, exactly one end.
 
-Every step is fenced: an error of observing never reaches the task. Not here: how the attempt is reported with and
-without a launcher (_reporting), what the phases do (task), what happens around the task's process (local, launcher).
+Every step is fenced: an error of observing never reaches the task. Not here: what differs with and without a launcher
+(_reporting), what the phases do (task), what happens around the task's process (local, launcher).
 """
 
 import contextlib
@@ -20,11 +20,12 @@ from opentelemetry import trace
 
 from dkist_processing_core import semconv
 from dkist_processing_core.attempt._facts import cpu_seconds, failure_of, plain
-from dkist_processing_core.attempt._reporting import LaunchedReporting, OwnReporting, Reporting
+from dkist_processing_core.attempt._reporting import Reporting, reporting_of
 from dkist_processing_core.attempt.progress import Progress
 from dkist_processing_core.delivery.publisher import Publisher
-from dkist_processing_core.events import Cause, Reporter, TaskFailed, TaskFinished
+from dkist_processing_core.events import Cause, Reporter, TaskEnd, TaskFailed, TaskFinished, TaskProgressed, TaskStarted
 from dkist_processing_core.identity import Attempt
+from dkist_processing_core.journal.notes import ENDED
 from dkist_processing_core.process.default_logging import shown_log
 from dkist_processing_core.process.peak_memory import peak_memory_bytes
 from dkist_processing_core.process.signals import held_back
@@ -74,23 +75,24 @@ class Lifecycle:
         self._stack = contextlib.ExitStack()
         self._shown = contextlib.ExitStack()
         self._reporter = EventReporter(Reporter.TASK, attempt, secrets=self._secrets)
-        self._reporting: Reporting = (
-            OwnReporting(attempt)
-            if attempt.report_fd is None
-            else LaunchedReporting(attempt, attempt.report_fd, self._secrets)
-        )
+        self._reporting: Reporting = reporting_of(attempt, self._secrets)
 
     def __enter__(self) -> Self:
         """Open the attempt's span and report its start."""
         # Handlers due at the end of this context run in the first phase: an exception now would leave a start
         # without an end.
         with held_back(delivers=False):
+            began_at = datetime.now(UTC)
             self._begin()
+            with self._never_breaking("the attempt's start is not reported"):
+                start = self._reporting.begin()
+                if start is not None:
+                    self._reporter.report(TaskStarted, began_at, **start)
         return self
 
     def _begin(self) -> None:
         self._pid = os.getpid()
-        self._began, began_at = time.monotonic(), datetime.now(UTC)
+        self._began = time.monotonic()
         self._cpu_began = 0.0
         with self._never_breaking("what the attempt uses is not known in full"):
             self._cpu_began = self._reporting.cpu_began()
@@ -111,7 +113,6 @@ class Lifecycle:
                     delivers=self._reporting.delivers,
                     wait_limit=self._reporting.allowance.journal,
                 )
-        self._reporting.begin(self._reporter, began_at)
 
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -122,19 +123,25 @@ class Lifecycle:
             return
         try:
             with held_back():
-                self._conclude(error)
+                event_class, facts = self._conclude(error)
+                with self._never_breaking("the attempt's end is not reported by the task"):
+                    if self._reporting.must_report(event_class, facts):
+                        is_published = self._reporter.report(event_class, None, self._note_of(event_class), **facts)
+                        self._reporting.note_end(self._reporter, event_class, facts, is_published=is_published)
+                self._release()
         except Exception as late:
             if self._reporting.has_caller:
                 raise
             # The end is reported, and there is no caller that could have set a time limit.
             logger.warning("%s has ended; a signal's handler raised %s", self.attempt.task_name, class_name(type(late)))
 
-    def _conclude(self, error: BaseException | None) -> None:
+    def _conclude(self, error: BaseException | None) -> tuple[type[TaskEnd], dict[str, Any]]:
+        """Return the end to report, after the last progress; from now on, nothing can terminate the attempt."""
         with self._never_breaking("a termination request may still reach the task"):
             self._reporting.conclude()
         with self._never_breaking("the last progress is not published"):
             if last := self._progress.take_held_back():
-                self._reporting.progress(self._reporter, *last)
+                self._report_progress(*last)
         facts: dict[str, Any] = {"duration_seconds": time.monotonic() - self._began, "phases": self._phases}
         with self._never_breaking("what the attempt has used is not known in full"):
             facts["cpu_seconds"] = max(0.0, cpu_seconds() - self._cpu_began)
@@ -143,14 +150,20 @@ class Lifecycle:
             facts |= {"cause": Cause.EXCEPTION, "final": self.attempt.is_final}
             with self._never_breaking("why the attempt failed is not known in full"):
                 facts |= self._failure_of(error)
-        with self._never_breaking("the attempt's span does not tell its end"):
+        with self._never_breaking("the attempt's span does not show its end"):
             self._span.set_attribute(
                 semconv.PIPELINE_TASK_RUN_RESULT, semconv.SUCCESS if error is None else semconv.FAILURE
             )
             if error is not None:
                 self._telemetry.note_error(self._span, error)
-        with self._never_breaking("the attempt's end is not reported by the task"):
-            self._reporting.end(self._reporter, TaskFinished if error is None else TaskFailed, facts)
+        return (TaskFinished if error is None else TaskFailed), facts
+
+    def _note_of(self, event_class: type[TaskEnd]) -> str | None:
+        """Return the note in which a launcher finds the end of a task that has not reported it on the pipe."""
+        return f"{ENDED}{self.attempt.start_id}/{event_class.name}" if self.attempt.start_id else None
+
+    def _release(self) -> None:
+        """End the attempt's span, deliver the events and export the telemetry."""
         with self._never_breaking("the attempt's span does not end"):
             self._stack.close()
         timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout
@@ -190,7 +203,11 @@ class Lifecycle:
             with self._never_breaking("a progress is not published"):
                 sequence = self._progress.admit(facts, PROGRESS_SECONDS)
                 if sequence is not None:
-                    self._reporting.progress(self._reporter, sequence, facts)
+                    self._report_progress(sequence, facts)
+
+    def _report_progress(self, sequence: int, facts: dict[str, Any]) -> None:
+        self._reporting.await_start()
+        self._reporter.report(TaskProgressed, sequence=sequence, **facts)
 
     def _never_breaking(self, consequence: str) -> contextlib.AbstractContextManager[None]:
         return never_breaking(consequence, secrets=self._secrets)
