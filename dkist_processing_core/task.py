@@ -4,16 +4,14 @@
 Not here: how an attempt is observed (attempt) and how its process is started (local, launcher).
 """
 
-import inspect
 import logging
 import os
 import time
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Meter
@@ -21,26 +19,16 @@ from opentelemetry.trace import Link, Span, SpanKind, Tracer
 from opentelemetry.util.types import Attributes
 
 from dkist_processing_core import semconv
-from dkist_processing_core.errors import ConfigurationError, IdentityError
-from dkist_processing_core.identity import Attempt, RunsByHand, parse_recipe_run_id
+from dkist_processing_core.attempt.observer import Observer
+from dkist_processing_core.attempt.phases import refuse_what_would_not_run
+from dkist_processing_core.identity import parse_recipe_run_id
 from dkist_processing_core.process import forks
 from dkist_processing_core.process.signals import held_back
-from dkist_processing_core.settings.origin import Origin, handed_variables
-from dkist_processing_core.text import duration, redact, show
-from dkist_processing_core.text.exception_text import class_name, message_of
-
-# Settings, telemetry, events and bus are imported when a task is created or called: a process that only defines tasks,
-# for example an export, needs none of them.
-if TYPE_CHECKING:
-    from dkist_processing_core.attempt.lifecycle import Lifecycle
-    from dkist_processing_core.settings.interface import Settings
-    from dkist_processing_core.tracing import Telemetry
+from dkist_processing_core.text import duration, show
+from dkist_processing_core.text.exception_text import class_name
 
 logger = logging.getLogger(__name__)
-_runs_by_hand = RunsByHand()
 _OBSERVING = "_core_observing"
-_NAMELESS: dict[str, Any] = {"workflow_name": "", "workflow_version": "", "recipe_run_id": 0}
-"""The identity with which an attempt is traced if the task's own values are unusable."""
 
 
 class TaskBase(ABC):
@@ -96,17 +84,17 @@ class TaskBase(ABC):
 
     def __call__(self) -> None:
         """Run the phases of the task as one attempt."""
-        with self._core_open_lifecycle() as lifecycle:
+        with self._core_observing.open_lifecycle(self) as lifecycle:
             self._core_observing.lifecycle = lifecycle
             try:
                 with lifecycle.phase("pre_run"):
-                    _refuse_what_would_not_run(self, "pre_run")
+                    refuse_what_would_not_run(self, "pre_run")
                     self.pre_run()
                 with lifecycle.phase("run"):
-                    _refuse_what_would_not_run(self, "run")
+                    refuse_what_would_not_run(self, "run")
                     self.run()
                 with lifecycle.phase("post_run"):
-                    _refuse_what_would_not_run(self, "post_run")
+                    refuse_what_would_not_run(self, "post_run")
                     self.post_run()
             finally:
                 self._core_observing.lifecycle = None
@@ -144,7 +132,7 @@ class TaskBase(ABC):
         """Open a span for a part of the task's work as a child of the current phase, and log its start and end."""
         name = str.__str__(name) if isinstance(name, str) else show(name, 200)
         with (
-            _told(name),
+            _logged(name),
             self._core_observing.telemetry.span(
                 name,
                 context=context,
@@ -227,111 +215,12 @@ class TaskBase(ABC):
     # The names below are unlikely to clash with an author's own attributes.
 
     @property
-    def _core_observing(self) -> "_Observing":
+    def _core_observing(self) -> Observer:
         found = vars(self).get(_OBSERVING)
-        if not (type(found) is _Observing and found.is_of(self)):
+        if not (type(found) is Observer and found.is_of(self)):
             # This bypasses the author's __setattr__.
-            found = vars(self)[_OBSERVING] = _Observing(self)
+            found = vars(self)[_OBSERVING] = Observer(self)
         return found
-
-    def _core_open_lifecycle(self) -> "Lifecycle":
-        from dkist_processing_core.attempt.lifecycle import Lifecycle  # noqa: PLC0415 - as above
-        from dkist_processing_core.settings.reading import secrets_in  # noqa: PLC0415 - as above
-
-        with held_back():
-            settings, attributes = self._core_observing.settings, None
-            try:
-                attempt, attributes = self._core_next_attempt(), dict(self.base_telemetry_attributes)
-            except Exception as error:  # noqa: BLE001 - an author's values may raise anything
-                said = message_of(error)
-                if not isinstance(error, IdentityError):
-                    said = f"{class_name(type(error))}: {show(said, 200)}"
-                logger.error(  # noqa: TRY400 - one line reports it
-                    "%s runs without events: %s", class_name(type(self)), redact(said, also=secrets_in(settings))
-                )
-                attempt, settings = _runs_by_hand.next_attempt(**_NAMELESS, task_name=class_name(type(self))), None
-            return Lifecycle(
-                attempt, settings=settings, telemetry=self._core_observing.telemetry, attributes=attributes
-            )
-
-    def _core_next_attempt(self) -> Attempt:
-        try:
-            names = {name: getattr(self, name) for name in ("workflow_name", "workflow_version", "task_name")}
-            recipe_run_id = self.recipe_run_id
-        except AttributeError as error:
-            msg = f"it has no {error.name}: its constructor is to call super().__init__ with what it is given"
-            raise IdentityError(msg) from error
-        for name, value in names.items():
-            if not isinstance(value, str):
-                msg = f"{name}: found {show(value)}, expected a text"
-                raise IdentityError(msg)
-            names[name] = str.__str__(value)
-        given = None
-        for variables in (os.environ, handed_variables()):
-            # Remove it from both, so that a later call does not find it in either.
-            taken = Attempt.take_from(variables, task_name=names["task_name"], workflow_name=names["workflow_name"])
-            given = given or taken
-        return given or _runs_by_hand.next_attempt(**names, recipe_run_id=parse_recipe_run_id(recipe_run_id))
-
-
-class _Observing:
-    """
-    The observer of one task in this process: its settings and telemetry, and the lifecycle while the task runs.
-
-    It has secrets, connections and locks. A pickle therefore holds none of its content, even if the author's class
-    pickles all of the task's attributes. A copy of the task, which may share this object, creates a new one.
-    """
-
-    def __init__(self, task: TaskBase | None = None) -> None:
-        """Belong to a task, or to no task if it was unpickled."""
-        self._of = None if task is None else weakref.ref(task)
-        self._name = class_name(type(task))
-        self.lifecycle: Lifecycle | None = None
-        self.origin: Origin | None = None
-        """The sources of the settings, recorded by the constructor; None for those at the time of reading."""
-
-    def begin(self) -> None:
-        """Record the sources from which the settings are read later."""
-        with held_back():
-            try:
-                self.origin = Origin.of_process()
-            except Exception as error:  # noqa: BLE001 - observing never breaks the observed
-                self._complain(error)
-
-    def _complain(self, error: Exception) -> None:
-        said = message_of(error) if isinstance(error, ConfigurationError) else f"an error of this package: {error!r}"
-        logger.error("%s runs without events and telemetry: %s", self._name, redact(said))
-
-    def is_of(self, task: TaskBase) -> bool:
-        """Return True if this observer belongs to the task."""
-        return self._of is not None and self._of() is task
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        """Return the constructor call for a copy, which has no content."""
-        return _Observing, ()
-
-    @forks.computed_once
-    def settings(self) -> "Settings | None":
-        """The settings, or None: without usable settings the task runs unobserved, since observing never breaks it."""
-        from dkist_processing_core.settings.reading import read_leniently  # noqa: PLC0415 - as above
-
-        with held_back():
-            try:
-                settings, complaint = read_leniently(self.origin)
-            except Exception as error:  # noqa: BLE001 - as above
-                self._complain(error)
-                return None
-            if complaint is not None:
-                logger.warning("%s runs with a default instead: %s", self._name, complaint)
-            return settings
-
-    @forks.computed_once
-    def telemetry(self) -> "Telemetry":
-        """The telemetry with which the task traces and measures."""
-        from dkist_processing_core.tracing import Telemetry, open_telemetry  # noqa: PLC0415 - as above
-
-        with held_back():
-            return Telemetry() if self.settings is None else open_telemetry(self.settings)
 
 
 def _unobserved(attributes: dict[str, Any]) -> dict[str, Any]:
@@ -339,7 +228,7 @@ def _unobserved(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _logged(what: str) -> Iterator[None]:
     """Log the start and end of a named part of the work, so that readers of the task's log can follow it."""
     _log("%s began", what)
     began = time.monotonic()
@@ -355,30 +244,3 @@ def _log(message: str, *facts: str) -> None:
     # A log handler would treat an exception that is raised meanwhile as its own error.
     with held_back():
         logger.info(message, *facts)
-
-
-def what_calling_makes(function: object) -> str | None:
-    """Return the kind of object, such as a coroutine, that a call creates without running it; None for other calls."""
-    for is_such, kind in (
-        (inspect.iscoroutinefunction, "a coroutine"),
-        (inspect.isgeneratorfunction, "a generator"),
-        (inspect.isasyncgenfunction, "an asynchronous generator"),
-    ):
-        try:
-            if is_such(function):
-                return kind
-        except Exception:  # noqa: BLE001 - an author's object that is called may raise at any look at it
-            return None
-    return None
-
-
-def _refuse_what_would_not_run(task: TaskBase, phase: str) -> None:
-    # Look up the definition without getting the attribute: a property would run twice.
-    found = inspect.getattr_static(task, phase)
-    function = found.__func__ if isinstance(found, staticmethod | classmethod) else found
-    with held_back():
-        kind = what_calling_makes(function)
-    if kind:
-        name = getattr(function, "__qualname__", None) or show(function, 200)
-        msg = f"{name} is {kind}, which never runs: define it without `async` and `yield`"
-        raise TypeError(msg)

@@ -8,12 +8,13 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
+from dkist_processing_core.attempt.phases import what_calling_makes
 from dkist_processing_core.author_checks.names import MAX_NAME_LENGTH, name_of
 from dkist_processing_core.author_checks.values import SHOWN, in_fixed_order, refuse
 from dkist_processing_core.environments import Requirement
 from dkist_processing_core.errors import EnvironmentRequestError, WorkflowError
 from dkist_processing_core.resource_queue import ResourceQueue
-from dkist_processing_core.task import TaskBase, what_calling_makes
+from dkist_processing_core.task import TaskBase
 from dkist_processing_core.text import show, whole_number
 
 # The engine's own limits on a delay and on the number of retries.

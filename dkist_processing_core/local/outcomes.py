@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dkist_processing_core.identity import Attempt
+
 
 class TaskState(StrEnum):
     """The state of a task after a run, in the engine's terms."""
@@ -16,6 +18,18 @@ class TaskState(StrEnum):
     FAILED = "failed"
     UPSTREAM_FAILED = "upstream_failed"
     NO_STATUS = "no_status"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """The end of an attempt's process."""
+
+    attempt: Attempt
+    exit_code: int | None
+    """The exit status of its process; None where it is lost."""
+    duration_seconds: float
+    is_reported: bool
+    """Whether the launcher has reported its end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,136 @@
+"""
+The observer of one task in its process: the settings and the telemetry, and the lifecycle of the attempt under way.
+
+Not here: the attempt (lifecycle), and the author's side of a task (task).
+"""
+
+import logging
+import os
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from dkist_processing_core.errors import ConfigurationError, IdentityError
+from dkist_processing_core.identity import Attempt, RunsByHand, parse_recipe_run_id
+from dkist_processing_core.process import forks
+from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.settings.origin import Origin, handed_variables
+from dkist_processing_core.text import redact, show
+from dkist_processing_core.text.exception_text import class_name, message_of
+
+# Settings, telemetry, events and bus are imported when a task is created or called: a process that only defines tasks,
+# for example an export, needs none of them.
+if TYPE_CHECKING:
+    from dkist_processing_core.attempt.lifecycle import Lifecycle
+    from dkist_processing_core.settings.interface import Settings
+    from dkist_processing_core.task import TaskBase
+    from dkist_processing_core.tracing import Telemetry
+
+logger = logging.getLogger(__name__)
+_runs_by_hand = RunsByHand()
+_NAMELESS: dict[str, Any] = {"workflow_name": "", "workflow_version": "", "recipe_run_id": 0}
+"""The identity with which an attempt is traced if the task's own values are unusable."""
+
+
+class Observer:
+    """
+    The observer of one task in this process: its settings and telemetry, and the lifecycle while the task runs.
+
+    It has secrets, connections and locks. A pickle therefore holds none of its content, even if the author's class
+    pickles all of the task's attributes. A copy of the task, which may share this object, creates a new one.
+    """
+
+    def __init__(self, task: "TaskBase | None" = None) -> None:
+        """Belong to a task, or to no task if it was unpickled."""
+        self._of = None if task is None else weakref.ref(task)
+        self._name = class_name(type(task))
+        self.lifecycle: Lifecycle | None = None
+        self.origin: Origin | None = None
+        """The sources of the settings, recorded by the constructor; None for those at the time of reading."""
+
+    def begin(self) -> None:
+        """Record the sources from which the settings are read later."""
+        with held_back():
+            try:
+                self.origin = Origin.of_process()
+            except Exception as error:  # noqa: BLE001 - observing never breaks the observed
+                self._complain(error)
+
+    def _complain(self, error: Exception) -> None:
+        reason = message_of(error) if isinstance(error, ConfigurationError) else f"an error of this package: {error!r}"
+        logger.error("%s runs without events and telemetry: %s", self._name, redact(reason))
+
+    def is_of(self, task: "TaskBase") -> bool:
+        """Return True if this observer belongs to the task."""
+        return self._of is not None and self._of() is task
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Return the constructor call for a copy, which has no content."""
+        return Observer, ()
+
+    @forks.computed_once
+    def settings(self) -> "Settings | None":
+        """The settings, or None: without usable settings the task runs unobserved, since observing never breaks it."""
+        from dkist_processing_core.settings.reading import read_leniently  # noqa: PLC0415 - as above
+
+        with held_back():
+            try:
+                settings, complaint = read_leniently(self.origin)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._complain(error)
+                return None
+            if complaint is not None:
+                logger.warning("%s runs with a default instead: %s", self._name, complaint)
+            return settings
+
+    @forks.computed_once
+    def telemetry(self) -> "Telemetry":
+        """The telemetry with which the task traces and measures."""
+        from dkist_processing_core.tracing import Telemetry, open_telemetry  # noqa: PLC0415 - as above
+
+        with held_back():
+            return Telemetry() if self.settings is None else open_telemetry(self.settings)
+
+    def open_lifecycle(self, task: "TaskBase") -> "Lifecycle":
+        """Return the lifecycle of the next attempt of the task; without usable names it publishes no events."""
+        from dkist_processing_core.attempt.lifecycle import Lifecycle  # noqa: PLC0415 - as above
+        from dkist_processing_core.settings.reading import secrets_in  # noqa: PLC0415 - as above
+
+        with held_back():
+            settings, attributes = self.settings, None
+            try:
+                attempt, attributes = _next_attempt(task), dict(task.base_telemetry_attributes)
+            except Exception as error:  # noqa: BLE001 - an author's values may raise anything
+                reason = message_of(error)
+                if not isinstance(error, IdentityError):
+                    reason = f"{class_name(type(error))}: {show(reason, 200)}"
+                logger.error(  # noqa: TRY400 - one line reports it
+                    "%s runs without events: %s", class_name(type(task)), redact(reason, also=secrets_in(settings))
+                )
+                attempt, settings = _runs_by_hand.next_attempt(**_NAMELESS, task_name=class_name(type(task))), None
+            return Lifecycle(attempt, settings=settings, telemetry=self.telemetry, attributes=attributes)
+
+
+def _next_attempt(task: "TaskBase") -> Attempt:
+    """
+    Return the attempt that the environment names for this task, or else the next one by hand.
+
+    Raises:
+        IdentityError: The task's own values cannot identify an attempt.
+    """
+    try:
+        names = {name: getattr(task, name) for name in ("workflow_name", "workflow_version", "task_name")}
+        recipe_run_id = task.recipe_run_id
+    except AttributeError as error:
+        msg = f"it has no {error.name}: its constructor is to call super().__init__ with what it is given"
+        raise IdentityError(msg) from error
+    for name, value in names.items():
+        if not isinstance(value, str):
+            msg = f"{name}: found {show(value)}, expected a text"
+            raise IdentityError(msg)
+        names[name] = str.__str__(value)
+    given = None
+    for variables in (os.environ, handed_variables()):
+        # Remove it from both, so that a later call does not find it in either.
+        taken = Attempt.take_from(variables, task_name=names["task_name"], workflow_name=names["workflow_name"])
+        given = given or taken
+    return given or _runs_by_hand.next_attempt(**names, recipe_run_id=parse_recipe_run_id(recipe_run_id))

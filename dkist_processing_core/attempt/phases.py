@@ -1,0 +1,47 @@
+"""
+Whether a phase of a task would run when it is called: a coroutine or a generator is only created.
+
+Not here: everything else that is checked of a task's class (author_checks).
+"""
+
+import inspect
+from typing import TYPE_CHECKING
+
+from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.text import show
+
+if TYPE_CHECKING:
+    from dkist_processing_core.task import TaskBase
+
+
+def what_calling_makes(function: object) -> str | None:
+    """Return the kind of object, such as a coroutine, that a call creates without running it; None for other calls."""
+    for is_such, kind in (
+        (inspect.iscoroutinefunction, "a coroutine"),
+        (inspect.isgeneratorfunction, "a generator"),
+        (inspect.isasyncgenfunction, "an asynchronous generator"),
+    ):
+        try:
+            if is_such(function):
+                return kind
+        except Exception:  # noqa: BLE001 - an author's object that is called may raise at any look at it
+            return None
+    return None
+
+
+def refuse_what_would_not_run(task: "TaskBase", phase: str) -> None:
+    """
+    Refuse a phase that a call would not run.
+
+    Raises:
+        TypeError: The method is a coroutine function or a generator function.
+    """
+    # Look up the definition without getting the attribute: a property would run twice.
+    found = inspect.getattr_static(task, phase)
+    function = found.__func__ if isinstance(found, staticmethod | classmethod) else found
+    with held_back():
+        kind = what_calling_makes(function)
+    if kind:
+        name = getattr(function, "__qualname__", None) or show(function, 200)
+        msg = f"{name} is {kind}, which never runs: define it without `async` and `yield`"
+        raise TypeError(msg)

@@ -1,0 +1,48 @@
+"""
+The display behind a fence: an error in it ends the display, and not the run.
+
+Not here: what is shown (display).
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.identity import Run
+from dkist_processing_core.local.display import Display, SilentDisplay, open_display
+from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.termination import TerminationError
+from dkist_processing_core.reporter import never_breaking
+
+logger = logging.getLogger(__name__)
+
+
+class FencedDisplay:
+    """The display of one run, which may be called from any thread."""
+
+    def __init__(self) -> None:
+        """Show nothing before `open`."""
+        self._display: Display = SilentDisplay()
+        self._stack = contextlib.ExitStack()
+
+    def open(self, run: Run, names: Sequence[str], settings: DKISTProcessingCoreConfiguration) -> None:
+        """Begin to show a run."""
+        with never_breaking("the run is not shown"):
+            self._display = self._stack.enter_context(open_display(run, names, settings))
+
+    def show(self, what: Callable[[Display], object]) -> None:
+        """Call `what` with the display."""
+        with held_back():
+            try:
+                what(self._display)
+            except TerminationError:
+                raise
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - rich leaves by SystemExit at a closed pipe
+                self._display = SilentDisplay()
+                logger.warning("the run is no longer shown: %s", error)
+
+    def close(self, error: tuple[type[BaseException] | None, BaseException | None, TracebackType | None]) -> None:
+        """End the display, which also shows an interrupt that is being raised."""
+        self.show(lambda _: self._stack.__exit__(*error))

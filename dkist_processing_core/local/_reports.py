@@ -1,0 +1,151 @@
+"""
+What the local engine reports of its run: the run's events and span, and the ends that no launcher has reported.
+
+Not here: when it is reported (engine), and what a launcher reports (launcher).
+"""
+
+import contextlib
+import os
+import platform
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from dkist_processing_core import budget, semconv
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.events import (
+    Cause,
+    RecipeRunFailureMessage,
+    Reporter,
+    TaskDispatched,
+    TaskFailed,
+    WorkflowFailed,
+    WorkflowFinished,
+    WorkflowStarted,
+)
+from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.identity.trace_context import derived_trace_id
+from dkist_processing_core.local.outcomes import AttemptEnd, RunResult
+from dkist_processing_core.process.exit_status import LOST
+from dkist_processing_core.reporter import EventReporter, never_breaking
+from dkist_processing_core.tracing import Carrier, derived_span, open_telemetry, run_parent
+
+_POLL_SECONDS = 0.2
+
+
+class RunReports:
+    """The publisher and the span of one run."""
+
+    def __init__(self, run: Run, settings: DKISTProcessingCoreConfiguration) -> None:
+        """Take the run; nothing is published yet."""
+        self._run = run
+        self._settings = settings
+        self._telemetry = open_telemetry(settings)
+        self._reporter = EventReporter(Reporter.ENGINE, run)
+        self._span: Span = trace.INVALID_SPAN
+        self._stack = contextlib.ExitStack()
+
+    def open(self) -> None:
+        """Open the publisher, which also delivers the events of the run's other processes."""
+        with never_breaking("the run's events are not published"):
+            self._reporter.publisher = Publisher.open(
+                self._settings,
+                tracer=self._telemetry.tracer_if_tracing,
+                poll_seconds=_POLL_SECONDS,
+                wait_limit=budget.LOCAL_ENGINE.journal,
+            )
+
+    def begin_span(self) -> None:
+        """Begin the run's span, in which everything is reported from now on."""
+        with never_breaking("the run is not traced"):
+            attributes = semconv.run_attributes(self._run)
+            self._span = self._stack.enter_context(self._open_span(attributes))
+            self._reporter.carrier = Carrier.of(self._span.get_span_context())
+            self._stack.enter_context(self._telemetry.log_records(attributes))
+
+    def _open_span(self, attributes: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
+        outer = run_parent(self._run, os.environ)
+        is_outermost = outer.trace_id == derived_trace_id(self._run)
+        own = derived_span(outer, self._run)
+        return self._telemetry.root_span(
+            self._run.workflow_name, None if is_outermost else outer, own, SpanKind.SERVER, attributes
+        )
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The variables by which a process continues the trace below the run's span."""
+        return self._reporter.carrier.to_environ() if self._reporter.carrier else {}
+
+    def started(self, started_at: datetime, graph: Any) -> None:
+        """Publish the start of the run."""
+        self._reporter.report(WorkflowStarted, started_at=started_at, graph=graph)
+
+    def dispatched(self, attempt: Attempt, queue: str, queued_seconds: float) -> None:
+        """Publish the dispatch of an attempt that has no launcher."""
+        self._reporter.about(attempt).report(
+            TaskDispatched, queue=queue, worker=platform.node(), queued_seconds=queued_seconds
+        )
+
+    def failed(self, end: AttemptEnd) -> None:
+        """Report a failure as the engine sees it, provisionally: the launcher is gone and may not have reported it."""
+        code = end.exit_code
+        reason = f"of its launcher {LOST}" if code is None else "its launcher was killed" if code < 0 else None
+        self._reporter.about(end.attempt).report(
+            TaskFailed,
+            provisional=True,
+            final=end.attempt.is_final,
+            duration_seconds=end.duration_seconds,
+            cause=Cause.EXIT_CODE if reason is None else Cause.LOST,
+            message=reason,
+            exit_code=None if code is None or code < 0 else code & 0xFF,
+        )
+
+    def announce_failure(self, task_name: str) -> None:
+        """Publish the established message of a task that failed for good."""
+        run = self._run
+        self._reporter.announce(
+            RecipeRunFailureMessage(
+                workflow_name=run.workflow_name,
+                workflow_version=run.workflow_version,
+                task_name=task_name,
+                dag_run_id=run.run_id,
+            )
+        )
+
+    def is_noted(self, note: str) -> bool:
+        """Return True if a process of this host has left a note in the journal."""
+        with never_breaking("what was reported of a task is not known"):
+            publisher = self._reporter.publisher
+            return publisher is not None and publisher.remembers(note)
+        return False
+
+    def ended(self, result: RunResult, duration_seconds: float) -> None:
+        """Publish the end of the run."""
+        self._reporter.report(
+            WorkflowFinished if result.succeeded else WorkflowFailed,
+            tasks={name: outcome.state.value for name, outcome in result.items()},
+            ended_at=datetime.now(UTC),
+            duration_seconds=duration_seconds,
+        )
+
+    def end_span(
+        self,
+        error: tuple[type[BaseException] | None, BaseException | None, TracebackType | None],
+        *,
+        succeeded: bool,
+    ) -> None:
+        """End the run's span, with the exception that ends the run if there is one."""
+        with never_breaking("the run's span has no end"):
+            self._span.set_attribute(semconv.PIPELINE_RESULT, semconv.SUCCESS if succeeded else semconv.FAILURE)
+            if not succeeded:
+                self._span.set_status(Status(StatusCode.ERROR))
+        with never_breaking("the run's span does not end"):
+            self._stack.__exit__(*error)
+
+    def close(self) -> None:
+        """Deliver the pending events and export telemetry, for as long as the settings allow."""
+        self._reporter.close(self._telemetry, self._settings.event_flush_timeout * budget.LOCAL_ENGINE.bus)

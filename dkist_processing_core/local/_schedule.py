@@ -1,0 +1,136 @@
+"""
+The schedule of a run: which attempt is due next, and what an attempt's end means for its task and those downstream.
+
+Not here: running the attempts (_attempts), and reporting and showing them (engine).
+"""
+
+import heapq
+import itertools
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.local.outcomes import AttemptEnd, RunResult, TaskOutcome, TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dkist_processing_core.node import Node
+
+
+@dataclass(slots=True)
+class _Progress:
+    """The state of one node."""
+
+    node: "Node"
+    outcome: TaskOutcome
+    ready_since: float = 0.0
+
+
+class Schedule:
+    """The attempts of one run that are due now or later, and the outcome of each task so far."""
+
+    def __init__(self, run: Run, nodes: "Iterable[Node]") -> None:
+        """Take the nodes in dependency order; nothing is due before `begin`."""
+        self._run = run
+        self._progress = {node.name: _Progress(node, TaskOutcome(TaskState.NO_STATUS)) for node in nodes}
+        self._due: list[tuple[float, int, Attempt]] = []
+        self._order = itertools.count()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all tasks, in dependency order."""
+        return list(self._progress)
+
+    @property
+    def result(self) -> RunResult:
+        """The outcome of each task so far."""
+        return RunResult(self._run.run_id, {name: each.outcome for name, each in self._progress.items()})
+
+    def node_of(self, attempt: Attempt) -> "Node":
+        """Return the node of an attempt's task."""
+        return self._progress[attempt.task_name].node
+
+    def begin(self) -> None:
+        """Schedule the tasks that wait for no other task."""
+        for name, progress in self._progress.items():
+            if not progress.node.upstreams:
+                self._add_first(name)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no attempt is due, now or later."""
+        return not self._due
+
+    @property
+    def seconds_to_next(self) -> float | None:
+        """How long it takes until the next attempt is due; None where there is none."""
+        return max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
+
+    @property
+    def next(self) -> Attempt | None:
+        """The attempt that is due first, if it is due by now."""
+        return self._due[0][2] if self._due and self._due[0][0] <= time.monotonic() else None
+
+    def queued_seconds(self, attempt: Attempt) -> float:
+        """Return for how long an attempt has been due."""
+        return max(0.0, time.monotonic() - self._progress[attempt.task_name].ready_since)
+
+    def take_next(self) -> None:
+        """Remove the attempt that is due first: it is started."""
+        heapq.heappop(self._due)
+
+    def clear(self) -> None:
+        """Remove all attempts: none is started any more."""
+        self._due.clear()
+
+    def record(self, end: AttemptEnd, *, succeeded: bool, is_over: bool) -> list[str]:
+        """
+        Record the end of an attempt, and schedule the attempts that follow from it.
+
+        Args:
+            end: the end of the attempt.
+            succeeded: whether its task has succeeded.
+            is_over: whether no attempt of this task follows.
+
+        Returns:
+            The names of the tasks that are given up, since they wait for one that failed.
+        """
+        attempt, progress = end.attempt, self._progress[end.attempt.task_name]
+        spent = progress.outcome.duration_seconds + end.duration_seconds
+        if not is_over:
+            progress.outcome = TaskOutcome(TaskState.NO_STATUS, attempt.attempt, spent)
+            self._add(replace(attempt, attempt=attempt.attempt + 1), after=progress.node.task.retry_delay_seconds)
+            return []
+        progress.outcome = TaskOutcome(TaskState.SUCCESS if succeeded else TaskState.FAILED, attempt.attempt, spent)
+        if not succeeded:
+            return self._give_up_downstreams(attempt.task_name)
+        self._release_downstreams(attempt.task_name)
+        return []
+
+    def _add_first(self, name: str) -> None:
+        task = self._progress[name].node.task
+        self._add(Attempt(self._run, name, attempt=1, max_attempts=task.retries + 1), after=0.0)
+
+    def _add(self, attempt: Attempt, after: float) -> None:
+        due = time.monotonic() + after
+        self._progress[attempt.task_name].ready_since = due
+        heapq.heappush(self._due, (due, next(self._order), attempt))
+
+    def _release_downstreams(self, name: str) -> None:
+        for follower, progress in self._progress.items():
+            upstreams = progress.node.upstream_names
+            if name in upstreams and all(self._progress[each].outcome.succeeded for each in upstreams):
+                self._add_first(follower)
+
+    def _give_up_downstreams(self, name: str) -> list[str]:
+        failed, given_up = {name}, []
+        # The nodes are in dependency order, so one pass reaches all of them.
+        for follower, progress in self._progress.items():
+            if failed.intersection(progress.node.upstream_names):
+                failed.add(follower)
+                if progress.outcome.state is TaskState.NO_STATUS:
+                    progress.outcome = TaskOutcome(TaskState.UPSTREAM_FAILED)
+                    given_up.append(follower)
+        return given_up
