@@ -116,7 +116,9 @@ class Flow:
     @property
     def files_to_journal(self) -> list[str]:
         """The files of these calls, and the codec; other functions that return before the end are not counted."""
-        return _files(self.to_commit[: 1 + len(self.calls_to_journal)], self.to_codec[-1:])
+        files = _files(self.to_commit[: 1 + len(self.calls_to_journal)])
+        caller = max(files.index(file) for file, _ in self.to_codec if file in files)
+        return [*files[: caller + 1], *_files(self.to_codec[-1:]), *files[caller + 1 :]]
 
     @property
     def entered_again(self) -> list[str]:

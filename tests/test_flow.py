@@ -1,16 +1,29 @@
 """
-The path of an event is short: limits for the files and calls that one run of a task passes on each bus.
+The path of an event is short, and the page about it lists the files that a run of a task passes on each bus.
 
 Not here: how the path is traced (flow).
 """
+
+import re
+from pathlib import Path
 
 import pytest
 
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from tests.flow import Flow, trace
 from tests.services.broker import Broker
+from tests.test_architecture import ROOT
 
+PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "flow.md"
+MOST_CALLS, MOST_FILES = 8, 7
 MOST_FILES_TO_BROKER, MOST_FILES_TO_VIEW = 4, 6
+MOST_LINES = 340
+
+
+def listed(title: str) -> list[list[str]]:
+    """Return the files in the table of a section of the page, row by row: more than one where the buses differ."""
+    section = PAGE.read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
+    return [re.findall(r"`([\w/]+\.py)`", row) for row in re.findall(r"^\| (`.*?) \|", section, flags=re.MULTILINE)]
 
 
 @pytest.fixture
@@ -27,9 +40,22 @@ def on_broker(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Flow:
     return trace(DKISTProcessingCoreConfiguration())
 
 
-def test_an_event_enters_each_file_once_on_its_way_to_the_journal(on_journal: Flow) -> None:
-    """A reader of the path never returns to a file."""
+def test_the_path_to_the_journal_is_short_and_is_listed(on_journal: Flow) -> None:
+    """A reader opens few files, each once, and finds them on the page in the order of the calls."""
+    assert len(on_journal.calls_to_journal) <= MOST_CALLS
+    assert len(on_journal.files_to_journal) <= MOST_FILES
     assert on_journal.entered_again == []
+    assert listed("From the task to the journal") == [[file] for file in on_journal.files_to_journal]
+
+
+def test_the_page_counts_the_calls_and_files_to_the_journal(on_journal: Flow) -> None:
+    """The numbers in the text are those of the run."""
+    numbers = re.search(
+        r"takes (\d+) calls from `TaskBase.__call__` to `Journal.append`,\s+through (\d+) files", PAGE.read_text()
+    )
+
+    assert numbers is not None
+    assert list(map(int, numbers.groups())) == [len(on_journal.calls_to_journal), len(on_journal.files_to_journal)]
 
 
 def test_both_buses_share_the_path_to_the_journal(on_journal: Flow, on_broker: Flow) -> None:
@@ -37,16 +63,20 @@ def test_both_buses_share_the_path_to_the_journal(on_journal: Flow, on_broker: F
     assert on_broker.calls_to_journal == on_journal.calls_to_journal
 
 
-def test_a_few_more_files_lead_to_the_broker(on_broker: Flow) -> None:
-    """What delivers an event is read in few files."""
-    assert len(on_broker.files_to_broker) <= MOST_FILES_TO_BROKER
+def test_the_path_to_the_broker_is_short_and_is_listed(on_broker: Flow) -> None:
+    """The delivery of an event is read in few files, none of them long."""
+    files = on_broker.files_to_broker
+
+    assert len(files) <= MOST_FILES_TO_BROKER
+    assert [file for file in files if len((ROOT / file).read_text().splitlines()) > MOST_LINES] == []
+    assert listed("From the journal to the broker") == [[file] for file in files]
 
 
-def test_a_few_files_lead_from_a_delivery_to_a_view_on_the_embedded_journal(on_journal: Flow) -> None:
-    """A consumer's path is read in few files."""
-    assert len(on_journal.files_to_view) <= MOST_FILES_TO_VIEW
-
-
-def test_a_few_files_lead_from_a_delivery_to_a_view_on_a_broker(on_broker: Flow) -> None:
-    """A consumer's path is read in few files."""
-    assert len(on_broker.files_to_view) <= MOST_FILES_TO_VIEW
+def test_the_path_to_a_view_is_short_and_is_listed(on_journal: Flow, on_broker: Flow) -> None:
+    """The way of a consumer is read in few files, of which only the receiver depends on the bus."""
+    for flow in (on_journal, on_broker):
+        assert len(flow.files_to_view) <= MOST_FILES_TO_VIEW
+    rows = listed("From a delivery to a view")
+    assert len(rows) == len(on_broker.files_to_view)
+    assert rows[0] == [on_broker.files_to_view[0], *(set(on_journal.files_to_view) - set(on_broker.files_to_view))]
+    assert [file for row in rows for file in row if file in on_broker.files_to_view] == on_broker.files_to_view
