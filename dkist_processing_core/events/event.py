@@ -45,22 +45,22 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
     """The stated fact, as `{entity}.{verb}`: the type without its prefix."""
     schema_version: ClassVar[int] = 1
 
-    time: Annotated[UtcTime, about("When the event was reported.")]
-    reported_by: Annotated[Reporter, about("Which process reported it.")]
-    traceparent: Annotated[Line | None, about("The span that it belongs to, as W3C Trace Context writes it.")] = None
-    tracestate: Annotated[Line | None, about("What tracing systems add to it.")] = None
+    time: Annotated[UtcTime, about("The time of the report.")]
+    reported_by: Annotated[Reporter, about("The kind of process that reported it.")]
+    traceparent: Annotated[Line | None, about("The span that it belongs to, in the form of W3C Trace Context.")] = None
+    tracestate: Annotated[Line | None, about("Values that tracing systems add to it.")] = None
 
     workflow_name: Annotated[str, about("The name of the workflow.")]
     workflow_version: Annotated[str, about("The version of the workflow.")]
     # The name of the run's id on this bus, much older than this package: the failure message uses it too.
-    run_id: Annotated[str, about("The run's id, as the engine has it.")] = msgspec.field(name="dagRunId")
+    run_id: Annotated[str, about("The run's id, as the engine names it.")] = msgspec.field(name="dagRunId")
     recipe_run_id: Annotated[
         Count | None,
-        about("The recipe run that the run works for; left out where it was given nothing that can be one."),
+        about("The recipe run that the run processes; omitted if the run was started without a valid one."),
     ] = None
     truncated: Annotated[
         bool | None,
-        about("True where text was cut so that the event fits the bus; else left out."),
+        about("True if text was cut so that the event fits the bus; else omitted."),
         msgspec.Meta(extra_json_schema={"const": True}),
     ] = None
 

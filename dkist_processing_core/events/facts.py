@@ -24,11 +24,13 @@ from dkist_processing_core.events.event import Event, Graph
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.identity.trace_context import format_time
 
-SEQUENCE = about("Rises with each event of this type about one attempt, from 0; with gaps if several processes report.")
+SEQUENCE = about(
+    "The number of the event among those of this type about one attempt, from 0; with gaps if several processes report."
+)
 
 
 class WorkflowEvent(Event, frozen=True, kw_only=True, dict=True):
-    """Something happened to a run as a whole."""
+    """An event about a run as a whole."""
 
 
 class WorkflowStarted(WorkflowEvent, frozen=True, kw_only=True, dict=True):
@@ -36,7 +38,7 @@ class WorkflowStarted(WorkflowEvent, frozen=True, kw_only=True, dict=True):
 
     name: ClassVar[str] = "workflow.started"
 
-    started_at: Annotated[UtcTime | None, about("When the run began, as the engine knows it.")] = None
+    started_at: Annotated[UtcTime | None, about("The time at which the run began, by the engine.")] = None
     graph: Annotated[
         Graph | None, about("The tasks in dependency order, and the edges from upstream to downstream.", Cut.GRAPH)
     ] = None
@@ -48,11 +50,11 @@ class WorkflowStarted(WorkflowEvent, frozen=True, kw_only=True, dict=True):
 
 
 class WorkflowEnd(WorkflowEvent, frozen=True, kw_only=True, dict=True):
-    """A run ended, one way or another."""
+    """The end of a run, with any result."""
 
-    ended_at: Annotated[UtcTime | None, about("When the run ended, as the engine knows it.")] = None
-    duration_seconds: Annotated[Seconds | None, about("How long it took.")] = None
-    tasks: Annotated[dict[str, str], about("The engine's state of every task, in the engine's words.", Cut.STATES)] = (
+    ended_at: Annotated[UtcTime | None, about("The time at which the run ended, by the engine.")] = None
+    duration_seconds: Annotated[Seconds | None, about("The duration in seconds.")] = None
+    tasks: Annotated[dict[str, str], about("The state of every task, as the engine names it.", Cut.STATES)] = (
         msgspec.field(default_factory=dict)
     )
 
@@ -63,25 +65,27 @@ class WorkflowEnd(WorkflowEvent, frozen=True, kw_only=True, dict=True):
 
 
 class WorkflowFinished(WorkflowEnd, frozen=True, kw_only=True, dict=True):
-    """Signals that a run ended, and that the engine calls it a success."""
+    """Signals that a run ended, and that it succeeded for the engine."""
 
     name: ClassVar[str] = "workflow.finished"
 
 
 class WorkflowFailed(WorkflowEnd, frozen=True, kw_only=True, dict=True):
-    """Signals that a run ended, and that the engine calls it a failure."""
+    """Signals that a run ended, and that it failed for the engine."""
 
     name: ClassVar[str] = "workflow.failed"
 
-    reason: Annotated[FreeText | None, about("Why, in the engine's words.", Cut.NOTE)] = None
+    reason: Annotated[FreeText | None, about("The reason, as the engine words it.", Cut.NOTE)] = None
 
 
 class TaskEvent(Event, frozen=True, kw_only=True, dict=True):
-    """Something happened to an attempt of a task."""
+    """An event about an attempt of a task."""
 
     task_name: Annotated[str, about("The name of the task; an instance of a mapped task is named as in `Name[3]`.")]
-    attempt: Annotated[Ordinal | None, about("Which try, from 1; left out where the reporter cannot know.")] = None
-    max_attempts: Annotated[Ordinal | None, about("How many tries there are at most.")] = None
+    attempt: Annotated[
+        Ordinal | None, about("The number of the attempt, from 1; omitted if the reporter cannot know it.")
+    ] = None
+    max_attempts: Annotated[Ordinal | None, about("The largest possible number of attempts.")] = None
 
     @property
     def _task_and_attempt(self) -> tuple[str, str]:
@@ -89,13 +93,15 @@ class TaskEvent(Event, frozen=True, kw_only=True, dict=True):
 
 
 class TaskDispatched(TaskEvent, frozen=True, kw_only=True, dict=True):
-    """Signals that an attempt reached a worker, where its environment is now prepared."""
+    """Signals that an attempt reached a worker, which now prepares its environment."""
 
     name: ClassVar[str] = "task.dispatched"
 
     queue: Annotated[str | None, about("The queue of the worker.")] = None
     worker: Annotated[str | None, about("The worker's host.")] = None
-    queued_seconds: Annotated[Seconds | None, about("How long the attempt waited for the worker.")] = None
+    queued_seconds: Annotated[Seconds | None, about("The time that the attempt waited for the worker, in seconds.")] = (
+        None
+    )
 
 
 class TaskStarted(TaskEvent, frozen=True, kw_only=True, dict=True):
@@ -103,25 +109,27 @@ class TaskStarted(TaskEvent, frozen=True, kw_only=True, dict=True):
 
     name: ClassVar[str] = "task.started"
 
-    host: Annotated[str | None, about("The host that the process runs on.")] = None
-    pid: Annotated[Count | None, about("The number of the process on its host.")] = None
+    host: Annotated[str | None, about("The host on which the process runs.")] = None
+    pid: Annotated[Count | None, about("The process id on that host.")] = None
     environment: Annotated[
         Literal["built", "reused"] | None,
-        about("Whether the task's environment was built for this attempt, or found ready."),
+        about("Whether the task's environment was built for this attempt, or existed already."),
     ] = None
-    environment_seconds: Annotated[Seconds | None, about("How long it took to have the environment ready.")] = None
+    environment_seconds: Annotated[Seconds | None, about("The time to find or build the environment, in seconds.")] = (
+        None
+    )
 
 
 class TaskProgressed(TaskEvent, frozen=True, kw_only=True, dict=True):
-    """Signals how far an attempt has come, in the author's words."""
+    """Signals the progress of an attempt, as the author reports it."""
 
     name: ClassVar[str] = "task.progressed"
 
     sequence: Annotated[Count, SEQUENCE]
-    done: Annotated[Number, about("How much is done, in the author's unit.")]
-    total: Annotated[Number | None, about("How much there is to do, in the same unit.")] = None
-    unit: Annotated[FreeText | None, about("What is counted.")] = None
-    note: Annotated[FreeText | None, about("What the author has to say.", Cut.NOTE)] = None
+    done: Annotated[Number, about("The amount that is done, in the author's unit.")]
+    total: Annotated[Number | None, about("The amount of all work, in the same unit.")] = None
+    unit: Annotated[FreeText | None, about("The unit of both amounts.")] = None
+    note: Annotated[FreeText | None, about("A note of the author.", Cut.NOTE)] = None
 
     @property
     def number(self) -> str:
@@ -130,15 +138,18 @@ class TaskProgressed(TaskEvent, frozen=True, kw_only=True, dict=True):
 
 
 class TaskEnd(TaskEvent, frozen=True, kw_only=True, dict=True):
-    """An attempt ended, one way or another."""
+    """The end of an attempt, with any result."""
 
     provisional: Annotated[
-        bool, about("Whether the reporter may be mistaken: the engine's word, which that of task or launcher outranks.")
+        bool,
+        about(
+            "Whether the report may be wrong: one of an engine, which a report of the task or the launcher replaces."
+        ),
     ] = False
-    duration_seconds: Annotated[Seconds | None, about("How long it took.")] = None
+    duration_seconds: Annotated[Seconds | None, about("The duration in seconds.")] = None
     cpu_seconds: Annotated[Seconds | None, about("The processor time of the task and its children.")] = None
     peak_memory_bytes: Annotated[
-        Count | None, about("The most memory that was resident, of the task's largest process.")
+        Count | None, about("The largest resident memory of one process of the task, in bytes.")
     ] = None
     phases: Annotated[
         dict[str, Seconds], about("The seconds spent in each phase that was entered: `pre_run`, `run`, `post_run`.")
@@ -157,38 +168,42 @@ class TaskFailed(TaskEnd, frozen=True, kw_only=True, dict=True):
     name: ClassVar[str] = "task.failed"
 
     final: Annotated[
-        bool | None, about("Whether no further attempt follows; left out where the reporter cannot know.")
+        bool | None, about("Whether no further attempt follows; omitted if the reporter cannot know it.")
     ] = None
-    cause: Annotated[Cause, about("Why it failed. A newer release may know causes that are not listed.")]
+    cause: Annotated[Cause, about("The cause of the failure. A newer release may have causes that are not listed.")]
     phase: Annotated[str | None, about("The phase in which it failed.")] = None
     error_type: Annotated[str | None, about("The class of the exception, with its module.")] = None
-    message: Annotated[FreeText | None, about("What the exception says.", Cut.MESSAGE)] = None
-    stack: Annotated[FreeText | None, about("The stack of the exception; where it was cut, its end.", Cut.STACK)] = None
+    message: Annotated[FreeText | None, about("The message of the exception.", Cut.MESSAGE)] = None
+    stack: Annotated[FreeText | None, about("The stack of the exception; only its end if it was cut.", Cut.STACK)] = (
+        None
+    )
     fingerprint: Annotated[
         str | None,
-        about("Equal for equal failures: derived from the error's type and the functions it passed through."),
+        about(
+            "Equal for equal failures: derived from the type of the exception and the functions that it passed through."
+        ),
     ] = None
     exit_code: Annotated[Whole | None, about("The exit code of the process.")] = None
     signal: Annotated[str | None, about("The name of the signal that ended the process.")] = None
-    log_url: Annotated[FreeText | None, about("Where the attempt's log is.")] = None
+    log_url: Annotated[FreeText | None, about("The address of the attempt's log.")] = None
 
 
 class TaskSkipped(TaskEnd, frozen=True, kw_only=True, dict=True):
-    """Signals that the engine passed a task over."""
+    """Signals that the engine skipped a task."""
 
     name: ClassVar[str] = "task.skipped"
 
-    reason: Annotated[FreeText | None, about("Why, in the engine's words.", Cut.NOTE)] = None
+    reason: Annotated[FreeText | None, about("The reason, as the engine words it.", Cut.NOTE)] = None
 
 
 class TaskOverdue(TaskEvent, frozen=True, kw_only=True, dict=True):
-    """Signals that neither an end nor progress was heard of for longer than the limit."""
+    """Signals that neither an end nor progress of an attempt was reported for longer than a limit."""
 
     name: ClassVar[str] = "task.overdue"
 
     sequence: Annotated[Count, SEQUENCE]
-    limit_seconds: Annotated[Seconds, about("How long the silence may last.")]
-    last_sign_at: Annotated[UtcTime | None, about("When the attempt was last heard of.")] = None
+    limit_seconds: Annotated[Seconds, about("The limit in seconds.")]
+    last_sign_at: Annotated[UtcTime | None, about("The time of the last report on the attempt.")] = None
 
     @property
     def number(self) -> str:
