@@ -1,6 +1,16 @@
-"""The layout of the library: no module imports itself through others, and none a private module of another package."""
+"""The layout of the library: short modules, no circles of imports, no import of another package's private module."""
 
 from tests.house import circles, private_imports
+from tests.test_architecture import MODULES, ROOT
+
+MOST_LINES = 400
+
+
+def test_no_module_is_long() -> None:
+    """A module is read in one go."""
+    lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in MODULES}
+
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
 
 
 def test_no_module_imports_itself_through_others() -> None:

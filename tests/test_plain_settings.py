@@ -4,8 +4,8 @@ The settings read without pydantic: equal to those of the settings class, or lef
 Not here: what the settings class accepts (test_config).
 """
 
-import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -130,19 +130,30 @@ def test_a_setting_in_its_usual_form_is_read_without_pydantic(name: str | None) 
     assert plainly(origin_of(environ)) is not None
 
 
-def test_the_process_of_a_task_does_not_import_pydantic(tmp_path: Path) -> None:
-    """Its import takes as long as all other work of the process."""
-    program = """if True:
-        import json, sys
-        from dkist_processing_core import TaskBase
-        class NoOp(TaskBase):
-            def run(self): pass
-        NoOp(recipe_run_id=1, workflow_name="W", workflow_version="1")()
-        print(json.dumps([name for name in sys.modules if name.partition(".")[0] in {"asyncio", "pika", "pydantic"}]))
-    """
-
-    made = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=True
+def imported_by(arguments: list[str], folder: Path, **variables: str) -> list[str]:
+    """Return the modules that a program imports, and those that its children import."""
+    environ = os.environ | {"PYTHONPROFILEIMPORTTIME": "1", "PYTHONPATH": str(folder), **variables}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environ, capture_output=True, text=True, check=True
     )
+    return re.findall(r"^import time: .*\| +([\w.]+)$", done.stderr, flags=re.MULTILINE)
 
-    assert json.loads(made.stdout.splitlines()[-1]) == []
+
+@pytest.mark.parametrize("is_launched", [False, True])
+def test_neither_a_task_nor_its_launcher_imports_pydantic(tmp_path: Path, *, is_launched: bool) -> None:
+    """Its import would take as long as all other work of such a process."""
+    (tmp_path / "steps.py").write_text(
+        "from dkist_processing_core import TaskBase\nclass NoOp(TaskBase):\n    def run(self): pass\n"
+    )
+    program = "from steps import NoOp; NoOp(recipe_run_id=1, workflow_name='W', workflow_version='1')()"
+    attempt = {"PACKAGE": "steps", "TASK": "NoOp", "TASK_MODULE": "steps", "ATTEMPT": "1", "MAX_ATTEMPTS": "1"}
+    attempt |= {"RUN_ID": "r", "WORKFLOW": "W", "VERSION": "dev", "RECIPE_RUN_ID": "1"}
+
+    if is_launched:
+        variables = {f"DKIST_CORE_{name}": value for name, value in attempt.items()}
+        names = imported_by(["-m", "dkist_processing_core.launcher"], tmp_path, **variables)
+    else:
+        names = imported_by(["-c", program], tmp_path)
+
+    assert {name.partition(".")[0] for name in names} & {"asyncio", "pika", "pydantic"} == set()
+    assert names.count("dkist_processing_core.journal") == 1 + is_launched

@@ -6,7 +6,6 @@ such as a number without spaces. They raise a ValueError for every other text, w
 here: the settings (declarations).
 """
 
-import ipaddress
 import json
 import re
 from collections.abc import Callable
@@ -31,6 +30,8 @@ class Address(NamedTuple):
 def host_name(value: str) -> str:
     """Check a host name or address."""
     if not re.fullmatch(r"[\w.-]+", value):
+        import ipaddress  # noqa: PLC0415 - rare: a name needs no look at the forms of addresses
+
         try:
             ipaddress.ip_address(value.removeprefix("[").removesuffix("]"))
         except ValueError:
