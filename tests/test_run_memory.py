@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dkist_processing_core.events import Event, Graph, WorkflowStarted, encode
 from dkist_processing_core.runs import RunState, State
-from dkist_processing_core.runs._kept import HeldViews, Shapes
+from dkist_processing_core.runs._stored_reports import HeldViews, Shapes
 from tests.facts import failed, finished, make, progressed, started
 from tests.running import ROOT
 from tests.strategies import events
@@ -137,7 +137,7 @@ def test_views_are_held_as_far_as_there_is_room() -> None:
 
     assert is_same
     assert [each() is None for each in references] == [False, True]
-    held.let_go(("r", "", ""))
+    held.release(("r", "", ""))
     gc.collect()
     assert references[0]() is None
 

@@ -67,7 +67,7 @@ class _WireForm:
         self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(message).decode
 
 
-_form_of = cache(_WireForm)
+_wire_form_of = cache(_WireForm)
 
 
 class _TypeOnly(msgspec.Struct, gc=False):
@@ -84,7 +84,7 @@ def data_of(event: Event) -> dict[str, Any]:
 
 
 def _data_of(event: Event) -> dict[str, Any]:
-    form = _form_of(type(event))
+    form = _wire_form_of(type(event))
     values = zip(form.wire_names, form.values_of(event), strict=True)
     data = {name: value for name, value in values if value is not None}
     for name in form.times:
@@ -164,7 +164,7 @@ def _decode_quickly(body: bytes) -> Event | None:
         event_class = _BY_TYPE.get(_type_of(body).type)
         if event_class is None:
             return None
-        form = _form_of(event_class)
+        form = _wire_form_of(event_class)
         message = form.decode(body)
         facts = dict(zip(form.names, form.values_of(message.data), strict=True))
         for name in form.times:

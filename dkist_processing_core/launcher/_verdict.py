@@ -9,12 +9,13 @@ import signal
 from dataclasses import dataclass, field
 from typing import Any
 
-from dkist_processing_core.events import Cause, TaskFailed, TaskFinished, fingerprint
+from dkist_processing_core.events import Cause, TaskEvent, TaskFailed, TaskFinished, fingerprint
 from dkist_processing_core.launcher.end import End
 from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.process.termination import signal_name
 
-_FACTS = frozenset(TaskFailed.__struct_fields__) - {"time", "reported_by", "provisional", "attempt"}
+# All but those that identify the attempt, and whether the report is provisional.
+_FACTS = frozenset(TaskFailed.__struct_fields__).difference(TaskEvent.__struct_fields__, {"provisional"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """
 The states of all runs, folded from reports as they arrive.
 
-Not here: storing the reports on one run (_kept).
+Not here: storing the reports on one run (_stored_reports).
 """
 
 from collections.abc import Iterable
@@ -9,8 +9,8 @@ from dataclasses import astuple
 from datetime import datetime
 
 from dkist_processing_core.events import Event
-from dkist_processing_core.runs._kept import HeldViews, Reports, RunKey, Shapes
 from dkist_processing_core.runs._plausibility import Window
+from dkist_processing_core.runs._stored_reports import HeldViews, Reports, RunKey, Shapes
 from dkist_processing_core.runs._views import RunView
 
 
@@ -27,7 +27,7 @@ class RunState:
         self._runs: dict[RunKey, Reports] = {}
         self._shapes = Shapes()
         self._held = HeldViews()
-        self._looked_at: list[RunKey] = []
+        self._last_read: list[RunKey] = []
         self._received_at: datetime | None = None
         for report in reports:
             self.fold(report)
@@ -42,7 +42,7 @@ class RunState:
             reports = self._runs[key] = Reports(key, self._shapes)
         is_new = reports.add(report)
         if is_new:
-            self._held.let_go(key)
+            self._held.release(key)
         return is_new
 
     def forget(self, run_id: str) -> bool:
@@ -54,7 +54,7 @@ class RunState:
         keys = self._keys(run_id)
         for key in keys:
             del self._runs[key]
-            self._held.let_go(key)
+            self._held.release(key)
         return bool(keys)
 
     @property
@@ -70,11 +70,11 @@ class RunState:
     def run(self, run_id: str) -> RunView | None:
         """Return the run with an id, or None if there is none."""
         keys = self._keys(run_id)
-        if keys != self._looked_at:
-            for key in self._looked_at:
+        if keys != self._last_read:
+            for key in self._last_read:
                 if key in self._runs:
                     self._runs[key].unwatch()
-            self._looked_at = keys
+            self._last_read = keys
         else:
             # A caller that reads the same run again does so after each report.
             for key in keys:

@@ -23,14 +23,13 @@ _MOST_SHAPES = 1000
 _MOST_HELD = 50_000
 # These fields are the key of a run, and equal in all its reports.
 _OF_THE_RUN = ("workflow_name", "workflow_version", "run_id")
-_ENUMS = frozenset({"reported_by", "cause"})
 RunKey = tuple[str, str, str]
 _Key = tuple[str | int | None, ...]
 # A shape's number, and the values of its fields. It holds only numbers, texts and times, so the garbage collector does
 # not track it; the collector would take longer for millions of tracked objects than the fold.
 _Packed = tuple[Any, ...]
 _Defaults = dict[str, Any]
-_Form = tuple[type[Event], tuple[str, ...]]
+_ShapeKey = tuple[type[Event], tuple[str, ...]]
 
 
 def _defaults_of(event_class: type[Event]) -> _Defaults:
@@ -68,7 +67,7 @@ class Shapes:
         # Events of another release's classes do not reach this code.
         self._defaults = {event_class: _defaults_of(event_class) for event_class in EVENT_CLASSES}
         self._shapes: list[_Shape] = []
-        self._numbers: dict[_Form, int] = {}
+        self._numbers: dict[_ShapeKey, int] = {}
         self._graphs: weakref.WeakKeyDictionary[Graph, weakref.ref[Graph]] = weakref.WeakKeyDictionary()
 
     def pack(self, report: Event, texts: dict[str, str]) -> _Packed:
@@ -83,7 +82,8 @@ class Shapes:
             kind = type(value)
             if kind is str:
                 value = _shared(value, texts)
-            elif name in _ENUMS:
+            elif isinstance(value, str):
+                # A member of an enumeration is an object that the garbage collector tracks.
                 value = str(value)
             elif kind is dict:
                 if not value:
@@ -104,7 +104,7 @@ class Shapes:
         values[0] = number
         return tuple(values)
 
-    def _with_all_fields(self, event_class: type[Event], values: dict[str, Any]) -> tuple[_Form, list[Any]]:
+    def _with_all_fields(self, event_class: type[Event], values: dict[str, Any]) -> tuple[_ShapeKey, list[Any]]:
         packed = {
             name: values.get(name, () if isinstance(default, dict) else default)
             for name, default in self._defaults[event_class].items()
@@ -196,10 +196,10 @@ def _precedes(report: Event, known: Event) -> bool:
     """Return True if `report` replaces `known`: by sequence, count of stated fields, then bytes, alike everywhere."""
     if isinstance(report, TaskProgressed) and isinstance(known, TaskProgressed) and report.sequence != known.sequence:
         return report.sequence > known.sequence
-    return (_said(report), encode(report)) > (_said(known), encode(known))
+    return (_stated_fields(report), encode(report)) > (_stated_fields(known), encode(known))
 
 
-def _said(report: Event) -> int:
+def _stated_fields(report: Event) -> int:
     return sum(getattr(report, name) is not None for name in report.__struct_fields__)
 
 
@@ -213,12 +213,12 @@ class HeldViews:
 
     def hold(self, key: RunKey, view: RunView, reports: int) -> None:
         """Hold the view of a run, made of `reports` reports, in place of the previous view, if there is room."""
-        self.let_go(key)
+        self.release(key)
         if reports <= self._room:
             self._held[key] = view, reports
             self._room -= reports
 
-    def let_go(self, key: RunKey) -> None:
+    def release(self, key: RunKey) -> None:
         """Release the view of a run."""
         _, reports = self._held.pop(key, (None, 0))
         self._room += reports
