@@ -91,13 +91,13 @@ class Subscription:
             BusError: The subscription cannot continue, or this process is a fork of the one that it belongs to.
         """
         _refuse_fork_of(self._pid)
-        with held_back():
-            if self._in_hand is not None:
-                self._in_hand.acknowledge()
-                self._in_hand = None
         quiet_since = asked_since = time.monotonic()
         while self._ready is None and not self._is_closed:
             with held_back():
+                if self._in_hand is not None:
+                    self._in_hand.acknowledge()
+                    self._in_hand = None
+                    quiet_since = asked_since = time.monotonic()
                 # Asked before receiving: events that existed by then are received at once.
                 is_past = not self._receiver.has_caught_up(asked_since)
                 patience = _POLL_SECONDS
