@@ -873,32 +873,45 @@ def settings_page() -> str:
     introduction = """\
 # Settings
 
-Each setting is an environment variable. They are read and checked when a task, a workflow or a command begins, never at
-import; a file `.env` in the current folder is read too, and the environment outranks it. An empty variable counts as
-not set.
+Each setting is an environment variable. The settings are read and checked when a task, a workflow or a command
+begins, never at import. They are also read from a file `.env` in the current folder; the environment takes
+precedence over it. An empty variable counts as not set.
 
-The settings of a run are read once: by `Workflow.run`, else by the engine's `on_execute` callback, else by the
-launcher, which hand them on to the task's process before it loads anything of the author's. For a task that is called
-directly they are those of the moment at which it is constructed, by `TaskBase.__init__`. What the author's code
-changes afterwards (`HOME`, `MESH_CONFIG`, the current folder, the file `.env`) does not change where the task reports,
-and a relative path means the folder that was current then. `core_configurations`, and a client's own settings, are
-read where they are made, as before.
+A wrong value raises one `ConfigurationError`. It names every wrong variable, the value that was found and the
+values that are expected. A secret is never shown.
 
-A file `.env` that belongs to another user than this one or root, or that others can write to, is refused by one
-`ConfigurationError`; a task then runs without events. With the umask 002, the default of some hosts, a new file has
-mode 0664, which its group can write: `chmod g-w .env`. Also refused is a file that names the broker in `MESH_CONFIG`
-while `ISB_USERNAME`, `ISB_PASSWORD` or `ISB_TLS_KEY` stand in the environment, since it would decide where they are
-sent; one that sets `ISB_TLS_CA` or `ISB_TLS_SERVER_NAME` then, since it would decide which broker is trusted; one that
-names a collector while `OTEL_EXPORTER_OTLP_HEADERS` stands in the environment; and one that sets
-`DKIST_CORE_ENVIRONMENTS_DIR` while any secret does, since the programs in that folder would be run with it. Put both in
-the same place, or set `DKIST_CORE_TRUST_DOTENV=1` in the environment. A `.env` that is a link is read where the link is
-this user's or root's. `dkist-core doctor` names the variables that are read from the file.
+Pipelines add fields of their own by a subclass of `dkist_processing_core.config.DKISTProcessingCoreConfiguration`.
+The file `config/example.env` holds all settings as a start.
 
-A wrong value raises one `ConfigurationError` that names every wrong variable, what was found and what was expected. A
-secret is never shown.
+## When the settings are read
 
-Pipelines add fields of their own by subclassing `dkist_processing_core.config.DKISTProcessingCoreConfiguration`.
-`config/example.env` holds all of this as a file to start from.
+The settings of a run are read once: by `Workflow.run`, or by the engine's `on_execute` callback, or by the
+launcher. They are passed on to the task's process, which takes them before it loads any code of the author. The
+settings of a task that is called directly are read when the task is constructed, by `TaskBase.__init__`.
+
+Later changes by the author's code (to `HOME`, `MESH_CONFIG`, the current folder or the file `.env`) do not change
+where the task reports. A relative path is relative to the folder that was the current one when the settings were
+read. `core_configurations` and a client's own settings are read when they are created, as in 7.x.
+
+## When a file `.env` is refused
+
+A file that belongs to another user than this one or root, or that others can write to, raises a
+`ConfigurationError`. A task then runs without events. With the umask 002, the default of some hosts, a new file has
+mode 0664, so its group can write to it: `chmod g-w .env`. A `.env` that is a link is read if the link belongs to
+this user or to root.
+
+A file must not decide where secrets of the environment are sent. So it is refused if it sets one of these while the
+environment holds one of those:
+
+| the file sets | the environment holds |
+|---|---|
+| the broker in `MESH_CONFIG` | `ISB_USERNAME`, `ISB_PASSWORD` or `ISB_TLS_KEY`, which would be sent there |
+| `ISB_TLS_CA` or `ISB_TLS_SERVER_NAME` | the same variables, since the file would decide which broker is trusted |
+| a collector | `OTEL_EXPORTER_OTLP_HEADERS` or `OTEL_EXPORTER_OTLP_CLIENT_KEY`, which would be used there |
+| `DKIST_CORE_ENVIRONMENTS_DIR` | any secret, since the programs in that folder would be run with it |
+
+Put both in the same place, or set `DKIST_CORE_TRUST_DOTENV=1` in the environment. `dkist-core doctor` names the
+variables that are read from the file.
 """
     sections = [introduction]
     for name, field in FIELDS.items():
@@ -910,8 +923,8 @@ Pipelines add fields of their own by subclassing `dkist_processing_core.config.D
     return "\n".join(sections)
 
 
-def test_each_variable_of_tls_is_said_to_turn_it_on() -> None:
-    """Whoever sets the key alone learns that TLS is wanted then."""
+def test_each_variable_of_tls_is_described_to_turn_it_on() -> None:
+    """A user who sets the key alone learns that TLS is wanted then."""
     described = {name: field.description or "" for name, field in FIELDS.items() if name.startswith("isb_tls_")}
 
     assert described

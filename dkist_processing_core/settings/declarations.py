@@ -33,15 +33,15 @@ DECLARATIONS = {
     "build_version": Declaration(
         "dev",
         kinds.text,
-        "The workflow version where a workflow names none; `dev` runs tasks in the environment they were started from.",
+        "The version of a workflow that names none; with `dev`, tasks run in the environment that starts them.",
         expected="a version",
     ),
     "mesh_config": Declaration(
         {},
         kinds.addresses,
-        "Where services are reached, by name: `interservice-bus` is the RabbitMQ broker (without it, events go to the "
-        "embedded journal); `otlp-traces-endpoint`, `otlp-metrics-endpoint` and `otlp-logs-endpoint` are collectors "
-        "(gRPC), where no OTEL_EXPORTER_OTLP_* variable names one.",
+        "The addresses of services by their names: `interservice-bus` is the RabbitMQ broker (without it, events go to "
+        "the embedded journal); `otlp-traces-endpoint`, `otlp-metrics-endpoint` and `otlp-logs-endpoint` are "
+        "collectors (gRPC), used if no OTEL_EXPORTER_OTLP_* variable names one.",
         expected=f"a JSON object as {_MESH_EXAMPLE}, ports whole numbers from 0 to 65535",
     ),
     "isb_username": Declaration(
@@ -59,10 +59,10 @@ DECLARATIONS = {
     "dkist_core_trust_dotenv": Declaration(
         False,  # noqa: FBT003 - the default of a setting
         kinds.yes_or_no,
-        "Whether ISB_USERNAME, ISB_PASSWORD and ISB_TLS_KEY of the environment may go to a broker that the file `.env` "
-        "names or has trusted (ISB_TLS_CA, ISB_TLS_SERVER_NAME), OTEL_EXPORTER_OTLP_HEADERS and "
-        "OTEL_EXPORTER_OTLP_CLIENT_KEY to a collector that it names, and any secret to the programs in a folder that "
-        "it names as DKIST_CORE_ENVIRONMENTS_DIR. Counts in the environment only.",
+        "Whether secrets of the environment may be sent to addresses in the file `.env`: ISB_USERNAME, ISB_PASSWORD "
+        "and ISB_TLS_KEY to a broker that the file names or trusts (ISB_TLS_CA, ISB_TLS_SERVER_NAME), "
+        "OTEL_EXPORTER_OTLP_HEADERS and OTEL_EXPORTER_OTLP_CLIENT_KEY to a collector that it names, and any secret to "
+        "the programs in a folder that it names as DKIST_CORE_ENVIRONMENTS_DIR. Counts in the environment only.",
         expected="true or false",
     ),
     "isb_vhost": Declaration(
@@ -95,14 +95,14 @@ DECLARATIONS = {
     "isb_archive_max_bytes": Declaration(
         5_000_000_000,
         kinds.whole,
-        "How large the archive stream may grow, in bytes, before its oldest segments go.",
+        "The size of the archive stream, in bytes, above which its oldest segments are removed.",
         expected="a whole number of bytes from 100000000, the size of two segments",
         bounds={"ge": 100_000_000},
     ),
     "isb_tls_ca": Declaration(
         None,
         kinds.path,
-        "The file of the authorities to trust; it turns TLS on.",
+        "The file of the trusted certificate authorities; it turns TLS on.",
         expected="the path of a PEM file",
     ),
     "isb_tls_cert": Declaration(
@@ -120,14 +120,14 @@ DECLARATIONS = {
     "isb_tls_server_name": Declaration(
         None,
         kinds.text,
-        "The name that the broker's certificate must be for, where it is not the address; it turns TLS on.",
+        "The name in the broker's certificate, if it differs from the address; it turns TLS on.",
         expected="a host name",
     ),
     "event_flush_timeout": Declaration(
         2.0,
         kinds.number,
-        "The most that publishing and telemetry together may add to an attempt's end, in seconds; what is not "
-        "delivered by then stays in the journal.",
+        "The longest time, in seconds, that publishing and telemetry together may add to the end of an attempt; events "
+        "that are not delivered by then stay in the journal.",
         expected="a number of seconds from 0",
         bounds={"ge": 0, "allow_inf_nan": False},
     ),
@@ -154,7 +154,7 @@ DECLARATIONS = {
     "pip_retries": Declaration(
         5,
         kinds.whole,
-        "How often an installation's request is tried again.",
+        "The number of times that an installation's request is repeated.",
         expected="a whole number from 0",
         bounds={"ge": 0},
     ),
@@ -168,14 +168,14 @@ DECLARATIONS = {
     "dkist_core_environments_max_days": Declaration(
         30.0,
         kinds.number,
-        "After how many days without use an environment may be removed.",
+        "The number of days without use after which an environment may be removed.",
         expected="a number of days from 0",
         bounds={"ge": 0, "allow_inf_nan": False},
     ),
     "dkist_core_environments_max_bytes": Declaration(
         20_000_000_000,
         kinds.whole,
-        "How large all environments together may grow, in bytes, before those not used for longest go.",
+        "The size of all environments together, in bytes, above which those not used for longest are removed.",
         expected="a whole number of bytes from 0",
         bounds={"ge": 0},
     ),
@@ -194,79 +194,79 @@ DECLARATIONS = {
     "otel_service_name": Declaration(
         "dkist-processing-core",
         kinds.text,
-        "The service name that telemetry carries.",
+        "The service name in all telemetry.",
         expected="a name",
     ),
     "otel_resource_attributes": Declaration(
         None,
         kinds.text,
-        "Attributes that all telemetry carries.",
+        "Attributes of all telemetry.",
         expected="key=value pairs, separated by commas",
     ),
     "otel_traces_exporter": Declaration(
         None,
         kinds.exporters,
-        "Where spans go. Default: otlp where an endpoint is known, else none.",
+        "The exporters of spans. Default: otlp if an endpoint is known, else none.",
         expected=_EXPORTER,
     ),
     "otel_metrics_exporter": Declaration(
         None,
         kinds.exporters,
-        "Where metrics go. Default: otlp where an endpoint is known, else none.",
+        "The exporters of metrics. Default: otlp if an endpoint is known, else none.",
         expected=_EXPORTER,
     ),
     "otel_logs_exporter": Declaration(
         None,
         kinds.exporters,
-        "Where log records go. Default: otlp where an endpoint is known, else none.",
+        "The exporters of log records. Default: otlp if an endpoint is known, else none.",
         expected=_EXPORTER,
     ),
     "otel_exporter_otlp_endpoint": Declaration(
         None,
         kinds.endpoint,
-        "The collector of all signals.",
+        "The address of the collector of all signals.",
         expected=_URL,
     ),
     "otel_exporter_otlp_traces_endpoint": Declaration(
         None,
         kinds.endpoint,
-        "The collector of spans.",
+        "The address of the collector of spans.",
         expected=_URL,
     ),
     "otel_exporter_otlp_metrics_endpoint": Declaration(
         None,
         kinds.endpoint,
-        "The collector of metrics.",
+        "The address of the collector of metrics.",
         expected=_URL,
     ),
     "otel_exporter_otlp_logs_endpoint": Declaration(
         None,
         kinds.endpoint,
-        "The collector of log records.",
+        "The address of the collector of log records.",
         expected=_URL,
     ),
     "otel_exporter_otlp_protocol": Declaration(
         None,
         kinds.one_of("grpc", "http/protobuf"),
-        "How all signals travel. Default: grpc.",
+        "The protocol of all signals. Default: grpc.",
         expected=_PROTOCOL,
     ),
     "otel_exporter_otlp_traces_protocol": Declaration(
         None,
         kinds.one_of("grpc", "http/protobuf"),
-        "How spans travel.",
+        "The protocol of spans.",
         expected=_PROTOCOL,
     ),
     "otel_exporter_otlp_metrics_protocol": Declaration(
         None,
         kinds.one_of("grpc", "http/protobuf"),
-        "How metrics travel.",
+        "The protocol of metrics.",
         expected=_PROTOCOL,
     ),
     "otel_exporter_otlp_logs_protocol": Declaration(
         None,
         kinds.one_of("grpc", "http/protobuf"),
-        "How log records travel.",
+        "The protocol of log records.",
         expected=_PROTOCOL,
     ),
 }
