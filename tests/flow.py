@@ -58,7 +58,7 @@ def _called(frame: FrameType) -> int | None:
         return ENCODED
     if where.endswith("/events/codec.py") and name == "decode":
         return DECODED
-    if where.endswith("/pika/channel.py") and name == "basic_publish":
+    if where.endswith("/bus/amqp/connection.py") and name == "gather":
         return SENT
     if name != "__init__":
         return None
@@ -131,7 +131,7 @@ class Flow:
 
     @property
     def files_to_broker(self) -> list[str]:
-        """The further files until pika has the message."""
+        """The further files until the connection has the message's frames."""
         return [file for file in _files(self.to_broker) if file not in self.files_to_journal]
 
     @property

@@ -18,7 +18,7 @@ from dkist_processing_core.bus.amqp import connection
 from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.bus.amqp.errors import explain
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.delivery import drainer
+from dkist_processing_core.delivery import delivery
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import BusUnreachableError
 from dkist_processing_core.events import Event
@@ -127,7 +127,7 @@ def test_a_confirm_that_never_comes_keeps_the_event(
     behind, proxy = proxied
     witness(behind)
     settings = settings_of(behind)
-    monkeypatch.setattr(drainer, "_STALLED_SECONDS", 0.5)
+    monkeypatch.setattr(delivery, "_STALLED_SECONDS", 0.5)
 
     with Publisher.open(settings) as publisher:
         publisher.publish(started("A"))

@@ -10,7 +10,7 @@ import errno
 import logging
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pika
@@ -21,13 +21,14 @@ import pika.spec
 
 from dkist_processing_core.bus.amqp import tls
 from dkist_processing_core.bus.amqp.errors import CLOSED_HERE
+from dkist_processing_core.bus.amqp.frames import Frames
+from dkist_processing_core.bus.amqp.logs import pika_silenced
 from dkist_processing_core.journal.message import APP_ID
 from dkist_processing_core.process.descriptors import Held, move_up
 from dkist_processing_core.settings.interface import Settings
 
 HEARTBEAT_SECONDS = 10
 GIVE_UP_SECONDS = 0.25
-_MAX_GATHERED_BYTES = 256 * 1024
 # AMQP 0.9.1: a frame begins with type, channel and size; a content header begins with class, weight and body size.
 _FRAME_START, _HEADER_START = struct.Struct(">BHL"), struct.Struct(">HHQ")
 # The arguments of `socket.getaddrinfo` after host and port, by pika's names.
@@ -77,6 +78,12 @@ class _Poller(pika.adapters.select_connection.PollPoller):  # type: ignore[misc]
         # Check before pika mistakes a closed descriptor for a silent broker.
         self._check()
 
+    def stop(self) -> None:
+        # Private to pika: whether the loop is about to stop already. pika would write to the interrupting socket again,
+        # for each of many confirms that arrive together.
+        if not self._stopping:
+            super().stop()
+
     def _check(self) -> None:
         if not self.is_ours():
             raise OSError(errno.EBADF, CLOSED_HERE)
@@ -122,15 +129,13 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
     """
     A connection that reads the broker's last answer, and survives message properties that pika cannot decode.
 
-    It also gathers the frames published between two turns of its loop. pika would make one system call for each
-    frame, and a message has three frames.
+    It also gathers the frames of the messages that are published between two turns of its loop. pika would make one
+    system call for each frame, and a message has three frames.
     """
 
     def __init__(self, *values: Any, **named: Any) -> None:
         """Begin to connect; the arguments are those of `pika.SelectConnection` without the loop."""
-        self._gathered: list[bytes] = []
-        self._gathered_size = 0
-        self._is_gathering = False
+        self._gathered: Frames = []
         self._services = _Services()
         super().__init__(*values, **named, custom_ioloop=self._services)
         self._services.poller.is_ours = lambda: self.is_ours
@@ -149,22 +154,24 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
         sock: socket.socket | None = getattr(self._transport, "_sock", None)
         return sock
 
-    @contextlib.contextmanager
-    def gathering(self) -> Iterator[None]:
-        """Hold data sent in this context until `emit_gathered`, a size limit, or other data that is sent."""
-        self._is_gathering = True
-        try:
-            yield
-        finally:
-            self._is_gathering = False
-        if self._gathered_size > _MAX_GATHERED_BYTES:
-            self.emit_gathered()
+    @property
+    def max_body(self) -> int:
+        """How many bytes of a body one frame may hold."""
+        # Private to pika: the result of what the broker and the client have agreed on.
+        size: int = self._body_max_length
+        return size
+
+    def gather(self, frames: Frames) -> None:
+        """Hold the encoded frames of a message until `emit_gathered` or other data that is sent."""
+        self._gathered += frames
 
     def emit_gathered(self) -> None:
-        """Send the gathered frames in one write."""
+        """Hand the gathered frames to the loop, which sends them in one write."""
         if self._gathered:
-            gathered, self._gathered, self._gathered_size = b"".join(self._gathered), [], 0
-            super()._adapter_emit_data(gathered)
+            gathered, self._gathered = b"".join(self._gathered), []
+            # Private to pika, which has no public way to send frames that are encoded already.
+            with pika_silenced():
+                self._output_marshaled_frames([gathered])
 
     def shut_down(self, patience: float) -> None:
         """
@@ -179,22 +186,24 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
         if self.is_open:
             self.add_on_close_callback(lambda *_: self.ioloop.stop())
             self.close()
-            self._turn(patience)
+            self.run_for(patience)
             # Private to pika, which has no public way to hang up on a silent peer.
             if self._transport is not None:
                 self._transport.abort()
-                self._turn(patience)
+                self.run_for(patience)
         elif not (self.is_closed or self.is_closing):
             # Closed while it connects: pika closes the socket in a turn of the loop, and then raises an
             # AssertionError about its own state.
             self.close()
             with contextlib.suppress(AssertionError):
-                self._turn(GIVE_UP_SECONDS)
+                self.run_for(GIVE_UP_SECONDS)
         self.ioloop.close()
 
-    def _turn(self, seconds: float) -> None:
-        self.ioloop.call_later(seconds, self.ioloop.stop)
+    def run_for(self, seconds: float) -> None:
+        """Run the loop for some seconds, or until it is stopped; 0 lets it send and receive what is possible now."""
+        timer = self.ioloop.call_later(seconds, self.ioloop.stop)
         self.ioloop.start()
+        self.ioloop.remove_timeout(timer)
 
     def abandon(self) -> None:
         """Prevent any code, also the interpreter's exit, from closing the descriptors: keep a reference for ever."""
@@ -203,13 +212,9 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
 
     def _adapter_emit_data(self, data: bytes) -> None:
-        # Overrides pika, which would write each frame on its own.
-        if self._is_gathering:
-            self._gathered.append(data)
-            self._gathered_size += len(data)
-        else:
-            self.emit_gathered()
-            super()._adapter_emit_data(data)
+        # Overrides pika: what was gathered before is sent before.
+        self.emit_gathered()
+        super()._adapter_emit_data(data)
 
     def _proto_connection_lost(self, error: BaseException | None) -> None:
         # Overrides pika. In TLS 1.3 a broker refuses our certificate after our side of the handshake is complete. Its

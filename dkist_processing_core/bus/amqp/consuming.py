@@ -1,5 +1,5 @@
 """
-Receiving messages from queues and streams, and acknowledging them.
+Receiving messages from queues and streams, as messages of this library, and acknowledging them.
 
 Not here: what a delivery means to a subscription (receiver), and its thread (consumption).
 """
@@ -13,13 +13,13 @@ import pika
 import pika.channel
 import pika.spec
 
-from dkist_processing_core.bus.amqp.conversion import from_pika, text_of
 from dkist_processing_core.bus.amqp.declaring import Declaring
 from dkist_processing_core.bus.amqp.session import RPC_SECONDS
-from dkist_processing_core.journal.message import Message
+from dkist_processing_core.journal.message import Message, Properties
 
 # The largest prefetch count of AMQP: more than RabbitMQ puts into one chunk of a stream.
 _CHUNK_MESSAGES = 65535
+_MAX_SHORT_BYTES = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,26 @@ class Consuming(Declaring):
     def _on_delivery(
         self, _: object, method: pika.spec.Basic.Deliver, properties: pika.BasicProperties, body: bytes
     ) -> None:
-        message = Message.received(text_of(method.exchange), text_of(method.routing_key), body, from_pika(properties))
+        message = Message.received(_text(method.exchange), _text(method.routing_key), body, _properties(properties))
         self._deliveries.append(Received(method.delivery_tag, message))
         self._stir()
+
+
+def _properties(received: pika.BasicProperties) -> Properties:
+    """Return the properties of a received message, which any publisher may have set."""
+    return Properties(
+        message_id=_text(received.message_id or ""),
+        content_type=_text(received.content_type or ""),
+        type=None if received.type is None else _text(received.type),
+        timestamp=received.timestamp,
+        correlation_id=None if received.correlation_id is None else _text(received.correlation_id),
+        headers={_text(name): value for name, value in (received.headers or {}).items()},
+    )
+
+
+def _text(short: str | bytes) -> str:
+    """Return an AMQP short string as `str`: pika returns `bytes` if it is not valid UTF-8."""
+    if isinstance(short, str):
+        return short
+    # The replacement of a byte takes three bytes, and the result may be sent again as a short string.
+    return short.decode("utf-8", "replace").encode()[:_MAX_SHORT_BYTES].decode("utf-8", "ignore")

@@ -12,10 +12,10 @@ from typing import Any
 import pika
 import pika.frame
 import pika.spec
+from pika.exceptions import ChannelWrongStateError
 
 from dkist_processing_core.bus.amqp import errors
-from dkist_processing_core.bus.amqp.conversion import to_pika
-from dkist_processing_core.bus.amqp.logs import pika_silenced
+from dkist_processing_core.bus.amqp.frames import publish_frames
 from dkist_processing_core.bus.amqp.session import Session
 from dkist_processing_core.errors import BusError, BusRefusedError
 from dkist_processing_core.journal.message import Message
@@ -23,6 +23,10 @@ from dkist_processing_core.process.signals import held_back
 
 WINDOW, WINDOW_BYTES = 1000, 4 * 1024 * 1024
 """How many messages, and bytes of their bodies, may be sent to the broker and still unconfirmed."""
+# After so many bytes the broker gets what was sent: it works on that while more is read and encoded here.
+_TURN_BYTES = 128 * 1024
+# So many answers are to be fetched by `settle` before more is sent: until then their messages remain in the journal.
+_MAX_NEWS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Publishing(Session):
         super().__init__(*values, **named)
         self._unsettled: dict[int, tuple[int, Message]] = {}
         self._unsettled_bytes = 0
+        self._waiting_bytes = 0
         self._returned: dict[tuple[str, str], deque[str]] = {}
         self._settled = Settled()
         self._next_tag = 1
@@ -58,23 +63,24 @@ class Publishing(Session):
             key: The number by which the answer refers to the message.
             message: The message. If AMQP cannot encode it, that is the answer.
         """
-        channel = self._live_channel
-        connection = self._live_connection
-        where = message.exchange, message.routing_key
+        channel, connection = self._live_channel, self._live_connection
+        if not channel.is_open:
+            raise errors.explain(ChannelWrongStateError(errors.LOST), self._settings)
         with held_back():
             try:
-                with pika_silenced(), connection.gathering():
-                    channel.basic_publish(*where, message.body, to_pika(message.properties), mandatory=True)
-            except Exception as error:
-                if not channel.is_open:
-                    raise errors.explain(error, self._settings) from error
-                # AMQP cannot encode the message, as with a name of more than 255 bytes. pika encodes a message as a
-                # whole before it sends any of it.
+                frames = publish_frames(channel.channel_number, message, connection.max_body)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with the message, others must not wait for it
+                # AMQP cannot encode the message, as with a name of more than 255 bytes.
                 self._settled.refused.append((key, f"it cannot be sent: {type(error).__name__}: {error}"))
                 return
+            connection.gather(frames)
             self._unsettled[self._next_tag] = (key, message)
             self._unsettled_bytes += len(message.body)
+            self._waiting_bytes += len(message.body)
             self._next_tag += 1
+        if self._waiting_bytes > _TURN_BYTES:
+            self._waiting_bytes = 0
+            self._turn()
 
     def settle(self, timeout: float) -> Settled:
         """Return the answers since the last call; wait up to `timeout` seconds for an answer or for `wake`."""
@@ -106,7 +112,12 @@ class Publishing(Session):
     @property
     def has_room(self) -> bool:
         """Whether more messages may be sent before others are settled: the memory of both sides is limited."""
-        return not self.blocked_reason and len(self._unsettled) < WINDOW and self._unsettled_bytes < WINDOW_BYTES
+        return (
+            len(self._unsettled) < WINDOW
+            and self._unsettled_bytes < WINDOW_BYTES
+            and len(self._settled.confirmed) < _MAX_NEWS
+            and not self.blocked_reason
+        )
 
     @property
     def has_news(self) -> bool:

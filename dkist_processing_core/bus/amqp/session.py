@@ -253,6 +253,13 @@ class Session:
             msg = f"{self.where} {complaint} within {max(0.0, deadline - began):.3g} s"
             raise BusUnreachableError(msg)
 
+    def _turn(self) -> None:
+        """Send and receive what is possible without waiting; a failure is raised by the next call."""
+        connection = self._live_connection
+        connection.emit_gathered()
+        with self._explained():
+            connection.run_for(0.0)
+
     def _refuse_foreign_descriptors(self, connection: Connection) -> None:
         """Raise a `BusError` if other code of this process has closed the connection's descriptors."""
         if not connection.is_ours:
