@@ -136,11 +136,11 @@ def test_a_living_process_keeps_its_spare_journal(embedded: DKISTProcessingCoreC
         publisher.publish(started("A"))
         publisher.publish(finished("A"))
     before = ids_in(embedded)
-    assert publisher._shelf._spare is not None
+    assert publisher._shelf._overflow._spare is not None
     # As the kernel does for a process that is killed.
-    publisher._shelf._spare.close()
+    publisher._shelf._overflow._spare.close()
     after = ids_in(embedded)
-    publisher._shelf._spare = None
+    publisher._shelf._overflow._spare = None
     publisher.close()
 
     assert (before, after) == ([], [started("A").id, finished("A").id])

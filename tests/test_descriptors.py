@@ -381,7 +381,7 @@ def test_a_publisher_goes_on_in_the_same_journal_when_its_descriptors_were_close
         publisher.publish(finished("A"))
 
         assert ids_in(settings) == [started("A").id, finished("A").id]
-        assert publisher._shelf._spare is None
+        assert publisher._shelf._overflow._spare is None
 
 
 @pytest.mark.parametrize("kind", ["a file", "a folder"])

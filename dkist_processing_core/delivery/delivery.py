@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Protocol
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
+from dkist_processing_core.delivery.attempts import BusStalledError
 from dkist_processing_core.delivery.notices import Notices
 from dkist_processing_core.delivery.refusals import Refusals
 from dkist_processing_core.errors import (
     BusError,
     BusRefusedError,
-    BusUnreachableError,
     ConfigurationError,
     JournalError,
 )
@@ -34,10 +34,6 @@ _STALLED_SECONDS = 10.0
 _LAST_ANSWERS_SECONDS = 0.3
 # Few, since each may have 64 KiB.
 _READ_AHEAD = 100
-
-
-class BusStalledError(BusUnreachableError):
-    """The broker keeps the connection, and answers nothing for long."""
 
 
 class Source(Protocol):
@@ -65,7 +61,7 @@ class Backlog:
     def __init__(self, source: Source, refusals: Refusals) -> None:
         """Begin before the first message."""
         self.source = source
-        self._refusals = refusals
+        self.refusals = refusals
         self._held: frozenset[str] = frozenset()
         self._end = 0
         self._read_up_to = 0
@@ -77,11 +73,11 @@ class Backlog:
     def begin(self) -> None:
         """Read from the beginning: messages may be due that were not due before."""
         self._ahead.clear()
-        self._held, self._read_up_to, self._end = self._refusals.held_exchanges, 0, 0
+        self._held, self._read_up_to, self._end = self.refusals.held_exchanges, 0, 0
         if self._held:
             # Messages for held exchanges are skipped only once, however many there are.
             held, skipped_up_to = self._skipped
-            self._read_up_to = skipped_up_to if held == self._held and not self._refusals.has_paused else 0
+            self._read_up_to = skipped_up_to if held == self._held and not self.refusals.has_paused else 0
             self._end = self.source.last()
 
     def end(self) -> None:
@@ -95,8 +91,8 @@ class Backlog:
             if not entries:
                 return None
             self._read_up_to = entries[-1].seq
-            self._ahead.extend(entry for entry in self._refusals.due(entries) if entry.seq not in self.unremoved)
-        if not is_alone and self._refusals.goes_alone(self._ahead[0]):
+            self._ahead.extend(entry for entry in self.refusals.due(entries) if entry.seq not in self.unremoved)
+        if not is_alone and self.refusals.goes_alone(self._ahead[0]):
             return None
         return self._ahead.popleft()
 
@@ -120,9 +116,8 @@ class Delivery:
         self,
         bus: AmqpBus,
         link: "AmqpLink",
-        backlog: Backlog,
-        refusals: Refusals,
         notices: Notices,
+        backlog: Backlog,
         *,
         end: SignalSafeFlag,
         on_progress: Callable[[], None],
@@ -131,7 +126,7 @@ class Delivery:
         self._bus = bus
         self._link = link
         self._backlog = backlog
-        self._refusals = refusals
+        self._refusals = backlog.refusals
         self._notices = notices
         self._end = end
         self._on_progress = on_progress
@@ -187,7 +182,7 @@ class Delivery:
                 return
             if time.monotonic() - self._last_answer > _STALLED_SECONDS:
                 # Another process may succeed, and must not wait for this one.
-                raise BusStalledError(blocking(link) or f"{link.where} confirms nothing")
+                raise BusStalledError(blocking_of(link) or f"{link.where} confirms nothing")
 
     def _receive_last_answers(self) -> None:
         """Wait for answers while the broker answers: the next process that delivers would send those messages again."""
@@ -222,7 +217,7 @@ class Delivery:
 
     def _note_blocking(self) -> None:
         """Note that the broker blocks publishers, so that neither this process nor later ones wait for it."""
-        reason = blocking(self._link)
+        reason = blocking_of(self._link)
         if reason is not None and not self._is_blocked:
             self._backlog.source.unreachable_until = time.time() + UNREACHABLE_SECONDS
             self._notices.report_failure(reason)
@@ -230,6 +225,8 @@ class Delivery:
         self._is_blocked = reason is not None
 
 
-def blocking(link: "AmqpLink") -> str | None:
-    """Return why the broker blocks publishers, in words for an operator; None if it does not."""
-    return f"{link.where} blocks publishers: {link.blocked_reason}" if link.blocked_reason else None
+def blocking_of(link: "AmqpLink | None") -> str | None:
+    """Return why the broker blocks publishers, in words for an operator; None if it does not, or without a link."""
+    if link is None or not link.blocked_reason:
+        return None
+    return f"{link.where} blocks publishers: {link.blocked_reason}"

@@ -10,11 +10,12 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from dkist_processing_core import budget
 from dkist_processing_core.bus.amqp.bus import AmqpBus
-from dkist_processing_core.delivery.delivery import UNREACHABLE_SECONDS, Backlog, BusStalledError, Delivery, blocking
+from dkist_processing_core.delivery.attempts import Attempts
+from dkist_processing_core.delivery.delivery import UNREACHABLE_SECONDS, Backlog, Delivery, blocking_of
 from dkist_processing_core.delivery.in_memory_queue import InMemoryQueue
 from dkist_processing_core.delivery.notices import Notices
 from dkist_processing_core.delivery.refusals import Refusals
@@ -36,14 +37,11 @@ from dkist_processing_core.text.internal_errors import log_internal_error_once
 if TYPE_CHECKING:
     from dkist_processing_core.bus.amqp.link import AmqpLink
 
-_CONNECT_SECONDS = 5.0
 _LOCK_POLL_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 2.0
-_LONGEST_REST_SECONDS = 10.0
 # Files beside the outbox that are not taken over in this time wait for the next turn, so that neither the delivery nor
 # the end of the process is delayed.
 _ADOPTION_SECONDS = 0.2
-_HELD_UP_SECONDS = 1.0
 logger = logging.getLogger(__name__)
 
 
@@ -81,13 +79,14 @@ class Drainer:
         self._in_memory = Backlog(self._memory, self._refusals)
         self._outbox: Backlog | None = None
         self._file: tuple[int, int] | None = None
+        self._lock = FileLock(bus.journal_path.with_suffix(".lock"))
         self._has_work = SignalSafeFlag()
         self._end = SignalSafeFlag()
         self._starting = forks.Lock()
         self._thread: threading.Thread | None = None
         self._opened: Journal | None = None
         self._link: AmqpLink | None = None
-        self._failures = 0
+        self._attempts = Attempts(bus.settings.event_flush_timeout)
         self._has_adopted = True
         self._bus_failure: str | None = None
         self._lock_failure: str | None = None
@@ -96,14 +95,10 @@ class Drainer:
     def failure(self) -> str | None:
         """Why nothing can be delivered at present, in words for an operator; None if no problem is known."""
         # Messages in memory are delivered without the lock.
-        if self._lock_failure is not None and not len(self._memory):
-            return self._lock_failure
-        link = self._link
-        is_blocked = None if link is None else blocking(link)
+        lock_failure = None if len(self._memory) else self._lock_failure
         # Events wait if their own exchange does not accept them; no caller waits for other exchanges.
-        return self._bus_failure or is_blocked or self._refusals.reasons.get(self._bus.event_exchange)
-
-    # The thread
+        held = self._refusals.reasons.get(self._bus.event_exchange)
+        return lock_failure or self._bus_failure or blocking_of(self._link) or held
 
     @property
     def is_running(self) -> bool:
@@ -180,14 +175,13 @@ class Drainer:
             except JournalError as error:
                 if self._reports_disk:
                     self._notices.report_failure(str(error))
-                self._deliver_memory(self._longer_rest())
+                self._deliver_memory(self._attempts.pause())
             except Exception as error:  # noqa: BLE001 - as the docstring says
                 log_internal_error_once("events are not delivered", error)
-                self._rest_after(f"{type(error).__name__} in this package")
+                self._bus_failure = f"{type(error).__name__} in this package"
+                self._rest(self._attempts.pause())
         self._notices.report_total()
         self._on_progress()
-
-    # The outbox and its lock
 
     def _deliver_memory(self, seconds: float) -> None:
         """Do not use the outbox for a while, and deliver meanwhile the messages in memory."""
@@ -195,7 +189,7 @@ class Drainer:
         while not self._end.is_raised and (remaining := until - time.monotonic()) > 0:
             self._has_work.lower()
             if len(self._memory):
-                self._connect_and_deliver(None, None)
+                self._connect_and_deliver(None)
             else:
                 self._has_work.wait(remaining)
 
@@ -203,10 +197,8 @@ class Drainer:
         opened, self._opened = self._opened, None
         with opened or self._bus.open_journal(synced=False) as journal:
             journal.patience = BUSY_SECONDS
-            lock = FileLock(journal.path.with_suffix(".lock"))
             try:
-                outbox = self._backlog_of(journal)
-                outbox.remove()
+                self._backlog_of(journal).remove()
                 self._has_adopted = adopt(journal, seconds=_ADOPTION_SECONDS)
                 if self._heeds_mark:
                     # No longer than such a mark lasts: the clock may have been wrong when the mark was set.
@@ -216,12 +208,12 @@ class Drainer:
                     if not len(self._memory) and not journal.pending(0, 1):
                         self._has_work.wait(self._poll_seconds if self._has_adopted else 0.0)
                         self._look_after(journal)
-                    elif not self._takes(lock):
+                    elif not self._takes_lock():
                         self._end.wait(_LOCK_POLL_SECONDS)
                     else:
-                        self._connect_and_deliver(journal, lock)
+                        self._connect_and_deliver(journal)
             finally:
-                lock.release()
+                self._lock.release()
 
     def _backlog_of(self, journal: Journal) -> Backlog:
         """Return the backlog of the outbox; a new one for a new file, which numbers its rows from 1 again."""
@@ -230,10 +222,10 @@ class Drainer:
         self._outbox.source = journal
         return self._outbox
 
-    def _takes(self, lock: FileLock) -> bool:
+    def _takes_lock(self) -> bool:
         """Acquire the lock for delivering and return True if it is held; keep the reason if it cannot be used."""
         try:
-            is_held = lock.acquire()
+            is_held = self._lock.acquire()
         except JournalError as error:
             self._lock_failure = str(error)
             self._on_progress()
@@ -249,54 +241,29 @@ class Drainer:
             raise JournalError(msg)
         self._has_adopted = adopt(journal, seconds=_ADOPTION_SECONDS)
 
-    # The connection
-
-    def _connect_and_deliver(self, journal: Journal | None, lock: FileLock | None) -> None:
+    def _connect_and_deliver(self, journal: Journal | None) -> None:
         """Open one connection, deliver as long as it lasts, and pause after the error that ended it."""
         link: AmqpLink | None = None
-        began, patience = time.monotonic(), self._patience
+        began = time.monotonic()
         try:
-            with self._bus.connect(patience) as link:
-                self._bus_failure = None
-                self._link = link
+            with self._bus.connect(self._attempts.patience) as link:
+                self._link, self._bus_failure = link, None
                 try:
-                    self._deliver(link, journal, lock)
+                    self._deliver(link, journal)
                 finally:
                     self._link = None
         except (BusError, ConfigurationError) as error:
-            if lock is not None:
-                lock.release()
-            # A process that was stopped meanwhile (SIGSTOP, a suspended machine) has missed the broker's answer.
-            was_held_up = link is None and time.monotonic() - began > patience + _HELD_UP_SECONDS
-            is_fault_here = isinstance(error, ConnectionFailedHereError)
-            was_working = link is not None and not isinstance(error, BusStalledError)
-            if not self._failures and (was_working or was_held_up or is_fault_here):
-                # A broken connection does not mean that the next one fails too: it is tried before the broker is marked
-                # as unreachable.
-                self._failures = 1
-                self._notices.report_failure(str(error))
+            self._lock.release()
+            self._notices.report_failure(str(error))
+            if self._attempts.may_repeat(error, was_connected=link is not None, seconds=time.monotonic() - began):
                 self._end.wait(random.uniform(0.0, _LOCK_POLL_SECONDS))  # noqa: S311 - jitter
                 return
-            if journal is not None and isinstance(error, BusUnreachableError) and not is_fault_here:
+            is_elsewhere = isinstance(error, BusUnreachableError) and not isinstance(error, ConnectionFailedHereError)
+            if journal is not None and is_elsewhere:
                 # Not for a refusal: it costs no time, and it ends as soon as the settings are corrected.
                 journal.unreachable_until = time.time() + UNREACHABLE_SECONDS
-            self._notices.report_failure(str(error))
-            self._rest_after(str(error))
-
-    @property
-    def _patience(self) -> float:
-        """How many seconds to wait for a connection: at the first try, less than a process waits at its end."""
-        wanted = self._bus.settings.event_flush_timeout * budget.FIRST_CONNECTION
-        return _CONNECT_SECONDS if self._failures else min(_CONNECT_SECONDS, max(0.5, wanted))
-
-    def _rest_after(self, reason: str) -> None:
-        self._bus_failure = reason
-        self._rest(self._longer_rest())
-
-    def _longer_rest(self) -> float:
-        """Count a failure, and return how many seconds to pause after it: longer each time, with jitter."""
-        self._failures += 1
-        return min(_LONGEST_REST_SECONDS, 2.0 ** (self._failures - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+            self._bus_failure = str(error)
+            self._rest(self._attempts.pause())
 
     def _rest(self, seconds: float) -> None:
         """Pause for some seconds without contacting the broker, and notify those that wait for a delivery."""
@@ -305,34 +272,29 @@ class Drainer:
             self._on_progress()
             self._end.wait(seconds)
 
-    def _deliver(self, link: "AmqpLink", journal: Journal | None, lock: FileLock | None) -> None:
+    def _deliver(self, link: "AmqpLink", journal: Journal | None) -> None:
         """Send pending messages until the connection breaks or the thread is stopped; hold the lock only for that."""
         # An error is ignored: a user who may only write may not need the missing items; a refused message shows if so.
         self._bus.restore(link, bindings=False)
-        outbox = None if journal is None else self._delivery_of(self._backlog_of(journal), link)
-        in_memory = self._delivery_of(self._in_memory, link)
+        begin = partial(Delivery, self._bus, link, self._notices, end=self._end, on_progress=self._on_progress)
+        outbox = None if journal is None else begin(self._backlog_of(journal))
+        in_memory = begin(self._in_memory)
         try:
             while not self._end.is_raised:
-                if lock is not None and not self._takes(lock):
-                    link.settle(_LOCK_POLL_SECONDS)
-                    continue
                 if journal is not None and outbox is not None:
+                    if not self._takes_lock():
+                        link.settle(_LOCK_POLL_SECONDS)
+                        continue
                     self._look_after(journal)
                     outbox.run()
                 in_memory.run()
-                if self._end.is_raised or (lock is None and not len(self._memory)):
+                if self._end.is_raised or (journal is None and not len(self._memory)):
                     # The notification that would end the wait below may have been consumed above.
                     return
-                if lock is not None:
-                    lock.release()
+                self._lock.release()
                 # Wait until a new message arrives, a refused one is due for its next try, or a heartbeat is due.
                 rest = self._refusals.next_within(self._poll_seconds or _HEARTBEAT_SECONDS)
                 link.settle(rest if self._has_adopted else 0.0)
         finally:
             if in_memory.has_confirmed or (outbox is not None and outbox.has_confirmed):
-                self._failures = 0
-
-    def _delivery_of(self, backlog: Backlog, link: "AmqpLink") -> Delivery:
-        return Delivery(
-            self._bus, link, backlog, self._refusals, self._notices, end=self._end, on_progress=self._on_progress
-        )
+                self._attempts.succeed()

@@ -4,30 +4,27 @@ The only path by which events leave: each becomes a message in the journal, and 
 Not here: where a message is kept (shelf), its delivery (drainer), and when something is published (reporter).
 """
 
-import contextlib
-import functools
-import os
 import time
-import weakref
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Self, cast
 
-from opentelemetry import trace
-
-from dkist_processing_core import semconv
 from dkist_processing_core.bus import Bus, open_bus
+from dkist_processing_core.delivery.publish_span import trace_publish
 from dkist_processing_core.delivery.shelf import Shelf
 from dkist_processing_core.delivery.turn import turn
 from dkist_processing_core.delivery.wait_limit import WAIT_LIMIT_SECONDS, WaitLimit
 from dkist_processing_core.errors import BusError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage
-from dkist_processing_core.journal.message import Message, to_failure_message, to_message
+from dkist_processing_core.journal.message import to_failure_message, to_message
+from dkist_processing_core.process import forks
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import secrets_in
 from dkist_processing_core.text import redactor
 
 if TYPE_CHECKING:
+    from opentelemetry import trace
+
     from dkist_processing_core.bus.amqp.bus import AmqpBus
     from dkist_processing_core.delivery.drainer import Drainer
 
@@ -46,7 +43,7 @@ class Publisher:
         self,
         bus: Bus,
         *,
-        tracer: trace.Tracer | None = None,
+        tracer: "trace.Tracer | None" = None,
         secrets: Iterable[str] = (),
         flush_timeout: float = 0.0,
         wait_limit: float = WAIT_LIMIT_SECONDS,
@@ -81,12 +78,13 @@ class Publisher:
         self._drainer: Drainer | None = None
         self._inherited: list[object] = []
         self._shelf = Shelf(bus, self._limit, on_moved=self._wake)
-        _start_anew_in_forks(self)
+        forks.begin_in_forks(turn)
+        forks.begin_in_forks(self)
         self._shelf.open()
         if bus.is_remote and delivers:
             self._start_drainer()
 
-    def start_anew_in_fork(self) -> None:
+    def begin_in_fork(self) -> None:
         """
         Begin without the files and the thread of the parent process; the first event opens those of this process.
 
@@ -103,7 +101,7 @@ class Publisher:
         cls,
         settings: Settings,
         *,
-        tracer: trace.Tracer | None = None,
+        tracer: "trace.Tracer | None" = None,
         delivers: bool = True,
         poll_seconds: float | None = None,
         wait_limit: float = WAIT_LIMIT_SECONDS,
@@ -142,26 +140,9 @@ class Publisher:
         messages = [to_message(event, self.bus.event_exchange, blank=blank) for event in events]
         if self._tracer is not None:
             for event, message in zip(events, messages, strict=True):
-                # A host application's provider may raise anything; the event is more important than its span.
-                with contextlib.suppress(Exception):
-                    self._trace(self._tracer, event, message)
+                trace_publish(self._tracer, event, message, is_remote=self.bus.is_remote)
         if self._shelf.append(messages, note=note):
             self._wake()
-
-    def _trace(self, tracer: trace.Tracer, event: Event, message: Message) -> None:
-        with tracer.start_as_current_span(
-            f"publish {message.exchange}",
-            kind=trace.SpanKind.PRODUCER,
-            attributes=semconv.publish_attributes(
-                message.exchange,
-                message.routing_key,
-                message.properties.message_id,
-                message.properties.correlation_id,
-                is_remote=self.bus.is_remote,
-            )
-            | semconv.identity_attributes(event.run, getattr(event, "task_name", None)),
-        ):
-            pass
 
     def publish_failure(self, message: RecipeRunFailureMessage, *events: Event) -> None:
         """Publish the established failure message, with events that report it, unless this host has done so before."""
@@ -316,22 +297,3 @@ class Publisher:
     def __exit__(self, *_: object) -> None:
         """Close the publisher."""
         self.close()
-
-
-_publishers: "weakref.WeakSet[Publisher]" = weakref.WeakSet()
-
-
-def _start_anew_in_forks(publisher: Publisher) -> None:
-    _publishers.add(publisher)
-    _watch_forks()
-
-
-@functools.cache
-def _watch_forks() -> None:
-    os.register_at_fork(after_in_child=_start_anew)
-
-
-def _start_anew() -> None:
-    turn.begin_in_fork()
-    for publisher in list(_publishers):
-        publisher.start_anew_in_fork()

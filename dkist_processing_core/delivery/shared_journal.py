@@ -6,7 +6,7 @@ It also knows which rows of the journal are this publisher's. Not here: what is 
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dkist_processing_core.bus import Bus
 from dkist_processing_core.delivery.wait_limit import WaitLimit
@@ -31,9 +31,10 @@ class SharedJournal:
         self.finding: str | None = None
         """Why the journal is another one now, to be logged once."""
 
-    def prepare(self, patience: float, *, is_checked: bool) -> Journal:
+    @contextlib.contextmanager
+    def in_use(self, patience: float, *, is_checked: bool) -> Iterator[Journal]:
         """
-        Return the journal, opened if necessary, for calls that wait at most `patience` seconds together; then `rest`.
+        Lend the journal, opened if necessary; all calls in this context wait at most `patience` seconds together.
 
         With `is_checked` a file that is not at its path any more is opened again. An append checks this itself, by
         several system calls: a second check would slow down each publish.
@@ -44,28 +45,33 @@ class SharedJournal:
         journal = self.journal
         if journal is None or (is_checked and not journal.is_there):
             journal = self._open(patience)
+        waited = journal.waited
         journal.patience = max(0.0, patience - (self._limit.spent - spent))
         journal.limit_waits(journal.patience)
-        return journal
+        try:
+            yield journal
+        finally:
+            self._limit.spend(journal.waited - waited)
+            # Reads wait only briefly.
+            journal.patience = READ_SECONDS
+            journal.limit_waits()
 
-    @staticmethod
-    def rest(journal: Journal) -> None:
-        """Make reads wait only briefly from now on."""
-        journal.patience = READ_SECONDS
-        journal.limit_waits()
-
-    def recover(self, error: JournalError, patience: float) -> None:
-        """Prepare to open the journal again if that helps against the error; otherwise raise the error."""
+    def recover(self, error: Exception, patience: float) -> Exception | None:
+        """Prepare to open the journal again after an error; return None if that may help, else the reason why not."""
+        if isinstance(error, JournalLostError):
+            return None
         # Before anything is closed: if the journal's log was removed, only its open connection has the contents.
-        if self.journal is not None and not isinstance(error, JournalLostError) and not self.journal.is_there:
-            self._open(patience)
-        elif isinstance(error, JournalDamagedError):
-            if self.journal is not None:
-                # Opening it again creates a new one, and the damaged file is set aside then.
-                self.journal.close()
-                self.journal = None
-        elif not isinstance(error, JournalLostError):
-            raise error
+        if isinstance(error, JournalError) and self.journal is not None and not self.journal.is_there:
+            try:
+                self._open(patience)
+            except Exception as reason:  # noqa: BLE001 - the caller reports it
+                return reason
+            return None
+        if isinstance(error, JournalDamagedError):
+            # Opening it again creates a new one, and the damaged file is set aside then.
+            self.close()
+            return None
+        return error
 
     def _open(self, patience: float) -> Journal:
         began = time.monotonic()

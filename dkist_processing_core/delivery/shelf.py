@@ -1,8 +1,8 @@
 """
 Where published messages are kept until they are delivered: in the journal, else in a spare journal, else in memory.
 
-Each message is appended to the first of them that takes it. A message beside the journal is moved into it as soon as
-possible, in order. Not here: events, and the delivery from the journal to the bus (publisher, drainer).
+A message beside the journal is moved into it as soon as possible, in order. Not here: the places beside the journal
+(overflow), events (publisher), and the delivery from the journal to the bus (drainer).
 """
 
 import contextlib
@@ -15,18 +15,18 @@ from typing import TypeVar
 
 from dkist_processing_core.bus import Bus
 from dkist_processing_core.delivery.in_memory_queue import InMemoryQueue
+from dkist_processing_core.delivery.overflow import Overflow
 from dkist_processing_core.delivery.shared_journal import READ_SECONDS, SharedJournal
 from dkist_processing_core.delivery.turn import DEFERRED_SECONDS, turn
 from dkist_processing_core.delivery.wait_limit import WaitLimit
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.message import Message
-from dkist_processing_core.journal.spare import Spare, adopt, noted_on_host
+from dkist_processing_core.journal.spare import adopt, noted_on_host
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 _RETRY_SECONDS = 1.0
-_MAX_IN_MEMORY = 10_000
 _Result = TypeVar("_Result")
 # Journals that this process could not write to at its last try: its other publishers do not wait for them.
 _unusable: set[Path] = set()
@@ -48,10 +48,7 @@ class Shelf:
         # Reentrant, since a signal's handler may interrupt the thread that holds it, and append too.
         self._lock = threading.RLock()
         self._shared = SharedJournal(bus, limit)
-        self._spare: Spare | None = None
-        self.memory = InMemoryQueue(_MAX_IN_MEMORY)
-        """The messages that no disk takes."""
-        self._place_reported: str | None = None
+        self._overflow = Overflow(bus)
         self._unreported: str | None = None
         self._mover: threading.Thread | None = None
         self._end = SignalSafeFlag()
@@ -65,12 +62,17 @@ class Shelf:
     @property
     def is_displaced(self) -> bool:
         """Whether some messages are not in the journal yet."""
-        return self._spare is not None or len(self.memory) > 0
+        return len(self._overflow) > 0
+
+    @property
+    def memory(self) -> InMemoryQueue:
+        """The messages that no disk takes."""
+        return self._overflow.memory
 
     @property
     def has_spare(self) -> bool:
         """Whether messages are in a spare journal."""
-        return self._spare is not None
+        return self._overflow.spare is not None
 
     @property
     def is_pending(self) -> bool:
@@ -84,7 +86,7 @@ class Shelf:
 
     def open(self) -> None:
         """Open the journal; in a signal's handler that has interrupted a shelf, the first message opens it."""
-        self.in_turn(lambda: self._keep(self._first_wait, ()), otherwise=None)
+        self.in_turn(self.store, otherwise=None)
 
     def append(self, messages: Sequence[Message], *, once: bool = False, note: str | None = None) -> bool:
         """
@@ -106,14 +108,45 @@ class Shelf:
         self.report()
         return True
 
-    def store(self, messages: Sequence[Message], *, once: bool = False, note: str | None = None) -> None:
-        """Do the work of `append`, in the turn of the calling thread."""
+    def store(
+        self,
+        messages: Sequence[Message] = (),
+        *,
+        once: bool = False,
+        note: str | None = None,
+        patience: float | None = None,
+        is_last_try: bool = False,
+    ) -> None:
+        """
+        Move what is beside the journal into it, in order, and append messages; else keep these beside it, too.
+
+        The caller has the turn. `patience` is how long to wait for the journal, in seconds. By default a message waits
+        for it only if it took all messages before.
+        """
         with self._lock:
-            if self._spare is not None and self._mover is not None and not self._spare.is_lost:
-                # The mover moves it all into the journal, so that no other thread waits for that again.
-                self._keep_beside(None, messages, once=once, note=note)
+            if patience is None and self._mover is not None and self.has_spare:
+                # The mover moves it all into the journal, so that no other caller waits for that again.
+                self._overflow.add(messages, once=once, note=note)
+                return
+            is_writing = self.is_displaced or bool(messages) or note is not None
+            most = self._limit.spent_after(self._first_wait if patience is None else patience)
+            try:
+                with self._shared.in_use(most - self._limit.spent, is_checked=self.is_displaced) as journal:
+                    for seqs in self._overflow.move_to(journal):
+                        self._shared.count_as_own(seqs)
+                    if messages or note is not None:
+                        self._shared.count_as_own(journal.append(messages, once=once, note=note))
+            except Exception as error:  # noqa: BLE001 - an error of this package costs no event either
+                left = most - self._limit.spent
+                problem = error if is_last_try else self._shared.recover(error, left)
+                if problem is None:
+                    self.store(messages, once=once, note=note, patience=most - self._limit.spent, is_last_try=True)
+                else:
+                    self._keep_beside(problem, messages, once=once, note=note)
             else:
-                self._keep(self._first_wait, messages, once=once, note=note)
+                self._overflow.end()
+                if is_writing:
+                    _unusable.discard(self._bus.journal_path)
             if self._is_closed:
                 # A handler has deferred these messages and then closed the shelf.
                 self._close_files()
@@ -142,83 +175,17 @@ class Shelf:
         """For how many seconds to wait for the journal before messages are kept beside it."""
         return 0.0 if self.is_displaced or self._bus.journal_path in _unusable else self._limit.left_for_first
 
-    def _keep(
-        self, patience: float, messages: Sequence[Message], *, once: bool = False, note: str | None = None
-    ) -> None:
-        """Move displaced messages into the journal, in order, and append `messages`; else keep these beside it."""
-        patience, spent = max(0.0, min(patience, self._limit.left)), self._limit.spent
-        is_written_to = self.is_displaced or bool(messages) or note is not None
-        try:
-            try:
-                self._keep_in_journal(patience, messages, once=once, note=note)
-            except JournalError as error:
-                # It may work after it is opened again; nothing of these messages was kept yet.
-                patience = max(0.0, patience - (self._limit.spent - spent))
-                self._shared.recover(error, patience)
-                self._keep_in_journal(patience, messages, once=once, note=note)
-        except Exception as error:  # noqa: BLE001 - an error of this package costs no event either
-            if not isinstance(error, JournalError):
-                log_internal_error_once(f"the journal {self._bus.journal_path} is not used", error)
-            _unusable.add(self._bus.journal_path)
-            if messages or len(self.memory):
-                self._keep_beside(error, messages, once=once, note=note)
-        else:
-            self._place_reported = None
-            if is_written_to:
-                _unusable.discard(self._bus.journal_path)
-
-    def _keep_in_journal(self, patience: float, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
-        if self._spare is not None and self._spare.is_lost:
-            self._spare = None
-        journal = self._shared.prepare(patience, is_checked=self.is_displaced)
-        waited = journal.waited
-        try:
-            if self.is_displaced:
-                self._move_to(journal)
-            if messages or note is not None:
-                self._shared.count_as_own(journal.append(messages, once=once, note=note))
-        finally:
-            self._limit.spend(journal.waited - waited)
-            self._shared.rest(journal)
-
-    def _move_to(self, journal: Journal) -> None:
-        """Move the messages beside the journal into it."""
-        if self._spare is not None:
-            before = journal.last()
-            self._spare.give_to(journal, until=time.monotonic() + max(journal.patience, READ_SECONDS))
-            self._spare = None
-            self._shared.count_as_own([before + 1, journal.last()])
-        for was_once, entries in self.memory.groups():
-            self._shared.count_as_own(journal.append([entry.message for entry in entries], once=was_once))
-            self.memory.remove_confirmed(entry.seq for entry in entries)
-
-    def _keep_beside(
-        self, reason: Exception | None, messages: Sequence[Message], *, once: bool, note: str | None
-    ) -> None:
-        """Keep messages that the journal does not take in the spare journal of this process, else in memory."""
-        place = "memory"
-        try:
-            if self._spare is not None and self._spare.is_lost:
-                self._spare = None
-            if self._spare is None and self._place_reported != place:
-                self._spare = self._bus.open_spare()
-            if self._spare is not None:
-                for was_once, entries in self.memory.groups():
-                    self._spare.journal.append([entry.message for entry in entries], once=was_once)
-                    self.memory.remove_confirmed(entry.seq for entry in entries)
-                self._spare.journal.append(messages, once=once, note=note)
-                place, messages = str(self._spare.journal.path), ()
-        except Exception as error:  # noqa: BLE001 - as above
-            if not isinstance(error, JournalError):
-                log_internal_error_once("no journal beside the shared one is used", error)
-            place = "memory"
-        # Only messages that no disk takes: the drainer sends them from memory, and the journal does not count them.
-        self.memory.add(messages, once=once)
-        if self._place_reported is None and reason is not None:
-            is_known = isinstance(reason, JournalError)
-            found = reason if is_known else f"the journal {self._bus.journal_path} is not used: {type(reason).__name__}"
-            self._unreported = f"{found}. Events are kept in {place} until it can be used."
-        self._place_reported = place
+    def _keep_beside(self, reason: Exception, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
+        """Keep messages that the journal does not take, and prepare a warning with the reason."""
+        found = str(reason)
+        if not isinstance(reason, JournalError):
+            log_internal_error_once(f"the journal {self._bus.journal_path} is not used", reason)
+            found = f"the journal {self._bus.journal_path} is not used: {type(reason).__name__}"
+        _unusable.add(self._bus.journal_path)
+        if messages or len(self.memory):
+            place = self._overflow.add(messages, once=once, note=note)
+            if place is not None:
+                self._unreported = f"{found}. Events are kept in {place} until it can be used."
 
     def report(self) -> None:
         """Log the pending warnings, outside of the lock: the author's log handler may publish."""
@@ -238,7 +205,7 @@ class Shelf:
         while not self._end.wait(_RETRY_SECONDS):
             with self._lock:
                 if self.is_displaced and not self._is_closed:
-                    self._keep(0.0, ())
+                    self.store(patience=0.0)
                 if not self.is_displaced or self._is_closed:
                     self._mover = None
                     break
@@ -246,7 +213,7 @@ class Shelf:
 
     def move(self, patience: float) -> bool:
         """Try to move displaced messages into the journal, for `patience` seconds; return True if none is left."""
-        self.in_turn(lambda: self._keep(patience, ()), otherwise=None)
+        self.in_turn(lambda: self.store(patience=patience), otherwise=None)
         self.report()
         return not self.is_displaced
 
@@ -288,7 +255,8 @@ class Shelf:
 
         def count() -> int:
             waiting = 0
-            for journal in (self.journal, self._spare.journal if self._spare is not None else None):
+            spare = self._overflow.spare
+            for journal in (self.journal, spare.journal if spare is not None else None):
                 with contextlib.suppress(JournalError):
                     waiting += 0 if journal is None else journal.books().pending
             return waiting
@@ -308,7 +276,5 @@ class Shelf:
         self.in_turn(self._close_files, otherwise=None)
 
     def _close_files(self) -> None:
-        if self._spare is not None:
-            self._spare.close()
-        self._spare = None
+        self._overflow.close()
         self._shared.close()

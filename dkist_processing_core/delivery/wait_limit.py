@@ -30,6 +30,11 @@ class WaitLimit:
         self._counted = now
         return self.seconds - self.spent
 
+    def spent_after(self, patience: float) -> float:
+        """Return how much may be spent after a call that waits at most `patience` seconds, within the limit."""
+        left = self.left
+        return self.spent + max(0.0, min(patience, left))
+
     @property
     def left_for_first(self) -> float:
         """For how many seconds a publisher may wait whose messages were all taken so far."""

@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, Generic, Protocol, Self, TypeVar, overload
 
 _Value = TypeVar("_Value")
 _forks = itertools.count(1)
@@ -84,6 +84,29 @@ class computed_once(Generic[_Value]):  # noqa: N801 - read as a decorator
             return self
         value: _Value = vars(owner).setdefault(self._name, self._compute(owner))
         return value
+
+
+class _Process(Protocol):
+    def begin_in_fork(self) -> None: ...
+
+
+_of_process: "weakref.WeakSet[_Process]" = weakref.WeakSet()
+
+
+def begin_in_forks(of_process: _Process) -> None:
+    """Call `begin_in_fork` of an object in each fork of this process, before any other code of the fork."""
+    _of_process.add(of_process)
+    _watch_forks()
+
+
+def _begin() -> None:
+    for each in list(_of_process):
+        each.begin_in_fork()
+
+
+@functools.cache
+def _watch_forks() -> None:
+    os.register_at_fork(after_in_child=_begin)
 
 
 def generation() -> int:

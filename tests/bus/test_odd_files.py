@@ -216,7 +216,7 @@ def test_a_lock_that_another_user_holds_on_the_folder_delays_no_task(
 
     with Publisher.open(settings) as publisher:
         publisher.publish(started("A"))
-        waited, is_kept = publisher.waited, publisher._shelf._spare is not None
+        waited, is_kept = publisher.waited, publisher._shelf._overflow._spare is not None
         os.close(descriptor)
 
     with open_bus(settings).open_journal() as journal:

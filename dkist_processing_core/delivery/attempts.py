@@ -1,0 +1,60 @@
+"""
+The attempts to deliver that failed in a row: how long the next one may take, and how long to pause before it.
+
+Not here: the attempts themselves (drainer).
+"""
+
+import random
+
+from dkist_processing_core import budget
+from dkist_processing_core.errors import BusUnreachableError, ConnectionFailedHereError
+
+_CONNECT_SECONDS = 5.0
+_SHORTEST_CONNECT_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 10.0
+_HELD_UP_SECONDS = 1.0
+
+
+class BusStalledError(BusUnreachableError):
+    """The broker keeps the connection, and answers nothing for long."""
+
+
+class Attempts:
+    """The failed attempts of one drainer since its last success."""
+
+    def __init__(self, flush_timeout: float) -> None:
+        """Begin without a failure; `flush_timeout` is how long a process waits for the bus at its end, in seconds."""
+        self._flush_timeout = flush_timeout
+        self._failures = 0
+
+    @property
+    def patience(self) -> float:
+        """How many seconds to wait for a connection: at the first try, less than a process waits at its end."""
+        if self._failures:
+            return _CONNECT_SECONDS
+        share = self._flush_timeout * budget.FIRST_CONNECTION
+        return min(_CONNECT_SECONDS, max(_SHORTEST_CONNECT_SECONDS, share))
+
+    def may_repeat(self, error: Exception, *, was_connected: bool, seconds: float) -> bool:
+        """
+        Return True if the error of an attempt of so many seconds does not mean that the next one fails too.
+
+        It is counted as a failure then: only one attempt in a row is repeated at once.
+        """
+        # A process that was stopped meanwhile (SIGSTOP, a suspended machine) has missed the broker's answer.
+        was_held_up = not was_connected and seconds > self.patience + _HELD_UP_SECONDS
+        was_working = was_connected and not isinstance(error, BusStalledError)
+        if self._failures or not (was_working or was_held_up or isinstance(error, ConnectionFailedHereError)):
+            return False
+        self._failures = 1
+        return True
+
+    def succeed(self) -> None:
+        """Forget the failures."""
+        self._failures = 0
+
+    def pause(self) -> float:
+        """Count a failure, and return how many seconds to pause after it: longer each time, with jitter."""
+        self._failures += 1
+        longest = min(_LONGEST_PAUSE_SECONDS, 2.0 ** (self._failures - 1))
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
