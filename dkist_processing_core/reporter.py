@@ -1,7 +1,8 @@
 """
 The reporting of events: the reporter, the run or attempt, and the span; and the fence that catches its errors.
 
-Task, launcher, local engine and Airflow callbacks report through the same class. Not here: what is reported, and when.
+Task, launcher, local engine and Airflow callbacks report through the same class. Not here: the choice of the events and
+of their moments (attempt, launcher, local, airflow), and their way to the bus (delivery).
 """
 
 import contextlib
@@ -43,7 +44,16 @@ class EventReporter:
         carrier: "Carrier | None" = None,
         secrets: Sequence[str] = (),
     ) -> None:
-        """Take the reporter and its subject; `secrets` are redacted in log messages."""
+        """
+        Take the facts that all events of this reporter have in common.
+
+        Args:
+            who: The observer that reports.
+            subject: The run or the attempt that the events are about.
+            publisher: Publishes the events; None as long as there is none.
+            carrier: The context of the span that the events belong to; None without a span.
+            secrets: Texts that are redacted in log messages.
+        """
         self._who = who
         self._subject = subject
         self._secrets = secrets
@@ -56,7 +66,12 @@ class EventReporter:
 
     def event(self, event_class: type[_EventT], at: datetime | None = None, /, **facts: Any) -> _EventT:
         """
-        Return an event about the subject, of a time that defaults to now.
+        Return an event about the subject.
+
+        Args:
+            event_class: The class of the event.
+            at: The time of the event; None for now.
+            facts: The fields of this class of event.
 
         Raises:
             EventError: A fact does not fit its field.
@@ -73,7 +88,18 @@ class EventReporter:
     def report(
         self, event_class: type[Event], at: datetime | None = None, host_note: str | None = None, /, **facts: Any
     ) -> bool:
-        """Publish an event, with a note for later processes of this host, and return True if it was published."""
+        """
+        Publish an event about the subject; an error is logged.
+
+        Args:
+            event_class: The class of the event.
+            at: The time of the event; None for now.
+            host_note: A note for other processes of this host, stored in the same transaction.
+            facts: The fields of this class of event.
+
+        Returns:
+            Whether the event was published.
+        """
         of = f" of {self._subject.task_name}" if isinstance(self._subject, Attempt) else ""
         with never_breaking(f"{event_class.name}{of} is not published", secrets=self._secrets):
             if self.publisher is not None:
@@ -82,23 +108,32 @@ class EventReporter:
         return False
 
     def announce(self, message: RecipeRunFailureMessage, *events: Event) -> None:
-        """Publish the established failure message once from this host, with events about it in the same transaction."""
+        """
+        Publish the established failure message, once from this host; an error is logged.
+
+        Args:
+            message: The failure message.
+            events: Events to publish in the same transaction.
+        """
         with never_breaking(f"the failure message of {message.task_name} is not published", secrets=self._secrets):
             if self.publisher is not None:
                 self.publisher.publish_failure(message, *events)
 
-    def close(self, telemetry: "Telemetry", timeout: float, *, including_others: bool = False) -> None:
+    def close(self, telemetry: "Telemetry", timeout: float, *, including_backlog: bool = False) -> None:
         """
-        Deliver pending events and export telemetry, side by side, for at most `timeout` seconds; close the publisher.
+        Deliver pending events and export telemetry, side by side; then close the publisher.
 
-        With `including_others` it also waits for the messages that other processes have put into the journal by now.
+        Args:
+            telemetry: The telemetry of the process.
+            timeout: The limit of the wait, in seconds.
+            including_backlog: Whether to wait also for the messages that other processes have in the journal by now.
         """
         publisher = self.publisher
         # The collector does not get the time that was spent waiting for the journal either.
         left = timeout if publisher is None else max(0.0, timeout - publisher.waited)
         with never_breaking("events and telemetry did not end well", secrets=self._secrets), telemetry.flushing(left):
             if publisher is not None:
-                if including_others:
+                if including_backlog:
                     publisher.include_backlog()
                 publisher.close(timeout)
 
@@ -109,6 +144,10 @@ def never_breaking(consequence: str, *, secrets: Iterable[str] = ()) -> Iterator
     Catch errors of observing, and log each with its consequence, redacted.
 
     An exception of a signal's handler is not caught; it is raised at the end.
+
+    Args:
+        consequence: The consequence of an error, as the first part of the log message.
+        secrets: Texts that are redacted in the log message.
     """
     with held_back():
         try:
@@ -126,7 +165,14 @@ def never_breaking(consequence: str, *, secrets: Iterable[str] = ()) -> Iterator
 def beside(
     observing: Callable[[], contextlib.AbstractContextManager[object]], consequence: str, secrets: Iterable[str] = ()
 ) -> Iterator[None]:
-    """Run a block inside a context of observing; an error in entering or leaving that context does not affect it."""
+    """
+    Run a block inside a context of observing; an error in entering or leaving that context does not affect the block.
+
+    Args:
+        observing: Returns the context.
+        consequence: The consequence of an error, as the first part of the log message.
+        secrets: Texts that are redacted in the log message.
+    """
     stack = contextlib.ExitStack()
     with never_breaking(consequence, secrets=secrets):
         stack.enter_context(observing())

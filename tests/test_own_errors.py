@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dkist_processing_core import RunState
-from dkist_processing_core.launcher._memory import _OomKills
+from dkist_processing_core.launcher._memory_sampler import _OomKills
 from dkist_processing_core.runs import AttemptView, State
 from tests.faulty import STOLEN
 from tests.running import ROOT
@@ -24,10 +24,10 @@ from tests.test_faults import environ_of, journal_rows, marks, old_environment  
 
 LIMIT_SECONDS = 120
 EVERYWHERE = (
-    "launcher._memory:MemoryWatch.begin",
-    "launcher._memory:MemoryWatch.close",
-    "launcher._memory:_family",
-    "launcher._memory:_OomKills.has_risen",
+    "launcher._memory_sampler:MemorySampler.begin",
+    "launcher._memory_sampler:MemorySampler.close",
+    "launcher._memory_sampler:_family",
+    "launcher._memory_sampler:_OomKills.has_risen",
     "launcher._on_demand:ReportsOnDemand.close",
     "launcher.end:End.status",
     "launcher.termination:TerminationRequests.__exit__",
@@ -57,11 +57,15 @@ SOME = (
     "launcher._verdict:judge",
     "launcher._reports:Reports.ended",
     "launcher._reports:Reports.__init__",
-    "launcher._memory:_OomKills.has_risen",
+    "launcher._memory_sampler:_OomKills.has_risen",
     "launcher._process:TaskProcess.has_ended",
 )
 """Those of them that decided once."""
-KILLED = ("launcher._memory:MemoryWatch.begin", "launcher._memory:_OomKills.has_risen", "launcher._verdict:judge")
+KILLED = (
+    "launcher._memory_sampler:MemorySampler.begin",
+    "launcher._memory_sampler:_OomKills.has_risen",
+    "launcher._verdict:judge",
+)
 """The same for a task that cannot report its end itself: its launcher does, by the status."""
 
 
@@ -90,10 +94,10 @@ OF_TASKS = (
     "attempt.lifecycle:secrets_in",
     "attempt.lifecycle:shown_log",
     "attempt.lifecycle:Lifecycle._failure_of",
-    "attempt._reporting:LaunchedReporting.must_report",
+    "attempt._reporting:LaunchedReporting.must_report_end",
     "attempt._reporting:LaunchedReporting.open_span",
     "attempt._reporting:OwnReporting.begin",
-    "attempt._reporting:OwnReporting.must_report",
+    "attempt._reporting:OwnReporting.must_report_end",
     "attempt._reporting:OwnReporting.note_end",
     "attempt._reporting:OwnReporting.open_span",
     "attempt.lifecycle:cpu_seconds",
@@ -111,7 +115,7 @@ OF_TASKS = (
 """Where a task's own process does work of the library's."""
 UNREPORTED = (
     "attempt.report_pipe:ReportPipe.write",
-    "attempt._reporting:LaunchedReporting.must_report",
+    "attempt._reporting:LaunchedReporting.must_report_end",
     "attempt._reporting:LaunchedReporting.note_end",
     "delivery.publisher:Publisher.publish",
 )

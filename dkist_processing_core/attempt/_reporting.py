@@ -2,7 +2,7 @@
 The two ways in which a task's process takes part in the reporting of its attempt: alone, or together with its launcher.
 
 Under a launcher, the launcher reports the attempt's start, its span, and the end after a termination request, since
-only the launcher knows who requested it. Not here: what is reported, and the reporting itself (lifecycle).
+only the launcher knows the sender of that request. Not here: the events and their publishing (lifecycle).
 """
 
 import contextlib
@@ -60,7 +60,7 @@ class Reporting(Protocol):
     def conclude(self) -> None:
         """Ignore termination requests from now on: the task has ended."""
 
-    def must_report(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> bool:
+    def must_report_end(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> bool:
         """Return True if this process has to report the end; the facts may be changed."""
 
     def note_end(
@@ -118,7 +118,7 @@ class OwnReporting:
     def conclude(self) -> None:
         """Do nothing: the caller handles signals."""
 
-    def must_report(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> bool:  # noqa: ARG002 - the other's
+    def must_report_end(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> bool:  # noqa: ARG002 - the other's
         """Return True: no other process reports the end."""
         return True
 
@@ -170,7 +170,7 @@ class LaunchedReporting:
         """Ignore termination requests from now on."""
         self._termination.conclude()
 
-    def must_report(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> bool:
+    def must_report_end(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> bool:
         """Return False after a termination request if the launcher lives: the end is then reported to it alone."""
         if event_class is TaskFailed and self.is_terminated:
             if self._write(event_class, facts, is_published=False) and self._pipe.is_read():

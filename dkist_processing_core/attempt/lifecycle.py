@@ -59,7 +59,15 @@ class Lifecycle:
         telemetry: Telemetry,
         attributes: dict[str, Any] | None = None,
     ) -> None:
-        """Name the attempt; without `settings` nothing is published."""
+        """
+        Take the attempt; nothing is opened yet.
+
+        Args:
+            attempt: The attempt.
+            settings: The settings; None for an attempt without events.
+            telemetry: The telemetry with which the attempt is traced.
+            attributes: Attributes of its span and its log records, in addition to those of its identity.
+        """
         self.attempt = attempt
         self._settings = None
         self._secrets: list[str] = []
@@ -125,7 +133,7 @@ class Lifecycle:
             with held_back():
                 event_class, facts = self._conclude(error)
                 with self._never_breaking("the attempt's end is not reported by the task"):
-                    if self._reporting.must_report(event_class, facts):
+                    if self._reporting.must_report_end(event_class, facts):
                         is_published = self._reporter.report(event_class, None, self._note_of(event_class), **facts)
                         self._reporting.note_end(self._reporter, event_class, facts, is_published=is_published)
                 self._release()

@@ -60,9 +60,13 @@ class TaskProcess:
     @classmethod
     def start(cls, python: Sequence[str], environ: Mapping[str, str], pipes: "Pipes", inherits: Iterable[int]) -> Self:
         """
-        Start the constant program on an interpreter; it inherits its ends of the pipes and the descriptors `inherits`.
+        Start the constant program on an interpreter, as the leader of its own process group.
 
-        `python` is the interpreter's path, followed by its options.
+        Args:
+            python: The interpreter's path, followed by its options.
+            environ: The variables of the process.
+            pipes: The pipes between this process and the new one, which inherits its ends.
+            inherits: Other descriptors that it inherits.
 
         Raises:
             OSError: The process cannot be started; then nothing of it is left behind.

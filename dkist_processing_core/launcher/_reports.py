@@ -185,7 +185,7 @@ class Reports:
     def close(self) -> None:
         """Deliver all pending events, including the task's own, for as long as the settings allow; then close."""
         timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout * budget.LAUNCHER.bus
-        self._reporter.close(self._telemetry, timeout, including_others=True)
+        self._reporter.close(self._telemetry, timeout, including_backlog=True)
 
     def _never_breaking(self, consequence: str) -> contextlib.AbstractContextManager[None]:
         return never_breaking(consequence, secrets=self._secrets)

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core.launcher._fence import fenced
-from dkist_processing_core.launcher._memory import MemoryWatch
+from dkist_processing_core.launcher._memory_sampler import MemorySampler
 from dkist_processing_core.launcher._process import Pipes, TaskProcess, cpu_seconds
 from dkist_processing_core.launcher.bootstrap import FLAGS
 from dkist_processing_core.launcher.end import End
@@ -43,12 +43,20 @@ class Supervision:
         requests: TerminationRequests,
         reports: "ReportsOnDemand",
     ) -> None:
-        """Take everything that the process needs; nothing is started yet."""
+        """
+        Take everything that the process needs; nothing is started yet.
+
+        Args:
+            assignment: The attempt and the task.
+            environment: The environment that the task runs in, prepared before `run`.
+            requests: Receives termination requests and forwards them to the process.
+            reports: Reports the start, and the end of a task that does not end in time.
+        """
         self._assignment = assignment
         self._environment = environment
         self._requests = requests
         self._reports = reports
-        self._memory: MemoryWatch | None = None
+        self._memory: MemorySampler | None = None
         self._is_announcing = False
         self.process: TaskProcess | None = None
         """The process; None where it could not be started."""
@@ -71,7 +79,7 @@ class Supervision:
         with fenced():
             process.guard()
         with fenced():
-            self._memory = MemoryWatch.begin(process.pid)
+            self._memory = MemorySampler.begin(process.pid)
         with fenced():
             self._requests.watch_parent()
         self._reports.report(lambda reports: self._environment.report_start(reports, process.pid, started_ns))
@@ -144,7 +152,12 @@ class Supervision:
         self.is_announced = self._reports.open().ended(self.verdict_on(end))
 
     def verdict_on(self, end: End) -> "Verdict":
-        """Return the verdict on the attempt, with what is known of the process; a bare one if that fails."""
+        """
+        Return the verdict on the attempt, with the measured and observed facts; a verdict without these if that fails.
+
+        Args:
+            end: How the process ended, or will end.
+        """
         from dkist_processing_core.launcher._verdict import Circumstances, bare, judge  # noqa: PLC0415 - imports events
 
         is_requested, memory = self._requests.received is not None, self._memory

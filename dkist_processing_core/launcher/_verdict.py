@@ -1,8 +1,8 @@
 """
 What the end of a task's process means: which event reports it, with which cause, and whether it is published already.
 
-These are pure functions: they take facts and return one verdict. Not here: how the facts were found (_process, _memory,
-termination), and publishing (_reports).
+These are pure functions: they take facts and return one verdict. Not here: the sources of the facts (_process,
+_memory_sampler, termination), and publishing (_reports).
 """
 
 import signal
@@ -54,7 +54,13 @@ class Verdict:
 
 
 def bare(end: End, *, termination_requested: bool) -> Verdict:
-    """Return a verdict from the task's own report and its status alone, for when `judge` fails."""
+    """
+    Return a verdict from the task's own report and its status alone, for when `judge` fails.
+
+    Args:
+        end: How the process ended.
+        termination_requested: Whether this launcher has requested the task's termination.
+    """
     status = end.status(termination_requested=termination_requested)
     if end.is_success(termination_requested=termination_requested):
         return Verdict(TaskFinished, is_published=end.is_published, exit_code=status)
@@ -69,7 +75,13 @@ def bare(end: End, *, termination_requested: bool) -> Verdict:
 
 
 def judge(end: End, known: Circumstances) -> Verdict:
-    """Return the verdict on an attempt whose process has ended."""
+    """
+    Return the verdict on an attempt whose process has ended.
+
+    Args:
+        end: How the process ended, and the reports of the task.
+        known: The facts that the launcher knows in addition.
+    """
     if end.not_started is not None:
         error = end.not_started
         facts = {"cause": Cause.ENVIRONMENT, "error_type": type(error).__name__, "message": str(error)}

@@ -47,8 +47,15 @@ def task_environ(
     """
     Return the variables of the task's process, with the task's own environment activated where it has one.
 
-    `carrier` is the context of the attempt's span as variables. It is None where that span is not made yet; the span
-    will then have the ids that are derived from the attempt.
+    Args:
+        environ: The launcher's variables.
+        assignment: The attempt and the location of the task.
+        environment: The task's own environment; None where it runs in the launcher's.
+        report_fd: The descriptor on which the task reports.
+        started_fd: The descriptor on which the task receives notices.
+        start_id: The id by which the task notes its end on this host.
+        carrier: The context of the attempt's span, as variables. None where that span is not made yet; the span will
+            then have the ids that are derived from the attempt.
     """
     attempt = assignment.attempt
     kept = {name: value for name, value in without_launchers(environ).items() if not _ENGINES.match(name)}

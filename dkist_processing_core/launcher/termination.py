@@ -1,7 +1,7 @@
 """
 The termination requests that a launcher receives as signals, and the reason for them.
 
-Not here: what is reported then (_verdict).
+Not here: the event that is reported then (_verdict).
 """
 
 import contextlib

@@ -207,7 +207,7 @@ class Attempts:
         # Following the process in this thread was interrupted too, and its launcher lives.
         return iter(()) if self._followed_here is None else self._follow(*self._followed_here)
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to all launchers."""
         for process in list(self._processes.values()):
             _send(process, number)

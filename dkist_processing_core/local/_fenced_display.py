@@ -1,7 +1,7 @@
 """
 The display behind a fence: an error in it ends the display, and not the run.
 
-Not here: what is shown (display).
+Not here: the forms of the display (display).
 """
 
 import contextlib

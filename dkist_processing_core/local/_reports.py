@@ -85,7 +85,14 @@ class RunReports:
         self._reporter.report(WorkflowStarted, started_at=started_at, graph=graph)
 
     def dispatched(self, attempt: Attempt, queue: str, queued_seconds: float) -> None:
-        """Publish the dispatch of an attempt that has no launcher."""
+        """
+        Publish the dispatch of an attempt that has no launcher.
+
+        Args:
+            attempt: The attempt.
+            queue: The queue that its task belongs to.
+            queued_seconds: For how long it was due.
+        """
         self._reporter.about(attempt).report(
             TaskDispatched, queue=queue, worker=platform.node(), queued_seconds=queued_seconds
         )

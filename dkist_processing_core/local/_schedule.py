@@ -69,7 +69,7 @@ class Schedule:
         return max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
 
     @property
-    def next(self) -> Attempt | None:
+    def next_due(self) -> Attempt | None:
         """The attempt that is due first, if it is due by now."""
         return self._due[0][2] if self._due and self._due[0][0] <= time.monotonic() else None
 

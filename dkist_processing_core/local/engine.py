@@ -42,7 +42,14 @@ _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def run_workflow(
     workflow: "Workflow", recipe_run_id: int | str, *, max_parallel: int | None = None, environments: bool = False
 ) -> RunResult:
-    """Run a workflow on this host; see `Workflow.run`."""
+    """
+    Run a workflow on this host; see `Workflow.run`.
+
+    Raises:
+        ConfigurationError: The settings are not usable.
+        IdentityError: `recipe_run_id` is not a valid id.
+        WorkflowError: The workflow cannot be run, or `max_parallel` is not usable.
+    """
     refuse_while_loading(f"{workflow.workflow_name}.run()")
     if not workflow.nodes:
         msg = f"{workflow.workflow_name} has no tasks to run"
@@ -75,8 +82,13 @@ class LocalRun:
         """
         Take the workflow and the run; nothing is started yet.
 
-        With `environments` each task runs in an environment that holds the release of the workflow's package and
-        version.
+        Args:
+            workflow: The workflow to run.
+            run: The identity of the run.
+            settings: The settings of this process and of the tasks.
+            max_parallel: The highest number of tasks that run at the same time.
+            environments: Whether each task runs in an environment that holds the release of the workflow's package
+                and version.
         """
         self._environments = environments
         self._workflow = workflow
@@ -132,7 +144,7 @@ class LocalRun:
         return self._attempts.count < self._max_parallel
 
     def _start_what_is_due(self) -> None:
-        while self._has_room and (attempt := self._schedule.next) is not None:
+        while self._has_room and (attempt := self._schedule.next_due) is not None:
             node = self._schedule.node_of(attempt)
             located = locate(node.task)
             queued_seconds = self._schedule.queued_seconds(attempt)
@@ -197,7 +209,7 @@ class LocalRun:
         deadline = time.monotonic() + TERMINATION_SECONDS
         # A launcher kills its task at the second request; if the launcher is killed, its guard kills the task.
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
-            self._attempts.signal(number)
+            self._attempts.send_signal(number)
             while not self._attempts.is_empty and not held.take(_INTERRUPTS):
                 next(steps, None)
                 left = max(0.0, deadline - time.monotonic())

@@ -38,11 +38,11 @@ def run_parent(run: Run, environ: Mapping[str, str]) -> SpanContext:
     return SpanContext(derived_trace_id(run), derived_run_span_id(run), is_remote=True, trace_flags=_SAMPLED)
 
 
-def derived_span(outer: SpanContext, subject: Run | Attempt) -> SpanContext:
-    """Return the context of the span of a run or an attempt, in the trace of `outer`."""
+def derived_span(parent: SpanContext, subject: Run | Attempt) -> SpanContext:
+    """Return the context of the span of a run or an attempt, in the trace of `parent`."""
     span_id = derived_attempt_span_id(subject) if isinstance(subject, Attempt) else derived_run_span_id(subject)
     return SpanContext(
-        outer.trace_id, span_id, is_remote=False, trace_flags=outer.trace_flags, trace_state=outer.trace_state
+        parent.trace_id, span_id, is_remote=False, trace_flags=parent.trace_flags, trace_state=parent.trace_state
     )
 
 

@@ -18,10 +18,10 @@ _PERIOD_SECONDS, _SHORTEST_SECONDS, _SHARE_OF_AGE = 0.1, 0.01, 0.1
 # Share of one processor, so that sampling does not slow down a task of a thousand processes.
 _LARGEST_SHARE = 0.02
 # Sampling a process takes milliseconds; a sample that hangs in the kernel must not delay the end.
-_LAST_LOOK_SECONDS = 0.5
+_LAST_SAMPLE_SECONDS = 0.5
 
 
-class MemoryWatch:
+class MemorySampler:
     """
     A thread that samples the memory of a process and its descendants, ten times a second or more.
 
@@ -35,7 +35,7 @@ class MemoryWatch:
         self.peak_bytes: int | None = None
         """The largest resident size of any one of the processes, in bytes, as far as it was sampled."""
         self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._look_on, name="dkist-core-memory", daemon=True)
+        self._thread = threading.Thread(target=self._sample_repeatedly, name="dkist-core-memory", daemon=True)
 
     @property
     def has_killed(self) -> bool:
@@ -44,20 +44,20 @@ class MemoryWatch:
 
     @classmethod
     def begin(cls, pid: int) -> Self:
-        """Return a watch that samples from now on."""
-        watch = cls(pid)
+        """Return a sampler that samples from now on."""
+        sampler = cls(pid)
         with contextlib.suppress(RuntimeError):
             # Without a thread, only the values that are known at the end are reported.
-            watch._thread.start()
-        return watch
+            sampler._thread.start()
+        return sampler
 
     def close(self) -> None:
         """Stop sampling; when this returns the thread has ended, unless the kernel blocks it."""
         self._is_over.set()
         if self._thread.is_alive():
-            self._thread.join(_LAST_LOOK_SECONDS)
+            self._thread.join(_LAST_SAMPLE_SECONDS)
 
-    def _look_on(self) -> None:
+    def _sample_repeatedly(self) -> None:
         born, rest = time.monotonic(), 0.0
         while not self._is_over.wait(rest):
             began, used = time.monotonic(), time.thread_time()
