@@ -39,10 +39,9 @@ class TaskBase(ABC):
     `task.finished` and `task.failed` after. An exception is reported with its phase and re-raised unchanged.
 
     Args:
-        recipe_run_id: the recipe run that the task processes, an integer.
-        workflow_name: the name of the workflow that contains the task.
-        workflow_version: the version of that workflow.
-
+        recipe_run_id: The recipe run that the task processes, an integer.
+        workflow_name: The name of the workflow that contains the task.
+        workflow_version: The version of that workflow.
     """
 
     retries: int = 0
@@ -111,6 +110,12 @@ class TaskBase(ABC):
         A fork of the task's process may report too. Each fork publishes at most one report per second, and drops
         earlier ones. A copy of the task in another process, as made by `pool.map(self.work, parts)` with any start
         method, is outside of a running task: report in the task itself, as the results come back.
+
+        Args:
+            done: The amount that is done.
+            total: The amount of all work; None if it is not known.
+            unit: The unit of both amounts.
+            note: A short text for people.
         """
         lifecycle = self._core_observing.lifecycle
         if lifecycle is not None:
@@ -129,7 +134,20 @@ class TaskBase(ABC):
         set_status_on_exception: bool = True,  # noqa: FBT001, FBT002
         end_on_exit: bool = True,  # noqa: FBT001, FBT002
     ) -> Iterator[Span]:
-        """Open a span for a part of the task's work as a child of the current phase, and log its start and end."""
+        """
+        Open a span for a part of the task's work as a child of the current phase, and log its start and end.
+
+        Args:
+            name: The name of the part.
+            context: The context of the parent span; None for the current span.
+            kind: The kind of the span.
+            attributes: The attributes of the span.
+            links: Links to other spans.
+            start_time: The start, in nanoseconds since 1970; None for now.
+            record_exception: Whether an exception that leaves the block is recorded in the span.
+            set_status_on_exception: Whether such an exception sets the status of the span, if it has none yet.
+            end_on_exit: Whether the span ends with the block.
+        """
         name = str.__str__(name) if isinstance(name, str) else show(name, 200)
         with (
             _logged(name),

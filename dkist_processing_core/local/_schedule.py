@@ -90,9 +90,9 @@ class Schedule:
         Record the end of an attempt, and schedule the attempts that follow from it.
 
         Args:
-            end: the end of the attempt.
-            succeeded: whether its task has succeeded.
-            is_over: whether no attempt of this task follows.
+            end: The end of the attempt.
+            succeeded: Whether its task has succeeded.
+            is_over: Whether no attempt of this task follows.
 
         Returns:
             The names of the tasks that are given up, since they wait for one that failed.
