@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.services.proxy import Proxy
 from tests.services.rabbitmq import MissingRabbitMQError, RabbitMQNode, installed_version
 from tests.services.sockets import BlackHole, closed_port
 from tests.services.storage import disk_folder
+from tests.starting import EVENTS, starts_process
 
 # What the machine's own environment must not tell the code under test.
 CLEANED_PREFIXES = ("ISB_", "OTEL_", "DKIST_CORE_", "NOMAD_")
@@ -89,14 +91,28 @@ def pytest_report_header() -> str:
     return f"rabbitmq: {installed_version()}"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """
+    Add the option by which several processes share the tests.
+    """
+    parser.addoption("--share", default="1/1", help="run one of several shares of the tests: 1/2, and beside it 2/2")
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by mark
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """
-    Mark the tests that use the shared node, so that ``-m "not rabbitmq"`` runs without it, and those for one Python.
+    Mark the tests by what they use, so that ``-m`` chooses among them, and keep those of this process's share.
+
+    A test's share follows from its name alone: each test is in one share, in whatever order the tests are found.
     """
+    share, shares = map(int, config.getoption("share").split("/"))
+    items[:] = [item for item in items if zlib.crc32(item.nodeid.encode()) % shares == share - 1]
     for item in items:
         if item.path.stem in SAME_ON_EVERY_PYTHON:
             item.add_marker(pytest.mark.once)
+        # Reading this takes seconds.
+        if "processes" in config.option.markexpr and starts_process(item):
+            item.add_marker(pytest.mark.processes)
         if not {"broker", "rabbitmq"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.rabbitmq)
             if item.path.stem in OF_THE_BROKER:
@@ -138,6 +154,27 @@ def _loopback_only(session_watch: SessionWatch) -> Iterator[None]:
     """
     yield
     session_watch.assert_loopback_only()
+
+
+@pytest.fixture(scope="session")
+def _started(request: pytest.FixtureRequest) -> list[str]:
+    """
+    The starts of processes by this one, listed only where the tests that start some are left out.
+    """
+    started: list[str] = []
+    if "not processes" in request.config.option.markexpr:
+        sys.addaudithook(lambda event, _: started.append(event) if event in EVENTS else None)
+    return started
+
+
+@pytest.fixture(autouse=True)
+def _no_unmarked_process(_started: list[str]) -> Iterator[None]:
+    """
+    Refuse a process of a test that was chosen as one that starts none.
+    """
+    _started.clear()
+    yield
+    assert not _started, f"this test starts a process ({_started[0]}), which its code does not show: mark it `processes`"
 
 
 @pytest.fixture(scope="session")

@@ -556,6 +556,7 @@ def test_releases_of_a_script_cannot_be_run() -> None:
     assert "say workflow_package=__package__ where the workflow is defined, which is None in a script" in sentence
 
 
+@pytest.mark.processes
 def test_a_constructor_of_other_names_is_named_by_the_failure() -> None:
     """
     A file that was exported before such a task was refused still leads to it.

@@ -404,6 +404,7 @@ def test_both_releases_hold_the_same_versions_of_what_they_need() -> None:
     assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", pin) for pin in pinned)
 
 
+@pytest.mark.processes
 def test_without_the_only_python_of_both_there_are_no_figures(tmp_path: Path) -> None:
     """
     One sentence says what to install.
@@ -416,6 +417,7 @@ def test_without_the_only_python_of_both_there_are_no_figures(tmp_path: Path) ->
         find_python(finds_none)
 
 
+@pytest.mark.processes
 def test_another_release_is_not_taken_for_the_one_that_is_named(tmp_path: Path) -> None:
     """
     An environment may have been changed since it was made, or never have been.

@@ -1747,6 +1747,7 @@ def asked(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["environments", *arguments])
 
 
+@pytest.mark.processes
 def test_the_commands_build_list_and_prune(cache: Environments) -> None:
     """
     What a user needs, from nothing to nothing.
@@ -1771,6 +1772,7 @@ def test_the_commands_build_list_and_prune(cache: Environments) -> None:
     assert cache.entries() == []
 
 
+@pytest.mark.processes
 def test_a_build_without_an_extra_says_so_at_the_end(environ: dict[str, str]) -> None:
     """
     It is no error, as with pip; whether it is built or there already.
@@ -1801,6 +1803,7 @@ def test_a_size_may_have_a_unit(cache: Environments) -> None:
     assert path.exists()
 
 
+@pytest.mark.processes
 def test_the_page_about_environments_shows_what_is_printed(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -1829,6 +1832,7 @@ def alike(text: str) -> str:
     return text
 
 
+@pytest.mark.processes
 def test_the_command_says_what_cannot_be_built(environ: dict[str, str]) -> None:
     """
     In one line below what the installer says; what is no release is a wrong argument.

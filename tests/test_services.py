@@ -39,6 +39,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import Link, SpanKind, StatusCode
 
+from tests.services import processes
 from tests.services.broker import Broker, open_broker
 from tests.services.otlp import OtlpReceiver
 from tests.services.postgres import PostgresError, PostgresServer
@@ -1049,6 +1050,16 @@ class TestProcesses:
                 watch.assert_loopback_only()
 
         watch.assert_loopback_only()
+
+    def test_the_kernel_names_the_listeners_of_its_table(self) -> None:
+        """
+        What it is asked for is what is read where it cannot be asked.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            expected = Listener("127.0.0.1", server.getsockname()[1], os.fstat(server.fileno()).st_ino)
+
+            assert expected in listeners()
+            assert expected in list(processes._read_listeners(Path("/proc/net/tcp")))
 
     def test_orphan_is_found_and_ended(self) -> None:
         """

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Runs the tests that start no process, and therefore need no service, on all processors at once: each has a share of the
+# tests and runs it in a process of its own. The first share is seen as it goes, of the others what they print is shown
+# afterwards. Fails if any of them does. What measures time is left out, and Hypothesis tries fewer examples of each property
+# than `make test` does.
+#
+#   quick.sh PYTHON [ARGUMENT…]
+set -uo pipefail
+cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
+
+python=$1
+shift
+shares=$(nproc)
+marks='not processes and not rabbitmq and not airflow and not clients and not quiet and not soak'
+status=0
+nothing_collected=5
+pids=()
+mkdir -p build
+trap '((${#pids[@]})) && kill "${pids[@]}" 2>/dev/null' EXIT
+
+run() {
+    "$python" -m pytest -q -m "$marks" --hypothesis-profile=fast --share "$1/$shares" "${@:2}"
+}
+
+for ((share = 2; share <= shares; share++)); do
+    run "$share" "$@" >"build/quick.$share.log" 2>&1 &
+    pids+=($!)
+done
+run 1 "$@" || status=$?
+for index in "${!pids[@]}"; do
+    wait "${pids[$index]}" || status=$?
+    cat "build/quick.$((index + 2)).log"
+done
+pids=()
+((status == nothing_collected)) || exit "$status"
