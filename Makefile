@@ -23,12 +23,13 @@ LOCK_ARGS ?=
 BENCH_ARGS ?=
 
 # A shell may hold the settings of a real bus, a collector or another project: what is made here is the same everywhere.
-unexport $(filter BUILD_VERSION MESH_CONFIG RETRY_CONFIG EVENT_FLUSH_TIMEOUT PYTHONHOME PYTHONPATH \
+# Without the files of bytecode each process of the suite would compile its imports again.
+unexport $(filter PYTHONDONTWRITEBYTECODE BUILD_VERSION MESH_CONFIG RETRY_CONFIG EVENT_FLUSH_TIMEOUT PYTHONHOME PYTHONPATH \
     TRACEPARENT TRACESTATE BAGGAGE DKIST_CORE_% ISB_% OTEL_%,$(.VARIABLES))
 
 DEMO = DKIST_CORE_STATE_DIR="$$PWD/build/demo-state" PYTHONPATH="$$PWD/examples" .venv/bin/dkist-core
 
-.PHONY: help demo test coverage soak lint docs events house drawings bench clean lock FORCE
+.PHONY: help demo quick test coverage soak lint docs events house drawings bench clean lock FORCE
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
@@ -39,6 +40,9 @@ demo: .venv/.stamp-demo ## Run the example workflow on the embedded journal and 
 	@printf '\n%s\n%s\n' \
 	    "On your RabbitMQ: put MESH_CONFIG='{\"interservice-bus\": {\"mesh_address\": \"127.0.0.1\", \"mesh_port\": 5672}}' ISB_USERNAME=guest ISB_PASSWORD=guest before the same commands." \
 	    "To see the spans: put OTEL_TRACES_EXPORTER=console before them, or OTEL_EXPORTER_OTLP_ENDPOINT=… with your collector's address."
+
+quick: .venv/.stamp-test ## Run the tests that need no service and start no process, in under a minute on two processors
+	@tests/quick.sh .venv/bin/python $(PYTEST_ARGS)
 
 test: .venv/.stamp-test ## Run the whole suite, on each end of the supported Pythons that is here (PYTEST_ARGS=… narrows it)
 	@tests/services/install_packages.sh

@@ -174,7 +174,7 @@ def _no_unmarked_process(_started: list[str]) -> Iterator[None]:
     """
     _started.clear()
     yield
-    assert not _started, f"this test starts a process ({_started[0]}), which its code does not show: mark it `processes`"
+    assert not _started, f"this test starts a process ({_started[0]}), unseen in its code: mark it `processes`"
 
 
 @pytest.fixture(scope="session")

@@ -22,14 +22,18 @@ run() {
     "$python" -m pytest -q -m "$marks" --hypothesis-profile=fast --share "$1/$shares" "${@:2}"
 }
 
+note() {
+    (($1 == nothing_collected)) || status=$1
+}
+
 for ((share = 2; share <= shares; share++)); do
     run "$share" "$@" >"build/quick.$share.log" 2>&1 &
     pids+=($!)
 done
-run 1 "$@" || status=$?
+run 1 "$@" || note $?
 for index in "${!pids[@]}"; do
-    wait "${pids[$index]}" || status=$?
+    wait "${pids[$index]}" || note $?
     cat "build/quick.$((index + 2)).log"
 done
 pids=()
-((status == nothing_collected)) || exit "$status"
+exit "$status"

@@ -7,6 +7,7 @@ Not here: what the targets run, which is the rest of the suite.
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -280,6 +281,64 @@ def test_every_test_runs_once_where_it_belongs(
     }
     assert counts == {"first": first, "second": second}
     assert "Python 3.13" not in printed
+
+
+def run_quick(directory: Path, python: str) -> subprocess.CompletedProcess[str]:
+    """Run the suite as `make quick` does, on three processors, with a shell script in place of Python."""
+    script = directory / "tests" / "quick.sh"
+    commands = directory / "commands"
+    for folder in (script.parent, commands):
+        folder.mkdir()
+    script.write_text((ROOT / "tests" / "quick.sh").read_text())
+    for name, does in {"python": python, "nproc": "echo 3"}.items():
+        (commands / name).write_text(f"#!/bin/sh\n{does}\n")
+        (commands / name).chmod(0o755)
+    environment = outside_make(PATH=f"{commands}:{os.environ['PATH']}")
+    return subprocess.run(
+        ["bash", script, commands / "python"], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_quick_runs_what_starts_no_process_in_as_many_shares_as_there_are_processors(tmp_path: Path) -> None:
+    """What measures time or takes minutes is left out too."""
+    marks = [*MARKS, "processes"]
+
+    ran = run_quick(tmp_path, 'printf \'%s|%s\\n\' "$5" "$8"')
+
+    expressions, shares = zip(*(line.split("|") for line in ran.stdout.splitlines()), strict=True)
+    (expression,) = set(expressions)
+    left_out = {mark for mark in marks if not eval(expression, {each: each == mark for each in marks})}
+    assert ran.returncode == 0
+    assert sorted(shares) == ["1/3", "2/3", "3/3"]
+    assert left_out == {"airflow", "clients", "processes", "quiet", "rabbitmq", "soak"}
+    assert eval(expression, dict.fromkeys(marks, False))
+
+
+@pytest.mark.parametrize("statuses", [(1, 0, 5), (0, 1, 5), (5, 0, 1)])
+def test_a_failure_in_any_share_fails_quick(tmp_path: Path, statuses: tuple[int, int, int]) -> None:
+    """But a share without a test that was asked for does not."""
+    first, second, third = statuses
+
+    ran = run_quick(tmp_path, f"echo share; case $8 in 1/*) exit {first} ;; 2/*) exit {second} ;; esac; exit {third}")
+
+    assert ran.returncode == 1
+    assert ran.stdout.count("share") == 3
+
+
+def collected(*arguments: str) -> list[str]:
+    """Return the tests of one module that pytest finds."""
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    module = "tests/test_termination.py"
+    ran = subprocess.run([*command, *arguments, module], cwd=ROOT, capture_output=True, text=True, check=False)
+    return [line for line in ran.stdout.splitlines() if line.startswith(module)]
+
+
+def test_every_test_is_in_one_share() -> None:
+    """All shares together are the suite."""
+    shares = [test for share in (1, 2, 3) for test in collected("--share", f"{share}/3")]
+
+    assert sorted(shares) == sorted(collected())
+    assert shares
 
 
 def test_published_pipelines_are_left_out_where_their_python_is_not(tmp_path: Path) -> None:

@@ -546,6 +546,7 @@ def test_what_the_files_of_pip_and_uv_say_is_in_the_key(environ: dict[str, str],
     assert len(set(found)) == len(found)
 
 
+@pytest.mark.processes
 def test_another_interpreter_has_another_key(environ: dict[str, str], tmp_path: Path, other_python: Path) -> None:
     """
     One of another version or ABI; not the same one by another name.

@@ -165,7 +165,7 @@ class SessionWatch:
         """
         Refuse a listener of ours that other machines can reach.
 
-        Cheap enough for every test: the kernel is asked for what listens, and owners are sought only for a socket not seen before.
+        Cheap enough for every test: the kernel names what listens, and owners are sought for a socket not seen before.
         """
         for listener in listeners():
             if listener.is_loopback or listener.inode in self._strangers:
