@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage, Reporter, identity_of
 from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.text.internal_errors import log_internal_error
 from dkist_processing_core.text.redaction import redact
 
@@ -149,7 +149,7 @@ def never_breaking(consequence: str, *, secrets: Iterable[str] = ()) -> Iterator
         consequence: The consequence of an error, as the first part of the log message.
         secrets: Texts that are redacted in the log message.
     """
-    with held_back():
+    with signals_deferred():
         try:
             yield
         except (DKISTProcessingCoreError, ValueError) as error:

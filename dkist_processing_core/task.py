@@ -23,7 +23,7 @@ from dkist_processing_core.attempt.observer import Observer
 from dkist_processing_core.attempt.phases import refuse_what_would_not_run
 from dkist_processing_core.identity import parse_recipe_run_id
 from dkist_processing_core.process import forks
-from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.text import duration, show
 from dkist_processing_core.text.exception_text import class_name
 
@@ -260,5 +260,5 @@ def _logged(what: str) -> Iterator[None]:
 
 def _log(message: str, *facts: str) -> None:
     # A log handler would treat an exception that is raised meanwhile as its own error.
-    with held_back():
+    with signals_deferred():
         logger.info(message, *facts)

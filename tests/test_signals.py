@@ -317,7 +317,7 @@ def test_what_the_system_does_at_a_signal_stays_as_the_author_has_set_it() -> No
 
 STRUCK_CONTEXTS = """
 import linecache, signal, sys
-from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.signals import signals_deferred
 
 seen, kept, alarms, notes, is_struck = set(), [], 0, 0, True
 
@@ -352,7 +352,7 @@ def is_watched(frame):
 def step():
     try:
         sys.settrace(trace)
-        with held_back():
+        with signals_deferred():
             sys.settrace(None)
             before = notes
             signal.raise_signal(signal.SIGUSR1)
@@ -416,8 +416,8 @@ is_done.acquire()
 def work():
     try:
         # The first thread to import `threading` is the main one for it, before Python 3.13.
-        from dkist_processing_core.process.signals import held_back
-        with held_back():
+        from dkist_processing_core.process.signals import signals_deferred
+        with signals_deferred():
             print("here")
     finally:
         is_done.release()

@@ -28,7 +28,7 @@ from dkist_processing_core.identity import Attempt
 from dkist_processing_core.journal.notes import ENDED
 from dkist_processing_core.process.default_logging import shown_log
 from dkist_processing_core.process.peak_memory import peak_memory_bytes
-from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.reporter import EventReporter, beside, never_breaking
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import secrets_in
@@ -89,7 +89,7 @@ class Lifecycle:
         """Open the attempt's span and report its start."""
         # Handlers due at the end of this context run in the first phase: an exception now would leave a start
         # without an end.
-        with held_back(delivers=False):
+        with signals_deferred(delivers=False):
             began_at = datetime.now(UTC)
             self._begin()
             with self._never_breaking("the attempt's start is not reported"):
@@ -130,7 +130,7 @@ class Lifecycle:
             # A fork of the task that left `run` by an exception: only its parent may end the attempt.
             return
         try:
-            with held_back():
+            with signals_deferred():
                 event_class, facts = self._conclude(error)
                 with self._never_breaking("the attempt's end is not reported by the task"):
                     if self._reporting.must_report_end(event_class, facts):
@@ -205,7 +205,7 @@ class Lifecycle:
 
     def progress(self, done: float, total: float | None, unit: str | None, note: str | None) -> None:
         """Report the attempt's progress; a report too soon after the last one is deferred, at the latest to the end."""
-        with held_back():
+        with signals_deferred():
             # Converted to built-in types now: the last report is published at the end, when an exception may be active.
             facts = {"done": plain(done), "total": plain(total), "unit": plain(unit), "note": plain(note)}
             with self._never_breaking("a progress is not published"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dkist_processing_core.errors import ConfigurationError, IdentityError
 from dkist_processing_core.identity import Attempt, RunsByHand, parse_recipe_run_id
 from dkist_processing_core.process import forks
-from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.settings.origin import Origin, handed_variables
 from dkist_processing_core.text import redact, show
 from dkist_processing_core.text.exception_text import class_name, message_of
@@ -49,7 +49,7 @@ class Observer:
 
     def begin(self) -> None:
         """Record the sources from which the settings are read later."""
-        with held_back():
+        with signals_deferred():
             try:
                 self.origin = Origin.of_process()
             except Exception as error:  # noqa: BLE001 - observing never breaks the observed
@@ -72,7 +72,7 @@ class Observer:
         """The settings, or None: without usable settings the task runs unobserved, since observing never breaks it."""
         from dkist_processing_core.settings.reading import read_leniently  # noqa: PLC0415 - as above
 
-        with held_back():
+        with signals_deferred():
             try:
                 settings, complaint = read_leniently(self.origin)
             except Exception as error:  # noqa: BLE001 - as above
@@ -87,7 +87,7 @@ class Observer:
         """The telemetry with which the task traces and measures."""
         from dkist_processing_core.tracing import Telemetry, open_telemetry  # noqa: PLC0415 - as above
 
-        with held_back():
+        with signals_deferred():
             return Telemetry() if self.settings is None else open_telemetry(self.settings)
 
     def open_lifecycle(self, task: "TaskBase") -> "Lifecycle":
@@ -95,7 +95,7 @@ class Observer:
         from dkist_processing_core.attempt.lifecycle import Lifecycle  # noqa: PLC0415 - as above
         from dkist_processing_core.settings.reading import secrets_in  # noqa: PLC0415 - as above
 
-        with held_back():
+        with signals_deferred():
             settings, attributes = self.settings, None
             try:
                 attempt, attributes = _next_attempt(task), dict(task.base_telemetry_attributes)

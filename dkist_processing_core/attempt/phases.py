@@ -7,7 +7,7 @@ Not here: everything else that is checked of a task's class (author_checks).
 import inspect
 from typing import TYPE_CHECKING
 
-from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.text import show
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def refuse_what_would_not_run(task: "TaskBase", phase: str) -> None:
     # Look up the definition without getting the attribute: a property would run twice.
     found = inspect.getattr_static(task, phase)
     function = found.__func__ if isinstance(found, staticmethod | classmethod) else found
-    with held_back():
+    with signals_deferred():
         kind = what_calling_makes(function)
     if kind:
         name = getattr(function, "__qualname__", None) or show(function, 200)

@@ -24,7 +24,7 @@ from dkist_processing_core.cli.workflows.commands import workflows_app
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.process.exit_status import fill_standard_descriptors
 from dkist_processing_core.text.redaction import redact
-from dkist_processing_core.text.terminal import say, visible
+from dkist_processing_core.text.terminal import visible, write_line
 
 _INTERRUPTED = 130
 # The class of click, or of typer's own copy of click: the one in the same module as the usage errors.
@@ -61,7 +61,7 @@ class _Commands(TyperGroup):
         except DKISTProcessingCoreError as error:
             if is_debug:
                 raise
-            say(redact(f"error: {error}"), err=True)
+            write_line(redact(f"error: {error}"), err=True)
             raise typer.Exit(1) from None
 
 
@@ -100,7 +100,7 @@ def main() -> None:
     try:
         app(prog_name="dkist-core")
     except Exception:  # noqa: BLE001 - an error that nothing foresaw, or any with --debug
-        say(redact(traceback.format_exc().rstrip()), err=True)
+        write_line(redact(traceback.format_exc().rstrip()), err=True)
         sys.exit(1)
 
 
@@ -108,7 +108,7 @@ def _show_version(asked: bool) -> None:  # noqa: FBT001 - typer passes an option
     if asked:
         from importlib.metadata import version  # noqa: PLC0415 - only this option needs it
 
-        say(f"dkist-core {version('dkist-processing-core')}")
+        write_line(f"dkist-core {version('dkist-processing-core')}")
         raise typer.Exit
 
 

@@ -12,7 +12,7 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.consumer._names import check_name
 from dkist_processing_core.consumer._selection import Selection
 from dkist_processing_core.consumer._subscription import Subscription
-from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_settings
 
@@ -72,7 +72,7 @@ def subscribe(
     replay = _in_utc(replay)
     if name is not None:
         check_name(name, replay=replay)
-    with held_back():
+    with signals_deferred():
         bus = open_bus(settings or read_settings())
         key = (bus.where, name)
         if name is not None and (abandoned := _named.subscriptions.get(key)) is not None:

@@ -18,7 +18,7 @@ from dkist_processing_core.consumer._selection import Selection
 from dkist_processing_core.errors import BusError, DecodeError, UnknownEventError
 from dkist_processing_core.events import Event, check_size, decode
 from dkist_processing_core.journal.message import Message
-from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.signals import signals_deferred
 
 _ACK_SECONDS = 2.0
 # The longest delay of the author's signal handler, such as a time limit, during a poll.
@@ -93,7 +93,7 @@ class Subscription:
         _refuse_fork_of(self._pid)
         quiet_since = asked_since = time.monotonic()
         while self._ready is None and not self._is_closed:
-            with held_back():
+            with signals_deferred():
                 if self._in_hand is not None:
                     self._in_hand.acknowledge()
                     self._in_hand = None
@@ -156,7 +156,7 @@ class Subscription:
         """
         if self._pid == os.getpid():
             self._is_closed = True
-            with held_back():
+            with signals_deferred():
                 self._receiver.close()
 
     def __enter__(self) -> Self:
@@ -194,5 +194,5 @@ def _refuse_fork_of(pid: int) -> None:
 def _acknowledge(pid: int, delivery: Delivery) -> None:
     # Without a reference to the subscription, which ends when only its events are still held.
     _refuse_fork_of(pid)
-    with held_back():
+    with signals_deferred():
         delivery.acknowledge(_ACK_SECONDS)

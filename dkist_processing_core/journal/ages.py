@@ -17,7 +17,7 @@ from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal._journal import Journal
 from dkist_processing_core.journal.message import topic_matches
 from dkist_processing_core.journal.subscription import POSITION
-from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 MARK_SECONDS = 600.0
@@ -53,7 +53,7 @@ def keep(journal: Journal, kept_seconds: float, *, limit: int = MAX_UNREAD, host
     the next process does it.
     """
     patience, journal.patience = journal.patience, 0.0
-    with held_back():
+    with signals_deferred():
         try:
             _keep(journal, kept_seconds, limit, HostTime.now() if host is None else host)
         except JournalError:

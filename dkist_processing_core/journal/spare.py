@@ -23,7 +23,7 @@ from dkist_processing_core.journal.faults import is_busy
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.mending import set_aside_if_damaged, take_over_damaged
 from dkist_processing_core.journal.takeover import take_over
-from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 _YOUNG_SECONDS = 60.0
@@ -146,7 +146,7 @@ def adopt(shared: Journal, *, seconds: float = math.inf) -> bool:
 @contextlib.contextmanager
 def _optional(path: Path) -> Iterator[None]:
     """Suppress errors of the adoption: the journal itself can be used without it."""
-    with held_back():
+    with signals_deferred():
         try:
             yield
         except JournalError:

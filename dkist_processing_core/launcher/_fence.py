@@ -8,7 +8,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from dkist_processing_core.text.redaction import redact
-from dkist_processing_core.text.terminal import say
+from dkist_processing_core.text.terminal import write_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,4 +34,4 @@ def show(line: str) -> None:
     """Write a line to the task's log, redacted."""
     with contextlib.suppress(OSError, ValueError):
         # The task's log consists of everything that its process writes.
-        say(redact(line), err=True)
+        write_line(redact(line), err=True)

@@ -23,7 +23,7 @@ from dkist_processing_core.launcher.end import SOFTWARE, USAGE
 from dkist_processing_core.local import child
 from dkist_processing_core.local.outcomes import AttemptEnd
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
-from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import TerminationError
 from dkist_processing_core.reporter import never_breaking
 from dkist_processing_core.settings.origin import Origin, read_from
@@ -105,7 +105,7 @@ class Attempts:
     def _run_process(self, attempt: Attempt, environ: dict[str, str], *, is_here: bool = False) -> None:
         began = time.monotonic()
         # No interrupt comes between the start of the process and its registration.
-        with held_back(interrupts=True):
+        with signals_deferred(interrupts=True):
             try:
                 process = child.start({**self._environ(attempt), **environ})
             except Exception as error:  # noqa: BLE001 - whatever it is, the attempt is over
@@ -140,7 +140,7 @@ class Attempts:
         with never_breaking(f"the status of the launcher of {attempt.task_name} is not known"):
             exit_code = child.wait(process)
         is_reported = exit_code is not None and exit_code >= 0 and exit_code not in _UNREPORTED
-        with held_back(interrupts=True):
+        with signals_deferred(interrupts=True):
             self._note_end(AttemptEnd(attempt, exit_code, time.monotonic() - began, is_reported))
             if self._followed_here is not None and self._followed_here[0] is attempt:
                 self._followed_here = None
@@ -185,7 +185,7 @@ class Attempts:
         self._note_end_here(AttemptEnd(attempt, exit_code, time.monotonic() - began, is_reported=False))
 
     def _note_end_here(self, end: AttemptEnd) -> None:
-        with held_back(interrupts=True):
+        with signals_deferred(interrupts=True):
             self._note_end(end)
             self._called_here = None
 

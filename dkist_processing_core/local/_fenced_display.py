@@ -12,7 +12,7 @@ from types import TracebackType
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.identity import Run
 from dkist_processing_core.local.display import Display, SilentDisplay, open_display
-from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import TerminationError
 from dkist_processing_core.reporter import never_breaking
 
@@ -34,7 +34,7 @@ class FencedDisplay:
 
     def show(self, what: Callable[[Display], object]) -> None:
         """Call `what` with the display."""
-        with held_back():
+        with signals_deferred():
             try:
                 what(self._display)
             except TerminationError:

@@ -28,7 +28,7 @@ from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.process.termination import signal_name
 from dkist_processing_core.process.thread_limits import can_be_started
 from dkist_processing_core.text.console import Terminal
-from dkist_processing_core.text.terminal import say, visible
+from dkist_processing_core.text.terminal import visible, write_line
 
 _FOLLOW_SECONDS = 0.1
 # Lines kept free below the table: for the cursor, and for a line with the number of omitted tasks.
@@ -92,7 +92,7 @@ def outcome_text(attempt: Attempt, *, succeeded: bool, exit_code: int | None, se
 
 def write_lines(name: str, lines: Sequence[str]) -> None:
     """Write a task's lines to the standard output stream."""
-    say("\n".join(f"{name} | {line}" for line in lines))
+    write_line("\n".join(f"{name} | {line}" for line in lines))
 
 
 class SilentDisplay:

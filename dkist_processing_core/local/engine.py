@@ -24,7 +24,7 @@ from dkist_processing_core.local._fenced_display import FencedDisplay
 from dkist_processing_core.local._reports import RunReports
 from dkist_processing_core.local._schedule import Schedule
 from dkist_processing_core.local.outcomes import AttemptEnd, RunResult
-from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import raised_as_exception
 from dkist_processing_core.text import show, whole_number
 
@@ -115,7 +115,7 @@ class LocalRun:
                 if os.getpid() != self._pid:
                     # A fork of a task that ran in this process is about to exit: only its parent reports the run.
                     os._exit(1)
-                with held_back(interrupts=True) as held:
+                with signals_deferred(interrupts=True) as held:
                     self._stop_everything(held)
                     result = self._schedule.result
                     self._reports.ended(result, duration_seconds=time.monotonic() - began)
@@ -150,7 +150,7 @@ class LocalRun:
             queued_seconds = self._schedule.queued_seconds(attempt)
             environ = None if located is None else located | self._launch_environ(node, queued_seconds)
             self._display.show(lambda display: display.attempt_started(attempt))
-            with held_back(interrupts=True):
+            with signals_deferred(interrupts=True):
                 self._schedule.take_next()
                 is_started = environ is not None and self._attempts.start(attempt, environ)
             if environ is None:
@@ -191,7 +191,7 @@ class LocalRun:
             self._reports.failed(end)
         if is_over and not succeeded:
             self._reports.announce_failure(attempt.task_name)
-        with held_back(interrupts=True):
+        with signals_deferred(interrupts=True):
             self._attempts.forget(end)
             given_up = self._schedule.record(end, succeeded=succeeded, is_over=is_over)
         self._display.show(
@@ -202,7 +202,7 @@ class LocalRun:
         for follower in given_up:
             self._display.show(lambda display: display.task_given_up(follower))  # noqa: B023 - called now
 
-    def _stop_everything(self, held: held_back) -> None:
+    def _stop_everything(self, held: signals_deferred) -> None:
         """Send termination requests to running launchers, skip the wait at another interrupt, and kill the rest."""
         self._schedule.clear()
         steps = self._attempts.stop()

@@ -28,7 +28,7 @@ _ACTION_BYTES = 1024
 _pending: dict[int, tuple[_Handler, FrameType | None]] = {}
 
 
-class held_back:  # noqa: N801 - read as a function, as those of contextlib
+class signals_deferred:  # noqa: N801 - read as a function, as those of contextlib
     """
     A context that no author's handler interrupts: each handler that is due meanwhile is called once, at its end.
 
@@ -96,16 +96,16 @@ class held_back:  # noqa: N801 - read as a function, as those of contextlib
                 _deliver()
 
 
-def _nobody() -> held_back | None:
+def _nobody() -> signals_deferred | None:
     return None
 
 
 # A weak reference: an interrupt may also come between any two steps here, and then the context must not outlive its
 # block. A `_Waiting` that is called by a signal afterwards calls the handler behind it.
-_holder: Callable[[], held_back | None] = _nobody
+_holder: Callable[[], signals_deferred | None] = _nobody
 
 
-def _hold_by(holder: Callable[[], held_back | None]) -> None:
+def _hold_by(holder: Callable[[], signals_deferred | None]) -> None:
     global _holder  # noqa: PLW0603 - a process has one main thread
     _holder = holder
 

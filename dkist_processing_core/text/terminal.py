@@ -51,7 +51,7 @@ def visible_json(text: str) -> str:
     return _UNSHOWN.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
-def say(text: str, *, err: bool = False) -> None:
+def write_line(text: str, *, err: bool = False) -> None:
     """
     Write a text and a newline to the standard output stream, or with `err` to the standard error stream.
 
@@ -69,12 +69,12 @@ def say(text: str, *, err: bool = False) -> None:
     stream.flush()
 
 
-def say_json(value: object) -> None:
+def write_json(value: object) -> None:
     """Write a value to the standard output stream, as indented JSON."""
-    say(visible_json(json.dumps(value, indent=2, ensure_ascii=False)))
+    write_line(visible_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
-def say_json_line(body: bytes) -> None:
+def write_json_line(body: bytes) -> None:
     """Write JSON unchanged as one line to the standard output stream, always in UTF-8."""
     sys.stdout.buffer.write(visible_json(body.decode()).encode() + b"\n")
     sys.stdout.buffer.flush()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core import semconv
 from dkist_processing_core.process import forks
-from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import TerminationError
 from dkist_processing_core.text import redact
 from dkist_processing_core.text.exception_text import class_name, stack_of
@@ -79,7 +79,7 @@ class LogExport:
                 call_handlers(logger, record)
             finally:
                 if self._current is current:
-                    with held_back():
+                    with signals_deferred():
                         self._export(record, logger)
 
         def get_and_keep_message(record: logging.LogRecord) -> str:
@@ -107,7 +107,7 @@ class LogExport:
         key = id(record)
         # Signals are delivered with the export: a handler of logs treats an exception raised in it as its own error. A
         # record of the author's own class may lack any attribute.
-        with held_back(delivers=False), contextlib.suppress(Exception):
+        with signals_deferred(delivers=False), contextlib.suppress(Exception):
             # The callback executes no Python code: an exception of a signal's handler in a callback of weakref is lost.
             reference = weakref.ref(record, functools.partial(self._messages.pop, key))
             text = _template_of(record) if message is None else message

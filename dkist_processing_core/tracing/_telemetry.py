@@ -18,7 +18,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode
 
 from dkist_processing_core import semconv
-from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.text import redact
 from dkist_processing_core.text.exception_text import class_name, message_of
 from dkist_processing_core.text.internal_errors import redacted_stack
@@ -235,7 +235,7 @@ def _dropped(own: SpanContext, made: SpanContext) -> Span:
 @contextlib.contextmanager
 def _kept_from_the_observed(consequence: str) -> Iterator[None]:
     """Log errors of a host application's provider, its own or those of the author's values, instead of raising them."""
-    with held_back():
+    with signals_deferred():
         try:
             yield
         except Exception as error:  # noqa: BLE001 - as above

@@ -21,7 +21,7 @@ from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.errors import BusError, BusUnreachableError, JournalError
 from dkist_processing_core.journal.message import topic_matches
 from dkist_processing_core.journal.place import open_folder
-from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.trusted_files import open_file
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class Losses:
             return Stretch(0, is_all=True, end=None)
         deadline = time.monotonic() + _COUNT_SECONDS
         # No fault of a mark or of the archive may end a subscription.
-        with held_back(), contextlib.suppress(Exception):
+        with signals_deferred(), contextlib.suppress(Exception):
             began = datetime.fromtimestamp(max(0, mark.timestamp - _CLOCK_MARGIN), UTC)
             # The publisher's clock may be wrong by any amount: then the archive is read from its beginning.
             for start in (began, "first") if mark.offset is None else (mark.offset,):

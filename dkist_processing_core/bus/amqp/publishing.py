@@ -19,7 +19,7 @@ from dkist_processing_core.bus.amqp.frames import publish_frames
 from dkist_processing_core.bus.amqp.session import Session
 from dkist_processing_core.errors import BusError, BusRefusedError
 from dkist_processing_core.journal.message import Message
-from dkist_processing_core.process.signals import held_back
+from dkist_processing_core.process.signals import signals_deferred
 
 WINDOW, WINDOW_BYTES = 1000, 4 * 1024 * 1024
 """How many messages, and bytes of their bodies, may be sent to the broker and still unconfirmed."""
@@ -66,7 +66,7 @@ class Publishing(Session):
         channel, connection = self._live_channel, self._live_connection
         if not channel.is_open:
             raise errors.explain(ChannelWrongStateError(errors.LOST), self._settings)
-        with held_back():
+        with signals_deferred():
             try:
                 frames = publish_frames(channel.channel_number, message, connection.max_body)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with the message, others must not wait for it

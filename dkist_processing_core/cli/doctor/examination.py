@@ -20,7 +20,7 @@ from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.settings.kinds import ISB_SERVICE
 from dkist_processing_core.settings.reading import named_in_file
 from dkist_processing_core.text.console import Terminal
-from dkist_processing_core.text.terminal import say_json
+from dkist_processing_core.text.terminal import write_json
 
 _STYLES = {Status.OK: "green", Status.WRONG: "red", Status.SKIPPED: "dim"}
 _MARKS = {Status.OK: "✓", Status.WRONG: "✗", Status.SKIPPED: "–"}  # noqa: RUF001 - an en dash is meant
@@ -47,7 +47,7 @@ def examine(*, as_json: bool) -> bool:
             for each in found
         ]
         report = {"ok": is_well, "bus": bus, "reason": reason, "checks": checks_json}
-        say_json(report)
+        write_json(report)
         return is_well
     return _show(checks, f"{bus}: {reason}" if bus else reason)
 

@@ -15,7 +15,7 @@ from dkist_processing_core.environments import Environments, Requirement, folder
 from dkist_processing_core.environments.limits import Limits
 from dkist_processing_core.errors import EnvironmentRequestError
 from dkist_processing_core.text import duration
-from dkist_processing_core.text.terminal import say
+from dkist_processing_core.text.terminal import write_line
 
 
 def build(text: str, extras: list[str]) -> None:
@@ -27,12 +27,12 @@ def build(text: str, extras: list[str]) -> None:
         raise typer.BadParameter(str(error)) from None
     settings = DKISTProcessingCoreConfiguration.read()
     environments = Environments(folder_of(), limits=partial(Limits.of, settings))
-    with environments.prepare(requirement, on_output=lambda line: say(line, err=True)) as environment:
+    with environments.prepare(requirement, on_output=lambda line: write_line(line, err=True)) as environment:
         did = f"built in {duration(environment.seconds)}" if environment.built else "there already"
         lacking = [extra for extra in environment.record.get("lacking", ()) if extra in requirement.extras]
         # As for pip, this is not an error, but it must be visible to a user who reads only this line.
         less = f"; WITHOUT {', '.join(lacking)}, no such extra in this release" if lacking else ""
-        say(without_secrets(f"{requirement}: {did}, {environment.folder}{less}", settings))
+        write_line(without_secrets(f"{requirement}: {did}, {environment.folder}{less}", settings))
 
 
 def prune(*, max_days: float | None, max_size: int | None, is_dry: bool) -> None:
@@ -47,6 +47,6 @@ def prune(*, max_days: float | None, max_size: int | None, is_dry: bool) -> None
     )
     for entry in removed:
         told = f"{entry.requirement or entry.key}: {entry.reason}, {entry.path}"
-        say(one_line(without_secrets(told, settings)))
+        write_line(one_line(without_secrets(told, settings)))
     total = size(sum(entry.bytes or 0 for entry in removed))
-    say(f"{'would be removed' if is_dry else 'removed'}: {len(removed):,}, together {total}")
+    write_line(f"{'would be removed' if is_dry else 'removed'}: {len(removed):,}, together {total}")

@@ -21,7 +21,7 @@ from dkist_processing_core.environments.entries import Entry, State
 from dkist_processing_core.events import format_time
 from dkist_processing_core.text import duration
 from dkist_processing_core.text.console import Terminal
-from dkist_processing_core.text.terminal import say_json
+from dkist_processing_core.text.terminal import write_json
 
 _HEADS = ("state", "size", "last used")
 _STYLES = {State.READY: "", State.IN_USE: "green", State.BUILDING: "yellow"}
@@ -36,7 +36,7 @@ def show(*, in_json: bool) -> None:
     folder = hide(environments.folder)
     if in_json:
         report = {"folder": folder, "environments": [_as_json(entry, hide) for entry in found]}
-        say_json(report)
+        write_json(report)
         return
     console = Terminal(highlight=False)
     if not found:

@@ -19,7 +19,7 @@ from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.events import EVENT_CLASSES, Event, encode
 from dkist_processing_core.text.console import Terminal
-from dkist_processing_core.text.terminal import say_json_line
+from dkist_processing_core.text.terminal import write_json_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def _shower(*, as_json: bool, dated: bool) -> Callable[[Event], None]:
 
 
 def _write_json(event: Event) -> None:
-    say_json_line(encode(event))
+    write_json_line(encode(event))
 
 
 def _note(text: str) -> None:

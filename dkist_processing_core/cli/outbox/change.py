@@ -12,7 +12,7 @@ from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.outbox import find, retargeting, set_aside
-from dkist_processing_core.text.terminal import say
+from dkist_processing_core.text.terminal import write_line
 
 _DELIVERY = "the next publisher, dkist-core outbox drain or relay delivers them"
 
@@ -23,7 +23,7 @@ def retry(numbers: list[int] | None, outbox: str | None) -> None:
     path = find(settings, outbox)
     known = {entry.seq for entry in set_aside(path)}
     if not known and not numbers:
-        say(without_secrets(f"nothing is set aside in {path}", settings))
+        write_line(without_secrets(f"nothing is set aside in {path}", settings))
         return
     unknown = sorted(set(numbers or ()) - known)
     if unknown:
@@ -34,7 +34,7 @@ def retry(numbers: list[int] | None, outbox: str | None) -> None:
     with Journal.open(path) as journal:
         count = journal.retry(numbers)
     told = f"waiting again in {path}: {count}{f'; {_DELIVERY}' if count else ''}"
-    say(without_secrets(told, settings))
+    write_line(without_secrets(told, settings))
 
 
 def retarget(outbox: str, *, is_agreed: bool) -> None:
@@ -45,12 +45,12 @@ def retarget(outbox: str, *, is_agreed: bool) -> None:
     with retargeting(settings, path) as found:
         books = found.books
         if not books.pending and not books.set_aside:
-            say(hide(f"nothing to move: {path} is empty"))
+            write_line(hide(f"nothing to move: {path} is empty"))
             return
-        say(f"pending: {books.pending:,}, set aside: {books.set_aside:,}")
-        say(hide(f"from  {found.source}"))
-        say(hide(f"to    {found.target}"))
+        write_line(f"pending: {books.pending:,}, set aside: {books.set_aside:,}")
+        write_line(hide(f"from  {found.source}"))
+        write_line(hide(f"to    {found.target}"))
         if not is_agreed:
             typer.confirm("move them?", abort=True)
         moved = found.carry_out()
-    say(f"moved: {moved:,}; {_DELIVERY}")
+    write_line(f"moved: {moved:,}; {_DELIVERY}")

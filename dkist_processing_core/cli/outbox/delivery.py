@@ -19,7 +19,7 @@ from dkist_processing_core.outbox import Progress, Relay, drain, outboxes
 from dkist_processing_core.process.thread_limits import can_be_started
 from dkist_processing_core.settings.kinds import ISB_SERVICE
 from dkist_processing_core.text.console import Terminal
-from dkist_processing_core.text.terminal import say
+from dkist_processing_core.text.terminal import write_line
 
 _SET_ASIDE = "dkist-core outbox list --set-aside tells why, dkist-core outbox retry tries again"
 _PACKAGE = "dkist_processing_core"
@@ -43,17 +43,17 @@ def deliver(timeout: float | None) -> int:
                 if status is not None:
                     status.update(Text(_told(found)))
     except KeyboardInterrupt:
-        say(f"interrupted; still waiting in {hide(str(bus.journal_path))}: {found.pending}", err=True)
+        write_line(f"interrupted; still waiting in {hide(str(bus.journal_path))}: {found.pending}", err=True)
         raise
     if found.reason is not None:
         reason = hide(f"{found.reason}; still waiting in {bus.journal_path}: {found.pending}")
-        say(f"error: {reason}, delivered: {found.confirmed}", err=True)
+        write_line(f"error: {reason}, delivered: {found.confirmed}", err=True)
     else:
-        say(hide(f"delivered to {bus.where}: {found.confirmed}, still waiting: {found.pending}"))
+        write_line(hide(f"delivered to {bus.where}: {found.confirmed}, still waiting: {found.pending}"))
     if found.set_aside:
-        say(f"set aside, since the broker refuses them: {found.set_aside}; {_SET_ASIDE}", err=True)
+        write_line(f"set aside, since the broker refuses them: {found.set_aside}; {_SET_ASIDE}", err=True)
     if found.set_aside_before:
-        say(f"set aside before: {found.set_aside_before}; {_SET_ASIDE}", err=True)
+        write_line(f"set aside before: {found.set_aside_before}; {_SET_ASIDE}", err=True)
     return 1 if found.reason is not None or found.pending or found.set_aside else 0
 
 
@@ -62,9 +62,9 @@ def _told_of_others(settings: DKISTProcessingCoreConfiguration, why: str, hide: 
     others = [state for state in outboxes(settings) if not state.is_embedded and state.waiting]
     for state in others:
         where = f"{state.waiting} in {state.path}, for {state.destination or 'an unknown broker'}"
-        say(hide(f"error: {why}; still waiting: {where}"), err=True)
+        write_line(hide(f"error: {why}; still waiting: {where}"), err=True)
     if not others:
-        say(hide(f"nothing to drain: {why}"))
+        write_line(hide(f"nothing to drain: {why}"))
     return 1 if others else 0
 
 

@@ -22,7 +22,7 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.outbox import OutboxState, SpareState, outboxes
 from dkist_processing_core.text import duration
 from dkist_processing_core.text.console import Terminal
-from dkist_processing_core.text.terminal import say_json, visible_line
+from dkist_processing_core.text.terminal import visible_line, write_json
 
 _HEADS = ("published", "confirmed", "pending", "set aside", "oldest pending")
 _STYLES = ("", "", "yellow", "red", "yellow")
@@ -40,7 +40,7 @@ def show(*, in_json: bool) -> None:
     shown = visible_line(folder)
     if in_json:
         report = {"folder": folder, "journals": [as_json(state, hide) for state in states]}
-        say_json(report)
+        write_json(report)
         return
     console = Terminal(highlight=False)
     if states:

@@ -23,7 +23,7 @@ from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal import SetAside
 from dkist_processing_core.outbox import OutboxState, outboxes, set_aside
 from dkist_processing_core.text.console import Terminal
-from dkist_processing_core.text.terminal import say_json, visible_line
+from dkist_processing_core.text.terminal import visible_line, write_json
 
 _MOMENT = "%Y-%m-%d %H:%M:%S"
 _PREFIX = "edu.nso.dkist."
@@ -41,7 +41,7 @@ def show_set_aside(*, in_json: bool) -> None:
             "folder": hide(str(open_bus(settings).journal_path.parent)),
             "journals": [as_json(state, hide) | {"messages": _messages(entries, hide)} for state, entries in found],
         }
-        say_json(report)
+        write_json(report)
         return
     console = Terminal(highlight=False)
     if not found:

@@ -17,7 +17,7 @@ from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import Event
 from dkist_processing_core.runs import RunState, RunView, plausible_time
 from dkist_processing_core.text.console import Terminal
-from dkist_processing_core.text.terminal import say_json
+from dkist_processing_core.text.terminal import write_json
 
 if TYPE_CHECKING:
     from dkist_processing_core.identity import Run
@@ -33,7 +33,7 @@ def show_timeline(run_id: str | None, *, as_json: bool) -> None:
     settings = DKISTProcessingCoreConfiguration.read()
     view = find_run(replayed(settings, every_report=True), run_id, where=open_bus(settings).where)
     if as_json:
-        say_json(run_json(view))
+        write_json(run_json(view))
         return
     console = Terminal(highlight=False)
     lines = draw_timeline(view, width=console.width, now=datetime.now(UTC), ascii_only=console.options.ascii_only)

@@ -20,7 +20,7 @@ from dkist_processing_core.consumer import Selection, check_name
 from dkist_processing_core.errors import BusError
 from dkist_processing_core.events import EVENT_CLASSES
 from dkist_processing_core.settings.kinds import ISB_SERVICE
-from dkist_processing_core.text.terminal import say, say_json
+from dkist_processing_core.text.terminal import write_json, write_line
 
 _MISSING = 3
 _CONNECT_SECONDS = 5.0
@@ -38,12 +38,12 @@ def show(consumers: list[str], *, making: bool, in_json: bool) -> int:
     if in_json:
         items = list(found)
         report = {"bus": bus, "items": [as_json(each, hide) for each in items]}
-        say_json(report)
+        write_json(report)
     elif settings.names_broker:
         items = show_findings(found, topology, bus, hide)
     else:
         items = []
-        say(f"nothing to make: MESH_CONFIG names no {ISB_SERVICE}, and {bus} has neither exchanges nor queues")
+        write_line(f"nothing to make: MESH_CONFIG names no {ISB_SERVICE}, and {bus} has neither exchanges nor queues")
     states = {each.state for each in items}
     if states <= WELL:
         return 0
@@ -54,7 +54,7 @@ def show_definitions(consumers: list[str]) -> None:
     """Print the topology in RabbitMQ's own format."""
     settings = DKISTProcessingCoreConfiguration.read()
     topology = whole_topology(settings, parse_consumers(consumers))
-    say_json(definitions(topology, settings.isb_vhost))
+    write_json(definitions(topology, settings.isb_vhost))
 
 
 def parse_consumers(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -17,7 +17,7 @@ from dkist_processing_core.cli.targets import load_package
 from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.runs import State
 from dkist_processing_core.text.console import Terminal
-from dkist_processing_core.text.terminal import say
+from dkist_processing_core.text.terminal import write_line
 
 
 def validate(name: str) -> bool:
@@ -65,7 +65,7 @@ def export(name: str, folder: Path, *, as_zip: bool) -> None:
         raise WorkflowError(nowhere(package))
     files = [build_utils.export_archive(package, folder)] if as_zip else build_utils.export_dags(package, folder)
     for file in files:
-        say(str(file))
+        write_line(str(file))
 
 
 def export_notebooks(name: str, folder: Path, *, with_dockerfile: bool) -> None:
@@ -74,6 +74,6 @@ def export_notebooks(name: str, folder: Path, *, with_dockerfile: bool) -> None:
     if not find_workflows(package):
         raise WorkflowError(nowhere(package))
     if with_dockerfile:
-        say(str(build_utils.export_notebook_dockerfile(package, folder)))
+        write_line(str(build_utils.export_notebook_dockerfile(package, folder)))
     for file in build_utils.export_notebooks(package, folder):
-        say(str(file))
+        write_line(str(file))

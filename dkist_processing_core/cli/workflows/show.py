@@ -14,7 +14,7 @@ from dkist_processing_core.cli.draw.mermaid import flowchart
 from dkist_processing_core.cli.targets import load_package
 from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.text.console import Terminal
-from dkist_processing_core.text.terminal import say
+from dkist_processing_core.text.terminal import write_line
 from dkist_processing_core.workflow import Workflow
 
 
@@ -30,7 +30,7 @@ def show(package_name: str, wanted: str | None, *, as_mermaid: bool) -> None:
         if not workflows:
             raise typer.BadParameter(f"{package_name} has no workflow {wanted!r}; it has {names}")
     if as_mermaid:
-        say("\n".join(flowchart(workflows)))
+        write_line("\n".join(flowchart(workflows)))
         return
     console = Terminal(highlight=False)
     width = console.width if console.is_terminal else None
