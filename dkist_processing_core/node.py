@@ -82,8 +82,9 @@ class Node:
         """
         if not self.workflow_package:
             self._refuse(
-                "its workflow names no package, and a worker can only run tasks of an installed one: say "
-                "workflow_package=__package__ where the workflow is defined, which is None in a script"
+                "its workflow names no package, and a worker can run only the tasks of an installed "
+                "package; define the "
+                "workflow with workflow_package=__package__, which is None in a script"
             )
         try:
             return Requirement.of(self.workflow_package, self.workflow_version, self.extras)
@@ -114,13 +115,13 @@ class Node:
         module = self.task.__module__
         if module == "__main__" or getattr(sys.modules.get(module), self.name, None) is not self.task:
             self._refuse(
-                "another process finds a task by the name of its class in a module that can be imported, and "
+                "another process imports a task by the name of its module and its class, and "
                 f"{module}.{self.name} is not this class"
             )
         if not all(part.isidentifier() and not keyword.iskeyword(part) for part in module.split(".")):
             self._refuse(f"its module {module!r} cannot be named by an import statement; rename the file")
         if not self.name.isidentifier() or keyword.iskeyword(self.name):
-            self._refuse(f"{self.name!r} is no name that a class statement can give")
+            self._refuse(f"{self.name!r} is not a valid name of a class")
 
     def _refuse(self, reason: str, error: Exception | None = None) -> NoReturn:
         msg = f"{self.name} of {self.workflow_name} cannot be exported: {reason}"

@@ -40,17 +40,17 @@ def wait_for_notebook_save(
     """
     path = Path(notebook_path)
     if not path.exists():
-        msg = f"no notebook to wait for: there is no file {path}; is the notebook named otherwise, or elsewhere?"
+        msg = f"there is no notebook {path}; check its name and its folder"
         raise FileNotFoundError(msg)
-    wanted = sentinel or uuid.uuid4().hex
-    print(f"Waiting until {path.name} is saved with this line: {wanted}", flush=True)  # noqa: T201 - the cell's output
+    expected = sentinel or uuid.uuid4().hex
+    print(f"Waiting until {path.name} is saved with this line: {expected}", flush=True)  # noqa: T201 - the cell's output
     for attempt in range(attempts):
         if attempt:
             time.sleep(delay_s)
-        if wanted in "\n".join(_outputs(path)):
+        if expected in "\n".join(_outputs(path)):
             return
     msg = (
-        f"{path} was not saved with the outputs of this cell: looked {attempts} times, {delay_s:g} s apart; "
+        f"{path} was not saved with the outputs of this cell: read {attempts} times, every {delay_s:g} s; "
         "save it by hand (Ctrl+S) while the cell waits, and run the cell again"
     )
     raise TimeoutError(msg)
@@ -77,7 +77,7 @@ def export_notebook_by_path(notebook_path: Path) -> bytes:
     content = Path(notebook_path).read_bytes()
     try:
         if "nbformat" not in json.loads(content):
-            _refuse(notebook_path, "it does not say its format")
+            _refuse(notebook_path, "it does not name its format")
         notebook = nbformat.reads(content.decode(), as_version=4)
         body, resources = MarkdownExporter().from_notebook_node(notebook, names)
     except (ValueError, LookupError, AttributeError, TypeError) as error:
@@ -90,7 +90,7 @@ def export_notebook_by_path(notebook_path: Path) -> bytes:
 
 
 def _refuse(path: Path, reason: str, error: Exception | None = None) -> NoReturn:
-    msg = f"{path} is no notebook: {' '.join(reason.split())[:200]}"
+    msg = f"{path} is not a notebook: {' '.join(reason.split())[:200]}"
     raise WorkflowError(msg) from error
 
 

@@ -126,10 +126,9 @@ class Workflow:
     def _check_placement(self, node: Node) -> None:
         name = node.name
         # Names that differ only in case would clash as files of a case-insensitive file system, or as lower-case words.
-        twin = next((other for other in self._nodes.values() if other.name.lower() == name.lower()), None)
-        if twin is not None:
-            same = "is in it already" if twin.task is node.task else f"would stand beside {twin.name}"
-            refuse(f"{name} cannot be added to {self.workflow_name}: a task of that name {same}")
+        clash = next((other for other in self._nodes.values() if other.name.lower() == name.lower()), None)
+        if clash is not None:
+            refuse(f"{name} cannot be added to {self.workflow_name}: it has a task of this name already, {clash.name}")
         for upstream in node.upstreams:
             if upstream.__name__ not in self._nodes:
                 refuse(
@@ -150,7 +149,7 @@ class Workflow:
             sorter = graphlib.TopologicalSorter({name: node.upstream_names for name, node in self._nodes.items()})
             return [self._nodes[name] for name in sorter.static_order()]
         except graphlib.CycleError as error:
-            msg = f"{self.workflow_name} goes in a circle: {' -> '.join(error.args[1])}"
+            msg = f"{self.workflow_name} has a cycle: {' -> '.join(error.args[1])}"
             raise WorkflowError(msg) from None
 
     @property

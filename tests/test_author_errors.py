@@ -116,15 +116,18 @@ def refused(make: Callable[[], object], error: type[DKISTProcessingCoreError]) -
     [
         ({"process_name": ""}, "a workflow is named by process_category and process_name, .*; given: process_category"),
         ({"detail": "x"}, "given: process_category, process_name, detail"),
-        ({"process_name": " "}, "the name of a workflow is 'My_ ', which holds ' '; allowed are letters, digits, dash"),
-        ({"process_name": "a/b"}, "the name of a workflow is 'My_a/b', which holds '/'"),
+        (
+            {"process_name": " "},
+            "the name of a workflow is 'My_ ', which contains ' '; allowed are letters, digits, dash",
+        ),
+        ({"process_name": "a/b"}, "the name of a workflow is 'My_a/b', which contains '/'"),
         ({"workflow_version": 1}, "workflow_version is 1, expected a string"),
         (
             {"workflow_version": "1.0 beta"},
-            "^workflow_version is '1.0 beta', which holds ' '; allowed are letters, dig",
+            "^workflow_version is '1.0 beta', which contains ' '; allowed are letters, dig",
         ),
-        ({"workflow_version": "feature/x"}, "^workflow_version is 'feature/x', which holds '/'"),
-        ({"workflow_version": "1.0\n"}, r"^workflow_version is '1.0\\n', which holds '\\n'"),
+        ({"workflow_version": "feature/x"}, "^workflow_version is 'feature/x', which contains '/'"),
+        ({"workflow_version": "1.0\n"}, r"^workflow_version is '1.0\\n', which contains '\\n'"),
         (
             {"workflow_version": "1" * 5000},
             "^workflow_version is '1{50,}[.]{3}1{50,}', 5000 characters; allowed are 1 to 100",
@@ -134,10 +137,10 @@ def refused(make: Callable[[], object], error: type[DKISTProcessingCoreError]) -
             "^workflow_version is .*, 245 characters; allowed are 1 to 100",
         ),
         ({"tags": "x" * 101}, "^tags: found 'x{101}', expected text of 1 to 100 characters"),
-        ({"tags": 3}, "^tags is 3, expected a list of texts"),
-        ({"tags": False}, "^tags is False, expected a list of texts"),
-        ({"tags": b"nightly"}, "^tags is b'nightly', expected a list of texts"),
-        ({"tags": Mute()}, "^tags is <Mute .*>, expected a list of texts"),
+        ({"tags": 3}, "^tags is 3, expected a list of strings"),
+        ({"tags": False}, "^tags is False, expected a list of strings"),
+        ({"tags": b"nightly"}, "^tags is b'nightly', expected a list of strings"),
+        ({"tags": Mute()}, "^tags is <Mute .*>, expected a list of strings"),
         ({"tags": [Mute()]}, "^tags: found <Mute .*>, expected text of 1 to 100 characters"),
     ],
 )
@@ -172,39 +175,42 @@ def test_a_build_version_that_no_workflow_can_have(version: str, monkeypatch: py
     monkeypatch.setenv("BUILD_VERSION", version)
 
     sentence = refused(lambda: with_first(workflow_version=None), WorkflowError)
-    assert sentence.startswith(f"BUILD_VERSION is '{version}', which holds ")
+    assert sentence.startswith(f"BUILD_VERSION is '{version}', which contains ")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"task": None}, "add_node expects a task, a subclass of TaskBase; got None"),
-        ({"task": "Second"}, "add_node expects a task, a subclass of TaskBase; got 'Second'"),
-        ({"task": [Second]}, r"add_node expects a task, a subclass of TaskBase; got \[<class '.*Second'>\]"),
-        ({"task": pytest}, "add_node expects a task, a subclass of TaskBase; got <module 'pytest' from"),
-        ({"task": with_first()}, "add_node expects a task, .*; got <Workflow My_Workflow 1.0, 1 tasks>"),
-        ({"task": Mute()}, "add_node expects a task, a subclass of TaskBase; got <Mute .*>"),
-        ({"task": list[int]}, r"add_node expects a task, a subclass of TaskBase; got list\[int\]"),
+        ({"task": None}, "add_node expects a task, a subclass of TaskBase; found None"),
+        ({"task": "Second"}, "add_node expects a task, a subclass of TaskBase; found 'Second'"),
+        ({"task": [Second]}, r"add_node expects a task, a subclass of TaskBase; found \[<class '.*Second'>\]"),
+        ({"task": pytest}, "add_node expects a task, a subclass of TaskBase; found <module 'pytest' from"),
+        ({"task": with_first()}, "add_node expects a task, .*; found <Workflow My_Workflow 1.0, 1 tasks>"),
+        ({"task": Mute()}, "add_node expects a task, a subclass of TaskBase; found <Mute .*>"),
+        ({"task": list[int]}, r"add_node expects a task, a subclass of TaskBase; found list\[int\]"),
         ({"task": type("", (First,), {})}, "the name of a task is '', 0 characters; allowed are 1 to 100"),
         ({"upstreams": ""}, "Second: upstreams is '', expected a task, a sequence of tasks or None"),
         ({"upstreams": 0}, "Second: upstreams is 0, expected a task, a sequence of tasks or None"),
         ({"upstreams": First(1, "w", "1")}, r"Second: upstreams is First\(recipe_run_id=1, .*, expected a task, a se"),
         ({"upstreams": with_first().nodes[0]}, "Second: upstreams is Node.*, expected a task, a sequence of tasks"),
-        ({"upstreams": [None]}, "Second: each of upstreams is to be a task, a subclass of TaskBase; got None"),
-        ({"upstreams": [First(1, "w", "1")]}, r"Second: each of upstreams is to be a task, .*; got First\(recipe_run"),
-        ({"upstreams": ((First,),)}, r"Second: each of upstreams is to be a task, .*; got \(<class '.*First'>,\)"),
-        ({"upstreams": [[First]]}, r"Second: each of upstreams is to be a task, .*; got \[<class '.*First'>\]"),
-        ({"upstreams": [{}]}, "Second: each of upstreams is to be a task, a subclass of TaskBase; got {}"),
+        ({"upstreams": [None]}, "Second: each upstream must be a task, a subclass of TaskBase; found None"),
+        ({"upstreams": [First(1, "w", "1")]}, r"Second: each upstream must be a task, .*; found First\(recipe_run"),
+        ({"upstreams": ((First,),)}, r"Second: each upstream must be a task, .*; found \(<class '.*First'>,\)"),
+        ({"upstreams": [[First]]}, r"Second: each upstream must be a task, .*; found \[<class '.*First'>\]"),
+        ({"upstreams": [{}]}, "Second: each upstream must be a task, a subclass of TaskBase; found {}"),
         ({"upstreams": False}, "Second: upstreams is False, expected a task, a sequence of tasks or None"),
         ({"upstreams": Mute()}, "Second: upstreams is <Mute .*>, expected a task, a sequence of tasks or None"),
-        ({"upstreams": int}, "Second: each of upstreams is to be a task, a subclass of TaskBase; got <class 'int'>"),
+        ({"upstreams": int}, "Second: each upstream must be a task, a subclass of TaskBase; found <class 'int'>"),
         ({"upstreams": TaskBase}, "Second waits for TaskBase, which is not in My_Workflow; add upstreams first"),
         ({"resource_queue": "GPU"}, "Second: resource_queue is 'GPU', expected one of default, high_memory, multi_cor"),
         ({"resource_queue": ""}, "Second: resource_queue is '', expected one of default"),
         ({"resource_queue": 3}, "Second: resource_queue is 3, expected one of default"),
         ({"resource_queue": ["gpu"]}, r"Second: resource_queue is \['gpu'\], expected one of default"),
         ({"resource_queue": Mute()}, "Second: resource_queue is <Mute .*>, expected one of default"),
-        ({"task": type("a\nb", (First,), {"retries": -1})}, r"the name of a task is 'a\\nb', which holds '\\n'; allow"),
+        (
+            {"task": type("a\nb", (First,), {"retries": -1})},
+            r"the name of a task is 'a\\nb', which contains '\\n'; allow",
+        ),
         (
             {"task": type("Odd", (First,), {"run": staticmethod(_asynchronous)})},
             "Odd.run is a coroutine, which never runs",
@@ -217,11 +223,20 @@ def test_a_build_version_that_no_workflow_can_have(version: str, monkeypatch: py
         ({"pip_extras": ""}, "Second: pip_extras is the string '', expected a list of names"),
         ({"pip_extras": 3}, "Second: pip_extras is 3, expected a list of names"),
         ({"pip_extras": False}, "Second: pip_extras is False, expected a list of names"),
-        ({"pip_extras": [["a"]]}, r"Second: pip_extras holds \['a'\], expected the name of an extra, as quality"),
-        ({"pip_extras": [""]}, "Second: pip_extras holds '', expected the name of an extra, as quality"),
-        ({"pip_extras": [None]}, "Second: pip_extras holds None, expected the name of an extra, as quality"),
-        ({"pip_extras": ["asdf", "a,b"]}, "Second: pip_extras holds 'a,b', expected the name of an extra, as quality"),
-        ({"pip_extras": [Mute()]}, "Second: pip_extras holds <Mute .*>, expected the name of an extra, as quality"),
+        (
+            {"pip_extras": [["a"]]},
+            r"Second: pip_extras holds \['a'\], expected the name of an extra, for example quality",
+        ),
+        ({"pip_extras": [""]}, "Second: pip_extras holds '', expected the name of an extra, for example quality"),
+        ({"pip_extras": [None]}, "Second: pip_extras holds None, expected the name of an extra, for example quality"),
+        (
+            {"pip_extras": ["asdf", "a,b"]},
+            "Second: pip_extras holds 'a,b', expected the name of an extra, for example quality",
+        ),
+        (
+            {"pip_extras": [Mute()]},
+            "Second: pip_extras holds <Mute .*>, expected the name of an extra, for example quality",
+        ),
     ],
 )
 def test_a_node_that_is_none(arguments: dict[str, Any], message: str) -> None:
@@ -398,7 +413,7 @@ def test_a_task_that_is_abstract(task: type[TaskBase]) -> None:
     assert sentence == f"{task.__name__} cannot be run: it does not define run"
 
 
-TAKES = "Second cannot be made: its constructor is to take recipe_run_id, workflow_name, workflow_version, and takes "
+TAKES = "Second cannot be created: its constructor must take recipe_run_id, workflow_name, workflow_version, and takes "
 
 
 @pytest.mark.parametrize(
@@ -509,7 +524,7 @@ def test_an_export_to_what_is_no_path(export: Callable[[Workflow, Any], Path], p
     """
     The null byte is shown as Python writes it.
     """
-    with pytest.raises(WorkflowError, match=rf"^an export is written into a folder, and {shown} is no path of one$"):
+    with pytest.raises(WorkflowError, match=rf"^found {shown}, expected the path of a folder for the export$"):
         export(with_first(), path)
 
 
@@ -521,7 +536,9 @@ def test_a_task_of_the_program_that_runs_cannot_be_exported(monkeypatch: pytest.
 
     sentence = refused(with_first().dag_source, WorkflowError)
 
-    assert re.match("First of My_Workflow cannot be exported: .* a module that can be imported", sentence)
+    assert re.match(
+        "First of My_Workflow cannot be exported: another process imports a task by the name of its module", sentence
+    )
 
 
 def test_a_workflow_without_tasks_cannot_be_loaded() -> None:
@@ -553,7 +570,7 @@ def test_releases_of_a_script_cannot_be_run() -> None:
     sentence = refused(lambda: with_first(workflow_package=None).run(1, environments=True), WorkflowError)
 
     assert sentence.startswith("First of My_Workflow cannot be ")
-    assert "say workflow_package=__package__ where the workflow is defined, which is None in a script" in sentence
+    assert "define the workflow with workflow_package=__package__, which is None in a script" in sentence
 
 
 @pytest.mark.processes
@@ -591,7 +608,7 @@ def test_a_constructor_of_other_names_is_named_by_the_failure() -> None:
             workflow("w", version="."),
             r"scratch\.w: scratch_w \.: First of scratch_w cannot be exported: no worker could install version '\.' of",
         ),
-        ("", r"scratch defines no workflow: looked in scratch\.w, scratch$"),
+        ("", r"scratch defines no workflow; searched: scratch\.w, scratch$"),
     ],
 )
 def test_a_package_s_mistake_is_told_with_its_module(source: str, message: str, tmp_path: Path) -> None:

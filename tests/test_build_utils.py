@@ -218,13 +218,14 @@ def test_a_module_that_cannot_be_imported_is_named_with_its_error(make: Make, so
 
 def test_two_workflows_of_one_name_are_refused_with_both_modules(make: Make) -> None:
     """
-    One would be exported over the other, on some file systems also where only the case differs.
+    One would overwrite the file of the other, on some file systems also where only the case differs.
     """
     package = make({"a.py": module("Same"), "b.py": module("same"), "c.py": module("same", version="1.1")})
 
     with pytest.raises(
         WorkflowError,
-        match=r"^scratch\.b: scratch_same 1\.0 would be exported over scratch\.a: scratch_Same 1\.0; name one of them ",
+        match=r"^scratch\.b: scratch_same 1\.0 would overwrite the file of scratch\.a: scratch_Same "
+        r"1\.0; give one of them another name",
     ):
         extract_workflows_from_package(package)
 
@@ -248,7 +249,7 @@ def test_what_is_no_module_is_refused_by_each(function: Callable[..., object], p
     places = () if function is extract_workflows_from_package else (tmp_path / "out",)
 
     with pytest.raises(
-        WorkflowError, match=r"^found .{1,40}, expected a package as `import my_pipeline\.workflows` gives it$"
+        WorkflowError, match=r"^found .{1,40}, expected a package, for example my_pipeline\.workflows after its import$"
     ):
         function(package, *places)
 
@@ -306,7 +307,7 @@ def test_all_that_is_wrong_is_said_at_once(make: Make, tmp_path: Path) -> None:
         validate_workflows(package, tmp_path / "out")
 
     lines = str(raised.value).splitlines()
-    assert lines[0] == "4 things are wrong:"
+    assert lines[0] == "found 4 problems:"
     assert [line.split(":")[0] for line in lines[1:]] == ["- scratch.d", "- scratch.a", "- scratch.a", "- scratch.b"]
     assert ["scratch.a: no_second 1: " in line for line in lines] == [False, False, False, True, False]
     assert not (tmp_path / "out").exists()
@@ -329,7 +330,7 @@ def test_a_cycle_is_found(make: Make) -> None:
     closing = "from dataclasses import replace\na._nodes['First'] = replace(a._nodes['First'], upstreams=(Second,))\n"
     package = make({"a.py": module("a") + closing})
 
-    with pytest.raises(WorkflowError, match=r"^scratch\.a: scratch_a 1\.0: scratch_a goes in a circle: "):
+    with pytest.raises(WorkflowError, match=r"^scratch\.a: scratch_a 1\.0: scratch_a has a cycle: "):
         validate_workflows(package)
 
 
@@ -341,8 +342,8 @@ def test_a_package_without_workflows_is_not_valid(make: Make) -> None:
 
     with pytest.raises(
         WorkflowError,
-        match=r"^scratch defines no workflow: looked in scratch\.a, scratch; not in its subpackages: "
-        r"was scratch\.workflows meant\?$",
+        match=r"^scratch defines no workflow; searched: scratch\.a, scratch; subpackages are not searched: "
+        r"did you mean scratch\.workflows\?$",
     ):
         validate_workflows(package)
 
@@ -386,7 +387,8 @@ def test_what_was_not_checked_is_said_once(make: Make, caplog: pytest.LogCapture
         validate_workflows(package)
 
     assert [record.getMessage() for record in caplog.records] == [
-        "Airflow is not installed: whether the workflows of scratch load was not checked (2 of them); all else is well"
+        "Airflow is not installed: the loading of the workflows of scratch was not checked (2 workflows); "
+        "all other checks passed"
     ]
 
 
@@ -434,9 +436,7 @@ def test_nothing_is_written_if_one_cannot_be_exported(make: Make, tmp_path: Path
     """
     package = make({"a.py": module("a"), "b.py": EMPTY.format("one") + EMPTY.format("two")})
 
-    with pytest.raises(
-        WorkflowError, match=r"^2 things are wrong:\n- scratch\.b: no_one 1: .*\n- scratch\.b: no_two 1"
-    ):
+    with pytest.raises(WorkflowError, match=r"^found 2 problems:\n- scratch\.b: no_one 1: .*\n- scratch\.b: no_two 1"):
         export_dags(package, tmp_path / "dags")
 
     assert not (tmp_path / "dags").exists()
@@ -481,9 +481,7 @@ def test_a_place_that_no_system_can_name_is_no_path(
     """
     package = make({"a.py": module("a") + "a.load = lambda: object()\n"})
 
-    with pytest.raises(
-        WorkflowError, match=r"^an export is written into a folder, and .*out\\x00side'\) is no path of one$"
-    ):
+    with pytest.raises(WorkflowError, match=r"^found .*out\\x00side'\), expected the path of a folder for the export$"):
         export_into(package, tmp_path / "out\x00side")
 
 
@@ -545,7 +543,7 @@ def test_workflows_of_several_versions_make_no_archive(make: Make, tmp_path: Pat
 
     with pytest.raises(
         WorkflowError,
-        match=r"^scratch has workflows of several versions, and an archive is of one: "
+        match=r"^an archive holds workflows of one version, and scratch has several: "
         r"1\.0 \(scratch_a\); 2\.0 \(scratch_b\)$",
     ):
         export_archive(package, tmp_path / "dags")
@@ -557,7 +555,7 @@ def test_a_package_without_workflows_makes_no_archive(make: Make, tmp_path: Path
     """
     An empty one would be deployed unnoticed.
     """
-    with pytest.raises(WorkflowError, match=r"^scratch defines no workflow: looked in scratch$"):
+    with pytest.raises(WorkflowError, match=r"^scratch defines no workflow; searched: scratch$"):
         export_archive(make({}), tmp_path / "dags")
 
     assert not (tmp_path / "dags").exists()
@@ -575,4 +573,4 @@ def test_an_export_of_nothing_says_so(
     """
     assert exporting(make({"a.py": "x = 1\n"}), tmp_path / "out") == []
     (said,) = (record.getMessage() for record in caplog.records)
-    assert said == "nothing is exported: scratch defines no workflow: looked in scratch.a, scratch"
+    assert said == "nothing is exported: scratch defines no workflow; searched: scratch.a, scratch"

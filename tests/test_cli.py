@@ -244,9 +244,12 @@ def test_the_only_workflow_of_a_script_needs_no_name(tmp_path: Path) -> None:
         ("nowhere.at_all:flow", "there is no module 'nowhere': neither in the current folder ("),
         ("tests.nowhere:flow", "there is no module 'tests.nowhere'"),
         ("tests.pipelines:dimond", "has no 'dimond'; the workflows in tests.pipelines are: diamond, endless, killed"),
-        ("tests.pipelines:First", "tests.pipelines:First is no Workflow but a class; the workflows in"),
-        ("tests.pipelines", "the workflows in tests.pipelines are: diamond, endless, killed, kept; name one, as"),
-        ("tests.facts", "tests.facts holds no workflow, expected one"),
+        ("tests.pipelines:First", "tests.pipelines:First is a class, expected a Workflow; the workflows in"),
+        (
+            "tests.pipelines",
+            "the workflows in tests.pipelines are: diamond, endless, killed, kept; name one, for example",
+        ),
+        ("tests.facts", "tests.facts defines no workflow; expected one"),
         ("not a module", "found 'not a module', expected MODULE:WORKFLOW"),
         (":flow", "found '', expected MODULE:WORKFLOW"),
         ("nowhere.py:flow", "there is no file 'nowhere.py' in "),
@@ -292,8 +295,8 @@ def test_a_script_whose_name_is_taken_is_refused(tmp_path: Path) -> None:
     taken = run("run", str(tmp_path / "json.py"), "--recipe-run-id", "1")
     unusable = run("run", str(tmp_path / "my-flow.py"), "--recipe-run-id", "1")
 
-    assert "'json' is another module; rename it" in taken.stderr
-    assert "'my-flow' is no name of a module; rename it" in unusable.stderr
+    assert "another module has the name 'json'; rename the file" in taken.stderr
+    assert "'my-flow' is not a valid name of a module; rename the file" in unusable.stderr
     assert (taken.returncode, unusable.returncode) == (2, 2)
 
 
@@ -435,7 +438,7 @@ def test_a_name_and_a_replay_exclude_each_other() -> None:
     told = run("events", "tail", "--name", "operators", "--replay")
 
     assert told.returncode == 2
-    assert "leave one of them out" in told.stderr
+    assert "use only one of them" in told.stderr
 
 
 def test_a_replay_begins_at_the_beginning_and_goes_on() -> None:
@@ -629,7 +632,7 @@ def test_a_timeline_of_no_run_says_which_there_are() -> None:
 
     assert (empty.returncode, mistyped.returncode) == (1, 1)
     assert empty.stderr.startswith("error: there is no run yet on the embedded journal ")
-    assert mistyped.stderr.endswith("the latest there: r\n")
+    assert mistyped.stderr.endswith("the latest runs there: r\n")
 
 
 def test_a_terminal_without_unicode_gets_ascii_and_question_marks() -> None:

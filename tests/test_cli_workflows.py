@@ -26,7 +26,7 @@ CHECKED = f"no cycle, exports, compiles{', loads' if HAS_ENGINE else ''}"
 NOT_LOADED = (
     ""
     if HAS_ENGINE
-    else "not loaded: Airflow is not installed here; install dkist-processing-core[airflow] to have it checked\n"
+    else "not loaded: Airflow is not installed here; install dkist-processing-core[airflow] to check this\n"
 )
 
 
@@ -72,7 +72,8 @@ def test_what_is_wrong_stands_below_its_workflow(tmp_path: Path) -> None:
     assert lines[1].startswith("  scratch.a: scratch_script 1.0: ")
     assert lines[3] == "✗ scratch_good 1.0, 2 tasks"
     assert lines[4].startswith(
-        "  scratch.c: scratch_good 1.0 would be exported over scratch.b: scratch_Good 1.0; name one "
+        "  scratch.c: scratch_good 1.0 would overwrite the file of scratch.b: scratch_Good 1.0; give "
+        "one of them another name"
     )
 
 
@@ -101,8 +102,8 @@ def test_a_package_without_workflows_is_an_error(command: str, tmp_path: Path) -
 
     assert (told.returncode, told.stdout) == (1, "")
     assert told.stderr == (
-        "error: scratch defines no workflow: looked in scratch.tasks, scratch; "
-        "not in its subpackages: was scratch.workflows meant?\n"
+        "error: scratch defines no workflow; searched: scratch.tasks, scratch; "
+        "subpackages are not searched: did you mean scratch.workflows?\n"
     )
 
 
@@ -113,7 +114,7 @@ def test_a_package_without_workflows_is_an_error(command: str, tmp_path: Path) -
         ("nowhere.inside", "there is no package 'nowhere': neither"),
         ("scratch.nowhere", "there is no package 'scratch.nowhere': neither"),
         ("scratch.a.b", "scratch.a is a module, not a package: it has no 'b' inside"),
-        ("scratch/a.py", "found 'scratch/a.py', expected the name of a package, as my_pipeline.workflows"),
+        ("scratch/a.py", "found 'scratch/a.py', expected the name of a package, for example my_pipeline.workflows"),
     ],
 )
 def test_a_mistyped_package_is_a_usage_error(package: str, expected: str, tmp_path: Path) -> None:
@@ -211,9 +212,9 @@ def test_notebooks_are_written_with_the_image_that_serves_them(tmp_path: Path) -
     [
         (
             ["notebooks", "scratch", "--path", "..", "--dockerfile"],
-            "error: notebooks for an image are put into ",
+            "error: found the folder ",
         ),
-        (["notebooks", "scratch.empty"], "error: scratch.empty defines no workflow: looked in scratch.empty\n"),
+        (["notebooks", "scratch.empty"], "error: scratch.empty defines no workflow; searched: scratch.empty\n"),
     ],
 )
 def test_notebooks_that_cannot_be_written_are_one_line(arguments: list[str], complaint: str, tmp_path: Path) -> None:

@@ -1761,14 +1761,14 @@ def test_the_commands_build_list_and_prune(cache: Environments) -> None:
     assert empty.output == f"no environments in {cache.folder}\n"
     assert "built in" in first.stdout.splitlines()[-1]
     assert "the release has no extra frozen" in first.stderr
-    assert again.stdout.startswith("small-pipeline[asdf]==1.0: there already, ")
+    assert again.stdout.startswith("small-pipeline[asdf]==1.0: exists already, ")
     assert "small-pipeline[asdf]==1.0  ready" in listed.output
-    assert "environments: 1, together" in listed.output
+    assert "environments: 1, in total" in listed.output
     assert as_json["folder"] == cache.folder
     assert [entry["distributions"]["small-pipeline"] for entry in as_json["environments"]] == ["1.0"]
-    assert planned.output.splitlines()[-1].startswith("would be removed: 1, together ")
+    assert planned.output.splitlines()[-1].startswith("would be removed: 1, in total ")
     assert "does not fit into 0 bytes" in planned.output
-    assert pruned.output.splitlines()[-1].startswith("removed: 1, together ")
+    assert pruned.output.splitlines()[-1].startswith("removed: 1, in total ")
     assert [result.exit_code for result in (empty, first, again, listed, planned, pruned)] == [0] * 6
     assert cache.entries() == []
 
@@ -1784,7 +1784,7 @@ def test_a_build_without_an_extra_says_so_at_the_end(environ: dict[str, str]) ->
     assert "no such extra: nope; it has: asdf, grating-tools" in first.stderr
     for result in (first, again):
         assert result.exit_code == 0
-        assert result.stdout.endswith(".1; WITHOUT nope, no such extra in this release\n")
+        assert result.stdout.endswith(".1; WITHOUT nope: this release has no such extra\n")
 
 
 def test_a_size_may_have_a_unit(cache: Environments) -> None:
@@ -1797,10 +1797,10 @@ def test_a_size_may_have_a_unit(cache: Environments) -> None:
     little = [asked("prune", "--max-size", text, "--dry-run") for text in ("1B", "0.1KB", "100")]
     wrong = [asked("prune", "--max-size", text) for text in ("", "GB", "20XB", "-1", "1.2.3KB", "1e3")]
 
-    assert {result.stdout for result in much} == {"would be removed: 0, together 0 B\n"}
+    assert {result.stdout for result in much} == {"would be removed: 0, in total 0 B\n"}
     assert all("would be removed: 1," in result.stdout for result in little)
     assert {result.exit_code for result in wrong} == {2}
-    assert "expected bytes, or a size as 500MB or 20GB" in " ".join(wrong[2].stderr.split())
+    assert "expected a number of bytes, or a size such as 500MB or 20GB" in " ".join(wrong[2].stderr.split())
     assert path.exists()
 
 

@@ -172,7 +172,7 @@ def test_a_tag_that_the_engine_s_database_cannot_hold_is_refused(tag: str) -> No
     By the first of them its DAG processor would end, for all workflows, and by the others the DAG would not be there.
     """
     with pytest.raises(
-        WorkflowError, match=r"^tags: found .*, expected text of 1 to 100 characters, none for control$"
+        WorkflowError, match=r"^tags: found .*, expected text of 1 to 100 characters without control characters$"
     ):
         Workflow(process_category="a", process_name="b", workflow_version="1", tags=["well", tag])
 
@@ -282,10 +282,13 @@ REFUSED = "First of a_b cannot be exported: "
                 "version of an environment: found '-'"
             ),
         ),
-        (lambda: of(pip_extras=["a]b"]), r"First: pip_extras holds 'a\]b', expected the name of an extra, as quality"),
+        (
+            lambda: of(pip_extras=["a]b"]),
+            r"First: pip_extras holds 'a\]b', expected the name of an extra, for example quality",
+        ),
         (
             lambda: of(task=in_function()),
-            "Hidden of a_b cannot be exported: another process finds a task by the name of its class in a module",
+            "Hidden of a_b cannot be exported: another process imports a task by the name of its module and its class",
         ),
         (lambda: of(task=type("not-a-name", (First,), {})), "not-a-name of a_b cannot be exported"),
     ],

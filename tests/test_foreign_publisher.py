@@ -223,9 +223,9 @@ def test_an_absurd_time_is_shown_as_such() -> None:
     alone = [str(line) for line in draw_timeline(run_of(started("A", time=FAR)), width=160, now=at(60), zone=UTC)]
 
     assert "finished in 4 min 00 s" in lines[0]
-    assert "  ! not plausible, and left out: the task reports task.progressed at 1970-01-01 00:00:00" in lines
+    assert "  ! implausible and not drawn: the task reports task.progressed at 1970-01-01 00:00:00" in lines
     assert any("workflow.started at 9999-12-31 23:59:59 and 2026-11-22 12:05:00" in line for line in lines)
-    assert "  ! and 2 more reports with such times" in more
+    assert "  ! and 2 more reports with implausible times" in more
     assert any("began at an implausible time" in line for line in alone)
     assert sorted(report["type"] for report in run_json(view)["implausible"]) == sorted(each.type for each in foreign)
 

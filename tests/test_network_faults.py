@@ -363,7 +363,7 @@ def test_every_line_that_the_page_explains_is_one_that_is_said() -> None:
     The table of the page on outages quotes the texts of the packages that warn.
     """
     page = (ROOT / "docs" / "how-to" / "outages.md").read_text()
-    table = page.partition("| the line holds |")[2].partition("\n\n")[0]
+    table = page.partition("| text in the log line |")[2].partition("\n\n")[0]
     quoted = re.findall(r"^\| `(.+?)` \|", table, flags=re.MULTILINE)
     constants = {
         node.value

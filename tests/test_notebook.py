@@ -142,7 +142,7 @@ def test_what_a_notebook_could_not_import_is_refused(tmp_path: Path) -> None:
     bare = Workflow(process_category="a", process_name="b", workflow_version="1")
     bare.add_node(sample.First)
 
-    with pytest.raises(WorkflowError, match=r"^Hidden of a_b cannot be exported: another process finds a task by "):
+    with pytest.raises(WorkflowError, match=r"^Hidden of a_b cannot be exported: another process imports a task by "):
         hidden.export_notebook(tmp_path / "new")
     with pytest.raises(WorkflowError, match=r"^a_b cannot be exported: it has no tasks$"):
         Workflow(process_category="a", process_name="b", workflow_version="1").export_notebook(tmp_path / "new")
@@ -176,7 +176,7 @@ def test_a_notebook_that_was_worked_with_is_not_written_over(work: Callable[[Any
     file.write_text(json.dumps(notebook))
 
     with pytest.raises(
-        WorkflowError, match=rf"^not written over, since it is not as it was exported: {file}; move it "
+        WorkflowError, match=rf"^not overwritten, since it was changed or run after its export: {file}; move it, "
     ):
         sample.workflow().export_notebook(tmp_path)
 
@@ -190,7 +190,7 @@ def test_what_is_no_notebook_is_not_written_over(tmp_path: Path) -> None:
     file = tmp_path / "l0_to_l1_visp_sample_1.2.3.ipynb"
     file.write_text("my notes")
 
-    with pytest.raises(WorkflowError, match=r"^not written over, "):
+    with pytest.raises(WorkflowError, match=r"^not overwritten, "):
         sample.workflow().export_notebook(tmp_path)
 
     assert file.read_text() == "my notes"
@@ -341,7 +341,7 @@ def test_one_that_is_not_saved_in_time_is_an_error(content: str, tmp_path: Path)
     file.write_text(content)
 
     with pytest.raises(
-        TimeoutError, match=rf"^{file} was not saved with the outputs of this cell: looked 2 times, 0 s"
+        TimeoutError, match=rf"^{file} was not saved with the outputs of this cell: read 2 times, every 0 s"
     ):
         wait_for_notebook_save(file, "wanted", attempts=2, delay_s=0)
 
@@ -350,7 +350,7 @@ def test_a_notebook_that_is_not_there_is_not_waited_for(tmp_path: Path) -> None:
     """
     It was renamed, most likely: two minutes would change nothing.
     """
-    with pytest.raises(FileNotFoundError, match=r"^no notebook to wait for: there is no file .*n\.ipynb; is the "):
+    with pytest.raises(FileNotFoundError, match=r"^there is no notebook .*n\.ipynb; check its "):
         wait_for_notebook_save(notebook_path=tmp_path / "n.ipynb")
 
 
@@ -407,7 +407,7 @@ def test_what_is_no_notebook_is_no_document(content: str, tmp_path: Path) -> Non
     file = tmp_path / "n.ipynb"
     file.write_bytes(content.encode("latin-1"))
 
-    with pytest.raises(WorkflowError, match=rf"^{file} is no notebook: "):
+    with pytest.raises(WorkflowError, match=rf"^{file} is not a notebook: "):
         export_notebook_by_path(file)
 
 

@@ -141,7 +141,7 @@ def test_notebooks_outside_of_the_project_are_refused(path: str, repository: Any
     before = written_in(tmp_path)
 
     with pytest.raises(
-        WorkflowError, match=r"^notebooks for an image are put into .*/repository, where it is built, or b"
+        WorkflowError, match=r"^found the folder .*/repository, where the image is built, or a folder b"
     ):
         export_notebook_dockerfile(repository, path)
 
@@ -153,7 +153,7 @@ def test_a_folder_that_would_be_a_pattern_is_refused(repository: Any) -> None:
     `COPY` would look for others.
     """
     with pytest.raises(
-        WorkflowError, match=r"^the folder 'run\[1\]' cannot be named in a Dockerfile: it holds '\[', '"
+        WorkflowError, match=r"^the folder 'run\[1\]' cannot be named in a Dockerfile: it contains '\[', '"
     ):
         export_notebook_dockerfile(repository, "run[1]")
 
@@ -164,7 +164,7 @@ def test_nothing_is_written_over(repository: Any) -> None:
     """
     Path("Dockerfile").write_text("FROM mine\n")
     with pytest.raises(
-        WorkflowError, match=r"^there is a Dockerfile in .*/repository already, which is not written ov"
+        WorkflowError, match=r"^there is a Dockerfile in .*/repository already, which is not overwritt"
     ):
         export_notebook_dockerfile(repository, "notebooks")
     assert not Path("notebooks").exists()
@@ -174,7 +174,7 @@ def test_nothing_is_written_over(repository: Any) -> None:
     notebook.write_text(notebook.read_text().replace("recipe_run_id: int =", "recipe_run_id: int = 1"))
 
     with pytest.raises(
-        WorkflowError, match=r"^not written over, since it is not as it was exported: notebooks/scratch"
+        WorkflowError, match=r"^not overwritten, since it was changed or run after its export: notebooks/scratch"
     ):
         export_notebook_dockerfile(repository, "notebooks")
 

@@ -202,7 +202,7 @@ def test_what_a_killed_process_left_is_drained() -> None:
     assert books() == Books(published=30, confirmed=30, pending=0, set_aside=0)
     assert (told.returncode, told.stderr) == (0, "")
     assert told.stdout.startswith("delivered to RabbitMQ at 127.0.0.1:")
-    assert told.stdout.endswith(": 30, still waiting: 0\n")
+    assert told.stdout.endswith(": 30, still pending: 0\n")
 
 
 def test_a_broker_that_is_not_there_is_one_line(refused: int) -> None:
@@ -224,7 +224,7 @@ def test_a_broker_that_is_not_there_is_one_line(refused: int) -> None:
 
 def test_the_embedded_journal_has_nothing_to_drain(state_dir: Path) -> None:
     """
-    It is its own bus, and no error.
+    It needs no delivery, and this is no error.
     """
     told = outbox("drain")
 
@@ -248,7 +248,7 @@ def test_a_drain_without_a_broker_names_what_waits_for_others(monkeypatch: pytes
 
     assert (told.returncode, told.stdout) == (1, "")
     assert told.stderr.startswith("error: MESH_CONFIG names no interservice-bus, and the embedded journal ")
-    assert told.stderr.endswith(f"; still waiting: 3 in {path}, for RabbitMQ at broker.example:5672, virtual host /\n")
+    assert told.stderr.endswith(f"; still pending: 3 in {path}, for RabbitMQ at broker.example:5672, virtual host /\n")
 
 
 def test_a_drain_that_is_out_of_time_says_what_it_knows_of_the_broker(
@@ -264,7 +264,7 @@ def test_a_drain_that_is_out_of_time_says_what_it_knows_of_the_broker(
         append_events(1)
         told.append(outbox("drain", "--timeout", "0.7").stderr)
 
-    assert told[0].startswith("error: the time is over, and the broker has not answered so far; still waiting in ")
+    assert told[0].startswith("error: the time is over, and the broker has not answered so far; still pending in ")
     assert told[1].startswith(f"error: the time is over; RabbitMQ at 127.0.0.1:{refusing_port} refuses the connection")
 
 
@@ -299,7 +299,7 @@ def test_ctrl_c_ends_a_drain(monkeypatch: pytest.MonkeyPatch, black_hole: BlackH
         code, took = end(process, signal.SIGINT)
 
     assert (code, took < CONNECT_SECONDS / 2) == (130, True)
-    assert (tmp_path / "log").read_text().startswith("interrupted; still waiting in ")
+    assert (tmp_path / "log").read_text().startswith("interrupted; still pending in ")
     assert books().pending == 3
 
 
@@ -345,7 +345,7 @@ def test_what_killed_processes_leave_is_relayed_until_told_to_end(number: signal
     assert books() == Books(published=30, confirmed=30, pending=0, set_aside=0)
     first, last = (tmp_path / "log").read_text().splitlines()
     assert re.fullmatch(r"INFO \S+: relaying from \S+outbox-\w{8}\.db to RabbitMQ at .*", first)
-    assert last.endswith(": ended; delivered meanwhile: 30, still waiting: 0")
+    assert last.endswith(": ended; delivered meanwhile: 30, still pending: 0")
 
 
 def test_a_relay_outlives_the_broker(owned: Broker, tmp_path: Path) -> None:
@@ -390,7 +390,7 @@ def test_a_relay_waits_for_a_folder_and_survives_its_end(
         code, _ = end(process)
 
     assert (was_there, code) == (False, 0)
-    assert log.read_text().splitlines()[-1].endswith("delivered meanwhile: 7, still waiting: 0")
+    assert log.read_text().splitlines()[-1].endswith("delivered meanwhile: 7, still pending: 0")
 
 
 def test_a_relay_without_a_broker_is_refused() -> None:
@@ -429,8 +429,8 @@ def test_what_the_broker_refuses_is_listed_and_retried(owned: Broker) -> None:
     second = outbox("drain")
 
     assert (first.returncode, again.returncode, second.returncode, unknown.exit_code) == (1, 0, 0, 2)
-    assert "set aside, since the broker refuses them: 2; dkist-core outbox list --set-aside tells why" in first.stderr
-    assert again.stderr.startswith("set aside before: 2; dkist-core outbox list --set-aside tells why")
+    assert "set aside, since the broker refuses them: 2; dkist-core outbox list --set-aside shows why" in first.stderr
+    assert again.stderr.startswith("set aside earlier: 2; dkist-core outbox list --set-aside shows why")
     assert [(each["number"], each["type"], each["id"], each["tries"]) for each in found] == [
         (2, "edu.nso.dkist.task.progressed", progressed("A", 1).id, 3),
         (3, None, "m-1", 3),
@@ -439,8 +439,8 @@ def test_what_the_broker_refuses_is_listed_and_retried(owned: Broker) -> None:
         "the broker refused it (nack)",
         "it cannot be sent",
     ]
-    assert "  2  task.progressed\n     to workflow.events.x by task.progressed.W.A\n" in shown
-    assert "set aside: 2; to have them tried again: dkist-core outbox retry --all\n" in shown
+    assert "  2  task.progressed\n     to workflow.events.x with task.progressed.W.A\n" in shown
+    assert "set aside: 2; to make them pending again: dkist-core outbox retry --all\n" in shown
     assert "not set aside in " in unknown.stderr + unknown.output
     assert retried.stdout.endswith(": 1; the next publisher, dkist-core outbox drain or relay delivers them\n")
     assert books() == Books(published=3, confirmed=2, pending=0, set_aside=1)
@@ -475,7 +475,7 @@ def test_what_to_retry_has_to_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert (neither.exit_code, both.exit_code, absent.returncode) == (2, 2, 1)
     assert absent.stderr.startswith("error: there is no outbox ")
-    assert other.stdout.startswith(f"waiting again in {path}: 2; ")
+    assert other.stdout.startswith(f"pending again in {path}: 2; ")
 
 
 # Retarget
@@ -618,12 +618,12 @@ def test_every_journal_is_listed_and_none_is_changed(monkeypatch: pytest.MonkeyP
     at = lines.index("  for RabbitMQ at broker.example:5672, virtual host /")
     assert re.fullmatch(rf"● {current.stem} +5 +2 +2 +1 +\d.*s", lines[at - 1])
     assert lines[at + 1] == f"  process {os.getpid()} is delivering it"
-    assert lines[at + 2].startswith("  the broker could not be reached; tasks leave it alone until ")
+    assert lines[at + 2].startswith("  the broker could not be reached; tasks do not connect to it until ")
     assert re.fullmatch(
-        rf"  spare journal {os.getpid()}-\w{{8}}: 1 pending, kept by process {os.getpid()}", lines[at + 3]
+        rf"  spare journal {os.getpid()}-\w{{8}}: 1 pending, used by process {os.getpid()}", lines[at + 3]
     )
     assert "  for RabbitMQ at old.example:5672, virtual host /dkist, exchanges ev.x and master.direct.x" in lines
-    assert "  the embedded journal, a bus of its own: subscribers read it; events kept: 1" in lines
+    assert "  the embedded journal, which subscribers read directly; events kept: 1" in lines
     mine = found[current.stem]
     assert (mine["current"], mine["deliveredBy"], mine["spares"][0]["owner"]) == (True, os.getpid(), os.getpid())
     assert mine["published"] == mine["confirmed"] + mine["pending"] + mine["setAside"] == 5
@@ -778,8 +778,10 @@ def test_the_doctor_tells_of_spare_journals_that_were_left_behind(monkeypatch: p
     living.close()
     (found,) = [each for each in json.loads(told.stdout)["checks"] if each["name"] == "left behind"]
     assert found["status"] == "skipped"
-    assert found["detail"] == (f"beside {path}, by processes that have ended; waiting in {left.journal.path.name}: 1")
-    assert "the next publisher or `dkist-core outbox drain` takes it over" in found["advice"]
+    assert found["detail"] == (
+        f"processes that have ended left messages beside {path}; pending in {left.journal.path.name}: 1"
+    )
+    assert "the next publisher or `dkist-core outbox drain` takes them over" in found["advice"]
 
 
 def test_the_doctor_knows_a_spare_journal_from_another_brokers_outbox(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -799,7 +801,7 @@ def test_the_doctor_knows_a_spare_journal_from_another_brokers_outbox(monkeypatc
     for spare in living:
         spare.close()
     (found,) = [each for each in json.loads(told.stdout)["checks"] if each["name"] == "other outbox"]
-    assert found["detail"] == f"{other} is for another broker than these settings name; waiting: 4"
+    assert found["detail"] == f"{other} is for another broker than these settings name; pending: 4"
     assert f"`dkist-core outbox retarget {other.stem.removeprefix('outbox-')}`" in found["advice"]
 
 
@@ -840,7 +842,7 @@ def test_what_is_beside_an_outbox_is_counted_where_the_broker_takes_nothing(
     told = outbox("drain", "--timeout", "1")
 
     assert told.returncode == 1
-    assert re.search(r"still waiting in .*: 1, delivered: 0", told.stderr)
+    assert re.search(r"still pending in .*: 1, delivered: 0", told.stderr)
 
 
 @pytest.mark.parametrize(
@@ -922,7 +924,7 @@ def test_a_lock_that_cannot_be_used_is_the_reason_that_is_shown(
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert f": 1. {reason}" in warning
     assert took < publisher._flush_timeout
-    assert f"not delivered by this user: {reason}" in asked("list").stdout
+    assert f"this user cannot deliver it: {reason}" in asked("list").stdout
     assert listed()["journals"][0]["problem"].startswith(reason)
     assert f"error: {reason}" in asked("drain").stderr
     assert f"✗ delivery      {reason}" in CliRunner().invoke(app, ["doctor"]).stdout

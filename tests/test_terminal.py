@@ -108,7 +108,7 @@ def test_the_lines_of_a_task_are_shown_so_too(capsys: pytest.CaptureFixture[str]
     PlainDisplay(Terminal(file=stream)).task_given_up(HOSTILE)
 
     assert capsys.readouterr().out == f"A | {SHOWN}\nA | \t12 frames\n"
-    assert stream.getvalue() == f"{SHOWN}: not run: a task that it waits for failed\n"
+    assert stream.getvalue() == f"{SHOWN}: not run: an upstream task failed\n"
 
 
 def test_what_is_logged_to_a_terminal_is_shown_so_too() -> None:

@@ -112,7 +112,7 @@ def test_a_failed_run_is_drawn_with_its_waits_its_tries_and_its_causes() -> None
         "    at 3/12 frame (eit_171)",
         "✗   attempt 2 ·            ·         ┈┈┈┈┈───━━━━━━━━━━━━━━━━━━━━━ 8.0 s",
         "    signal SIGKILL",
-        "– Sum         not run: a task that it waits for failed",  # noqa: RUF001 - an en dash is meant
+        "– Sum         not run: an upstream task failed",  # noqa: RUF001 - an en dash is meant
         "              ╰────────────┴────────────┴────────────┴───────────┴",
         "              0            5            10           15          20 s",
         "              ┈┈ waiting   ── preparing   ━━ running",
@@ -137,7 +137,7 @@ def test_a_terminal_that_knows_few_characters_gets_the_same_picture_in_ascii() -
         "    at 3/12 frame (eit_171)",
         "x   attempt 2                   ....--================ 8.0 s",
         "    signal SIGKILL",
-        "- Sum         not run: a task that it waits for failed",
+        "- Sum         not run: an upstream task failed",
         "              +---------+---------+---------+--------+",
         "              0         5         10        15       20 s",
         "              .. waiting   -- preparing   == running",
@@ -163,7 +163,7 @@ def test_an_attempt_whose_end_nobody_reported_is_lost() -> None:
     """
     lines = drawn(*BEGUN, *FIRST_TRY[:2], ENDED)
 
-    assert "    lost: nobody reported how it ended" in lines
+    assert "    lost: its end was not reported" in lines
 
 
 def test_contradictions_stand_beside_the_outcome() -> None:
@@ -179,8 +179,8 @@ def test_contradictions_stand_beside_the_outcome() -> None:
     )
 
     assert lines[0].startswith("✗ W 1 · failed after 10.0 s")
-    assert "  ! the engine calls the run failed" in lines
-    assert "    ! the engine calls it failed" in lines
+    assert "  ! the engine reports the run as failed" in lines
+    assert "    ! the engine reports it as failed" in lines
     assert "    skipped: no disk" in lines
     assert "    ! the engine reports: failed: timeout" in lines
 
@@ -191,7 +191,7 @@ def test_a_failure_that_only_the_engine_knows_of_is_marked_so() -> None:
     """
     lines = drawn(started("A"), failed("A", time=after(3), reported_by="engine", provisional=True, cause="timeout"))
 
-    assert "    timeout (so says the engine only)" in lines
+    assert "    timeout (reported only by the engine)" in lines
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,9 @@ def test_a_run_that_is_not_there_is_told_with_those_that_are() -> None:
     """
     told = [event for number in range(7) for event in run_of(number)]
 
-    with pytest.raises(DKISTProcessingCoreError, match=r"no run 'nope' on here; the latest there: r6, r5, r4, r3, r2$"):
+    with pytest.raises(
+        DKISTProcessingCoreError, match=r"no run 'nope' on here; the latest runs there: r6, r5, r4, r3, r2$"
+    ):
         find_run(told, "nope", where="here")
     with pytest.raises(DKISTProcessingCoreError, match="no run yet on here"):
         find_run([], None, where="here")
@@ -439,7 +441,7 @@ def test_lines_of_events_stay_in_line() -> None:
 @pytest.mark.parametrize(
     ("event", "expected"),
     [
-        (make(TaskOverdue, "A", sequence=1, limit_seconds=600.0), "no sign of life for 10 min 00 s"),
+        (make(TaskOverdue, "A", sequence=1, limit_seconds=600.0), "no report for 10 min 00 s"),
         (make(TaskSkipped, "A", reason="no disk"), "no disk"),
         (finished("A", duration_seconds=2.0, peak_memory_bytes=73_000_000), "2.0 s, peak 73 MB"),
         (make(TaskDispatched, "A", worker="w1", queue="q", queued_seconds=90), "to w1, queue q, queued 1 min 30 s"),

@@ -443,14 +443,14 @@ def test_nobody_is_asked_for_the_password_of_a_key(certificates: Certificates, t
             lambda found: {"ISB_TLS_CA": found.foreign.ca},
             "wrong",
             "signed by an authority that ISB_TLS_CA does not hold",
-            "set the ISB_TLS_* variables to what this broker wants, and none of them where it speaks no TLS",
+            "set the ISB_TLS_* variables as this broker requires; set none of them if it does not use TLS",
             id="wrong CA",
         ),
         pytest.param(
             lambda _: {"ISB_TLS_CA": None, "ISB_TLS_CERT": None, "ISB_TLS_KEY": None},
             "wrong",
             "if it wants TLS, set ISB_TLS_CA",
-            "set the ISB_TLS_* variables to what this broker wants, and none of them where it speaks no TLS",
+            "set the ISB_TLS_* variables as this broker requires; set none of them if it does not use TLS",
             id="no TLS",
         ),
     ],
@@ -547,7 +547,7 @@ def test_the_document_explains_words_that_are_used() -> None:
     Each message that the how-to explains is one that the library gives.
     """
     document = (ROOT / "docs" / "how-to" / "rabbitmq.md").read_text()
-    explained = re.findall(r"(?m)^\| `(.*?)` \|", document.partition("| the warning holds")[2].partition("\n\n")[0])
+    explained = re.findall(r"(?m)^\| `(.*?)` \|", document.partition("| text in the warning")[2].partition("\n\n")[0])
     said = "".join(path.read_text() for path in (ROOT / "dkist_processing_core" / "bus").rglob("*.py"))
 
     unknown = [words for words in explained if words not in said]

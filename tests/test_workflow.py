@@ -139,12 +139,16 @@ def test_the_version_is_the_build_s_where_none_is_given(version: str | None, mon
             {"process_category": "a", "process_name": "b", "workflow_version": 1.0},
             "workflow_version is 1.0, expected a s",
         ),
-        ({"process_category": "My", "process_name": "Work flow"}, "'My_Work flow', which holds ' '; allowed are lett"),
-        ({"process_category": "Mü", "process_name": "x"}, "which holds 'ü'"),
+        (
+            {"process_category": "My", "process_name": "Work flow"},
+            "'My_Work flow', which contains ' '; allowed are lett",
+        ),
+        ({"process_category": "Mü", "process_name": "x"}, "which contains 'ü'"),
         ({"process_category": "My", "process_name": "x" * 98}, "101 characters; allowed are 1 to 100"),
         (
             {"process_category": "My", "process_name": "W", "workflow_version": "1.0+local"},
-            r"^workflow_version is '1\.0\+local', which holds '\+'; allowed are letters, digits, dash, dot and under",
+            r"^workflow_version is '1\.0\+local', which contains '\+'; allowed are letters, digits, "
+            r"dash, dot and under",
         ),
     ],
 )
@@ -180,21 +184,24 @@ def test_nodes_keep_what_they_were_given(workflow: Workflow) -> None:
             lambda w: w.add_node(C, upstreams=[D, A]),
             "C waits for D, which is not in My_Workflow; add upstreams first. It has: A, B",
         ),
-        (lambda w: w.add_node(A, upstreams=B), "A cannot be added to My_Workflow: a task of that name is in it alrea"),
-        (lambda w: w.add_node(new("A")), "A cannot be added to My_Workflow: a task of that name would stand beside A"),
-        (lambda w: w.add_node(new("a")), "a cannot be added to My_Workflow: a task of that name would stand beside A"),
+        (
+            lambda w: w.add_node(A, upstreams=B),
+            "A cannot be added to My_Workflow: it has a task of this name already, A",
+        ),
+        (lambda w: w.add_node(new("A")), "A cannot be added to My_Workflow: it has a task of this name already, A"),
+        (lambda w: w.add_node(new("a")), "a cannot be added to My_Workflow: it has a task of this name already, A"),
         (lambda w: w.add_node(C, upstreams=new("B")), "C waits for another B than the one in My_Workflow"),
-        (lambda w: w.add_node(int), "add_node expects a task, a subclass of TaskBase; got <class 'int'>"),
-        (lambda w: w.add_node(A(1, "w", "1")), r"add_node expects a task, a subclass of TaskBase; got A\("),
+        (lambda w: w.add_node(int), "add_node expects a task, a subclass of TaskBase; found <class 'int'>"),
+        (lambda w: w.add_node(A(1, "w", "1")), r"add_node expects a task, a subclass of TaskBase; found A\("),
         (lambda w: w.add_node(C, upstreams="A"), "C: upstreams is 'A', expected a task, a sequence of tasks or None"),
-        (lambda w: w.add_node(C, upstreams=["A"]), "C: each of upstreams is to be a task, a subclass of TaskBase; go"),
+        (lambda w: w.add_node(C, upstreams=["A"]), "C: each upstream must be a task, a subclass of TaskBase; fo"),
         (lambda w: w.add_node(C, upstreams=3), "C: upstreams is 3, expected a task"),
         (lambda w: w.add_node(C, resource_queue="fast"), "resource_queue is 'fast', expected one of default, high_mem"),
         (lambda w: w.add_node(C, pip_extras="asdf"), "C: pip_extras is the string 'asdf', expected a list of names"),
         (lambda w: w.add_node(type("C", (A,), {"retries": -1})), "C: retries is -1, expected a whole number from 0"),
         (lambda w: w.add_node(type("C", (A,), {"retries": "2"})), "C: retries is '2', expected a whole number from 0"),
         (lambda w: w.add_node(type("C", (A,), {"retry_delay_seconds": None})), "C: retry_delay_seconds is None, expec"),
-        (lambda w: w.add_node(new("Bild_ä")), "the name of a task is 'Bild_ä', which holds 'ä'"),
+        (lambda w: w.add_node(new("Bild_ä")), "the name of a task is 'Bild_ä', which contains 'ä'"),
         (lambda w: w.add_node(new("X" * 101)), "101 characters; allowed are 1 to 100"),
     ],
 )
@@ -240,7 +247,7 @@ def test_a_script_s_workflow_says_why_it_cannot_be_exported(tmp_path: Path) -> N
     workflow.add_node(A)
 
     with pytest.raises(
-        WorkflowError, match=r"cannot be exported: its workflow names no package, and a worker can only "
+        WorkflowError, match=r"cannot be exported: its workflow names no package, and a worker can run only "
     ):
         workflow.export_dag(tmp_path)
 

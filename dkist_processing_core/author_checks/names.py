@@ -71,7 +71,7 @@ def name_and_tags(parts: Mapping[str, str | None]) -> tuple[str, tuple[str, ...]
         return name, (input_data, output_data, category)
     msg = (
         "a workflow is named by process_category and process_name, or by input_data, output_data and category "
-        f"(and detail, if need be); given: {', '.join(given) or 'none of them'}"
+        f"(and optionally detail); given: {', '.join(given) or 'none of them'}"
     )
     raise WorkflowError(msg)
 
@@ -86,7 +86,7 @@ def name_of(name: str, what: str, max_length: int) -> str:
     forbidden = sorted(set(_FORBIDDEN.findall(name)))
     if forbidden:
         shown = ", ".join(repr(character) for character in forbidden[:5])
-        refuse(f"{what} is {show(name, SHOWN)}, which holds {shown}; allowed are {_ALLOWED}")
+        refuse(f"{what} is {show(name, SHOWN)}, which contains {shown}; allowed are {_ALLOWED}")
     if not 1 <= len(name) <= max_length:
         refuse(f"{what} is {show(name, SHOWN)}, {len(name)} characters; allowed are 1 to {max_length}")
     return name
@@ -112,7 +112,7 @@ def tags_of(tags: object) -> list[str]:
     # An empty tag counts as not given, as in earlier releases: it comes from a variable that is not set.
     given = (tags,) if isinstance(tags, str) else () if tags is None else tags
     if not isinstance(given, Iterable) or isinstance(given, bytes):
-        refuse(f"tags is {show(tags, SHOWN)}, expected a list of texts")
+        refuse(f"tags is {show(tags, SHOWN)}, expected a list of strings")
     return [tag_of(tag) for tag in in_fixed_order(given) if not (isinstance(tag, str) and tag == "")]
 
 
@@ -125,5 +125,8 @@ def tag_of(tag: object) -> str:
     """
     # The engine's database accepts neither NUL nor half of a surrogate pair; NUL terminates its DAG processor.
     if not isinstance(tag, str) or not 1 <= len(tag) <= MAX_TAG_LENGTH or clean(tag) != tag:
-        refuse(f"tags: found {show(tag, SHOWN)}, expected text of 1 to {MAX_TAG_LENGTH} characters, none for control")
+        refuse(
+            f"tags: found {show(tag, SHOWN)}, expected text of 1 to {MAX_TAG_LENGTH} characters "
+            f"without control characters"
+        )
     return str.__str__(tag)

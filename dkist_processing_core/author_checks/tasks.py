@@ -31,7 +31,7 @@ def check_task(task: Any, expectation: str) -> None:
         WorkflowError: The value is not a subclass of TaskBase.
     """
     if not (isinstance(task, type) and issubclass(task, TaskBase)):
-        refuse(f"{expectation}, a subclass of TaskBase; got {show(task, SHOWN)}")
+        refuse(f"{expectation}, a subclass of TaskBase; found {show(task, SHOWN)}")
     name_of(task.__name__, "the name of a task", MAX_NAME_LENGTH)
 
 
@@ -64,7 +64,7 @@ def _check_constructor(task: type[TaskBase]) -> None:
         signature.bind(**_ESTABLISHED)
     except TypeError as error:
         refuse(
-            f"{task.__name__} cannot be made: its constructor is to take {', '.join(_ESTABLISHED)}, and takes "
+            f"{task.__name__} cannot be created: its constructor must take {', '.join(_ESTABLISHED)}, and takes "
             f"({', '.join(signature.parameters)[:SHOWN]}) ({error})"
         )
 
@@ -96,13 +96,13 @@ def upstreams_of(task: type[TaskBase], upstreams: object) -> tuple[type[TaskBase
     listed = (upstreams,) if isinstance(upstreams, type) else upstreams
     if not isinstance(listed, Iterable) or isinstance(listed, str | bytes):
         refuse(f"{task.__name__}: upstreams is {show(upstreams, SHOWN)}, expected a task, a sequence of tasks or None")
-    waits_for: dict[type[TaskBase], None] = {}
+    upstream_tasks: dict[type[TaskBase], None] = {}
     for upstream in in_fixed_order(listed):
-        check_task(upstream, f"{task.__name__}: each of upstreams is to be a task")
+        check_task(upstream, f"{task.__name__}: each upstream must be a task")
         if upstream is task:
             refuse(f"{task.__name__} cannot wait for itself")
-        waits_for[upstream] = None
-    return tuple(waits_for)
+        upstream_tasks[upstream] = None
+    return tuple(upstream_tasks)
 
 
 def queue_of(task: type[TaskBase], resource_queue: Any) -> ResourceQueue:
@@ -136,6 +136,6 @@ def extras_of(task: type[TaskBase], pip_extras: object) -> tuple[str, ...]:
         try:
             Requirement("package", "1", [extra])
         except EnvironmentRequestError as error:
-            msg = f"{task.__name__}: pip_extras holds {show(extra)}, expected the name of an extra, as quality"
+            msg = f"{task.__name__}: pip_extras holds {show(extra)}, expected the name of an extra, for example quality"
             raise WorkflowError(msg) from error
     return tuple(str.__str__(extra) for extra in extras)

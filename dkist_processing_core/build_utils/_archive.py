@@ -30,7 +30,7 @@ def archive_name(package: str, found: Iterable[Found]) -> str:
         versions.setdefault(each.workflow.workflow_version, []).append(each.workflow.workflow_name)
     if len(versions) > 1:
         listed = "; ".join(f"{version} ({', '.join(names)})" for version, names in sorted(versions.items()))
-        msg = f"{package} has workflows of several versions, and an archive is of one: {listed}"
+        msg = f"an archive holds workflows of one version, and {package} has several: {listed}"
         raise WorkflowError(msg)
     return f"{package}_{next(iter(versions))}"
 

@@ -48,11 +48,13 @@ def inside_context(folder: Path) -> PurePosixPath:
     # Links can lead out of the current folder, as well as `..`.
     place = folder.resolve()
     if not place.is_relative_to(context):
-        msg = f"notebooks for an image are put into {context}, where it is built, or below; {folder} is {place}"
+        msg = f"found the folder {folder} ({place}), expected {context}, where the image is built, or a folder below it"
         raise WorkflowError(msg)
     inside = place.relative_to(context)
     if forbidden := sorted(set(str(inside)) & set("*?[]$\\\n")):
-        msg = f"the folder {str(inside)!r} cannot be named in a Dockerfile: it holds {', '.join(map(repr, forbidden))}"
+        msg = (
+            f"the folder {str(inside)!r} cannot be named in a Dockerfile: it contains {', '.join(map(repr, forbidden))}"
+        )
         raise WorkflowError(msg)
     return PurePosixPath(inside.as_posix())
 

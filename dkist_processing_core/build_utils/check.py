@@ -65,9 +65,9 @@ def _check(found: Found) -> Checked:
         found.workflow.load()
     except EngineMissingError:
         return checked
-    except Exception as error:  # noqa: BLE001 - whatever the engine says is a problem of the workflow
-        told = str(error) if isinstance(error, WorkflowError) else f"{class_name(type(error))}: {message_of(error)}"
-        checked.problems.append(f"{found}: the engine does not load it: {' '.join(told.split())}")
+    except Exception as error:  # noqa: BLE001 - any error of the engine is a problem of the workflow
+        text = str(error) if isinstance(error, WorkflowError) else f"{class_name(type(error))}: {message_of(error)}"
+        checked.problems.append(f"{found}: the engine does not load it: {' '.join(text.split())}")
     checked.loaded = not checked.problems
     return checked
 
@@ -83,5 +83,5 @@ def refuse(problems: list[str]) -> None:
         raise WorkflowError(problems[0])
     if problems:
         listed = "\n".join(f"- {problem}" for problem in problems)
-        msg = f"{len(problems)} things are wrong:\n{listed}"
+        msg = f"found {len(problems)} problems:\n{listed}"
         raise WorkflowError(msg)

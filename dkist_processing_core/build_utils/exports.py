@@ -12,7 +12,7 @@ from types import ModuleType
 from dkist_processing_core.build_utils._archive import archive_name, archived
 from dkist_processing_core.build_utils._dockerfile import category_of, inside_context, render_dockerfile
 from dkist_processing_core.build_utils.check import Form, content_of, refuse
-from dkist_processing_core.build_utils.find import Found, find_workflows, nowhere, twins
+from dkist_processing_core.build_utils.find import Found, find_workflows, name_clashes, no_workflow_message
 from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.export.files import folder_of, put_files, put_new_file
 from dkist_processing_core.export.notebook_file import put_notebooks
@@ -44,7 +44,7 @@ def export_archive(workflow_package: ModuleType, path: Path | str) -> Path:
     """
     found = find_workflows(workflow_package)
     if not found:
-        raise WorkflowError(nowhere(workflow_package))
+        raise WorkflowError(no_workflow_message(workflow_package))
     name = archive_name(workflow_package.__name__, found)
     (file,) = put_files(folder_of(path), {f"{name}.zip": archived(_contents(found), name)})
     return file
@@ -83,7 +83,7 @@ def export_notebook_dockerfile(workflow_package: ModuleType, path: Path | str) -
         Path("Dockerfile"),
     )
     if dockerfile.exists() or dockerfile.is_symlink():
-        msg = f"there is a Dockerfile in {Path.cwd()} already, which is not written over: move it away"
+        msg = f"there is a Dockerfile in {Path.cwd()} already, which is not overwritten; move it"
         raise WorkflowError(msg)
     if not any(Path(name).exists() for name in ("pyproject.toml", "setup.py", "setup.cfg")):
         logger.warning("%s is not the folder of a project: `pip install .` will fail in the image", Path.cwd())
@@ -107,7 +107,7 @@ def as_files(contents: Mapping[str, str]) -> dict[str, bytes]:
 def _found_in(workflow_package: ModuleType) -> list[Found]:
     found = find_workflows(workflow_package)
     if not found:
-        logger.warning("nothing is exported: %s", nowhere(workflow_package))
+        logger.warning("nothing is exported: %s", no_workflow_message(workflow_package))
     return found
 
 
@@ -117,7 +117,7 @@ def _put_notebooks(found: list[Found], folder: Path) -> list[Path]:
 
 
 def _contents(found: list[Found], form: Form = "dag") -> dict[str, str]:
-    problems, contents = [problem for _, problem in twins(found)], {}
+    problems, contents = [problem for _, problem in name_clashes(found)], {}
     for each in found:
         try:
             contents[each.workflow.dag_name] = content_of(each, form)

@@ -41,8 +41,8 @@ def imported(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        told = " ".join(message_of(error).split())
-        msg = f"{name} cannot be imported: {class_name(type(error))}{f': {told}' if told else ''}"
+        text = " ".join(message_of(error).split())
+        msg = f"{name} cannot be imported: {class_name(type(error))}{f': {text}' if text else ''}"
         raise WorkflowError(msg) from error
 
 
@@ -65,23 +65,23 @@ def find_workflows(package: ModuleType) -> list[Found]:
     distribution is omitted.
     """
     if not isinstance(package, ModuleType):
-        msg = f"found {show(package)}, expected a package as `import my_pipeline.workflows` gives it"
+        msg = f"found {show(package)}, expected a package, for example my_pipeline.workflows after its import"
         raise WorkflowError(msg)
     modules = [*(imported(name) for name in public_modules(package)), package]
-    holding: dict[int, list[ModuleType]] = {}
+    containing: dict[int, list[ModuleType]] = {}
     for module in modules:
         for workflow in _held(module):
-            holding.setdefault(id(workflow), []).append(module)
+            containing.setdefault(id(workflow), []).append(module)
     top = _top(package.__name__)
     return [
         Found(module.__name__, workflow)
         for module in modules
         for workflow in _held(module)
-        if module is _home(workflow, holding[id(workflow)], top)
+        if module is _defining_module(workflow, containing[id(workflow)], top)
     ]
 
 
-def twins(found: Iterable[Found]) -> Iterator[tuple[Found, str]]:
+def name_clashes(found: Iterable[Found]) -> Iterator[tuple[Found, str]]:
     """Yield each workflow whose file name equals another's, ignoring case, with a sentence about the problem."""
     first: dict[str, Found] = {}
     for each in found:
@@ -89,16 +89,16 @@ def twins(found: Iterable[Found]) -> Iterator[tuple[Found, str]]:
         if other is not each:
             yield (
                 each,
-                f"{each} would be exported over {other}; name one of them differently, by its detail for example",
+                f"{each} would overwrite the file of {other}; give one of them another name, for example by its detail",
             )
 
 
-def nowhere(package: ModuleType) -> str:
+def no_workflow_message(package: ModuleType) -> str:
     """Return a message that a package has no workflow, with the searched modules and the subpackages."""
-    looked = ", ".join([*public_modules(package), package.__name__])
+    searched = ", ".join([*public_modules(package), package.__name__])
     inside = subpackages(package)
-    meant = f"; not in its subpackages: was {' or '.join(inside)} meant?" if inside else ""
-    return f"{package.__name__} defines no workflow: looked in {looked}{meant}"
+    hint = f"; subpackages are not searched: did you mean {' or '.join(inside)}?" if inside else ""
+    return f"{package.__name__} defines no workflow; searched: {searched}{hint}"
 
 
 def _parts(package: ModuleType) -> list[pkgutil.ModuleInfo]:
@@ -112,13 +112,13 @@ def _held(module: ModuleType) -> list[Workflow]:
     return list(values.values())
 
 
-def _home(workflow: Workflow, holding: list[ModuleType], top: str) -> ModuleType | None:
-    """Return the module that defines a workflow, or the first that holds it; None for another distribution's."""
-    is_ours = workflow.workflow_package is None or _top(workflow.workflow_package) == top
-    if is_ours and len(holding) == 1:
-        return holding[0]
-    defining = (module for module in holding if _names(module, workflow) - _imported_names(module))
-    return next(defining, holding[0] if is_ours else None)
+def _defining_module(workflow: Workflow, modules: list[ModuleType], top: str) -> ModuleType | None:
+    """Return the module that defines a workflow, or the first that contains it; None if another distribution does."""
+    is_own = workflow.workflow_package is None or _top(workflow.workflow_package) == top
+    if is_own and len(modules) == 1:
+        return modules[0]
+    defining = (module for module in modules if _names(module, workflow) - _imported_names(module))
+    return next(defining, modules[0] if is_own else None)
 
 
 def _top(name: str) -> str:

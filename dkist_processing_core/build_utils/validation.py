@@ -10,7 +10,7 @@ from types import ModuleType
 
 from dkist_processing_core.build_utils.check import check_workflows, refuse
 from dkist_processing_core.build_utils.exports import as_files
-from dkist_processing_core.build_utils.find import find_workflows, nowhere, twins
+from dkist_processing_core.build_utils.find import find_workflows, name_clashes, no_workflow_message
 from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.export.files import folder_of, put_files
 from dkist_processing_core.workflow import Workflow
@@ -29,7 +29,7 @@ def extract_workflows_from_package(workflow_package: ModuleType) -> list[Workflo
         WorkflowError: A module cannot be imported, or two workflows have the same name and version.
     """
     found = find_workflows(workflow_package)
-    refuse([problem for _, problem in twins(found)])
+    refuse([problem for _, problem in name_clashes(found)])
     return [each.workflow for each in found]
 
 
@@ -48,13 +48,16 @@ def validate_workflows(workflow_package: ModuleType, export_path: Path | str | N
     """
     found = find_workflows(workflow_package)
     if not found:
-        raise WorkflowError(nowhere(workflow_package))
+        raise WorkflowError(no_workflow_message(workflow_package))
     checked = check_workflows(found)
-    refuse([*(problem for _, problem in twins(found)), *(problem for each in checked for problem in each.problems)])
+    refuse(
+        [*(problem for _, problem in name_clashes(found)), *(problem for each in checked for problem in each.problems)]
+    )
     unloaded = [each for each in checked if each.loaded is None]
     if unloaded:
         logger.warning(
-            "Airflow is not installed: whether the workflows of %s load was not checked (%d of them); all else is well",
+            "Airflow is not installed: the loading of the workflows of %s was not checked (%d workflows); "
+            "all other checks passed",
             workflow_package.__name__,
             len(unloaded),
         )

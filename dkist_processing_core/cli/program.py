@@ -94,18 +94,18 @@ def main() -> None:
     handler.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for stream in (sys.stdout, sys.stderr):
-        # Characters in names and messages that the terminal's encoding lacks become question marks.
+        # Characters that the encoding of the terminal lacks become question marks.
         if stream is not None and not (stream.encoding or "").lower().startswith("utf"):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         app(prog_name="dkist-core")
-    except Exception:  # noqa: BLE001 - an error that nothing foresaw, or any with --debug
+    except Exception:  # noqa: BLE001 - an unexpected error, or any error with --debug
         write_line(redact(traceback.format_exc().rstrip()), err=True)
         sys.exit(1)
 
 
-def _show_version(asked: bool) -> None:  # noqa: FBT001 - typer passes an option's value by position
-    if asked:
+def _show_version(is_requested: bool) -> None:  # noqa: FBT001 - typer passes an option's value by position
+    if is_requested:
         from importlib.metadata import version  # noqa: PLC0415 - only this option needs it
 
         write_line(f"dkist-core {version('dkist-processing-core')}")
@@ -118,15 +118,16 @@ def _common(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, not warnings only.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show an error's whole traceback.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log information as well as warnings.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the complete traceback of an error.")] = False,
 ) -> None:
     """
     Message-driven event observability for scientific workflow tasks.
 
-    The bus is the RabbitMQ that MESH_CONFIG names as interservice-bus, and the embedded journal where it names none.
+    The bus is the RabbitMQ that MESH_CONFIG names as interservice-bus. If it names none, the bus is the embedded
+    journal.
     """
-    del version, debug  # each is handled elsewhere
+    del version, debug  # the option's callback and `_Commands.invoke` handle them
     if verbose:
         logging.getLogger("dkist_processing_core").setLevel(logging.INFO)
 
@@ -134,8 +135,8 @@ def _common(
 app.command("run")(run)
 app.command("timeline")(timeline)
 app.command("doctor")(doctor)
-app.add_typer(events_app, name="events", help="Watch what happens on the bus, or list what has happened.")
-app.add_typer(topology_app, name="topology", help="Show, make or export the exchanges and queues on RabbitMQ.")
-app.add_typer(environments_app, name="environments", help="Look after the environments that tasks run in.")
+app.add_typer(events_app, name="events", help="Follow new events on the bus, or list past events.")
+app.add_typer(topology_app, name="topology", help="Check, create or export exchanges and queues of RabbitMQ.")
+app.add_typer(environments_app, name="environments", help="List, build or remove the environments in which tasks run.")
 app.add_typer(workflows_app, name="workflows", help="Check, export or draw the workflows that a package defines.")
-app.add_typer(outbox_app, name="outbox", help="Look after the messages that wait for their broker.")
+app.add_typer(outbox_app, name="outbox", help="List or deliver the messages that wait for a broker.")

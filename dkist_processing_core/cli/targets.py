@@ -33,20 +33,24 @@ def load_workflow(target: str) -> Workflow:
     found: dict[str, Workflow]
     # By type(): isinstance reads the value's `__class__`, and a proxy may raise an error then.
     found = {name: value for name, value in vars(module).items() if issubclass(type(value), Workflow)}
-    listing = f"the workflows in {module_name} are: {', '.join(found)}" if found else f"{module_name} holds no workflow"
+    listing = (
+        f"the workflows in {module_name} are: {', '.join(found)}" if found else f"{module_name} defines no workflow"
+    )
     if not attribute:
         distinct = list({id(value): value for value in found.values()}.values())
         if len(distinct) == 1:
             return distinct[0]
         raise typer.BadParameter(
-            f"{listing}; name one, as {module_name}:{next(iter(found))}" if found else f"{listing}, expected one"
+            f"{listing}; name one, for example {module_name}:{next(iter(found))}"
+            if found
+            else f"{listing}; expected one"
         )
     if not hasattr(module, attribute):
         raise typer.BadParameter(f"{module_name} has no {attribute!r}; {listing}")
     value = getattr(module, attribute)
     if not isinstance(value, Workflow):
         kind = "class" if isinstance(value, type) else type(value).__name__
-        raise typer.BadParameter(f"{target} is no Workflow but a {kind}; {listing}")
+        raise typer.BadParameter(f"{target} is a {kind}, expected a Workflow; {listing}")
     return value
 
 
@@ -60,7 +64,7 @@ def load_package(name: str) -> ModuleType:
     """
     parts = name.split(".")
     if not all(part.isidentifier() for part in parts):
-        raise typer.BadParameter(f"found {name!r}, expected the name of a package, as my_pipeline.workflows")
+        raise typer.BadParameter(f"found {name!r}, expected the name of a package, for example my_pipeline.workflows")
     _put_first(Path.cwd())
     # The outer packages first: they are imported before the inner ones, and any of them may be missing.
     for at in range(1, len(parts) + 1):
@@ -90,11 +94,15 @@ def _script(path: Path) -> ModuleType:
     if not path.is_file():
         raise typer.BadParameter(f"there is no file {str(path)!r} in {Path.cwd()}")
     if not path.stem.isidentifier():
-        raise typer.BadParameter(f"{str(path)!r} cannot be imported: {path.stem!r} is no name of a module; rename it")
+        raise typer.BadParameter(
+            f"{str(path)!r} cannot be imported: {path.stem!r} is not a valid name of a module; rename the file"
+        )
     _put_first(path.resolve().parent)
     module = _import(path.stem, str(path))
     if module.__file__ is None or Path(module.__file__).resolve() != path.resolve():
-        raise typer.BadParameter(f"{str(path)!r} cannot be imported: {path.stem!r} is another module; rename it")
+        raise typer.BadParameter(
+            f"{str(path)!r} cannot be imported: another module has the name {path.stem!r}; rename the file"
+        )
     return module
 
 
@@ -105,7 +113,9 @@ def _put_first(folder: Path) -> None:
 
 def _import(name: str, shown: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
-        raise typer.BadParameter(f"found {shown!r}, expected MODULE:WORKFLOW, as my_pipeline.workflows:my_workflow")
+        raise typer.BadParameter(
+            f"found {shown!r}, expected MODULE:WORKFLOW, for example my_pipeline.workflows:my_workflow"
+        )
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

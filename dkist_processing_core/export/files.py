@@ -22,7 +22,7 @@ def folder_of(path: object) -> Path:
         WorkflowError: The value is not a path.
     """
     if not isinstance(path, str | os.PathLike) or "\0" in os.fsdecode(path):
-        msg = f"an export is written into a folder, and {show(path)} is no path of one"
+        msg = f"found {show(path)}, expected the path of a folder for the export"
         raise WorkflowError(msg)
     return Path(os.fsdecode(path))
 

@@ -33,17 +33,18 @@ def put_notebooks(folder: Path, contents: Mapping[str, str]) -> list[Path]:
         WorkflowError: A notebook was changed or run, or the files cannot be written; the message names every such
             notebook, or the reason.
     """
-    kept = [folder / name for name, content in contents.items() if _is_somebodys(folder / name, content)]
+    kept = [folder / name for name, content in contents.items() if _was_changed(folder / name, content)]
     if kept:
         msg = (
-            f"not written over, since it is not as it was exported: {', '.join(map(str, kept))}; "
-            "move it away, or export to another folder"
+            f"not overwritten, since it was changed or run after its export: {', '.join(map(str, kept))}; "
+            "move it, or export to another folder"
         )
         raise WorkflowError(msg)
     return put_files(folder, {name: content.encode() for name, content in contents.items()})
 
 
-def _is_somebodys(path: Path, content: str) -> bool:
+def _was_changed(path: Path, content: str) -> bool:
+    """Return True if a notebook was changed or run after its export, or cannot be read."""
     try:
         found = path.read_bytes()
     except OSError:

@@ -135,7 +135,7 @@ class PlainDisplay:
 
     def task_given_up(self, name: str) -> None:
         """Write that a task is not run."""
-        self._line(name, "not run: a task that it waits for failed")
+        self._line(name, "not run: an upstream task failed")
 
     def output(self, name: str, lines: Sequence[str]) -> None:
         """Write a task's lines, with its name before each."""

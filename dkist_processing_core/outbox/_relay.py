@@ -57,7 +57,7 @@ class Relay:
             if bus.journal_path.exists() or spares_of(bus.journal_path):
                 self._deliver(bus)
             self._wait()
-        logger.info("ended; delivered meanwhile: %s, still waiting: %s", self._delivered, _waiting(bus))
+        logger.info("ended; delivered meanwhile: %s, still pending: %s", self._delivered, _waiting(bus))
 
     def _wait(self) -> None:
         with contextlib.suppress(queue.Empty):

@@ -262,5 +262,5 @@ def test_a_workflow_of_a_test_s_own_tasks_can_be_looked_at(tmp_path: Path) -> No
 
     seen, refusal = done.stdout.splitlines()[-2:]
     assert seen == "['First'] BashOperator"
-    assert refusal.startswith("First of a_b cannot be exported: another process finds a task by ")
+    assert refusal.startswith("First of a_b cannot be exported: another process imports a task by ")
     assert not (tmp_path / "dags").exists()

@@ -38,48 +38,52 @@ def check_broker(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
         if check.status is Status.WRONG:
             break
     for step in _STEPS[answered:]:
-        yield skipped(step, "not known before that is right")
+        yield skipped(step, "not checked, since an earlier check failed")
 
 
 def _answers(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
     try:
         link = AmqpLink.open(settings, _CONNECT_SECONDS)
     except (BusError, ConfigurationError) as error:
-        yield from _locked_out(settings, error)
+        yield from _refused(settings, error)
         return
     with link:
-        yield from _let_in(settings, up_to=3)
+        yield from _accepted(settings, up_to=3)
         yield _check_topology(settings, link)
         yield _check_publishing(settings, link)
         yield _check_subscribing(settings, link)
 
 
-def _let_in(settings: DKISTProcessingCoreConfiguration, up_to: int) -> Iterator[Check]:
+def _accepted(settings: DKISTProcessingCoreConfiguration, up_to: int) -> Iterator[Check]:
     service = settings.isb_mesh_service
     over = " over TLS" if tls.is_wanted(settings) else ""
     details = (
         f"RabbitMQ at {service.host}:{service.port} answers{over}",
-        f"accepted for {settings.isb_username!r}",
-        f"{settings.isb_vhost!r} lets this user in",
+        f"the login of {settings.isb_username!r} is accepted",
+        f"this user has access to {settings.isb_vhost!r}",
     )
     yield from (ok(step, detail) for step, detail in zip(_STEPS[:up_to], details[:up_to], strict=True))
 
 
-def _locked_out(settings: DKISTProcessingCoreConfiguration, error: Exception) -> Iterator[Check]:
+def _refused(settings: DKISTProcessingCoreConfiguration, error: Exception) -> Iterator[Check]:
     """Yield the checks up to the one that failed, determined by the variable that the error names."""
     found = str(error)
     if isinstance(error, BusRefusedError) and "ISB_VHOST" in found:
-        yield from _let_in(settings, up_to=2)
-        advice = "set ISB_VHOST to one that exists, or grant this user rights on it (rabbitmqctl set_permissions)"
+        yield from _accepted(settings, up_to=2)
+        advice = (
+            "set ISB_VHOST to an existing virtual host, or grant this user rights on it (rabbitmqctl set_permissions)"
+        )
         yield wrong("virtual host", found, advice)
     elif isinstance(error, BusRefusedError) and "ISB_USERNAME" in found:
-        yield from _let_in(settings, up_to=1)
+        yield from _accepted(settings, up_to=1)
         yield wrong("credentials", found, "set ISB_USERNAME and ISB_PASSWORD to those of a user of the broker")
     elif "ISB_TLS_" in found:
-        advice = "set the ISB_TLS_* variables to what this broker wants, and none of them where it speaks no TLS"
+        advice = "set the ISB_TLS_* variables as this broker requires; set none of them if it does not use TLS"
         yield wrong("broker", found, advice)
     else:
-        yield wrong("broker", found, "set MESH_CONFIG to where the broker takes AMQP connections, and have it running")
+        yield wrong(
+            "broker", found, "check that the broker runs, and that MESH_CONFIG names the address of its AMQP port"
+        )
 
 
 def _check_topology(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) -> Check:
@@ -95,16 +99,16 @@ def _check_topology(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) 
         ]
         link.declare(topology)
     except BusError as error:
-        lacking = f"{', '.join(missing)} missing, and not to be made: " if missing else ""
+        lacking = f"{', '.join(missing)} missing and cannot be created: " if missing else ""
         return wrong(
-            "topology", f"{lacking}{error}", "have a user with the configure right run `dkist-core topology apply`"
+            "topology", f"{lacking}{error}", "run `dkist-core topology apply` as a user with the configure right"
         )
     if (lost := AmqpBus(settings).lost_history(link)) is not None:
-        return ok("topology", f"made just now: {', '.join(missing)}; {lost}")
+        return ok("topology", f"created now: {', '.join(missing)}; {lost}")
     if link.unseen:
         # This is not an error: a publisher does not need this right, and the next check publishes.
-        return skipped("topology", f"this account may not ask for {', '.join(link.unseen)}", _TOPOLOGY_ADVICE)
-    return ok("topology", f"made just now: {', '.join(missing)}" if missing else f"{names} are there")
+        return skipped("topology", f"this account may not query {', '.join(link.unseen)}", _TOPOLOGY_ADVICE)
+    return ok("topology", f"created now: {', '.join(missing)}" if missing else f"{names} exist")
 
 
 def _check_publishing(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) -> Check:
@@ -117,12 +121,12 @@ def _check_publishing(settings: DKISTProcessingCoreConfiguration, link: AmqpLink
             return wrong(
                 "publish",
                 f"the broker blocks publishers: {link.blocked_reason}",
-                "free memory or disk space where it runs; events wait in the outbox meanwhile",
+                "free memory or disk space on the host of the broker; until then, events wait in the outbox",
             )
-        unbound = f"bind {ARCHIVE_QUEUE} to {exchange} by '#', so that every event has somewhere to go"
+        unbound = f"bind {ARCHIVE_QUEUE} to {exchange} with '#', so that every event reaches a queue"
         advice = unbound if "returned" in str(error) else f"grant this user the write right on {exchange}"
         return wrong("publish", str(error), advice)
-    return ok("publish", f"{exchange} took a probe, routed it and confirmed it")
+    return ok("publish", f"{exchange} routed and confirmed a probe message")
 
 
 def _check_subscribing(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) -> Check:
@@ -144,10 +148,10 @@ def _check_subscribing(settings: DKISTProcessingCoreConfiguration, link: AmqpLin
     if received is None or received.message.body != probe.body:
         return wrong(
             "subscribe",
-            f"a probe did not come back within {_PROBE_SECONDS:g} s",
-            f"{exchange} is no topic exchange, perhaps: have it deleted, and made again by a publisher",
+            f"a probe message was not received within {_PROBE_SECONDS:g} s",
+            f"{exchange} may not be a topic exchange: delete it, and the next publisher creates it",
         )
-    return ok("subscribe", "a probe came back by a pattern, as events do")
+    return ok("subscribe", "a probe message was received by a pattern, as events are")
 
 
 def _probe(settings: DKISTProcessingCoreConfiguration, token: str) -> Message:

@@ -13,7 +13,7 @@ from dkist_processing_core.tracing import SIGNALS, Signal, address_of, endpoint_
 
 _CONNECT_SECONDS = 2.0
 _NOWHERE = "nothing is exported"
-_TO_EXPORT = "to export, name a collector: by OTEL_EXPORTER_OTLP_ENDPOINT, or by {key} in MESH_CONFIG"
+_TO_EXPORT = "to export, name a collector in OTEL_EXPORTER_OTLP_ENDPOINT, or as {key} in MESH_CONFIG"
 
 
 def check_collectors(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
@@ -22,15 +22,15 @@ def check_collectors(settings: DKISTProcessingCoreConfiguration) -> Iterator[Che
         yield skipped("telemetry", "turned off by OTEL_SDK_DISABLED")
         return
     # The signals often share a collector, to which only one connection is tried.
-    knock = cache(lambda host, port: problem_at(host, port, _CONNECT_SECONDS))
-    checks = [_check_signal(settings, signal, knock) for signal in SIGNALS]
+    connect = cache(lambda host, port: problem_at(host, port, _CONNECT_SECONDS))
+    checks = [_check_signal(settings, signal, connect) for signal in SIGNALS]
     if all(check.detail == _NOWHERE for check in checks):
-        checks = [skipped("telemetry", _NOWHERE, _TO_EXPORT.format(key="otlp-traces-endpoint and its like"))]
+        checks = [skipped("telemetry", _NOWHERE, _TO_EXPORT.format(key="otlp-traces-endpoint (for each signal)"))]
     yield from checks
 
 
 def _check_signal(
-    settings: DKISTProcessingCoreConfiguration, signal: Signal, knock: Callable[[str, int], str | None]
+    settings: DKISTProcessingCoreConfiguration, signal: Signal, connect: Callable[[str, int], str | None]
 ) -> Check:
     variable = f"OTEL_{signal.upper()}_EXPORTER"
     exporter = getattr(settings, f"otel_{signal}_exporter")
@@ -42,7 +42,7 @@ def _check_signal(
     host, port = address_of(settings, signal)
     named = named_by(settings, signal)
     found = f"{host}:{port} ({protocol_of(settings, signal)}, named by {named})"
-    problem = knock(host, port)
+    problem = connect(host, port)
     if problem is None:
-        return ok(signal, f"somebody listens at {found}")
-    return wrong(signal, f"nobody answers at {found}: {problem}", f"start the collector there, or correct {named}")
+        return ok(signal, f"a connection is accepted at {found}")
+    return wrong(signal, f"no connection to {found}: {problem}", f"start the collector there, or correct {named}")

@@ -12,13 +12,13 @@ import typer
 
 def doctor(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Write the findings as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the results as JSON.")] = False,
 ) -> None:
     """
     Check that events can leave this host.
 
-    Looks at settings, journal, broker and collectors, sends a probe through the broker, and says what to do about what
-    it finds. Exchanges and queues that are missing are made. The exit code is 1 if something is wrong.
+    Checks the settings, the journal, the broker and the collectors, sends a probe message through the broker, and gives
+    advice on each problem. Missing exchanges and queues are created. The exit code is 1 if there is a problem.
     """
     from dkist_processing_core.cli.doctor.examination import examine
 

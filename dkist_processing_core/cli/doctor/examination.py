@@ -54,7 +54,7 @@ def examine(*, as_json: bool) -> bool:
 
 def _reason(settings: DKISTProcessingCoreConfiguration | None) -> str:
     if settings is None:
-        return "the settings do not say which bus is meant"
+        return "the settings cannot be read"
     return f"MESH_CONFIG names {'' if settings.names_broker else 'no '}{ISB_SERVICE}"
 
 
@@ -65,7 +65,7 @@ def _checks(settings: DKISTProcessingCoreConfiguration | None, problem: str) -> 
 
 def _unredacted(settings: DKISTProcessingCoreConfiguration | None, problem: str) -> Iterator[Check]:
     if settings is None:
-        yield wrong("settings", problem, "correct the variables that are named; `config/example.env` explains each")
+        yield wrong("settings", problem, "correct the named variables; `config/example.env` explains each of them")
         return
     names = ", ".join(named_in_file(settings))
     yield ok(
@@ -90,7 +90,7 @@ def _show(checks: Iterator[Check], headline: str) -> bool:
         total += check.status is not Status.SKIPPED
         found += check.status is Status.WRONG
     console.print()
-    verdict = f"{found} of {total} checks found something wrong" if found else f"{total} checks, nothing is wrong"
+    verdict = f"{found} of {total} checks found a problem" if found else f"{total} checks, no problem"
     console.print(Text.assemble((verdict, "bold red" if found else "bold green")))
     return not found
 

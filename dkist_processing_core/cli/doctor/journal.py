@@ -52,15 +52,21 @@ def _check_file(what: str, bus: Bus) -> Check:
                 check_access(path)
                 return _check_books(what, bus, Journal.look(path, Journal.books))
     except JournalVersionError as error:
-        return wrong(what, str(error), f"use the newer release, or {_SET} of its own")
+        return wrong(
+            what, str(error), "use the newer release, or set DKIST_CORE_STATE_DIR to another folder on a local disk"
+        )
     except JournalDamagedError as error:
-        return wrong(what, str(error), "nothing: the next publisher sets it aside and keeps what can be read of it")
+        return wrong(
+            what,
+            str(error),
+            "no action is needed: the next publisher sets it aside and keeps the messages that can be read",
+        )
     except JournalError as error:
         return wrong(what, str(error), f"make the file usable for this user, or {_SET}")
     # The first event creates the file.
     nearest = _nearest(path.parent)
     if not os.access(nearest, os.W_OK | os.X_OK):
-        return wrong(what, f"{path} is not there yet, and this user may not make it in {nearest}", _SET)
+        return wrong(what, f"{path} does not exist, and this user may not create it in {nearest}", _SET)
     return ok(what, _usable(bus, 0))
 
 
@@ -75,10 +81,10 @@ def _problem_of(where: Place) -> str | None:
     if where.problem is not None:
         return where.problem
     if not nearest.is_dir():
-        return f"the journals' folder {where.folder} cannot be made: {nearest} is no folder"
+        return f"the journals' folder {where.folder} cannot be created: {nearest} is not a folder"
     if nearest != where.folder:
-        may_make = os.access(nearest, os.W_OK | os.X_OK)
-        return None if may_make else f"the journals' folder {where.folder} cannot be made in {nearest} by this user"
+        may_create = os.access(nearest, os.W_OK | os.X_OK)
+        return None if may_create else f"this user cannot create the journals' folder {where.folder} in {nearest}"
     try:
         check_folder(where)
     except JournalError as error:
@@ -102,7 +108,7 @@ def _check_folder(settings: DKISTProcessingCoreConfiguration) -> Check:
 
 
 def _usable(bus: Bus, pending: int) -> str:
-    counted = "waiting for the broker" if bus.is_remote else "messages"
+    counted = "pending" if bus.is_remote else "messages"
     return f"{bus.journal_path} can be read and written; {counted}: {pending}"
 
 
@@ -114,8 +120,8 @@ def _check_books(what: str, bus: Bus, books: Books) -> Check:
         return wrong(
             what,
             f"{found}, set aside: {books.set_aside}",
-            "`dkist-core outbox list --set-aside` tells why the broker refused those; once that is mended, "
-            "`dkist-core outbox retry --all` has them tried again",
+            "`dkist-core outbox list --set-aside` shows why the broker refused them; when the cause is removed, "
+            "`dkist-core outbox retry --all` makes them pending again",
         )
     return ok(what, found)
 
@@ -151,9 +157,9 @@ def _check_spares(bus: Bus, states: list[OutboxState]) -> Iterator[Check]:
         if counts:
             yield skipped(
                 "left behind",
-                f"beside {bus.journal_path}, by processes that have ended; waiting in {', '.join(counts)}",
-                "once the file can be used, the next publisher"
-                f"{' or `dkist-core outbox drain`' if bus.is_remote else ''} takes it over",
+                f"processes that have ended left messages beside {bus.journal_path}; pending in {', '.join(counts)}",
+                "when the file can be used, the next publisher"
+                f"{' or `dkist-core outbox drain`' if bus.is_remote else ''} takes them over",
             )
 
 
@@ -164,11 +170,11 @@ def _check_other_outboxes(states: list[OutboxState]) -> Iterator[Check]:
             continue
         if state.waiting:
             name = pasted(state.path.stem.removeprefix("outbox-"))
-            remedy = f"`dkist-core outbox retarget {name}` moves them to this one's"
+            remedy = f"`dkist-core outbox retarget {name}` moves them to the outbox of these settings"
             yield skipped(
                 "other outbox",
                 f"{visible_line(str(state.path))} is for another broker than these settings name; "
-                f"waiting: {state.waiting}",
+                f"pending: {state.waiting}",
                 "a publisher with the settings of that broker delivers them; if that broker has moved, "
                 f"{remedy if name else 'rename the file: its name cannot be shown'}",
             )

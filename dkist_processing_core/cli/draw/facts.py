@@ -28,7 +28,7 @@ def facts(event: Event) -> str:
     return ", ".join(one_line(fact) for fact in _facts(event) if fact)
 
 
-def _facts(event: Event) -> list[str | None]:  # noqa: PLR0911 - a table of the vocabulary, one line each
+def _facts(event: Event) -> list[str | None]:  # noqa: PLR0911 - a table of the events, one line each
     match event:
         case WorkflowStarted():
             tasks = f"{len(event.graph.nodes)} tasks" if event.graph else None
@@ -45,7 +45,7 @@ def _facts(event: Event) -> list[str | None]:  # noqa: PLR0911 - a table of the 
         case TaskProgressed():
             return [amount(event.done, event.total, event.unit), event.note]
         case TaskOverdue():
-            return [f"no sign of life for {duration(event.limit_seconds)}"]
+            return [f"no report for {duration(event.limit_seconds)}"]
         case TaskFailed():
             follows = "another attempt follows" if event.final is False else None
             return [_took(event.duration_seconds), failure(event), follows]

@@ -18,7 +18,7 @@ from dkist_processing_core.workflow import Workflow
 
 _GAP = "  "
 _LEAST_ROOM = 28
-_LEAST_TOLD = 16
+_LEAST_LABEL = 16
 _MOST_LINES = 40
 _UP, _DOWN, _LEFT, _RIGHT = Stroke
 _UNICODE = {
@@ -42,7 +42,7 @@ class Task:
     extras: tuple[str, ...] = ()
 
     @property
-    def told(self) -> str:
+    def label(self) -> str:
         """Return the queue, and the extras in brackets as in pip's requirements."""
         extras = f" [{','.join(map(one_line, self.extras))}]" if self.extras else ""
         return f"{self.queue}{extras}"
@@ -55,7 +55,7 @@ class _Row:
     before: str
     below: str
     name: str = ""
-    told: str = ""
+    label: str = ""
 
 
 def draw_workflow(workflow: Workflow, *, width: int | None, ascii_only: bool = False) -> list[Text]:
@@ -88,7 +88,7 @@ def _drawn(lines: Sequence[Line], by_name: dict[str, Task], *, ascii_only: bool)
         if ascii_only:
             before, after = before.translate(_SIMPLER), after.translate(_SIMPLER)
         task = by_name[line.node] if line.node is not None else None
-        yield _Row(before, after, task.name, task.told) if task else _Row(before, after)
+        yield _Row(before, after, task.name, task.label) if task else _Row(before, after)
 
 
 def _listed(tasks: Sequence[Task], edges: Sequence[tuple[str, str]]) -> Iterator[_Row]:
@@ -96,8 +96,8 @@ def _listed(tasks: Sequence[Task], edges: Sequence[tuple[str, str]]) -> Iterator
     digits = len(str(len(tasks)))
     for task in tasks:
         after = sorted(numbers[upstream] for upstream, downstream in edges if downstream == task.name)
-        told = f"{task.told}, after {', '.join(map(str, after))}" if after else task.told
-        yield _Row(f"{numbers[task.name]:>{digits}}", " " * digits, task.name, told)
+        label = f"{task.label}, after {', '.join(map(str, after))}" if after else task.label
+        yield _Row(f"{numbers[task.name]:>{digits}}", " " * digits, task.name, label)
 
 
 def _worded(rows: Sequence[_Row], width: int | None) -> Iterator[Text]:
@@ -106,9 +106,9 @@ def _worded(rows: Sequence[_Row], width: int | None) -> Iterator[Text]:
         return
     room = None if width is None else max(1, width - len(rows[0].before) - len(_GAP))
     names = max(cell_len(row.name) for row in rows)
-    told = max(cell_len(row.told) for row in rows)
-    beside = told if room is None else room - names - len(_GAP)
-    is_beside = beside >= min(told, _LEAST_TOLD)
+    label = max(cell_len(row.label) for row in rows)
+    beside = label if room is None else room - names - len(_GAP)
+    is_beside = beside >= min(label, _LEAST_LABEL)
     for row in rows:
         line = Text.assemble((row.before, "cyan"))
         for at, (name, words) in enumerate(
@@ -122,15 +122,15 @@ def _worded(rows: Sequence[_Row], width: int | None) -> Iterator[Text]:
 
 def _paired(row: _Row, names: int, beside: int, room: int | None) -> Iterator[tuple[str, str]]:
     padded = row.name + " " * (names - cell_len(row.name)) + _GAP
-    told = [row.told] if room is None else broken(row.told, beside, _MOST_LINES, "...")
-    for at, words in enumerate(told if row.name else ()):
+    label = [row.label] if room is None else broken(row.label, beside, _MOST_LINES, "...")
+    for at, words in enumerate(label if row.name else ()):
         yield (" " * cell_len(padded) if at else padded), words
 
 
 def _stacked(row: _Row, room: int) -> Iterator[tuple[str, str]]:
     for part in broken(row.name, room, _MOST_LINES, "..."):
         yield part, ""
-    for part in broken(row.told, max(1, room - len(_GAP)), _MOST_LINES, "..."):
+    for part in broken(row.label, max(1, room - len(_GAP)), _MOST_LINES, "..."):
         yield _GAP, part
 
 

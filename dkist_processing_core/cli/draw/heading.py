@@ -43,13 +43,13 @@ def heading(view: RunView, moments: Moments, *, width: int, glyphs: Glyphs, zone
     ]
     yield from _flow([Text.assemble((part, "dim")) for part in about], width=width, separator=glyphs.separator)
     if _is_disputed(view):
-        yield Text.assemble(" " * _INDENT, (f"! the engine calls the run {view.verdict}", DISPUTED_STYLE))
+        yield Text.assemble(" " * _INDENT, (f"! the engine reports the run as {view.verdict}", DISPUTED_STYLE))
     for event in view.implausible[:_MAX_IMPLAUSIBLE]:
         times = " and ".join(local_time(moment, _FORM, zone) for moment in dict.fromkeys(stated_times(event)))
-        words = f"! not plausible, and left out: the {event.reported_by} reports {event.name} at {times}"
+        words = f"! implausible and not drawn: the {event.reported_by} reports {event.name} at {times}"
         yield Text.assemble(" " * _INDENT, (words, DISPUTED_STYLE))
     if (more := len(view.implausible) - _MAX_IMPLAUSIBLE) > 0:
-        yield Text.assemble(" " * _INDENT, (f"! and {more} more reports with such times", DISPUTED_STYLE))
+        yield Text.assemble(" " * _INDENT, (f"! and {more} more reports with implausible times", DISPUTED_STYLE))
 
 
 def _flow(parts: Iterable[Text], *, width: int, separator: str) -> Iterator[Text]:

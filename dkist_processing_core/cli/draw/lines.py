@@ -51,7 +51,7 @@ class EventLines:
     def line(self, event: Event) -> Text:
         """Return the line of one event."""
         style = style_of(event)
-        told = "dim" if isinstance(event, TaskProgressed) else ""
+        text_style = "dim" if isinstance(event, TaskProgressed) else ""
         task = event.task_name if isinstance(event, TaskEvent) else ""
         line = Text.assemble(
             (local_time(event.time, self._format, self._zone), "dim"),
@@ -60,11 +60,11 @@ class EventLines:
             " ",
             (self._column("workflow", event.workflow_name), "dim"),
             " ",
-            (self._column("task", task), told or "bold"),
+            (self._column("task", task), text_style or "bold"),
             " ",
             (self._column("attempt", _attempt(event)), "dim"),
             " ",
-            (facts(event), style if isinstance(event, TaskFailed | WorkflowFailed) else told),
+            (facts(event), style if isinstance(event, TaskFailed | WorkflowFailed) else text_style),
         )
         line.rstrip()
         return line

@@ -28,7 +28,7 @@ _LEAST_NAME = 8
 _SHORTEST_SECONDS = 0.001
 _MESSAGE_LINES = 3
 _DETAIL_INDENT = 4
-_ENGINES_WORDS = {"success": State.FINISHED, "failed": State.FAILED, "skipped": State.SKIPPED}
+_STATES_OF_ENGINE = {"success": State.FINISHED, "failed": State.FAILED, "skipped": State.SKIPPED}
 
 
 def draw_timeline(
@@ -99,7 +99,7 @@ class _Tasks:
         """Yield a row for each attempt, with its details below it."""
         for task in self._view.tasks:
             if not task.attempts:
-                yield self._row_of_words(task)
+                yield self._row_without_chart(task)
             for name, attempt in zip(_names(task), task.attempts, strict=False):
                 was_retried = attempt.state is State.FAILED and attempt is not task.attempts[-1]
                 style = RETRIED_STYLE if was_retried else STYLES[attempt.state]
@@ -107,9 +107,9 @@ class _Tasks:
                 yield self._row(task, attempt, name, mark, style)
                 for words, detail_style in _details(attempt, style):
                     yield from self._detail(words, detail_style)
-            said = _ENGINES_WORDS.get(task.engine_state or "")
-            if task.attempts and said not in (None, task.state):
-                yield from self._detail(f"! the engine calls it {said}", DISPUTED_STYLE)
+            reported = _STATES_OF_ENGINE.get(task.engine_state or "")
+            if task.attempts and reported not in (None, task.state):
+                yield from self._detail(f"! the engine reports it as {reported}", DISPUTED_STYLE)
 
     def _row(self, task: TaskView, attempt: AttemptView, name: str, mark: str, style: str) -> Text:
         columns, ellipsis = self._columns, self._glyphs.ellipsis
@@ -119,13 +119,13 @@ class _Tasks:
             line.append_text(bar(stretches, columns.chart, self._glyphs, style, self._ticks)).append(" ")
         return line.append(f"{self._duration(attempt):>{columns.duration}}")
 
-    def _row_of_words(self, task: TaskView) -> Text:
+    def _row_without_chart(self, task: TaskView) -> Text:
         """Return the row of a task without attempts."""
         columns, ellipsis, style = self._columns, self._glyphs.ellipsis, STYLES[task.state]
         (name,) = _names(task)
         words = task.state.value
         if task.engine_state == "upstream_failed":
-            words = "not run: a task that it waits for failed"
+            words = "not run: an upstream task failed"
         if not columns.chart:
             return Text.assemble((f"{self._glyphs.marks[task.state]} ", style), f"{name}  {words}")
         line = Text.assemble((f"{self._glyphs.marks[task.state]} ", style), fitted(name, columns.name, ellipsis))
@@ -151,9 +151,9 @@ def _details(attempt: AttemptView, style: str) -> Iterator[tuple[str, str]]:
     """Yield the details that do not fit into an attempt's row, each with its style."""
     end = attempt.end
     if end is None and attempt.state is State.FAILED:
-        yield f"{attempt.cause}: nobody reported how it ended", style
+        yield f"{attempt.cause}: its end was not reported", style
     elif isinstance(end, TaskFailed):
-        yield f"{end_words(end)} (so says the engine only)" if end.provisional else end_words(end), style
+        yield f"{end_words(end)} (reported only by the engine)" if end.provisional else end_words(end), style
     elif isinstance(end, TaskSkipped):
         yield _joined("skipped", end_words(end)), style
     if attempt.progress is not None and attempt.state is not State.FINISHED:

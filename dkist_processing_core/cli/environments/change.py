@@ -28,10 +28,10 @@ def build(text: str, extras: list[str]) -> None:
     settings = DKISTProcessingCoreConfiguration.read()
     environments = Environments(folder_of(), limits=partial(Limits.of, settings))
     with environments.prepare(requirement, on_output=lambda line: write_line(line, err=True)) as environment:
-        did = f"built in {duration(environment.seconds)}" if environment.built else "there already"
+        did = f"built in {duration(environment.seconds)}" if environment.built else "exists already"
         lacking = [extra for extra in environment.record.get("lacking", ()) if extra in requirement.extras]
         # As for pip, this is not an error, but it must be visible to a user who reads only this line.
-        less = f"; WITHOUT {', '.join(lacking)}, no such extra in this release" if lacking else ""
+        less = f"; WITHOUT {', '.join(lacking)}: this release has no such extra" if lacking else ""
         write_line(without_secrets(f"{requirement}: {did}, {environment.folder}{less}", settings))
 
 
@@ -46,7 +46,7 @@ def prune(*, max_days: float | None, max_size: int | None, is_dry: bool) -> None
         dry_run=is_dry,
     )
     for entry in removed:
-        told = f"{entry.requirement or entry.key}: {entry.reason}, {entry.path}"
-        write_line(one_line(without_secrets(told, settings)))
+        text = f"{entry.requirement or entry.key}: {entry.reason}, {entry.path}"
+        write_line(one_line(without_secrets(text, settings)))
     total = size(sum(entry.bytes or 0 for entry in removed))
-    write_line(f"{'would be removed' if is_dry else 'removed'}: {len(removed):,}, together {total}")
+    write_line(f"{'would be removed' if is_dry else 'removed'}: {len(removed):,}, in total {total}")

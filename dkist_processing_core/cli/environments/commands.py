@@ -22,7 +22,7 @@ def _bytes(text: str) -> int:
     number = text.rstrip("bBkKmMgGtT ")
     factor = _UNITS.get(text[len(number) :].strip().upper() or "B")
     if factor is None or not number.isascii() or not number.replace(".", "", 1).isdigit():
-        msg = f"found {text!r}, expected bytes, or a size as 500MB or 20GB"
+        msg = f"found {text!r}, expected a number of bytes, or a size such as 500MB or 20GB"
         raise typer.BadParameter(msg)
     return int(float(number) * factor) if "." in number else int(number) * factor
 
@@ -36,10 +36,10 @@ def environments_list(
     as_json: Annotated[bool, typer.Option("--json", help="Write the list as JSON.")] = False,
 ) -> None:
     """
-    List the environments of this host, that used last first.
+    List the environments of this host, most recently used first.
 
-    Each holds one release and what it needs. In use are those that a process holds; superseded is what a newer one has
-    replaced; left over is what remains of a build that was killed. Nothing is changed.
+    Each environment holds one release and its dependencies. "in use": a process uses it. "superseded": a newer
+    environment replaces it. "left over": the rest of a build that was killed. Nothing is changed.
     """
     from dkist_processing_core.cli.environments.listing import show
 
@@ -51,7 +51,7 @@ def environments_build(
     requirement: Annotated[
         str,
         typer.Argument(
-            metavar="PACKAGE==VERSION", help="The release, extras in brackets if need be.", show_default=False
+            metavar="PACKAGE==VERSION", help="The release, with extras in brackets if it needs any.", show_default=False
         ),
     ],
     *,
@@ -61,10 +61,11 @@ def environments_build(
     ] = [],  # noqa: B006 - typer copies it
 ) -> None:
     """
-    Build the environment of a release before its first task does.
+    Build the environment of a release in advance.
 
-    Nothing is built where it is there already. It is for the Python that runs this command, from the indexes that pip's
-    settings name. The exit code is 0 if it is there then, 1 if it could not be built, 2 if no release is named so.
+    Otherwise its first task builds it. An existing environment is not built again. The environment is for the Python
+    that runs this command, and is installed from the indexes of pip's settings. The exit code is 0 if the environment
+    exists afterwards, 1 if it could not be built, 2 if the argument does not name a release.
     """
     from dkist_processing_core.cli.environments.change import build
 
@@ -79,7 +80,7 @@ def environments_prune(
         typer.Option(
             min=0.0,
             metavar="DAYS",
-            help="Remove what was not used for so long; by default DKIST_CORE_ENVIRONMENTS_MAX_DAYS.",
+            help="Remove environments that were not used for this time; by default DKIST_CORE_ENVIRONMENTS_MAX_DAYS.",
             show_default=False,
         ),
     ] = None,
@@ -88,17 +89,20 @@ def environments_prune(
         typer.Option(
             parser=_bytes,
             metavar="SIZE",
-            help="Of the others, keep what fits, as 20GB; by default DKIST_CORE_ENVIRONMENTS_MAX_BYTES.",
+            help="Of the others, keep as many as fit into this size, for example 20GB; by default "
+            "DKIST_CORE_ENVIRONMENTS_MAX_BYTES.",
             show_default=False,
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list the environments that would be removed.")
+    ] = False,
 ) -> None:
     """
-    Remove environments that are old, too many or left over.
+    Remove environments that are old, too large together, or left over.
 
-    Never one in use, and of the others those first that were not used for longest. Each build does the same with the
-    limits of the settings.
+    An environment in use is never removed. Of the others, the least recently used are removed first. Each build does
+    the same with the limits of the settings.
     """
     from dkist_processing_core.cli.environments.change import prune
 

@@ -48,7 +48,7 @@ def show(*, in_json: bool) -> None:
         console.print(line, soft_wrap=True)
     console.print()
     total = sum(entry.bytes or 0 for entry in found)
-    console.print(Text(f"{_INDENT}environments: {len(found):,}, together {size(total)}"), soft_wrap=True)
+    console.print(Text(f"{_INDENT}environments: {len(found):,}, in total {size(total)}"), soft_wrap=True)
 
 
 def _lines(found: list[Entry], console: Console, hide: Callable[[str], str]) -> Iterator[Text]:
@@ -62,7 +62,7 @@ def _lines(found: list[Entry], console: Console, hide: Callable[[str], str]) -> 
         for at, figure in enumerate(figures):
             line.append(f"  {figure:>{widths[at]}}", _STYLES.get(entry.state, "dim") if at == 0 else "")
         yield line
-        yield from rows(Text(_INDENT), [(hide(text), "dim") for text in _told(entry)], console)
+        yield from rows(Text(_INDENT), [(hide(text), "dim") for text in _remarks(entry)], console)
 
 
 def _figures(entry: Entry) -> tuple[str, str, str]:
@@ -71,7 +71,7 @@ def _figures(entry: Entry) -> tuple[str, str, str]:
     return (entry.state, size(entry.bytes), local_time(_moment(entry.last_used), "%Y-%m-%d %H:%M", None))
 
 
-def _told(entry: Entry) -> Iterator[str]:
+def _remarks(entry: Entry) -> Iterator[str]:
     """Yield the lines about an environment below its figures."""
     yield entry.path
     if entry.record is None:

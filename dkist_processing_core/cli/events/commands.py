@@ -36,17 +36,20 @@ Types = Annotated[
     typer.Option(
         "--type",
         metavar="EVENT",
-        help="Show only this kind of event, as task.failed; may be given more than once.",
+        help="Show only events of this type, for example task.failed; may be given more than once.",
         callback=_checked_types,
         autocompletion=_event_names,
     ),
 ]
-OfWorkflow = Annotated[str | None, typer.Option("--workflow", metavar="NAME", help="Show only this workflow.")]
-OfTask = Annotated[str | None, typer.Option("--task", metavar="NAME", help="Show only this task.")]
-AllReports = Annotated[
-    bool, typer.Option("--all-reports", help="Show what every reporter says of a fact, instead of each fact once.")
+OfWorkflow = Annotated[
+    str | None, typer.Option("--workflow", metavar="NAME", help="Show only events of this workflow.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Write each event as JSON on one line, as it is on the bus.")]
+OfTask = Annotated[str | None, typer.Option("--task", metavar="NAME", help="Show only events of this task.")]
+AllReports = Annotated[
+    bool,
+    typer.Option("--all-reports", help="Show the reports of all reporters about a fact, instead of each fact once."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write each event as one line of JSON, as it is on the bus.")]
 
 
 @events_app.command("tail")
@@ -61,18 +64,21 @@ def events_tail(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Keep a place under this name: what happens while nobody follows is shown the next time.",
+            help="Use a durable subscription of this name: events from the time between two calls are shown, too.",
         ),
     ] = None,
-    replay: Annotated[bool, typer.Option("--replay", help="Begin with the oldest event that the bus has.")] = False,
+    replay: Annotated[bool, typer.Option("--replay", help="Start with the oldest event on the bus.")] = False,
 ) -> None:
     """
-    Show events as they happen, one on a line, until Ctrl-C.
+    Show new events, one per line, until Ctrl-C.
     """
     from dkist_processing_core.cli.events.show import Filters, tail
 
     if name is not None and replay:
-        raise typer.BadParameter("--replay begins at the beginning and --name where it left off: leave one of them out")
+        raise typer.BadParameter(
+            "found --replay and --name: --replay starts with the oldest event, --name with the first that "
+            "it has not shown; use only one of them"
+        )
     tail(Filters(types, workflow, task, all_reports, as_json), name=name, replay=replay)
 
 
@@ -85,7 +91,9 @@ def _duration(text: str) -> timedelta:
     """
     found = _DURATION.fullmatch(text.strip().lower())
     if found is None:
-        raise typer.BadParameter(f"found {text!r}, expected a number and s, m, h or d, as 30m, 2h or 7d")
+        raise typer.BadParameter(
+            f"found {text!r}, expected a number followed by s, m, h or d, for example 30m, 2h or 7d"
+        )
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
@@ -95,18 +103,22 @@ def events_list(
     types: Types = [],  # noqa: B006 - typer copies it
     workflow: OfWorkflow = None,
     task: OfTask = None,
-    run_id: Annotated[str | None, typer.Option("--run", metavar="RUN_ID", help="Show only this run.")] = None,
+    run_id: Annotated[str | None, typer.Option("--run", metavar="RUN_ID", help="Show only events of this run.")] = None,
     since: Annotated[
         timedelta | None,
-        typer.Option(parser=_duration, metavar="DURATION", help="Show only what is younger, as 30m, 2h or 7d."),
+        typer.Option(
+            parser=_duration,
+            metavar="DURATION",
+            help="Show only events from the last DURATION, for example 30m, 2h or 7d.",
+        ),
     ] = None,
     all_reports: AllReports = False,
     as_json: AsJson = False,
 ) -> None:
     """
-    List the events that the bus still has, the oldest first.
+    List the events that the bus still has, oldest first.
 
-    The bus keeps them for up to seven days.
+    The bus keeps events for up to seven days.
     """
     from dkist_processing_core.cli.events.show import Filters, show_list
 

@@ -49,7 +49,7 @@ def tail(filters: Filters, *, name: str | None, replay: bool) -> None:
             settings=settings,
         ) as events,
     ):
-        _note(f"following {open_bus(settings).where}; Ctrl-C ends it")
+        _note(f"following {open_bus(settings).where}; press Ctrl-C to end")
         for event in events:
             show(event)
             event.ack()

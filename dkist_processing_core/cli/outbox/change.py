@@ -28,13 +28,14 @@ def retry(numbers: list[int] | None, outbox: str | None) -> None:
     unknown = sorted(set(numbers or ()) - known)
     if unknown:
         msg = (
-            f"not set aside in {path}: {', '.join(map(str, unknown))}; dkist-core outbox list --set-aside shows what is"
+            f"not set aside in {path}: {', '.join(map(str, unknown))}; dkist-core outbox list --set-aside "
+            f"shows the messages that are"
         )
         raise typer.BadParameter(without_secrets(msg, settings))
     with Journal.open(path) as journal:
         count = journal.retry(numbers)
-    told = f"waiting again in {path}: {count}{f'; {_DELIVERY}' if count else ''}"
-    write_line(without_secrets(told, settings))
+    text = f"pending again in {path}: {count}{f'; {_DELIVERY}' if count else ''}"
+    write_line(without_secrets(text, settings))
 
 
 def retarget(outbox: str, *, is_agreed: bool) -> None:
@@ -51,6 +52,6 @@ def retarget(outbox: str, *, is_agreed: bool) -> None:
         write_line(hide(f"from  {found.source}"))
         write_line(hide(f"to    {found.target}"))
         if not is_agreed:
-            typer.confirm("move them?", abort=True)
+            typer.confirm("move these messages?", abort=True)
         moved = found.carry_out()
     write_line(f"moved: {moved:,}; {_DELIVERY}")

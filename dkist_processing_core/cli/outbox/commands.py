@@ -21,11 +21,11 @@ def outbox_list(
     as_json: Annotated[bool, typer.Option("--json", help="Write the list as JSON.")] = False,
 ) -> None:
     """
-    List the journals of this host and the books of each.
+    List the journals of this host and their numbers of messages.
 
-    An outbox holds what waits for one broker: published = confirmed + pending + set aside. The dot marks that of the
-    present settings. No file is changed. A journal that cannot be read is listed with the reason, and is no error of
-    the list: the exit code is 0.
+    An outbox holds the messages for one broker: published = confirmed + pending + set aside. A dot marks the outbox of
+    the current settings. No file is changed. A journal that cannot be read is listed with the reason; the exit code is
+    0 in this case, too.
     """
     if set_aside:
         from dkist_processing_core.cli.outbox.set_aside import show_set_aside
@@ -45,18 +45,19 @@ def outbox_drain(
         typer.Option(
             min=0.0,
             metavar="SECONDS",
-            help="Give up after so long, whatever happens, plus up to a second to end.",
+            help="Stop after this time; the command may need up to one more second to end.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
     """
-    Deliver now what waits in the outbox of the settings.
+    Deliver the pending messages of the outbox of the settings now.
 
-    Also what processes that were killed have left, and also where the broker could not be reached a moment ago. Ends
-    when nothing waits any more, or with what the broker says; while another process delivers it is waited for. The exit
-    code is 0 if everything was delivered, 1 if something still waits or was set aside just now, 130 after Ctrl-C. What
-    was set aside before is told, and does not count. Where the settings name no broker, what waits for any does.
+    This includes the messages of processes that were killed, and does not wait if the broker could not be reached
+    shortly before. The command ends when no message is pending, or with the error of the broker. While another process
+    delivers, the command waits for it. The exit code is 0 if all messages were delivered, 1 if messages are still
+    pending or were set aside now, 130 after Ctrl-C. Messages that were set aside earlier are reported, but do not
+    count. If the settings name no broker, the exit code is 1 if messages for any broker are pending.
     """
     from dkist_processing_core.cli.outbox.delivery import deliver
 
@@ -66,11 +67,11 @@ def outbox_drain(
 @outbox_app.command("relay")
 def outbox_relay() -> None:
     """
-    Go on delivering what waits in the outbox of the settings.
+    Deliver the outbox of the settings permanently.
 
-    A service to run beside the processes of this host: it delivers what they leave, waits for a folder, a file or a
-    broker that is not there yet, for as long as that takes, and logs what it meets. SIGTERM or Ctrl-C ends it within
-    two seconds, with exit code 0; what is left then stays on disk.
+    Run this command as a service beside the processes of this host: it delivers the messages that they leave. If the
+    folder, the file or the broker is not available, it waits without a limit. It logs each problem. SIGTERM or Ctrl-C
+    ends it within two seconds, with exit code 0; the remaining messages stay on disk.
     """
     from dkist_processing_core.cli.outbox.delivery import relay
 
@@ -82,7 +83,7 @@ Outbox = Annotated[
     typer.Option(
         "--outbox",
         metavar="OUTBOX",
-        help="Another outbox than that of the settings, by its eight hexadecimal digits or its file.",
+        help="Another outbox than that of the settings: its eight hexadecimal digits, or its file.",
         show_default=False,
     ),
 ]
@@ -92,20 +93,22 @@ Outbox = Annotated[
 def outbox_retry(
     numbers: Annotated[
         list[int] | None,
-        typer.Argument(metavar="NUMBER", help="Which, as list --set-aside numbers them.", show_default=False),
+        typer.Argument(
+            metavar="NUMBER", help="The numbers of the messages, from `list --set-aside`.", show_default=False
+        ),
     ] = None,
     *,
-    every: Annotated[bool, typer.Option("--all", help="All that are set aside.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All messages that are set aside.")] = False,
     outbox: Outbox = None,
 ) -> None:
     """
-    Have messages that were set aside tried again.
+    Make messages that are set aside pending again.
 
-    They wait for their broker as if for the first time: the next publisher, drain or relay delivers them. The exit code
-    is 2, and nothing changed, if a number is unknown.
+    The next publisher, drain or relay tries to deliver them. If a number is unknown, nothing is changed and the exit
+    code is 2.
     """
     if every == bool(numbers):
-        raise typer.BadParameter("name either the numbers of messages, as list --set-aside shows them, or --all")
+        raise typer.BadParameter("expected either the numbers of messages, from `list --set-aside`, or --all")
     from dkist_processing_core.cli.outbox.change import retry
 
     retry(numbers or None, outbox)
@@ -114,16 +117,17 @@ def outbox_retry(
 @outbox_app.command("retarget")
 def outbox_retarget(
     outbox: Annotated[
-        str, typer.Argument(metavar="OUTBOX", help="From which, by its eight hexadecimal digits or its file.")
+        str, typer.Argument(metavar="OUTBOX", help="The other outbox: its eight hexadecimal digits, or its file.")
     ],
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """
     Move the messages of another outbox into that of the settings.
 
-    For a broker that has moved or will not come back: what waits for it, and what it refused. The messages stay as they
-    are, but for their exchanges, which become those of the settings. Shows what would be moved, and asks.
+    Use this if the broker of the other outbox has moved or will not return. All messages are moved, pending or set
+    aside. Only their exchanges are changed, to those of the settings. The command shows the numbers and asks for
+    confirmation.
     """
     from dkist_processing_core.cli.outbox.change import retarget
 

@@ -21,7 +21,7 @@ from dkist_processing_core.settings.kinds import ISB_SERVICE
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import write_line
 
-_SET_ASIDE = "dkist-core outbox list --set-aside tells why, dkist-core outbox retry tries again"
+_SET_ASIDE = "dkist-core outbox list --set-aside shows why, dkist-core outbox retry makes them pending again"
 _PACKAGE = "dkist_processing_core"
 
 
@@ -31,7 +31,7 @@ def deliver(timeout: float | None) -> int:
     bus = open_bus(settings)
     hide = partial(without_secrets, settings=settings)
     if not settings.names_broker:
-        return _told_of_others(settings, f"MESH_CONFIG names no {ISB_SERVICE}, and {bus.where} is its own bus", hide)
+        return _report_others(settings, f"MESH_CONFIG names no {ISB_SERVICE}, and {bus.where} needs no delivery", hide)
     found = Progress(pending=0)
     console = Terminal(stderr=True, highlight=False)
     try:
@@ -41,36 +41,36 @@ def deliver(timeout: float | None) -> int:
             status = shown.enter_context(console.status("", spinner=spinner)) if can_be_started() else None
             for found in drain(settings, timeout=timeout):
                 if status is not None:
-                    status.update(Text(_told(found)))
+                    status.update(Text(_text_of(found)))
     except KeyboardInterrupt:
-        write_line(f"interrupted; still waiting in {hide(str(bus.journal_path))}: {found.pending}", err=True)
+        write_line(f"interrupted; still pending in {hide(str(bus.journal_path))}: {found.pending}", err=True)
         raise
     if found.reason is not None:
-        reason = hide(f"{found.reason}; still waiting in {bus.journal_path}: {found.pending}")
+        reason = hide(f"{found.reason}; still pending in {bus.journal_path}: {found.pending}")
         write_line(f"error: {reason}, delivered: {found.confirmed}", err=True)
     else:
-        write_line(hide(f"delivered to {bus.where}: {found.confirmed}, still waiting: {found.pending}"))
+        write_line(hide(f"delivered to {bus.where}: {found.confirmed}, still pending: {found.pending}"))
     if found.set_aside:
         write_line(f"set aside, since the broker refuses them: {found.set_aside}; {_SET_ASIDE}", err=True)
     if found.set_aside_before:
-        write_line(f"set aside before: {found.set_aside_before}; {_SET_ASIDE}", err=True)
+        write_line(f"set aside earlier: {found.set_aside_before}; {_SET_ASIDE}", err=True)
     return 1 if found.reason is not None or found.pending or found.set_aside else 0
 
 
-def _told_of_others(settings: DKISTProcessingCoreConfiguration, why: str, hide: Callable[[str], str]) -> int:
+def _report_others(settings: DKISTProcessingCoreConfiguration, why: str, hide: Callable[[str], str]) -> int:
     """Print the messages that wait for brokers that the settings do not name, and return the exit code."""
     others = [state for state in outboxes(settings) if not state.is_embedded and state.waiting]
     for state in others:
         where = f"{state.waiting} in {state.path}, for {state.destination or 'an unknown broker'}"
-        write_line(hide(f"error: {why}; still waiting: {where}"), err=True)
+        write_line(hide(f"error: {why}; still pending: {where}"), err=True)
     if not others:
         write_line(hide(f"nothing to drain: {why}"))
     return 1 if others else 0
 
 
-def _told(progress: Progress) -> str:
+def _text_of(progress: Progress) -> str:
     others = "" if progress.deliverer is None else f", process {progress.deliverer} delivers"
-    return f"delivered {progress.confirmed:,}, waiting {progress.pending:,}{others}"
+    return f"delivered {progress.confirmed:,}, pending {progress.pending:,}{others}"
 
 
 @contextlib.contextmanager

@@ -52,7 +52,9 @@ def show(*, in_json: bool) -> None:
         console.print(Text(f"no journals in {shown}"), soft_wrap=True)
     if not any(state.is_current for state in states):
         console.print()
-        console.print(Text(hide(f"nothing was published yet for the bus of the settings, {bus.where}")), soft_wrap=True)
+        console.print(
+            Text(hide(f"no event was published yet for the bus of the settings, {bus.where}")), soft_wrap=True
+        )
 
 
 def _lines(states: list[OutboxState], console: Console, hide: Callable[[str], str]) -> Iterator[Text]:
@@ -72,7 +74,7 @@ def _lines(states: list[OutboxState], console: Console, hide: Callable[[str], st
             line.append(f"  {figure:>{widths[at]}}", "dim" if figure in _NOTHING else _STYLES[at])
         line.rstrip()
         yield line
-        yield from rows(Text(_INDENT), [(hide(text), style) for text, style in _told(state)], console)
+        yield from rows(Text(_INDENT), [(hide(text), style) for text, style in _remarks(state)], console)
 
 
 def _figures(state: OutboxState) -> tuple[str, ...]:
@@ -89,24 +91,24 @@ def _age(moment: float) -> str:
     return duration(max(0.0, time.time() - moment))
 
 
-def _told(state: OutboxState) -> Iterator[tuple[str, str]]:
+def _remarks(state: OutboxState) -> Iterator[tuple[str, str]]:
     """Yield the remarks about a journal, each with its style."""
     if state.problem is not None:
         yield state.problem, "red"
     elif state.is_embedded:
         kept = state.books.pending if state.books else 0
-        yield f"the embedded journal, a bus of its own: subscribers read it; events kept: {kept:,}", ""
+        yield f"the embedded journal, which subscribers read directly; events kept: {kept:,}", ""
     else:
         yield f"for {state.destination or 'an unknown broker'}", ""
     if state.lock_problem is not None:
-        yield f"not delivered by this user: {state.lock_problem}", "red"
+        yield f"this user cannot deliver it: {state.lock_problem}", "red"
     if state.deliverer is not None:
         yield f"process {state.deliverer} is delivering it", "green"
     if state.unreachable_until is not None:
         until = local_time(datetime.fromtimestamp(state.unreachable_until, UTC), "%H:%M:%S", None)
-        yield f"the broker could not be reached; tasks leave it alone until {until}", "yellow"
+        yield f"the broker could not be reached; tasks do not connect to it until {until}", "yellow"
     for spare in state.spares:
-        yield _told_of_spare(spare), "yellow"
+        yield _spare_text(spare), "yellow"
     for each in state.damaged:
         rest = "" if each.is_done else ", the next publisher takes over more"
         yield (
@@ -115,9 +117,9 @@ def _told(state: OutboxState) -> Iterator[tuple[str, str]]:
         )
 
 
-def _told_of_spare(spare: SpareState) -> str:
+def _spare_text(spare: SpareState) -> str:
     name = f"spare journal {visible_line(spare.path.stem).partition('.')[2]}"
     if spare.books is None:
         return f"{name}: {spare.problem}"
-    owner = "left behind" if spare.owner is None else f"kept by process {spare.owner}"
+    owner = "its process has ended" if spare.owner is None else f"used by process {spare.owner}"
     return f"{name}: {spare.books.pending:,} pending, {owner}"

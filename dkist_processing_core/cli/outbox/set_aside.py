@@ -34,8 +34,8 @@ def show_set_aside(*, in_json: bool) -> None:
     """Print every message that is set aside, by outbox, and the outboxes that could not be read."""
     settings = DKISTProcessingCoreConfiguration.read()
     hide = partial(without_secrets, settings=settings)
-    looked_at = [_look(state) for state in outboxes(settings) if not state.is_embedded]
-    found = [(state, entries) for state, entries in looked_at if entries or state.problem is not None]
+    read = [_read(state) for state in outboxes(settings) if not state.is_embedded]
+    found = [(state, entries) for state, entries in read if entries or state.problem is not None]
     if in_json:
         report = {
             "folder": hide(str(open_bus(settings).journal_path.parent)),
@@ -51,7 +51,7 @@ def show_set_aside(*, in_json: bool) -> None:
             console.print(line, soft_wrap=True)
 
 
-def _look(state: OutboxState) -> tuple[OutboxState, list[SetAside] | None]:
+def _read(state: OutboxState) -> tuple[OutboxState, list[SetAside] | None]:
     """Return the messages that are set aside in a journal; None and the problem if it cannot be read."""
     if state.problem is not None:
         return state, None
@@ -80,20 +80,20 @@ def _lines(
     yield Text()
     width = len(str(entries[-1].seq))
     for entry in entries:
-        yield from rows(Text.assemble("  ", (f"{entry.seq:{width}}", "bold"), "  "), _told(entry, hide), console)
+        yield from rows(Text.assemble("  ", (f"{entry.seq:{width}}", "bold"), "  "), _texts(entry, hide), console)
         yield Text()
     name = pasted(state.path.stem.removeprefix("outbox-"))
     option = "" if state.is_current else f" --outbox {name}"
     retry = f"dkist-core outbox retry{option} --all"
     if name is None and not state.is_current:
         retry = "rename the file: its name cannot be shown"
-    yield Text.assemble(f"  set aside: {len(entries):,}; to have them tried again: ", (retry, "bold"))
+    yield Text.assemble(f"  set aside: {len(entries):,}; to make them pending again: ", (retry, "bold"))
     yield Text()
 
 
-def _told(entry: SetAside, hide: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+def _texts(entry: SetAside, hide: Callable[[str], str]) -> Iterator[tuple[str, str]]:
     message = entry.message
-    kind, route = message.properties.type, hide(f"to {message.exchange} by {message.routing_key}")
+    kind, route = message.properties.type, hide(f"to {message.exchange} with {message.routing_key}")
     # The JSON output has the whole text of an unusually long key.
     route = route if len(route) <= _LONGEST_ROUTE else f"{route[:_LONGEST_ROUTE]}..."
     published, refused = _moment(entry.appended), _moment(entry.refused)
@@ -107,4 +107,4 @@ def _told(entry: SetAside, hide: Callable[[str], str]) -> Iterator[tuple[str, st
 
 
 def _moment(seconds: float | None) -> str:
-    return "at a time unknown" if seconds is None else local_time(datetime.fromtimestamp(seconds, UTC), _MOMENT, None)
+    return "at an unknown time" if seconds is None else local_time(datetime.fromtimestamp(seconds, UTC), _MOMENT, None)

@@ -25,34 +25,36 @@ def run(
         str,
         typer.Argument(
             metavar="MODULE:WORKFLOW",
-            help="The workflow, by the module that holds it (or a script, as path/to/script.py) and its name there, "
-            "which may be left out where there is only one.",
+            help="The module, or a script as path/to/script.py, and the name of the workflow in it. If the module has "
+            "only one workflow, the name is optional.",
             show_default=False,
         ),
     ],
     *,
     recipe_run_id: Annotated[
         int,
-        typer.Option(parser=_recipe_run_id, metavar="N", help="The recipe run to work for.", show_default=False),
+        typer.Option(parser=_recipe_run_id, metavar="N", help="The recipe run to process.", show_default=False),
     ],
     max_parallel: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="How many tasks may run at once; by default as many as there are processors."
+            min=1,
+            metavar="N",
+            help="The maximum number of tasks that run at the same time; by default the number of processors.",
         ),
     ] = None,
     environments: Annotated[
         bool,
         typer.Option(
             "--environments",
-            help="Run each task in an environment that holds the release of the workflow's package and version.",
+            help="Run each task in an environment with the release that the workflow's package and version name.",
         ),
     ] = False,
 ) -> None:
     """
-    Run a workflow on this host, a process for each task.
+    Run a workflow on this host, with one process for each task.
 
-    The exit code is 0 if every task finished, 1 if the run failed, 2 if there is no such workflow, 130 after Ctrl-C.
+    The exit code is 0 if all tasks finished, 1 if the run failed, 2 if there is no such workflow, 130 after Ctrl-C.
     """
     from dkist_processing_core.cli.targets import load_workflow
 
@@ -64,15 +66,16 @@ def run(
 def timeline(
     run_id: Annotated[
         str | None,
-        typer.Argument(metavar="RUN_ID", help="The run; by default the one that began last.", show_default=False),
+        typer.Argument(metavar="RUN_ID", help="The run; by default the latest run.", show_default=False),
     ] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Write the run's state as JSON instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the state of the run as JSON instead.")] = False,
 ) -> None:
     """
-    Draw a run on an axis of time.
+    Draw a run on a time axis.
 
-    Each attempt of a task has a bar: what it waited, was prepared and ran; failures have their cause below.
+    Each attempt of a task has a bar with its times of waiting, preparation and running. The cause of a failure is below
+    the bar.
     """
     from dkist_processing_core.cli.runs.timeline import show_timeline
 

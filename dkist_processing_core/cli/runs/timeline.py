@@ -49,20 +49,20 @@ def find_run(events: Iterable[Event], run_id: str | None, *, where: str) -> RunV
         DKISTProcessingCoreError: The events contain no such run; the message names the newest runs in the events.
     """
     latest = LatestRuns(_KEPT_RUNS if run_id is None else _NAMED_RUNS)
-    wanted = RunState()
+    requested = RunState()
     for event in events:
         latest.fold(event)
         if event.run_id == run_id:
-            wanted.fold(event)
+            requested.fold(event)
     if run_id is None and (views := latest.views()):
         return views[-1]
-    if run_id is not None and (view := wanted.run(run_id)) is not None:
+    if run_id is not None and (view := requested.run(run_id)) is not None:
         return view
     if run_id is None:
         msg = f"there is no run yet on {where}"
     else:
         known = ", ".join(view.run.run_id for view in reversed(latest.views())) or "none"
-        msg = f"there is no run {run_id!r} on {where}; the latest there: {known}"
+        msg = f"there is no run {run_id!r} on {where}; the latest runs there: {known}"
     raise DKISTProcessingCoreError(msg)
 
 

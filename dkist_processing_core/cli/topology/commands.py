@@ -16,8 +16,9 @@ Consumers = Annotated[
     typer.Option(
         "--consumer",
         metavar="NAME[=PATTERN]",
-        help="Include the queues of the subscription of this name, for a kind of event, as operators=task.failed, or "
-        "for a routing pattern; without one, for all events. May be given more than once.",
+        help="Include the queues of the subscription of this name. It receives one type of event, for example "
+        "operators=task.failed, or the events of a routing pattern; by default all events. May be "
+        "given more than once.",
     ),
 ]
 
@@ -31,9 +32,9 @@ def topology_plan(
     """
     Show which exchanges and queues are missing or different.
 
-    Nothing is changed. The exit code is 0 if nothing is to do, 3 if something is missing, which apply makes, and 1 if
-    something is different, cannot be told, or the broker not be reached. Bindings of what is there do not count: AMQP
-    cannot ask for them.
+    Nothing is changed. The exit code is 0 if nothing is missing or different, 3 if something is missing, which `apply`
+    creates, and 1 if something is different or unknown, or the broker cannot be reached. Bindings between existing
+    exchanges and queues do not count, since AMQP cannot query them.
     """
     from dkist_processing_core.cli.topology.plan import show
 
@@ -47,11 +48,11 @@ def topology_apply(
     as_json: Annotated[bool, typer.Option("--json", help="Write the findings as JSON.")] = False,
 ) -> None:
     """
-    Make the exchanges, queues and bindings that are missing.
+    Create the exchanges, queues and bindings that are missing.
 
-    What exists is never changed or deleted. A binding between what was there is ensured: AMQP does not tell whether it
-    was missing. The exit code is 0 if everything is there then, and 1 if something is
-    different, could not be made or told, or the broker not be reached.
+    Existing exchanges and queues are never changed or deleted. Bindings between them are declared again, since AMQP
+    does not report which ones are missing. The exit code is 0 if everything exists afterwards, and 1 if something is
+    different or unknown, could not be created, or the broker cannot be reached.
     """
     from dkist_processing_core.cli.topology.plan import show
 
@@ -64,9 +65,10 @@ def topology_definitions(
     consumers: Consumers = [],  # noqa: B006 - typer copies it
 ) -> None:
     """
-    Write them as JSON for `rabbitmqctl import_definitions`.
+    Write the topology as JSON for RabbitMQ.
 
-    Users and rights are left out. No broker is asked: virtual host, names and limits are those of the settings.
+    `rabbitmqctl import_definitions` reads it. Users and permissions are not included. No broker is queried: virtual
+    host, names and limits come from the settings.
     """
     from dkist_processing_core.cli.topology.plan import show_definitions
 

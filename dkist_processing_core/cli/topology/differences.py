@@ -42,20 +42,20 @@ def differences(link: "AmqpLink", item: Exchange | Queue) -> tuple[list[Differen
     the broker name the next one.
     """
     kind = "exchange" if isinstance(item, Exchange) else "queue"
-    asked: Exchange | Queue = item
+    declared: Exchange | Queue = item
     found: list[Difference] = []
     # Check this before each comparison, which would create an item that was deleted in the meantime.
     while link.exists(kind, item.name):
-        sentence = link.compare(asked)
+        sentence = link.compare(declared)
         if sentence is None:
             return found, ""
         named = _NAMED.search(sentence)
         if named is None or named[1] in {known.argument for known in found}:
             return found, "" if found else sentence
         found.append(Difference(named[1], named[3], named[2]))
-        if isinstance(asked, Exchange) or not named[1].startswith("x-"):
+        if isinstance(declared, Exchange) or not named[1].startswith("x-"):
             return found, ""
-        asked = _with(asked, named[1], named[3])
+        declared = _with(declared, named[1], named[3])
     return None
 
 
@@ -75,14 +75,15 @@ def advice(item: Exchange | Queue, found: list[Difference], vhost: str) -> str:
         pattern, policy = shlex.quote(f"^{re.escape(item.name)}$"), json.dumps({"delivery-limit": DELIVERY_LIMIT})
         label = shlex.quote(f"{item.name} returns")
         return (
-            "RabbitMQ 4 drops what came back 20 times; to have a policy set the limit, which no plan can see: "
+            "RabbitMQ 4 drops a message that was returned 20 times; to set the limit by a policy, "
+            "which plan cannot see: "
             f"`rabbitmqctl --vhost {place} set_policy --apply-to queues {label} {pattern} '{policy}'`"
         )
     # The delivery limit depends on the queue's type.
     found = [each for each in found if each not in limit]
     if isinstance(item, Exchange):
         return (
-            "it is used as it is; to have it made anew, with its bindings: "
+            "it is used as it is; to create it again, with its bindings: "
             f"`rabbitmqadmin --vhost={place} delete exchange name={name}`, then apply"
         )
     variables = [
@@ -92,6 +93,6 @@ def advice(item: Exchange | Queue, found: list[Difference], vhost: str) -> str:
     ]
     adopted = f"or set {' '.join(variables)}" if len(variables) == len(found) > 0 else ""
     return (
-        "it is used as it is; to have it made anew, read what it holds, "
+        "it is used as it is; to create it again, consume its messages, "
         f"`rabbitmqctl --vhost {place} delete_queue {name}`, then apply{adopted and f'; {adopted}'}"
     )

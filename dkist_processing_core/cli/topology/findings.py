@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Item = Exchange | Queue | Binding
 
 
-RIGHT_NEEDED = "run it as an account with the configure right; a publisher does not need that where everything is there"
+RIGHT_NEEDED = "run this as an account with the configure right; a publisher needs it only if something is missing"
 
 
 class State(StrEnum):
@@ -37,7 +37,7 @@ class State(StrEnum):
     """A binding, which AMQP cannot query."""
 
 
-WELL = frozenset({State.THERE, State.MADE, State.ENSURED, State.UNASKED})
+GOOD = frozenset({State.THERE, State.MADE, State.ENSURED, State.UNASKED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +60,19 @@ def findings(link: "AmqpLink", topology: Topology, vhost: str, *, making: bool) 
     states: dict[tuple[type, str], State] = {}
     items: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
     for item in items:
-        found = _look(link, item, vhost)
+        found = _compare(link, item, vhost)
         if making and found.state is State.MISSING:
-            found = _make(link, item)
+            found = _create(link, item)
         states[type(item), item.name] = found.state
         yield found
     for binding in topology.bindings:
-        yield _bound(link, binding, (states[Exchange, binding.exchange], states[Queue, binding.queue]), making=making)
+        yield _bind(link, binding, (states[Exchange, binding.exchange], states[Queue, binding.queue]), making=making)
 
 
-def _look(link: "AmqpLink", item: Exchange | Queue, vhost: str) -> Finding:
+def _compare(link: "AmqpLink", item: Exchange | Queue, vhost: str) -> Finding:
     try:
         if link.exists("exchange" if isinstance(item, Exchange) else "queue", item.name) is None:
-            reason = "it is not known whether it is there: this account has no right on it"
+            reason = "whether it exists is not known: this account has no right on it"
             return Finding(item, State.UNKNOWN, reason, RIGHT_NEEDED)
         found = differences(link, item)
     except BusError as error:
@@ -80,7 +80,7 @@ def _look(link: "AmqpLink", item: Exchange | Queue, vhost: str) -> Finding:
             raise
         if "ACCESS_REFUSED" not in str(error):
             return Finding(item, State.UNKNOWN, str(error))
-        reason = "it is there, and not to be compared without the configure right"
+        reason = "it exists, and can be compared only with the configure right"
         return Finding(item, State.UNKNOWN, reason, RIGHT_NEEDED)
     if found is None:
         return Finding(item, State.MISSING)
@@ -91,21 +91,21 @@ def _look(link: "AmqpLink", item: Exchange | Queue, vhost: str) -> Finding:
     return Finding(item, State.THERE)
 
 
-def _make(link: "AmqpLink", item: Exchange | Queue) -> Finding:
+def _create(link: "AmqpLink", item: Exchange | Queue) -> Finding:
     error = link.restore(Topology(exchanges=(item,)) if isinstance(item, Exchange) else Topology(queues=(item,)))
     if error is None:
         return Finding(item, State.MADE)
     needed = RIGHT_NEEDED if "ACCESS_REFUSED" in str(error) else None
-    return Finding(item, State.MISSING, f"not made: {error}", needed)
+    return Finding(item, State.MISSING, f"not created: {error}", needed)
 
 
-def _bound(link: "AmqpLink", binding: Binding, ends: tuple[State, State], *, making: bool) -> Finding:
+def _bind(link: "AmqpLink", binding: Binding, ends: tuple[State, State], *, making: bool) -> Finding:
     if State.MISSING in ends:
         # A binding is missing if its exchange or its queue is missing.
         return Finding(binding, State.MISSING)
     if not making:
-        return Finding(binding, State.UNASKED, "AMQP cannot ask for it, apply makes it")
+        return Finding(binding, State.UNASKED, "AMQP cannot query it; apply creates it")
     error = link.restore(Topology(bindings=(binding,)))
     if error is not None:
-        return Finding(binding, State.UNKNOWN, f"not made anew: {error}")
+        return Finding(binding, State.UNKNOWN, f"not declared again: {error}")
     return Finding(binding, State.MADE if State.MADE in ends else State.ENSURED)

@@ -13,7 +13,7 @@ import typer
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.bus.topology import Topology, definitions, whole_topology
 from dkist_processing_core.cli.redaction import without_secrets
-from dkist_processing_core.cli.topology.findings import WELL, Finding, State, findings
+from dkist_processing_core.cli.topology.findings import GOOD, Finding, State, findings
 from dkist_processing_core.cli.topology.report import as_json, show_findings
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Selection, check_name
@@ -43,11 +43,11 @@ def show(consumers: list[str], *, making: bool, in_json: bool) -> int:
         items = show_findings(found, topology, bus, hide)
     else:
         items = []
-        write_line(f"nothing to make: MESH_CONFIG names no {ISB_SERVICE}, and {bus} has neither exchanges nor queues")
+        write_line(f"nothing to create: MESH_CONFIG names no {ISB_SERVICE}, and {bus} has neither exchanges nor queues")
     states = {each.state for each in items}
-    if states <= WELL:
+    if states <= GOOD:
         return 0
-    return _MISSING if not making and states <= {*WELL, State.MISSING} else 1
+    return _MISSING if not making and states <= {*GOOD, State.MISSING} else 1
 
 
 def show_definitions(consumers: list[str]) -> None:
@@ -72,14 +72,19 @@ def parse_consumers(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
         if (separator and not pattern) or len(pattern.encode()) > _MAX_PATTERN_BYTES:
-            msg = f"the pattern of {name!r} is {pattern!r}, expected 1 to {_MAX_PATTERN_BYTES} bytes, as task.failed"
+            msg = (
+                f"the pattern of {name!r} is {pattern!r}, expected 1 to {_MAX_PATTERN_BYTES} bytes, for "
+                f"example task.failed"
+            )
             raise typer.BadParameter(msg)
         events = [event_class.name for event_class in EVENT_CLASSES]
         is_event = pattern in events
         if pattern and not is_event and not _may_match(pattern):
             msg = (
-                f"the pattern of {name!r} is {pattern!r}, which no event matches: expected three words or four, as "
-                f"task.failed.*.*, or '#' for any number of them, as task.failed.#, or one of {', '.join(events)}"
+                f"the pattern of {name!r} is {pattern!r}, which no event matches; expected three or four "
+                f"words, for example "
+                f"task.failed.*.*, or '#' for any number of words, for example task.failed.#, or one of "
+                f"{', '.join(events)}"
             )
             raise typer.BadParameter(msg)
         patterns = Selection((pattern,) if is_event else ()).patterns if is_event or not pattern else (pattern,)

@@ -15,7 +15,7 @@ from rich.text import Text
 from dkist_processing_core.bus.topology import Binding, Exchange, Queue, Topology
 from dkist_processing_core.cli.draw.rows import rows
 from dkist_processing_core.cli.draw.words import fitted, one_line
-from dkist_processing_core.cli.topology.findings import RIGHT_NEEDED, WELL, Finding, Item, State
+from dkist_processing_core.cli.topology.findings import GOOD, RIGHT_NEEDED, Finding, Item, State
 from dkist_processing_core.text.console import Terminal
 
 # The worst state first.
@@ -39,18 +39,18 @@ def _name_of(item: Item) -> str:
     return item.queue if isinstance(item, Binding) else item.name
 
 
-def _told(finding: Finding) -> str:
-    """Return the remarks about an item; for a missing item, with its declaration."""
-    item, told = finding.item, finding.reason
+def _text_of(finding: Finding) -> str:
+    """Return the state of an item and its reason; for a missing item, with its declaration."""
+    item, reason = finding.item, finding.reason
     if isinstance(item, Binding):
-        told = f"from {item.exchange} by {item.routing_key!r}; {told}"
+        reason = f"from {item.exchange} with {item.routing_key!r}; {reason}"
     elif finding.state in (State.MISSING, State.MADE):
-        told = f"{_made_as(item)}; {told}"
-    told = told.removesuffix("; ")
-    return f"{finding.state.value}: {told}" if told else finding.state.value
+        reason = f"{_declaration_of(item)}; {reason}"
+    reason = reason.removesuffix("; ")
+    return f"{finding.state.value}: {reason}" if reason else finding.state.value
 
 
-def _made_as(item: Exchange | Queue) -> str:
+def _declaration_of(item: Exchange | Queue) -> str:
     if isinstance(item, Exchange):
         return item.type
     return ", ".join(f"{name}={value}" for name, value in item.arguments.items())
@@ -74,8 +74,8 @@ def show_findings(found: Iterable[Finding], topology: Topology, bus: str, hide: 
         head = Text.assemble((f"{mark} ", style), kind, (name, "bold"), "  ")
         # Advice that is the same for many rows is printed once below them.
         advice = "" if each.advice in (None, RIGHT_NEEDED) else hide(each.advice)
-        told = ((hide(_told(each)), "" if each.state in WELL else style), (advice, ""))
-        for line in rows(head, told, console):
+        texts = ((hide(_text_of(each)), "" if each.state in GOOD else style), (advice, ""))
+        for line in rows(head, texts, console):
             console.print(line, soft_wrap=True)
         shown.append(each)
     console.print()
@@ -88,9 +88,9 @@ def show_findings(found: Iterable[Finding], topology: Topology, bus: str, hide: 
 
 def _verdict(shown: list[Finding]) -> Text:
     counts = Counter(each.state for each in shown)
-    told = ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])
+    text = ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])
     worst = next((style for state, style in _STYLES.items() if counts[state]), "")
-    return Text(told, f"bold {worst}")
+    return Text(text, f"bold {worst}")
 
 
 def as_json(finding: Finding, hide: Callable[[str], str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from dkist_processing_core import build_utils
 from dkist_processing_core.build_utils.check import Checked, check_workflows
-from dkist_processing_core.build_utils.find import find_workflows, nowhere, twins
+from dkist_processing_core.build_utils.find import find_workflows, name_clashes, no_workflow_message
 from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE
 from dkist_processing_core.cli.targets import load_package
 from dkist_processing_core.errors import WorkflowError
@@ -25,12 +25,12 @@ def validate(name: str) -> bool:
     package = load_package(name)
     found = find_workflows(package)
     if not found:
-        raise WorkflowError(nowhere(package))
+        raise WorkflowError(no_workflow_message(package))
     console = Terminal(highlight=False)
     marks = (ASCII if console.options.ascii_only else UNICODE).marks
-    same = list(twins(found))
+    clashes = list(name_clashes(found))
     checked = [
-        replace(each, problems=[*each.problems, *(problem for twin, problem in same if twin is each.found)])
+        replace(each, problems=[*each.problems, *(problem for other, problem in clashes if other is each.found)])
         for each in check_workflows(found)
     ]
     for each in checked:
@@ -41,9 +41,7 @@ def validate(name: str) -> bool:
             console.print(Text(f"  {problem}", STYLES[State.FAILED]), soft_wrap=True)
     if any(not each.problems and each.loaded is None for each in checked):
         console.print(
-            Text(
-                "not loaded: Airflow is not installed here; install dkist-processing-core[airflow] to have it checked"
-            ),
+            Text("not loaded: Airflow is not installed here; install dkist-processing-core[airflow] to check this"),
             soft_wrap=True,
             style="yellow",
         )
@@ -62,7 +60,7 @@ def export(name: str, folder: Path, *, as_zip: bool) -> None:
     """Export the workflows of a package, and print the paths of the written files."""
     package = load_package(name)
     if not find_workflows(package):
-        raise WorkflowError(nowhere(package))
+        raise WorkflowError(no_workflow_message(package))
     files = [build_utils.export_archive(package, folder)] if as_zip else build_utils.export_dags(package, folder)
     for file in files:
         write_line(str(file))
@@ -72,7 +70,7 @@ def export_notebooks(name: str, folder: Path, *, with_dockerfile: bool) -> None:
     """Export the workflows of a package as notebooks, and print the Dockerfile's path or those of all notebooks."""
     package = load_package(name)
     if not find_workflows(package):
-        raise WorkflowError(nowhere(package))
+        raise WorkflowError(no_workflow_message(package))
     if with_dockerfile:
         write_line(str(build_utils.export_notebook_dockerfile(package, folder)))
     for file in build_utils.export_notebooks(package, folder):

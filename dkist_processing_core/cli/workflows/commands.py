@@ -16,7 +16,7 @@ Package = Annotated[
     str,
     typer.Argument(
         metavar="PACKAGE",
-        help="The package whose modules define workflows, as it is imported; the current folder is looked in first.",
+        help="The import name of the package whose modules define workflows; the current folder is searched first.",
         show_default=False,
     ),
 ]
@@ -25,10 +25,11 @@ Package = Annotated[
 @workflows_app.command("validate")
 def workflows_validate(package: Package) -> None:
     """
-    Check each workflow of a package before it is released.
+    Check each workflow of a package before its release.
 
-    It must have tasks and no cycle, and export to a file that compiles and, where Airflow is installed, loads. Nothing
-    is written. The exit code is 0 if nothing is wrong, 1 if something is, 2 if there is no such package.
+    A workflow must have tasks and no cycle, and its exported file must compile. If Airflow is installed, the file must
+    also load. No file is written. The exit code is 0 if there is no problem, 1 if there is one, 2 if there is no such
+    package.
     """
     from dkist_processing_core.cli.workflows.check import validate
 
@@ -41,17 +42,21 @@ def workflows_export(
     package: Package,
     *,
     path: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where to; it is made if need be.", show_default=True)
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="The folder for the files; it is created if it does not exist.", show_default=True
+        ),
     ] = Path("dags"),
     as_zip: Annotated[
-        bool, typer.Option("--zip", help="Write one archive, PACKAGE_VERSION.zip, instead of a file for each workflow.")
+        bool,
+        typer.Option("--zip", help="Write one archive, PACKAGE_VERSION.zip, instead of one file for each workflow."),
     ] = False,
 ) -> None:
     """
     Write each workflow of a package as a DAG for Airflow.
 
-    Nothing is written if one of them cannot be exported; what is there is replaced whole. Airflow reads the files from
-    its DAGs folder, into which an archive is unpacked. The same workflows give the same bytes.
+    If one workflow cannot be exported, no file is written. An existing file is replaced as a whole. Airflow reads the
+    files from its DAGs folder; unpack an archive there. The same workflows give the same bytes.
     """
     from dkist_processing_core.cli.workflows.check import export
 
@@ -63,20 +68,25 @@ def workflows_notebooks(
     package: Package,
     *,
     path: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where to; it is made if need be.", show_default=True)
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="The folder for the files; it is created if it does not exist.", show_default=True
+        ),
     ] = Path("notebooks"),
     dockerfile: Annotated[
         bool,
         typer.Option(
-            "--dockerfile", help="Write the Dockerfile of a worker that serves them, too, into the current folder."
+            "--dockerfile",
+            help="Also write the Dockerfile of a worker that serves the notebooks, into the current folder.",
         ),
     ] = False,
 ) -> None:
     """
     Write each workflow of a package as a Jupyter notebook.
 
-    It is for processing by hand: a cell for the recipe run id, then one for each task in dependency order. Nothing
-    is written over that somebody has worked with, and nothing is written if one of them cannot be exported.
+    A notebook is for processing by hand. It has a cell for the recipe run id, then one cell for each task in dependency
+    order. A notebook that was changed or run after its export is not overwritten. In this case, or if one workflow
+    cannot be exported, no file is written.
     """
     from dkist_processing_core.cli.workflows.check import export_notebooks
 
@@ -91,10 +101,10 @@ def workflows_show(
     mermaid: Annotated[bool, typer.Option("--mermaid", help="Write a Mermaid flowchart instead.")] = False,
 ) -> None:
     """
-    Draw the tasks of each workflow, and what waits for what.
+    Draw the tasks of each workflow and the edges between them.
 
-    Tasks stand in an order in which they can run. A line that reaches a task from above or from the left comes from
-    what it waits for; one that leaves it below or to the right leads to what waits for it.
+    The tasks are in an order in which they can run. A line that enters a task from above or from the left comes from an
+    upstream task. A line that leaves it below or to the right leads to a downstream task.
     """
     from dkist_processing_core.cli.workflows.show import show
 

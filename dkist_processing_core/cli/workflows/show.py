@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from dkist_processing_core.build_utils import extract_workflows_from_package
-from dkist_processing_core.build_utils.find import nowhere
+from dkist_processing_core.build_utils.find import no_workflow_message
 from dkist_processing_core.cli.draw.graph import draw_workflow
 from dkist_processing_core.cli.draw.mermaid import flowchart
 from dkist_processing_core.cli.targets import load_package
@@ -23,7 +23,7 @@ def show(package_name: str, wanted: str | None, *, as_mermaid: bool) -> None:
     package = load_package(package_name)
     workflows = extract_workflows_from_package(package)
     if not workflows:
-        raise WorkflowError(nowhere(package))
+        raise WorkflowError(no_workflow_message(package))
     if wanted is not None:
         names = ", ".join(dict.fromkeys(workflow.workflow_name for workflow in workflows))
         workflows = [workflow for workflow in workflows if wanted in (workflow.workflow_name, workflow.dag_name)]
