@@ -387,8 +387,10 @@ def test_what_was_not_checked_is_said_once(make: Make, caplog: pytest.LogCapture
         validate_workflows(package)
 
     assert [record.getMessage() for record in caplog.records] == [
-        "Airflow is not installed: the loading of the workflows of scratch was not checked (2 workflows); "
-        "all other checks passed"
+        (
+            "Airflow is not installed: the loading of the workflows of scratch was not checked (2 workflows); "
+            "all other checks passed"
+        )
     ]
 
 

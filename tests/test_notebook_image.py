@@ -163,9 +163,7 @@ def test_nothing_is_written_over(repository: Any) -> None:
     Neither a Dockerfile nor a notebook that somebody has worked with; and what is refused leaves nothing.
     """
     Path("Dockerfile").write_text("FROM mine\n")
-    with pytest.raises(
-        WorkflowError, match=r"^there is a Dockerfile in .*/repository already, which is not overwritt"
-    ):
+    with pytest.raises(WorkflowError, match=r"^there is a Dockerfile in .*/repository already, which is not overwritt"):
         export_notebook_dockerfile(repository, "notebooks")
     assert not Path("notebooks").exists()
     assert Path("Dockerfile").read_text() == "FROM mine\n"

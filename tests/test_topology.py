@@ -408,7 +408,12 @@ def test_a_user_without_the_configure_right_learns_what_is_there(owned: Broker, 
     is_told = answers_everybody(owned)
     assert plan.stdout.count("it exists, and can be compared only with the configure right") == 5 * is_told
     assert plan.stdout.count("whether it exists is not known: this account has no right on it") == 5 * (not is_told)
-    assert plan.stdout.count("run this as an account with the configure right; a publisher needs it only if something is missing") == 1
+    assert (
+        plan.stdout.count(
+            "run this as an account with the configure right; a publisher needs it only if something is missing"
+        )
+        == 1
+    )
     assert {state for _, _, state in apply} == {"unknown"}
 
 

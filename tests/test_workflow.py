@@ -147,8 +147,10 @@ def test_the_version_is_the_build_s_where_none_is_given(version: str | None, mon
         ({"process_category": "My", "process_name": "x" * 98}, "101 characters; allowed are 1 to 100"),
         (
             {"process_category": "My", "process_name": "W", "workflow_version": "1.0+local"},
-            r"^workflow_version is '1\.0\+local', which contains '\+'; allowed are letters, digits, "
-            r"dash, dot and under",
+            (
+                r"^workflow_version is '1\.0\+local', which contains '\+'; allowed are letters, digits, "
+                r"dash, dot and under"
+            ),
         ),
     ],
 )
