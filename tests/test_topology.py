@@ -391,7 +391,7 @@ def test_a_user_without_the_configure_right_learns_what_is_missing(
     assert (plan.exit_code, apply.exit_code) == (3, 1)
     assert "missing: topic; not created: RabbitMQ at" in apply.stdout
     assert "ACCESS_REFUSED" in apply.stdout
-    assert apply.stdout.count("run it as an account with the configure right") == 1
+    assert apply.stdout.count("run this as an account with the configure right") == 1
     assert there_is(broker) == {"exchange": [], "queue": []}
 
 
