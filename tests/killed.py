@@ -206,7 +206,7 @@ POINTS: dict[str, Callable[[Trap], None]] = {
     "making, empty": lambda trap: making(trap, "BEGIN"),
     "making, without WAL": lambda trap: making(trap, "PRAGMA journal_mode"),
     "making, with WAL": lambda trap: making(trap, "BEGIN IMMEDIATE"),
-    "making, inside": lambda trap: making(trap, "CREATE INDEX"),
+    "making, inside": lambda trap: making(trap, "CREATE TABLE sent_once"),
     "making, committing": lambda trap: making(trap, "PRAGMA user_version = "),
     "taking over, copying": lambda trap: inside(trap, takeover, "_append", "COMMIT"),
     "taking over, copied": lambda trap: before(trap, takeover, "note_taken_over"),

@@ -29,7 +29,7 @@ from dkist_processing_core.cli import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.journal import Books, Journal
-from dkist_processing_core.journal._format import FORMAT_VERSION
+from dkist_processing_core.journal._format import FORMAT_VERSION, PAGE_SIZE
 from dkist_processing_core.journal.aside import damaged_of
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.message import Message, Properties, to_message
@@ -889,7 +889,7 @@ def test_damaged_files_are_shown_by_list_and_doctor(monkeypatch: pytest.MonkeyPa
     """
     path = name_outbox(monkeypatch, "broker.invalid")
     append_events(3)
-    os.truncate(path, path.stat().st_size - 4096)
+    os.truncate(path, path.stat().st_size - PAGE_SIZE)
     append_events(1)
     (aside,) = damaged_of(path)
 

@@ -6,15 +6,15 @@ only its own rows. Not here: the use of the rows (damage).
 """
 
 import contextlib
+import itertools
 import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dkist_processing_core.journal._format import WAL_MAGIC
+from dkist_processing_core.journal._format import FORMER_PAGE_SIZE, PAGE_SIZE, WAL_MAGIC
 from dkist_processing_core.process.trusted_files import open_file
 
-_PAGE = 4096
 _SMALLEST_PAGE, _LARGEST_PAGE = 512, 65536
 _LEAF = 0x0D
 _DAMAGED_LENGTHS = 8
@@ -24,6 +24,7 @@ _INTEGER_SIZES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 _REAL, _FIRST_TEXT = 7, 12
 _COLUMNS = 9
 _PAGES_AT_ONCE = 256
+_PAGES_OF_A_GUESS = 64
 Read = Callable[[int, int], bytes]
 """Function of size and offset: returns so many bytes of a file; b"" if the disk cannot read them."""
 Row = tuple[int, float, str, str, str, bytes, int, str | None, float | None]
@@ -65,9 +66,22 @@ class _Pages:
         size = int.from_bytes(head[16:18], "big")
         length = path.stat().st_size
         is_size = _SMALLEST_PAGE <= size <= _LARGEST_PAGE and size & (size - 1) == 0 and length % size == 0
-        self._size = size if is_size else _PAGE
-        self._logged = _logged(path.with_name(path.name + "-wal"), self._size)
-        self.count = max([length // self._size, *self._logged])
+        self._log, self._length = path.with_name(path.name + "-wal"), length
+        if is_size:
+            self._use(size)
+        else:
+            self._use(max((PAGE_SIZE, FORMER_PAGE_SIZE), key=self._readable_rows))
+
+    def _use(self, size: int) -> None:
+        self._size = size
+        self._logged = _logged(self._log, size)
+        self.count = max([self._length // size, *self._logged])
+
+    def _readable_rows(self, size: int) -> int:
+        """Return how many rows of the first pages can be read with a page size: with the wrong one about half."""
+        self._use(size)
+        pages = itertools.islice(self.in_order(1), _PAGES_OF_A_GUESS * PAGE_SIZE // size)
+        return sum(1 for _, page in pages for _ in self.rows(page))
 
     def page(self, number: int) -> bytes:
         """Return the content of a page."""

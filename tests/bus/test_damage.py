@@ -21,7 +21,8 @@ from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import JournalDamagedError, JournalError
 from dkist_processing_core.journal import Journal
-from dkist_processing_core.journal._pages import last_number
+from dkist_processing_core.journal._format import FORMER_PAGE_SIZE, PAGE_SIZE
+from dkist_processing_core.journal._pages import last_number, rows_by_page
 from dkist_processing_core.journal.aside import damaged_of
 from dkist_processing_core.journal.damage import _is_damaged, damaged
 from dkist_processing_core.journal.locks import FileLock
@@ -34,7 +35,9 @@ from tests.facts import finished, progressed, started
 from tests.waiting import SECONDS
 
 COUNT = 400
-PAGE = 4096
+PAGE = PAGE_SIZE
+# An event takes more than 400 bytes.
+ROWS_OF_A_PAGE = PAGE // 400
 
 
 @pytest.fixture
@@ -124,8 +127,8 @@ def ids(settings: DKISTProcessingCoreConfiguration) -> list[str]:
     ("damage", "least"),
     [
         (cut_in_half, COUNT // 3),
-        (flip_in_the_middle, COUNT - 10),
-        (flip_the_last, COUNT - 10),
+        (flip_in_the_middle, COUNT - ROWS_OF_A_PAGE),
+        (flip_the_last, COUNT - ROWS_OF_A_PAGE),
         (fill_with_garbage, 0),
         (replace_by_a_folder, 0),
     ],
@@ -177,7 +180,7 @@ def test_damage_that_is_met_only_when_an_event_is_published_is_mended_at_once(
 
     found = ids(settings)
     assert (is_kept, found[-1]) == (True, finished("A").id)
-    assert len(set(before) & set(found)) >= COUNT - 10
+    assert len(set(before) & set(found)) >= COUNT - ROWS_OF_A_PAGE
 
 
 def test_a_named_subscription_goes_on_where_it_was_in_the_damaged_journal(
@@ -385,7 +388,7 @@ def test_one_of_several_processes_sets_a_damaged_journal_aside(settings: DKISTPr
     assert len(damaged_of(path)) == 1
     assert len(found) == len(set(found))
     assert {progressed("B", number).id for number in range(4)} <= set(found)
-    assert len(set(before) & set(found)) >= COUNT - 10
+    assert len(set(before) & set(found)) >= COUNT - ROWS_OF_A_PAGE
 
 
 def test_an_outbox_keeps_exact_books_over_its_damage(tmp_path: Path) -> None:
@@ -430,7 +433,7 @@ def test_a_damaged_spare_journal_is_taken_over_as_far_as_it_can_be_read(
 
     found = ids(settings)
 
-    assert COUNT > len(found) >= COUNT - 10
+    assert COUNT > len(found) >= COUNT - ROWS_OF_A_PAGE
     assert not spare.journal.path.exists()
     assert len(damaged_of(bus.journal_path)) == 1
 
@@ -667,6 +670,30 @@ def test_the_numbers_of_a_journal_with_a_damaged_head_are_found_without_its_mess
 
     assert last_number(read, path) == 300
     assert len(reads) < 20
+
+
+@pytest.mark.parametrize("size", [FORMER_PAGE_SIZE, PAGE_SIZE])
+def test_rows_are_found_in_a_file_whose_head_does_not_give_its_page_size(tmp_path: Path, size: int) -> None:
+    """
+    Files of earlier releases have smaller pages, and a body may be larger than a page of either size.
+    """
+    path = tmp_path / "outbox.db"
+    with Journal.open(path) as journal:
+        journal.append(
+            [Message("x", "a.b", b"b" * (20000 if n % 10 == 0 else 300), Properties(str(n), "t")) for n in range(300)]
+        )
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute(f"PRAGMA page_size = {size}")
+        connection.execute("VACUUM")
+    content = path.read_bytes()
+    path.write_bytes(content[:16] + b"\0\0" + content[18:])
+
+    found = [row for _, rows in rows_by_page(lambda size, at: path.read_bytes()[at : at + size], path) for row in rows]
+    assert int.from_bytes(content[16:18], "big") == size
+    assert sorted((row[0], len(row[5])) for row in found) == [
+        (n + 1, 20000 if n % 10 == 0 else 300) for n in range(300)
+    ]
 
 
 def test_a_large_damaged_journal_is_taken_over_in_turns(settings: DKISTProcessingCoreConfiguration) -> None:
