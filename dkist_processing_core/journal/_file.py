@@ -24,6 +24,9 @@ from dkist_processing_core.process import forks
 BUSY_SECONDS = 2.0
 """How long a call waits by default while another process holds the file."""
 _PATIENCES_OF_A_READ = 5
+# For how long after a wait a connection queues for the journal before its first attempt. A process that publishes in a
+# loop leaves the journal free only for moments, so that waiting processes would hardly ever find it free.
+_CONTENDED_SECONDS = 1.0
 _Result = TypeVar("_Result")
 
 
@@ -54,6 +57,7 @@ class JournalFile:
         """How many seconds all calls together have waited for other processes."""
         self._waits_until = math.inf
         self._acts_since = 0.0
+        self._contended_until = 0.0
         self.file = _file_at(path)
         """The identity of the open file: device and inode number. Another file of the same name has another one."""
         close_in_forks(self)
@@ -114,34 +118,42 @@ class JournalFile:
                 connection.execute("COMMIT")
             finally:
                 # Also after a failed commit, as on a full disk. After some errors SQLite has already rolled back.
-                with contextlib.suppress(sqlite3.Error):
-                    if connection.in_transaction:
+                if connection.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
                         connection.execute("ROLLBACK")
             return result
 
-        return self._patiently(transaction)
+        return self._patiently(transaction, queues=True)
 
     def limit_waits(self, seconds: float = math.inf) -> None:
         """Limit the total time that all calls from now on wait for other processes to `seconds`."""
         self._waits_until = self.waited + seconds
 
-    def _patiently(self, action: Callable[[], _Result]) -> _Result:
-        """Run `action`, and retry it while another process holds the file, until the patience has passed."""
-        until = time.monotonic() + max(0.0, min(self.patience, self._waits_until - self.waited))
+    def _patiently(self, action: Callable[[], _Result], *, queues: bool = False) -> _Result:
+        """
+        Run `action`, and retry it while another process holds the file, until the patience has passed.
+
+        With `queues` this waits for its turn before the first attempt, if there were other processes a moment ago.
+        """
+        now = time.monotonic()
+        until = now + max(0.0, min(self.patience, self._waits_until - self.waited))
         wait: Wait | None = None
         try:
             with explained(self.path):
+                if queues and now < min(self._contended_until, until):
+                    wait = Wait(self.path, until, self._is_free)
+                    self._wait_for_turn(wait, now, until)
                 while True:
-                    began = time.monotonic()
+                    began = self._acts_since = time.monotonic()
                     try:
                         with in_use:
                             self._connections.check()
-                            self._acts_since = time.monotonic()
                             return action()
                     except sqlite3.OperationalError as error:
                         failed = time.monotonic()
                         if not is_busy(error) or failed >= until:
                             raise
+                    self._contended_until = failed + _CONTENDED_SECONDS
                     wait = wait or Wait(self.path, until, self._is_free)
                     wait.before_retry(failed, attempt=failed - began)
                     # A delay by the scheduler after `until` does not count.
@@ -149,6 +161,15 @@ class JournalFile:
         finally:
             if wait is not None:
                 wait.end()
+
+    def _wait_for_turn(self, wait: Wait, now: float, until: float) -> None:
+        if wait.for_turn(until - now):
+            # As always when no other process is before this one.
+            return
+        ended = time.monotonic()
+        self.waited += min(until, ended) - now
+        # If the first process of the queue does not take the free journal, as when it is stopped, queueing is no use.
+        self._contended_until = ended + _CONTENDED_SECONDS if wait.has_turn else 0.0
 
     def _is_free(self) -> bool:
         with in_use:

@@ -27,6 +27,8 @@ _SLICE_SECONDS = 0.1
 # that process does not try.
 _BETWEEN_LOOKS_SECONDS = 0.03
 _LOOKS = 3
+_SHORTEST_PAUSE_SECONDS = 0.0002
+_GROWTH_OF_PAUSE = 1.25
 _LONGEST_PAUSE_SECONDS = 0.01
 # At most a tenth of the time is spent on attempts: the attempts of many processes slow down the one they wait for.
 _PAUSES_FOR_A_TRY = 10
@@ -41,7 +43,16 @@ class Wait:
         self._place = Place(path)
         self._until = until
         self._is_free = is_free
-        self._pause = 0.001
+        self._pause = _SHORTEST_PAUSE_SECONDS
+
+    @property
+    def has_turn(self) -> bool:
+        """Whether this process is the first in the queue."""
+        return self._place.is_first
+
+    def for_turn(self, seconds: float) -> bool:
+        """Wait up to `seconds` seconds to be the first in the queue; return True if no other process was before."""
+        return self._place.take() or not self._place.wait(seconds, self._is_free)
 
     def before_retry(self, failed: float, *, attempt: float) -> None:
         """Wait before the next attempt; the last one took `attempt` seconds and failed at the time `failed`."""
@@ -49,7 +60,7 @@ class Wait:
             return
         # The first process of the queue retries often. Without a queue, as for a new file, many processes retry at the
         # same time.
-        self._pause = min(_LONGEST_PAUSE_SECONDS, 2 * self._pause)
+        self._pause = min(_LONGEST_PAUSE_SECONDS, _GROWTH_OF_PAUSE * self._pause)
         costly = min(_LONGEST_COSTLY_PAUSE_SECONDS, _PAUSES_FOR_A_TRY * attempt)
         pause = self._pause if self._place.is_taken else max(self._pause, costly)
         time.sleep(max(0.0, min(self._until - failed, pause * random.uniform(0.5, 1.0))))  # noqa: S311 - jitter
@@ -74,6 +85,11 @@ class Place:
         """Whether this process is in the queue, or has waited in it."""
         return self._turn is not None
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the first in the queue."""
+        return self._turn is not None and self._turn.is_first.is_set()
+
     def wait(self, seconds: float, is_free: Callable[[], bool] = lambda: False) -> bool:
         """
         Wait up to `seconds` seconds to be the first in the queue; return False if no wait was necessary or possible.
@@ -81,11 +97,16 @@ class Place:
         The wait ends earlier if the journal is found free (`is_free`) repeatedly: then the first process does not take
         it.
         """
+        if self.is_first:
+            return False
+        self.take()
+        return self._turn is not None and self._turn.wait(seconds, is_free)
+
+    def take(self) -> bool:
+        """Take a place in the queue, if there is a queue; return True if it is the first place."""
         if self._turn is None:
             self._turn = _turn_for(self._log)
-        elif self._turn.is_first.is_set():
-            return False
-        return self._turn is not None and self._turn.wait(seconds, is_free)
+        return self.is_first
 
     def leave(self) -> None:
         """Leave the queue, so that the next process becomes the first; at once, or as soon as this one is the first."""

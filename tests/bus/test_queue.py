@@ -150,6 +150,75 @@ print(time.monotonic() - began < 10.0)
 """
 
 
+IN_TURNS = """
+from itertools import groupby
+
+start, start_ = os.pipe()
+children = []
+for name in "abc":
+    pid = os.fork()
+    if pid == 0:
+        os.close(start_)
+        with bus.open_journal(patience=20.0) as journal:
+            os.read(start, 1)
+            for number in range(100):
+                journal.append([Message("x", name, b"{{}}", Properties(f"{{name}}-{{number}}", "application/json"))])
+        os._exit(0)
+    children.append(pid)
+os.close(start_)
+print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children])
+with bus.open_journal() as journal:
+    found = [entry.message.routing_key for entry in journal.read(0, 1000)]
+turns = len(list(groupby(found)))
+print(len(found), turns > 50 or turns)
+"""
+
+BESIDE_ONE_THAT_IS_STOPPED = """
+import time
+
+def append(number):
+    journal.append([Message("x", "mine", b"{{}}", Properties(f"{{number}}", "application/json"))])
+
+first = Waiter("first", 20.0)
+with bus.open_journal() as journal:
+    holder = sqlite3.connect(bus.journal_path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    first.start()
+    wait_until(lambda: queued() == 1, 5.0)
+    os.kill(first.pid, signal.SIGSTOP)
+    os.waitpid(first.pid, os.WUNTRACED)
+    journal.patience = 0.05
+    with suppress(JournalError):
+        append(0)
+    holder.execute("ROLLBACK")
+    holder.close()
+    journal.patience = 20.0
+    began = time.monotonic()
+    for number in range(100):
+        append(number)
+    print(time.monotonic() - began < 10.0)
+"""
+
+
+def test_processes_that_publish_in_a_loop_take_turns() -> None:
+    """
+    A process whose calls follow each other closely queues behind the others, which hardly ever find the journal free.
+    """
+    done = run_python(QUEUE.format(program=IN_TURNS.format()), {})
+
+    assert (done.stdout, done.stderr) == ("[0, 0, 0]\n300 True\n", "")
+
+
+def test_a_process_queues_once_behind_one_that_is_stopped_and_then_no_more() -> None:
+    """
+    A journal that is free costs it one wait, not one for each message.
+    """
+    program = f"from dkist_processing_core.errors import JournalError\n{BESIDE_ONE_THAT_IS_STOPPED.format()}"
+    done = run_python(QUEUE.format(program=program), {})
+
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 def test_a_process_that_is_stopped_in_the_queue_leaves_a_journal_that_is_free_to_the_others() -> None:
     """
     Who stands behind it looks at the journal now and then, and does not wait for as long as it would.
