@@ -9,12 +9,12 @@ import logging
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.identity import Run
 from dkist_processing_core.local.display import Display, SilentDisplay, open_display
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import TerminationError
 from dkist_processing_core.reporter import never_breaking
+from dkist_processing_core.settings.interface import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class FencedDisplay:
         self._display: Display = SilentDisplay()
         self._stack = contextlib.ExitStack()
 
-    def open(self, run: Run, names: Sequence[str], settings: DKISTProcessingCoreConfiguration) -> None:
+    def open(self, run: Run, names: Sequence[str], settings: Settings) -> None:
         """Begin to show a run."""
         with never_breaking("the run is not shown"):
             self._display = self._stack.enter_context(open_display(run, names, settings))

@@ -15,7 +15,6 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from dkist_processing_core import budget, semconv
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import (
     Cause,
@@ -32,6 +31,7 @@ from dkist_processing_core.identity.trace_context import derived_trace_id
 from dkist_processing_core.local.outcomes import AttemptEnd, RunResult
 from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.reporter import EventReporter, never_breaking
+from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.tracing import Carrier, derived_span, open_telemetry, run_parent
 
 _POLL_SECONDS = 0.2
@@ -40,7 +40,7 @@ _POLL_SECONDS = 0.2
 class RunReports:
     """The publisher and the span of one run."""
 
-    def __init__(self, run: Run, settings: DKISTProcessingCoreConfiguration) -> None:
+    def __init__(self, run: Run, settings: Settings) -> None:
         """Take the run; nothing is published yet."""
         self._run = run
         self._settings = settings

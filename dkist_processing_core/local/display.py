@@ -19,7 +19,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import TaskProgressed
@@ -27,6 +26,7 @@ from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.process.termination import signal_name
 from dkist_processing_core.process.thread_limits import can_be_started
+from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import visible, write_line
 
@@ -55,7 +55,7 @@ class Display(Protocol):
 
 
 @contextlib.contextmanager
-def open_display(run: Run, names: Sequence[str], settings: DKISTProcessingCoreConfiguration) -> Iterator[Display]:
+def open_display(run: Run, names: Sequence[str], settings: Settings) -> Iterator[Display]:
     """Show a run on the standard error stream for as long as it lasts, in the form that suits that stream."""
     console = Terminal(stderr=True)
     header = f"{run.workflow_name} {run.workflow_version}, run {run.run_id}"
@@ -207,7 +207,7 @@ class LiveDisplay:
         return table
 
     @contextlib.contextmanager
-    def following(self, run: Run, settings: DKISTProcessingCoreConfiguration) -> Iterator[None]:
+    def following(self, run: Run, settings: Settings) -> Iterator[None]:
         """
         Show progress from the bus, as any other subscriber receives it; a thread reads it until the display ends.
 

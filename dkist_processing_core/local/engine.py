@@ -12,7 +12,6 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.identity import LOCAL, Run, new_run_id, parse_recipe_run_id
 from dkist_processing_core.journal.notes import SUCCEEDED
@@ -26,6 +25,8 @@ from dkist_processing_core.local._schedule import Schedule
 from dkist_processing_core.local.outcomes import AttemptEnd, RunResult
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import raised_as_exception
+from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text import show, whole_number
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def run_workflow(
     if not workflow.nodes:
         msg = f"{workflow.workflow_name} has no tasks to run"
         raise WorkflowError(msg)
-    settings = DKISTProcessingCoreConfiguration.read()
+    settings = read_settings()
     parallel = settings.cpu_count if max_parallel is None else whole_number(max_parallel)
     if parallel is None or parallel < 1:
         msg = f"max_parallel is {show(max_parallel)}, expected a whole number from 1"
@@ -74,7 +75,7 @@ class LocalRun:
         self,
         workflow: "Workflow",
         run: Run,
-        settings: DKISTProcessingCoreConfiguration,
+        settings: Settings,
         max_parallel: int,
         *,
         environments: bool = False,

@@ -4,6 +4,7 @@ Delivers the pending messages in the outbox of the settings once, until none is 
 Not here: the relay, which delivers until it is stopped (_relay).
 """
 
+import copy
 import math
 import os
 import threading
@@ -12,13 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.drainer import Drainer
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal import Books, Journal
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.place import check_place
 from dkist_processing_core.journal.spare import adopt, left_behind, remove_if_empty, spares_of
+from dkist_processing_core.settings.interface import Settings
 
 POLL_SECONDS = 0.1
 STOP_SECONDS = 1.0
@@ -46,14 +47,16 @@ class Progress:
     """Why delivery has stopped while messages are still pending, in words for an operator."""
 
 
-def unhurried(settings: DKISTProcessingCoreConfiguration) -> AmqpBus:
+def unhurried(settings: Settings) -> AmqpBus:
     """Return the broker of the settings, with longer timeouts, for callers that may wait for it."""
     check_place(settings)
     longer = max(_UNHURRIED_SECONDS, settings.event_flush_timeout)
-    return AmqpBus(settings.model_copy(update={"event_flush_timeout": longer}))
+    patient = copy.copy(settings)
+    patient.event_flush_timeout = longer
+    return AmqpBus(patient)
 
 
-def drain(settings: DKISTProcessingCoreConfiguration, *, timeout: float | None = None) -> Iterator[Progress]:
+def drain(settings: Settings, *, timeout: float | None = None) -> Iterator[Progress]:
     """
     Deliver the pending messages of the settings' outbox; yield the progress from time to time, and finally at the end.
 

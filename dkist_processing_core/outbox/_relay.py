@@ -10,12 +10,12 @@ import queue
 from pathlib import Path
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.drainer import Drainer
 from dkist_processing_core.errors import ConfigurationError, JournalError
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.spare import spares_of
 from dkist_processing_core.outbox._delivery import STOP_SECONDS, unhurried
+from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.kinds import ISB_SERVICE
 
 _POLL_SECONDS = 0.5
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 class Relay:
     """Delivers from one thread while another calls `run`; waits for a file or folder that does not exist yet."""
 
-    def __init__(self, settings: DKISTProcessingCoreConfiguration) -> None:
+    def __init__(self, settings: Settings) -> None:
         """
         Take the settings that name the outbox; nothing is opened yet.
 

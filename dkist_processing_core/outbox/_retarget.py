@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dkist_processing_core.bus import open_bus
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal import Books, Journal
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.spare import adopt
 from dkist_processing_core.journal.takeover import take_over
 from dkist_processing_core.outbox._state import Destination
+from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.kinds import ISB_SERVICE
 
 
@@ -48,7 +48,7 @@ class Retargeting:
 
 
 @contextlib.contextmanager
-def retargeting(settings: DKISTProcessingCoreConfiguration, path: Path) -> Iterator[Retargeting]:
+def retargeting(settings: Settings, path: Path) -> Iterator[Retargeting]:
     """
     Lock an outbox, to move its messages into the outbox of the settings.
 

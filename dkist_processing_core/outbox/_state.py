@@ -13,7 +13,6 @@ from typing import Self
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.bus.embedded import FILE as EMBEDDED_FILE
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal import Books, Journal, SetAside
 from dkist_processing_core.journal.damage import Damaged, damaged
@@ -21,6 +20,8 @@ from dkist_processing_core.journal.faults import explained
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.place import check_place
 from dkist_processing_core.journal.spare import is_spare, spares_of
+from dkist_processing_core.settings.declarations import DECLARATIONS
+from dkist_processing_core.settings.interface import Settings
 
 _PARTS = 5
 
@@ -45,8 +46,7 @@ class Destination:
 
     def __str__(self) -> str:
         """Return a description for an operator."""
-        fields = DKISTProcessingCoreConfiguration.model_fields
-        usual = (fields["isb_event_exchange"].default, fields["isb_exchange"].default)
+        usual = (DECLARATIONS["isb_event_exchange"].default, DECLARATIONS["isb_exchange"].default)
         exchanges = (self.event_exchange, self.failure_exchange)
         where = f"RabbitMQ at {self.host}:{self.port}, virtual host {self.vhost}"
         return where if exchanges == usual else f"{where}, exchanges {' and '.join(exchanges)}"
@@ -94,7 +94,7 @@ class OutboxState:
         return sum(each.pending for each in books if each is not None)
 
 
-def outboxes(settings: DKISTProcessingCoreConfiguration) -> list[OutboxState]:
+def outboxes(settings: Settings) -> list[OutboxState]:
     """
     Return the state of every journal in the folder of the settings, the settings' own outbox first.
 
@@ -167,7 +167,7 @@ def set_aside(path: Path) -> list[SetAside]:
     return Journal.look(path, Journal.set_aside)
 
 
-def find(settings: DKISTProcessingCoreConfiguration, name: str | None) -> Path:
+def find(settings: Settings, name: str | None) -> Path:
     """
     Return the path of the outbox with that name, its eight hex digits or path; without a name, the settings' outbox.
 

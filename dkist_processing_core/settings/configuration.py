@@ -29,7 +29,7 @@ from dkist_processing_core.settings.credentials import OPT_IN, objection
 from dkist_processing_core.settings.declarations import DECLARATIONS
 from dkist_processing_core.settings.kinds import ISB_SERVICE, endpoint, exporters, in_lower_case, is_true, json_object
 from dkist_processing_core.settings.origin import Origin
-from dkist_processing_core.settings.plain import BROKER_HERE
+from dkist_processing_core.settings.plain import BROKER_HERE, processor_count
 from dkist_processing_core.settings.services import UNKNOWN_SERVICE, MeshService, RetryConfig, mesh
 from dkist_processing_core.settings.table import to_markdown, to_restructured_text
 from dkist_processing_core.settings.wording import explanation, masked
@@ -255,8 +255,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     @property
     def cpu_count(self) -> int:
         """The number of processors that this process may use; from Python 3.13 on, `PYTHON_CPU_COUNT` sets it."""
-        count = getattr(os, "process_cpu_count", None)
-        return len(os.sched_getaffinity(0)) if count is None else count() or 1
+        return processor_count()
 
     def log_configurations(self, log_parent_configurations: bool = True) -> None:  # noqa: FBT001, FBT002
         """Log every setting, secrets masked; without those of its parents, only what the class itself adds."""

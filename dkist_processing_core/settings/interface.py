@@ -76,6 +76,10 @@ class Settings(Protocol):
         """Where the broker is reached."""
 
     @property
+    def cpu_count(self) -> int:
+        """The number of processors that this process may use."""
+
+    @property
     def core_origin(self) -> Origin:
         """What the settings were read from."""
 

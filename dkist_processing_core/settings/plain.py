@@ -5,6 +5,7 @@ A source that needs interpretation, or is wrong, is left to the settings class. 
 choice between the two (reading).
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,11 @@ class PlainSettings:
         found: Address = self.mesh_config.get(ISB_SERVICE, BROKER_HERE)
         return found
 
+    @property
+    def cpu_count(self) -> int:
+        """The number of processors that this process may use."""
+        return processor_count()
+
     def absolute(self, path: Path) -> Path:
         """
         Return the absolute path of a setting's path, for the home and current folder of the settings' sources.
@@ -55,6 +61,12 @@ class PlainSettings:
             LookupError: It is below a home or a folder that does not exist.
         """
         return Path(self.core_origin.absolute(str(path)))
+
+
+def processor_count() -> int:
+    """Return the number of processors that this process may use; from Python 3.13 on, `PYTHON_CPU_COUNT` sets it."""
+    count = getattr(os, "process_cpu_count", None)
+    return len(os.sched_getaffinity(0)) if count is None else count() or 1
 
 
 def plainly(origin: Origin) -> "PlainSettings | None":

@@ -19,9 +19,9 @@ from dkist_processing_core.bus.topology import (
     publisher_topology,
 )
 from dkist_processing_core.cli.doctor.check import Check, Status, ok, skipped, wrong
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import BusError, BusRefusedError, ConfigurationError
 from dkist_processing_core.journal.message import Message, Properties
+from dkist_processing_core.settings.interface import Settings
 
 _STEPS = ("broker", "credentials", "virtual host", "topology", "publish", "subscribe")
 _CONNECT_SECONDS = 5.0
@@ -29,7 +29,7 @@ _PROBE_SECONDS = 5.0
 _TOPOLOGY_ADVICE = "to compare them, run `dkist-core topology plan` as an account with the configure right"
 
 
-def check_broker(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
+def check_broker(settings: Settings) -> Iterator[Check]:
     """Yield the checks in order; after a failed check, the remaining checks have no result."""
     answered = 0
     for check in _answers(settings):
@@ -41,7 +41,7 @@ def check_broker(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
         yield skipped(step, "not checked, since an earlier check failed")
 
 
-def _answers(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
+def _answers(settings: Settings) -> Iterator[Check]:
     try:
         link = AmqpLink.open(settings, _CONNECT_SECONDS)
     except (BusError, ConfigurationError) as error:
@@ -54,7 +54,7 @@ def _answers(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
         yield _check_subscribing(settings, link)
 
 
-def _accepted(settings: DKISTProcessingCoreConfiguration, up_to: int) -> Iterator[Check]:
+def _accepted(settings: Settings, up_to: int) -> Iterator[Check]:
     service = settings.isb_mesh_service
     over = " over TLS" if tls.is_wanted(settings) else ""
     details = (
@@ -65,7 +65,7 @@ def _accepted(settings: DKISTProcessingCoreConfiguration, up_to: int) -> Iterato
     yield from (ok(step, detail) for step, detail in zip(_STEPS[:up_to], details[:up_to], strict=True))
 
 
-def _refused(settings: DKISTProcessingCoreConfiguration, error: Exception) -> Iterator[Check]:
+def _refused(settings: Settings, error: Exception) -> Iterator[Check]:
     """Yield the checks up to the one that failed, determined by the variable that the error names."""
     found = str(error)
     if isinstance(error, BusRefusedError) and "ISB_VHOST" in found:
@@ -86,7 +86,7 @@ def _refused(settings: DKISTProcessingCoreConfiguration, error: Exception) -> It
         )
 
 
-def _check_topology(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) -> Check:
+def _check_topology(settings: Settings, link: AmqpLink) -> Check:
     topology = publisher_topology(settings)
     items: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
     names = ", ".join(item.name for item in items)
@@ -111,7 +111,7 @@ def _check_topology(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) 
     return ok("topology", f"created now: {', '.join(missing)}" if missing else f"{names} exist")
 
 
-def _check_publishing(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) -> Check:
+def _check_publishing(settings: Settings, link: AmqpLink) -> Check:
     """Publish a probe that only the archive receives: its routing key has fewer words than that of any event."""
     exchange = settings.isb_event_exchange
     try:
@@ -129,7 +129,7 @@ def _check_publishing(settings: DKISTProcessingCoreConfiguration, link: AmqpLink
     return ok("publish", f"{exchange} routed and confirmed a probe message")
 
 
-def _check_subscribing(settings: DKISTProcessingCoreConfiguration, link: AmqpLink) -> Check:
+def _check_subscribing(settings: Settings, link: AmqpLink) -> Check:
     """Bind an exclusive queue by a pattern, and check that it receives a second probe."""
     token = secrets.token_hex(8)
     name = f"workflow.events.doctor.{token}"
@@ -154,7 +154,7 @@ def _check_subscribing(settings: DKISTProcessingCoreConfiguration, link: AmqpLin
     return ok("subscribe", "a probe message was received by a pattern, as events are")
 
 
-def _probe(settings: DKISTProcessingCoreConfiguration, token: str) -> Message:
+def _probe(settings: Settings, token: str) -> Message:
     return Message(
         exchange=settings.isb_event_exchange,
         routing_key=f"doctor.{token}",

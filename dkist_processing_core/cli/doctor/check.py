@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from dkist_processing_core.cli.redaction import without_secrets
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.settings.interface import Settings
 
 
 class Status(StrEnum):
@@ -29,7 +29,7 @@ class Check:
     detail: str
     advice: str | None = None
 
-    def without_secrets(self, settings: DKISTProcessingCoreConfiguration | None) -> "Check":
+    def without_secrets(self, settings: Settings | None) -> "Check":
         """Return the check without secrets, since an error's text may come from any source."""
         advice = None if self.advice is None else without_secrets(self.advice, settings)
         return replace(self, detail=without_secrets(self.detail, settings), advice=advice)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 from dkist_processing_core.cli.doctor.check import Check, ok, skipped, wrong
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.tracing import SIGNALS, Signal, address_of, endpoint_of, named_by, problem_at, protocol_of
 
 _CONNECT_SECONDS = 2.0
@@ -16,7 +16,7 @@ _NOWHERE = "nothing is exported"
 _TO_EXPORT = "to export, name a collector in OTEL_EXPORTER_OTLP_ENDPOINT, or as {key} in MESH_CONFIG"
 
 
-def check_collectors(settings: DKISTProcessingCoreConfiguration) -> Iterator[Check]:
+def check_collectors(settings: Settings) -> Iterator[Check]:
     """Yield for each signal its destination, and whether a connection is accepted there."""
     if settings.otel_sdk_disabled:
         yield skipped("telemetry", "turned off by OTEL_SDK_DISABLED")
@@ -29,9 +29,7 @@ def check_collectors(settings: DKISTProcessingCoreConfiguration) -> Iterator[Che
     yield from checks
 
 
-def _check_signal(
-    settings: DKISTProcessingCoreConfiguration, signal: Signal, connect: Callable[[str, int], str | None]
-) -> Check:
+def _check_signal(settings: Settings, signal: Signal, connect: Callable[[str, int], str | None]) -> Check:
     variable = f"OTEL_{signal.upper()}_EXPORTER"
     exporter = getattr(settings, f"otel_{signal}_exporter")
     if exporter in ("none", "console"):

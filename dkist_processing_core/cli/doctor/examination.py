@@ -15,10 +15,10 @@ from dkist_processing_core.cli.doctor.collectors import check_collectors
 from dkist_processing_core.cli.doctor.journal import check_journal
 from dkist_processing_core.cli.draw.rows import rows
 from dkist_processing_core.cli.redaction import without_secrets
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.kinds import ISB_SERVICE
-from dkist_processing_core.settings.reading import named_in_file
+from dkist_processing_core.settings.reading import named_in_file, read_settings
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import write_json
 
@@ -31,7 +31,7 @@ _NAME_CELLS = len("virtual host")
 def examine(*, as_json: bool) -> bool:
     """Run every check, show each result at once, and return True if no check failed."""
     try:
-        settings = DKISTProcessingCoreConfiguration.read()
+        settings = read_settings()
     except ConfigurationError as error:
         settings, problem = None, str(error)
     else:
@@ -52,18 +52,18 @@ def examine(*, as_json: bool) -> bool:
     return _show(checks, f"{bus}: {reason}" if bus else reason)
 
 
-def _reason(settings: DKISTProcessingCoreConfiguration | None) -> str:
+def _reason(settings: Settings | None) -> str:
     if settings is None:
         return "the settings cannot be read"
     return f"MESH_CONFIG names {'' if settings.names_broker else 'no '}{ISB_SERVICE}"
 
 
-def _checks(settings: DKISTProcessingCoreConfiguration | None, problem: str) -> Iterator[Check]:
+def _checks(settings: Settings | None, problem: str) -> Iterator[Check]:
     for check in _unredacted(settings, problem):
         yield check.without_secrets(settings)
 
 
-def _unredacted(settings: DKISTProcessingCoreConfiguration | None, problem: str) -> Iterator[Check]:
+def _unredacted(settings: Settings | None, problem: str) -> Iterator[Check]:
     if settings is None:
         yield wrong("settings", problem, "correct the named variables; `config/example.env` explains each of them")
         return

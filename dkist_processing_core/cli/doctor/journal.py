@@ -12,12 +12,12 @@ from pathlib import Path
 from dkist_processing_core.bus import Bus
 from dkist_processing_core.cli.doctor.check import Check, ok, skipped, wrong
 from dkist_processing_core.cli.draw.words import pasted
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError, JournalError, JournalVersionError
 from dkist_processing_core.journal import Books, Journal
 from dkist_processing_core.journal.faults import check_access
 from dkist_processing_core.journal.place import Place, check_folder, file_system, place
 from dkist_processing_core.outbox import OutboxState, outboxes
+from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.text.terminal import visible_line
 
 _IN_MEMORY = {"ramfs", "tmpfs"}
@@ -25,7 +25,7 @@ _IN_CONTAINER = {"aufs", "overlay"}
 _SET = "set DKIST_CORE_STATE_DIR to a folder on a local disk"
 
 
-def check_journal(settings: DKISTProcessingCoreConfiguration, bus: Bus) -> Iterator[Check]:
+def check_journal(settings: Settings, bus: Bus) -> Iterator[Check]:
     """Yield the checks, each after those on which it depends."""
     what = "outbox" if bus.is_remote else "journal"
     folder = _check_folder(settings)
@@ -92,7 +92,7 @@ def _problem_of(where: Place) -> str | None:
     return None
 
 
-def _check_folder(settings: DKISTProcessingCoreConfiguration) -> Check:
+def _check_folder(settings: Settings) -> Check:
     where = place(settings)
     problem, folder = _problem_of(where), where.folder
     if problem is not None:

@@ -10,10 +10,10 @@ import typer
 
 from dkist_processing_core.cli.draw.words import one_line, size
 from dkist_processing_core.cli.redaction import without_secrets
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.environments import Environments, Requirement, folder_of
 from dkist_processing_core.environments.limits import Limits
 from dkist_processing_core.errors import EnvironmentRequestError
+from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text import duration
 from dkist_processing_core.text.terminal import write_line
 
@@ -25,7 +25,7 @@ def build(text: str, extras: list[str]) -> None:
         requirement = Requirement(parsed.name, parsed.version, (*parsed.extras, *extras))
     except EnvironmentRequestError as error:
         raise typer.BadParameter(str(error)) from None
-    settings = DKISTProcessingCoreConfiguration.read()
+    settings = read_settings()
     environments = Environments(folder_of(), limits=partial(Limits.of, settings))
     with environments.prepare(requirement, on_output=lambda line: write_line(line, err=True)) as environment:
         did = f"built in {duration(environment.seconds)}" if environment.built else "exists already"
@@ -37,7 +37,7 @@ def build(text: str, extras: list[str]) -> None:
 
 def prune(*, max_days: float | None, max_size: int | None, is_dry: bool) -> None:
     """Remove environments, and print each one and the total."""
-    settings = DKISTProcessingCoreConfiguration.read()
+    settings = read_settings()
     limits = Limits.of(settings)
     environments = Environments(folder_of())
     removed = environments.prune(

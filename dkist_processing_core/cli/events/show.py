@@ -14,10 +14,10 @@ from rich.text import Text
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.draw.lines import EventLines
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.events import EVENT_CLASSES, Event, encode
+from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import write_json_line
 
@@ -35,7 +35,7 @@ class Filters:
 
 def tail(filters: Filters, *, name: str | None, replay: bool) -> None:
     """Print events as they occur, until Ctrl-C."""
-    settings = DKISTProcessingCoreConfiguration.read()
+    settings = read_settings()
     show = _shower(as_json=filters.as_json, dated=replay or name is not None)
     with (
         contextlib.suppress(KeyboardInterrupt),
@@ -57,7 +57,7 @@ def tail(filters: Filters, *, name: str | None, replay: bool) -> None:
 
 def show_list(filters: Filters, *, since: timedelta | None, run_id: str | None) -> None:
     """Print the events that the bus still has."""
-    settings = DKISTProcessingCoreConfiguration.read()
+    settings = read_settings()
     show = _shower(as_json=filters.as_json, dated=True)
     now = datetime.now(UTC)
     count, moments = 0, _Moments()

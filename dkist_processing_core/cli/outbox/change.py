@@ -9,9 +9,9 @@ from functools import partial
 import typer
 
 from dkist_processing_core.cli.redaction import without_secrets
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.outbox import find, retargeting, set_aside
+from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.terminal import write_line
 
 _DELIVERY = "the next publisher, dkist-core outbox drain or relay delivers them"
@@ -19,7 +19,7 @@ _DELIVERY = "the next publisher, dkist-core outbox drain or relay delivers them"
 
 def retry(numbers: list[int] | None, outbox: str | None) -> None:
     """Make messages that are set aside pending again; without numbers, all of them."""
-    settings = DKISTProcessingCoreConfiguration.read()
+    settings = read_settings()
     path = find(settings, outbox)
     known = {entry.seq for entry in set_aside(path)}
     if not known and not numbers:
@@ -40,7 +40,7 @@ def retry(numbers: list[int] | None, outbox: str | None) -> None:
 
 def retarget(outbox: str, *, is_agreed: bool) -> None:
     """Move all messages from one outbox to the outbox of the settings, after the user's agreement."""
-    settings = DKISTProcessingCoreConfiguration.read()
+    settings = read_settings()
     hide = partial(without_secrets, settings=settings)
     path = find(settings, outbox)
     with retargeting(settings, path) as found:

@@ -14,10 +14,11 @@ from rich.text import Text
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.redaction import without_secrets
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.outbox import Progress, Relay, drain, outboxes
 from dkist_processing_core.process.thread_limits import can_be_started
+from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.kinds import ISB_SERVICE
+from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import write_line
 
@@ -27,7 +28,7 @@ _PACKAGE = "dkist_processing_core"
 
 def deliver(timeout: float | None) -> int:
     """Deliver the outbox of the settings, and return the exit code."""
-    settings = DKISTProcessingCoreConfiguration.read()
+    settings = read_settings()
     bus = open_bus(settings)
     hide = partial(without_secrets, settings=settings)
     if not settings.names_broker:
@@ -57,7 +58,7 @@ def deliver(timeout: float | None) -> int:
     return 1 if found.reason is not None or found.pending or found.set_aside else 0
 
 
-def _report_others(settings: DKISTProcessingCoreConfiguration, why: str, hide: Callable[[str], str]) -> int:
+def _report_others(settings: Settings, why: str, hide: Callable[[str], str]) -> int:
     """Print the messages that wait for brokers that the settings do not name, and return the exit code."""
     others = [state for state in outboxes(settings) if not state.is_embedded and state.waiting]
     for state in others:
@@ -94,7 +95,7 @@ def _level(name: str, level: int) -> Iterator[None]:
 
 def relay() -> None:
     """Deliver until a signal requests the end."""
-    found = Relay(DKISTProcessingCoreConfiguration.read())
+    found = Relay(read_settings())
     before = {number: signal.signal(number, lambda *_: found.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with _level(_PACKAGE, logging.INFO):

@@ -18,8 +18,8 @@ from dkist_processing_core.cli.draw.rows import rows
 from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.cli.outbox.as_json import as_json
 from dkist_processing_core.cli.redaction import without_secrets
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.outbox import OutboxState, SpareState, outboxes
+from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text import duration
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import visible_line, write_json
@@ -32,7 +32,7 @@ _INDENT = "  "
 
 def show(*, in_json: bool) -> None:
     """Print the state of every journal."""
-    settings = DKISTProcessingCoreConfiguration.read()
+    settings = read_settings()
     hide = partial(without_secrets, settings=settings)
     bus = open_bus(settings)
     states = outboxes(settings)

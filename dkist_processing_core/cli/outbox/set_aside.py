@@ -18,10 +18,10 @@ from dkist_processing_core.cli.draw.rows import rows
 from dkist_processing_core.cli.draw.words import local_time, one_line, pasted
 from dkist_processing_core.cli.outbox.as_json import as_json, set_aside_as_json
 from dkist_processing_core.cli.redaction import without_secrets
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal import SetAside
 from dkist_processing_core.outbox import OutboxState, outboxes, set_aside
+from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import visible_line, write_json
 
@@ -32,7 +32,7 @@ _LONGEST_ROUTE = 160
 
 def show_set_aside(*, in_json: bool) -> None:
     """Print every message that is set aside, by outbox, and the outboxes that could not be read."""
-    settings = DKISTProcessingCoreConfiguration.read()
+    settings = read_settings()
     hide = partial(without_secrets, settings=settings)
     read = [_read(state) for state in outboxes(settings) if not state.is_embedded]
     found = [(state, entries) for state, entries in read if entries or state.problem is not None]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.draw.timeline import draw_timeline
 from dkist_processing_core.cli.runs.as_json import run_json
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import Event
 from dkist_processing_core.runs import RunState, RunView, plausible_time
+from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import write_json
 
@@ -30,7 +30,7 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 def show_timeline(run_id: str | None, *, as_json: bool) -> None:
     """Draw a run or write it as JSON; by default the newest run."""
-    settings = DKISTProcessingCoreConfiguration.read()
+    settings = read_settings()
     view = find_run(replayed(settings, every_report=True), run_id, where=open_bus(settings).where)
     if as_json:
         write_json(run_json(view))

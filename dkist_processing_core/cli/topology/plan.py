@@ -15,11 +15,12 @@ from dkist_processing_core.bus.topology import Topology, definitions, whole_topo
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.cli.topology.findings import GOOD, Finding, State, findings
 from dkist_processing_core.cli.topology.report import as_json, show_findings
-from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Selection, check_name
 from dkist_processing_core.errors import BusError
 from dkist_processing_core.events import EVENT_CLASSES
+from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.kinds import ISB_SERVICE
+from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.terminal import write_json, write_line
 
 _MISSING = 3
@@ -30,7 +31,7 @@ _EVENT_WORDS = (3, 4)
 
 def show(consumers: list[str], *, making: bool, in_json: bool) -> int:
     """Print each item of the topology, create missing items if requested, and return the exit code."""
-    settings = DKISTProcessingCoreConfiguration.read()
+    settings = read_settings()
     hide = partial(without_secrets, settings=settings)
     bus = hide(open_bus(settings).where)
     topology = whole_topology(settings, parse_consumers(consumers))
@@ -52,7 +53,7 @@ def show(consumers: list[str], *, making: bool, in_json: bool) -> int:
 
 def show_definitions(consumers: list[str]) -> None:
     """Print the topology in RabbitMQ's own format."""
-    settings = DKISTProcessingCoreConfiguration.read()
+    settings = read_settings()
     topology = whole_topology(settings, parse_consumers(consumers))
     write_json(definitions(topology, settings.isb_vhost))
 
@@ -99,7 +100,7 @@ def _may_match(pattern: str) -> bool:
     return all(words) and counted <= max(_EVENT_WORDS) and ("#" in words or counted in _EVENT_WORDS)
 
 
-def _findings(settings: DKISTProcessingCoreConfiguration, topology: Topology, *, making: bool) -> Iterator[Finding]:
+def _findings(settings: Settings, topology: Topology, *, making: bool) -> Iterator[Finding]:
     if not settings.names_broker:
         return
     from dkist_processing_core.bus.amqp.link import AmqpLink  # noqa: PLC0415 - the journal needs no pika
