@@ -16,7 +16,7 @@ import pytest
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.journal import Journal
-from dkist_processing_core.process.descriptors import Held
+from dkist_processing_core.process.descriptors import HeldDescriptors
 from tests.facts import progressed
 from tests.waiting import wait_until
 
@@ -95,7 +95,7 @@ def test_a_descriptor_that_is_known_by_its_head_is_known_as_well_by_its_file(tmp
     path = tmp_path / "file"
     path.touch()
     number = os.open(path, os.O_RDWR)
-    held = Held([number], has_head=lambda _: True)
+    held = HeldDescriptors([number], has_head=lambda _: True)
 
     def fstats() -> int:
         return calls_of(lambda: held.are_ours).get("fstat", 0)

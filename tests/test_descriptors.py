@@ -28,7 +28,7 @@ from dkist_processing_core.errors import JournalError, JournalLostError
 from dkist_processing_core.events import TaskFailed
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.locks import FileLock, folder_lock
-from dkist_processing_core.process.descriptors import Held, low_numbers_taken, move_up
+from dkist_processing_core.process.descriptors import HeldDescriptors, low_numbers_taken, move_up
 from tests.bus.contract import SECONDS
 from tests.facts import finished, started
 from tests.launched import close_descriptors
@@ -358,7 +358,7 @@ def test_what_is_held_is_known_by_what_it_is() -> None:
     A free number and another file of the same number are both not what was taken.
     """
     number = move_up(os.open("/dev/null", os.O_RDONLY))
-    held = Held([number])
+    held = HeldDescriptors([number])
     before = held.are_ours
     os.close(number)
     freed = held.are_ours

@@ -31,7 +31,7 @@ from dkist_processing_core.environments._key import release_of
 from dkist_processing_core.environments._place import GONE, MARKER, distrust
 from dkist_processing_core.environments._record import size_of
 from dkist_processing_core.environments._requirement import normalised
-from dkist_processing_core.environments._translation import Translation, patience
+from dkist_processing_core.environments._translation import Translation, timeout_and_retries
 from dkist_processing_core.environments._variables import without_user_information
 from dkist_processing_core.environments.entries import State
 from dkist_processing_core.environments.limits import Limits
@@ -1070,10 +1070,10 @@ def test_the_patience_of_a_file_holds_unless_a_variable_says_otherwise(environ: 
     """
     pip, limits = {"timeout": "9", "retries": "8"}, Limits(timeout=3, retries=2)
 
-    assert patience(pip, environ, limits) == ("9", "8")
-    assert patience(pip, environ | {"PIP_RETRIES": "2"}, limits) == ("9", "2")
-    assert patience(pip, environ | {"PIP_TIMEOUT": "3"}, limits) == ("3", "8")
-    assert patience({}, environ, limits) == ("3", "2")
+    assert timeout_and_retries(pip, environ, limits) == ("9", "8")
+    assert timeout_and_retries(pip, environ | {"PIP_RETRIES": "2"}, limits) == ("9", "2")
+    assert timeout_and_retries(pip, environ | {"PIP_TIMEOUT": "3"}, limits) == ("3", "8")
+    assert timeout_and_retries({}, environ, limits) == ("3", "2")
 
 
 def test_what_has_no_effect_with_uv_is_said_in_one_line(environ: dict[str, str], tmp_path: Path) -> None:

@@ -50,12 +50,12 @@ def test_a_task_that_raises_fails_its_run_where_statuses_are_lost(host: str) -> 
 
 WAITS = """\
 import os, subprocess
-from dkist_processing_core.process.exit_status import answer_of, has_ended, wait_for
+from dkist_processing_core.process.exit_status import output_of, has_ended, wait_for
 for way in ("exit 0", "exit 3", "kill -9 $$"):
     with subprocess.Popen(["/bin/sh", "-c", way]) as process:
         {steal}
         print(wait_for(process), has_ended(process.pid))
-print(answer_of(["/bin/echo", "whole"]))
+print(output_of(["/bin/echo", "whole"]))
 """
 
 

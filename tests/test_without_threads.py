@@ -19,7 +19,7 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.events import TaskEvent, TaskFailed
 from dkist_processing_core.journal.message import to_message
 from dkist_processing_core.process.mounts import Mount
-from dkist_processing_core.process.thread_limits import can_be_started, room_in_groups
+from dkist_processing_core.process.thread_limits import can_start_threads, room_in_groups
 from dkist_processing_core.runs import State
 from tests.facts import started
 from tests.running import ROOT, run_python
@@ -279,7 +279,7 @@ def test_no_thread_is_tried_where_a_control_group_has_no_room_for_all(
     found = room_in_groups(groups, [shown])
 
     assert found == room
-    assert can_be_started(6, room=lambda: found) == (room > 6)
+    assert can_start_threads(6, room=lambda: found) == (room > 6)
 
 
 CALLED_AT_EXIT = """

@@ -15,8 +15,8 @@ from dkist_processing_core.airflow._context import attempt_of, clears_of, instan
 from dkist_processing_core.airflow._publishing import logger, publishing, reporter_of
 from dkist_processing_core.airflow._states import (
     FAILED,
-    can_be_asked_aside,
     dag_id_of,
+    may_be_queried_in_thread,
     states_are_known_at_run_end,
     task_states,
 )
@@ -37,7 +37,7 @@ def announce(
     """
     Publish and return the message, and deliver this host's backlog to the bus; see `chat_ops_notification`.
 
-    With `run_end_is_reported` the engine calls back at the end of the run, which announces what is not announced here.
+    With `run_end_is_reported` the engine calls back at the end of the run, which announces open failures.
     """
     attempt = _attempt(workflow, context)
     ti = instance_of(context)
@@ -106,7 +106,7 @@ def _state_by_now(context: Mapping[str, Any], message: RecipeRunFailureMessage) 
     """Return the engine's state of the task, or None if the engine does not answer soon."""
     found: list[str] = []
 
-    def ask() -> None:
+    def query() -> None:
         dag_id = dag_id_of(context, f"{message.workflow_name}_{message.workflow_version}")
         try:
             states = task_states(context, dag_id, message.dag_run_id or "")
@@ -115,11 +115,11 @@ def _state_by_now(context: Mapping[str, Any], message: RecipeRunFailureMessage) 
         else:
             found.append(states.get(message.task_name, FAILED))
 
-    if can_be_asked_aside():
-        asking = threading.Thread(target=ask, name="dkist-core-asking", daemon=True)
+    if may_be_queried_in_thread():
+        querying = threading.Thread(target=query, name="dkist-core-query", daemon=True)
         # The engine's client keeps retrying if its server does not answer, and would delay the end of the task.
         # If no thread can be started, proceed as if the engine did not answer: a call here might never return.
         with contextlib.suppress(RuntimeError):
-            asking.start()
-            asking.join(budget.ENGINE_SECONDS)
+            querying.start()
+            querying.join(budget.ENGINE_SECONDS)
     return found[0] if found else None

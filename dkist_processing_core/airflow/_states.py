@@ -20,11 +20,11 @@ _HOME = "airflow.sdk.execution_time.task_runner"
 
 def task_states(context: Mapping[str, Any], dag_id: str, run_id: str) -> dict[str, str]:
     """Return the state of every task of a run by name, or an empty dict if the engine does not report them."""
-    asked = instance_of(context)
-    if asked is None:
+    queried = instance_of(context)
+    if queried is None:
         # The whole run was skipped, or its task is gone: the query needs no instance.
-        asked = getattr(sys.modules.get(_HOME), "RuntimeTaskInstance", None)
-    ask = getattr(asked, "get_task_states", None)
+        queried = getattr(sys.modules.get(_HOME), "RuntimeTaskInstance", None)
+    ask = getattr(queried, "get_task_states", None)
     if ask is None or not _can_be_answered():
         return {}
     found = ask(dag_id=dag_id, run_ids=[run_id])
@@ -59,7 +59,7 @@ def states_are_known_at_run_end() -> bool:
     return found is None or tuple(map(int, found.groups())) >= (3, 1, 1)
 
 
-def can_be_asked_aside() -> bool:
+def may_be_queried_in_thread() -> bool:
     """Return True if our own thread may query the engine; before Airflow 3.2 another could get the answer."""
     connection = _connection()
     return connection is None or hasattr(connection, "_thread_lock")

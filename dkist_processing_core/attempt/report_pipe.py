@@ -11,7 +11,7 @@ import select
 from typing import Any
 
 from dkist_processing_core import budget
-from dkist_processing_core.process.descriptors import Held
+from dkist_processing_core.process.descriptors import HeldDescriptors
 
 STARTED, TERMINATION = b"s", b"t"
 """The bytes that the launcher writes when the start is in the journal, and when it forwards a termination request."""
@@ -23,8 +23,8 @@ class ReportPipe:
 
     def __init__(self, report_fd: int, started_fd: int | None) -> None:
         """Take the descriptors and note their files: the author's code may close them and reuse their numbers."""
-        self._report_fd, self._report = report_fd, Held([report_fd])
-        self._started_fd, self._started = started_fd, Held([] if started_fd is None else [started_fd])
+        self._report_fd, self._report = report_fd, HeldDescriptors([report_fd])
+        self._started_fd, self._started = started_fd, HeldDescriptors([] if started_fd is None else [started_fd])
         self._notices = b""
         self._is_awaited = False
 

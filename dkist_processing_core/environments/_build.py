@@ -18,7 +18,7 @@ from functools import partial
 from secrets import token_hex
 
 from dkist_processing_core.environments import _record
-from dkist_processing_core.environments._damage import altered, wherever
+from dkist_processing_core.environments._damage import altered, without_folder
 from dkist_processing_core.environments._environment import Environment, find
 from dkist_processing_core.environments._installer import Installer, InstallerSettings, choose
 from dkist_processing_core.environments._key import Key, interpreter_of
@@ -79,7 +79,9 @@ class Builder:
                     environment.close()
                     environment = None
                 if environment is None:
-                    repair = None if instead_of is None else {"rebuilt_for": problem and wherever(problem, instead_of)}
+                    repair = (
+                        None if instead_of is None else {"rebuilt_for": problem and without_folder(problem, instead_of)}
+                    )
                     environment = self._with_room(partial(self._build, lock_fd, repair))
         except OSError as error:
             # The error is about a lock, a file or a program: its name shows where to look.

@@ -29,7 +29,7 @@ def problem_of(environment: Environment) -> str | None:
 def is_worth_rebuilding(environment: Environment, problem: str) -> bool:
     """Return False if it was made within a day for the same problem: another one would have the problem too."""
     record = environment.record
-    if record.get("rebuilt_for") != wherever(problem, environment.folder):
+    if record.get("rebuilt_for") != without_folder(problem, environment.folder):
         return True
     try:
         age = datetime.now(UTC) - datetime.fromisoformat(str(record.get("made_at")))
@@ -38,7 +38,7 @@ def is_worth_rebuilding(environment: Environment, problem: str) -> bool:
     return abs(age) > _PATIENCE
 
 
-def wherever(problem: str, folder: str) -> str:
+def without_folder(problem: str, folder: str) -> str:
     """Return the text of a problem without the folder, so that it is the same for the key's next environment."""
     return problem.replace(f"{folder}/", "").replace(folder, "it")
 

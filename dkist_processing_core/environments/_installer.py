@@ -20,11 +20,16 @@ from urllib.parse import unquote
 
 from dkist_processing_core.environments import _record
 from dkist_processing_core.environments._requirement import Requirement
-from dkist_processing_core.environments._translation import Translation, patience, pip_settings, site_settings
-from dkist_processing_core.environments._variables import ELSEWHERE, text_of, uv_files
+from dkist_processing_core.environments._translation import (
+    Translation,
+    pip_settings,
+    site_settings,
+    timeout_and_retries,
+)
+from dkist_processing_core.environments._variables import REDIRECTING, text_of, uv_files
 from dkist_processing_core.environments.limits import Limits
 from dkist_processing_core.errors import EnvironmentBuildError
-from dkist_processing_core.process.exit_status import LOST, answer_of, has_ended, wait_for
+from dkist_processing_core.process.exit_status import LOST, has_ended, output_of, wait_for
 from dkist_processing_core.text import clean_line
 from dkist_processing_core.text.redaction import SECRET_MIN_LENGTH, redactor, secrets_of, userinfo_of
 
@@ -62,7 +67,7 @@ class Installer(ABC):
         self._environ = {
             name: value
             for name, value in settings.environ.items()
-            if not name.startswith("PYTHON") and name not in ELSEWHERE and name not in _OF_OTHER_ENVIRONMENTS
+            if not name.startswith("PYTHON") and name not in REDIRECTING and name not in _OF_OTHER_ENVIRONMENTS
         } | {"NO_COLOR": "1"}
         self._pip = pip_settings(settings.environ)
         self._until = time.monotonic() + self._limits.longest
@@ -202,14 +207,14 @@ class Pip(Installer):
         super().__init__(settings, lock_fd, on_line)
         for name, value in site_settings(settings.environ).items():
             variable = f"PIP_{name.upper().replace('-', '_')}"
-            if variable not in ELSEWHERE:
+            if variable not in REDIRECTING:
                 self._environ.setdefault(variable, value)
 
     def install(self, path: str, wanted: Requirement, *, asked: Requirement, is_repair: bool) -> None:
         """Make the environment; pip stays in it."""
         self._run([self._interpreter, "-I", "-m", "venv", path], wanted, asked)
         self.label = f"pip {_record.distributions(path).get('pip', '')}".rstrip()
-        timeout, retries = patience(self._pip, self._environ, self._limits)
+        timeout, retries = timeout_and_retries(self._pip, self._environ, self._limits)
         anew = ["--no-cache-dir"] if is_repair else []
         quietly = ["--no-input", "--progress-bar=off", "--disable-pip-version-check", "--no-warn-script-location"]
         # Unbuffered, so that lines come as they are written.
@@ -252,7 +257,7 @@ def _umask() -> int:
 
 
 def _version_of(program: str) -> str:
-    _, answer = answer_of([program, "--version"])
+    _, answer = output_of([program, "--version"])
     return " ".join(answer.split()[:2]) or "uv"
 
 

@@ -10,9 +10,9 @@ import hashlib
 import sys
 
 from dkist_processing_core.environments import _interpreter
-from dkist_processing_core.environments._variables import what_counts
+from dkist_processing_core.environments._variables import relevant_settings
 from dkist_processing_core.errors import EnvironmentBuildError
-from dkist_processing_core.process.exit_status import answer_of
+from dkist_processing_core.process.exit_status import output_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Key:
         label, identity = interpreter
         # The repr of nested tuples and texts is unambiguous: two different values never have the same text.
         release = release_of(requirement.version)
-        parts = repr((requirement.name, requirement.extras, release, identity, what_counts(environ)))
+        parts = repr((requirement.name, requirement.extras, release, identity, relevant_settings(environ)))
         self.digest = hashlib.sha256(parts.encode("utf-8", "backslashreplace")).hexdigest()
         readable = (requirement.name[:_MOST_OF_NAME], release[:_MOST_OF_VERSION], label)
         self.name = "-".join((*readable, self.digest[:DIGITS]))
@@ -75,7 +75,7 @@ def interpreter_of(executable: str) -> tuple[str, str]:
     if executable == sys.executable:
         return _interpreter.label(), _interpreter.identity()
     try:
-        status, answer = answer_of([executable, "-I", _interpreter.__file__])
+        status, answer = output_of([executable, "-I", _interpreter.__file__])
     except OSError as error:
         msg = f"the interpreter {executable} cannot be run: {error}"
         raise EnvironmentBuildError(msg) from error

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dkist_processing_core.environments._variables import decides, pip_files, uv_files
+from dkist_processing_core.environments._variables import is_relevant, pip_files, uv_files
 from dkist_processing_core.environments.limits import Limits
 
 _SECTIONS = ("global", "install")
@@ -64,7 +64,7 @@ def site_settings(environ: Mapping[str, str]) -> dict[str, str]:
     return pip_settings({}, [site]) if site in pip_files(environ) else {}
 
 
-def patience(pip: Mapping[str, str], environ: Mapping[str, str], limits: Limits) -> tuple[str, str]:
+def timeout_and_retries(pip: Mapping[str, str], environ: Mapping[str, str], limits: Limits) -> tuple[str, str]:
     """Return a request's timeout in seconds and its retries: from our settings, which are variables, or pip's files."""
     timeout, retries = str(limits.timeout), str(limits.retries)
     if not environ.get("PIP_TIMEOUT"):
@@ -92,7 +92,7 @@ class Translation:
         self._find_links(pip)
         self._alike(pip)
         self._ways(pip, limits)
-        lost = [name for name in pip if decides(f"PIP_{name}") and name not in _KNOWN and not _is_false(pip[name])]
+        lost = [name for name in pip if is_relevant(f"PIP_{name}") and name not in _KNOWN and not _is_false(pip[name])]
         if lost:
             self.warnings.append(f"without effect, since uv installs and not pip: {', '.join(sorted(lost))}")
 
@@ -140,7 +140,7 @@ class Translation:
             self.variables["UV_KEYRING_PROVIDER"] = "subprocess"
 
     def _ways(self, pip: Mapping[str, str], limits: Limits) -> None:
-        timeout, retries = patience(pip, self._environ, limits)
+        timeout, retries = timeout_and_retries(pip, self._environ, limits)
         if self._lacks({"http-timeout", "request-timeout"}):
             self.variables["UV_HTTP_TIMEOUT"] = timeout
         if self._lacks({"http-retries"}):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 # With these variables an installation would go elsewhere, or not happen: they are not passed to the installer.
-ELSEWHERE = frozenset(
+REDIRECTING = frozenset(
     """
     PIP_DRY_RUN PIP_EDITABLE PIP_GROUP PIP_PREFIX PIP_PYTHON PIP_REPORT PIP_REQUIREMENT PIP_REQUIREMENTS_FROM_SCRIPT
     PIP_REQUIRE_VIRTUALENV PIP_ROOT PIP_TARGET PIP_USER PIP_UPGRADE PIP_FORCE_REINSTALL PIP_IGNORE_INSTALLED
@@ -24,7 +24,7 @@ ELSEWHERE = frozenset(
     UV_SYSTEM_PYTHON UV_VENV_CLEAR UV_VENV_RELOCATABLE UV_VENV_SEED UV_WORKING_DIR UV_WORKING_DIRECTORY
     """.split()  # noqa: SIM905 - quoted, they would fill a page
 )
-_WITHOUT_EFFECT = ELSEWHERE | frozenset(
+_WITHOUT_EFFECT = REDIRECTING | frozenset(
     """
     PIP_BREAK_SYSTEM_PACKAGES PIP_CACHE_DIR PIP_CERT PIP_CLIENT_CERT PIP_COMPILE PIP_CONFIG_FILE PIP_DEBUG
     PIP_DEFAULT_TIMEOUT PIP_DISABLE_PIP_VERSION_CHECK PIP_EXISTS_ACTION PIP_KEYRING_PROVIDER PIP_LOG PIP_LOG_FILE
@@ -50,7 +50,7 @@ _END_OF_HOST = frozenset(" \t\r\n\f\v/?#")
 _DEEPEST = 5
 
 
-def what_counts(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+def relevant_settings(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     """
     Return the variables and the contents of files that may change what is installed, without credentials.
 
@@ -59,12 +59,12 @@ def what_counts(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for name in sorted(environ):
         value = environ[name]
-        if value and decides(name):
+        if value and is_relevant(name):
             found += _meaning(name, name.upper(), value)
     for path in pip_files(environ):
         for section, name, value in _in_pip_file(text_of(path) or ""):
             variable = _variable("PIP_", name)
-            if value and decides(variable):
+            if value and is_relevant(variable):
                 found += _meaning(f"pip.conf {section}", variable, value)
     texts = [text for path in uv_files(environ) if (text := text_of(path)) is not None]
     return found + [("uv.toml", without_user_information(_of_uv_file(text))) for text in texts]
@@ -114,7 +114,7 @@ def _of_uv_file(text: str) -> str:
         name, equals, _ = line.partition("=")
         variable = _variable("UV_", name.strip())
         # A line without a plain name is part of a longer value, such as a requirement in a list.
-        if line and line[0] != "#" and not (equals and variable.isidentifier() and not decides(variable)):
+        if line and line[0] != "#" and not (equals and variable.isidentifier() and not is_relevant(variable)):
             counting.append(line)
     return "\n".join(counting)
 
@@ -162,7 +162,7 @@ def without_user_information(text: str) -> str:
     return "://".join(parts)
 
 
-def decides(name: str) -> bool:
+def is_relevant(name: str) -> bool:
     """Return True if a variable of pip or uv, in any case and spelling, may change what is installed."""
     name = name.upper().replace("-", "_")
     return (

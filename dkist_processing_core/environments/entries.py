@@ -18,7 +18,7 @@ from dkist_processing_core.errors import EnvironmentBuildError
 
 
 class State(StrEnum):
-    """The state of an environment, which decides what can be done with it."""
+    """The state of an environment, which decides whether it can be used or removed."""
 
     READY = "ready"
     IN_USE = "in use"

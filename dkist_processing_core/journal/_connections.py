@@ -22,7 +22,7 @@ from pathlib import Path
 
 from dkist_processing_core.errors import JournalError, JournalLostError
 from dkist_processing_core.journal.locks import in_use
-from dkist_processing_core.process.descriptors import Held, low_numbers_taken, open_numbers
+from dkist_processing_core.process.descriptors import HeldDescriptors, low_numbers_taken, open_numbers
 from dkist_processing_core.process.trusted_files import Identity, close_if, identity_of
 
 _LOG = "-wal"
@@ -45,7 +45,7 @@ class Connections:
         self._folder = str(path.parent)
         self._connections: list[sqlite3.Connection] = []
         self._names: dict[Identity, str] = {}
-        self._held = Held()
+        self._held = HeldDescriptors()
         self._at_paths: list[tuple[str, Identity]] = []
         self._seen_change: tuple[int, int, int] | None = None
         self.is_lost = False
@@ -146,7 +146,7 @@ class Connections:
             # If another file is at the path by now, its connections are not among these.
             self._names |= names
         numbers = [number for number in open_numbers() if self._is_used(number)]
-        self._held = Held(numbers, has_head=lambda identity: self._names.get(identity) == _LOG)
+        self._held = HeldDescriptors(numbers, has_head=lambda identity: self._names.get(identity) == _LOG)
         for number in numbers:
             if self._held.identities[number] not in self._names:
                 # Another thread has opened another file under this number in between: SQLite must not use it any more.

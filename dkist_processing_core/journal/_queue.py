@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dkist_processing_core.journal.locks import close_in_forks, in_use, watch_forks
-from dkist_processing_core.process.descriptors import Held, move_up
+from dkist_processing_core.process.descriptors import HeldDescriptors, move_up
 from dkist_processing_core.process.trusted_files import Identity, open_file
 
 _SLICE_SECONDS = 0.1
@@ -121,7 +121,7 @@ class _Turn:
         """Open the log, and request the lock."""
         self.is_first = threading.Event()
         self.is_left = False
-        self._held = Held([move_up(open_file(log, os.O_RDONLY, sets_mode=False))])
+        self._held = HeldDescriptors([move_up(open_file(log, os.O_RDONLY, sets_mode=False))])
         close_in_forks(self)
         (self._number,) = self._held.identities
         try:
@@ -195,7 +195,7 @@ class _Turn:
         """Close the descriptor; a fork calls this for its copy, and its parent keeps its place in the queue."""
         # Check and forget the number in one step: the next file that SQLite opens may get the number.
         with in_use, contextlib.suppress(OSError):
-            is_ours, self._held = self._is_ours, Held()
+            is_ours, self._held = self._is_ours, HeldDescriptors()
             if self in _left:
                 _left.remove(self)
             if is_ours:

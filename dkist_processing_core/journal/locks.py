@@ -19,7 +19,7 @@ from typing import Protocol
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal.aside import name_aside
 from dkist_processing_core.journal.faults import explained
-from dkist_processing_core.process.descriptors import Held, move_up
+from dkist_processing_core.process.descriptors import HeldDescriptors, move_up
 from dkist_processing_core.process.trusted_files import open_file
 
 _PAUSE_SECONDS = 0.005
@@ -34,7 +34,7 @@ class FileLock:
         """Store the path of the lock's file; no file is opened yet."""
         self.path = path
         self._descriptor: int | None = None
-        self._held = Held()
+        self._held = HeldDescriptors()
 
     @property
     def is_held(self) -> bool:
@@ -62,7 +62,7 @@ class FileLock:
                     break
                 # The holder has removed the file in between: a lock on it would exclude no other process.
                 os.close(descriptor)
-            self._descriptor, self._held = descriptor, Held([descriptor])
+            self._descriptor, self._held = descriptor, HeldDescriptors([descriptor])
             _held.add(self)
         return True
 
@@ -179,7 +179,7 @@ def folder_lock(folder: Path, *, exclusive: bool = False, seconds: float) -> Ite
     except PermissionError:
         yield
         return
-    held = Held([descriptor])
+    held = HeldDescriptors([descriptor])
     try:
         until = time.monotonic() + seconds
         while True:

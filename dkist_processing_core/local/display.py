@@ -25,7 +25,7 @@ from dkist_processing_core.events import TaskProgressed
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.process.termination import signal_name
-from dkist_processing_core.process.thread_limits import can_be_started
+from dkist_processing_core.process.thread_limits import can_start_threads
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import visible, write_line
@@ -66,7 +66,7 @@ def open_display(run: Run, names: Sequence[str], settings: Settings) -> Iterator
         yield SilentDisplay()
         return
     # Separate threads draw the live table.
-    if not (console.is_terminal and can_be_started()):
+    if not (console.is_terminal and can_start_threads()):
         yield PlainDisplay(console)
         return
     display = LiveDisplay(console, names, with_output=sys.stdout is not None and sys.stdout.isatty())

@@ -82,7 +82,7 @@ def open_numbers() -> list[int]:
         return list(range(_lowest_high() + _HIGH))
 
 
-class Held:
+class HeldDescriptors:
     """Descriptors, with the identities of their files at the time when they were taken."""
 
     def __init__(self, numbers: Iterable[int] = (), *, has_head: Callable[[Identity], bool] | None = None) -> None:

@@ -50,15 +50,15 @@ def wait_for(process: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> int 
     return status
 
 
-def answer_of(command: "Sequence[str]") -> tuple[int | None, str]:
+def output_of(command: "Sequence[str]") -> tuple[int | None, str]:
     """Run a program; return its exit status, None where it is lost, and its standard output."""
     import subprocess  # noqa: PLC0415 - as above
 
     null = subprocess.DEVNULL
     with subprocess.Popen(command, stdin=null, stdout=subprocess.PIPE, stderr=null, text=True) as process:  # noqa: S603
         assert process.stdout is not None
-        answer = process.stdout.read()
-        return wait_for(process), answer
+        output = process.stdout.read()
+        return wait_for(process), output
 
 
 def reap_orphans(own: int) -> None:

@@ -89,20 +89,20 @@ class signals_deferred:  # noqa: N801 - read as a function, as those of contextl
 
     def _end(self) -> None:
         try:
-            _hold_by(_nobody)
+            _hold_by(_no_context)
             _put_back(self._numbers)
         finally:
             if self._delivers:
                 _deliver()
 
 
-def _nobody() -> signals_deferred | None:
+def _no_context() -> signals_deferred | None:
     return None
 
 
 # A weak reference: an interrupt may also come between any two steps here, and then the context must not outlive its
 # block. A `_Waiting` that is called by a signal afterwards calls the handler behind it.
-_holder: Callable[[], signals_deferred | None] = _nobody
+_holder: Callable[[], signals_deferred | None] = _no_context
 
 
 def _hold_by(holder: Callable[[], signals_deferred | None]) -> None:
@@ -194,8 +194,8 @@ def _deliver() -> None:
 def _watch_forks() -> None:
     """Make a fork by another thread begin without the deferred signals of its parent."""
 
-    def begin_anew() -> None:
-        _hold_by(_nobody)
+    def forget_pending() -> None:
+        _hold_by(_no_context)
         _pending.clear()
 
-    os.register_at_fork(after_in_child=begin_anew)
+    os.register_at_fork(after_in_child=forget_pending)

@@ -103,7 +103,7 @@ class TaskTermination:
         if is_free:
             _watch_forks()
             _installed.add(signal.SIGTERM)
-            signal.signal(signal.SIGTERM, self._heed)
+            signal.signal(signal.SIGTERM, self._handle)
 
     def conclude(self) -> None:
         """
@@ -113,7 +113,7 @@ class TaskTermination:
         """
         self._is_over = True
 
-    def _heed(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._was_raised or self._is_over:
             return
         self.is_requested = True
@@ -124,14 +124,14 @@ class TaskTermination:
         with contextlib.suppress(RuntimeError):  # it is closed
             loop.call_soon_threadsafe(self._raise_once, number)
         # The loop may be at its end, and run no more steps.
-        again = threading.Timer(_AGAIN_SECONDS, self._tell_again, (os.getpid(), number))
+        again = threading.Timer(_AGAIN_SECONDS, self._raise_again, (os.getpid(), number))
         again.daemon = True
         with contextlib.suppress(RuntimeError):  # there are too many threads
             again.start()
 
-    def _tell_again(self, process: int, number: int) -> None:
+    def _raise_again(self, process: int, number: int) -> None:
         # Only if this handler would get the signal: the author's code may have installed another one by now.
-        if not (self._was_raised or self._is_over) and signal.getsignal(number) == self._heed:
+        if not (self._was_raised or self._is_over) and signal.getsignal(number) == self._handle:
             os.kill(process, number)
 
     def _raise_once(self, number: int) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dkist_processing_core.process.mounts import Mount, mounts
 
 
-def can_be_started(count: int = 1, *, room: Callable[[], float] | None = None) -> bool:
+def can_start_threads(count: int = 1, *, room: Callable[[], float] | None = None) -> bool:
     """
     Return True if `count` more threads can run at once; limits on processes or an exiting interpreter prevent it.
 

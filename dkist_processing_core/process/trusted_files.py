@@ -36,7 +36,7 @@ def make_folder(path: str) -> None:
         if not os.path.isdir(path):
             raise
         return
-    with Briefly(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)) as descriptor:
+    with ClosedAfterwards(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)) as descriptor:
         _set_mode(descriptor, os.fstat(descriptor), _FOLDER_MODE)
         _give_to_owner(descriptor, os.stat(parent))
 
@@ -81,7 +81,7 @@ def open_file(
         PermissionError: The path is something else, such as a link, or belongs to another user; nothing is changed.
     """
     path = os.fspath(path)
-    with Briefly(_open_folder(path)) as in_folder:
+    with ClosedAfterwards(_open_folder(path)) as in_folder:
         folder, name = os.fstat(in_folder), os.path.basename(path)
         mode = file_mode(folder) if shares else _FILE_MODE
         if flags & os.O_CREAT:
@@ -108,7 +108,7 @@ def check_beside(path: str, suffixes: Iterable[str]) -> None:
     Raises:
         PermissionError: As for `open_file`.
     """
-    with Briefly(_open_folder(path)) as in_folder:
+    with ClosedAfterwards(_open_folder(path)) as in_folder:
         folder = os.fstat(in_folder)
         for suffix in suffixes:
             _check_by_name(path + suffix, os.path.basename(path) + suffix, in_folder, folder)
@@ -132,7 +132,7 @@ def close_if(descriptor: int, identity: Identity | None) -> None:
             return
 
 
-class Briefly:
+class ClosedAfterwards:
     """A context that holds a descriptor, and closes it if it still refers to the same file."""
 
     def __init__(self, descriptor: int) -> None:
@@ -168,7 +168,7 @@ def _make_file(name: str, in_folder: int, folder: os.stat_result, mode: int) -> 
         descriptor = os.open(name, flags, _FILE_MODE, dir_fd=in_folder)
     except FileExistsError:
         return
-    with Briefly(descriptor):
+    with ClosedAfterwards(descriptor):
         _set_mode(descriptor, os.fstat(descriptor), mode)
         _give_to_owner(descriptor, folder)
 

@@ -39,12 +39,12 @@ _ENDS: dict[type[TaskEnd], State] = {
     TaskFailed: State.FAILED,
 }
 # If reports of equal weight contradict each other, the worse outcome counts: a failure must not be hidden.
-_GRAVITY = [State.FINISHED, State.SKIPPED, State.FAILED]
+_SEVERITY = [State.FINISHED, State.SKIPPED, State.FAILED]
 _RANK = {Reporter.LAUNCHER: 3, Reporter.TASK: 2, Reporter.ENGINE: 1, Reporter.WATCHER: 0}
 _SPECIFICITY: dict[str, int] = {cause: rank for rank, cause in enumerate(Cause)}
 # Causes that the engine can know for a failure that launcher and task report too.
 _REFINING = (Cause.TERMINATED, Cause.TIMEOUT)
-_BY_ENGINES_WORD = {
+_STATES_OF_ENGINE = {
     "success": State.FINISHED,
     "failed": State.FAILED,
     "upstream_failed": State.NOT_RUN,
@@ -85,12 +85,12 @@ class _Derivation:
         graph = next((event.graph for event in reversed(starts) if event.graph is not None), None)
         names = [*(graph.nodes if graph else ()), *(e.task_name for e in reports if isinstance(e, TaskEvent))]
         names += end.tasks if end else ()
-        heard: dict[str, list[TaskEvent]] = {name: [] for name in names}
+        received: dict[str, list[TaskEvent]] = {name: [] for name in names}
         for event in reports:
             if isinstance(event, TaskEvent):
-                heard[event.task_name].append(event)
-        by_task = {name: self._attempts(of_task, end) for name, of_task in heard.items()}
-        if end is not None and self._went_on(by_task, starts, ends, end):
+                received[event.task_name].append(event)
+        by_task = {name: self._attempts(of_task, end) for name, of_task in received.items()}
+        if end is not None and self._was_restarted(by_task, starts, ends, end):
             # The run was cleared, and began again: the engine's report of its earlier end no longer holds.
             end = None
         tasks = tuple(_task_view(name, attempts, end) for name, attempts in by_task.items())
@@ -121,7 +121,7 @@ class _Derivation:
     def _moments(self, events: Iterable[Event]) -> set[datetime]:
         return {moment for event in events if (moment := self._moment(event)) is not None}
 
-    def _went_on(
+    def _was_restarted(
         self,
         by_task: dict[str, list[AttemptView]],
         starts: list[WorkflowStarted],
@@ -138,23 +138,23 @@ class _Derivation:
         later = {moment for moment in began if ended_at is not None and moment > ended_at}
         if later and (later < began or len(began) > len(self._moments(ends))):
             return True
-        return any(attempts and self._followed(attempts[-1], end, name) for name, attempts in by_task.items())
+        return any(attempts and self._began_after(attempts[-1], end, name) for name, attempts in by_task.items())
 
-    def _followed(self, attempt: AttemptView, end: WorkflowEnd, name: str) -> bool:
+    def _began_after(self, attempt: AttemptView, end: WorkflowEnd, name: str) -> bool:
         """Return True if an attempt began after an end of the run that does not include it."""
         began, ended_at = attempt.dispatched_at or attempt.started_at, self._moment(end)
         if began is None or ended_at is None or began <= ended_at:
             return False
-        verdict = _engines_word(end, name)
+        verdict = _state_in_engine(end, name)
         # A task that has run has had its first attempt: if that attempt seems to be later, a clock was set back.
         is_known = attempt.number == 1 and verdict in (State.FINISHED, State.FAILED)
         return attempt.state is not verdict and not is_known
 
-    def _attempts(self, heard: list[TaskEvent], end: WorkflowEnd | None) -> list[AttemptView]:
+    def _attempts(self, received: list[TaskEvent], end: WorkflowEnd | None) -> list[AttemptView]:
         """Return the attempts of one task in order; a next attempt closes each but the last, the run's end the last."""
         numbered: dict[int, list[TaskEvent]] = {}
-        unnumbered = [event for event in heard if event.attempt is None]
-        for event in heard:
+        unnumbered = [event for event in received if event.attempt is None]
+        for event in received:
             if event.attempt is not None:
                 numbered.setdefault(event.attempt, []).append(event)
         for event in unnumbered:
@@ -174,8 +174,8 @@ class _Derivation:
             for attempt, later in pairwise(attempts)
         ] + attempts[-1:]
         if attempts and not attempts[-1].state.is_end and end is not None:
-            name = heard[0].task_name
-            concluded = None if self._followed(attempts[-1], end, name) else _engines_word(end, name)
+            name = received[0].task_name
+            concluded = None if self._began_after(attempts[-1], end, name) else _state_in_engine(end, name)
             attempts[-1] = _concluded(attempts[-1], concluded, self._moment(end)) if concluded else attempts[-1]
         return attempts
 
@@ -210,9 +210,13 @@ class _Derivation:
         """Return one end with the fields of all: each with the value of the best informed report that has one."""
         if len(ends) == 1:
             return ends[0]
-        ordered = sorted(ends, key=_informed, reverse=True)
+        ordered = sorted(ends, key=_information, reverse=True)
         best = ordered[0]
-        equals = [end for end in ends if (end.provisional, _stood_near(end)) == (best.provisional, _stood_near(best))]
+        equals = [
+            end
+            for end in ends
+            if (end.provisional, _is_observed_closely(end)) == (best.provisional, _is_observed_closely(best))
+        ]
         fields = {
             name: next(
                 (value for end in ordered if (value := getattr(end, name)) not in (None, {})), getattr(best, name)
@@ -222,8 +226,10 @@ class _Derivation:
         time = min(self._moments(equals), default=best.time)
         fields |= {"time": time, "provisional": best.provisional}
         if isinstance(best, TaskFailed):
-            told = [end for end in ends if isinstance(end, TaskFailed) and (end in equals or end.cause in _REFINING)]
-            fields["cause"] = max(told, key=lambda end: (_specificity(end), end.cause)).cause
+            refining = [
+                end for end in ends if isinstance(end, TaskFailed) and (end in equals or end.cause in _REFINING)
+            ]
+            fields["cause"] = max(refining, key=lambda end: (_specificity(end), end.cause)).cause
         return type(best)(**fields)
 
 
@@ -231,8 +237,8 @@ def _known_first(moment: datetime | None) -> datetime:
     return datetime.min.replace(tzinfo=UTC) if moment is None else moment
 
 
-def _engines_word(end: WorkflowEnd, name: str) -> State | None:
-    return _BY_ENGINES_WORD.get(end.tasks.get(name, ""))
+def _state_in_engine(end: WorkflowEnd, name: str) -> State | None:
+    return _STATES_OF_ENGINE.get(end.tasks.get(name, ""))
 
 
 def _run_state(tasks: tuple[TaskView, ...], end: WorkflowEvent | None, *, has_engine: bool) -> State:
@@ -248,7 +254,7 @@ def _task_view(name: str, attempts: list[AttemptView], end: WorkflowEnd | None) 
     if attempts:
         state = attempts[-1].state
     else:
-        state = State.WAITING if end is None else _engines_word(end, name) or State.NOT_RUN
+        state = State.WAITING if end is None else _state_in_engine(end, name) or State.NOT_RUN
     return TaskView(name, state, tuple(attempts), end.tasks.get(name) if end else None)
 
 
@@ -258,15 +264,15 @@ def _concluded(attempt: AttemptView, state: State, ended_at: datetime | None) ->
 
 
 def _weight(end: TaskEnd) -> tuple[bool, bool, int]:
-    return (not end.provisional, _stood_near(end), _GRAVITY.index(_ENDS[type(end)]))
+    return (not end.provisional, _is_observed_closely(end), _SEVERITY.index(_ENDS[type(end)]))
 
 
-def _stood_near(end: TaskEnd) -> bool:
+def _is_observed_closely(end: TaskEnd) -> bool:
     return end.reported_by in (Reporter.TASK, Reporter.LAUNCHER)
 
 
-def _informed(end: TaskEnd) -> tuple[bool, bool, int, int, bytes]:
-    return (not end.provisional, _stood_near(end), _specificity(end), _RANK[end.reported_by], encode(end))
+def _information(end: TaskEnd) -> tuple[bool, bool, int, int, bytes]:
+    return (not end.provisional, _is_observed_closely(end), _specificity(end), _RANK[end.reported_by], encode(end))
 
 
 def _specificity(end: TaskEnd) -> int:

@@ -59,6 +59,6 @@ def whole_number(value: object) -> int | None:
     if isinstance(value, bool):
         return None
     try:
-        return operator.index(value)  # type: ignore[arg-type] # it says itself what it takes
+        return operator.index(value)  # type: ignore[arg-type] # any value is tried
     except Exception:  # noqa: BLE001 - a foreign class may raise anything
         return None

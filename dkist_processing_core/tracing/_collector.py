@@ -56,8 +56,8 @@ def is_plain(settings: Settings, signal: Signal) -> bool | None:
     named = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint")
     if signal not in _SIGNALS_OF_7 or not named or "://" in named or protocol_of(settings, signal) != "grpc":
         return None
-    says = ("INSECURE", "CERTIFICATE", "CLIENT_CERTIFICATE")
-    variables = [f"OTEL_EXPORTER_OTLP_{of_signal}{each}" for of_signal in ("", f"{signal.upper()}_") for each in says]
+    names = ("INSECURE", "CERTIFICATE", "CLIENT_CERTIFICATE")
+    variables = [f"OTEL_EXPORTER_OTLP_{of_signal}{each}" for of_signal in ("", f"{signal.upper()}_") for each in names]
     return None if any(settings.core_origin.environ.get(variable) for variable in variables) else True
 
 

@@ -9,7 +9,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-from dkist_processing_core.process.thread_limits import can_be_started
+from dkist_processing_core.process.thread_limits import can_start_threads
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.tracing._collector import Signal, endpoint_of, is_plain, protocol_of
 
@@ -44,7 +44,7 @@ def otlp_exporter(settings: Settings, signal: Signal) -> Any:
 
 @functools.cache
 def _has_threads_for_grpc() -> bool:
-    return can_be_started(_THREADS_OF_GRPC)
+    return can_start_threads(_THREADS_OF_GRPC)
 
 
 def _session() -> Any:

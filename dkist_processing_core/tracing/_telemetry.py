@@ -91,17 +91,17 @@ class Telemetry:
                 raise
             finally:
                 if ends:
-                    with _kept_from_the_observed("a span does not end"):
+                    with _logging_errors("a span does not end"):
                         span.end()
 
     def _started(self, name: str, options: dict[str, Any]) -> Span:
-        with _kept_from_the_observed("a span is not exported"):
+        with _logging_errors("a span is not exported"):
             return self.tracer.start_span(name, **options)
         return NonRecordingSpan(trace.get_current_span().get_span_context())
 
     def note_error(self, span: Span, error: BaseException, *, record: bool = True, set_status: bool = True) -> None:
         """Mark a span as failed by an exception, redacted; an existing status is kept."""
-        with _kept_from_the_observed("an exception is not recorded in its span"):
+        with _logging_errors("an exception is not recorded in its span"):
             if span.is_recording():
                 self._note_error(span, error, record=record, set_status=set_status)
 
@@ -154,7 +154,7 @@ class Telemetry:
             ids = own.trace_id, own.span_id
             token, given_out = chosen_ids.set(ids), given_out_ids.set(ids if is_given_out else None)
             try:
-                with _kept_from_the_observed("a span is not exported"):
+                with _logging_errors("a span is not exported"):
                     made = self.tracer.start_span(name, context, kind, attributes, start_time=start_time)
                     span = made if made.is_recording() else _dropped(own, made.get_span_context())
             finally:
@@ -164,7 +164,7 @@ class Telemetry:
             try:
                 yield span
             finally:
-                with _kept_from_the_observed("a span does not end"):
+                with _logging_errors("a span does not end"):
                     span.end(end_time)
 
     @contextlib.contextmanager
@@ -233,7 +233,7 @@ def _dropped(own: SpanContext, made: SpanContext) -> Span:
 
 
 @contextlib.contextmanager
-def _kept_from_the_observed(consequence: str) -> Iterator[None]:
+def _logging_errors(consequence: str) -> Iterator[None]:
     """Log errors of a host application's provider, its own or those of the author's values, instead of raising them."""
     with signals_deferred():
         try:

@@ -24,7 +24,7 @@ from dkist_processing_core.bus.amqp.errors import CLOSED_HERE
 from dkist_processing_core.bus.amqp.frames import Frames
 from dkist_processing_core.bus.amqp.logs import pika_silenced
 from dkist_processing_core.journal.message import APP_ID
-from dkist_processing_core.process.descriptors import Held, move_up
+from dkist_processing_core.process.descriptors import HeldDescriptors, move_up
 from dkist_processing_core.settings.interface import Settings
 
 HEARTBEAT_SECONDS = 10
@@ -62,7 +62,7 @@ class _Poller(pika.adapters.select_connection.PollPoller):  # type: ignore[misc]
         self.is_ours: Callable[[], bool] = lambda: True
         super().__init__(*values, **named)
         # Private to pika: the two sockets by which another thread wakes the loop.
-        self.held = Held(each.fileno() for each in (self._r_interrupt, self._w_interrupt))
+        self.held = HeldDescriptors(each.fileno() for each in (self._r_interrupt, self._w_interrupt))
 
     @staticmethod
     def _get_interrupt_pair() -> tuple[socket.socket, socket.socket]:
@@ -104,7 +104,7 @@ class _Services(pika.adapters.utils.selector_ioloop_adapter.SelectorIOServicesAd
         super().__init__(loop)
         # Private to pika: the loop has no public way to the poller that it made.
         self.poller: _Poller = loop._poller  # noqa: SLF001
-        self.socket = Held()
+        self.socket = HeldDescriptors()
         self.connecting: socket.socket | None = None
 
     def getaddrinfo(self, host: str, port: int, on_done: Callable[[Any], None], **named: Any) -> Any:
@@ -121,7 +121,7 @@ class _Services(pika.adapters.utils.selector_ioloop_adapter.SelectorIOServicesAd
 
     def connect_socket(self, sock: socket.socket, resolved_addr: tuple[str, int], on_done: Callable[..., None]) -> Any:
         _move_up(sock)
-        self.socket, self.connecting = Held([sock.fileno()]), sock
+        self.socket, self.connecting = HeldDescriptors([sock.fileno()]), sock
         return super().connect_socket(sock, resolved_addr, on_done)
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.outbox import Progress, Relay, drain, outboxes
-from dkist_processing_core.process.thread_limits import can_be_started
+from dkist_processing_core.process.thread_limits import can_start_threads
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.kinds import ISB_SERVICE
 from dkist_processing_core.settings.reading import read_settings
@@ -39,7 +39,7 @@ def deliver(timeout: float | None) -> int:
         with _quietly(), contextlib.ExitStack() as shown:
             spinner = "line" if console.options.ascii_only else "dots"
             # rich draws the moving spinner in a separate thread.
-            status = shown.enter_context(console.status("", spinner=spinner)) if can_be_started() else None
+            status = shown.enter_context(console.status("", spinner=spinner)) if can_start_threads() else None
             for found in drain(settings, timeout=timeout):
                 if status is not None:
                     status.update(Text(_text_of(found)))
