@@ -241,7 +241,7 @@ def test_events_go_out_and_come_back(secure: SecureBroker, caplog: pytest.LogCap
         ),
         pytest.param(
             lambda _: {"ISB_TLS_CA": None, "ISB_TLS_CERT": None, "ISB_TLS_KEY": None},
-            "broke the connection without a word of AMQP; if it wants TLS, set ISB_TLS_CA",
+            "broke the connection before it sent any AMQP; if it requires TLS, set ISB_TLS_CA",
             id="no TLS",
         ),
     ],
@@ -270,7 +270,7 @@ def test_tls_spoken_to_the_plain_port_is_told(secure: SecureBroker, caplog: pyte
 
     told = told_of_two_publishers(secure.settings(port=port), caplog, secure.plain.password)
 
-    text = "does not speak TLS there: check mesh_port in MESH_CONFIG, or set no ISB_TLS_* variable"
+    text = "does not use TLS there: check mesh_port in MESH_CONFIG, or set no ISB_TLS_* variable"
     assert told == f"RabbitMQ at localhost:{port} {text}"
 
 
@@ -449,7 +449,7 @@ def test_nobody_is_asked_for_the_password_of_a_key(certificates: Certificates, t
         pytest.param(
             lambda _: {"ISB_TLS_CA": None, "ISB_TLS_CERT": None, "ISB_TLS_KEY": None},
             "wrong",
-            "if it wants TLS, set ISB_TLS_CA",
+            "if it requires TLS, set ISB_TLS_CA",
             "set the ISB_TLS_* variables as this broker requires; set none of them if it does not use TLS",
             id="no TLS",
         ),
@@ -511,7 +511,7 @@ def _silent(reason: str) -> IncompatibleProtocolError:
         pytest.param(
             ssl.SSLError(1, "[SSL: RECORD_LAYER_FAILURE] record layer failure"),
             BusRefusedError,
-            "does not speak TLS there: check mesh_port in MESH_CONFIG, or set no ISB_TLS_* variable",
+            "does not use TLS there: check mesh_port in MESH_CONFIG, or set no ISB_TLS_* variable",
             id="plain port, newer OpenSSL",
         ),
         pytest.param(

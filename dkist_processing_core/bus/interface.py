@@ -29,7 +29,8 @@ class Delivery(Protocol):
         """
         Acknowledge the message. A second call does nothing, and neither does a call after the receiver was closed.
 
-        This waits up to `wait` seconds until the bus has processed the acknowledgement.
+        Args:
+            wait: How many seconds to wait at most until the bus has processed the acknowledgement.
         """
 
     def dead_letter(self, reason: str) -> None:
@@ -47,11 +48,13 @@ class Receiver(Protocol):
     def missed(self) -> int:
         """Number of events that the name of the subscription is known to have lost: the bus dropped them unread."""
 
-    def has_caught_up(self, asked_since: float) -> bool:
+    def has_caught_up(self, requested_since: float) -> bool:
         """
         Return True if all events that the bus held for a replay at its start were received or wait for `receive`.
 
-        Silence of the bus counts only from `asked_since` (`time.monotonic`): before, the consumer requested nothing.
+        Args:
+            requested_since: Since when (`time.monotonic`) the consumer has been waiting for an event. Silence of the
+                bus counts only from then: before, the consumer requested nothing.
         """
 
     def receive(self, timeout: float) -> Delivery | None:
@@ -100,9 +103,12 @@ class Bus(Protocol):
         self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
     ) -> Receiver:
         """
-        Return a receiver of the events whose routing keys match one of the patterns (AMQP's topic patterns: `*`, `#`).
+        Return a receiver of the events whose routing keys match one of the patterns.
 
-        A named subscription keeps its position: the bus keeps events that arrive while no receiver is open. A
-        subscription without a name begins now. With `replay` it begins at the oldest event that the bus still has; if
-        `replay` is a time, at the oldest event after that time, or a little before.
+        Args:
+            patterns: AMQP's topic patterns: `*` matches one word, `#` any number of words.
+            name: A named subscription keeps its position: the bus keeps events that arrive while no receiver is open.
+                A subscription without a name begins now.
+            replay: For a subscription without a name: True begins at the oldest event that the bus still has; a time
+                begins at the oldest event after that time, or a little before.
         """

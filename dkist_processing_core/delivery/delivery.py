@@ -149,7 +149,7 @@ class Delivery:
                 try:
                     self._run_on_channel()
                 except BusRefusedError as error:
-                    if not (link.is_connected and link.casualties):
+                    if not (link.is_connected and link.unsettled_messages):
                         raise
                     # The broker closes the channel at a message that it refuses for its content; this drops all
                     # messages behind it, too.
@@ -163,8 +163,8 @@ class Delivery:
                     break
             self._receive_last_answers()
         except (BusError, ConfigurationError) as error:
-            if link.casualties and link.was_closed_for_a_message:
-                self._refusals.attribute(self._backlog.source, link, link.casualties, error)
+            if link.unsettled_messages and link.was_closed_for_a_message:
+                self._refusals.attribute(self._backlog.source, link, link.unsettled_messages, error)
                 self._on_progress()
             raise
 

@@ -146,10 +146,10 @@ class Refusals:
         if now >= self._restored_at + _RESTORE_SECONDS:
             self._lacking = self._bus.restore(link)
             is_answer = self._lacking is None or link.is_about_rights(self._lacking)
-            if is_answer and link.unseen:
+            if is_answer and link.unknown:
                 # This happens just after the broker's start, for an account that may not query these objects.
-                unseen = ", ".join(link.unseen)
-                self._lacking = BusUnreachableError(f"this account may not ask whether {unseen} can be used now")
+                unknown = ", ".join(link.unknown)
+                self._lacking = BusUnreachableError(f"this account may not ask whether {unknown} can be used now")
             elif self._lacking is not None and is_answer:
                 if self._restored_at == -math.inf:
                     logger.warning("messages are refused, and the topology they need cannot be made: %s", self._lacking)

@@ -2,13 +2,10 @@
 RabbitMQ: the contract of a bus, and what a broker adds to it.
 """
 
-import errno
-import inspect
 import json
 import logging
 import os
 import re
-import socket
 import struct
 import subprocess
 import sys
@@ -26,13 +23,12 @@ import pytest
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.bus.amqp.archive import ARCHIVE_PREFETCH
 from dkist_processing_core.bus.amqp.bus import AmqpBus
-from dkist_processing_core.bus.amqp.errors import explain
 from dkist_processing_core.bus.amqp.link import AmqpLink
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Subscription, subscribe
 from dkist_processing_core.delivery.publisher import Publisher
-from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError, ConnectionFailedHereError
+from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage, decode
 from dkist_processing_core.journal import Books
 from dkist_processing_core.journal.message import Message, Properties, to_message
@@ -579,69 +575,6 @@ def test_whoever_is_stopped_while_connecting_leaves_no_socket(state_dir: Path) -
             _StoppedLink.open(settings, SECONDS)
 
     assert len(set(Path("/proc/self/fd").iterdir())) == len(before)
-
-
-def test_every_pika_exception_is_mapped(state_dir: Path) -> None:
-    """
-    Whatever pika raises becomes an error of ours that names the broker.
-    """
-    settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir)
-    classes = [
-        value for _, value in inspect.getmembers(pika.exceptions, inspect.isclass) if issubclass(value, Exception)
-    ]
-    assert len(classes) > 20
-
-    for pika_class in classes:
-        error = pika_class.__new__(pika_class)
-        error.args = (320, "text")
-        for name in ("reply_code", "reply_text"):
-            if not hasattr(pika_class, name):
-                error.__dict__[name] = 320 if name == "reply_code" else "text"
-        explained = explain(error, settings)
-        assert isinstance(explained, BusError)
-        assert str(explained).startswith("RabbitMQ at localhost:5672 ")
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        "NOT_FOUND - home node 'rabbit@a' of durable queue 'q' in vhost '/' is down or inaccessible",
-        "NOT_FOUND - queue 'q' in vhost '/' process is stopped by supervisor",
-        "NOT_FOUND - failed to perform operation on queue 'q' in vhost '/' due to timeout",
-        "NOT_FOUND - queue 'q' in vhost '/' has crashed and failed to restart",
-        "NOT_FOUND - failed to perform operation on queue 'q': its leader {q, a@b} may be stopping or being demoted",
-    ],
-)
-def test_a_queue_that_is_about_to_start_ends_nothing(settings: DKISTProcessingCoreConfiguration, said: str) -> None:
-    """
-    A broker that has just started says 404 for its durable queues: unlike one that is missing, it is there soon.
-    """
-    gone = pika.exceptions.ChannelClosedByBroker(404, "NOT_FOUND - no queue 'q' in vhost '/'")
-
-    assert isinstance(explain(pika.exceptions.ChannelClosedByBroker(404, said), settings), BusUnreachableError)
-    assert isinstance(explain(gone, settings), BusRefusedError)
-
-
-def test_a_name_that_does_not_resolve_is_explained(state_dir: Path) -> None:
-    """
-    The error points at MESH_CONFIG.
-    """
-    settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir)
-
-    explained = explain(socket.gaierror(-2, "Name or service not known"), settings)
-
-    assert "does not resolve; check mesh_address in MESH_CONFIG" in str(explained)
-
-
-@pytest.mark.parametrize("number", [errno.EBADF, errno.ENOTSOCK, errno.EMFILE, errno.ENFILE, errno.ENOBUFS])
-def test_what_fails_in_this_process_says_nothing_of_the_broker(state_dir: Path, number: int) -> None:
-    """
-    It is a separate kind of error, by which a broker does not count as unreachable for other processes.
-    """
-    settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir)
-
-    assert type(explain(OSError(number, os.strerror(number)), settings)) is ConnectionFailedHereError
-    assert type(explain(OSError(errno.ECONNREFUSED, "refused"), settings)) is BusUnreachableError
 
 
 def test_pika_stays_silent_while_we_explain(

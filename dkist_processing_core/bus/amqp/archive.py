@@ -44,7 +44,7 @@ class Archive:
         self._may_hold_nothing = False
         # The offset of the message that was read last, and of the last message of the replay.
         self._read = self._end = -1
-        self._heard_at = 0.0
+        self._received_at = 0.0
         self._start: Any = "first" if replay else "next"
         # If no message arrived before an interruption, reading continues from a time instead of an offset.
         self._restart: Any = "first" if replay else datetime.now(UTC) - _CLOCK_MARGIN
@@ -56,7 +56,7 @@ class Archive:
         self._bus.ensure(link, "queue", ARCHIVE_QUEUE)
         if self._is_past:
             self._look_ahead(link.last_of_stream(ARCHIVE_QUEUE, _BEGINNING_SECONDS))
-        self._heard_at = time.monotonic()
+        self._received_at = time.monotonic()
         link.consume(ARCHIVE_QUEUE, prefetch=ARCHIVE_PREFETCH, arguments={"x-stream-offset": self._start})
         self._start = self._restart
 
@@ -86,19 +86,19 @@ class Archive:
         """Return True if a message is newer than all messages that the stream held at the start."""
         return received.offset is None or received.offset > self._end
 
-    def pass_by(self, received: "Received") -> None:
+    def note_read(self, received: "Received") -> None:
         """Record how far the stream was read, after a message was passed to the receiver."""
-        self._heard_at = time.monotonic()
+        self._received_at = time.monotonic()
         if received.offset is not None:
             self._read = received.offset
             self._start = self._restart = received.offset + 1
             self._may_hold_nothing = False
             self._is_past = self._is_past and received.offset < self._end
 
-    def has_caught_up(self, asked_since: float) -> bool:
+    def has_caught_up(self, requested_since: float) -> bool:
         """Return True if the replay is complete, or was given up because the broker is silent."""
         # A consumer that works on an event for long requests nothing meanwhile, and so receives nothing.
-        silent_for = time.monotonic() - max(self._heard_at, asked_since)
+        silent_for = time.monotonic() - max(self._received_at, requested_since)
         if self._is_past and self._may_hold_nothing and silent_for > _BEGINNING_SECONDS:
             self._is_past = False
         elif self._is_past and silent_for > _SILENCE_SECONDS:

@@ -1,5 +1,5 @@
 """
-RabbitMQ as a bus: the names of the broker and of the outbox in front of it, and what is opened by them.
+RabbitMQ as a bus: the names of the broker and of its outbox; opens links, journals and subscriptions.
 
 Not here: requests to the broker (link), the delivery from the outbox (delivery), and subscriptions (receiver).
 """
@@ -64,7 +64,18 @@ class AmqpBus:
         return Spare.open(self.journal_path)
 
     def connect(self, timeout: float = CONNECT_SECONDS, *, deadline: float = math.inf) -> "AmqpLink":
-        """Return a connected link; none of its calls waits past `deadline` (`time.monotonic`)."""
+        """
+        Return a connected link.
+
+        Args:
+            timeout: How many seconds to wait for the connection.
+            deadline: The time (`time.monotonic`) past which no call of the link waits.
+
+        Raises:
+            BusUnreachableError: The broker does not answer in time.
+            BusRefusedError: The broker refuses the credentials or the virtual host.
+            ConfigurationError: A file that the settings name for TLS cannot be used.
+        """
         return self.load().open(self.settings, timeout, deadline=deadline)
 
     def load(self) -> "type[AmqpLink]":
@@ -74,7 +85,12 @@ class AmqpBus:
         return AmqpLink
 
     def open_link(self, timeout: float = CONNECT_SECONDS) -> "AmqpLink":
-        """Return a connected link, and create the missing exchanges, queues and bindings of a publisher."""
+        """
+        Return a connected link, and create the missing exchanges, queues and bindings of a publisher.
+
+        Raises:
+            BusError: The broker cannot be reached, or refuses the login or the creation.
+        """
         link = self.connect(timeout)
         try:
             link.declare(publisher_topology(self.settings))
@@ -84,7 +100,16 @@ class AmqpBus:
         return link
 
     def restore(self, link: "AmqpLink", *, bindings: bool = True) -> BusError | None:
-        """Create the missing exchanges, queues and bindings of a publisher; return the broker's refusal, if any."""
+        """
+        Create the missing exchanges, queues and bindings of a publisher.
+
+        Args:
+            link: The connection to use.
+            bindings: Also create the bindings if nothing else is missing.
+
+        Returns:
+            The broker's refusal, if any.
+        """
         error = link.restore(publisher_topology(self.settings), bindings=bindings)
         if (lost := self.lost_history(link)) is not None:
             logger.warning("%s", lost)
@@ -96,9 +121,9 @@ class AmqpBus:
 
         The warning is returned once per link; otherwise None.
         """
-        if ARCHIVE_QUEUE not in link.made or not self.journal_path.exists():
+        if ARCHIVE_QUEUE not in link.created or not self.journal_path.exists():
             return None
-        link.made.remove(ARCHIVE_QUEUE)
+        link.created.remove(ARCHIVE_QUEUE)
         try:
             with self.open_journal(synced=False) as journal:
                 has_delivered = journal.books().confirmed > 0

@@ -200,7 +200,7 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
         self.ioloop.close()
 
     def run_for(self, seconds: float) -> None:
-        """Run the loop for some seconds, or until it is stopped; 0 lets it send and receive what is possible now."""
+        """Run the loop for some seconds, or until it is stopped; with 0 it only sends and receives without waiting."""
         timer = self.ioloop.call_later(seconds, self.ioloop.stop)
         self.ioloop.start()
         self.ioloop.remove_timeout(timer)
@@ -212,7 +212,7 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
 
     def _adapter_emit_data(self, data: bytes) -> None:
-        # Overrides pika: what was gathered before is sent before.
+        # Overrides pika: the gathered frames are older, and are sent first.
         self.emit_gathered()
         super()._adapter_emit_data(data)
 
@@ -220,7 +220,7 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
         # Overrides pika. In TLS 1.3 a broker refuses our certificate after our side of the handshake is complete. Its
         # reason has arrived, but pika would report that our protocol header can no longer be written.
         if error is not None and not self._opened:
-            error = tls.last_word(self._connected_socket) or error
+            error = tls.last_alert(self._connected_socket) or error
         super()._proto_connection_lost(error)
 
     def _read_frame(self) -> tuple[int, pika.frame.Frame | None]:

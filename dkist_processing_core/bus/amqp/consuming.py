@@ -105,7 +105,7 @@ class Consuming(Declaring):
     ) -> None:
         message = Message.received(_text(method.exchange), _text(method.routing_key), body, _properties(properties))
         self._deliveries.append(Received(method.delivery_tag, message))
-        self._stir()
+        self._stop_loop()
 
 
 def _properties(received: pika.BasicProperties) -> Properties:

@@ -51,11 +51,11 @@ class Source(Protocol):
     def is_new(self, received: "Received") -> bool:
         """Return True if a message is newer than all messages that the source held at the start."""
 
-    def pass_by(self, received: "Received") -> None:
+    def note_read(self, received: "Received") -> None:
         """Record how far the source was read, after a message was passed to the receiver."""
 
-    def has_caught_up(self, asked_since: float) -> bool:
-        """Return True if a replay is complete, or was given up because the broker is silent since `asked_since`."""
+    def has_caught_up(self, requested_since: float) -> bool:
+        """Return True if a replay is complete, or was given up because the broker is silent since `requested_since`."""
 
     def acknowledge(self, link: "AmqpLink", received: "Received") -> None:
         """Acknowledge a message."""
@@ -173,7 +173,7 @@ class Consumption:
                 self.deliveries.put(AmqpDelivery(received, link, self, is_new=self.source.is_new(received)))
             else:
                 link.acknowledge(received.tag)
-            self.source.pass_by(received)
+            self.source.note_read(received)
 
     def _do_requests(self, link: "AmqpLink") -> None:
         with contextlib.suppress(queue.Empty):

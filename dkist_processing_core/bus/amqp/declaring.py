@@ -1,13 +1,19 @@
 """
 Exchanges, queues and bindings on the broker: whether they exist, how they differ, and their declaration.
 
-Not here: which ones there are to be (bus.topology).
+Not here: the required ones (bus.topology).
 """
 
 from typing import Any, NamedTuple
 
-from dkist_processing_core.bus.amqp.errors import NOT_FOUND, PRECONDITION_FAILED, code_of, is_about_rights
-from dkist_processing_core.bus.amqp.session import Session
+from dkist_processing_core.bus.amqp.errors import (
+    INTERNAL_ERROR,
+    NOT_FOUND,
+    PRECONDITION_FAILED,
+    code_of,
+    is_about_rights,
+)
+from dkist_processing_core.bus.amqp.session import RPC_SECONDS, Session
 from dkist_processing_core.bus.topology import Binding, Exchange, Queue, Topology
 from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError
 
@@ -25,9 +31,9 @@ class Declaring(Session):
     def __init__(self, *values: Any, **named: Any) -> None:
         """Take the arguments of a session; nothing is connected yet."""
         super().__init__(*values, **named)
-        self.made: set[str] = set()
+        self.created: set[str] = set()
         """The missing exchanges and queues that this link has declared."""
-        self.unseen: list[str] = []
+        self.unknown: list[str] = []
         """Names from the last `declare` or `restore` whose existence this account has no right to query."""
 
     def exists(self, kind: str, name: str) -> bool | None:
@@ -90,13 +96,13 @@ class Declaring(Session):
     def declare(self, topology: Topology) -> bool:
         """Create the missing parts of `topology`; return True if any part was missing."""
         items: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
-        found = [(item, self._is_there(item)) for item in items]
+        found = [(item, self._exists(item)) for item in items]
         # An item that this account cannot query is not declared: if it is missing, consuming or publishing fails later.
-        missing = [item for item, is_there in found if is_there is False]
-        self.unseen = [item.name for item, is_there in found if is_there is None]
+        missing = [item for item, exists in found if exists is False]
+        self.unknown = [item.name for item, exists in found if exists is None]
         for item in missing:
             self._declare(item)
-            self.made.add(item.name)
+            self.created.add(item.name)
         if missing:
             self.bind(topology)
         return bool(missing)
@@ -106,14 +112,14 @@ class Declaring(Session):
         Create the missing parts of `topology`.
 
         Args:
-            topology: What is required.
+            topology: The required exchanges, queues and bindings.
             bindings: Also create the bindings if nothing else is missing: AMQP has no query for bindings.
 
         Returns:
             The broker's refusal if it does not allow that, or if a queue is about to start; otherwise None.
         """
         try:
-            self.unseen = []
+            self.unknown = []
             if not self.declare(topology) and bindings:
                 self.bind(topology)
         except BusError as error:
@@ -130,6 +136,24 @@ class Declaring(Session):
         """Create the bindings of `topology`; existing ones stay unchanged."""
         for binding in topology.bindings:
             self._bind(binding)
+
+    def _is_cut_answer(self, error: BusError, name: str) -> bool:
+        """
+        Return True if RabbitMQ 4 has closed the connection because it could not send its own refusal.
+
+        AMQP limits the text of a refusal to 255 bytes. RabbitMQ cuts a longer text at any byte, and then fails on the
+        half of a character. The text contains the names of the user and the virtual host as well.
+        """
+        named = f"{name}{self._settings.isb_vhost}{self._settings.isb_username}"
+        return code_of(error) == INTERNAL_ERROR and not named.isascii()
+
+    def _recover(self, error: BusError, name: str) -> None:
+        """Open a new channel or connection after the broker refused a query about `name`, which closes the channel."""
+        if self._is_cut_answer(error, name):
+            self.close()
+            self._connect(RPC_SECONDS)
+        else:
+            self._reopen_channel()
 
     def _bind(self, binding: Binding) -> None:
         channel = self._live_channel
@@ -150,7 +174,7 @@ class Declaring(Session):
             )
         )
 
-    def _is_there(self, item: Exchange | Queue) -> bool | None:
+    def _exists(self, item: Exchange | Queue) -> bool | None:
         if isinstance(item, Exchange):
             return self.exists("exchange", item.name)
         # No other connection can have created an exclusive queue of this connection.

@@ -142,7 +142,7 @@ FAULTS = (
     Row(
         (IncompatibleProtocolError,),
         BusUnreachableError,
-        "broke the connection without a word of AMQP; if it wants TLS, set ISB_TLS_CA",
+        "broke the connection before it sent any AMQP; if it requires TLS, set ISB_TLS_CA",
     ),
     Row((StreamLostError,), BusUnreachableError, LOST),
     Row(

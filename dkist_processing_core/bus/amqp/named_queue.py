@@ -74,7 +74,7 @@ class NamedQueue:
         """Return True: a queue replays no earlier messages."""
         return True
 
-    def pass_by(self, received: "Received") -> None:
+    def note_read(self, received: "Received") -> None:
         """Do nothing: the queue records which messages were read."""
 
     def has_caught_up(self, _: float) -> bool:

@@ -23,9 +23,9 @@ from dkist_processing_core.process.signals import signals_deferred
 
 WINDOW, WINDOW_BYTES = 1000, 4 * 1024 * 1024
 """How many messages, and bytes of their bodies, may be sent to the broker and still unconfirmed."""
-# After so many bytes the broker gets what was sent: it works on that while more is read and encoded here.
+# How many bytes are gathered before they are sent: the broker works on them while more is read and encoded here.
 _TURN_BYTES = 128 * 1024
-# So many answers are to be fetched by `settle` before more is sent: until then their messages remain in the journal.
+# How many confirms may wait for `settle`: until then their messages remain in the journal.
 _MAX_NEWS = 500
 
 
@@ -125,7 +125,7 @@ class Publishing(Session):
         return bool(self._settled.confirmed or self._settled.refused)
 
     @property
-    def casualties(self) -> dict[int, Message]:
+    def unsettled_messages(self) -> dict[int, Message]:
         """The unsettled messages by key: if the broker closed the channel, one of them was the reason."""
         return dict(self._unsettled.values())
 
@@ -146,14 +146,17 @@ class Publishing(Session):
 
     def reopen(self) -> dict[int, Message]:
         """
-        Open another channel after the broker has closed this one, and return the unsettled messages (`casualties`).
+        Open another channel after the broker has closed this one.
+
+        Returns:
+            The `unsettled_messages` of the closed channel.
 
         Raises:
             BusUnreachableError: The connection is lost, too.
         """
-        casualties = self.casualties
+        unsettled = self.unsettled_messages
         self._reopen_channel()
-        return casualties
+        return unsettled
 
     def _open_channel(self, timeout: float) -> None:
         super()._open_channel(timeout)
@@ -185,7 +188,7 @@ class Publishing(Session):
                 self._settled.refused.append((key, reason))
                 if accepted:
                     self._settled.returned[key] = message.exchange
-        self._stir()
+        self._stop_loop()
 
     def _on_return(
         self, _: object, method: pika.spec.Basic.Return, properties: pika.BasicProperties, __: bytes

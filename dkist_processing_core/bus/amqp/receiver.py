@@ -35,9 +35,9 @@ class AmqpReceiver:
         """Number of events that this subscription's name is known to have lost."""
         return self._consumption.source.missed
 
-    def has_caught_up(self, asked_since: float) -> bool:
+    def has_caught_up(self, requested_since: float) -> bool:
         """Return True if all events of the replay were received or wait for `receive`, or if this is closing."""
-        return self._consumption.source.has_caught_up(asked_since) or self._consumption.is_closing
+        return self._consumption.source.has_caught_up(requested_since) or self._consumption.is_closing
 
     def receive(self, timeout: float) -> "AmqpDelivery | None":
         """

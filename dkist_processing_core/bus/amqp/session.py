@@ -1,7 +1,7 @@
 """
 One connection with one channel, used by one thread with calls that wait: the base of all operations.
 
-Not here: what is requested on the channel (publishing, consuming, declaring), and pika's privates (connection).
+Not here: the requests on the channel (publishing, consuming, declaring), and pika's privates (connection).
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import pika.spec
 from pika.exceptions import ChannelClosedByClient
 
 from dkist_processing_core.bus.amqp.connection import GIVE_UP_SECONDS, Connection, parameters
-from dkist_processing_core.bus.amqp.errors import CLOSED_HERE, INTERNAL_ERROR, LOST, PIKA_ERRORS, code_of, explain
+from dkist_processing_core.bus.amqp.errors import CLOSED_HERE, LOST, PIKA_ERRORS, explain
 from dkist_processing_core.bus.amqp.logs import filter_pika, pika_silenced
 from dkist_processing_core.errors import BusError, BusUnreachableError
 from dkist_processing_core.settings.interface import Settings
@@ -169,7 +169,7 @@ class Session:
 
         def on_open(channel: pika.channel.Channel) -> None:
             opened.append(channel)
-            self._stir()
+            self._stop_loop()
 
         connection = self._live_connection
         with self._explained():
@@ -192,31 +192,13 @@ class Session:
         self._failure = None
         self._open_channel(RPC_SECONDS)
 
-    def _is_cut_answer(self, error: BusError, name: str) -> bool:
-        """
-        Return True if RabbitMQ 4 has closed the connection because it could not send its own refusal.
-
-        AMQP limits the text of a refusal to 255 bytes. RabbitMQ cuts a longer text at any byte, and then fails on the
-        half of a character. The text contains the names of the user and the virtual host as well.
-        """
-        named = f"{name}{self._settings.isb_vhost}{self._settings.isb_username}"
-        return code_of(error) == INTERNAL_ERROR and not named.isascii()
-
-    def _recover(self, error: BusError, name: str) -> None:
-        """Open a new channel or connection after the broker refused a query about `name`, which closes the channel."""
-        if self._is_cut_answer(error, name):
-            self.close()
-            self._connect(RPC_SECONDS)
-        else:
-            self._reopen_channel()
-
     def _call(self, request: Callable[[Callable[..., None]], object]) -> tuple[Any, ...]:
         """Make one synchronous request: call `request` with a callback, wait, and return the callback's arguments."""
         answers: list[tuple[Any, ...]] = []
 
         def done(*answer: Any) -> None:
             answers.append(answer)
-            self._stir()
+            self._stop_loop()
 
         with self._explained():
             request(done)
@@ -254,7 +236,7 @@ class Session:
             raise BusUnreachableError(msg)
 
     def _turn(self) -> None:
-        """Send and receive what is possible without waiting; a failure is raised by the next call."""
+        """Send and receive without waiting; a failure is raised by the next call."""
         connection = self._live_connection
         connection.emit_gathered()
         with self._explained():
@@ -266,7 +248,7 @@ class Session:
             self._fail(OSError(errno.EBADF, CLOSED_HERE))
             raise cast("BusError", self._failure)
 
-    def _stir(self) -> None:
+    def _stop_loop(self) -> None:
         if self._connection is not None:
             self._connection.ioloop.stop()
 
@@ -276,7 +258,7 @@ class Session:
         self._is_open = True
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
-        self._stir()
+        self._stop_loop()
 
     # The annotation is quoted: before pika 1.4 this class is not subscriptable at run time.
     def _on_blocked(self, _: object, frame: "pika.frame.Method[pika.spec.Connection.Blocked]") -> None:
@@ -289,7 +271,7 @@ class Session:
 
     def _on_wake(self) -> None:
         self._woken = True
-        self._stir()
+        self._stop_loop()
 
     def _on_channel_close(self, error: BaseException) -> None:
         is_ours = isinstance(error, ChannelClosedByClient)
@@ -300,11 +282,11 @@ class Session:
         # The first failure names the cause; later failures are consequences of it.
         if self._failure is None:
             self._failure = explain(error, self._settings)
-        self._stir()
+        self._stop_loop()
 
     def _fail_with(self, complaint: str) -> None:
         self._failure = self._failure or BusUnreachableError(f"{self.where}: {complaint}")
-        self._stir()
+        self._stop_loop()
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

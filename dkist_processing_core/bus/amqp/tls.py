@@ -87,17 +87,23 @@ def fault_of(
     error: ssl.SSLError | None, silence: BaseException | None, settings: Settings
 ) -> tuple[type[BusError], str] | None:
     """
-    Return the error type and a text that names the variable at fault; None if TLS is not the cause.
+    Explain a failure of TLS.
 
-    `error` is the error of the handshake. `silence` is the error of a connection that broke before the broker had sent
-    anything on it: in TLS 1.3 a client learns only then that its certificate is refused.
+    Args:
+        error: The error of the handshake, if it failed.
+        silence: The error of a connection that broke before the broker had sent anything on it, if that happened. In
+            TLS 1.3 a client learns only then that its certificate is refused.
+        settings: The variables of TLS.
+
+    Returns:
+        The type of the error and a text that names the variable at fault; None if TLS is not the cause.
     """
     if not is_wanted(settings) or (error is None and silence is None):
         return None
-    told = str(error or silence)
-    text = _distrust(error, settings) or _refusal(told, settings)
-    if text is None and _NOT_TLS.search(told):
-        text = "does not speak TLS there: check mesh_port in MESH_CONFIG, or set no ISB_TLS_* variable"
+    report = str(error or silence)
+    text = _distrust(error, settings) or _refusal(report, settings)
+    if text is None and _NOT_TLS.search(report):
+        text = "does not use TLS there: check mesh_port in MESH_CONFIG, or set no ISB_TLS_* variable"
     if text is not None:
         return BusRefusedError, text
     hint = "check ISB_TLS_CERT" if settings.isb_tls_cert else "if it wants a client's certificate, set ISB_TLS_CERT"
@@ -106,7 +112,7 @@ def fault_of(
     return BusRefusedError, f"does not agree on TLS with this client ({_reason(error)}); {hint}"
 
 
-def last_word(connection: socket.socket | None) -> ssl.SSLError | None:
+def last_alert(connection: socket.socket | None) -> ssl.SSLError | None:
     """Return the TLS alert that was received on a broken connection but not read yet; None if there is none."""
     if isinstance(connection, ssl.SSLSocket):
         try:
@@ -139,9 +145,9 @@ def _distrust(error: ssl.SSLError | None, settings: Settings) -> str | None:
     return f"cannot be trusted: its certificate {text}"
 
 
-def _refusal(told: str, settings: Settings) -> str | None:
+def _refusal(report: str, settings: Settings) -> str | None:
     """Return the reason why the broker refuses our certificate; None if it does not report a refusal."""
-    alert = _ALERT.search(told)
+    alert = _ALERT.search(report)
     if alert is None:
         return None
     if settings.isb_tls_cert is None:

@@ -105,9 +105,9 @@ def _check_topology(settings: Settings, link: AmqpLink) -> Check:
         )
     if (lost := AmqpBus(settings).lost_history(link)) is not None:
         return ok("topology", f"created now: {', '.join(missing)}; {lost}")
-    if link.unseen:
+    if link.unknown:
         # This is not an error: a publisher does not need this right, and the next check publishes.
-        return skipped("topology", f"this account may not query {', '.join(link.unseen)}", _TOPOLOGY_ADVICE)
+        return skipped("topology", f"this account may not query {', '.join(link.unknown)}", _TOPOLOGY_ADVICE)
     return ok("topology", f"created now: {', '.join(missing)}" if missing else f"{names} exist")
 
 
