@@ -102,10 +102,10 @@ class Lifecycle:
         self._pid = os.getpid()
         self._began = time.monotonic()
         self._cpu_began = 0.0
-        with self._never_breaking("what the attempt uses is not known in full"):
+        with self._never_breaking("the resources that the attempt uses are not fully known"):
             self._cpu_began = self._reporting.cpu_began()
         if self.attempt.run.is_by_hand:
-            with self._never_breaking("what is logged is not shown"):
+            with self._never_breaking("log records are not shown"):
                 self._shown.enter_context(shown_log())
         with self._never_breaking("the attempt is not traced"):
             self._span = self._stack.enter_context(self._reporting.open_span(self._telemetry, self._attributes))
@@ -151,12 +151,12 @@ class Lifecycle:
             if last := self._progress.take_held_back():
                 self._report_progress(*last)
         facts: dict[str, Any] = {"duration_seconds": time.monotonic() - self._began, "phases": self._phases}
-        with self._never_breaking("what the attempt has used is not known in full"):
+        with self._never_breaking("the resources that the attempt has used are not fully known"):
             facts["cpu_seconds"] = max(0.0, cpu_seconds() - self._cpu_began)
             facts["peak_memory_bytes"] = peak_memory_bytes()
         if error is not None:
             facts |= {"cause": Cause.EXCEPTION, "final": self.attempt.is_final}
-            with self._never_breaking("why the attempt failed is not known in full"):
+            with self._never_breaking("the cause of the failure is not fully known"):
                 facts |= self._failure_of(error)
         with self._never_breaking("the attempt's span does not show its end"):
             self._span.set_attribute(
@@ -176,7 +176,7 @@ class Lifecycle:
             self._stack.close()
         timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout
         self._reporter.close(self._telemetry, timeout * self._reporting.allowance.bus)
-        with self._never_breaking("what is logged is still shown"):
+        with self._never_breaking("log records are still shown"):
             self._shown.close()
 
     def _failure_of(self, error: BaseException) -> dict[str, Any]:

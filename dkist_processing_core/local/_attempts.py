@@ -135,7 +135,7 @@ class Attempts:
                 if lines:
                     self._display.show(lambda display: display.output(attempt.task_name, lines))  # noqa: B023 - called now
                 yield
-        with never_breaking(f"the output of {attempt.task_name} is not read any more"):
+        with never_breaking(f"the output of {attempt.task_name} is no longer read"):
             child.drop_output(process)
         with never_breaking(f"the status of the launcher of {attempt.task_name} is not known"):
             exit_code = child.wait(process)

@@ -125,7 +125,7 @@ class RunReports:
 
     def is_noted(self, note: str) -> bool:
         """Return True if a process of this host has left a note in the journal."""
-        with never_breaking("what was reported of a task is not known"):
+        with never_breaking("the reports on a task are not known"):
             publisher = self._reporter.publisher
             return publisher is not None and publisher.remembers(note)
         return False
