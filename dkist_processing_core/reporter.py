@@ -131,7 +131,10 @@ class EventReporter:
         publisher = self.publisher
         # The collector does not get the time that was spent waiting for the journal either.
         left = timeout if publisher is None else max(0.0, timeout - publisher.waited)
-        with never_breaking("events and telemetry are not closed properly", secrets=self._secrets), telemetry.flushing(left):
+        with (
+            never_breaking("events and telemetry are not closed properly", secrets=self._secrets),
+            telemetry.flushing(left),
+        ):
             if publisher is not None:
                 if including_backlog:
                     publisher.include_backlog()

@@ -27,9 +27,9 @@ def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("task", ["LeavesWhenTold", "FailsWhenTold", "Computes", "RunsAnother"])
-def test_who_is_told_to_end_is_terminated_whatever_it_makes_of_that(task: str) -> None:
+def test_a_task_with_a_termination_request_is_terminated_whatever_it_does_then(task: str) -> None:
     """
-    Its own handler, its event loop and its own run let go of what they hold, and the cause is what it is.
+    Its own handler, its event loop and its own run release their resources, and the cause is `terminated`.
     """
     with launch(task, **IN_EDGES) as launcher:
         launcher.wait_for_line("waiting")
@@ -47,7 +47,7 @@ def test_who_is_told_to_end_is_terminated_whatever_it_makes_of_that(task: str) -
 
 
 @pytest.mark.parametrize("task", ["CleansUp", "LeavesThread"])
-def test_who_has_finished_is_not_failed_by_an_order(task: str) -> None:
+def test_a_finished_task_is_not_failed_by_a_termination_request(task: str) -> None:
     """
     Its clean-up goes on to its end; only what it has left running is ended.
     """
@@ -65,7 +65,7 @@ def test_who_has_finished_is_not_failed_by_an_order(task: str) -> None:
 
 def test_an_end_that_was_announced_is_no_success_afterwards() -> None:
     """
-    The engine and the bus are told the same.
+    The engine and the bus receive the same end.
     """
     with launch("IsLate", **IN_EDGES) as launcher:
         launcher.wait_for_line("waiting")
@@ -77,7 +77,7 @@ def test_an_end_that_was_announced_is_no_success_afterwards() -> None:
     assert attempt.cause == "terminated"
 
 
-def test_no_word_to_the_launcher_ends_up_in_a_file_of_the_author_s(marks: Path) -> None:
+def test_no_report_to_the_launcher_ends_up_in_a_file_of_the_author_s(marks: Path) -> None:
     """
     A number that was closed and opened again is another descriptor.
     """
@@ -85,13 +85,13 @@ def test_no_word_to_the_launcher_ends_up_in_a_file_of_the_author_s(marks: Path) 
         launcher.wait()
 
     assert [path.read_bytes() for path in sorted(marks.glob("mine-*"))] == [b""] * 8
-    # In whatever order: it cannot hear any more when its start is in the journal.
+    # In any order: it can no longer receive the notice that its start is in the journal.
     assert {event.name for _, event in journal_rows()} >= {"task.dispatched", "task.started", "task.finished"}
 
 
-def test_a_task_that_writes_without_end_is_heard_out() -> None:
+def test_the_report_pipe_of_a_task_that_writes_without_end_is_drained() -> None:
     """
-    What is no word is passed over, and nobody waits for a full pipe.
+    Lines that are not reports are skipped, and no process waits for a full pipe.
     """
     with launch("Chatters", **IN_EDGES) as launcher:
         assert launcher.wait() == 0, launcher.lines
@@ -110,7 +110,7 @@ except ChildProcessError:
 """
 
 
-def test_nobody_inherits_a_zombie() -> None:
+def test_no_process_inherits_a_zombie() -> None:
     """
     A worker that is process 1 of its container need not look after what launchers leave behind.
     """

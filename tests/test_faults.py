@@ -272,7 +272,7 @@ def test_a_task_that_the_kernel_kills_for_want_of_memory(marks: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "within"), [("Waits", 1.0), ("Pools", 2.0), ("HearsNothing", 4.0), ("StartsAnother", 1.0)]
 )
-def test_a_task_that_is_told_to_end(task: str, within: float, marks: Path) -> None:
+def test_a_task_that_receives_a_termination_request(task: str, within: float, marks: Path) -> None:
     """
     One end, in the journal before the engine loses patience, however the task takes it; nothing of it goes on.
     """
@@ -291,7 +291,7 @@ def test_a_task_that_is_told_to_end(task: str, within: float, marks: Path) -> No
         assert not is_alive(int((marks / "grandchild").read_text()))
 
 
-def test_a_task_that_somebody_else_tells_to_end() -> None:
+def test_a_task_that_another_process_terminates() -> None:
     """
     The signal goes to the task past its launcher: it is the same end.
     """
@@ -386,11 +386,11 @@ with Waits(recipe_run_id=5, workflow_name="faults", workflow_version="dev") as t
 """
 
 
-def test_a_launcher_that_dies_as_it_is_told_has_not_heard() -> None:
+def test_a_launcher_that_dies_while_a_task_reports_to_it_has_not_received_the_report() -> None:
     """
     The threads of a killed process end one after the other, and its pipes with the last of them.
     """
-    heard, report = os.pipe()
+    reading, report = os.pipe()
     with subprocess.Popen(
         [sys.executable, "-c", DIES_UNDER_IT],
         cwd=ROOT,
@@ -403,8 +403,8 @@ def test_a_launcher_that_dies_as_it_is_told_has_not_heard() -> None:
         task = Launched(process, "Waits")
         task.wait_for_line("waiting")
         process.terminate()
-        assert b'"end": "task.failed"' in os.read(heard, 100_000)
-        os.close(heard)
+        assert b'"end": "task.failed"' in os.read(reading, 100_000)
+        os.close(reading)
         task.wait()
 
     attempt = the_attempt("Waits")
@@ -414,7 +414,7 @@ def test_a_launcher_that_dies_as_it_is_told_has_not_heard() -> None:
 @pytest.mark.parametrize("task", ["Waits", "Pools"])
 def test_the_launcher_is_killed(task: str) -> None:
     """
-    The task is told by the guard, sees whose word there will not be, and gives its own.
+    The guard terminates the task, which detects that its launcher is gone and reports its end itself.
     """
     with launch(task) as launcher:
         launcher.wait_for_line("waiting")
@@ -539,7 +539,7 @@ def test_an_assignment_that_is_unusable(variables: dict[str, str], message: str)
     assert message in (attempt.end.message or "")
 
 
-def test_a_launcher_that_is_told_nothing_says_what_it_needs() -> None:
+def test_a_launcher_without_an_assignment_names_what_it_needs() -> None:
     """
     Nobody could be told of anything but whoever has started it.
     """

@@ -186,7 +186,9 @@ def test_an_environment_in_use_is_not_pruned_though_its_launcher_is_gone(environ
     wait_until(is_gone)
 
 
-def test_a_launcher_that_is_told_to_end_while_it_builds_says_so(environ: dict[str, str], black_hole: BlackHole) -> None:
+def test_a_launcher_that_is_terminated_while_it_builds_reports_it(
+    environ: dict[str, str], black_hole: BlackHole
+) -> None:
     """
     The installer, which waits for an index that does not answer, is ended, and the next launcher builds.
     """

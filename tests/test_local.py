@@ -111,7 +111,7 @@ def test_a_retry_that_succeeds_makes_the_task_a_success(monkeypatch: pytest.Monk
     assert [attempt.state for attempt in right.attempts] == [State.FAILED, State.FINISHED]
 
 
-def test_one_failure_message_is_owed_for_each_task_that_failed_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_failure_message_is_pending_for_each_task_that_failed_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Not for a retry, and not for what was never run.
     """

@@ -186,7 +186,7 @@ def launch(cases: Sequence[Case], **variables: str) -> dict[Case, tuple[int, Att
 
 
 @pytest.mark.parametrize("faults", [SOME, pytest.param(EVERYWHERE, marks=pytest.mark.soak)], ids=["some", "all"])
-def test_the_task_s_own_word_and_status_decide_whatever_fails_in_its_launcher(faults: Sequence[str]) -> None:
+def test_the_task_s_own_report_and_status_decide_whatever_fails_in_its_launcher(faults: Sequence[str]) -> None:
     """
     A success stays one, a failure stays what it is, each with the status that the task left with.
     """

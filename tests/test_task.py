@@ -550,7 +550,7 @@ def test_a_copy_that_shares_the_attributes_of_a_task_is_observed_for_itself(reco
     assert kinds == ["TaskStarted", "TaskStarted", "TaskFinished", "TaskProgressed", "TaskFinished"]
 
 
-def test_the_log_tells_the_steps_of_a_task(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_shows_the_steps_of_a_task(caplog: pytest.LogCaptureFixture) -> None:
     """
     Both ends of each, and which error ended it.
     """

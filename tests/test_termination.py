@@ -1,7 +1,7 @@
 """
-Being told to end, in the middle of an event loop.
+A termination request in the middle of an event loop.
 
-Not here: how a launcher tells a task (test_faults, test_edges).
+Not here: how a launcher requests the end of a task (test_faults, test_edges).
 """
 
 import subprocess
@@ -14,7 +14,7 @@ AT_THE_MOMENT = """
 import asyncio, signal, sys
 from dkist_processing_core.process.termination import TaskTermination
 
-def tell_at(event, function):
+def request_at(event, function):
     def look(frame, happened, _):
         module = frame.f_globals["__name__"]
         if (happened, frame.f_code.co_name) == (event, function) and module.startswith(("asyncio.", "linecache")):
@@ -23,7 +23,7 @@ def tell_at(event, function):
     sys.setprofile(look)
 
 async def compute():
-    tell_at(*sys.argv[1:])
+    request_at(*sys.argv[1:])
     while True:
         await asyncio.sleep(0)
 
@@ -35,7 +35,7 @@ async def main():
         print("let go")
 
 async def be_over():
-    tell_at("return", "_run_until_complete_cb")
+    request_at("return", "_run_until_complete_cb")
 
 termination = TaskTermination()
 termination.begin()
@@ -60,23 +60,23 @@ def outcome_of(program: str, *arguments: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("event", "function"), [("call", "_run"), ("return", "_run"), ("call", "_run_once"), ("call", "sleep")]
 )
-def test_an_order_in_the_midst_of_an_event_loop_ends_all_that_it_runs(event: str, function: str) -> None:
+def test_a_termination_request_in_the_midst_of_an_event_loop_ends_all_that_it_runs(event: str, function: str) -> None:
     """
     Raised there, it would lose the step that the loop has just taken out, and leave the loop waiting for ever.
     """
     assert outcome_of("asyncio.run(main())", event, function) == (128 + 15, "let go\n")
 
 
-def test_an_order_in_what_a_loop_in_debug_mode_asks_is_deferred_too() -> None:
+def test_a_termination_request_in_a_call_of_a_loop_in_debug_mode_is_deferred_too() -> None:
     """
     It looks up where each step comes from, in modules that are not its own.
     """
     assert outcome_of("asyncio.run(main(), debug=True)", "call", "checkcache") == (128 + 15, "let go\n")
 
 
-def test_the_order_is_not_repeated_to_who_has_another_handler_by_then() -> None:
+def test_the_signal_is_not_sent_again_to_another_handler() -> None:
     """
-    It was raised, and what the author does with the signal from then on is the author's.
+    The exception was raised; from then on the author decides about the signal.
     """
     program = """
         try:
@@ -89,9 +89,9 @@ def test_the_order_is_not_repeated_to_who_has_another_handler_by_then() -> None:
     assert outcome_of(program, "call", "_run_once") == (0, "let go\ncleaned up\n")
 
 
-def test_an_order_in_the_last_step_of_a_loop_is_raised_behind_it() -> None:
+def test_a_termination_request_in_the_last_step_of_a_loop_is_raised_behind_it() -> None:
     """
-    Where the loop takes no other step, it is told again.
+    The signal is sent again if the loop takes no other step.
     """
     program = """
         asyncio.new_event_loop().run_until_complete(be_over())
