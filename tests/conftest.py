@@ -54,11 +54,13 @@ SAME_ON_EVERY_PYTHON = frozenset(
         "test_drawings",
         "test_environments",
         "test_example",
+        "test_house",
         "test_kill_points",
         "test_notebook_image",
         "test_own_errors",
         "test_pipeline_file",
         "test_services",
+        "test_starting",
         "test_telemetry_files",
     }
 )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,7 @@ def part_of(path: Path) -> str:
     return path.relative_to(ROOT).with_suffix("").parts[0]
 
 
+@cache
 def imports_in(path: Path) -> list[Import]:
     """Give every import of a module's file."""
     package = ".".join([PACKAGE, *path.relative_to(ROOT).parent.parts])
