@@ -4,6 +4,7 @@ The delivery of what waits in one source, the journal or the queue in memory, ov
 Not here: when a connection is opened and how long to pause after its end (drainer), and AMQP itself (bus.amqp).
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection
@@ -29,6 +30,7 @@ UNREACHABLE_SECONDS = 30.0
 """For how many seconds no process of this host tries a broker again that could not be reached."""
 _SETTLE_SECONDS = 0.1
 _STALLED_SECONDS = 10.0
+_MARK_SECONDS = 1.0
 # At its end a delivery waits for acknowledgements if the last one is no older than this; the caller of `Drainer.stop`
 # limits the whole wait.
 _LAST_ANSWERS_SECONDS = 0.3
@@ -132,6 +134,7 @@ class Delivery:
         self._on_progress = on_progress
         self._is_blocked = False
         self._last_answer = 0.0
+        self._mark_read = -math.inf
         self.has_confirmed = False
         """Whether the broker has confirmed a message."""
 
@@ -207,19 +210,27 @@ class Delivery:
         self._refusals.process(backlog.source, link, settled)
         if settled.confirmed:
             self.has_confirmed = True
-            if backlog.source.unreachable_until:
-                backlog.source.unreachable_until = 0
+            self._remove_mark()
             if not self._refusals.reasons:
                 self._notices.report_recovery(self._bus.where)
         if settled.confirmed or settled.refused:
             self._last_answer = time.monotonic()
             self._on_progress()
 
+    def _remove_mark(self) -> None:
+        """Remove the mark that the broker cannot be reached, which another process may have set at any time."""
+        now, source = time.monotonic(), self._backlog.source
+        if now > self._mark_read + _MARK_SECONDS:
+            self._mark_read = now
+            if source.unreachable_until:
+                source.unreachable_until = 0
+
     def _note_blocking(self) -> None:
         """Note that the broker blocks publishers, so that neither this process nor later ones wait for it."""
         reason = blocking_of(self._link)
         if reason is not None and not self._is_blocked:
             self._backlog.source.unreachable_until = time.time() + UNREACHABLE_SECONDS
+            self._mark_read = -math.inf
             self._notices.report_failure(reason)
             self._on_progress()
         self._is_blocked = reason is not None

@@ -1,7 +1,7 @@
 """
 What an operator does with the outboxes of a host: list and deliver them, retry refused messages, change the broker.
 
-Not here: the thread that delivers (drain), and the output (cli).
+Not here: the thread that delivers (delivery.drainer), and the output (cli).
 """
 
 from dkist_processing_core.outbox._delivery import Progress, drain

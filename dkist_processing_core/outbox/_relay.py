@@ -1,12 +1,11 @@
 """
 Delivers the messages that the processes of this host put into the outbox of the settings, until it is stopped.
 
-Not here: connecting to the broker, pausing and retrying (drain).
+Not here: connecting to the broker, pausing and retrying (delivery.drainer).
 """
 
 import contextlib
 import logging
-import queue
 from pathlib import Path
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
@@ -15,6 +14,7 @@ from dkist_processing_core.errors import ConfigurationError, JournalError
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.spare import spares_of
 from dkist_processing_core.outbox._delivery import STOP_SECONDS, unhurried
+from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.kinds import ISB_SERVICE
 
@@ -36,32 +36,25 @@ class Relay:
             msg = f"there is nothing to relay: MESH_CONFIG names no {ISB_SERVICE}"
             raise ConfigurationError(msg)
         self._settings = settings
-        # A queue, since a signal's handler may use it: an Event's lock could be held by the very thread it interrupts.
-        self._told: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._is_stopping = False
+        self._end = SignalSafeFlag()
         self._delivered = 0
 
     def stop(self) -> None:
         """Make `run` return; may be called from any thread and from a signal's handler."""
-        self._is_stopping = True
-        self._told.put(None)
+        self._end.raise_()
 
     def run(self) -> None:
         """Deliver until stopped."""
         bus = unhurried(self._settings)
         logger.info("relaying from %s to %s", bus.journal_path, bus.where)
-        while not self._is_stopping:
+        while not self._end.is_raised:
             # Created again each time, since it checks the folder: a file system that is mounted there meanwhile may be
             # unsuitable for a journal.
             bus = unhurried(self._settings)
             if bus.journal_path.exists() or spares_of(bus.journal_path):
                 self._deliver(bus)
-            self._wait()
+            self._end.wait(_POLL_SECONDS)
         logger.info("ended; delivered meanwhile: %s, still pending: %s", self._delivered, _waiting(bus))
-
-    def _wait(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            self._told.get(timeout=0.0 if self._is_stopping else _POLL_SECONDS)
 
     def _deliver(self, bus: AmqpBus) -> None:
         """Deliver one file, until stopped or until another file has its name."""
@@ -74,11 +67,11 @@ class Relay:
             file = _file_at(bus.journal_path)
             drainer = Drainer(bus, lambda: None, heeds_mark=False, poll_seconds=_POLL_SECONDS)
             drainer.start()
-            while not self._is_stopping and _file_at(bus.journal_path) == file:
+            while not self._end.is_raised and _file_at(bus.journal_path) == file:
                 if not drainer.is_running:
                     # No thread could be started before; this tries again.
                     drainer.wake()
-                self._wait()
+                self._end.wait(_POLL_SECONDS)
             drainer.stop(STOP_SECONDS)
             after = _confirmed(journal)
             if before is not None and after is not None:

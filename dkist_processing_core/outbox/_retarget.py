@@ -69,7 +69,7 @@ def retargeting(settings: Settings, path: Path) -> Iterator[Retargeting]:
         with bus.open_journal() as new:
             target = Destination.parse(new.destination)
             if target is None:
-                msg = f"{bus.journal_path} does not say for which broker it is"
+                msg = f"{bus.journal_path} does not name the broker that it is for"
                 raise JournalError(msg)
             yield Retargeting(old.books(), source, target, old, new)
 
@@ -77,7 +77,7 @@ def retargeting(settings: Settings, path: Path) -> Iterator[Retargeting]:
 def _destination(path: Path) -> Destination:
     found = Destination.parse(Journal.look(path, lambda journal: journal.destination))
     if found is None:
-        msg = f"{path} does not say for which broker it is, so that nothing can be moved from it"
+        msg = f"{path} does not name the broker that it is for, so that nothing can be moved from it"
         raise JournalError(msg)
     return found
 

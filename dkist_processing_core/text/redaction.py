@@ -119,7 +119,8 @@ def redactor(secrets: Iterable[str] | None = None, *, also: Iterable[str] = ()) 
         for form in forms:
             text = text.replace(form, REDACTED)
         # Most texts hold none of these, and the search for a constant is many times faster than a regular expression.
-        if "://" in text and "@" in text:
+        # The search for one character is many times faster again, above all in a text full of paths.
+        if "@" in text and "://" in text:
             text = _pattern(_USERINFO).sub(f"{REDACTED}@", _pattern(_URL).sub(_without_userinfo, text))
             text = _pattern(_WORD).sub(_without_password, text)
         if "=" in text and ("?" in text or "&" in text or "#" in text):
