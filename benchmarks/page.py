@@ -31,138 +31,146 @@ _FIGURES = {
 _HEAD = """\
 # Benchmarks
 
-What delivery costs, beside the clients that one would use instead. The figures are those of one run of
+The cost of the library, compared with other AMQP clients and with the release that it replaces. All figures are from
+one run of
 
     make bench BENCH_ARGS=--write-docs
 
-which writes this page; without its argument it only measures. It ran on
+which writes this page. Without the argument, `make bench` only measures. It ran on
 {machine}; load average before: {load:.2f}.
-{apart}Figures of another machine differ, and on a busy one they scatter: compare ratios, from one run of your own.
+{apart}Figures of other machines differ, and vary on a busy machine. Compare the ratios of a run on your machine.
 """
 _HOW = """\
 ## How it is measured
 
-* Every side of a comparison runs in a process of its own, in turn, {rounds} rounds of all; a row shows the medians, and
-  as its ratio the median of the rounds' ratios. The spread is drawn in the plots, and in `build/bench-detail.json`.
-* All sides talk to one private RabbitMQ node on loopback, each time in a fresh virtual host, so that nobody meets a
-  fuller queue. Exchange, bindings and bodies are the same: persistent messages of 1 KiB of JSON to `workflow.events.x`,
-  bound to the archive stream, which is where the library's events go; the clients that can ask for
-  `mandatory` do. The same with a durable classic queue in the archive's place is the second setting.
-* Connections stand and some messages have gone before the clock starts. It stops when the last confirm is in; for the
-  unconfirmed ceiling when the broker has said goodbye. Bodies are made before it starts, but for what *bulk
-  publishing* says of the library: there it covers redacting and encoding each event, the journal (groups of {batch},
-  each synced to disk before the next), sending, the confirm, and the removal from the journal. No peer journals.
-* The peers are installed from a lock of their own (`requirements/peers.txt`) into `.venv-peers`. talus adds an id of
-  its own to each body, chooses its own properties, and declares its queue each time it connects, as it does in the
-  system that this one replaces.
-* The journal's books are checked after every delivery and every fault: a figure for which an event was lost or set
-  aside is refused.
+* Each side of a comparison runs in a separate process. The sides run in turn, in {rounds} rounds. A row shows the
+  medians; its ratio is the median of the ratios of the rounds. The plots and `build/bench-detail.json` show the
+  spread.
+* All sides use one private RabbitMQ node on loopback. Each measurement has a new virtual host, so that all queues are
+  empty. Exchange, bindings and bodies are the same: persistent messages of 1 KiB of JSON to `workflow.events.x`,
+  which is bound to the archive stream, where the library's events go. Clients that support `mandatory` use it. The
+  second setting has a durable classic queue instead of the archive.
+* Before the clock starts, the connections are open, some messages have been sent, and the bodies exist. The clock
+  stops at the last confirm; for the unconfirmed client, when the broker has closed the connection. *Bulk publishing*
+  is different for the library: the time includes redacting and encoding each event, the journal (groups of {batch},
+  each synced to disk before the next), sending, the confirm, and the removal from the journal. No other client has a
+  journal.
+* The other clients are installed from a separate lock file (`requirements/peers.txt`) into `.venv-peers`. talus adds
+  an id to each body, uses its own properties, and declares its queue at each connection, as in the replaced system.
+* The counts of the journal are checked after each delivery and each fault. If an event was lost or set aside, the
+  figure is rejected.
 """
 _TEXTS = {
     "rates": """\
 ## Rate
 
-Whole messages per second, confirmed. *Draining* empties a journal that was filled before. *Bulk publishing* is the
-whole way of an event: it is redacted, encoded, journalled in groups of {batch}, sent and confirmed, while no peer
-redacts or encodes anything as the clock runs. *Bulk publishing, encoded before* starts from the same thing as the
-peers, messages whose bodies are ready, and journals them in the same groups, sends and confirms them: it is the one
-that compares like with like. The plot has the library in blue and its peers in grey.
+Confirmed messages per second.
+
+* *Draining* delivers the messages of a filled journal.
+* *Bulk publishing* includes all steps of an event: it is redacted, encoded, written to the journal in groups of
+  {batch}, sent and confirmed. The other clients do not redact or encode while the clock runs.
+* *Bulk publishing, encoded before* starts with encoded messages, as the other clients do. It writes them to the
+  journal in the same groups, sends them, and waits for the confirms. This is the direct comparison.
+
+In the plot, the library is blue and the other clients are grey.
 
 ![Rate of each side](images/bench-rate.png)
 """,
     "publish": """\
-## What `publish()` costs a task
+## The cost of `publish()` for a task
 
-One event each 5 ms, as a busy task may publish them, unless a tight loop is named. When `publish()` returns, the event
-is synced to disk; the broker is not waited for, so a dead one changes little. *Known to be dead* means that an earlier
-process has left word of it. The bare insert is SQLite alone with the same bytes (yellow in the plot): the part of the
-disk. A client with a kept connection may return sooner: it has written nothing down, and what it cannot deliver is its
-caller's to keep.
+One event is published every 5 ms, as a busy task may do, unless the row names a tight loop. When `publish()` returns,
+the event is synced to disk. `publish()` does not wait for the broker, so a dead broker changes little. *Known to be
+dead* means that an earlier process has recorded that the broker could not be reached. The bare insert is SQLite alone
+with the same bytes (yellow in the plot); it shows the part of the disk. A client with a kept connection may return
+earlier, since it writes nothing to disk. If it cannot deliver a message, its caller must keep the message.
 
-*Without the disk sync* leaves what the library itself takes: a tight loop shows it with warm caches, the pace of a task
-with cold ones. With the *broker known to be dead* the thread that delivers is idle; with the *broker up* it works
-beside the caller, who waits for it now and then. To leave out SQLite, subtract the bare insert of the same manner. The
-plot draws what the table says, medians of the rounds.
+*Without the disk sync* shows the time of the library itself: a tight loop with warm caches, the pace of a task with
+cold caches. If the *broker is known to be dead*, the delivering thread is idle. If the *broker is up*, the thread
+works at the same time, and the caller sometimes waits for it. To exclude SQLite, subtract the bare insert in the same
+setting. The plot shows the medians of the table.
 
 ![Latency of publish](images/bench-latency.png)
 """,
     "exit": """\
-## A task's exit when nothing answers
+## The exit of a task when no service answers
 
-The wall time of the whole process of a task that does nothing, from its start to its end. A fault never costs an event:
-all are in the outbox afterwards, which each run checks. A *whole run* is that of a workflow of one such task by
-`Workflow.run`, from the start of the engine's process to its end: engine and task each wait at most
-`EVENT_FLUSH_TIMEOUT`, so a local run of one task may wait twice.
+The wall time of the complete process of a task that does nothing. No fault loses an event: each run checks that all
+events are in the outbox afterwards. A *whole run* is a workflow of one such task with `Workflow.run`, from the start
+to the end of the engine's process. Engine and task each wait at most `EVENT_FLUSH_TIMEOUT`, so a local run of one
+task may wait twice.
 """,
     "memory": """\
 ## A long outage
 
-A publisher whose broker is away while it publishes; then the broker returns, and all is delivered. Measured once.
+A publisher publishes while its broker is down. Then the broker returns, and all events are delivered. This is
+measured once.
 """,
     "growth": """\
-## How the cost grows
+## The growth of the cost
 
-With what is pending in the journal, and with the processes that publish into one journal in tight loops, on the same
-two things that all of them share: the processors and the disk. In brackets stand the least and the most of the rounds,
-of which there are five at least.
+The cost depends on the number of pending events in the journal, and on the number of processes that publish into one
+journal in tight loops. All processes share the processors and the disk. The minimum and the maximum of at least five
+rounds are in brackets.
 """,
     "startup": """\
 ## What a task's process costs
 
-Beside a process that only imports the libraries that any such package needs.
+Compared with a process that only imports the libraries that every such package needs.
 """,
     "launch": """\
-## How soon a task begins on a worker
+## The time until a task starts on a worker
 
-Seconds from the start of the operator's command to the first line of the task's `run`, for a release that is a tiny
-pipeline and needs this package with all its dependencies. A *second task* finds the environment that the first one
-has built. *As established*, each task makes one: `python -m venv`, `pip install --upgrade pip`, `pip list`,
-`pip install` of the release, `pip list`, and the task; what it takes to remove it afterwards is not counted. Its pip
-finds every wheel in a folder beside it, as in the warmest of caches, and asks the index which versions there are. A
-*first task of a release* is launched where other releases have filled uv's cache.
+Seconds from the start of the operator's command to the first line of the task's `run`. The release is a small
+pipeline that requires this package with all its dependencies. A *second task* uses the environment that the first
+task has built. *As established* means that each task creates an environment: `python -m venv`, `pip install --upgrade
+pip`, `pip list`, `pip install` of the release, `pip list`, and the task. The time to remove the environment is not
+counted. pip finds all wheels in a local folder, which corresponds to a warm cache, and queries the index for the
+available versions. A *first task of a release* starts when other releases have filled the cache of uv.
 
-What the launcher adds is told beside the task's `run` alone, called by the Python of the same environment without any
-event or span, and beside the same task called by hand, which opens the journal and reports for itself. There is neither
-broker nor collector; the journal's books are checked at the end. In brackets stand the least and the most of the
-rounds, and for a process that finds an environment those of a hundred.
+The time that the launcher adds is compared with two alternatives. The first is the task's `run` alone, called by the
+Python of the same environment without events or spans. The second is the same task called by hand, which opens the
+journal and reports itself. There is no broker and no collector. The counts of the journal are checked at the end. The
+minimum and the maximum of the rounds are in brackets, or of a hundred processes that find an environment.
 """,
     "parse": """\
-## What the callbacks cost the engine
+## The cost of the callbacks for the engine
 
-Airflow looks at an exported file again and again, and once more for each task. A look is Airflow's own function, which
-executes the file and serializes its DAG, in a fork of a process that has Airflow loaded: what the file imports is
-imported each time. Beside it stands the same file without our imports, callbacks and macros.
+Airflow parses an exported file repeatedly, and once more for each task. A *look* is Airflow's own function, which
+executes the file and serializes its DAG, in a fork of a process that has loaded Airflow. Therefore the imports of the
+file are executed each time. The comparison is the same file without the imports, callbacks and macros of this
+library.
 """,
     "replaced": """\
 ## Beside the release that it replaces
 
-dkist-processing-core {release}, as published. Both sides run on Python 3.13, for which it was published, and take
-turns; in brackets stand the least and the most of the rounds.
+This section compares the library with dkist-processing-core {release}, as published. Both sides run on Python 3.13,
+for which the release was published, and take turns. The minimum and the maximum of the rounds are in brackets.
 
-*Processes* run in two environments that hold the same packages at the same versions, those of a published pipeline
-package with all that it requires, and differ in this library alone. The older release instruments what it finds there,
-and imports less where it is *installed alone*, with nothing but what it requires. Our package imports a name when it is
-first used, so that its own name alone tells nothing; to import `TaskBase` and `Workflow` is what each pipeline does.
-Settings, telemetry, events and bus are imported when a task is made or called: the no-op task's process has all of it.
-Nothing is subtracted: Python's own start stands in the first row. The no-op task journals its two events with ours,
-which each run checks, and publishes nothing with the other.
+*Processes* run in two environments with the same packages at the same versions: those of a published pipeline package
+with its requirements. They differ only in this library. The older release instruments the libraries that it finds. It
+imports less if it is *installed alone*, with only its requirements. This package imports a name at its first use, so
+the import of the package alone means little. Each pipeline imports `TaskBase` and `Workflow`. Settings, telemetry,
+events and bus are imported when a task is constructed or called, so the process of the no-op task includes them.
+Nothing is subtracted: the start of Python is in the first row. With this library, the no-op task writes its two
+events to the journal, which each run checks. With the older release, it publishes nothing.
 
-The *collector* is named to both by the one setting that both know, `otlp-traces-endpoint` and `otlp-metrics-endpoint`
-of `MESH_CONFIG`; it *refuses* where nobody listens at the port, and is *silent* where it accepts a connection and never
-speaks. That each process has tried it is checked. At most {collector_rounds} rounds.
+The *collector* is set for both sides by the keys `otlp-traces-endpoint` and `otlp-metrics-endpoint` of `MESH_CONFIG`,
+which both support. It *refuses* if the port is closed. It is *silent* if it accepts a connection and never answers.
+Each run checks that the process has tried to connect. There are at most {collector_rounds} rounds.
 
-A *second task on a worker* is launched by what each side exports. For the older release this is its command, to the
-letter: the host's pip upgraded, `python3 -m venv`, pip upgraded, `pip install` of the pipeline with its extra `frozen`,
-which pins all that the release requires, and the task. Its pip finds every wheel in a folder beside it, as in the
-warmest of caches, and asks the index which versions there are; the host's pip is up to date before. The pipeline is
-tiny and needs the release alone. Ours finds the environment that the first task has built: for the first row in a
-process that calls `Environments.prepare` and ends. At most {worker_rounds} rounds.
+A *second task on a worker* is launched by the exported DAG of each side. For the older release, this is exactly its
+command: upgrade pip of the host, `python3 -m venv`, upgrade pip, `pip install` of the pipeline with its extra
+`frozen`, which pins all requirements, and the task. pip finds all wheels in a local folder, which corresponds to a
+warm cache, and queries the index for the available versions. The pip of the host is already up to date. The pipeline
+is small and requires only the release. This library finds the environment that the first task has built; in the first
+row, a process calls `Environments.prepare` and ends. There are at most {worker_rounds} rounds.
 
-A *look* is that of the part above, by the same measuring code, in the two environments of the processes, which hold the
-same Airflow. The pipeline is the same text, exported by each side. What is *added* is the look less that at the same
-file without what its side attaches: for the older release its failure callback.
+A *look* is that of the section above, with the same measuring code, in the two environments of the processes, which
+contain the same Airflow. Both sides export the same pipeline. The *added* time is the difference from a look at the
+same file without the parts of its side: for the older release, its failure callback.
 
-The *environment* on disk is one that holds a release and what it requires, at the versions of the same lock, without an
+The *environment* on disk holds a release and its requirements, at the versions of the same lock file, without an
 installer and without bytecode. It is counted once.
 """,
 }
@@ -263,7 +271,7 @@ def aims_table(rows: list[Row]) -> str:
 
 def render(results: Results) -> str:
     """Return the page."""
-    apart = "A part that was measured in another run says so.\n" if results.apart else ""
+    apart = "A part that was measured in another run states this.\n" if results.apart else ""
     sections = [_HEAD.format(machine=results.machine, load=results.load, apart=apart)]
     sections.append("## At a glance\n\n" + aims_table([row for rows in results.parts.values() for row in rows]))
     sections += [

@@ -41,5 +41,10 @@ def in_fixed_order(given: Iterable[Any]) -> Iterable[Any]:
 
 
 def refuse(msg: str) -> NoReturn:
-    """Raise the error for a wrong value; an expression can be long where `raise` allows only a name."""
+    """
+    Raise the error for a wrong value.
+
+    Raises:
+        WorkflowError: Always, with this message.
+    """
     raise WorkflowError(msg)

@@ -120,7 +120,7 @@ class _Layout:
         """Return the new lanes, the columns of lanes to join on the right, and the pairs of lanes to merge below."""
         alone = [each for each in self._downstreams[name] if self._fans_out(name, each)]
         others = [each for each in self._downstreams[name] if each not in alone]
-        wanted: list[tuple[_Lane, int | None]] = [(_Lane(set(alone)), None)] if alone else []
+        required: list[tuple[_Lane, int | None]] = [(_Lane(set(alone)), None)] if alone else []
         joined: list[int] = []
         for target in others:
             there = [at for at, lane in self._lanes.items() if lane.targets == {target}]
@@ -128,11 +128,11 @@ class _Layout:
             if to_the_right:
                 joined.append(min(to_the_right))
             else:
-                wanted.append((_Lane({target}), max(there) if there else None))
+                required.append((_Lane({target}), max(there) if there else None))
         below_is_free = alone or not any(self._is_shared(target, passing) for target in others)
         new: dict[int, _Lane] = {}
         late: list[tuple[int, int]] = []
-        for lane, meant in wanted:
+        for lane, meant in required:
             first = column if below_is_free or meant is not None else column + 1
             at = next(
                 at for at in range(first, first + len(self._lanes) + len(new) + 2) if self._is_free(at, column, new)

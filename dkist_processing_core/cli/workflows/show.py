@@ -18,17 +18,17 @@ from dkist_processing_core.text.terminal import write_line
 from dkist_processing_core.workflow import Workflow
 
 
-def show(package_name: str, wanted: str | None, *, as_mermaid: bool) -> None:
+def show(package_name: str, requested: str | None, *, as_mermaid: bool) -> None:
     """Print the drawings of a package's workflows, or only of the one with this name."""
     package = load_package(package_name)
     workflows = extract_workflows_from_package(package)
     if not workflows:
         raise WorkflowError(no_workflow_message(package))
-    if wanted is not None:
+    if requested is not None:
         names = ", ".join(dict.fromkeys(workflow.workflow_name for workflow in workflows))
-        workflows = [workflow for workflow in workflows if wanted in (workflow.workflow_name, workflow.dag_name)]
+        workflows = [workflow for workflow in workflows if requested in (workflow.workflow_name, workflow.dag_name)]
         if not workflows:
-            raise typer.BadParameter(f"{package_name} has no workflow {wanted!r}; it has {names}")
+            raise typer.BadParameter(f"{package_name} has no workflow {requested!r}; it has {names}")
     if as_mermaid:
         write_line("\n".join(flowchart(workflows)))
         return
