@@ -5,6 +5,7 @@ Hypothesis strategies: events of every class with arbitrary values, and the repo
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from msgspec import inspect, structs
 
@@ -25,6 +26,11 @@ from dkist_processing_core.events import (
     WorkflowStarted,
 )
 from tests.facts import NOON
+
+
+def examples(factor: int) -> settings:
+    """Return settings by which a property is tried with so many times the examples of the profile in use."""
+    return settings(max_examples=factor * settings().max_examples)
 
 
 def texts(max_size: int = 20) -> st.SearchStrategy[str]:

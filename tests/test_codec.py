@@ -34,7 +34,7 @@ from dkist_processing_core.events import (
 )
 from tests import hostile
 from tests.facts import NOON, failed, finished, make, started
-from tests.strategies import events, events_of, texts
+from tests.strategies import events, events_of, examples, texts
 
 PREFIXES = ["cloudEvents_", "cloudEvents:", "ce-", "CE-"]
 PRESENT_TIMES = st.integers(10**9, 10**10).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
@@ -342,14 +342,14 @@ def refused_or_decoded(body: bytes, content_type: str | None = None, headers: di
         assert event == decode(encode(event))
 
 
-@settings(max_examples=300)
+@examples(6)
 @given(st.binary(max_size=200), st.none() | st.text(max_size=40), st.dictionaries(st.text(max_size=20), JSON_VALUES))
 def test_arbitrary_bytes_raise_nothing_else(body: bytes, content_type: str | None, headers: dict[str, Any]) -> None:
     """A consumer outlives whatever is sent to it."""
     refused_or_decoded(body, content_type, headers)
 
 
-@settings(max_examples=300)
+@examples(6)
 @given(event=events(), data=st.data())
 def test_a_damaged_event_raises_nothing_else(event: Event, data: st.DataObject) -> None:
     """Any value in any place of an event is either understood or refused."""

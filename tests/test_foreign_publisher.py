@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -28,7 +28,7 @@ from dkist_processing_core.events import (
 )
 from dkist_processing_core.runs import RunState, RunView, State
 from tests.facts import NOON, failed, finished, make, progressed, started
-from tests.strategies import reports
+from tests.strategies import examples, reports
 
 FAR = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 LONG_AGO = datetime.fromtimestamp(0, UTC)
@@ -174,7 +174,7 @@ def test_what_was_absurd_is_plausible_when_its_time_has_come() -> None:
     assert state.runs[0].implausible == ()
 
 
-@settings(max_examples=100)
+@examples(2)
 @given(
     heard=reports(),
     absurd=st.lists(st.sampled_from([FAR, LONG_AGO, None]), min_size=14, max_size=14),

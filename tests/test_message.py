@@ -30,7 +30,7 @@ from dkist_processing_core.journal.message import (
 )
 from dkist_processing_core.text import REDACTED, clean
 from tests.facts import failed, finished, make, progressed
-from tests.strategies import events, events_of, texts
+from tests.strategies import events, events_of, examples, texts
 
 EXCHANGE = "workflow.events.x"
 NAMES = texts().map(clean) | st.builds(
@@ -142,7 +142,7 @@ def test_a_message_carries_the_event(event: Event) -> None:
 # Redaction
 
 
-@settings(max_examples=100)
+@examples(2)
 @given(
     secret=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=6).filter(
         lambda text: text not in REDACTED
@@ -274,7 +274,7 @@ def matches_by_definition(pattern: list[str], words: list[str]) -> bool:
     return bool(words) and pattern[0] in ("*", words[0]) and matches_by_definition(pattern[1:], words[1:])
 
 
-@settings(max_examples=500)
+@examples(10)
 @given(
     pattern=st.lists(st.sampled_from(["*", "#", "a", "b", ""]), min_size=1, max_size=6),
     words=st.lists(st.sampled_from(["a", "b", "c", ""]), min_size=1, max_size=6),

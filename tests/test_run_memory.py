@@ -10,7 +10,7 @@ import subprocess
 import sys
 import weakref
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkist_processing_core.events import Event, Graph, WorkflowStarted, encode
@@ -18,12 +18,12 @@ from dkist_processing_core.runs import RunState, State
 from dkist_processing_core.runs._stored_reports import HeldViews, Shapes
 from tests.facts import failed, finished, make, progressed, started
 from tests.running import ROOT
-from tests.strategies import events
+from tests.strategies import events, examples
 
 _COUNT = 20_000
 
 
-@settings(max_examples=300)
+@examples(6)
 @given(st.lists(events(), max_size=5), st.sampled_from([0, 1, 1000]))
 def test_what_is_kept_of_a_report_is_all_that_it_states(reports: list[Event], limit: int) -> None:
     """

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dkist_processing_core.events import (
@@ -29,7 +29,7 @@ from dkist_processing_core.events import (
 )
 from dkist_processing_core.runs import AttemptView, RunState, RunView, State, TaskView
 from tests.facts import NOON, failed, finished, make, progressed, started
-from tests.strategies import reports
+from tests.strategies import examples, reports
 
 LAUNCHER: dict[str, Any] = {"reported_by": Reporter.LAUNCHER}
 ENGINE: dict[str, Any] = {"reported_by": Reporter.ENGINE, "provisional": True}
@@ -67,7 +67,7 @@ def end_of(*reports_heard: Event) -> TaskFailed:
 # Properties
 
 
-@settings(max_examples=200)
+@examples(4)
 @given(heard=reports(), seed=st.integers(0, 2**32))
 def test_neither_order_nor_repetition_matters(heard: list[Event], seed: int) -> None:
     """The views are those of the set of reports, however they come."""
@@ -90,7 +90,7 @@ def test_looking_in_between_changes_nothing(heard: list[Event], seed: int) -> No
     assert RunState(heard).runs == state.runs
 
 
-@settings(max_examples=200)
+@examples(4)
 @given(reports())
 def test_an_attempt_has_one_outcome(heard: list[Event]) -> None:
     """Every attempt of a task stands there once, with at most one end, and whatever contradicts it beside it."""
@@ -113,7 +113,7 @@ def assert_outcome(attempt: AttemptView, heard: list[Event]) -> None:
     assert (attempt.cause is not None) == (attempt.state is State.FAILED)
 
 
-@settings(max_examples=200)
+@examples(4)
 @given(reports())
 def test_the_engine_never_overrules_who_stood_near(heard: list[Event]) -> None:
     """Where a task or a launcher is sure of the outcome, the outcome is what one of them says."""
