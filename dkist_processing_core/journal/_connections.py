@@ -16,11 +16,11 @@ import functools
 import os
 import sqlite3
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from dkist_processing_core.errors import JournalError, JournalLostError
+from dkist_processing_core.journal._at_paths import AtPaths
 from dkist_processing_core.journal.locks import in_use
 from dkist_processing_core.process.descriptors import HeldDescriptors, low_numbers_taken, open_numbers
 from dkist_processing_core.process.trusted_files import Identity, close_if, identity_of
@@ -31,9 +31,6 @@ _SUFFIXES = ("", _LOG, _SHARED_MEMORY)
 _NOT_SQLITES = os.O_PATH | os.O_NONBLOCK
 # SQLite's write lock is one byte of its shared memory file (https://sqlite.org/walformat.html#wal_locks).
 _FLOCK, _WRITE_LOCK_AT = "hhqqi4x", 120
-_NS_IN_MS = 1_000_000
-# Where the times of files have no finer resolution they advance by ticks; the longest tick of Linux is 10 ms.
-_COARSE_MS = 50
 
 
 class Connections:
@@ -42,12 +39,10 @@ class Connections:
     def __init__(self, path: Path) -> None:
         """Store the path; no file is opened yet."""
         self._path = path
-        self._folder = str(path.parent)
         self._connections: list[sqlite3.Connection] = []
         self._names: dict[Identity, str] = {}
         self._held = HeldDescriptors()
-        self._at_paths: list[tuple[str, Identity]] = []
-        self._seen_change: tuple[int, int, int] | None = None
+        self._at_paths = AtPaths(path, {})
         self.is_lost = False
         """Whether other code of this process has closed some of the descriptors."""
         self._root = _identity_at(Path("/"))
@@ -83,29 +78,8 @@ class Connections:
 
     @property
     def are_at_their_paths(self) -> bool:
-        """
-        Whether each open file is still at its path (the usual case); False also if that cannot be checked.
-
-        The side files are checked only after a change to their folder. After a stat(2) of the log Linux writes a new
-        time into it with the next commit (multigrain timestamps, from 6.13 on), which makes each commit a fifth slower.
-        """
-        try:
-            folder = os.stat(self._folder)  # noqa: PTH116 - pathlib is slower
-            change = folder.st_dev, folder.st_ino, folder.st_ctime_ns
-            # The database is always checked: another file may be mounted over it, which does not change the folder.
-            for path, identity in self._at_paths if change != self._seen_change else self._at_paths[:1]:
-                found = os.stat(path)  # noqa: PTH116 - as above
-                if (found.st_dev, found.st_ino) != identity:
-                    return False
-        except OSError:
-            return False
-        if change != self._seen_change:
-            # A later change is sure to have another time only if the file system's times are fine-grained and this
-            # change is already some ticks old.
-            is_fine = folder.st_ctime_ns % _NS_IN_MS > 0
-            is_old = time.time_ns() - folder.st_ctime_ns > _COARSE_MS * _NS_IN_MS
-            self._seen_change = change if is_fine and is_old else None
-        return bool(self._at_paths)
+        """Whether each open file is still at its path (the usual case); False also if that cannot be checked."""
+        return self._at_paths.are_there
 
     @property
     def has_lost_log(self) -> bool:
@@ -152,9 +126,7 @@ class Connections:
                 # Another thread has opened another file under this number in between: SQLite must not use it any more.
                 self._held.identities[number] = None
         held = {each: self._names[each] for each in self._held.identities.values() if each in self._names}
-        at_paths = [(f"{self._path}{suffix}", identity) for identity, suffix in held.items()]
-        self._at_paths = sorted(at_paths, key=lambda each: len(each[0]))
-        self._seen_change = None
+        self._at_paths = AtPaths(self._path, held)
 
     def _is_used(self, number: int) -> bool:
         """Return True if SQLite has opened one of these files as `number`; `open_file` opens nonblocking instead."""

@@ -10,7 +10,7 @@ import random
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Self, TypeVar, cast
@@ -27,6 +27,7 @@ from dkist_processing_core.journal._rows import (
     SetAside,
     number,
     to_entries,
+    to_runs,
     to_set_aside,
 )
 from dkist_processing_core.journal.faults import explained
@@ -216,7 +217,7 @@ class Journal(JournalFile):
     def remove_confirmed(self, seqs: Collection[int]) -> None:
         """Remove the messages that the broker has confirmed."""
         # Mostly they follow each other. Removing a range takes less time than removing its rows one by one.
-        ranges = [(run[0], run[-1]) for run in _runs(sorted(seqs))]
+        ranges = [(run[0], run[-1]) for run in to_runs(sorted(seqs))]
 
         def remove(connection: sqlite3.Connection) -> None:
             removed = connection.executemany("DELETE FROM message WHERE seq BETWEEN ? AND ?", ranges).rowcount
@@ -283,17 +284,6 @@ class Journal(JournalFile):
     @unreachable_until.setter
     def unreachable_until(self, moment: float) -> None:
         self.write("UPDATE fact SET value = ? WHERE name = 'unreachable_until'", moment)
-
-
-def _runs(numbers: Sequence[int]) -> list[list[int]]:
-    """Return sorted numbers in runs without a gap."""
-    runs: list[list[int]] = []
-    for each in numbers:
-        if runs and each <= runs[-1][-1] + 1:
-            runs[-1].append(each)
-        else:
-            runs.append([each])
-    return runs
 
 
 def is_first(connection: sqlite3.Connection, message_id: str, now: float) -> bool:

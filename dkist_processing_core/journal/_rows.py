@@ -81,6 +81,17 @@ def to_set_aside(row: Sequence[Any]) -> SetAside:
     )
 
 
+def to_runs(numbers: Sequence[int]) -> list[list[int]]:
+    """Return sorted numbers in runs without a gap."""
+    runs: list[list[int]] = []
+    for each in numbers:
+        if runs and each <= runs[-1][-1] + 1:
+            runs[-1].append(each)
+        else:
+            runs.append([each])
+    return runs
+
+
 def _as_bytes(body: object) -> bytes:
     return body if isinstance(body, bytes) else str(body).encode()
 

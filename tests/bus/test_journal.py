@@ -27,7 +27,7 @@ from dkist_processing_core.journal import Books, Journal, _journal
 from dkist_processing_core.journal._format import FORMAT_VERSION
 from dkist_processing_core.journal.ages import MOST_AT_ONCE, HostTime, keep, last_before
 from dkist_processing_core.journal.locks import FileLock
-from dkist_processing_core.journal.message import Message, to_message
+from dkist_processing_core.journal.message import Message, Properties, to_message
 from dkist_processing_core.journal.place import file_system, place
 from dkist_processing_core.journal.subscription import NamedSubscription
 from dkist_processing_core.journal.takeover import take_over
@@ -643,6 +643,22 @@ def test_a_replay_from_a_time_passes_over_what_was_published_before(settings: DK
 
     with subscribe(replay=since, timeout=0.0, settings=settings) as events:
         assert list(events) == [finished("A")]
+
+
+def test_the_removal_of_large_messages_does_not_write_their_bodies(tmp_path: Path) -> None:
+    """
+    SQLite's log shows what is written: some pages, and not those of the bodies.
+    """
+    path = tmp_path / "outbox.db"
+    with Journal.open(path) as journal:
+        journal.append([Message("x", "a.b", b"b" * 16384, Properties(str(number), "t")) for number in range(200)])
+        journal.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        journal.remove_confirmed(range(1, 201))
+        written = path.with_name(f"{path.name}-wal").stat().st_size
+        books = journal.books()
+
+    assert books == Books(published=200, confirmed=200, pending=0, set_aside=0)
+    assert 0 < written < 200 * 16384 // 4
 
 
 def test_something_can_be_noted_without_a_message(settings: DKISTProcessingCoreConfiguration) -> None:
