@@ -23,8 +23,9 @@ from dkist_processing_core.process.signals import signals_deferred
 
 WINDOW, WINDOW_BYTES = 1000, 4 * 1024 * 1024
 """How many messages, and bytes of their bodies, may be sent to the broker and still unconfirmed."""
-# How many bytes are gathered before they are sent: the broker works on them while more is read and encoded here.
-_TURN_BYTES = 128 * 1024
+# How many bytes are gathered before they are sent: the broker works on them while more is read and encoded here. A
+# small message counts for more than it has, so that at most 128 messages are gathered.
+_TURN_BYTES, _LEAST_BYTES = 512 * 1024, 4 * 1024
 # How many confirms may wait for `settle`: until then their messages remain in the journal.
 _MAX_NEWS = 500
 
@@ -76,9 +77,9 @@ class Publishing(Session):
             connection.gather(frames)
             self._unsettled[self._next_tag] = (key, message)
             self._unsettled_bytes += len(message.body)
-            self._waiting_bytes += len(message.body)
+            self._waiting_bytes += max(_LEAST_BYTES, len(message.body))
             self._next_tag += 1
-        if self._waiting_bytes > _TURN_BYTES:
+        if self._waiting_bytes >= _TURN_BYTES:
             self._waiting_bytes = 0
             self._turn()
 
@@ -162,7 +163,7 @@ class Publishing(Session):
         super()._open_channel(timeout)
         channel = self._live_channel
         self._unsettled.clear()
-        self._unsettled_bytes = 0
+        self._unsettled_bytes = self._waiting_bytes = 0
         self._returned.clear()
         self._next_tag = 1
         channel.add_on_return_callback(self._on_return)
