@@ -34,8 +34,10 @@ _MARK_SECONDS = 1.0
 # At its end a delivery waits for acknowledgements if the last one is no older than this; the caller of `Drainer.stop`
 # limits the whole wait.
 _LAST_ANSWERS_SECONDS = 0.3
-# Few, since each may have 64 KiB.
-_READ_AHEAD = 100
+# Few at first, since each message may have 64 KiB; then as many as have about so many bytes. A read may have to wait
+# until a publisher of this process has synced its transaction, so few reads of many messages are faster.
+_FIRST_READ, _LARGEST_READ = 100, 500
+_BYTES_OF_A_READ = 4 * 1024 * 1024
 
 
 class Source(Protocol):
@@ -67,6 +69,7 @@ class Backlog:
         self._held: frozenset[str] = frozenset()
         self._end = 0
         self._read_up_to = 0
+        self._limit = _FIRST_READ
         self._skipped: tuple[frozenset[str], int] = (frozenset(), 0)
         self._ahead: deque[Entry] = deque()
         self.unremoved: set[int] = set()
@@ -89,10 +92,12 @@ class Backlog:
     def next(self, *, is_alone: bool) -> Entry | None:
         """Return the next message to be sent; None at the end, or before a message that has to be sent alone."""
         while not self._ahead:
-            entries = self.source.pending(self._read_up_to, _READ_AHEAD, without=self._held)
+            entries = self.source.pending(self._read_up_to, self._limit, without=self._held)
             if not entries:
                 return None
             self._read_up_to = entries[-1].seq
+            size = sum(len(entry.message.body) for entry in entries)
+            self._limit = min(_LARGEST_READ, 1 + len(entries) * _BYTES_OF_A_READ // max(1, size))
             self._ahead.extend(entry for entry in self.refusals.due(entries) if entry.seq not in self.unremoved)
         if not is_alone and self.refusals.goes_alone(self._ahead[0]):
             return None
