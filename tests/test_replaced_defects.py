@@ -351,9 +351,9 @@ def test_two_workflows_of_one_name_are_refused_before_a_file_is_written(make: Ma
     """
     package = make({"a.py": module("w"), "b.py": module("w")})
 
-    with pytest.raises(WorkflowError, match=r"scratch.b: scratch_w 1.0 .* over scratch.a: scratch_w 1.0;"):
+    with pytest.raises(WorkflowError, match=r"scratch.b: scratch_w 1.0 would overwrite .* scratch.a: scratch_w 1.0;"):
         export_dags(package, tmp_path / "dags")
-    with pytest.raises(WorkflowError, match=r"scratch.b: scratch_w 1.0 .* over scratch.a: scratch_w 1.0;"):
+    with pytest.raises(WorkflowError, match=r"scratch.b: scratch_w 1.0 would overwrite .* scratch.a: scratch_w 1.0;"):
         validate_workflows(package)
 
     assert not (tmp_path / "dags").exists()
