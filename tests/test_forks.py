@@ -76,6 +76,32 @@ def test_a_lock_that_a_thread_holds_is_free_in_a_fork() -> None:
     assert has_lock.is_set()
 
 
+class Counting:
+    """Counts how often it has begun in a fork."""
+
+    begun = 0
+
+    def begin_in_fork(self) -> None:
+        """Count one more fork."""
+        self.begun += 1
+
+
+def test_an_object_of_a_process_begins_anew_in_each_fork_and_only_there() -> None:
+    """The fork needs no check of its own before it uses what its parent has opened."""
+    counting = Counting()
+    forks.begin_in_forks(counting)
+
+    def use(times: int) -> None:
+        assert counting.begun == times
+        if times < 2:
+            assert status_of_fork(lambda: use(times + 1)) == 0
+
+    in_fork = status_of_fork(lambda: use(1))
+
+    assert in_fork == 0
+    assert counting.begun == 0
+
+
 class Slow:
     """
     What computes a value for as long as it is told.

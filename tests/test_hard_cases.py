@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,25 @@ def test_what_the_journal_cannot_let_go_of_stays_in_mind_while_memory_is_deliver
         in_memory.unremoved.add(number)
         outbox.remove()
         assert (journal.books().confirmed, in_memory.unremoved, outbox.unremoved) == (1, {number}, set())
+
+
+def test_messages_of_all_sizes_are_read_once_and_in_order(tmp_path: Path) -> None:
+    """However many are read at once, none is left out or returned twice."""
+    settings = DKISTProcessingCoreConfiguration(
+        mesh_config={"interservice-bus": MeshService(host="127.0.0.1", port=9)}, dkist_core_state_dir=tmp_path
+    )
+    bus = AmqpBus(settings)
+    small = to_message(started("A"), bus.event_exchange)
+    large = replace(small, body=bytes(60_000))
+    with bus.open_journal() as journal:
+        seqs = [seq for group in ([small] * 700, [large] * 150, [small] * 300) for seq in journal.append(group)]
+        backlog = Backlog(journal, Refusals(bus, Notices(bus.journal_path, InMemoryQueue(0))))
+        backlog.begin()
+
+        found = list(iter(lambda: backlog.next(is_alone=False), None))
+
+    assert [entry.seq for entry in found if entry is not None] == seqs
+    assert backlog.is_at_end
 
 
 def _numbers_of(memory: InMemoryQueue, bus: AmqpBus) -> list[int]:
