@@ -1,1 +1,1 @@
-"""What `make bench` measures, one concern per module; docs/benchmarks.md tells how."""
+"""The measurements of `make bench`, one concern per module; docs/benchmarks.md describes the method."""

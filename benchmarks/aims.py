@@ -1,7 +1,7 @@
 """
-What the figures should reach, and whether they do.
+The aims for the figures, and whether the figures reach them.
 
-Not here: how they are measured. An aim that is missed is shown as missed.
+Not here: the measuring. A missed aim is shown as missed.
 """
 
 from collections.abc import Iterable

@@ -1,5 +1,5 @@
 """
-What an event costs in processor time: constructing and encoding it, and decoding it, beside Python's own JSON.
+Processor time of constructing and encoding an event and of decoding it, compared with Python's own JSON.
 
 The floor is `json.dumps` and `json.loads` of the same document, in the same process and in turn.
 """

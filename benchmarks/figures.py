@@ -1,7 +1,7 @@
 """
-From samples to rows: medians, spread, and the ratio of what was measured in pairs.
+From samples to rows: medians, spread, and the ratio of paired measurements.
 
-Not here: how the samples come about.
+Not here: the measuring.
 """
 
 import statistics
@@ -41,7 +41,7 @@ def compare(name: str, unit: str, ours: Sequence[float], other: Sequence[float],
 
 
 def median_of_rounds(rounds: Sequence[Sequence[float]], statistic: Callable[[Sequence[float]], float]) -> float:
-    """Return the median of what each round says by itself, as a row of a comparison has it."""
+    """Return the median of the values of all rounds, as a row of a comparison shows it."""
     return statistics.median(statistic(samples) for samples in rounds)
 
 
@@ -58,7 +58,7 @@ def percentile_99(samples: Sequence[float]) -> float:
 
 @dataclass
 class Findings:
-    """What was measured: the rows, and for plots and spread the samples they were made from."""
+    """The rows, and the samples behind them for plots and spread."""
 
     rows: list[Row] = field(default_factory=list)
     rates: dict[str, dict[str, list[float]]] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Findings:
 
 
 def key_of(row: Row) -> str:
-    """Return what a row is found by: what was measured, and beside what."""
+    """Return the key of a row: the measurement, and the one it is compared with."""
     return f"{row['name']} | {row['other_name']}"
 
 

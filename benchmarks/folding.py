@@ -1,11 +1,11 @@
 """
-What `RunState` keeps of the events that it folds, and what the fold takes.
+Memory that `RunState` keeps for the events that it folds, and processor time of the fold.
 
     .venv/bin/python -m benchmarks.folding 10000 100000 1000000
 
-For each number of events, in a process of its own: how much its resident memory grew, for all and for each event, and
-the processor time of the fold alone. Runs have 50 events of 12 tasks, one task in ten fails with a stack of 1.3 KB, and
-each event is an object of its own with the body of its message, as a subscription yields it. Not here: decoding.
+For each number of events, in a separate process: how much its resident memory grew, in all and for each event, and the
+processor time of the fold alone. Runs have 50 events of 12 tasks, one task in ten fails with a stack of 1.3 KB, and
+each event is a separate object with the body of its message, as a subscription yields it. Not here: decoding.
 """
 
 import functools
@@ -126,7 +126,7 @@ def measure(count: int) -> str:
 
 
 def main() -> None:
-    """Measure what the command line names, each in a process of its own."""
+    """Measure the numbers on the command line, each in a separate process."""
     counts = [int(argument) for argument in sys.argv[1:]] or [10_000, 100_000]
     if len(counts) == 1:
         print(measure(counts[0]))

@@ -1,7 +1,7 @@
 """
-The ground that all sides share: a private RabbitMQ node, a virtual host per run, and processes of their own.
+The setup that all sides share: a private RabbitMQ node, a virtual host per run, and separate processes.
 
-Not here: what is measured, and the sides' programs.
+Not here: the measurements, and the sides' programs.
 """
 
 import json
@@ -29,12 +29,12 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build"
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 SIDE_SECONDS = 420
-# What the settings of the machine would tell the library.
+# Variables of this machine that would configure the library.
 _SETTINGS = ("DKIST_CORE_", "ISB_", "OTEL_", "MESH_CONFIG", "EVENT_FLUSH_TIMEOUT", "TRACEPARENT", "BUILD_VERSION")
 
 
 class SideError(RuntimeError):
-    """A side failed; the message ends with what it wrote."""
+    """A side failed; the message ends with the side's output."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,15 @@ class Side:
     options: dict[str, Any] = field(default_factory=dict)
 
     def command(self) -> list[str]:
-        """Return what starts it."""
+        """Return the command that starts the side."""
         python = PEERS_PYTHON if self.is_peer else Path(sys.executable)
         return [str(python), "-m", f"benchmarks.sides.{self.program}"]
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """Return this process's environment without what would change a side's behaviour, with bytecode kept as usual."""
+    """
+    Return this process's environment without variables that change a side's behaviour, with bytecode kept as usual.
+    """
     kept = {
         name: value for name, value in os.environ.items() if name == SESSION_VARIABLE or not name.startswith(_SETTINGS)
     }
@@ -147,9 +149,9 @@ class Run:
     def __init__(self, side: Side, job: Job, folder: Path) -> None:
         """Start it, and hand it its job."""
         self._side = side
-        # A task has it there, and what is redacted is looked up there too.
+        # A task has the secret there, and redaction reads it there.
         secret = {} if side.is_peer else {"ISB_PASSWORD": job.password}
-        # To a file: nobody reads a pipe while the side works.
+        # To a file, because a pipe is not read while the side works.
         self._errors = folder / f"errors-{secrets.token_hex(6)}"
         with self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
@@ -170,7 +172,7 @@ class Run:
             self.process.stdin.flush()
 
     def wait_until_ready(self) -> None:
-        """Return when the side has said that it is prepared."""
+        """Return when the side has reported that it is prepared."""
         assert self.process.stdout is not None
         if self.process.stdout.readline() != "ready\n":
             self.result()

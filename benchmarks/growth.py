@@ -1,4 +1,7 @@
-"""How the cost grows: with what is pending in the journal, and with the processes that publish into one."""
+"""
+Growth of the cost with the number of pending events in the journal, and with the number of processes that publish into
+one.
+"""
 
 from dataclasses import replace
 

@@ -1,8 +1,8 @@
 """
-How long a worker takes to start a task: the launcher, beside a new environment for each task as the established way is.
+How long a worker takes to start a task: with the launcher, and with a new environment for each task as in release 7.x.
 
-Each way runs to the first line of the task's `run`, which says when it was reached. The floor beside the launcher is
-the Python of the same environment, which imports the task's module and calls `run`. Broker and collector: none.
+Each way runs to the first line of the task's `run`, which reports the time. The floor for the launcher is the Python of
+the same environment, which imports the task's module and calls `run`. Broker and collector: none.
 
 Not here: how an environment is built and found (dkist_processing_core.environments).
 """
@@ -70,7 +70,7 @@ _RUN = f"""
 from {MODULE} import {TASK}
 {_MAKE}.run()
 """
-# All that is done for a task where each one gets an environment of its own; $0 is where.
+# The full work for a task where each task gets a separate environment; $0 is the folder.
 _ESTABLISHED = f"""
 set -e
 "$DKIST_CORE_PYTHON" -m venv "$0"
@@ -104,7 +104,7 @@ for _ in range({_CALLS}):
 
 
 class LaunchError(RuntimeError):
-    """A task did not run as it should; the message ends with what was written."""
+    """A task did not run as it should; the message ends with the output."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Timing:
 
 
 def first_line_at(output: str) -> float:
-    """Return the moment that a task has told of, in seconds since 1970."""
+    """Return the time that a task has reported, in seconds since 1970."""
     found = re.findall(rf"^{_SAID} ([\d.]+)$", output, re.MULTILINE)
     if len(found) != 1:
         msg = f"the task said {len(found)} times when it began, and not once\n{output[-3000:]}"
@@ -130,13 +130,13 @@ class Worker:
 
     folder: Path
     host: str = sys.executable
-    """The Python that launches, and that environments are made with."""
+    """The Python that launches tasks and creates environments."""
     events: int = 0
-    """How many are to be in the journal, by what was run."""
+    """The number of events that the journal should hold after the runs so far."""
     numbers: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
-        """Name what is in the folder."""
+        """Set the paths in the folder."""
         self.wheels, self.environments = self.folder / "wheels", self.folder / "environments"
         self.state, self.elsewhere = self.folder / "state", self.folder / "elsewhere"
         self.elsewhere.mkdir()
@@ -156,7 +156,7 @@ class Worker:
         )
 
     def run(self, command: list[str], **variables: str) -> str:
-        """Run a program to its end, away from the checkout, and return what it wrote."""
+        """Run a program to its end, away from the checkout, and return its output."""
         # Where it stands, nothing of the checkout is imported by chance.
         done = subprocess.run(
             command,
@@ -175,7 +175,7 @@ class Worker:
         return done.stdout
 
     def prepare(self) -> None:
-        """Make the wheels, and fetch what they need."""
+        """Build the wheels, and download their requirements."""
         self.make_wheels()
         # pip keeps its cache only where the index allows that; files beside it are the warmest of caches anywhere.
         self.run([self.host, "-m", "pip", "download", "-d", str(self.wheels), f"{PACKAGE}=={VERSION}", "pip"])
@@ -218,7 +218,9 @@ class Worker:
             return self.launch(DKIST_CORE_ENVIRONMENTS_DIR=folder)
 
     def establish(self) -> tuple[Timing, float]:
-        """Make an environment for a task, start it there and remove the environment; return what that took, too."""
+        """
+        Create an environment, start a task in it, remove it; return the task's times, and the time of the removal.
+        """
         self.events += 2
         began = time.time()
         output = self.run(["/bin/bash", "-c", _ESTABLISHED, str(self.folder / "task_venv")], PROGRAM=_CALL)
@@ -227,7 +229,7 @@ class Worker:
         return Timing(first_line_at(output) - began, ended - began), removal
 
     def run_alone(self) -> Timing:
-        """Have the environment's Python do what leads to the first line, and nothing else."""
+        """Have the environment's Python do only the steps up to the first line."""
         return self._timed([self.python, "-P", "-c", _RUN])
 
     def call(self) -> Timing:
@@ -266,7 +268,7 @@ def open_worker(ground: Ground) -> Iterator[Worker]:
 
 
 def measure(ground: Ground, plan: Plan) -> Findings:
-    """Return what each way takes to a task's first line, and what a lookup costs."""
+    """Return the time to a task's first line for each way, and the cost of a lookup."""
     findings = Findings()
     with open_worker(ground) as worker:
         # It fills uv's cache too, and is the only one that finds it empty.
@@ -320,7 +322,7 @@ def add_ways(findings: Findings, seconds: dict[str, list[float]]) -> None:
 
 
 def _add_lookups(findings: Findings, worker: Worker, plan: Plan) -> None:
-    """Add what a process takes that finds an environment, and what the finding is of it."""
+    """Add the time of a process that finds an environment, and the part of the lookup in it."""
     laps = defaultdict(list)
     programs = {LOOKUP: _FIND_ONCE, BARE: "pass"}
     for number in range(plan.count(_LOOKUPS)):

@@ -1,4 +1,4 @@
-"""What a publisher occupies that is cut off from its broker for a long time, beside one that is idle."""
+"""Memory of a publisher that is cut off from its broker for a long time, compared with an idle one."""
 
 from benchmarks.figures import Findings
 from benchmarks.ground import Ground, Run, Side
@@ -16,7 +16,7 @@ def measure(ground: Ground, plan: Plan) -> Findings:
         publisher = Run(_SIDE, job, ground.folder)
         try:
             publisher.wait_until_ready()
-            # Ports and data are kept: what comes back is the same broker.
+            # Ports and data are kept, so the same broker comes back.
             ground.node.stop()
             publisher.begin()
             publisher.wait_until_ready()

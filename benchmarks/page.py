@@ -1,7 +1,7 @@
 """
-docs/benchmarks.md, written from the figures: nothing on it is typed by hand.
+Write docs/benchmarks.md from the figures: nothing on the page is typed by hand.
 
-Not here: measuring. `benchmarks/last.json` holds what the page shows, and a test holds the page to it.
+Not here: measuring. `benchmarks/last.json` holds the figures of the page, and a test compares the page with it.
 """
 
 import json
@@ -182,13 +182,13 @@ class Results:
 
     machine: str
     load: float
-    """The load average of the last minute before it, which tells of what else ran."""
+    """The load average of the last minute before the run: it shows whether the machine was busy."""
     rounds: int
     parts: dict[str, list[Row]]
     spreads: dict[str, dict[str, list[float]]]
     """Least and most of `ours` and `other` by the key of a row, for the rows that show them."""
     apart: dict[str, str] = field(default_factory=dict)
-    """Of the parts that were measured anew since, each in a run of its own: where and how, in words."""
+    """For each part that was measured again in a later run: the machine and the conditions, in words."""
 
     @classmethod
     def read(cls, path: Path = LAST) -> Self:
@@ -197,11 +197,11 @@ class Results:
 
     @property
     def conditions(self) -> str:
-        """Where it ran, in words, as a part tells that was measured apart."""
+        """Where and how the part was measured, in words, as the page states it of a part of another run."""
         return f"on {self.machine}; {self.rounds} rounds; load average before: {self.load:.2f}"
 
     def with_parts_of(self, newer: Self) -> Self:
-        """Return these figures, with those parts in place that a later run has measured, which are told apart."""
+        """Return these figures with the parts of a later run in place, marked as measured separately."""
         renewed = {key_of(row) for part in newer.parts for row in self.parts.get(part, [])}
         kept = {key: spread for key, spread in self.spreads.items() if key not in renewed}
         return replace(
@@ -252,12 +252,12 @@ def table(rows: Iterable[Row], spreads: Spreads = MappingProxyType({})) -> str:
 
 
 def _between(least: float, most: float) -> str:
-    """Return the extremes, where there are any: a limit is what it is in each round."""
+    """Return the extremes, if there are any: a limit is the same in each round."""
     return f" ({shown(least)} to {shown(most)})" if least < most else ""
 
 
 def aims_table(rows: list[Row]) -> str:
-    """Return what was aimed at, the figure and whether it reaches that."""
+    """Return each aim, its figure, and whether the figure reaches it."""
     lines = ["| aim | limit | measured | |", "|---|---|---:|---|"]
     for aim in AIMS:
         value = aim.value(rows)
@@ -284,5 +284,5 @@ def render(results: Results) -> str:
 
 
 def _apart(results: Results, part: str) -> str:
-    """Return where a part was measured, if that was in a run of its own."""
+    """Return where a part was measured, if that was in a separate run."""
     return f"Measured in another run,\n{results.apart[part]}.\n\n" if part in results.apart else ""

@@ -31,7 +31,7 @@ class WithoutCallbacks(ast.NodeTransformer):
     """Takes from an exported file all that is ours."""
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
-        """Leave out what is imported from us."""
+        """Leave out imports of this library."""
         return None if (node.module or "").startswith("dkist_processing_core") else node
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
@@ -78,7 +78,7 @@ def measure(_: Ground, plan: Plan) -> Findings:
 
 
 class Look(NamedTuple):
-    """What one look took, and what the process that looked has grown by."""
+    """Cost of one look: its time, and the growth of the process."""
 
     ms: float
     modules: int

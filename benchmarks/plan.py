@@ -9,7 +9,7 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True)
 class Plan:
-    """What the command line asked for."""
+    """The request on the command line."""
 
     rounds: int = 5
     scale: float = 1.0
@@ -19,7 +19,7 @@ class Plan:
         return max(least, round(full * self.scale))
 
     def turns(self, items: Sequence[_Item]) -> Iterator[_Item]:
-        """Yield all items in each round, beginning with another one each time: nobody always comes first."""
+        """Yield all items in each round, each time beginning with another one, so that the first place rotates."""
         for number in range(self.rounds):
             first = number % len(items)
             yield from (*items[first:], *items[:first])

@@ -1,5 +1,5 @@
 """
-The plots of rate and of latency, drawn in the peers' environment, which has what draws.
+The plots of rate and of latency, drawn in the peers' environment, which has the plotting library.
 
     .venv-peers/bin/python -m benchmarks.plots build/bench-detail.json build
 
@@ -25,7 +25,7 @@ _OWN = ("draining", "bulk publishing", "publish()")
 
 
 def colour_of(label: str) -> str:
-    """Return the colour that says whose figure it is."""
+    """Return the colour of a side."""
     if label.startswith(_OWN):
         return _OURS
     return _DISK if "SQLite" in label else _PEERS
@@ -91,7 +91,7 @@ def draw_latency(laps: dict[str, list[list[float]]], target: Path) -> None:
 
 
 def main() -> None:
-    """Draw what the file holds."""
+    """Draw the figures of the file."""
     detail = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     folder = Path(sys.argv[2])
     if "rates" in detail:

@@ -1,8 +1,8 @@
 """
-Messages per second: draining the outbox and publishing in bulk, beside the peers.
+Messages per second: draining the outbox and publishing in bulk, compared with the peers.
 
 The archive stream is the primary setting, since it is where the library's events go. A durable classic queue in its
-place is the second, for whoever compares with figures from elsewhere.
+place is the second, for comparison with published figures.
 """
 
 from collections import defaultdict

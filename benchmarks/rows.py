@@ -1,5 +1,5 @@
 """
-What a journal costs by the rows that lie in it: open, publish, list, drain, and close beside a broker that is dead.
+Cost of a journal by its number of rows: open, publish, list, drain, and close while the broker is dead.
 
     .venv/bin/python -m benchmarks.rows 10000 100000 1000000
 
@@ -66,7 +66,7 @@ def _median(action: Callable[[], object]) -> float:
 
 
 def measure(folder: Path, count: int, node: RabbitMQNode | None) -> dict[str, float]:
-    """Return what each costs with so many rows, in milliseconds, and the rate of a drain in messages a second."""
+    """Return the cost of each step with so many rows, in milliseconds, and the rate of a drain in messages a second."""
     embedded = _settings(folder / f"embedded-{count}")
     _fill(embedded, count)
     found: dict[str, float] = {}

@@ -1,11 +1,11 @@
 """
-Measure the library beside its peers: `make bench`, or a part of it.
+Measure the library and its peers: `make bench`, or a part of it.
 
     .venv/bin/python benchmarks/run.py rates publish --rounds 2 --scale 0.1
 
 Writes build/bench.json (the rows), build/bench-detail.json (spread and samples) and the plots; with --write-docs also
-docs/benchmarks.md, its plots and benchmarks/last.json, from which a test holds the page. Where parts are named, the
-page's other parts stay as they are, and those that are measured anew say of which run they are.
+docs/benchmarks.md, its plots and benchmarks/last.json, with which a test compares the page. Where parts are named, the
+page's other parts stay as they are, and the new parts state their run.
 """
 
 import argparse
@@ -54,7 +54,7 @@ PARTS: dict[str, Callable[[Ground, Plan], Findings]] = {
 
 
 def main() -> int:
-    """Measure what the command line names; 1 where a part failed."""
+    """Run the measurements of the command line; return 1 if a part failed."""
     arguments = _parse()
     names = arguments.parts or list(PARTS)
     plan = Plan(arguments.rounds, arguments.scale)

@@ -1,8 +1,8 @@
 """
-What a task's process costs: importing the package and running a task that does nothing, on the embedded journal.
+Cost of a task's process: importing the package and running an empty task, on the embedded journal.
 
-The floor beside it is a process that imports only the OpenTelemetry SDK and pika, the libraries that any package which
-traces and talks to RabbitMQ imports. Both run in turn, so that the machine's drift hits both alike.
+The floor is a process that imports only the OpenTelemetry SDK and pika, the libraries that any package which traces and
+uses RabbitMQ imports. Both run in turn, so that the machine's drift hits both alike.
 """
 
 import resource
@@ -25,7 +25,7 @@ with NoOp(recipe_run_id=1, workflow_name="W", workflow_version="1") as task: tas
 FLOOR = """
 import opentelemetry.sdk.trace.export, opentelemetry.sdk.metrics.export, opentelemetry.sdk._logs.export, pika
 """
-# Without an import: the floor may be a process that has imported nothing.
+# The import is inside the function: the floor may be a process that has imported nothing.
 WITH_PEAK = """
 import sys
 print(len(sys.modules), next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")))
@@ -34,18 +34,18 @@ print(len(sys.modules), next(line.split()[1] for line in open("/proc/self/status
 
 @dataclass(frozen=True)
 class Cost:
-    """What one process took: seconds by the clock, seconds of processor time, MiB at its peak, and modules."""
+    """Cost of one process: elapsed seconds, seconds of processor time, MiB at its peak, and modules."""
 
     wall: float
     cpu: float
     peak: float
     modules: float
     said: str
-    """What it wrote to standard error."""
+    """Its standard error."""
 
 
 def cost_of(program: str, python: str = sys.executable, **settings: str) -> Cost:
-    """Run a program in a process of its own."""
+    """Run a program in a separate process, and return its cost."""
     # Away from the checkout, where nothing of it is imported by chance, and no .env is found.
     with tempfile.TemporaryDirectory() as folder:
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()

@@ -1,9 +1,9 @@
 """
-What a broken broker and collector cost a task: the wall time of its whole process, and whether its events are kept.
+Cost of a broken broker and collector for a task: the wall time of its whole process, and whether its events are kept.
 
-The task is called by hand; a run of one task by `Workflow.run`, which is two processes, stands beside it.
+The task is called by hand; a run of one task by `Workflow.run`, which is two processes, is measured in addition.
 
-Each fault meets a fresh state folder, so no earlier process has left word that the broker is not to be waited for.
+Each fault meets a fresh state folder, so no earlier process has left a mark that the broker is unreachable.
 """
 
 import os
@@ -39,7 +39,7 @@ Ports = tuple[int, int] | None
 
 @dataclass(frozen=True)
 class Program:
-    """What is started, as an argument list behind the interpreter, and how many events it publishes."""
+    """The command to start, as an argument list for the interpreter, and how many events it publishes."""
 
     arguments: tuple[str, ...]
     events: int
@@ -52,7 +52,7 @@ WHOLE_RUN = Program(("-m", "benchmarks.sides.one_task_run"), events=5)
 
 @dataclass(frozen=True)
 class Case:
-    """A state of the world, and what becomes of the events in it."""
+    """A state of broker and collector, and where the events are kept in it."""
 
     name: str
     in_place: Callable[[Ground, Job], AbstractContextManager[Ports]]
@@ -117,7 +117,7 @@ FAULTS = (
 
 
 def measure(ground: Ground, plan: Plan) -> Findings:
-    """Return the wall time of a task's process with each fault, and what the fault adds."""
+    """Return the wall time of a task's process with each fault, and the time that the fault adds."""
     findings = Findings()
     seconds = defaultdict(list)
     for case in plan.turns((NEITHER, WELL, *FAULTS)):
@@ -134,7 +134,7 @@ def measure(ground: Ground, plan: Plan) -> Findings:
 
 
 def _add_whole_run(findings: Findings, ground: Ground, plan: Plan) -> None:
-    """Add what the same fault costs a run of one task on this host."""
+    """Add the cost of the same fault for a run of one task on this host."""
     seconds = defaultdict(list)
     for case in plan.turns((NEITHER, WELL, BLACK_HOLED)):
         seconds[case.name].append(wall_seconds(ground, case, WHOLE_RUN))

@@ -1,5 +1,5 @@
 """
 The tests of the library.
 
-A package, so that a test imports what it shares as ``tests.services``, by whichever command pytest is started.
+A package, so that a test imports shared code as ``tests.services``, independent of the command that starts pytest.
 """

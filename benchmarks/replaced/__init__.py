@@ -1,8 +1,8 @@
 """
-This library beside the release that it replaces, as that is published, on the one Python that both run on.
+This library compared with the published release that it replaces, on the one Python that both support.
 
-`_sides` names the two, the others measure: `_processes` what a task's process costs, `_worker` what comes before it,
-`_homes` what is installed for it, `_looks` what its file costs the engine. Not here: other peers.
+`_sides` defines the two, the other modules measure: `_processes` the process of a task, `_worker` the work before it,
+`_homes` the installed packages, `_looks` the cost of its file in Airflow. Not here: other peers.
 """
 
 import tempfile
@@ -51,7 +51,7 @@ __all__ = [
 
 
 def measure(ground: Ground, plan: Plan) -> Findings:
-    """Measure both, in turn, in environments that stand already and in some that are made for it."""
+    """Measure both in turn, in prepared environments and in new ones."""
     python = find_python()
     for side in SIDES:
         side.check()

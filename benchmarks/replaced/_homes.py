@@ -1,7 +1,7 @@
 """
-Environments that hold a release and what it requires, and nothing else: how big they are.
+Size of environments that hold only a release and its requirements.
 
-Not here: how long it takes to make one for a task (_worker).
+Not here: the time to create one for a task (_worker).
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _UV = ROOT / ".venv" / "bin" / "uv"
 
 @dataclass(frozen=True)
 class Home:
-    """An environment of its own."""
+    """One environment."""
 
     folder: Path
 
@@ -39,7 +39,7 @@ class Home:
         return sum(path.stat().st_size for path in files if path.suffix != ".pyc")
 
     def frozen(self) -> list[str]:
-        """Return what is installed, each as `name==version`."""
+        """Return the installed packages, each as `name==version`."""
         listed = run(_UV, "pip", "freeze", "--python", self.python, cwd=self.folder)
         return [line for line in listed.splitlines() if "==" in line]
 
@@ -56,6 +56,6 @@ def make_home(folder: Path, python: str, wanted: str) -> Home:
 
 
 def add_homes(findings: Findings, ours: Home, theirs: Home) -> None:
-    """Add what the environments take up."""
+    """Add the sizes of the environments."""
     findings.add(SIZE, "MiB", [ours.size / 2**20], [theirs.size / 2**20], BESIDE)
     findings.add(COUNT, "number", [ours.distributions], [theirs.distributions], BESIDE)

@@ -1,5 +1,5 @@
 """
-What the engine's look at an exported file costs, of which a part is Airflow's own: the same file with nothing attached.
+Cost of Airflow's look at an exported file. Airflow's own part is that of the same file with nothing attached.
 
 Not here: the looking (sides.parse_files), and the file (_pipeline).
 """
@@ -27,7 +27,7 @@ Looks = Mapping[Side, Sequence[tuple[Look, Look]]]
 
 
 def measure_looks(plan: Plan, folder: Path, exported: Mapping[Side, Path]) -> Looks:
-    """Look at the file of each release, and at what is Airflow's own in it, by an Airflow that has the release."""
+    """Have an Airflow with the release look at its exported file, and at the same file with nothing attached."""
     environ = environment(AIRFLOW_HOME=str(folder / "airflow"))
     files = {side: [path, _bare(path)] for side, path in exported.items()}
     found: dict[Side, list[tuple[Look, Look]]] = defaultdict(list)
@@ -50,7 +50,7 @@ def _median(looks: Sequence[Look]) -> Look:
 
 
 def add_looks(findings: Findings, looks: Looks) -> None:
-    """Add the rows: looks as they are, and what each release adds to Airflow's own part."""
+    """Add the rows: full looks, and the part that each release adds to Airflow's own part."""
     ours, theirs = looks[OURS], looks[THEIRS]
     for name, which in ((LOOK, 0), (BARE, 1)):
         mine, other = ([pair[which].ms for pair in side] for side in (ours, theirs))

@@ -1,7 +1,7 @@
 """
-A pipeline of eight tasks, as its author writes it for either release, and what each one exports of it.
+A pipeline of eight tasks, as its author writes it for either release, and the file that each release exports.
 
-Not here: who looks at the exported file (_looks), and who runs its command (_worker).
+Not here: looking at the exported file (_looks), and running its command (_worker).
 """
 
 import ast

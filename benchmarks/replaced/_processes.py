@@ -1,7 +1,7 @@
 """
-What importing and a task that does nothing cost a process, and what a collector adds to it that does not answer.
+Cost of the import and of an empty task in a process, and the addition of a collector that does not answer.
 
-Not here: the environments (_sides, _homes), and what a worker does before (_worker).
+Not here: the environments (_sides, _homes), and the work of a worker before it (_worker).
 """
 
 import json
@@ -48,9 +48,9 @@ _SHOWN = {
     TASK: ["wall", "cpu", "peak"],
 }
 Pythons = tuple[Path, Path]
-"""That of this library, and that of the release that it replaces."""
+"""The Python of this library, and the Python of the release that it replaces."""
 WasTried = Callable[[str], bool]
-"""Says whether a task has tried to reach the collector, from what it wrote."""
+"""A predicate on the output of a task: whether it has tried to reach the collector."""
 
 
 def add_processes(findings: Findings, plan: Plan, homes: tuple[Home, Home]) -> None:
@@ -58,7 +58,7 @@ def add_processes(findings: Findings, plan: Plan, homes: tuple[Home, Home]) -> N
     sides = (OURS.python, THEIRS.python)
     pythons = dict.fromkeys(_PROGRAMS, sides) | {IMPORT_AT_HOME: (homes[0].python, homes[1].python)}
     for each in dict.fromkeys(python for pair in pythons.values() for python in pair):
-        # The first one compiles what it imports, and fetches it from the disk.
+        # The first process compiles the imported modules and loads them from the disk.
         cost_of(TASK_PROGRAM, str(each))
     costs: dict[tuple[str, Path], list[Cost]] = defaultdict(list)
     for name, python in plan.turns([(name, python) for name, pair in pythons.items() for python in pair]):
@@ -99,7 +99,7 @@ COLLECTORS: Mapping[str, Callable[[], AbstractContextManager[tuple[int, WasTried
 
 
 def add_dead_collectors(findings: Findings, plan: Plan) -> None:
-    """Add what the same task costs where traces and metrics are to go to a collector that does not take them."""
+    """Add the cost of the same task where traces and metrics go to a collector that does not accept them."""
     few = Plan(min(plan.rounds, COLLECTOR_ROUNDS), plan.scale)
     walls: dict[tuple[str, Path], list[float]] = defaultdict(list)
     pythons = (OURS.python, THEIRS.python)

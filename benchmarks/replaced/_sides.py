@@ -1,7 +1,7 @@
 """
 The two sides: this library, and the release that it replaces, each among the same packages of the pipelines' world.
 
-Not here: what is measured of them.
+Not here: the measurements.
 """
 
 import re
@@ -22,7 +22,7 @@ _VERSION = "import dkist_processing_core; print(dkist_processing_core.__version_
 
 
 class ReplacedError(RuntimeError):
-    """The two releases cannot be held beside each other; the message says why."""
+    """The two releases cannot be compared; the message contains the reason."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def find_python(find: Path = _FIND) -> str:
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
-    """Run a program to its end with nothing of the machine's settings, and return what it wrote to standard output."""
+    """Run a program to its end without the machine's settings, and return its standard output."""
     done = subprocess.run(
         command, cwd=cwd, env=environment(**variables), check=False, capture_output=True, text=True, timeout=600
     )
@@ -65,6 +65,8 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
 
 
 def pins(lock: Path = _LOCK) -> list[str]:
-    """Return the versions that both sides hold of whatever they need, each as `name==version`, but for themselves."""
+    """
+    Return the versions of all requirements that both sides have, each as `name==version`, without the two releases.
+    """
     locked = re.findall(r"^([\w.-]+)==([^\s;]+)", lock.read_text(encoding="utf-8"), re.MULTILINE)
     return [f"{name}=={version}" for name, version in locked if name != DISTRIBUTION]

@@ -1,7 +1,7 @@
 """
-How a worker comes by the environment of a second task of a release, and to the first line of its `run`.
+How long a worker takes to get the environment of a second task of a release, and to reach the first line of its `run`.
 
-Not here: what the environment of each release holds (_homes).
+Not here: the content of each release's environment (_homes).
 """
 
 import os
@@ -26,7 +26,7 @@ FIRST_LINE = "a second task on a worker, to its first line"
 PROCESSORS = "a second task on a worker, processor time of it all"
 WORKER_ROUNDS = 2
 _STANDS = "Run Main Command"
-"""What an exported command writes right after it has made its environment."""
+"""The line that an exported command prints right after it has created its environment."""
 _SECONDS = 900
 _PREPARE = f"""
 import os
@@ -37,7 +37,7 @@ with Environments(folder_of(os.environ)).prepare(Requirement.of("{PACKAGE}", "{V
 
 @dataclass(frozen=True)
 class Effort:
-    """Seconds to the environment and to the first line, and those of the processors for all that was done."""
+    """Seconds to the environment and to the first line, and processor time of the whole work."""
 
     environment: float
     first_line: float
@@ -68,7 +68,7 @@ class Established:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What its processes know: the wheels, a cache, and a host whose Python comes first."""
+        """Return the variables of its processes: the wheels, a cache, and a host whose Python comes first."""
         links = f"{self.wheels.as_uri()} {os.environ.get('PIP_FIND_LINKS', '')}".rstrip()
         return {
             "PATH": f"{self._host / 'bin'}:{os.environ['PATH']}",
@@ -106,7 +106,7 @@ class Kept(Worker):
     """A worker of this library, which keeps the environments of releases."""
 
     def variables(self, **more: str) -> dict[str, str]:
-        """As for any worker, with uv at hand."""
+        """Return the variables of any worker, with uv available."""
         return super().variables(**{"PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}", **more})
 
     def start(self) -> Effort:
@@ -120,7 +120,7 @@ class Kept(Worker):
 
 
 def add_second_tasks(findings: Findings, plan: Plan, ours: Kept, theirs: Established) -> None:
-    """Add what it takes until the second task's environment stands, and until the task begins."""
+    """Add the time until the second task's environment is ready, and until the task begins."""
     efforts: dict[str, list[Effort]] = defaultdict(list)
     for name, start in Plan(min(plan.rounds, WORKER_ROUNDS)).turns([("ours", ours.start), ("theirs", theirs.start)]):
         efforts[name].append(start())

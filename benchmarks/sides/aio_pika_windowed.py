@@ -24,7 +24,7 @@ def to_message(message: Prepared) -> tuple[str, aio_pika.Message]:
 
 
 async def publish_all(job: Job) -> None:
-    """Publish what the job says."""
+    """Publish the messages of the job."""
     first, timed = ([to_message(message) for message in part] for part in job.prepared())
     connection = await aio_pika.connect(
         host=job.host, port=job.port, login=job.username, password=job.password, virtualhost=job.vhost

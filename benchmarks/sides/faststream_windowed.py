@@ -12,7 +12,7 @@ from benchmarks.sides.windowed import publish_in_window
 
 
 async def publish_all(job: Job) -> None:
-    """Publish what the job says."""
+    """Publish the messages of the job."""
     first, timed = job.prepared()
     exchange = RabbitExchange(job.exchange, type=ExchangeType.TOPIC, durable=True, declare=False)
     broker = RabbitBroker(

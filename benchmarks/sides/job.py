@@ -1,5 +1,5 @@
 """
-What a side is told on its standard input, and how it reports; the same for the library and its peers.
+The job that a side reads on its standard input, and its report; the same for the library and its peers.
 
 Not here: anything beyond the standard library, since it is imported in both environments.
 """
@@ -45,7 +45,7 @@ class Job:
     """Where the library keeps its journal."""
     count: int
     warm_up: int = 50
-    """How many messages are published before the clock starts, so that nobody's time holds a connection's making."""
+    """How many messages are published before the clock starts, so that no measured time includes connecting."""
     options: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -79,7 +79,7 @@ class Watch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Measure what stands inside."""
+        """Measure the body of the `with` block."""
         began = time.perf_counter()
         yield
         self.seconds = time.perf_counter() - began

@@ -6,7 +6,7 @@ from benchmarks.sides.job import Job, Prepared, Watch, report
 
 
 def main() -> None:
-    """Publish what the job says."""
+    """Publish the messages of the job."""
     job = Job.read()
     first, timed = job.prepared()
     with Connection(

@@ -1,4 +1,4 @@
-"""What the sides that run the library itself have in common."""
+"""Functions shared by the sides that run the library itself."""
 
 import time
 from pathlib import Path
@@ -25,7 +25,7 @@ def settings_of(job: Job) -> DKISTProcessingCoreConfiguration:
 
 
 def to_messages(prepared: list[Prepared], exchange: str) -> list[Message]:
-    """Return prepared messages in the form in which the journal takes them."""
+    """Return prepared messages in the form that the journal accepts."""
     return [
         Message(
             exchange,
@@ -40,7 +40,7 @@ def to_messages(prepared: list[Prepared], exchange: str) -> list[Message]:
 
 
 def wait_until_delivered(publisher: Publisher, journal: Journal) -> None:
-    """Return when the broker has confirmed all that the journal held, whoever appended it."""
+    """Return when the broker has confirmed all messages of the journal, including those of other processes."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not publisher.flush(1.0) or journal.pending(0, 1):
         if time.monotonic() > deadline:

@@ -8,7 +8,7 @@ from dkist_processing_core.delivery.publisher import Publisher
 
 
 def main() -> None:
-    """Publish what the job says: events, or messages that were encoded before the clock started."""
+    """Publish the job's events, or messages that were encoded before the clock started."""
     job = Job.read()
     batch: int = job.options["batch"]
     settings = settings_of(job)

@@ -8,13 +8,13 @@ from dkist_processing_core.delivery.publisher import Publisher
 
 
 def main() -> None:
-    """Drain as many messages as the job says."""
+    """Drain the job's number of messages."""
     job = Job.read()
     settings = settings_of(job)
     first, timed = (to_messages(part, job.exchange) for part in job.prepared())
     with open_bus(settings).open_journal() as journal, Publisher.open(settings) as publisher:
         journal.append(first)
-        # It wakes the drainer, here and below: what another connection appends does not.
+        # Publishing wakes the drainer, here and below: an append on another connection does not.
         publisher.publish(event_at(0))
         wait_until_delivered(publisher, journal)
         journal.append(timed[:-1])

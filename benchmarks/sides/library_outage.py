@@ -13,7 +13,7 @@ BATCH = 50
 
 
 def memory() -> dict[str, float]:
-    """Return what the process occupies now and has occupied at most, in MiB."""
+    """Return the current and the highest memory of the process, in MiB."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return {name: int(kib) / 1024 for name, kib in re.findall(r"(VmRSS|VmHWM):\s+(\d+)", status)}
 

@@ -19,7 +19,7 @@ UNREACHABLE_SECONDS = 25.0
 
 
 class UnsyncedBus(AmqpBus):
-    """The same bus, whose journal does not wait for the disk: what is left is the library's own cost."""
+    """The same bus with a journal that does not wait for the disk: it leaves the library's own cost."""
 
     def open_journal(self, *, synced: bool = True, **options: Any) -> Journal:  # noqa: ARG002 - the bus's signature
         """Open the outbox without syncing."""
@@ -34,7 +34,7 @@ def open_publisher(settings: DKISTProcessingCoreConfiguration, *, synced: bool) 
 
 
 def main() -> None:
-    """Publish as the job says: `pause` between events, `synced` or not, with a broker `marked` unreachable or not."""
+    """Publish the job's events: `pause` between events, `synced` or not, with a broker `marked` unreachable or not."""
     job = Job.read()
     settings = settings_of(job)
     events = [event_at(job.options.get("first", 0) + number) for number in range(job.warm_up + job.count)]

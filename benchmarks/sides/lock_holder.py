@@ -9,7 +9,7 @@ from dkist_processing_core.journal.locks import FileLock
 
 
 def main() -> None:
-    """Take the lock, say so, and hold it until told to end."""
+    """Take the lock, report it, and hold it until requested to end."""
     job = Job.read()
     with open_bus(settings_of(job)).open_journal() as journal:
         if not FileLock(journal.path.with_suffix(".lock")).acquire():

@@ -13,7 +13,7 @@ class NoOp(TaskBase):
 
 
 def main() -> int:
-    """Run it, and say by the exit code whether it succeeded."""
+    """Run it, and return by the exit code whether it succeeded."""
     workflow = Workflow(process_category="bench", process_name="one_task", workflow_version="1")
     workflow.add_node(NoOp)
     return 0 if workflow.run(1).succeeded else 1

@@ -3,8 +3,8 @@ Looks at exported files as Airflow 3.3 does, by its Python: each look in a fork 
 
     parse_files.py ROUNDS FILE…
 
-Writes as JSON, by file, of each look: its milliseconds, how many modules it imported, and by how many MiB it grew.
-What a file imports is imported by each look anew, as in Airflow's DAG processor.
+Writes as JSON, by file, of each look: its milliseconds, how many modules it imported, and by how many MiB it grew. Each
+look repeats the imports of a file, as in Airflow's DAG processor.
 
 Not here: the files (benchmarks.parse).
 """
@@ -23,7 +23,7 @@ def resident() -> float:
 
 
 def look_at(file: str) -> tuple[float, int, float]:
-    """Return for how many milliseconds a fork of this process is busy with a file, and by what it has grown then."""
+    """Return the milliseconds that a fork of this process needs for a file, and the growth of the fork."""
     told, tells = os.pipe()
     child = os.fork()
     if not child:

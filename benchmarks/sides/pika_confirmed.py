@@ -69,7 +69,7 @@ class Pipeline:
 
 
 def main() -> None:
-    """Publish what the job says."""
+    """Publish the messages of the job."""
     job = Job.read()
     first, timed = ([(message, properties(message)) for message in part] for part in job.prepared())
     pipeline = Pipeline(job, job.options["window"])

@@ -1,4 +1,4 @@
-"""What the sides that publish with pika itself have in common."""
+"""Functions shared by the sides that publish with pika itself."""
 
 import pika
 

@@ -1,4 +1,6 @@
-"""The ceiling: pika's blocking connection without confirms, done when the broker has read all and said goodbye."""
+"""
+The ceiling: pika's blocking connection without confirms, done when the broker has read all and closed the connection.
+"""
 
 import pika
 
@@ -7,7 +9,7 @@ from benchmarks.sides.pika_parts import parameters, properties
 
 
 def main() -> None:
-    """Publish what the job says."""
+    """Publish the messages of the job."""
     job = Job.read()
     first, timed = ([(message, properties(message)) for message in part] for part in job.prepared())
     connection = pika.BlockingConnection(parameters(job))

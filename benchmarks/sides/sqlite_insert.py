@@ -8,7 +8,7 @@ from benchmarks.sides.job import Job, report
 
 
 def main() -> None:
-    """Insert as the job says."""
+    """Insert the messages of the job."""
     job = Job.read()
     pause: float = job.options["pause"]
     first, timed = job.prepared()

@@ -18,7 +18,7 @@ HEARTBEAT_SECONDS = 3600  # as its own factory of a producer's parameters has it
 
 
 def producer_of(job: Job) -> Callable[[], DurableProducer]:
-    """Return what opens a producer on the topology that is there already."""
+    """Return a function that opens a producer on the existing topology."""
 
     class Bound(PublishMessageBase):  # type: ignore[misc]  # talus has no types
         default_routing_key = "#"
@@ -35,7 +35,7 @@ def producer_of(job: Job) -> Callable[[], DurableProducer]:
 
 
 def main() -> None:
-    """Publish what the job says, with a `pause` before each message if need be, and tell how long each took."""
+    """Publish the messages of the job, with a `pause` before each one if it is set, and report the time of each."""
     job = Job.read()
     open_producer = producer_of(job)
 

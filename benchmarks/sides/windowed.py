@@ -1,4 +1,4 @@
-"""What the asyncio peers have in common: a number of publishes that wait for their confirms at any time."""
+"""Functions shared by the asyncio peers: a number of publishes that wait for their confirms at any time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -11,7 +11,7 @@ async def publish_in_window(
     publish: Callable[[_Item], Awaitable[object]], messages: Iterable[_Item], size: int
 ) -> None:
     """Publish messages, `size` of them at a time, and return when all are confirmed."""
-    # One iterator for all: whoever has its confirm takes the next message.
+    # One iterator for all: a publish that has its confirm takes the next message.
     left = iter(messages)
 
     async def publish_what_is_left() -> None:

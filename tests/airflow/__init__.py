@@ -1,3 +1,3 @@
 """
-Tests with a real Airflow: they run once, from any Python, for Airflow has one of its own.
+Tests with a real Airflow: they run once, independent of the Python, because Airflow has a separate one.
 """

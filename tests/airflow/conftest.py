@@ -1,5 +1,5 @@
 """
-What tests with a real Airflow share: the database server, and an Airflow for each executor.
+Fixtures shared by tests with a real Airflow: the database server, and an Airflow for each executor.
 
 Not here: the workflows that they run.
 """
@@ -25,7 +25,7 @@ _TIMEOUT_SECONDS = 300
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by mark
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Mark what lies here, so that these tests run once and not on each Python: Airflow brings a Python of its own.
+    Mark the tests of this folder, so that they run once and not on each Python: Airflow has its own Python.
     """
     for item in items:
         if _HERE in item.path.parents:
@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.timeout(_TIMEOUT_SECONDS))
 
 
-@pytest.hookimpl(specname="pytest_collection_modifyitems", trylast=True)  # behind what shuffles the modules
+@pytest.hookimpl(specname="pytest_collection_modifyitems", trylast=True)  # after the plugin that shuffles the modules
 def pytest_keep_together(items: list[pytest.Item]) -> None:
     """
     Have these tests run one behind the other, so that their Airflow runs no longer than it is needed.

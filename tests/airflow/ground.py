@@ -1,5 +1,5 @@
 """
-What the tests with a real Airflow stand on: a released pipeline, its exported workflows, and all that reaches the bus.
+Setup of the tests with a real Airflow: a released pipeline, its exported workflows, and all events that reach the bus.
 
 Not here: Airflow itself (tests.services.airflow).
 """
@@ -35,7 +35,7 @@ from tests.waiting import wait_until
 FAULTY = Path(__file__).parent / "packages" / "faulty"
 EXAMPLE = ROOT / "examples" / "solar_calibration"
 SECONDS = 90.0
-# What an operator may attach without a look at the exported files: a limit of time, and a condition.
+# An operator may attach these without reading the exported files: a time limit, and a condition.
 POLICY = """\
 from datetime import timedelta
 
@@ -112,7 +112,7 @@ class Arrival:
 
 class Listener:
     """
-    A thread that notes what arrives on the bus, whoever sends it, and when.
+    A thread that records the events on the bus, and when they arrive.
     """
 
     def __init__(self, broker: Broker) -> None:
@@ -131,19 +131,19 @@ class Listener:
 
     def close(self) -> None:
         """
-        Listen no more.
+        Stop listening.
         """
         self._events.close()
 
     def of(self, run_id: str) -> list[Event]:
         """
-        Return what has arrived of a run, in order.
+        Return the received events of a run, in order.
         """
         return [arrival.event for arrival in list(self.arrivals) if arrival.event.run_id == run_id]
 
     def view(self, run_id: str) -> RunView:
         """
-        Return the run as all reports together tell it.
+        Return the run as all reports together describe it.
         """
         (run,) = RunState(self.of(run_id)).runs
         return run
@@ -186,7 +186,7 @@ class Listener:
 
 class Ground:
     """
-    An Airflow that has the exported workflows, and what its tasks look for.
+    An Airflow with the exported workflows, and the folders that its tasks use.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class Ground:
         virtualenv: Path = ENVIRONMENT,
     ) -> None:
         """
-        Prepare an Airflow whose tasks report to a broker, with what pipelines have released; `open` starts it.
+        Prepare an Airflow whose tasks report to a broker, with the released pipelines; `open` starts it.
         """
         self.broker = broker
         self.folder = folder
@@ -263,7 +263,7 @@ class Ground:
 
     def drain(self) -> None:
         """
-        Bring to the broker what waits, as an operator does: again, where the broker has only just begun to start.
+        Deliver the pending events to the broker, as an operator does; repeat while the broker is still starting.
         """
         variables = self.broker.env | {"DKIST_CORE_STATE_DIR": str(self.state)}
 

@@ -1,7 +1,8 @@
 """
-What a dead broker and a dead collector cost an attempt on a real Airflow: task runner, callbacks, launcher and task.
+Cost of a dead broker and a dead collector for an attempt on a real Airflow: task runner, callbacks, launcher and task.
 
-Its time is the engine's own, from its start until its end was stored. Long, so by `make soak` only.
+The time is Airflow's, from the start of the attempt until its end was stored. The tests are long, so only `make soak`
+runs them.
 """
 
 from collections.abc import Callable, Iterator
@@ -44,7 +45,7 @@ def test_a_dead_broker_and_collector_cost_an_attempt_two_seconds_at_most(
     tell: Callable[[str], None],
 ) -> None:
     """
-    By turns with both well and with both silent: the least that each outcome takes grows by no more.
+    Compared with healthy ones, a silent broker and collector add at most two seconds to the least time of each outcome.
     """
     bus, collector = ways
     reached = replace(broker, host=bus.host, port=bus.port)
@@ -74,7 +75,7 @@ def test_a_dead_broker_and_collector_cost_an_attempt_two_seconds_at_most(
 
 def seconds_of(ground: Ground, dag_id: str, task: str) -> float:
     """
-    Run a workflow to its end, and return how long the engine says that the first attempt of a task took.
+    Run a workflow to its end, and return how long the first attempt of a task took according to Airflow.
     """
     run_id = ground.airflow.trigger(dag_id, {"recipe_run_id": ground.next_number()})
     ground.airflow.wait_for_run(dag_id, run_id, "success", "failed", seconds=120.0)
@@ -87,7 +88,7 @@ def seconds_of(ground: Ground, dag_id: str, task: str) -> float:
 
 def forget_what_was_dead(broker: Broker, state: Path) -> None:
     """
-    Let the next attempt meet it anew: a mark spares it that for half a minute.
+    Remove the mark that spares the next attempt an unreachable service for half a minute.
     """
     with open_bus(settings_of(broker, state)).open_journal() as journal:
         journal.unreachable_until = 0

@@ -1,7 +1,7 @@
 """
 The example pipeline as an operator runs it: exported, started by REST, on each executor, seen from the bus.
 
-Not here: what can go wrong (test_faults).
+Not here: failures (test_faults).
 """
 
 from pathlib import Path
@@ -42,7 +42,7 @@ def run_it(ground: Ground) -> str:
 
 def assert_all_is_told(ground: Ground, run_id: str) -> None:
     """
-    Assert that every reporter has said of every task what it can see, and that the fold is the run that was.
+    Assert that every reporter has reported all that it can see of every task, and that the fold equals the run.
     """
     events = ground.listener.of(run_id)
     view = ground.listener.view(run_id)
@@ -95,7 +95,7 @@ def test_the_example_runs_with_the_local_executor(ground: Ground) -> None:
 @pytest.mark.timeout(400)
 def test_the_example_runs_on_two_celery_workers(celery_ground: Ground, otlp: OtlpReceiver) -> None:
     """
-    Each worker takes what its queue holds, and the whole run is one trace below one root.
+    Each worker takes the tasks of its queue, and the whole run is one trace with one root.
     """
     airflow = celery_ground.airflow
     run_id = run_it(celery_ground)

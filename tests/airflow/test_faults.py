@@ -1,9 +1,10 @@
 """
-Every way in which an attempt or a run can end on a real Airflow, provoked for real and folded from what is on the bus.
+Every way in which an attempt or a run can end on a real Airflow, provoked for real and folded from the events on the
+bus.
 
 The table that is printed at the end has a row for each: the cause, who reported the end first, how many seconds after
-the fault it was on the bus, and what was said otherwise. Not here: what a launcher makes of a task's end
-(test_faults.py of the suite above).
+the fault it was on the bus, and which reports differ. Not here: how a launcher reports a task's end (test_faults.py of
+the suite above).
 """
 
 import os
@@ -71,7 +72,7 @@ class Run:
     @property
     def notes(self) -> Path:
         """
-        What the task notes when it is there.
+        The note that the task writes when it has started.
         """
         return self.ground.folder / f"{self.task}-{self.number}"
 
@@ -91,7 +92,7 @@ class Run:
 
     def view(self) -> TaskView:
         """
-        Return the task as all reports together tell it.
+        Return the task as all reports together describe it.
         """
         return next(task for task in self.ground.listener.view(self.run_id).tasks if task.name == self.task)
 
@@ -193,7 +194,7 @@ def runs(ground: Ground) -> dict[str, Run]:
 
 def begun(ground: Ground, workflow: str, task: str, version: str = "1.0") -> Run:
     """
-    Start a run, for a recipe run of its own.
+    Start a run with a new recipe run.
     """
     run = Run(ground, f"faulty_{workflow}_{version}", task, ground.next_number())
     ground.airflow.wait_for_dag(run.dag_id)
@@ -203,7 +204,7 @@ def begun(ground: Ground, workflow: str, task: str, version: str = "1.0") -> Run
 
 def ends_of(run: Run) -> int:
     """
-    Return how many ends of a run the engine has told of; each may arrive more than once.
+    Return the number of ends of a run that Airflow has reported; each may arrive more than once.
     """
     return len({event.id for event in run.ground.listener.of(run.run_id) if event.name in ENDS_OF_RUN})
 
@@ -232,7 +233,7 @@ FAILED: dict[str, tuple[str, dict[str, object]]] = {
 @pytest.mark.parametrize("fault", FAILED)
 def test_a_failed_attempt_has_one_end_with_its_cause(fault: str, runs: dict[str, Run], announced: list[str]) -> None:
     """
-    By whoever stood nearest, confirmed; the run has failed, and one failure message says so.
+    The nearest reporter gives the cause, which is confirmed; the run has failed, and one failure message reports it.
     """
     run = runs[fault]
     cause, facts = FAILED[fault]
@@ -249,7 +250,7 @@ def test_a_failed_attempt_has_one_end_with_its_cause(fault: str, runs: dict[str,
 
 def test_a_run_that_is_marked_failed_has_its_tasks_ends_alone(runs: dict[str, Run], announced: list[str]) -> None:
     """
-    Airflow calls nothing at the end of such a run: nobody can tell of it.
+    Airflow calls no callback at the end of such a run, so the end of the run is not reported.
     """
     run = runs["run marked failed"]
     attempt = run.attempt("run marked failed")
@@ -285,7 +286,7 @@ def test_what_waits_for_a_failed_task_is_not_run(runs: dict[str, Run]) -> None:
 
 def test_a_retry_is_an_attempt_of_its_own(runs: dict[str, Run], announced: list[str]) -> None:
     """
-    The first has failed and is not final; nobody is told of a failure.
+    The first attempt has failed and is not final; no failure is announced.
     """
     run = runs["retry, then success"]
     first, second = run.attempt("retry, then success: the first"), run.attempt("retry, then success: the second", 2)
@@ -300,7 +301,7 @@ def test_a_killed_runner_with_retries_left_is_followed_by_an_attempt(
     runs: dict[str, Run], announced: list[str]
 ) -> None:
     """
-    The kernel tells the launcher, and the engine tries again.
+    The kernel notifies the launcher, and Airflow tries again.
     """
     run = runs["runner killed, retries left"]
     first = run.attempt("runner killed, retries left: the first")
@@ -324,7 +325,7 @@ def test_a_task_that_is_passed_over_is_skipped(runs: dict[str, Run]) -> None:
 
 def test_a_task_that_is_marked_a_success_was_ended_all_the_same(runs: dict[str, Run], announced: list[str]) -> None:
     """
-    The engine's word is shown beside what happened, and its false callback has nobody told of a failure.
+    Airflow's state is shown in addition to the reported end, and its wrong callback announces no failure.
     """
     run = runs["marked success"]
     attempt = run.attempt("marked success")
@@ -338,7 +339,7 @@ def test_a_task_that_is_cleared_while_it_runs_is_ended_and_runs_again(
     runs: dict[str, Run], announced: list[str]
 ) -> None:
     """
-    The engine tells of the first one's end twice, in two words; the fold has one.
+    Airflow reports the end of the first attempt twice, with different states; the fold has one end.
     """
     run = runs["cleared while running"]
     first = run.attempt("cleared while running: the first")
@@ -377,7 +378,7 @@ def test_a_task_that_fails_again_after_a_clear_is_announced_again(runs: dict[str
 
 def test_a_failure_is_told_once_by_each_reporter(runs: dict[str, Run]) -> None:
     """
-    The end of the run tells of failures that nobody nearer has told of, and of no others.
+    The end of the run reports only failures that no nearer reporter has reported.
     """
     for name, run in runs.items():
         unnumbered = [event for event in run.ground.listener.of(run.run_id) if getattr(event, "attempt", 0) is None]
@@ -398,7 +399,7 @@ def test_a_run_is_one_trace_retries_and_clears_included(runs: dict[str, Run]) ->
 
 def test_every_reporter_is_heard(runs: dict[str, Run]) -> None:
     """
-    Each tells what only it can see.
+    Each reporter states the facts that only it can see.
     """
     run = runs["exception"]
     said = {(event.reported_by.value, event.name) for event in run.ground.listener.of(run.run_id)}
@@ -416,7 +417,7 @@ def test_every_reporter_is_heard(runs: dict[str, Run]) -> None:
 
 def test_tasks_run_in_an_environment_without_airflow(runs: dict[str, Run]) -> None:
     """
-    It was built from the wheels of the test's folder, and holds the library and what that needs.
+    It was built from the wheels of the test's folder, and holds the library and its requirements.
     """
     run = runs["finished and cleared"]
     prefix = Path(run.notes.read_text().split()[1])
@@ -430,7 +431,7 @@ def test_tasks_run_in_an_environment_without_airflow(runs: dict[str, Run]) -> No
 
 def interrupted(ground: Ground, interrupt: Callable[[Run], None]) -> Run:
     """
-    Run a task that waits, do something to what surrounds it, let it end, and return when the run's end is on the bus.
+    Run a task that waits, disturb its surroundings, let it end, and return when the run's end is on the bus.
     """
     run = begun(ground, "waits", "Waits")
     run.wait_for_task()
@@ -441,7 +442,7 @@ def interrupted(ground: Ground, interrupt: Callable[[Run], None]) -> Run:
 
 def test_a_broker_that_is_down_for_the_whole_run_gets_all_of_it_afterwards(ground: Ground) -> None:
     """
-    The run goes on as ever; what was kept on the host arrives with the next publisher, or by a hand.
+    The run is not disturbed; events kept on the host arrive with the next publisher or by a command.
     """
     node = ground.broker.node
     node.stop()
@@ -462,7 +463,7 @@ def test_a_broker_that_is_down_for_the_whole_run_gets_all_of_it_afterwards(groun
 
 def test_an_api_server_that_is_restarted_in_the_middle_changes_nothing(ground: Ground) -> None:
     """
-    The task's end is told by task and launcher; the engine's arrives when it can.
+    Task and launcher report the task's end; Airflow's report arrives when it can.
     """
 
     def restart(run: Run) -> None:
@@ -476,7 +477,8 @@ def test_an_api_server_that_is_restarted_in_the_middle_changes_nothing(ground: G
 
     attempt = run.attempt("api-server restarted in the middle")
     assert isinstance(attempt.end, TaskFinished)
-    # A server that is away for longer than the worker tries has the engine call it failed: nobody is told of that.
+    # If the server is away for longer than the worker retries, Airflow marks the task failed, and no failure is
+    # announced.
     assert all(end.reported_by is Reporter.ENGINE for end in attempt.contradictions)
     assert run.run_id not in ground.listener.announced()
 

@@ -1,11 +1,11 @@
 """
-The page on a local Airflow is followed to the letter, in a folder of its own and in one shell, as a new user would.
+The page on a local Airflow is followed exactly, in a new folder and in one shell, as a new user would.
 
-    python -m tests.airflow.test_how_to      writes the outputs anew
+python -m tests.airflow.test_how_to writes the outputs again
 
 A block after `<!-- file: PATH -->` is written to that file. The commands after `<!-- shell -->` are run, with another
-port; what stands below one is compared with what it prints. One that looks back waits until all runs so far have ended.
-What follows `<!-- install -->` is done already: the page's `.venv` is that of the tests' Airflow.
+port; the text below one is compared with its output. A command that shows past runs waits until all of them have ended.
+The commands after `<!-- install -->` are already done: the page's `.venv` is the environment of the tests' Airflow.
 """
 
 import os
@@ -41,8 +41,8 @@ _BLOCK = re.compile(
 )
 _ADDRESS = "localhost:8080"
 _LOOKS_BACK = re.compile(r"dkist-core (events|timeline|environments)\b")
-# A shell with job control, as a terminal has it, that takes lines from one descriptor and tells their statuses by
-# another. Where nobody sends lines any more, it ends what it has started.
+# A shell with job control, as a terminal has it, that reads lines from one descriptor and writes their statuses to
+# another. When no more lines come, it ends the processes that it has started.
 _SHELL = """\
 set -m
 while IFS= read -r line <&{lines}; do
@@ -65,7 +65,7 @@ _QUICK = {"AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1", "AIRFLOW__SCHEDULER__
 @dataclass(frozen=True)
 class Command:
     """
-    A command of the page, and what the page and the command itself say that it prints.
+    A command of the page, its output there, and its actual output.
     """
 
     line: str
@@ -109,7 +109,7 @@ class Shell:
 
     def run(self, line: str) -> str:
         """
-        Run a line to its end, which has to be a good one, and return what it prints.
+        Run a line to its end, assert that it succeeded, and return its output.
         """
         before = self._output.seek(0, os.SEEK_END)
         os.write(self._lines, f"{line}\n".encode())
@@ -130,7 +130,7 @@ class Shell:
 
     def close(self) -> None:
         """
-        End the shell, and whatever it has started and not ended.
+        End the shell, and all processes that it has started and not ended.
         """
         end({*self.pids, self._process.pid})
         self._process.wait()
@@ -141,7 +141,7 @@ class Shell:
 
 class Reader:
     """
-    Somebody who does what the page says, from its first line to its last.
+    A reader who follows the page from its first line to its last.
     """
 
     def __init__(self, folder: Path, shell: Shell, port: int) -> None:
@@ -196,7 +196,7 @@ class Reader:
 @contextmanager
 def newcomer(folder: Path) -> Iterator[tuple[Reader, Shell]]:
     """
-    Give a reader in an empty folder who has installed what the page says, and the reader's shell.
+    Return a reader in an empty folder who has installed the packages of the page, and the reader's shell.
     """
     require_airflow()
     folder.mkdir()
@@ -218,7 +218,7 @@ def newcomer(folder: Path) -> Iterator[tuple[Reader, Shell]]:
 
 def same(text: str) -> str:
     """
-    Return an output without what differs from run to run.
+    Return an output without the parts that differ from run to run.
     """
     for pattern, replacement in _VARIES:
         text = pattern.sub(replacement, text)

@@ -1,7 +1,7 @@
 """
-What the engine sees of an exported workflow: loaded by Airflow's own Python, which has no task of it.
+The DAG that Airflow gets from an exported workflow: loaded by Airflow's own Python, which has none of its tasks.
 
-Not here: what it does with it (test_example, test_faults).
+Not here: running it (test_example, test_faults).
 """
 
 import json
@@ -49,7 +49,7 @@ BY_LOAD = "from tests.sample import workflow; dag = workflow().load()"
 
 def in_airflow(program: str, *arguments: str | Path, home: Path, options: tuple[str, ...] = ()) -> Any:
     """
-    Run a program by the Python that has Airflow, in a home of its own.
+    Run a program by the Python that has Airflow, in a new home.
     """
     environ = {"PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(home), "HOME": str(home), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -66,7 +66,7 @@ def in_airflow(program: str, *arguments: str | Path, home: Path, options: tuple[
 
 def seen(load: str, *arguments: Path, home: Path) -> dict[str, Any]:
     """
-    Return what the engine has of a DAG that a statement loads.
+    Return Airflow's view of a DAG that a statement loads.
     """
     done = in_airflow(SEEN.format(load=load), *arguments, home=home)
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("SEEN "))
@@ -77,7 +77,7 @@ def seen(load: str, *arguments: Path, home: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """
-    What the engine has of the exported file.
+    Return Airflow's view of the exported file.
     """
     folder = tmp_path_factory.mktemp("exported")
     return seen(BY_FILE, workflow().export_dag(folder), home=folder)
@@ -137,7 +137,7 @@ def test_what_is_loaded_is_what_is_exported(exported: dict[str, Any], tmp_path: 
 @pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.py.txt")), ids=lambda file: file.name)
 def test_a_file_that_was_exported_before_still_loads(file: Path, tmp_path: Path) -> None:
     """
-    What it imports and passes is an interface with versions.
+    The names and arguments that it uses are a versioned interface.
     """
     found = seen(BY_FILE, file, home=tmp_path)
 
@@ -162,7 +162,7 @@ assert dag.get_task("Second") is operator
 
 def test_a_look_at_the_file_imports_nothing_of_ours_but_the_callbacks(tmp_path: Path) -> None:
     """
-    No pydantic, pika or OpenTelemetry comes by us, whatever Airflow brings itself.
+    The library imports no pydantic, pika or OpenTelemetry there, independent of Airflow's own imports.
     """
     file = workflow().export_dag(tmp_path)
     program = "import runpy, sys; runpy.run_path(sys.argv[1])"
@@ -180,11 +180,11 @@ def test_a_look_at_the_file_imports_nothing_of_ours_but_the_callbacks(tmp_path: 
 
 def brought_by(package: str, report: str) -> set[str]:
     """
-    Return the modules that stand, in a report of import times, at or below those of a package.
+    Return the modules at or below those of a package in a report of import times.
     """
     found: set[str] = set()
     depth: int | None = None
-    # A module stands behind, and less indented than, what it has imported: read backwards they are its followers.
+    # A module follows its imports in the report, and is less indented: read backwards, they come after it.
     for line in reversed([line for line in report.splitlines() if line.startswith("import time:") and "|" in line]):
         shown = line.rpartition("|")[2]
         level, name = len(shown) - len(shown.lstrip()), shown.strip()
@@ -256,7 +256,7 @@ except ValueError as error:
 
 def test_a_workflow_of_a_test_s_own_tasks_can_be_looked_at(tmp_path: Path) -> None:
     """
-    As 7.x had it; what no worker could run is not exported all the same.
+    As in 7.x, Airflow loads it; a workflow that no worker could run is still not exported.
     """
     done = in_airflow(IN_A_FUNCTION, home=tmp_path)
 

@@ -18,7 +18,7 @@ SECONDS = 420.0
 @pytest.mark.timeout(600)
 def test_forty_runs_that_fail_at_once_all_have_an_end_and_one_announcement(ground: Ground) -> None:
     """
-    None is lost to the time that the engine allows its callbacks, and nobody is told of one twice.
+    Airflow's time limit for callbacks loses no end, and no failure is announced twice.
     """
     dag_id = "faulty_raises_1.0"
     ground.airflow.wait_for_dag(dag_id)

@@ -1,7 +1,7 @@
 """
-The Airflow that other tests rely on runs what it is given, from the settings that we deploy.
+The Airflow that other tests rely on runs its workflows, from the deployed settings.
 
-What the tests of faults lean on all the same is looked at by itself in `make soak`.
+The parts that the tests of faults use in any case are tested separately in `make soak`.
 """
 
 import json
@@ -40,7 +40,7 @@ def two_tasks(name: str, *, queue: str = "default", command: str = ":") -> str:
 
 def test_missing_environment_is_one_sentence(tmp_path: Path) -> None:
     """
-    Where no Airflow was installed, a test says by which command it comes.
+    If no Airflow is installed, a test states the command that installs it.
     """
     with pytest.raises(MissingAirflowError, match=r"^Airflow is missing: run `make \S+/\.stamp-airflow`$"):
         require_airflow(tmp_path)
@@ -69,7 +69,7 @@ class TestLocalExecutor:
 
     def test_pools_are_those_that_we_deploy(self, local_airflow: Airflow) -> None:
         """
-        The command takes every pool of the file, and leaves Airflow's own as it was made.
+        The command imports every pool of the file, and leaves Airflow's default pool unchanged.
         """
         found = local_airflow.rest("GET", "pools")["pools"]
 

@@ -42,7 +42,7 @@ def test_an_exported_workflow_runs_unchanged(
     version: str, postgres: PostgresServer, broker: Broker, wheels: Path, state_dir: Path, tmp_path: Path
 ) -> None:
     """
-    It succeeds, fails and is tried again there as on the newest one, and every reporter is heard.
+    It succeeds, fails and is retried there as on the newest one, and every report arrives.
     """
     ground = Ground(tmp_path, postgres, broker, wheels=wheels, state=state_dir, virtualenv=installed(tmp_path, version))
     with ground.open():

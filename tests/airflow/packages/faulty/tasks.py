@@ -1,5 +1,5 @@
 """
-Tasks that fail, wait and are killed; what they wait for and what they note lies in the folder that FAULTY_FOLDER names.
+Tasks that fail, wait and are killed. Their conditions and notes are files in the folder that FAULTY_FOLDER names.
 """
 
 import os
@@ -13,12 +13,12 @@ from dkist_processing_core import TaskBase
 
 class Noting(TaskBase):
     """
-    Notes that an attempt is here, and can tell the first from those after it.
+    Records that an attempt has begun, and can distinguish the first from later ones.
     """
 
     def note(self) -> bool:
         """
-        Note this attempt, and say whether it is the first of its run.
+        Record this attempt, and return whether it is the first of its run.
         """
         notes = Path(os.environ["FAULTY_FOLDER"], f"{self.task_name}-{self.recipe_run_id}")
         is_first = not notes.exists()
@@ -85,7 +85,7 @@ class IsKilled(Noting):
 
 class Waits(Noting):
     """
-    Waits to be told to go on; an attempt after the first does not.
+    Waits for a request to continue; an attempt after the first does not.
     """
 
     def run(self) -> None:
@@ -107,13 +107,13 @@ class WaitsTwice(Waits):
 
 class Overstays(Waits):
     """
-    Takes longer than the engine allows it; `airflow_local_settings` says how long that is.
+    Takes longer than Airflow allows; `airflow_local_settings` defines the limit.
     """
 
 
 class IsSkipped(Succeeds):
     """
-    Is passed over by the engine; `airflow_local_settings` says so.
+    Is skipped by Airflow, as `airflow_local_settings` configures.
     """
 
 
