@@ -19,7 +19,7 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.journal.locks import FileLock
-from dkist_processing_core.journal.spare import adopt
+from dkist_processing_core.journal.spare import take_over_spares
 from tests.running import ROOT, run_python
 from tests.services.broker import Broker
 from tests.services.otlp import OtlpReceiver
@@ -259,7 +259,7 @@ def test_engine_launcher_and_task_share_the_two_seconds_at_a_locked_place(kind: 
     tries = added_within(LIMIT, undisturbed, disturbed, settings)
 
     with open_bus(settings).open_journal() as journal:
-        adopt(journal)
+        take_over_spares(journal)
     # The failure message and the event with it are published once.
     assert (books_of(settings).pending, books_of(settings).confirmed) == (6 * tries + 2, 0)
 

@@ -20,7 +20,7 @@ from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.journal import Books
 from dkist_processing_core.journal._format import FORMAT_VERSION
 from dkist_processing_core.journal.locks import FileLock
-from dkist_processing_core.journal.spare import adopt, spares_of
+from dkist_processing_core.journal.spare import spares_of, take_over_spares
 from tests.bus.contract import SECONDS
 from tests.facts import finished, progressed, started
 from tests.running import run_python
@@ -159,7 +159,7 @@ def test_the_locks_of_spare_journals_that_are_gone_are_removed(embedded: DKISTPr
         lock = FileLock(held)
         assert lock.acquire()
 
-        adopt(journal)
+        take_over_spares(journal)
 
         assert [path.exists() for path in (left, young, held)] == [False, True, True]
         lock.release()

@@ -21,7 +21,7 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.delivery.wait_limit import WAIT_LIMIT_SECONDS
 from dkist_processing_core.journal.message import to_message
-from dkist_processing_core.journal.spare import adopt
+from dkist_processing_core.journal.spare import take_over_spares
 from tests.facts import progressed
 from tests.running import ROOT, run_python
 from tests.test_degradation import locked
@@ -74,7 +74,7 @@ def test_of_many_processes_at_once_each_waits_no_longer_than_its_limit_and_nothi
     # A pause of a hundredth of a second may be under way when the limit comes.
     assert max(float(waited) for waited, _ in found) < 2.5
     with open_bus(DKISTProcessingCoreConfiguration()).open_journal() as journal:
-        adopt(journal)
+        take_over_spares(journal)
         entries = journal.read(0, 4 * COUNT)
         assert len({entry.message.properties.message_id for entry in entries}) == 3 * COUNT
         names = sorted(path.name for path in journal.path.parent.iterdir())
@@ -115,7 +115,7 @@ def test_of_five_hundred_processes_at_once_each_waits_no_longer_than_its_limit_a
         f"waits of {count} processes: median {waits[count // 2]:.2f} s, longest {waits[-1]:.2f} s; {spares} spares left"
     )
     with open_bus(settings).open_journal() as journal:
-        while not adopt(journal):
+        while not take_over_spares(journal):
             pass
         entries, books = journal.read(0, 4 * count), journal.books()
     assert done.returncode == 0, done.stderr[-2000:]
@@ -155,12 +155,12 @@ def test_what_a_storm_has_left_is_left_alone_while_the_journal_is_busy_or_the_ti
     settings = DKISTProcessingCoreConfiguration()
     with open_bus(settings).open_journal() as journal:
         assert run_python(LEFT_BEHIND, {}).returncode == 0
-        is_done = adopt(journal, seconds=0.0)
+        is_done = take_over_spares(journal, seconds=0.0)
         in_no_time = logs_beside(settings)
         with closing(locked(settings)):
-            adopt(journal)
+            take_over_spares(journal)
         while_busy = logs_beside(settings)
-        adopt(journal)
+        take_over_spares(journal)
 
         assert (is_done, in_no_time, while_busy, files_beside(settings)) == (False, 3, 2, [])
         assert journal.books().pending == 3

@@ -21,7 +21,7 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal import Journal
-from dkist_processing_core.journal._guarded import Guarded
+from dkist_processing_core.journal._opened_file_check import OpenedFileCheck
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.place import place
 from dkist_processing_core.process.descriptors import _lowest_high
@@ -194,7 +194,7 @@ def test_a_file_that_is_exchanged_while_it_is_opened_is_noticed(
     with ExitStack() as stack:
         if is_kept:
             stack.enter_context(kept_descriptor(path))
-        file = stack.enter_context(Guarded(path, make=True))
+        file = stack.enter_context(OpenedFileCheck(path, make=True))
         exchange(path, other)
         connection = stack.enter_context(closing(sqlite3.connect(path)))
 
@@ -212,7 +212,7 @@ def test_files_that_another_thread_opens_and_closes_meanwhile_are_no_exchange(fo
         if is_kept:
             stack.enter_context(kept_descriptor(path))
         closed = stack.enter_context(Path(os.devnull).open("rb"))
-        file = stack.enter_context(Guarded(path, make=True))
+        file = stack.enter_context(OpenedFileCheck(path, make=True))
         closed.close()
         stack.enter_context((folder / "theirs").open("wb"))
         connection = stack.enter_context(closing(sqlite3.connect(path)))
@@ -229,7 +229,7 @@ def test_holding_a_file_gives_up_no_lock_of_this_process(folder: Path) -> None:
     program = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
     with path.open("w+b") as locked:
         fcntl.lockf(locked, fcntl.LOCK_EX)
-        with Guarded(path, make=True):
+        with OpenedFileCheck(path, make=True):
             pass
 
         taken = subprocess.run([sys.executable, "-c", program, path], capture_output=True, check=False, timeout=60)
@@ -243,7 +243,7 @@ def test_a_file_that_got_the_number_by_which_another_is_held_is_not_closed(folde
     The number is high, and known by what it is: SQLite may have got it, for the same file.
     """
     path = folder / "embedded.db"
-    with Guarded(path, make=True):
+    with OpenedFileCheck(path, make=True):
         (number,) = numbers_of(path)
         os.close(number)
         with (folder / name).open("ab") as theirs:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dkist_processing_core.events import RecipeRunFailureMessage
-from dkist_processing_core.journal.ages import MAX_UNREAD
+from dkist_processing_core.journal.retention import MAX_UNREAD
 from dkist_processing_core.settings.interface import Settings
 
 ARCHIVE_QUEUE = "workflow.events.archive.q"

@@ -29,7 +29,7 @@ from dkist_processing_core.errors import (
 )
 from dkist_processing_core.journal import BUSY_SECONDS, Journal
 from dkist_processing_core.journal.locks import FileLock
-from dkist_processing_core.journal.spare import adopt
+from dkist_processing_core.journal.spare import take_over_spares
 from dkist_processing_core.process import forks
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.text.internal_errors import log_internal_error_once
@@ -41,7 +41,7 @@ _LOCK_POLL_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 2.0
 # Files beside the outbox that are not taken over in this time wait for the next turn, so that neither the delivery nor
 # the end of the process is delayed.
-_ADOPTION_SECONDS = 0.2
+_TAKE_OVER_SECONDS = 0.2
 logger = logging.getLogger(__name__)
 
 
@@ -87,7 +87,7 @@ class Drainer:
         self._opened: Journal | None = None
         self._link: AmqpLink | None = None
         self._attempts = Attempts(bus.settings.event_flush_timeout)
-        self._has_adopted = True
+        self._has_taken_over = True
         self._bus_failure: str | None = None
         self._lock_failure: str | None = None
 
@@ -199,14 +199,14 @@ class Drainer:
             journal.patience = BUSY_SECONDS
             try:
                 self._backlog_of(journal).remove()
-                self._has_adopted = adopt(journal, seconds=_ADOPTION_SECONDS)
+                self._has_taken_over = take_over_spares(journal, seconds=_TAKE_OVER_SECONDS)
                 if self._heeds_mark:
                     # No longer than such a mark lasts: the clock may have been wrong when the mark was set.
                     self._rest(min(journal.unreachable_until - time.time(), UNREACHABLE_SECONDS))
                 while not self._end.is_raised:
                     self._has_work.lower()
                     if not len(self._memory) and not journal.pending(0, 1):
-                        self._has_work.wait(self._poll_seconds if self._has_adopted else 0.0)
+                        self._has_work.wait(self._poll_seconds if self._has_taken_over else 0.0)
                         self._look_after(journal)
                     elif not self._takes_lock():
                         self._end.wait(_LOCK_POLL_SECONDS)
@@ -239,7 +239,7 @@ class Drainer:
             self._file = None
             msg = f"the journal {journal.path} was removed"
             raise JournalError(msg)
-        self._has_adopted = adopt(journal, seconds=_ADOPTION_SECONDS)
+        self._has_taken_over = take_over_spares(journal, seconds=_TAKE_OVER_SECONDS)
 
     def _connect_and_deliver(self, journal: Journal | None) -> None:
         """Open one connection, deliver as long as it lasts, and pause after the error that ended it."""
@@ -294,7 +294,7 @@ class Drainer:
                 self._lock.release()
                 # Wait until a new message arrives, a refused one is due for its next try, or a heartbeat is due.
                 rest = self._refusals.next_within(self._poll_seconds or _HEARTBEAT_SECONDS)
-                link.settle(rest if self._has_adopted else 0.0)
+                link.settle(rest if self._has_taken_over else 0.0)
         finally:
             if in_memory.has_confirmed or (outbox is not None and outbox.has_confirmed):
                 self._attempts.succeed()

@@ -12,7 +12,7 @@ from dkist_processing_core.delivery.in_memory_queue import InMemoryQueue
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.message import Message
-from dkist_processing_core.journal.spare import Spare
+from dkist_processing_core.journal.spare import Spare, take_over_spare
 from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 _MAX_IN_MEMORY = 10_000
@@ -69,7 +69,7 @@ class Overflow:
         """Move all messages into the journal; yield their first and last number there after each step."""
         if (spare := self.spare) is not None:
             before = journal.last()
-            spare.give_to(journal, until=time.monotonic() + max(journal.patience, _MOVE_SECONDS))
+            take_over_spare(journal, spare, until=time.monotonic() + max(journal.patience, _MOVE_SECONDS))
             self._spare = None
             yield [before + 1, journal.last()]
         for was_once, entries in self.memory.groups():

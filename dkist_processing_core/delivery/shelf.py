@@ -22,7 +22,7 @@ from dkist_processing_core.delivery.wait_limit import WaitLimit
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.message import Message
-from dkist_processing_core.journal.spare import adopt, noted_on_host
+from dkist_processing_core.journal.spare import noted_on_host, take_over_spares
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.text.internal_errors import log_internal_error_once
 
@@ -236,14 +236,14 @@ class Shelf:
         return self.in_turn(look, otherwise=False)
 
     def noted_by(self, process: int, *notes: str) -> str | None:
-        """Return the first of `notes` that an ended process has stored; then adopt its messages, as far as possible."""
+        """Return the first of `notes` that `process` stored, and take over the messages of ended processes."""
 
         def look() -> str | None:
             began, left = time.monotonic(), max(READ_SECONDS, self._limit.left)
             try:
                 found = noted_on_host(self._bus.journal_path, notes, process=process, patience=left)
                 if self.journal is not None:
-                    adopt(self.journal, seconds=left - (time.monotonic() - began))
+                    take_over_spares(self.journal, seconds=left - (time.monotonic() - began))
                 return found
             finally:
                 self._limit.spend(time.monotonic() - began)

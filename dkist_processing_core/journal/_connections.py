@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dkist_processing_core.errors import JournalError, JournalLostError
-from dkist_processing_core.journal._at_paths import AtPaths
+from dkist_processing_core.journal._open_files import OpenFiles
 from dkist_processing_core.journal.locks import in_use
 from dkist_processing_core.process.descriptors import HeldDescriptors, low_numbers_taken, open_numbers
 from dkist_processing_core.process.trusted_files import Identity, close_if, identity_of
@@ -42,7 +42,7 @@ class Connections:
         self._connections: list[sqlite3.Connection] = []
         self._names: dict[Identity, str] = {}
         self._held = HeldDescriptors()
-        self._at_paths = AtPaths(path, {})
+        self._open_files = OpenFiles(path, {})
         self.is_lost = False
         """Whether other code of this process has closed some of the descriptors."""
         self._root = _identity_at(Path("/"))
@@ -79,7 +79,7 @@ class Connections:
     @property
     def are_at_their_paths(self) -> bool:
         """Whether each open file is still at its path (the usual case); False also if that cannot be checked."""
-        return self._at_paths.are_there
+        return self._open_files.are_at_their_paths
 
     @property
     def has_lost_log(self) -> bool:
@@ -126,7 +126,7 @@ class Connections:
                 # Another thread has opened another file under this number in between: SQLite must not use it any more.
                 self._held.identities[number] = None
         held = {each: self._names[each] for each in self._held.identities.values() if each in self._names}
-        self._at_paths = AtPaths(self._path, held)
+        self._open_files = OpenFiles(self._path, held)
 
     def _is_used(self, number: int) -> bool:
         """Return True if SQLite has opened one of these files as `number`; `open_file` opens nonblocking instead."""

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 
 from dkist_processing_core.errors import JournalLostError
 from dkist_processing_core.journal._connections import Connections
-from dkist_processing_core.journal._guarded import Guarded
+from dkist_processing_core.journal._opened_file_check import OpenedFileCheck
 from dkist_processing_core.journal._queue import Wait
 from dkist_processing_core.journal.faults import explained, is_busy
 from dkist_processing_core.journal.locks import close_in_forks, in_use, watch_forks
@@ -66,7 +66,7 @@ class JournalFile:
     def connect(cls, path: Path, uri: str | None = None, *, make: bool = False, patience: float = BUSY_SECONDS) -> Self:
         """Connect to the file at `path` without reading it: its content may be anything."""
         watch_forks()
-        with explained(path), in_use, Guarded(path, make=make) as file:
+        with explained(path), in_use, OpenedFileCheck(path, make=make) as file:
             # SQLite's own busy timeout is off: it would delay forks, and it does not cover the change to WAL mode.
             connections = Connections.to(path)
             connection = connections.open(uri or str(path), uri=uri is not None)

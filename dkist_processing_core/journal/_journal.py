@@ -18,7 +18,7 @@ from typing import Self, TypeVar, cast
 from dkist_processing_core.errors import JournalDamagedError, JournalError
 from dkist_processing_core.journal._file import BUSY_SECONDS, JournalFile
 from dkist_processing_core.journal._format import prepare
-from dkist_processing_core.journal._look import look
+from dkist_processing_core.journal._read_only import look
 from dkist_processing_core.journal._rows import (
     COLUMNS,
     EXCERPT_COLUMNS,

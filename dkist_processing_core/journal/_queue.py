@@ -40,7 +40,7 @@ class Wait:
 
     def __init__(self, path: Path, until: float, is_free: Callable[[], bool]) -> None:
         """Store the journal's path, the end of the wait (`time.monotonic`), and how to check that it is free."""
-        self._place = Place(path)
+        self._place = QueuePlace(path)
         self._until = until
         self._is_free = is_free
         self._pause = _SHORTEST_PAUSE_SECONDS
@@ -70,7 +70,7 @@ class Wait:
         self._place.leave()
 
 
-class Place:
+class QueuePlace:
     """A place in the queue for one journal, from the first `wait` until `leave`."""
 
     def __init__(self, path: Path) -> None:
@@ -156,7 +156,7 @@ class _Turn:
                 self._let_go()
 
     def wait(self, seconds: float, is_free: Callable[[], bool]) -> bool:
-        """Wait to be the first; see `Place.wait`."""
+        """Wait to be the first; see `QueuePlace.wait`."""
         until, pause, looks = time.monotonic() + seconds, _SLICE_SECONDS, 0
         while not self.is_first.wait(max(0.0, min(pause, until - time.monotonic()))):
             looks = looks + 1 if is_free() else 0

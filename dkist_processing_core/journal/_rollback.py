@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from dkist_processing_core.journal._guarded import Guarded
+from dkist_processing_core.journal._opened_file_check import OpenedFileCheck
 from dkist_processing_core.journal.aside import name_aside
 from dkist_processing_core.journal.faults import is_of_damage
 
@@ -35,7 +35,7 @@ def without_rollback(path: Path, *, timeout: float = 0.0) -> Iterator[sqlite3.Co
 
 def _open(path: Path, timeout: float) -> sqlite3.Connection:
     for is_last in (False, True):
-        with Guarded(path) as file:
+        with OpenedFileCheck(path) as file:
             uri = f"file:{quote(str(path))}?mode=ro"
             reader = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)
             try:

@@ -2,7 +2,7 @@
 The recovery of a damaged journal: it is renamed, and a new journal takes over the messages that can be read.
 
 A file that is only in use, or belongs to a newer release or to another user, is never changed. Not here: how damage is
-recognised (faults), and when journals are opened (mending).
+recognised (faults), and when journals are opened (opening).
 """
 
 import contextlib
@@ -58,7 +58,7 @@ class Damaged:
     """Whether all messages that can be read were taken over."""
 
 
-def set_aside_if_damaged(path: Path, *, destination: str | None, patience: float = BUSY_SECONDS) -> None:
+def rename_if_damaged(path: Path, *, destination: str | None, patience: float = BUSY_SECONDS) -> None:
     """
     Rename a damaged journal, and create a new one in its place unless `destination` is None.
 
@@ -211,7 +211,7 @@ def _name(path: Path) -> str:
     return f"damaged {path.name}"
 
 
-def take_over_damaged(journal: Journal, *, seconds: float = math.inf) -> bool:
+def take_over_renamed(journal: Journal, *, seconds: float = math.inf) -> bool:
     """
     Take over the readable messages of the renamed damaged files, page by page, for about `seconds` seconds.
 

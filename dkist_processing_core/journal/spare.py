@@ -21,7 +21,7 @@ from dkist_processing_core.journal._file import BUSY_SECONDS
 from dkist_processing_core.journal._journal import Journal
 from dkist_processing_core.journal.faults import is_busy
 from dkist_processing_core.journal.locks import FileLock
-from dkist_processing_core.journal.mending import set_aside_if_damaged, take_over_damaged
+from dkist_processing_core.journal.opening import recover_file, recover_messages
 from dkist_processing_core.journal.takeover import take_over
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.text.internal_errors import log_internal_error_once
@@ -60,17 +60,8 @@ class Spare:
         """Whether other code of this process has closed it or its lock: then other processes take over its messages."""
         return self.journal.is_lost or not self._lock.is_held
 
-    def give_to(self, shared: Journal, *, until: float = math.inf) -> None:
-        """
-        Move all messages to the shared journal, and remove this one.
-
-        Raises:
-            JournalError: The move is not complete at the time `until` (`time.monotonic`); the rest is still here.
-        """
-        take_over(shared, self.journal, until=until)
-        if self.journal.first() is not None:
-            msg = f"the journal {shared.path} is still taking over {self.journal.path}"
-            raise JournalError(msg)
+    def remove(self) -> None:
+        """Remove its files, after all of its messages were taken over."""
         self.journal.discard()
         _remove(self.journal.path, self._lock)
 
@@ -78,6 +69,20 @@ class Spare:
         """Close it and release its lock; the next process takes over its messages."""
         self.journal.close()
         self._lock.release()
+
+
+def take_over_spare(shared: Journal, spare: Spare, *, until: float = math.inf) -> None:
+    """
+    Take over all messages of a spare journal into the shared journal, and remove the spare journal.
+
+    Raises:
+        JournalError: Messages remain at the time `until` (`time.monotonic`); they are still in the spare journal.
+    """
+    take_over(shared, spare.journal, until=until)
+    if spare.journal.first() is not None:
+        msg = f"the journal {shared.path} is still taking over {spare.journal.path}"
+        raise JournalError(msg)
+    spare.remove()
 
 
 def _open(path: Path, *, patience: float = BUSY_SECONDS) -> Journal:
@@ -94,7 +99,7 @@ def noted_on_host(shared: Path, notes: Sequence[str], *, process: int, patience:
     """
     Return the first of `notes` that a spare journal of `process` or the shared journal holds; None if none does.
 
-    This changes and adopts no journal, and does not wait for a process that writes to the shared journal.
+    This changes no journal and takes none over, and does not wait for a process that writes to the shared journal.
     """
 
     def first(journal: Journal) -> str | None:
@@ -113,7 +118,7 @@ def is_spare(path: Path) -> bool:
     return "." in path.stem
 
 
-def adopt(shared: Journal, *, seconds: float = math.inf) -> bool:
+def take_over_spares(shared: Journal, *, seconds: float = math.inf) -> bool:
     """
     Move the messages of spare journals of ended processes, and the readable ones of damaged files, to `shared`.
 
@@ -130,14 +135,14 @@ def adopt(shared: Journal, *, seconds: float = math.inf) -> bool:
                 break
             with _optional(path), _left_behind(path) as lock:
                 if lock is not None and path.exists():
-                    is_free = _adopt(shared, path, lock, until)
+                    is_free = _take_over_unused(shared, path, lock, until)
                 elif lock is not None:
-                    # Another process has adopted it meanwhile, and this process has created the lock's file again.
+                    # Another process has taken it over meanwhile, and this process has created the lock's file again.
                     lock.remove()
         with _optional(shared.path):
             _remove_lone_locks(shared.path, until)
         with _optional(shared.path):
-            take_over_damaged(shared, seconds=max(0.0, until - time.monotonic()))
+            recover_messages(shared, seconds=max(0.0, until - time.monotonic()))
     finally:
         shared.patience = patience
     return time.monotonic() < until
@@ -145,7 +150,7 @@ def adopt(shared: Journal, *, seconds: float = math.inf) -> bool:
 
 @contextlib.contextmanager
 def _optional(path: Path) -> Iterator[None]:
-    """Suppress errors of the adoption: the journal itself can be used without it."""
+    """Suppress errors of the take-over: the journal itself can be used without it."""
     with signals_deferred():
         try:
             yield
@@ -155,13 +160,13 @@ def _optional(path: Path) -> Iterator[None]:
             log_internal_error_once(f"what lies beside {path} waits", error)
 
 
-def _adopt(shared: Journal, path: Path, lock: FileLock, until: float) -> bool:
+def _take_over_unused(shared: Journal, path: Path, lock: FileLock, until: float) -> bool:
     """Move the messages of one spare journal to the shared one; return False if the journal was busy."""
     try:
         with _open(path, patience=0.0) as journal:
-            Spare(journal, lock).give_to(shared, until=until)
+            take_over_spare(shared, Spare(journal, lock), until=until)
     except JournalDamagedError:
-        set_aside_if_damaged(path, destination=None)
+        recover_file(path, destination=None)
         if not path.exists():
             lock.remove()
     except JournalError as error:

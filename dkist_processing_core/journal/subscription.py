@@ -1,7 +1,7 @@
 """
 The named subscriptions of an embedded journal: positions, lost events and dead letters, which the file stores by name.
 
-Not here: reading the events (embedded_receivers), and the removal of names that are unused (ages).
+Not here: reading the events (bus.embedded), and the removal of names that are unused (retention).
 """
 
 import math

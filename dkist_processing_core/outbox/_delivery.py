@@ -18,7 +18,7 @@ from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal import Books, Journal
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.place import check_place
-from dkist_processing_core.journal.spare import adopt, left_behind, remove_if_empty, spares_of
+from dkist_processing_core.journal.spare import left_behind, remove_if_empty, spares_of, take_over_spares
 from dkist_processing_core.settings.interface import Settings
 
 POLL_SECONDS = 0.1
@@ -99,7 +99,7 @@ def _drain_one(bus: AmqpBus, until: float) -> Iterator[Progress]:
     """Deliver the pending messages of one journal, and yield the progress."""
     changed = threading.Event()
     with bus.open_journal() as journal:
-        adopt(journal)
+        take_over_spares(journal)
 
         def note_progress() -> None:
             changed.set()

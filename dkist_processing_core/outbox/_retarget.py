@@ -13,7 +13,7 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal import Books, Journal
 from dkist_processing_core.journal.locks import FileLock
-from dkist_processing_core.journal.spare import adopt
+from dkist_processing_core.journal.spare import take_over_spares
 from dkist_processing_core.journal.takeover import take_over
 from dkist_processing_core.outbox._state import Destination
 from dkist_processing_core.settings.interface import Settings
@@ -65,7 +65,7 @@ def retargeting(settings: Settings, path: Path) -> Iterator[Retargeting]:
         msg = f"{path} is the outbox of the present settings already: they have to name the broker to move to"
         raise JournalError(msg)
     with _held(path), Journal.open(path) as old:
-        adopt(old)
+        take_over_spares(old)
         with bus.open_journal() as new:
             target = Destination.parse(new.destination)
             if target is None:

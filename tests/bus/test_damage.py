@@ -26,9 +26,9 @@ from dkist_processing_core.journal._pages import last_number, rows_by_page
 from dkist_processing_core.journal.aside import damaged_of
 from dkist_processing_core.journal.damage import _is_damaged, damaged
 from dkist_processing_core.journal.locks import FileLock
-from dkist_processing_core.journal.mending import set_aside_if_damaged
 from dkist_processing_core.journal.message import Message, Properties, to_message
-from dkist_processing_core.journal.spare import Spare, adopt
+from dkist_processing_core.journal.opening import recover_file
+from dkist_processing_core.journal.spare import Spare, take_over_spares
 from dkist_processing_core.journal.subscription import NamedSubscription
 from dkist_processing_core.process.descriptors import _lowest_high
 from tests.facts import finished, progressed, started
@@ -321,7 +321,7 @@ def test_what_a_damaged_journal_knows_of_ages_and_losses_goes_on(settings: DKIST
         before = [journal.fact(name) for name in names]
     flip_in_the_middle(bus.journal_path)
 
-    set_aside_if_damaged(bus.journal_path, destination="embedded")
+    recover_file(bus.journal_path, destination="embedded")
 
     assert Journal.look(bus.journal_path, lambda journal: [journal.fact(name) for name in names]) == before
     assert None not in before
@@ -336,7 +336,7 @@ def test_a_replay_reports_that_a_damaged_journal_is_still_being_taken_over(
     fill(settings)
     bus = open_bus(settings)
     flip_in_the_middle(bus.journal_path)
-    set_aside_if_damaged(bus.journal_path, destination="embedded")
+    recover_file(bus.journal_path, destination="embedded")
     (aside,) = damaged_of(bus.journal_path)
 
     few = list(subscribe(replay=True, timeout=0.0, settings=settings))
@@ -410,7 +410,7 @@ def test_an_outbox_keeps_exact_books_over_its_damage(tmp_path: Path) -> None:
 
     with bus.open_journal() as journal:
         journal.append([to_message(started("A"), "x")])
-        adopt(journal)
+        take_over_spares(journal)
         books, (state,) = journal.books(), damaged(journal)
 
     assert state.is_done
@@ -608,7 +608,7 @@ def test_reading_a_damaged_file_keeps_the_locks_of_who_has_it_open(tmp_path: Pat
         path.with_name("outbox.db-wal").rename(aside.with_name(f"{aside.name}-wal"))
         before = locks_of(aside)
         with Journal.open(path) as journal:
-            adopt(journal)
+            take_over_spares(journal)
             count = journal.books().pending
 
         assert (count, locks_of(aside)) == (COUNT, before)
@@ -702,11 +702,11 @@ def test_a_large_damaged_journal_is_taken_over_in_turns(settings: DKISTProcessin
     """
     before, path = fill(settings), open_bus(settings).journal_path
     damage_the_head(path)
-    set_aside_if_damaged(path, destination="embedded")
+    recover_file(path, destination="embedded")
 
     with Journal.open(path) as journal:
         turns = 1
-        while not adopt(journal, seconds=0.0) and not damaged(journal)[0].is_done:
+        while not take_over_spares(journal, seconds=0.0) and not damaged(journal)[0].is_done:
             turns += 1
         found = [entry.message.properties.message_id for entry in journal.read(0, 10 * COUNT)]
 

@@ -25,10 +25,10 @@ from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import JournalError, JournalVersionError
 from dkist_processing_core.journal import Books, Journal, _journal
 from dkist_processing_core.journal._format import FORMAT_VERSION
-from dkist_processing_core.journal.ages import MOST_AT_ONCE, HostTime, keep, last_before
 from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.message import Message, Properties, to_message
 from dkist_processing_core.journal.place import file_system, place
+from dkist_processing_core.journal.retention import MOST_AT_ONCE, HostTime, keep, last_before
 from dkist_processing_core.journal.subscription import NamedSubscription
 from dkist_processing_core.journal.takeover import take_over
 from tests.bus.contract import SECONDS, BusContract

@@ -26,12 +26,12 @@ from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.delivery.wait_limit import WAIT_LIMIT_SECONDS
 from dkist_processing_core.journal import BUSY_SECONDS, Journal
 from dkist_processing_core.journal._pages import rows_by_page
-from dkist_processing_core.journal.ages import keep
 from dkist_processing_core.journal.aside import damaged_of
 from dkist_processing_core.journal.damage import _take_over
 from dkist_processing_core.journal.faults import check_access
 from dkist_processing_core.journal.message import to_message
-from dkist_processing_core.journal.spare import Spare, adopt, spares_of
+from dkist_processing_core.journal.retention import keep
+from dkist_processing_core.journal.spare import Spare, spares_of, take_over_spares
 from dkist_processing_core.journal.subscription import NamedSubscription
 from tests.facts import progressed, started
 from tests.waiting import SECONDS
@@ -130,7 +130,7 @@ def test_a_damaged_journal_that_another_process_has_taken_over_meanwhile_is_left
         journal.append([to_message(progressed("A", number), "x") for number in range(3)])
     path.rename(tmp_path / "outbox.db.damaged-20260101T000000Z")
     with Journal.open(path) as journal:
-        adopt(journal)
+        take_over_spares(journal)
         journal.remove_confirmed([entry.seq for entry in journal.pending(0, 10)])
         before = journal.books()
 
@@ -178,7 +178,7 @@ def _leave_spares(path: Path, count: int) -> None:
 def _adopt(path: Path, barrier: Barrier) -> None:
     with Journal.open(path) as journal:
         barrier.wait(SECONDS)
-        adopt(journal)
+        take_over_spares(journal)
 
 
 def test_processes_that_take_over_spare_journals_at_once_leave_no_lock_behind(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_processes_that_take_over_spare_journals_at_once_leave_no_lock_behind(tm
         process.join(SECONDS)
 
     with Journal.open(path) as journal:
-        adopt(journal)
+        take_over_spares(journal)
         count = len(journal.pending(0, 100))
 
     assert (count, spares_of(path)) == (40, [])

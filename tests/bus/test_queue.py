@@ -240,7 +240,7 @@ def test_each_call_that_waits_in_vain_takes_up_the_place_of_the_one_before() -> 
 FORKED = """
 import fcntl, os
 from pathlib import Path
-from dkist_processing_core.journal._queue import Place
+from dkist_processing_core.journal._queue import QueuePlace
 
 journal = Path(os.environ["DKIST_CORE_STATE_DIR"], "x.db")
 journal.parent.mkdir(exist_ok=True)
@@ -248,7 +248,7 @@ Path(f"{journal}-wal").touch()
 release, begin = os.pipe()
 told, tell = os.pipe()
 if os.fork() == 0:
-    place = Place(journal)
+    place = QueuePlace(journal)
     print(place.wait(0.0), place.wait(0.0), flush=True)
     if os.fork() == 0:
         # It outlives its parent, which is killed at the head of the queue.
@@ -278,12 +278,12 @@ BESIDE = """
 from dkist_processing_core.journal.message import Message
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.journal.message import Properties
-from dkist_processing_core.journal._queue import Place
+from dkist_processing_core.journal._queue import QueuePlace
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 
 bus = open_bus(DKISTProcessingCoreConfiguration())
 with bus.open_journal() as first:
-    place = Place(bus.journal_path)
+    place = QueuePlace(bus.journal_path)
     place.wait(0.0)
     with bus.open_journal() as second:
         place.leave()
@@ -307,7 +307,7 @@ import os
 from dkist_processing_core.journal.message import Message
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.journal.message import Properties
-from dkist_processing_core.journal._queue import Place
+from dkist_processing_core.journal._queue import QueuePlace
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 
 bus = open_bus(DKISTProcessingCoreConfiguration())
@@ -323,7 +323,7 @@ open(log, "x").close()
 null = os.open(os.devnull, os.O_RDONLY)
 for number in range(128, wanted):
     os.dup2(null, number)
-place = Place(bus.journal_path)
+place = QueuePlace(bus.journal_path)
 place.wait(0.0)
 places = numbers()
 os.closerange(3, 256)

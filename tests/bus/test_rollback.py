@@ -15,9 +15,9 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal._format import prepare
-from dkist_processing_core.journal.damage import set_aside_if_damaged
+from dkist_processing_core.journal.damage import rename_if_damaged
 from dkist_processing_core.journal.message import to_message
-from dkist_processing_core.journal.spare import Spare, adopt, spares_of
+from dkist_processing_core.journal.spare import Spare, spares_of, take_over_spares
 from tests.facts import started
 
 MAGIC = bytes.fromhex("d9d505f920a163d7")
@@ -88,13 +88,13 @@ def test_a_look_a_spare_and_a_damaged_file_play_back_no_rollback_journal(tmp_pat
         plant(spares_of(path)[0], key)
         assert Journal.look(spares_of(path)[0], Journal.books).pending == 1
         with Journal.open(path) as journal:
-            adopt(journal)
+            take_over_spares(journal)
             taken = journal.books().pending
     with path.open("r+b") as file:
         file.seek(100)
         file.write(b"\xff" * 3000)
     plant(path, key)
-    set_aside_if_damaged(path, destination="")
+    rename_if_damaged(path, destination="")
 
     assert (key.exists(), taken) == (True, 1)
     assert len([*tmp_path.glob("outbox.db.damaged-*Z")]) == 1

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, publisher_topology
 from dkist_processing_core.errors import BusError, JournalError
 from dkist_processing_core.journal import BUSY_SECONDS, Journal
-from dkist_processing_core.journal.mending import open_mended
+from dkist_processing_core.journal.opening import open_recovered
 from dkist_processing_core.journal.place import open_folder, place
 from dkist_processing_core.journal.spare import Spare
 from dkist_processing_core.settings.interface import Settings
@@ -50,7 +50,7 @@ class AmqpBus:
     def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
         """Open the outbox of this broker."""
         open_folder(self.place)
-        return open_mended(self.journal_path, synced=synced, destination=self._destination, patience=patience)
+        return open_recovered(self.journal_path, synced=synced, destination=self._destination, patience=patience)
 
     def with_journal(self, path: Path) -> "AmqpBus":
         """Return this broker with another journal, such as a spare one, as its outbox."""

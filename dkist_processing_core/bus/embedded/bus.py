@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from dkist_processing_core.journal import BUSY_SECONDS, Journal
-from dkist_processing_core.journal.ages import keep
-from dkist_processing_core.journal.mending import open_mended
+from dkist_processing_core.journal.opening import open_recovered
 from dkist_processing_core.journal.place import open_folder, place
-from dkist_processing_core.journal.spare import Spare, adopt
+from dkist_processing_core.journal.retention import keep
+from dkist_processing_core.journal.spare import Spare, take_over_spares
 from dkist_processing_core.settings.interface import Settings
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FILE = "embedded.db"
 KEPT_SECONDS = 7 * 24 * 3600
 # The task waits for this. The next process takes over the remaining messages.
-_ADOPTION_SECONDS = 0.2
+_TAKE_OVER_SECONDS = 0.2
 
 
 class JournalBus:
@@ -41,8 +41,8 @@ class JournalBus:
     def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
         """Open the file and remove events older than a week, the period for which the broker's archive keeps events."""
         open_folder(self._place)
-        journal = open_mended(self.journal_path, synced=synced, destination="embedded", patience=patience)
-        adopt(journal, seconds=_ADOPTION_SECONDS)
+        journal = open_recovered(self.journal_path, synced=synced, destination="embedded", patience=patience)
+        take_over_spares(journal, seconds=_TAKE_OVER_SECONDS)
         keep(journal, KEPT_SECONDS)
         return journal
 

@@ -15,9 +15,9 @@ from typing import TypeVar
 from dkist_processing_core.bus.embedded.reading import BATCH, Reading
 from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError
 from dkist_processing_core.journal import Entry, Journal, versions
-from dkist_processing_core.journal.ages import last_before
 from dkist_processing_core.journal.aside import damaged_of
 from dkist_processing_core.journal.faults import explained
+from dkist_processing_core.journal.retention import last_before
 
 # Two changes of a file within this period may get the same modification time.
 _COARSE_SECONDS = 0.1

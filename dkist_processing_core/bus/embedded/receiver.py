@@ -16,7 +16,7 @@ from dkist_processing_core.bus.embedded.reading import BATCH, POLL_SECONDS, Read
 from dkist_processing_core.errors import JournalDamagedError
 from dkist_processing_core.journal import Entry, Journal
 from dkist_processing_core.journal.locks import FileLock
-from dkist_processing_core.journal.mending import take_over_damaged
+from dkist_processing_core.journal.opening import recover_messages
 from dkist_processing_core.journal.subscription import NamedSubscription
 from dkist_processing_core.process import forks
 
@@ -59,7 +59,7 @@ class JournalReceiver(Reading):
         """Open the journal and take over damaged files first: otherwise later events would be read before theirs."""
         journal = self._open_journal()
         until = time.monotonic() + _WAIT_SECONDS
-        while not take_over_damaged(journal) and time.monotonic() < until:
+        while not recover_messages(journal) and time.monotonic() < until:
             time.sleep(POLL_SECONDS)
         return journal
 

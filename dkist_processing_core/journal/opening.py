@@ -16,28 +16,28 @@ from dkist_processing_core.journal.aside import damaged_of
 from dkist_processing_core.journal.faults import suspects
 
 
-def open_mended(path: Path, *, synced: bool, destination: str, patience: float) -> Journal:
+def open_recovered(path: Path, *, synced: bool, destination: str, patience: float) -> Journal:
     """Open a journal, created if missing; if it is damaged or its log was removed, the file is renamed first."""
     if path in suspects or Connections.without_log(path) is not None:
-        set_aside_if_damaged(path, destination=destination, patience=patience)
+        recover_file(path, destination=destination, patience=patience)
     try:
         return Journal.open(path, synced=synced, destination=destination, patience=patience)
     except JournalDamagedError:
-        set_aside_if_damaged(path, destination=destination, patience=patience)
+        recover_file(path, destination=destination, patience=patience)
         return Journal.open(path, synced=synced, destination=destination, patience=patience)
 
 
-def set_aside_if_damaged(path: Path, *, destination: str | None, patience: float = BUSY_SECONDS) -> None:
-    """Rename a damaged journal; see `damage.set_aside_if_damaged`."""
+def recover_file(path: Path, *, destination: str | None, patience: float = BUSY_SECONDS) -> None:
+    """Rename a damaged journal; see `damage.rename_if_damaged`."""
     from dkist_processing_core.journal import damage  # noqa: PLC0415 - as above
 
-    damage.set_aside_if_damaged(path, destination=destination, patience=patience)
+    damage.rename_if_damaged(path, destination=destination, patience=patience)
 
 
-def take_over_damaged(journal: Journal, *, seconds: float = math.inf) -> bool:
+def recover_messages(journal: Journal, *, seconds: float = math.inf) -> bool:
     """Take over the readable messages of renamed damaged files; see `damage`. Return True if there is no such file."""
     if not damaged_of(journal.path):
         return True
     from dkist_processing_core.journal import damage  # noqa: PLC0415 - as above
 
-    return damage.take_over_damaged(journal, seconds=seconds)
+    return damage.take_over_renamed(journal, seconds=seconds)

@@ -19,7 +19,7 @@ from dkist_processing_core.process.trusted_files import check_beside, close_if, 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
-class Guarded:
+class OpenedFileCheck:
     """
     A context in which SQLite opens a file by its path: it holds the file, and compares the opened file with it.
 

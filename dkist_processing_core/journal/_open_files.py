@@ -17,19 +17,19 @@ _NS_IN_MS = 1_000_000
 _COARSE_MS = 50
 
 
-class AtPaths:
+class OpenFiles:
     """The files that a journal's connections have opened, by path."""
 
     def __init__(self, path: Path, suffixes: Mapping[Identity, str]) -> None:
         """Store the journal's path, and the suffix of the path of each open file."""
         self._folder = str(path.parent)
-        at_paths = [(f"{path}{suffix}", identity) for identity, suffix in suffixes.items()]
+        paths = [(f"{path}{suffix}", identity) for identity, suffix in suffixes.items()]
         # The database is first: its path is the shortest.
-        self._at_paths = sorted(at_paths, key=lambda each: len(each[0]))
+        self._paths = sorted(paths, key=lambda each: len(each[0]))
         self._seen_change: tuple[int, int, int] | None = None
 
     @property
-    def are_there(self) -> bool:
+    def are_at_their_paths(self) -> bool:
         """
         Whether each file is still at its path; False also if that cannot be checked, or if no file is open.
 
@@ -40,7 +40,7 @@ class AtPaths:
             folder = os.stat(self._folder)
             change = folder.st_dev, folder.st_ino, folder.st_ctime_ns
             # The database is always checked: another file may be mounted over it, which does not change the folder.
-            for path, identity in self._at_paths if change != self._seen_change else self._at_paths[:1]:
+            for path, identity in self._paths if change != self._seen_change else self._paths[:1]:
                 found = os.stat(path)
                 if (found.st_dev, found.st_ino) != identity:
                     return False
@@ -52,4 +52,4 @@ class AtPaths:
             is_fine = folder.st_ctime_ns % _NS_IN_MS > 0
             is_old = time.time_ns() - folder.st_ctime_ns > _COARSE_MS * _NS_IN_MS
             self._seen_change = change if is_fine and is_old else None
-        return bool(self._at_paths)
+        return bool(self._paths)
