@@ -1,7 +1,8 @@
 """
-What was published, what has arrived, and what the books say of it: the two ends between which nothing may be lost.
+The published events, the arrived events, and the journal's counts: no event may be lost between the two ends.
 
-The far end is a queue read by plain pika, the near end the words of `tests.killed`. Not here: what happens in between.
+The far end is a queue read by plain pika, the near end the lines that `tests.killed` prints. Not here: the path in
+between.
 """
 
 import itertools
@@ -33,12 +34,12 @@ _EXCHANGE = "workflow.events.x"
 
 class Arrivals:
     """
-    Every event that has reached a durable classic queue since this was made, as often as it did.
+    Every event that has reached a durable classic queue since this object was created, including repetitions.
     """
 
     def __init__(self, broker: Broker, settings: DKISTProcessingCoreConfiguration) -> None:
         """
-        Make what publishers need, and the queue.
+        Create the exchange and binding that publishers need, and the queue.
         """
         AmqpBus(settings).open_link().close()
         self._broker = broker
@@ -64,7 +65,7 @@ class Arrivals:
 
     def read(self) -> int:
         """
-        Take what is in the queue, which nobody must be filling any more, and return how many have arrived in all.
+        Consume the queue, into which nothing may be published any more, and return the total number of arrivals.
         """
         with self._broker.connect() as connection:
             channel = connection.channel()
@@ -86,7 +87,7 @@ class Child:
         self, plan: Plan, environment: Mapping[str, str], report: Path, *, under: Sequence[str | Path] = ()
     ) -> None:
         """
-        Start it; what it says goes into the file `report`, which outlives it whatever ends it.
+        Start it. Its output goes into the file `report`, which remains however the process ends.
 
         `under` is a command that runs a command, such as strace with its options.
         """
@@ -114,7 +115,7 @@ class Child:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """
-        End it, also where it is stopped.
+        End it, even if it is stopped by SIGSTOP.
         """
         self.process.kill()
         self.process.wait()
@@ -143,13 +144,13 @@ class Child:
     @property
     def said(self) -> str:
         """
-        All that it has said so far, its warnings too.
+        All its output so far, including its warnings.
         """
         return self._report.read_text() + self._report.with_suffix(".log").read_text()
 
     def words(self, kind: str) -> list[str]:
         """
-        Return what it has said so far of one kind, such as the ids whose publish `returned`.
+        Return its output lines of one kind so far, such as the ids whose publish `returned`.
         """
         # A line is written at once, but for the one that a kill cut short.
         lines = [line for line in self._report.read_text().splitlines(keepends=True) if line.endswith("\n")]
@@ -177,14 +178,14 @@ class Ledger:
 
     def note(self, attempted: Iterable[str], returned: Iterable[str], whose: str) -> None:
         """
-        Note what a publisher has said.
+        Record the lines that a publisher has printed.
         """
         self.attempted |= dict.fromkeys(attempted, whose)
         self.returned |= set(returned)
 
     def note_child(self, child: Child, whose: str) -> None:
         """
-        Note what a child has said.
+        Record the lines that a child has printed.
         """
         self.note(child.words("attempted"), child.words("returned"), whose)
 
@@ -216,7 +217,7 @@ class Ledger:
 
     def table(self) -> str:
         """
-        Return the counts of each point, and the books, for people: of a run that was cut short, too.
+        Return the counts of each point and of the journals as text, even if a run was cut short.
         """
         self.arrivals.read()
         counts = self.arrivals.counts
@@ -237,7 +238,7 @@ class Ledger:
 
 def ids_on_disk(settings: DKISTProcessingCoreConfiguration) -> set[str]:
     """
-    Return the ids of what waits in the outbox and in the spare journals beside it; nothing is changed.
+    Return the ids of the pending messages in the outbox and in its spare files, without changing any file.
     """
     shared = open_bus(settings).journal_path
     found: set[str] = set()

@@ -1,5 +1,5 @@
 """
-What every test gets: a clean environment, services on loopback, and a session that leaves nothing behind.
+Fixtures of every test: a clean environment, services on loopback, and a check that the session leaves no process.
 
 Not here: the services themselves, which are in ``tests.services``.
 """
@@ -27,7 +27,7 @@ from tests.services.sockets import BlackHole, closed_port
 from tests.services.storage import disk_folder
 from tests.starting import EVENTS, starts_process
 
-# What the machine's own environment must not tell the code under test.
+# Variables of this machine that must not reach the code under test.
 CLEANED_PREFIXES = ("ISB_", "OTEL_", "DKIST_CORE_", "NOMAD_")
 CLEANED_NAMES = frozenset(
     {
@@ -41,8 +41,8 @@ CLEANED_NAMES = frozenset(
     }
 )
 
-# What these hold is no matter of the interpreter: documents, files, the part of broker and disk in a fault, what pip
-# and uv install. That tasks, outbox and environments do on each Python what they should is held by others.
+# These tests do not depend on the interpreter: documents, files, the part of broker and disk in a fault, installations
+# by pip and uv. Other tests run tasks, outbox and environments on each Python.
 SAME_ON_EVERY_PYTHON = frozenset(
     {
         "test_airflow_config",
@@ -65,13 +65,14 @@ SAME_ON_EVERY_PYTHON = frozenset(
     }
 )
 
-# What a version of RabbitMQ can change: queues and what they count, rights, refusals and their words, the topology.
-# What else needs a broker is about processes, files and networks; `make soak` runs it on newer ones too.
+# Behaviour that a version of RabbitMQ can change: queues and their counts, permissions, refusals and their messages,
+# the topology. Other tests with a broker are about processes, files and networks; `make soak` runs them on newer
+# versions.
 OF_THE_BROKER = frozenset(
     {"test_amqp", "test_delivery", "test_doctor", "test_losses", "test_poison", "test_topology", "test_versions"}
 )
 
-# What the suite itself does on a signal that it was started to ignore. Under nohup it outlives its terminal as before.
+# The suite's own action on a signal that it was started to ignore. Under nohup it still outlives its terminal.
 _TERMINAL_SIGNALS: dict[int, Callable[..., object] | signal.Handlers] = {
     signal.SIGINT: signal.default_int_handler,
     signal.SIGHUP: lambda *_: None,
@@ -103,9 +104,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by mark
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """
-    Mark the tests by what they use, so that ``-m`` chooses among them, and keep those of this process's share.
+    Mark the tests by the services they use, so that ``-m`` chooses among them, and keep those of this process's share.
 
-    A test's share follows from its name alone: each test is in one share, in whatever order the tests are found.
+    A test's share follows from its name alone: each test is in one share, independent of the order in which the tests
+    are found.
     """
     share, shares = map(int, config.getoption("share").split("/"))
     items[:] = [item for item in items if zlib.crc32(item.nodeid.encode()) % shares == share - 1]
@@ -124,7 +126,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session", autouse=True)
 def session_watch() -> Iterator[SessionWatch]:
     """
-    Mark all that the session starts, and refuse what it leaves behind.
+    Mark all processes that the session starts, and fail if one remains.
 
     Set up first and therefore torn down last, when every service has been stopped.
     """
@@ -141,8 +143,8 @@ def pytest_configure() -> None:
     """
     Give every process that the suite starts the signals of a terminal, however the suite itself was started.
 
-    A shell has its background jobs ignore SIGINT and SIGQUIT, and nohup has its command ignore SIGHUP. What these start
-    inherits that. It does not inherit a handler: a new program begins with the default action in its place.
+    A shell has its background jobs ignore SIGINT and SIGQUIT, and nohup has its command ignore SIGHUP. Processes that
+    these start inherit that. It does not inherit a handler: a new program begins with the default action in its place.
     """
     for number, action in _TERMINAL_SIGNALS.items():
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -224,7 +226,7 @@ def local_zone() -> Iterator[Callable[[str], None]]:
 @pytest.fixture(autouse=True)
 def _nothing_told() -> None:
     """
-    As in a new process, nothing was said of any outbox.
+    As in a new process, no outbox has been reported yet.
     """
     notices._logged.clear()
 
@@ -314,7 +316,7 @@ def refusing_port() -> Iterator[int]:
 @pytest.fixture
 def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     """
-    A function that says something to whoever runs the suite.
+    A function that prints a line for the person who runs the suite.
     """
 
     def tell(text: str) -> None:

@@ -1,5 +1,5 @@
 """
-Tasks that do what a launcher has to bear: own handlers, event loops, clean-ups, nested runs, closed descriptors.
+Unusual tasks that a launcher must handle: own handlers, event loops, clean-ups, nested runs, closed descriptors.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class Computes(TaskBase):
 
     def run(self) -> None:
         """
-        Compute for ever.
+        Compute without end.
         """
 
         async def compute() -> None:
@@ -80,7 +80,7 @@ class Computes(TaskBase):
 
 class CleansUp(TaskBase):
     """
-    Finishes, and is told to end while it lets go of what it holds.
+    Finishes, and receives a termination request while it releases its resources.
     """
 
     def run(self) -> None:
@@ -104,7 +104,7 @@ class LeavesThread(TaskBase):
 
     def run(self) -> None:
         """
-        Start it; it says that it waits when nothing else is left.
+        Start it; it reports that it waits when no other work is left.
         """
 
         def outlive() -> None:
@@ -116,12 +116,12 @@ class LeavesThread(TaskBase):
 
 class RunsAnother(TaskBase):
     """
-    Runs a workflow of its own.
+    Runs another workflow.
     """
 
     def run(self) -> None:
         """
-        Run it, and say when it has let go.
+        Run it, and report when its resources are released.
         """
         workflow = Workflow(process_category="nested", process_name="run")
         workflow.add_node(Waiting)
@@ -145,7 +145,7 @@ class Waiting(TaskBase):
 
 class ClosesEverything(TaskBase):
     """
-    Closes what it has not opened, as a daemon does, and opens files of its own.
+    Closes descriptors that it has not opened, as a daemon does, and opens its own files.
     """
 
     def run(self) -> None:

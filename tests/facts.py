@@ -1,5 +1,5 @@
 """
-Events for tests: facts about one run, the same each time they are made.
+Events for tests: facts about one run, equal in each call.
 """
 
 from datetime import UTC, datetime

@@ -1,9 +1,9 @@
 """
-A program that has tasks done with a fault of the library, each in a fork: one of its functions raises there.
+A program that runs tasks with a fault of the library, each in a fork: one function of the library raises there.
 
-Its standard input is a JSON array of objects: the `door` by which the `task` is done, the `fault` as "module:name", and
-the variables of the fork. It prints a JSON array of the statuses that the forks leave with. What it replaces is in the
-forks alone: the process of a launched task is a new one. Not here: which faults (test_own_errors.py).
+Its standard input is a JSON array of objects: the `door` by which the `task` is run, the `fault` as "module:name", and
+the variables of the fork. It prints a JSON array of the exit statuses of the forks. It replaces functions only in the
+forks: the process of a launched task is a new one. Not here: which faults (test_own_errors.py).
 """
 
 import contextlib
@@ -56,7 +56,7 @@ def replace(fault: str, *, by: Any = fail) -> None:
 
 def steal() -> None:
     """
-    Take the status of whatever child ends, each time before the launcher looks whether its task has ended.
+    Take the status of any child that ends, each time before the launcher looks whether its task has ended.
     """
     look = TaskProcess.has_ended
 

@@ -84,7 +84,7 @@ def _stack_of(frame: FrameType | None) -> Stack:
 
 @contextmanager
 def _watching(watch: Watch) -> Iterator[None]:
-    """Watch this thread, and the threads that start meanwhile."""
+    """Watch this thread, and the threads that start during the block."""
     before = sys.getprofile()
     threading.setprofile(watch)
     sys.setprofile(watch)

@@ -44,7 +44,7 @@ BODIES: dict[str, Callable[[int], bytes]] = {
     "control characters": lambda n: body("task.failed", cause="exception", message="\0" * n),
 }
 """
-Bodies by what they have many of, each a function of how many.
+Bodies by the kind of element that they contain many times, each a function of the number.
 """
 
 
@@ -58,7 +58,7 @@ def too_large(exchange: str) -> Message:
 
 def next_with_little_memory(settings: DKISTProcessingCoreConfiguration, name: str) -> Event:
     """
-    Return what a named subscription yields next in a process that may have 900 MB of addresses.
+    Return the next event of a named subscription in a process with 900 MB of address space.
     """
     with multiprocessing.get_context("spawn").Pool(1, initializer=_limit_memory) as pool:
         return decode(pool.apply(_next, (settings, name)))

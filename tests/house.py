@@ -1,8 +1,8 @@
 """
 How the library is laid out, counted: `make house`.
 
-Each row has what it was before the redesign, a limit to aim at, and the command that counts it. Not here:
-what a user sees (benchmarks).
+Each row has its value before the redesign, a limit to aim at, and the command that counts it. Not here: figures for
+users (benchmarks).
 """
 
 import ast
@@ -18,7 +18,7 @@ from benchmarks import events
 from tests.flow import both_flows
 from tests.test_architecture import LAYERS, MODULES, PACKAGE, ROOT, imports_in
 
-# Words that say in a figure of speech what a term of the field says plainly, by the glossary of CONTRIBUTING.md.
+# Words that are figures of speech where the field has a term, by the glossary of CONTRIBUTING.md.
 GLOSSARY = re.compile(
     r"\b(tell|tells|told|say|says|said|speak|speaks|hear|hears|heard|whoever|nobody|bury|buried|blame|blames|owed|unsaid)\b"
     r"|\b(what|who) (is|are|was|were|has|had|can|cannot) ",
@@ -33,11 +33,11 @@ FIELDS_WITH_NAMES_OF_THEIR_OWN = (
     "limit_seconds",
     "peak_memory_bytes",
 )
-"""Fields of events whose names nothing else has: a search finds what a new name would touch."""
+"""Fields of events with unique names: a search finds all places that a new name would change."""
 
 
 class Row(NamedTuple):
-    """One count: what it was before the redesign, what it is, what it should be, and the command that counts it."""
+    """One count: its value before the redesign, its value now, its limit, and the command that counts it."""
 
     what: str
     before: str
@@ -152,7 +152,7 @@ def modules_naming(field: str) -> list[str]:
 
 
 def rows() -> Iterator[Row]:
-    """Yield what is counted."""
+    """Yield all counts."""
     yield from rows_of_flow()
     sizes = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in MODULES}
     large = sorted((size, str(path)) for path, size in sizes.items() if size > MOST_LINES)
@@ -205,7 +205,7 @@ def rows_of_flow() -> Iterator[Row]:
 
 
 def rows_of_cost() -> Iterator[Row]:
-    """Yield what an event costs in processor time."""
+    """Yield the processor time of an event."""
     befores = {"construct and encode an event": "67 µs", "decode an event": "148 µs"}
     for measured in events.measure():
         found = f"{measured['ours']} µs, {measured['ratio']} times {measured['other_name']}"

@@ -1,8 +1,8 @@
 """
 A program that publishes, and that ends or stops itself at a chosen point on an event's way.
 
-Its one argument is a plan. It says "attempted <id>" before and "returned <id>" after each publish, each with one write
-that nothing holds back. What it wraps are methods of the library, in this process only. Not here: what becomes of it
+Its one argument is a plan. It prints "attempted <id>" before and "returned <id>" after each publish, each with one
+unbuffered write. It wraps methods of the library, in this process only. Not here: the check of the events
 (test_kill_points.py, test_processes.py).
 """
 
@@ -39,11 +39,11 @@ _SECONDS = 30.0
 @dataclass(frozen=True)
 class Plan:
     """
-    What the program does: which events it publishes, and where it meets its end.
+    The program's work: which events it publishes, and where it ends.
     """
 
     name: str
-    """What its tasks' names begin with, so that no two plans state the same fact."""
+    """The prefix of its tasks' names, so that no two plans state the same fact."""
     point: str = ""
     """A key of `POINTS`; empty for a program that ends well."""
     occurrence: int = 1
@@ -57,13 +57,13 @@ class Plan:
     pause: float = 0.0
     """For how long it waits for a delivery after each publish."""
     timeout: float = 2.0
-    """What it closes its publisher with."""
+    """The timeout with which it closes its publisher."""
     empties: bool = False
     """Whether it stays until the outbox is empty."""
     forks: bool = False
     """Whether a fork of it publishes too, half of the events each."""
     user: int | None = None
-    """As whom it publishes, with only its own group and `group`."""
+    """The user as whom it publishes, with only that user's group and `group`."""
     group: int = 0
 
     @property
@@ -76,7 +76,7 @@ class Plan:
 
 class Trap:
     """
-    A place that may be passed a number of times, and once more never.
+    A place that may be passed a number of times, and is the end of the process the next time.
     """
 
     def __init__(self, occurrence: int, number: int) -> None:
@@ -88,7 +88,7 @@ class Trap:
 
     def is_due(self) -> bool:
         """
-        Count one occurrence, and say whether it is the chosen one.
+        Count one occurrence, and return whether it is the chosen one.
         """
         self._left -= 1
         return self._left == 0
@@ -187,7 +187,7 @@ def flushed(trap: Trap) -> None:
         if trap.is_due():
             assert link._connection is not None
             later = link._connection.ioloop.add_callback_threadsafe
-            # A turn of the loop writes, and then calls what it was given before.
+            # A turn of the loop writes first, and then calls the functions that were added before it.
             later(lambda: later(trap.spring))
 
     setattr(AmqpLink, "send", trapped)  # noqa: B010 - a type checker would rightly refuse the plain assignment
@@ -217,7 +217,7 @@ POINTS: dict[str, Callable[[Trap], None]] = {
 
 def say(text: str) -> None:
     """
-    Say something that is said when this returns, whatever happens next.
+    Print a line; it is written when this returns, whatever happens next.
     """
     os.write(1, text.encode())
 
@@ -237,7 +237,7 @@ def groups_of(plan: Plan) -> Iterator[list[TaskProgressed]]:
 
 def become(user: int, group: int) -> None:
     """
-    Be another user, in one more group; what this one would look for among the interpreter's files is loaded before.
+    Change to another user with one more group; before that, load the files that this user could not read.
     """
     open_bus(DKISTProcessingCoreConfiguration())
     "localhost".encode("idna")
@@ -277,7 +277,7 @@ def run(plan: Plan, publisher: Publisher) -> float:
 
 def main(plan: Plan) -> None:
     """
-    Do what the plan says.
+    Carry out the plan.
     """
     os.umask(0o077)
     if plan.point:

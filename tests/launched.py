@@ -1,7 +1,7 @@
 """
-Tasks that end in every way there is, for the launcher to tell apart; importable, so that it can start them.
+Tasks that end in every possible way, which the launcher must distinguish; importable, so that it can start them.
 
-Each notes the moment right before what ends it, in the file that FAULT_MARK names.
+Each records the time right before its end in the file that FAULT_MARK names.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ def mark() -> None:
 
 def wait_for_ever() -> None:
     """
-    Wait for what does not come, and say so.
+    Wait without end, and report that it waits.
     """
     print("waiting", flush=True)  # noqa: T201 - its line is waited for
     os.read(os.pipe()[0], 1)
@@ -87,7 +87,7 @@ class Exits3(TaskBase):
 
 class Exits99(TaskBase):
     """
-    Leaves with the number that the engine takes for a skip unless it is told otherwise.
+    Leaves with the status that Airflow takes for a skip by default.
     """
 
     def run(self) -> None:
@@ -147,7 +147,7 @@ class TakesAllMemory(TaskBase):
         """
         Take a MiB at a time, and touch it; not more than 2 GiB, where nothing limits this process.
 
-        Not at once, or nobody could have seen it grow.
+        Not all at once, because the growth must be observable.
         """
         taken = []
         for _ in range(2048):
@@ -174,7 +174,7 @@ class TakesAllAddressSpace(TaskBase):
 
 class Waits(TaskBase):
     """
-    Waits until it is told to end.
+    Waits until it receives a termination request.
     """
 
     def run(self) -> None:
@@ -195,8 +195,8 @@ class Pools(TaskBase):
         """
         (never, _), (begun, begin) = os.pipe(), os.pipe()
         with multiprocessing.get_context("fork").Pool(2) as pool:
-            # Both are at work before anybody is told: an exception in the midst of handing work out may leave a pool of
-            # Python's waiting for ever, and is another matter.
+            # Both are at work before the note is written: an exception while work is handed out may leave a pool of
+            # Python's waiting without end, which is another subject.
             waiting = pool.map_async(_begin, [(begin, never)] * 2, chunksize=1)
             for _ in range(2):
                 os.read(begun, 1)
@@ -219,7 +219,7 @@ class HearsNothing(TaskBase):
 
 class LeavesGrandchild(TaskBase):
     """
-    Leaves a process behind that holds whatever it has inherited.
+    Leaves a process behind that holds all descriptors that it has inherited.
     """
 
     def run(self) -> None:
@@ -235,7 +235,7 @@ class LeavesGrandchild(TaskBase):
 
 class FailsAfterwards(TaskBase):
     """
-    Finishes, and fails while it lets go of what it holds.
+    Finishes, and fails while it releases its resources.
     """
 
     def run(self) -> None:
@@ -280,7 +280,7 @@ class StartsAnother(TaskBase):
 
 class SpeaksInSpans(TaskBase):
     """
-    Opens a span of its own.
+    Opens its own span.
     """
 
     def run(self) -> None:
@@ -301,19 +301,19 @@ class WorksHard(TaskBase):
         Count for half a second with 100 MiB, and be killed.
         """
         held = b"x" * (100 * _MEBIBYTE)
-        while time.process_time() < 0.7:  # with what it takes to start
+        while time.process_time() < 0.7:  # with the time that its start takes
             sum(held[:1000])
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 class LiesOnItsStreams(TaskBase):
     """
-    Writes to its standard streams what only the report pipe is for, and leaves in the middle.
+    Writes to its standard streams text that belongs to the report pipe, and leaves in the middle.
     """
 
     def run(self) -> None:
         """
-        Note what the three descriptors are, and claim to have returned.
+        Record the three descriptors, and claim to have returned.
         """
         found = [str(Path(f"/proc/self/fd/{number}").readlink()) for number in range(3)]
         Path(os.environ["FAULT_MARKS"], "descriptors").write_text("\n".join(found))
@@ -324,12 +324,12 @@ class LiesOnItsStreams(TaskBase):
 
 class LeavesOrphans(TaskBase):
     """
-    Starts processes whose parent ends before they do, and goes on until none of them is left, not even as a zombie.
+    Starts processes whose parent ends before they do, and goes on until none of them is left, including zombies.
     """
 
     def run(self) -> None:
         """
-        Wait for them, and leave with a status of its own.
+        Wait for them, and leave with a particular status.
         """
         orphans = [self._orphan() for _ in range(3)]
         deadline = time.monotonic() + 20
@@ -353,12 +353,13 @@ class LeavesOrphans(TaskBase):
 
 class ClosesDescriptors(TaskBase):
     """
-    Closes numbers that it never opened, as careless code does before it starts a program, and writes files of its own.
+    Closes numbers that it never opened, as careless code does before it starts a program, and writes its own files.
     """
 
     def run(self) -> None:
         """
-        Close what the variable CLOSED names: all numbers below a limit, or those of files whose names end so.
+        Close the descriptors that the variable CLOSED names: all numbers below a limit, or those of files by the end of
+        their names.
         """
         close_descriptors(os.environ["CLOSED"])
         folder, count = Path(os.environ["WRITTEN"]), int(os.environ.get("COUNT", "8"))
@@ -378,7 +379,7 @@ class Meets(TaskBase):
 
     def run(self) -> None:
         """
-        Let the other know that this one runs, and wait for what the other does.
+        Notify the other task that this one runs, and wait for the other's note.
         """
         folder = Path(os.environ["MEETING"])
         (folder / "began").write_text("")
@@ -431,11 +432,11 @@ everything = _workflow(
     TakesAllAddressSpace,
     FailsAfterwards,
 )
-"""Each fault that needs nobody else, side by side."""
+"""Each fault that needs no other process, side by side."""
 liars = _workflow("liars", LiesOnItsStreams)
-"""One that claims what is not so."""
+"""A task that makes a false claim."""
 endless = _workflow("endless", Waits, Pools, HearsNothing)
-"""Three tasks that wait for ever: one that hears, one with a pool, one that is deaf."""
+"""Three tasks that wait without end: one accepts a termination request, one has a pool, one ignores the request."""
 dependent = Workflow(process_category="all", process_name="dependent", workflow_package=__package__)
 """A success, a failure that waits for it, and a task that waits for the failure."""
 dependent.add_node(Succeeds)

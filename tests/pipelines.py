@@ -1,5 +1,5 @@
 """
-Workflows for tests that run them: importable, so that each task can run in a process of its own.
+Workflows for tests that run them: importable, so that each task can run in a separate process.
 """
 
 import os
@@ -37,7 +37,7 @@ class Left(TaskBase):
 
 class Right(TaskBase):
     """
-    The other branch, which fails if PIPELINES_FAIL says so: always, or as many attempts as it names.
+    The other branch, which fails by PIPELINES_FAIL: always, or for the given number of attempts.
     """
 
     retries = 1
@@ -71,12 +71,12 @@ class Last(TaskBase):
 
 class Endless(TaskBase):
     """
-    Waits until it is told to end; writes down its process id once it does.
+    Waits for a termination request, and writes down its process id when it waits.
     """
 
     def run(self) -> None:
         """
-        Wait for what does not come.
+        Wait without end.
         """
         print("waiting", flush=True)  # noqa: T201 - its line is looked for
         read_end, _ = os.pipe()
@@ -123,7 +123,7 @@ class KeepsNotebook(TaskBase):
 
     def post_run(self) -> None:
         """
-        Wait until what was shown is saved, and write it down.
+        Wait until the terminal's output is saved, and write it down.
         """
         super().post_run()
         notebook = Path.cwd() / f"{dag_name(self.workflow_name, self.workflow_version)}.ipynb"

@@ -1,5 +1,5 @@
 """
-A plain pika script that knows nothing of our package: prints what waits in a queue, one JSON object a line.
+A plain pika script without this package: it prints the messages of a queue, one JSON object a line.
 
     python plain_reader.py declare|read PORT VHOST USER PASSWORD
 """

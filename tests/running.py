@@ -1,5 +1,5 @@
 """
-Programs for tests, run as a user would: each in a process of its own, in the folder of the project.
+Programs for tests, run as a user would: each in a separate process, in the folder of the project.
 """
 
 import os
@@ -45,7 +45,7 @@ def run_command(*arguments: str, cwd: Path = ROOT, **environment: str) -> "subpr
 
 def run_python(program: str, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     """
-    Run a program as a user would, in a process of its own.
+    Run a program as a user would, in a separate process.
     """
     return subprocess.run(
         [sys.executable, "-c", program],
@@ -69,7 +69,7 @@ def status_of_fork(action: Callable[[], object]) -> int:
             action()
             status = 0
         except BaseException:  # noqa: BLE001 - the fork ends here
-            # A child that only left with 1 would not say why.
+            # A child that only exits with 1 would not report the reason.
             traceback.print_exc(file=sys.__stderr__)
         finally:
             os._exit(status)

@@ -1,7 +1,7 @@
 """
 Which tests start a process, read from the code that they and their fixtures can reach.
 
-Not here: what the suite's processes are (tests.services.processes), and which tests are run (the Makefile).
+Not here: the suite's processes (tests.services.processes), and the choice of tests (the Makefile).
 """
 
 import inspect
@@ -27,9 +27,9 @@ _TESTS = __package__
 
 def starts_process(item: pytest.Item) -> bool:
     """
-    Return True if the code of a test, of its fixtures, or of what they call in the tests starts a process.
+    Return True if the code of a test, of its fixtures, or of functions that they call in the tests starts a process.
 
-    A call is found by its name: what is called through a variable, a string or the command line is not seen.
+    A call is found by its name: a call through a variable, a string or the command line is not seen.
     """
     roots = [getattr(item, "function", None)]
     fixtures = getattr(item, "_fixtureinfo", None)
@@ -41,7 +41,7 @@ def starts_process(item: pytest.Item) -> bool:
 @cache
 def starts(function: FunctionType) -> bool:
     """
-    Return True if the code of a function, or of what it calls in the tests, starts a process.
+    Return True if the code of a function, or of functions that it calls in the tests, starts a process.
     """
     seen = {function}
     unseen = [function]
@@ -61,7 +61,7 @@ def starts(function: FunctionType) -> bool:
 
 def _used_by(function: FunctionType, names: set[str]) -> Iterator[Any]:
     """
-    Yield the classes of a function's arguments, its globals, and what it takes from modules among them.
+    Yield the classes of a function's arguments, its globals, and the attributes that it reads from modules among them.
     """
     yield from (each for each in function.__annotations__.values() if inspect.isclass(each))
     for name in names:

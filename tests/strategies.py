@@ -34,7 +34,7 @@ def examples(factor: int) -> settings:
 
 
 def texts(max_size: int = 20) -> st.SearchStrategy[str]:
-    """Return any text that Python can hold: control characters, lone surrogates and emoji too."""
+    """Return any text that Python can hold, including control characters, lone surrogates and emoji."""
     awkward = st.sampled_from("\x00\x1b\r\n\t\x85\ud800\udfff🔭/%. ")
     characters = st.one_of(st.characters(exclude_categories=()), awkward)
     return st.text(characters, max_size=max_size)
@@ -46,7 +46,7 @@ def moments() -> st.SearchStrategy[datetime]:
     return st.datetimes(datetime(2, 1, 1), datetime(9998, 12, 31), timezones=zones)  # noqa: DTZ001 - as it wants them
 
 
-# What a field's kind does not say.
+# Strategies where a field's kind is not enough.
 _GIVEN: dict[str, st.SearchStrategy[Any]] = {
     "truncated": st.none() | st.just(value=True),
     "cause": st.sampled_from(Cause) | texts(),
@@ -146,5 +146,5 @@ def _report_of(event_class: type[Event]) -> st.SearchStrategy[Event]:
 
 
 def reports() -> st.SearchStrategy[list[Event]]:
-    """Return what may be reported of two runs, true or not, in any order."""
+    """Return possible reports of two runs, true or false, in any order."""
     return st.lists(st.one_of([_report_of(event_class) for event_class in REPORTED_CLASSES]), max_size=14)

@@ -1,1 +1,1 @@
-"""The bus: one contract, run over both transports, and what is particular to each."""
+"""The bus: one contract for both transports, and the specific behaviour of each."""

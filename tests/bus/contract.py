@@ -1,7 +1,7 @@
 """
-What both buses promise, as one suite: `test_journal.py` and `test_amqp.py` run it over their own.
+The promises of both buses, as one suite: `test_journal.py` and `test_amqp.py` each run it on their bus.
 
-Not here: what only one of them can do.
+Not here: behaviour of only one of them.
 """
 
 import itertools
@@ -25,9 +25,9 @@ from tests.facts import failed, finished, progressed, started
 from tests.running import status_of_fork
 
 SECONDS = 20.0
-"""How long to wait for what must come."""
+"""Timeout for an event that must arrive."""
 QUIET_SECONDS = 0.3
-"""How long to wait for what must not."""
+"""How long to wait to show that no event arrives."""
 
 
 class BusContract:
@@ -66,7 +66,7 @@ class BusContract:
         self, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        What is published after `subscribe` returned is received, equal and in order.
+        Events published after `subscribe` returned are received, equal and in order.
         """
         events = [started("A"), progressed("A", 0), progressed("A", 1), finished("A"), failed("B")]
         subscription = listen()
@@ -78,7 +78,7 @@ class BusContract:
 
     def test_a_publisher_is_done_when_the_bus_has_everything(self, publisher: Publisher) -> None:
         """
-        `flush` says that the bus has what `publish` was given.
+        `flush` returns True if the bus has all events given to `publish`.
         """
         publisher.publish(*[progressed("A", number) for number in range(300)])
 
@@ -87,7 +87,7 @@ class BusContract:
 
     def test_only_the_selected_events_arrive(self, publisher: Publisher, listen: Callable[..., Subscription]) -> None:
         """
-        Type, workflow and task each narrow what is received.
+        Type, workflow and task each narrow the received events.
         """
         wanted = failed("A.1")
         subscription = listen("task.failed", workflow="W", task="A.1")
@@ -113,7 +113,7 @@ class BusContract:
         self, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        Effects are deduplicated by id; whoever wants every report can have them.
+        Events are deduplicated by id; a subscriber can request every report instead.
         """
         by_task, by_engine = failed("A"), failed("A", reported_by="engine", provisional=True)
         once, each = listen(), listen(every_report=True)
@@ -127,7 +127,8 @@ class BusContract:
         self, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        What happens while nobody listens under a name is delivered later; what was acknowledged is not again.
+        Events published while no process subscribes under a name are delivered later; acknowledged ones are not
+        repeated.
         """
         first = listen(name="operators")
         publisher.publish(started("A"), finished("A"))
@@ -194,7 +195,7 @@ class BusContract:
         self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        The next loop of that name goes on where it was left, whatever events of the one before are still held.
+        The next loop of that name continues where this one ended, even if events of the earlier loop are still held.
         """
         listen(name="cells").close()
         events = [progressed("A", number) for number in range(30)]
@@ -290,7 +291,7 @@ class BusContract:
         self, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        Without a name, what was published before is only had by asking for a replay.
+        Without a name, earlier events are only received by a replay.
         """
         publisher.publish(started("A"))
         assert publisher.flush(SECONDS)
@@ -396,7 +397,7 @@ class BusContract:
         self, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        It travels through the same journal, to an exchange of its own.
+        It travels through the same journal, to a separate exchange.
         """
         subscription = listen()
 
@@ -411,7 +412,7 @@ class BusContract:
         self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher
     ) -> None:
         """
-        Its id is derived from run and task, and this host remembers what it has sent.
+        Its id is derived from run and task, and this host remembers the ids that it has sent.
         """
         message = RecipeRunFailureMessage(workflow_name="W", workflow_version="1", task_name="A", dag_run_id="r")
 
@@ -432,7 +433,7 @@ class BusContract:
 
     def test_a_fork_publishes_for_itself(self, publisher: Publisher, listen: Callable[..., Subscription]) -> None:
         """
-        A publisher made before a fork works in the child, with a connection and a journal of its own.
+        A publisher created before a fork works in the child, with a separate connection and journal handle.
         """
         subscription = listen()
         publisher.publish(started("A"))
@@ -481,7 +482,7 @@ class BusContract:
         self, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        It names both processes, and what to do; nothing is acknowledged, and the parent goes on.
+        It names both processes and the remedy; nothing is acknowledged, and the parent goes on.
         """
         subscription = listen(name="forking")
         publisher.publish(started("A"), finished("A"))
@@ -521,7 +522,7 @@ class BusContract:
         self, publisher: Publisher, listen: Callable[..., Subscription], local_zone: Callable[[str], None], zone: str
     ) -> None:
         """
-        What reached the bus before is left out, what did since is not, wherever the process runs.
+        Events that reached the bus before that time are left out, later ones are not, in any time zone of the process.
         """
         local_zone(zone)
         since = datetime.now()  # noqa: DTZ005 - that is the point

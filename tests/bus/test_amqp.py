@@ -1,5 +1,5 @@
 """
-RabbitMQ: the contract of a bus, and what a broker adds to it.
+RabbitMQ: the contract of a bus, and the behaviour that only a broker has.
 """
 
 import json
@@ -68,7 +68,8 @@ class TestAmqpBus(BusContract):
         listen: Callable[..., Subscription],
     ) -> None:
         """
-        What a named subscription cannot read is published to its queue of dead letters, with reason and origin.
+        A message that a named subscription cannot read is published to its queue of dead letters, with reason and
+        origin.
         """
         subscription = listen(name="strict")
         with broker.connect() as connection:
@@ -89,7 +90,8 @@ class TestAmqpBus(BusContract):
         self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher, broker: Broker
     ) -> None:
         """
-        With 900 MB to have it goes to the dead letters, its beginning and the reason; what is behind it is delivered.
+        With 900 MB of memory, its beginning and the reason go to the dead letters; the messages behind it are
+        delivered.
         """
         subscribe(settings=settings, name="narrow").close()
         message = too_large(settings.isb_event_exchange)
@@ -128,7 +130,7 @@ class TestAmqpBus(BusContract):
         self, broker: Broker, settings: DKISTProcessingCoreConfiguration, *, seen: int, replay: bool
     ) -> None:
         """
-        A subscription without a name goes on behind what it has seen last, or where it began.
+        A subscription without a name goes on behind the last event that it has received, or where it began.
         """
         AmqpBus(settings).open_link().close()
         reader = broker.as_user(read=".*")
@@ -158,7 +160,7 @@ class TestAmqpBus(BusContract):
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         """
-        As just after the broker's start: the subscription goes on then, and what was published is not set aside.
+        As just after the broker's start: the subscription then goes on, and published messages are not set aside.
         """
         subscription = listen()
         with Publisher.open(settings) as publisher:
@@ -200,7 +202,7 @@ class TestAmqpBus(BusContract):
         self, broker: Broker, settings: DKISTProcessingCoreConfiguration, publisher: Publisher
     ) -> None:
         """
-        Silence in the middle of what there is ends no replay, whatever its timeout.
+        If a broker falls silent before the end of the archive, the replay goes on, whatever its timeout.
         """
         events = [progressed("A", number) for number in range(3 * ARCHIVE_PREFETCH)]
         publisher.publish(*events)
@@ -239,7 +241,7 @@ class TestAmqpBus(BusContract):
 
     def test_the_end_of_a_stream_is_found_while_it_grows(self, settings: DKISTProcessingCoreConfiguration) -> None:
         """
-        What arrives while its end is asked for disturbs nothing, and the end never lies before what was confirmed.
+        Events that arrive while its end is determined cause no error, and the end never lies before confirmed events.
         """
         message = to_message(progressed("A", 1), settings.isb_event_exchange)
         with AmqpBus(settings).open_link() as link, AmqpBus(settings).open_link() as sender:
@@ -266,7 +268,7 @@ class TestAmqpBus(BusContract):
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """
-        Where a broker stays silent in the middle of what there is, a warning tells that the rest is missing.
+        If a broker stays silent before the end of the archive, a warning states that the rest is missing.
         """
         monkeypatch.setattr("dkist_processing_core.bus.amqp.archive._SILENCE_SECONDS", 0.5)
         publisher.publish(*[progressed("A", number) for number in range(3 * ARCHIVE_PREFETCH)])
@@ -287,7 +289,7 @@ class TestAmqpBus(BusContract):
         self, broker: Broker, publisher: Publisher, listen: Callable[..., Subscription], name: str | None
     ) -> None:
         """
-        Neither short strings that are no UTF-8, nor properties beyond what the client library can read.
+        Neither short strings with invalid UTF-8 nor properties that the client library cannot read end it.
         """
         subscription = listen(name=name)
         with broker.connect() as connection:
@@ -327,7 +329,7 @@ class TestAmqpBus(BusContract):
         self, broker: Broker, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        A subscription that nobody closed is closed at exit: only the event in hand comes again.
+        A subscription that was not closed is closed at exit: only the event in hand is delivered again.
         """
         listen(name="scripts").close()
         events = [progressed("A", number) for number in range(5)]
@@ -421,7 +423,7 @@ def test_the_failure_message_waits_in_the_established_queue(
     broker: Broker, settings: DKISTProcessingCoreConfiguration
 ) -> None:
     """
-    Its exchange, routing key, queue and body are what operators have consumed for years.
+    Its exchange, routing key, queue and body are those of release 7.x, which operators consume.
     """
     message = RecipeRunFailureMessage(
         workflow_name="W", workflow_version="1", task_name="A", dag_run_id="r", log_url="http://u:secret@log/1"
@@ -458,7 +460,7 @@ def test_the_outbox_is_empty_when_everything_is_confirmed(settings: DKISTProcess
 
 def test_left_overs_of_another_process_are_delivered(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    What a publisher left in the outbox is delivered by the next one.
+    The next publisher delivers the messages that an earlier one left in the outbox.
     """
     bus = open_bus(settings)
     with bus.open_journal() as journal:
@@ -500,7 +502,7 @@ def test_an_unroutable_message_is_set_aside_and_does_not_hold_up_the_rest(
     settings: DKISTProcessingCoreConfiguration,
 ) -> None:
     """
-    What the broker returns is kept with the reason after a few tries; what follows it is delivered.
+    A message that the broker returns is set aside with the reason after a few tries; later messages are delivered.
     """
     lost = Message(settings.isb_exchange, "nobody.listens", b"{}", Properties("m", "application/json"))
     with Publisher.open(settings) as publisher:
@@ -547,7 +549,7 @@ def test_a_missing_virtual_host_is_explained(settings: DKISTProcessingCoreConfig
 
 def test_a_closed_port_is_explained(state_dir: Path, refusing_port: int) -> None:
     """
-    The error says that nothing listens there.
+    The error states that no server listens there.
     """
     mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": refusing_port}}
     settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir, mesh_config=json.dumps(mesh))
@@ -557,7 +559,7 @@ def test_a_closed_port_is_explained(state_dir: Path, refusing_port: int) -> None
 
 
 class _StoppedLink(AmqpLink):
-    """A link that is told to stop a moment after it has begun to connect."""
+    """A link that is stopped a moment after it has begun to connect."""
 
     def _run(self, _until: Callable[[], bool], _timeout: float, _complaint: str | None = None) -> None:
         super()._run(lambda: False, 0.2)
@@ -565,7 +567,7 @@ class _StoppedLink(AmqpLink):
 
 
 def test_whoever_is_stopped_while_connecting_leaves_no_socket(state_dir: Path) -> None:  # noqa: ARG001 - its own outbox
-    """A broker that accepts and never speaks is given up at once, and with nothing left of it."""
+    """The link drops a silent broker at once when it is stopped, and leaves no socket open."""
     before = set(Path("/proc/self/fd").iterdir())
 
     with BlackHole() as hole:

@@ -1,5 +1,5 @@
 """
-A journal that is damaged: it is set aside, what can be read of it is kept, and publishers and subscribers go on.
+A journal that is damaged: it is set aside, its readable messages are kept, and publishers and subscribers go on.
 """
 
 import fcntl
@@ -57,7 +57,7 @@ def cut_in_half(path: Path) -> None:
 
 def flip(path: Path, page: int, at: int = 0) -> None:
     """
-    Change the first byte of a page, which says what kind of page it is.
+    Change the first byte of a page, which defines the kind of the page.
     """
     with path.open("r+b") as file:
         file.seek(page * PAGE + at)
@@ -116,7 +116,7 @@ def fill(settings: DKISTProcessingCoreConfiguration) -> list[str]:
 
 def ids(settings: DKISTProcessingCoreConfiguration) -> list[str]:
     """
-    Return the ids of what the journal holds, in order, as a process finds them that meets the damage.
+    Return the ids of the journal's messages, in order, as read by a process that encounters the damage.
     """
     while True:
         with open_bus(settings).open_journal() as journal, suppress(JournalDamagedError):
@@ -140,7 +140,7 @@ def test_what_can_be_read_of_a_damaged_journal_is_kept_and_the_next_event_follow
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """
-    One warning names the damaged file, which is kept under another name, and nothing stays beside the journal.
+    One warning names the damaged file, which is kept under another name; no spare file remains.
     """
     before, path = fill(settings), open_bus(settings).journal_path
     damage(path)
@@ -170,7 +170,7 @@ def test_damage_that_is_met_only_when_an_event_is_published_is_mended_at_once(
 
     with Publisher.open(settings) as publisher:
         publisher.publish(started("A"))
-        # A checkpoint, lest the log still has the page.
+        # The checkpoint removes the page from the log.
         assert publisher._shelf.journal is not None
         publisher._shelf.journal.rows("PRAGMA wal_checkpoint(TRUNCATE)")
         publisher._shelf.journal._connection.execute("PRAGMA cache_size = 0")
@@ -393,7 +393,7 @@ def test_one_of_several_processes_sets_a_damaged_journal_aside(settings: DKISTPr
 
 def test_an_outbox_keeps_exact_books_over_its_damage(tmp_path: Path) -> None:
     """
-    What was taken over counts as published in the new file, and what could not be read does not.
+    Messages that were moved count as published in the new file, and unreadable messages do not.
     """
     settings = DKISTProcessingCoreConfiguration(
         dkist_core_state_dir=tmp_path / "state",
@@ -422,7 +422,7 @@ def test_a_damaged_spare_journal_is_taken_over_as_far_as_it_can_be_read(
     settings: DKISTProcessingCoreConfiguration,
 ) -> None:
     """
-    It does not lie beside the journal for ever.
+    It does not remain as a spare file permanently.
     """
     bus = open_bus(settings)
     bus.open_journal().close()
@@ -526,7 +526,7 @@ def test_a_folder_in_the_place_of_a_lock_keeps_no_process_from_its_work(tmp_path
 
 def test_a_look_at_a_damaged_journal_changes_nothing(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    It is an error of its own kind.
+    It raises a specific error.
     """
     fill(settings)
     path = open_bus(settings).journal_path
@@ -555,7 +555,7 @@ def test_a_table_that_another_program_has_exchanged_for_a_view_delays_no_process
     settings: DKISTProcessingCoreConfiguration, statements: str
 ) -> None:
     """
-    The file is set aside like a damaged one, and no event of it is lost; a look names what was found.
+    The file is set aside like a damaged one, and no event is lost; listing reports the cause.
     """
     path = open_bus(settings).journal_path
     with Publisher.open(settings) as publisher:

@@ -1,5 +1,5 @@
 """
-The table of errors: every exception of pika, and what an operator reads about it.
+The table of errors: every exception of pika, and the message for the operator.
 
 Not here: errors of a real broker (test_amqp, test_tls), and those of a network (test_network_faults).
 """
@@ -87,7 +87,7 @@ def test_an_error_names_the_broker_and_the_cause(
     settings: DKISTProcessingCoreConfiguration, error: Exception, kind: type[BusError], text: str
 ) -> None:
     """
-    An operator reads what happened, and where there is one the remedy.
+    The message states the cause and, if there is one, the remedy.
     """
     explained = explain(error, settings)
 
@@ -105,7 +105,7 @@ def test_every_row_of_the_table_is_reached() -> None:
 
 def test_the_innermost_reason_is_found(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    Pika wraps the reason of a failed connection in exceptions of its own.
+    Pika wraps the reason of a failed connection in its own exceptions.
     """
     wrapped = pika.exceptions.AMQPConnectionError(RuntimeError("attempt 1"))
     wrapped.args[0].__cause__ = ConnectionRefusedError(111, "refused")
@@ -146,7 +146,7 @@ def test_every_pika_exception_is_mapped(state_dir: Path) -> None:
 )
 def test_a_queue_that_is_about_to_start_ends_nothing(settings: DKISTProcessingCoreConfiguration, said: str) -> None:
     """
-    A broker that has just started says 404 for its durable queues: unlike one that is missing, it is there soon.
+    A broker that has just started answers 404 for its durable queues. Unlike a missing queue, they are available soon.
     """
     gone = pika.exceptions.ChannelClosedByBroker(404, "NOT_FOUND - no queue 'q' in vhost '/'")
 

@@ -93,7 +93,7 @@ def test_pika_reads_back_what_was_encoded(message: Message, max_body: int) -> No
 
 @given(first=messages(), second=messages())
 def test_the_bytes_are_those_that_pika_would_send(first: Message, second: Message) -> None:
-    """Nothing of one message is left in the frames of the next one, nor in those of the same one sent again."""
+    """The frames contain nothing of an earlier message, or of an earlier send of the same message."""
     for message in (first, second, first):
         publish = pika.spec.Basic.Publish(exchange=message.exchange, routing_key=message.routing_key, mandatory=True)
         frames = [
@@ -107,7 +107,7 @@ def test_the_bytes_are_those_that_pika_would_send(first: Message, second: Messag
 @pytest.mark.parametrize("text", ["a" * 256, "é" * 128, "\ud800"], ids=["long", "long in UTF-8", "a lone surrogate"])
 @pytest.mark.parametrize("part", ["exchange", "routing_key", "message_id", "content_type", "type", "correlation_id"])
 def test_a_name_that_amqp_cannot_represent_is_refused(part: str, text: str) -> None:
-    """No frame is made of it, so that none is sent in part."""
+    """No frame is built, so no part of the message is sent."""
     changed: dict[str, Any] = {part: text}
     message = Message("x", "k", b"body", Properties("id", "text/plain"))
     if hasattr(message, part):

@@ -1,5 +1,5 @@
 """
-The embedded journal: the contract of a bus, and what a file on this host adds to it.
+The embedded journal: the contract of a bus, and the behaviour that only a file on this host has.
 """
 
 import itertools
@@ -73,7 +73,7 @@ def test_every_commit_is_synced(settings: DKISTProcessingCoreConfiguration) -> N
 
 def test_files_are_for_their_owner_only(settings: DKISTProcessingCoreConfiguration, state_dir: Path) -> None:
     """
-    A folder that is made has mode 0700, and every file in it 0600.
+    A new folder has mode 0700, and every file in it 0600.
     """
     settings = settings.model_copy(update={"dkist_core_state_dir": state_dir / "made"})
     with Publisher.open(settings) as publisher:
@@ -89,7 +89,7 @@ def test_a_folder_with_the_setgid_bit_is_shared_with_its_group(
     settings: DKISTProcessingCoreConfiguration,
 ) -> None:
     """
-    In a folder made for several users, files have mode 0660 whatever the umask.
+    In a folder created for several users, files have mode 0660 with any umask.
     """
     folder = place(settings).folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ def host_at(days: float) -> HostTime:
 
 def test_old_messages_go_and_young_ones_stay(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    Pruning removes what is older than it is told, and the books still know how many there were.
+    Pruning removes messages older than the given age, and the counts still include them.
     """
     with open_bus(settings).open_journal() as journal:
         journal.append([to_message(started("A"), "x")])
@@ -195,7 +195,7 @@ def test_old_messages_go_and_young_ones_stay(settings: DKISTProcessingCoreConfig
 
 def test_a_clock_that_is_ahead_removes_nothing(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    Neither what was appended before nor what it appends itself, nor a subscription's place.
+    It removes neither earlier messages nor its own, nor a subscription's position.
     """
     with open_bus(settings).open_journal() as journal:
         journal.append([to_message(progressed("A", number), "x") for number in range(50)])
@@ -222,7 +222,7 @@ def test_what_one_clock_alone_says_ages_nothing(
     settings: DKISTProcessingCoreConfiguration, other: tuple[float, float]
 ) -> None:
     """
-    As of another host, another container or a wrong clock; what both agree on does, also by turns.
+    Neither the clock of another host or container nor a wrong one ages a message; only the agreement of both does.
     """
     days = 24 * 3600
     with open_bus(settings).open_journal() as journal:
@@ -263,7 +263,7 @@ def test_what_a_named_subscription_has_not_read_stays_up_to_its_limit(
     settings: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    Beyond it the oldest go, and the next read says exactly how many of the events that it wants it has missed.
+    Beyond it the oldest are deleted. The next read states exactly how many events of its selection were missed.
     """
     bus = open_bus(settings)
     with subscribe("task.progressed", name="ops", settings=settings):
@@ -310,7 +310,7 @@ def test_one_opening_removes_a_bounded_number_of_rows(settings: DKISTProcessingC
 
 def test_opening_a_journal_costs_the_same_however_much_lies_there(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    Counted in steps of SQLite's engine: what is kept, what is removed, the books and the oldest.
+    Counted in steps of SQLite's engine: kept and removed rows, the counts and the oldest row.
     """
 
     def steps(journal: Journal, action: Callable[[], object]) -> int:
@@ -341,7 +341,7 @@ def test_opening_a_journal_costs_the_same_however_much_lies_there(settings: DKIS
 
 def test_a_journal_of_the_format_before_has_exact_books(tmp_path: Path) -> None:
     """
-    It is brought up to date from what it counted, and looked at as it is.
+    It is converted with its counts, and listing reads it unconverted.
     """
     path = tmp_path / "outbox.db"
     with Journal.open(path) as journal:
@@ -365,7 +365,7 @@ def test_a_journal_of_the_format_before_has_exact_books(tmp_path: Path) -> None:
 
 def test_a_clock_that_was_set_back_hides_nothing_that_is_recent(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    A time to begin from is held against what the file knows of the order of its rows.
+    A start time is compared with the recorded order of the rows.
     """
     with open_bus(settings).open_journal() as journal:
         journal.append([to_message(progressed("old", 0), "x")])
@@ -522,7 +522,7 @@ def test_a_fork_waits_for_a_transaction_of_another_thread(settings: DKISTProcess
 
 def test_a_subscription_that_listens_is_not_forgotten(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    Pruning forgets names that were not used for ten weeks, and listening is use, also where nothing matches.
+    Pruning forgets names that were not used for ten weeks. Listening is use, even if no event matches.
     """
     with open_bus(settings).open_journal() as journal:
         journal.append([to_message(started("A"), "x")])
@@ -591,7 +591,7 @@ def test_a_host_that_opens_its_journal_seldom_and_appends_much_does_not_fill_it(
 
 def test_another_program_s_file_without_a_version_is_refused(tmp_path: Path) -> None:
     """
-    A database that says nothing of itself but holds tables is not taken over.
+    A database without a format number that has tables is not used.
     """
     path = tmp_path / "embedded.db"
     connection = sqlite3.connect(path)
@@ -617,7 +617,7 @@ def test_a_folder_in_a_home_that_does_not_exist_is_one_clear_error() -> None:
 
 def test_what_is_taken_over_keeps_its_time_and_its_refusals(tmp_path: Path) -> None:
     """
-    Waiting does not begin anew in another file, and both books are exact.
+    The age of a message continues in another file, and the counts of both files are exact.
     """
     with Journal.open(tmp_path / "from.db") as source, Journal.open(tmp_path / "to.db") as target:
         source.append([to_message(started("A"), "x"), to_message(finished("A"), "x")])
@@ -647,7 +647,7 @@ def test_a_replay_from_a_time_passes_over_what_was_published_before(settings: DK
 
 def test_the_removal_of_large_messages_does_not_write_their_bodies(tmp_path: Path) -> None:
     """
-    SQLite's log shows what is written: some pages, and not those of the bodies.
+    The size of SQLite's log shows it: it contains some pages, and not those of the bodies.
     """
     path = tmp_path / "outbox.db"
     with Journal.open(path) as journal:
@@ -691,7 +691,7 @@ def test_a_message_too_large_to_read_does_not_stop_a_named_subscription(
     settings: DKISTProcessingCoreConfiguration,
 ) -> None:
     """
-    With 900 MB to have it goes to the dead letters, its beginning and the reason, and what is behind it is delivered.
+    With 900 MB of memory, its beginning and the reason go to the dead letters, and later messages are delivered.
     """
     subscribe(settings=settings, name="strict").close()
     with open_bus(settings).open_journal() as journal:

@@ -1,5 +1,5 @@
 """
-What was lost on RabbitMQ, as a queue dropped it or expired, or an archive was deleted: noticed, counted and reported.
+Losses on RabbitMQ, because a queue dropped messages or expired, or an archive was deleted: noticed, counted, reported.
 """
 
 import time
@@ -80,7 +80,7 @@ def test_what_overflowed_before_the_first_read_is_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """
-    From where the queue was made on, at the next read, in one warning.
+    Losses since the queue was declared are counted at the next read, in one warning.
     """
     publish(settings, 0, 5)
     open_named().close()
@@ -104,7 +104,7 @@ def test_what_overflowed_behind_the_last_read_is_counted(
     settings: DKISTProcessingCoreConfiguration, open_named: Callable[..., Subscription]
 ) -> None:
     """
-    What was acknowledged before is not lost, and what was not asked for neither.
+    Messages that were acknowledged before are not counted as lost, and neither are unselected ones.
     """
     with open_named(workflow="W") as subscription:
         publish(settings, 0, 20)
@@ -202,7 +202,7 @@ def test_an_account_that_may_not_read_the_archive_is_told_without_the_count(
     )
 
 
-# What others decide: the properties of their messages, the content of a shared folder, the rights of an account
+# Values that others control: properties of their messages, content of a shared folder, permissions of an account
 
 
 def publish_foreign(broker: Broker, **properties: Any) -> None:
@@ -228,7 +228,7 @@ def test_no_property_of_a_foreign_message_ends_a_name(
     properties: dict[str, Any],
 ) -> None:
     """
-    Once the message was read, what is lost behind it is counted as behind any other.
+    After the message was read, later losses are counted as usual.
     """
     with open_named() as subscription:
         publish_foreign(broker, **properties)
@@ -246,7 +246,7 @@ def test_a_message_without_an_id_is_no_place(
     broker: Broker, open_named: Callable[..., Subscription], caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    What is lost behind it is noticed, but not how much.
+    Losses behind it are noticed, but not counted.
     """
     with open_named() as subscription:
         publish_foreign(broker)
@@ -279,7 +279,7 @@ def test_a_publisher_whose_clock_is_ahead_hides_no_loss(
         assert numbers(subscription) == [0, 1, 2]
     with broker.connect() as connection:
         connection.channel().queue_delete("ops")
-    # In groups of their own, of which the broker may deliver the last one alone.
+    # These are published as two groups, because the broker may deliver the last group alone.
     publish(settings, 3, 4)
     publish(settings, 4, 5)
 
@@ -349,7 +349,7 @@ def test_a_connection_that_breaks_repeats_no_comparison(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """
-    The pause after one holds on the next connection too.
+    The pause after a comparison also applies on the next connection.
     """
     open_named().close()
     publish(settings, 0, LIMIT + 1)
@@ -369,7 +369,7 @@ def test_a_silent_broker_holds_up_no_connection_past_its_deadline(
     proxied: tuple[Broker, Proxy],
 ) -> None:
     """
-    Whatever patience the call has for itself.
+    The deadline applies whatever timeout the call has.
     """
     behind, proxy = proxied
     began = time.monotonic()
@@ -398,7 +398,7 @@ def test_no_file_of_others_ends_a_name(
     broker: Broker, state_dir: Path, open_named: Callable[..., Subscription], content: str
 ) -> None:
     """
-    What is no place in the archive counts as none.
+    A file that is not a position in the archive is ignored.
     """
     open_named().close()
     (file,) = state_dir.glob("read-*.json")
@@ -457,7 +457,7 @@ def test_doctor_reports_an_archive_that_it_makes_again(
     broker: Broker, use: Callable[[Broker], None], settings: DKISTProcessingCoreConfiguration
 ) -> None:
     """
-    Beside what it has made.
+    It is reported in addition to the objects that doctor has declared.
     """
     use(broker)
     publish(settings, 0, 3)

@@ -50,7 +50,7 @@ def test_a_link_with_the_name_of_a_damaged_journal_costs_no_event(
     settings: DKISTProcessingCoreConfiguration, link: Callable[[Path, Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    The journal takes every event, a subscription reads them, and one warning says what to remove.
+    The journal stores every event, a subscription reads them, and one warning names the link to remove.
     """
     path = open_bus(settings).journal_path
     open_bus(settings).open_journal().close()
@@ -123,7 +123,7 @@ def test_a_loss_of_a_subscription_is_counted_though_what_it_wants_cannot_be_read
 
 def test_a_damaged_journal_that_another_process_has_taken_over_meanwhile_is_left_alone(tmp_path: Path) -> None:
     """
-    What was delivered since does not come again.
+    Events delivered since then are not repeated.
     """
     path = tmp_path / "outbox.db"
     with Journal.open(path) as journal:
@@ -152,7 +152,7 @@ def test_an_error_of_this_package_at_the_journal_costs_no_event(
     settings: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    What is published is kept on disk beside the journal, and the error is logged once, without secrets.
+    Published events are kept on disk in a spare file, and the error is logged once, without secrets.
     """
     bus = _FaultyBus(settings)
     with Publisher(bus) as publisher:
@@ -207,7 +207,7 @@ def test_a_lock_that_another_user_holds_on_the_folder_delays_no_task(
     settings: DKISTProcessingCoreConfiguration,
 ) -> None:
     """
-    Every user who may read the folder can hold it: events are kept beside the journal soon.
+    Every user who may read the folder can hold it: events soon go to a spare file.
     """
     path = open_bus(settings).journal_path
     open_bus(settings).open_journal().close()

@@ -1,7 +1,7 @@
 """
 The queue of the processes that wait for a journal while another one writes to it.
 
-Not here: what a publisher does that has waited in vain (test_degradation.py, test_storm.py).
+Not here: a publisher whose wait has timed out (test_degradation.py, test_storm.py).
 """
 
 from tests.running import run_python
@@ -95,7 +95,7 @@ def test_processes_get_a_journal_in_the_order_in_which_they_came_for_it() -> Non
 
 def test_a_process_that_is_stopped_in_the_queue_holds_up_no_other_beyond_its_patience() -> None:
     """
-    Who stands behind it tries the journal once more when its time is over, and finds it free.
+    The process behind it tries the journal again when its timeout is over, and finds it free.
     """
     done = run_python(QUEUE.format(program=BEHIND_ONE_THAT_IS_STOPPED), {})
 
@@ -362,7 +362,7 @@ with bus.open_journal() as first:
 
 def test_a_log_that_another_thread_looks_at_is_not_taken_for_sqlites() -> None:
     """
-    Or the end of the look would have the journal given up, and opened again.
+    Otherwise the end of the check would close the journal and open it again.
     """
     done = run_python(LOOKED_AT, {})
 

@@ -59,7 +59,7 @@ def test_a_publisher_plays_back_no_rollback_journal(
     settings: DKISTProcessingCoreConfiguration, key: Path, mode: str
 ) -> None:
     """
-    It is kept under another name, and the journal takes the event.
+    It is kept under another name, and the event is stored in the journal.
     """
     path = open_bus(settings).journal_path
     open_bus(settings).open_journal().close()

@@ -1,7 +1,7 @@
 """
-What the versions of RabbitMQ, 3.10 to 4.3, do each in its own way, and no event may be lost for.
+Behaviour that differs between the versions of RabbitMQ, 3.10 to 4.3, and may lose no event.
 
-Not here: what they do alike (test_amqp.py), and the accounts that the documentation prints (test_topology.py).
+Not here: their common behaviour (test_amqp.py), and the accounts that the documentation prints (test_topology.py).
 """
 
 import shlex
@@ -81,7 +81,7 @@ def test_the_end_of_a_subscription_returns_what_was_handed_out_alone(
     broker: Broker, quorum: DKISTProcessingCoreConfiguration
 ) -> None:
     """
-    A quorum queue counts how often a message came back: that of the event in hand, and of no other.
+    A quorum queue counts the returns of a message: only the event in hand is returned.
     """
     subscribe(name="ops", settings=quorum).close()
     publish(quorum, *[progressed("A", number) for number in range(5)])
@@ -96,7 +96,7 @@ def test_the_end_of_a_subscription_returns_what_was_handed_out_alone(
             counts.append((got[1].headers or {}).get("x-delivery-count", 0))
 
     assert counts[1:] == [0, 0, 0, 0]
-    # RabbitMQ 4.3 does not count what a closed connection returns.
+    # RabbitMQ 4.3 does not count the messages that a closed connection returns.
     assert counts[0] in (0, 3)
 
 
@@ -116,7 +116,7 @@ def test_a_plan_names_the_policy_for_a_quorum_queue_without_a_limit(
     broker: Broker, quorum: DKISTProcessingCoreConfiguration
 ) -> None:
     """
-    Run as it is printed, the command has the queue keep what comes back.
+    The command as printed makes the queue keep returned messages.
     """
     queue, _ = consumer_topology(quorum, "ops", ["#"]).queues
     arguments = {name: value for name, value in queue.arguments.items() if name != DELIVERY_LIMIT_ARGUMENT}
@@ -144,7 +144,8 @@ def test_a_plan_names_the_policy_for_a_quorum_queue_without_a_limit(
 
 def test_a_write_only_publisher_waits_for_a_node_that_starts(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     """
-    Whether its account may ask what is missing or not: no event is set aside for a queue that is there soon.
+    With or without the permission to check for missing objects, no event is set aside for a queue that is available
+    soon.
     """
     AmqpBus(settings_of(broker)).open_link().close()
     settings = settings_of(broker.as_user(**WRITE_ONLY))

@@ -1,5 +1,5 @@
 """
-The established usage snippet, to the letter, in a package of its own.
+The usage snippet of release 7.x, unchanged, in a separate package.
 """
 # ruff: noqa: ANN201, D101, D102, I001, T201 - the snippet stands as its users wrote it
 # mypy: allow-untyped-defs

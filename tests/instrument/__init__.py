@@ -1,5 +1,5 @@
 """
-A pipeline as those of the instruments are built: settings, a base of its own for tasks, tasks, workflows.
+A pipeline like those of the instruments: settings, a base class for tasks, tasks, workflows.
 
-Nothing here is a test; the tests are in test_client_contract, and run on each Python.
+The tests of it are in test_client_contract, and run on each Python.
 """

@@ -1,5 +1,5 @@
 """
-What all tasks of the pipeline have: meters, bookkeeping before and after, and a way to be undone.
+The common base of the pipeline's tasks: meters, bookkeeping before and after, and a rollback.
 """
 
 from abc import ABC
@@ -14,7 +14,7 @@ from dkist_processing_core import TaskBase
 
 class InstrumentTask(TaskBase, ABC):
     """
-    Everything that the library calls is overridden, and calls what it overrides.
+    Every method that the library calls is overridden, and calls the overridden one.
     """
 
     is_task_manual = False
@@ -22,7 +22,7 @@ class InstrumentTask(TaskBase, ABC):
 
     def __init__(self, recipe_run_id: int, workflow_name: str, workflow_version: str) -> None:
         """
-        Make the meters, and read what the library keeps.
+        Create the meters, and read the attributes that the library sets.
         """
         super().__init__(recipe_run_id=recipe_run_id, workflow_name=workflow_name, workflow_version=workflow_version)
         self.log = [f"{self.task_name} of {self.recipe_run_id}, {self.workflow_name} {self.workflow_version}"]

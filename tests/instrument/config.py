@@ -30,7 +30,7 @@ class InstrumentConfiguration(DKISTProcessingCoreConfiguration):
     @property
     def inventory(self) -> Service:
         """
-        Where the inventory is: on this host where nobody says.
+        The address of the inventory: this host by default.
         """
         service = self.service_mesh_detail(service_name="inventory")
         if service == UNKNOWN:

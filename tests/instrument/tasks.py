@@ -14,7 +14,7 @@ class Parse(InstrumentTask):
 
     def run(self) -> None:
         """
-        Count what is read.
+        Count the files that are read.
         """
         with self.telemetry_span("Read"):
             self.read_counter.add(amount=4, attributes=self.base_telemetry_attributes)

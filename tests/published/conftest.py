@@ -1,7 +1,7 @@
 """
-What the tests of published pipelines share: their environments, and the Redis that their tasks keep an inventory in.
+Fixtures shared by the tests of published pipelines: their environments, and the Redis with their tasks' inventory.
 
-Not here: what the environments are made from, which are the locks of `requirements`.
+Not here: the locks in `requirements` from which the environments are created.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _TIMEOUT_SECONDS = 600
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by mark
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Mark what lies here, so that these tests run once, and only where the pipelines' own Python is.
+    Mark the tests of this folder, so that they run once, and only on the Python of the pipelines.
     """
     for item in items:
         if _HERE in item.path.parents:

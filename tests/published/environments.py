@@ -1,7 +1,7 @@
 """
-Where published pipelines are installed, and how something is run there.
+The environments with published pipelines, and functions that run programs there.
 
-Not here: what is asked of them.
+Not here: the tests.
 """
 
 import json
@@ -18,7 +18,7 @@ from tests.services.processes import SESSION_VARIABLE
 REPLACED = ROOT / ".venv-replaced"
 """The pipelines with the release that they were published for, all as published."""
 CLIENTS = ROOT / ".venv-clients"
-"""The same pipelines with this library in that release's place."""
+"""The same pipelines with this library instead of that release."""
 SECONDS = 500.0
 """Of which a machine with nothing else to do takes a tenth."""
 
@@ -27,14 +27,14 @@ _HERE = Path(__file__).parent
 
 class MissingClientsError(RuntimeError):
     """
-    An environment was not made; the message says how to make it.
+    An environment does not exist; the message states the command that creates it.
     """
 
 
 @dataclass(frozen=True)
 class Installed:
     """
-    One of the environments, and a folder in which stays what its processes write.
+    One of the environments, and a folder with the files that its processes write.
     """
 
     environment: Path
@@ -54,7 +54,7 @@ class Installed:
         self, program: str, *arguments: str | Path, cwd: Path | None = None, variables: Mapping[str, str] | None = None
     ) -> "subprocess.CompletedProcess[str]":
         """
-        Run a program of the environment to its end, and tell it nothing but where to write, and `variables`.
+        Run a program of the environment to its end, with only `variables` and the paths to write to in its environment.
         """
         programs = self.environment / "bin"
         environ = {
@@ -81,7 +81,7 @@ class Installed:
         self, script: str, *arguments: str | Path, cwd: Path | None = None, variables: Mapping[str, str] | None = None
     ) -> Any:
         """
-        Run a script of this folder there, and return what it writes as JSON to the file that its first argument names.
+        Run a script of this folder there, and return the JSON that it writes to the file of its first argument.
         """
         answer = self.folder / f"{script}.json"
         answer.unlink(missing_ok=True)

@@ -1,5 +1,5 @@
 """
-Checks and exports the workflows of a published pipeline, and tells what the engine sees of the files.
+Checks and exports the workflows of a published pipeline, and writes Airflow's view of the files.
 
 Run in an environment of pipelines. Its arguments are the file for the answer, the folder to export to, and folders of
 files exported before.
@@ -22,7 +22,7 @@ from dkist_processing_core.failure_callback import chat_ops_notification
 
 def announcements(callbacks: Any) -> list[dict[str, Any]]:
     """
-    Return what the failure callback of this environment's library is to be called with.
+    Return the values that the failure callback of this environment's library gets.
     """
     found = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
     return [
@@ -34,7 +34,7 @@ def announcements(callbacks: Any) -> list[dict[str, Any]]:
 
 def seen(dag: Any) -> dict[str, Any]:
     """
-    Return what the engine has of a DAG.
+    Return Airflow's view of a DAG.
     """
     return {
         "tags": sorted(dag.tags),
@@ -63,7 +63,7 @@ def seen(dag: Any) -> dict[str, Any]:
 
 def seen_in(folder: Path) -> dict[str, Any]:
     """
-    Return what the engine has of each DAG of a folder, by id.
+    Return Airflow's view of each DAG of a folder, by id.
     """
     bag = importlib.import_module("airflow.dag_processing.dagbag").DagBag(folder)
     assert not bag.import_errors, bag.import_errors

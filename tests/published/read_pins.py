@@ -1,7 +1,7 @@
 """
-Tells what is installed beside it, and what a task of a published pipeline finds out about that itself.
+Writes the installed packages of its environment, and those that a task of a published pipeline reports itself.
 
-Run in an environment of pipelines; its argument is the file for the answer. A task is asked where Redis is named.
+Run in an environment of pipelines; its argument is the file for the answer. A task is called only if a Redis is named.
 """
 
 import importlib

@@ -1,5 +1,5 @@
 """
-Tells what a published pipeline gets from the settings that it makes of the library's.
+Writes the values that a published pipeline derives from the library's settings.
 
 Run in an environment of pipelines; its argument is the file for the answer.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 def described(value: Any) -> dict[str, Any]:
     """
-    Return the class of a model of talus, and what it holds.
+    Return the class and the content of a model of talus.
     """
     return {"class": f"{type(value).__module__}.{type(value).__qualname__}", **value.model_dump(exclude={"exceptions"})}
 

@@ -1,8 +1,8 @@
 """
-What the engine sees of a published pipeline: the same as from the release that it was published for.
+Airflow's view of a published pipeline: the same as with the release that it was published for.
 
-Each release exports with its own code, and an Airflow of its environment reads the files. Not here: what an exported
-task does (tests.airflow).
+Each release exports with its own code, and an Airflow of its environment reads the files. Not here: running an exported
+task (tests.airflow).
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ Seen = dict[str, dict[str, Any]]
 @pytest.fixture(scope="module")
 def from_replaced(replaced: Installed) -> dict[str, Any]:
     """
-    What the engine sees of the pipeline's DAGs as the replaced release makes them.
+    Airflow's view of the pipeline's DAGs as the replaced release exports them.
     """
     answer: dict[str, Any] = replaced.ask("read_dags", replaced.folder / "dags", variables={"BUILD_VERSION": VERSION})
     return answer
@@ -77,7 +77,7 @@ def test_the_engine_sees_what_it_saw_of_the_replaced_release(
     from_replaced: dict[str, Any], from_here: dict[str, Any]
 ) -> None:
     """
-    Of all 32 workflows: ids, tags, schedule, edges, queues, pools, retries, owner, and who is told of a failure.
+    Of all 32 workflows: ids, tags, schedule, edges, queues, pools, retries, owner, and announcements of a failure.
     """
     expected: Seen = from_replaced["exported"]
 
@@ -110,7 +110,7 @@ def test_what_is_loaded_is_what_is_exported(from_here: dict[str, Any]) -> None:
 
 def test_files_of_the_replaced_release_still_load(from_replaced: dict[str, Any], from_here: dict[str, Any]) -> None:
     """
-    What was deployed before stays, and its failure callback is this library's.
+    Deployed files keep working, and their failure callback is this library's.
     """
     (earlier,) = from_here["earlier"]
 
@@ -119,7 +119,7 @@ def test_files_of_the_replaced_release_still_load(from_replaced: dict[str, Any],
 
 def test_workflows_are_valid_and_nothing_is_left(from_here: dict[str, Any], cwd: Path) -> None:
     """
-    A folder of the name that the replaced release used, and then removed, keeps what is in it.
+    A folder with the name that the replaced release used, and then removed, keeps its content.
     """
     kept = cwd / "export" / "kept.py"
 

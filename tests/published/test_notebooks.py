@@ -1,7 +1,7 @@
 """
 Notebooks of a published pipeline, written and run where it is installed.
 
-Not here: what a notebook holds, and what tasks report from one (test_notebook).
+Not here: the content of a notebook, and the reports of tasks from one (test_notebook).
 """
 
 import json

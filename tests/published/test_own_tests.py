@@ -1,7 +1,7 @@
 """
-The tests that a pipeline was published with, run on this library.
+The tests of a published pipeline, run on this library.
 
-Not here: those of its dependencies.
+Not here: the tests of its dependencies.
 """
 
 import re

@@ -1,7 +1,7 @@
 """
-What is compared is what was published: the pipelines, and all that they name, in the versions that they name.
+The comparison uses the published packages: the pipelines and all their pinned requirements, in the pinned versions.
 
-Not here: what they do on it.
+Not here: running them.
 """
 
 import re
@@ -18,7 +18,7 @@ from tests.services.redis import RedisServer
 
 FROZEN = ROOT / "requirements" / "clients-frozen.txt"
 LIBRARY = "dkist-processing-core"
-# Of these the index has no such release, as the file says, or they need one that it has not.
+# The index does not have these releases, as the file states, or not their requirements.
 NOT_TO_BE_HAD = {"certifi", "globus-sdk", "pip"}
 # Pinned, and of use on macOS alone: nothing asks for it here.
 NOT_FOR_LINUX = {"appnope"}
@@ -27,7 +27,7 @@ NOT_FOR_LINUX = {"appnope"}
 @pytest.fixture(scope="module", params=["replaced", "clients"])
 def found(request: pytest.FixtureRequest) -> dict[str, Any]:
     """
-    What is installed in one of the environments; the release of the library there is taken out of its list.
+    The installed packages of one of the environments, without the release of the library there.
     """
     installed: Installed = request.getfixturevalue(request.param)
     answer: dict[str, Any] = installed.ask("read_pins")
@@ -39,7 +39,7 @@ def found(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def frozen_by(found: dict[str, Any]) -> dict[str, str]:
     """
-    Return what the pipeline's own extra `frozen` pins, but for the library.
+    Return the pins of the pipeline's extra `frozen`, without the library.
     """
     wanted = [Requirement(each) for each in found["pipeline requires"]]
     pins: dict[str, str] = {
@@ -53,7 +53,7 @@ def frozen_by(found: dict[str, Any]) -> dict[str, str]:
 
 def test_both_hold_the_published_pipeline(found: dict[str, Any]) -> None:
     """
-    The one with the release that it was published for, the other with what is tested here.
+    One has the release that it was published for, the other has the library under test.
     """
     assert found["installed"]["dkist-processing-test"] == "1.46.0"
     assert (found["library"] == "7.5.0") is found["replaced"]
@@ -62,7 +62,7 @@ def test_both_hold_the_published_pipeline(found: dict[str, Any]) -> None:
 
 def test_what_is_installed_is_what_the_pipeline_pins(found: dict[str, Any]) -> None:
     """
-    All that its extra `frozen` names, which its tasks are run with, but for what cannot be had.
+    All packages of its extra `frozen`, with which its tasks run, except those that are not available.
     """
     pins = frozen_by(found)
     installed = found["installed"]
@@ -102,7 +102,7 @@ def test_nothing_is_at_odds_but_pins_on_the_replaced_release(clients: Installed)
 
 def test_a_task_finds_every_requirement_of_the_library(clients: Installed, redis: RedisServer) -> None:
     """
-    It looks each of them up among what is installed, as it is written, and does not know extras or markers.
+    It looks up each of them among the installed packages by its full text, without support for extras or markers.
     """
     answer = clients.ask("read_pins", variables=redis.env)
     base = [each for each in answer["library requires"] if "extra ==" not in each]
@@ -118,7 +118,7 @@ def test_a_task_finds_every_requirement_of_the_library(clients: Installed, redis
 
 def test_missing_environment_is_one_sentence(tmp_path: Path) -> None:
     """
-    It says what makes the environment.
+    It states the command that creates the environment.
     """
     message = (
         r"^The published pipelines are missing: run `make \.venv-other/\.stamp-clients`, which needs Python 3\.13$"

@@ -1,7 +1,7 @@
 """
-Tasks of a published pipeline, run on this host by the documented command, and what arrives at a broker.
+Tasks of a published pipeline, run on this host by the documented command, and their events at a broker.
 
-Not here: what the library makes of each way to end (test_local, test_launched_environments).
+Not here: each way to end (test_local, test_launched_environments).
 """
 
 import json
@@ -82,7 +82,7 @@ class Run:
 
     def of(self, kind: str, reporter: str) -> list[dict[str, Any]]:
         """
-        Return what the events of a type state, as a reporter told them.
+        Return the statements of the events of a type, as a reporter gave them.
         """
         return [
             event["data"] for event in self.events if (event["type"], event["reportedby"]) == (PREFIX + kind, reporter)
@@ -100,7 +100,7 @@ def run(request: pytest.FixtureRequest, clients: Installed, owned: Broker, state
 @pytest.mark.parametrize("run", ["noop:noop_flow"], indirect=True)
 def test_tasks_run_one_after_the_other(run: Run) -> None:
     """
-    Each has its dispatch, its start and its end, and so has the run; nobody is told of a failure.
+    Each has its dispatch, its start and its end, and so has the run; no failure is announced.
     """
     assert run.done.returncode == 0, run.done.stderr[-4000:]
     assert run.reports() == Counter(

@@ -1,7 +1,7 @@
 """
-What a published pipeline makes of the library's settings, and hands to another package.
+The values that a published pipeline derives from the library's settings and passes to another package.
 
-Not here: what a setting means (test_config).
+Not here: the meaning of a setting (test_config).
 """
 
 import json

@@ -1,7 +1,7 @@
 """
 A real Airflow, run from the settings in ``config/airflow`` beside a private PostgreSQL: its processes and its REST API.
 
-Not here: what the workflows in it report, and the broker they report to.
+Not here: the reports of its workflows, and their broker.
 """
 
 import atexit
@@ -55,7 +55,7 @@ _POLL_SECONDS = 0.1
 _CALL_SECONDS = 60.0
 _LOG_TAIL = 3000
 
-# What a deployment leaves at seconds and minutes, so that a test need not wait for it.
+# Settings that are seconds and minutes in a deployment, shortened so that a test need not wait.
 _QUICK = {
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "1",
     "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
@@ -74,13 +74,13 @@ _QUICK = {
 
 class MissingAirflowError(RuntimeError):
     """
-    Airflow's environment was not made; the message says how to make it.
+    Airflow's environment does not exist; the message states the command that creates it.
     """
 
 
 class AirflowError(RuntimeError):
     """
-    Airflow did not do what it was told; the message ends with its logs.
+    Airflow failed or did not answer; the message ends with its logs.
     """
 
 
@@ -108,7 +108,7 @@ def require_airflow(environment: Path = ENVIRONMENT) -> None:
 
 def read_settings(file: Path) -> dict[str, str]:
     """
-    Read a file of ``NAME=value`` lines as systemd and container runtimes do: the value is what stands there.
+    Read a file of ``NAME=value`` lines as systemd and container runtimes do: the value is taken literally.
     """
     lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
@@ -116,10 +116,10 @@ def read_settings(file: Path) -> dict[str, str]:
 
 def processes_of_task(variables: Mapping[str, str]) -> TaskProcesses | None:
     """
-    Find the one running task whose environment holds these variables; nothing while there is none.
+    Find the one running task whose environment holds these variables; None if there is none.
 
-    What has them is the operator's command and its children: the first of them is the command itself. Airflow's own
-    processes were forked before the variables were set.
+    The operator's command and its children have them: the first of them is the command itself. Airflow's own processes
+    were forked before the variables were set.
     """
     found = set.intersection(*(with_environment(name, value) for name, value in variables.items()))
     for pid in found:
@@ -175,7 +175,7 @@ class Component:
     @property
     def orphans(self) -> set[int]:
         """
-        The process ids of what an earlier run of the component left behind when it was killed.
+        The process ids that an earlier run of the component left behind when it was killed.
         """
         found: set[int] = set()
         for session, seen in self._orphans.items():
@@ -205,7 +205,7 @@ class Component:
 
     def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 20.0) -> None:
         """
-        Ask the process to end, and end what is left of it and its children after the timeout.
+        Request the end of the process; after the timeout, kill it and its children if they still run.
 
         A scheduler waits for the tasks of its LocalExecutor to end.
         """
@@ -222,7 +222,8 @@ class Component:
 
     def kill(self, *, children: bool = False) -> None:
         """
-        End the process without warning (SIGKILL); its children live on as orphans, unless they are to die too.
+        End the process without warning (SIGKILL); its children live on as orphans, unless they are to be killed in
+        addition.
 
         Those of a scheduler, the workers of the LocalExecutor, go on with their tasks and ignore SIGTERM.
         """
@@ -245,7 +246,7 @@ class Component:
 
     def said(self) -> str:
         """
-        Give what the process has written to its log since it was started last.
+        Return the log that the process has written since its last start.
         """
         with self.log.open("rb") as log:
             log.seek(self._said_before)
@@ -262,7 +263,7 @@ class Component:
 
 class Airflow:
     """
-    An Airflow of its own: a database on the given server, a folder, and processes that end with this one.
+    A private Airflow: a database on the given server, a folder, and processes that end with this one.
 
     Its processes end with the thread that started them, so start it from the main one.
     """
@@ -326,10 +327,11 @@ class Airflow:
 
     def start(self) -> None:
         """
-        Make the database if there is none, start what does not run, workers included, and return when all answer.
+        Create the database if there is none, start all components that do not run, including workers, and return when
+        all answer.
 
         Raises:
-            AirflowError: something ended or did not answer in time.
+            AirflowError: a component ended or did not answer in time.
         """
         if not self._owner:
             template = migrate(self._postgres, self.folder, self.virtualenv)
@@ -350,7 +352,8 @@ class Airflow:
 
     def recover(self) -> None:
         """
-        Undo what a test did to the processes: end orphans, as the workers of a killed scheduler are, start what ended.
+        Undo the effects of a test on the processes: end orphans, as the workers of a killed scheduler are, and start
+        ended components.
         """
         end(self.orphans())
         if not all(component.is_running for component in self.components):
@@ -358,7 +361,7 @@ class Airflow:
 
     def orphans(self) -> set[int]:
         """
-        Give the process ids of what this Airflow started and none of its components has any more.
+        Return the ids of processes that this Airflow started and that no running component owns.
 
         Airflow names its processes by overwriting their environment, so that they are known by their session; tasks,
         which may have a session of their own, are known by their environment.
@@ -404,7 +407,7 @@ class Airflow:
 
     def airflow(self, *arguments: str, timeout: float = _CALL_SECONDS) -> str:
         """
-        Run ``airflow ARGUMENTS`` with the settings of this one, and return what it prints (about 5 s).
+        Run ``airflow ARGUMENTS`` with the settings of this one, and return its output (about 5 s).
         """
         return _airflow(self.virtualenv, arguments, self.environment, self.folder, timeout)
 
@@ -511,7 +514,7 @@ class Airflow:
 
     def log_of(self, dag_id: str, run_id: str, task_id: str, attempt: int = 1) -> str:
         """
-        Give a task's log as text, empty while there is none: what a line says besides its message follows it as JSON.
+        Return a task's log as text, empty if there is none: the other fields of a line follow its message as JSON.
         """
         folder = self.logs_folder / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task_id}"
         with suppress(FileNotFoundError):
@@ -527,11 +530,11 @@ class Airflow:
 
     def rest(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """
-        Ask the REST API, version 2; the path follows ``/api/v2/``.
+        Send a request to the REST API, version 2; the path follows ``/api/v2/``.
 
         Raises:
             AirflowError: it was refused; the message holds the answer.
-            OSError: nobody answered.
+            OSError: no server answered.
         """
         if not self._token:
             self._token = self._ask("GET", "/auth/token", {})["access_token"]
@@ -736,7 +739,8 @@ def _in_session(leader: int) -> set[int]:
 
 def _is_after(when: str, file: Path, took: float = 0.0) -> bool:
     """
-    Whether what ended at a moment, in the form of ISO 8601, began after the last change of a file that is still there.
+    Return whether an object that ended at a time, in the form of ISO 8601, began after the last change of an existing
+    file.
     """
     with suppress(FileNotFoundError):
         return datetime.fromisoformat(when).timestamp() - took > file.stat().st_mtime

@@ -1,5 +1,5 @@
 """
-What one test sees of the private RabbitMQ node: a virtual host of its own.
+One test's part of the private RabbitMQ node: a separate virtual host.
 
 Not here: the node's processes.
 """
@@ -79,7 +79,7 @@ class Broker:
     @contextmanager
     def absent(self, queue: str) -> Iterator[None]:
         """
-        Have the node believe that a durable queue's home is down; as long as it starts, it believes that of its own.
+        Make the node treat the home of a durable queue as down, as a starting node itself does.
         """
         name = f'Name = rabbit_misc:r(<<"{self.vhost}">>, queue, <<"{queue}">>)'
         if self.node.has_mnesia:

@@ -1,5 +1,5 @@
 """
-A real OTLP receiver, over gRPC and over HTTP, that keeps what it gets in plain values.
+A real OTLP receiver, over gRPC and over HTTP, that keeps the received data as plain values.
 
 Not here: the OpenTelemetry SDK. The receiver reads the wire and nothing else.
 """
@@ -133,7 +133,7 @@ class OtlpReceiver:
         self._metrics: list[Metric] = []
         self._logs: list[LogRecord] = []
         self._workers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="otlp-grpc")
-        # Without SO_REUSEPORT the port is ours alone: another server cannot take a share of its connections.
+        # Without SO_REUSEPORT the port is exclusive: another server cannot take a share of its connections.
         self._grpc = grpc.server(self._workers, options=[("grpc.so_reuseport", 0)])
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(self), self._grpc)  # type: ignore[no-untyped-call]
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(self), self._grpc)  # type: ignore[no-untyped-call]
@@ -217,7 +217,7 @@ class OtlpReceiver:
         Wait until the predicate, asked after every arrival, gives a true value, and return that value.
 
         Raises:
-            TimeoutError: it did not in time; the message says what had arrived.
+            TimeoutError: it did not in time; the message lists the arrivals.
         """
         with self._changed:
             answer = self._changed.wait_for(lambda: predicate(self), timeout)
@@ -232,7 +232,7 @@ class OtlpReceiver:
 
     def add_traces(self, request: trace_service_pb2.ExportTraceServiceRequest) -> None:
         """
-        Keep what one export of traces brought.
+        Keep the traces of one export.
         """
         arrived = [
             _to_span(span, group.resource, scope.scope.name)
@@ -246,7 +246,7 @@ class OtlpReceiver:
 
     def add_metrics(self, request: metrics_service_pb2.ExportMetricsServiceRequest) -> None:
         """
-        Keep what one export of metrics brought.
+        Keep the metrics of one export.
         """
         arrived = [
             _to_metric(metric, group.resource, scope.scope.name)
@@ -260,7 +260,7 @@ class OtlpReceiver:
 
     def add_logs(self, request: logs_service_pb2.ExportLogsServiceRequest) -> None:
         """
-        Keep what one export of logs brought.
+        Keep the log records of one export.
         """
         arrived = [
             LogRecord(

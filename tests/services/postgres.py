@@ -1,7 +1,7 @@
 """
-A private PostgreSQL server: the system's package, run in a folder of its own on a free loopback port.
+A private PostgreSQL server: the system's package, run in a separate folder on a free loopback port.
 
-Not here: an SQL client library, and what is kept in the databases.
+Not here: an SQL client library, and the content of the databases.
 """
 
 import atexit
@@ -29,8 +29,8 @@ _SUPERUSER = "core"
 _POLL_SECONDS = 0.02
 _CALL_SECONDS = 60
 _LOG_TAIL = 4000
-# What only a power cut would spoil may be lost here; what was committed survives a kill, for a test may be about that.
-# No socket lies where others might meet it.
+# Data that only a power cut would destroy may be lost here. Committed data survives a kill, because a test may depend
+# on it. The socket is in the private folder, so no other program meets it.
 _SETTINGS = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
@@ -45,13 +45,13 @@ _SETTINGS = {
 
 class MissingPostgresError(RuntimeError):
     """
-    The package is not installed; the message says what to install.
+    The package is not installed; the message states the package to install.
     """
 
 
 class PostgresError(RuntimeError):
     """
-    The server did not do what it was told; the message ends with its log.
+    The server failed or did not answer; the message ends with its log.
     """
 
 
@@ -72,7 +72,7 @@ def require_postgres() -> Path:
 
 class PostgresServer:
     """
-    A database server of its own, which a test may stop, kill and start again with data and port kept.
+    A private database server, which a test may stop, kill and start again with data and port kept.
 
     It ends with the thread that started it, so start it from the main one.
     """
@@ -187,7 +187,7 @@ class PostgresServer:
 
     def kill(self, timeout: float = 20.0) -> None:
         """
-        End the server at once, as a power cut would; what was committed stays and is recovered at the next start.
+        End the server at once, as a power cut would; committed data stays and is recovered at the next start.
         """
         self._end(signal.SIGQUIT, timeout)
 
@@ -208,7 +208,7 @@ class PostgresServer:
 
     def create_database(self, name: str, *, template: str | None = None) -> str:
         """
-        Make a database, empty or as a copy of one that nobody is connected to, and return its address.
+        Create a database, empty or as a copy of one without connections, and return its address.
         """
         self.execute(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
         return self.url(name)
@@ -221,7 +221,7 @@ class PostgresServer:
 
     def execute(self, statement: str, *, database: str = "postgres") -> str:
         """
-        Run one statement and return what it gives: a line for each row, ``|`` between the columns.
+        Run one statement and return its result: a line for each row, ``|`` between the columns.
 
         Raises:
             PostgresError: the statement failed, or the server does not answer.
@@ -244,9 +244,9 @@ class PostgresServer:
 
     def _make_cluster(self, programs: Path) -> None:
         """
-        Make a folder and an empty cluster in it.
+        Create a folder and an empty cluster in it.
 
-        The folder is not pytest's: another user has to reach it, and pytest lets nobody else in.
+        The folder is not pytest's: another user must be able to read it, and pytest's folders are private.
         """
         self._folder = Path(tempfile.mkdtemp(prefix="dkist-core-tests-postgres-", dir="/var/tmp"))
         other = _other_user()
@@ -302,7 +302,7 @@ class PostgresServer:
 
 def _other_user() -> dict[str, Any]:
     """
-    Give what has `subprocess` change the user where this one is root; nothing where it is not.
+    Return the arguments with which `subprocess` changes the user if this one is root; otherwise none.
     """
     if os.geteuid() != 0:
         return {}
@@ -315,7 +315,7 @@ def _other_user() -> dict[str, Any]:
 
 def _environment() -> dict[str, str]:
     """
-    Give the environment without what would lead PostgreSQL's programs elsewhere.
+    Return the environment without variables that would redirect PostgreSQL's programs.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
     return kept | {"LC_ALL": "C"}

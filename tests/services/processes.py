@@ -1,5 +1,5 @@
 """
-What the suite's processes are and where they listen, read from /proc.
+The suite's processes and the ports on which they listen, read from /proc.
 
 Not here: starting or stopping a service.
 """
@@ -98,7 +98,7 @@ def with_environment(name: str, value: str) -> set[int]:
     entry = f"{name}={value}".encode()
     found = set()
     for pid, _, state in _process_table():
-        # Somebody else's, or ended by now.
+        # The process belongs to another user, or has ended.
         with suppress(OSError):
             if state != _ZOMBIE and entry in (_PROC / str(pid) / "environ").read_bytes().split(b"\0"):
                 found.add(pid)
@@ -148,14 +148,14 @@ def wait_for_end(pids: Iterable[int], timeout: float) -> set[int]:
 
 class SessionWatch:
     """
-    Sees to it that a test session opens no port to the network and leaves no process behind.
+    Checks that a test session opens no port to the network and leaves no process behind.
 
-    What it calls ours: this process, its descendants, and orphans that carry the session's mark.
+    The session's processes are this process, its descendants, and orphans that carry the session's mark.
     """
 
     def __init__(self, session: str) -> None:
         """
-        Remember what was there before the session, which is named by the value of its variable.
+        Record the processes that existed before the session, which is named by the value of its variable.
         """
         self._session = session
         self._before = descendants(os.getpid())
@@ -163,9 +163,9 @@ class SessionWatch:
 
     def assert_loopback_only(self) -> None:
         """
-        Refuse a listener of ours that other machines can reach.
+        Fail if a listener of the session can be reached from other machines.
 
-        Cheap enough for every test: the kernel names what listens, and owners are sought for a socket not seen before.
+        Cheap enough for every test: the kernel lists the listeners, and owners are only searched for new sockets.
         """
         for listener in listeners():
             if listener.is_loopback or listener.inode in self._strangers:
@@ -245,7 +245,7 @@ def _to_address(hexadecimal: str) -> str:
 
 def _socket_inodes(pid: int) -> set[int]:
     inodes = set()
-    # The process, or one of its descriptors, may be gone by now, or be somebody else's.
+    # The process, or one of its descriptors, may be gone, or belong to another user.
     with suppress(OSError):
         for descriptor in (_PROC / str(pid) / "fd").iterdir():
             with suppress(OSError):

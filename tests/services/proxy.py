@@ -1,7 +1,7 @@
 """
 A TCP proxy in front of a broker, by which a test breaks the network between the broker and its clients.
 
-Not here: AMQP. The proxy moves bytes and knows nothing of what they say.
+Not here: AMQP. The proxy moves bytes and does not interpret them.
 """
 
 import queue
@@ -19,14 +19,14 @@ from tests.services.sockets import LOOPBACK, free_ports
 _CHUNK = 65_536
 _SECONDS = 10.0
 _BROKEN = select.POLLERR | select.POLLHUP
-# On, and not a second to wait: the kernel forgets what was not sent and tells the peer so (RST).
+# On, with a timeout of zero: the kernel drops unsent data and notifies the peer (RST).
 _RESET = struct.pack("ii", 1, 0)
 
 
 @dataclass(eq=False)
 class _Flow:
     """
-    One direction of a connection: what was read, and is yet to be written.
+    One direction of a connection: bytes that were read and are not yet written.
     """
 
     source: socket.socket
@@ -62,7 +62,8 @@ class _Connection:
 
 class Proxy:
     """
-    Passes bytes between clients and one port, until it is told to misbehave; each order is done when it returns.
+    Passes bytes between clients and one port, until a method requests a fault; each request is complete when it
+    returns.
     """
 
     def __init__(self, port: int) -> None:
@@ -76,7 +77,7 @@ class Proxy:
         self.bytes_sent = 0
         """How many bytes the clients have sent."""
         self.bytes_answered = 0
-        """How many bytes the broker has sent, also those that were swallowed."""
+        """How many bytes the broker has sent, including those that were swallowed."""
         self._target = port
         self._listener: socket.socket | None = None
         self._connections: list[_Connection] = []
@@ -131,13 +132,14 @@ class Proxy:
 
     def swallow_answers(self) -> None:
         """
-        Pass on what clients send, and drop what the broker answers.
+        Forward the clients' bytes, and drop the broker's answers.
         """
         self._order(lambda: self._switch(swallowing=True))
 
     def thaw(self) -> None:
         """
-        Pass everything again; a connection that lacks answers is reset, for what follows them makes no sense.
+        Forward everything again. A connection with dropped answers is reset, because the bytes after them make no
+        sense.
         """
         self._order(self._thaw)
 
@@ -162,7 +164,7 @@ class Proxy:
         if not is_done.wait(_SECONDS):
             raise TimeoutError(f"the proxy on port {self.port} does not heed an order")
 
-    # What follows runs in the proxy's own thread.
+    # The methods below run in the proxy's own thread.
 
     def _run(self) -> None:
         while not self._is_closing:

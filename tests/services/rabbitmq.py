@@ -1,8 +1,8 @@
 """
-A private RabbitMQ node: the system's package, or that of another Debian suite, run in a folder of its own on free
+A private RabbitMQ node: the system's package, or that of another Debian suite, run in a separate folder on free
 loopback ports.
 
-Not here: an AMQP client, and what a test declares on the node.
+Not here: an AMQP client, and a test's declarations on the node.
 """
 
 import atexit
@@ -45,13 +45,13 @@ _WATERMARK_REACHED = 0.00001
 
 class MissingRabbitMQError(RuntimeError):
     """
-    The package is not installed; the message says what to install.
+    The package is not installed; the message states the package to install.
     """
 
 
 class NodeError(RuntimeError):
     """
-    The node did not do what it was told; the message ends with its log.
+    The node failed or did not answer; the message ends with its log.
     """
 
 
@@ -81,9 +81,9 @@ def require_rabbitmq(suite: str = "") -> None:
 
 class RabbitMQNode:
     """
-    A broker of its own, which a test may stop, kill, pause and start again with data and ports kept.
+    A private broker, which a test may stop, kill, pause and start again with data and ports kept.
 
-    It has no epmd: the port of the Erlang distribution is fixed when the node is made, so nobody has to ask for it. Its
+    It has no epmd: the port of the Erlang distribution is fixed when the node is created, so no look-up is needed. Its
     processes end with the thread that started it, so start it from the main one.
     """
 
@@ -119,7 +119,7 @@ class RabbitMQNode:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """
-        End the node; nobody needs its data any more.
+        End the node at once; its data is not needed any more.
         """
         self.close()
 
@@ -142,7 +142,7 @@ class RabbitMQNode:
     @property
     def has_mnesia(self) -> bool:
         """
-        Whether the node keeps what is declared in Mnesia, and not in Khepri as from RabbitMQ 4.2 on.
+        Whether the node keeps declarations in Mnesia, and not in Khepri as from RabbitMQ 4.2 on.
         """
         return self.eval("mnesia:system_info(is_running).") == "yes"
 
@@ -157,7 +157,7 @@ class RabbitMQNode:
         if self.is_running:
             return
         require_rabbitmq(self._suite)
-        self.close()  # what is left of one that ended by itself
+        self.close()  # the rest of one that ended by itself
         self._write_files()
         deadline = time.monotonic() + timeout
         with _one_processor() as processors, self._output.open("ab") as output:
@@ -196,11 +196,11 @@ class RabbitMQNode:
 
     def kill(self) -> None:
         """
-        End the node without warning (SIGKILL); what it had confirmed and what was declared stays.
+        End the node without warning (SIGKILL); confirmed messages and declarations stay.
 
-        RabbitMQ's databases may write a declaration a moment after the client was told that it is done: half a second
-        for a stream, which never comes back then. They are asked to write first, because a test is about messages, not
-        about a queue made in the instant before the power cut.
+        RabbitMQ's databases may write a declaration a moment after the client got its confirmation: half a second for a
+        stream, which would be lost then. They are made to write first, because a test is about messages, not about a
+        queue declared in the instant before the power cut.
         """
         if self.is_running and not self._paused:
             with suppress(NodeError):
@@ -210,7 +210,7 @@ class RabbitMQNode:
 
     def close(self) -> None:
         """
-        End the node at once (SIGKILL); what was declared just before may be lost.
+        End the node at once (SIGKILL); declarations of the last moment may be lost.
         """
         if self._process is not None:
             self._end(descendants(self._process.pid))
@@ -232,7 +232,7 @@ class RabbitMQNode:
 
     def ctl(self, *arguments: str) -> str:
         """
-        Run ``rabbitmqctl`` with the arguments and return what it prints (about half a second).
+        Run ``rabbitmqctl`` with the arguments and return its output (about half a second).
 
         Raises:
             NodeError: the command failed.
@@ -250,8 +250,8 @@ class RabbitMQNode:
         erl_call = shutil.which("erl_call")
         if erl_call is None:
             return self.ctl("eval", expression).strip()
-        # A C program, which saves the start of an Erlang virtual machine for each question.
-        # Under a name of its own each time: the node refuses one that it believes to be connected still.
+        # A C program, which saves the start of an Erlang virtual machine for each request. It has a new name each time:
+        # the node refuses a name that it believes to be still connected.
         name = f"call-{secrets.token_hex(6)}"
         command = [erl_call, "-h", name, "-address", f"{self.host}:{self._distribution_port}", "-e"]
         answer = self._run(command, self._client_environment(), expression + "\n").strip()
@@ -325,7 +325,7 @@ class RabbitMQNode:
         """
         Have the node refuse messages of more bytes, from the next connection on; returns the limit before.
         """
-        # RabbitMQ 3.10 looks into its settings, later versions read them once and keep what they found.
+        # RabbitMQ 3.10 reads its settings each time, later versions read them once and keep them.
         kept, size_of = "persistent_term:get(max_message_size, none)", "application:get_env(rabbit, max_message_size)"
         before = self.eval(f"{{ok, Limit}} = {size_of}, Limit.")
         self.eval(f"application:set_env(rabbit, max_message_size, {size}).")
@@ -334,7 +334,7 @@ class RabbitMQNode:
 
     def recover(self) -> None:
         """
-        Undo what a test did to the node, so that the next one finds it running, awake and without an alarm.
+        Undo the effects of a test on the node, so that the next one finds it running, awake and without an alarm.
         """
         self.resume()
         self.start()
@@ -343,9 +343,9 @@ class RabbitMQNode:
 
     def _from_suite(self) -> list[str | Path]:
         """
-        Give the prefix that has a command find the programs of the suite where it looks for those of the machine.
+        Return the prefix that makes a command use the programs of the Debian suite instead of the machine's.
 
-        The mount is in a namespace of the command's own, and goes with it; the process id stays the same.
+        The mount is in a private namespace of the command, and ends with it; the process id stays the same.
         """
         if not self._suite:
             return []
@@ -425,7 +425,7 @@ class RabbitMQNode:
         self._process = None
         self._alarm = self._paused = False
         atexit.unregister(self._close_at_exit)
-        # An epmd that came up after all is a daemon, and so nobody's child: it is known by the port it was given.
+        # If an epmd starts in spite of this, it is a daemon without a parent: it is identified by its port.
         strays = with_environment("ERL_EPMD_PORT", str(self._unused_port)) - {os.getpid()}
         for pid in strays | wait_for_end(children, 5.0):
             with suppress(ProcessLookupError):
@@ -469,7 +469,7 @@ class RabbitMQNode:
 
     def _base_environment(self) -> dict[str, str]:
         """
-        Give what every Erlang program of the node is started with: nothing of the machine's own RabbitMQ.
+        Return the environment in which every Erlang program of the node is started, without the machine's own RabbitMQ.
         """
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),

@@ -1,7 +1,7 @@
 """
 A private Redis server: the system's package, run on a free loopback port, with nothing kept on disk.
 
-Not here: a client library, and what clients keep in it.
+Not here: a client library, and the clients' data.
 """
 
 import atexit
@@ -23,7 +23,7 @@ _INSTALL = Path(__file__).with_name("install_packages.sh")
 _SERVICE = "automated-processing-scratch-inventory"
 _POLL_SECONDS = 0.02
 _LOG_TAIL = 4000
-# No file of settings is read: what is not said here is Redis's own default.
+# No file of settings is read: all other settings are Redis's defaults.
 _SETTINGS = {
     "bind": LOOPBACK,
     "save": "",
@@ -34,13 +34,13 @@ _SETTINGS = {
 
 class MissingRedisError(RuntimeError):
     """
-    The package is not installed; the message says what to install.
+    The package is not installed; the message states the package to install.
     """
 
 
 class RedisError(RuntimeError):
     """
-    The server did not do what it was told; the message ends with its log.
+    The server failed or did not answer; the message ends with its log.
     """
 
 
@@ -56,7 +56,7 @@ def require_redis() -> str:
 
 class RedisServer:
     """
-    A server of its own, without a password, whose data end with it.
+    A private server without a password; its data is lost when it ends.
 
     It ends with the thread that started it, so start it from the main one.
     """

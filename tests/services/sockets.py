@@ -1,5 +1,5 @@
 """
-Loopback ports: free ones, refusing ones, and one that accepts and never speaks.
+Loopback ports: free ones, refusing ones, and one that accepts and never sends.
 
 Not here: servers that answer.
 """
@@ -32,7 +32,7 @@ def free_ports(count: int) -> list[int]:
     Return that many different ports on which nothing listens.
 
     They lie outside the range of outgoing connections. A server may stop and come back later on such a port: no
-    connection of any process takes it meanwhile, and a client that keeps knocking never connects to itself.
+    connection of any process takes it in between, and a client that keeps trying never connects to itself.
     """
     ephemeral = _ephemeral_range()
     candidates = [port for port in range(_LOWEST, _HIGHEST + 1) if port not in ephemeral]
@@ -53,7 +53,7 @@ def free_ports(count: int) -> list[int]:
 @contextmanager
 def closed_port() -> Iterator[int]:
     """
-    Yield a port that refuses connections; nobody else can take it meanwhile.
+    Yield a port that refuses connections; no other process can take it during the block.
     """
     with socket.socket() as holder:
         holder.bind((LOOPBACK, 0))
@@ -63,7 +63,7 @@ def closed_port() -> Iterator[int]:
 
 class BlackHole:
     """
-    A loopback port that accepts connections and never says a word.
+    A loopback port that accepts connections and never sends a byte.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class BlackHole:
         """
         self.host = LOOPBACK
         self._accepted: list[socket.socket] = []
-        # The kernel completes the handshakes by itself, so nobody has to call accept for a client to be connected.
+        # The kernel completes the handshakes, so a client is connected without a call of accept.
         self._listener = socket.create_server((LOOPBACK, 0), backlog=1024)
         self.port: int = self._listener.getsockname()[1]
 
@@ -95,7 +95,7 @@ class BlackHole:
         Return when one more client has connected.
 
         Raises:
-            TimeoutError: nobody connected in time.
+            TimeoutError: no client connected in time.
         """
         readable, _, _ = select.select([self._listener], [], [], timeout)
         if not readable:

@@ -1,5 +1,5 @@
 """
-Where the tests may keep what must survive a power cut.
+A folder for test data that must survive a power cut.
 
 Not here: the library's own rule for its journal, which this does not share.
 """

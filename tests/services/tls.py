@@ -46,7 +46,7 @@ commonName = supplied
 @dataclass(frozen=True)
 class TlsFiles:
     """
-    What one end of a TLS connection needs: the authority it trusts, its own certificate, its key (all PEM).
+    The files of one end of a TLS connection: the authority it trusts, its own certificate, its key (all PEM).
     """
 
     ca: Path

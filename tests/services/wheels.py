@@ -1,7 +1,7 @@
 """
-Small real wheels, in a folder or behind a simple index: what installers install without a network.
+Small real wheels, in a folder or behind a simple index, which installers install without a network.
 
-Not here: who installs them.
+Not here: the installers.
 """
 
 import base64
@@ -24,9 +24,10 @@ def make_wheel(
     wrongly: Mapping[str, str] | None = None,
 ) -> Path:
     """
-    Write the wheel of a distribution: by default one module, which knows its version; each extra lists what it needs.
+    Write the wheel of a distribution: by default one module, which contains its version; each extra lists its
+    requirements.
 
-    Of the files of `wrongly` it holds something else than its RECORD says.
+    The files of `wrongly` differ from their entries in its RECORD.
     """
     stem = f"{name.replace('-', '_')}-{version}"
     needed = [f"Requires-Dist: {each}\n" for each in requires]
