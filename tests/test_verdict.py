@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkist_processing_core.events import Cause, Reporter, TaskFailed, TaskFinished, decode, encode
+from dkist_processing_core.events import (
+    Cause,
+    Reporter,
+    TaskEnd,
+    TaskEvent,
+    TaskFailed,
+    TaskFinished,
+    decode,
+    encode,
+)
+from dkist_processing_core.launcher import _verdict
 from dkist_processing_core.launcher._verdict import Circumstances, bare, judge
 from dkist_processing_core.launcher.end import FAILED as FAILED_NAME
 from dkist_processing_core.launcher.end import FINISHED as FINISHED_NAME
@@ -143,6 +153,33 @@ def test_what_the_task_knows_is_kept_where_the_launcher_decides() -> None:
     assert verdict.facts["message"] == "the process that had started the launcher died"
     assert verdict.facts["peak_memory_bytes"] == 7
     assert verdict.error_type == "lost"
+
+
+class Counted(TaskFinished, frozen=True, kw_only=True, dict=True):
+    """
+    A success with a field that no other end has.
+    """
+
+    frames: int | None = None
+
+
+@pytest.mark.parametrize(
+    ("event_class", "reports", "exit_code"), [(Counted, FINISHED, 0), (TaskFailed, FAILED, 1)], ids=["good", "bad"]
+)
+def test_each_fact_that_the_task_reports_is_kept(
+    event_class: type[TaskEnd], reports: dict[str, Any], exit_code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The fields of the event itself decide, and a field of the other end is left out.
+    """
+    monkeypatch.setattr(_verdict, "TaskFinished", Counted)
+    own = {*event_class.__struct_fields__} - {*TaskEvent.__struct_fields__, "provisional"}
+    facts = dict.fromkeys(own, 7) | {"of_another_release": 7}
+
+    verdict = judge(end(exit_code, **{**reports, "facts": facts | {"cause": "exception"}}), Circumstances())
+
+    assert verdict.event_class is event_class
+    assert own == set(verdict.facts)
 
 
 def test_an_exception_of_any_release_has_its_fingerprint() -> None:

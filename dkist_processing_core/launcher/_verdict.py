@@ -14,8 +14,8 @@ from dkist_processing_core.launcher.end import End
 from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.process.termination import signal_name
 
-# All but those that identify the attempt, and whether the report is provisional.
-_FACTS = frozenset(TaskFailed.__struct_fields__).difference(TaskEvent.__struct_fields__, {"provisional"})
+# The launcher identifies the attempt itself, and its report is never provisional.
+_NOT_TAKEN = frozenset({*TaskEvent.__struct_fields__, "provisional"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +91,16 @@ def judge(end: End, known: Circumstances) -> Verdict:
     exit_code = end.status(termination_requested=known.termination_requested)
     if is_published and end.reported_event == TaskFailed.name:
         # Also where the author's code has suppressed the exception: the engine gets the status of the process.
-        facts = _raised_facts(end) | _reported_facts(reports)
+        facts = _raised_facts(end) | _reported_facts(reports, TaskFailed)
         if not isinstance(facts.get("cause"), str):
             facts["cause"] = Cause.EXIT_CODE
         return Verdict(TaskFailed, facts, is_published=True, exit_code=exit_code)
     if is_done:
-        facts = _known(end, known, _reported_facts(reports))
+        facts = _known(end, known, _reported_facts(reports, TaskFinished))
         return Verdict(TaskFinished, facts, is_published=is_published, exit_code=exit_code)
-    facts = _known(end, known, _raised_facts(end) | _reported_facts(reports, unless_finished=True))
+    # The facts of a success that the task has reported do not describe the failure that followed.
+    reported = {} if reports.get("end") == TaskFinished.name else _reported_facts(reports, TaskFailed)
+    facts = _known(end, known, _raised_facts(end) | reported)
     return Verdict(TaskFailed, facts | _why(end, known, facts), exit_code=exit_code)
 
 
@@ -109,13 +111,17 @@ def _known(end: End, known: Circumstances, reported: dict[str, Any]) -> dict[str
     return measured | reported | {"peak_memory_bytes": max(peaks, default=None)}
 
 
-def _reported_facts(reports: dict[str, Any], *, unless_finished: bool = False) -> dict[str, Any]:
-    """Return the facts that the task has reported of its end, where its release of this package reports them."""
-    if unless_finished and reports.get("end") == TaskFinished.name:
-        return {}
+def _reported_facts(reports: dict[str, Any], event_class: type[TaskFinished | TaskFailed]) -> dict[str, Any]:
+    """
+    Return the facts of its end that the task has reported, if they are fields of this class.
+
+    Other releases of this package may report other facts.
+    """
     facts = reports.get("facts")
-    known = {name: value for name, value in facts.items() if name in _FACTS} if isinstance(facts, dict) else {}
-    return {name: value for name, value in known.items() if value is not None}
+    if not isinstance(facts, dict):
+        return {}
+    taken = set(event_class.__struct_fields__) - _NOT_TAKEN
+    return {name: value for name, value in facts.items() if name in taken and value is not None}
 
 
 def _raised_facts(end: End) -> dict[str, Any]:
