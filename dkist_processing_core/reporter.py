@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dkist_processing_core.errors import DKISTProcessingCoreError
-from dkist_processing_core.events import Event, RecipeRunFailureMessage, Reporter, identity_of
+from dkist_processing_core.events import Event, RecipeRunFailureMessage, Reporter, TaskEnd, identity_of
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.text.internal_errors import log_internal_error
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from dkist_processing_core.tracing import Carrier, Telemetry
 
 _EventT = TypeVar("_EventT", bound=Event)
+# The facts of a failure by which a consumer decides.
+_MAIN_FACTS = ("cause", "final", "log_url")
 logger = logging.getLogger(__name__)
 
 
@@ -100,12 +102,37 @@ class EventReporter:
         Returns:
             Whether the event was published.
         """
-        of = f" of {self._subject.task_name}" if isinstance(self._subject, Attempt) else ""
-        with never_breaking(f"{event_class.name}{of} is not published", secrets=self._secrets):
+        with never_breaking(f"{self._named(event_class)} is not published", secrets=self._secrets):
             if self.publisher is not None:
                 self.publisher.publish(self.event(event_class, at, **facts), note=host_note)
                 return True
         return False
+
+    def report_end(self, event_class: type[TaskEnd], host_note: str | None = None, /, **facts: Any) -> bool:
+        """
+        Publish the end of the attempt; if that fails, log the error and publish the end with the main facts alone.
+
+        Args:
+            event_class: The class of the event.
+            host_note: A note for other processes of this host, stored in the same transaction.
+            facts: The fields of this class of event.
+
+        Returns:
+            Whether the end was published.
+        """
+        if self.publisher is None:
+            return False
+        # A fact may not fit its field, such as one that an author's code has computed.
+        consequence = f"{self._named(event_class)} is published without most of its facts"
+        with never_breaking(consequence, secrets=self._secrets):
+            self.publisher.publish(self.event(event_class, **facts), note=host_note)
+            return True
+        main = {name: value for name, value in facts.items() if name in _MAIN_FACTS}
+        return self.report(event_class, None, host_note, **main)
+
+    def _named(self, event_class: type[Event]) -> str:
+        of = f" of {self._subject.task_name}" if isinstance(self._subject, Attempt) else ""
+        return f"{event_class.name}{of}"
 
     def announce(self, message: RecipeRunFailureMessage, *events: Event) -> None:
         """

@@ -122,6 +122,26 @@ def test_a_task_by_hand_reports_its_start_and_its_end(recorded: Recorded) -> Non
     assert last.peak_memory_bytes > 1024 * 1024
 
 
+@pytest.mark.parametrize("wrong", [{"exit_code": "seven"}, {"frames": 7}], ids=["value", "field"])
+def test_a_fact_that_does_not_fit_costs_no_end(
+    wrong: dict[str, Any], recorded: Recorded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The failure is reported with its cause, and one message names the error.
+    """
+    monkeypatch.setattr(AllPhases, "failing_phase", "run")
+    monkeypatch.setattr(lifecycle, "failure_of", lambda _: wrong)
+
+    with pytest.raises(ValueError, match="no good"):
+        call(AllPhases)
+
+    last = recorded()[-1]
+    assert isinstance(last, TaskFailed)
+    assert (last.cause, last.final, last.phase) == (Cause.EXCEPTION, True, None)
+    (message,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert message.startswith("task.failed of AllPhases is published without most of its facts: ")
+
+
 @pytest.mark.parametrize("phase", ["pre_run", "run", "post_run"])
 def test_an_exception_in_any_phase_is_reported_and_raised_unchanged(
     phase: str, recorded: Recorded, monkeypatch: pytest.MonkeyPatch

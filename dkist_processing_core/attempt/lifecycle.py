@@ -134,7 +134,7 @@ class Lifecycle:
                 event_class, facts = self._conclude(error)
                 with self._never_breaking("the attempt's end is not reported by the task"):
                     if self._reporting.must_report_end(event_class, facts):
-                        is_published = self._reporter.report(event_class, None, self._note_of(event_class), **facts)
+                        is_published = self._reporter.report_end(event_class, self._note_of(event_class), **facts)
                         self._reporting.note_end(self._reporter, event_class, facts, is_published=is_published)
                 self._release()
         except Exception as late:

@@ -142,9 +142,7 @@ class Reports:
             verdict.is_published
             # Without settings nothing is published, and nothing is missing.
             or self._reporter.publisher is None
-            or self._reporter.report(verdict.event_class, **self._completed(verdict))
-            # The task's own facts may not fit the event; then the end is reported without them.
-            or self._reporter.report(verdict.event_class, **self._completed(verdict, bare=True))
+            or self._reporter.report_end(verdict.event_class, **self._completed(verdict))
         )
         note = {None: SUCCEEDED, Cause.TERMINATED: TERMINATION_REQUESTED}.get(verdict.cause)
         if note is not None and self._reporter.publisher is not None:
@@ -156,11 +154,10 @@ class Reports:
             self._stack.close()
         return is_published
 
-    def _completed(self, verdict: Verdict, *, bare: bool = False) -> dict[str, Any]:
+    def _completed(self, verdict: Verdict) -> dict[str, Any]:
         if verdict.event_class is not TaskFailed:
-            return {} if bare else verdict.facts
-        facts = {"cause": verdict.cause} if bare else verdict.facts
-        return facts | {"final": self._attempt.is_final, "log_url": self._attempt.log_url}
+            return verdict.facts
+        return verdict.facts | {"final": self._attempt.is_final, "log_url": self._attempt.log_url}
 
     def _conclude_span(self, verdict: Verdict) -> None:
         cause = verdict.cause
