@@ -58,12 +58,12 @@ def _called(frame: FrameType) -> int | None:
         return ENCODED
     if where.endswith("/events/codec.py") and name == "decode":
         return DECODED
-    if where.endswith("/bus/amqp/connection.py") and name == "gather":
+    if where.endswith("/bus/amqp/pika_connection.py") and name == "gather":
         return SENT
     if name != "__init__":
         return None
     kind = type(frame.f_locals.get("self")).__name__
-    return VIEWED if kind == "RunView" else RECEIVED if kind.endswith("Delivery") else None
+    return VIEWED if kind == "RunView" else RECEIVED if kind.endswith("ReceivedMessage") else None
 
 
 def _called_in_c(frame: FrameType, function: Any) -> int | None:

@@ -76,7 +76,7 @@ def test_the_path_to_a_view_is_short_and_is_listed(on_journal: Flow, on_broker: 
     """The way of a consumer is read in few files, of which only the receiver depends on the bus."""
     for flow in (on_journal, on_broker):
         assert len(flow.files_to_view) <= MOST_FILES_TO_VIEW
-    rows = listed("From a delivery to a view")
+    rows = listed("From a received message to a view")
     assert len(rows) == len(on_broker.files_to_view)
     assert rows[0] == [on_broker.files_to_view[0], *(set(on_journal.files_to_view) - set(on_broker.files_to_view))]
     assert [file for row in rows for file in row if file in on_broker.files_to_view] == on_broker.files_to_view

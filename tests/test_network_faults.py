@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 from pika.exceptions import ProbableAccessDeniedError, ProbableAuthenticationError
 
-from dkist_processing_core.bus.amqp import connection
+from dkist_processing_core.bus.amqp import pika_connection
 from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.bus.amqp.errors import explain
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
@@ -157,7 +157,7 @@ def test_a_silent_network_is_given_up_and_tried_again(
     """
     behind, proxy = proxied
     settings = settings_of(behind)
-    monkeypatch.setattr(connection, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(pika_connection, "HEARTBEAT_SECONDS", 1)
 
     with Publisher.open(settings) as publisher:
         publisher.publish(started("A"))

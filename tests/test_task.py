@@ -694,7 +694,8 @@ def test_a_no_op_task_needs_neither_engine_nor_broker_client_nor_sdk(state_dir: 
         "with T(recipe_run_id=1, workflow_name='W', workflow_version='1') as task: task()\n"
         "unwanted = ('airflow', 'pika', 'starlette', 'fastapi', 'flask', 'rich', 'opentelemetry.sdk', 'grpc',\n"
         "            'dkist_processing_core.journal.damage', 'dkist_processing_core.journal._pages',\n"
-        "            'dkist_processing_core.bus.embedded.reader', 'dkist_processing_core.bus.embedded.receiver',\n"
+        "            'dkist_processing_core.bus.embedded.unnamed_receiver',\n"
+        "            'dkist_processing_core.bus.embedded.named_receiver',\n"
         "            'dkist_processing_core.bus.topology')\n"
         "print([name for name in unwanted if name in sys.modules])\n"
     )

@@ -5,6 +5,6 @@ Not here: threads that deliver (delivery), decoding (consumer), the journal (jou
 """
 
 from dkist_processing_core.bus._open import open_bus
-from dkist_processing_core.bus.interface import Bus, Delivery, Receiver
+from dkist_processing_core.bus.interface import Bus, ReceivedMessage, Receiver
 
-__all__ = ["Bus", "Delivery", "Receiver", "open_bus"]
+__all__ = ["Bus", "ReceivedMessage", "Receiver", "open_bus"]

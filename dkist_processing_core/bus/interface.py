@@ -14,7 +14,7 @@ from dkist_processing_core.journal.message import Message
 from dkist_processing_core.journal.spare import Spare
 
 
-class Delivery(Protocol):
+class ReceivedMessage(Protocol):
     """A message that a consumer has received, until it is acknowledged or dead-lettered."""
 
     @property
@@ -57,7 +57,7 @@ class Receiver(Protocol):
                 bus counts only from then: before, the consumer requested nothing.
         """
 
-    def receive(self, timeout: float) -> Delivery | None:
+    def receive(self, timeout: float) -> ReceivedMessage | None:
         """Return the next message; None if none arrives within `timeout` seconds."""
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """
 A subscription: an iterator that receives, decodes and acknowledges events.
 
-Not here: opening one (_subscribe), the state derived from reports (runs), and the delivery by either bus (bus).
+Not here: opening one (_subscribe), the state derived from reports (runs), and receiving from either bus (bus).
 """
 
 import functools
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Self
 
-from dkist_processing_core.bus import Delivery, Receiver
+from dkist_processing_core.bus import ReceivedMessage, Receiver
 from dkist_processing_core.consumer._seen_ids import SeenIds
 from dkist_processing_core.consumer._selection import Selection
 from dkist_processing_core.errors import BusError, DecodeError, UnknownEventError
@@ -51,9 +51,9 @@ class Subscription:
         self._selection = selection
         self._timeout = timeout
         self._seen = None if every_report else SeenIds()
-        self._in_hand: Delivery | None = None
+        self._in_hand: ReceivedMessage | None = None
         # An event that was received but not yet yielded: a handler's exception may come in between.
-        self._ready: tuple[Event, Delivery] | None = None
+        self._ready: tuple[Event, ReceivedMessage] | None = None
         self._is_closed = False
         self._has_caught_up = not replay
         self._unknown = 0
@@ -105,18 +105,18 @@ class Subscription:
                     patience = _REPLAY_POLL_SECONDS
                 elif self._timeout is not None:
                     patience = min(patience, quiet_since + self._timeout - time.monotonic())
-                delivery = self._receiver.receive(max(0.0, patience))
-                if delivery is None and not is_past:
+                received = self._receiver.receive(max(0.0, patience))
+                if received is None and not is_past:
                     self._has_caught_up = True
                     if patience <= 0:
                         break
-                elif delivery is None:
+                elif received is None:
                     quiet_since = time.monotonic()
                 else:
                     # Wanted or not: more events may follow it.
                     quiet_since = asked_since = time.monotonic()
-                    self._has_caught_up |= delivery.is_new
-                    self._ready = self._decoded(delivery)
+                    self._has_caught_up |= received.is_new
+                    self._ready = self._decoded(received)
         if self._ready is None or self._is_closed:
             raise StopIteration
         # Without a call, during which a handler could run.
@@ -124,23 +124,23 @@ class Subscription:
         self._ready = None
         return event
 
-    def _decoded(self, delivery: Delivery) -> tuple[Event, Delivery] | None:
-        """Return the event of a delivery, or settle the delivery if it is undecodable, unwanted, or already known."""
-        message = delivery.message
+    def _decoded(self, received: ReceivedMessage) -> tuple[Event, ReceivedMessage] | None:
+        """Return the event of a message, or settle the message if it is undecodable, unwanted, or already known."""
+        message = received.message
         event = _read(message)
         if isinstance(event, UnknownEventError):
             self._skip_unknown(event)
-            delivery.acknowledge()
+            received.acknowledge()
             return None
         if isinstance(event, Exception):
             reason = str(event) if isinstance(event, DecodeError) else f"{type(event).__name__}: {event}"
             logger.warning("message %r goes to the dead letters: %s", _name_of(message), reason)
-            delivery.dead_letter(reason)
+            received.dead_letter(reason)
             return None
         if self._selection.matches(event) and (self._seen is None or self._seen.is_new(event.id)):
-            acknowledge = functools.partial(_acknowledge, self._pid, delivery)
-            return event.with_acknowledgement(acknowledge, datetime.now(UTC)), delivery
-        delivery.acknowledge()
+            acknowledge = functools.partial(_acknowledge, self._pid, received)
+            return event.with_acknowledgement(acknowledge, datetime.now(UTC)), received
+        received.acknowledge()
         return None
 
     def _skip_unknown(self, error: UnknownEventError) -> None:
@@ -191,8 +191,8 @@ def _refuse_fork_of(pid: int) -> None:
         raise BusError(msg)
 
 
-def _acknowledge(pid: int, delivery: Delivery) -> None:
+def _acknowledge(pid: int, received: ReceivedMessage) -> None:
     # Without a reference to the subscription, which ends when only its events are still held.
     _refuse_fork_of(pid)
     with signals_deferred():
-        delivery.acknowledge(_ACK_SECONDS)
+        received.acknowledge(_ACK_SECONDS)

@@ -114,7 +114,7 @@ class Drainer:
             # Imports and the opening of the journal are done here, not in the thread, which runs beside the author's
             # code. That code may close a file that an import has open, or an import may close a file of that code; and
             # it must not touch the descriptors that the opening of a journal uses.
-            self._bus.load()
+            self._bus.import_client()
             with contextlib.suppress(JournalError):
                 self._opened = self._opened or self._bus.open_journal(synced=False, patience=0.0)
             thread = threading.Thread(target=self._run, name="dkist-core-drain", daemon=True)

@@ -1,7 +1,7 @@
 """
 The stream of all events as a source of messages, for subscriptions without a name.
 
-Not here: the connection (consumption), and which events a named subscription has lost (losses).
+Not here: the connection (consumer_thread), and which events a named subscription has lost (lost_events).
 """
 
 import logging
@@ -15,7 +15,7 @@ from dkist_processing_core.journal.message import topic_matches
 
 if TYPE_CHECKING:
     from dkist_processing_core.bus.amqp.bus import AmqpBus
-    from dkist_processing_core.bus.amqp.consuming import Received
+    from dkist_processing_core.bus.amqp.consuming import TaggedMessage
     from dkist_processing_core.bus.amqp.link import AmqpLink
 
 ARCHIVE_PREFETCH = 100
@@ -60,7 +60,7 @@ class Archive:
         link.consume(ARCHIVE_QUEUE, prefetch=ARCHIVE_PREFETCH, arguments={"x-stream-offset": self._start})
         self._start = self._restart
 
-    def _look_ahead(self, last: "Received | None") -> None:
+    def _look_ahead(self, last: "TaggedMessage | None") -> None:
         offset = -1 if last is None or last.offset is None else last.offset
         self._is_past = offset > self._read
         if last is not None and self._is_past:
@@ -68,25 +68,25 @@ class Archive:
             # If there is no message after the requested time, the broker delivers nothing and does not report it.
             self._may_hold_nothing = (last.message.properties.timestamp or 0) < self._begins_at
 
-    def receive(self, link: "AmqpLink", received: "Received") -> None:
+    def receive(self, link: "AmqpLink", received: "TaggedMessage") -> None:
         """Do nothing: a stream drops messages only at its limits of age and size."""
 
     def close(self) -> None:
         """Do nothing: a subscription without a name has no position to store."""
 
-    def acknowledge(self, link: "AmqpLink", received: "Received") -> None:
+    def acknowledge(self, link: "AmqpLink", received: "TaggedMessage") -> None:
         """Acknowledge a message."""
         link.acknowledge(received.tag)
 
-    def takes(self, received: "Received") -> bool:
+    def takes(self, received: "TaggedMessage") -> bool:
         """Return True if a message matches the patterns: no binding selects the messages of a stream."""
         return any(topic_matches(pattern, received.message.routing_key) for pattern in self._patterns)
 
-    def is_new(self, received: "Received") -> bool:
+    def is_new(self, received: "TaggedMessage") -> bool:
         """Return True if a message is newer than all messages that the stream held at the start."""
         return received.offset is None or received.offset > self._end
 
-    def note_read(self, received: "Received") -> None:
+    def note_read(self, received: "TaggedMessage") -> None:
         """Record how far the stream was read, after a message was passed to the receiver."""
         self._received_at = time.monotonic()
         if received.offset is not None:
@@ -106,6 +106,6 @@ class Archive:
             self._is_past = False
         return not self._is_past
 
-    def dead_letter(self, link: "AmqpLink", received: "Received", _: str) -> None:
+    def dead_letter(self, link: "AmqpLink", received: "TaggedMessage", _: str) -> None:
         """Acknowledge a message only: a subscription without a name has no dead letters."""
         link.acknowledge(received.tag)

@@ -76,9 +76,9 @@ class AmqpBus:
             BusRefusedError: The broker refuses the credentials or the virtual host.
             ConfigurationError: A file that the settings name for TLS cannot be used.
         """
-        return self.load().open(self.settings, timeout, deadline=deadline)
+        return self.import_client().open(self.settings, timeout, deadline=deadline)
 
-    def load(self) -> "type[AmqpLink]":
+    def import_client(self) -> "type[AmqpLink]":
         """Import and return the class `AmqpLink`: a process that uses the embedded journal does not need pika."""
         from dkist_processing_core.bus.amqp.link import AmqpLink  # noqa: PLC0415
 

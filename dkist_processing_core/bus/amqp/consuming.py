@@ -1,7 +1,7 @@
 """
 Receiving messages from queues and streams, as messages of this library, and acknowledging them.
 
-Not here: what a delivery means to a subscription (receiver), and its thread (consumption).
+Not here: received messages as a subscription sees them (receiver), and its thread (consumer_thread).
 """
 
 from collections import deque
@@ -23,7 +23,7 @@ _MAX_SHORT_BYTES = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class TaggedMessage:
     """A message that the broker delivered, and the tag by which this link acknowledges it."""
 
     tag: int
@@ -42,7 +42,7 @@ class Consuming(Declaring):
     def __init__(self, *values: Any, **named: Any) -> None:
         """Take the arguments of a session; nothing is connected yet."""
         super().__init__(*values, **named)
-        self._deliveries: deque[Received] = deque()
+        self._received: deque[TaggedMessage] = deque()
 
     def consume(self, queue: str, *, prefetch: int, arguments: Mapping[str, Any] | None = None) -> None:
         """
@@ -63,30 +63,30 @@ class Consuming(Declaring):
     ) -> None:
         self._call(lambda done: channel.basic_qos(prefetch_count=prefetch, callback=done))
         self._call(
-            lambda done: channel.basic_consume(queue, self._on_delivery, arguments=dict(arguments), callback=done)
+            lambda done: channel.basic_consume(queue, self._on_message, arguments=dict(arguments), callback=done)
         )
 
-    def receive(self, timeout: float) -> Received | None:
+    def receive(self, timeout: float) -> TaggedMessage | None:
         """Return the next message; None if none arrives within `timeout` seconds or before a `wake`."""
-        self._wait(lambda: bool(self._deliveries), timeout)
-        return self._deliveries.popleft() if self._deliveries else None
+        self._wait(lambda: bool(self._received), timeout)
+        return self._received.popleft() if self._received else None
 
-    def last_of_stream(self, queue: str, patience: float) -> Received | None:
+    def last_of_stream(self, queue: str, patience: float) -> TaggedMessage | None:
         """
         Return the last message of a stream; None if it has none. The caller must not acknowledge the message.
 
         A new stream does not count its messages yet, so this waits up to `patience` seconds for one.
         """
-        load = self.load(queue)
+        load = self.queue_load(queue)
         patience = patience if load is not None and load.messages == 0 else RPC_SECONDS
         # A separate channel: pika rejects messages that still arrive for a cancelled consumer, which a stream forbids.
         channel = self._new_channel(RPC_SECONDS)
         self._consume(channel, queue, prefetch=_CHUNK_MESSAGES, arguments={"x-stream-offset": "last"})
-        self._run(lambda: bool(self._deliveries), patience)
+        self._run(lambda: bool(self._received), patience)
         # The broker sends all messages of the last chunk before it answers another request.
         self._call(lambda done: channel.basic_qos(prefetch_count=1, callback=done))
         channel.close()
-        delivered, self._deliveries = self._deliveries, deque()
+        delivered, self._received = self._received, deque()
         return delivered[-1] if delivered else None
 
     def acknowledge(self, tag: int) -> None:
@@ -100,11 +100,11 @@ class Consuming(Declaring):
         # A request without effect: an existing consumer keeps the prefetch that it started with.
         self._call(lambda done: channel.basic_qos(prefetch_count=1, callback=done))
 
-    def _on_delivery(
+    def _on_message(
         self, _: object, method: pika.spec.Basic.Deliver, properties: pika.BasicProperties, body: bytes
     ) -> None:
         message = Message.received(_text(method.exchange), _text(method.routing_key), body, _properties(properties))
-        self._deliveries.append(Received(method.delivery_tag, message))
+        self._received.append(TaggedMessage(method.delivery_tag, message))
         self._stop_loop()
 
 

@@ -18,7 +18,7 @@ from dkist_processing_core.bus.topology import Binding, Exchange, Queue, Topolog
 from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError
 
 
-class Load(NamedTuple):
+class QueueLoad(NamedTuple):
     """The load of a queue: its messages that are ready for delivery, and its consumers."""
 
     messages: int
@@ -48,11 +48,11 @@ class Declaring(Session):
         """
         return self._look(kind, name)[0]
 
-    def load(self, queue: str) -> Load | None:
+    def queue_load(self, queue: str) -> QueueLoad | None:
         """Return the load of a queue; None if the queue does not exist, or if that is unknown."""
         return self._look("queue", queue)[1]
 
-    def _look(self, kind: str, name: str) -> tuple[bool | None, Load | None]:
+    def _look(self, kind: str, name: str) -> tuple[bool | None, QueueLoad | None]:
         channel = self._live_channel
         try:
             if kind == "exchange":
@@ -69,7 +69,7 @@ class Declaring(Session):
                 return None, None
             raise
         answer = found.method
-        return True, Load(answer.message_count, answer.consumer_count) if kind == "queue" else None
+        return True, QueueLoad(answer.message_count, answer.consumer_count) if kind == "queue" else None
 
     def compare(self, item: Exchange | Queue) -> str | None:
         """

@@ -1,7 +1,7 @@
 """
 The queue of a named subscription as a source of messages, with its dead letters.
 
-Not here: the count of messages that the queue has dropped (losses), and the connection (consumption).
+Not here: the count of messages that the queue has dropped (lost_events), and the connection (consumer_thread).
 """
 
 import json
@@ -9,14 +9,14 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dkist_processing_core.bus.amqp.losses import Losses
+from dkist_processing_core.bus.amqp.lost_events import LostEvents
 from dkist_processing_core.bus.topology import DEAD_LETTER_EXCHANGE, consumer_topology
 from dkist_processing_core.journal.message import Message, Properties
 from dkist_processing_core.text import clip
 
 if TYPE_CHECKING:
     from dkist_processing_core.bus.amqp.bus import AmqpBus
-    from dkist_processing_core.bus.amqp.consuming import Received
+    from dkist_processing_core.bus.amqp.consuming import TaggedMessage
     from dkist_processing_core.bus.amqp.link import AmqpLink
 
 # Few for a classic queue: a message that waits long behind the others counts as not acknowledged in time
@@ -38,7 +38,7 @@ class NamedQueue:
         self._topology = consumer_topology(bus.settings, name, patterns := tuple(patterns))
         limit = self._topology.queues[0].arguments["x-max-length"]
         self._prefetch = QUEUE_PREFETCH[bus.settings.isb_queue_type]
-        self._losses = Losses(bus, name, patterns, limit=limit, prefetch=self._prefetch)
+        self._losses = LostEvents(bus, name, patterns, limit=limit, prefetch=self._prefetch)
 
     @property
     def missed(self) -> int:
@@ -53,11 +53,11 @@ class NamedQueue:
             link.bind(self._topology)
         link.consume(self.name, prefetch=self._prefetch)
 
-    def receive(self, link: "AmqpLink", received: "Received") -> None:
+    def receive(self, link: "AmqpLink", received: "TaggedMessage") -> None:
         """Check for events that were lost before a message."""
         self._losses.receive(link, received)
 
-    def acknowledge(self, link: "AmqpLink", received: "Received") -> None:
+    def acknowledge(self, link: "AmqpLink", received: "TaggedMessage") -> None:
         """Acknowledge a message."""
         link.acknowledge(received.tag)
         self._losses.settle(received)
@@ -66,22 +66,22 @@ class NamedQueue:
         """Store how far the queue was read."""
         self._losses.flush()
 
-    def takes(self, _: "Received") -> bool:
+    def takes(self, _: "TaggedMessage") -> bool:
         """Return True: the bindings of the queue have already selected its messages."""
         return True
 
-    def is_new(self, _: "Received") -> bool:
+    def is_new(self, _: "TaggedMessage") -> bool:
         """Return True: a queue replays no earlier messages."""
         return True
 
-    def note_read(self, received: "Received") -> None:
+    def note_read(self, received: "TaggedMessage") -> None:
         """Do nothing: the queue records which messages were read."""
 
     def has_caught_up(self, _: float) -> bool:
         """Return True: a queue replays no earlier messages."""
         return True
 
-    def dead_letter(self, link: "AmqpLink", received: "Received", reason: str) -> None:
+    def dead_letter(self, link: "AmqpLink", received: "TaggedMessage", reason: str) -> None:
         """Publish a message to the dead letters, and acknowledge it only after the broker has confirmed that."""
         original = received.message
         reason = clip(reason, lambda text: len(text.encode()) <= _MAX_REASON_BYTES)

@@ -1,19 +1,19 @@
 """
 A subscription on RabbitMQ, as its caller uses it.
 
-Not here: the thread that serves its connection (consumption), and the sources of messages (named_queue, archive).
+Not here: the thread that serves its connection (consumer_thread), and the sources of messages (named_queue, archive).
 """
 
 import queue
 from typing import TYPE_CHECKING, Self
 
-from dkist_processing_core.bus.amqp.consumption import Consumption, Source
+from dkist_processing_core.bus.amqp.consumer_thread import ConsumerThread, Source
 from dkist_processing_core.errors import BusError
 from dkist_processing_core.process import forks
 
 if TYPE_CHECKING:
     from dkist_processing_core.bus.amqp.bus import AmqpBus
-    from dkist_processing_core.bus.amqp.delivery import AmqpDelivery
+    from dkist_processing_core.bus.amqp.received import AmqpReceivedMessage
 
 
 class AmqpReceiver:
@@ -21,25 +21,25 @@ class AmqpReceiver:
     A consumer whose connection is served by a thread, so that it stays alive while an event is processed.
 
     When the connection breaks the thread connects again; then the broker delivers unacknowledged events again. The
-    receiver closes when no reference to it is left, and when the process ends. Neither the thread nor a delivery holds
+    receiver closes when no reference to it is left, and when the process ends. Neither the thread nor a message holds
     a reference.
     """
 
     def __init__(self, bus: "AmqpBus", source: Source) -> None:
         """Connect, declare and bind; events that are published from now on are received."""
-        self._consumption = Consumption(bus, source)
-        self._finalizer = forks.finalize(self, self._consumption.close)
+        self._thread = ConsumerThread(bus, source)
+        self._finalizer = forks.finalize(self, self._thread.close)
 
     @property
     def missed(self) -> int:
         """Number of events that this subscription's name is known to have lost."""
-        return self._consumption.source.missed
+        return self._thread.source.missed
 
     def has_caught_up(self, requested_since: float) -> bool:
         """Return True if all events of the replay were received or wait for `receive`, or if this is closing."""
-        return self._consumption.source.has_caught_up(requested_since) or self._consumption.is_closing
+        return self._thread.source.has_caught_up(requested_since) or self._thread.is_closing
 
-    def receive(self, timeout: float) -> "AmqpDelivery | None":
+    def receive(self, timeout: float) -> "AmqpReceivedMessage | None":
         """
         Return the next event; None if none arrives within `timeout` seconds.
 
@@ -47,12 +47,12 @@ class AmqpReceiver:
             BusError: This consumer cannot continue, and a further call cannot change that.
         """
         try:
-            found = self._consumption.deliveries.get(timeout=max(0.0, timeout))
+            found = self._thread.messages.get(timeout=max(0.0, timeout))
         except queue.Empty:
             return None
         if isinstance(found, BusError):
             # Put it back, so that each further call raises it, too.
-            self._consumption.deliveries.put(found)
+            self._thread.messages.put(found)
             raise found
         return found
 

@@ -1,7 +1,7 @@
 """
 One connection with one channel, used by one thread with calls that wait: the base of all operations.
 
-Not here: the requests on the channel (publishing, consuming, declaring), and pika's privates (connection).
+Not here: the requests on the channel (publishing, consuming, declaring), and pika's privates (pika_connection).
 """
 
 import contextlib
@@ -19,9 +19,9 @@ import pika.frame
 import pika.spec
 from pika.exceptions import ChannelClosedByClient
 
-from dkist_processing_core.bus.amqp.connection import GIVE_UP_SECONDS, Connection, parameters
 from dkist_processing_core.bus.amqp.errors import CLOSED_HERE, LOST, PIKA_ERRORS, explain
-from dkist_processing_core.bus.amqp.logs import filter_pika, pika_silenced
+from dkist_processing_core.bus.amqp.pika_connection import GIVE_UP_SECONDS, Connection, parameters
+from dkist_processing_core.bus.amqp.pika_logs import filter_pika, pika_silenced
 from dkist_processing_core.errors import BusError, BusUnreachableError
 from dkist_processing_core.settings.interface import Settings
 

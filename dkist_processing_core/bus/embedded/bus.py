@@ -1,7 +1,7 @@
 """
 The embedded bus: one journal file on this host, which also serves as the archive.
 
-Not here: the file's format (journal), and reading from it (reader, receiver).
+Not here: the file's format (journal), and reading from it (unnamed_receiver, named_receiver).
 """
 
 from collections.abc import Iterable
@@ -16,8 +16,8 @@ from dkist_processing_core.journal.spare import Spare, take_over_spares
 from dkist_processing_core.settings.interface import Settings
 
 if TYPE_CHECKING:
-    from dkist_processing_core.bus.embedded.reader import JournalReader
-    from dkist_processing_core.bus.embedded.receiver import JournalReceiver
+    from dkist_processing_core.bus.embedded.named_receiver import NamedReceiver
+    from dkist_processing_core.bus.embedded.unnamed_receiver import UnnamedReceiver
 
 FILE = "embedded.db"
 KEPT_SECONDS = 7 * 24 * 3600
@@ -52,17 +52,17 @@ class JournalBus:
 
     def subscribe(
         self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
-    ) -> "JournalReader | JournalReceiver":
+    ) -> "UnnamedReceiver | NamedReceiver":
         """
         Return a receiver of events from the file. Only one process at a time reads under a name; others wait.
 
         Without a name the file is only read: nothing on the disk changes, and the file need not exist yet.
         """
         # Imported here, because a task only publishes and does not need it.
-        from dkist_processing_core.bus.embedded.reader import JournalReader  # noqa: PLC0415
-        from dkist_processing_core.bus.embedded.receiver import JournalReceiver  # noqa: PLC0415
+        from dkist_processing_core.bus.embedded.named_receiver import NamedReceiver  # noqa: PLC0415
+        from dkist_processing_core.bus.embedded.unnamed_receiver import UnnamedReceiver  # noqa: PLC0415
 
         wanted = tuple(patterns)
         if name is None:
-            return JournalReader(self.journal_path, self.event_exchange, wanted, replay=replay)
-        return JournalReceiver(self.open_journal, self.event_exchange, wanted, name=name)
+            return UnnamedReceiver(self.journal_path, self.event_exchange, wanted, replay=replay)
+        return NamedReceiver(self.open_journal, self.event_exchange, wanted, name=name)

@@ -1,136 +1,109 @@
 """
-A subscription to the embedded journal with a name: the file stores its position.
+Reading events from the embedded journal in order: what subscriptions with and without a name have in common.
 
-Not here: a subscription without a name (reader), and the order of reading (reading).
+Not here: the position at which a subscription begins (unnamed_receiver, named_receiver), and the file format
+(journal).
 """
 
-import functools
-import hashlib
-import json
-import logging
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+import weakref
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
 
-from dkist_processing_core.bus.embedded.reading import BATCH, POLL_SECONDS, Reading
-from dkist_processing_core.errors import JournalDamagedError
-from dkist_processing_core.journal import Entry, Journal
-from dkist_processing_core.journal.locks import FileLock
-from dkist_processing_core.journal.opening import recover_messages
-from dkist_processing_core.journal.subscription import NamedSubscription
-from dkist_processing_core.process import forks
+from dkist_processing_core.journal import Entry
+from dkist_processing_core.journal.message import Message, topic_matches
 
-_WAIT_SECONDS = 10.0
-logger = logging.getLogger(__name__)
+POLL_SECONDS = 0.02
+BATCH = 200
+"""How many entries are read from the file at once."""
 
 
-class JournalReceiver(Reading):
-    """A receiver with a name: the file stores its position."""
+class JournalReceiver(ABC):
+    """A position in the file, and the entries that were read ahead of it."""
 
-    def __init__(
-        self, open_journal: Callable[[], Journal], exchange: str, patterns: tuple[str, ...], *, name: str
-    ) -> None:
-        """Continue at the stored position of the name; begin now if there is none."""
-        super().__init__(exchange, patterns)
-        self._open_journal = open_journal
-        self._name = name
-        self._journal = self._open()
-        self._subscription = NamedSubscription(self._journal, name)
-        self._end = self._journal.last()
-        self._wanted = json.dumps([exchange, patterns])
-        start = self._end
-        if self._subscription.is_position_lost:
-            start = 0
-            logger.warning(
-                "the place of the subscription %r is not known, because the journal %s was damaged: "
-                "it begins with the oldest event, and may yield events again",
-                name,
-                self._journal.path,
-            )
-        self._position = self._subscription.position(start, self._wanted)
-        self.missed = 0
-        self._lock = FileLock(_lock_path(self._journal.path, name))
-        self._is_active = False
-        self._seen_version: int | None = None
-        self._opened = [self._journal]
-        self._finalizer = forks.finalize(self, functools.partial(_release, self._opened, self._lock))
+    def __init__(self, exchange: str, patterns: tuple[str, ...]) -> None:
+        """Take the exchange and the patterns of the requested events; the position is the beginning of the file."""
+        self._exchange = exchange
+        self._patterns = patterns
+        self._position = 0
+        self._end = 0
+        self._ahead: deque[Entry] = deque()
 
-    def _open(self) -> Journal:
-        """Open the journal and take over damaged files first: otherwise later events would be read before theirs."""
-        journal = self._open_journal()
-        until = time.monotonic() + _WAIT_SECONDS
-        while not recover_messages(journal) and time.monotonic() < until:
-            time.sleep(POLL_SECONDS)
-        return journal
+    def has_caught_up(self, _: float) -> bool:
+        """Return True: `receive` skips all events that were not requested before it returns."""
+        return True
 
-    def _reopen(self) -> None:
-        """Continue with the file that is at the journal's path now."""
-        old = self._journal
-        self._journal = self._opened[0] = self._open()
-        self._subscription = NamedSubscription(self._journal, self._name)
-        start = self._position if self._journal.continues(old.file) else 0
-        old.close()
-        self._position = self._subscription.position(start)
-        self._end = min(self._end, self._journal.last())
-        self._seen_version = None
-        self._ahead.clear()
+    def receive(self, timeout: float) -> "JournalReceivedMessage | None":
+        """Return the next event; None if none arrives within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            entry = self._next()
+            if entry is not None:
+                return JournalReceivedMessage(entry, weakref.ref(self), is_new=entry.seq > self._end)
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return None
+            time.sleep(min(POLL_SECONDS, remaining))
 
     def _next(self) -> Entry | None:
-        if not self._journal.is_there:
-            self._reopen()
-        self._subscription.renew()
-        if not self._active():
-            return None
-        try:
-            return super()._next()
-        except JournalDamagedError:
-            self._reopen()
-            return super()._next()
+        while True:
+            while self._ahead:
+                entry = self._ahead.popleft()
+                self._position = entry.seq
+                key = entry.message.routing_key
+                is_event = entry.message.exchange == self._exchange
+                if is_event and any(topic_matches(pattern, key) for pattern in self._patterns):
+                    return entry
+            self._ahead.extend(self._more())
+            if not self._ahead:
+                return None
 
-    def _active(self) -> bool:
-        if not self._is_active and self._lock.acquire():
-            # The receiver that was active before may have moved on since this one was opened.
-            self._position = self._subscription.position(self._position, self._wanted)
-            self._is_active = True
-        return self._is_active
-
+    @abstractmethod
     def _more(self) -> Iterable[Entry]:
-        version = self._journal.data_version()
-        if version == self._seen_version:
-            return []
-        missed = self._subscription.missed
-        if missed:
-            self.missed += missed
-            logger.warning(
-                "the subscription %r has missed events that became too old before it read them: %s", self._name, missed
-            )
-            # Only after the warning: if this process ended in between, the loss would stay unreported.
-            self._subscription.note_reported(missed)
-        entries = self._journal.read(self._position, BATCH)
-        if not entries:
-            # All entries were read: there are no more until the file changes.
-            self._seen_version = version
-        return entries
+        """Return the next batch of entries after the position."""
 
     def settle(self, entry: Entry, reason: str | None = None) -> None:
-        """Advance the subscription's position past an entry; dead-letter the entry first if a reason is given."""
-        if not self._finalizer.alive:
-            return
-        if reason is not None:
-            self._subscription.dead_letter(entry, reason)
-        self._subscription.advance(entry.seq)
+        """Settle an entry: acknowledge it, or dead-letter it if a reason is given."""
 
     def close(self) -> None:
-        """Release the name, so that another receiver of this name can continue."""
-        self._finalizer()
+        """End the subscription."""
+
+    def __enter__(self) -> Self:
+        """Return the receiver itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the subscription."""
+        self.close()
 
 
-def _release(opened: list[Journal], lock: FileLock) -> None:
-    lock.release()
-    for journal in opened:
-        journal.close()
+@dataclass(slots=True)
+class JournalReceivedMessage:
+    """An event from the file; it holds no reference to its receiver, for which others of that name may wait."""
 
+    entry: Entry
+    receiver: "weakref.ref[JournalReceiver]"
+    is_new: bool
+    is_settled: bool = False
 
-def _lock_path(journal: Path, name: str) -> Path:
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return journal.with_name(f"{journal.stem}.{digest}.lock")
+    @property
+    def message(self) -> Message:
+        """The message."""
+        return self.entry.message
+
+    def acknowledge(self, wait: float = 0.0) -> None:  # noqa: ARG002 - it is done at once
+        """Advance the subscription's position past this event."""
+        self._settle(None)
+
+    def dead_letter(self, reason: str) -> None:
+        """Dead-letter the event with a reason, and acknowledge it."""
+        self._settle(reason)
+
+    def _settle(self, reason: str | None) -> None:
+        receiver = self.receiver()
+        if not self.is_settled and receiver is not None:
+            self.is_settled = True
+            receiver.settle(self.entry, reason)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import tenacity
 
-from dkist_processing_core.bus.amqp.delivery import AmqpDelivery
+from dkist_processing_core.bus.amqp.received import AmqpReceivedMessage
 from dkist_processing_core.errors import BusError, BusUnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dkist_processing_core.bus.amqp.bus import AmqpBus
-    from dkist_processing_core.bus.amqp.consuming import Received
+    from dkist_processing_core.bus.amqp.consuming import TaggedMessage
     from dkist_processing_core.bus.amqp.link import AmqpLink
 
 _WAIT_SECONDS = 5.0
@@ -42,32 +42,32 @@ class Source(Protocol):
     def attach(self, link: "AmqpLink") -> None:
         """Create the source if it is missing, and subscribe to it."""
 
-    def receive(self, link: "AmqpLink", received: "Received") -> None:
+    def receive(self, link: "AmqpLink", received: "TaggedMessage") -> None:
         """Check for events that were lost before a message."""
 
-    def takes(self, received: "Received") -> bool:
+    def takes(self, received: "TaggedMessage") -> bool:
         """Return True if a message matches the patterns of the subscription."""
 
-    def is_new(self, received: "Received") -> bool:
+    def is_new(self, received: "TaggedMessage") -> bool:
         """Return True if a message is newer than all messages that the source held at the start."""
 
-    def note_read(self, received: "Received") -> None:
+    def note_read(self, received: "TaggedMessage") -> None:
         """Record how far the source was read, after a message was passed to the receiver."""
 
     def has_caught_up(self, requested_since: float) -> bool:
         """Return True if a replay is complete, or was given up because the broker is silent since `requested_since`."""
 
-    def acknowledge(self, link: "AmqpLink", received: "Received") -> None:
+    def acknowledge(self, link: "AmqpLink", received: "TaggedMessage") -> None:
         """Acknowledge a message."""
 
-    def dead_letter(self, link: "AmqpLink", received: "Received", reason: str) -> None:
+    def dead_letter(self, link: "AmqpLink", received: "TaggedMessage", reason: str) -> None:
         """Publish a message to the source's dead letters, if it has any, and acknowledge it."""
 
     def close(self) -> None:
         """Store how far the source was read, if it keeps that."""
 
 
-class Consumption:
+class ConsumerThread:
     """The thread of a receiver, and the state that it shares with other threads."""
 
     def __init__(self, bus: "AmqpBus", source: Source) -> None:
@@ -78,7 +78,7 @@ class Consumption:
             BusError: The broker cannot be used, or no thread can be started.
         """
         self.source = source
-        self.deliveries: queue.SimpleQueue[AmqpDelivery | BusError] = queue.SimpleQueue()
+        self.messages: queue.SimpleQueue[AmqpReceivedMessage | BusError] = queue.SimpleQueue()
         self._bus = bus
         self._requests: queue.SimpleQueue[Callable[[AmqpLink | None], None]] = queue.SimpleQueue()
         # A plain flag without a lock: the garbage collector may close this in any thread, at any instruction.
@@ -131,11 +131,11 @@ class Consumption:
                         self._link.close()
                     self._link = None
         except BusError as error:
-            self.deliveries.put(error)
+            self.messages.put(error)
         except Exception as error:  # noqa: BLE001 - whatever ends this thread, the consumer must not wait for it
             ended = BusError(f"{self._bus.where}: the subscription ended: {type(error).__name__}: {error}")
             ended.__cause__ = error
-            self.deliveries.put(ended)
+            self.messages.put(ended)
         finally:
             self.is_closing = True
             self._pause(0.0)
@@ -170,7 +170,7 @@ class Consumption:
                 continue
             self.source.receive(link, received)
             if self.source.takes(received):
-                self.deliveries.put(AmqpDelivery(received, link, self, is_new=self.source.is_new(received)))
+                self.messages.put(AmqpReceivedMessage(received, link, self, is_new=self.source.is_new(received)))
             else:
                 link.acknowledge(received.tag)
             self.source.note_read(received)

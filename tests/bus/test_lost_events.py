@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from dkist_processing_core.bus import topology
 from dkist_processing_core.bus.amqp.bus import AmqpBus
-from dkist_processing_core.bus.amqp.consuming import Received
-from dkist_processing_core.bus.amqp.losses import Losses
+from dkist_processing_core.bus.amqp.consuming import TaggedMessage
+from dkist_processing_core.bus.amqp.lost_events import LostEvents
 from dkist_processing_core.bus.amqp.named_queue import QUEUE_PREFETCH
 from dkist_processing_core.bus.amqp.session import RPC_SECONDS
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
@@ -150,7 +150,7 @@ def test_a_slow_reader_learns_of_what_is_dropped_meanwhile(
     All that was published is read or counted.
     """
     monkeypatch.setattr(topology, "MAX_QUEUE_LENGTH", 100 * QUEUE_PREFETCH["classic"])
-    monkeypatch.setattr("dkist_processing_core.bus.amqp.losses.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("dkist_processing_core.bus.amqp.lost_events.LOOK_SECONDS", 0.0)
     published = topology.MAX_QUEUE_LENGTH + 300
     with subscribe("task.progressed", name="ops", timeout=2.0, settings=settings) as subscription:
         publish(settings, 0, 30)
@@ -272,7 +272,7 @@ def test_a_publisher_whose_clock_is_ahead_hides_no_loss(
     """
     The archive is read from its beginning where it holds nothing from that time on.
     """
-    monkeypatch.setattr("dkist_processing_core.bus.amqp.losses._CLOCK_MARGIN", -3600)
+    monkeypatch.setattr("dkist_processing_core.bus.amqp.lost_events._CLOCK_MARGIN", -3600)
     with open_named() as subscription:
         publish(settings, 0, 3)
         publish_foreign(broker, message_id="m", timestamp=int(time.time()))
@@ -416,11 +416,11 @@ def test_a_queue_that_an_account_may_not_ask_for_is_not_asked_for_later(
     """
     RabbitMQ 4.2 answers no account without the configure right, and closes the channel that the messages come by.
     """
-    monkeypatch.setattr("dkist_processing_core.bus.amqp.losses.LOOK_SECONDS", -1.0)
+    monkeypatch.setattr("dkist_processing_core.bus.amqp.lost_events.LOOK_SECONDS", -1.0)
     bus = AmqpBus(settings)
-    received = Received(1, Message("x", "k", b"", Properties("m", "")))
+    received = TaggedMessage(1, Message("x", "k", b"", Properties("m", "")))
     with bus.open_link() as link:
-        losses = Losses(bus, "ops", ["#"], limit=LIMIT, prefetch=1)
+        losses = LostEvents(bus, "ops", ["#"], limit=LIMIT, prefetch=1)
         losses.attach(link, is_there=None)
 
         losses.receive(link, received)

@@ -22,7 +22,7 @@ import pika.spec
 from dkist_processing_core.bus.amqp import tls
 from dkist_processing_core.bus.amqp.errors import CLOSED_HERE
 from dkist_processing_core.bus.amqp.frames import Frames
-from dkist_processing_core.bus.amqp.logs import pika_silenced
+from dkist_processing_core.bus.amqp.pika_logs import pika_silenced
 from dkist_processing_core.journal.message import APP_ID
 from dkist_processing_core.process.descriptors import HeldDescriptors, move_up
 from dkist_processing_core.settings.interface import Settings

@@ -1,7 +1,7 @@
 """
 The events that a named subscription on RabbitMQ has lost: its read position, kept on this host, against the archive.
 
-Not here: the subscription's connection (consumption).
+Not here: the subscription's connection (consumer_thread).
 """
 
 import contextlib
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dkist_processing_core.bus.amqp.bus import AmqpBus
-    from dkist_processing_core.bus.amqp.consuming import Received
-    from dkist_processing_core.bus.amqp.declaring import Load
+    from dkist_processing_core.bus.amqp.consuming import TaggedMessage
+    from dkist_processing_core.bus.amqp.declaring import QueueLoad
     from dkist_processing_core.bus.amqp.link import AmqpLink
 
 LOOK_SECONDS = 10.0
@@ -63,7 +63,7 @@ class Mark:
     offset: int | None = None
 
     @classmethod
-    def behind(cls, received: "Received") -> Self:
+    def behind(cls, received: "TaggedMessage") -> Self:
         """Return the mark after a message, whose publisher may have set any timestamp or none."""
         properties = received.message.properties
         return cls(properties.message_id, _not_after_now(properties.timestamp or _MAX_OFFSET))
@@ -95,7 +95,7 @@ class Stretch:
     """The offset after it; None if it was not read to its end."""
 
 
-class Losses:
+class LostEvents:
     """Counts the events that one subscription has lost, and logs warnings about them."""
 
     def __init__(self, bus: "AmqpBus", name: str, patterns: Iterable[str], *, limit: int, prefetch: int) -> None:
@@ -130,7 +130,7 @@ class Losses:
             end = None if found is None else found.end
             self._since = self._end_of_archive() if end is None else Mark(offset=end)
             self._keep(self._since)
-        load = link.load(self._name) if is_there else None
+        load = link.queue_load(self._name) if is_there else None
         self._received, self._full_for = 0, -1
         if self._is_full(load):
             self._full_for, self._looks_next_at = self._prefetch, self._rests_until
@@ -140,11 +140,11 @@ class Losses:
             next_look = max(self._rests_until, time.monotonic() + LOOK_SECONDS)
             self._looks_next_at = next_look if is_known else math.inf
 
-    def receive(self, link: "AmqpLink", received: "Received") -> None:
+    def receive(self, link: "AmqpLink", received: "TaggedMessage") -> None:
         """Compare the received messages with the archive, from time to time while the queue is full."""
         began = time.monotonic()
         if began > self._looks_next_at:
-            load = link.load(self._name)
+            load = link.queue_load(self._name)
             if load is None:
                 # The query has closed the channel on which the messages arrive.
                 msg = f"{link.where}: the queue {self._name} is gone, or this account may not ask for it any more"
@@ -169,10 +169,10 @@ class Losses:
         else:
             self._received += 1
 
-    def _is_full(self, load: "Load | None") -> bool:
+    def _is_full(self, load: "QueueLoad | None") -> bool:
         return load is not None and load.messages >= self._limit * _FULL_SHARE
 
-    def settle(self, received: "Received") -> None:
+    def settle(self, received: "TaggedMessage") -> None:
         """Record that a message was settled; write this to the disk at most ten times a second."""
         self._settled = Mark.behind(received)
         if time.monotonic() > self._kept_at + KEEP_SECONDS:

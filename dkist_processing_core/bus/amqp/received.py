@@ -1,7 +1,7 @@
 """
 An event that a subscription on RabbitMQ has received, until it is acknowledged or dead-lettered.
 
-Not here: the thread that carries out these requests (consumption).
+Not here: the thread that carries out these requests (consumer_thread).
 """
 
 import threading
@@ -13,18 +13,18 @@ from dkist_processing_core.journal.message import Message
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dkist_processing_core.bus.amqp.consuming import Received
-    from dkist_processing_core.bus.amqp.consumption import Consumption
+    from dkist_processing_core.bus.amqp.consumer_thread import ConsumerThread
+    from dkist_processing_core.bus.amqp.consuming import TaggedMessage
     from dkist_processing_core.bus.amqp.link import AmqpLink
 
 
 @dataclass(slots=True)
-class AmqpDelivery:
+class AmqpReceivedMessage:
     """An event from a queue or the archive, with the link that it arrived on."""
 
-    received: "Received"
+    received: "TaggedMessage"
     link: "AmqpLink"
-    consumption: "Consumption"
+    thread: "ConsumerThread"
     is_new: bool
     is_settled: bool = False
 
@@ -35,14 +35,14 @@ class AmqpDelivery:
 
     def acknowledge(self, wait: float = 0.0) -> None:
         """Request the acknowledgement of this event; wait up to `wait` seconds until the broker has processed it."""
-        self._settle(lambda link: self.consumption.source.acknowledge(link, self.received), wait)
+        self._settle(lambda link: self.thread.source.acknowledge(link, self.received), wait)
 
     def dead_letter(self, reason: str) -> None:
         """Request that the event is published to the queue's dead letters, with the reason."""
-        self._settle(lambda link: self.consumption.source.dead_letter(link, self.received, reason), 0.0)
+        self._settle(lambda link: self.thread.source.dead_letter(link, self.received, reason), 0.0)
 
     def _settle(self, action: "Callable[[AmqpLink], None]", wait: float) -> None:
-        if self.is_settled or self.consumption.is_closing:
+        if self.is_settled or self.thread.is_closing:
             return
         self.is_settled = True
         is_done = threading.Event()
@@ -57,6 +57,6 @@ class AmqpDelivery:
             finally:
                 is_done.set()
 
-        self.consumption.request(on_same_link)
-        if wait and self.consumption.source.name is not None:
+        self.thread.request(on_same_link)
+        if wait and self.thread.source.name is not None:
             is_done.wait(wait)

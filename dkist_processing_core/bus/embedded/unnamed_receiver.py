@@ -1,7 +1,7 @@
 """
 A subscription to the embedded journal without a name: it only reads the file.
 
-Not here: a subscription with a name (receiver), and the order of reading (reading).
+Not here: a subscription with a name (named_receiver), and the order of reading (receiver).
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from dkist_processing_core.bus.embedded.reading import BATCH, Reading
+from dkist_processing_core.bus.embedded.receiver import BATCH, JournalReceiver
 from dkist_processing_core.errors import JournalDamagedError, JournalEmptyError
 from dkist_processing_core.journal import Entry, Journal, versions
 from dkist_processing_core.journal.aside import damaged_of
@@ -25,7 +25,7 @@ _Result = TypeVar("_Result")
 logger = logging.getLogger(__name__)
 
 
-class JournalReader(Reading):
+class UnnamedReceiver(JournalReceiver):
     """A receiver without a name: it reads the file after each change, changes nothing, and keeps no file open."""
 
     missed = 0
