@@ -1,9 +1,9 @@
 """
-A program that runs tasks with a fault of the library, each in a fork: one function of the library raises there.
+A program that runs tasks, each in a fork in which one function of the library raises an error.
 
 Its standard input is a JSON array of objects: the `door` by which the `task` is run, the `fault` as "module:name", and
-the variables of the fork. It prints a JSON array of the exit statuses of the forks. It replaces functions only in the
-forks: the process of a launched task is a new one. Not here: which faults (test_own_errors.py).
+the variables of the fork. It prints a JSON array of the exit statuses of the forks. Functions are replaced in the forks
+only: the process of a launched task is a new one. Not here: which faults (test_own_errors.py).
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
-# Imported before the forks, so that each begins at once.
+# Imported before the forks, so that each starts quickly.
 from dkist_processing_core import Workflow
 from dkist_processing_core.launcher import _reports  # noqa: F401
 from dkist_processing_core.launcher._process import TaskProcess
@@ -34,7 +34,7 @@ STATUS = "status "
 
 def fail(*_: Any, **__: Any) -> NoReturn:
     """
-    Raise, as an error of the library would.
+    Raise an exception, as an error of the library would.
     """
     msg = "provoked"
     raise RuntimeError(msg)
@@ -42,7 +42,7 @@ def fail(*_: Any, **__: Any) -> NoReturn:
 
 def replace(fault: str, *, by: Any = fail) -> None:
     """
-    Have a function, a method or a property of the library raise.
+    Replace a function, a method or a property of the library by one that raises.
     """
     module_name, _, path = fault.partition(":")
     owner: Any = importlib.import_module(f"dkist_processing_core.{module_name}")
@@ -56,7 +56,7 @@ def replace(fault: str, *, by: Any = fail) -> None:
 
 def steal() -> None:
     """
-    Take the status of any child that ends, each time before the launcher looks whether its task has ended.
+    Reap each child that ends, each time before the launcher checks whether its task has ended.
     """
     look = TaskProcess.has_ended
 
@@ -71,7 +71,7 @@ def steal() -> None:
 
 def leave_with(status: int | None) -> None:
     """
-    Have each launcher of a local run end with a status that is not its own.
+    Replace the exit status of each launcher of a local run by `status`.
     """
     wait = child.wait
 
@@ -84,7 +84,7 @@ def leave_with(status: int | None) -> None:
 
 def launch(task: str) -> int:
     """
-    Be the launcher of a task.
+    Run the launcher of a task, and return its exit status.
     """
     del task
     block_signals()
@@ -93,7 +93,7 @@ def launch(task: str) -> int:
 
 def run(task: str) -> int:
     """
-    Run a workflow of one task on this host.
+    Run a workflow of one task on this host, and return the exit status.
     """
     workflow = Workflow(process_category="all", process_name="faulty", workflow_package="tests")
     workflow.add_node(getattr(launched, task))
@@ -102,7 +102,7 @@ def run(task: str) -> int:
 
 def call(task: str) -> int:
     """
-    Call a task in this process.
+    Call a task in this process, and return the exit status.
     """
     with getattr(launched, task)(1, "all_faulty", "dev") as instance:
         try:
@@ -117,7 +117,7 @@ DOORS = {"launch": launch, "run": run, "call": call}
 
 def begin(door: str, task: str, fault: str, environ: dict[str, str]) -> int:
     """
-    Have a task done in a fork, with a fault there, and return the fork's process id.
+    Run a task with a fault in a fork, and return the fork's process id.
     """
     process = os.fork()
     if process == 0:
@@ -134,7 +134,7 @@ def begin(door: str, task: str, fault: str, environ: dict[str, str]) -> int:
 
 def main() -> None:
     """
-    Have all of them done, two at a time.
+    Run all tasks, two at a time, and print their exit statuses.
     """
     statuses: dict[int, int] = {}
     order: list[int] = []

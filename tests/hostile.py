@@ -1,5 +1,6 @@
 """
-Messages of foreign publishers that cost a consumer much where nothing bounds it, and a consumer with little memory.
+Messages of foreign publishers that cost a consumer much time or memory without limits, and a consumer with little
+memory.
 """
 
 import json
@@ -19,7 +20,7 @@ _TYPE_PREFIX = "edu.nso.dkist."
 
 def body(name: str, **data: Any) -> bytes:
     """
-    Return an event in structured mode whose data may be anything.
+    Return the body of an event in structured mode with any data.
     """
     identity = {"workflowName": "W", "workflowVersion": "1", "dagRunId": "r", "taskName": "A"}
     attributes = {"specversion": "1.0", "id": "x", "type": _TYPE_PREFIX + name, "time": "2026-01-01T00:00:00Z"}
@@ -50,7 +51,7 @@ Bodies by the kind of element that they contain many times, each a function of t
 
 def too_large(exchange: str) -> Message:
     """
-    Return the message of 10 MB that took 98 s and 3.6 GB to decode.
+    Return a message of 10 MB that once took 98 s and 3.6 GB to decode.
     """
     content = body("workflow.started", graph={"nodes": [], "edges": [[1, 1]] * 1_700_000})
     return Message(exchange, "workflow.started.W", content, Properties("too-large", CONTENT_TYPE))
@@ -58,7 +59,7 @@ def too_large(exchange: str) -> Message:
 
 def next_with_little_memory(settings: DKISTProcessingCoreConfiguration, name: str) -> Event:
     """
-    Return the next event of a named subscription in a process with 900 MB of address space.
+    Return the next event of a named subscription, read in a process with at most 900 MB of address space.
     """
     with multiprocessing.get_context("spawn").Pool(1, initializer=_limit_memory) as pool:
         return decode(pool.apply(_next, (settings, name)))

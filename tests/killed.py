@@ -1,8 +1,8 @@
 """
-A program that publishes, and that ends or stops itself at a chosen point on an event's way.
+A program that publishes, and that kills or stops itself at a chosen point of the publishing or the delivery.
 
 Its one argument is a plan. It prints "attempted <id>" before and "returned <id>" after each publish, each with one
-unbuffered write. It wraps methods of the library, in this process only. Not here: the check of the events
+unbuffered write. It wraps methods of the library, in this process only. Not here: the consequences
 (test_kill_points.py, test_processes.py).
 """
 
@@ -22,7 +22,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# Imported here, not when it is needed: another user may not read the files of this interpreter.
+# Imported here, before the user changes: another user may not have the permission to read the files of this
+# interpreter.
 import dkist_processing_core.delivery.drainer  # noqa: F401
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.bus.amqp.link import AmqpLink
@@ -39,7 +40,7 @@ _SECONDS = 30.0
 @dataclass(frozen=True)
 class Plan:
     """
-    The program's work: which events it publishes, and where it ends.
+    The plan of the program: the events that it publishes, and the point at which it kills or stops itself.
     """
 
     name: str
@@ -69,33 +70,33 @@ class Plan:
     @property
     def as_argument(self) -> str:
         """
-        The plan as the program takes it.
+        Return the plan as the program's argument.
         """
         return json.dumps(asdict(self))
 
 
 class Trap:
     """
-    A place that may be passed a number of times, and is the end of the process the next time.
+    A point that the program may pass a number of times before it kills or stops itself there.
     """
 
     def __init__(self, occurrence: int, number: int) -> None:
         """
-        Have the given occurrence be the last, by a signal's number.
+        Set the occurrence at which the signal of this number is sent.
         """
         self._left = occurrence
         self._signal = number
 
     def is_due(self) -> bool:
         """
-        Count one occurrence, and return whether it is the chosen one.
+        Count one occurrence, and return True if it is the chosen one.
         """
         self._left -= 1
         return self._left == 0
 
     def spring(self) -> None:
         """
-        End or stop the process here: the signal is this thread's, so that not one instruction follows.
+        Kill or stop the process here. The signal is sent to this thread, so that no further instruction runs.
         """
         signal.pthread_kill(threading.get_ident(), self._signal)
 
@@ -109,7 +110,7 @@ class Trap:
 
 def before(trap: Trap, owner: type | ModuleType, name: str) -> None:
     """
-    Lay a trap at the entry of a method.
+    Set a trap at the entry of a method.
     """
     method = getattr(owner, name)
 
@@ -123,7 +124,7 @@ def before(trap: Trap, owner: type | ModuleType, name: str) -> None:
 
 def after(trap: Trap, owner: type | ModuleType, name: str) -> None:
     """
-    Lay a trap at the return of a method.
+    Set a trap at the return of a method.
     """
     method = getattr(owner, name)
 
@@ -138,7 +139,7 @@ def after(trap: Trap, owner: type | ModuleType, name: str) -> None:
 
 def inside(trap: Trap, owner: type | ModuleType, name: str, statement: str) -> None:
     """
-    Lay a trap inside a transaction of a method or function on a journal, where SQLite is about to run a statement.
+    Set a trap inside a transaction of a method or function on a journal, right before SQLite runs a statement.
     """
     method = getattr(owner, name)
 
@@ -159,7 +160,7 @@ def inside(trap: Trap, owner: type | ModuleType, name: str, statement: str) -> N
 
 def making(trap: Trap, statement: str) -> None:
     """
-    Lay a trap in the making of a journal's file, where SQLite is about to run a statement.
+    Set a trap in the creation of a journal's file, right before SQLite runs a statement.
     """
     prepare = _format.prepare
 
@@ -177,7 +178,7 @@ def making(trap: Trap, statement: str) -> None:
 
 def flushed(trap: Trap) -> None:
     """
-    Lay a trap where a message was written to the socket, and the broker has just got it.
+    Set a trap right after a message was written to the socket.
     """
     send = AmqpLink.send
 
@@ -217,14 +218,14 @@ POINTS: dict[str, Callable[[Trap], None]] = {
 
 def say(text: str) -> None:
     """
-    Print a line; it is written when this returns, whatever happens next.
+    Print a line that is written when this function returns.
     """
     os.write(1, text.encode())
 
 
 def groups_of(plan: Plan) -> Iterator[list[TaskProgressed]]:
     """
-    Yield the events of a plan as they go together.
+    Yield the events of a plan in groups that are published together.
     """
     events = (
         progressed(f"{plan.name}-{number % plan.tasks}", number // plan.tasks, note="x" * (number % 7 * 100))

@@ -1,7 +1,7 @@
 """
-Tasks that end in every possible way, which the launcher must distinguish; importable, so that it can start them.
+Tasks that end in each possible way, for the launcher to distinguish; importable, so that it can start them.
 
-Each records the time right before its end in the file that FAULT_MARK names.
+Each writes the time right before its end to the file that FAULT_MARK names.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _MEBIBYTE = 1024 * 1024
 
 def mark() -> None:
     """
-    Note this moment, under the name of the task.
+    Write the current time, under the name of the task.
     """
     folder = os.environ.get("FAULT_MARKS")
     if folder:
@@ -32,7 +32,7 @@ def mark() -> None:
 
 def wait_for_ever() -> None:
     """
-    Wait without end, and report that it waits.
+    Print that the task waits, and wait without an end.
     """
     print("waiting", flush=True)  # noqa: T201 - its line is waited for
     os.read(os.pipe()[0], 1)
@@ -49,7 +49,7 @@ def _begin(pipes: tuple[int, int]) -> bytes:
 
 class Succeeds(TaskBase):
     """
-    Ends well.
+    Succeeds.
     """
 
     def run(self) -> None:
@@ -61,12 +61,12 @@ class Succeeds(TaskBase):
 
 class Raises(TaskBase):
     """
-    Fails as most tasks do.
+    Fails with an exception, as most tasks do.
     """
 
     def run(self) -> None:
         """
-        Raise.
+        Raise an exception.
         """
         mark()
         raise ArithmeticError("wanted")
@@ -74,12 +74,12 @@ class Raises(TaskBase):
 
 class Exits3(TaskBase):
     """
-    Leaves by sys.exit with a number.
+    Exits by sys.exit with a number.
     """
 
     def run(self) -> None:
         """
-        Leave.
+        Exit with 3.
         """
         mark()
         sys.exit(3)
@@ -87,12 +87,12 @@ class Exits3(TaskBase):
 
 class Exits99(TaskBase):
     """
-    Leaves with the status that Airflow takes for a skip by default.
+    Exits with the number that Airflow takes for a skip by default.
     """
 
     def run(self) -> None:
         """
-        Leave.
+        Exit with 99.
         """
         mark()
         sys.exit(99)
@@ -100,12 +100,12 @@ class Exits99(TaskBase):
 
 class LeavesInTheMiddle(TaskBase):
     """
-    Leaves past everything, with a status that looks like success.
+    Exits by `os._exit`, with the status of a success.
     """
 
     def run(self) -> None:
         """
-        Leave.
+        Exit with 0.
         """
         mark()
         os._exit(0)
@@ -113,12 +113,12 @@ class LeavesInTheMiddle(TaskBase):
 
 class IsKilled(TaskBase):
     """
-    Is killed.
+    Is killed by a signal.
     """
 
     def run(self) -> None:
         """
-        Have the kernel end this process.
+        Kill this process.
         """
         mark()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -126,7 +126,7 @@ class IsKilled(TaskBase):
 
 class Crashes(TaskBase):
     """
-    Reads where nothing is, as a faulty extension module does.
+    Reads from an invalid address, as a faulty extension module does.
     """
 
     def run(self) -> None:
@@ -140,14 +140,14 @@ class Crashes(TaskBase):
 
 class TakesAllMemory(TaskBase):
     """
-    Takes memory until the kernel kills it.
+    Allocates memory until the kernel kills it.
     """
 
     def run(self) -> None:
         """
-        Take a MiB at a time, and touch it; not more than 2 GiB, where nothing limits this process.
+        Allocate and write one MiB at a time, up to 2 GiB where the memory of this process is not limited.
 
-        Not all at once, because the growth must be observable.
+        A single allocation would leave no time to measure the growth.
         """
         taken = []
         for _ in range(2048):
@@ -159,12 +159,12 @@ class TakesAllMemory(TaskBase):
 
 class TakesAllAddressSpace(TaskBase):
     """
-    Asks for more than its limit allows.
+    Allocates more memory than its limit allows.
     """
 
     def run(self) -> None:
         """
-        Ask for a GiB with room for 64 MiB.
+        Allocate a GiB where the limit leaves 64 MiB.
         """
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 64 * _MEBIBYTE, resource.RLIM_INFINITY))
@@ -174,7 +174,7 @@ class TakesAllAddressSpace(TaskBase):
 
 class Waits(TaskBase):
     """
-    Waits until it receives a termination request.
+    Waits until it is terminated.
     """
 
     def run(self) -> None:
@@ -191,12 +191,12 @@ class Pools(TaskBase):
 
     def run(self) -> None:
         """
-        Have two workers wait.
+        Start two workers that wait.
         """
         (never, _), (begun, begin) = os.pipe(), os.pipe()
         with multiprocessing.get_context("fork").Pool(2) as pool:
-            # Both are at work before the note is written: an exception while work is handed out may leave a pool of
-            # Python's waiting without end, which is another subject.
+            # Both work before the line is printed: an exception while a pool of Python hands out work may leave the
+            # pool waiting without an end, which is another matter.
             waiting = pool.map_async(_begin, [(begin, never)] * 2, chunksize=1)
             for _ in range(2):
                 os.read(begun, 1)
@@ -211,7 +211,7 @@ class HearsNothing(TaskBase):
 
     def run(self) -> None:
         """
-        Wait, deaf.
+        Wait, without a reaction to SIGTERM.
         """
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         wait_for_ever()
@@ -219,12 +219,12 @@ class HearsNothing(TaskBase):
 
 class LeavesGrandchild(TaskBase):
     """
-    Leaves a process behind that holds all descriptors that it has inherited.
+    Leaves a process that keeps all inherited descriptors open.
     """
 
     def run(self) -> None:
         """
-        Start one that waits until the test ends it, by the file named grandchild in the folder of the marks.
+        Start a process that waits until the test ends it, by the file named grandchild in the folder of the marks.
         """
         child = os.fork()
         if child == 0:
@@ -245,7 +245,7 @@ class FailsAfterwards(TaskBase):
 
     def __exit__(self, *_: object) -> None:
         """
-        Fail.
+        Raise an exception.
         """
         mark()
         raise OSError("the scratch folder is not empty")
@@ -253,12 +253,12 @@ class FailsAfterwards(TaskBase):
 
 class ShowsItsEnvironment(TaskBase):
     """
-    Writes down the names of its variables, and the values of some.
+    Prints the names of its variables, and the values of some.
     """
 
     def run(self) -> None:
         """
-        Print them, one a line.
+        Print one variable a line.
         """
         for name, value in sorted(os.environ.items()):
             print(f"{name}={value}")  # noqa: T201 - its lines are read
@@ -266,12 +266,12 @@ class ShowsItsEnvironment(TaskBase):
 
 class StartsAnother(TaskBase):
     """
-    Starts a program, which it leaves in its group.
+    Starts a program, which stays in its process group.
     """
 
     def run(self) -> None:
         """
-        Start one and wait.
+        Start a program and wait.
         """
         child = subprocess.Popen(["/bin/sleep", "60"])
         Path(os.environ["FAULT_MARKS"], "grandchild").write_text(str(child.pid))
@@ -280,12 +280,12 @@ class StartsAnother(TaskBase):
 
 class SpeaksInSpans(TaskBase):
     """
-    Opens its own span.
+    Opens a span.
     """
 
     def run(self) -> None:
         """
-        Open it.
+        Open a span.
         """
         with self.telemetry_span("own step"):
             pass
@@ -293,12 +293,12 @@ class SpeaksInSpans(TaskBase):
 
 class WorksHard(TaskBase):
     """
-    Uses a processor and some memory, and then dies.
+    Uses processor time and memory, and is then killed.
     """
 
     def run(self) -> None:
         """
-        Count for half a second with 100 MiB, and be killed.
+        Compute for half a second with 100 MiB, and kill this process.
         """
         held = b"x" * (100 * _MEBIBYTE)
         while time.process_time() < 0.7:  # with the time that its start takes
@@ -308,12 +308,12 @@ class WorksHard(TaskBase):
 
 class LiesOnItsStreams(TaskBase):
     """
-    Writes to its standard streams text that belongs to the report pipe, and leaves in the middle.
+    Writes lines of the report pipe to its standard streams, and exits before its end.
     """
 
     def run(self) -> None:
         """
-        Record the three descriptors, and claim to have returned.
+        Write down the three descriptors, and print the report of a success.
         """
         found = [str(Path(f"/proc/self/fd/{number}").readlink()) for number in range(3)]
         Path(os.environ["FAULT_MARKS"], "descriptors").write_text("\n".join(found))
@@ -324,12 +324,12 @@ class LiesOnItsStreams(TaskBase):
 
 class LeavesOrphans(TaskBase):
     """
-    Starts processes whose parent ends before they do, and goes on until none of them is left, including zombies.
+    Starts processes that outlive their parent, and continues until none of them is left, not even as a zombie.
     """
 
     def run(self) -> None:
         """
-        Wait for them, and leave with a particular status.
+        Wait for them, and exit with a status other than 0.
         """
         orphans = [self._orphan() for _ in range(3)]
         deadline = time.monotonic() + 20
@@ -353,13 +353,13 @@ class LeavesOrphans(TaskBase):
 
 class ClosesDescriptors(TaskBase):
     """
-    Closes numbers that it never opened, as careless code does before it starts a program, and writes its own files.
+    Closes descriptors that it did not open, as careless code does before it starts a program, and writes files.
     """
 
     def run(self) -> None:
         """
-        Close the descriptors that the variable CLOSED names: all numbers below a limit, or those of files by the end of
-        their names.
+        Close the descriptors that the variable CLOSED names: all numbers below a limit, or those of files with a name
+        suffix.
         """
         close_descriptors(os.environ["CLOSED"])
         folder, count = Path(os.environ["WRITTEN"]), int(os.environ.get("COUNT", "8"))
@@ -374,12 +374,12 @@ class ClosesDescriptors(TaskBase):
 
 class Meets(TaskBase):
     """
-    Meets a task of another process, by the two named pipes in the folder that MEETING names.
+    Waits for a task of another process, by the two named pipes in the folder that MEETING names.
     """
 
     def run(self) -> None:
         """
-        Notify the other task that this one runs, and wait for the other's note.
+        Signal to the other task that this one runs, and wait for its signal.
         """
         folder = Path(os.environ["MEETING"])
         (folder / "began").write_text("")
@@ -388,12 +388,12 @@ class Meets(TaskBase):
 
 class OpensCounters(TaskBase):
     """
-    Closes numbers that it never opened, opens so many counters that they get ours, and fails.
+    Closes descriptors that it did not open, opens many counters that get the launcher's numbers, and fails.
     """
 
     def run(self) -> None:
         """
-        Hold counters, all of which are one file to the kernel.
+        Open counters, all of which are one file to the kernel.
         """
         os.closerange(3, 4096)
         self.counters = [os.eventfd(0) for _ in range(300)]
@@ -402,7 +402,7 @@ class OpensCounters(TaskBase):
 
 def close_descriptors(named: str) -> None:
     """
-    Close all numbers from 3 to one, or those of files whose names end in a certain way.
+    Close all descriptors from 3 to a number, or those of files whose names end with a suffix.
     """
     if named.isdecimal():
         os.closerange(3, int(named))

@@ -12,12 +12,12 @@ from dkist_processing_core.workflow import dag_name
 
 class First(TaskBase):
     """
-    Writes a line, and reports progress.
+    Prints a line, and reports progress.
     """
 
     def run(self) -> None:
         """
-        Work a little.
+        Print a line, and report progress in a span.
         """
         print(f"first of {self.recipe_run_id} in {os.getpid()}")  # noqa: T201 - its line is looked for
         with self.telemetry_span("own step"):
@@ -37,7 +37,7 @@ class Left(TaskBase):
 
 class Right(TaskBase):
     """
-    The other branch, which fails by PIPELINES_FAIL: always, or for the given number of attempts.
+    The other branch, which fails if PIPELINES_FAIL is set: always, or in as many attempts as it states.
     """
 
     retries = 1
@@ -45,7 +45,7 @@ class Right(TaskBase):
 
     def run(self) -> None:
         """
-        Fail where that is wanted.
+        Raise an exception in the requested attempts.
         """
         wanted = os.environ.get("PIPELINES_FAIL", "")
         count_file = Path(os.environ.get("PIPELINES_FOLDER", ".")) / "attempts"
@@ -71,12 +71,12 @@ class Last(TaskBase):
 
 class Endless(TaskBase):
     """
-    Waits for a termination request, and writes down its process id when it waits.
+    Prints a line, and waits until it is terminated.
     """
 
     def run(self) -> None:
         """
-        Wait without end.
+        Wait without an end.
         """
         print("waiting", flush=True)  # noqa: T201 - its line is looked for
         read_end, _ = os.pipe()
@@ -85,12 +85,12 @@ class Endless(TaskBase):
 
 class Killed(TaskBase):
     """
-    Is killed in the middle.
+    Is killed during `run`.
     """
 
     def run(self) -> None:
         """
-        Die without a word.
+        Kill this process.
         """
         os.kill(os.getpid(), 9)
 
@@ -117,13 +117,13 @@ class KeepsNotebook(TaskBase):
 
     def run(self) -> None:
         """
-        Show something.
+        Print a line.
         """
         print(f"kept for {self.recipe_run_id}")  # noqa: T201 - its line is looked for
 
     def post_run(self) -> None:
         """
-        Wait until the terminal's output is saved, and write it down.
+        Wait until the notebook is saved with that line, and export the notebook to a file.
         """
         super().post_run()
         notebook = Path.cwd() / f"{dag_name(self.workflow_name, self.workflow_version)}.ipynb"

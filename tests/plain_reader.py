@@ -1,5 +1,5 @@
 """
-A plain pika script without this package: it prints the messages of a queue, one JSON object a line.
+A pika script that does not use our package: prints the messages of a queue, one JSON object a line.
 
     python plain_reader.py declare|read PORT VHOST USER PASSWORD
 """

@@ -1,5 +1,5 @@
 """
-Programs for tests, run as a user would: each in a separate process, in the folder of the project.
+Programs for tests, each run in a separate process in the folder of the project, as a user runs them.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
-# As the installed command; SIGINT is as in a terminal, however the tests were started.
+# Starts the same code as the installed command. SIGINT has its default action, even where the tests ignore it.
 _COMMAND = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
     "from dkist_processing_core.cli import main; main()"
@@ -22,14 +22,14 @@ _COMMAND = (
 
 def command(*arguments: str) -> list[str]:
     """
-    Return how `dkist-core` is started.
+    Return the arguments that start `dkist-core`.
     """
     return [sys.executable, "-P", "-c", _COMMAND, *arguments]
 
 
 def run_command(*arguments: str, cwd: Path = ROOT, **environment: str) -> "subprocess.CompletedProcess[str]":
     """
-    Run `dkist-core` to its end, as a user does.
+    Run `dkist-core` to its end, as a user does, and return the finished process.
     """
     return subprocess.run(
         command(*arguments),
@@ -45,7 +45,7 @@ def run_command(*arguments: str, cwd: Path = ROOT, **environment: str) -> "subpr
 
 def run_python(program: str, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     """
-    Run a program as a user would, in a separate process.
+    Run a program in a separate process, as a user does, and return the finished process.
     """
     return subprocess.run(
         [sys.executable, "-c", program],
@@ -60,7 +60,7 @@ def run_python(program: str, environment: dict[str, str]) -> "subprocess.Complet
 
 def status_of_fork(action: Callable[[], object]) -> int:
     """
-    Do something in a fork of this process, which must end in time, and return its exit status.
+    Call `action` in a fork of this process, which must end in time, and return its exit status.
     """
     fork = os.fork()
     if fork == 0:
@@ -69,7 +69,7 @@ def status_of_fork(action: Callable[[], object]) -> int:
             action()
             status = 0
         except BaseException:  # noqa: BLE001 - the fork ends here
-            # A child that only exits with 1 would not report the reason.
+            # The status 1 alone would not state the reason.
             traceback.print_exc(file=sys.__stderr__)
         finally:
             os._exit(status)

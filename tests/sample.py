@@ -1,5 +1,5 @@
 """
-A workflow with all that an export has to carry; importable by any Python that has the library.
+A workflow with everything that an export has to contain; importable by any Python that has the library.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from dkist_processing_core import ResourceQueue, TaskBase, Workflow
 
 class First(TaskBase):
     """
-    Has no other try.
+    A task without retries.
     """
 
     def run(self) -> None:
@@ -20,7 +20,7 @@ class First(TaskBase):
 
 class Second(TaskBase):
     """
-    Has three more tries, a minute and a half apart.
+    A task with three retries, 90 seconds apart.
     """
 
     retries = 3
@@ -34,13 +34,13 @@ class Second(TaskBase):
 
 class Third(First):
     """
-    Another of the kind.
+    Another task without retries.
     """
 
 
 def workflow(**names: Any) -> Workflow:
     """
-    Return a workflow with all that an export has to carry.
+    Return a workflow with everything that an export has to contain.
     """
     names = {"input_data": "l0", "output_data": "l1", "category": "visp", "detail": "sample"} | names
     built = Workflow(

@@ -1,7 +1,7 @@
 """
-Which tests start a process, read from the code that they and their fixtures can reach.
+Finds the tests that start a process, in the code that they and their fixtures can reach.
 
-Not here: the suite's processes (tests.services.processes), and the choice of tests (the Makefile).
+Not here: which processes belong to the suite (tests.services.processes), and which tests are run (the Makefile).
 """
 
 import inspect
@@ -29,7 +29,7 @@ def starts_process(item: pytest.Item) -> bool:
     """
     Return True if the code of a test, of its fixtures, or of functions that they call in the tests starts a process.
 
-    A call is found by its name: a call through a variable, a string or the command line is not seen.
+    A call is found by its name. Calls through a variable, a string or the command line are not found.
     """
     roots = [getattr(item, "function", None)]
     fixtures = getattr(item, "_fixtureinfo", None)
@@ -61,7 +61,7 @@ def starts(function: FunctionType) -> bool:
 
 def _used_by(function: FunctionType, names: set[str]) -> Iterator[Any]:
     """
-    Yield the classes of a function's arguments, its globals, and the attributes that it reads from modules among them.
+    Yield the classes of a function's arguments, the globals that it uses, and the names that it uses of modules.
     """
     yield from (each for each in function.__annotations__.values() if inspect.isclass(each))
     for name in names:
@@ -80,7 +80,7 @@ def _is_start(value: Any, names: set[str]) -> bool:
 
 def _reached(value: Any) -> Iterator[FunctionType]:
     """
-    Yield the functions of the tests that may be called through a value: itself, or all methods of its class.
+    Yield the functions of the tests that may be called through a value: the value, or all methods of its class.
     """
     if str(getattr(value, "__module__", "")).partition(".")[0] == _TESTS:
         yield from _functions(value)
@@ -92,7 +92,7 @@ def _reached(value: Any) -> Iterator[FunctionType]:
 
 def _functions(value: Any) -> list[FunctionType]:
     """
-    Return the function that is below decorators, a fixture's among them, or none.
+    Return a list with the function below the decorators, including a fixture's, or an empty list.
     """
     if isinstance(value, property):
         value = value.fget

@@ -1,5 +1,5 @@
 """
-Hypothesis strategies: events of every class with arbitrary values, and the reports that a run may get.
+Hypothesis strategies: events of every class with any values, and reports of runs.
 """
 
 from datetime import UTC, datetime, timedelta, timezone
@@ -29,24 +29,24 @@ from tests.facts import NOON
 
 
 def examples(factor: int) -> settings:
-    """Return settings by which a property is tried with so many times the examples of the profile in use."""
+    """Return settings with `factor` times the examples of the profile in use."""
     return settings(max_examples=factor * settings().max_examples)
 
 
 def texts(max_size: int = 20) -> st.SearchStrategy[str]:
-    """Return any text that Python can hold, including control characters, lone surrogates and emoji."""
+    """Return any text that Python can represent, including control characters, lone surrogates and emoji."""
     awkward = st.sampled_from("\x00\x1b\r\n\t\x85\ud800\udfff🔭/%. ")
     characters = st.one_of(st.characters(exclude_categories=()), awkward)
     return st.text(characters, max_size=max_size)
 
 
 def moments() -> st.SearchStrategy[datetime]:
-    """Return times in any zone, all of which have a place in UTC."""
+    """Return times in any zone that can be converted to UTC."""
     zones = st.one_of(st.just(UTC), st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes))))
     return st.datetimes(datetime(2, 1, 1), datetime(9998, 12, 31), timezones=zones)  # noqa: DTZ001 - as it wants them
 
 
-# Strategies where a field's kind is not enough.
+# Fields whose values the type annotation does not restrict enough.
 _GIVEN: dict[str, st.SearchStrategy[Any]] = {
     "truncated": st.none() | st.just(value=True),
     "cause": st.sampled_from(Cause) | texts(),
@@ -56,7 +56,7 @@ _GIVEN: dict[str, st.SearchStrategy[Any]] = {
 def values_of(  # noqa: C901, PLR0911, PLR0912 - a table of the kinds, a line each
     info: inspect.Type,
 ) -> st.SearchStrategy[Any]:
-    """Return any value that a field of this kind may hold."""
+    """Return a strategy for any value that a field of this type can have."""
     match info:
         case inspect.Metadata(type=inner):
             return values_of(inner)
@@ -88,7 +88,7 @@ def values_of(  # noqa: C901, PLR0911, PLR0912 - a table of the kinds, a line ea
 
 
 def events_of(event_class: type[Event], **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Event]:
-    """Return events of one class, with any value in every field that is not given."""
+    """Return events of one class, with any value in each field that is not in `given`."""
     info = inspect.type_info(event_class)
     assert isinstance(info, inspect.StructType)
     fields = {
@@ -116,7 +116,7 @@ REPORTED_CLASSES: tuple[type[Event], ...] = (
 
 
 def _report_of(event_class: type[Event]) -> st.SearchStrategy[Event]:
-    """Return events about so few subjects that several of them are about the same."""
+    """Return events about so few subjects that several events have the same subject."""
     instants = st.integers(0, 6).map(lambda minutes: NOON + timedelta(minutes=minutes))
     few: dict[str, st.SearchStrategy[Any]] = {
         "time": instants,
@@ -146,5 +146,5 @@ def _report_of(event_class: type[Event]) -> st.SearchStrategy[Event]:
 
 
 def reports() -> st.SearchStrategy[list[Event]]:
-    """Return possible reports of two runs, true or false, in any order."""
+    """Return reports of two runs, true or false, in any order."""
     return st.lists(st.one_of([_report_of(event_class) for event_class in REPORTED_CLASSES]), max_size=14)

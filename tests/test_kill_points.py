@@ -1,7 +1,7 @@
 """
-A publishing process that is killed at every point of an event's way: nothing that was published is lost.
+A publishing process is killed at every point of the publishing and the delivery, and no published event is lost.
 
-Not here: a broker that dies under a living publisher (test_broker_restart.py), and processes that are stopped instead
+Not here: a broker that is killed while a publisher runs (test_broker_restart.py), and processes that are stopped
 (test_processes.py).
 """
 
@@ -30,33 +30,34 @@ from tests.waiting import wait_until
 SEED_VARIABLE = "KILL_SEED"
 KINDS = ("before-write", "written", "sent", "confirmed", "deleted")
 ANYWHERE = "anywhere"
-# How late the last passing of a point may be. The broker confirms many at once, so that the latter are few.
+# The latest occurrence of a point that may be chosen. The broker confirms many messages at once, so later points have
+# fewer.
 LATEST = {"before-write": 40, "written": 40, "sent": 40, "confirmed": 8, "deleted": 8}
 LONGEST_LIFE = 0.4
 WAYS = ("the next task", "a new process", "outbox drain", "this process")
-# Longer than a broker is left alone after it could not be reached.
+# Longer than a publisher waits before it tries an unreachable broker again.
 PATIENCE = 60.0
-# On a busy machine a healthy broker's answer to the first try may take longer than a task has for it by default; the
-# broker is then left alone, and none of a task's later points is met.
+# On a busy machine, the first answer of a healthy broker may take longer than a task's default timeout. The task would
+# then not try the broker again, and none of its later points would be reached.
 UNHURRIED = {"EVENT_FLUSH_TIMEOUT": "20"}
 
 
 @pytest.fixture
 def seed() -> int:
     """
-    A seed that is another each time, unless the environment repeats one.
+    Return a random seed, or the one of the environment.
     """
     return int(os.environ.get(SEED_VARIABLE) or secrets.randbelow(2**32))
 
 
 class Host:
     """
-    A host on which tasks die again and again, with one outbox and one broker.
+    A host with one outbox and one broker, on which tasks are killed repeatedly.
     """
 
     def __init__(self, broker: Broker, chance: random.Random, folder: Path) -> None:
         """
-        Begin with an empty outbox.
+        Start with an empty outbox.
         """
         self._broker = broker
         self._chance = chance
@@ -68,7 +69,7 @@ class Host:
 
     def kill(self, point: str, *, with_broker: bool = False) -> None:
         """
-        Have a task publish and be killed at a point, or anywhere; perhaps the broker with it.
+        Start a task that publishes, and kill it at a point, or at any time, and then possibly also the broker.
         """
         kind = point.partition(",")[0]
         with self._start(
@@ -98,7 +99,7 @@ class Host:
 
     def deliver(self, way: str) -> None:
         """
-        Have one of those who may find what was left deliver it, and see that it is all there.
+        Deliver the remaining messages in one of the possible ways, and check that all have arrived.
         """
         self.deliveries[way] += 1
         if way == "the next task":
@@ -124,7 +125,7 @@ class Host:
 
 def points(chance: random.Random, count: int) -> list[str]:
     """
-    Return so many points in random order: of each kind 4 in 25, its places by turns, and what is left anywhere.
+    Return `count` points in random order: 4 in 25 of each kind, with its places in turn, and the rest at any time.
     """
     found = []
     for kind in KINDS:
@@ -138,7 +139,7 @@ def points(chance: random.Random, count: int) -> list[str]:
 
 def ways(chance: random.Random) -> Iterator[str]:
     """
-    Yield who delivers, everybody in turn and in random order.
+    Yield the ways of delivery, all of them in turn, in random order.
     """
     while True:
         yield from chance.sample(WAYS, len(WAYS))
@@ -146,7 +147,7 @@ def ways(chance: random.Random) -> Iterator[str]:
 
 def summary(host: Host, chosen: list[str], seed: int) -> str:
     """
-    Return what was done and found, for people.
+    Return a readable summary of the kills and deliveries.
     """
     kinds = [point.partition(",")[0] for point in chosen]
     kills = ", ".join(f"{kind} {kinds.count(kind)}" for kind in (*KINDS, ANYWHERE))
@@ -162,7 +163,8 @@ def test_whatever_instant_a_publisher_is_killed_at_nothing_is_lost(
     broker: Broker, tmp_path: Path, tell: Callable[[str], None], seed: int
 ) -> None:
     """
-    Twenty-five kills over all points: returned within received within attempted, equal duplicates, exact books.
+    After 25 kills at all points: returned events ⊆ received ⊆ attempted, duplicates are equal, and the counts are
+    exact.
     """
     chance = random.Random(seed)
     host, delivering, chosen = Host(broker, chance, tmp_path), ways(chance), points(chance, 25)
@@ -183,7 +185,7 @@ def test_nothing_is_lost_in_hundreds_of_kills_of_publishers_and_some_of_the_brok
     broker: Broker, tmp_path: Path, tell: Callable[[str], None], seed: int
 ) -> None:
     """
-    Two hundred kills, and at five of those anywhere the broker is killed in the same second.
+    No event is lost in 200 kills. In five of those at any time, the broker is killed in the same second.
     """
     chance = random.Random(seed)
     host, delivering, chosen = Host(broker, chance, tmp_path), ways(chance), points(chance, 200)
@@ -191,7 +193,8 @@ def test_nothing_is_lost_in_hundreds_of_kills_of_publishers_and_some_of_the_brok
     try:
         for place, point in enumerate(chosen):
             host.kill(point, with_broker=place in broken)
-            # A broker that was away is left alone for a while, and a task's points are only met once it is not.
+            # A process does not try a broker again for a while after it was unreachable, and a task reaches its points
+            # only afterwards.
             host.deliver("this process" if place in broken else next(delivering))
         host.deliver("this process")
     finally:
@@ -223,7 +226,8 @@ def test_every_point_lies_where_its_name_says(
     arrived: int,
 ) -> None:
     """
-    Killed with its first event there, a publisher leaves it on disk, at the broker, at both or nowhere.
+    A publisher that is killed at a point with its first event leaves the event on disk, at the broker, at both or
+    nowhere.
     """
     settings = settings_of(broker)
     arrivals = Arrivals(broker, settings)
@@ -233,7 +237,7 @@ def test_every_point_lies_where_its_name_says(
         assert child.process.wait() == -signal.SIGKILL, child.said
 
     wait_until(lambda: arrivals.read() == arrived)
-    # Where the broker had not confirmed it, the kill may have come before or after the word of its publish.
+    # Where the broker had not confirmed the event, the kill may have come before or after the output of its publish.
     assert may_return or not child.words("returned")
     assert (len(ids_on_disk(settings)), len(arrivals.received)) == (waiting, arrived)
 
@@ -241,7 +245,7 @@ def test_every_point_lies_where_its_name_says(
 @pytest.mark.parametrize("point", [point for point in POINTS if point.startswith("making")])
 def test_a_file_whose_making_was_cut_short_is_made_by_the_next(refusing_port: int, tmp_path: Path, point: str) -> None:
     """
-    The first process of a host is killed before it has published anything: the second finds nothing in its way.
+    If a host's first process is killed while it creates the journal's file, the second process publishes normally.
     """
     settings = unreachable(refusing_port)
     mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": refusing_port}}

@@ -1,8 +1,8 @@
 """
-Launchers and the environments that they prepare: built once, used by all, made anew when one is damaged.
+Launchers and the environments that they prepare: built once, used by all, and rebuilt once if one is damaged.
 
-The package that is installed has a task of no release of this package at all: the one constant program needs nothing
-but its constructor. Not here: the cache by itself (test_environments.py).
+The installed package has a task that does not use this package: the launcher's program needs only its constructor. Not
+here: the cache itself (test_environments.py).
 """
 
 import os
@@ -43,7 +43,7 @@ class NeedsMore(Tiny):
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
     """
-    The variables of a task of a package that two small wheels hold, with a cache of its own, and no network.
+    Return the variables of a task whose package consists of two small wheels, with a separate cache and no network.
     """
     wheels = tmp_path / "wheels"
     make_wheel(wheels, "tiny-library", "1.0", files={"tiny_library.py": "ANSWER = 42\n"})
@@ -75,7 +75,7 @@ def built_in(environ: dict[str, str]) -> list[Path]:
 
 def test_eight_launchers_build_one_environment(environ: dict[str, str]) -> None:
     """
-    One builds, the others wait for it; each says which it was, and all run in the same one.
+    One launcher builds, the others wait for it. Each logs what it did, and all run in the same environment.
     """
     with ExitStack() as stack:
         launchers = [
@@ -99,7 +99,7 @@ def damage_library(environment: Path) -> None:
 
 def damage_interpreter(environment: Path) -> None:
     """
-    Leave a link where the interpreter was that leads nowhere.
+    Replace the interpreter by a dangling link.
     """
     (environment / "bin" / "python").unlink()
     (environment / "bin" / "python").symlink_to("/nowhere/python")
@@ -107,7 +107,7 @@ def damage_interpreter(environment: Path) -> None:
 
 def damage_program(environment: Path) -> None:
     """
-    Have an interpreter that ends before it has read its program.
+    Replace the interpreter by one that ends before it has read its program.
     """
     (environment / "bin" / "python").unlink()
     (environment / "bin" / "python").symlink_to("/bin/false")
@@ -116,7 +116,7 @@ def damage_program(environment: Path) -> None:
 @pytest.mark.parametrize("damage", [damage_library, damage_interpreter, damage_program])
 def test_a_damaged_environment_is_built_anew_once(damage: type, environ: dict[str, str]) -> None:
     """
-    The attempt succeeds all the same; nobody has to look after a worker.
+    The attempt in a damaged environment succeeds after a rebuild, without action by an operator.
     """
     with launch("Tiny", **environ) as launcher:
         assert launcher.wait() == 0, launcher.lines
@@ -133,7 +133,7 @@ def test_a_damaged_environment_is_built_anew_once(damage: type, environ: dict[st
 
 def test_a_task_that_lacks_a_module_is_no_damaged_environment(environ: dict[str, str]) -> None:
     """
-    What was never installed is the author's to declare: nothing is built anew for it.
+    An environment is not rebuilt for a module that its author did not declare.
     """
     with launch("NeedsMore", **environ) as launcher:
         assert launcher.wait() == 1
@@ -146,7 +146,7 @@ def test_a_task_that_lacks_a_module_is_no_damaged_environment(environ: dict[str,
 
 def test_what_damages_its_own_environment_has_it_built_anew_once(environ: dict[str, str], tmp_path: Path) -> None:
     """
-    Each attempt would find the same damage: the next one is not held up by it again.
+    An environment that its own task damages is rebuilt once; later attempts do not rebuild it.
     """
     spoiling = "with open(__file__, 'a') as file: file.write('# more\\n')\nraise ImportError('as ever')\n"
     make_wheel(
@@ -169,7 +169,7 @@ def test_what_damages_its_own_environment_has_it_built_anew_once(environ: dict[s
 
 def test_an_environment_in_use_is_not_pruned_though_its_launcher_is_gone(environ: dict[str, str]) -> None:
     """
-    The task's process holds the lock too, for as long as it lives.
+    The task's process holds the lock of its environment, too, and holds it until its end.
     """
     prune = [sys.executable, "-m", "dkist_processing_core.cli", "environments", "prune", "--max-size", "0"]
     environment = {**os.environ, "DKIST_CORE_ENVIRONMENTS_DIR": environ["DKIST_CORE_ENVIRONMENTS_DIR"]}
@@ -190,7 +190,8 @@ def test_a_launcher_that_is_terminated_while_it_builds_reports_it(
     environ: dict[str, str], black_hole: BlackHole
 ) -> None:
     """
-    The installer, which waits for an index that does not answer, is ended, and the next launcher builds.
+    A terminated launcher ends the installer, which waits for an index that does not answer, and the next launcher
+    builds.
     """
     locks = Path(environ["DKIST_CORE_ENVIRONMENTS_DIR"])
     index = {"PIP_NO_INDEX": "0", "PIP_INDEX_URL": f"http://127.0.0.1:{black_hole.port}/simple"}

@@ -1,5 +1,5 @@
 """
-Tests of running workflows on this host, each task in a process of its own.
+Tests of running workflows on this host, each task in a separate process.
 """
 
 import multiprocessing
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 
 def the_run() -> RunView:
     """
-    Return the one run that the embedded journal holds, folded from every report.
+    Return the state of the one run in the embedded journal.
     """
     (view,) = RunState(subscribe(replay=True, every_report=True, timeout=0.05)).runs
     return view
@@ -38,7 +38,7 @@ def the_run() -> RunView:
 
 def test_tasks_run_in_dependency_order_each_in_its_own_process(capfd: pytest.CaptureFixture[str]) -> None:
     """
-    The outcome of each task is returned, and the run is on the bus with its graph.
+    `run` returns the outcome of each task, and the run is on the bus with its graph.
     """
     result = pipelines.diamond.run(recipe_run_id=5)
 
@@ -69,7 +69,7 @@ def test_a_failed_task_stops_its_downstream_only(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """
-    Retries are honoured first; each attempt has one outcome, told by the task after the launcher has told its start.
+    Retries are made first. Each attempt has one outcome, with reports of its task and its launcher.
     """
     monkeypatch.setenv("PIPELINES_FAIL", "always")
 
@@ -98,7 +98,7 @@ def test_a_failed_task_stops_its_downstream_only(
 
 def test_a_retry_that_succeeds_makes_the_task_a_success(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """
-    A failure with tries left is no failure of the run.
+    A failed attempt with retries left does not fail the run.
     """
     monkeypatch.setenv("PIPELINES_FAIL", "1")
     monkeypatch.setenv("PIPELINES_FOLDER", str(tmp_path))
@@ -113,7 +113,7 @@ def test_a_retry_that_succeeds_makes_the_task_a_success(monkeypatch: pytest.Monk
 
 def test_one_failure_message_is_pending_for_each_task_that_failed_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Not for a retry, and not for what was never run.
+    No failure message is published for a retry, or for a task that was not run.
     """
     monkeypatch.setenv("PIPELINES_FAIL", "always")
 
@@ -127,7 +127,7 @@ def test_one_failure_message_is_pending_for_each_task_that_failed_for_good(monke
 
 def test_a_killed_task_still_has_an_end_on_the_bus() -> None:
     """
-    The launcher reports what a task cannot: the signal.
+    The launcher reports the signal, which the task cannot report.
     """
     result = pipelines.killed.run(recipe_run_id=5)
 
@@ -139,7 +139,7 @@ def test_a_killed_task_still_has_an_end_on_the_bus() -> None:
 
 def test_independent_tasks_run_side_by_side_up_to_the_limit() -> None:
     """
-    With a limit of one, no task starts before another has ended.
+    With a limit of one, no task starts before the previous one has ended.
     """
     pipelines.diamond.run(recipe_run_id=5, max_parallel=1)
 
@@ -156,7 +156,7 @@ def test_independent_tasks_run_side_by_side_up_to_the_limit() -> None:
 
 def test_a_task_defined_at_a_prompt_runs_in_this_process(capfd: pytest.CaptureFixture[str]) -> None:
     """
-    No other process can load a class that only this one has.
+    A task class that exists only in this process runs in this process.
     """
 
     class Interactive(TaskBase):
@@ -197,7 +197,7 @@ workflow.add_node(Hello)
 )
 def test_a_script_s_tasks_are_loaded_from_its_file(call: str, status: int, expected: str, tmp_path: Path) -> None:
     """
-    A script needs no package; one that runs its workflow unguarded is told what to write.
+    A script needs no package. A script that runs its workflow unguarded prints what to write.
     """
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(call=call))
@@ -210,7 +210,7 @@ def test_a_script_s_tasks_are_loaded_from_its_file(call: str, status: int, expec
 
 def test_a_script_that_no_import_finds_is_loaded_all_the_same(tmp_path: Path) -> None:
     """
-    A file may be called as it likes.
+    A script may have any file name.
     """
     script = tmp_path / "my-script"
     script.write_text(SCRIPT.format(call='if __name__ == "__main__":\n    workflow.run(recipe_run_id=1)'))
@@ -264,7 +264,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("name", ["solar-frames.py", "solar_frames.py"])
 def test_a_script_s_functions_and_classes_go_to_pools_and_back(name: str, tmp_path: Path) -> None:
     """
-    By each start method, whether or not the file's name is one that can be imported, under the interpreter's options.
+    This holds for each start method, with any file name and under the interpreter's options.
     """
     script = tmp_path / name
     script.write_text(FRAMES)
@@ -287,7 +287,7 @@ def test_a_script_s_functions_and_classes_go_to_pools_and_back(name: str, tmp_pa
 @pytest.mark.parametrize("option", ["-E", "-I"])
 def test_what_a_task_prints_before_it_is_killed_is_shown_under_any_option(option: str, tmp_path: Path) -> None:
     """
-    An interpreter that passes over the variables for Python keeps nothing in a buffer either.
+    An interpreter that ignores Python's variables does not buffer the output.
     """
     script = tmp_path / "killed.py"
     run = 'print("printed")\n        import os; os.kill(os.getpid(), 9)'
@@ -301,7 +301,7 @@ def test_what_a_task_prints_before_it_is_killed_is_shown_under_any_option(option
 
 def test_a_module_that_runs_its_workflow_as_it_is_imported_does_not_start_itself_for_ever(tmp_path: Path) -> None:
     """
-    Each task says in a sentence what to write, and no process begins another.
+    Each task prints one sentence with the remedy, and no process starts another.
     """
     (tmp_path / "unguarded.py").write_text(SCRIPT.format(call="workflow.run(recipe_run_id=1)"))
 
@@ -322,7 +322,7 @@ def test_a_module_that_runs_its_workflow_as_it_is_imported_does_not_start_itself
 
 def run_one(run: str, *, before: str = "", environment: dict[str, str] | None = None) -> RunView:
     """
-    Run a workflow of one task with this body in a process of its own, and return what the bus says of it.
+    Run a workflow of one task with this body in a separate process, and return the state of the run.
     """
     program = (
         "import os, sys\n"
@@ -355,7 +355,8 @@ def run_one(run: str, *, before: str = "", environment: dict[str, str] | None = 
 )
 def test_however_a_task_ends_run_and_task_agree_that_it_failed(body: str, expected: dict[str, object]) -> None:
     """
-    A signal without a name, an exit with a number, and an exit with 0 in the middle are all failures of both.
+    A signal without a name, an exit with a number, and an exit with 0 during `run` are failures of the task and the
+    run.
     """
     run = run_one(body)
 
@@ -375,7 +376,7 @@ def test_however_a_task_ends_run_and_task_agree_that_it_failed(body: str, expect
 )
 def test_what_cannot_be_shown_does_not_fail_the_task(before: str, environment: dict[str, str]) -> None:
     """
-    Closed streams and encodings that lack characters are the terminal's affair.
+    A task succeeds although the streams are closed or their encoding cannot represent a character.
     """
     guarded = f"if __name__ == '__main__':\n    {before}" if before else ""
 
@@ -386,7 +387,7 @@ def test_what_cannot_be_shown_does_not_fail_the_task(before: str, environment: d
 
 def test_a_reader_that_goes_away_does_not_fail_the_task() -> None:
     """
-    `| head -1` ends the showing and not the run.
+    A closed standard output, as by `| head -1`, ends the display and not the run.
     """
     program = "from tests.pipelines import diamond; diamond.run(recipe_run_id=5)"
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE) as process:
@@ -399,7 +400,7 @@ def test_a_reader_that_goes_away_does_not_fail_the_task() -> None:
 
 def test_the_search_path_is_the_task_s_and_not_that_of_what_it_starts() -> None:
     """
-    Another interpreter that a task starts must not find this one's libraries.
+    Another interpreter that a task starts does not find this one's libraries.
     """
     assert (
         run_one("assert 'PYTHONPATH' not in os.environ; assert 'SEARCH' not in str(os.environ)").state is State.FINISHED
@@ -408,7 +409,7 @@ def test_the_search_path_is_the_task_s_and_not_that_of_what_it_starts() -> None:
 
 def test_an_identity_of_the_run_s_own_process_is_not_its_tasks() -> None:
     """
-    A workflow that is run within another's task has its own log URL, or none.
+    A task of a workflow that runs within another task does not have the other task's log URL.
     """
     run = run_one("raise ValueError", environment={"DKIST_CORE_LOG_URL": "http://outer/", "DKIST_CORE_REPORT_FD": "9"})
 
@@ -459,7 +460,7 @@ run(Path(os.environ["MEETING"]))
 
 def test_a_run_ends_though_a_task_at_a_prompt_closes_its_descriptors(tmp_path: Path) -> None:
     """
-    Among them is the pipe from the launcher of another task, which goes on, and whose success counts.
+    The closed descriptors include the pipe of another task's launcher. That task continues and succeeds.
     """
     for name in ("began", "done"):
         os.mkfifo(tmp_path / name)
@@ -472,7 +473,7 @@ def test_a_run_ends_though_a_task_at_a_prompt_closes_its_descriptors(tmp_path: P
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_run_ends_its_tasks(number: signal.Signals) -> None:
     """
-    No task outlives a run that is told to end, and the end is on the bus.
+    A terminated run ends its tasks, and the ends are on the bus.
     """
     program = "from tests.pipelines import endless; endless.run(recipe_run_id=5)"
     with subprocess.Popen(
@@ -508,7 +509,7 @@ diamond.run(recipe_run_id=5)
 
 def test_a_signal_while_the_end_of_the_run_is_published_leaves_it_published() -> None:
     """
-    All tasks have ended, so that no other process could report the end of the run.
+    At that time all tasks have ended, and no other process could report the end of the run.
     """
     shown = run_python(ENDED_AT_ITS_END, {})
 
@@ -519,7 +520,7 @@ def test_a_signal_while_the_end_of_the_run_is_published_leaves_it_published() ->
 @pytest.mark.quiet
 def test_what_a_task_leaves_behind_does_not_hold_it_up() -> None:
     """
-    Neither a process that goes on writing nor one that is silent delays the end, or costs the last line.
+    A process that the task leaves behind, and that keeps writing, does not delay the end.
     """
     writer = "i=0; while [ $i -lt 400000 ]; do echo $i; i=$((i+1)); done"
     run = run_one(f"import subprocess; subprocess.Popen(['/bin/sh', '-c', '{writer}'])")
@@ -532,7 +533,7 @@ def test_what_a_task_leaves_behind_does_not_hold_it_up() -> None:
 
 def test_a_fork_of_a_task_at_a_prompt_ends_alone() -> None:
     """
-    A worker that is told to end, or fails, ends neither the run nor the tasks beside it.
+    A worker that is terminated or fails ends neither the run nor its task.
     """
 
     class Pooling(TaskBase):
@@ -558,7 +559,7 @@ def test_a_fork_of_a_task_at_a_prompt_ends_alone() -> None:
 
 def test_a_search_path_may_hold_what_python_ignores(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Some programs put paths on it that are no strings.
+    Some programs add paths to `sys.path` that are not strings.
     """
     monkeypatch.setattr(sys, "path", [*sys.path, Path("/nowhere")])
 
@@ -567,7 +568,7 @@ def test_a_search_path_may_hold_what_python_ignores(monkeypatch: pytest.MonkeyPa
 
 def test_every_fault_is_seen_in_a_local_run_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """
-    Side by side, each with one outcome, the cause that it has under any launcher, and no word of the engine's.
+    Each attempt has one outcome, the same cause as under any launcher, and no report of the engine.
     """
     monkeypatch.setenv("FAULT_MARKS", str(tmp_path))
 
@@ -593,7 +594,7 @@ def test_every_fault_is_seen_in_a_local_run_too(monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.quiet
 def test_ctrl_c_ends_every_task_within_five_seconds() -> None:
     """
-    One that hears, one with a pool, and one that is deaf: each has its end on the bus.
+    A task that reacts to SIGTERM, one with a pool and one that ignores SIGTERM each have an end on the bus.
     """
     program = "from tests.launched import endless; endless.run(recipe_run_id=5, max_parallel=3)"
     with subprocess.Popen(
@@ -619,7 +620,7 @@ def test_ctrl_c_ends_every_task_within_five_seconds() -> None:
 @pytest.mark.quiet
 def test_who_insists_does_not_wait_for_a_deaf_task() -> None:
     """
-    A second Ctrl-C kills at once.
+    A second Ctrl-C kills the tasks at once.
     """
     program = "from tests.launched import endless; endless.run(recipe_run_id=5, max_parallel=3)"
     with subprocess.Popen(
@@ -643,7 +644,7 @@ def test_who_insists_does_not_wait_for_a_deaf_task() -> None:
 
 def test_a_run_that_is_killed_leaves_no_task_behind() -> None:
     """
-    Each launcher hears it from the kernel, ends its task, and says that it is lost.
+    The kernel notifies each launcher, which ends its task and reports it as lost.
     """
     program = "from tests.launched import endless; endless.run(recipe_run_id=5, max_parallel=3)"
     with subprocess.Popen(
@@ -654,7 +655,7 @@ def test_a_run_that_is_killed_leaves_no_task_behind() -> None:
             process.stdout.readline()
         process.kill()
         wait_until(lambda: len(ended_tasks()) == 3)
-        # Ends when the last of them has let go of it.
+        # Ends when all of them have closed the pipe.
         process.stdout.read()
 
     assert {task.name: task.attempts[0].cause for task in the_run().tasks} == dict.fromkeys(
@@ -664,7 +665,7 @@ def test_a_run_that_is_killed_leaves_no_task_behind() -> None:
 
 def test_a_launcher_that_is_killed_is_the_engine_s_to_report() -> None:
     """
-    Beside the word of the task, which is told by the guard; of a deaf task there is only the engine's.
+    The guard of a task reports its end. If the task ignores SIGTERM, only the engine reports it.
     """
     program = "from tests.launched import endless; endless.run(recipe_run_id=5, max_parallel=3)"
     with subprocess.Popen(
@@ -688,7 +689,7 @@ def test_a_launcher_that_is_killed_is_the_engine_s_to_report() -> None:
 
 def test_an_environment_that_cannot_be_built_fails_the_task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """
-    Where the run is to use the releases of its package, as a worker does.
+    The run uses environments with the releases of its package, as a worker does.
     """
     monkeypatch.setenv("DKIST_CORE_ENVIRONMENTS_DIR", str(tmp_path))
     for name, value in {"NO_INDEX": "1", "EXTRA_INDEX_URL": "", "FIND_LINKS": str(tmp_path)}.items():
@@ -709,7 +710,7 @@ def test_an_environment_that_cannot_be_built_fails_the_task(monkeypatch: pytest.
 
 def test_ctrl_c_ends_every_task_and_the_run() -> None:
     """
-    An interrupted run leaves no process behind and has its end on the bus.
+    An interrupted run leaves no process behind, and its end is on the bus.
     """
     program = "from tests.pipelines import endless; endless.run(recipe_run_id=5)"
     with subprocess.Popen(
@@ -741,7 +742,7 @@ def test_a_run_that_cannot_begin_is_refused(
     recipe_run_id: int | str, max_parallel: Any, error: type[Exception], message: str
 ) -> None:
     """
-    Before anything is started or published.
+    A wrong argument raises an error before anything is started or published.
     """
     with pytest.raises(error, match=message):
         pipelines.diamond.run(recipe_run_id=recipe_run_id, max_parallel=max_parallel)
@@ -751,7 +752,7 @@ def test_a_run_that_cannot_begin_is_refused(
 
 def ended_tasks() -> set[str]:
     """
-    Return the tasks of which an end is on the bus.
+    Return the tasks with an end on the bus.
     """
     return {
         event.task_name
@@ -762,7 +763,7 @@ def ended_tasks() -> set[str]:
 
 def children_of(pid: int) -> list[int]:
     """
-    Return the children of a process, whichever of its threads has started them.
+    Return the children of a process, including those that its threads other than the main one started.
     """
     return [
         int(child)
@@ -773,7 +774,7 @@ def children_of(pid: int) -> list[int]:
 
 def test_a_workflow_without_tasks_cannot_run() -> None:
     """
-    There is nothing to do.
+    A workflow without tasks raises WorkflowError.
     """
     with pytest.raises(WorkflowError, match="no_tasks has no tasks to run"):
         Workflow(process_category="no", process_name="tasks").run(recipe_run_id=1)
@@ -781,7 +782,7 @@ def test_a_workflow_without_tasks_cannot_run() -> None:
 
 def test_the_run_s_own_events_are_the_engine_s() -> None:
     """
-    Start and end are reported by the engine, the end with its state of every task.
+    The engine reports the start and the end of the run. The end contains the state of every task.
     """
     pipelines.killed.run(recipe_run_id=5)
 

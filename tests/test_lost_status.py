@@ -1,7 +1,7 @@
 """
-The exit status of a child that is lost: ignored by the kernel, or taken by another part of the program.
+The exit status of a child is lost: the kernel discards it, or another part of the program takes it.
 
-Not here: the status of a task that its launcher has lost (test_own_errors.py).
+Not here: the lost status of a task in its launcher (test_own_errors.py).
 """
 
 import os
@@ -36,7 +36,7 @@ RUN = "from tests.launched import dependent\nprint(*(outcome.state.value for out
 )
 def test_a_task_that_raises_fails_its_run_where_statuses_are_lost(host: str) -> None:
     """
-    What depends on it is not run; what has finished is a success, since its launcher has reported that.
+    Tasks downstream of the failure are not run. Finished tasks are successes, since their launchers have reported that.
     """
     done = run_python(host + RUN, {})
 
@@ -70,7 +70,7 @@ print(output_of(["/bin/echo", "whole"]))
 )
 def test_a_status_is_known_or_known_to_be_lost(before: str, steal: str, expected: list[str]) -> None:
     """
-    None is no status of any process.
+    A lost status is None, which is not the status of any process.
     """
     done = run_python(before + WAITS.format(steal=steal or "pass"), {})
 
@@ -95,7 +95,7 @@ except Exception as error:
 
 def test_an_environment_whose_installer_s_status_is_lost_is_not_used(tmp_path: Path) -> None:
     """
-    The error says why it is not known whether the installer has succeeded.
+    The error states why it is not known whether the installer has succeeded.
     """
     (tmp_path / "python").symlink_to(sys.executable)
     installer = tmp_path / "uv"
@@ -114,7 +114,7 @@ def test_an_environment_whose_installer_s_status_is_lost_is_not_used(tmp_path: P
 
 def test_the_command_line_has_the_statuses_of_its_children_whatever_it_has_inherited(tmp_path: Path) -> None:
     """
-    It is a process of the library's own, in which SIGCHLD is as a program finds it.
+    The process of a command is the library's, so SIGCHLD gets its default action there.
     """
     done = subprocess.run(
         ["/bin/bash", "-c", 'trap "" CHLD; exec "$@"', "bash", *command("environments", "build", "no-such-thing==1")],

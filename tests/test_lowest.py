@@ -1,5 +1,5 @@
 """
-The oldest releases of its dependencies that the library declares do; long, so by `make soak` only.
+The library works with the oldest releases of its dependencies that it declares. A long test, for `make soak` only.
 """
 
 import os
@@ -29,7 +29,7 @@ with NoOp(recipe_run_id=1, workflow_name="lowest", workflow_version="1") as task
 @pytest.mark.timeout(300)
 def test_a_task_reports_with_the_oldest_releases_that_are_allowed(owned: Broker, tmp_path: Path) -> None:
     """
-    They are installed, as declared, and the events of a task arrive.
+    The oldest releases are installed, as declared, and the events of a task arrive.
     """
     uv, virtualenv = Path(sys.executable).parent / "uv", tmp_path / "environment"
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, virtualenv], check=True)

@@ -48,25 +48,25 @@ NAMES = texts().map(clean) | st.builds(
     ],
 )
 def test_the_routing_key_names_event_workflow_and_task(event: Event, expected: str) -> None:
-    """Two words for the event, one for each name: a dot inside a name becomes a dash."""
+    """The event's name becomes two words, and each other name becomes one. A dot inside a name becomes a dash."""
     assert expected == routing_key(event)
 
 
 @given(NAMES)
 def test_a_word_is_one_word_of_at_most_a_hundred_bytes(name: str) -> None:
-    """Whatever the name, the broker can route by it."""
+    """Any name becomes a word that the broker can route by."""
     assert "." not in word(name)
     assert len(word(name).encode()) <= 100
 
 
 @given(NAMES.filter(lambda name: len(name.encode()) <= 100))
 def test_a_short_name_stays_as_it_is(name: str) -> None:
-    """But for its dots."""
+    """Only its dots are replaced."""
     assert name.replace(".", "-") == word(name)
 
 
 def test_long_names_that_begin_alike_are_told_apart() -> None:
-    """What is cut off is not lost for routing, and the cut never halves a character."""
+    """Shortened names stay different, and the cut does not split a character."""
     words = {word("é" * 100 + end) for end in ("a", "b", ".", "-")}
 
     assert len(words) == 4
@@ -76,7 +76,7 @@ def test_long_names_that_begin_alike_are_told_apart() -> None:
 
 @given(events())
 def test_an_event_is_routed_by_its_own_names(event: Event) -> None:
-    """The key that a consumer asks for is the one that the event is published with."""
+    """The key that a consumer asks for matches the key that the event is published with."""
     task = [word(event.task_name)] if isinstance(event, TaskEvent) else []
     pattern = ".".join([event.name, word(event.workflow_name), *task])
 
@@ -86,7 +86,7 @@ def test_an_event_is_routed_by_its_own_names(event: Event) -> None:
 @settings(max_examples=30)
 @given(data=st.data())
 def test_a_message_is_within_the_limits_of_amqp(data: st.DataObject) -> None:
-    """Short strings hold 255 bytes, timestamps no sign: a message beyond that could never be sent."""
+    """Short strings have at most 255 bytes, and timestamps have no sign. A message beyond that cannot be sent."""
     event = data.draw(events_of(TaskFailed, run_id=NAMES, task_name=NAMES, workflow_name=NAMES))
 
     message = to_message(event, EXCHANGE)
@@ -99,7 +99,7 @@ def test_a_message_is_within_the_limits_of_amqp(data: st.DataObject) -> None:
 
 
 def test_the_properties_say_what_the_body_says() -> None:
-    """Brokers and tools read them without opening the body."""
+    """Brokers and tools read the properties without decoding the body."""
     event = failed("A", traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 
     message = to_message(event, EXCHANGE)
@@ -122,7 +122,7 @@ def test_without_a_trace_there_is_no_header() -> None:
 
 @given(events())
 def test_properties_survive_the_journal(event: Event) -> None:
-    """What is written to disk is what is sent later."""
+    """The message that was written to disk is the message that is sent later."""
     properties = to_message(event, EXCHANGE).properties
 
     assert properties == Properties.from_json(properties.to_json())
@@ -130,7 +130,7 @@ def test_properties_survive_the_journal(event: Event) -> None:
 
 @given(events())
 def test_a_message_carries_the_event(event: Event) -> None:
-    """Nothing but redaction and size stands between what is published and what is received."""
+    """Apart from redaction and shortening, the received event equals the published one."""
     message = to_message(event, EXCHANGE)
 
     decoded = decode(message.body, message.properties.content_type, message.properties.headers)
@@ -153,7 +153,7 @@ def test_a_message_carries_the_event(event: Event) -> None:
 @example(secret="p@ss/wörd", data=None)
 @example(secret="line\nbreak\x1b", data=None)
 def test_no_secret_of_the_environment_is_published(secret: str, data: st.DataObject | None) -> None:
-    """Raw or in the spellings of Python and JSON, wherever an author or an exception puts it."""
+    """Secrets are redacted raw and in the spellings of Python and JSON, in every text of an author or an exception."""
     around = [("before ", " after"), ("amqp://user:", "@host/"), ("", ""), ('"', '"')]
     before, after = around[0] if data is None else data.draw(st.sampled_from(around))
     texts_with_it = [f"{before}{spelt}{after}" for spelt in (secret, repr(secret), json.dumps(secret))]
@@ -177,13 +177,13 @@ def test_no_secret_of_the_environment_is_published(secret: str, data: st.DataObj
 
 
 def free_texts(event: Event) -> list[str]:
-    """Return the texts of an event that are no names."""
+    """Return the texts of an event that are not names."""
     names = ("message", "stack", "log_url", "note", "unit", "reason")
     return [text for name in names if isinstance(text := getattr(event, name, None), str)]
 
 
 def test_a_secret_at_the_place_of_the_cut_does_not_show() -> None:
-    """Redaction comes before cutting, so that no half of a secret is left at an edge."""
+    """Redaction comes before shortening, so that no part of a secret is left at the cut."""
     secret = "".join(f"{number:04}-" for number in range(2000))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SITE_TOKEN", secret)
@@ -194,7 +194,7 @@ def test_a_secret_at_the_place_of_the_cut_does_not_show() -> None:
 
 
 def test_names_are_not_redacted() -> None:
-    """A task that is called like a password keeps its name: identity is what everything hangs on."""
+    """A task that is named like a password keeps its name, which is part of its identity."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SITE_KEY", "ParseL0")
 
@@ -215,7 +215,7 @@ FACTS: dict[str, Any] = {
 
 
 def test_the_failure_message_has_its_established_form() -> None:
-    """Its consumers are older than the events."""
+    """The consumers of this message are older than the events."""
     message = RecipeRunFailureMessage(**FACTS, log_url="https://u:p@airflow/log", conversation_id="c")
 
     sent = to_failure_message(message, "master.direct.x")
@@ -234,7 +234,7 @@ def test_the_failure_message_has_its_established_form() -> None:
 
 
 def test_a_failure_message_is_known_by_run_and_task() -> None:
-    """One host never sends it twice, whatever else is known the second time."""
+    """A host sends it only once, even if other facts are known the second time."""
     first = RecipeRunFailureMessage(**FACTS)
     again = RecipeRunFailureMessage(**FACTS, log_url="https://airflow/log", conversation_id="c")
     other = RecipeRunFailureMessage(**FACTS | {"task_name": "ParseL1"})
@@ -245,7 +245,7 @@ def test_a_failure_message_is_known_by_run_and_task() -> None:
 
 
 def test_a_failure_message_without_a_conversation_begins_one() -> None:
-    """Its own id names the conversation, so that sending it again does not begin another."""
+    """Its id becomes the conversation id, so that sending it again does not start another conversation."""
     message = RecipeRunFailureMessage(**FACTS)
 
     assert json.loads(message.encode())["conversationId"] == message.id
@@ -266,7 +266,7 @@ def test_a_failure_message_takes_any_name(name: str, run_id: str, url: str) -> N
 
 
 def matches_by_definition(pattern: list[str], words: list[str]) -> bool:
-    """Say whether words match a pattern, as the specification of AMQP 0-9-1 puts it, by trying everything."""
+    """Return True if words match a pattern by the specification of AMQP 0-9-1, by trying all possibilities."""
     if not pattern:
         return not words
     if pattern[0] == "#":
@@ -280,17 +280,17 @@ def matches_by_definition(pattern: list[str], words: list[str]) -> bool:
     words=st.lists(st.sampled_from(["a", "b", "c", ""]), min_size=1, max_size=6),
 )
 def test_topics_match_as_the_broker_has_it(pattern: list[str], words: list[str]) -> None:
-    """`*` is one word, `#` any number of them, none included."""
+    """`*` matches one word, `#` any number of words including none."""
     assert matches_by_definition(pattern, words) == topic_matches(".".join(pattern), ".".join(words))
 
 
 def test_a_pattern_of_many_wildcards_is_quick() -> None:
-    """Matching takes a time in proportion to pattern and key, not to the ways of placing the words."""
+    """The time of matching is proportional to the lengths of pattern and key, not to the number of combinations."""
     assert not topic_matches("#.a." * 50 + "b", "a." * 200 + "c")
 
 
 def test_graphs_are_no_free_text() -> None:
-    """The names in a graph are identity too."""
+    """The names in a graph are part of the identity, and are not redacted."""
     graph = Graph(nodes=("secret-name",), edges=())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SITE_KEY", "secret-name")

@@ -1,5 +1,5 @@
 """
-The kernel's table of mounts, read whatever the names in it are.
+The kernel's table of mounts is read with any names in it.
 """
 
 import os
@@ -25,7 +25,7 @@ LINES = [
 
 def test_a_mount_point_may_have_any_name(tmp_path: Path) -> None:
     """
-    Octal numbers stand for single bytes, and what is no UTF-8 is as the file system's names are.
+    Octal escapes stand for single bytes, and bytes that are not UTF-8 become surrogate escapes.
     """
     table = tmp_path / "mountinfo"
     table.write_bytes(b"\n".join(LINES))
@@ -41,7 +41,7 @@ def test_a_mount_point_may_have_any_name(tmp_path: Path) -> None:
 
 def test_without_a_table_there_is_no_mount(tmp_path: Path) -> None:
     """
-    Nothing is known of any file system then.
+    Without the table, no file system is known.
     """
     assert [*mounts(str(tmp_path / "missing"))] == []
 
@@ -49,7 +49,7 @@ def test_without_a_table_there_is_no_mount(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["mätrum", "a b", "back\\slash"])
 def test_the_file_system_of_a_mount_point_is_found(name: str, tmp_path: Path) -> None:
     """
-    Where this process may mount one, in a namespace of its own; elsewhere that of its folder is found.
+    If this process may mount a file system in a separate namespace, that one is found, otherwise that of the folder.
     """
     point = tmp_path / name
     point.mkdir()

@@ -1,5 +1,5 @@
 """
-The network and the rights between a publisher and its broker, broken in every way that leaves the broker whole.
+Faults of the network and of permissions between a publisher and a broker that works.
 
 Not here: faults of the broker and of the disk (test_delivery.py), and of certificates (test_tls.py).
 """
@@ -35,14 +35,14 @@ from tests.waiting import wait_until
 WITNESS = "witness"
 COUNT = 2000
 EXCHANGE = "workflow.events.x"
-# The client's own exchanges, and nothing but the right to write to them.
+# The client's exclusive queues and exchanges, and only the permission to write to the topology's.
 MAY_WRITE = r"^(workflow\.events\.x|master\.direct\.x)$"
 NONE = "^$"
 
 
 def witness(broker: Broker) -> None:
     """
-    Make what publishers need, and a durable queue of the test's own that gets every event from now on.
+    Declare the topology of publishers, and a durable queue of the test that receives every later event.
     """
     AmqpBus(settings_of(broker)).open_link().close()
     with broker.connect() as connection:
@@ -53,7 +53,7 @@ def witness(broker: Broker) -> None:
 
 def witnessed(broker: Broker) -> Counter[str]:
     """
-    Return how often each id has arrived, by a client that owes nothing to the code under test.
+    Return how often each id has arrived, by a client that does not use the code under test.
     """
     with broker.connect() as connection:
         channel = connection.channel()
@@ -68,7 +68,7 @@ def witnessed(broker: Broker) -> Counter[str]:
 
 def events_of(count: int) -> list[Event]:
     """
-    Return so many different events.
+    Return `count` different events.
     """
     return [progressed("A", number) for number in range(count)]
 
@@ -82,21 +82,21 @@ def ids_of(events: list[Event]) -> set[str]:
 
 def delivered(count: int) -> Books:
     """
-    Return the books of an outbox that has nothing left.
+    Return the books of an outbox whose messages are all delivered.
     """
     return Books(published=count, confirmed=count, pending=0, set_aside=0)
 
 
 def kept(count: int) -> Books:
     """
-    Return the books of an outbox that has everything.
+    Return the books of an outbox whose messages are all pending.
     """
     return Books(published=count, confirmed=0, pending=count, set_aside=0)
 
 
 def test_what_is_published_while_connections_are_cut_arrives(proxied: tuple[Broker, Proxy]) -> None:
     """
-    Five cuts in the middle of two thousand events: every id arrives, no other does, and the books are exact.
+    With five cuts during two thousand events, every id arrives, no other id does, and the books are exact.
     """
     behind, proxy = proxied
     witness(behind)
@@ -122,7 +122,8 @@ def test_a_confirm_that_never_comes_keeps_the_event(
     proxied: tuple[Broker, Proxy], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    The broker has it and its word is lost: waiting ends in time, one line says so, and the event goes out again.
+    The broker has the event and its confirm is lost: the wait ends in time with one warning, and the event is sent
+    again.
     """
     behind, proxy = proxied
     witness(behind)
@@ -153,7 +154,7 @@ def test_a_silent_network_is_given_up_and_tried_again(
     proxied: tuple[Broker, Proxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    An idle connection without heartbeats is closed, and what is published after the thaw arrives.
+    An idle connection without heartbeats is closed, and events that were published after the thaw arrive.
     """
     behind, proxy = proxied
     settings = settings_of(behind)
@@ -179,7 +180,7 @@ def test_a_connection_that_was_refused_is_tried_again(
     proxied: tuple[Broker, Proxy], caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    When somebody listens again, a running publisher delivers what it had to keep.
+    When the port accepts connections again, a running publisher delivers the events that it has kept.
     """
     behind, proxy = proxied
     settings = settings_of(behind)
@@ -198,7 +199,7 @@ def test_a_connection_that_was_refused_is_tried_again(
 
 def test_a_name_that_does_not_resolve_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     """
-    It points at MESH_CONFIG, and the event is kept.
+    The warning names MESH_CONFIG, and the event is kept.
     """
     mesh = {"interservice-bus": {"mesh_address": "no-such-host.invalid", "mesh_port": 5672}}
     settings = DKISTProcessingCoreConfiguration(mesh_config=json.dumps(mesh))
@@ -220,7 +221,7 @@ def test_a_connection_that_nobody_answers_is_one_line(
     black_hole: BlackHole, caplog: pytest.LogCaptureFixture, server_name: str | None
 ) -> None:
     """
-    Who waits is let go in time, whether AMQP is spoken at once or over TLS.
+    The wait ends in time, for AMQP and for TLS.
     """
     settings = unreachable(black_hole.port).model_copy(update={"isb_tls_server_name": server_name})
 
@@ -237,7 +238,7 @@ def test_a_connection_that_nobody_answers_is_one_line(
 
 def test_a_wrong_password_is_one_line(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     """
-    It names the variables and shows no password, and the event is kept.
+    The warning names the variables and shows no password, and the event is kept.
     """
     settings = settings_of(replace(broker, password="canary-password"))
 
@@ -253,7 +254,7 @@ def test_a_wrong_password_is_one_line(broker: Broker, caplog: pytest.LogCaptureF
 
 def test_a_virtual_host_that_is_made_later_is_used(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     """
-    While it is missing one line names ISB_VHOST; a running publisher delivers when it is there.
+    Without the virtual host, one warning names ISB_VHOST. A running publisher delivers once it exists.
     """
     missing = f"{broker.vhost}-later"
     settings = settings_of(replace(broker, vhost=missing))
@@ -274,7 +275,8 @@ def test_a_virtual_host_that_is_made_later_is_used(broker: Broker, caplog: pytes
 
 def test_a_right_that_is_granted_later_is_used(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     """
-    Without the write right nothing is lost and a line names the exchange; a running publisher delivers with it.
+    Without the write permission no event is lost and a warning names the exchange. A running publisher delivers with
+    it.
     """
     witness(broker)
     user = broker.as_user(configure=NONE, write=NONE, read=NONE)
@@ -298,7 +300,8 @@ def test_a_right_that_is_taken_in_flight_and_given_back_loses_nothing(
     broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    Between two batches an operator takes the write right: the second waits, one line says why, and then it arrives.
+    An operator revokes the write permission between two batches: the second waits, one warning states the reason, and
+    after the permission is restored, the batch arrives.
     """
     witness(broker)
     user = broker.as_user(configure=NONE, write=MAY_WRITE, read=NONE)
@@ -309,7 +312,7 @@ def test_a_right_that_is_taken_in_flight_and_given_back_loses_nothing(
         publisher.publish(*events[:50])
         assert publisher.flush(SECONDS)
         broker.node.grant(user.username, broker.vhost, configure=NONE, write=NONE, read=NONE)
-        # A channel remembers for as long as it lasts what it was allowed to do.
+        # A channel caches permissions for its lifetime.
         broker.close_connections()
         publisher.publish(*events[50:])
         wait_until(lambda: any(f"'{EXCHANGE}'" in told for told in warnings_in(caplog)))
@@ -325,7 +328,7 @@ def test_a_right_that_is_taken_in_flight_and_given_back_loses_nothing(
 
 def test_a_broker_that_is_killed_under_load_gets_everything(broker: Broker) -> None:
     """
-    Two thousand events, a kill in the middle and a start after the end: every id arrives, and the books are exact.
+    With two thousand events, a kill during them and a start after them, every id arrives and the books are exact.
     """
     witness(broker)
     settings = settings_of(broker)
@@ -348,7 +351,7 @@ def test_a_broker_that_is_killed_under_load_gets_everything(broker: Broker) -> N
 @pytest.mark.parametrize("guess", [ProbableAuthenticationError, ProbableAccessDeniedError])
 def test_a_login_that_the_network_broke_is_no_refusal(guess: type[Exception]) -> None:
     """
-    The client library takes any end of the connection at that stage for a wrong password or virtual host.
+    The client library reports any end of the connection at that stage as a wrong password or virtual host.
     """
     settings = DKISTProcessingCoreConfiguration()
 
@@ -360,7 +363,7 @@ def test_a_login_that_the_network_broke_is_no_refusal(guess: type[Exception]) ->
 
 def test_every_line_that_the_page_explains_is_one_that_is_said() -> None:
     """
-    The table of the page on outages quotes the texts of the packages that warn.
+    The table of the page on outages quotes texts that the packages log.
     """
     page = (ROOT / "docs" / "how-to" / "outages.md").read_text()
     table = page.partition("| text in the log line |")[2].partition("\n\n")[0]

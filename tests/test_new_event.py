@@ -1,5 +1,5 @@
 """
-A type of event is added by the steps of CONTRIBUTING.md, in a copy of the package.
+Adds a type of event by the steps of CONTRIBUTING.md, in a copy of the package.
 """
 
 import re
@@ -48,7 +48,7 @@ print(sorted(schema(TaskApplauded)["properties"]))
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """
-    Give a copy of the package and of what is made from it.
+    Copy the package, the schemas and the documentation, and return the folder.
     """
     for folder in (PACKAGE, "telemetry", "docs"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -57,7 +57,7 @@ def copy(tmp_path: Path) -> Path:
 
 def run(copy: Path, *arguments: str) -> str:
     """
-    Run Python on the copy, and return what it prints.
+    Run Python in the folder of the copy, and return the output.
     """
     done = subprocess.run(
         [sys.executable, *arguments], cwd=copy, capture_output=True, text=True, check=False, timeout=60
@@ -68,7 +68,8 @@ def run(copy: Path, *arguments: str) -> str:
 
 def test_a_type_of_event_is_added_by_the_steps_that_are_written_down(copy: Path) -> None:
     """
-    Two files are touched by hand; schema and page are written, and codec, redaction, cutting and fold know the event.
+    Two files are changed by hand, and schema and page are generated. Codec, redaction, shortening and fold then support
+    the event.
     """
     facts, exports = copy / PACKAGE / "events" / "facts.py", copy / PACKAGE / "events" / "__init__.py"
     facts.write_text(facts.read_text().replace("EVENT_CLASSES: tuple", f"{CLASS.lstrip()}EVENT_CLASSES: tuple"))
@@ -88,7 +89,7 @@ def test_a_type_of_event_is_added_by_the_steps_that_are_written_down(copy: Path)
 
 def test_the_steps_name_the_files_that_there_are() -> None:
     """
-    At most six of them are touched by hand.
+    Each file that the steps name exists, and at most six are changed by hand.
     """
     section = (ROOT / "CONTRIBUTING.md").read_text().partition("## Adding a type of event")[2].partition("\n## ")[0]
     named = set(re.findall(r"^\d\. `([\w/.]+)`", section, flags=re.MULTILINE))

@@ -1,7 +1,7 @@
 """
-Notebooks: what they hold, that people's work in them stays, and what tasks do that are run in one.
+Notebooks: their content, that changes by users are kept, and that tasks report when they run in one.
 
-Not here: the image in which people run them (test_notebook_image).
+Not here: the image in which users run them (test_notebook_image).
 """
 
 import base64
@@ -34,14 +34,14 @@ Programs = Callable[..., None]
 
 def sources(file: Path) -> list[str]:
     """
-    Return what the cells of a notebook hold.
+    Return the sources of the cells of a notebook.
     """
     return ["".join(cell["source"]) for cell in json.loads(file.read_bytes())["cells"]]
 
 
 def fill_in(file: Path, recipe_run_id: int, *more: str) -> None:
     """
-    Do what a person does first, and add cells.
+    Enter the recipe run id, as a user does first, and add cells.
     """
     notebook = nbformat.read(file, as_version=4)
     notebook.cells[0].source += f" {recipe_run_id}"
@@ -52,7 +52,7 @@ def fill_in(file: Path, recipe_run_id: int, *more: str) -> None:
 @pytest.fixture
 def execute(tmp_path: Path) -> Programs:
     """
-    Execute a notebook in a kernel of its own, with what it shows saved into its file.
+    Return a function that executes a notebook in a separate kernel and saves the outputs into its file.
     """
 
     def run(program: str, file: Path, *options: str, **environment: str) -> None:
@@ -74,7 +74,7 @@ def execute(tmp_path: Path) -> Programs:
 
 def test_an_exported_notebook_is_this_one(tmp_path: Path) -> None:
     """
-    First the recipe run id, then a cell for each task; look at the difference, then copy it.
+    The notebook has a cell for the recipe run id and one for each task. If a difference is intended, copy the new file.
     """
     file = sample.workflow().export_notebook(tmp_path)
 
@@ -84,7 +84,7 @@ def test_an_exported_notebook_is_this_one(tmp_path: Path) -> None:
 
 def test_an_exported_notebook_is_valid_and_laid_out_as_jupyter_does(tmp_path: Path) -> None:
     """
-    So that nothing but what people change is different once they have saved it.
+    Saving it in Jupyter then changes only the content that the user has changed.
     """
     file = sample.workflow().export_notebook(tmp_path)
     before = file.read_text()
@@ -98,7 +98,7 @@ def test_an_exported_notebook_is_valid_and_laid_out_as_jupyter_does(tmp_path: Pa
 
 def test_a_notebook_goes_into_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Folders are made, and a string will do.
+    Missing folders are created, and a path may be a string.
     """
     monkeypatch.chdir(tmp_path)
 
@@ -115,7 +115,7 @@ globals().update({task.__name__: task for task in _TASKS})
 @given(edges=st.lists(st.sets(st.integers(0, 3)), min_size=5, max_size=5), order=st.permutations(range(5)))
 def test_a_cell_comes_after_those_that_it_waits_for(edges: list[set[int]], order: list[int]) -> None:
     """
-    Whatever the graph: each task once, in dependency order.
+    For any graph, each task has one cell, and the cells are in dependency order.
     """
     built = Workflow(process_category="a", process_name="b", workflow_version="1")
     for position, number in enumerate(order):
@@ -130,7 +130,7 @@ def test_a_cell_comes_after_those_that_it_waits_for(edges: list[set[int]], order
 
 def test_what_a_notebook_could_not_import_is_refused(tmp_path: Path) -> None:
     """
-    Nothing is written; a workflow of a script, which no worker could run, will do as long as its tasks are in a module.
+    For a refused export, nothing is written. A workflow of a script can be exported if its tasks are in a module.
     """
 
     class Hidden(TaskBase):
@@ -167,7 +167,7 @@ def test_what_a_notebook_could_not_import_is_refused(tmp_path: Path) -> None:
 )
 def test_a_notebook_that_was_worked_with_is_not_written_over(work: Callable[[Any], None], tmp_path: Path) -> None:
     """
-    It stays as it is, and so do the others.
+    The file stays unchanged.
     """
     file = sample.workflow().export_notebook(tmp_path)
     notebook = json.loads(file.read_bytes())
@@ -185,7 +185,7 @@ def test_a_notebook_that_was_worked_with_is_not_written_over(work: Callable[[Any
 
 def test_what_is_no_notebook_is_not_written_over(tmp_path: Path) -> None:
     """
-    Nobody knows what it is.
+    A file that is not a notebook may contain anything, so it is kept.
     """
     file = tmp_path / "l0_to_l1_visp_sample_1.2.3.ipynb"
     file.write_text("my notes")
@@ -198,7 +198,7 @@ def test_what_is_no_notebook_is_not_written_over(tmp_path: Path) -> None:
 
 def test_an_untouched_notebook_is_exported_again(tmp_path: Path) -> None:
     """
-    With the tasks that the workflow has got since; JupyterLab may have saved it meanwhile.
+    The new export contains the tasks that were added to the workflow, even after JupyterLab has saved the old one.
     """
     workflow = sample.workflow()
     file = workflow.export_notebook(tmp_path)
@@ -221,8 +221,8 @@ def test_an_untouched_notebook_is_exported_again(tmp_path: Path) -> None:
 @pytest.mark.timeout(120)
 def test_tasks_in_a_notebook_report_as_everywhere(broker: Broker, execute: Programs, tmp_path: Path) -> None:
     """
-    Under a run id that says it was by hand; a cell that is run again is the next attempt, whatever came of the one
-    before.
+    The run id states that the run was started by hand. A cell that is run again makes the next attempt, after a success
+    or a failure.
     """
     file = pipelines.diamond.export_notebook(tmp_path)
     _, first, left, right, last = sources(file)
@@ -259,7 +259,7 @@ def test_tasks_in_a_notebook_report_as_everywhere(broker: Broker, execute: Progr
     assert (first, left) == tuple(sources(file)[1:3])
 
 
-# Executes a notebook while somebody else saves it again and again, as a browser does.
+# Executes a notebook while another thread saves it repeatedly, as a browser does.
 _SAVING = """
 import sys, threading, nbformat
 from pathlib import Path
@@ -285,7 +285,7 @@ finally:
 @pytest.mark.timeout(120)
 def test_a_task_keeps_the_notebook_that_it_runs_in(execute: Programs, tmp_path: Path) -> None:
     """
-    With what its own cell has shown so far.
+    The document contains the output of the cell that is still running.
     """
     (tmp_path / "saving.py").write_text(_SAVING)
     file = pipelines.kept.export_notebook(tmp_path / "notebooks")
@@ -304,7 +304,7 @@ def test_a_task_keeps_the_notebook_that_it_runs_in(execute: Programs, tmp_path: 
 
 def notebook_of(*outputs: Any) -> str:
     """
-    Return a notebook whose one cell has shown something.
+    Return a notebook with one cell and its outputs.
     """
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("source('wanted')", outputs=list(outputs))])
     return str(nbformat.writes(notebook))
@@ -312,7 +312,7 @@ def notebook_of(*outputs: Any) -> str:
 
 def stream(text: str) -> Any:
     """
-    Return what a cell has printed.
+    Return an output that a cell has printed.
     """
     return nbformat.v4.new_output("stream", text=text)
 
@@ -322,7 +322,7 @@ def test_a_saved_notebook_is_known_by_its_outputs(
     sentinel: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """
-    Whatever the sentinel's characters; it is printed for the notebook to show it.
+    The sentinel may have any characters. It is printed so that the notebook shows it.
     """
     file = tmp_path / "n.ipynb"
     file.write_text(notebook_of(stream(f"one\nbefore {sentinel} after\n")))
@@ -335,7 +335,8 @@ def test_a_saved_notebook_is_known_by_its_outputs(
 @pytest.mark.parametrize("content", [notebook_of(stream("another")), "{", "[]", '{"cells": 1}', '{"cells": [1]}', ""])
 def test_one_that_is_not_saved_in_time_is_an_error(content: str, tmp_path: Path) -> None:
     """
-    It names the file and what to do; the source of a cell is no output, and half a file is none at all.
+    The error names the file and the remedy. The source of a cell does not count as output, and an incomplete file as no
+    notebook.
     """
     file = tmp_path / "n.ipynb"
     file.write_text(content)
@@ -348,7 +349,7 @@ def test_one_that_is_not_saved_in_time_is_an_error(content: str, tmp_path: Path)
 
 def test_a_notebook_that_is_not_there_is_not_waited_for(tmp_path: Path) -> None:
     """
-    It was renamed, most likely: two minutes would change nothing.
+    The notebook was probably renamed, so waiting would not help.
     """
     with pytest.raises(FileNotFoundError, match=r"^there is no notebook .*n\.ipynb; check its "):
         wait_for_notebook_save(notebook_path=tmp_path / "n.ipynb")
@@ -359,7 +360,7 @@ def test_a_notebook_that_is_not_there_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_a_document_holds_text_outputs_and_pictures(tmp_path: Path) -> None:
     """
-    All in one: nobody has the pictures' files.
+    The document is one file that includes the pictures.
     """
     picture = nbformat.v4.new_output("display_data", {"image/png": PIXEL, "text/plain": "<Figure>"})
     drawing = nbformat.v4.new_output("display_data", {"image/svg+xml": "<svg/>"})
@@ -383,7 +384,7 @@ def test_a_document_holds_text_outputs_and_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize("strange", ["an id in format 4.4", "a name that the format does not know"])
 def test_a_notebook_of_mixed_tools_is_a_document_too(strange: str, tmp_path: Path) -> None:
     """
-    Jupyter opens it, and 7.x exported it: a task is not to fail for that when its work is done.
+    Jupyter opens such a notebook and 7.x exported it, so its task must not fail after its work is done.
     """
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("show()", outputs=[stream("shown\n")])])
     if strange == "an id in format 4.4":
@@ -413,7 +414,7 @@ def test_what_is_no_notebook_is_no_document(content: str, tmp_path: Path) -> Non
 
 def test_without_the_extra_one_sentence_says_what_to_install(tmp_path: Path) -> None:
     """
-    A task's environment needs none of it until it asks for the document; importing the module does not.
+    Only the export of a document needs the extra; importing the module does not.
     """
     program = (
         "import sys; sys.modules['nbconvert'] = None\n"

@@ -1,8 +1,8 @@
 """
-The worker for processing by hand: what its Dockerfile says, and what comes of it.
+The image for processing by hand: the content of its Dockerfile, and the result of its instructions.
 
-No engine for images is needed: the file is parsed, and its commands are run one after the other in a scratch
-environment. Not here: the notebooks themselves (test_notebook).
+No engine for images is needed: the file is parsed, and its commands are run in sequence in a scratch environment. Not
+here: the notebooks themselves (test_notebook).
 """
 
 import json
@@ -66,7 +66,7 @@ DRAWN = ("/app", "/notebooks", "/etc")
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """
-    A client's repository, in which we are; its package of workflows is given.
+    A client's repository as the current folder; yields its package of workflows.
     """
     folder = tmp_path / "repository"
     write_package(folder, {"workflows/__init__.py": "", "workflows/l0.py": TASKS + THIRD + WITH_EXTRAS}, name=PACKAGE)
@@ -78,14 +78,14 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]
 
 def written_in(folder: Path) -> list[Path]:
     """
-    Return what a folder holds, but for the bytecode that an import leaves.
+    Return the files of a folder, except the bytecode that an import leaves.
     """
     return sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
 
 
 def instructions(file: Path) -> list[tuple[str, str]]:
     """
-    Return the instructions of a Dockerfile, as a parser that is not ours reads them.
+    Return the instructions of a Dockerfile, read by an independent parser.
     """
     parser = DockerfileParser(path=str(file), env_replace=False)
     return [(each["instruction"], each["value"]) for each in parser.structure if each["instruction"] != "COMMENT"]
@@ -96,7 +96,8 @@ def instructions(file: Path) -> list[tuple[str, str]]:
 
 def test_the_dockerfile_is_this_one(repository: Any) -> None:
     """
-    The Python that exports it, the package with every extra of its tasks, its notebooks, and JupyterLab.
+    The Dockerfile installs the exporting Python's version, the package with all extras of its tasks, its notebooks, and
+    JupyterLab.
     """
     file = export_notebook_dockerfile(repository, "notebooks")
 
@@ -121,7 +122,7 @@ def test_the_dockerfile_is_this_one(repository: Any) -> None:
 @pytest.mark.parametrize(("path", "folder"), [("by hand/it", "by hand/it/"), (".", ""), ("a/..", "")])
 def test_a_notebook_is_copied_from_where_it_is(path: str, folder: str, repository: Any) -> None:
     """
-    Also from a folder deeper down, of any name, and given as an absolute path; or from the project's own.
+    The folder may be nested, have any name, be an absolute path, or be the project's folder.
     """
     export_notebook_dockerfile(repository, Path.cwd() / path)
 
@@ -135,7 +136,7 @@ def test_a_notebook_is_copied_from_where_it_is(path: str, folder: str, repositor
 @pytest.mark.parametrize("path", ["../notebooks", "/tmp", "a/../..", "link"])
 def test_notebooks_outside_of_the_project_are_refused(path: str, repository: Any, tmp_path: Path) -> None:
     """
-    An image is built from one folder, whatever a path looks like; nothing is written.
+    An image is built from one folder, so a path that leads outside is refused; nothing is written.
     """
     Path("link").symlink_to(tmp_path)
     before = written_in(tmp_path)
@@ -150,7 +151,7 @@ def test_notebooks_outside_of_the_project_are_refused(path: str, repository: Any
 
 def test_a_folder_that_would_be_a_pattern_is_refused(repository: Any) -> None:
     """
-    `COPY` would look for others.
+    `COPY` would interpret the name as a pattern.
     """
     with pytest.raises(
         WorkflowError, match=r"^the folder 'run\[1\]' cannot be named in a Dockerfile: it contains '\[', '"
@@ -160,7 +161,7 @@ def test_a_folder_that_would_be_a_pattern_is_refused(repository: Any) -> None:
 
 def test_nothing_is_written_over(repository: Any) -> None:
     """
-    Neither a Dockerfile nor a notebook that somebody has worked with; and what is refused leaves nothing.
+    A Dockerfile or a changed notebook is kept. A refused export writes nothing.
     """
     Path("Dockerfile").write_text("FROM mine\n")
     with pytest.raises(WorkflowError, match=r"^there is a Dockerfile in .*/repository already, which is not overwritt"):
@@ -181,7 +182,7 @@ def test_nothing_is_written_over(repository: Any) -> None:
 
 def test_a_worker_is_for_one_category(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The error names those that there are; without any workflow there is no worker either.
+    The error lists the categories. A package without workflows is refused, too.
     """
     monkeypatch.chdir(tmp_path)
     other = workflow("b", variable="other").replace('"scratch"', '"another"')
@@ -203,7 +204,7 @@ def test_a_worker_is_for_one_category(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_folder_without_a_project_is_told(repository: Any, caplog: pytest.LogCaptureFixture) -> None:
     """
-    The image could not be built there.
+    A warning is logged, since the image cannot be built there.
     """
     Path("pyproject.toml").unlink()
 
@@ -224,7 +225,7 @@ class Scratch:
 
     def __init__(self, folder: Path, wheels: Path) -> None:
         """
-        Make both; pip finds this checkout's wheel.
+        Create both; pip finds this checkout's wheel.
         """
         self.root, self.cwd = folder / "root", folder / "root"
         self.root.mkdir()
@@ -241,13 +242,13 @@ class Scratch:
 
     def placed(self, text: str) -> str:
         """
-        Return a text with the image's paths as they are here.
+        Return a text in which the image's paths are replaced by those of this folder.
         """
         return re.sub(rf"(?<![\w/])({'|'.join(DRAWN)})(?![\w-])", rf"{self.root}\1", text)
 
     def execute(self, instruction: str, value: str) -> None:
         """
-        Do what an engine would.
+        Carry out an instruction, as an engine for images would.
         """
         match instruction:
             case "ENV":
@@ -270,7 +271,7 @@ class Scratch:
     @contextmanager
     def serving(self, command: list[str]) -> Iterator[str]:
         """
-        Run the image's command, on a loopback port, and give the address of the server.
+        Run the image's command on a loopback port, and yield the address of the server.
         """
         (port,), token = free_ports(1), secrets.token_hex(8)
         placed = [self.placed(word).replace("=0.0.0.0", "=127.0.0.1").replace("8888", str(port)) for word in command]
@@ -290,7 +291,7 @@ class Scratch:
 
 def answer(address: str) -> Any:
     """
-    Return what a server answers, or None while it does not.
+    Return the server's answer, or None if it does not answer.
     """
     try:
         with urllib.request.urlopen(address, timeout=5) as response:
@@ -303,7 +304,7 @@ def test_the_project_of_the_page_can_be_installed_beside_its_notebooks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Folders of notebooks lie beside the package, and are none of it.
+    The wheel contains the package, without the folders of notebooks beside it.
     """
     page = (ROOT / "docs" / "how-to" / "by-hand.md").read_text()
     monkeypatch.chdir(tmp_path)
@@ -324,7 +325,8 @@ def test_the_project_of_the_page_can_be_installed_beside_its_notebooks(
 @pytest.mark.timeout(600)
 def test_the_image_serves_notebooks_whose_tasks_report(repository: Any, tmp_path: Path) -> None:
     """
-    Every instruction is carried out; then a notebook is run where the server offers it, and saved often enough.
+    After all instructions, the server offers the notebook, saves it every ten seconds, and the tasks of the notebook
+    report.
     """
     wheels = tmp_path / "wheels"
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)]

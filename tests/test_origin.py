@@ -1,5 +1,5 @@
 """
-What an author's code changes of its process does not part the reports of one run: all go where they were meant to go.
+An author's code may change its process: all reports of a run still go to the destination that was set at its start.
 """
 
 import json
@@ -68,7 +68,7 @@ def execute(
     **environment: str,
 ) -> "subprocess.CompletedProcess[str]":
     """
-    Run the two tasks in a folder of their own, where the default of every setting is the folder's.
+    Run the two tasks in a separate folder, where all settings have their defaults.
     """
     (folder / "elsewhere").mkdir(exist_ok=True)
     (folder / "elsewhere" / ".env").write_text(f"MESH_CONFIG='{BROKER}'\nDKIST_CORE_STATE_DIR=/nonexistent/state\n")
@@ -88,7 +88,7 @@ def execute(
 
 def reports_below(folder: Path) -> list[Event]:
     """
-    Return what the one journal that was made below a folder holds.
+    Return the events of the one journal below a folder.
     """
     (journal,) = folder.rglob("*.db")
     settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=journal.parent, mesh_config={})
@@ -97,7 +97,7 @@ def reports_below(folder: Path) -> list[Event]:
 
 def ends(events: list[Event]) -> set[tuple[str, str]]:
     """
-    Return who reported the end of what.
+    Return the reporter and the task of each end event.
     """
     return {(event.reported_by, event.task_name) for event in events if isinstance(event, TaskFinished | TaskFailed)}
 
@@ -106,7 +106,7 @@ def ends(events: list[Event]) -> set[tuple[str, str]]:
 @pytest.mark.parametrize("where", ["module", "constructor"])
 def test_launched_tasks_report_where_the_run_reports(state_dir: Path, change: str, where: str) -> None:
     """
-    Each task's own end, and the run's, are in one journal, whatever the author's code changes and when.
+    The end of each task and of the run are in one journal, for each change by the author's code.
     """
     code = change if where != "module" else f"if __name__ != '__main__':\n    {change}"
 
@@ -124,7 +124,7 @@ def test_launched_tasks_report_where_the_run_reports(state_dir: Path, change: st
 @pytest.mark.parametrize("main", [LAUNCHED, ONE_BY_HAND, AT_A_PROMPT], ids=["launched", "by hand", "at a prompt"])
 def test_a_relative_folder_stays_where_it_was(state_dir: Path, main: str, where: str) -> None:
     """
-    However a task is run, its start and its end are in one journal, the one that was named at first.
+    The start and the end of a task are in one journal, in the folder that was set at the start.
     """
     done = execute(state_dir, main=main, DKIST_CORE_STATE_DIR="state", **{where: CHANGED})
 
@@ -135,7 +135,8 @@ def test_a_relative_folder_stays_where_it_was(state_dir: Path, main: str, where:
 
 def test_the_file_of_settings_is_read_once_for_a_run(state_dir: Path) -> None:
     """
-    What it names, relative to its folder, holds for tasks that begin in another or after a change of the file.
+    Its relative paths are relative to its folder, even for tasks that start in another one or after a change of the
+    file.
     """
     (state_dir / ".env").write_text("DKIST_CORE_STATE_DIR=${PLACE}/state\n")
 
@@ -149,7 +150,7 @@ def test_the_file_of_settings_is_read_once_for_a_run(state_dir: Path) -> None:
 @pytest.mark.parametrize("main", [LAUNCHED, ONE_BY_HAND], ids=["launched", "by hand"])
 def test_a_secret_that_is_no_longer_set_is_not_shown(state_dir: Path, main: str) -> None:
     """
-    An author who takes a secret out of the variables may still raise with it.
+    An author may remove a secret from the environment and then raise an exception with it.
     """
     secret = "canary-hunter22"
 
@@ -169,7 +170,7 @@ def test_a_secret_that_is_no_longer_set_is_not_shown(state_dir: Path, main: str)
 @pytest.mark.parametrize("main", [LAUNCHED, ONE_BY_HAND], ids=["launched", "by hand"])
 def test_a_secret_of_the_file_that_is_no_setting_is_not_shown(state_dir: Path, main: str) -> None:
     """
-    A library reads it from there, as the author's code may, and an exception may quote it.
+    A library or the author's code may read the secret from the file, and an exception may quote it.
     """
     secret = "canary-hunter22"
     (state_dir / ".env").write_text(f"GLOBUS_CLIENT_SECRET={secret}\n")
@@ -189,7 +190,7 @@ def test_a_secret_of_the_file_that_is_no_setting_is_not_shown(state_dir: Path, m
 @pytest.mark.parametrize("main", [LAUNCHED, ONE_BY_HAND], ids=["launched", "by hand"])
 def test_a_collector_is_spoken_to_as_the_variables_said_at_first(state_dir: Path, main: str) -> None:
     """
-    Also what the SDK reads for itself; to the author's own code a variable is what the author has set.
+    This includes the variables that the SDK reads. The author's code sees the variable as the author has set it.
     """
     done = execute(
         state_dir,
@@ -207,7 +208,8 @@ def test_a_launcher_reports_where_the_engine_s_callbacks_report(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    The engine starts it in a folder of its own, where neither a relative path nor a file of settings would be found.
+    The engine starts the launcher in another folder, where neither a relative path nor the file of settings would be
+    found.
     """
     monkeypatch.chdir(state_dir)
     monkeypatch.delenv("DKIST_CORE_STATE_DIR")
@@ -232,7 +234,7 @@ def test_a_launcher_reports_where_the_engine_s_callbacks_report(
 
 def test_every_setting_of_the_file_is_handed_over() -> None:
     """
-    What a file holds beside settings is not, but for secrets, which are redacted.
+    Other variables of the file are not handed over, except secrets, which are redacted.
     """
     names = {name.upper() for name in DKISTProcessingCoreConfiguration.model_fields}
     dotenv = dict.fromkeys([*names, "SOMEBODY_ELSES", "SOME_TOKEN"], "x")
@@ -250,7 +252,7 @@ def test_every_setting_of_the_file_is_handed_over() -> None:
 
 def test_what_is_too_long_to_be_a_variable_keeps_no_process_from_being_started() -> None:
     """
-    It is not handed over then.
+    Settings that are too long for a variable are not handed over.
     """
     long = Origin({}, folder="/", home=None, uid=0, dotenv={"MESH_CONFIG": "x" * 200_000})
 
@@ -283,7 +285,7 @@ with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
 
 def test_without_a_home_events_reach_a_living_broker(broker: Broker, tmp_path: Path) -> None:
     """
-    They are kept in memory until then, with one warning, and no folder of the name ~ is made.
+    The events are kept in memory until then, with one warning, and no folder with the name ~ is created.
     """
     tmp_path.chmod(0o755)
     left_out = {"DKIST_CORE_STATE_DIR", "HOME", "XDG_STATE_HOME"}

@@ -1,7 +1,7 @@
 """
-The outboxes of a host, as an operator sees and handles them: `dkist-core outbox`.
+The outboxes of a host, as an operator lists and handles them by `dkist-core outbox`.
 
-Not here: what a publisher does by itself (test_delivery), nor what is refused and why (test_poison).
+Not here: the delivery by a publisher itself (test_delivery), and refused messages with their reasons (test_poison).
 """
 
 import json
@@ -52,7 +52,7 @@ VARIES = [
     (re.compile(r" +"), " "),
 ]
 CANARY = "canary-7f3a/with?odd&signs"
-# Publishes, says so, and waits to be killed: its broker never gets anything from it.
+# Publishes, prints a line, and waits to be killed before its broker receives anything.
 LEAVE = """
 import os, signal, sys
 from dkist_processing_core.bus.amqp.bus import AmqpBus
@@ -69,21 +69,21 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def outbox(*arguments: str) -> subprocess.CompletedProcess[str]:
     """
-    Run a command about the outboxes as a user does.
+    Run an outbox command in a separate process, as a user does.
     """
     return run_command("outbox", *arguments)
 
 
 def asked(*arguments: str) -> Result:
     """
-    Run a command that needs no process of its own.
+    Run an outbox command in this process.
     """
     return CliRunner().invoke(app, ["outbox", *arguments])
 
 
 def listed(*arguments: str) -> Any:
     """
-    Return the JSON of a list.
+    Return the decoded JSON of `dkist-core outbox list`.
     """
     return json.loads(asked("list", *arguments, "--json").stdout)
 
@@ -91,7 +91,7 @@ def listed(*arguments: str) -> Any:
 @contextmanager
 def running(log: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
     """
-    Run a command whose words go to a file; the process is gone in the end.
+    Run a command with its output in a file, and kill the process at the end.
     """
     called = command("outbox", *arguments)
     with log.open("wb") as file, subprocess.Popen(called, cwd=ROOT, stdout=file, stderr=file) as process:
@@ -103,7 +103,7 @@ def running(log: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
 
 def end(process: "subprocess.Popen[bytes]", number: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
     """
-    Tell a process to end, and return its exit code and how long it took.
+    Send a signal to a process, and return its exit code and the time that its end took.
     """
     began = time.monotonic()
     process.send_signal(number)
@@ -112,7 +112,7 @@ def end(process: "subprocess.Popen[bytes]", number: signal.Signals = signal.SIGT
 
 def name_outbox(monkeypatch: pytest.MonkeyPatch, host: str, **variables: str) -> Path:
     """
-    Have the settings name a broker that nobody asks, and return its outbox.
+    Set a broker that is never contacted, and return the path of its outbox.
     """
     mesh = {"interservice-bus": {"mesh_address": host, "mesh_port": 5672}}
     for name, value in {"MESH_CONFIG": json.dumps(mesh), **variables}.items():
@@ -122,7 +122,7 @@ def name_outbox(monkeypatch: pytest.MonkeyPatch, host: str, **variables: str) ->
 
 def append(*messages: Message) -> None:
     """
-    Put messages into the outbox that the settings name, as they are.
+    Append messages to the outbox of the settings, unchanged.
     """
     with open_bus(DKISTProcessingCoreConfiguration.read()).open_journal() as journal:
         journal.append(messages)
@@ -130,7 +130,7 @@ def append(*messages: Message) -> None:
 
 def append_events(count: int) -> None:
     """
-    Put events into the outbox that the settings name.
+    Append events to the outbox of the settings.
     """
     exchange = DKISTProcessingCoreConfiguration.read().isb_event_exchange
     append(*[to_message(progressed("A", number), exchange) for number in range(count)])
@@ -138,14 +138,14 @@ def append_events(count: int) -> None:
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     """
-    Return every file of a folder, with when it changed.
+    Return the content and the time of change of every file of a folder.
     """
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
 
 
 def make_newer(path: Path) -> None:
     """
-    Have a journal be one of a release to come.
+    Change the format of a journal to that of a newer release.
     """
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 9")
@@ -153,7 +153,7 @@ def make_newer(path: Path) -> None:
 
 def leave(count: int, first: int = 0) -> None:
     """
-    Have a process publish so many events and be killed before any of them left the host.
+    Run a process that publishes `count` events and is killed before any of them is sent.
     """
     done = subprocess.run([sys.executable, "-c", LEAVE, str(first), str(count)], cwd=ROOT, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
@@ -161,7 +161,7 @@ def leave(count: int, first: int = 0) -> None:
 
 def books() -> Books:
     """
-    Return the books of the outbox that the settings name.
+    Return the books of the outbox of the settings.
     """
     with open_bus(DKISTProcessingCoreConfiguration.read()).open_journal() as journal:
         return journal.books()
@@ -169,7 +169,7 @@ def books() -> Books:
 
 def ids_in(path: Path) -> list[str]:
     """
-    Return the ids of what a journal holds.
+    Return the ids of the messages in a journal.
     """
     with Journal.open(path) as journal:
         return [entry.message.properties.message_id for entry in journal.read(0, 1_000_000)]
@@ -178,7 +178,7 @@ def ids_in(path: Path) -> list[str]:
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch, refusing_port: int) -> int:
     """
-    Have the settings name a port at which nothing listens.
+    Set a broker at a port that refuses connections, and return the port.
     """
     mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": refusing_port}}
     monkeypatch.setenv("MESH_CONFIG", json.dumps(mesh))
@@ -191,7 +191,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, refusing_port: int) -> int:
 @pytest.mark.usefixtures("owned")
 def test_what_a_killed_process_left_is_drained() -> None:
     """
-    Its events were on disk; one command delivers them.
+    One command delivers the events that a killed process has written to disk.
     """
     leave(30)
     before = books()
@@ -207,7 +207,7 @@ def test_what_a_killed_process_left_is_drained() -> None:
 
 def test_a_broker_that_is_not_there_is_one_line(refused: int) -> None:
     """
-    What waits goes on waiting, and the exit code is 1.
+    Pending messages stay pending, and the exit code is 1.
     """
     leave(3)
 
@@ -224,7 +224,7 @@ def test_a_broker_that_is_not_there_is_one_line(refused: int) -> None:
 
 def test_the_embedded_journal_has_nothing_to_drain(state_dir: Path) -> None:
     """
-    It needs no delivery, and this is no error.
+    The embedded journal needs no delivery, and the command succeeds.
     """
     told = outbox("drain")
 
@@ -235,7 +235,7 @@ def test_the_embedded_journal_has_nothing_to_drain(state_dir: Path) -> None:
 
 def test_a_drain_without_a_broker_names_what_waits_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A job that drains at its end must not look well because a variable was forgotten.
+    A job that drains at its end must not succeed if a variable is missing.
     """
     path = name_outbox(monkeypatch, "broker.example")
     append_events(2)
@@ -255,7 +255,7 @@ def test_a_drain_that_is_out_of_time_says_what_it_knows_of_the_broker(
     monkeypatch: pytest.MonkeyPatch, black_hole: BlackHole, refusing_port: int
 ) -> None:
     """
-    That it does not answer, or why it could not be reached.
+    The error states that the broker does not answer, or why it could not be reached.
     """
     told = []
     for port in (black_hole.port, refusing_port):
@@ -270,7 +270,7 @@ def test_a_drain_that_is_out_of_time_says_what_it_knows_of_the_broker(
 
 def test_a_drain_waits_for_the_process_that_delivers(refused: int) -> None:
     """
-    As long as it is given, and says whom it has waited for.
+    The drain waits until its timeout, and the error names the delivering process.
     """
     del refused
     leave(3)
@@ -287,7 +287,7 @@ def test_a_drain_waits_for_the_process_that_delivers(refused: int) -> None:
 
 def test_ctrl_c_ends_a_drain(monkeypatch: pytest.MonkeyPatch, black_hole: BlackHole, tmp_path: Path) -> None:
     """
-    At once, and with what still waits.
+    The drain ends at once, and prints the number of pending messages.
     """
     mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": black_hole.port}}
     monkeypatch.setenv("MESH_CONFIG", json.dumps(mesh))
@@ -305,7 +305,7 @@ def test_ctrl_c_ends_a_drain(monkeypatch: pytest.MonkeyPatch, black_hole: BlackH
 
 def test_messages_that_a_living_process_keeps_aside_are_left_to_it(owned: Broker) -> None:
     """
-    What a dead one kept beside the outbox is delivered, and what a living one keeps stays its own.
+    Messages in the spare journal of an ended process are delivered, and those of a running process stay with it.
     """
     del owned
     append_events(1)
@@ -331,7 +331,7 @@ def test_messages_that_a_living_process_keeps_aside_are_left_to_it(owned: Broker
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_killed_processes_leave_is_relayed_until_told_to_end(number: signal.Signals, tmp_path: Path) -> None:
     """
-    What was there before and what comes later; the end is clean, soon, and told.
+    The relay delivers earlier and later messages, and ends soon, with exit code 0 and a summary.
     """
     leave(20)
 
@@ -350,7 +350,8 @@ def test_what_killed_processes_leave_is_relayed_until_told_to_end(number: signal
 
 def test_a_relay_outlives_the_broker(owned: Broker, tmp_path: Path) -> None:
     """
-    It says once that the broker is gone and once that it is back, and delivers what came meanwhile.
+    It logs once that the broker is unreachable and once that it is reachable again, and delivers the messages published
+    between.
     """
     log = tmp_path / "log"
     with running(log, "relay") as process:
@@ -372,7 +373,7 @@ def test_a_relay_waits_for_a_folder_and_survives_its_end(
     owned: Broker, monkeypatch: pytest.MonkeyPatch, state_dir: Path, tmp_path: Path
 ) -> None:
     """
-    It makes nothing itself, and notices that a file has gone and another has come.
+    The relay does not create the folder, and notices when its file is replaced by a new one.
     """
     del owned
     folder = state_dir / "later"
@@ -395,7 +396,7 @@ def test_a_relay_waits_for_a_folder_and_survives_its_end(
 
 def test_a_relay_without_a_broker_is_refused() -> None:
     """
-    A service that has nothing to do is one that was set up wrong.
+    A relay without a broker is a wrong configuration.
     """
     told = outbox("relay")
 
@@ -410,7 +411,7 @@ def test_a_relay_without_a_broker_is_refused() -> None:
 
 def test_what_the_broker_refuses_is_listed_and_retried(owned: Broker) -> None:
     """
-    With its reason; what was mended meanwhile is delivered then, and the books tell it all.
+    The reason is listed. A message whose cause of refusal was removed is delivered, and the books count all of them.
     """
     AmqpBus(DKISTProcessingCoreConfiguration.read()).open_link().close()
     append_events(2)
@@ -448,7 +449,7 @@ def test_what_the_broker_refuses_is_listed_and_retried(owned: Broker) -> None:
 
 def test_nothing_to_retry_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    It is no error, and nothing is said to wait again.
+    The command succeeds, and does not report messages as pending again.
     """
     path = name_outbox(monkeypatch, "broker.example")
     append_events(1)
@@ -460,7 +461,7 @@ def test_nothing_to_retry_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_to_retry_has_to_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Numbers or all of them, of one outbox that exists.
+    The command needs numbers or `--all`, and an outbox that exists.
     """
     path = name_outbox(monkeypatch, "broker.example")
     append_events(2)
@@ -485,7 +486,7 @@ def test_what_waits_for_one_broker_is_moved_to_another(
     owned: Broker, rabbitmq: RabbitMQNode, use: Callable[[Broker], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    To the exchanges that the other one has; the books of both are exact.
+    The messages go to the exchanges of the new broker, and the books of both outboxes are exact.
     """
     monkeypatch.setenv("ISB_EVENT_EXCHANGE", "old.events.x")
     append_events(4)
@@ -519,14 +520,14 @@ def test_what_waits_for_one_broker_is_moved_to_another(
 
 def test_nothing_is_lost_when_a_move_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """
-    Some messages may then be in both outboxes, under one id; what is left is moved the next time.
+    Some messages may then be in both outboxes, with the same id. The remaining ones are moved the next time.
     """
     source = name_outbox(monkeypatch, "old.example")
     append_events(20_000)
     expected = set(ids_in(source))
     target = name_outbox(monkeypatch, "new.example")
     with running(tmp_path / "log", "retarget", str(source), "--yes") as process:
-        # A file that is just being made holds nothing yet, which is null in the list.
+        # A file that is being created has no books yet, which is null in the list.
         wait_until(lambda: target.exists() and bool(listed()["journals"][0]["published"]))
         process.kill()
         process.wait(SECONDS)
@@ -545,7 +546,7 @@ def test_nothing_is_lost_when_a_move_is_killed(monkeypatch: pytest.MonkeyPatch, 
 
 def test_what_cannot_be_moved_is_refused(monkeypatch: pytest.MonkeyPatch, state_dir: Path) -> None:
     """
-    With the reason, and nothing has changed.
+    The error states the reason, and nothing changes.
     """
     append(to_message(started("A"), "workflow.events.x"))
     source = name_outbox(monkeypatch, "old.example")
@@ -584,7 +585,7 @@ def test_what_cannot_be_moved_is_refused(monkeypatch: pytest.MonkeyPatch, state_
 
 def test_every_journal_is_listed_and_none_is_changed(monkeypatch: pytest.MonkeyPatch, state_dir: Path) -> None:
     """
-    Also those that cannot be read, that a process was killed with, and that one keeps beside them.
+    The list includes unreadable journals, those of killed processes, and spare journals.
     """
     append(to_message(started("A"), "workflow.events.x"))
     other = name_outbox(monkeypatch, "old.example", ISB_VHOST="/dkist", ISB_EVENT_EXCHANGE="ev.x")
@@ -644,7 +645,7 @@ def test_every_journal_is_listed_and_none_is_changed(monkeypatch: pytest.MonkeyP
 
 def test_a_host_without_journals_stays_without(monkeypatch: pytest.MonkeyPatch, state_dir: Path) -> None:
     """
-    A missing folder is no error, and nobody makes it by looking.
+    A missing folder is no error, and the list does not create it.
     """
     folder = state_dir / "missing"
     monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(folder))
@@ -660,7 +661,7 @@ def test_a_host_without_journals_stays_without(monkeypatch: pytest.MonkeyPatch, 
 
 def test_nothing_is_said_to_be_set_aside_only_where_all_could_be_read(state_dir: Path) -> None:
     """
-    What cannot be read may hold such messages: it is listed with the problem, in both forms.
+    An unreadable journal may contain such messages, so it is listed with the problem, as text and as JSON.
     """
     (state_dir / "outbox-00000000.db").write_text("this is no journal")
 
@@ -677,7 +678,7 @@ def test_nothing_is_said_to_be_set_aside_only_where_all_could_be_read(state_dir:
 
 def test_a_journal_of_an_older_release_is_listed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The first format has no time of refusal; a look does not bring it up to date.
+    The first format has no time of refusal. The list does not migrate the file.
     """
     path = name_outbox(monkeypatch, "broker.example")
     append_events(2)
@@ -700,7 +701,7 @@ def test_a_journal_of_an_older_release_is_listed_as_it_is(monkeypatch: pytest.Mo
 
 def alike(text: str) -> str:
     """
-    Return a text without what differs from time to time.
+    Return a text without the parts that vary.
     """
     for pattern, replacement in VARIES:
         text = pattern.sub(replacement, text)
@@ -711,7 +712,7 @@ def test_the_page_about_outages_shows_what_is_printed(
     broker: Broker, use: Callable[[Broker], None], monkeypatch: pytest.MonkeyPatch, refusing_port: int, state_dir: Path
 ) -> None:
     """
-    Its commands, in their order, on a host whose broker has moved.
+    The commands of the page are run in their order, on a host whose broker has moved.
     """
     blocks = re.findall(r"(?s)```console\n(.*?)```", PAGE.read_text(encoding="utf-8"))
     expected = re.findall(r"(?ms)^\$ dkist-core outbox (.*?)\n(.*?)(?=^\$|\Z)", "".join(blocks))
@@ -749,7 +750,7 @@ def test_the_page_about_outages_shows_what_is_printed(
 
 def test_the_page_about_outages_shares_a_folder_so_that_a_group_can_use_it(tmp_path: Path) -> None:
     """
-    Its command makes a folder that the group may enter, and in which files are made for the group.
+    The command of the page creates a folder that the group may enter, and in which new files belong to the group.
     """
     (called,) = re.findall(r"`(install .*?)`", PAGE.read_text(encoding="utf-8"))
     folder = tmp_path / "shared"
@@ -763,7 +764,7 @@ def test_the_page_about_outages_shares_a_folder_so_that_a_group_can_use_it(tmp_p
 
 def test_the_doctor_tells_of_spare_journals_that_were_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Where the outbox cannot take them over yet, with what waits in each and what will.
+    If the outbox cannot take them over yet, the doctor states the number of messages in each, and which command will.
     """
     path = name_outbox(monkeypatch, "broker.invalid")
     append_events(1)
@@ -786,7 +787,7 @@ def test_the_doctor_tells_of_spare_journals_that_were_left_behind(monkeypatch: p
 
 def test_the_doctor_knows_a_spare_journal_from_another_brokers_outbox(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    And names the commands that help with what waits elsewhere.
+    The advice names the commands for messages that wait for another broker.
     """
     other = name_outbox(monkeypatch, "old.example")
     append_events(3)
@@ -807,7 +808,7 @@ def test_the_doctor_knows_a_spare_journal_from_another_brokers_outbox(monkeypatc
 
 def test_what_lies_beside_an_outbox_that_cannot_be_used_is_delivered_all_the_same(owned: Broker) -> None:
     """
-    And the exit code says that something is wrong with the outbox.
+    The exit code reports the problem of the outbox.
     """
     del owned
     append_events(1)
@@ -829,7 +830,7 @@ def test_what_is_beside_an_outbox_is_counted_where_the_broker_takes_nothing(
     monkeypatch: pytest.MonkeyPatch, refused: int
 ) -> None:
     """
-    A drain never ends well while spare journals wait.
+    A drain never succeeds while spare journals have messages.
     """
     del refused, monkeypatch
     path = open_bus(DKISTProcessingCoreConfiguration.read()).journal_path
@@ -864,7 +865,7 @@ def test_a_row_of_a_wrong_type_is_listed_as_far_as_it_can_be(
     monkeypatch: pytest.MonkeyPatch, column: str, value: object
 ) -> None:
     """
-    In either form, among the others.
+    The row is listed as text and as JSON, among the others.
     """
     path = name_outbox(monkeypatch, "broker.example")
     append_events(2)
@@ -885,7 +886,7 @@ def test_a_row_of_a_wrong_type_is_listed_as_far_as_it_can_be(
 
 def test_damaged_files_are_shown_by_list_and_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    With what was taken over from each, until an operator removes them.
+    They are shown, with the number of messages taken over from each, until an operator removes them.
     """
     path = name_outbox(monkeypatch, "broker.invalid")
     append_events(3)
@@ -909,7 +910,7 @@ def test_a_lock_that_cannot_be_used_is_the_reason_that_is_shown(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, make: Callable[[Path], object]
 ) -> None:
     """
-    No broker is tried then, and none is blamed: in the log, in the list, by the delivery and by the doctor.
+    No broker is tried then. The log, the list, the drain and the doctor show the lock as the reason.
     """
     lock = name_outbox(monkeypatch, "broker.example").with_suffix(".lock")
     lock.parent.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 """
-An error of the library's own, provoked at one place at a time, never decides what becomes of a task.
+An error of the library, provoked at one place at a time, does not change the outcome of a task.
 
-Not here: what a task itself can do to its end (test_faults.py).
+Not here: ends that the task itself causes (test_faults.py).
 """
 
 import json
@@ -125,7 +125,7 @@ UNREPORTED = (
 @dataclass(frozen=True)
 class Case:
     """
-    A task that is done with a fault.
+    A task that is run with a fault.
     """
 
     fault: str
@@ -137,21 +137,21 @@ class Case:
     @property
     def variables(self) -> dict[str, str]:
         """
-        The variables of this case alone.
+        The variables of this case.
         """
         return {"DKIST_CORE_RUN_ID": self.run_id} | ({"FAULT_OF_TASK": self.fault} if self.is_of_task else {})
 
     @property
     def run_id(self) -> str:
         """
-        The run of this case alone.
+        The run id of this case.
         """
         return f"manual__{self.fault}__{self.task}"
 
 
 def statuses_of(cases: Sequence[Case], **variables: str) -> dict[Case, int]:
     """
-    Have each task done, and return the status that its fork left with.
+    Run each task, and return the exit status of its fork.
     """
     plan = [
         {
@@ -177,7 +177,7 @@ def statuses_of(cases: Sequence[Case], **variables: str) -> dict[Case, int]:
 
 def launch(cases: Sequence[Case], **variables: str) -> dict[Case, tuple[int, AttemptView | None]]:
     """
-    Launch each task, and return the status that its launcher left with, and what the bus knows of the attempt.
+    Launch each task, and return the exit status of its launcher and the state of the attempt on the bus.
     """
     statuses = statuses_of(cases, **variables)
     runs = {view.run.run_id: view for view in RunState(event for _, event in journal_rows()).runs}
@@ -188,7 +188,7 @@ def launch(cases: Sequence[Case], **variables: str) -> dict[Case, tuple[int, Att
 @pytest.mark.parametrize("faults", [SOME, pytest.param(EVERYWHERE, marks=pytest.mark.soak)], ids=["some", "all"])
 def test_the_task_s_own_report_and_status_decide_whatever_fails_in_its_launcher(faults: Sequence[str]) -> None:
     """
-    A success stays one, a failure stays what it is, each with the status that the task left with.
+    A success stays a success and a failure a failure, each with the exit status of the task.
     """
     cases = [Case(fault, "Succeeds") for fault in faults]
     cases += [Case(fault, "Raises") for fault in SOME[:2]]
@@ -203,7 +203,7 @@ def test_the_task_s_own_report_and_status_decide_whatever_fails_in_its_launcher(
 
 def test_a_killed_task_has_its_end_whatever_fails_in_its_launcher() -> None:
     """
-    The launcher reports the signal, without what it could not find out.
+    The launcher reports the signal, without the facts that it could not determine.
     """
     cases = [Case(fault, "IsKilled") for fault in KILLED]
 
@@ -215,7 +215,7 @@ def test_a_killed_task_has_its_end_whatever_fails_in_its_launcher() -> None:
 
 def test_a_launcher_that_cannot_start_its_task_for_an_error_of_its_own_reports_the_end() -> None:
     """
-    Nothing was done, so that the attempt has failed, with a status that no task leaves with by itself.
+    The task was not started, so the attempt has failed, with an exit status that no task exits with by itself.
     """
     cases = [Case(fault, "Succeeds") for fault in UNSTARTED]
 
@@ -229,7 +229,8 @@ def test_a_launcher_that_cannot_start_its_task_for_an_error_of_its_own_reports_t
 @pytest.mark.usefixtures("marks")
 def test_errors_about_an_environment_do_not_decide_what_becomes_of_its_task(request: pytest.FixtureRequest) -> None:
     """
-    The lock that cannot be lent is held by the launcher, and one that cannot be closed is closed by its end.
+    If a lock cannot be passed to the task, the launcher holds it. A lock that cannot be closed is closed when the
+    launcher ends.
     """
     cases = [Case(f"environments._environment:Environment.{each}", "OldSucceeds") for each in ("lend_lock", "close")]
     cases.append(Case("environments._environments:Environments.problem_of", "OldLeaves"))
@@ -243,7 +244,7 @@ def test_errors_about_an_environment_do_not_decide_what_becomes_of_its_task(requ
 
 def test_a_launched_task_that_cannot_report_its_end_has_one_all_the_same(tmp_path: Path) -> None:
     """
-    The task never calls an end published that was not; its launcher reports it then.
+    The task does not mark its end as published if it was not. The launcher then reports the end.
     """
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\n"
@@ -264,7 +265,7 @@ def test_a_launched_task_that_cannot_report_its_end_has_one_all_the_same(tmp_pat
 @pytest.mark.parametrize("faults", [OF_RUNS[:3], pytest.param(OF_RUNS, marks=pytest.mark.soak)], ids=["some", "all"])
 def test_errors_of_a_local_run_do_not_decide_its_outcome(faults: Sequence[str]) -> None:
     """
-    What is shown, traced and published of a run may fail; what its tasks did stays what it is.
+    An error of display, tracing or publishing does not change the outcomes of the tasks.
     """
     cases = [Case(fault, "Succeeds", "run") for fault in (*faults, *STATUSES)]
     cases += [Case(fault, "Raises", "run") for fault in STATUSES[2:]]
@@ -274,7 +275,7 @@ def test_errors_of_a_local_run_do_not_decide_its_outcome(faults: Sequence[str]) 
 
 def test_errors_beside_a_task_that_is_called_do_not_reach_its_caller() -> None:
     """
-    It returns, or raises what the author raised, and nothing else.
+    The call returns or raises the author's exception, and nothing else.
     """
     cases = [Case(fault, "Succeeds", "call") for fault in OF_TASKS]
     cases += [Case(fault, "Raises", "call") for fault in OF_TASKS if "attempt" in fault or "Telemetry" in fault]
@@ -284,7 +285,7 @@ def test_errors_beside_a_task_that_is_called_do_not_reach_its_caller() -> None:
 
 def test_a_task_s_status_that_another_part_of_the_launcher_has_taken_is_never_believed() -> None:
     """
-    What the task has reported decides; where it has reported nothing, it is a failure that says why.
+    The report of the task decides. Without a report, the attempt is a failure with the cause `lost`.
     """
     cases = [Case(STOLEN, task) for task in ("Succeeds", "Raises", "LeavesInTheMiddle", "IsKilled")]
 
@@ -302,7 +303,7 @@ def test_a_task_s_status_that_another_part_of_the_launcher_has_taken_is_never_be
 @pytest.fixture
 def group_file(tmp_path: Path) -> Path:
     """
-    A file of a control group whose reader waits until the test writes to it.
+    Return a file of a control group whose reader waits until the test writes to it.
     """
     path = tmp_path / "memory.events"
     os.mkfifo(path)
@@ -311,7 +312,7 @@ def group_file(tmp_path: Path) -> Path:
 
 def test_a_control_group_may_be_added_while_the_kills_are_counted(group_file: Path) -> None:
     """
-    The thread that follows the task adds one while another thread is in the midst of the counts.
+    The thread that follows the task adds a control group while another thread reads the counts.
     """
     kills = _OomKills(os.getpid())
     kills._before = {str(group_file): 0, "/nowhere": 0}

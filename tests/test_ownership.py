@@ -1,5 +1,5 @@
 """
-Whose the files in a state folder are: commands that look make none, and root does not shut the user out.
+The owners of the files in a state folder: read-only commands create none, and root does not lock the user out.
 """
 
 import logging
@@ -37,7 +37,7 @@ LOOKS = (
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """
-    A folder of an ordinary user, where all users can get.
+    Yield a folder of an ordinary user that all users can reach.
     """
     path = Path(tempfile.mkdtemp(prefix="dkist-core-test-", dir="/var/tmp"))
     os.chown(path, USER, USER if os.geteuid() == 0 else -1)
@@ -47,9 +47,9 @@ def folder() -> Iterator[Path]:
 
 def as_user(action: Callable[[], object], log: Path) -> None:
     """
-    Do something in a fork that belongs to the user, with its warnings in a file.
+    Call `action` in a fork with the user's id, with its warnings in a file.
     """
-    # Loaded before: the user may not be able to read the interpreter's files.
+    # Loaded in advance: the user may not have the permission to read the interpreter's files.
     assert link.__name__
     assert "localhost".encode("idna")
     CliRunner().invoke(app, ["doctor"])
@@ -73,7 +73,7 @@ def as_user(action: Callable[[], object], log: Path) -> None:
 
 def contents(path: Path) -> dict[str, tuple[bytes, int]]:
     """
-    Return every file of a folder, with when it changed.
+    Return the content and the time of change of every file of a folder.
     """
     return {each.name: (each.read_bytes(), each.stat().st_mtime_ns) for each in path.iterdir()}
 
@@ -83,7 +83,7 @@ def test_a_command_that_looks_makes_no_folder(
     monkeypatch: pytest.MonkeyPatch, state_dir: Path, arguments: tuple[str, ...]
 ) -> None:
     """
-    Where nothing was published yet there is nothing afterwards either.
+    Where nothing was published yet, no folder exists after the command.
     """
     monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(state_dir / "missing"))
 
@@ -95,7 +95,7 @@ def test_a_command_that_looks_makes_no_folder(
 @pytest.mark.parametrize("arguments", LOOKS, ids=" ".join)
 def test_a_command_that_looks_changes_no_file(state_dir: Path, arguments: tuple[str, ...]) -> None:
     """
-    Nor does it make one beside the journal.
+    It does not create a file beside the journal either.
     """
     with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
         publisher.publish(started("A"))
@@ -111,7 +111,7 @@ def test_a_command_that_looks_at_a_copy_makes_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     """
-    A journal with its log, but without the shared memory that SQLite keeps beside them.
+    The copy has a journal and its log, but not the shared memory that SQLite keeps beside them.
     """
     folder = tmp_path / "copy"
     folder.mkdir(mode=0o700)
@@ -133,7 +133,7 @@ def test_a_command_that_looks_at_a_copy_makes_no_file(
 
 def test_what_root_makes_in_a_users_folder_is_the_users(folder: Path) -> None:
     """
-    Journal, spare journal, lock and folder: as root leaves them the user can go on with them.
+    Journal, spare journal, lock and folder that root creates can be used by the user afterwards.
     """
     settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=folder / "made" / "state")
     bus = open_bus(settings)
@@ -157,7 +157,7 @@ def test_what_root_makes_in_a_users_folder_is_the_users(folder: Path) -> None:
 
 def test_a_file_of_another_user_is_one_warning_that_names_owner_and_remedy(folder: Path, refusing_port: int) -> None:
     """
-    The events are kept beside it, and nothing is said about the broker, which is not the matter.
+    The events are kept in a spare journal, and the warning does not mention the broker.
     """
     settings = DKISTProcessingCoreConfiguration(
         dkist_core_state_dir=folder,
@@ -190,7 +190,7 @@ def test_a_file_of_another_user_is_one_warning_that_names_owner_and_remedy(folde
 
 def test_the_doctor_names_the_owner_of_a_file_that_this_user_may_not_write(folder: Path) -> None:
     """
-    It changes nothing about it.
+    The check changes nothing.
     """
     settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=folder)
     with open_bus(settings).open_journal() as journal:
@@ -214,7 +214,7 @@ def test_the_doctor_names_the_owner_of_a_file_that_this_user_may_not_write(folde
 
 def test_a_link_to_a_file_of_another_user_is_reported_as_a_link(folder: Path) -> None:
     """
-    To change the owner of what it leads to, as for a file that belongs to another user, would give that file away.
+    Changing the owner of its target, as for a file that belongs to another user, would give that file away.
     """
     lock = FileLock(folder / "outbox.lock")
     lock.path.symlink_to("/etc/passwd")

@@ -1,7 +1,7 @@
 """
-The pipeline file for repositories of workflows: its own commands are run, in such a repository.
+The pipeline file for repositories of workflows: its commands are run in such a repository.
 
-Not here: what `dkist-core workflows` does (test_cli_workflows).
+Not here: the behaviour of `dkist-core workflows` (test_cli_workflows).
 """
 
 import re
@@ -47,7 +47,7 @@ def test_workflows() -> None:
 
 def commands(step: str, text: str | None = None) -> list[str]:
     """
-    Return what a step of the file runs, as it is written.
+    Return the commands of a step of the file.
     """
     found = re.search(rf"- step: &{step}\n((?: {{8}}.*\n)+)", FILE.read_text() if text is None else text)
     assert found, f"{FILE.name} has no step {step}"
@@ -81,14 +81,15 @@ def repository(tmp_path: Path) -> Path:
 @pytest.fixture
 def python_folder(tmp_path: Path) -> Path:
     """
-    The programs of an environment of the test's own that sees what is installed here, so that nothing is fetched.
+    Return the programs of a separate environment that contains the packages installed here, so that nothing is
+    downloaded.
     """
     environment = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True, timeout=60)
     scheme = {"base": str(environment), "platbase": str(environment)}
     packages = Path(sysconfig.get_path("purelib", "venv", scheme))
     here = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(ROOT)]
-    # As a line of its own, so that their own `.pth` files are heeded too.
+    # Added as a separate site folder, so that its `.pth` files are read, too.
     (packages / "here.pth").write_text("".join(f"import site; site.addsitedir({each!r})\n" for each in here))
     program = environment / "bin" / "dkist-core"
     program.write_text(f"#!{environment / 'bin' / 'python'}\nfrom dkist_processing_core.cli import main\n\nmain()\n")
@@ -98,7 +99,7 @@ def python_folder(tmp_path: Path) -> Path:
 
 def run_step(step: str, repository: Path, python_folder: Path, **variables: str) -> str:
     """
-    Run a step as Bitbucket does, its commands one after the other in one shell until one fails.
+    Run a step as Bitbucket does: its commands in sequence in one shell, until one fails.
     """
     done = subprocess.run(
         ["/bin/bash", "-c", "\n".join(["set -e", *commands(step)])],
@@ -125,7 +126,7 @@ def run_step(step: str, repository: Path, python_folder: Path, **variables: str)
 
 def test_the_steps_lead_from_a_repository_to_an_archive(repository: Path, python_folder: Path) -> None:
     """
-    A tag is tested, drawn and exported; what the step keeps is one archive of the tag's version, with the DAG in it.
+    A tag is tested, drawn and exported. The step keeps one archive with the tag's version, which contains the DAG.
     """
     tag = {"BITBUCKET_TAG": "v1.2.3"}
 
@@ -146,7 +147,7 @@ def test_the_steps_lead_from_a_repository_to_an_archive(repository: Path, python
 
 def test_a_broken_workflow_stops_the_pipeline(repository: Path, python_folder: Path) -> None:
     """
-    Nothing is exported from it.
+    A broken workflow is not exported.
     """
     (repository / PACKAGE / "workflows" / "l0.py").write_text(TASKS + workflow("calibration", package="None"))
 
@@ -158,7 +159,7 @@ def test_a_broken_workflow_stops_the_pipeline(repository: Path, python_folder: P
 
 def test_a_tag_is_tested_before_it_is_exported() -> None:
     """
-    Both steps of a tag are those that the test runs, and a push runs the first.
+    The steps of a tag are those that the test runs, and a push runs the first of them.
     """
     pipelines = FILE.read_text().partition("\npipelines:\n")[2]
 

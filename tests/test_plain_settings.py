@@ -1,7 +1,7 @@
 """
-The settings read without pydantic: equal to those of the settings class, or left to it.
+The settings read without pydantic: equal to those of the settings class, or left to that class.
 
-Not here: what the settings class accepts (test_config).
+Not here: the values that the settings class accepts (test_config).
 """
 
 import os
@@ -60,7 +60,7 @@ PLAIN_TEXTS = st.sampled_from(
 
 
 def variables() -> st.SearchStrategy[dict[str, str]]:
-    """Return up to three variables, right and wrong."""
+    """Return up to three variables with valid or invalid values."""
     texts = {
         name.upper(): st.sampled_from([*RIGHT.get(name.upper(), []), *WRONG.get(name.upper(), [])[:12]] or [""])
         | PLAIN_TEXTS
@@ -89,12 +89,12 @@ TYPICAL = {
 
 
 def origin_of(environ: dict[str, str], dotenv: dict[str, str] | None = None) -> Origin:
-    """Return the sources with these values."""
+    """Return an origin with these values."""
     return Origin(environ, folder="/somewhere", home="/home/someone", uid=1000, dotenv=dotenv or {})
 
 
 def shown(value: object) -> object:
-    """Return the address of a service, whatever class holds it; another value as it is."""
+    """Return the address of a service, whichever class holds it, and any other value unchanged."""
     if isinstance(value, dict):
         return {name: (service.host, service.port) for name, service in value.items()}
     return value
@@ -105,7 +105,7 @@ def shown(value: object) -> object:
 @example({}, TYPICAL)
 @example({"ISB_VHOST": "one", "isb_vhost": ""}, {"ISB_VHOST": "two"})
 def test_both_ways_of_reading_give_equal_settings(environ: dict[str, str], dotenv: dict[str, str]) -> None:
-    """What is read without pydantic is what the settings class would have read."""
+    """Settings that are read without pydantic equal those that the settings class reads."""
     origin = origin_of(environ, dotenv)
     plain = plainly(origin)
     if plain is None:
@@ -124,14 +124,14 @@ def test_both_ways_of_reading_give_equal_settings(environ: dict[str, str], doten
 
 @pytest.mark.parametrize("name", [None, *TYPICAL])
 def test_a_setting_in_its_usual_form_is_read_without_pydantic(name: str | None) -> None:
-    """A worker's variables, each alone, take the short way."""
+    """Each variable of a worker is read without pydantic."""
     environ = {} if name is None else {name: TYPICAL[name]}
 
     assert plainly(origin_of(environ)) is not None
 
 
 def imported_by(arguments: list[str], folder: Path, **variables: str) -> list[str]:
-    """Return the modules that a program imports, and those that its children import."""
+    """Return the modules that a program imports, and those that its child processes import."""
     environ = os.environ | {"PYTHONPROFILEIMPORTTIME": "1", "PYTHONPATH": str(folder), **variables}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environ, capture_output=True, text=True, check=True
@@ -141,7 +141,7 @@ def imported_by(arguments: list[str], folder: Path, **variables: str) -> list[st
 
 @pytest.mark.parametrize("is_launched", [False, True])
 def test_neither_a_task_nor_its_launcher_imports_pydantic(tmp_path: Path, *, is_launched: bool) -> None:
-    """Its import would take as long as all other work of such a process."""
+    """The import of pydantic would take as long as all other work of such a process."""
     (tmp_path / "steps.py").write_text(
         "from dkist_processing_core import TaskBase\nclass NoOp(TaskBase):\n    def run(self): pass\n"
     )

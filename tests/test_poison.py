@@ -1,5 +1,5 @@
 """
-Messages that the broker refuses: set aside with its reason where it is their own fault, held where it is not.
+Messages that the broker refuses: set aside with the reason if the message is the cause, pending if it is not.
 
 Not here: brokers that cannot be reached (test_delivery.py).
 """
@@ -29,14 +29,14 @@ FAILURE = RecipeRunFailureMessage(workflow_name="W", workflow_version="1", task_
 
 def message(body: bytes, *, exchange: str = "workflow.events.x", key: str = "task.started.W.A") -> Message:
     """
-    Return a message that is no event.
+    Return a message that is not an event.
     """
     return Message(exchange, key, body, Properties(message_id=f"m-{len(body)}", content_type="text/plain"))
 
 
 def append(settings: DKISTProcessingCoreConfiguration, *messages: Message) -> None:
     """
-    Put messages into the outbox as they are.
+    Append messages to the outbox, unchanged.
     """
     with open_bus(settings).open_journal() as journal:
         journal.append(messages)
@@ -44,7 +44,7 @@ def append(settings: DKISTProcessingCoreConfiguration, *messages: Message) -> No
 
 def reasons_in(settings: DKISTProcessingCoreConfiguration) -> list[str]:
     """
-    Return why messages are set aside.
+    Return the reasons of the messages that are set aside.
     """
     with open_bus(settings).open_journal() as journal:
         return [entry.reason for entry in journal.set_aside()]
@@ -53,7 +53,7 @@ def reasons_in(settings: DKISTProcessingCoreConfiguration) -> list[str]:
 @pytest.fixture
 def limited(broker: Broker) -> Iterator[Broker]:
     """
-    A broker that takes no message of more than 20,000 bytes: it closes the channel on one that is larger.
+    Yield a broker that refuses messages of more than 20,000 bytes by closing the channel.
     """
     AmqpBus(settings_of(broker)).open_link().close()
     before = broker.node.limit_messages(20_000)
@@ -63,7 +63,7 @@ def limited(broker: Broker) -> Iterator[Broker]:
 
 def test_one_message_that_is_too_large_holds_up_no_other(limited: Broker, caplog: pytest.LogCaptureFixture) -> None:
     """
-    The channel closes on all that are on their way; the culprit is found, tried three times, and set aside.
+    The channel closes for all messages in flight. The large one is identified, tried three times, and set aside.
     """
     settings = settings_of(limited)
     before = [message(b"x" * size) for size in range(1, 30)]
@@ -85,7 +85,7 @@ def test_one_message_that_is_too_large_holds_up_no_other(limited: Broker, caplog
 
 def test_what_has_no_form_in_amqp_is_set_aside(broker: Broker) -> None:
     """
-    A routing key of more than 255 bytes cannot be sent; nothing else waits for it.
+    A routing key of more than 255 bytes cannot be sent. Other messages do not wait for it.
     """
     settings = settings_of(broker)
     append(settings, message(b"a", key="k" * 300), message(b"b"))
@@ -101,7 +101,7 @@ def test_what_has_no_form_in_amqp_is_set_aside(broker: Broker) -> None:
 
 def test_a_row_that_cannot_be_read_is_set_aside(broker: Broker) -> None:
     """
-    Somebody has edited the file: the others are delivered.
+    An edited row cannot be read. The other messages are delivered.
     """
     settings = settings_of(broker)
     append(settings, message(b"a"), message(b"b"))
@@ -122,7 +122,7 @@ def test_what_one_exchange_lacks_holds_up_no_other(
     missing: str, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    The failure message waits, not set aside, for the right or the exchange that an operator gives; events go out.
+    The failure message stays pending until an operator adds the permission or the exchange. Events are delivered.
     """
     AmqpBus(settings_of(broker)).open_link().close()
     write = r"^workflow\.events\.x$" if missing == "the right" else ".*"
@@ -154,7 +154,7 @@ def test_what_one_exchange_lacks_holds_up_no_other(
 
 def test_an_exchange_that_is_deleted_under_a_publisher_is_made_again(broker: Broker) -> None:
     """
-    By whoever may make it, with what was bound to it; nothing is set aside for that.
+    A user with the configure permission declares it again with its bindings, and nothing is set aside.
     """
     settings = settings_of(broker)
     with Publisher.open(settings) as publisher:
@@ -170,7 +170,7 @@ def test_an_exchange_that_is_deleted_under_a_publisher_is_made_again(broker: Bro
 
 def test_rights_taken_away_in_flight_set_nothing_aside(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     """
-    However long an operator takes to give them back, everything waits, and arrives then in its order.
+    All messages stay pending until the permissions are restored, and then arrive in their order.
     """
     AmqpBus(settings_of(broker)).open_link().close()
     mine = broker.as_user(configure="^$", write=".*", read="^$")
@@ -179,7 +179,7 @@ def test_rights_taken_away_in_flight_set_nothing_aside(broker: Broker, caplog: p
         publisher.publish(started("A"))
         assert publisher.flush(SECONDS)
         broker.node.grant(mine.username, broker.vhost, configure="^$", write="^$", read="^$")
-        # A channel remembers for a while what it was allowed to do.
+        # A channel caches permissions for a while.
         broker.close_connections()
         publisher.publish(*[progressed("A", number) for number in range(2000)])
         assert not publisher.flush(SECONDS)
@@ -197,7 +197,8 @@ def test_rights_taken_away_in_flight_set_nothing_aside(broker: Broker, caplog: p
 
 def test_a_queue_that_refuses_publishers_has_its_events_set_aside(broker: Broker) -> None:
     """
-    A nack is a refusal too: somebody's full queue with `reject-publish`. Tried again by hand, they arrive.
+    A nack is a refusal, here of a full queue with `reject-publish`. After `retry` without that queue, the events
+    arrive.
     """
     settings = settings_of(broker)
     AmqpBus(settings).open_link().close()
@@ -224,7 +225,7 @@ def test_a_queue_that_refuses_publishers_has_its_events_set_aside(broker: Broker
 
 def test_a_queue_that_another_connection_owns_is_a_refusal(broker: Broker) -> None:
     """
-    Nothing breaks, and another try cannot help: the broker says no (405), in its own words.
+    The error of the broker (405) is raised unchanged: another try cannot help.
     """
     with broker.connect() as connection, AmqpBus(settings_of(broker)).connect() as link:
         connection.channel().queue_declare("owned", exclusive=True)
@@ -235,11 +236,11 @@ def test_a_queue_that_another_connection_owns_is_a_refusal(broker: Broker) -> No
 
 def test_many_refusals_of_a_kind_are_two_lines(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     """
-    The first says why, and the last how many; what to do about it is in the first.
+    The first line states the reason and the remedy, the last one the number.
     """
     AmqpBus(settings_of(broker)).open_link().close()
     unbind(broker)
-    # An account that may look at the queues, on each version.
+    # An account with the permission to list the queues, on each version.
     settings = settings_of(broker.as_user(configure="^$", write=r"^(workflow\.events|master\.direct)\.x$", read="q$"))
 
     with Publisher.open(settings) as publisher:

@@ -1,5 +1,5 @@
 """
-Waiting in tests: for what something does in its own time, with a deadline.
+Functions that wait in tests for a condition, with a deadline.
 """
 
 import threading
@@ -11,7 +11,7 @@ SECONDS = 40.0
 
 def wait_until(condition: Callable[[], bool], seconds: float = SECONDS, *, every: float = 0.02) -> None:
     """
-    Return when something holds, which must be within so many seconds; it is looked at again and again.
+    Return when the condition holds, and fail if it does not within `seconds`. It is checked every `every` seconds.
     """
     deadline = time.monotonic() + seconds
     turn = threading.Event()
