@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -33,7 +33,8 @@ from dkist_processing_core.events import (
     identity_of,
 )
 from dkist_processing_core.events._checks import form_of
-from dkist_processing_core.events.page import page, table
+from dkist_processing_core.events._kinds import Count, about
+from dkist_processing_core.events.page import SHARED, page, table
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.text import CUT, clean
 from tests.facts import NOON, failed, finished, make, progressed, started
@@ -411,6 +412,37 @@ def test_the_page_has_a_section_for_every_event() -> None:
 def test_the_page_is_in_step_with_the_classes() -> None:
     """`make events` writes it anew."""
     assert page(PAGE.read_text()) == PAGE.read_text()
+
+
+@pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
+def test_each_field_stands_in_the_section_of_its_event(event_class: type[Event]) -> None:
+    """All but those that a section about several events lists."""
+    shared = {
+        field for each in SHARED.values() if issubclass(event_class, each) for field in each.__struct_encode_fields__
+    }
+    own = set(event_class.__struct_encode_fields__) - shared
+
+    section = sections()[event_class.name]
+    assert {field for field in own if f"\n| `{field}` |" not in section} == set()
+
+
+class Counted(TaskFinished, frozen=True, kw_only=True, dict=True):
+    """Signals that an attempt succeeded, with a count."""
+
+    frames: Annotated[Count | None, about("How many frames were written.")] = None
+
+
+def test_the_first_field_of_an_event_gets_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A section without a table has no place for it before; all else of the page stays."""
+    monkeypatch.setattr("dkist_processing_core.events.page.EVENT_CLASSES", (Counted,))
+    before = PAGE.read_text()
+
+    after = page(before)
+
+    doc, new = TaskFinished.__doc__, "Signals that an attempt succeeded, with a count."
+    row = "| `frames` | integer | How many frames were written. |"
+    assert after == before.replace(f"{doc}\n", f"{new}\n\n| field | type | meaning |\n|---|---|---|\n{row}\n")
+    assert page(after) == after
 
 
 @pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)

@@ -11,10 +11,11 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Container, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from msgspec.inspect import Field
 
 from dkist_processing_core.events._kinds import Reporter
 from dkist_processing_core.events.codec import encode
@@ -64,26 +65,31 @@ def _titled() -> dict[str, type[Event]]:
 def _section(section: str, event_class: type[Event] | None) -> str:
     if event_class is None:
         return section
-    made = _TABLE.sub(lambda _: table(event_class), section, count=1)
+    made, count = _TABLE.subn(lambda _: table(event_class), section, count=1)
     if event_class in EVENT_CLASSES:
         title, _, rest = made.partition("\n\n")
-        made = "\n\n".join([title, str(inspect.getdoc(event_class)), rest.partition("\n\n")[2]])
+        head = [title, str(inspect.getdoc(event_class))]
+        if not count and _rows(event_class):
+            head.append(table(event_class).rstrip("\n"))
+        made = "\n\n".join([*head, rest.partition("\n\n")[2]])
     return made
 
 
 def table(event_class: type[Event]) -> str:
     """Return the table of the fields that no shared section lists; for a shared class, of its declared fields."""
+    return "".join(["| field | type | meaning |\n", "|---|---|---|\n", *_rows(event_class)])
+
+
+def _rows(event_class: type[Event]) -> list[str]:
     others = [each for each in SHARED.values() if each is not event_class and issubclass(event_class, each)]
     shared = {field.name for each in others for field in fields(each)}
-    return "".join(["| field | type | meaning |\n", "|---|---|---|\n", *_rows(event_class, shared)])
+    return [_row(field) for field in fields(event_class) if field.name not in shared]
 
 
-def _rows(event_class: type[Event], shared: Container[str]) -> Iterator[str]:
-    for field in fields(event_class):
-        if field.name not in shared:
-            made = field_schema(field, {})
-            always = ", always" if field.required else ""
-            yield f"| `{field.encode_name}` | {kind_of(made)}{always} | {made['description']} |\n"
+def _row(field: Field) -> str:
+    made = field_schema(field, {})
+    always = ", always" if field.required else ""
+    return f"| `{field.encode_name}` | {kind_of(made)}{always} | {made['description']} |\n"
 
 
 def kind_of(field: dict[str, Any]) -> str:
