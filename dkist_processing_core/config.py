@@ -11,7 +11,8 @@ from dkist_processing_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from dkist_processing_core.settings.configuration import DKISTProcessingCoreConfiguration
-    from dkist_processing_core.settings.services import UNKNOWN_SERVICE, MeshService, RetryConfig
+    from dkist_processing_core.settings.retries import RetryConfig
+    from dkist_processing_core.settings.services import UNKNOWN_SERVICE, MeshService
 
     core_configurations: DKISTProcessingCoreConfiguration
 

@@ -19,8 +19,8 @@ from opentelemetry.trace import Link, Span, SpanKind, Tracer
 from opentelemetry.util.types import Attributes
 
 from dkist_processing_core import semconv
-from dkist_processing_core.attempt.observer import Observer
-from dkist_processing_core.attempt.phases import refuse_what_would_not_run
+from dkist_processing_core.attempt.coroutine_check import refuse_coroutines
+from dkist_processing_core.attempt.task_context import TaskContext
 from dkist_processing_core.identity import parse_recipe_run_id
 from dkist_processing_core.process import forks
 from dkist_processing_core.process.signals import signals_deferred
@@ -28,7 +28,7 @@ from dkist_processing_core.text import duration, show
 from dkist_processing_core.text.exception_text import class_name
 
 logger = logging.getLogger(__name__)
-_OBSERVING = "_core_observing"
+_CONTEXT = "_core_context"
 
 
 class TaskBase(ABC):
@@ -62,7 +62,7 @@ class TaskBase(ABC):
         self.task_name = type(self).__name__
         # A subclass's constructor may change variables such as HOME after this call. Record the sources of the settings
         # now, so that start and end of the task use the same settings.
-        self._core_observing.begin()
+        self._core_context.begin()
 
     def pre_run(self) -> None:
         """Prepare for `run`. Does nothing unless overridden."""
@@ -83,20 +83,20 @@ class TaskBase(ABC):
 
     def __call__(self) -> None:
         """Run the phases of the task as one attempt."""
-        with self._core_observing.open_lifecycle(self) as lifecycle:
-            self._core_observing.lifecycle = lifecycle
+        with self._core_context.open_lifecycle(self) as lifecycle:
+            self._core_context.lifecycle = lifecycle
             try:
                 with lifecycle.phase("pre_run"):
-                    refuse_what_would_not_run(self, "pre_run")
+                    refuse_coroutines(self, "pre_run")
                     self.pre_run()
                 with lifecycle.phase("run"):
-                    refuse_what_would_not_run(self, "run")
+                    refuse_coroutines(self, "run")
                     self.run()
                 with lifecycle.phase("post_run"):
-                    refuse_what_would_not_run(self, "post_run")
+                    refuse_coroutines(self, "post_run")
                     self.post_run()
             finally:
-                self._core_observing.lifecycle = None
+                self._core_context.lifecycle = None
 
     def progress(
         self, done: float, total: float | None = None, unit: str | None = None, note: str | None = None
@@ -117,7 +117,7 @@ class TaskBase(ABC):
             unit: The unit of both amounts.
             note: A short text for people.
         """
-        lifecycle = self._core_observing.lifecycle
+        lifecycle = self._core_context.lifecycle
         if lifecycle is not None:
             lifecycle.progress(done, total, unit, note)
 
@@ -151,7 +151,7 @@ class TaskBase(ABC):
         name = str.__str__(name) if isinstance(name, str) else show(name, 200)
         with (
             _logged(name),
-            self._core_observing.telemetry.span(
+            self._core_context.telemetry.span(
                 name,
                 context=context,
                 kind=kind,
@@ -171,12 +171,12 @@ class TaskBase(ABC):
     @property
     def tracer(self) -> Tracer:
         """The tracer that creates the task's spans."""
-        return self._core_observing.telemetry.tracer
+        return self._core_context.telemetry.tracer
 
     @property
     def meter(self) -> Meter:
         """The meter with which the author creates instruments."""
-        return self._core_observing.telemetry.meter
+        return self._core_context.telemetry.meter
 
     @staticmethod
     def format_metric_name(name: str) -> str:
@@ -233,16 +233,16 @@ class TaskBase(ABC):
     # The names below are unlikely to clash with an author's own attributes.
 
     @property
-    def _core_observing(self) -> Observer:
-        found = vars(self).get(_OBSERVING)
-        if not (type(found) is Observer and found.is_of(self)):
+    def _core_context(self) -> TaskContext:
+        found = vars(self).get(_CONTEXT)
+        if not (type(found) is TaskContext and found.is_of(self)):
             # This bypasses the author's __setattr__.
-            found = vars(self)[_OBSERVING] = Observer(self)
+            found = vars(self)[_CONTEXT] = TaskContext(self)
         return found
 
 
 def _unobserved(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in attributes.items() if name != _OBSERVING}
+    return {name: value for name, value in attributes.items() if name != _CONTEXT}
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from dkist_processing_core import Workflow
 from dkist_processing_core.launcher import _reports  # noqa: F401
 from dkist_processing_core.launcher._process import TaskProcess
 from dkist_processing_core.launcher.launch import main as launcher_main
-from dkist_processing_core.launcher.termination import block_signals
+from dkist_processing_core.launcher.termination_requests import block_signals
 from dkist_processing_core.local import child
 from tests import launched
 

@@ -155,7 +155,7 @@ def test_a_termination_request_while_the_launcher_loads_is_received() -> None:
     """
     program = (
         "import os, signal, sys\n"
-        "from dkist_processing_core.launcher.termination import block_signals\n"
+        "from dkist_processing_core.launcher.termination_requests import block_signals\n"
         "block_signals()\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
         "from dkist_processing_core.launcher.launch import main; sys.exit(main())\n"

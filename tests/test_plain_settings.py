@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.settings.declarations import DECLARATIONS
 from dkist_processing_core.settings.origin import Origin
-from dkist_processing_core.settings.plain import plainly
 from dkist_processing_core.settings.reading import secrets_in
+from dkist_processing_core.settings.without_pydantic import read_without_pydantic
 from tests.test_config import WRONG
 
 RIGHT = {
@@ -107,7 +107,7 @@ def shown(value: object) -> object:
 def test_both_ways_of_reading_give_equal_settings(environ: dict[str, str], dotenv: dict[str, str]) -> None:
     """Settings that are read without pydantic equal those that the settings class reads."""
     origin = origin_of(environ, dotenv)
-    plain = plainly(origin)
+    plain = read_without_pydantic(origin)
     if plain is None:
         return
 
@@ -127,7 +127,7 @@ def test_a_setting_in_its_usual_form_is_read_without_pydantic(name: str | None) 
     """Each variable of a worker is read without pydantic."""
     environ = {} if name is None else {name: TYPICAL[name]}
 
-    assert plainly(origin_of(environ)) is not None
+    assert read_without_pydantic(origin_of(environ)) is not None
 
 
 def imported_by(arguments: list[str], folder: Path, **variables: str) -> list[str]:

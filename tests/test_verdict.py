@@ -22,9 +22,9 @@ from dkist_processing_core.events import (
 )
 from dkist_processing_core.launcher import _verdict
 from dkist_processing_core.launcher._verdict import Circumstances, bare, judge
-from dkist_processing_core.launcher.end import FAILED as FAILED_NAME
-from dkist_processing_core.launcher.end import FINISHED as FINISHED_NAME
-from dkist_processing_core.launcher.end import End
+from dkist_processing_core.launcher.process_end import FAILED as FAILED_NAME
+from dkist_processing_core.launcher.process_end import FINISHED as FINISHED_NAME
+from dkist_processing_core.launcher.process_end import End
 from tests.facts import make
 from tests.running import ROOT
 

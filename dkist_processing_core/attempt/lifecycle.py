@@ -1,8 +1,8 @@
 """
 The life of one attempt of a task: a start, phases, progress, exactly one end.
 
-Every step is fenced: an error of observing never reaches the task. Not here: what differs with and without a launcher
-(_reporting), what the phases do (task), what happens around the task's process (local, launcher).
+An error of this package is caught and logged; it never reaches the task. Not here: called and launched tasks
+(_reporting), the content of the phases (task), and the work around the task's process (local, launcher).
 """
 
 import contextlib

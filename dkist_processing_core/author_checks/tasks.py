@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
-from dkist_processing_core.attempt.phases import what_calling_makes
+from dkist_processing_core.attempt.coroutine_check import kind_of_result
 from dkist_processing_core.author_checks.names import MAX_NAME_LENGTH, name_of
 from dkist_processing_core.author_checks.values import SHOWN, in_fixed_order, refuse
 from dkist_processing_core.environments import Requirement
@@ -72,7 +72,7 @@ def _check_constructor(task: type[TaskBase]) -> None:
 def _check_phase(task: type[TaskBase], phase: str) -> None:
     method = inspect.getattr_static(task, phase)
     function = method.__func__ if isinstance(method, staticmethod | classmethod) else method
-    if kind := what_calling_makes(function):
+    if kind := kind_of_result(function):
         refuse(f"{task.__name__}.{phase} is {kind}, which never runs: define it without async and yield")
     if inspect.isfunction(function) and not hasattr(function, "__signature__"):
         given = () if isinstance(method, staticmethod) else (None,)

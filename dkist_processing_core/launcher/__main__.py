@@ -2,7 +2,7 @@
 
 import sys
 
-from dkist_processing_core.launcher.termination import block_signals
+from dkist_processing_core.launcher.termination_requests import block_signals
 
 if __name__ == "__main__":
     block_signals()

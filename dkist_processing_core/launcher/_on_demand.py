@@ -6,7 +6,7 @@ The modules for events and spans take longest to import, so the task is started 
 
 from typing import TYPE_CHECKING
 
-from dkist_processing_core.launcher._fence import fenced
+from dkist_processing_core.launcher._task_log import errors_logged
 from dkist_processing_core.launcher.assignment import Assignment
 
 if TYPE_CHECKING:
@@ -36,13 +36,13 @@ class ReportsOnDemand:
             self._opened.dispatched()
         return self._opened
 
-    def report(self, report: "Callable[[Reports], object]") -> None:
-        """Call `report` with the reports; an error in it does not change the attempt."""
-        with fenced():
-            report(self.open())
+    def report(self, action: "Callable[[Reports], object]") -> None:
+        """Call `action` with the reports; an error in it is logged and does not change the attempt."""
+        with errors_logged():
+            action(self.open())
 
     def close(self) -> None:
         """Deliver the pending reports, if any were made."""
-        with fenced():
+        with errors_logged():
             if self._opened is not None:
                 self._opened.close()

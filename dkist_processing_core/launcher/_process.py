@@ -1,7 +1,7 @@
 """
 The process of one attempt: it is started and signalled here, its reports are read, and its end is waited for.
 
-Not here: what its end means (_verdict), and termination requests (termination).
+Not here: what its end means (_verdict), and termination requests (termination_requests).
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from dkist_processing_core.attempt.report_pipe import STARTED, TERMINATION
 from dkist_processing_core.launcher.bootstrap import program
-from dkist_processing_core.launcher.end import End
+from dkist_processing_core.launcher.process_end import End
 from dkist_processing_core.process.descriptors import move_up
 from dkist_processing_core.process.exit_status import has_ended, reap_orphans, take
 

@@ -10,13 +10,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from dkist_processing_core.launcher._fence import fenced
 from dkist_processing_core.launcher._memory_sampler import MemorySampler
 from dkist_processing_core.launcher._process import Pipes, TaskProcess, cpu_seconds
+from dkist_processing_core.launcher._task_log import errors_logged
 from dkist_processing_core.launcher.bootstrap import FLAGS
-from dkist_processing_core.launcher.end import End
-from dkist_processing_core.launcher.environ import task_environ
-from dkist_processing_core.launcher.termination import GRACE_SECONDS, TerminationRequests
+from dkist_processing_core.launcher.process_end import End
+from dkist_processing_core.launcher.task_variables import task_environ
+from dkist_processing_core.launcher.termination_requests import GRACE_SECONDS, TerminationRequests
 from dkist_processing_core.process.exit_status import has_ended
 from dkist_processing_core.process.exit_status import take as wait_for_status
 
@@ -74,36 +74,36 @@ class Supervision:
                 process = self.process = self._start(carrier)
             except OSError as error:
                 return End(127, 0.0, 0.0, not_started=error)
-            with fenced():
+            with errors_logged():
                 self._requests.forward_to(process)
-        with fenced():
+        with errors_logged():
             process.guard()
-        with fenced():
+        with errors_logged():
             self._memory = MemorySampler.begin(process.pid)
-        with fenced():
+        with errors_logged():
             self._requests.watch_parent()
         self._reports.report(lambda reports: self._environment.report_start(reports, process.pid, started_ns))
-        with fenced():
+        with errors_logged():
             process.note_start()
         while not _has_ended(process):
             if self._requests.seconds_ago > _ANNOUNCE_SECONDS and not self._is_announcing:
                 self._is_announcing = True
-                with fenced():
+                with errors_logged():
                     self._announce(process)
-        with fenced():
+        with errors_logged():
             if self._memory is not None:
                 self._memory.close()
         if self._requests.received is not None:
             # No process of the group may go on after a termination request. No other process can have the task's pid
             # until the task is waited for.
-            with fenced():
+            with errors_logged():
                 process.kill_group()
-        with fenced():
+        with errors_logged():
             self._requests.conclude()
-        with fenced():
+        with errors_logged():
             process.listen()
         end = process.end()
-        with fenced():
+        with errors_logged():
             process.close()
         return end
 
@@ -114,7 +114,7 @@ class Supervision:
         `opentelemetry-instrument` sets up such a provider. The provider chooses the span's id, so the span is made
         before the task is started. Otherwise the ids are derived, and OpenTelemetry is imported after the start.
         """
-        with fenced():
+        with errors_logged():
             trace: Any = sys.modules.get("opentelemetry.trace")
             if trace is not None and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
                 return self._reports.open().environ
@@ -162,9 +162,9 @@ class Supervision:
 
         is_requested, memory = self._requests.received is not None, self._memory
         has_killed, peak = False, None
-        with fenced():
+        with errors_logged():
             has_killed, peak = (False, None) if memory is None else (memory.has_killed, memory.peak_bytes)
-        with fenced():
+        with errors_logged():
             return judge(end, Circumstances(is_requested, self._requests.is_orphaned, has_killed, peak))
         return bare(end, termination_requested=is_requested)
 
@@ -172,14 +172,14 @@ class Supervision:
 def bare_end(process: TaskProcess) -> End:
     """Wait for the end of a task after an error of this package, and return the facts that are still known."""
     exit_code, _ = wait_for_status(process.pid)
-    with fenced():
+    with errors_logged():
         process.listen()
     return End(exit_code, None, time.monotonic() - process.began, process.reports())
 
 
 def _has_ended(process: TaskProcess) -> bool:
     """Wait a moment for the end of the task, and return True if it has ended."""
-    with fenced():
+    with errors_logged():
         return process.has_ended(_LOOK_SECONDS)
     time.sleep(_LOOK_SECONDS)
     return has_ended(process.pid)

@@ -1,7 +1,7 @@
 """
 The environment of one attempt: prepared before the task is started, and rebuilt once if it is damaged.
 
-Not here: how environments are built and cached (environments), and the variables of the task's process (environ).
+Not here: the building and caching of environments (environments), and the variables of the process (task_variables).
 """
 
 import errno
@@ -10,13 +10,13 @@ import time
 from typing import TYPE_CHECKING
 
 from dkist_processing_core.environments import Environment, Environments, Requirement, folder_of
-from dkist_processing_core.launcher._fence import fenced, show
+from dkist_processing_core.launcher._task_log import errors_logged, show
 
 if TYPE_CHECKING:
     from dkist_processing_core.launcher._on_demand import ReportsOnDemand
     from dkist_processing_core.launcher._reports import Reports
-    from dkist_processing_core.launcher.end import End
-    from dkist_processing_core.launcher.termination import TerminationRequests
+    from dkist_processing_core.launcher.process_end import End
+    from dkist_processing_core.launcher.termination_requests import TerminationRequests
 
 _DAMAGE = frozenset({errno.ENOENT, errno.ENOEXEC, errno.EACCES, errno.ELOOP, errno.ENOTDIR})
 
@@ -86,7 +86,7 @@ class TaskEnvironment:
         Return None where there is another reason, and where the previous environment had the same damage, since a
         rebuilt one would have it again.
         """
-        with fenced():
+        with errors_logged():
             damage = self._found_damage(end)
             if damage is None or self.own is None:
                 return None
@@ -109,7 +109,7 @@ class TaskEnvironment:
     def lend_lock(self) -> list[int]:
         """Return the descriptors by which the task's process holds the environment's lock."""
         # Even without lending it, this process holds the lock for as long as the task runs.
-        with fenced():
+        with errors_logged():
             return [] if self.own is None else [self.own.lend_lock()]
         return []
 
@@ -124,6 +124,6 @@ class TaskEnvironment:
 
     def close(self) -> None:
         """Release the environment."""
-        with fenced():
+        with errors_logged():
             if self.own is not None:
                 self.own.close()

@@ -2,7 +2,7 @@
 What the end of a task's process means: which event reports it, with which cause, and whether it is published already.
 
 These are pure functions: they take facts and return one verdict. Not here: the sources of the facts (_process,
-_memory_sampler, termination), and publishing (_reports).
+_memory_sampler, termination_requests), and publishing (_reports).
 """
 
 import signal
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dkist_processing_core.events import Cause, TaskEvent, TaskFailed, TaskFinished, fingerprint
-from dkist_processing_core.launcher.end import End
+from dkist_processing_core.launcher.process_end import End
 from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.process.termination import signal_name
 

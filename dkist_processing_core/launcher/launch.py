@@ -10,13 +10,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core.errors import EnvironmentBuildError, IdentityError
-from dkist_processing_core.launcher._fence import fenced, show, show_error
 from dkist_processing_core.launcher._on_demand import ReportsOnDemand
 from dkist_processing_core.launcher._supervision import Supervision, bare_end
 from dkist_processing_core.launcher._task_environment import TaskEnvironment
+from dkist_processing_core.launcher._task_log import errors_logged, show, show_error
 from dkist_processing_core.launcher.assignment import Assignment
-from dkist_processing_core.launcher.end import FINISHED, SOFTWARE, USAGE, End
-from dkist_processing_core.launcher.termination import TerminationRequests
+from dkist_processing_core.launcher.process_end import FINISHED, SOFTWARE, USAGE, End
+from dkist_processing_core.launcher.termination_requests import TerminationRequests
 from dkist_processing_core.process.exit_status import fill_standard_descriptors
 from dkist_processing_core.process.termination import TerminationError
 from dkist_processing_core.settings.origin import take
@@ -38,7 +38,7 @@ def main() -> int:
         return USAGE
     status = SOFTWARE
     # Once the status is known, no later error changes it.
-    with fenced(), TerminationRequests() as requests:
+    with errors_logged(), TerminationRequests() as requests:
         launch = Launch(assignment, requests, began_ns)
         try:
             requests.listen()
@@ -99,7 +99,7 @@ class Launch:
             )
         # Used where `end.status` fails: then only a reported success with status 0 counts as a success.
         status = int(end.exit_code != 0 or end.reported_event != FINISHED)
-        with fenced():
+        with errors_logged():
             status = end.status(termination_requested=self._requests.received is not None)
         if supervision.is_announced:
             # The task's time is over and its end is published already, so the status is never 0.

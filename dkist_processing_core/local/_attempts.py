@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from dkist_processing_core.events import TaskFinished
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.journal.notes import ENDED
-from dkist_processing_core.launcher.end import SOFTWARE, USAGE
+from dkist_processing_core.launcher.process_end import SOFTWARE, USAGE
 from dkist_processing_core.local import child
 from dkist_processing_core.local.outcomes import AttemptEnd
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
@@ -33,8 +33,8 @@ from dkist_processing_core.text.redaction import redact
 if TYPE_CHECKING:
     import subprocess
 
-    from dkist_processing_core.local._fenced_display import FencedDisplay
     from dkist_processing_core.local._reports import RunReports
+    from dkist_processing_core.local._run_display import RunDisplay
     from dkist_processing_core.node import Node
 
 # Exit statuses of a launcher that has not reported the end of its task.
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 class Attempts:
     """The attempts that are under way, and the ends that are not recorded yet."""
 
-    def __init__(self, reports: "RunReports", display: "FencedDisplay", origin: Origin) -> None:
+    def __init__(self, reports: "RunReports", display: "RunDisplay", origin: Origin) -> None:
         """Take the run's reports and display, and the sources of the settings; nothing is started yet."""
         self._reports = reports
         self._display = display

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from dkist_processing_core.launcher.bootstrap import FLAGS
-from dkist_processing_core.launcher.environ import without_launchers
+from dkist_processing_core.launcher.task_variables import without_launchers
 from dkist_processing_core.process.exit_status import fill_standard_descriptors, has_ended, wait_for
 
 _POLL_MILLISECONDS = 50
@@ -27,7 +27,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r(?!$)")
 _PROGRAM = """\
 import json, os, sys
 sys.path[:] = json.loads(os.environ["DKIST_CORE_TASK_SEARCH_PATH"])
-from dkist_processing_core.launcher.termination import block_signals
+from dkist_processing_core.launcher.termination_requests import block_signals
 block_signals()
 from dkist_processing_core.launcher.launch import main
 sys.exit(main())

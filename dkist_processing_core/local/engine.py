@@ -17,10 +17,10 @@ from dkist_processing_core.identity import LOCAL, Run, new_run_id, parse_recipe_
 from dkist_processing_core.journal.notes import SUCCEEDED
 from dkist_processing_core.launcher import assignment
 from dkist_processing_core.launcher.bootstrap import locate, refuse_while_loading
-from dkist_processing_core.launcher.termination import GRACE_SECONDS
+from dkist_processing_core.launcher.termination_requests import GRACE_SECONDS
 from dkist_processing_core.local._attempts import Attempts
-from dkist_processing_core.local._fenced_display import FencedDisplay
 from dkist_processing_core.local._reports import RunReports
+from dkist_processing_core.local._run_display import RunDisplay
 from dkist_processing_core.local._schedule import Schedule
 from dkist_processing_core.local.outcomes import AttemptEnd, RunResult
 from dkist_processing_core.process.signals import signals_deferred
@@ -97,7 +97,7 @@ class LocalRun:
         self._settings = settings
         self._max_parallel = max_parallel
         self._reports = RunReports(run, settings)
-        self._display = FencedDisplay()
+        self._display = RunDisplay()
         self._schedule = Schedule(run, workflow.topological_sort())
         self._attempts = Attempts(self._reports, self._display, settings.core_origin)
         self._pid = os.getpid()

@@ -1,5 +1,5 @@
 """
-The parts from which the settings are made: where they come from, where a credential may go, their table in a document.
+The settings: their declarations, their sources, the classes that read them, and their table in a document.
 
-Not here: the settings themselves (config).
+Not here: the module that pipelines import (config).
 """

@@ -1,7 +1,7 @@
 """
 The settings class, which authors subclass: reading and checking by pydantic.
 
-Not here: the declaration of each setting (declarations), and reading for a task's process (plain).
+Not here: the declaration of each setting (declarations), and reading for a task's process (without_pydantic).
 """
 
 import inspect
@@ -29,9 +29,10 @@ from dkist_processing_core.settings.credentials import OPT_IN, objection
 from dkist_processing_core.settings.declarations import DECLARATIONS
 from dkist_processing_core.settings.kinds import ISB_SERVICE, endpoint, exporters, in_lower_case, is_true, json_object
 from dkist_processing_core.settings.origin import Origin
-from dkist_processing_core.settings.plain import BROKER_HERE, processor_count
-from dkist_processing_core.settings.services import UNKNOWN_SERVICE, MeshService, RetryConfig, mesh
+from dkist_processing_core.settings.retries import RetryConfig
+from dkist_processing_core.settings.services import UNKNOWN_SERVICE, MeshService, mesh
 from dkist_processing_core.settings.table import to_markdown, to_restructured_text
+from dkist_processing_core.settings.without_pydantic import BROKER_HERE, processor_count
 from dkist_processing_core.settings.wording import explanation, masked
 
 _read_from: ContextVar[Origin | None] = ContextVar("dkist_core_read_from", default=None)

@@ -4,7 +4,7 @@ Which destination a credential may be sent to, depending on the source that name
 A user who can put a file `.env` into a folder controls the settings of programs that run there. A credential that only
 the environment holds is therefore not sent to an address in such a file, nor to a server with a certificate that such a
 file trusts. It is not passed to programs in a folder that such a file names either. The environment can allow all of
-this. Not here: whether the file itself may be read (origin), and the settings (config).
+this. Not here: whether the file itself may be read (origin), and the settings (configuration).
 """
 
 import json

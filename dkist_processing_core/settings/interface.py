@@ -1,7 +1,7 @@
 """
 The settings as the parts of the package use them: an interface for the two classes that hold them.
 
-Not here: the classes, one without pydantic for a task's process (plain), and one for authors (configuration).
+Not here: the class for a task's process (without_pydantic), and the one for authors (configuration).
 """
 
 from collections.abc import Iterator, Mapping

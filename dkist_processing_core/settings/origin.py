@@ -3,7 +3,8 @@ The sources of the settings at one moment: variables, current folder, the file `
 
 A launcher, its task and the callbacks around them are separate processes that each read the settings. An author's code
 may change the sources in the meantime. So the first process records the sources and passes them on in one variable. The
-task's process takes the variable before it loads any of the author's code. Not here: the settings themselves (config).
+task's process takes the variable before it loads any of the author's code. Not here: reading the
+settings (reading).
 """
 
 # ruff: noqa: PTH100, PTH109, PTH111, PTH116, PTH118 - a launcher imports it before the task is started: pathlib is dear
@@ -94,9 +95,9 @@ class Origin:
 
     def named(self, variable: str) -> str | None:
         """Return the value of a variable, else its value in the file, else None."""
-        return self.environ.get(variable) or self.named_in_file().get(variable) or None
+        return self.environ.get(variable) or self.file_values().get(variable) or None
 
-    def named_in_file(self) -> dict[str, str]:
+    def file_values(self) -> dict[str, str]:
         """Return the values in the file, by their names in capitals."""
         return {name.upper(): value or "" for name, value in self.dotenv.items()}
 

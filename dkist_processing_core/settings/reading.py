@@ -1,8 +1,8 @@
 """
 Reading the settings for the package's own use: without pydantic if possible, else by the settings class.
 
-The settings class alone words errors. A test holds that both ways give equal settings. Not here: the two ways (plain,
-configuration).
+Only the settings class creates error messages. A test checks that both ways return equal settings. Not here: the two
+ways (without_pydantic, configuration).
 """
 
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dkist_processing_core.settings.credentials import OPT_IN
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.origin import Origin
-from dkist_processing_core.settings.plain import plainly
+from dkist_processing_core.settings.without_pydantic import read_without_pydantic
 from dkist_processing_core.text.redaction import secrets_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def read_settings(origin: Origin | None = None) -> Settings:
         ConfigurationError: A setting is wrong.
     """
     origin = origin or Origin.of_process()
-    plain = plainly(origin)
+    plain = read_without_pydantic(origin)
     return _settings_class().read(origin) if plain is None else plain
 
 
@@ -37,7 +37,7 @@ def read_leniently(origin: Origin | None = None) -> tuple[Settings, str | None]:
         ConfigurationError: A setting that decides where events go is wrong.
     """
     origin = origin or Origin.of_process()
-    plain = plainly(origin)
+    plain = read_without_pydantic(origin)
     return _settings_class().read_leniently(origin) if plain is None else (plain, None)
 
 
@@ -48,13 +48,13 @@ def secrets_in(settings: Settings | None) -> list[str]:
     Variables count also after they are unset; entries of the file may be settings of a client or of a library.
     """
     if settings is None:
-        return secrets_of(Origin.of_process().named_in_file())
+        return secrets_of(Origin.of_process().file_values())
     texts = {name: value for name, value in settings if isinstance(value, str)}
     origin = settings.core_origin
-    return list(dict.fromkeys([*secrets_of(texts), *secrets_of(origin.environ), *secrets_of(origin.named_in_file())]))
+    return list(dict.fromkeys([*secrets_of(texts), *secrets_of(origin.environ), *secrets_of(origin.file_values())]))
 
 
-def named_in_file(settings: Settings) -> list[str]:
+def variables_from_file(settings: Settings) -> list[str]:
     """Return the variables whose values the settings have from the file `.env`."""
     origin = settings.core_origin
     names = {name.upper() for name, value in origin.dotenv.items() if value}

@@ -1,7 +1,7 @@
 """
-The settings that hold several values: where a service is reached, and how a client retries its connections.
+The addresses of services: the values of the setting `MESH_CONFIG`.
 
-Not here: reading them without pydantic (kinds).
+Not here: reading them without pydantic (kinds), and how a client retries its connections (retries).
 """
 
 from typing import Annotated, Any
@@ -35,18 +35,6 @@ class MeshService(BaseModel):
 
 
 UNKNOWN_SERVICE = MeshService.model_construct(host="127.0.0.1", port=0)
-
-
-class RetryConfig(BaseModel):
-    """How a client of this configuration retries its own connections; seconds, and -1 tries for ever."""
-
-    model_config = ConfigDict(extra="ignore", defer_build=True)
-
-    retry_delay: float = 1
-    retry_backoff: float = 2
-    retry_jitter: tuple[float, float] = (1, 10)
-    retry_max_delay: float = 300
-    retry_tries: int = -1
 
 
 def mesh(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """
 A class of settings as a table for a document: each variable, and what there is to know of its field.
 
-Not here: the settings themselves (config).
+Not here: the settings themselves (configuration).
 """
 
 from collections.abc import Mapping

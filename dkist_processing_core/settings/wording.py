@@ -1,7 +1,7 @@
 """
 The display of settings: the message about wrong ones, and their values with secrets masked.
 
-Not here: reading them (configuration, plain).
+Not here: reading them (configuration, without_pydantic).
 """
 
 from collections.abc import Mapping

@@ -18,7 +18,7 @@ from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.kinds import ISB_SERVICE
-from dkist_processing_core.settings.reading import named_in_file, read_settings
+from dkist_processing_core.settings.reading import read_settings, variables_from_file
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import write_json
 
@@ -67,7 +67,7 @@ def _unredacted(settings: Settings | None, problem: str) -> Iterator[Check]:
     if settings is None:
         yield wrong("settings", problem, "correct the named variables; `config/example.env` explains each of them")
         return
-    names = ", ".join(named_in_file(settings))
+    names = ", ".join(variables_from_file(settings))
     yield ok(
         "settings", f"read from the environment{f', and from {settings.core_origin.file}: {names}' if names else ''}"
     )

@@ -1,7 +1,7 @@
 """
-The fence around the launcher's own work, and the launcher's lines in the task's log.
+The launcher's lines in the task's log, and the logging of errors in the launcher's own work.
 
-It uses only what the launcher has imported before it starts the task. Not here: the fence around reports (reporter).
+It uses only modules that the launcher has imported before it starts the task. Not here: errors of reports (reporter).
 """
 
 import contextlib
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def fenced() -> "Iterator[None]":
+def errors_logged() -> "Iterator[None]":
     """Log an exception of the launcher's own work and suppress it, since the task lives as long as its launcher."""
     try:
         yield

@@ -31,7 +31,7 @@ _NAMELESS: dict[str, Any] = {"workflow_name": "", "workflow_version": "", "recip
 """The identity with which an attempt is traced if the task's own values are unusable."""
 
 
-class Observer:
+class TaskContext:
     """
     The observer of one task in this process: its settings and telemetry, and the lifecycle while the task runs.
 
@@ -65,7 +65,7 @@ class Observer:
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """Return the constructor call for a copy, which has no content."""
-        return Observer, ()
+        return TaskContext, ()
 
     @forks.computed_once
     def settings(self) -> "Settings | None":

@@ -1,5 +1,5 @@
 """
-The display behind a fence: an error in it ends the display, and not the run.
+The display of one run: an error in it is logged and ends the display, but not the run.
 
 Not here: the forms of the display (display).
 """
@@ -19,7 +19,7 @@ from dkist_processing_core.settings.interface import Settings
 logger = logging.getLogger(__name__)
 
 
-class FencedDisplay:
+class RunDisplay:
     """The display of one run, which may be called from any thread."""
 
     def __init__(self) -> None:
@@ -32,11 +32,11 @@ class FencedDisplay:
         with never_breaking("the run is not shown"):
             self._display = self._stack.enter_context(open_display(run, names, settings))
 
-    def show(self, what: Callable[[Display], object]) -> None:
-        """Call `what` with the display."""
+    def show(self, action: Callable[[Display], object]) -> None:
+        """Call `action` with the display; an error in it ends the display."""
         with signals_deferred():
             try:
-                what(self._display)
+                action(self._display)
             except TerminationError:
                 raise
             except (Exception, SystemExit) as error:  # noqa: BLE001 - rich leaves by SystemExit at a closed pipe

@@ -69,7 +69,7 @@ def processor_count() -> int:
     return len(os.sched_getaffinity(0)) if count is None else count() or 1
 
 
-def plainly(origin: Origin) -> "PlainSettings | None":
+def read_without_pydantic(origin: Origin) -> "PlainSettings | None":
     """Return the settings of an origin, or None if a source needs interpretation."""
     environ, dotenv = _set_in(origin.environ), _set_in(origin.dotenv)
     # A file must not decide whether it is trusted.

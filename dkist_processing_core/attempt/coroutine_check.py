@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dkist_processing_core.task import TaskBase
 
 
-def what_calling_makes(function: object) -> str | None:
+def kind_of_result(function: object) -> str | None:
     """Return the kind of object, such as a coroutine, that a call creates without running it; None for other calls."""
     for is_such, kind in (
         (inspect.iscoroutinefunction, "a coroutine"),
@@ -29,7 +29,7 @@ def what_calling_makes(function: object) -> str | None:
     return None
 
 
-def refuse_what_would_not_run(task: "TaskBase", phase: str) -> None:
+def refuse_coroutines(task: "TaskBase", phase: str) -> None:
     """
     Refuse a phase that a call would not run.
 
@@ -40,7 +40,7 @@ def refuse_what_would_not_run(task: "TaskBase", phase: str) -> None:
     found = inspect.getattr_static(task, phase)
     function = found.__func__ if isinstance(found, staticmethod | classmethod) else found
     with signals_deferred():
-        kind = what_calling_makes(function)
+        kind = kind_of_result(function)
     if kind:
         name = getattr(function, "__qualname__", None) or show(function, 200)
         msg = f"{name} is {kind}, which never runs: define it without `async` and `yield`"
