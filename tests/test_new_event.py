@@ -1,7 +1,8 @@
 """
-Adds a type of event by the steps of CONTRIBUTING.md, in a copy of the package.
+Adds a type of event, and a field of an event, by the steps of CONTRIBUTING.md, in a copy of the package.
 """
 
+import json
 import re
 import shutil
 import subprocess
@@ -23,6 +24,11 @@ class TaskApplauded(TaskEvent, frozen=True, kw_only=True, dict=True):
 
 
 """
+BEFORE_START = """        case TaskStarted():
+"""
+WORDS = """        case TaskApplauded():
+            return [f"{event.hands} hands"]
+"""
 USE = """
 from datetime import UTC, datetime
 from dkist_processing_core.cli.draw.facts import facts
@@ -40,8 +46,50 @@ assert len(encode(fit(event))) <= 65536
 assert event.redacted(lambda text: text.replace("secret", "")).why.startswith(" \\N{REPLACEMENT CHARACTER}")
 (run,) = RunState([TaskStarted(**identity), event]).runs
 assert run.tasks[0].name == "A"
-facts(event)
+assert facts(event) == "2 hands"
 print(sorted(schema(TaskApplauded)["properties"]))
+"""
+FIELD = """    frames: Annotated[Count | None, about("How many frames the task has written.")] = None
+"""
+OBSERVED = """        if error is None:
+            facts["frames"] = 7
+"""
+BEFORE_FAILURE = """        if error is not None:
+            facts |= {"cause": Cause.EXCEPTION"""
+BEFORE_PEAK = """        case TaskFinished() if event.peak_memory_bytes is not None:
+"""
+SHORT = """        case TaskFinished() if event.frames is not None:
+            return f"{event.frames} frames"
+"""
+BEFORE_PROGRESS = """    if attempt.progress is not None and attempt.state is not State.FINISHED:
+"""
+DETAIL = """    elif end is not None and end.name == "task.finished":
+        yield end_words(end), "dim"
+"""
+OF_FIELD = """
+from datetime import UTC, datetime
+from dkist_processing_core import RunState, TaskBase, subscribe
+from dkist_processing_core.cli.draw.lines import EventLines
+from dkist_processing_core.cli.draw.timeline import draw_timeline
+from dkist_processing_core.events import decode, encode
+from dkist_processing_core.launcher._verdict import Circumstances, judge
+from dkist_processing_core.launcher.end import End
+
+class A(TaskBase):
+    def run(self):
+        pass
+
+with A(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
+    task()
+events = list(subscribe(replay=True, every_report=True, timeout=0.05))
+end = events[-1]
+assert (end.name, end.frames, decode(encode(end))) == ("task.finished", 7, end)
+reports = {"returned": True, "end": "task.finished", "is_published": False, "facts": {"frames": 8}}
+assert judge(End(0, 1.0, 1.0, reports), Circumstances()).facts["frames"] == 8
+(run,) = RunState(events).runs
+assert run.tasks[0].attempts[0].end.frames == 7
+print(EventLines().line(end))
+print(*draw_timeline(run, width=80, now=datetime.now(UTC)), sep="\\n")
 """
 
 
@@ -66,19 +114,33 @@ def run(copy: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_a_type_of_event_is_added_by_the_steps_that_are_written_down(copy: Path) -> None:
+def edit(copy: Path, module: str, before: str, after: str) -> None:
     """
-    Two files are changed by hand, and schema and page are generated. Codec, redaction, shortening and fold then support
-    the event.
+    Replace the first occurrence of a text in a module of the copy.
     """
-    facts, exports = copy / PACKAGE / "events" / "facts.py", copy / PACKAGE / "events" / "__init__.py"
-    facts.write_text(facts.read_text().replace("EVENT_CLASSES: tuple", f"{CLASS.lstrip()}EVENT_CLASSES: tuple"))
-    exports.write_text(
-        exports.read_text().replace("    TaskDispatched,\n", "    TaskApplauded,\n    TaskDispatched,\n", 1)
-    )
+    path = copy / PACKAGE / module
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after, 1))
 
+
+def make_events(copy: Path) -> None:
+    """
+    Run the commands of `make events`.
+    """
     run(copy, "-m", f"{PACKAGE}.events.schema", "telemetry/schemas")
     run(copy, "-m", f"{PACKAGE}.events.page", "docs/reference/events.md")
+
+
+def test_a_type_of_event_is_added_by_the_steps_that_are_written_down(copy: Path) -> None:
+    """
+    Three files are changed by hand, and schema and page are generated. Codec, redaction, shortening, fold and text then
+    support the event.
+    """
+    edit(copy, "events/facts.py", "EVENT_CLASSES: tuple", f"{CLASS.lstrip()}EVENT_CLASSES: tuple")
+    edit(copy, "events/__init__.py", "    TaskDispatched,\n", "    TaskApplauded,\n    TaskDispatched,\n")
+    edit(copy, "cli/draw/facts.py", "    TaskDispatched,\n", "    TaskApplauded,\n    TaskDispatched,\n")
+    edit(copy, "cli/draw/facts.py", BEFORE_START, f"{WORDS}{BEFORE_START}")
+    make_events(copy)
 
     assert "'hands'" in run(copy, "-c", USE)
     assert (copy / "telemetry" / "schemas" / "task.applauded.v1.json").exists()
@@ -87,12 +149,41 @@ def test_a_type_of_event_is_added_by_the_steps_that_are_written_down(copy: Path)
     assert "| `hands` | integer, always | How many hands clapped. |" in page
 
 
-def test_the_steps_name_the_files_that_there_are() -> None:
+@pytest.mark.parametrize(
+    "place",
+    [
+        '"task.finished"\n\n',
+        'TaskEvent, frozen=True, kw_only=True, dict=True):\n    """The end of an attempt, with any result."""\n\n',
+    ],
+    ids=["TaskFinished", "TaskEnd"],
+)
+def test_a_field_is_added_by_the_steps_that_are_written_down(place: str, copy: Path) -> None:
+    """
+    The task reports it, the launcher accepts it, and schema, page, codec, fold and drawings contain it.
+    """
+    edit(copy, "events/facts.py", place, f"{place}{FIELD}")
+    edit(copy, "attempt/lifecycle.py", BEFORE_FAILURE, f"{OBSERVED}{BEFORE_FAILURE}")
+    edit(copy, "cli/draw/facts.py", BEFORE_PEAK, f"{SHORT}{BEFORE_PEAK}")
+    edit(copy, "cli/draw/timeline.py", BEFORE_PROGRESS, f"{DETAIL}{BEFORE_PROGRESS}")
+    make_events(copy)
+
+    line, *timeline = run(copy, "-c", OF_FIELD).splitlines()
+    assert line.endswith("7 frames")
+    assert "    7 frames" in timeline
+    schema = json.loads((copy / "telemetry" / "schemas" / "task.finished.v1.json").read_text())
+    assert schema["properties"]["frames"]["description"] == "How many frames the task has written."
+    page = (copy / "docs" / "reference" / "events.md").read_text()
+    assert page.count("| `frames` | integer | How many frames the task has written. |") == 1
+
+
+@pytest.mark.parametrize("title", ["Adding a type of event", "Adding a field to an event"])
+def test_the_steps_name_the_files_that_there_are(title: str) -> None:
     """
     Each file that the steps name exists, and at most six are changed by hand.
     """
-    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## Adding a type of event")[2].partition("\n## ")[0]
-    named = set(re.findall(r"^\d\. `([\w/.]+)`", section, flags=re.MULTILINE))
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition(f"## {title}")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([\w/]+\.(?:py|md|jsonl))`", section))
 
-    assert {name for name in named if not (ROOT / PACKAGE / name).exists()} == set()
-    assert len(named) <= 6
+    assert named
+    assert {name for name in named if not (ROOT / PACKAGE / name).exists() and not (ROOT / name).exists()} == set()
+    assert len(set(re.findall(r"^\d\. `([\w/.]+)`", section, flags=re.MULTILINE))) <= 6
