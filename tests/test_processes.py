@@ -1,7 +1,7 @@
 """
-Several processes with one outbox: one of them is stopped, or is another user's, or forks.
+Several processes with one outbox: one of them is stopped, belongs to another user, or forks.
 
-Not here: one after the other (test_kill_points.py), and a journal that is locked for other reasons
+Not here: processes in sequence (test_kill_points.py), and a journal that is locked for other reasons
 (test_degradation.py).
 """
 
@@ -34,25 +34,25 @@ from tests.running import ROOT
 from tests.services.broker import Broker
 from tests.test_delivery import LIMIT, settings_of
 
-# What a busy machine may add.
+# The additional time on a busy machine.
 TOLERANCE = 0.5
 MANY = 1500
-# Nobody's, and not this process's: a user who has a part in the host's group, and that group.
+# A user other than this process's who belongs to the host's group, and that group.
 OTHER_USER = 65534
 SHARED_GROUP = 64123
 IS_ROOT = os.getuid() == 0
-# For a child whose events are kept: none goes to the broker before.
+# For a child whose events are kept: the broker refuses its connection.
 REFUSED = {"ISB_PASSWORD": "wrong"}
 
 
 class Host:
     """
-    One outbox and one broker, and children with their reports in a folder.
+    One outbox, one broker, and child processes that write their reports into a folder.
     """
 
     def __init__(self, broker: Broker, folder: Path, state: Path | None = None) -> None:
         """
-        Begin with an empty outbox, in the test's own state folder or in `state`.
+        Start with an empty outbox, in the test's state folder or in `state`.
         """
         self._environment = broker.env | ({} if state is None else {"DKIST_CORE_STATE_DIR": str(state)})
         self._folder = folder
@@ -62,14 +62,14 @@ class Host:
 
     def child(self, name: str, *, environment: Mapping[str, str] | None = None, **options: object) -> Child:
         """
-        Start a child with a plan, and perhaps with some variables of its own.
+        Start a child with a plan and additional variables.
         """
         plan = Plan(name, **options)  # type: ignore[arg-type]  # they are checked by the class itself
         return Child(plan, self._environment | dict(environment or {}), self._folder / f"{name}.txt")
 
     def end(self, child: Child, status: int = 0) -> None:
         """
-        Wait for the end of a child, and note what it has said.
+        Wait for the end of a child, and note the events that it has reported.
         """
         assert child.wait_for_end(SECONDS * 2), child.said
         assert child.process.wait() == status, child.said
@@ -77,9 +77,10 @@ class Host:
 
     def deliver(self, *, counts_each_once: bool = True) -> None:
         """
-        Deliver what is left, and see that nothing was lost.
+        Deliver the pending messages, and check that no event was lost.
         """
-        # Not by a publisher: one that was stopped while it connected may have had the broker left alone for a while.
+        # By the command and not by a publisher: a process that was stopped while it connected may have marked the
+        # broker as unreachable for a while.
         command = [sys.executable, "-m", "dkist_processing_core.cli", "outbox", "drain"]
         environment = os.environ | self._environment
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -89,7 +90,7 @@ class Host:
 
     def assert_on_disk(self) -> None:
         """
-        Find what was published on disk, if it has not arrived.
+        Check that each published event is on disk or has arrived.
         """
         self.ledger.arrivals.read()
         assert self.ledger.returned - ids_on_disk(self.settings) - set(self.ledger.arrivals.ids) == set()
@@ -98,7 +99,7 @@ class Host:
 @pytest.fixture
 def host(broker: Broker, tmp_path: Path) -> Host:
     """
-    A host with an empty outbox.
+    Return a host with an empty outbox.
     """
     return Host(broker, tmp_path)
 
@@ -117,7 +118,8 @@ def test_a_process_that_is_stopped_holds_nobody_up_for_longer_than_the_limit(
     host: Host, point: str, then: signal.Signals
 ) -> None:
     """
-    Inside a transaction, or with the right to deliver: others publish and close in time, and what they said is on disk.
+    One process is stopped inside a transaction or while it has the right to deliver. The others publish and close in
+    time, and their events are on disk.
     """
     with host.child(
         "stopped", point=point, signal=signal.SIGSTOP, occurrence=3, limit=40, pause=0.1, timeout=SECONDS
@@ -136,7 +138,7 @@ def test_a_process_that_is_stopped_holds_nobody_up_for_longer_than_the_limit(
 
 def test_a_process_that_is_stopped_at_any_moment_loses_nothing(host: Host) -> None:
     """
-    Several moments under load: every other process publishes and closes in time, without an exception.
+    Stopped several times under load: each other process publishes and closes in time, without an exception.
     """
     chance = random.Random(secrets.randbits(32))
     times = []
@@ -161,7 +163,7 @@ def test_a_process_that_is_stopped_at_any_moment_loses_nothing(host: Host) -> No
 
 def test_a_fork_that_publishes_beside_its_parent_loses_nothing(host: Host) -> None:
     """
-    Both publish at the same time through the publisher that one of them opened, and both end well.
+    Both publish at the same time through the publisher that the parent opened, and both succeed.
     """
     with host.child("parent", forks=True, limit=200, timeout=SECONDS) as parent:
         host.end(parent)
@@ -172,7 +174,7 @@ def test_a_fork_that_publishes_beside_its_parent_loses_nothing(host: Host) -> No
 
 def test_a_fork_publishes_on_when_its_parent_has_closed() -> None:
     """
-    Its parent is not the last that uses the file, and must not remove the log that the fork writes to.
+    The parent is not the last user of the file, and must not remove the log that the fork writes to.
     """
     settings = DKISTProcessingCoreConfiguration()
     publisher = Publisher.open(settings)
@@ -204,7 +206,7 @@ def test_a_fork_publishes_on_when_its_parent_has_closed() -> None:
 @pytest.mark.parametrize("point", ["taking over, copying", "taking over, copied", "taking over, removed"])
 def test_who_is_killed_while_it_takes_over_a_spare_journal_loses_nothing(host: Host, point: str) -> None:
     """
-    What it was taking over is in one journal or the other, or in both.
+    The messages that it was moving are in one of the two journals, or in both.
     """
     journal = open_journal(host.settings)
     with closing(sqlite3.connect(journal, isolation_level=None)) as holder:
@@ -225,7 +227,7 @@ def test_who_is_killed_while_it_takes_over_a_spare_journal_loses_nothing(host: H
 @pytest.fixture
 def shared() -> Iterator[Path]:
     """
-    A folder that its setgid bit shares with a group; another user can reach it.
+    Yield a folder that its setgid bit shares with a group, and that another user can reach.
     """
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="dkist-core-tests-") as folder:
         Path(folder).chmod(0o711)
@@ -247,7 +249,7 @@ def facts_of_files(folder: Path) -> set[tuple[int, int]]:
 
 def another_user() -> dict[str, Any]:
     """
-    Return what makes a child another user's, where this process may do that.
+    Return the options that run a child as another user, where this process may do that.
     """
     return {"user": OTHER_USER, "group": SHARED_GROUP} if IS_ROOT else {}
 
@@ -260,7 +262,7 @@ def test_users_who_share_a_folder_deliver_for_each_other(
     is_others_first: bool,  # noqa: FBT001
 ) -> None:
     """
-    What the one leaves is delivered by the other, and files are the group's to write, whatever the umask.
+    Each user delivers the messages of the other, and the group may write to the files, with any umask.
     """
     host = Host(broker, tmp_path, shared)
     users = [another_user(), {}] if is_others_first else [{}, another_user()]
@@ -285,7 +287,7 @@ def test_a_spare_journal_is_the_group_s_too(
     is_others: bool,  # noqa: FBT001
 ) -> None:
     """
-    What the one keeps beside a journal that is locked, the other takes over and delivers.
+    The other user takes over and delivers the messages that were kept beside a locked journal.
     """
     host = Host(broker, tmp_path, shared)
     keeping, delivering = (another_user(), {}) if is_others else ({}, another_user())
@@ -308,7 +310,7 @@ def test_a_spare_journal_is_the_group_s_too(
 
 def open_journal(settings: DKISTProcessingCoreConfiguration) -> Path:
     """
-    Make the outbox, and return where it is.
+    Create the outbox, and return its path.
     """
     bus = AmqpBus(settings)
     bus.open_journal().close()

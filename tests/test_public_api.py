@@ -1,4 +1,4 @@
-"""The names that users import, and what importing them costs."""
+"""The names that users import, and the modules that an import loads."""
 
 import importlib
 import json
@@ -19,7 +19,7 @@ HOMES = {
     "Workflow": "workflow",
     "subscribe": "consumer",
 }
-# What pipelines import by its path, from long before this release.
+# The names that pipelines of release 7.x import by their paths.
 ESTABLISHED = {
     "build_utils": [
         "export",
@@ -40,20 +40,20 @@ ESTABLISHED = {
 
 
 def test_the_public_names_are_these() -> None:
-    """A name that is added, or taken away, is a decision that shows here."""
+    """A name that is added or removed must be added to or removed from this list."""
     assert sorted(HOMES) == dkist_processing_core.__all__
 
 
 @pytest.mark.parametrize("name", HOMES)
 def test_a_public_name_is_the_one_of_its_module(name: str) -> None:
-    """Whichever way it is imported, it is the same object."""
+    """A name of the package and of its module is the same object."""
     home = importlib.import_module(f"dkist_processing_core.{HOMES[name]}")
 
     assert getattr(dkist_processing_core, name) is getattr(home, name)
 
 
 def loaded_after(program: str) -> list[str]:
-    """Return the modules of the package that a fresh interpreter has loaded after a program."""
+    """Return the modules of the package that a new interpreter has loaded after a program."""
     program += (
         "\nimport json, sys; print(json.dumps([n for n in sys.modules if n.startswith('dkist_processing_core.')]))"
     )
@@ -63,17 +63,17 @@ def loaded_after(program: str) -> list[str]:
 
 
 def test_importing_the_package_loads_none_of_its_modules() -> None:
-    """An exported DAG imports its callbacks from it, each time that the engine looks at the file."""
+    """An exported DAG imports its callbacks from the package each time that Airflow parses the file."""
     assert loaded_after("import dkist_processing_core") == []
 
 
 def test_a_name_loads_what_it_needs_and_no_more() -> None:
-    """The queues are three lines, and cost no more."""
+    """The module of the queues loads no other module."""
     assert loaded_after("from dkist_processing_core import ResourceQueue") == ["resource_queue"]
 
 
 def test_every_name_can_be_imported_at_once() -> None:
-    """`import *` gives what `__all__` promises."""
+    """`import *` defines all names of `__all__`."""
     names: dict[str, object] = {}
 
     exec("from dkist_processing_core import *", names)
@@ -82,24 +82,24 @@ def test_every_name_can_be_imported_at_once() -> None:
 
 
 def test_the_names_are_listed_before_they_are_loaded() -> None:
-    """An interactive user finds them with the tabulator key."""
+    """An interactive user finds the names by completion."""
     assert set(HOMES) <= set(dir(dkist_processing_core))
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
-    """There is no second place where it stands."""
+    """The version is defined in one place."""
     assert version("dkist-processing-core") == dkist_processing_core.__version__
 
 
 def test_there_is_no_other_name() -> None:
-    """A misspelt one is an AttributeError as anywhere."""
+    """A misspelt name raises AttributeError."""
     with pytest.raises(AttributeError, match="module 'dkist_processing_core' has no attribute 'Taskbase'"):
         dkist_processing_core.Taskbase  # noqa: B018 - asking is the point
 
 
 @pytest.mark.parametrize("module", ESTABLISHED)
 def test_established_paths_stay(module: str) -> None:
-    """What pipelines of earlier releases import is there, and is documented."""
+    """Names that pipelines of release 7.x import exist."""
     found = importlib.import_module(f"dkist_processing_core.{module}")
 
     assert [name for name in ESTABLISHED[module] if not hasattr(found, name)] == []
@@ -123,7 +123,7 @@ def test_established_paths_stay(module: str) -> None:
     ],
 )
 def test_every_error_is_of_the_one_tree(name: str, parent: type[Exception]) -> None:
-    """A caller catches all of them by the root, and wrong values as ValueError too."""
+    """A caller can catch all of them by the root class, and wrong values by ValueError."""
     error = getattr(errors, name)
 
     assert issubclass(error, errors.DKISTProcessingCoreError)
@@ -131,7 +131,7 @@ def test_every_error_is_of_the_one_tree(name: str, parent: type[Exception]) -> N
 
 
 def test_the_queues_are_text() -> None:
-    """Their values are what an exported DAG names as queue, and with `_pool` as pool."""
+    """An exported DAG uses their values as queue names, and with `_pool` as pool names."""
     queue = dkist_processing_core.ResourceQueue
 
     assert [*queue] == ["default", "high_memory", "multi_core", "gpu"]

@@ -1,5 +1,6 @@
 """
-Secrets taken out of texts: which names, URLs, headers and spellings are known. What is done with texts is in test_text.
+Secrets are removed from texts: the known names, URLs, headers and spellings. Not here: other changes of texts
+(test_text).
 """
 
 import base64
@@ -36,7 +37,7 @@ PEM = "-----BEGIN PRIVATE KEY-----\nMIGEAgEAMBAGByqGSM49\nAgEAJ2hunter22Xw==\n--
 )
 def test_a_password_in_a_url_may_hold_any_delimiter(text: str, expected: str) -> None:
     """
-    Behind a user and a colon it ends at the last @ before white space or a quote.
+    After the user and a colon, the password ends at the last @ before white space or a quote.
     """
     assert expected == redact(text, [])
 
@@ -54,7 +55,7 @@ def test_a_password_in_a_url_may_hold_any_delimiter(text: str, expected: str) ->
 )
 def test_tokens_in_the_query_of_a_url_are_blanked_out(text: str, expected: str | None) -> None:
     """
-    By the names that are usual for them, as a word of its own or as a part of one.
+    A token is found by its usual names, as a whole word or as a part of one.
     """
     shown = redact(text, [])
 
@@ -78,7 +79,7 @@ def test_tokens_in_the_query_of_a_url_are_blanked_out(text: str, expected: str |
 )
 def test_the_header_that_authorizes_is_blanked_out(text: str) -> None:
     """
-    As it is sent and as it is shown; the rest of the text stays.
+    It is found in the form that is sent and in the form that is printed. The rest of the text stays.
     """
     shown = redact(text, [])
 
@@ -100,7 +101,7 @@ def test_the_header_that_authorizes_is_blanked_out(text: str) -> None:
 )
 def test_the_scheme_of_an_authorization_may_be_any_word(scheme: str, shape: str) -> None:
     """
-    Services have their own, as OAuth, JWT, NTLM, Splunk and Bot.
+    Services have other schemes, such as OAuth, JWT, NTLM, Splunk and Bot.
     """
     text = shape.format(scheme)
 
@@ -122,7 +123,7 @@ def test_the_scheme_of_an_authorization_may_be_any_word(scheme: str, shape: str)
 )
 def test_the_body_of_a_private_key_is_blanked_out(text: str, expected: str) -> None:
     """
-    A key that is in no variable is known by its first line, also where its end was cut.
+    A key that is in no variable is found by its first line, even if its end was cut.
     """
     assert redact(text, []).removeprefix("no key: ") == expected
 
@@ -130,7 +131,7 @@ def test_the_body_of_a_private_key_is_blanked_out(text: str, expected: str) -> N
 @pytest.mark.parametrize("secret", ["p\u00e4ss'w\"o&r<d>\\1", "hunter22!"])
 def test_a_secret_is_known_in_other_spellings(secret: str) -> None:
     """
-    As bytes, in ASCII, in HTML, as an argument of a shell and in hexadecimal digits.
+    The spellings are bytes, ASCII, HTML, an argument of a shell, and hexadecimal digits.
     """
     value = secret.encode()
     spellings = [
@@ -147,7 +148,7 @@ def test_a_secret_is_known_in_other_spellings(secret: str) -> None:
 
 def test_the_texts_of_credentials_in_json_are_secrets() -> None:
     """
-    A variable may hold all of a service account; an error names one of its parts.
+    A variable may contain a whole service account, and an error may contain one of its parts.
     """
     variable = json.dumps({"type": "x", "private_key": "hunter22", "more": [{"refresh": "hunter33"}, 7]})
 
@@ -161,7 +162,7 @@ def test_the_texts_of_credentials_in_json_are_secrets() -> None:
 
 def test_the_broker_s_password_is_a_secret_from_four_characters_on() -> None:
     """
-    Other short values, and the one that every broker has at first, are words of texts.
+    Other short values, and the default password of brokers, are common words.
     """
     secrets = secrets_of({"ISB_PASSWORD": "pw_1", "DB_PASSWORD": "test", "TOKEN": "x"})
 
@@ -175,7 +176,7 @@ def test_the_broker_s_password_is_a_secret_from_four_characters_on() -> None:
 )
 def test_further_names_are_those_of_secrets(name: str) -> None:
     """
-    They hold none of the words PASS, SECRET, TOKEN and KEY, or only by chance.
+    They contain none of the words PASS, SECRET, TOKEN and KEY, or only by chance.
     """
     assert is_secret_name(name)
 
@@ -183,14 +184,14 @@ def test_further_names_are_those_of_secrets(name: str) -> None:
 @pytest.mark.parametrize("name", ["PWD", "OLDPWD"])
 def test_the_current_folder_is_no_secret(name: str) -> None:
     """
-    It would be blanked out of every stack.
+    Otherwise it would be redacted in every stack.
     """
     assert not is_secret_name(name)
 
 
 def test_headers_for_a_collector_are_secrets_each() -> None:
     """
-    An error names one of them, decoded and without the word before it, and not the whole variable.
+    An error contains one of the headers, decoded and without its scheme, and not the whole variable.
     """
     secrets = secrets_of({"OTEL_EXPORTER_OTLP_HEADERS": "api-key=hunter22,Authorization=Basic%20aHVudGVyMzM=,x=1"})
 
@@ -214,7 +215,8 @@ def test_a_line_of_a_key_is_a_secret(secret: str) -> None:
 )
 def test_a_secret_is_found_in_base64_wherever_it_begins(before: bytes, secret: str, behind: bytes) -> None:
     """
-    As a header of the scheme Basic holds it behind the user: what is left is less than a character on either side.
+    A header of the scheme Basic contains the secret after the user. At most a part of a character is left on either
+    side.
     """
     encoded = base64.b64encode(before + secret.encode() + behind).decode()
 
@@ -242,7 +244,7 @@ def test_a_secret_is_found_in_base64_wherever_it_begins(before: bytes, secret: s
 )
 def test_the_time_of_a_long_text_is_no_more_than_proportional(part: str) -> None:
     """
-    A text of nothing but beginnings, or of nothing but secrets, is searched once, and not once for each of them.
+    A text that consists only of beginnings of secrets, or of secrets, is searched once, and not once for each of them.
     """
     times = {}
     for length in (60_000, 480_000):
@@ -251,5 +253,5 @@ def test_the_time_of_a_long_text_is_no_more_than_proportional(part: str) -> None
         redact(text, [])
         times[length] = time.process_time() - begin
 
-    # Eight times as long takes about eight times as long, and would take 64 times with the square of the length.
+    # For eight times the length, linear time is about eight times as long, and quadratic time 64 times.
     assert times[480_000] < 24 * max(times[60_000], 0.01)

@@ -1,5 +1,5 @@
 """
-A signal's handler that publishes, reports progress and logs while the main thread does the same.
+A signal handler that publishes, reports progress and logs while the main thread does the same.
 
 Not here: handlers that raise (test_hard_cases.py).
 """
@@ -58,7 +58,7 @@ print(next(numbers))
 
 def run_it(environment: dict[str, str], program: str = PROGRAM) -> int:
     """
-    Run a program, and return how many events it has published beside the task's own.
+    Run a program, and return the number of events that it has published in addition to the task's.
     """
     done = run_python(program, environment)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -67,7 +67,7 @@ def run_it(environment: dict[str, str], program: str = PROGRAM) -> int:
 
 def test_a_handler_may_publish_while_it_interrupts_a_publish() -> None:
     """
-    What it publishes is appended by the call that it has interrupted: nothing hangs, nothing is lost or doubled.
+    The interrupted call appends the events of the handler. Nothing hangs, and no event is lost or duplicated.
     """
     count = run_it({})
 
@@ -79,7 +79,7 @@ def test_a_handler_may_publish_while_it_interrupts_a_publish() -> None:
 
 def reports() -> list[tuple[str, int]]:
     """
-    Return task and number of each report of progress in the embedded journal.
+    Return task and number of each progress report in the embedded journal.
     """
     events = subscribe("task.progressed", replay=True, timeout=0)
     return [(event.task_name, event.sequence) for event in events if isinstance(event, TaskProgressed)]
@@ -87,7 +87,7 @@ def reports() -> list[tuple[str, int]]:
 
 def test_a_handler_may_publish_beside_the_thread_that_delivers(broker: Broker) -> None:
     """
-    The same on RabbitMQ: all of it is confirmed, or waits in the journal.
+    On RabbitMQ, all events are confirmed, or pending in the journal.
     """
     count = run_it(broker.env)
 
@@ -158,9 +158,10 @@ def test_a_handler_may_interrupt_publisher_and_telemetry_at_any_line(
     otlp: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Also while a publisher begins, looks, notes and ends, and where the SDK wakes its threads: nothing hangs or is lost.
+    The handler may interrupt each line of the publisher and of the SDK, including their start, end and wake-up of
+    threads. Nothing hangs, and no event is lost.
     """
-    # What measures coverage would be replaced by what interrupts at each line.
+    # Coverage measurement uses the trace function, too, and would be replaced.
     for name in [name for name in os.environ if name.startswith("COV")]:
         monkeypatch.delenv(name)
     one_each = {"OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "1", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "1"}
@@ -209,7 +210,7 @@ print(next(numbers))
 
 def test_a_handler_that_publishes_faster_than_the_disk_takes_it_does_not_keep_a_publish_from_its_end() -> None:
     """
-    The call that it interrupts appends for it as long as half a second, and the rest is appended by later ones.
+    The interrupted call appends the handler's events for at most half a second, and later calls append the rest.
     """
     count = run_it({}, FASTER_THAN_THE_DISK)
 

@@ -1,8 +1,8 @@
 """
-What the release that this library replaces did wrong, defect by defect, and what happens instead.
+Defects of release 7.x, and the behaviour of this library instead.
 
-Each test is named by what happens here, and its docstring says what happened there. Not here: how any of it works,
-which the tests of its module hold.
+Each test is named after the present behaviour, and its docstring describes the defect of release 7.x. Not here: how the
+behaviour is implemented, which the tests of each module cover.
 """
 
 import ast
@@ -53,7 +53,7 @@ Make = Callable[[Mapping[str, str]], ModuleType]
 
 class First(TaskBase):
     """
-    A task.
+    A task without work.
     """
 
     def run(self) -> None:
@@ -76,7 +76,7 @@ class Third(First):
 
 def workflow_of_one() -> Workflow:
     """
-    Return a workflow that holds the first task.
+    Return a workflow that contains the first task.
     """
     built = Workflow(
         input_data="l0", output_data="l1", category="visp", workflow_package=__package__, workflow_version="1.0"
@@ -88,7 +88,7 @@ def workflow_of_one() -> Workflow:
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     """
-    Make a package `scratch` of modules.
+    Return a function that writes a package `scratch` with modules, and imports it.
     """
     with ExitStack() as stack:
 
@@ -110,7 +110,7 @@ def waiting_announcements() -> list[dict[str, Any]]:
 
 def heard_announcements(broker: Broker) -> list[tuple[str, dict[str, Any]]]:
     """
-    Return id and body of each failure message that a consumer of the established queue gets.
+    Return id and body of each failure message that a consumer of the failure queue receives.
     """
     heard: list[tuple[str, dict[str, Any]]] = []
     with broker.connect() as connection:
@@ -129,7 +129,7 @@ def test_a_failure_that_no_broker_hears_is_announced_once_when_one_is_there(
     proxied: tuple[Broker, Proxy], use: Callable[[Broker], None]
 ) -> None:
     """
-    There the message was lost when the broker was down, with a line in the log.
+    In 7.x, the message was lost if the broker was down, with a line in the log.
     """
     broker, proxy = proxied
     use(broker)
@@ -148,7 +148,7 @@ def test_a_failure_that_no_broker_hears_is_announced_once_when_one_is_there(
 
 def test_a_broker_under_a_memory_alarm_holds_up_no_announcement(owned: Broker) -> None:
     """
-    There the publisher waited for as long as the broker's memory alarm was on.
+    In 7.x, the publisher waited as long as the broker's memory alarm was on.
     """
     owned.node.memory_alarm(on=True)
 
@@ -163,13 +163,13 @@ def test_a_broker_under_a_memory_alarm_holds_up_no_announcement(owned: Broker) -
     assert drained.returncode == 0, drained.stderr
     heard = heard_announcements(owned)
     assert [body for _, body in heard[:1]] == waiting
-    # What the broker read late, and had not confirmed, comes once more under the same id.
+    # A message that the broker read late, and had not confirmed, is sent a second time with the same id.
     assert len({identifier for identifier, _ in heard}) == 1
 
 
 def test_many_events_share_one_connection(proxied: tuple[Broker, Proxy], use: Callable[[Broker], None]) -> None:
     """
-    There each message opened a connection of its own.
+    In 7.x, each message opened a connection.
     """
     broker, proxy = proxied
     use(broker)
@@ -184,7 +184,7 @@ def test_many_events_share_one_connection(proxied: tuple[Broker, Proxy], use: Ca
 
 def test_every_attempt_has_a_start_and_an_end_on_the_bus() -> None:
     """
-    There failures alone were published, without the error, the attempt or a time.
+    In 7.x, only failures were published, without the error, the attempt or a time.
     """
 
     class Fails(First):
@@ -203,7 +203,7 @@ def test_every_attempt_has_a_start_and_an_end_on_the_bus() -> None:
     assert failed.time.tzinfo is not None
 
 
-# What a run is given
+# The data of a run
 
 NOTING = """
 from pathlib import Path
@@ -220,7 +220,7 @@ workflow.add_node(Notes)
 
 def command_and_variables(file: Path) -> tuple[str, dict[str, str]]:
     """
-    Return what the operator of an exported file of one task runs, and the templates of its variables.
+    Return the command of the operator in an exported file of one task, and the templates of its variables.
     """
     found: dict[str, str] = {}
     for node in ast.walk(ast.parse(file.read_text())):
@@ -236,7 +236,7 @@ def command_and_variables(file: Path) -> tuple[str, dict[str, str]]:
 
 def test_a_recipe_run_id_is_data_and_never_a_command(make: Make, tmp_path: Path) -> None:
     """
-    There it was pasted, unquoted, into Python inside a line of shell.
+    In 7.x, it was inserted, unquoted, into Python inside a shell command.
     """
     package = make({"w.py": NOTING})
     (file,) = export_dags(package, tmp_path / "dags")
@@ -246,7 +246,7 @@ def test_a_recipe_run_id_is_data_and_never_a_command(make: Make, tmp_path: Path)
 
     def start(recipe_run_id: object) -> int:
         """
-        Run the operator's command with the variables that the engine has rendered.
+        Run the operator's command with the variables that the engine has rendered, and return the exit status.
         """
         rendered = {
             "DKIST_CORE_PYTHON": sys.executable,
@@ -278,7 +278,7 @@ def test_a_recipe_run_id_is_data_and_never_a_command(make: Make, tmp_path: Path)
 
 def test_a_task_that_waits_for_itself_is_refused() -> None:
     """
-    There a self-loop passed `add_node` and the export, and failed in the engine.
+    In 7.x, a self-loop passed `add_node` and the export, and failed in Airflow.
     """
     workflow = workflow_of_one()
 
@@ -290,7 +290,7 @@ def test_a_task_that_waits_for_itself_is_refused() -> None:
 
 def test_a_node_that_is_refused_leaves_nothing_behind() -> None:
     """
-    There the node stayed in the workflow, and in what was exported, after `add_node` had failed.
+    In 7.x, the node stayed in the workflow and in its export after `add_node` had failed.
     """
     workflow = workflow_of_one()
     before = workflow.dag_source()
@@ -305,7 +305,7 @@ def test_a_node_that_is_refused_leaves_nothing_behind() -> None:
 
 def test_upstreams_may_be_a_tuple() -> None:
     """
-    There a tuple of upstreams ended in a TypeError about lists.
+    In 7.x, a tuple of upstreams raised a TypeError about lists.
     """
     workflow = workflow_of_one()
     workflow.add_node(Second)
@@ -316,7 +316,7 @@ def test_upstreams_may_be_a_tuple() -> None:
 
 def test_the_caller_s_lists_stay_the_caller_s() -> None:
     """
-    There the list of upstreams was kept as it was, so that changing it changed the workflow.
+    In 7.x, the list of upstreams was not copied, so that changing it changed the workflow.
     """
     workflow, upstreams, extras = workflow_of_one(), [First], ["asdf"]
     workflow.add_node(Second, upstreams=upstreams, pip_extras=extras)
@@ -333,7 +333,7 @@ def test_the_caller_s_lists_stay_the_caller_s() -> None:
 
 def test_validation_leaves_the_export_folder_alone(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    There it wrote into `./export`, and deleted the folder with all that had been in it.
+    In 7.x, it wrote into `./export`, and deleted the folder with all its files.
     """
     package = make({"w.py": module("w")})
     (tmp_path / "export").mkdir()
@@ -347,7 +347,7 @@ def test_validation_leaves_the_export_folder_alone(make: Make, tmp_path: Path, m
 
 def test_two_workflows_of_one_name_are_refused_before_a_file_is_written(make: Make, tmp_path: Path) -> None:
     """
-    There the second one's file silently replaced the first one's.
+    In 7.x, the second one's file silently replaced the first one's.
     """
     package = make({"a.py": module("w"), "b.py": module("w")})
 
@@ -361,7 +361,7 @@ def test_two_workflows_of_one_name_are_refused_before_a_file_is_written(make: Ma
 
 def test_an_imported_workflow_is_exported_where_it_is_defined_and_only_once(make: Make, tmp_path: Path) -> None:
     """
-    There it was found, and exported, once more for each module that imported it.
+    In 7.x, it was exported once more for each module that imported it.
     """
     package = make({"a.py": module("w"), "b.py": "from scratch.a import w\n", "c.py": "from scratch.a import *\n"})
 
@@ -371,7 +371,7 @@ def test_an_imported_workflow_is_exported_where_it_is_defined_and_only_once(make
 
 def test_an_export_is_the_same_in_every_process(tmp_path: Path) -> None:
     """
-    There the tags went through a set, and came out in another order from run to run.
+    In 7.x, the tags were in a set, and their order differed between runs.
     """
     exports = "from pathlib import Path; from tests.sample import workflow; workflow().export_dag(Path({!r}))"
     for seed in ("1", "2", "3"):
@@ -384,7 +384,7 @@ def test_an_export_is_the_same_in_every_process(tmp_path: Path) -> None:
 
 def test_exporting_makes_the_folders_above(make: Make, tmp_path: Path) -> None:
     """
-    There a folder whose parent was missing ended in a FileNotFoundError.
+    In 7.x, a folder whose parent was missing raised a FileNotFoundError.
     """
     package = make({"w.py": module("w")})
     folders = [tmp_path / each / "b" / "c" for each in ("workflow", "package", "valid")]
@@ -415,7 +415,7 @@ Doubtful(recipe_run_id=1, workflow_name="W", workflow_version="1")()
 
 def test_the_status_that_an_author_sets_stands(otlp: OtlpReceiver) -> None:
     """
-    There a span that was left without an exception became OK, whatever its author had said.
+    In 7.x, a span without an exception got the status OK, even if its author had set another one.
     """
     done = run_python(DOUBTFUL, otlp.grpc_env)
     assert done.returncode == 0, done.stderr
@@ -473,7 +473,7 @@ print(imported)
 
 def test_importing_leaves_the_root_logger_alone(tmp_path: Path) -> None:
     """
-    There importing the package replaced the root's handlers, also inside Airflow's processes.
+    In 7.x, importing the package replaced the root's handlers, including those of Airflow's processes.
     """
     file = sample_workflow().export_dag(tmp_path)
     done = subprocess.run(
@@ -517,7 +517,7 @@ except PermissionError:
 @contextmanager
 def folder_with_settings(folder: Path, settings: Mapping[str, str]) -> Iterator[None]:
     """
-    Stand in a folder whose file of settings holds these.
+    Make a folder with a file of these settings the current folder.
     """
     folder.mkdir()
     (folder / ".env").write_text("".join(f"{name}='{value}'\n" for name, value in settings.items()))
@@ -528,7 +528,8 @@ def folder_with_settings(folder: Path, settings: Mapping[str, str]) -> Iterator[
 
 def test_no_secret_reaches_the_log(tmp_path: Path, refusing_port: int) -> None:
     """
-    There every setting was logged at import with the passwords in its URLs, and a complaint about `.env` showed it all.
+    In 7.x, every setting was logged at import with the passwords in its URLs, and an error about `.env` contained all
+    values.
     """
     said = []
     for name, address in {"sound": LOOPBACK, "url": "amqp://guest:canary-mesh@broker.example"}.items():
@@ -555,7 +556,7 @@ def test_no_secret_reaches_the_log(tmp_path: Path, refusing_port: int) -> None:
 
 def test_a_key_that_nobody_knows_does_not_break_the_import(tmp_path: Path) -> None:
     """
-    There it ended the import in a traceback of pydantic.
+    In 7.x, it ended the import with a traceback of pydantic.
     """
     program = (
         "from dkist_processing_core import TaskBase; from dkist_processing_core.config import core_configurations;"
@@ -572,7 +573,7 @@ def test_a_key_that_nobody_knows_does_not_break_the_import(tmp_path: Path) -> No
 
 def connections_to(hole: BlackHole) -> int:
     """
-    Return how many clients have connected so far.
+    Return the number of clients that have connected so far.
     """
     count = 0
     with suppress(TimeoutError):
@@ -584,7 +585,7 @@ def connections_to(hole: BlackHole) -> int:
 
 def test_the_installer_is_as_patient_as_the_settings_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    There `PIP_TIMEOUT` and `PIP_RETRIES` were settings that nothing read, and an installation had the default patience.
+    In 7.x, the settings `PIP_TIMEOUT` and `PIP_RETRIES` had no effect, and an installation had the default timeout.
     """
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
         monkeypatch.delenv(name)

@@ -1,5 +1,5 @@
 """
-What `RunState` keeps of reports, and what it lets go.
+The reports that `RunState` keeps and releases.
 """
 
 import gc
@@ -27,7 +27,8 @@ _COUNT = 20_000
 @given(st.lists(events(), max_size=5), st.sampled_from([0, 1, 1000]))
 def test_what_is_kept_of_a_report_is_all_that_it_states(reports: list[Event], limit: int) -> None:
     """
-    To the byte, for every class of events, however many combinations of their fields there were before.
+    Unpacked reports equal the packed ones to the byte, for every class of events and any number of combinations of
+    fields.
     """
     shapes = Shapes(limit)
     packed = [shapes.pack(report, {}) for report in reports]
@@ -43,7 +44,7 @@ def test_what_is_kept_of_a_report_is_all_that_it_states(reports: list[Event], li
 
 def test_combinations_of_fields_take_memory_up_to_a_limit() -> None:
     """
-    A foreign publisher may make one for each subset of an event's fields.
+    A foreign publisher may send a combination for each subset of an event's fields.
     """
     shapes = Shapes(limit=10)
     fields = ["message", "stack", "log_url", "phase", "error_type"]
@@ -56,7 +57,7 @@ def test_combinations_of_fields_take_memory_up_to_a_limit() -> None:
 
 def test_an_event_takes_less_than_a_kilobyte() -> None:
     """
-    As `benchmarks.folding` measures it, in a process of its own; the message that it came in is not kept.
+    `benchmarks.folding` measures it in a separate process. The message of the event is not kept.
     """
     told = subprocess.run(
         [sys.executable, "-m", "benchmarks.folding", str(_COUNT)],
@@ -75,7 +76,7 @@ def test_an_event_takes_less_than_a_kilobyte() -> None:
 
 def test_a_run_is_kept_until_it_is_forgotten() -> None:
     """
-    With all that was reported of it; of another run nothing is lost.
+    Until then, all its reports are kept. The reports of other runs stay.
     """
     state = RunState([started("A"), finished("A"), started("A", run_id="r2"), started("A", workflow_name="V")])
 
@@ -89,7 +90,7 @@ def test_a_run_is_kept_until_it_is_forgotten() -> None:
 
 def test_a_report_on_a_forgotten_run_begins_it_anew() -> None:
     """
-    Without what was reported before.
+    The new state does not contain the earlier reports.
     """
     state = RunState([started("A"), finished("A")])
     state.forget("r")
@@ -104,7 +105,7 @@ def test_a_report_on_a_forgotten_run_begins_it_anew() -> None:
 
 def test_a_view_is_made_once_and_held_until_a_new_report_on_its_run() -> None:
     """
-    Looking again costs little, also for a caller that holds no view.
+    The same view is returned again, even if the caller has released it.
     """
     state = RunState([started("A"), started("A", run_id="r2")])
     changed, same = (weakref.ref(view) for view in state.runs)
@@ -123,7 +124,7 @@ def test_a_view_is_made_once_and_held_until_a_new_report_on_its_run() -> None:
 
 def test_views_are_held_as_far_as_there_is_room() -> None:
     """
-    A state of very many runs does not hold what was drawn of each, but for what the caller still holds.
+    With very many runs, the state releases most views, unless the caller holds them.
     """
     state, held = RunState([started("A"), finished("A"), started("A", run_id="r2")]), HeldViews(limit=2)
     first, second = state.runs
@@ -144,7 +145,7 @@ def test_views_are_held_as_far_as_there_is_room() -> None:
 
 def test_a_run_that_is_looked_at_after_each_report_shows_what_all_reports_state() -> None:
     """
-    Its events are kept ready, and only until another run is looked at.
+    The unpacked reports of a run are cached until a view of another run is requested.
     """
     reports = [started("A"), progressed("A", 1), started("A"), progressed("A", 2), finished("A"), started("B")]
     state = RunState([started("A", run_id="r2")])
@@ -162,7 +163,7 @@ def test_a_run_that_is_looked_at_after_each_report_shows_what_all_reports_state(
 
 def test_runs_of_one_workflow_share_its_graph() -> None:
     """
-    It is the largest of what they repeat, and goes with the last of them.
+    The graph is the largest part that runs repeat. It is released with the last of them.
     """
     names = [f"T{number}" for number in range(50)]
     state = RunState(

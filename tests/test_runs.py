@@ -1,4 +1,4 @@
-"""What the reports of several observers add up to."""
+"""The state of runs that follows from the reports of several observers."""
 
 import random
 import sys
@@ -42,13 +42,13 @@ def at(minute: float) -> datetime:
 
 
 def run_of(*reports_heard: Event) -> RunView:
-    """Return the one run that reports speak of."""
+    """Return the state of the one run in the reports."""
     (run,) = RunState(reports_heard).runs
     return run
 
 
 def task_of(*reports_heard: Event, name: str = "A") -> TaskView:
-    """Return one task of the one run that reports speak of."""
+    """Return one task of the one run in the reports."""
     return next(task for task in run_of(*reports_heard).tasks if task.name == name)
 
 
@@ -58,7 +58,7 @@ def attempt_of(*reports_heard: Event) -> AttemptView:
 
 
 def end_of(*reports_heard: Event) -> TaskFailed:
-    """Return how the last attempt of task A failed."""
+    """Return the failure that ended the last attempt of task A."""
     end = attempt_of(*reports_heard).end
     assert isinstance(end, TaskFailed)
     return end
@@ -70,7 +70,7 @@ def end_of(*reports_heard: Event) -> TaskFailed:
 @examples(4)
 @given(heard=reports(), seed=st.integers(0, 2**32))
 def test_neither_order_nor_repetition_matters(heard: list[Event], seed: int) -> None:
-    """The views are those of the set of reports, however they come."""
+    """The views depend on the set of reports, and not on their order or repetition."""
     shuffled = [*heard, *heard]
     random.Random(seed).shuffle(shuffled)
 
@@ -79,7 +79,7 @@ def test_neither_order_nor_repetition_matters(heard: list[Event], seed: int) -> 
 
 @given(heard=reports(), seed=st.integers(0, 2**32))
 def test_looking_in_between_changes_nothing(heard: list[Event], seed: int) -> None:
-    """A view that was drawn before more was heard is drawn anew."""
+    """A view that was built earlier is rebuilt after new reports."""
     chance = random.Random(seed)
     state = RunState()
     for report in heard:
@@ -93,7 +93,7 @@ def test_looking_in_between_changes_nothing(heard: list[Event], seed: int) -> No
 @examples(4)
 @given(reports())
 def test_an_attempt_has_one_outcome(heard: list[Event]) -> None:
-    """Every attempt of a task stands there once, with at most one end, and whatever contradicts it beside it."""
+    """Every attempt of a task is listed once, with at most one end and with the reports that contradict it."""
     for run in RunState(heard).runs:
         for task in run.tasks:
             numbers = [attempt.number for attempt in task.attempts]
@@ -104,7 +104,7 @@ def test_an_attempt_has_one_outcome(heard: list[Event]) -> None:
 
 
 def assert_outcome(attempt: AttemptView, heard: list[Event]) -> None:
-    """Check one attempt against what was heard of it."""
+    """Check the outcome of one attempt against the reports."""
     if attempt.end is not None:
         assert attempt.state.is_end
         assert attempt.end.time == attempt.ended_at
@@ -116,7 +116,7 @@ def assert_outcome(attempt: AttemptView, heard: list[Event]) -> None:
 @examples(4)
 @given(reports())
 def test_the_engine_never_overrules_who_stood_near(heard: list[Event]) -> None:
-    """Where a task or a launcher is sure of the outcome, the outcome is what one of them says."""
+    """If a task or a launcher is sure of the outcome, the outcome is one of theirs."""
     state = RunState(heard)
     for run in state.runs:
         for task in run.tasks:
@@ -136,7 +136,7 @@ def test_the_engine_never_overrules_who_stood_near(heard: list[Event]) -> None:
 
 def test_a_report_that_comes_by_a_subscription_says_no_more_than_itself() -> None:
     """
-    What is kept beside its fields, to acknowledge it by, is not something that it states.
+    The acknowledgement that is kept in addition to its fields is not a fact of the report.
     """
     state = RunState([finished("A")])
 
@@ -145,7 +145,7 @@ def test_a_report_that_comes_by_a_subscription_says_no_more_than_itself() -> Non
 
 def test_of_two_reports_of_one_fact_the_one_that_says_more_is_kept() -> None:
     """
-    The engine tells of a failure first, and whether it is final when that is known; in whichever order they come.
+    The engine first reports a failure, and later whether it is final. The order of arrival does not matter.
     """
     vague, exact = failed("A", final=None), failed("A", final=True)
 
@@ -155,7 +155,7 @@ def test_of_two_reports_of_one_fact_the_one_that_says_more_is_kept() -> None:
 
 @given(reports())
 def test_folding_says_whether_anything_is_new(heard: list[Event]) -> None:
-    """A repetition is no news, so a display need not be drawn again."""
+    """A repeated report changes nothing, so a display need not be drawn again."""
     state = RunState(heard)
 
     assert not any(state.fold(report) for report in heard)
@@ -165,7 +165,7 @@ def test_folding_says_whether_anything_is_new(heard: list[Event]) -> None:
 
 
 def test_an_attempt_goes_through_its_states() -> None:
-    """From the worker to the process to the end, as the reports come in."""
+    """The states follow the reports: dispatched by the engine, started, running, ended."""
     steps = [
         make(TaskDispatched, "A", time=at(0), queue="default"),
         started("A", time=at(1), **LAUNCHER),
@@ -182,12 +182,12 @@ def test_an_attempt_goes_through_its_states() -> None:
 
 
 def test_an_attempt_that_makes_progress_is_running() -> None:
-    """Its start may be late, or lost with the host it was kept on."""
+    """Its start may arrive late, or stay on its host."""
     assert attempt_of(make(TaskDispatched, "A"), progressed("A", 0)).state is State.RUNNING
 
 
 def test_a_duration_that_nobody_measured_is_taken_from_the_clock() -> None:
-    """And is unknown as long as the attempt runs; clocks that disagree make it nothing, not less."""
+    """The duration is unknown while the attempt runs. If clocks disagree, it is zero and not negative."""
     running = started("A", time=at(1))
 
     assert attempt_of(running).duration_seconds is None
@@ -196,7 +196,7 @@ def test_a_duration_that_nobody_measured_is_taken_from_the_clock() -> None:
 
 
 def test_two_reports_of_one_start_are_one() -> None:
-    """The earlier one says when."""
+    """The earlier time is the start."""
     assert attempt_of(started("A", time=at(2)), started("A", time=at(1), **LAUNCHER)).started_at == at(1)
 
 
@@ -204,7 +204,7 @@ def test_two_reports_of_one_start_are_one() -> None:
 
 
 def test_a_failure_that_the_engine_wrongly_reports_does_not_stand() -> None:
-    """The launcher saw the process succeed; what the engine said is listed beside it."""
+    """The launcher has seen the process succeed. The report of the engine is listed as a contradiction."""
     wrong = failed("A", **ENGINE, time=at(1))
 
     attempt = attempt_of(wrong, finished("A", **LAUNCHER, time=at(2)))
@@ -225,7 +225,7 @@ def test_the_engine_is_believed_as_long_as_nobody_else_speaks() -> None:
 
 
 def test_an_engine_that_is_sure_does_not_outrank_a_task() -> None:
-    """Whoever stood near knows better, also where the engine does not call its word provisional."""
+    """The report of a task or a launcher has priority, even if the engine's report is not provisional."""
     skipped = make(TaskSkipped, "A", reported_by=Reporter.ENGINE)
 
     attempt = attempt_of(skipped, finished("A"))
@@ -235,7 +235,7 @@ def test_an_engine_that_is_sure_does_not_outrank_a_task() -> None:
 
 
 def test_of_two_sure_reports_that_contradict_each_other_the_failure_stands() -> None:
-    """A failure must not be hidden; the success is listed."""
+    """A failure must not be hidden. The success is listed as a contradiction."""
     success = finished("A")
 
     attempt = attempt_of(success, failed("A", **LAUNCHER, cause=Cause.SIGNAL, signal="SIGKILL"))
@@ -245,7 +245,7 @@ def test_of_two_sure_reports_that_contradict_each_other_the_failure_stands() -> 
 
 
 def test_reports_that_agree_are_merged() -> None:
-    """The task knows the exception, the launcher what the process took: the outcome has both."""
+    """The task knows the exception, and the launcher the resources of the process. The outcome has both."""
     of_task = failed("A", time=at(3), message="no good", stack="…", phase="run", cpu_seconds=1.0)
     of_launcher = failed("A", time=at(4), **LAUNCHER, cause=Cause.EXIT_CODE, exit_code=1, peak_memory_bytes=7)
 
@@ -269,14 +269,14 @@ def test_reports_that_agree_are_merged() -> None:
     ],
 )
 def test_of_causes_that_are_equally_sure_the_more_specific_wins(causes: list[str], expected: str) -> None:
-    """Task and launcher may see the same end from different distances."""
+    """Task and launcher may report different causes for the same end."""
     of_task, of_launcher = causes
 
     assert end_of(failed("A", cause=of_task), failed("A", **LAUNCHER, cause=of_launcher)).cause == expected
 
 
 def test_a_timeout_refines_what_the_launcher_saw() -> None:
-    """Only the engine knows that its own clock ended the task; how it ended is still the launcher's to say."""
+    """Only the engine knows that its time limit ended the task. The other facts are those of the launcher."""
     of_launcher = failed(
         "A", time=at(2), **LAUNCHER, cause=Cause.TERMINATED, signal="SIGTERM", final=False, message="SIGTERM"
     )
@@ -293,14 +293,14 @@ def test_a_timeout_refines_what_the_launcher_saw() -> None:
 
 @pytest.mark.parametrize("cause", [Cause.EXCEPTION, Cause.CONFIGURATION, Cause.ENVIRONMENT, Cause.OUT_OF_MEMORY])
 def test_the_engine_does_not_refine_what_it_cannot_know(cause: Cause) -> None:
-    """Its guess at the inside of the process does not replace what the launcher saw."""
+    """The cause that the launcher saw is not replaced by a cause that the engine can only guess."""
     of_launcher = failed("A", **LAUNCHER, cause=Cause.SIGNAL, signal="SIGKILL")
 
     assert end_of(of_launcher, failed("A", **ENGINE, cause=cause)).cause is Cause.SIGNAL
 
 
 def test_an_exception_stays_the_cause_of_a_timeout_that_followed() -> None:
-    """A task that had already failed by itself is not called too slow."""
+    """A task that had already failed by itself does not get the cause `timeout`."""
     assert end_of(failed("A"), failed("A", **ENGINE, cause=Cause.TIMEOUT)).cause is Cause.EXCEPTION
 
 
@@ -308,7 +308,7 @@ def test_an_exception_stays_the_cause_of_a_timeout_that_followed() -> None:
 
 
 def test_a_failure_without_a_number_ends_the_last_attempt() -> None:
-    """The end of the run says which tasks failed, and does not know their attempts."""
+    """The end of the run states which tasks failed, without their attempts."""
     first = failed("A", attempt=1, time=at(1), cause=Cause.EXCEPTION)
     second = started("A", attempt=2, time=at(2))
 
@@ -324,14 +324,14 @@ def test_a_failure_without_a_number_ends_the_last_attempt() -> None:
 
 @pytest.mark.parametrize("end", [finished("A", **LAUNCHER, time=at(2)), failed("A", time=at(2))])
 def test_a_failure_without_a_number_is_dropped_where_the_last_attempt_has_ended(end: TaskEnd) -> None:
-    """What is known in full needs no addition."""
+    """The report of the last attempt's end has all facts."""
     alone = attempt_of(started("A", time=at(1)), end)
 
     assert alone == attempt_of(started("A", time=at(1)), end, failed("A", **WITHOUT_NUMBER, time=at(9)))
 
 
 def test_a_failure_without_a_number_does_not_end_an_attempt_that_came_later() -> None:
-    """After a clear the next attempt runs, whenever the word about the one before arrives."""
+    """After a clear, the next attempt runs, even if the report about the one before arrives late."""
     late = failed("A", **WITHOUT_NUMBER, time=at(5))
 
     task = task_of(started("A", attempt=1, time=at(1)), late, started("A", attempt=2, time=at(7)))
@@ -340,7 +340,7 @@ def test_a_failure_without_a_number_does_not_end_an_attempt_that_came_later() ->
 
 
 def test_a_failure_without_a_number_stands_alone_where_no_attempt_was_heard_of() -> None:
-    """A worker that could not even load the workflow leaves nothing else."""
+    """A worker that could not load the workflow publishes no other report."""
     task = task_of(failed("A", **WITHOUT_NUMBER))
 
     assert [(each.number, each.state, each.cause) for each in task.attempts] == [(None, State.FAILED, "lost")]
@@ -351,7 +351,7 @@ def test_a_failure_without_a_number_stands_alone_where_no_attempt_was_heard_of()
 
 
 def test_the_end_of_a_run_closes_what_is_still_open() -> None:
-    """An attempt of which nothing more was heard ended as the engine says, at the latest then."""
+    """An attempt without an end gets the end that the engine states, at the time of the run's end."""
     states = {"A": "failed", "B": "success", "C": "upstream_failed", "D": "skipped", "E": "no_status"}
     heard = [started("A", time=at(1)), started("B", time=at(1)), make(TaskDispatched, "E", time=at(1))]
     end = make(WorkflowFailed, reported_by=Reporter.ENGINE, ended_at=at(9), tasks=states)
@@ -371,7 +371,7 @@ def test_the_end_of_a_run_closes_what_is_still_open() -> None:
 
 
 def test_the_end_of_a_run_changes_no_end_of_an_attempt() -> None:
-    """What the launcher saw stands; what the engine calls it is shown beside it."""
+    """The end that the launcher saw stays. The state in the engine is a separate field."""
     end = make(WorkflowFailed, ended_at=at(9), tasks={"A": "failed"})
 
     task = task_of(finished("A", **LAUNCHER, time=at(2)), end)
@@ -381,7 +381,7 @@ def test_the_end_of_a_run_changes_no_end_of_an_attempt() -> None:
 
 
 def test_the_engines_verdict_is_shown_as_what_it_is() -> None:
-    """A run whose tasks all finished may still be called failed, by hand or by a time limit."""
+    """A run whose tasks all finished may be marked as failed, by hand or by a time limit."""
     start = make(WorkflowStarted, started_at=at(0))
 
     run = run_of(start, finished("A", time=at(1)), make(WorkflowFailed, ended_at=at(2), tasks={"A": "success"}))
@@ -392,7 +392,7 @@ def test_the_engines_verdict_is_shown_as_what_it_is() -> None:
 
 @pytest.mark.parametrize("run_id", ["manual__2026-11-22T12:00:00+00:00", "local__1__20261122T120000Z__0a1b2c3d"])
 def test_a_run_of_an_engine_runs_until_the_engine_ends_it(run_id: str) -> None:
-    """Between two tasks nothing runs, and the run is not over; nor was every consumer there when it began."""
+    """Between two tasks no task runs, and the run is not over. A consumer may have missed the start of the run."""
     assert run_of(finished("A", run_id=run_id)).state is State.RUNNING
 
 
@@ -400,7 +400,7 @@ def test_a_run_of_an_engine_runs_until_the_engine_ends_it(run_id: str) -> None:
 
 
 def test_a_cleared_run_runs_again() -> None:
-    """Its new start outdates the end before, and with it what the engine called its tasks."""
+    """Its new start replaces the previous end, including the states of tasks in the engine."""
     heard = [
         make(WorkflowStarted, started_at=at(0)),
         started("A", time=at(1)),
@@ -418,7 +418,7 @@ def test_a_cleared_run_runs_again() -> None:
 
 
 def test_a_run_that_was_cleared_below_its_roots_runs_again_too() -> None:
-    """No root task begins, so nobody reports a start: the new attempt says it."""
+    """No root task runs again, so no start is reported. The new attempt reopens the run."""
     heard = [
         make(WorkflowStarted, started_at=at(0)),
         failed("A", time=at(2)),
@@ -435,7 +435,7 @@ def test_a_run_that_was_cleared_below_its_roots_runs_again_too() -> None:
 
 
 def test_a_cleared_run_ends_again() -> None:
-    """The last end is the one that counts."""
+    """The last end counts."""
     heard = [
         failed("A", time=at(2)),
         make(WorkflowFailed, ended_at=at(5), tasks={"A": "failed"}),
@@ -450,7 +450,7 @@ def test_a_cleared_run_ends_again() -> None:
 
 
 def test_a_clock_that_is_ahead_does_not_reopen_a_run() -> None:
-    """An attempt that seems to begin after the end, and came to what the end says, is the one the end means."""
+    """If an attempt starts after the end by its clock, and has the outcome that the end states, the run stays ended."""
     heard = [
         started("A", time=at(6)),
         finished("A", time=at(7)),
@@ -461,7 +461,7 @@ def test_a_clock_that_is_ahead_does_not_reopen_a_run() -> None:
 
 
 def test_an_attempt_is_closed_by_the_one_that_follows() -> None:
-    """One task never runs twice at once: whoever began the next saw the end of the one before."""
+    """A task never runs twice at the same time: a new attempt starts only after the end of the previous one."""
     task = task_of(started("A", attempt=1, time=at(1)), make(TaskDispatched, "A", attempt=2, time=at(4)))
 
     first = task.attempts[0]
@@ -473,7 +473,7 @@ def test_an_attempt_is_closed_by_the_one_that_follows() -> None:
 
 
 def test_a_run_by_hand_is_over_as_soon_as_nothing_runs() -> None:
-    """No engine will ever end it; the next call goes on with it."""
+    """No engine reports its end. The next call continues the run."""
     first = [started("A", run_id="hand__1", time=at(1)), finished("A", run_id="hand__1", time=at(2))]
     second = started("B", run_id="hand__1", time=at(3))
     lost = failed("B", run_id="hand__1", time=at(4))
@@ -489,7 +489,9 @@ def test_a_run_by_hand_is_over_as_soon_as_nothing_runs() -> None:
 
 
 def test_tasks_stand_in_dependency_order() -> None:
-    """As the graph has it, also before they begin; without a graph, as they were heard of."""
+    """
+    The order is that of the graph, even before the tasks start. Without a graph, it is the order of their reports.
+    """
     graph = Graph(nodes=("B", "A"), edges=(("B", "A"),))
     heard = [started("A", time=at(1)), started("C", time=at(2)), started("B", time=at(3))]
 
@@ -499,7 +501,7 @@ def test_tasks_stand_in_dependency_order() -> None:
 
 
 def test_runs_stand_in_the_order_of_their_starts() -> None:
-    """And are found by their id."""
+    """A run is found by its id."""
     state = RunState([make(WorkflowStarted, run_id=name, time=at(minute)) for name, minute in (("r2", 2), ("r1", 1))])
 
     assert [run.run.run_id for run in state.runs] == ["r1", "r2"]
@@ -508,7 +510,7 @@ def test_runs_stand_in_the_order_of_their_starts() -> None:
 
 
 def test_a_run_id_that_two_workflows_share_makes_two_runs() -> None:
-    """An engine names runs by their time, so workflows that are started together have runs of one name."""
+    """An engine names runs by their time, so workflows that start at the same time have runs with one id."""
     state = RunState([started("A"), started("A", workflow_name="V"), started("A", workflow_version="2")])
 
     assert [(run.run.workflow_name, run.run.workflow_version) for run in state.runs] == [
@@ -519,7 +521,7 @@ def test_a_run_id_that_two_workflows_share_makes_two_runs() -> None:
 
 
 def test_a_task_that_is_overdue_goes_on() -> None:
-    """Silence is no end."""
+    """A report that a task is overdue does not end it."""
     overdue = make(TaskOverdue, "A", reported_by=Reporter.WATCHER, sequence=0, limit_seconds=60)
 
     assert attempt_of(started("A"), overdue).state is State.RUNNING
@@ -529,7 +531,7 @@ def test_a_task_that_is_overdue_goes_on() -> None:
 
 
 def test_progress_is_the_latest() -> None:
-    """By its sequence, not by its arrival."""
+    """The latest report is the one with the highest sequence, in any order of arrival."""
     late, early = progressed("A", 7), progressed("A", 3)
 
     state = RunState([late])
@@ -540,7 +542,7 @@ def test_progress_is_the_latest() -> None:
 
 
 def test_a_long_task_does_not_fill_the_memory() -> None:
-    """Of a hundred thousand reports of progress one is kept."""
+    """Of 100,000 progress reports, one is kept."""
     state = RunState()
     for sequence in range(100_000):
         state.fold(progressed("A", sequence))
@@ -556,7 +558,7 @@ def test_a_long_task_does_not_fill_the_memory() -> None:
 
 
 def test_every_event_has_a_part_in_the_fold() -> None:
-    """No class of events is passed over, and none makes a state that has no name."""
+    """Each class of events leads to a named state."""
     heard = [
         make(WorkflowStarted),
         make(TaskDispatched, "A"),
@@ -574,7 +576,10 @@ def test_every_event_has_a_part_in_the_fold() -> None:
 
 @pytest.mark.quiet
 def test_a_view_takes_time_in_proportion_to_the_tasks() -> None:
-    """Eight times the tasks take far less than the sixty-four times that a look through all reports for each takes."""
+    """
+    For eight times the tasks, the time is far less than 64 times, which a search through all reports for each task
+    would take.
+    """
 
     def seconds(count: int) -> float:
         state = RunState(

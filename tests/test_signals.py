@@ -1,7 +1,7 @@
 """
-A signal's handler of the author's that raises, as a time limit does, while this package works in the same thread.
+A signal handler of the author that raises, such as a time limit, while this package works in the same thread.
 
-Not here: handlers that publish themselves (test_reentrance.py), and signals to end (test_termination.py).
+Not here: handlers that publish (test_reentrance.py), and termination requests (test_termination.py).
 """
 
 import json
@@ -85,14 +85,14 @@ print(json.dumps([len(raised), len(set(caught)), len(seen)]))
 
 def runs() -> list[RunView]:
     """
-    Return what the embedded journal holds of runs.
+    Return the runs of the embedded journal.
     """
     return list(RunState(subscribe(replay=True, every_report=True, timeout=0.05)).runs)
 
 
 def without_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Keep what measures coverage out of a program that traces itself.
+    Remove coverage measurement from a program that uses the trace function.
     """
     for name in [name for name in os.environ if name.startswith("COV")]:
         monkeypatch.delenv(name)
@@ -102,7 +102,7 @@ def test_a_time_limit_of_the_author_s_reaches_run_at_whichever_line_it_strikes(
     otlp: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    It leaves the call that it has interrupted, nothing is logged as an error, and the task reports on.
+    The exception leaves the interrupted call, no error is logged, and the task continues to report.
     """
     without_coverage(monkeypatch)
 
@@ -157,7 +157,7 @@ if __name__ == "__main__":
 
 def struck(function: str, form: str, folder: Path) -> tuple[str, TaskView]:
     """
-    Run a task whose time limit strikes in a function of its lifecycle; return what was printed, and the task.
+    Run a task with a time limit that raises in a function of its lifecycle; return the output and the task.
     """
     script = folder / "limits.py"
     script.write_text(STRUCK.format(function=function))
@@ -174,7 +174,7 @@ def test_a_time_limit_that_strikes_as_a_task_begins_fails_it(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    As its first phase begins: each start has an end.
+    The exception ends the first phase, and the start has an end.
     """
     without_coverage(monkeypatch)
 
@@ -191,7 +191,7 @@ def test_a_time_limit_that_strikes_as_a_task_ends_does_not_undo_its_end(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    It reaches who has called the task; of a launched one nobody has.
+    It reaches the caller of a task. A launched task has no caller.
     """
     without_coverage(monkeypatch)
 
@@ -235,7 +235,7 @@ with A(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
 
 def test_a_handler_of_logs_may_have_handlers_of_signals_of_its_own() -> None:
     """
-    Those that it installs run at once, and afterwards the author's stands as it was.
+    The handlers that it installs run at once, and afterwards the author's handler is restored.
     """
     done = run_python(HANDLER_OF_LOGS, {"PYTHONUNBUFFERED": "1"})
 
@@ -269,7 +269,7 @@ with A(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
 
 def test_a_handler_of_logs_may_install_a_handler_that_goes_on_to_the_one_before() -> None:
     """
-    It gets that one, or what stands for it, also when the package has held both back since.
+    The new handler gets the previous one, or its replacement, and can call it even after the package has deferred both.
     """
     done = run_python(CHAINED, {"PYTHONUNBUFFERED": "1"})
 
@@ -306,7 +306,7 @@ with A(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
 
 def test_what_the_system_does_at_a_signal_stays_as_the_author_has_set_it() -> None:
     """
-    By `siginterrupt`, and by a library that has a handler of its own in front of Python's.
+    The author may set it by `siginterrupt`, or by a library whose handler runs before Python's.
     """
     done = run_python(ACTIONS, {"PYTHONUNBUFFERED": "1"})
 
@@ -387,7 +387,7 @@ def test_what_strikes_as_handlers_are_held_back_or_called_again_changes_nothing_
     function: str, number: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    What is due is called, and the next context holds back again, also where the exception is kept with its frames.
+    Due signals are delivered and the next context defers them, even if the exception is kept with its frames.
     """
     without_coverage(monkeypatch)
 
@@ -429,7 +429,7 @@ is_done.acquire()
 
 def test_nothing_is_held_back_where_the_interpreter_has_another_main_thread() -> None:
     """
-    As in a program with an interpreter inside, whose handlers do not run in the thread that works.
+    An example is a program with an embedded interpreter, whose handlers run in another thread than the task.
     """
     done = run_python(OTHER_MAIN_THREAD, {})
 
@@ -494,7 +494,7 @@ def test_a_time_limit_around_a_subscription_leaves_it_whichever_line_it_strikes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
-    It is taken for no error of the journal, and no event is passed over for it.
+    It is not treated as an error of the journal, and no event is skipped.
     """
     without_coverage(monkeypatch)
 
@@ -531,7 +531,7 @@ def test_a_time_limit_around_a_subscription_is_no_error_of_the_broker(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    It strikes while the package waits for the connection.
+    The time limit raises while the package waits for the connection.
     """
     without_coverage(monkeypatch)
 
@@ -595,7 +595,7 @@ def test_a_run_that_is_interrupted_at_any_line_knows_how_its_task_had_ended(
     end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Between the end of a task and its booking, too: the engine calls it what the task has reported.
+    Even between the end of a task and its recording, the engine's state is the one that the task has reported.
     """
     without_coverage(monkeypatch)
 
@@ -628,7 +628,7 @@ diamond.run(recipe_run_id=5)
 
 def test_a_run_that_is_terminated_as_it_learns_of_an_end_books_that_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The task of a launcher that has left counts as what it was; then the run ends as terminated.
+    The task keeps its reported state, and the run ends as terminated.
     """
     without_coverage(monkeypatch)
 

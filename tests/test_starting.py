@@ -1,7 +1,8 @@
 """
-Which tests start a process is found in their code, and held where they run as tests that start none.
+Tests that start a process are found by their code. A start in other tests is an error where they run as tests that
+start none.
 
-Not here: how `make quick` shares them out (test_door.py).
+Not here: how `make quick` divides them (test_door.py).
 """
 
 import os
@@ -70,7 +71,7 @@ def _by_an_argument(cache: Environments) -> None:
 )
 def test_a_start_is_found_behind_what_a_test_calls(function: Any) -> None:
     """
-    Wherever it is called by its name.
+    The start is found in any function that is called by its name.
     """
     assert starts(function)
 
@@ -86,7 +87,7 @@ def _looks_at_this_process() -> int:
 @pytest.mark.parametrize("function", [_makes_a_workflow, _looks_at_this_process])
 def test_what_starts_nothing_is_not_taken_for_a_start(function: Any) -> None:
     """
-    Though other methods of the same class, and other functions of the same module, start one.
+    Other methods of the same class, and other functions of the same module, may start one.
     """
     assert not starts(function)
 
@@ -102,7 +103,7 @@ def test_hidden():
 @pytest.mark.parametrize(("marks", "shown"), [("not processes", "mark it `processes`"), ("not soak", "1 passed")])
 def test_a_start_that_is_not_seen_is_refused_where_none_is_expected(tmp_path: Path, marks: str, shown: str) -> None:
     """
-    And nowhere else.
+    In all other runs, the start is allowed.
     """
     test = tmp_path / "test_hidden.py"
     test.write_text(HIDDEN)

@@ -1,7 +1,7 @@
 """
-Many processes that publish at the same instant, on one journal.
+Many processes that publish to one journal at the same time.
 
-Not here: what a journal does that is not free at all (test_degradation.py), and the queue for it (bus/test_queue.py).
+Not here: a journal that stays locked (test_degradation.py), and the queue for it (bus/test_queue.py).
 """
 
 import json
@@ -64,14 +64,15 @@ def files_beside(settings: DKISTProcessingCoreConfiguration) -> list[str]:
 
 def test_of_many_processes_at_once_each_waits_no_longer_than_its_limit_and_nothing_is_lost() -> None:
     """
-    What the shared journal has no time for is on disk beside it, and all of it is there once that is taken over.
+    Messages for which the shared journal has no time are in spare journals, and all are in the journal after the
+    take-over.
     """
     done = run_python(STORM.format(count=COUNT), {})
 
     assert done.returncode == 0, done.stderr[-2000:]
     found = [line.split() for line in done.stdout.splitlines() if line]
     assert (len(found), {kept_in_memory for _, kept_in_memory in found}) == (COUNT, {"0"})
-    # A pause of a hundredth of a second may be under way when the limit comes.
+    # A pause of 0.01 s may be in progress at the limit.
     assert max(float(waited) for waited, _ in found) < 2.5
     with open_bus(DKISTProcessingCoreConfiguration()).open_journal() as journal:
         take_over_spares(journal)
@@ -91,7 +92,7 @@ def test_of_five_hundred_processes_at_once_each_waits_no_longer_than_its_limit_a
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
-    Each event is there, the books count what is there, and no file is left when the spare journals are taken over.
+    Each event is in the journal, the books are exact, and no spare file is left after the take-over.
     """
     count = 500
     if is_remote:
@@ -143,14 +144,15 @@ os._exit(0)
 
 def logs_beside(settings: DKISTProcessingCoreConfiguration) -> int:
     """
-    Return how many spare journals were not opened since their processes were killed: that would remove their logs.
+    Return the number of spare journals that were not opened since their processes were killed. Opening removes their
+    logs.
     """
     return len([name for name in files_beside(settings) if name.endswith("-wal")])
 
 
 def test_what_a_storm_has_left_is_left_alone_while_the_journal_is_busy_or_the_time_is_over() -> None:
     """
-    Each process of the next storm would open all of it in vain.
+    Otherwise each process of the next storm would open all spare journals in vain.
     """
     settings = DKISTProcessingCoreConfiguration()
     with open_bus(settings).open_journal() as journal:
@@ -168,7 +170,7 @@ def test_what_a_storm_has_left_is_left_alone_while_the_journal_is_busy_or_the_ti
 
 def test_a_journal_that_is_locked_anew_before_each_step_of_one_call_delays_by_the_limit_in_all() -> None:
     """
-    The end has four appends to make, and another process is quicker each time.
+    The end makes four appends, and another process locks the journal before each.
     """
     settings = DKISTProcessingCoreConfiguration()
     publisher = Publisher.open(settings, wait_limit=0.5)
@@ -191,7 +193,7 @@ class Intruder:
 
     def __init__(self, publisher: Publisher) -> None:
         """
-        Be asked by SQLite itself about each statement.
+        Register a callback that SQLite calls before each statement.
         """
         assert publisher._shelf.journal is not None
         self._connection = sqlite3.connect(publisher.bus.journal_path, isolation_level=None, check_same_thread=False)
@@ -210,13 +212,13 @@ class Intruder:
 
     def __enter__(self) -> Self:
         """
-        Return the intruder itself.
+        Return this object.
         """
         return self
 
     def __exit__(self, *_: object) -> None:
         """
-        Be gone.
+        Wait for the releases, and close the connection.
         """
         for release in self.releases:
             release.join()
@@ -225,7 +227,7 @@ class Intruder:
 
 def test_a_journal_that_is_busy_now_and_then_delays_by_the_limit_in_all(caplog: pytest.LogCaptureFixture) -> None:
     """
-    What one call has waited is not there for the next, though the journal was free in between.
+    The waiting time of one call is subtracted from that of the next, even if the journal was free in between.
     """
     settings = DKISTProcessingCoreConfiguration()
     with Publisher.open(settings, wait_limit=0.6) as publisher:
