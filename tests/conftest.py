@@ -17,7 +17,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from dkist_processing_core.delivery import notices
+from dkist_processing_core.delivery import outbox_warnings
 from tests.services.broker import Broker, open_broker
 from tests.services.otlp import OtlpReceiver
 from tests.services.processes import SESSION_VARIABLE, SessionWatch
@@ -228,7 +228,7 @@ def _nothing_told() -> None:
     """
     As in a new process, no outbox has been reported yet.
     """
-    notices._logged.clear()
+    outbox_warnings._logged.clear()
 
 
 @pytest.fixture(scope="session")

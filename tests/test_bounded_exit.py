@@ -113,7 +113,7 @@ def test_refused_by_broker_and_collector(refusing_port: int) -> None:
 
     broker, collector = lines
     assert (
-        " WARNING dkist_processing_core.delivery.notices: "
+        " WARNING dkist_processing_core.delivery.outbox_warnings: "
         f"RabbitMQ at 127.0.0.1:{refusing_port} refuses the connection: nothing listens there" in broker
     )
     assert collector.endswith(

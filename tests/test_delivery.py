@@ -15,7 +15,7 @@ import pytest
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.bus.amqp.bus import CONNECT_SECONDS, AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.delivery import drainer, notices
+from dkist_processing_core.delivery import drainer, outbox_warnings
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.delivery.refusals import RETRY_SECONDS
 from dkist_processing_core.errors import BusError
@@ -172,7 +172,7 @@ def test_every_process_says_once_that_its_events_wait(refusing_port: int, caplog
     settings = unreachable(refusing_port)
     found = []
     for _ in range(3):
-        notices._logged.clear()
+        outbox_warnings._logged.clear()
         caplog.clear()
         for name in ("A", "B"):
             publisher = Publisher.open(settings)

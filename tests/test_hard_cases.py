@@ -23,7 +23,7 @@ from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, MeshService
 from dkist_processing_core.delivery.delivery import Backlog
 from dkist_processing_core.delivery.in_memory_queue import InMemoryQueue
-from dkist_processing_core.delivery.notices import Notices
+from dkist_processing_core.delivery.outbox_warnings import OutboxWarnings
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.delivery.refusals import Refusals
 from dkist_processing_core.events import RecipeRunFailureMessage
@@ -145,7 +145,7 @@ def test_what_the_journal_cannot_let_go_of_stays_in_mind_while_memory_is_deliver
         mesh_config={"interservice-bus": MeshService(host="127.0.0.1", port=9)}, dkist_core_state_dir=tmp_path
     )
     bus, memory = AmqpBus(settings), InMemoryQueue(10)
-    refusals = Refusals(bus, Notices(bus.journal_path, memory))
+    refusals = Refusals(bus, OutboxWarnings(bus.journal_path, memory))
     with bus.open_journal() as journal:
         ((seq, number),) = zip(
             journal.append([to_message(started("A"), bus.event_exchange)]), _numbers_of(memory, bus), strict=True
@@ -171,7 +171,7 @@ def test_messages_of_all_sizes_are_read_once_and_in_order(tmp_path: Path) -> Non
     large = replace(small, body=bytes(60_000))
     with bus.open_journal() as journal:
         seqs = [seq for group in ([small] * 700, [large] * 150, [small] * 300) for seq in journal.append(group)]
-        backlog = Backlog(journal, Refusals(bus, Notices(bus.journal_path, InMemoryQueue(0))))
+        backlog = Backlog(journal, Refusals(bus, OutboxWarnings(bus.journal_path, InMemoryQueue(0))))
         backlog.begin()
 
         found = list(iter(lambda: backlog.next(is_alone=False), None))

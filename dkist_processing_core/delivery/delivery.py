@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Protocol
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
-from dkist_processing_core.delivery.attempts import BusStalledError
-from dkist_processing_core.delivery.notices import Notices
+from dkist_processing_core.delivery.connection_tries import BusStalledError
+from dkist_processing_core.delivery.outbox_warnings import OutboxWarnings
 from dkist_processing_core.delivery.refusals import Refusals
 from dkist_processing_core.errors import (
     BusError,
@@ -40,7 +40,7 @@ _FIRST_READ, _LARGEST_READ = 100, 500
 _BYTES_OF_A_READ = 4 * 1024 * 1024
 
 
-class Source(Protocol):
+class BacklogSource(Protocol):
     """Messages that wait for the broker, by ascending numbers."""
 
     unreachable_until: float
@@ -62,12 +62,12 @@ class Source(Protocol):
 class Backlog:
     """One source as a drainer reads it, over all its connections."""
 
-    def __init__(self, source: Source, refusals: Refusals) -> None:
+    def __init__(self, source: BacklogSource, refusals: Refusals) -> None:
         """Begin before the first message."""
         self.source = source
         self.refusals = refusals
         self._held: frozenset[str] = frozenset()
-        self._end = 0
+        self._last = 0
         self._read_up_to = 0
         self._limit = _FIRST_READ
         self._skipped: tuple[frozenset[str], int] = (frozenset(), 0)
@@ -78,16 +78,16 @@ class Backlog:
     def begin(self) -> None:
         """Read from the beginning: messages may be due that were not due before."""
         self._ahead.clear()
-        self._held, self._read_up_to, self._end = self.refusals.held_exchanges, 0, 0
+        self._held, self._read_up_to, self._last = self.refusals.held_exchanges, 0, 0
         if self._held:
             # Messages for held exchanges are skipped only once, however many there are.
             held, skipped_up_to = self._skipped
             self._read_up_to = skipped_up_to if held == self._held and not self.refusals.has_paused else 0
-            self._end = self.source.last()
+            self._last = self.source.last()
 
     def end(self) -> None:
         """Note that everything was read that is due."""
-        self._skipped = self._held, self._end
+        self._skipped = self._held, self._last
 
     def next(self, *, is_alone: bool) -> Entry | None:
         """Return the next message to be sent; None at the end, or before a message that has to be sent alone."""
@@ -123,7 +123,7 @@ class Delivery:
         self,
         bus: AmqpBus,
         link: "AmqpLink",
-        notices: Notices,
+        warnings: OutboxWarnings,
         backlog: Backlog,
         *,
         end: SignalSafeFlag,
@@ -134,7 +134,7 @@ class Delivery:
         self._link = link
         self._backlog = backlog
         self._refusals = backlog.refusals
-        self._notices = notices
+        self._warnings = warnings
         self._end = end
         self._on_progress = on_progress
         self._is_blocked = False
@@ -217,7 +217,7 @@ class Delivery:
             self.has_confirmed = True
             self._remove_mark()
             if not self._refusals.reasons:
-                self._notices.report_recovery(self._bus.where)
+                self._warnings.report_recovery(self._bus.where)
         if settled.confirmed or settled.refused:
             self._last_answer = time.monotonic()
             self._on_progress()
@@ -236,7 +236,7 @@ class Delivery:
         if reason is not None and not self._is_blocked:
             self._backlog.source.unreachable_until = time.time() + UNREACHABLE_SECONDS
             self._mark_read = -math.inf
-            self._notices.report_failure(reason)
+            self._warnings.report_failure(reason)
             self._on_progress()
         self._is_blocked = reason is not None
 

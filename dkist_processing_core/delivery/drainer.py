@@ -14,10 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
-from dkist_processing_core.delivery.attempts import Attempts
+from dkist_processing_core.delivery.connection_tries import ConnectionTries
 from dkist_processing_core.delivery.delivery import UNREACHABLE_SECONDS, Backlog, Delivery, blocking_of
 from dkist_processing_core.delivery.in_memory_queue import InMemoryQueue
-from dkist_processing_core.delivery.notices import Notices
+from dkist_processing_core.delivery.outbox_warnings import OutboxWarnings
 from dkist_processing_core.delivery.refusals import Refusals
 from dkist_processing_core.errors import (
     BusError,
@@ -74,8 +74,8 @@ class Drainer:
         self._reports_disk = memory is None
         self._heeds_mark = heeds_mark
         self._poll_seconds = poll_seconds
-        self._notices = Notices(bus.journal_path, self._memory)
-        self._refusals = Refusals(bus, self._notices)
+        self._warnings = OutboxWarnings(bus.journal_path, self._memory)
+        self._refusals = Refusals(bus, self._warnings)
         self._in_memory = Backlog(self._memory, self._refusals)
         self._outbox: Backlog | None = None
         self._file: tuple[int, int] | None = None
@@ -86,7 +86,7 @@ class Drainer:
         self._thread: threading.Thread | None = None
         self._opened: Journal | None = None
         self._link: AmqpLink | None = None
-        self._attempts = Attempts(bus.settings.event_flush_timeout)
+        self._tries = ConnectionTries(bus.settings.event_flush_timeout)
         self._has_taken_over = True
         self._bus_failure: str | None = None
         self._lock_failure: str | None = None
@@ -162,7 +162,7 @@ class Drainer:
 
     def report_waiting(self, count: int) -> None:
         """Log how many messages are left in the outbox, unless this process has logged a reason before."""
-        self._notices.report_waiting(count, self.failure or f"{self._bus.where} has not confirmed them in time")
+        self._warnings.report_waiting(count, self.failure or f"{self._bus.where} has not confirmed them in time")
 
     def _run(self) -> None:
         """Deliver until stopped, whatever error occurs: if the thread died, nothing would be delivered any more."""
@@ -174,13 +174,13 @@ class Drainer:
                 logger.debug("the journal is opened anew: %s", error)
             except JournalError as error:
                 if self._reports_disk:
-                    self._notices.report_failure(str(error))
-                self._deliver_memory(self._attempts.pause())
+                    self._warnings.report_failure(str(error))
+                self._deliver_memory(self._tries.pause())
             except Exception as error:  # noqa: BLE001 - as the docstring says
                 log_internal_error_once("events are not delivered", error)
                 self._bus_failure = f"{type(error).__name__} in this package"
-                self._rest(self._attempts.pause())
-        self._notices.report_total()
+                self._rest(self._tries.pause())
+        self._warnings.report_total()
         self._on_progress()
 
     def _deliver_memory(self, seconds: float) -> None:
@@ -246,7 +246,7 @@ class Drainer:
         link: AmqpLink | None = None
         began = time.monotonic()
         try:
-            with self._bus.connect(self._attempts.patience) as link:
+            with self._bus.connect(self._tries.patience) as link:
                 self._link, self._bus_failure = link, None
                 try:
                     self._deliver(link, journal)
@@ -254,8 +254,8 @@ class Drainer:
                     self._link = None
         except (BusError, ConfigurationError) as error:
             self._lock.release()
-            self._notices.report_failure(str(error))
-            if self._attempts.may_repeat(error, was_connected=link is not None, seconds=time.monotonic() - began):
+            self._warnings.report_failure(str(error))
+            if self._tries.may_repeat(error, was_connected=link is not None, seconds=time.monotonic() - began):
                 self._end.wait(random.uniform(0.0, _LOCK_POLL_SECONDS))  # noqa: S311 - jitter
                 return
             is_elsewhere = isinstance(error, BusUnreachableError) and not isinstance(error, ConnectionFailedHereError)
@@ -263,7 +263,7 @@ class Drainer:
                 # Not for a refusal: it costs no time, and it ends as soon as the settings are corrected.
                 journal.unreachable_until = time.time() + UNREACHABLE_SECONDS
             self._bus_failure = str(error)
-            self._rest(self._attempts.pause())
+            self._rest(self._tries.pause())
 
     def _rest(self, seconds: float) -> None:
         """Pause for some seconds without contacting the broker, and notify those that wait for a delivery."""
@@ -276,7 +276,7 @@ class Drainer:
         """Send pending messages until the connection breaks or the thread is stopped; hold the lock only for that."""
         # An error is ignored: a user who may only write may not need the missing items; a refused message shows if so.
         self._bus.restore(link, bindings=False)
-        begin = partial(Delivery, self._bus, link, self._notices, end=self._end, on_progress=self._on_progress)
+        begin = partial(Delivery, self._bus, link, self._warnings, end=self._end, on_progress=self._on_progress)
         outbox = None if journal is None else begin(self._backlog_of(journal))
         in_memory = begin(self._in_memory)
         try:
@@ -297,4 +297,4 @@ class Drainer:
                 link.settle(rest if self._has_taken_over else 0.0)
         finally:
             if in_memory.has_confirmed or (outbox is not None and outbox.has_confirmed):
-                self._attempts.succeed()
+                self._tries.succeed()

@@ -32,9 +32,10 @@ class Overflow:
         self.memory = InMemoryQueue(_MAX_IN_MEMORY)
         """The messages that no disk takes."""
 
-    def __len__(self) -> int:
-        """Return 0 if all messages are in the journal."""
-        return len(self.memory) + (self._spare is not None)
+    @property
+    def is_empty(self) -> bool:
+        """Whether all messages are in the journal."""
+        return self._spare is None and not len(self.memory)
 
     @property
     def spare(self) -> Spare | None:

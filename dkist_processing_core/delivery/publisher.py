@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Self, cast
 
 from dkist_processing_core.bus import Bus, open_bus
+from dkist_processing_core.delivery.guard import guard
 from dkist_processing_core.delivery.publish_span import trace_publish
 from dkist_processing_core.delivery.shelf import Shelf
-from dkist_processing_core.delivery.turn import turn
 from dkist_processing_core.delivery.wait_limit import WAIT_LIMIT_SECONDS, WaitLimit
 from dkist_processing_core.errors import BusError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage
@@ -78,7 +78,7 @@ class Publisher:
         self._drainer: Drainer | None = None
         self._inherited: list[object] = []
         self._shelf = Shelf(bus, self._limit, on_moved=self._wake)
-        forks.begin_in_forks(turn)
+        forks.begin_in_forks(guard)
         forks.begin_in_forks(self)
         self._shelf.open()
         if bus.is_remote and delivers:
@@ -199,7 +199,7 @@ class Publisher:
         if drainer is None or drainer.is_running:
             return
         # Without a drainer thread, the thread calls this that delivers in its turn.
-        if drainer.failure is not None or not self._shelf.is_pending_in_turn:
+        if drainer.failure is not None or not self._shelf.is_pending_inside_guard:
             drainer.end_here()
 
     @property
@@ -238,7 +238,7 @@ class Publisher:
             # No thread could be started for it.
             self._move(_POLL_SECONDS)
             # In turn: a handler on the same thread could not append while this is in a transaction.
-            self._shelf.in_turn(lambda: drainer.deliver_here(deadline), otherwise=None)
+            self._shelf.run_guarded(lambda: drainer.deliver_here(deadline), otherwise=None)
         while self.is_pending:
             remaining = deadline - time.monotonic()
             # Messages beside the journal are on disk already, so a wait is not worth while.

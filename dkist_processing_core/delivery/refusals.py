@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
-from dkist_processing_core.delivery.notices import Notices
+from dkist_processing_core.delivery.outbox_warnings import OutboxWarnings
 from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError, DKISTProcessingCoreError
 from dkist_processing_core.journal import Entry
 from dkist_processing_core.journal.message import Message
@@ -36,10 +36,10 @@ class _Refusable(Protocol):
 class Refusals:
     """The messages and exchanges refused to one drainer; times are those of `time.monotonic`."""
 
-    def __init__(self, bus: AmqpBus, notices: Notices) -> None:
+    def __init__(self, bus: AmqpBus, warnings: OutboxWarnings) -> None:
         """Begin with nothing refused."""
         self._bus = bus
-        self._notices = notices
+        self._warnings = warnings
         self._due: dict[int, float] = {}
         self._held: dict[str, tuple[float, int]] = {}
         self._suspects: set[int] = set()
@@ -118,7 +118,7 @@ class Refusals:
         """Note a refusal of one message: try it again after a pause, a longer one the next time, or set it aside."""
         if source.note_refusal(seq, reason, max_tries=_MAX_TRIES):
             self._forget([seq], [])
-            self._notices.report_set_aside(seq, reason)
+            self._warnings.report_set_aside(seq, reason)
         else:
             self._due[seq] = time.monotonic() + RETRY_SECONDS[1 if seq in self._due else 0]
 
@@ -128,7 +128,7 @@ class Refusals:
         pause = min(_LONGEST_HOLD_SECONDS, 2.0**times)
         self._held[exchange] = time.monotonic() + pause, times + 1
         self.reasons[exchange] = reason
-        self._notices.report_failure(reason)
+        self._warnings.report_failure(reason)
 
     def _forget(self, seqs: Collection[int], exchanges: Collection[str]) -> None:
         """Remove messages that are settled, and exchanges that accept messages again."""

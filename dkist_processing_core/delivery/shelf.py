@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from dkist_processing_core.bus import Bus
+from dkist_processing_core.delivery.guard import DEFERRED_SECONDS, guard
 from dkist_processing_core.delivery.in_memory_queue import InMemoryQueue
 from dkist_processing_core.delivery.overflow import Overflow
 from dkist_processing_core.delivery.shared_journal import READ_SECONDS, SharedJournal
-from dkist_processing_core.delivery.turn import DEFERRED_SECONDS, turn
 from dkist_processing_core.delivery.wait_limit import WaitLimit
 from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal import Journal
@@ -62,7 +62,7 @@ class Shelf:
     @property
     def is_displaced(self) -> bool:
         """Whether some messages are not in the journal yet."""
-        return len(self._overflow) > 0
+        return not self._overflow.is_empty
 
     @property
     def memory(self) -> InMemoryQueue:
@@ -77,16 +77,16 @@ class Shelf:
     @property
     def is_pending(self) -> bool:
         """Whether the journal still holds messages of this publisher, or may hold some."""
-        return self._shared.has_own and self.in_turn(self._shared.holds_own, otherwise=True)
+        return self._shared.has_own and self.run_guarded(self._shared.holds_own, otherwise=True)
 
     @property
-    def is_pending_in_turn(self) -> bool:
+    def is_pending_inside_guard(self) -> bool:
         """The same with the messages beside the journal, for a caller that has the turn."""
         return self.is_displaced or self._shared.holds_own()
 
     def open(self) -> None:
         """Open the journal; in a signal's handler that has interrupted a shelf, the first message opens it."""
-        self.in_turn(self.store, otherwise=None)
+        self.run_guarded(self.append_inside_guard, otherwise=None)
 
     def append(self, messages: Sequence[Message], *, once: bool = False, note: str | None = None) -> bool:
         """
@@ -96,19 +96,19 @@ class Shelf:
         messages. In a signal's handler that has interrupted a shelf this returns False: the interrupted call keeps the
         messages.
         """
-        if turn.is_busy:
-            turn.defer(self, messages, once=once, note=note)
+        if guard.is_busy:
+            guard.defer(self, messages, once=once, note=note)
             return False
-        turn.is_busy = True
+        guard.is_busy = True
         try:
-            self.store(messages, once=once, note=note)
+            self.append_inside_guard(messages, once=once, note=note)
         finally:
-            turn.is_busy = False
-        turn.append_deferred()
+            guard.is_busy = False
+        guard.append_deferred()
         self.report()
         return True
 
-    def store(
+    def append_inside_guard(
         self,
         messages: Sequence[Message] = (),
         *,
@@ -140,7 +140,9 @@ class Shelf:
                 left = most - self._limit.spent
                 problem = error if is_last_try else self._shared.recover(error, left)
                 if problem is None:
-                    self.store(messages, once=once, note=note, patience=most - self._limit.spent, is_last_try=True)
+                    self.append_inside_guard(
+                        messages, once=once, note=note, patience=most - self._limit.spent, is_last_try=True
+                    )
                 else:
                     self._keep_beside(problem, messages, once=once, note=note)
             else:
@@ -153,21 +155,23 @@ class Shelf:
             elif self.is_displaced and self._mover is None:
                 self._start_mover()
 
-    def in_turn(self, action: Callable[[], _Result], otherwise: _Result, seconds: float = DEFERRED_SECONDS) -> _Result:
+    def run_guarded(
+        self, action: Callable[[], _Result], otherwise: _Result, seconds: float = DEFERRED_SECONDS
+    ) -> _Result:
         """
         Return the result of an action while no other thread uses the files, then append what was deferred meanwhile.
 
         In a handler that has interrupted their use, return `otherwise`. Messages are appended for at most `seconds`.
         """
-        if turn.is_busy:
+        if guard.is_busy:
             return otherwise
-        turn.is_busy = True
+        guard.is_busy = True
         try:
             with self._lock:
                 result = action()
         finally:
-            turn.is_busy = False
-        turn.append_deferred(seconds)
+            guard.is_busy = False
+        guard.append_deferred(seconds)
         return result
 
     @property
@@ -205,7 +209,7 @@ class Shelf:
         while not self._end.wait(_RETRY_SECONDS):
             with self._lock:
                 if self.is_displaced and not self._is_closed:
-                    self.store(patience=0.0)
+                    self.append_inside_guard(patience=0.0)
                 if not self.is_displaced or self._is_closed:
                     self._mover = None
                     break
@@ -213,17 +217,17 @@ class Shelf:
 
     def move(self, patience: float) -> bool:
         """Try to move displaced messages into the journal, for `patience` seconds; return True if none is left."""
-        self.in_turn(lambda: self.store(patience=patience), otherwise=None)
+        self.run_guarded(lambda: self.append_inside_guard(patience=patience), otherwise=None)
         self.report()
         return not self.is_displaced
 
     def append_deferred(self) -> None:
         """Append deferred messages that are left because an exception ended the interrupted call."""
-        self.in_turn(lambda: None, otherwise=None)
+        self.run_guarded(lambda: None, otherwise=None)
 
     def include_backlog(self) -> None:
         """Count the messages of other processes that are in the journal by now as this publisher's."""
-        self.in_turn(self._shared.include_backlog, otherwise=None)
+        self.run_guarded(self._shared.include_backlog, otherwise=None)
 
     def remembers(self, note: str) -> bool:
         """Return True if this note is in the journal, as far as is known."""
@@ -233,7 +237,7 @@ class Shelf:
                 return self.journal is not None and self.journal.remembers(note)
             return False
 
-        return self.in_turn(look, otherwise=False)
+        return self.run_guarded(look, otherwise=False)
 
     def noted_by(self, process: int, *notes: str) -> str | None:
         """Return the first of `notes` that `process` stored, and take over the messages of ended processes."""
@@ -248,7 +252,7 @@ class Shelf:
             finally:
                 self._limit.spend(time.monotonic() - began)
 
-        return self.in_turn(look, otherwise=None)
+        return self.run_guarded(look, otherwise=None)
 
     def count_waiting(self) -> int:
         """Return how many messages of this process and others are on disk and wait for the bus."""
@@ -261,19 +265,19 @@ class Shelf:
                     waiting += 0 if journal is None else journal.books().pending
             return waiting
 
-        return self.in_turn(count, otherwise=0)
+        return self.run_guarded(count, otherwise=0)
 
     def close(self) -> None:
         """Close the files. Messages in memory are lost, and one warning counts them."""
         self._is_closed = True
         self._end.raise_()
         # From now on only a signal's handler can append, to another shelf, so this cannot go on for ever.
-        self.in_turn(lambda: None, otherwise=None, seconds=max(DEFERRED_SECONDS, self._limit.seconds))
+        self.run_guarded(lambda: None, otherwise=None, seconds=max(DEFERRED_SECONDS, self._limit.seconds))
         # In turn, so not while the mover moves these messages into the journal.
-        lost = self.in_turn(self.memory.clear, otherwise=0)
+        lost = self.run_guarded(self.memory.clear, otherwise=0)
         if lost:
             logger.warning("events are lost, since %s could not be written to: %s", self._bus.journal_path, lost)
-        self.in_turn(self._close_files, otherwise=None)
+        self.run_guarded(self._close_files, otherwise=None)
 
     def _close_files(self) -> None:
         self._overflow.close()

@@ -19,7 +19,7 @@ class BusStalledError(BusUnreachableError):
     """The broker keeps the connection, and answers nothing for long."""
 
 
-class Attempts:
+class ConnectionTries:
     """The failed attempts of one drainer since its last success."""
 
     def __init__(self, flush_timeout: float) -> None:

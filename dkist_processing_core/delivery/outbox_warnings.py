@@ -14,7 +14,7 @@ _logged: dict[Path, set[str]] = {}
 logger = logging.getLogger(__name__)
 
 
-class Notices:
+class OutboxWarnings:
     """What one drainer logs about the outbox at `path`, and about the messages that no disk takes."""
 
     def __init__(self, path: Path, in_memory: Sized) -> None:

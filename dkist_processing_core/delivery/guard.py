@@ -20,7 +20,9 @@ _BATCH = 100
 
 
 class _Store(Protocol):
-    def store(self, messages: Sequence[Message], *, once: bool = False, note: str | None = None) -> None: ...
+    def append_inside_guard(
+        self, messages: Sequence[Message], *, once: bool = False, note: str | None = None
+    ) -> None: ...
 
 
 class _Deferred(NamedTuple):
@@ -37,7 +39,7 @@ class _Deferred(NamedTuple):
         return not self.once and self.note is None
 
 
-class _Turn(threading.local):
+class _Guard(threading.local):
     """
     The turn of the present thread, one for all its shelves: one could wait for a lock that it holds for another.
 
@@ -80,7 +82,7 @@ class _Turn(threading.local):
                 break
             batch.append(self._deferred.popleft())
         try:
-            first.shelf.store(
+            first.shelf.append_inside_guard(
                 [message for each in batch for message in each.messages], once=first.once, note=first.note
             )
         except BaseException:
@@ -93,4 +95,4 @@ class _Turn(threading.local):
         self._deferred.clear()
 
 
-turn = _Turn()
+guard = _Guard()
