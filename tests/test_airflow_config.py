@@ -19,7 +19,7 @@ POOLS = json.loads((CONFIG / "pools.json").read_text())
 README = (CONFIG / "README.md").read_text()
 EXECUTORS = ["local-executor", "celery-executor"]
 
-# What tells others who we are or lets them in, by the names of Airflow's settings.
+# Settings that identify a deployment or grant access, by the names of Airflow's settings.
 SECRET = re.compile(r"(SECRET|PASSWORD|_KEY|BROKER_URL|RESULT_BACKEND|SQL_ALCHEMY_CONN)$")
 
 
@@ -84,7 +84,7 @@ def test_executors_file_says_nothing_that_common_says(executor: str) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_file_holds_no_secret_and_no_host(file: Path) -> None:
     """
-    What must be secret, or is elsewhere in each place, is a placeholder that nobody can overlook.
+    Each secret, and each value that differs between deployments, is an obvious placeholder.
     """
     settings = read_settings(file)
 
@@ -97,7 +97,7 @@ def test_file_holds_no_secret_and_no_host(file: Path) -> None:
 
 def test_every_queue_has_its_pool_and_no_other_is_there() -> None:
     """
-    An exported task names the pool of its queue, and would wait for a missing one for ever.
+    An exported task names the pool of its queue, and would wait without end for a missing one.
     """
     assert set(POOLS) == {f"{queue}_pool" for queue in ResourceQueue}
 
@@ -105,7 +105,7 @@ def test_every_queue_has_its_pool_and_no_other_is_there() -> None:
 @pytest.mark.parametrize("pool", sorted(POOLS))
 def test_pool_is_what_the_import_takes(pool: str) -> None:
     """
-    The command leaves out a pool without slots or description, with no more than a message.
+    The command skips a pool without slots or description, with only a message.
     """
     assert POOLS[pool].keys() == {"slots", "description", "include_deferred"}
     assert POOLS[pool]["slots"] > 0
@@ -121,7 +121,7 @@ def test_airflows_own_pool_keeps_its_slots() -> None:
 @pytest.mark.parametrize("queue", ResourceQueue)
 def test_readme_starts_a_worker_for_every_queue(queue: ResourceQueue) -> None:
     """
-    A queue that nobody serves fails its tasks after an hour.
+    The tasks of a queue without a worker fail after an hour.
     """
     assert re.search(rf"airflow celery worker --queues {queue} ", README)
 

@@ -1,5 +1,6 @@
 """
-The shape of the library: who may import whom, who alone may name a foreign library, and what an import may do.
+The structure of the library: which module may import which, which may name a foreign library, and the effects of an
+import.
 
 The layers are those of the design; a module is named by the first part of its path below the package.
 """
@@ -41,7 +42,7 @@ DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 # Imports that the layers forbid and that are right all the same: (importing part, imported part) and the reason.
 EXCEPTIONS: dict[tuple[str, str], str] = {}
 
-# What an exported file imports, which the engine does at each look at the file.
+# The modules that an exported file imports, on each look of Airflow at the file.
 EXPORTED = [
     ROOT / name for name in ("__init__.py", "airflow/__init__.py", "airflow/callbacks.py", "failure_callback.py")
 ]
@@ -96,7 +97,7 @@ def is_for_typing(node: ast.AST) -> bool:
 
 
 def imports_of(tree: ast.AST, package: str, *, deferred: bool = False, for_typing: bool = False) -> Iterator[Import]:
-    """Give every import of a module, at whatever depth it stands."""
+    """Return every import of a module, at whatever depth it stands."""
     for node in ast.iter_child_nodes(tree):
         for name in named_by(node, package):
             yield Import(name, node.lineno, deferred, for_typing)  # type: ignore[attr-defined]
@@ -122,7 +123,7 @@ def imports_in(path: Path) -> list[Import]:
 
 
 def forbidden_in(part: str, imports: list[Import]) -> Iterator[tuple[str, str]]:
-    """Give each part that the layers keep ``part`` from importing, with a sentence that says so."""
+    """Return each part that the layers forbid ``part`` to import, with a sentence about it."""
     for found in imports:
         top, _, rest = found.name.partition(".")
         if top != PACKAGE or found.for_typing:
@@ -142,7 +143,7 @@ def test_every_module_has_its_layer() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_imports_only_from_lines_below_it(path: Path) -> None:
-    """Imports run downwards, also those inside functions: a reader can learn the library from the bottom up."""
+    """Imports go downwards, including those inside functions: a reader can learn the library from the bottom up."""
     part = part_of(path)
 
     found = [sentence for other, sentence in forbidden_in(part, imports_in(path)) if (part, other) not in EXCEPTIONS]
@@ -202,7 +203,7 @@ def test_one_folder_says_pika() -> None:
     assert saying == {Path("bus/amqp")}
 
 
-# What writes to the standard streams by itself, and why that is no text from outside on a terminal.
+# Modules that write to the standard streams themselves, and why they write no text from outside to a terminal.
 WRITERS = {
     "text/terminal.py": "the door",
     "text/console.py": "the door for rich",
@@ -227,7 +228,7 @@ def writing_in(tree: ast.AST) -> Iterator[int]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_text_reaches_a_terminal_by_one_door(path: Path) -> None:
-    """What could steer a terminal is shown as an escape, whatever command shows it."""
+    """Control characters that could change a terminal are shown as escapes, by every command."""
     lines = list(writing_in(ast.parse(path.read_text(), path)))
 
     assert lines == [] or str(path.relative_to(ROOT)) in WRITERS
@@ -299,8 +300,8 @@ print(json.dumps({{
     assert seen == {"acts": [], "descriptors": 0, "handlers": 0, "threads": 1}
 
 
-# What a fork would run, or wait for: `in_use` is held over every fork, and released on both sides; the look at a
-# process's own descriptors at its exit is right in a fork, too.
+# Finalizers and locks in a fork: `in_use` is held over every fork, and released on both sides. The check of a process's
+# own descriptors at its exit is correct in a fork.
 FORK_SAFE = {
     "process/forks.py": {"weakref.finalize"},
     "journal/locks.py": {"threading.RLock"},
@@ -315,7 +316,8 @@ FORK_UNSAFE = {
 
 def test_finalizers_and_locks_of_modules_know_their_process() -> None:
     """
-    A finalizer would act on what its parent uses, a lock of a module may be held by a thread that a fork has not got.
+    A finalizer would act on objects that its parent uses. A lock of a module may be held by a thread that the fork does
+    not have.
 
     `functools.cached_property` has such a lock in Python 3.11.
     """

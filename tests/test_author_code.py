@@ -1,5 +1,5 @@
 """
-Code of the author's that observing touches: it runs as often as without, and what it raises is what is reported.
+Author's code that observing affects: it runs as often as without, and its exceptions are reported unchanged.
 
 Not here: how an exception is described (test_failure).
 """
@@ -93,7 +93,8 @@ print(json.dumps(calls))
 
 def test_exporting_log_records_runs_none_of_the_author_s_code_again(otlp: OtlpReceiver) -> None:
     """
-    Not a filter, formatter, handler or value; what a filter let pass is exported once, as it left the filters.
+    No filter, formatter, handler or value runs again. A record that passed the filters is exported once, as they left
+    it.
     """
     plain, exported = run_python(COUNTED, {}), run_python(COUNTED, otlp.grpc_env)
     assert (plain.returncode, exported.returncode) == (0, 0), exported.stderr
@@ -152,7 +153,8 @@ except BaseException as error:
 
 def test_what_the_author_s_logging_raises_is_the_same_with_an_export(otlp: OtlpReceiver) -> None:
     """
-    A filter's exception leaves the task; that of a value that no handler shows does not. Nothing is formatted again.
+    A filter's exception leaves the task; an exception of a value that no handler formats does not. Nothing is formatted
+    again.
     """
     plain, exported = run_python(RAISES, {}), run_python(RAISES, otlp.grpc_env)
 
@@ -164,7 +166,7 @@ def test_what_the_author_s_logging_raises_is_the_same_with_an_export(otlp: OtlpR
 
 class Early(TaskBase):
     """
-    Fails in its constructor, outside of what the task itself reports.
+    Fails in its constructor, outside of the part that the task itself reports.
     """
 
     def __init__(self, recipe_run_id: int, workflow_name: str, workflow_version: str) -> None:
@@ -429,7 +431,7 @@ def test_what_a_task_says_of_itself_costs_the_events_only(attributes: Mapping[st
 
 def test_a_phase_is_asked_for_once() -> None:
     """
-    It may be a property that does something, and give what does not like to be looked at.
+    A phase may be a property with effects, and its value may raise at each access to an attribute.
     """
     asked: list[str] = []
 
@@ -474,7 +476,7 @@ except BaseException as error:
 
 def test_a_host_s_provider_that_raises_does_not_reach_the_task() -> None:
     """
-    Nor does what it has against a span that the author opens; the author's exception does.
+    The span of the author that fails in the provider is not exported; the author's exception leaves the task.
     """
     done = run_python(HOSTED, {})
 
@@ -516,7 +518,7 @@ class Signed(type(TaskBase)):  # type: ignore[misc]
 
 def test_a_class_that_does_not_show_its_constructor_is_a_task_all_the_same() -> None:
     """
-    What it takes is seen when it is made.
+    Its arguments are only checked when it is constructed.
     """
 
     class Closed(TaskBase, metaclass=Signed):
@@ -550,7 +552,7 @@ with A(recipe_run_id=1, workflow_name="w", workflow_version="1") as task:
 
 def test_a_log_handler_of_the_author_that_raises_for_our_lines_does_not_end_the_task() -> None:
     """
-    What goes wrong with observing is logged, and that may go wrong as well.
+    Errors of observing are logged, and the logging may fail in addition.
     """
     done = run_python(HANDLER_RAISES, {})
 

@@ -1,8 +1,8 @@
 """
-The sentence that an author of pipelines gets for a mistake: what is wrong, where, and what was expected.
+The sentence that an author of pipelines gets for a mistake: the error, its place, and the expected value.
 
-Not here: the mistakes that the tests of a module hold already (test_workflow, test_export, test_build_utils,
-test_local, test_task), and errors of Python itself, such as a keyword that there is not.
+Not here: the mistakes that the tests of a module cover (test_workflow, test_export, test_build_utils, test_local,
+test_task), and errors of Python itself, such as an unknown keyword.
 """
 
 import functools
@@ -28,7 +28,7 @@ from tests.clients import TASKS, importing, workflow, write_package
 LONGEST = 400
 """How many characters a sentence may have, short of a long path in it."""
 LONGEST_OF_ANY = 600
-"""How many it may have whatever the value is that it shows."""
+"""The maximum length, whatever value it shows."""
 
 
 class First(TaskBase):
@@ -66,7 +66,7 @@ async def _asynchronous() -> None:
 
 def given_more(function: Callable[..., Any], *more: object) -> Callable[..., Any]:
     """
-    Return a method that gives another what it wants besides, and is called like it.
+    Return a method that passes another one the additional arguments that it needs.
     """
 
     @functools.wraps(function)
@@ -100,7 +100,7 @@ def with_first(**options: Any) -> Workflow:
 
 def refused(make: Callable[[], object], error: type[DKISTProcessingCoreError]) -> str:
     """
-    Return the sentence with which something is refused: one line, of this library, and a ValueError as ever.
+    Return the sentence of a refusal: one line, of this library, and still a ValueError.
     """
     with pytest.raises(error, match=r"\S") as caught:
         make()
@@ -146,7 +146,7 @@ def refused(make: Callable[[], object], error: type[DKISTProcessingCoreError]) -
 )
 def test_a_name_that_a_workflow_cannot_have(names: dict[str, Any], message: str) -> None:
     """
-    The author sees what the parts make together, and the character that is in the way.
+    The author sees the name that the parts form together, and the character that is not allowed.
     """
     assert re.search(message, refused(lambda: with_first(**names), WorkflowError))
 
@@ -160,7 +160,7 @@ PARTS = [*BY_PROCESS, *BY_DATA, "detail", "workflow_package", "workflow_version"
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_of_a_name_that_is_no_text(part: str, value: Any) -> None:
     """
-    It is named itself, whatever else is given: `0` is no empty text.
+    The message names the part, whatever the others are: `0` is not an empty text.
     """
     sentence = refused(lambda: Workflow(**BY_PROCESS | {part: value}), WorkflowError)
 
@@ -170,7 +170,8 @@ def test_a_part_of_a_name_that_is_no_text(part: str, value: Any) -> None:
 @pytest.mark.parametrize("version", ["1.0 rc", " 1.0", "feature/x"])
 def test_a_build_version_that_no_workflow_can_have(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    It is refused where the workflow is made, as one that its author gives, and is called what it is.
+    It is refused when the workflow is created, as one that its author gives, and the message calls it the build
+    version.
     """
     monkeypatch.setenv("BUILD_VERSION", version)
 
@@ -241,7 +242,7 @@ def test_a_build_version_that_no_workflow_can_have(version: str, monkeypatch: py
 )
 def test_a_node_that_is_none(arguments: dict[str, Any], message: str) -> None:
     """
-    The sentence names the task, the argument, what it got and what it takes; the workflow stays as it was.
+    The sentence names the task, the argument, the value and the expected type; the workflow is unchanged.
     """
     built = with_first()
 
@@ -253,7 +254,7 @@ def test_a_node_that_is_none(arguments: dict[str, Any], message: str) -> None:
 
 def test_what_a_method_wraps_is_its_own_affair() -> None:
     """
-    Called is the method that stands there, whatever it says it is called like.
+    The method in its place is called, whatever name it claims to wrap.
     """
     built = with_first()
 
@@ -265,7 +266,7 @@ def test_what_a_method_wraps_is_its_own_affair() -> None:
 
 def test_the_first_node_has_nothing_to_wait_for() -> None:
     """
-    Where nodes are added in the wrong order, the sentence says which comes first.
+    If nodes are added in the wrong order, the sentence states which comes first.
     """
     built = Workflow(process_category="My", process_name="Workflow")
 
@@ -406,7 +407,7 @@ class Half(TaskBase):
 @pytest.mark.parametrize("task", [TaskBase, Half])
 def test_a_task_that_is_abstract(task: type[TaskBase]) -> None:
     """
-    Nobody can make one: the sentence says what it does not define.
+    It cannot be constructed: the sentence states the methods that it does not define.
     """
     sentence = refused(lambda: with_first().add_node(task), WorkflowError)
 
@@ -465,7 +466,7 @@ def test_a_constructor_takes_the_three_established_keywords(
     constructor: Callable[..., object], message: str | None
 ) -> None:
     """
-    Whoever makes a task gives it these; a constructor of which Python cannot tell what it takes is left to show it.
+    A task is constructed with these. A constructor without a readable signature is only checked when it is called.
     """
     built = with_first()
     add = partial(built.add_node, type("Second", (First,), {"__init__": constructor}))
@@ -530,7 +531,7 @@ def test_an_export_to_what_is_no_path(export: Callable[[Workflow, Any], Path], p
 
 def test_a_task_of_the_program_that_runs_cannot_be_exported(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    What its module is called there, it is called nowhere else.
+    The name of its module in that program has no meaning elsewhere.
     """
     monkeypatch.setattr(First, "__module__", "__main__")
 
@@ -553,7 +554,7 @@ def test_a_workflow_without_tasks_cannot_be_loaded() -> None:
 @pytest.mark.parametrize("recipe_run_id", [1.0, True, None, "abc", "1.0", "-1", "", -1, 2**63, [1]])
 def test_a_recipe_run_id_that_is_none(recipe_run_id: Any) -> None:
     """
-    A run is refused before anything of it is started; its sentence shows what was found.
+    A run is refused before any part of it starts; the sentence shows the value.
     """
     sentence = refused(lambda: with_first().run(recipe_run_id), IdentityError)
 
@@ -565,7 +566,7 @@ def test_a_recipe_run_id_that_is_none(recipe_run_id: Any) -> None:
 
 def test_releases_of_a_script_cannot_be_run() -> None:
     """
-    What a worker would install is asked for where there is none.
+    The sentence asks for the release that a worker would install, if there is none.
     """
     sentence = refused(lambda: with_first(workflow_package=None).run(1, environments=True), WorkflowError)
 
@@ -668,7 +669,7 @@ def made_or_refused(make: Callable[[], object]) -> None:
 @example(name="workflow_version", named=BY_PROCESS, value="1" * 200)
 def test_whatever_a_workflow_is_made_with(name: str, named: dict[str, str], value: Any) -> None:
     """
-    It is one, or one sentence says why not.
+    It is created, or one sentence states why not.
     """
     made_or_refused(lambda: Workflow(**{"workflow_version": "1"} | named | {name: value}))
 
@@ -676,7 +677,7 @@ def test_whatever_a_workflow_is_made_with(name: str, named: dict[str, str], valu
 @given(version=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40))
 def test_whatever_the_version_of_the_build_is(version: str) -> None:
     """
-    Where a workflow has none of its own, this is it, or one sentence says why not.
+    If a workflow has no version, this is its version, or one sentence states why not.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BUILD_VERSION", version)
@@ -698,7 +699,7 @@ def test_a_setting_that_is_none_is_named_where_a_workflow_is_made(monkeypatch: p
 @example(name="pip_extras", value=list[int])
 def test_whatever_a_node_is_added_with(name: str, value: Any) -> None:
     """
-    It is added, or one sentence says why not and the workflow stays as it was.
+    It is added, or one sentence states why not and the workflow is unchanged.
     """
     built = with_first()
     before = built.nodes
@@ -715,6 +716,6 @@ def test_whatever_a_node_is_added_with(name: str, value: Any) -> None:
 )
 def test_whatever_a_task_s_class_holds(name: str, value: Any) -> None:
     """
-    It is added, or one sentence says why not.
+    It is added, or one sentence states why not.
     """
     made_or_refused(lambda: with_first().add_node(type("Second", (First,), {name: value})))

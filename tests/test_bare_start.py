@@ -34,7 +34,7 @@ def run(*arguments: str, task: str = "", **variables: str) -> int:
 
 def test_a_launcher_without_standard_streams_gives_its_task_empty_ones(tmp_path: Path) -> None:
     """
-    No pipe of its own is what the task takes for its streams, and what the task writes there is no report.
+    The task does not take a pipe of the launcher for its streams, and its output there is not a report.
     """
     status = run(*CLOSED, *LAUNCHER, task="LiesOnItsStreams", FAULT_MARKS=str(tmp_path))
 
@@ -44,7 +44,7 @@ def test_a_launcher_without_standard_streams_gives_its_task_empty_ones(tmp_path:
 
 def test_a_run_without_standard_streams_goes_on_as_any(tmp_path: Path) -> None:
     """
-    The command line has nowhere to write, and its exit code says how the run ended.
+    The command line has no output, and its exit code states how the run ended.
     """
     status = run(*CLOSED, *command("run", "tests.launched:liars", "--recipe-run-id", "1"), FAULT_MARKS=str(tmp_path))
 

@@ -1,5 +1,6 @@
 """
-The figures of the benchmarks: how samples become rows, rows the page, and whether the page is that of its figures.
+The figures of the benchmarks: how samples become rows, how rows become the page, and whether the page matches its
+figures.
 
 Not here: measuring, which is `make bench`.
 """
@@ -52,7 +53,7 @@ from tests.services.rabbitmq import RabbitMQNode
 from tests.services.sockets import LOOPBACK, closed_port
 from tests.test_export import GOLDEN
 
-# As the replaced release exports a task, but for the lines that tell of the worker.
+# As the replaced release exports a task, without the lines about the worker.
 ESTABLISHED = """
 from datetime import timedelta
 from functools import partial
@@ -82,7 +83,7 @@ def results() -> page.Results:
 
 def test_the_page_shows_the_last_figures() -> None:
     """
-    docs/benchmarks.md is what the program writes from the figures kept beside it, to the letter.
+    docs/benchmarks.md is exactly the text that the program writes from the stored figures.
     """
     expected = page.render(results())
 
@@ -134,7 +135,7 @@ def test_a_row_holds_medians_and_the_median_of_the_ratios_in_pairs() -> None:
 
 def test_a_finding_keeps_the_spread() -> None:
     """
-    Beside the medians it is told how far the samples lie apart.
+    In addition to the medians, it states the spread of the samples.
     """
     findings = Findings()
 
@@ -157,7 +158,7 @@ def test_a_plot_shows_what_the_table_does() -> None:
 
 def test_percentile_is_a_sample() -> None:
     """
-    The 99th percentile is a call that was made, and of few calls the slowest.
+    The 99th percentile is a measured call, and of few calls the slowest.
     """
     assert percentile([5.0, 1.0, 3.0], 0.99) == 5.0
     assert percentile([float(number) for number in range(101)], 0.99) == 99.0
@@ -193,7 +194,7 @@ def test_a_table_shows_the_spread_of_the_rows_that_ask_for_it() -> None:
 
 def test_a_table_shows_no_spread_of_a_limit() -> None:
     """
-    What is the same in each round was not measured.
+    A value that is the same in each round was not measured.
     """
     findings = Findings()
     findings.add("added", "s", [0.1, 0.2, 0.3], [2.0] * 3, "the limit", shows_spread=True)
@@ -205,7 +206,7 @@ def test_a_table_shows_no_spread_of_a_limit() -> None:
 
 def test_the_page_tells_how_busy_the_machine_was() -> None:
     """
-    Whoever reads figures of a busy machine is told so.
+    A reader of figures from a busy machine is informed of it.
     """
     text = page.render(page.Results("a machine", 1.5, 5, {}, {}))
 
@@ -241,7 +242,7 @@ def test_figures_are_shown_with_the_digits_that_count(value: float, text: str) -
 @pytest.mark.parametrize(("ratio", "is_met"), [(0.79, False), (0.8, True), (1.4, True)])
 def test_an_aim_that_is_missed_is_said_to_be(ratio: float, is_met: bool) -> None:  # noqa: FBT001 - a table's column
     """
-    The page does not pass over what was not reached.
+    The page shows aims that were not reached.
     """
     aim = Aim("draining", "draining", "a peer", "ratio", least=0.8)
 
@@ -254,7 +255,7 @@ def test_an_aim_that_is_missed_is_said_to_be(ratio: float, is_met: bool) -> None
 @pytest.mark.parametrize(("ratio", "is_met"), [(0.0334, False), (0.0333, True), (0.02, True)])
 def test_an_aim_may_say_how_many_times_as_fast_we_are(ratio: float, is_met: bool) -> None:  # noqa: FBT001 - as above
     """
-    Of seconds the ratio is a small number that nobody can picture.
+    Of seconds the ratio is a small number that is hard to picture.
     """
     aim = Aim("a second task", "a second task", "as established", "times", least=30)
 
@@ -289,7 +290,7 @@ def test_a_part_is_measured_anew_and_the_others_stay() -> None:
 
 def test_the_page_tells_which_part_was_measured_apart() -> None:
     """
-    The head of the page speaks of one run, which is not that part's.
+    The first lines of the page describe one run, which is not the run of that part.
     """
     whole = page.Results("a machine", 0.1, 5, {"rates": [ROW], "startup": [ROW]}, {})
     word = "Measured in another run,\non another; 3 rounds; load average before: 0.75."
@@ -304,7 +305,7 @@ def test_the_page_tells_which_part_was_measured_apart() -> None:
 
 def test_figures_are_kept_as_they_were_found(tmp_path: Path) -> None:
     """
-    What is written to the file is what is read from it, whatever was measured apart.
+    The written figures are read back unchanged, including those of parts measured separately.
     """
     kept = results()
 
@@ -315,7 +316,7 @@ def test_figures_are_kept_as_they_were_found(tmp_path: Path) -> None:
 
 def test_the_callbacks_are_measured_beside_the_same_dag_without_them() -> None:
     """
-    Nothing else is left out: an operator of it has all that it had, but for what is ours.
+    Only the parts of this library are left out: an operator of it keeps all other arguments.
     """
     exported = (GOLDEN / "l0_to_l1_visp_sample_1.2.3.py.txt").read_text()
 
@@ -330,7 +331,7 @@ def test_the_callbacks_are_measured_beside_the_same_dag_without_them() -> None:
 
 def test_nothing_of_the_replaced_release_is_in_the_bare_dag_beside_its_own() -> None:
     """
-    Its failure callback is taken away with what that imports, and nothing else.
+    Only its failure callback and the imports of the callback are removed.
     """
     plain = parse.without_callbacks(ESTABLISHED)
 
@@ -342,7 +343,7 @@ def test_nothing_of_the_replaced_release_is_in_the_bare_dag_beside_its_own() -> 
 
 def test_the_command_of_the_replaced_release_is_run_to_the_letter() -> None:
     """
-    Airflow fills in the recipe run id, and whatever else it would have to is not guessed.
+    Airflow fills in the recipe run id; any other template is not guessed.
     """
     command = command_of(ESTABLISHED)
 
@@ -407,7 +408,7 @@ def test_both_releases_hold_the_same_versions_of_what_they_need() -> None:
 @pytest.mark.processes
 def test_without_the_only_python_of_both_there_are_no_figures(tmp_path: Path) -> None:
     """
-    One sentence says what to install.
+    One sentence states which Python to install.
     """
     finds_none = tmp_path / "find"
     finds_none.write_text("#!/bin/sh\nexit 1\n")
@@ -420,7 +421,7 @@ def test_without_the_only_python_of_both_there_are_no_figures(tmp_path: Path) ->
 @pytest.mark.processes
 def test_another_release_is_not_taken_for_the_one_that_is_named(tmp_path: Path) -> None:
     """
-    An environment may have been changed since it was made, or never have been.
+    An environment may have changed since it was created, or may never have been created.
     """
     with pytest.raises(ReplacedError, match=r"imports release .*, and not 7\.5\.0"):
         Release("7.5.0", Path(sys.executable)).check()
@@ -444,7 +445,7 @@ def test_a_collector_that_nobody_has_tried_is_noticed(name: str) -> None:
 
 def test_the_collector_is_named_to_both_sides_by_one_setting() -> None:
     """
-    What the replaced release reads is what ours reads, for each signal that both send.
+    The replaced release and this library read the same setting, for each signal that both send.
     """
     settings = DKISTProcessingCoreConfiguration(mesh_config=json.loads(mesh_config(4317)))
 
@@ -489,7 +490,7 @@ def test_what_the_launcher_adds_is_measured_in_pairs() -> None:
 
 def test_sides_take_turns_and_nobody_always_comes_first() -> None:
     """
-    What one side leaves behind, such as a warm disk, does not always help the same one.
+    The effects of one side, such as a warm disk, do not always help the same other side.
     """
     turns = list(Plan(rounds=3).turns(["ours", "one", "two"]))
 
@@ -526,7 +527,7 @@ def test_a_side_reads_the_job_and_the_messages_that_it_was_given(
 
 def test_a_window_holds_as_many_publishes_as_are_told() -> None:
     """
-    So many wait for their confirms at any time, no more, and each message is sent once.
+    That many publishes wait for their confirms at any time, no more, and each message is sent once.
     """
     sent: list[int] = []
     waiting: list[int] = []
@@ -549,7 +550,7 @@ def test_a_window_holds_as_many_publishes_as_are_told() -> None:
 @pytest.mark.parametrize("side", [DRAIN, BULK, BULK_ENCODED], ids=lambda side: side.label)
 def test_the_librarys_sides_deliver_what_they_are_told(side: Side, rabbitmq: RabbitMQNode, state_dir: Path) -> None:
     """
-    Each says how long it took, and has checked the books before.
+    Each reports its time, and has checked the journal's counts before.
     """
     ground = Ground(rabbitmq, state_dir)
 
@@ -562,7 +563,7 @@ def test_the_librarys_sides_deliver_what_they_are_told(side: Side, rabbitmq: Rab
 @pytest.mark.parametrize("scene", [UP, UNSYNCED], ids=lambda scene: scene.label)
 def test_the_cost_of_a_call_has_a_lap_for_each_event(scene: Scene, rabbitmq: RabbitMQNode, state_dir: Path) -> None:
     """
-    What warms up is not counted.
+    The warm-up is not counted.
     """
     ground = Ground(rabbitmq, state_dir)
 
@@ -575,7 +576,7 @@ def test_the_cost_of_a_call_has_a_lap_for_each_event(scene: Scene, rabbitmq: Rab
 @pytest.mark.parametrize("synced", [True, False])
 def test_the_calls_that_are_measured_redact_as_a_tasks_do(synced: bool, state_dir: Path) -> None:  # noqa: FBT001 - a table's column
     """
-    To blank the settings' secrets out is part of what a task's call costs.
+    Redacting the settings' secrets is part of the cost of a task's call.
     """
     password = "a-word-to-blank-out"
     with closed_port() as port:
@@ -591,7 +592,7 @@ def test_the_calls_that_are_measured_redact_as_a_tasks_do(synced: bool, state_di
 
 def test_a_whole_run_of_one_task_loses_no_event(rabbitmq: RabbitMQNode, state_dir: Path) -> None:
     """
-    It runs engine and task in processes of their own, and the books are checked as after a task's.
+    It runs engine and task in separate processes, and the journal's counts are checked as after a task's.
     """
     ground = Ground(rabbitmq, state_dir)
 

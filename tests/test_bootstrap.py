@@ -1,5 +1,5 @@
 """
-The program that starts a task's process: what it reports of an exception, whatever release the task is of.
+The program that starts a task's process: its report of an exception, for a task of any release.
 """
 
 import json
@@ -27,7 +27,7 @@ class A:
 
 def reported(tmp_path: Path, before: int) -> dict[str, Any]:
     """
-    Return what the program reports of an exception whose message has so many characters before the secret.
+    Return the program's report of an exception with that many characters before the secret in its message.
     """
     path = tmp_path / "made.py"
     path.write_text(TASK)
@@ -85,7 +85,7 @@ def test_the_program_is_short() -> None:
 
 def test_a_launcher_starts_its_task_before_it_loads_what_takes_long() -> None:
     """
-    The modules that it loads first are few, and none of them is for what it reports.
+    The modules that it loads before are few, and none of them is for its reports.
     """
     dear = {"asyncio", "logging", "opentelemetry", "pathlib", "pydantic", "sqlite3", "subprocess"}
     probe = f"import sys; import dkist_processing_core.launcher.launch; print({dear} & set(sys.modules))"

@@ -1,5 +1,5 @@
 """
-What observing costs a task's process when what it reports to is dead: at most two seconds, and no event.
+Cost of observing for a task's process when broker or collector are dead: at most two seconds, and no lost event.
 
 Not here: the figures themselves (`make bench`).
 """
@@ -29,7 +29,7 @@ from tests.test_delivery import books_of, settings_of
 pytestmark = pytest.mark.quiet
 TRIES = 3
 LIMIT = 2.0
-"""The default of EVENT_FLUSH_TIMEOUT: what all of ours together may add to the wall time of an attempt."""
+"""The default of EVENT_FLUSH_TIMEOUT: the time that the library may add to the wall time of an attempt."""
 TASK = """
 import sys
 from dkist_processing_core import TaskBase
@@ -55,7 +55,7 @@ def timed(environment: dict[str, str]) -> tuple[float, list[str]]:
 
 def with_collector(mesh: str, port: int) -> str:
     """
-    Return a MESH_CONFIG that names a collector for all three signals too.
+    Return a MESH_CONFIG that names a collector for all three signals in addition.
     """
     collector = {"mesh_address": "127.0.0.1", "mesh_port": port}
     return json.dumps(
@@ -74,7 +74,7 @@ def added_within(
     limit: float, undisturbed: float, take: Callable[[], float], settings: DKISTProcessingCoreConfiguration
 ) -> int:
     """
-    Have one try of three add no more than the limit, and return which; another process may have had the processor.
+    Assert that one try of three adds no more than the limit, and return it; other processes may disturb a try.
     """
     added: list[float] = []
     while not added or (added[-1] > limit and len(added) < TRIES):
@@ -88,7 +88,7 @@ def added_within(
 
 def assert_bounded(environment: dict[str, str], settings: DKISTProcessingCoreConfiguration) -> list[str]:
     """
-    Run the task where all is well, and with what is dead; return its lines then.
+    Run the task in healthy and in dead surroundings; return its output in the dead ones.
     """
     with OtlpReceiver() as receiver:
         undisturbed = min(timed(receiver.grpc_env)[0] for _ in range(2))
@@ -105,7 +105,7 @@ def assert_bounded(environment: dict[str, str], settings: DKISTProcessingCoreCon
 
 def test_refused_by_broker_and_collector(refusing_port: int) -> None:
     """
-    Nothing is waited for, and a line each says who refuses.
+    It does not wait, and one line each states which service refuses.
     """
     mesh = with_collector(mesh_at(refusing_port), refusing_port)
 
@@ -123,7 +123,7 @@ def test_refused_by_broker_and_collector(refusing_port: int) -> None:
 
 def test_black_holes_for_broker_and_collector(black_hole: BlackHole) -> None:
     """
-    Both accept connections and never speak: the waiting for them is done side by side, and ends.
+    Both accept connections and never answer: the task waits for both at the same time, for a limited time.
     """
     mesh = with_collector(mesh_at(black_hole.port), black_hole.port)
 
@@ -150,7 +150,7 @@ def test_a_broker_under_alarm_and_a_silent_collector(broker: Broker, black_hole:
 
 def test_another_process_that_holds_the_outbox_and_a_silent_collector(broker: Broker, black_hole: BlackHole) -> None:
     """
-    A drainer that was stopped keeps the lock; the broker is well, and nobody can be made to hurry.
+    A stopped drainer keeps the lock; the broker is healthy, and the drainer cannot be accelerated.
     """
     settings = settings_of(broker)
     with ExitStack() as stack:
@@ -190,7 +190,7 @@ def test_launcher_task_and_engine_share_the_two_seconds(
     program: str, events: int, *, is_silent: bool, black_hole: BlackHole, refusing_port: int
 ) -> None:
     """
-    Whoever takes part in an attempt, all of them together cost what one alone does.
+    All participants of an attempt together cost as much as one alone.
     """
 
     def took(environment: dict[str, str]) -> float:
@@ -274,7 +274,7 @@ def test_the_limit_is_the_one_that_was_set(seconds: str, black_hole: BlackHole) 
     undisturbed = min(timed({})[0] for _ in range(2))
     settings = DKISTProcessingCoreConfiguration(mesh_config=mesh)
     environment = {"MESH_CONFIG": mesh, "EVENT_FLUSH_TIMEOUT": seconds}
-    # What loads the exporters is ours too, and no waiting.
+    # Loading the exporters is part of the library's time, and is not waiting.
     tries = added_within(float(seconds) + 0.7, undisturbed, lambda: timed(environment)[0], settings)
 
     assert books_of(settings).pending == 2 * tries

@@ -1,5 +1,5 @@
 """
-A broker that dies under load and comes back: everything arrives, and publishing goes on meanwhile.
+A broker that dies under load and comes back: everything arrives, and publishing goes on during the outage.
 
 Not here: the network in between (test_network_faults.py), and publishers that die (test_kill_points.py).
 """
@@ -24,9 +24,9 @@ from tests.waiting import wait_until
 
 COUNT = 3000
 TASKS = ("A", "B", "C")
-# Longer than the longest rest between two tries.
+# Longer than the longest pause between two tries.
 PATIENCE = 30.0
-# What one publish may take at worst while nobody answers: it waits for the disk, and for nothing else.
+# The longest duration of one publish while the broker is down: it waits only for the disk.
 SLOW = 1.0
 
 
@@ -80,8 +80,8 @@ def in_order_of(task_name: str, ids: list[str]) -> list[int]:
     """
     Return the sequence numbers of a task's events in the order in which they came last.
 
-    Not first: of what a broker had not confirmed when it was killed it may have kept some, with gaps. All of that is
-    sent again, in order.
+    Not first: a killed broker may have kept some of the unconfirmed events, with gaps. All of those are sent again, in
+    order.
     """
     numbers = {progressed(task_name, number).id: number for number in range(len(ids) // len(TASKS))}
     return [numbers[identifier] for identifier in ids if identifier in numbers]

@@ -15,7 +15,7 @@ SECONDS = 2.0
 @pytest.mark.parametrize("path", budget.PATHS.values(), ids=budget.PATHS.keys())
 def test_each_way_to_run_a_task_costs_at_most_two_seconds(path: tuple[Allowance, ...]) -> None:
     """
-    A process waits for its journal first, and what that takes is not there for bus and collector.
+    A process waits for its journal first, and has less time for bus and collector after that.
     """
     timeout = DKISTProcessingCoreConfiguration.model_fields["event_flush_timeout"].default
 

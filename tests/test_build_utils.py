@@ -1,7 +1,7 @@
 """
-Tests of what a pipeline's own tests and its release call: which workflows are found, checked and exported, and how.
+Tests of the functions that a pipeline's tests and release call: they find, check and export workflows.
 
-Not here: what an exported file holds (test_export), and the command line (test_cli_workflows).
+Not here: the content of an exported file (test_export), and the command line (test_cli_workflows).
 """
 
 import importlib
@@ -61,7 +61,7 @@ def names(package: ModuleType) -> list[str]:
 
 def files_below(folder: Path) -> set[str]:
     """
-    Return the files in a folder, hidden ones too.
+    Return the files in a folder, including hidden ones.
     """
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
@@ -80,7 +80,7 @@ def test_workflows_are_found_in_a_fixed_order(make: Make) -> None:
 
 def test_private_modules_and_subpackages_are_not_looked_in(make: Make) -> None:
     """
-    What begins with an underscore is nobody else's business, and a package inside is another package.
+    A name with a leading underscore is private, and a package inside is another package.
     """
     package = make({"_draft.py": module("draft"), "inside/__init__.py": module("inside"), "a.py": module("a")})
 
@@ -89,7 +89,7 @@ def test_private_modules_and_subpackages_are_not_looked_in(make: Make) -> None:
 
 def test_an_imported_workflow_counts_where_it_is_defined(make: Make) -> None:
     """
-    However it is imported, also by the package itself and by a module of an earlier name, it is there once.
+    However often it is imported, including by the package itself and by a module of an earlier name, it is listed once.
     """
     package = make(
         {
@@ -263,7 +263,7 @@ def test_a_sound_package_is_valid_and_leaves_nothing_behind(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    A folder `export` that happens to be here is nobody's business.
+    An unrelated folder `export` stays unchanged.
     """
     package = make({"a.py": module("a")})
     here = tmp_path / "here"
@@ -278,7 +278,7 @@ def test_a_sound_package_is_valid_and_leaves_nothing_behind(
 
 def test_valid_workflows_stay_where_that_is_wanted(make: Make, tmp_path: Path) -> None:
     """
-    What was there stays too.
+    Existing files stay in addition.
     """
     package = make({"a.py": module("a", "b")})
     folder = tmp_path / "new" / "folder"
@@ -350,7 +350,7 @@ def test_a_package_without_workflows_is_not_valid(make: Make) -> None:
 
 def test_a_workflow_that_does_not_load_is_a_problem(make: Make) -> None:
     """
-    Whatever the engine raises is told with the workflow's name.
+    An exception of Airflow is reported with the workflow's name.
     """
     refusing = "def refuse():\n    raise RuntimeError('no such\\nargument')\na.load = refuse\n"
     package = make({"a.py": module("a") + refusing})
@@ -375,7 +375,7 @@ def test_a_file_that_does_not_compile_is_a_problem(make: Make) -> None:
 
 def test_what_was_not_checked_is_said_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """
-    Where the engine is missing a warning counts the workflows that nobody loaded; with it there is nothing to say.
+    Without Airflow one warning states the number of workflows that were not loaded; with it there is no warning.
     """
     missing = (
         "from dkist_processing_core.errors import EngineMissingError\n"
@@ -434,7 +434,7 @@ def test_the_older_name_exports_as_well() -> None:
 
 def test_nothing_is_written_if_one_cannot_be_exported(make: Make, tmp_path: Path) -> None:
     """
-    A scheduler keeps what it has; all that are wrong are named.
+    A scheduler keeps its files; the message names all wrong workflows.
     """
     package = make({"a.py": module("a"), "b.py": EMPTY.format("one") + EMPTY.format("two")})
 
@@ -463,7 +463,7 @@ def test_an_exported_file_replaces_the_older_one_and_leaves_others(make: Make, t
 
 def test_a_place_that_cannot_be_written_to_is_named(make: Make, tmp_path: Path) -> None:
     """
-    A file where the folder should be; whatever was half done is cleared away.
+    A file where the folder should be; partial output is removed.
     """
     package = make({"a.py": module("a")})
     (tmp_path / "dags").write_text("a file")
@@ -524,7 +524,7 @@ def test_the_archive_is_named_by_package_and_version(make: Make, tmp_path: Path)
 
 def test_the_same_workflows_give_the_same_archive(make: Make, tmp_path: Path) -> None:
     """
-    To the byte, whenever and by whomever it is made.
+    To the byte, at any time and for any user.
     """
     package = make({"a.py": module("b", "a")})
 
@@ -571,7 +571,7 @@ def test_an_export_of_nothing_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """
-    Who has named the package above the one with the workflows is told where they were looked for.
+    If the named package is the parent of the one with workflows, the message states the searched package.
     """
     assert exporting(make({"a.py": "x = 1\n"}), tmp_path / "out") == []
     (said,) = (record.getMessage() for record in caplog.records)

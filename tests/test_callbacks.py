@@ -1,5 +1,5 @@
 """
-What the engine's callbacks make of a context, whatever it holds or lacks; on the embedded journal.
+The reports of the Airflow callbacks for a context, with any missing or odd values; on the embedded journal.
 
 The contexts are plain values with the names that Airflow 3.3 gives. Not here: a real Airflow (tests/airflow).
 """
@@ -60,7 +60,7 @@ CALLBACKS = Callbacks(
 
 class AirflowException(Exception):  # noqa: N818 - the engine's own name
     """
-    As the engine's, which is told by its name.
+    Stands for Airflow's exception, which is recognised by its name.
     """
 
 
@@ -176,7 +176,7 @@ def test_a_later_task_s_dispatch_does_not() -> None:
 
 def test_a_success_is_left_to_those_who_saw_it() -> None:
     """
-    Task and launcher have told of it.
+    Task and launcher have reported it.
     """
     CALLBACKS.on_success(context())
 
@@ -208,7 +208,7 @@ def test_a_failure_is_told_as_far_as_the_engine_knows(
     error: object, facts: dict[str, Any], callback: str, *, final: bool | None
 ) -> None:
     """
-    Provisionally: those who stood nearer outrank it. Whether it is final its announcement says.
+    Provisionally: nearer reporters outrank it. Its announcement states whether it is final.
     """
     getattr(CALLBACKS, callback)(context(error=error))
 
@@ -275,7 +275,7 @@ def test_for_a_failure_that_nobody_told_of_the_run_s_end_does() -> None:
 
 def test_a_failure_that_was_told_is_not_told_again_at_the_run_s_end() -> None:
     """
-    Who subscribes to failures hears of each attempt's once.
+    A subscriber to failures receives the failure of each attempt once.
     """
     publish(said_by_launcher(TaskFailed, "First", cause=Cause.SIGNAL, final=True))
     CALLBACKS.on_dag_failure(ended_context({"First": "failed"}))
@@ -347,7 +347,7 @@ def test_a_failure_that_was_announced_is_not_announced_again_at_the_run_s_end() 
 
 def test_a_task_that_was_cleared_and_failed_again_is_announced() -> None:
     """
-    What was said of the attempt before is not said of this one.
+    The announcement of the earlier attempt does not count for this one.
     """
     publish(
         TaskFailed(
@@ -399,7 +399,7 @@ TOLD = AirflowException("Bash command failed. The command returned a non-zero ex
 
 def told_to_end() -> None:
     """
-    Note what a launcher notes whose task was told to end.
+    Write the note of a launcher whose task was requested to end.
     """
     with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
         publisher.remember(TERMINATION_REQUESTED + Attempt(RUN, "First", 1, 2).key)
@@ -415,7 +415,7 @@ def in_dag(given: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(("state", "count"), [("success", 0), ("restarting", 0), ("failed", 1), ("running", 1)])
 def test_a_task_that_was_told_to_end_is_announced_only_where_it_is_to_fail(state: str, count: int) -> None:
     """
-    Marked a success by hand, or cleared, it calls its failure callback too.
+    If it was marked a success by hand, or cleared, Airflow calls its failure callback in spite of that.
     """
     told_to_end()
     states = {"First": state}
@@ -440,7 +440,7 @@ def test_the_engine_is_not_asked_about_what_nobody_ended() -> None:
 @pytest.mark.parametrize("placed", [in_dag, dict], ids=["with the run's callback", "without"])
 def test_an_engine_that_does_not_answer_is_not_waited_for(placed: Any) -> None:
     """
-    The end of the run tells, where somebody looks at it then; else the failure is announced now.
+    If the run has a callback at its end, that one reports the failure; otherwise the failure is announced now.
     """
     told_to_end()
     silent = threading.Event()
@@ -457,7 +457,7 @@ def test_an_engine_that_does_not_answer_is_not_waited_for(placed: Any) -> None:
 
 def test_an_engine_that_answers_late_is_heard() -> None:
     """
-    Right after a run is marked failed, whose end tells nothing, its server has much to do.
+    Right after a run is marked failed, whose end is not reported, Airflow's server is busy.
     """
     told_to_end()
 
@@ -502,7 +502,8 @@ def test_engine_and_broker_have_one_time_together(
 
 def test_what_the_dag_processor_calls_failed_is_left_to_the_end_of_the_run() -> None:
     """
-    Its worker is lost, and the bus may have heard that the task succeeded; other releases' files have no such end.
+    Its worker is lost, and the task may have reported success. Files of other releases have no callback at the run's
+    end.
     """
     lost = context(error=None)
 
@@ -536,7 +537,7 @@ def test_a_success_on_this_host_is_known_at_the_end_of_the_run_without_the_bus()
 
 def test_a_broker_that_is_away_doubles_no_announcement(refusing_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The end of the run cannot see what was announced, and says the same under the same id, which this host sends once.
+    The run's end cannot see earlier announcements. It reports with the same id, which this host sends once.
     """
     mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": refusing_port}}
     monkeypatch.setenv("MESH_CONFIG", json.dumps(mesh))
@@ -643,7 +644,7 @@ CONTEXTS = st.dictionaries(
 @given(given_context=CONTEXTS)
 def test_no_context_makes_a_callback_raise(callback: Any, given_context: dict[str, Any]) -> None:
     """
-    The engine's work goes on, whatever it has given us.
+    Airflow's work goes on with any context.
     """
     assert callback(given_context) is None or callback.__name__ == "<lambda>"
 

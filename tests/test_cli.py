@@ -1,7 +1,7 @@
 """
-Tests of the command line: what its commands print, and how they end.
+Tests of the command line: the output of its commands, and how they end.
 
-Most of them start it as a user does, in a process of its own. Not here: pictures (test_timeline), the doctor.
+Most of them start it as a user does, in a separate process. Not here: pictures (test_timeline), the doctor.
 """
 
 import json
@@ -58,7 +58,7 @@ def following(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
 
 def interrupt(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     """
-    Press Ctrl-C, and return the exit code and what was written meanwhile.
+    Press Ctrl-C, and return the exit code and the output since then.
     """
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
@@ -101,7 +101,7 @@ def test_the_version_is_told_without_loading_the_library() -> None:
     """
     probe = "import sys; import dkist_processing_core.cli; print(*sys.modules)"
 
-    # Where coverage is measured it would measure this process too, and load what it needs.
+    # If coverage is measured, it would measure this process and load its own modules.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     loaded = subprocess.run(
         [sys.executable, "-c", probe], env=environment, capture_output=True, text=True, check=True
@@ -148,7 +148,7 @@ def test_every_summary_fits_a_narrow_terminal() -> None:
 
 def test_the_reference_in_the_documentation_is_what_help_says() -> None:
     """
-    `docs/reference/cli.md` is made, never written.
+    `docs/reference/cli.md` is generated, never written by hand.
     """
     page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
 
@@ -179,7 +179,7 @@ def test_debug_shows_the_traceback() -> None:
 
 def test_verbose_logs_more_than_warnings(tmp_path: Path) -> None:
     """
-    The log goes to the standard error stream; what the library merely notes is shown to who asks.
+    The log goes to the standard error stream; the library's information is shown on request.
     """
     (tmp_path / "noting.py").write_text(
         "import logging\nlogging.getLogger('dkist_processing_core.x').info('noted')\nlogging.warning('warned')\n"
@@ -208,7 +208,7 @@ def test_a_workflow_is_run_by_its_name() -> None:
 
 def test_a_failed_run_ends_with_one() -> None:
     """
-    A script can tell a failed run from a mistyped command.
+    A script can distinguish a failed run from a mistyped command.
     """
     told = run("run", "tests.pipelines:diamond", "--recipe-run-id", "7", PIPELINES_FAIL="always")
 
@@ -218,7 +218,7 @@ def test_a_failed_run_ends_with_one() -> None:
 
 def test_the_only_workflow_of_a_script_needs_no_name(tmp_path: Path) -> None:
     """
-    A script's tasks are found by their processes, and what it guards is left alone.
+    The processes of a script's tasks find the tasks, and do not run its guarded code.
     """
     script = tmp_path / "calibrate.py"
     script.write_text(
@@ -257,7 +257,7 @@ def test_the_only_workflow_of_a_script_needs_no_name(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_run_is_told_with_what_can(target: str, expected: str) -> None:
     """
-    A mistyped name is corrected from the message alone; the exit code is that of a usage error.
+    A mistyped name can be corrected from the message alone; the exit code is that of a usage error.
     """
     told = run("run", target, "--recipe-run-id", "1")
 
@@ -303,7 +303,7 @@ def test_a_script_whose_name_is_taken_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", ["x", "-1", "1.5", str(2**63)])
 def test_a_recipe_run_is_a_number(number: str) -> None:
     """
-    Anything else is a usage error that says what was found.
+    Any other value is a usage error that states the value.
     """
     told = run("run", "tests.pipelines:diamond", "--recipe-run-id", number)
 
@@ -374,7 +374,7 @@ def test_events_are_followed_on_rabbitmq_too(monkeypatch: pytest.MonkeyPatch, br
 
 def test_a_line_of_json_is_the_event_as_it_is_on_the_bus() -> None:
     """
-    Whatever characters it holds, and whatever the terminal can show.
+    It is so for any characters, and for any encoding of the terminal.
     """
     told = [started("A"), failed("A", message="10 µm\n縁がない 🔭")]
 
@@ -389,7 +389,7 @@ def test_a_line_of_json_is_the_event_as_it_is_on_the_bus() -> None:
 
 def test_a_named_subscription_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
     """
-    What happens while nobody follows is shown the next time; at most the line before Ctrl-C comes again.
+    Events published while no command follows are shown the next time; at most the line before Ctrl-C comes again.
     """
     name_broker(monkeypatch, broker)
     with following("--name", "operators") as tail:
@@ -423,7 +423,7 @@ def test_a_fact_is_shown_once_or_by_every_reporter() -> None:
 
 def test_a_misspelt_event_is_refused_with_those_that_there_are() -> None:
     """
-    A subscription to it would wait for ever.
+    A subscription to it would wait without end.
     """
     told = run("events", "tail", "--type", "task.faild")
 
@@ -443,7 +443,7 @@ def test_a_name_and_a_replay_exclude_each_other() -> None:
 
 def test_a_replay_begins_at_the_beginning_and_goes_on() -> None:
     """
-    What was and what comes are one stream.
+    Past and new events are one stream.
     """
     publish(started("A"))
 
@@ -472,7 +472,7 @@ def test_no_colours_are_written_to_a_file() -> None:
 
 def test_text_of_events_is_never_read_as_markup() -> None:
     """
-    What an error says cannot colour or break the operator's terminal.
+    The text of an error cannot colour or break the operator's terminal.
     """
     publish(failed("[bold]A[/bold]", message="[/nope] \x1b[2J [link=http://x]click[/link]"))
 
@@ -487,7 +487,7 @@ def test_text_of_events_is_never_read_as_markup() -> None:
 
 def test_a_clock_that_is_set_back_in_a_run_hides_nothing_of_it() -> None:
     """
-    What comes behind a recent event of the same run is recent, whatever time it says.
+    An event that comes behind a recent event of the same run is recent, whatever its time.
     """
     now = datetime.now(UTC)
     with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
@@ -536,7 +536,7 @@ def test_an_age_is_a_number_and_a_unit(text: str) -> None:
 
 def test_a_list_ends_on_a_bus_that_is_never_quiet(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
     """
-    What happens after the command began does not keep it from ending.
+    Events published after the command began do not keep it from ending.
     """
     name_broker(monkeypatch, broker)
     publish(failed("A", time=datetime.now(UTC)))
@@ -597,7 +597,7 @@ def test_the_timeline_of_the_run_before_shows_why_it_failed() -> None:
 
 def test_the_timeline_of_a_killed_task_has_its_cause() -> None:
     """
-    The JSON of a run holds what nobody but the parent process could see.
+    The JSON of a run contains the cause that only the parent process could see.
     """
     run("run", "tests.pipelines:killed", "--recipe-run-id", "7")
 
@@ -610,7 +610,7 @@ def test_the_timeline_of_a_killed_task_has_its_cause() -> None:
 
 def test_the_timeline_is_drawn_from_rabbitmq_too(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
     """
-    The archive of the broker gives the same picture to whoever comes late.
+    The archive of the broker gives the same picture to later readers.
     """
     name_broker(monkeypatch, broker)
     result = pipelines.diamond.run(7)
@@ -624,7 +624,7 @@ def test_the_timeline_is_drawn_from_rabbitmq_too(monkeypatch: pytest.MonkeyPatch
 
 def test_a_timeline_of_no_run_says_which_there_are() -> None:
     """
-    An empty bus and a mistyped id are told apart.
+    The message distinguishes an empty bus from a mistyped id.
     """
     empty = run("timeline")
     publish(started("A"))
@@ -673,7 +673,7 @@ def names_of_events() -> list[str]:
 
 def test_a_run_in_releases_needs_them(tmp_path: Path) -> None:
     """
-    `--environments` has each task run in the release of its workflow's version, and not in what is here.
+    With `--environments` each task runs in the release of its workflow's version, and not in the local environment.
     """
     done = run(
         *("run", "tests.pipelines:killed", "--recipe-run-id", "1", "--environments"),

@@ -1,7 +1,7 @@
 """
-Tests of `dkist-core workflows`, run as a user does: in a process of its own, in the folder of a pipeline.
+Tests of `dkist-core workflows`, run as a user does: in a separate process, in the folder of a pipeline.
 
-Not here: what is checked and exported (test_build_utils), and the drawing (test_workflow_drawing).
+Not here: checking and exporting (test_build_utils), and the drawing (test_workflow_drawing).
 """
 
 import os
@@ -42,7 +42,7 @@ def workflows(*arguments: str, cwd: Path, **environment: str) -> "subprocess.Com
 
 def test_each_valid_workflow_has_its_line(tmp_path: Path) -> None:
     """
-    It names the workflow, its version, how many tasks it has and what was checked; nothing is written.
+    It names the workflow, its version, the number of its tasks and the checks; no file is written.
     """
     write_package(tmp_path, {"a.py": module("a", "b")})
     before = sorted(tmp_path.rglob("*.py"))
@@ -56,7 +56,7 @@ def test_each_valid_workflow_has_its_line(tmp_path: Path) -> None:
 
 def test_what_is_wrong_stands_below_its_workflow(tmp_path: Path) -> None:
     """
-    The others are checked all the same, and the exit code says that not all is well.
+    The others are still checked, and the exit code states that there is an error.
     """
     write_package(
         tmp_path,
@@ -94,7 +94,7 @@ def test_a_terminal_without_unicode_gets_ascii(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["validate", "export", "show"])
 def test_a_package_without_workflows_is_an_error(command: str, tmp_path: Path) -> None:
     """
-    It names where they were looked for, and what may have been meant.
+    The message names the searched package, and the probable one.
     """
     write_package(tmp_path, {"workflows/__init__.py": "", "tasks.py": TASKS})
 
@@ -119,7 +119,7 @@ def test_a_package_without_workflows_is_an_error(command: str, tmp_path: Path) -
 )
 def test_a_mistyped_package_is_a_usage_error(package: str, expected: str, tmp_path: Path) -> None:
     """
-    The message says what was looked for, and where.
+    The message states what was searched, and where.
     """
     write_package(tmp_path, {"a.py": module("a")})
 
@@ -161,7 +161,7 @@ def test_the_files_that_were_written_are_printed(tmp_path: Path) -> None:
 
 def test_a_refused_export_leaves_no_file(tmp_path: Path) -> None:
     """
-    The folder is not even made.
+    The folder is not created either.
     """
     write_package(tmp_path, {"a.py": module("a") + workflow("script", variable="s", package="None")})
 
@@ -174,7 +174,7 @@ def test_a_refused_export_leaves_no_file(tmp_path: Path) -> None:
 
 def test_an_archive_is_one_file_with_the_version_in_its_name(tmp_path: Path) -> None:
     """
-    A version that BUILD_VERSION gives is that of the archive too.
+    A version given by BUILD_VERSION is that of the archive.
     """
     write_package(tmp_path, {"a.py": TASKS + workflow("a").replace(', workflow_version="1.0"', "")})
 
@@ -191,7 +191,7 @@ def test_an_archive_is_one_file_with_the_version_in_its_name(tmp_path: Path) -> 
 
 def test_notebooks_are_written_with_the_image_that_serves_them(tmp_path: Path) -> None:
     """
-    What was written is printed: the notebooks by default in `notebooks`, or the Dockerfile that copies them.
+    The written files are printed: the notebooks, by default in `notebooks`, or the Dockerfile that copies them.
     """
     write_package(tmp_path, {"a.py": module("b", "a")})
 
@@ -235,7 +235,7 @@ def test_notebooks_that_cannot_be_written_are_one_line(arguments: list[str], com
 
 def test_the_example_is_drawn() -> None:
     """
-    What waits for what can be seen at a glance.
+    The drawing shows which task waits for which.
     """
     told = workflows("show", "solar_calibration", cwd=ROOT, PYTHONPATH=str(ROOT / "examples"))
 
@@ -275,7 +275,7 @@ def test_one_workflow_is_drawn_by_its_name(tmp_path: Path) -> None:
 
 def test_a_flowchart_holds_each_task_and_each_edge(tmp_path: Path) -> None:
     """
-    Each workflow is a box of its own, so that tasks of one name do not meet.
+    Each workflow is a separate box, so tasks with equal names do not collide.
     """
     write_package(tmp_path, {"a.py": module("a")})
 

@@ -1,8 +1,8 @@
 """
-What real pipelines need of the library, name by name, as they use it.
+The names of the library that real pipelines use, each used as they do.
 
-The pipeline is `tests.instrument`, which runs on each Python; those that are published are in tests/published. Not
-here: what only a real Airflow can tell (tests/airflow).
+The pipeline is `tests.instrument`, which runs on each Python; the published ones are in tests/published. Not here:
+behaviour that needs a real Airflow (tests/airflow).
 """
 
 import enum
@@ -34,7 +34,7 @@ IDENTITY: dict[str, Any] = {"recipe_run_id": 5, "workflow_name": "l0_to_l1_instr
 
 def established(task: type[Parse] = Parse, **identity: Any) -> Parse:
     """
-    Return a task as whoever runs it makes it.
+    Return a task constructed with the three standard arguments.
     """
     return task(**(IDENTITY | identity))
 
@@ -62,7 +62,7 @@ def test_a_task_knows_what_it_was_made_with() -> None:
 
 def test_every_phase_can_be_overridden() -> None:
     """
-    And calls what it overrides; what leaves the `with` closes the task.
+    The override calls the overridden method; the exception or end of the `with` block closes the task.
     """
     with established() as task:
         task.is_task_manual = True
@@ -110,7 +110,7 @@ def test_a_status_that_the_author_set_stands(otlp: OtlpReceiver) -> None:
 
 def test_meters_cost_nothing_where_nobody_listens() -> None:
     """
-    Counters and observable gauges are made in constructors, and used.
+    Counters and observable gauges are created in constructors, and used.
     """
     program = (
         "import sys; from tests.instrument.tasks import Parse\n"
@@ -125,7 +125,7 @@ def test_meters_cost_nothing_where_nobody_listens() -> None:
 
 def test_telemetry_has_its_established_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Of metrics, and of what tells one task's measurements from another's.
+    The names of metrics, and of the attributes that distinguish the measurements of tasks.
     """
     bare = established().base_telemetry_attributes
     for name in ("ID", "NAME"):
@@ -273,7 +273,7 @@ def test_an_unknown_service_falls_back_to_the_client_s_own(monkeypatch: pytest.M
 
 def test_retries_are_configured_and_overridden(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    By `RETRY_CONFIG`, with the established defaults; a client overrides what is made of them.
+    By `RETRY_CONFIG`, with the defaults of release 7.x; a client overrides the derived values.
     """
     assert InstrumentConfiguration().isb_connection_retryer == {
         "delay_min": 1,
@@ -321,7 +321,7 @@ def test_settings_are_logged_without_secrets(caplog: pytest.LogCaptureFixture) -
 
 def test_the_pipeline_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Each task in a process of its own, which finds it by the name of its module.
+    Each task runs in a separate process, which finds it by the name of its module.
     """
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
 

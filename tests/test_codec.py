@@ -1,4 +1,4 @@
-"""Events as CloudEvents: what goes out comes in again, and what is none of ours is refused with a reason."""
+"""Events as CloudEvents: an encoded event is decoded unchanged, and a foreign message is refused with a reason."""
 
 import contextlib
 import json
@@ -68,7 +68,7 @@ def test_every_class_is_there_once() -> None:
 @pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
 @given(data=st.data())
 def test_an_event_survives_encoding(event_class: type[Event], data: st.DataObject) -> None:
-    """Whatever its fields hold, what is decoded is equal to what was encoded, down to the id."""
+    """With any content, the decoded event is equal to the encoded one, including the id."""
     event = data.draw(events_of(event_class))
 
     decoded = decode(encode(event), CONTENT_TYPE)
@@ -112,7 +112,7 @@ def test_the_attributes_keep_to_the_specification(event: Event) -> None:
 
 
 def test_a_finished_task_looks_like_this() -> None:
-    """The wire format, once, as text: whoever reads it by hand or in another language can rely on it."""
+    """The wire format as text, in one place: readers by hand and in other languages can rely on it."""
     event = finished(
         "ParseL0",
         workflow_name="l0 to/l1",
@@ -165,7 +165,7 @@ def test_the_official_package_reads_every_event(event: Event) -> None:
 
 @given(events())
 def test_the_official_rabbitmq_binding_is_understood(event: Event) -> None:
-    """What another producer makes of the event in RabbitMQ's binary mode is the same event."""
+    """An event in RabbitMQ's binary mode by another producer is decoded to the same event."""
     official = from_structured_event(HTTPMessage(headers={"content-type": CONTENT_TYPE}, body=encode(event)))
 
     message = rabbitmq.to_binary(official, JSONFormat())
@@ -207,7 +207,7 @@ def test_a_time_in_a_header_may_be_a_timestamp() -> None:
 
 
 def test_the_structured_form_outranks_headers() -> None:
-    """A content type that says CloudEvents is believed, whatever headers a relay has added."""
+    """A content type of CloudEvents decides, whatever headers a relay has added."""
     event = finished("A")
     headers = {f"ce-{name}": value for name, value in envelope().items() if name != "data"}
 
@@ -242,7 +242,7 @@ def test_fields_that_a_newer_release_adds_are_passed_over() -> None:
     ],
 )
 def test_a_type_that_a_newer_release_adds_is_no_foreign_message(event_type: str, *, is_ours: bool) -> None:
-    """A consumer passes it over; what is foreign goes to the dead letters."""
+    """A consumer skips it; a foreign message goes to the dead letters."""
     with pytest.raises(DecodeError, match="type is ") as refused:
         decode(json.dumps(envelope(type=event_type)).encode())
 
@@ -250,7 +250,7 @@ def test_a_type_that_a_newer_release_adds_is_no_foreign_message(event_type: str,
 
 
 def test_a_cause_that_a_newer_release_adds_is_kept_as_text() -> None:
-    """An unknown cause is no reason to bury the failure."""
+    """A failure with an unknown cause is not dead-lettered."""
     decoded = decode(json.dumps(with_data(cause="cosmic_ray")).encode())
 
     assert data_of(decoded)["cause"] == "cosmic_ray"
@@ -316,7 +316,7 @@ def test_a_cause_that_a_newer_release_adds_is_kept_as_text() -> None:
     ],
 )
 def test_what_is_none_of_ours_is_refused_with_a_reason(body: bytes | dict[str, Any], reason: str) -> None:
-    """The sentence says what was found and what was expected, and fits into a header."""
+    """The sentence states the found and the expected value, and fits into a header."""
     encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
 
     with pytest.raises(DecodeError, match=reason) as caught:
@@ -345,7 +345,7 @@ def refused_or_decoded(body: bytes, content_type: str | None = None, headers: di
 @examples(6)
 @given(st.binary(max_size=200), st.none() | st.text(max_size=40), st.dictionaries(st.text(max_size=20), JSON_VALUES))
 def test_arbitrary_bytes_raise_nothing_else(body: bytes, content_type: str | None, headers: dict[str, Any]) -> None:
-    """A consumer outlives whatever is sent to it."""
+    """A consumer survives any message."""
     refused_or_decoded(body, content_type, headers)
 
 
@@ -402,7 +402,7 @@ def test_a_body_that_is_not_utf_8_is_refused_wherever_that_shows(field: str) -> 
     ],
 )
 def test_what_is_no_value_is_not_taken_for_nothing(field: str, value: object, expected: str) -> None:
-    """Nor a truth value for a number."""
+    """A value of the wrong type is not taken for null, and a truth value is not taken for a number."""
     with pytest.raises(DecodeError, match=expected):
         decode(json.dumps(with_data(**{field: value})).encode())
 
@@ -416,7 +416,7 @@ def test_a_time_may_be_written_in_any_usual_way(time: object) -> None:
 
 
 def test_depths_that_only_just_can_be_parsed_raise_nothing_else() -> None:
-    """What the parser still takes, the rest of the way takes too."""
+    """A depth that the parser accepts is accepted by all later steps."""
     for depth in range(100, 1100, 7):
         nested: str = "[" * depth + "]" * depth
         for place in ("type", "id", "specversion", "reportedby"):
@@ -474,7 +474,7 @@ def test_a_large_graph_is_read_whole() -> None:
 @pytest.mark.parametrize(("size", "is_read"), [(MAX_BODY_BYTES, True), (MAX_BODY_BYTES + 1, False)])
 def test_a_body_beyond_the_limit_is_refused_before_it_is_parsed(size: int, *, is_read: bool) -> None:
     """
-    The reason names what was found and what was expected.
+    The reason states the found and the expected size.
     """
     event = started("A")
     body = encode(event).ljust(size)

@@ -35,7 +35,7 @@ FIELDS = DKISTProcessingCoreConfiguration.model_fields
 CANARY = "canary-hunter22"
 BROKER = {"interservice-bus": {"mesh_address": "broker.example", "mesh_port": 5671}}
 
-# What is refused, of each variable that can be wrong at all.
+# Wrong values of each variable that can have one.
 WRONG = {
     "DKIST_CORE_TRUST_DOTENV": ["perhaps"],
     "MESH_CONFIG": [
@@ -76,7 +76,7 @@ WRONG = {
     "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": ["grpc,http/protobuf"],
     "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": ["x"],
 }
-# Any text will do: whether it is right, only the broker, the collector or the file system can say.
+# Any text is valid: only the broker, the collector or the file system can check it.
 ANY_TEXT = [
     "BUILD_VERSION",
     "ISB_USERNAME",
@@ -96,7 +96,7 @@ ANY_TEXT = [
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Take every setting away, and stand in a folder without `.env`."""
+    """Remove every setting, and change to a folder without `.env`."""
     for name in FIELDS:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.chdir(tmp_path)
@@ -143,14 +143,14 @@ def test_each_variable_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_an_empty_variable_counts_as_not_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As OpenTelemetry's specification has it, and as `NAME=` in a file of settings is meant."""
+    """OpenTelemetry's specification requires it, and `NAME=` in a file of settings means it."""
     monkeypatch.setenv(name.upper(), "")
 
     assert FIELDS[name].default == getattr(DKISTProcessingCoreConfiguration(), name)
 
 
 def test_keywords_outrank_the_environment_and_that_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What is nearer to the code counts more."""
+    """The source nearer to the code takes precedence."""
     (tmp_path / ".env").write_text("PIP_TIMEOUT=1\nPIP_RETRIES=1\nISB_VHOST=file\n")
     monkeypatch.setenv("PIP_TIMEOUT", "2")
     monkeypatch.setenv("PIP_RETRIES", "2")
@@ -241,7 +241,7 @@ def test_no_credential_of_the_environment_goes_where_a_file_says(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """One error names both sources, and not the secret; what allows it counts in the environment only."""
+    """One error names both sources, and not the secret; the permission for it counts only in the environment."""
     (tmp_path / ".env").write_text(file)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -271,7 +271,9 @@ def test_no_credential_of_the_environment_goes_where_a_file_says(
 def test_a_file_may_name_a_broker_and_its_credentials(
     file: str, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Both of one source may go together, and a credential of the file goes where the environment says."""
+    """
+    Both of one source may go together, and a credential of the file goes to the broker that the environment names.
+    """
     (tmp_path / ".env").write_text(file)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -294,7 +296,7 @@ def test_an_endpoint_may_be_an_address_alone() -> None:
 
 
 def test_retrying_is_configured_as_clients_expect(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Defaults and variable are those of the releases before."""
+    """Defaults and variable are those of the earlier releases."""
     default = DKISTProcessingCoreConfiguration().retry_config
     monkeypatch.setenv("RETRY_CONFIG", '{"retry_tries": 3, "retry_jitter": [2, 3], "unknown": 1}')
 
@@ -320,7 +322,7 @@ def test_every_variable_is_either_checked_or_any_text() -> None:
 def test_a_wrong_value_is_named_with_what_was_expected(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One sentence: the variable, what was found, what was expected; and nothing of pydantic."""
+    """One sentence: the variable, the found and the expected value; and no text of pydantic."""
     monkeypatch.setenv(variable, value)
     shown = repr(value if len(value) <= 120 else f"{value[:120]}…")
 
@@ -378,7 +380,7 @@ def test_a_wrong_secret_is_not_shown() -> None:
 
 
 def test_a_wrong_value_in_the_file_is_shown_like_any_other(tmp_path: Path) -> None:
-    """Wherever the value stands, the message says what it is."""
+    """The message names the source of the value."""
     (tmp_path / ".env").write_text("ISB_QUEUE_TYPE=stream\n")
 
     with pytest.raises(ConfigurationError, match=r"^ISB_QUEUE_TYPE: found 'stream', expected classic or quorum$"):
@@ -397,7 +399,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_no_value_raises_anything_else(variable: str, value: str) -> None:
     """Whatever an environment holds, it is taken or refused by name."""
     with pytest.MonkeyPatch.context() as patch:
-        # What is no UTF-8 reaches Python as surrogates of this range; others cannot be in an environment.
+        # Bytes that are not UTF-8 reach Python as surrogates of this range; others cannot be in an environment.
         patch.setenv(variable, re.sub("[\ud800-\udfff]", "\udcff", value))
         try:
             settings = DKISTProcessingCoreConfiguration.read()
@@ -414,7 +416,7 @@ def test_a_service_is_named_by_a_host_or_an_address(host: str) -> None:
 
 
 def test_an_address_that_is_none_is_in_no_error() -> None:
-    """Neither where the service is made by hand."""
+    """A service that is created by hand hides it likewise."""
     with pytest.raises(ValueError, match="not a host name or address") as caught:
         MeshService(host=f"amqp://core:{CANARY}@127.0.0.1", port=1)
 
@@ -429,12 +431,12 @@ def test_an_address_that_is_none_is_in_no_error() -> None:
     [("OTLP", "otlp"), ("otlp, Console", "otlp,console"), ("console,console", "console"), ("None", "none")],
 )
 def test_exporters_are_listed_in_any_case(value: str, expected: str) -> None:
-    """The specification has lists, and its values in no case of their own."""
+    """The specification defines lists, and leaves the case of their values open."""
     assert DKISTProcessingCoreConfiguration(otel_traces_exporter=value).otel_traces_exporter == expected
 
 
 def test_a_protocol_is_named_in_any_case() -> None:
-    """As the exporters are."""
+    """The case is ignored, as for exporters."""
     settings = DKISTProcessingCoreConfiguration(otel_exporter_otlp_protocol="HTTP/Protobuf")
 
     assert settings.otel_exporter_otlp_protocol == "http/protobuf"
@@ -485,7 +487,7 @@ class ClientConfiguration(DKISTProcessingCoreConfiguration):
 def test_a_client_is_imported_with_a_wrong_value_that_its_events_do_not_need(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variable: str, value: str
 ) -> None:
-    """As OpenTelemetry's specification has it of values that are not known: a warning, and the default."""
+    """OpenTelemetry's specification requires it for unknown values: a warning, and the default."""
     monkeypatch.setenv(variable, value)
     monkeypatch.setenv("GAIN", "3")
 
@@ -502,7 +504,7 @@ def test_a_client_is_imported_with_a_wrong_value_that_its_events_do_not_need(
 def test_an_empty_variable_is_a_value_to_a_client_and_none_to_us(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """As 7.x for fields of its clients; of the file `.env`, too."""
+    """Fields of clients behave as in 7.x; this includes the file `.env`."""
 
     class Settings(DKISTProcessingCoreConfiguration):
         label: str = "unlabelled"
@@ -520,7 +522,7 @@ def test_an_empty_variable_is_a_value_to_a_client_and_none_to_us(
 
 
 def test_a_client_s_settings_are_a_table_for_its_documents() -> None:
-    """Of every field the variable, by its alias where it has one, and what pydantic says of it."""
+    """For every field: the variable, by its alias if it has one, and pydantic's description."""
 
     class Settings(DKISTProcessingCoreConfiguration):
         gain: int = Field(default=1, description="one | two", validation_alias="DETECTOR_GAIN")
@@ -549,7 +551,7 @@ def test_a_client_s_settings_are_a_table_for_its_documents() -> None:
 def test_a_client_is_told_what_its_events_or_itself_cannot_do_without(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
-    """One error names it, also beside what a warning would do for."""
+    """One error names every such value, including those that need only a warning otherwise."""
     monkeypatch.setenv(variable, value)
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
 
@@ -573,13 +575,13 @@ def test_a_client_s_check_of_several_fields_is_heard_after_a_warning(monkeypatch
 
 
 def test_a_client_s_own_words_are_not_passed_over() -> None:
-    """What a program gives wrongly is the program's mistake, and no setting of the host."""
+    """A wrong argument is the program's mistake, and not a setting of the host."""
     with pytest.raises(ConfigurationError, match="OTEL_TRACES_EXPORTER: found 'zipkin'"):
         ClientConfiguration(otel_traces_exporter="zipkin")
 
 
 def test_where_a_client_s_own_service_is_reached_is_the_client_s_affair(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As 7.x, any address and port; what the library itself uses is checked beside it."""
+    """As in 7.x, any address and port; the library's own services are checked in addition."""
     foreign = '"object-store": {"mesh_address": "https://objects.example/bucket", "mesh_port": 70000}'
     monkeypatch.setenv("MESH_CONFIG", f'{{{foreign}, "interservice-bus": {{"mesh_address": "b", "mesh_port": 1}}}}')
 
@@ -607,7 +609,7 @@ def test_read_leniently_a_wrong_bus_is_refused_all_the_same(variable: str, monke
 
 
 def test_read_leniently_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    """It may be what says where events go."""
+    """It may be the file that names the broker."""
     (tmp_path / ".env").write_bytes(b"BUILD_VERSION=\xff\xfe\n")
 
     with pytest.raises(ConfigurationError, match=r"^\.env"):
@@ -618,7 +620,7 @@ def test_read_leniently_a_file_that_is_no_text_is_refused(tmp_path: Path) -> Non
 
 
 def test_the_secrets_of_the_settings_are_known(tmp_path: Path) -> None:
-    """What stands in the file is in no environment; a default of five characters is no secret."""
+    """Values of the file are not in the environment; a default of five characters is not a secret."""
     before = secrets_in(DKISTProcessingCoreConfiguration())
     (tmp_path / ".env").write_text(f"ISB_PASSWORD={CANARY}\n")
 
@@ -643,7 +645,7 @@ def test_no_password_is_in_any_text_of_the_settings(
 
 
 class Credential(BaseModel):
-    """What a client gives to an archive."""
+    """A client's credentials for an archive."""
 
     client_id: str
     client_secret: str
@@ -688,7 +690,7 @@ def test_a_subclass_shows_no_password_of_its_own(caplog: pytest.LogCaptureFixtur
 
 
 def test_a_subclass_logs_its_own_settings_alone(caplog: pytest.LogCaptureFixture) -> None:
-    """Each pipeline logs at its import, and the settings of what it is built on were logged by that."""
+    """Each pipeline logs at its import, and its base has logged its own settings."""
     caplog.set_level(logging.INFO)
 
     InstrumentSettings().log_configurations(log_parent_configurations=False)
@@ -731,7 +733,7 @@ def test_a_subclass_adds_fields(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_subclass_is_checked_in_the_same_way(
     values: dict[str, str], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One error, whoever declared the field."""
+    """One error, whichever class declared the field."""
     for name, value in values.items():
         monkeypatch.setenv(name, value)
 
@@ -743,7 +745,7 @@ def test_a_subclass_is_checked_in_the_same_way(
     "name", ["isb_connection_retryer", "isb_producer_connection_parameters", "isb_publish_exchange"]
 )
 def test_what_is_for_talus_needs_talus(name: str) -> None:
-    """It is the clients' library, and not ours: what it gives them is looked at where they are (tests/published)."""
+    """It is the clients' library: the values for it are tested in tests/published."""
     settings = DKISTProcessingCoreConfiguration()
 
     with pytest.raises(ImportError, match=r"of talus is asked for, which is not installed here: install it with pip"):
@@ -764,7 +766,7 @@ def test_settings_can_be_copied_with_changes() -> None:
 
 
 class ForeignMeshService(BaseModel):
-    """What another package calls a service."""
+    """Another package's class for a service."""
 
     mesh_address: str = "127.0.0.1"
     mesh_port: int = 0
@@ -805,7 +807,7 @@ def test_services_are_equal_by_host_and_port() -> None:
 
 
 def python(program: str, **variables: str) -> str:
-    """Return what a fresh interpreter prints."""
+    """Return the output of a new interpreter."""
     made = subprocess.run(
         [sys.executable, "-c", program], env=os.environ | variables, capture_output=True, text=True, check=True
     )
@@ -813,7 +815,7 @@ def python(program: str, **variables: str) -> str:
 
 
 def test_importing_reads_no_setting() -> None:
-    """A broken variable breaks whoever reads the settings, by name, and not whoever imports the package."""
+    """A wrong variable raises where the settings are read, with its name, and not where the package is imported."""
     program = """if True:
         import dkist_processing_core, dkist_processing_core.config as config
         from dkist_processing_core import TaskBase, Workflow
@@ -932,7 +934,7 @@ def test_each_variable_of_tls_is_described_to_turn_it_on() -> None:
 
 
 def test_the_page_of_settings_is_in_step() -> None:
-    """docs/reference/settings.md documents every field: `python -m tests.test_config` prints it anew."""
+    """docs/reference/settings.md documents every field: `python -m tests.test_config` prints it again."""
     assert (ROOT / "docs" / "reference" / "settings.md").read_text() == settings_page()
 
 

@@ -1,5 +1,5 @@
 """
-What a subscription does by itself, whichever bus it reads; what both buses promise it is in `tests.bus.contract`.
+Behaviour of a subscription that is independent of the bus; the promises of both buses are in `tests.bus.contract`.
 """
 
 import threading
@@ -77,7 +77,7 @@ def test_a_timeout_of_nothing_reads_to_the_end(
     settings: DKISTProcessingCoreConfiguration, publisher: Publisher
 ) -> None:
     """
-    What is there already is yielded, and nothing waited for.
+    Existing events are yielded without waiting.
     """
     publisher.publish(started("A"), finished("A"))
 
@@ -88,7 +88,7 @@ def test_a_timeout_of_nothing_reads_to_the_end(
 
 def test_a_subscription_that_hears_nothing_for_long_keeps_its_place(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    Listening is use: what is pruned as unused is what nobody listens to.
+    Listening is use: pruning removes only the names that no process uses.
     """
     with subscribe("task.failed", name="patient", timeout=0.05, settings=settings) as listening:
         with open_bus(settings).open_journal() as journal:
@@ -103,7 +103,7 @@ def test_a_subscription_that_hears_nothing_for_long_keeps_its_place(settings: DK
 @pytest.mark.parametrize(
     ("zone", "local", "fold", "utc"),
     [
-        # The hour that a clock in Berlin shows twice: `fold` tells which, by PEP 495.
+        # The hour that a clock in Berlin shows twice: `fold` distinguishes them, by PEP 495.
         ("Europe/Berlin", "2026-10-25T02:30", 0, "2026-10-25T00:30"),
         ("Europe/Berlin", "2026-10-25T02:30", 1, "2026-10-25T01:30"),
         # The one that it leaves out: by the offset of before, or with `fold` of after.
@@ -125,7 +125,7 @@ def test_a_local_time_is_one_instant_also_where_clocks_change(
     utc: str,
 ) -> None:
     """
-    A replay from it yields what reached the bus at that instant, and not what did a microsecond before.
+    A replay from it yields events that reached the bus at that time, and not those of a microsecond before.
     """
     local_zone(zone)
     instant, since = datetime.fromisoformat(f"{utc}Z"), datetime.fromisoformat(local).replace(fold=fold)
@@ -157,7 +157,7 @@ def test_a_replay_from_a_time_begins_with_the_first_row_since_then(
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "Pacific/Honolulu", "UTC", "Europe/Berlin"])
 def test_an_event_s_own_time_needs_a_zone(local_zone: Callable[[str], None], zone: str) -> None:
     """
-    It goes to other hosts, which cannot know what was local.
+    It goes to other hosts, which do not know the local zone.
     """
     local_zone(zone)
 

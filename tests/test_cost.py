@@ -1,7 +1,7 @@
 """
-What publishing and opening cost, counted in system calls of the package: a count needs no quiet host.
+Cost of publishing and opening, counted in system calls of the package: a count needs no quiet host.
 
-Not here: what those calls protect from (test_descriptors.py, test_trusted_files.py, bus/test_rollback.py).
+Not here: the faults that those calls prevent (test_descriptors.py, test_trusted_files.py, bus/test_rollback.py).
 """
 
 import cProfile
@@ -84,13 +84,13 @@ def test_a_journal_is_there_only_while_each_of_its_files_is_at_its_path(tmp_path
         Path(f"{path}-wal").unlink()
         found.append((True, journal.is_there))
 
-    # What was only moved may be at a path that this process does not see.
+    # A file that was only moved may be at a path that this process does not see.
     assert found == [*[(True, True), (True, False)] * 3, (True, False)]
 
 
 def test_a_descriptor_that_is_known_by_its_head_is_known_as_well_by_its_file(tmp_path: Path) -> None:
     """
-    A new head is noted, and a number that is free, or another file's by now, is not what it was.
+    A new head of the file is recorded. A number that is free, or that belongs to another file now, is not recognised.
     """
     path = tmp_path / "file"
     path.touch()

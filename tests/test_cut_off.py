@@ -1,7 +1,7 @@
 """
-A publisher that is cut off for long: its memory stays as it is, and it catches up in order when the broker returns.
+A publisher that is cut off for long: its memory does not grow, and it catches up in order when the broker returns.
 
-Not here: what a single fault looks like (test_network_faults.py).
+Not here: single faults (test_network_faults.py).
 """
 
 import json
@@ -114,7 +114,7 @@ def assert_catches_up(proxied: tuple[Broker, Proxy], count: int, size: int) -> d
 
 def test_a_publisher_that_was_cut_off_catches_up_in_order(proxied: tuple[Broker, Proxy]) -> None:
     """
-    What waits, waits on disk, however large it is: of bodies of 16 KiB no more is in memory than of small ones.
+    Pending events are on disk: bodies of 16 KiB occupy no more memory than small ones.
     """
     memory = assert_catches_up(proxied, 4000, 15_000)
 

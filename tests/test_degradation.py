@@ -83,7 +83,8 @@ def test_a_locked_journal_delays_by_the_limit_in_all_and_loses_nothing(
 
 def test_a_locked_journal_is_waited_for_once_in_a_process(embedded: DKISTProcessingCoreConfiguration) -> None:
     """
-    Publishers in turn, as those of the engine's callbacks: the first waits, and another when the journal was free.
+    Publishers in turn, as in Airflow's callbacks: the first one waits, and a later one only if the journal was free in
+    between.
     """
     waited = []
     open_bus(embedded).open_journal().close()
@@ -130,7 +131,7 @@ def test_a_living_process_keeps_its_spare_journal(embedded: DKISTProcessingCoreC
     Nobody else takes it over, or its order could be lost; when it ends, the next one does.
     """
     publisher = Publisher.open(embedded)
-    # It does not look after what it keeps itself, as a process that is stopped.
+    # A keeper that does not move its messages, as in a stopped process.
     publisher._shelf._end.raise_()
     with closing(locked(embedded)):
         publisher.publish(started("A"))
@@ -148,7 +149,7 @@ def test_a_living_process_keeps_its_spare_journal(embedded: DKISTProcessingCoreC
 
 def test_the_locks_of_spare_journals_that_are_gone_are_removed(embedded: DKISTProcessingCoreConfiguration) -> None:
     """
-    Also what a storm of processes has left; one that a process has only just made stays, as does one that is held.
+    This includes the locks after a storm of processes. A new lock stays, and so does a held one.
     """
     with open_bus(embedded).open_journal() as journal:
         left, young, held = (journal.path.with_suffix(f".{number}-0a0a0a0a.lock") for number in (1, 2, 3))
@@ -213,7 +214,7 @@ PRAGMA user_version = 1;
 
 def test_an_older_journal_is_drained(broker: Broker) -> None:
     """
-    What format 1 holds is delivered, with its books; and it takes what is published now.
+    Messages of format 1 are delivered, with their counts, and new events are stored in it.
     """
     settings = settings_of(broker)
     with sqlite3.connect(open_bus(settings).journal_path) as connection:
@@ -260,7 +261,7 @@ def on_a_full_disk(room: str, environment: dict[str, str]) -> list[str]:
 
 def test_a_full_disk_is_memory_with_one_warning(embedded: DKISTProcessingCoreConfiguration, state_dir: Path) -> None:
     """
-    Nothing waits, and what was kept in memory is written when there is room.
+    Publishing does not wait, and events kept in memory are written when there is room.
     """
     lines = on_a_full_disk("room", {})
 
@@ -293,7 +294,7 @@ def test_a_disk_that_stays_full_does_not_keep_events_from_the_broker(broker: Bro
 
 def test_without_a_folder_events_go_out_from_memory(broker: Broker, tmp_path: Path) -> None:
     """
-    A folder that cannot be made costs the promise to keep events, and not the events of a broker that is well.
+    If the folder cannot be created, events are not kept on disk, but a healthy broker receives them.
     """
     (tmp_path / "file").write_text("")
     settings = settings_of(broker).model_copy(update={"dkist_core_state_dir": tmp_path / "file" / "state"})
@@ -308,7 +309,7 @@ def test_what_neither_disk_nor_broker_has_is_counted(
     tmp_path: Path, refusing_port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    At the end one line says how many events are lost; the task is none the wiser.
+    At the end one line states how many events are lost; the task is not disturbed.
     """
     (tmp_path / "file").write_text("")
     settings = unreachable(refusing_port).model_copy(update={"dkist_core_state_dir": tmp_path / "file" / "state"})
@@ -324,7 +325,7 @@ def test_what_neither_disk_nor_broker_has_is_counted(
 
 def test_what_waits_for_the_journal_s_lock_is_in_its_books(broker: Broker) -> None:
     """
-    A publish that waits for another process goes nowhere but into the journal: what arrives is what the books say.
+    A publish that waits for another process writes only to the journal: the arrivals match the counts.
     """
     settings = settings_of(broker)
     with Publisher.open(settings) as publisher, broker.connect() as connection:

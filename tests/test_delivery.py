@@ -85,7 +85,7 @@ def close_timed(publisher: Publisher, timeout: float) -> float:
 
 def test_who_leaves_hears_out_what_it_has_sent_for_others(broker: Broker) -> None:
     """
-    A publisher whose own event has arrived ends while others' are on their way: whoever comes next sends none again.
+    A publisher ends while confirms of others' events are outstanding: it waits for them, so the next one repeats none.
     """
     settings, others = settings_of(broker), 2000
     arrivals = Arrivals(broker, settings)
@@ -140,7 +140,7 @@ def test_a_binding_that_goes_while_connected_is_made_again(broker: Broker) -> No
 
 def test_who_may_not_bind_goes_on_and_says_so_once(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     """
-    Without the rights events are set aside after seconds, and what an operator mends meanwhile is used.
+    Without permissions events are set aside after seconds. When an operator grants them, they are used.
     """
     AmqpBus(settings_of(broker)).open_link().close()
     unbind(broker)
@@ -167,7 +167,7 @@ def test_who_may_not_bind_goes_on_and_says_so_once(broker: Broker, caplog: pytes
 
 def test_every_process_says_once_that_its_events_wait(refusing_port: int, caplog: pytest.LogCaptureFixture) -> None:
     """
-    The first cannot connect; the next ones, which rest, say so too, each once however many publishers it opens.
+    The first cannot connect; the next ones, which pause, report it as well, each once for any number of publishers.
     """
     settings = unreachable(refusing_port)
     found = []
@@ -234,7 +234,7 @@ def test_a_blocked_broker_costs_the_first_process_little_and_the_next_ones_nothi
     broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    The alarm is told of when it is noticed, and nobody waits for it to clear.
+    The alarm is reported when it is noticed, and no process waits for its end.
     """
     settings = settings_of(broker)
     AmqpBus(settings).open_link().close()
@@ -271,7 +271,7 @@ def test_a_blocked_broker_gets_everything_when_the_alarm_clears(broker: Broker) 
 
 def test_a_broker_that_never_answers_costs_no_more_than_the_timeout(broker: Broker) -> None:
     """
-    Closing takes the time it is given and not that of the connection's thread on top.
+    Closing takes its timeout, and not the time of the connection's thread in addition.
     """
     settings = settings_of(broker)
     with Publisher.open(settings) as publisher:
@@ -288,7 +288,7 @@ def test_a_broker_that_never_answers_costs_no_more_than_the_timeout(broker: Brok
 
 def test_leaving_the_block_delivers(broker: Broker) -> None:
     """
-    A publisher that was opened with settings waits for the bus at its end, as long as they say.
+    A publisher opened with settings waits for the bus at its end, for the time in the settings.
     """
     settings = settings_of(broker)
 
@@ -300,7 +300,7 @@ def test_leaving_the_block_delivers(broker: Broker) -> None:
 
 def test_a_publisher_that_was_closed_says_so(broker: Broker) -> None:
     """
-    Closing again does nothing, and publishing is an error, not an event that nobody keeps.
+    Closing again has no effect, and publishing raises an error, so that no event is lost silently.
     """
     settings = settings_of(broker)
     with Publisher.open(settings) as publisher:

@@ -1,7 +1,7 @@
 """
-Tasks that close descriptors which are not theirs, and open files that get their numbers.
+Tasks that close foreign descriptors, and open files that get their numbers.
 
-The files have to hold what the task wrote, and the events have to arrive. Not here: how a fork treats what it inherits
+The files must contain the task's output, and the events must arrive. Not here: inherited descriptors in a fork
 (test_processes.py).
 """
 
@@ -63,14 +63,14 @@ for number, named in enumerate(os.environ["WAYS"].split()):
 
 def written_in(folder: Path) -> Iterator[bytes]:
     """
-    Yield what the files of a folder hold, those below it too.
+    Yield the content of the files of a folder, including those in subfolders.
     """
     return (path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
 def run_by_hand(folder: Path, ways: list[str], **environment: str) -> str:
     """
-    Call the task by hand once for each way, in processes of their own, and return what they logged.
+    Call the task by hand once for each way, in separate processes, and return their logs.
     """
     done = subprocess.run(
         [sys.executable, "-c", BY_HAND],
@@ -87,25 +87,25 @@ def run_by_hand(folder: Path, ways: list[str], **environment: str) -> str:
 
 def test_files_of_a_task_by_hand_hold_what_it_wrote_whatever_it_closed_before(tmp_path: Path) -> None:
     """
-    Nothing of the journal is written into them, also where they are so many that they get its numbers, and all arrives.
+    No part of the journal is written into them, even if they are so many that they get its numbers. All events arrive.
     """
     ways = ["256*8", "65536*8", "embedded.db*8", "-wal*8", "-shm*8", "65536*270", "embedded.db*270", "-wal*270"]
 
     log = run_by_hand(tmp_path, ways)
 
     assert {content == 2 * WRITTEN for content in written_in(tmp_path)} == {True}
-    # The next process that opens the journal takes over what was kept beside it.
+    # The next process that opens the journal moves the messages of the spare file into it.
     open_bus(DKISTProcessingCoreConfiguration()).open_journal().close()
     heard = {(event.run.workflow_name, event.name.rpartition(".")[2]) for event in subscribe(replay=True, timeout=0)}
     names = ("started", "progressed", "finished")
     assert heard == {(f"w{number}", name) for number in range(len(ways)) for name in names}
-    # Only where the numbers are the files' by now the journal cannot be opened anew.
+    # Only if the files now have the numbers, the journal cannot be opened again.
     assert log.count("cannot be used by this process any more") == 3
 
 
 def test_files_of_a_task_by_hand_are_whole_beside_a_thread_that_delivers(broker: Broker, tmp_path: Path) -> None:
     """
-    The connection to the broker is made anew as well; what is beside the outbox the next process delivers.
+    The connection to the broker is opened again; the next process delivers the messages outside the outbox.
     """
     settings = settings_of(broker)
     ways = ["256*8", "65536*8", "socket*8", ".lock*8", ".db*8", "65536*270", "socket*270"]
@@ -245,7 +245,7 @@ def test_a_task_that_closed_the_pipe_is_believed_by_what_it_kept_beside_a_journa
 
 def test_a_launched_task_whose_counters_have_our_numbers_fails_for_its_own_reason() -> None:
     """
-    Counters cannot be told apart by what fstat(2) says: a read of one of the task's would wait for ever.
+    fstat(2) cannot distinguish counters: a read of one of the task's would block without end.
     """
     with launch("OpensCounters") as launched:
         status = launched.wait()
@@ -258,7 +258,7 @@ def test_a_launched_task_whose_counters_have_our_numbers_fails_for_its_own_reaso
 
 def test_the_note_of_an_earlier_start_is_not_believed(tmp_path: Path) -> None:
     """
-    The same attempt, launched once more and killed, has failed, though its journal has the end of the first start.
+    The same attempt, launched again and killed, has failed, though its journal contains the end of the first start.
     """
     variables = {"CLOSED": "65536", "WRITTEN": str(tmp_path)}
     with launch("ClosesDescriptors", **variables) as first:
@@ -318,7 +318,7 @@ def held_by(path: Path) -> list[int]:
 
 def test_a_lock_whose_descriptor_was_closed_is_held_no_more(tmp_path: Path) -> None:
     """
-    The kernel has let it go; it is acquired anew, and the number's next owner keeps it.
+    The kernel has released it. It is acquired again, and the number's next owner keeps its file.
     """
     lock = FileLock(tmp_path / "lock")
     assert lock.acquire()
@@ -355,7 +355,7 @@ def test_high_numbers_fit_a_small_limit_on_open_files() -> None:
 
 def test_what_is_held_is_known_by_what_it_is() -> None:
     """
-    A free number and another file of the same number are both not what was taken.
+    A free number is not the recorded file, and neither is another file with the same number.
     """
     number = move_up(os.open("/dev/null", os.O_RDONLY))
     held = HeldDescriptors([number])
@@ -387,7 +387,7 @@ def test_a_publisher_goes_on_in_the_same_journal_when_its_descriptors_were_close
 @pytest.mark.parametrize("kind", ["a file", "a folder"])
 def test_a_fork_keeps_no_lock_that_another_thread_takes_meanwhile(kind: str, tmp_path: Path) -> None:
     """
-    Whenever it is made: what its parent has released, another process can have while the fork lives on.
+    At any time of the fork: a lock that its parent has released is free for other processes while the fork lives on.
     """
     lock = FileLock(tmp_path / "a.lock")
     is_over = threading.Event()

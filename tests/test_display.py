@@ -1,5 +1,5 @@
 """
-Tests of what a run shows: in a terminal, a table; elsewhere, lines (see also test_local).
+Tests of the display of a run: a table in a terminal, lines elsewhere (see also test_local).
 """
 
 import io
@@ -25,7 +25,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 def in_terminal(program: str) -> str:
     """
-    Run a program in a terminal of its own and return what that showed, without escapes.
+    Run a program in a new terminal and return the terminal's content, without escapes.
     """
     leader, follower = pty.openpty()
     with subprocess.Popen(
@@ -37,7 +37,7 @@ def in_terminal(program: str) -> str:
         while True:
             try:
                 part = os.read(leader, 65536)
-            except OSError:  # the terminal's way to say that nobody writes any more
+            except OSError:  # the terminal's signal that no process writes any more
                 break
             if not part:
                 break

@@ -1,11 +1,11 @@
 """
-What the documents say is run: every marked program and command, and its output compared.
+Every marked program and command of the documents is run, and its output compared.
 
-    python -m tests.test_docs      writes the outputs anew
+python -m tests.test_docs writes the outputs again
 
 A block after `<!-- file: NAME -->` is written to that file; the commands of a console block after `<!-- run -->` are
-run, in one folder per document; a block after `<!-- consume -->` is run against a bus on which something has happened.
-Not here: the page that needs a real Airflow; its commands stand after `<!-- shell -->` (tests/airflow/test_how_to.py).
+run, in one folder per document; a block after `<!-- consume -->` is run against a bus with events. Not here: the page
+that needs a real Airflow; its commands stand after `<!-- shell -->` (tests/airflow/test_how_to.py).
 """
 
 import os
@@ -92,7 +92,7 @@ def output_of(block: Block, folder: Path, environment: dict[str, str]) -> str:
 
 def alike(text: str) -> str:
     """
-    Return a text without what differs from run to run.
+    Return a text without the parts that differ from run to run.
     """
     for pattern, replacement in _VARIES:
         text = pattern.sub(replacement, text)
@@ -104,7 +104,7 @@ def alike(text: str) -> str:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_a_document_shows_is_what_happens(path: Path, tmp_path: Path, state_dir: Path) -> None:
     """
-    Programs run, commands print what stands below them, and consumers consume.
+    Programs run, commands print the text below them, and consumers consume.
     """
     environment = environment_of(state_dir)
 
@@ -119,7 +119,7 @@ def test_what_a_document_shows_is_what_happens(path: Path, tmp_path: Path, state
 
 def check_consumer(program: str, environment: dict[str, str]) -> None:
     """
-    Run a consumer's program until it is told to end, against a run with a failure on the bus.
+    Run a consumer's program until its end is requested, against a run with a failure on the bus.
     """
     environment = {**environment, "PIPELINES_FAIL": "always", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     # Under its name the subscription exists before the run, as it would in life.
@@ -164,7 +164,7 @@ def test_every_page_is_to_be_found() -> None:
 
 def test_versions_and_pythons_are_those_of_the_package() -> None:
     """
-    The README's Python floor and the changelog's version are what the package declares.
+    The README's oldest Python and the changelog's version are those that the package declares.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 

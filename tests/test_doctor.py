@@ -1,5 +1,5 @@
 """
-Tests of the doctor: what it finds, what it says to do, and what it must never say.
+Tests of the doctor: its findings, its advice, and the secrets that it must not show.
 """
 
 import json
@@ -71,7 +71,7 @@ def name_port(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
 
 def test_without_a_broker_the_embedded_journal_is_found_well(state_dir: Path) -> None:
     """
-    It says which bus is in use and why, and what could be exported.
+    It states which bus is in use and why, and which signals could be exported.
     """
     told = doctor()
 
@@ -106,7 +106,7 @@ def test_the_json_holds_names_as_they_are(monkeypatch: pytest.MonkeyPatch, state
 
 def test_unusable_settings_are_told_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Every wrong variable is named at once; what depends on them is not guessed.
+    Every wrong variable is named at once; checks that depend on them are skipped.
     """
     monkeypatch.setenv("MESH_CONFIG", "{")
     monkeypatch.setenv("ISB_QUEUE_TYPE", "stack")
@@ -183,7 +183,7 @@ def test_a_folder_in_memory_is_said_to_have_moved(monkeypatch: pytest.MonkeyPatc
 
 def test_a_journal_of_a_newer_release_is_left_alone_and_told(state_dir: Path) -> None:
     """
-    The doctor does not touch what it cannot read.
+    The doctor does not change a file that it cannot read.
     """
     open_bus(DKISTProcessingCoreConfiguration.read()).open_journal().close()
     with sqlite3.connect(state_dir / "embedded.db") as connection:
@@ -213,7 +213,7 @@ def test_a_file_that_is_no_journal_is_told(state_dir: Path) -> None:
 
 def test_a_healthy_broker_is_found_well_and_left_so(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
     """
-    What is missing is made, a probe goes through, and nothing of it stays behind.
+    Missing objects are declared, a probe is delivered, and no part of the probe remains.
     """
     name_broker(monkeypatch, broker)
 
@@ -267,7 +267,7 @@ def test_probes_disturb_no_consumer(
 
 def test_a_port_where_nobody_listens_is_told(monkeypatch: pytest.MonkeyPatch, refusing_port: int) -> None:
     """
-    What comes after has no answer, and is not called wrong.
+    Later checks have no answer, and are not reported as errors.
     """
     name_port(monkeypatch, refusing_port)
 
@@ -297,7 +297,7 @@ def test_a_wrong_password_is_told_and_never_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broker: Broker, kept_in: str
 ) -> None:
     """
-    Wherever it is kept, in whatever form the findings are written.
+    It is hidden wherever it is stored, in every form of the findings.
     """
     name_broker(monkeypatch, broker)
     monkeypatch.delenv("ISB_PASSWORD")
@@ -372,7 +372,7 @@ def test_a_user_who_may_not_publish_is_told(monkeypatch: pytest.MonkeyPatch, bro
 
 def test_a_publisher_need_not_be_allowed_to_subscribe(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
     """
-    A user with the write right alone is well, for what it is meant to do.
+    For a user with only the write permission, the doctor reports no error.
     """
     name_broker(monkeypatch, broker)
     findings()
@@ -543,7 +543,7 @@ def test_what_is_turned_off_is_not_knocked_at(monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_exporter_without_an_endpoint_goes_to_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The specification has a default, which is told with the variable that led there.
+    The specification has a default, which is reported with the variable that led to it.
     """
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
 

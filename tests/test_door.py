@@ -1,7 +1,7 @@
 """
-The door to the project: Makefile, lock files, CI and hooks agree with each other and with what the documents say.
+The entry to the project: Makefile, lock files, CI and hooks agree with each other and with the documents.
 
-Not here: what the targets run, which is the rest of the suite.
+Not here: the work of the targets, which is the rest of the suite.
 """
 
 import os
@@ -19,19 +19,19 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-# What a published pipeline pins is a limit for a lock, and none itself.
+# The pins of a published pipeline are a limit for a lock, and not a lock.
 FROZEN = ROOT / "requirements" / "clients-frozen.txt"
 LOCKS = sorted(set((ROOT / "requirements").glob("*.txt")) - {FROZEN})
-# The peers of the benchmarks live in an environment of their own: one of them refuses what the library needs. So does
-# the Airflow of the tests, lest its limits hold back what the library is developed with, and so do the published
-# pipelines, which pin all that they use.
+# The peers of the benchmarks have a separate environment: one of them conflicts with the library's requirements. The
+# Airflow of the tests has one, so that its limits do not affect the development tools. The published pipelines have
+# one, because they pin all their requirements.
 PEERS = ROOT / "requirements" / "peers.txt"
 AIRFLOW = ROOT / "requirements" / "airflow.txt"
 CLIENTS = ROOT / "requirements" / "clients.txt"
 APART = [PEERS, AIRFLOW, CLIENTS]
 LIBRARYS_LOCKS = [lock for lock in LOCKS if lock not in APART]
 
-# What each lock holds besides the base requirements: extras, and one dependency group.
+# The content of each lock in addition to the base requirements: extras, and one dependency group.
 LOCKED_SETS = {
     "demo": ["examples"],
     "test": ["examples", "test"],
@@ -79,14 +79,14 @@ def declared_in_locks() -> list[tuple[str, str]]:
 
 
 def outside_make(**settings: str) -> dict[str, str]:
-    """Give an environment without the marks of the make that may run this suite, and what it hands on."""
+    """Return an environment without the variables of a make that may run this suite."""
     ours = ("MAKE", "MFLAGS", "RABBITMQ_SUITES")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | settings
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
 def test_every_target_that_a_document_names_exists(document: str) -> None:
-    """A reader who types a make command from our documents gets what it says."""
+    """A make command in the documents does the work that they describe."""
     text = (ROOT / document).read_text()
 
     named = re.findall(r"(?:`|^ {4,}|^\$ )make ([a-z]+)", text, flags=re.MULTILINE)
@@ -96,7 +96,7 @@ def test_every_target_that_a_document_names_exists(document: str) -> None:
 
 
 def test_help_lists_every_target() -> None:
-    """Plain make says in one line what each target does."""
+    """Plain make describes each target in one line."""
     phony = set(re.findall(r"^\.PHONY: (.*)", MAKEFILE, flags=re.MULTILINE)[0].split()) - {"FORCE"}
 
     shown = subprocess.run(["make"], cwd=ROOT, env=outside_make(), capture_output=True, text=True, check=True).stdout
@@ -139,7 +139,7 @@ def test_lock_file_holds_no_address(lock: Path) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 def test_lock_file_pins_every_requirement_by_version_and_hash(lock: Path) -> None:
-    """What is installed is what was locked, bit for bit."""
+    """The installed packages are the locked ones, bit for bit."""
     loose = [entry for entry in entries(lock) if not PINNED.fullmatch(entry)]
 
     assert loose == []
@@ -179,7 +179,7 @@ def test_peers_run_on_the_librarys_versions_of_what_both_use(name: str) -> None:
 
 @pytest.mark.parametrize("lock", APART, ids=lambda lock: lock.name)
 def test_everything_that_is_named_beside_a_lock_is_locked(lock: Path) -> None:
-    """What the benchmarks compare with, the Airflow of the tests, and published pipelines are installed from locks."""
+    """The peers of the benchmarks, the Airflow of the tests, and published pipelines are installed from locks."""
     named = [Requirement(line) for line in lock.with_suffix(".in").read_text().splitlines() if line[:1] != "#"]
 
     locked = pins(lock)
@@ -229,7 +229,7 @@ def test_ci_runs_lint_and_test_and_nothing_else() -> None:
 
 
 def streams(directory: Path, **settings: str) -> tuple[dict[str, list[str]], str]:
-    """Give the expressions of marks that the suite is run with in each of two environments, and what was printed."""
+    """Return the mark expressions with which the suite is run in each of two environments, and the output."""
     script = directory / "tests" / "on_each_python.sh"
     script.parent.mkdir(parents=True)
     script.write_text((ROOT / "tests" / "on_each_python.sh").read_text())
@@ -300,7 +300,7 @@ def run_quick(directory: Path, python: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_quick_runs_what_starts_no_process_in_as_many_shares_as_there_are_processors(tmp_path: Path) -> None:
-    """What measures time or takes minutes is left out too."""
+    """Tests that measure time or take minutes are left out."""
     marks = [*MARKS, "processes"]
 
     ran = run_quick(tmp_path, 'printf \'%s|%s\\n\' "$5" "$8"')
@@ -342,7 +342,7 @@ def test_every_test_is_in_one_share() -> None:
 
 
 def test_published_pipelines_are_left_out_where_their_python_is_not(tmp_path: Path) -> None:
-    """One sentence says so, and all else runs."""
+    """One sentence states it, and all other tests run."""
     found, printed = streams(tmp_path, CLIENTS="")
 
     runs_clients = [each for each in found["first"] if eval(each, {mark: mark == "clients" for mark in MARKS})]
@@ -409,7 +409,7 @@ def create_environment(directory: Path, *, python: str) -> subprocess.CompletedP
 
 
 def test_too_old_a_python_is_refused_with_one_sentence(tmp_path: Path) -> None:
-    """A machine without a supported Python is told what to install."""
+    """On a machine without a supported Python, it states which one to install."""
     refused = create_environment(tmp_path, python="exit 1")
 
     assert refused.returncode == 1
@@ -418,7 +418,7 @@ def test_too_old_a_python_is_refused_with_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_python_without_ensurepip_is_refused_with_one_sentence(tmp_path: Path) -> None:
-    """Where Debian's package for virtual environments is missing and cannot be installed, its name is told."""
+    """If Debian's package for virtual environments is missing and cannot be installed, its name is stated."""
     lacking = 'case "$2" in *ensurepip*) exit 1 ;; *print*) echo 3.12 ;; esac'
 
     refused = create_environment(tmp_path, python=lacking)

@@ -1,5 +1,5 @@
 """
-The drawings of the documentation: each is that of its source, names what the library names, and stands by itself.
+The drawings of the documentation: each matches its source, uses the library's names, and is self-contained.
 
 Not here: drawing, which needs Graphviz and is `python docs/drawings/render.py`.
 """
@@ -96,7 +96,7 @@ def reached_from(node: str) -> set[str]:
 
 def test_each_source_is_drawn_and_each_drawing_has_a_source() -> None:
     """
-    What lies in the one folder lies in the other.
+    The two folders contain the same names.
     """
     drawn = sorted(path.stem for path in (DOCS / "images").glob("*.svg"))
 
@@ -182,7 +182,7 @@ def test_a_drawing_is_readable_at_the_width_of_a_page(source: Path) -> None:
 @each_source
 def test_a_drawing_brings_its_own_ground(source: Path) -> None:
     """
-    On a dark page too: what is drawn first is opaque, nearly white and as large as the drawing.
+    On a dark page it is readable: its background is opaque, nearly white and as large as the drawing.
     """
     root = ET.fromstring(image_of(source))
     ground = next(root.iter(f"{SVG}path"))
@@ -214,20 +214,20 @@ def test_a_page_shows_each_drawing_and_says_what_is_on_it(source: Path) -> None:
 
 def test_exchanges_queues_and_events_are_those_of_the_library() -> None:
     """
-    What is written with dots is on the bus under that very name, and all that a publisher declares is drawn.
+    A name with dots is a name on the bus, and everything that a publisher declares is drawn.
     """
     names = {text for text in texts_of(DEPLOYMENT) if re.fullmatch(r"[a-z]+(\.[a-z]+)+", text)}
     topology = publisher_topology(DKISTProcessingCoreConfiguration.model_construct())
     events = {event_class.name for event_class in EVENT_CLASSES}
 
     assert names - events == {each.name for each in topology.exchanges} | {each.name for each in topology.queues}
-    # What a watcher says is not drawn: it stands where the engine does not see.
+    # A watcher's report is not drawn: it appears where Airflow cannot see the end.
     assert events - names == {"task.overdue"}
 
 
 def test_kinds_of_exchanges_and_age_of_the_archive_are_those_declared() -> None:
     """
-    Beside the names stands what the topology says of them.
+    The text next to the names states the properties of the topology.
     """
     topology = publisher_topology(DKISTProcessingCoreConfiguration.model_construct())
     archive = next(queue for queue in topology.queues if queue.name == ARCHIVE_QUEUE)
@@ -257,7 +257,7 @@ def test_lines_lead_from_exchanges_to_the_queues_bound_to_them() -> None:
 
 def test_reporters_are_those_of_events_each_in_one_colour() -> None:
     """
-    The marks name reporters as events do; what one reports stands in the colour of its mark, along a line of it.
+    The marks name reporters as events do; the events of a reporter have the colour of its mark, along one line.
     """
     source = DEPLOYMENT.read_text(encoding="utf-8")
     marks = dict(re.findall(r"(reporter_\w+) \[label=<<B>(\w+)</B>>", source))
@@ -275,7 +275,7 @@ def test_reporters_are_those_of_events_each_in_one_colour() -> None:
 
 def test_files_and_requirements_are_called_as_the_library_calls_them() -> None:
     """
-    The forms in braces, filled in, are what the library makes of the same parts.
+    The forms in braces, filled in, equal the library's names for the same parts.
     """
     parts = {"workflow": "l0_to_l1_visp", "version": "1.2.3", "package": "dkist-processing-visp", "extras": "asdf"}
     filled = {text.format(**parts) for text in texts_of(ARTIFACTS) if "{" in text}

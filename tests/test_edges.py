@@ -1,5 +1,5 @@
 """
-What a launcher has to bear of tasks that do unusual things: one end each, the right cause, nothing lost on the way.
+Tasks that do unusual things under a launcher: each has one end with the correct cause, and no event is lost.
 
 Not here: the usual ways to end (test_faults.py).
 """
@@ -49,7 +49,7 @@ def test_a_task_with_a_termination_request_is_terminated_whatever_it_does_then(t
 @pytest.mark.parametrize("task", ["CleansUp", "LeavesThread"])
 def test_a_finished_task_is_not_failed_by_a_termination_request(task: str) -> None:
     """
-    Its clean-up goes on to its end; only what it has left running is ended.
+    Its clean-up goes on to its end; only its remaining processes are ended.
     """
     with launch(task, **IN_EDGES) as launcher:
         launcher.wait_for_line("waiting")
@@ -112,7 +112,7 @@ except ChildProcessError:
 
 def test_no_process_inherits_a_zombie() -> None:
     """
-    A worker that is process 1 of its container need not look after what launchers leave behind.
+    A worker that is process 1 of its container need not reap processes that launchers leave behind.
     """
     done = subprocess.run(
         [sys.executable, "-c", REAPER],
@@ -129,7 +129,7 @@ def test_no_process_inherits_a_zombie() -> None:
 
 def test_a_launcher_that_may_start_nothing_but_its_task_watches_it_all_the_same() -> None:
     """
-    Without a guard, a thread and a pidfd the task has its end too.
+    Without a guard, a thread and a pidfd, the task still has its end.
     """
     program = (
         "import os, sys; real = os.posix_spawn\n"

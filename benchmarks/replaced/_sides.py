@@ -66,7 +66,7 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
 
 def pins(lock: Path = _LOCK) -> list[str]:
     """
-    Return the versions of all requirements that both sides have, each as `name==version`, without the two releases.
+    Return the pins that both sides share, each as `name==version`: all requirements without the two releases.
     """
     locked = re.findall(r"^([\w.-]+)==([^\s;]+)", lock.read_text(encoding="utf-8"), re.MULTILINE)
     return [f"{name}=={version}" for name, version in locked if name != DISTRIBUTION]

@@ -280,7 +280,7 @@ class Airflow:
     ) -> None:
         """
         Choose the port and write the settings: those of ``config/airflow`` for the LocalExecutor, or for Celery with
-        this broker, and what ``environment`` adds to every process or says otherwise.
+        this broker, and the values that ``environment`` adds or changes for every process.
         """
         require_airflow(virtualenv)
         self.virtualenv = virtualenv
