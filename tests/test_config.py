@@ -416,7 +416,7 @@ def test_a_service_is_named_by_a_host_or_an_address(host: str) -> None:
 
 
 def test_an_address_that_is_none_is_in_no_error() -> None:
-    """A service that is created by hand hides it likewise."""
+    """A service that is created by hand does not show it either."""
     with pytest.raises(ValueError, match="not a host name or address") as caught:
         MeshService(host=f"amqp://core:{CANARY}@127.0.0.1", port=1)
 
@@ -551,7 +551,7 @@ def test_a_client_s_settings_are_a_table_for_its_documents() -> None:
 def test_a_client_is_told_what_its_events_or_itself_cannot_do_without(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
-    """One error names every such value, including those that need only a warning otherwise."""
+    """One error names its value, even if another wrong value only needs a warning."""
     monkeypatch.setenv(variable, value)
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
 

@@ -55,7 +55,7 @@ VARIES = [
 CANARY = "canary-7f3a-index"
 DAY = 86400.0
 PIPE = Requirement.of("small_pipeline.workflows", "1.0")
-# Prepares what it is told as soon as its standard input ends, and says what came of it.
+# Prepares the given environment as soon as its standard input ends, and prints the result.
 PREPARE = """
 import json, os, sys
 from dkist_processing_core.environments import Environments, Requirement
@@ -76,7 +76,7 @@ signal.pause()
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
-    A folder of releases: of a pipeline, of what it depends on, and of others.
+    A folder of releases: of a pipeline, of its requirements, and of others.
     """
     folder = tmp_path_factory.mktemp("wheels")
     for version in ("1.0", "2.0"):
@@ -146,7 +146,7 @@ def numbers(cache: Environments) -> list[int]:
 
 def says(environment: Environment, program: str) -> str:
     """
-    Return what a program prints in an environment.
+    Return the output of a program in an environment.
     """
     return subprocess.run(
         [environment.python, "-I", "-c", program], capture_output=True, text=True, check=True
@@ -162,7 +162,7 @@ def works(environment: Environment) -> bool:
 
 def built(cache: Environments, version: str = "1.0", extras: tuple[str, ...] = ()) -> Path:
     """
-    Have an environment in the cache, in use by nobody, and return its folder.
+    Return the folder of an environment that is in the cache and not in use.
     """
     with cache.prepare(Requirement.of("small-pipeline", version, extras), on_output=print) as environment:
         return environment.path
@@ -178,7 +178,7 @@ def used(path: Path, days_ago: float) -> None:
 
 def start(program: str, folder: str, version: str = "1.0") -> "subprocess.Popen[str]":
     """
-    Start a program that is about an environment, in a process group of its own.
+    Start a program that uses an environment, in a new process group.
     """
     return subprocess.Popen(
         [sys.executable, "-c", program, folder, "small-pipeline", version],
@@ -190,7 +190,7 @@ def start(program: str, folder: str, version: str = "1.0") -> "subprocess.Popen[
     )
 
 
-# What is asked for
+# Requirements
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def start(program: str, folder: str, version: str = "1.0") -> "subprocess.Popen[
 )
 def test_one_release_has_one_name(package: str) -> None:
     """
-    Whether it is spelled as a distribution or as a module, and in whatever order its extras stand.
+    It is the same for the spelling of a distribution and of a module, and for any order of the extras.
     """
     found = Requirement.of(package, "1.0", ["b_2", "A", "a"])
 
@@ -281,7 +281,7 @@ REQUIREMENTS = st.builds(Requirement, NAMES, VERSIONS, st.lists(NAMES, max_size=
 @given(texts(), texts(), st.lists(texts(), max_size=2))
 def test_any_text_is_taken_or_refused(package: str, version: str, extras: list[str]) -> None:
     """
-    Whatever it is, what is taken is plain.
+    Any text that is accepted has a plain form.
     """
     try:
         taken = str(Requirement.of(package, version, extras))
@@ -296,7 +296,7 @@ def test_any_text_is_taken_or_refused(package: str, version: str, extras: list[s
 @given(REQUIREMENTS)
 def test_a_requirement_reads_back(requirement: Requirement) -> None:
     """
-    Its text says all of it, and normalising is done once.
+    Its text is complete, and normalising it twice changes nothing more.
     """
     assert Requirement.parse(str(requirement)) == requirement
     assert normalised(requirement.name) == requirement.name
@@ -336,7 +336,7 @@ def test_distinct_requirements_have_distinct_keys(first: Requirement, second: Re
 
 def test_a_key_can_be_read_and_is_not_long(cache: Environments) -> None:
     """
-    An operator sees in the folder what is what.
+    An operator recognises the environments in the folder.
     """
     longest = cache.key(Requirement.of("a" * 200, "1" * 200, ["b" * 200]))
 
@@ -365,7 +365,7 @@ def names(environ: dict[str, str], **changes: str) -> str:
 )
 def test_where_it_comes_from_is_in_the_key(environ: dict[str, str], variable: str, value: str) -> None:
     """
-    Another index may have another release of that name; what is not known may matter too.
+    Another index may have a different release of that name; unknown sources count likewise.
     """
     assert names(environ, **{variable: value}) != names(environ)
     assert names(environ, **{variable: ""}) == names(environ)
@@ -397,14 +397,14 @@ def test_where_it_comes_from_is_in_the_key(environ: dict[str, str], variable: st
 )
 def test_how_it_comes_is_not_in_the_key(environ: dict[str, str], variable: str, value: str) -> None:
     """
-    Nor where an environment is not what the variable is about: a change of these must build nothing anew.
+    Neither does a variable that is not about the installation: its change must not cause a new build.
     """
     assert names(environ, **{variable: value}) == names(environ)
 
 
 def test_credentials_are_not_in_the_key(environ: dict[str, str], tmp_path: Path) -> None:
     """
-    They are rotated, and what they open stays the same; in variables as in files.
+    They are rotated, and give access to the same packages; in variables and in files.
     """
     configuration = tmp_path / "pip.conf"
 
@@ -421,7 +421,7 @@ def test_credentials_are_not_in_the_key(environ: dict[str, str], tmp_path: Path)
 @pytest.mark.parametrize("variable", ["PIP_CONSTRAINT", "UV_CONSTRAINT", "UV_OVERRIDE"])
 def test_what_a_constraint_file_says_is_in_the_key(environ: dict[str, str], tmp_path: Path, variable: str) -> None:
     """
-    And what those files say that it names; where it lies does not matter.
+    The content of the files that those files name is in it, and their location is not.
     """
     inner, outer, copy = tmp_path / "inner.txt", tmp_path / "outer.txt", tmp_path / "copy.txt"
     found = []
@@ -462,7 +462,7 @@ def test_a_constraint_file_that_is_a_pipe_keeps_nobody_waiting(environ: dict[str
     Its name counts.
     """
     os.mkfifo(tmp_path / "pipe")
-    # Not `/dev/null`, as otherwise here: that turns off the files of the machine's own, too.
+    # Not `/dev/null`, as in other tests: that would turn off the files of the machine.
     (tmp_path / "empty").touch()
 
     assert names(environ, PIP_CONSTRAINT=str(tmp_path / "pipe")) != names(environ)
@@ -475,7 +475,7 @@ def test_of_a_file_of_settings_only_those_count_that_change_what_is_installed(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
     """
-    Neither its comments nor its patience, nor what is about other commands.
+    Comments, timeouts and sections of other commands do not count.
     """
     del environ["UV_NO_CONFIG"]
     pip, uv = tmp_path / "pip.conf", tmp_path / "uv.toml"
@@ -516,7 +516,7 @@ def test_a_release_has_one_environment_however_its_version_is_written(cache: Env
 )
 def test_only_spellings_of_one_version_are_one(versions: tuple[str, ...]) -> None:
     """
-    What is unusual is taken as it is.
+    An unusual version is taken literally.
     """
     assert {release_of(version) for version in versions} == {release_of(versions[0])}
     assert release_of(versions[0]) == versions[0]
@@ -567,7 +567,7 @@ def test_another_interpreter_has_another_key(environ: dict[str, str], tmp_path: 
 
 def test_an_interpreter_that_is_none_is_named(cache: Environments, tmp_path: Path) -> None:
     """
-    In the error of whoever asks for an environment of it.
+    The error of a request for its environment names it.
     """
     with pytest.raises(EnvironmentBuildError, match=r"^the interpreter .*/nothing cannot be run"):
         Environments(cache.folder, interpreter=str(tmp_path / "nothing")).prepare(PIPE)
@@ -576,7 +576,7 @@ def test_an_interpreter_that_is_none_is_named(cache: Environments, tmp_path: Pat
 @given(texts(), texts())
 def test_user_information_is_taken_out_of_any_text(before: str, after: str) -> None:
     """
-    And what is not part of a URL stays.
+    Text that is not part of a URL stays.
     """
     text = f"{before} https://reader:{CANARY}@index.example/ {after}"
 
@@ -635,7 +635,7 @@ def test_programs_in_a_folder_that_a_file_names_are_given_no_secret(
 
 def test_an_environment_is_built_once_and_then_found(cache: Environments) -> None:
     """
-    It holds the release and what that needs, compiled, and its interpreter runs it.
+    It contains the release and its requirements, compiled, and its interpreter runs it.
     """
     assert cache.find(PIPE) is None
 
@@ -654,7 +654,7 @@ def test_an_environment_is_built_once_and_then_found(cache: Environments) -> Non
 
 def test_finding_one_loads_nothing_dear(cache: Environments) -> None:
     """
-    It happens before every task: what it imports, on top of the package, is counted in milliseconds.
+    It happens before every task: the imports in addition to the package's take a few milliseconds.
     """
     built(cache)
     program = """if True:
@@ -715,7 +715,7 @@ def test_eight_processes_at_once_build_one(cache: Environments) -> None:
 
 def test_a_build_killed_at_any_moment_leaves_nothing_that_is_used(environ: dict[str, str], tmp_path: Path) -> None:
     """
-    The next process builds anew, or finds what was finished; an installer that goes on alone spoils nothing.
+    The next process builds it again, or finds the finished one; an installer that goes on alone damages nothing.
     """
     with Environments(tmp_path / "first", environ=environ).prepare(PIPE, on_output=print) as environment:
         duration = environment.seconds + 0.2
@@ -756,7 +756,7 @@ def test_an_installer_that_outlives_its_builder_is_waited_for(
     environ: dict[str, str], tmp_path: Path, other_python: Path
 ) -> None:
     """
-    It goes on writing where it was told to, and the next builder begins when it has ended, elsewhere.
+    It continues to write to its folder. The next builder starts when it has ended, in another folder.
     """
     begun, go = tmp_path / "begun", tmp_path / "go"
     folder = tmp_path / "environments"
@@ -837,7 +837,7 @@ def test_another_builder_is_not_waited_for_for_ever(cache: Environments) -> None
 
 class _StopError(Exception):
     """
-    What a handler of a signal raises.
+    The exception of a signal handler.
     """
 
 
@@ -877,7 +877,7 @@ def test_a_signal_ends_a_build_and_its_installer(environ: dict[str, str], tmp_pa
 
 def test_a_signal_ends_the_wait_for_another_builder(cache: Environments) -> None:
     """
-    Whoever waits is not stuck behind whoever builds.
+    A waiting process can be interrupted while another one builds.
     """
     Path(cache.folder).mkdir(mode=0o700)
     lock = Path(cache.folder) / f"{cache.key(PIPE).name}.lock"
@@ -899,12 +899,12 @@ def test_a_signal_ends_the_wait_for_another_builder(cache: Environments) -> None
     assert built(cache).exists()
 
 
-# What is in one
+# Content of an environment
 
 
 def test_the_extra_frozen_is_asked_for_where_there_is_one(cache: Environments) -> None:
     """
-    A release pins by it what it was tested with.
+    A release pins in it the versions that it was tested with.
     """
     told: list[str] = []
 
@@ -918,7 +918,7 @@ def test_a_release_without_frozen_is_installed_with_one_warning(
     cache: Environments, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    It is logged where nobody listens.
+    It is logged where no handler is configured.
     """
     with cache.prepare(PIPE) as environment:
         assert environment.record["lacking"] == ["frozen"]
@@ -932,7 +932,7 @@ def test_an_extra_that_is_none_is_warned_of_once(
     environ: dict[str, str], tmp_path: Path, other_python: Path, installer: str
 ) -> None:
     """
-    By name, with those that there are; what is there is installed. Where there is no uv, pip does the same.
+    By name, with the existing extras; the existing ones are installed. Without uv, pip does the same.
     """
     told: list[str] = []
     cache = Environments(tmp_path / "environments", environ=environ)
@@ -998,7 +998,7 @@ def test_the_settings_of_pip_hold_for_uv(
     environ: dict[str, str], tmp_path: Path, wheels: Path, other_python: Path
 ) -> None:
     """
-    Of its variables and its files, the variables first; credentials travel where nobody else can read them.
+    From its variables and its files, the variables first; other users cannot read the credentials.
     """
     index = make_index(tmp_path / "index", wheels.glob("small_*.whl"))
     constraint = tmp_path / "constraint.txt"
@@ -1078,7 +1078,7 @@ def test_the_patience_of_a_file_holds_unless_a_variable_says_otherwise(environ: 
 
 def test_what_has_no_effect_with_uv_is_said_in_one_line(environ: dict[str, str], tmp_path: Path) -> None:
     """
-    Of what could change the installation, and is not switched off.
+    It lists settings that could change the installation and are not switched off.
     """
     told: list[str] = []
     pip = {
@@ -1124,7 +1124,7 @@ def test_what_uv_was_told_itself_goes_before(
 
 def test_indexes_are_searched_as_pip_searches_them(environ: dict[str, str], tmp_path: Path, wheels: Path) -> None:
     """
-    The best version of all of them counts, not the first index that knows the name; one may lack a package.
+    The best version of all indexes counts, not the first index with the name; an index may not have a package.
     """
     del environ["PIP_NO_INDEX"], environ["PIP_FIND_LINKS"]
     older = make_index(tmp_path / "older", wheels.glob("small_dependency-1.0-*.whl"))
@@ -1136,7 +1136,7 @@ def test_indexes_are_searched_as_pip_searches_them(environ: dict[str, str], tmp_
         assert environment.record["distributions"]["small-dependency"] == "2.0"
 
 
-# What goes wrong
+# Failures
 
 
 @pytest.mark.parametrize("installer", ["uv", "pip"])
@@ -1144,7 +1144,7 @@ def test_what_cannot_be_installed_is_told_without_secrets(
     environ: dict[str, str], tmp_path: Path, refusing_port: int, installer: str
 ) -> None:
     """
-    What was asked for, by what it was tried and how that ended, and the last lines of the installer.
+    The request, the installer and its exit status, and the last lines of its output.
     """
     del environ["PIP_NO_INDEX"], environ["PIP_FIND_LINKS"]
     environ["PIP_INDEX_URL"] = (
@@ -1182,7 +1182,7 @@ def test_an_installer_is_not_trusted(
     environ: dict[str, str], tmp_path: Path, other_python: Path, does: str, problem: str
 ) -> None:
     """
-    Neither to do what it says nor to end by itself; nothing of it is left.
+    It may claim success wrongly or not end by itself; no process of it is left.
     """
     put_uv_beside(other_python, f'[ "$1" != pip ] || {does}')
     cache = Environments(tmp_path / "environments", environ=environ, interpreter=str(other_python))
@@ -1340,7 +1340,7 @@ def cut(path: Path) -> None:
 
 def pipe(path: Path) -> None:
     """
-    Put in a marker's place what nobody writes to.
+    Replace a marker by a pipe without a writer.
     """
     path.unlink()
     os.mkfifo(path)
@@ -1356,7 +1356,7 @@ def link(path: Path) -> None:
 
 def of_another(path: Path) -> None:
     """
-    Put in a marker's place that of another release.
+    Replace a marker by that of another release.
     """
     path.write_text(path.read_text().replace('{"key": "', '{"key": "0', 1))
 
@@ -1402,7 +1402,7 @@ def test_a_link_that_leads_elsewhere_is_not_followed(cache: Environments, tmp_pa
 
 def test_damage_is_found_and_mended_once(cache: Environments) -> None:
     """
-    Of all who notice it one builds anew, and the others take that.
+    One of the processes that notice it builds again, and the others use the result.
     """
     first, second = cache.prepare(PIPE), cache.find(PIPE)
     assert second is not None
@@ -1424,7 +1424,7 @@ def test_damage_is_found_and_mended_once(cache: Environments) -> None:
 
 def test_damage_spreads_neither_from_nor_to_the_cache_of_the_installer(cache: Environments, tmp_path: Path) -> None:
     """
-    Its files are in no environment by a second name, and what mends an environment is made without them.
+    Its files are not linked into an environment, and the repair of an environment does not use them.
     """
     own = tmp_path / "uv"
     cache.environ = {**cache.environ, "UV_CACHE_DIR": str(own)}
@@ -1476,7 +1476,7 @@ def test_every_kind_of_damage_has_its_words(cache: Environments, damage: str, pr
 
 def test_files_of_two_distributions_are_no_damage(cache: Environments, tmp_path: Path) -> None:
     """
-    One has overwritten the other's, right when they were installed; what changes afterwards is damage.
+    One has overwritten the other's file, which was correct at the installation; later changes are damage.
     """
     wheels = tmp_path / "shared"
     make_wheel(wheels, "other-half", "1.0", files={"conftest.py": "# longer than it\n"})
@@ -1494,7 +1494,7 @@ def test_files_of_two_distributions_are_no_damage(cache: Environments, tmp_path:
 
 def test_what_mending_does_not_mend_is_damage_no_more(cache: Environments, tmp_path: Path) -> None:
     """
-    A wheel whose RECORD is wrong is so in every environment; nothing is built anew for ever.
+    A wheel with a wrong RECORD has it in every environment; it is not built again each time.
     """
     wheels = tmp_path / "wrong"
     make_wheel(wheels, "small-pipeline", "1.0", files={"a.py": "1", "b.py": ""}, wrongly={"a.py": "2"})
@@ -1579,7 +1579,7 @@ def test_the_lock_goes_over_to_who_inherits_it(cache: Environments) -> None:
 
 def test_there_is_room_before_a_build(environ: dict[str, str], tmp_path: Path, other_python: Path) -> None:
     """
-    What is expired or left over is gone before anything is installed; what merely does not fit stays until then.
+    Expired and left-over environments are removed before an installation; others are only removed for room afterwards.
     """
     cache = Environments(tmp_path / "environments", environ=environ)
     old, young = built(cache), built(cache, "2.0")
@@ -1603,7 +1603,7 @@ def test_where_the_disk_is_full_what_is_idle_longest_makes_room(
     environ: dict[str, str], tmp_path: Path, other_python: Path
 ) -> None:
     """
-    Then it is tried once more, and only once.
+    After that it is tried again, once.
     """
     cache = Environments(tmp_path / "environments", environ=environ)
     old, young = built(cache), built(cache, "2.0")
@@ -1628,7 +1628,7 @@ def test_where_the_disk_is_full_what_is_idle_longest_makes_room(
 
 def test_too_many_are_pruned_those_first_that_were_not_used_for_longest(cache: Environments) -> None:
     """
-    Until the others fit; what was just built stays in any case.
+    Until the rest fits; the new one stays in any case.
     """
     paths = [built(cache), built(cache, "2.0"), built(cache, "1.0", ("asdf",))]
     for path, days in zip(paths, (1, 3, 2), strict=True):
@@ -1645,7 +1645,7 @@ def test_too_many_are_pruned_those_first_that_were_not_used_for_longest(cache: E
 
 def test_what_is_left_over_is_pruned(cache: Environments) -> None:
     """
-    Of killed builds and removals, and links that lead nowhere; not what another process is building just now.
+    From killed builds and removals, and dangling links; not those of a build in progress.
     """
     path = built(cache)
     key = cache.key(Requirement.of("small-pipeline", "2.0")).name
@@ -1672,7 +1672,7 @@ def test_what_is_left_over_is_pruned(cache: Environments) -> None:
 
 def test_processes_that_find_build_and_prune_do_not_hurt_each_other(cache: Environments) -> None:
     """
-    Whoever holds an environment has it whole, however often others remove what they can.
+    A process that holds an environment has it complete, however often others prune.
     """
     done = threading.Event()
     problems: list[object] = []
@@ -1700,7 +1700,7 @@ def test_processes_that_find_build_and_prune_do_not_hurt_each_other(cache: Envir
 
 def test_a_link_is_made_though_somebody_takes_it_for_a_left_over(cache: Environments) -> None:
     """
-    Between the moment in which it is made and the one in which it is moved, a pruning process may remove it.
+    Between the creation of the link and its move, a pruning process may remove it.
     """
     environment = built(cache)
     folder, done = Path(cache.folder), threading.Event()
@@ -1751,7 +1751,7 @@ def asked(*arguments: str) -> Result:
 @pytest.mark.processes
 def test_the_commands_build_list_and_prune(cache: Environments) -> None:
     """
-    What a user needs, from nothing to nothing.
+    All commands that a user needs, from an empty folder to an empty folder.
     """
     empty = asked("list")
     first, again = asked("build", "Small.Pipeline[asdf]==1.0"), asked("build", "small-pipeline==1.0", "--extra", "asdf")
@@ -1809,7 +1809,7 @@ def test_the_page_about_environments_shows_what_is_printed(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """
-    Its commands, in their order, but for what differs from host to host.
+    Its commands, in their order, without the parts that differ from host to host.
     """
     blocks = re.findall(r"(?s)```console\n(.*?)```", PAGE.read_text(encoding="utf-8"))
     expected = re.findall(r"(?ms)^\$ dkist-core environments (.*?)\n(.*?)(?=^\$|\Z)", "".join(blocks))
@@ -1826,7 +1826,7 @@ def test_the_page_about_environments_shows_what_is_printed(
 
 def alike(text: str) -> str:
     """
-    Return a text without what differs from host to host.
+    Return a text without the parts that differ from host to host.
     """
     for pattern, replacement in VARIES:
         text = pattern.sub(replacement, text)
@@ -1836,7 +1836,7 @@ def alike(text: str) -> str:
 @pytest.mark.processes
 def test_the_command_says_what_cannot_be_built(environ: dict[str, str]) -> None:
     """
-    In one line below what the installer says; what is no release is a wrong argument.
+    In one line after the installer's output; text that is not a release is a usage error.
     """
     del environ
     missing, wrong = asked("build", "small-pipeline==3.0"), asked("build", "small-pipeline")
@@ -1898,7 +1898,7 @@ def test_environments_below_a_folder_that_anybody_may_write_to_are_not_used(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
     """
-    Whoever may write there may put their own in its place; the error names the folder and what to do.
+    Other users could replace them there; the error names the folder and the remedy.
     """
     above = tmp_path / "above"
     cache = Environments(above / "environments", environ=environ)
@@ -1912,7 +1912,7 @@ def test_environments_below_a_folder_that_anybody_may_write_to_are_not_used(
 
 def test_without_a_home_there_is_one_clear_error_and_no_folder(tmp_path: Path) -> None:
     """
-    A service may have a number and nothing else; a folder of the name ~ is nobody's home.
+    A service may have only a user number; no folder with the name ~ is created.
     """
     asked = ("environments", "build", "small-pipeline==1.0")
 

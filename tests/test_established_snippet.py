@@ -60,7 +60,7 @@ def test_the_workflow_s_events_are_read_by_a_plain_client(
     broker: Broker, read_events: Callable[[], list[Event]]
 ) -> None:
     """
-    Every lifecycle event of a run arrives in order, and says which run it is of.
+    Every lifecycle event of a run arrives in order, and states its run.
     """
     done = run_python(RUN, broker.env)
 

@@ -51,7 +51,7 @@ LARGE = st.builds(
 
 @given(first=events(), data=st.data())
 def test_an_id_depends_on_nothing_but_the_fact(first: Event, data: st.DataObject) -> None:
-    """Reporters that never talked agree: who says so, when, and what else they know makes no difference."""
+    """Independent reporters agree: reporter, time and additional facts make no difference."""
     given_fields = {name: st.just(getattr(first, name)) for name in IDENTITY & set(first.__struct_fields__)}
     second = data.draw(events_of(type(first), **given_fields))
 
@@ -87,7 +87,7 @@ def test_no_text_in_an_event_is_unclean(event: Event) -> None:
 
 
 def test_an_event_is_a_fact_and_cannot_be_changed() -> None:
-    """Nobody alters what was stated."""
+    """A stated fact cannot be altered."""
     event = finished("A")
 
     with pytest.raises(AttributeError, match="immutable"):
@@ -148,7 +148,7 @@ def test_an_event_knows_its_run() -> None:
 
 @pytest.mark.parametrize("value", [True, -1, 1.5, "x", 2**63])
 def test_a_recipe_run_id_is_checked_in_an_event_too(value: object) -> None:
-    """What no run can have, no event states."""
+    """An event cannot state an id that no run can have."""
     with pytest.raises(EventError, match="expected an integer or decimal digits"):
         finished("A", recipe_run_id=value)
 
@@ -175,7 +175,7 @@ def test_acknowledging_is_no_part_of_the_fact() -> None:
 
 
 def test_redaction_reaches_free_text_and_no_name() -> None:
-    """What authors, exceptions and engines write is redacted; a task may be called what it is called."""
+    """Texts of authors, exceptions and Airflow are redacted; the name of a task is unchanged."""
     before = failed("secret", message="a secret", stack="secret", log_url="//secret", error_type="secret")
 
     after = before.redacted(lambda text: text.replace("secret", "[redacted]"))
@@ -240,7 +240,7 @@ class _Time(datetime):
 
 
 def test_values_of_subclasses_become_python_s_own() -> None:
-    """As of numpy and pandas, or the times of a scheduler; no method of theirs is called."""
+    """Values of numpy and pandas, or times of a scheduler, are converted without calling their methods."""
     time = _Time(2026, 11, 22, 12, tzinfo=UTC)
 
     event = finished(_Text("A"), time=time, duration_seconds=_Number(1.5), phases={_Text("run"): _Number(2)})
@@ -271,7 +271,7 @@ def test_an_event_without_a_table_can_be_a_key() -> None:
 
 
 def test_the_error_about_a_value_does_not_hold_it() -> None:
-    """A traceback shows its context, too."""
+    """A traceback would show its context."""
     with pytest.raises(EventError, match="reported_by: expected one of 'task'") as refused:
         finished("A", reported_by="hunter2secret")
 
@@ -294,7 +294,7 @@ def bare(event: Event) -> Event:
 
 
 def assert_cut_by_the_rules(event: Event) -> None:
-    """Check size, mark and order, and what is kept of each text."""
+    """Check size, mark and order, and the kept part of each text."""
     cut = fit(event)
 
     if len(encode(event)) <= MAX_ENCODED_BYTES:
@@ -343,7 +343,7 @@ def test_identity_is_never_cut(event: Event) -> None:
 
 
 def test_the_end_of_a_stack_and_the_beginning_of_a_message_are_kept() -> None:
-    """They say where it happened and what."""
+    """They contain the place and the kind of the error."""
     event = fit(failed("A", message="ValueError: it began here", stack="far " * 50_000 + "near"))
 
     assert event.stack is not None
@@ -376,7 +376,7 @@ def test_a_graph_goes_whole_and_a_note_in_part() -> None:
 
 
 def test_of_too_many_tasks_those_that_did_not_succeed_are_named() -> None:
-    """A run of thousands of mapped instances still says which of them failed."""
+    """The event of a run with thousands of mapped instances still names the failed ones."""
     states = {f"Task[{number}]": "failed" if number % 1000 == 999 else "success" for number in range(10_000)}
 
     end = fit(make(WorkflowFailed, tasks=states))
@@ -410,7 +410,7 @@ def test_the_page_has_a_section_for_every_event() -> None:
 
 
 def test_the_page_is_in_step_with_the_classes() -> None:
-    """`make events` writes it anew."""
+    """`make events` writes it again."""
     assert page(PAGE.read_text()) == PAGE.read_text()
 
 
@@ -447,7 +447,7 @@ def test_the_first_field_of_an_event_gets_a_table(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
 def test_a_section_that_is_missing_is_made_with_an_example(event_class: type[Event]) -> None:
-    """As for a new class of events."""
+    """This is so for a new class of events."""
     title = f"\n## `{event_class.name}`\n"
     before, _, rest = PAGE.read_text().partition(title)
     without = before + rest[rest.find("\n## ") :] if "\n## " in rest else before
@@ -463,7 +463,7 @@ def test_a_section_that_is_missing_is_made_with_an_example(event_class: type[Eve
 
 @pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
 def test_the_example_on_the_page_is_that_event(event_class: type[Event]) -> None:
-    """It decodes, and says on the wire exactly what the page shows."""
+    """It can be decoded, and its message is exactly the text of the page."""
     example = re.findall(r"```json\n(.*?)```", sections()[event_class.name], flags=re.DOTALL)
 
     event = decode(example[0].encode())

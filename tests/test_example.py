@@ -1,4 +1,4 @@
-"""The example pipeline: its numbers against the frames' headers, and against what was built into derived frames."""
+"""The example pipeline: its numbers compared with the frames' headers, and with the known truth of derived frames."""
 
 import importlib
 import json
@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 if str(EXAMPLES) not in sys.path:
     sys.path.append(str(EXAMPLES))
 
-# By name, because `examples` is on the path of whoever runs the example and not on that of a type checker.
+# By name, because `examples` is on the path of a run of the example and not on that of a type checker.
 example = importlib.import_module("solar_calibration")
 errors, frames, sources, derived, background, flat_field, correction, limb, alignment, quality, tasks = (
     importlib.import_module(f"solar_calibration.{module}")
@@ -103,7 +103,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-# What was observed
+# Observed frames
 
 
 def test_two_eit_frames_are_an_hour_apart_and_lost_one_telemetry_block_each(raw: dict[str, Any]) -> None:
@@ -185,7 +185,7 @@ def test_sun_rotated_westward_between_the_two_eit_frames(calibrated: dict[str, A
     assert found.residual < found.residual_before
 
 
-# What is known
+# Frames with a known truth
 
 
 @pytest.mark.parametrize("name", DERIVED_NAMES)
@@ -215,7 +215,7 @@ def test_frame_aligned_to_itself_does_not_move(calibrated: dict[str, Any], limbs
 
 @pytest.mark.parametrize("name", ["aia_171_derived_1", "aia_171_derived_2"])
 def test_known_gain_is_recovered(name: str, raw: dict[str, Any]) -> None:
-    """A mesh of four percent is told to half a percent of the light."""
+    """A gain pattern of four percent is recovered to half a percent of the light."""
     data = raw[name].data
     known = derived.mesh_gain(data.shape, derived.RECIPES[name].mesh)
 
@@ -239,7 +239,7 @@ def test_derived_frame_says_so_in_its_file(name: str, raw: dict[str, Any], tmp_p
 
 @pytest.mark.parametrize("name", sources.observed_names())
 def test_observed_frame_claims_no_known_truth(name: str, raw: dict[str, Any], tmp_path: Path) -> None:
-    """What was observed is called observed, and survives the file unchanged."""
+    """An observed frame is marked as observed, and the mark survives the file."""
     frames.write_frame(tmp_path / "frame.fits", raw[name])
 
     again = frames.read_frame(tmp_path / "frame.fits")
@@ -279,7 +279,7 @@ def test_quality_improves_by_calibration(name: str, raw: dict[str, Any], calibra
 def test_quality_of_what_was_calibrated_already_stays(
     name: str, raw: dict[str, Any], calibrated: dict[str, Any]
 ) -> None:
-    """Nothing to correct means next to no change."""
+    """Without errors to correct, the result changes little."""
     before, after = quality.measure_quality(raw[name]), quality.measure_quality(calibrated[name])
 
     assert before.contrast == pytest.approx(after.contrast, rel=0.02)
@@ -287,7 +287,7 @@ def test_quality_of_what_was_calibrated_already_stays(
 
 
 def test_lost_pixels_are_filled_from_their_neighbours() -> None:
-    """On a slope the middle of a gap is what its rim says."""
+    """On a slope the middle of a gap gets the value between its edges."""
     slope = np.add.outer(np.arange(20.0), 2 * np.arange(30.0))
     gap = slope.copy()
     gap[8:12, 10:14] = np.nan
@@ -364,7 +364,7 @@ def test_branches_join_again() -> None:
 
 
 def test_run_leaves_a_picture_and_its_numbers(finished_run: Path) -> None:
-    """quality.json holds a number for what the picture shows of each frame."""
+    """quality.json contains a number for each property in the picture of each frame."""
     picture = (finished_run / "7" / "contact_sheet.png").read_bytes()
     report = json.loads((finished_run / "7" / "quality.json").read_text(encoding="utf-8"))
 

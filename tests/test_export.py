@@ -1,7 +1,7 @@
 """
-The file that a workflow is exported to: the same bytes from the same values, and nothing in it that is not one of them.
+The file of an exported workflow: equal values give equal bytes, and the file contains only these values.
 
-Not here: what a real Airflow makes of it (tests/airflow).
+Not here: running it in a real Airflow (tests/airflow).
 """
 
 import ast
@@ -86,7 +86,7 @@ def test_a_set_has_a_fixed_order_too(tmp_path: Path) -> None:
 
 def test_the_folder_is_made_and_has_a_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    `dags` for the newer name, `export` for the older one; parents are made, and a string will do.
+    `dags` for the newer name, `export` for the older one; parents are created, and a string is accepted.
     """
     monkeypatch.chdir(tmp_path)
 
@@ -114,7 +114,8 @@ def test_a_file_is_replaced_whole_and_readable_by_the_scheduler(tmp_path: Path) 
 
 def test_every_command_is_the_same_and_ends_in_no_template(tmp_path: Path) -> None:
     """
-    What a run was given never becomes shell: it travels in variables. A command that ends in `.sh` would be a file's.
+    The values of a run never become shell text: they are passed in variables. A command that ends in `.sh` would name a
+    file.
     """
     source = workflow().export_dag(tmp_path).read_text()
 

@@ -43,12 +43,12 @@ class WordlessError(Exception):
     """An exception whose text is none."""
 
     def __str__(self) -> Any:
-        """Return what is no text."""
+        """Return an object that is not text."""
         return 7  # noqa: PLE0307 - that is its fault
 
 
 def described(raising: Callable[[], object]) -> Failure:
-    """Return what is said of the exception that a function raises."""
+    """Return the description of the exception that a function raises."""
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - whichever it is
         raising()
     return describe(caught.value)
@@ -74,7 +74,7 @@ FINGERPRINT = hashlib.sha256(b'["ValueError", "pipeline.tasks:run", "pipeline.ta
 
 
 def test_an_exception_gives_type_message_stack_and_cause() -> None:
-    """What a reader of the event needs to know of it."""
+    """These are the facts that a reader of the event needs."""
 
     def run() -> None:
         msg = "beam lost"
@@ -91,12 +91,12 @@ def test_an_exception_gives_type_message_stack_and_cause() -> None:
 
 
 def test_a_type_that_python_brings_is_named_without_module() -> None:
-    """As a traceback has it."""
+    """This is the form of a traceback."""
     assert described(code(PLAIN))["error_type"] == "ValueError"
 
 
 def test_running_out_of_memory_is_a_cause_of_its_own() -> None:
-    """MemoryError says what no exit code does."""
+    """MemoryError states a cause that no exit code shows."""
     assert describe(MemoryError())["cause"] is Cause.OUT_OF_MEMORY
 
 
@@ -115,7 +115,7 @@ def test_running_out_of_memory_is_a_cause_of_its_own() -> None:
     ids=["raises", "leaves", "no text", "empty", "unclean", "key", "file", "exit"],
 )
 def test_the_message_is_had_from_any_exception(error: BaseException, message: str) -> None:
-    """Whatever it does when it is asked for its text, the description says something and is publishable."""
+    """Whatever its `__str__` does, the description is not empty and can be published."""
     failure = describe(error)
 
     assert re.fullmatch(message, failure["message"])
@@ -124,7 +124,7 @@ def test_the_message_is_had_from_any_exception(error: BaseException, message: st
 
 
 def test_a_chain_of_exceptions_is_in_the_stack() -> None:
-    """What was being handled, and what was the cause, are told with it, once."""
+    """The exception that was being handled, and the cause, are in it, each once."""
 
     def run() -> None:
         first = KeyError("first")
@@ -144,7 +144,7 @@ def test_a_chain_of_exceptions_is_in_the_stack() -> None:
 
 
 def test_a_group_of_exceptions_is_described_with_its_members() -> None:
-    """What a task group raises says what went wrong in it."""
+    """The exception of a task group describes each failure in it."""
 
     def run() -> None:
         msg = "two at once"
@@ -158,7 +158,7 @@ def test_a_group_of_exceptions_is_described_with_its_members() -> None:
 
 
 def test_a_recursion_is_described_in_few_lines() -> None:
-    """A thousand equal frames say no more than one."""
+    """A thousand equal frames are summarised."""
     failure = described(code("def run():\n    run()\n"))
 
     assert failure["error_type"] == "RecursionError"
@@ -221,7 +221,7 @@ def test_the_same_failure_at_other_lines_has_the_same_fingerprint() -> None:
     ids=["type", "function", "depth", "module"],
 )
 def test_another_failure_has_another_fingerprint(source: str, module: str) -> None:
-    """Type, functions and modules tell failures apart."""
+    """Type, functions and modules distinguish failures."""
     assert described(code(PLAIN))["fingerprint"] != described(code(source, module))["fingerprint"]
 
 

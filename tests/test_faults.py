@@ -1,5 +1,5 @@
 """
-Every way in which a task can end, provoked for real, seen through what its launcher and it put on the bus.
+Every way in which a task can end, provoked for real, seen in the events of its launcher and of the task itself.
 
 The table that is printed at the end has a row for each: the cause, who reported the end first, and how many
 milliseconds after the fault it was in the journal. Not here: environments (test_environments.py).
@@ -34,7 +34,7 @@ from tests.services.wheels import make_wheel
 from tests.waiting import wait_until
 
 LIMIT_SECONDS = 60
-"""What an exported DAG runs, as the design has it."""
+"""The command of an exported DAG, as the design specifies it."""
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Launched:
 
 def environ_of(task: str, **variables: str) -> dict[str, str]:
     """
-    Return the variables by which a launcher is told to run a task of `tests.launched`.
+    Return the variables with which a launcher runs a task of `tests.launched`.
     """
     return {
         **os.environ,
@@ -129,7 +129,7 @@ def environ_of(task: str, **variables: str) -> dict[str, str]:
 @contextmanager
 def launch(task: str, *prefix: str, **variables: str) -> Iterator[Launched]:
     """
-    Start a launcher by the command that exported operators have, in a session of its own as an engine does.
+    Start a launcher by the command of exported operators, in a new session as Airflow does.
     """
     with subprocess.Popen(
         [*prefix, "/bin/bash", "-c", COMMAND],
@@ -204,7 +204,7 @@ def test_an_end_that_needs_nobody_else(
     task: type, status: int, cause: str, reporter: str, expected: dict[str, object], marks: Path
 ) -> None:
     """
-    One start, one end, one outcome; the status is the task's, and what it used is known.
+    One start, one end, one cause; the status is the task's, and its resource usage is known.
     """
     with launch(task.__name__) as launcher:
         assert launcher.wait() == status, launcher.lines
@@ -219,7 +219,7 @@ def test_an_end_that_needs_nobody_else(
     assert expected == {name: getattr(attempt.end, name) for name in expected}
     assert attempt.end is not None
     assert 0 < (attempt.end.cpu_seconds or 0) < LIMIT_SECONDS
-    # Of who was killed it is what was seen last, perhaps before it had grown.
+    # The usage of a killed task is the last sample, perhaps from before its growth.
     assert 5_000_000 < (attempt.end.peak_memory_bytes or 0) < 2_000_000_000
 
 
@@ -252,7 +252,7 @@ def limited_group(megabytes: int) -> Iterator[Path | None]:
 
 def test_a_task_that_the_kernel_kills_for_want_of_memory(marks: Path) -> None:
     """
-    In a control group with a limit, as a worker's container is; where none may be made, killed by hand: a signal.
+    In a control group with a limit, as in a worker's container; if none can be created, killed by hand: a signal.
     """
     with limited_group(300) as group:
         task = "IsKilled" if group is None else "TakesAllMemory"
@@ -274,7 +274,7 @@ def test_a_task_that_the_kernel_kills_for_want_of_memory(marks: Path) -> None:
 )
 def test_a_task_that_receives_a_termination_request(task: str, within: float, marks: Path) -> None:
     """
-    One end, in the journal before the engine loses patience, however the task takes it; nothing of it goes on.
+    One end, in the journal before Airflow's kill timeout, for each reaction of the task; no process of it is left.
     """
     with launch(task) as launcher:
         launcher.wait_for_line("waiting")
@@ -353,7 +353,8 @@ launcher.wait()
 @pytest.mark.parametrize("task", ["Waits", "Pools", "HearsNothing"])
 def test_the_parent_of_the_launcher_is_killed(task: str) -> None:
     """
-    As when a worker runs out of memory: the kernel tells the launcher, which ends the task, and says it is lost.
+    As when a worker runs out of memory: the kernel notifies the launcher, which ends the task and reports that it is
+    lost.
     """
     with subprocess.Popen(
         [sys.executable, "-c", ENGINE],
@@ -430,7 +431,7 @@ def test_the_launcher_is_killed(task: str) -> None:
 
 def test_a_deaf_task_does_not_outlive_its_launcher() -> None:
     """
-    Who hears nothing is killed four seconds later, and the engine's word stands.
+    A task that ignores the request is killed four seconds later, and Airflow's report stands.
     """
     with launch("HearsNothing") as launcher:
         launcher.wait_for_line("waiting")
@@ -485,7 +486,7 @@ HOSTILE = {
 @pytest.mark.parametrize("what", HOSTILE)
 def test_run_data_that_is_no_recipe_run_id(what: str, tmp_path: Path) -> None:
     """
-    Nothing is executed, and the end says what was found and what was expected.
+    No task is executed, and the end states the found and the expected value.
     """
     began = time.time()
     with launch("Succeeds", DKIST_CORE_RECIPE_RUN_ID=HOSTILE[what]) as launcher:
@@ -541,7 +542,7 @@ def test_an_assignment_that_is_unusable(variables: dict[str, str], message: str)
 
 def test_a_launcher_without_an_assignment_names_what_it_needs() -> None:
     """
-    Nobody could be told of anything but whoever has started it.
+    Only the process that has started it can be notified.
     """
     with launch("", DKIST_CORE_RUN_ID="") as launcher:
         assert launcher.wait() == 64
@@ -594,7 +595,7 @@ def test_the_attempt_is_one_span_from_dispatch_to_end(
 
 def test_what_a_killed_task_has_used_is_known() -> None:
     """
-    Processor time from the kernel's accounts, the peak of memory from what was seen of it.
+    Processor time from the kernel's accounts, the peak of memory from samples.
     """
     with launch("WorksHard") as launcher:
         assert launcher.wait() == 137
@@ -608,7 +609,7 @@ def test_what_a_killed_task_has_used_is_known() -> None:
 
 def test_a_failure_after_the_end_is_no_success() -> None:
     """
-    The task has said that it finished, and its process fails all the same: so does the attempt, and both words stand.
+    The task has reported that it finished, but its process fails: the attempt has failed, and both reports are kept.
     """
     with launch("FailsAfterwards") as launcher:
         assert launcher.wait() == 1
@@ -648,7 +649,7 @@ ENGINES_SECRETS = {
 
 def test_the_task_s_environment_holds_none_of_the_engine_s() -> None:
     """
-    It holds what the launcher was given, without the engine's, with who the task is and the trace that it is part of.
+    It contains the launcher's variables without Airflow's, the identity of the task and its trace.
     """
     with launch(
         "ShowsItsEnvironment",
@@ -764,7 +765,7 @@ def test_a_task_of_the_release_before_has_its_start_and_its_end(
     otlp: OtlpReceiver,
 ) -> None:
     """
-    It publishes nothing of this kind itself: the launcher does, from what the one constant program tells it.
+    It does not publish these events itself: the launcher does, from the reports of the constant program.
     """
     telemetry = {**otlp.grpc_env, "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
     with launch(task, **old_environment, **telemetry) as launcher:
@@ -794,7 +795,7 @@ os.execv("/bin/bash", ["bash", "-c", sys.argv[1]])
 
 def test_what_a_launcher_inherits_does_not_disturb_it() -> None:
     """
-    Of whoever has started it: children that nobody waits for, and signals that are held back.
+    From its parent process: children that are not waited for, and blocked signals.
     """
     with launch("Waits", sys.executable, "-c", INHERITING, COMMAND) as launcher:
         launcher.wait_for_line("waiting")

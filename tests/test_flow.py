@@ -49,7 +49,7 @@ def test_the_path_to_the_journal_is_short_and_is_listed(on_journal: Flow) -> Non
 
 
 def test_the_page_counts_the_calls_and_files_to_the_journal(on_journal: Flow) -> None:
-    """The numbers in the text are those of the run."""
+    """The numbers in the text are those of the traced run."""
     numbers = re.search(
         r"takes (\d+) calls from `TaskBase.__call__` to `Journal.append`,\s+through (\d+) files", PAGE.read_text()
     )
@@ -59,7 +59,7 @@ def test_the_page_counts_the_calls_and_files_to_the_journal(on_journal: Flow) ->
 
 
 def test_both_buses_share_the_path_to_the_journal(on_journal: Flow, on_broker: Flow) -> None:
-    """The same calls lead to the journal, whether its events wait for a broker or not."""
+    """The calls to the journal are the same, whether its events wait for a broker or not."""
     assert on_broker.calls_to_journal == on_journal.calls_to_journal
 
 

@@ -1,5 +1,5 @@
 """
-What whoever may publish can make `RunState` believe, and what not: times that are absurd decide nothing.
+The influence of any publisher on `RunState`, and its limits: absurd times decide nothing.
 """
 
 import random
@@ -52,7 +52,7 @@ def received(*events: Event, minute: float = 60) -> list[Event]:
 
 def run_of(*events: Event, **options: float) -> RunView:
     """
-    Return the one run that events received an hour after noon speak of.
+    Return the one run of events received an hour after noon.
     """
     (run,) = RunState(received(*events, **options)).runs
     return run
@@ -98,7 +98,7 @@ def test_an_absurd_time_does_not_change_the_state_of_a_run(moment: datetime) -> 
 @pytest.mark.parametrize("moment", ABSURD)
 def test_an_end_at_an_absurd_time_is_an_end_without_a_time(moment: datetime) -> None:
     """
-    A host whose clock has stopped reports what is true, but for when.
+    A host whose clock has stopped reports correct facts with a wrong time.
     """
     run = run_of(started("A", time=moment), finished("A", time=moment), *complete()[:1])
     attempt = run.tasks[0].attempts[0]
@@ -152,7 +152,7 @@ def test_a_clock_that_is_wrong_by_a_zone_and_a_report_that_waited_long_are_plaus
 
 def test_without_a_time_of_receipt_every_time_is_plausible() -> None:
     """
-    The fold reads no clock: what it is given is all that it judges by.
+    The fold reads no clock: it judges only by the given times.
     """
     (run,) = RunState([started("A", time=FAR)]).runs
 
@@ -162,7 +162,7 @@ def test_without_a_time_of_receipt_every_time_is_plausible() -> None:
 
 def test_what_was_absurd_is_plausible_when_its_time_has_come() -> None:
     """
-    The last report received says how late it is.
+    The last report received shows the current time.
     """
     early = started("A", time=at(60 * 24 * 7))
     state = RunState(received(early))
@@ -184,7 +184,7 @@ def test_neither_order_nor_repetition_matters_with_absurd_times_among_them(
     heard: list[Event], absurd: list[datetime | None], seed: int
 ) -> None:
     """
-    Which times are plausible follows from the set of reports, too.
+    The set of reports alone decides which times are plausible.
     """
     changed = [
         event if moment is None else structs.replace(event, time=moment)
@@ -208,7 +208,7 @@ def test_a_measure_of_more_than_a_year_is_none() -> None:
 
 def test_an_absurd_time_is_shown_as_such() -> None:
     """
-    By whom it was reported and in what, in the terminal and in JSON; the axis is that of the plausible times.
+    With its reporter and its event, in the terminal and in JSON; the axis covers the plausible times.
     """
     foreign = [
         make(WorkflowStarted, time=at(5), started_at=FAR, **ENGINE),
@@ -232,7 +232,7 @@ def test_an_absurd_time_is_shown_as_such() -> None:
 
 def test_a_subscription_says_when_it_received_an_event() -> None:
     """
-    By the clock of its host, and beside what the event states.
+    By the clock of its host, in addition to the times in the event.
     """
     foreign, honest = started("A", time=FAR), started("A", run_id="r2", time=datetime.now(UTC))
     with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
@@ -247,12 +247,12 @@ def test_a_subscription_says_when_it_received_an_event() -> None:
     assert honest.received_at is None
 
 
-# What stays possible for whoever may publish, as the documentation says
+# What every publisher can still do, as the documentation states
 
 
 def test_a_failure_reported_of_a_finished_attempt_stands_and_the_success_is_listed() -> None:
     """
-    Nothing tells it from a launcher that saw the process die behind the task's last word.
+    It cannot be distinguished from the report of a launcher that saw the process die after the task's last report.
     """
     run = run_of(*complete(), failed("A", time=at(3.5), reported_by=Reporter.LAUNCHER))
     attempt = run.tasks[0].attempts[0]
@@ -278,7 +278,7 @@ def test_an_attempt_that_nobody_made_is_shown_beside_what_the_engine_calls_the_t
 @pytest.mark.parametrize("is_received", [True, False])
 def test_a_run_that_ends_before_it_began_is_over(name: str, *, is_received: bool) -> None:
     """
-    A clock was set back by an hour while it ran; an attempt whose end was lost is closed by the run's, too.
+    A clock was set back by an hour during the run. An attempt with a lost end is closed by the run's end.
     """
     events: list[Event] = [
         make(WorkflowStarted, run_id=name, time=at(60), started_at=at(60), **ENGINE),

@@ -21,13 +21,13 @@ from tests.running import status_of_fork
 
 class Owner:
     """
-    What a finalizer belongs to.
+    The owner of a finalizer.
     """
 
 
 def test_a_finalizer_acts_only_in_the_process_that_made_it() -> None:
     """
-    A fork inherits it, and runs it at its exit: on what its parent still uses.
+    A fork inherits it, and runs it at its exit: it would act on objects that its parent still uses.
     """
     read, write = os.pipe()
     owner = Owner()
@@ -104,7 +104,7 @@ def test_an_object_of_a_process_begins_anew_in_each_fork_and_only_there() -> Non
 
 class Slow:
     """
-    What computes a value for as long as it is told.
+    Its property takes the given time to compute.
     """
 
     computing, may_end = threading.Event(), threading.Event()
@@ -258,7 +258,7 @@ def test_a_copy_of_a_task_in_a_pool_leaves_its_progress_to_the_task(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    What is sent to a pool is a copy without an attempt; the task reports as results come back.
+    A pool gets a copy without an attempt; the task reports progress as results come back.
     """
     monkeypatch.setattr(Pooling, "context", multiprocessing.get_context(method), raising=False)
 

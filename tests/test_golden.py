@@ -1,5 +1,5 @@
 """
-Wire examples of the releases before: what they wrote is read to the same facts, and the same facts are written alike.
+Wire examples of earlier releases: they are decoded to the same facts, and the same facts are encoded equally.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from dkist_processing_core.events import EVENT_CLASSES, RecipeRunFailureMessage,
 from dkist_processing_core.journal.message import Message, to_failure_message, to_message
 from tests.golden import class_of, examples, facts_of, to_plain
 
-# How a complaint about a field begins; what it says was expected may be worded better by a later release.
+# The beginning of a complaint about a field; a later release may improve the text about the expected value.
 _FOUND = re.compile(r"(\w+): found (.+?), (?:but|expected) ")
 
 
@@ -40,7 +40,7 @@ def written(message: Message) -> tuple[Any, Any]:
 
 
 def test_each_class_has_an_example_of_each_reporter() -> None:
-    """What no example shows, no test holds."""
+    """Only behaviour with an example is tested."""
     shown = {(row["class"], row["facts"]["reported_by"]) for row in examples("events.jsonl")}
     recorded = {
         "WorkflowStarted",
@@ -103,7 +103,7 @@ def test_what_was_read_tolerantly_still_is(example: dict[str, Any]) -> None:
 
 @named("refused.jsonl")
 def test_what_was_refused_still_is_with_the_same_finding(example: dict[str, Any]) -> None:
-    """An operator reads the reason among the dead letters: which field, and what was found there."""
+    """An operator reads the reason among the dead letters: the field, and the value found there."""
     body = example["body"].encode("latin-1" if example["example"] == "not UTF-8" else "utf-8")
 
     with pytest.raises(DecodeError) as refused:

@@ -77,7 +77,7 @@ def test_signals_that_raise_while_publishing_leave_everything_whole(
     """
     However often a handler raises in the middle: nothing hangs, no lock is kept, and the next event is delivered.
     """
-    # What measures coverage has a lock of its own, which does not survive this.
+    # Coverage has its own lock, which does not survive this.
     for name in [name for name in os.environ if name.startswith("COV")]:
         monkeypatch.delenv(name)
     done = run_python(INTERRUPTED, broker.env)
@@ -116,7 +116,7 @@ with bus.open_journal() as journal:
 
 def test_a_backlog_on_a_full_disk_is_not_sent_again_and_again(broker: Broker) -> None:
     """
-    What the broker has, and the disk cannot let go of, is kept in mind; the rest goes when there is room again.
+    Messages that the broker has, and that the disk cannot delete, are remembered; the rest goes when there is room.
     """
     AmqpBus(settings_of(broker)).open_link().close()
     with broker.connect() as connection:
@@ -139,7 +139,7 @@ def test_a_backlog_on_a_full_disk_is_not_sent_again_and_again(broker: Broker) ->
 
 def test_what_the_journal_cannot_let_go_of_stays_in_mind_while_memory_is_delivered(tmp_path: Path) -> None:
     """
-    Each source lets go of its own: otherwise all that stands in a full journal would be sent again.
+    Each source deletes its own messages: otherwise all messages of a full journal would be sent again.
     """
     settings = DKISTProcessingCoreConfiguration(
         mesh_config={"interservice-bus": MeshService(host="127.0.0.1", port=9)}, dkist_core_state_dir=tmp_path
@@ -187,7 +187,7 @@ def _numbers_of(memory: InMemoryQueue, bus: AmqpBus) -> list[int]:
 
 def test_without_a_disk_and_a_right_the_broker_is_not_stormed(proxied: tuple[Broker, Proxy], tmp_path: Path) -> None:
     """
-    What waits in memory waits on one connection.
+    Messages in memory wait on one connection.
     """
     broker, proxy = proxied
     AmqpBus(settings_of(broker)).open_link().close()
@@ -209,7 +209,7 @@ def test_without_a_disk_and_a_right_the_broker_is_not_stormed(proxied: tuple[Bro
 
 def test_a_journal_that_is_removed_is_made_anew_with_what_it_held(caplog: pytest.LogCaptureFixture) -> None:
     """
-    A cleaner of temporary files has been there: one line says so, and nothing is lost.
+    A cleaner of temporary files has removed it: one line states it, and no event is lost.
     """
     settings = DKISTProcessingCoreConfiguration()
     with Publisher.open(settings) as publisher:
@@ -225,7 +225,7 @@ def test_a_journal_that_is_removed_is_made_anew_with_what_it_held(caplog: pytest
 
 def test_a_journal_whose_path_shows_another_file_keeps_what_it_holds(caplog: pytest.LogCaptureFixture) -> None:
     """
-    It was moved, and other processes may use it: its rows stay there, and what is new goes into the file at the path.
+    It was moved, and other processes may use it: its rows stay there, and new ones go into the file at the path.
     """
     settings = DKISTProcessingCoreConfiguration()
     with Publisher.open(settings) as publisher:
@@ -247,7 +247,7 @@ def test_a_journal_whose_path_shows_another_file_keeps_what_it_holds(caplog: pyt
 
 def test_what_is_kept_in_mind_of_a_removed_journal_is_not_taken_for_the_new_one_s(broker: Broker) -> None:
     """
-    Numbers begin anew in another file: what has the number of a confirmed message is delivered all the same.
+    Another file numbers its rows from 1 again: a message with the number of a confirmed one is still delivered.
     """
     settings = settings_of(broker)
     AmqpBus(settings).open_link().close()
@@ -284,7 +284,7 @@ def test_what_was_kept_beside_the_journal_goes_there_by_itself() -> None:
 
 def test_much_that_is_held_is_passed_over_once(broker: Broker) -> None:
     """
-    Who lacks one right does not have its journal read from the beginning for each event.
+    If one permission is missing, the journal is not read from the beginning for each event.
     """
     AmqpBus(settings_of(broker)).open_link().close()
     mine = broker.as_user(configure="^$", write=r"^workflow\.events\.x$", read="^$")
@@ -309,7 +309,7 @@ def test_much_that_is_held_is_passed_over_once(broker: Broker) -> None:
 
 def test_who_has_delivered_is_not_alarmed_by_what_others_left(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     """
-    A publisher whose own events have arrived says nothing of the rest.
+    A publisher whose own events have arrived does not report the others.
     """
     AmqpBus(settings_of(broker)).open_link().close()
     mine = broker.as_user(configure="^$", write=r"^workflow\.events\.x$", read="^$")
@@ -359,7 +359,7 @@ publisher.close(0.0)
 
 def test_a_fork_that_has_published_nothing_waits_for_nothing() -> None:
     """
-    Whatever its parent's threads were doing when it was made.
+    This holds whatever its parent's threads were doing at the fork.
     """
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED],
@@ -377,7 +377,7 @@ def test_a_fork_that_has_published_nothing_waits_for_nothing() -> None:
 
 def without_rights(folder: Path) -> None:
     """
-    Have this process be refused what is in a folder of another: as another user, or by the folder's mode.
+    Deny this process access to another user's folder: as another user, or by the folder's mode.
     """
     if os.getuid() == 0:
         os.setuid(65_534)
@@ -388,7 +388,7 @@ def without_rights(folder: Path) -> None:
 @pytest.mark.parametrize("way", ["user", "root"])
 def test_a_task_that_changes_its_user_or_its_root_takes_nothing_out_of_the_journal(way: str, tmp_path: Path) -> None:
     """
-    That the file cannot be seen any more does not mean that it was removed: what others have put there stays there.
+    An invisible file is not a removed file: messages of other processes stay there.
     """
     settings = DKISTProcessingCoreConfiguration()
     with Publisher.open(settings) as other:
@@ -414,7 +414,7 @@ def test_a_task_that_changes_its_user_or_its_root_takes_nothing_out_of_the_journ
 @pytest.fixture
 def reachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """
-    A state folder for another user than root, whose own folders that one may not even pass through.
+    A state folder for another user than root, who has no permission for the parent folders.
     """
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         monkeypatch.setenv("DKIST_CORE_STATE_DIR", folder)

@@ -14,7 +14,7 @@ def test_no_module_is_long() -> None:
 
 
 def test_no_module_imports_itself_through_others() -> None:
-    """A reader can begin with any module and follow its imports to an end, inside a package too."""
+    """A reader can begin with any module and follow its imports to an end, including inside a package."""
     assert circles() == []
 
 

@@ -22,7 +22,7 @@ from dkist_processing_core.identity import (
     to_run_data,
 )
 
-# What an environment can hold: anything but NUL. A run always has an id.
+# Any text that an environment can hold: all characters except NUL. A run always has an id.
 VALUES = st.text(st.characters(exclude_characters="\x00", exclude_categories=()))
 ATTEMPTS = st.builds(
     Attempt,
@@ -91,7 +91,7 @@ def test_anything_else_is_no_recipe_run_id(value: object) -> None:
 
 
 def test_a_run_id_says_kind_recipe_run_and_time() -> None:
-    """The time is that of UTC, whatever zone it is given in."""
+    """The time is in UTC, whatever zone the given time has."""
     moment = datetime(2026, 11, 22, 9, 30, tzinfo=timezone(timedelta(hours=-10)))
 
     run_id = new_run_id("local", 12, moment)
@@ -108,7 +108,7 @@ def test_run_ids_of_one_moment_differ() -> None:
 
 @given(ATTEMPTS)
 def test_an_identity_survives_the_way_through_an_environment(attempt: Attempt) -> None:
-    """What a launcher writes, the task reads, and nothing of it stays behind."""
+    """The task reads the variables that a launcher has written, and removes them."""
     environ = attempt.to_environ() | {"PATH": "/bin"}
 
     taken = Attempt.take_from(environ, task_name=attempt.task_name, workflow_name=attempt.run.workflow_name)
@@ -118,7 +118,7 @@ def test_an_identity_survives_the_way_through_an_environment(attempt: Attempt) -
 
 
 def test_an_identity_can_be_put_into_the_environment_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process's own environment is left clean, so that what it starts has no borrowed identity."""
+    """The process's own environment is cleared, so that its child processes do not inherit the identity."""
     before = dict(os.environ)
     for name, value in ENVIRON.items():
         monkeypatch.setenv(name, value)
@@ -182,7 +182,7 @@ def test_variables_that_make_no_identity_are_refused_by_name(name: str, value: s
 
 
 def test_an_attempt_beyond_the_last_is_the_last() -> None:
-    """An engine that lowered its retries meanwhile does not make the attempt impossible."""
+    """If Airflow's retries were lowered since, the attempt is still possible."""
     environ = ENVIRON | {"DKIST_CORE_ATTEMPT": "5", "DKIST_CORE_MAX_ATTEMPTS": "3"}
 
     taken = Attempt.take_from(environ, task_name="A", workflow_name="W")
@@ -197,7 +197,7 @@ def by_hand(runs: RunsByHand, task_name: str = "A", recipe_run_id: int = 1) -> A
 
 
 def test_tasks_called_by_hand_share_the_run_of_their_recipe_run() -> None:
-    """One run per workflow, version and recipe run, whose id says that it is by hand."""
+    """One run per workflow, version and recipe run, with an id that marks it as run by hand."""
     runs = RunsByHand()
 
     first, second, other = by_hand(runs, "A"), by_hand(runs, "B"), by_hand(runs, "A", recipe_run_id=2)
@@ -208,7 +208,7 @@ def test_tasks_called_by_hand_share_the_run_of_their_recipe_run() -> None:
 
 
 def test_a_further_call_by_hand_is_the_next_attempt() -> None:
-    """Calls are counted per task, and each is the last that anybody knows of: nobody tries again for people."""
+    """Calls are counted per task, and each is the last known attempt: calls by hand are not retried automatically."""
     runs = RunsByHand()
 
     numbers = [(by.attempt, by.max_attempts) for by in (by_hand(runs, "A") for _ in range(3))]
@@ -238,7 +238,7 @@ def test_tasks_called_in_many_threads_share_the_run_and_not_the_number() -> None
 
 
 def test_a_fork_has_runs_of_its_own() -> None:
-    """What is called in a forked process is neither in its parent's run nor counted from there."""
+    """A call in a forked process neither belongs to its parent's run nor continues its count."""
     program = """if True:
         import os
         from dkist_processing_core.identity import RunsByHand
