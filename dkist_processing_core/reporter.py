@@ -1,5 +1,5 @@
 """
-The reporting of events: the reporter, the run or attempt, and the span; and the fence that catches its errors.
+The reporting of events: the reporter, the run or attempt, and the span; and the logging of its errors.
 
 Task, launcher, local engine and Airflow callbacks report through the same class. Not here: the choice of the events and
 of their moments (attempt, launcher, local, airflow), and their way to the bus (delivery).
@@ -47,7 +47,7 @@ class EventReporter:
         secrets: Sequence[str] = (),
     ) -> None:
         """
-        Take the facts that all events of this reporter have in common.
+        Store the facts that all events of this reporter have in common.
 
         Args:
             who: The observer that reports.
@@ -102,7 +102,7 @@ class EventReporter:
         Returns:
             Whether the event was published.
         """
-        with never_breaking(f"{self._named(event_class)} is not published", secrets=self._secrets):
+        with errors_logged(f"{self._named(event_class)} is not published", secrets=self._secrets):
             if self.publisher is not None:
                 self.publisher.publish(self.event(event_class, at, **facts), note=host_note)
                 return True
@@ -124,7 +124,7 @@ class EventReporter:
             return False
         # A fact may not fit its field, such as one that an author's code has computed.
         consequence = f"{self._named(event_class)} is published without most of its facts"
-        with never_breaking(consequence, secrets=self._secrets):
+        with errors_logged(consequence, secrets=self._secrets):
             self.publisher.publish(self.event(event_class, **facts), note=host_note)
             return True
         main = {name: value for name, value in facts.items() if name in _MAIN_FACTS}
@@ -142,7 +142,7 @@ class EventReporter:
             message: The failure message.
             events: Events to publish in the same transaction.
         """
-        with never_breaking(f"the failure message of {message.task_name} is not published", secrets=self._secrets):
+        with errors_logged(f"the failure message of {message.task_name} is not published", secrets=self._secrets):
             if self.publisher is not None:
                 self.publisher.publish_failure(message, *events)
 
@@ -159,7 +159,7 @@ class EventReporter:
         # The collector does not get the time that was spent waiting for the journal either.
         left = timeout if publisher is None else max(0.0, timeout - publisher.waited)
         with (
-            never_breaking("events and telemetry are not closed properly", secrets=self._secrets),
+            errors_logged("events and telemetry are not closed properly", secrets=self._secrets),
             telemetry.flushing(left),
         ):
             if publisher is not None:
@@ -169,7 +169,7 @@ class EventReporter:
 
 
 @contextlib.contextmanager
-def never_breaking(consequence: str, *, secrets: Iterable[str] = ()) -> Iterator[None]:
+def errors_logged(consequence: str, *, secrets: Iterable[str] = ()) -> Iterator[None]:
     """
     Catch errors of observing, and log each with its consequence, redacted.
 
@@ -192,7 +192,7 @@ def never_breaking(consequence: str, *, secrets: Iterable[str] = ()) -> Iterator
 
 
 @contextlib.contextmanager
-def beside(
+def context_errors_logged(
     observing: Callable[[], contextlib.AbstractContextManager[object]], consequence: str, secrets: Iterable[str] = ()
 ) -> Iterator[None]:
     """
@@ -204,11 +204,11 @@ def beside(
         secrets: Texts that are redacted in the log message.
     """
     stack = contextlib.ExitStack()
-    with never_breaking(consequence, secrets=secrets):
+    with errors_logged(consequence, secrets=secrets):
         stack.enter_context(observing())
     try:
         yield
     finally:
         error = sys.exc_info()
-        with never_breaking(consequence, secrets=secrets):
+        with errors_logged(consequence, secrets=secrets):
             stack.__exit__(*error)

@@ -29,7 +29,7 @@ EVERYWHERE = (
     "launcher._memory_sampler:_family",
     "launcher._memory_sampler:_OomKills.has_risen",
     "launcher._on_demand:ReportsOnDemand.close",
-    "launcher.process_end:End.status",
+    "launcher.process_end:ProcessEnd.status",
     "launcher.termination_requests:TerminationRequests.__exit__",
     "launcher.termination_requests:TerminationRequests.forward_to",
     "launcher.termination_requests:TerminationRequests.conclude",
@@ -94,12 +94,12 @@ OF_TASKS = (
     "attempt.lifecycle:secrets_in",
     "attempt.lifecycle:shown_log",
     "attempt.lifecycle:Lifecycle._failure_of",
-    "attempt._reporting:LaunchedReporting.must_report_end",
-    "attempt._reporting:LaunchedReporting.open_span",
-    "attempt._reporting:OwnReporting.begin",
-    "attempt._reporting:OwnReporting.must_report_end",
-    "attempt._reporting:OwnReporting.note_end",
-    "attempt._reporting:OwnReporting.open_span",
+    "attempt._mode:LaunchedMode.hand_over_end",
+    "attempt._mode:LaunchedMode.open_span",
+    "attempt._mode:CalledMode.start_facts",
+    "attempt._mode:CalledMode.hand_over_end",
+    "attempt._mode:CalledMode.note_end",
+    "attempt._mode:CalledMode.open_span",
     "attempt.lifecycle:cpu_seconds",
     "attempt.lifecycle:peak_memory_bytes",
     "attempt.progress:Progress.take_held_back",
@@ -115,8 +115,8 @@ OF_TASKS = (
 """Where a task's own process does work of the library's."""
 UNREPORTED = (
     "attempt.report_pipe:ReportPipe.write",
-    "attempt._reporting:LaunchedReporting.must_report_end",
-    "attempt._reporting:LaunchedReporting.note_end",
+    "attempt._mode:LaunchedMode.hand_over_end",
+    "attempt._mode:LaunchedMode.note_end",
     "delivery.publisher:Publisher.publish",
 )
 """Where that keeps a launched task from reporting its end."""

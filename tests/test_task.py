@@ -26,7 +26,7 @@ from dkist_processing_core import RunState, TaskBase, subscribe
 from dkist_processing_core.attempt import lifecycle
 from dkist_processing_core.errors import IdentityError
 from dkist_processing_core.events import Cause, Event, TaskFailed, TaskFinished, TaskProgressed, TaskStarted
-from dkist_processing_core.reporter import never_breaking
+from dkist_processing_core.reporter import errors_logged
 
 Recorded = Callable[[], list[Event]]
 
@@ -885,9 +885,9 @@ def test_an_error_of_ours_is_logged_without_secrets(
     """
     monkeypatch.setenv("A_SECRET", "canary-1")
 
-    with never_breaking("it is not done", secrets=["canary-2"]):
+    with errors_logged("it is not done", secrets=["canary-2"]):
         raise KeyError("canary-1 canary-2")
-    with never_breaking("it is not done", secrets=["canary-2"]):
+    with errors_logged("it is not done", secrets=["canary-2"]):
         raise ValueError("canary-1 canary-2")
 
     first, second = [record.getMessage() for record in caplog.records]

@@ -24,7 +24,7 @@ from dkist_processing_core.launcher import _verdict
 from dkist_processing_core.launcher._verdict import Circumstances, bare, judge
 from dkist_processing_core.launcher.process_end import FAILED as FAILED_NAME
 from dkist_processing_core.launcher.process_end import FINISHED as FINISHED_NAME
-from dkist_processing_core.launcher.process_end import End
+from dkist_processing_core.launcher.process_end import ProcessEnd
 from tests.facts import make
 from tests.running import ROOT
 
@@ -72,11 +72,11 @@ ORPHANED = Circumstances(termination_requested=True, is_orphaned=True)
 OOM = Circumstances(oom_kill=True)
 
 
-def end(exit_code: int | None, **reports: Any) -> End:
+def end(exit_code: int | None, **reports: Any) -> ProcessEnd:
     """
     Return the end of a process that took three seconds.
     """
-    return End(exit_code, cpu_seconds=2.0, duration_seconds=3.0, reports=reports)
+    return ProcessEnd(exit_code, cpu_seconds=2.0, duration_seconds=3.0, reports=reports)
 
 
 def row(exit_code: int | None, reports: dict[str, Any], known: Circumstances = NOTHING) -> tuple[object, ...]:
@@ -207,7 +207,7 @@ def test_whatever_is_reported_there_is_one_verdict(
     """
     Never an error, never a success of a process that failed, and never a status of 0 for an end that nobody spoke.
     """
-    verdict = judge(End(exit_code, 0.0, 0.0, json.loads(json.dumps(reports))), known)
+    verdict = judge(ProcessEnd(exit_code, 0.0, 0.0, json.loads(json.dumps(reports))), known)
 
     assert 0 <= verdict.exit_code <= 255
     assert (verdict.cause is None) == (verdict.event_class is TaskFinished)
@@ -219,7 +219,10 @@ def test_whatever_is_reported_there_is_one_verdict(
         assert verdict.exit_code == 0
         is_lost = exit_code is None and (reports.get("returned") is True or reports.get("end") == "task.finished")
         assert exit_code == 0 or was_ended or is_lost
-        assert bare(End(exit_code, 0.0, 0.0, reports), termination_requested=known.termination_requested).cause is None
+        assert (
+            bare(ProcessEnd(exit_code, 0.0, 0.0, reports), termination_requested=known.termination_requested).cause
+            is None
+        )
     elif exit_code is None:
         assert verdict.exit_code == 1 or reports.get("returned") is True
     elif exit_code != 0 or reports.get("returned") is not True:

@@ -15,7 +15,7 @@ from dkist_processing_core.budget import LOOK
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.errors import JournalError
-from dkist_processing_core.reporter import never_breaking
+from dkist_processing_core.reporter import errors_logged
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_leniently
 
@@ -51,7 +51,7 @@ class BusReader:
             self._is_settled.set()
 
     def _read(self) -> None:
-        with never_breaking("failures are announced without reading the bus"):
+        with errors_logged("failures are announced without reading the bus"):
             self._follow(only_once=not open_bus(self._settings).is_remote)
         self._is_over = True
         self._is_settled.set()

@@ -31,7 +31,7 @@ from dkist_processing_core.events import (
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.identity.trace_context import derived_trace_id
 from dkist_processing_core.journal.notes import SUCCEEDED
-from dkist_processing_core.reporter import never_breaking
+from dkist_processing_core.reporter import errors_logged
 from dkist_processing_core.settings.reading import read_leniently
 from dkist_processing_core.tracing import open_telemetry
 
@@ -71,7 +71,7 @@ def ended(workflow: ExportedWorkflow, context: Mapping[str, Any], *, succeeded: 
 
 
 def _states(workflow: ExportedWorkflow, context: Mapping[str, Any], run: Run) -> dict[str, str]:
-    with never_breaking("the run's end is published without the states of its tasks"):
+    with errors_logged("the run's end is published without the states of its tasks"):
         dag_id = dag_id_of(context, workflow.dag_id)
         states = task_states(context, dag_id, run.run_id)
         # In the workflow's order, followed by tasks that only the engine knows.
@@ -117,7 +117,7 @@ def _message(run: Run, task_name: str, dag_run: object, ti: object) -> RecipeRun
 
 def _export_span(run: Run, span_id: int, began: datetime | None, over: datetime | None, *, succeeded: bool) -> None:
     """Export the parent span of all attempts of the run; if the engine traces, it has its own."""
-    with never_breaking("the run's span is not exported"):
+    with errors_logged("the run's span is not exported"):
         settings, _ = read_leniently()
         telemetry = open_telemetry(settings)
         own = SpanContext(derived_trace_id(run), span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))

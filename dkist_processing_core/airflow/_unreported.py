@@ -14,7 +14,7 @@ from datetime import datetime
 from dkist_processing_core.airflow._bus_reader import reader_since
 from dkist_processing_core.events import Event, Reporter, TaskFailed, TaskFinished
 from dkist_processing_core.identity import Run
-from dkist_processing_core.reporter import never_breaking
+from dkist_processing_core.reporter import errors_logged
 from dkist_processing_core.runs import AttemptView, RunState, State
 
 _DELIVERY_SECONDS = 2.0
@@ -38,7 +38,7 @@ def unreported_failures(run: Run, failed: Sequence[str] | None, *, since: dateti
     """
     if failed is not None and not failed:
         return UnreportedFailures()
-    with never_breaking("failures are announced without reading the bus"):
+    with errors_logged("failures are announced without reading the bus"):
         reader = reader_since(run.workflow_name, since)
         if reader is not None and reader.has_read_backlog():
             found = _unreported_in(reader.reports, run, failed)

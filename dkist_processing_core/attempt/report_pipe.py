@@ -1,7 +1,7 @@
 """
 The task's ends of the two pipes between a launched task and its launcher: two inherited descriptors.
 
-Not here: the launcher's end (launcher), and the content of the reports (_reporting).
+Not here: the launcher's end (launcher), and the content of the reports (_mode).
 """
 
 import contextlib

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from dkist_processing_core.attempt.report_pipe import STARTED, TERMINATION
 from dkist_processing_core.launcher.bootstrap import program
-from dkist_processing_core.launcher.process_end import End
+from dkist_processing_core.launcher.process_end import ProcessEnd
 from dkist_processing_core.process.descriptors import move_up
 from dkist_processing_core.process.exit_status import has_ended, reap_orphans, take
 
@@ -125,12 +125,12 @@ class TaskProcess:
         """Return the facts that the process has reported so far."""
         return dict(self._reports)
 
-    def end(self) -> End:
+    def end(self) -> ProcessEnd:
         """Take the exit status of a process that has ended, and return its end with its reports."""
         exit_code, usage = take(self.pid)
         duration = time.monotonic() - self.began
         cpu_seconds = None if usage is None else usage.ru_utime + usage.ru_stime
-        return End(exit_code, cpu_seconds, duration, self.reports())
+        return ProcessEnd(exit_code, cpu_seconds, duration, self.reports())
 
     def close(self) -> None:
         """Close the descriptors, and end the guard."""

@@ -29,7 +29,7 @@ from dkist_processing_core.events import (
 from dkist_processing_core.journal.notes import ENDED, SUCCEEDED, TERMINATION_REQUESTED
 from dkist_processing_core.launcher._verdict import Verdict
 from dkist_processing_core.launcher.assignment import Assignment
-from dkist_processing_core.reporter import EventReporter, never_breaking
+from dkist_processing_core.reporter import EventReporter, errors_logged
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_leniently, secrets_in
 from dkist_processing_core.text.redaction import redact
@@ -62,7 +62,7 @@ class Reports:
         self._reporter = EventReporter(Reporter.LAUNCHER, self._attempt, secrets=self._secrets)
         self._telemetry = Telemetry() if self._settings is None else open_telemetry(self._settings)
         attributes = semconv.attempt_attributes(self._attempt) | semconv.nomad_attributes(os.environ)
-        with self._never_breaking("the attempt is not traced"):
+        with self._errors_logged("the attempt is not traced"):
             self._span = self._stack.enter_context(self._open_span(attributes))
             self._reporter.carrier = Carrier.of(self._span.get_span_context())
             self._stack.enter_context(self._telemetry.log_records(attributes))
@@ -70,7 +70,7 @@ class Reports:
 
     def _open_publisher(self) -> None:
         if self._settings is not None and self._reporter.publisher is None:
-            with self._never_breaking("events are not published"):
+            with self._errors_logged("events are not published"):
                 self._reporter.publisher = Publisher.open(
                     self._settings,
                     tracer=self._telemetry.tracer_if_tracing,
@@ -103,7 +103,7 @@ class Reports:
 
     def prepared(self, began_ns: int, ended_ns: int, state: str, error: BaseException | None = None) -> None:
         """Export the preparation of the environment as a separate span; `state` is its result."""
-        with self._never_breaking("the environment's preparation is not traced"):
+        with self._errors_logged("the environment's preparation is not traced"):
             span = self._telemetry.tracer.start_span(
                 semconv.PREPARATION_SPAN,
                 start_time=began_ns,
@@ -146,11 +146,11 @@ class Reports:
         )
         note = {None: SUCCEEDED, Cause.TERMINATED: TERMINATION_REQUESTED}.get(verdict.cause)
         if note is not None and self._reporter.publisher is not None:
-            with self._never_breaking("the engine's callbacks on this host cannot know how the task ended"):
+            with self._errors_logged("the engine's callbacks on this host cannot know how the task ended"):
                 self._reporter.publisher.remember(note + self._attempt.key)
-        with self._never_breaking("the attempt's span does not show its end"):
+        with self._errors_logged("the attempt's span does not show its end"):
             self._conclude_span(verdict)
-        with self._never_breaking("the attempt's span does not end"):
+        with self._errors_logged("the attempt's span does not end"):
             self._stack.close()
         return is_published
 
@@ -184,8 +184,8 @@ class Reports:
         timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout * budget.LAUNCHER.bus
         self._reporter.close(self._telemetry, timeout, including_backlog=True)
 
-    def _never_breaking(self, consequence: str) -> contextlib.AbstractContextManager[None]:
-        return never_breaking(consequence, secrets=self._secrets)
+    def _errors_logged(self, consequence: str) -> contextlib.AbstractContextManager[None]:
+        return errors_logged(consequence, secrets=self._secrets)
 
 
 def _moment(nanoseconds: int) -> datetime:

@@ -14,7 +14,7 @@ from dkist_processing_core.launcher._memory_sampler import MemorySampler
 from dkist_processing_core.launcher._process import Pipes, TaskProcess, cpu_seconds
 from dkist_processing_core.launcher._task_log import errors_logged
 from dkist_processing_core.launcher.bootstrap import FLAGS
-from dkist_processing_core.launcher.process_end import End
+from dkist_processing_core.launcher.process_end import ProcessEnd
 from dkist_processing_core.launcher.task_variables import task_environ
 from dkist_processing_core.launcher.termination_requests import GRACE_SECONDS, TerminationRequests
 from dkist_processing_core.process.exit_status import has_ended
@@ -65,7 +65,7 @@ class Supervision:
         self.is_announced = False
         """Whether the end was reported before the process had ended."""
 
-    def run(self) -> End:
+    def run(self) -> ProcessEnd:
         """Start the task and wait for its end, whatever error occurs meanwhile; return the end."""
         carrier = self._carrier()
         started_ns = time.time_ns()
@@ -73,7 +73,7 @@ class Supervision:
             try:
                 process = self.process = self._start(carrier)
             except OSError as error:
-                return End(127, 0.0, 0.0, not_started=error)
+                return ProcessEnd(127, 0.0, 0.0, not_started=error)
             with errors_logged():
                 self._requests.forward_to(process)
         with errors_logged():
@@ -148,10 +148,10 @@ class Supervision:
         if reports.get("is_published") is True:
             return
         duration = time.monotonic() - process.began
-        end = End(-signal.SIGKILL, cpu_seconds(process.pid), duration, reports)
+        end = ProcessEnd(-signal.SIGKILL, cpu_seconds(process.pid), duration, reports)
         self.is_announced = self._reports.open().ended(self.verdict_on(end))
 
-    def verdict_on(self, end: End) -> "Verdict":
+    def verdict_on(self, end: ProcessEnd) -> "Verdict":
         """
         Return the verdict on the attempt, with the measured and observed facts; a verdict without these if that fails.
 
@@ -169,12 +169,12 @@ class Supervision:
         return bare(end, termination_requested=is_requested)
 
 
-def bare_end(process: TaskProcess) -> End:
+def bare_end(process: TaskProcess) -> ProcessEnd:
     """Wait for the end of a task after an error of this package, and return the facts that are still known."""
     exit_code, _ = wait_for_status(process.pid)
     with errors_logged():
         process.listen()
-    return End(exit_code, None, time.monotonic() - process.began, process.reports())
+    return ProcessEnd(exit_code, None, time.monotonic() - process.began, process.reports())
 
 
 def _has_ended(process: TaskProcess) -> bool:

@@ -15,7 +15,7 @@ from dkist_processing_core.launcher._task_log import errors_logged, show
 if TYPE_CHECKING:
     from dkist_processing_core.launcher._on_demand import ReportsOnDemand
     from dkist_processing_core.launcher._reports import Reports
-    from dkist_processing_core.launcher.process_end import End
+    from dkist_processing_core.launcher.process_end import ProcessEnd
     from dkist_processing_core.launcher.termination_requests import TerminationRequests
 
 _DAMAGE = frozenset({errno.ENOENT, errno.ENOEXEC, errno.EACCES, errno.ELOOP, errno.ENOTDIR})
@@ -79,7 +79,7 @@ class TaskEnvironment:
         self.own = Environments(folder_of()).rebuild(damaged, problem=damage, on_output=show)
         self._prepared_ns = began_ns, time.time_ns()
 
-    def damage_after(self, end: "End") -> str | None:
+    def damage_after(self, end: "ProcessEnd") -> str | None:
         """
         Return the damage of the environment that kept the task from being loaded.
 
@@ -95,7 +95,7 @@ class TaskEnvironment:
             show(f"{self.own.folder} does not work, and was installed anew for the same reason before: {damage}")
         return None
 
-    def _found_damage(self, end: "End") -> str | None:
+    def _found_damage(self, end: "ProcessEnd") -> str | None:
         is_over = end.exit_code == 0 or "loaded" in end.reports or self._requests.received is not None
         if is_over or self.own is None:
             return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dkist_processing_core.events import Cause, TaskEvent, TaskFailed, TaskFinished, fingerprint
-from dkist_processing_core.launcher.process_end import End
+from dkist_processing_core.launcher.process_end import ProcessEnd
 from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.process.termination import signal_name
 
@@ -53,7 +53,7 @@ class Verdict:
         return self.facts.get("error_type") or self.cause
 
 
-def bare(end: End, *, termination_requested: bool) -> Verdict:
+def bare(end: ProcessEnd, *, termination_requested: bool) -> Verdict:
     """
     Return a verdict from the task's own report and its status alone, for when `judge` fails.
 
@@ -74,7 +74,7 @@ def bare(end: End, *, termination_requested: bool) -> Verdict:
     return Verdict(TaskFailed, facts, is_published=is_published, exit_code=status)
 
 
-def judge(end: End, known: Circumstances) -> Verdict:
+def judge(end: ProcessEnd, known: Circumstances) -> Verdict:
     """
     Return the verdict on an attempt whose process has ended.
 
@@ -104,7 +104,7 @@ def judge(end: End, known: Circumstances) -> Verdict:
     return Verdict(TaskFailed, facts | _why(end, known, facts), exit_code=exit_code)
 
 
-def _known(end: End, known: Circumstances, reported: dict[str, Any]) -> dict[str, Any]:
+def _known(end: ProcessEnd, known: Circumstances, reported: dict[str, Any]) -> dict[str, Any]:
     """Return the measured and the reported facts together, with the higher of the two peaks of memory."""
     peaks = [peak for peak in (known.peak_memory_bytes, reported.get("peak_memory_bytes")) if isinstance(peak, int)]
     measured = {"duration_seconds": end.duration_seconds, "cpu_seconds": end.cpu_seconds}
@@ -124,7 +124,7 @@ def _reported_facts(reports: dict[str, Any], event_class: type[TaskFinished | Ta
     return {name: value for name, value in facts.items() if name in taken and value is not None}
 
 
-def _raised_facts(end: End) -> dict[str, Any]:
+def _raised_facts(end: ProcessEnd) -> dict[str, Any]:
     """Return the facts of the exception that left the program; every release of this package reports them."""
     raised = end.reports.get("raised")
     if not isinstance(raised, dict):
@@ -139,7 +139,7 @@ def _raised_facts(end: End) -> dict[str, Any]:
     }
 
 
-def _why(end: End, known: Circumstances, facts: dict[str, Any]) -> dict[str, Any]:
+def _why(end: ProcessEnd, known: Circumstances, facts: dict[str, Any]) -> dict[str, Any]:
     """Return cause, signal or exit code, and a message if the facts have none; the most direct cause has precedence."""
     raised = end.reports.get("raised")
     raised = raised if isinstance(raised, dict) else {}

@@ -15,7 +15,7 @@ from dkist_processing_core.launcher._supervision import Supervision, bare_end
 from dkist_processing_core.launcher._task_environment import TaskEnvironment
 from dkist_processing_core.launcher._task_log import errors_logged, show, show_error
 from dkist_processing_core.launcher.assignment import Assignment
-from dkist_processing_core.launcher.process_end import FINISHED, SOFTWARE, USAGE, End
+from dkist_processing_core.launcher.process_end import FINISHED, SOFTWARE, USAGE, ProcessEnd
 from dkist_processing_core.launcher.termination_requests import TerminationRequests
 from dkist_processing_core.process.exit_status import fill_standard_descriptors
 from dkist_processing_core.process.termination import TerminationError
@@ -89,7 +89,7 @@ class Launch:
             end = bare_end(self._supervision.process)
         return self._conclude(end)
 
-    def _conclude(self, end: End) -> int:
+    def _conclude(self, end: ProcessEnd) -> int:
         """Report the end and return the launcher's exit status: the task's own, even if the report fails."""
         supervision = self._supervision
         if "end" not in end.reports and (process := supervision.process) is not None:

@@ -17,7 +17,7 @@ _BY_SIGNAL = 128
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class ProcessEnd:
     """How a process ended, and what it had reported until then."""
 
     exit_code: int | None

@@ -25,7 +25,7 @@ from dkist_processing_core.local.outcomes import AttemptEnd
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import TerminationError
-from dkist_processing_core.reporter import never_breaking
+from dkist_processing_core.reporter import errors_logged
 from dkist_processing_core.settings.origin import Origin, read_from
 from dkist_processing_core.text.exception_text import stack_of
 from dkist_processing_core.text.redaction import redact
@@ -130,14 +130,14 @@ class Attempts:
     def _follow(self, attempt: Attempt, process: "subprocess.Popen[bytes]", began: float) -> Iterator[None]:
         """Show a launcher's output until it ends, in steps, and note its end, even if reading or showing fails."""
         exit_code = None
-        with never_breaking(f"the output of {attempt.task_name} is not shown"):
+        with errors_logged(f"the output of {attempt.task_name} is not shown"):
             for lines in child.output_of(process):
                 if lines:
                     self._display.show(lambda display: display.output(attempt.task_name, lines))  # noqa: B023 - called now
                 yield
-        with never_breaking(f"the output of {attempt.task_name} is no longer read"):
+        with errors_logged(f"the output of {attempt.task_name} is no longer read"):
             child.drop_output(process)
-        with never_breaking(f"the status of the launcher of {attempt.task_name} is not known"):
+        with errors_logged(f"the status of the launcher of {attempt.task_name} is not known"):
             exit_code = child.wait(process)
         is_reported = exit_code is not None and exit_code >= 0 and exit_code not in _UNREPORTED
         with signals_deferred(interrupts=True):
@@ -214,5 +214,5 @@ class Attempts:
 
 
 def _send(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
-    with never_breaking(f"{number.name} is not sent to a task"):
+    with errors_logged(f"{number.name} is not sent to a task"):
         child.send_signal(process, number)

@@ -30,7 +30,7 @@ from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.identity.trace_context import derived_trace_id
 from dkist_processing_core.local.outcomes import AttemptEnd, RunResult
 from dkist_processing_core.process.exit_status import LOST
-from dkist_processing_core.reporter import EventReporter, never_breaking
+from dkist_processing_core.reporter import EventReporter, errors_logged
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.tracing import Carrier, derived_span, open_telemetry, run_parent
 
@@ -51,7 +51,7 @@ class RunReports:
 
     def open(self) -> None:
         """Open the publisher, which also delivers the events of the run's other processes."""
-        with never_breaking("the run's events are not published"):
+        with errors_logged("the run's events are not published"):
             self._reporter.publisher = Publisher.open(
                 self._settings,
                 tracer=self._telemetry.tracer_if_tracing,
@@ -61,7 +61,7 @@ class RunReports:
 
     def begin_span(self) -> None:
         """Begin the run's span, in which everything is reported from now on."""
-        with never_breaking("the run is not traced"):
+        with errors_logged("the run is not traced"):
             attributes = semconv.run_attributes(self._run)
             self._span = self._stack.enter_context(self._open_span(attributes))
             self._reporter.carrier = Carrier.of(self._span.get_span_context())
@@ -125,7 +125,7 @@ class RunReports:
 
     def is_noted(self, note: str) -> bool:
         """Return True if a process of this host has left a note in the journal."""
-        with never_breaking("the reports on a task are not known"):
+        with errors_logged("the reports on a task are not known"):
             publisher = self._reporter.publisher
             return publisher is not None and publisher.remembers(note)
         return False
@@ -146,11 +146,11 @@ class RunReports:
         succeeded: bool,
     ) -> None:
         """End the run's span, with the exception that ends the run if there is one."""
-        with never_breaking("the run's span has no end"):
+        with errors_logged("the run's span has no end"):
             self._span.set_attribute(semconv.PIPELINE_RESULT, semconv.SUCCESS if succeeded else semconv.FAILURE)
             if not succeeded:
                 self._span.set_status(Status(StatusCode.ERROR))
-        with never_breaking("the run's span does not end"):
+        with errors_logged("the run's span does not end"):
             self._stack.__exit__(*error)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from dkist_processing_core.identity import Run
 from dkist_processing_core.local.display import Display, SilentDisplay, open_display
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import TerminationError
-from dkist_processing_core.reporter import never_breaking
+from dkist_processing_core.reporter import errors_logged
 from dkist_processing_core.settings.interface import Settings
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class RunDisplay:
 
     def open(self, run: Run, names: Sequence[str], settings: Settings) -> None:
         """Begin to show a run."""
-        with never_breaking("the run is not shown"):
+        with errors_logged("the run is not shown"):
             self._display = self._stack.enter_context(open_display(run, names, settings))
 
     def show(self, action: Callable[[Display], object]) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from dkist_processing_core.events import Event
 from dkist_processing_core.runs._plausibility import Window
-from dkist_processing_core.runs._stored_reports import HeldViews, Reports, RunKey, Shapes
+from dkist_processing_core.runs._stored_reports import HeldViews, ReportsOfRun, RunKey, Shapes
 from dkist_processing_core.runs._views import RunView
 
 
@@ -24,7 +24,7 @@ class RunState:
 
     def __init__(self, reports: Iterable[Event] = ()) -> None:
         """Start with these reports."""
-        self._runs: dict[RunKey, Reports] = {}
+        self._runs: dict[RunKey, ReportsOfRun] = {}
         self._shapes = Shapes()
         self._held = HeldViews()
         self._last_read: list[RunKey] = []
@@ -39,7 +39,7 @@ class RunState:
         key = (report.workflow_name, report.workflow_version, report.run_id)
         reports = self._runs.get(key)
         if reports is None:
-            reports = self._runs[key] = Reports(key, self._shapes)
+            reports = self._runs[key] = ReportsOfRun(key, self._shapes)
         is_new = reports.add(report)
         if is_new:
             self._held.release(key)

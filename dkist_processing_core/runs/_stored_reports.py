@@ -129,7 +129,7 @@ def _shared(text: str, texts: dict[str, str]) -> str:
     return texts.setdefault(text, text) if len(text) <= _LONGEST_SHARED else text
 
 
-class Reports:
+class ReportsOfRun:
     """The reports on one run; the stored content does not depend on their order or repetition."""
 
     __slots__ = ("_key", "_shapes", "_texts", "_unpacked", "_view", "kept")

@@ -1,8 +1,8 @@
 """
-The two ways in which a task's process takes part in the reporting of its attempt: alone, or together with its launcher.
+The two modes of an attempt: called (its process reports all of it), or launched (its process and its launcher do).
 
-Under a launcher, the launcher reports the attempt's start, its span, and the end after a termination request, since
-only the launcher knows the sender of that request. Not here: the events and their publishing (lifecycle).
+In the launched mode the launcher reports the start, the span, and the end after a termination request, since only the
+launcher knows the sender of that request. Not here: the events and their publishing (lifecycle).
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from dkist_processing_core.events import Cause, TaskEnd, TaskFailed
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.identity.trace_context import derived_trace_id
 from dkist_processing_core.process.termination import TaskTermination
-from dkist_processing_core.reporter import EventReporter, never_breaking
+from dkist_processing_core.reporter import EventReporter, errors_logged
 from dkist_processing_core.settings.origin import handed_variables
 from dkist_processing_core.text.redaction import redact
 from dkist_processing_core.tracing import Telemetry, derived_span, run_parent, sampled
@@ -31,8 +31,8 @@ from dkist_processing_core.tracing import Telemetry, derived_span, run_parent, s
 _MAX_MESSAGE, _MAX_STACK = 2_000, 6_000
 
 
-class Reporting(Protocol):
-    """The part that a task's process takes in the reporting of its attempt."""
+class Mode(Protocol):
+    """What differs between a called and a launched task."""
 
     allowance: Allowance
     """How long the process may wait."""
@@ -51,32 +51,35 @@ class Reporting(Protocol):
     def open_span(self, telemetry: Telemetry, attributes: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
         """Return the context in which the attempt's own spans are children of the attempt's span."""
 
-    def begin(self) -> dict[str, Any] | None:
-        """Take the last step of the beginning; return the facts of the start, or None if the launcher reports it."""
+    def handle_termination(self) -> None:
+        """Install the signal handler by which a termination request ends the task, if the caller has none."""
+
+    def start_facts(self) -> dict[str, Any] | None:
+        """Return the facts of the start; None if the launcher reports it."""
 
     def await_start(self) -> None:
-        """Return when the start is in the journal: no event of the attempt comes before it."""
+        """Wait until the start is in the journal: no event of the attempt comes before it."""
 
     def conclude(self) -> None:
         """Ignore termination requests from now on: the task has ended."""
 
-    def must_report_end(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> bool:
-        """Return True if this process has to report the end; the facts may be changed."""
+    def hand_over_end(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the facts of the end that this process must report; None if the launcher has received the end."""
 
     def note_end(
         self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any], *, is_published: bool
     ) -> None:
-        """Take note of the end that was reported to the journal, if it was."""
+        """Handle the end after this process has reported it; `is_published` is whether that succeeded."""
 
 
-def reporting_of(attempt: Attempt, secrets: Sequence[str]) -> Reporting:
-    """Return the way in which an attempt is reported: with a launcher if there is a pipe to it."""
+def mode_of(attempt: Attempt, secrets: Sequence[str]) -> Mode:
+    """Return the mode of an attempt: launched if there is a pipe to a launcher."""
     if attempt.report_fd is None:
-        return OwnReporting(attempt)
-    return LaunchedReporting(attempt, attempt.report_fd, secrets)
+        return CalledMode(attempt)
+    return LaunchedMode(attempt, attempt.report_fd, secrets)
 
 
-class OwnReporting:
+class CalledMode:
     """A task that is called: its process reports all of the attempt."""
 
     allowance = budget.CALLED_TASK
@@ -85,7 +88,7 @@ class OwnReporting:
     is_terminated = False
 
     def __init__(self, attempt: Attempt) -> None:
-        """Take the attempt."""
+        """Store the attempt."""
         self._attempt = attempt
 
     def cpu_began(self) -> float:
@@ -108,8 +111,11 @@ class OwnReporting:
         own = derived_span(outer, attempt)
         return telemetry.root_span(attempt.task_name, parent, own, SpanKind.INTERNAL, attributes)
 
-    def begin(self) -> dict[str, Any]:
-        """Return where the attempt runs."""
+    def handle_termination(self) -> None:
+        """Do nothing: the caller handles signals."""
+
+    def start_facts(self) -> dict[str, Any]:
+        """Return the host and the process of the attempt."""
         return {"host": platform.node(), "pid": os.getpid()}
 
     def await_start(self) -> None:
@@ -118,9 +124,9 @@ class OwnReporting:
     def conclude(self) -> None:
         """Do nothing: the caller handles signals."""
 
-    def must_report_end(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> bool:  # noqa: ARG002 - the other's
-        """Return True: no other process reports the end."""
-        return True
+    def hand_over_end(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - the other's
+        """Return the facts unchanged: no other process reports the end."""
+        return facts
 
     def note_end(
         self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any], *, is_published: bool
@@ -128,7 +134,7 @@ class OwnReporting:
         """Do nothing: no other process waits for the end."""
 
 
-class LaunchedReporting:
+class LaunchedMode:
     """A task under a launcher, which has reported the start and reports the end if the task cannot."""
 
     allowance = budget.LAUNCHED_TASK
@@ -137,7 +143,7 @@ class LaunchedReporting:
     has_caller = False
 
     def __init__(self, attempt: Attempt, report_fd: int, secrets: Sequence[str]) -> None:
-        """Take the attempt, the descriptor of the report pipe, and the secrets to redact in its reports."""
+        """Store the attempt, the descriptor of the report pipe, and the secrets to redact in its reports."""
         self._attempt = attempt
         self._secrets = secrets
         self._pipe = ReportPipe(report_fd, attempt.started_fd)
@@ -149,7 +155,7 @@ class LaunchedReporting:
 
     @property
     def is_terminated(self) -> bool:
-        """Whether the task received a request; or the launcher did, if the author has installed another handler."""
+        """Whether the task received a request, or the launcher did (if the author has installed another handler)."""
         return self._termination.is_requested or self._pipe.has_forwarded_termination
 
     def open_span(self, _: Telemetry, __: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
@@ -157,10 +163,13 @@ class LaunchedReporting:
         outer = run_parent(self._attempt.run, handed_variables() or os.environ)
         return trace.use_span(NonRecordingSpan(outer))
 
-    def begin(self) -> None:
-        """Make a termination request end the task by an exception; last, since before that nothing needs closing."""
-        with never_breaking("a termination request cannot end the task by an exception", secrets=self._secrets):
+    def handle_termination(self) -> None:
+        """Make a termination request raise an exception in the task."""
+        with errors_logged("a termination request cannot end the task by an exception", secrets=self._secrets):
             self._termination.begin()
+
+    def start_facts(self) -> None:
+        """Return None: the launcher reports the start."""
 
     def await_start(self) -> None:
         """Wait until the launcher has reported the start, or until a time limit."""
@@ -170,24 +179,24 @@ class LaunchedReporting:
         """Ignore termination requests from now on."""
         self._termination.conclude()
 
-    def must_report_end(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> bool:
-        """Return False after a termination request if the launcher lives: the end is then reported to it alone."""
+    def hand_over_end(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> dict[str, Any] | None:
+        """Write the end to the pipe after a termination request; return None if the launcher reads it."""
         if event_class is TaskFailed and self.is_terminated:
             if self._write(event_class, facts, is_published=False) and self._pipe.is_read():
-                return False
-            facts |= {"cause": Cause.LOST, "message": "its launcher died"}
+                return None
+            facts = facts | {"cause": Cause.LOST, "message": "its launcher died"}
         self._pipe.await_start()
-        return True
+        return facts
 
     def note_end(
         self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any], *, is_published: bool
     ) -> None:
-        """Report the end to the launcher too, which publishes it if it is not on disk."""
+        """Report the end to the launcher, which publishes it if it is not on disk."""
         is_published = is_published and reporter.publisher is not None and reporter.publisher.is_on_disk
         self._write(event_class, facts, is_published=is_published)
 
     def _write(self, event_class: type[TaskEnd], facts: dict[str, Any], *, is_published: bool) -> bool:
-        with never_breaking("the launcher does not receive the end", secrets=self._secrets):
+        with errors_logged("the launcher does not receive the end", secrets=self._secrets):
             shown = dict(facts)
             for name, cut in (("message", slice(_MAX_MESSAGE)), ("stack", slice(-_MAX_STACK, None))):
                 if shown.get(name):
