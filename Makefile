@@ -1,4 +1,4 @@
-# The one door to the project: `make help` says what it opens. Each target does its own set-up, and only once.
+# The commands of the project: `make help` lists them. Each target does its set-up, and only once.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -6,24 +6,26 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # the targets share environments and a RabbitMQ node
-.SECONDARY: # a stamp made on the way to another is kept
+.SECONDARY: # keep intermediate stamps
 
-# The Python of .venv, 3.11 or later. Others are looked for only while nobody names one.
+# The Python of .venv, 3.11 or later. Other names are tried only if PYTHON is not set.
 PYTHON ?= python3
 PYTHONS = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.13 python3.12 python3.11)
-# The Pythons that run the suite besides that of .venv: the ends of the supported range, where the machine has them.
+# The Pythons that run the suite in addition to that of .venv: the oldest and the newest supported one, if the machine
+# has them.
 TEST_PYTHONS ?= $(shell requirements/environment.sh others)
-# Where pipelines as published are tested on this library; nowhere on a machine without the one Python that they run on.
+# The environment in which published pipelines are tested on this library. Empty without the one Python that they
+# support.
 CLIENTS = $(shell requirements/environment.sh find 3.13 >/dev/null 2>&1 && echo .venv-clients)
-# The Debian suites whose RabbitMQ is tested beside the system's own; sid changes, so that it is for `make soak` alone.
+# The Debian suites whose RabbitMQ is tested in addition to the system's. sid changes, so only `make soak` uses it.
 RABBITMQ_SUITES ?= trixie
 SOAK_RABBITMQ_SUITES ?= $(RABBITMQ_SUITES) sid
 PYTEST_ARGS ?=
 LOCK_ARGS ?=
 BENCH_ARGS ?=
 
-# A shell may hold the settings of a real bus, a collector or another project: what is made here is the same everywhere.
-# Without the files of bytecode each process of the suite would compile its imports again.
+# A shell may have the settings of a real bus, a collector or another project. The targets must not depend on them.
+# Without bytecode files, each process of the suite would compile its imports again.
 unexport $(filter PYTHONDONTWRITEBYTECODE BUILD_VERSION MESH_CONFIG RETRY_CONFIG EVENT_FLUSH_TIMEOUT PYTHONHOME PYTHONPATH \
     TRACEPARENT TRACESTATE BAGGAGE DKIST_CORE_% ISB_% OTEL_%,$(.VARIABLES))
 
@@ -44,14 +46,14 @@ demo: .venv/.stamp-demo ## Run the example workflow on the embedded journal and 
 quick: .venv/.stamp-test ## Run the tests that need no service and start no process, in under a minute on two processors
 	@tests/quick.sh .venv/bin/python $(PYTEST_ARGS)
 
-test: .venv/.stamp-test ## Run the whole suite, on each end of the supported Pythons that is here (PYTEST_ARGS=… narrows it)
+test: .venv/.stamp-test ## Run the suite on the oldest and the newest supported Python found here (PYTEST_ARGS=… selects tests)
 	@tests/services/install_packages.sh
 	@printf '%s\n' $(CLIENTS:%=%/.stamp-clients) .venv-airflow/.stamp-airflow $(TEST_PYTHONS:%=.venv-%/.stamp-test) | \
 	    xargs -P 2 -n 1 $(MAKE)
 	@suites=$$(tests/services/fetch_rabbitmq.sh $(RABBITMQ_SUITES)) && RABBITMQ_SUITES=$$suites CLIENTS='$(CLIENTS)' \
 	    tests/on_each_python.sh '.venv $(TEST_PYTHONS:%=.venv-%)' $(PYTEST_ARGS)
 
-coverage: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the suite on the Python of .venv, and show what it covers
+coverage: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the suite on the Python of .venv, and show the coverage
 	@COVERAGE=1 $(MAKE) test TEST_PYTHONS=
 
 soak: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the tests that need minutes: load, faults, leaks, newer brokers
@@ -67,35 +69,36 @@ lint: .venv/.stamp-dev ## Check style, format and types
 	.venv/bin/mypy
 
 docs: .venv/.stamp-dev ## Build the documentation into build/docs
-	@test -e mkdocs.yml || { echo 'There is no mkdocs.yml yet: nothing was built.' >&2; exit 1; }
+	@test -e mkdocs.yml || { echo 'There is no mkdocs.yml: nothing was built.' >&2; exit 1; }
 	.venv/bin/mkdocs build --strict --site-dir build/docs
 
-events: .venv/.stamp-dev ## Write the schemas and the reference page of the events anew, from their classes
+events: .venv/.stamp-dev ## Write the schemas and the reference page of the events from their classes
 	.venv/bin/python -m dkist_processing_core.events.schema telemetry/schemas
 	.venv/bin/python -m dkist_processing_core.events.page docs/reference/events.md
 
-house: .venv/.stamp-test ## Count how the library is laid out
+house: .venv/.stamp-test ## Count the modules, imports and calls of the library
 	@.venv/bin/python -m tests.house
 
-drawings: .venv/.stamp-uv ## Draw docs/drawings anew (needs Debian's graphviz)
+drawings: .venv/.stamp-uv ## Render docs/drawings (needs Debian's graphviz)
 	.venv/bin/python docs/drawings/render.py
 
-bench: .venv/.stamp-test .venv-peers/.stamp-peers .venv-airflow/.stamp-airflow ## Measure the library beside its peers (BENCH_ARGS='rates --rounds 2' narrows it)
+bench: .venv/.stamp-test .venv-peers/.stamp-peers .venv-airflow/.stamp-airflow ## Measure the library and its peers (BENCH_ARGS='rates --rounds 2' selects a part)
 	@tests/services/install_packages.sh
 	@for environment in $(CLIENTS); do $(MAKE) $$environment/.stamp-clients; done
 	.venv/bin/python -m benchmarks.run $(BENCH_ARGS)
 
-clean: ## Remove what the targets leave behind, but for the environments (.venv*)
+clean: ## Remove the files that the targets create, except the environments (.venv*)
 	rm -rf build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -path './.venv*' -prune -o -name __pycache__ -exec rm -rf {} +
 
-# dev.txt holds everything, the others are parts of it, so that any of them may be installed over any other. Three are no
-# parts of it and have environments of their own: peers.txt, since talus allows only old versions of what the library uses
-# too, airflow.txt, lest Airflow's limits hold back what the library is developed with, and clients.txt, which is what the
-# pipelines of release 7.5.0 were published with, for the one Python that they run on.
+# dev.txt contains all requirements. The others are parts of it, so each can be installed over another. Three are not
+# parts of it, and have separate environments: peers.txt, since talus allows only old versions of packages that the
+# library uses; airflow.txt, since Airflow restricts the versions of packages that the library uses in development; and
+# clients.txt, the versions with which the pipelines of release 7.5.0 were published, for the one Python that they
+# support.
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
     --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(LOCK_ARGS)
-lock: .venv/.stamp-uv ## Lock the dependencies of pyproject.toml anew (LOCK_ARGS=--upgrade for newer ones)
+lock: .venv/.stamp-uv ## Lock the dependencies of pyproject.toml (LOCK_ARGS=--upgrade for newer versions)
 	$(COMPILE) --output-file requirements/dev.txt pyproject.toml --group lint --extra docs --extra test --extra examples --extra notebook
 	$(COMPILE) --output-file requirements/test.txt -c requirements/dev.txt pyproject.toml --extra test --extra examples --extra notebook
 	$(COMPILE) --output-file requirements/demo.txt -c requirements/dev.txt pyproject.toml --extra examples
@@ -105,7 +108,8 @@ lock: .venv/.stamp-uv ## Lock the dependencies of pyproject.toml anew (LOCK_ARGS
 	$(filter-out --universal --fork-strategy fewest --python-version 3.11,$(COMPILE)) --python-version 3.13 --python-platform linux \
 	    --output-file requirements/clients.txt -c requirements/clients-frozen.txt requirements/clients.in
 
-# uv compiles bytecode whatever PYTHONDONTWRITEBYTECODE says: without it each process would compile its imports again.
+# With --compile-bytecode, uv ignores PYTHONDONTWRITEBYTECODE. Without bytecode, each process would compile its imports
+# again.
 define install
 @echo 'Installing $< into $*.'
 @$*/bin/uv pip install --quiet --python $* --require-hashes --no-build --compile-bytecode --requirement $<
@@ -122,7 +126,8 @@ endef
 %/.stamp-dev: requirements/dev.txt pyproject.toml %/.stamp-uv
 	$(install)
 
-# Of the peers' environment nothing is the library's but the interpreter: what is compared runs on the same Python.
+# The environment of the peers has the same interpreter as .venv, so that both sides of a comparison run on the same
+# Python. It does not contain the library.
 .venv-peers/.stamp-peers: requirements/peers.txt .venv-peers/.stamp-uv
 	@echo 'Installing $< into .venv-peers.'
 	@.venv-peers/bin/uv pip install --quiet --python .venv-peers --require-hashes --no-build --compile-bytecode --requirement $<
@@ -134,8 +139,8 @@ endef
 %/.stamp-airflow: requirements/airflow.txt pyproject.toml %/.stamp-uv
 	$(install)
 
-# The replaced release with a client of it, as published; and the same with this library put in its place. One package
-# has no wheel, and is built.
+# .venv-replaced contains published pipelines with release 7.5.0. .venv-clients contains the same pipelines with this
+# library. One package has no wheel, and is built.
 .venv-replaced/.stamp-clients: requirements/clients.txt .venv-replaced/.stamp-uv
 	@echo 'Installing $< into .venv-replaced.'
 	@.venv-replaced/bin/uv pip install --quiet --python .venv-replaced --require-hashes \
@@ -152,7 +157,8 @@ endef
 .venv-replaced/.stamp-uv .venv-clients/.stamp-uv: %/.stamp-uv: requirements/uv.txt .venv/.stamp-uv
 	@requirements/environment.sh create $* "$$(requirements/environment.sh find 3.13)"
 
-# The newest Python that Airflow may meet, whatever runs the tests: `create` takes the first one named.
+# The newest supported Python of this machine, independent of the Python that runs the tests: `create` uses the first
+# one that is named.
 .venv-airflow/.stamp-uv: requirements/uv.txt .venv/.stamp-uv
 	@requirements/environment.sh create .venv-airflow \
 	    $$(for version in 3.13 3.12 3.11; do requirements/environment.sh find $$version 2>/dev/null || true; done) \
@@ -164,5 +170,5 @@ endef
 .venv-%/.stamp-uv: requirements/uv.txt
 	@python=$$(requirements/environment.sh find $*); requirements/environment.sh create .venv-$* "$$python"
 
-# A stamp that names another place: the environment was moved or copied here, and its scripts still run the old one.
+# A stamp with another path: the environment was moved or copied here, and its scripts still run the old one.
 $(shell grep -LxsF '$(CURDIR)' .venv*/.stamp-uv): FORCE

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The interpreters and virtual environments behind the Makefile. Only Python and what it brings are needed to begin with;
-# the environment's own uv, put there by its locked version, installs everything else.
+# Finds interpreters and creates virtual environments for the Makefile. Only Python with its standard library is needed.
+# Then the uv of the environment, in its locked version, installs all other packages.
 #
-#   create DIRECTORY PYTHON…   make DIRECTORY with the first PYTHON that will do, unless a usable one stands there already
-#   find X.Y                   print a Python X.Y of this machine that really runs
-#   others                     print the ends of the supported range, found here, that .venv is not
+#   create DIRECTORY PYTHON…   create DIRECTORY with the first usable PYTHON, unless it is a usable environment already
+#   find X.Y                   print the path of a Python X.Y of this machine that runs
+#   others                     print the oldest and the newest supported version, if found here and not that of .venv
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -15,7 +15,8 @@ fail() {
     exit 1
 }
 
-# Run Python code with an interpreter of any age or state: a version manager's shim may stand on PATH and lead nowhere.
+# Run Python code with an interpreter that may be old or broken, such as the shim of a version manager without a
+# version.
 ask() {
     "$1" -c "import sys; $2" </dev/null 2>/dev/null
 }
@@ -40,12 +41,12 @@ find_python() {
     return 1
 }
 
-# The version is read from the files that pip is made from: the module alone may be there without them.
+# Read the version from the bundled files of pip: the module may be installed without them.
 makes_environments() {
     ask "$1" 'import ensurepip, venv; ensurepip.version()'
 }
 
-# Debian and Ubuntu keep what `python -m venv` needs in a package of its own.
+# On Debian and Ubuntu, `python -m venv` needs a separate package.
 require_environments() {
     makes_environments "$1" && return
     local package
@@ -53,7 +54,7 @@ require_environments() {
     if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
         echo "Installing $package: this machine's Python cannot make a virtual environment without it."
         export DEBIAN_FRONTEND=noninteractive
-        apt-get -qq update </dev/null || true # a repository that does not answer may not be the one that is needed
+        apt-get -qq update </dev/null || true # a repository that does not answer may not be needed
         apt-get -qq -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends "$package" </dev/null >/dev/null || true
     fi
     makes_environments "$1" ||
@@ -63,7 +64,7 @@ require_environments() {
 create() {
     local directory=$1 python
     shift
-    # A stamp that names another place: the environment was moved or copied, and its scripts still run the old one.
+    # A stamp with another path: the environment was moved or copied, and its scripts still run the old one.
     local home=$PWD
     [[ ! -e $directory/.stamp-uv ]] || home=$(<"$directory/.stamp-uv")
     if [[ $home != "$PWD" ]] || ! is_recent "$directory/bin/python" || ! ask "$directory/bin/python" 'import pip'; then

@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# Runs the suite in several environments at once, since most of its time is waiting; then, one after the other, the tests
-# marked `quiet`, which measure time. The first environment is seen as it goes; of the others what they print is shown
-# afterwards. Tests marked `once` run in the first alone. So do those marked `airflow` and `clients`, since Airflow and
-# published pipelines have Pythons of their own: beside the others, with those marked `once` that leave the shared broker
-# alone, which takes the longest of the runs some time off. Fails if any of them does: what failed, wherever it
-# was, stands in the last lines again. With COVERAGE set, the first environment's is measured and shown, for a tenth of
-# its time. With CLIENTS empty or not set, the tests marked `clients` are left out. For each Debian suite in RABBITMQ_SUITES
-# the tests marked `versions`, about what a version of RabbitMQ can change, run beside the others on the RabbitMQ of it.
+# Runs the suite in several environments at the same time, since most of its time is waiting. Afterwards it runs the
+# tests marked `quiet`, which measure time, in one environment after the other. The output of the first environment is
+# shown while it runs, that of the others afterwards.
+#
+# Tests marked `once` run only in the first environment, and so do tests marked `airflow` and `clients`, since Airflow
+# and published pipelines have separate Pythons. `airflow`, `clients`, and those of `once` that do not use the shared
+# broker run in a separate process at the same time as the others, which shortens the longest run.
+#
+# The script fails if a run fails. The last lines repeat all failures. With COVERAGE set, the coverage of the first
+# environment is measured and shown, which takes a tenth more time. Without CLIENTS, the tests marked `clients` are left
+# out. For each Debian suite in RABBITMQ_SUITES, the tests marked `versions`, whose results may depend on the version of
+# RabbitMQ, run at the same time on the RabbitMQ of this suite.
 #
 #   on_each_python.sh "DIRECTORY…" [ARGUMENT…]
 set -uo pipefail
@@ -16,7 +20,7 @@ read -ra environments <<<"$1"
 shift
 mkdir -p build
 suites=${RABBITMQ_SUITES:-}
-unset RABBITMQ_SUITES # the suite runs this script itself, as if on a machine without them
+unset RABBITMQ_SUITES # a test runs this script, and must not use them
 status=0
 pids=()
 names=()
@@ -32,7 +36,7 @@ if [[ ! ${CLIENTS:-} ]]; then
     echo 'Python 3.13 is not here: the tests of published pipelines, which need it, are left out.'
 fi
 beside='once and not rabbitmq'
-[[ ${COVERAGE:-} ]] && beside='soak' # what is beside is not measured, and none of these is run here
+[[ ${COVERAGE:-} ]] && beside='soak' # only the first run is measured, so it runs the tests marked `once`
 trap '((${#pids[@]})) && kill "${pids[@]}" 2>/dev/null' EXIT
 
 run() {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs the tests that start no process, and therefore need no service, on all processors at once: each has a share of the
-# tests and runs it in a process of its own. The first share is seen as it goes, of the others what they print is shown
-# afterwards. Fails if any of them does. What measures time is left out, and Hypothesis tries fewer examples of each property
-# than `make test` does.
+# Runs the tests that start no process, and therefore need no service, on all processors: a separate process runs one
+# share of the tests for each processor. The output of the first share is shown while it runs, that of the others
+# afterwards. The script fails if a share fails. Tests that measure time are left out. Hypothesis tries fewer examples
+# of each property than in `make test`.
 #
 #   quick.sh PYTHON [ARGUMENT…]
 set -uo pipefail

@@ -1,26 +1,26 @@
 #!/usr/bin/env bash
-# Makes the RabbitMQ of another Debian suite available to the tests, beside the system's own: for each suite a folder
-# `.rabbitmq/SUITE` of the repository, which is kept from run to run (`make clean` leaves it), 150 MB each.
+# Makes the RabbitMQ of other Debian suites available to the tests, in addition to the system's. Each suite has a folder
+# `.rabbitmq/SUITE` in the repository, 150 MB each. Later runs use it again; `make clean` does not remove it.
 #
 #   fetch_rabbitmq.sh SUITE…            fetch what is missing, and print the suites that this machine can run
-#   fetch_rabbitmq.sh --check SUITE…    change nothing; exit 1 with one sentence where a suite is missing
+#   fetch_rabbitmq.sh --check SUITE…    change nothing; exit 1 with one sentence if a suite is missing
 #
-# Where the machine can run none, one sentence on standard error says why, and none is printed. Where it could and a suite
-# cannot be fetched, the exit status is 1.
+# If the machine can run none, no suite is printed, and one sentence on standard error gives the reason. If it can run
+# them, but a suite cannot be fetched, the exit status is 1.
 #
-# trixie is Debian 13 (RabbitMQ 4.0.5). sid is Debian's unstable suite, whose versions change: remove its folder to fetch
-# a newer one. The packages come from the Debian archive that this machine's apt sources name, and are verified as apt
-# does. They are only unpacked: nothing is installed, no script of theirs runs, no service starts.
+# trixie is Debian 13 (RabbitMQ 4.0.5). sid is Debian's unstable suite, whose versions change: remove its folder to
+# fetch a newer one. The packages come from the Debian archive in this machine's apt sources, and apt verifies them.
+# They are only unpacked: nothing is installed, no script of the packages runs, and no service starts.
 #
-# The tests run a node of it by a bind mount of its /usr over that of the machine, in a mount namespace of the node's own
-# (tests/services/rabbitmq.py). So it is for Debian, on which apt knows a Debian archive and its keys, and for root.
+# To run a node, the tests mount its /usr over that of the machine (bind mount), in a separate mount namespace
+# (tests/services/rabbitmq.py). This requires root, and Debian, where apt has a Debian archive and its keys.
 
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 store=.rabbitmq
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
-# What the server needs and does not depend on: its scripts, and the shell that runs them.
+# The server needs the commands of its scripts and their shell, but its package does not depend on them.
 packages=(rabbitmq-server bash coreutils dash grep sed)
 
 fail() {
@@ -33,7 +33,7 @@ leave_out() {
     exit 0
 }
 
-# Leaves out what this machine cannot run.
+# Ends the script if this machine cannot run another RabbitMQ.
 look_at_machine() {
     # shellcheck source=/dev/null
     . /etc/os-release
@@ -47,7 +47,7 @@ is_here() {
     compgen -G "$store/$1/usr/lib/rabbitmq/lib/rabbitmq_server-*" >/dev/null
 }
 
-# The archive that apt itself fetches Debian's main part from: the first whose files say so.
+# Prints the address of the first Debian archive in the apt sources, with the component main.
 archive() {
     apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL) $(COMPONENT)' "Created-By: Packages" |
         awk '$2 == "Debian" && $3 == "Debian" && $4 == "main" { print $1; exit }'
@@ -61,7 +61,7 @@ fetch() {
     # shellcheck disable=SC2064  # the folder of this call
     trap "rm -rf '$work'" EXIT
     mkdir -p "$work"/apt/{sources,lists/partial,archives/partial} "$work/root"
-    # Of an empty list of installed packages apt makes the complete list of what is needed.
+    # With an empty list of installed packages, apt downloads all dependencies.
     : >"$work/apt/status"
     printf 'deb [signed-by=%s] %s %s main\n' "$keys" "$from" "$suite" >"$work/apt/sources/suite.list"
     {

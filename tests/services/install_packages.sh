@@ -2,18 +2,18 @@
 # Makes RabbitMQ, PostgreSQL, Redis and strace available to the tests through Debian's or Ubuntu's own packages.
 #
 #   install_packages.sh                      install what is missing; silent on success
-#   install_packages.sh --check              change nothing; exit 1 with one sentence where RabbitMQ is missing
-#   install_packages.sh --check postgresql   likewise for PostgreSQL's server
-#   install_packages.sh --check redis        likewise for Redis
-#   install_packages.sh --check strace       likewise for strace
+#   install_packages.sh --check              change nothing; exit 1 with one sentence if RabbitMQ is missing
+#   install_packages.sh --check postgresql   the same for PostgreSQL's server
+#   install_packages.sh --check redis        the same for Redis
+#   install_packages.sh --check strace       the same for strace
 #
-# The tests start private servers of their own. So no service may be started here, none may be enabled for the next boot,
-# nothing may be left listening, and PostgreSQL gets no database cluster of the machine's.
+# The tests start private servers. Therefore this script must start no service, enable none for the next boot, leave no
+# open port, and create no database cluster of the machine.
 
 set -eu
 
 server=/usr/lib/rabbitmq/bin/rabbitmq-server
-postgres=/usr/lib/postgresql/*/bin/initdb # each version has a folder of its own, and none is on PATH
+postgres=/usr/lib/postgresql/*/bin/initdb # each version has a separate folder, and none is on PATH
 redis=/usr/bin/redis-server
 policy=/usr/sbin/policy-rc.d
 cluster_settings=/etc/postgresql-common/createcluster.conf
@@ -28,14 +28,14 @@ fail() {
     exit 1
 }
 
-# The ports a public service would listen on, in /proc's hexadecimal: a broker's epmd 4369, AMQP 5672 and distribution
-# 25672, PostgreSQL's 5432 and Redis's 6379.
+# Prints the open ports of public services, which /proc shows in hexadecimal: epmd 4369, AMQP 5672 and distribution
+# 25672 of a broker, 5432 of PostgreSQL and 6379 of Redis.
 listening() {
     cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
         awk '$4 == "0A" && $2 ~ /:(1111|1628|6448|1538|18EB)$/ { print $2 }' | sort -u
 }
 
-# A unit file of our own making is disabled again; one that was there before belongs to the machine's owner.
+# Prints the installed units. New ones are disabled; earlier ones belong to the owner of the machine.
 unit_files() {
     for unit in $units; do
         if [ -e "/lib/systemd/system/$unit" ]; then printf '%s ' "$unit"; fi
@@ -59,7 +59,7 @@ clusters() {
     done
 }
 
-# Sets what to install, and the sentence about the first of it.
+# Sets the list of missing packages, and the message about the first one.
 look() {
     packages=
     missing=
@@ -86,7 +86,7 @@ if [ "$(id -u)" -ne 0 ]; then
     exec sudo -n sh "$0"
 fi
 
-# Two installations at once would take away each other's guard; a lock on a directory leaves no file behind.
+# Two installations at the same time would remove each other's policy file. A lock on a directory creates no file.
 exec 9</usr/sbin
 flock 9
 look
@@ -111,7 +111,7 @@ if [ ! -e "$policy" ]; then
 else
     for package in $packages; do
         denied=101
-        # Of these packages strace alone has no service.
+        # Of these packages, only strace has no service.
         if [ "$package" != strace ]; then
             denied=0
             "$policy" "$package" start >/dev/null 2>&1 || denied=$?
@@ -128,12 +128,12 @@ units_before=$(unit_files)
 clusters_before=$(clusters)
 
 apt() {
-    # Descriptor 9 is closed so that nothing started by a package can keep the lock.
+    # Close descriptor 9, so that no process that a package starts keeps the lock.
     apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" >"$log" 2>&1 </dev/null 9>&-
 }
 
-# The lock on the package lists knows no timeout, unlike dpkg's: wait for it here. An update that fails for another
-# reason (one dead mirror of several) does not matter if the installation succeeds.
+# Unlike dpkg's lock, the lock on the package lists has no timeout, so wait for it here. An update that fails for
+# another reason (one unreachable mirror of several) does not matter if the installation succeeds.
 waited=0
 until apt update; do
     if [ "$waited" -ge 300 ] || ! grep -q 'Could not get lock' "$log"; then break; fi
@@ -145,8 +145,8 @@ apt_install() {
     apt install --yes --no-install-recommends --no-remove "$@" || true
 }
 
-# Each version of the server makes a cluster when it is installed, unless a file says otherwise that comes with another
-# package: that one goes first.
+# The installation of each server version creates a cluster, unless a file of another package prevents this. Therefore
+# install that package first.
 if ! has_postgres; then
     apt_install postgresql-common
     if [ -e "$cluster_settings" ]; then
@@ -167,7 +167,7 @@ for unit in $(unit_files); do
     case " $units_before" in
     *" $unit "*) ;;
     *)
-        # What may not run now may not run after the next boot either.
+        # A service must not run after the next boot either.
         if command -v systemctl >/dev/null; then systemctl disable "$unit" >/dev/null 2>&1 9>&- || true; fi
         ;;
     esac
