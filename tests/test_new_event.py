@@ -73,7 +73,7 @@ from dkist_processing_core.cli.draw.lines import EventLines
 from dkist_processing_core.cli.draw.timeline import draw_timeline
 from dkist_processing_core.events import decode, encode
 from dkist_processing_core.launcher._verdict import Circumstances, judge
-from dkist_processing_core.launcher.end import End
+from dkist_processing_core.launcher.process_end import ProcessEnd
 
 class A(TaskBase):
     def run(self):
@@ -85,7 +85,7 @@ events = list(subscribe(replay=True, every_report=True, timeout=0.05))
 end = events[-1]
 assert (end.name, end.frames, decode(encode(end))) == ("task.finished", 7, end)
 reports = {"returned": True, "end": "task.finished", "is_published": False, "facts": {"frames": 8}}
-assert judge(End(0, 1.0, 1.0, reports), Circumstances()).facts["frames"] == 8
+assert judge(ProcessEnd(0, 1.0, 1.0, reports), Circumstances()).facts["frames"] == 8
 (run,) = RunState(events).runs
 assert run.tasks[0].attempts[0].end.frames == 7
 print(EventLines().line(end))
