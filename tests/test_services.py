@@ -1,5 +1,5 @@
 """
-The services that other tests rely on do what those tests believe of them.
+The services for other tests behave as those tests expect.
 """
 
 import http.client
@@ -101,7 +101,7 @@ class TestNode:
 
     def test_env_names_the_broker(self, broker: Broker) -> None:
         """
-        A process that reads only the variables reaches the same virtual host.
+        A process that only reads the variables reaches the same virtual host.
         """
         _publish(broker, "q", b"one")
         env = broker.env
@@ -118,7 +118,7 @@ class TestNode:
 
     def test_tests_do_not_see_each_other(self, rabbitmq: RabbitMQNode) -> None:
         """
-        A queue of one test does not exist for the next, even under the same name.
+        A queue of one test does not exist in the next test, even with the same name.
         """
         with open_broker(rabbitmq) as first, open_broker(rabbitmq) as second:
             _publish(first, "q", b"one")
@@ -131,7 +131,7 @@ class TestNode:
 
     def test_virtual_host_is_deleted_after_the_test(self, rabbitmq: RabbitMQNode) -> None:
         """
-        What a test made on the node does not outlive it.
+        Exchanges and queues that a test has declared are deleted after it.
         """
         with open_broker(rabbitmq) as broker:
             assert broker.vhost in rabbitmq.ctl("list_vhosts").split()
@@ -140,13 +140,13 @@ class TestNode:
 
     def test_password_is_not_in_the_repr(self, broker: Broker) -> None:
         """
-        A failing test that prints its broker prints no password.
+        The representation of a broker does not contain its password.
         """
         assert broker.password not in repr(broker)
 
     def test_user_has_only_the_rights_given(self, broker: Broker) -> None:
         """
-        A user without the configure right cannot declare, and may still write.
+        A user without the configure permission cannot declare, but can write.
         """
         _publish(broker, "q", b"one")
         writer = broker.as_user(write=".*")
@@ -163,7 +163,7 @@ class TestNode:
 
     def test_killed_node_comes_back_with_its_data(self, broker: Broker) -> None:
         """
-        After SIGKILL the port refuses; started again, the node serves the same port and the confirmed message.
+        After SIGKILL the port refuses connections. Started again, the node has the same port and the confirmed message.
         """
         _publish(broker, "q", b"one")
 
@@ -176,7 +176,7 @@ class TestNode:
 
     def test_stopped_node_comes_back_with_its_data(self, broker: Broker) -> None:
         """
-        An orderly stop keeps data and ports too.
+        After an orderly stop, data and ports are the same.
         """
         _publish(broker, "q", b"one")
 
@@ -187,7 +187,7 @@ class TestNode:
 
     def test_next_test_finds_the_node_healthy(self, rabbitmq: RabbitMQNode) -> None:
         """
-        A node left dead, or blocked by its alarm, is whole again for the next test.
+        A node that was left dead, or blocked by its alarm, is repaired for the next test.
         """
         with open_broker(rabbitmq) as first:
             first.node.memory_alarm(on=True)
@@ -201,7 +201,7 @@ class TestNode:
 
     def test_kill_leaves_no_process(self, broker: Broker) -> None:
         """
-        The virtual machine and all its helpers are gone when kill returns.
+        After `kill`, the virtual machine and all its helper processes are gone.
         """
         pids = {broker.node.pid, *descendants(broker.node.pid)}
 
@@ -212,7 +212,7 @@ class TestNode:
 
     def test_node_listens_on_loopback_only(self, broker: Broker) -> None:
         """
-        The AMQP port and the distribution port are all that is open, also when the node keeps a stream.
+        Only the AMQP port and the distribution port are open, even if the node has a stream.
         """
         with broker.connect() as connection:
             stream = {"x-queue-type": "stream"}
@@ -227,9 +227,10 @@ class TestNode:
 
     def test_program_that_the_node_starts_listens_on_loopback_only(self, broker: Broker) -> None:
         """
-        An Erlang program that the node starts as it starts an epmd, each minute where none answers, is bound likewise.
+        The node starts an epmd every minute if none answers. A program that is started like that is bound to loopback,
+        too.
         """
-        # Unlike the node's own it stays, and needs no epmd.
+        # Unlike the node's epmd it stays, and needs no epmd.
         arguments = '["-boot", "no_dot_erlang", "-sname", "starter", "-noinput", "-start_epmd", "false", '
         arguments += '"-erl_epmd_port", "0", "-eval", "io:format(\\"started\\")."]'
         started = broker.node.eval(
@@ -247,7 +248,7 @@ class TestNode:
 
     def test_memory_alarm_blocks_publishers_until_cleared(self, broker: Broker) -> None:
         """
-        The alarm is the real one: a publisher is told that it is blocked, and later that it is not.
+        The alarm is real: a publisher is notified that it is blocked, and later that it is not.
         """
         states: list[str] = []
         with broker.connect() as connection:
@@ -265,7 +266,7 @@ class TestNode:
 
     def test_paused_node_is_silent_and_then_goes_on(self, broker: Broker) -> None:
         """
-        A frozen node accepts a connection and says nothing until it is resumed.
+        A frozen node accepts a connection and sends nothing until it is resumed.
         """
         broker.node.pause()
         with socket.create_connection((broker.host, broker.port), timeout=0.2) as connection:
@@ -279,7 +280,7 @@ class TestNode:
 
     def test_node_can_close_connections(self, broker: Broker) -> None:
         """
-        The connections of this virtual host are closed by the node, with the reason.
+        The node closes the connections of this virtual host, with the reason.
         """
         with broker.connect() as connection:
             broker.close_connections("a test")
@@ -290,7 +291,7 @@ class TestNode:
     @pytest.mark.rabbitmq
     def test_node_that_cannot_start_says_why(self, tmp_path: Path) -> None:
         """
-        The error ends with the node's log, and nothing is left running.
+        The error ends with the node's log, and no process is left.
         """
         node = RabbitMQNode(tmp_path / "node")
         with socket.create_server((node.host, node.port)), pytest.raises(NodeError, match="eaddrinuse"):
@@ -301,7 +302,7 @@ class TestNode:
     @pytest.mark.rabbitmq
     def test_node_dies_with_the_process_that_started_it(self, tmp_path: Path) -> None:
         """
-        A test process that is killed takes its node along, whatever cleaning up it had planned.
+        The node of a killed test process ends, without any clean-up by that process.
         """
         script = (
             "import sys, pathlib\n"
@@ -324,7 +325,7 @@ class TestNode:
     @pytest.mark.rabbitmq
     def test_tls_listener_wants_a_certificate(self, tmp_path: Path) -> None:
         """
-        A client with a certificate of the authority is served; one without is turned away.
+        A client with a certificate of the authority is accepted, one without is refused.
         """
         authority = CertificateAuthority(tmp_path / "authority")
         client = authority.issue("client")
@@ -346,7 +347,7 @@ def _process_until(connection: pika.BlockingConnection, condition: Callable[[], 
 
 def _speak_tls(node: RabbitMQNode, files: TlsFiles, *, with_certificate: bool) -> bytes:
     """
-    Return the first byte that the node answers over TLS, nothing if it turns the client away.
+    Return the first byte that the node answers over TLS, or nothing if it refuses the client.
     """
     context = ssl.create_default_context(cafile=files.ca)
     if with_certificate:
@@ -355,7 +356,7 @@ def _speak_tls(node: RabbitMQNode, files: TlsFiles, *, with_certificate: bool) -
     with (
         socket.create_connection((node.host, node.tls_port), timeout=10) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as connection,
-        # With TLS 1.3 the refusal follows the handshake: as an alert, or just as the end of the connection.
+        # With TLS 1.3 the refusal follows the handshake, as an alert or as the end of the connection.
         suppress(ssl.SSLError, ConnectionError),
     ):
         connection.sendall(PROTOCOL_HEADER)
@@ -370,7 +371,7 @@ class TestInstaller:
 
     def test_nothing_is_done_where_the_package_is_installed(self, broker: Broker) -> None:
         """
-        With RabbitMQ there, as the running node proves, the script succeeds without a word.
+        If RabbitMQ is installed, as the running node proves, the script succeeds without output.
         """
         assert broker.node.is_running
 
@@ -381,14 +382,14 @@ class TestInstaller:
     @pytest.mark.parametrize("arguments", [["--check"], []], ids=["check", "install"])
     def test_missing_package_is_one_sentence(self, tmp_path: Path, arguments: list[str]) -> None:
         """
-        Where the package is missing and cannot be installed, one sentence says what to install.
+        If the package is missing and cannot be installed, one sentence names it.
         """
         script = tmp_path / "install.sh"
         script.write_text(
             INSTALL.read_text().replace("/usr/lib/rabbitmq/bin/rabbitmq-server", "/nowhere/rabbitmq-server")
         )
 
-        # With an empty PATH there is no apt-get to install it with.
+        # With an empty PATH, apt-get is not found.
         done = subprocess.run(
             ["/bin/sh", script, *arguments], env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False
         )
@@ -401,7 +402,7 @@ class TestInstaller:
     @pytest.mark.parametrize("arguments", [["--check", "postgresql"], []], ids=["check", "install"])
     def test_missing_database_is_one_sentence(self, tmp_path: Path, arguments: list[str]) -> None:
         """
-        Where all but PostgreSQL's server is there, the sentence names its package.
+        If only PostgreSQL's server is missing, the sentence names its package.
         """
         script = tmp_path / "install.sh"
         script.write_text(
@@ -421,7 +422,7 @@ class TestInstaller:
     @pytest.mark.parametrize("arguments", [["--check", "redis"], []], ids=["check", "install"])
     def test_missing_redis_is_one_sentence(self, tmp_path: Path, arguments: list[str]) -> None:
         """
-        Where all but Redis is there, the sentence names its package.
+        If only Redis is missing, the sentence names its package.
         """
         script = tmp_path / "install.sh"
         script.write_text(
@@ -442,7 +443,7 @@ class TestInstaller:
     @pytest.mark.parametrize("arguments", [["--check", "strace"], []], ids=["check", "install"])
     def test_missing_strace_is_one_sentence(self, tmp_path: Path, arguments: list[str]) -> None:
         """
-        Where all but strace is there, the sentence names strace.
+        If only strace is missing, the sentence names strace.
         """
         script = tmp_path / "install.sh"
         script.write_text(
@@ -462,7 +463,7 @@ class TestInstaller:
 
     def test_broker_is_not_missed_for_want_of_strace(self, tmp_path: Path) -> None:
         """
-        Tests that only need RabbitMQ run where it is there.
+        Tests that only need RabbitMQ run without strace.
         """
         script = tmp_path / "install.sh"
         script.write_text(INSTALL.read_text().replace("/usr/lib/rabbitmq/bin/rabbitmq-server", "/bin/sh"))
@@ -484,7 +485,7 @@ class TestFetch:
     )
     def test_a_machine_that_cannot_run_it_is_one_sentence(self, tmp_path: Path, machine: str) -> None:
         """
-        Of another system, or without root: the suite runs on the system's RabbitMQ alone.
+        Without root, or on another system, the suite uses the system's RabbitMQ.
         """
         (tmp_path / "os-release").write_text(machine)
         script = tmp_path / "tests" / "services" / "fetch_rabbitmq.sh"
@@ -500,7 +501,7 @@ class TestFetch:
 
     def test_a_suite_that_is_missing_is_one_sentence(self) -> None:
         """
-        Which names the script to fetch it with.
+        The sentence names the script that downloads it.
         """
         done = subprocess.run([FETCH, "--check", "nosuch"], capture_output=True, text=True, check=False)
 
@@ -516,7 +517,7 @@ class TestPostgres:
     @pytest.mark.airflow
     def test_database_is_copied_from_a_template(self) -> None:
         """
-        A new database holds what its template held, and its address names it.
+        A new database has the content of its template, and its address names it.
         """
         with PostgresServer() as server:
             server.create_database("first")
@@ -531,7 +532,7 @@ class TestPostgres:
     @pytest.mark.parametrize("end", [PostgresServer.stop, PostgresServer.kill], ids=["stopped", "killed"])
     def test_ended_server_comes_back_with_its_data(self, end: Callable[[PostgresServer], None]) -> None:
         """
-        Ended in good order or not, it serves what was committed, on the same port.
+        After an orderly stop or a kill, the server has the committed data and the same port.
         """
         with PostgresServer() as server:
             server.execute("CREATE TABLE facts AS SELECT 7 AS number")
@@ -548,7 +549,7 @@ class TestPostgres:
     @pytest.mark.airflow
     def test_server_listens_on_loopback_only_and_asks_for_the_password(self) -> None:
         """
-        One port is all that is open, to nobody without the password; no socket lies in the file system.
+        One port is open, with the password only, and no socket is in the file system.
         """
         with PostgresServer() as server:
             found = listeners({server.pid, *descendants(server.pid)})
@@ -562,7 +563,7 @@ class TestPostgres:
     @pytest.mark.airflow
     def test_nothing_is_left(self) -> None:
         """
-        Closed, the server leaves no process, no file and no shared memory.
+        After it is closed, the server leaves no process, no file and no shared memory.
         """
         with PostgresServer() as server:
             pids = {server.pid, *descendants(server.pid)}
@@ -577,7 +578,7 @@ class TestPostgres:
     @pytest.mark.airflow
     def test_server_that_cannot_start_says_why(self) -> None:
         """
-        The error ends with the server's log, and nothing is left.
+        The error ends with the server's log, and no file or process is left.
         """
         server = PostgresServer()
         with socket.create_server((server.host, server.port)), pytest.raises(PostgresError, match="Address already in"):
@@ -588,7 +589,7 @@ class TestPostgres:
     @pytest.mark.airflow
     def test_server_dies_with_the_process_that_started_it(self, tmp_path: Path) -> None:
         """
-        A test process that is killed takes its server along, shared memory included.
+        The server of a killed test process ends, and its shared memory is removed.
         """
         script = (
             "import sys\n"
@@ -629,7 +630,7 @@ class TestRedis:
     @pytest.mark.clients
     def test_server_listens_on_loopback_only_and_writes_nothing_but_its_log(self, tmp_path: Path) -> None:
         """
-        It answers where its variable says, and what it was given is in no file.
+        It answers at the address of its variable, and writes its data to no file.
         """
         with RedisServer(tmp_path / "redis") as server:
             address = json.loads(server.env["MESH_CONFIG"])["automated-processing-scratch-inventory"]
@@ -644,7 +645,7 @@ class TestRedis:
     @pytest.mark.clients
     def test_server_is_ended_and_begins_anew(self, tmp_path: Path) -> None:
         """
-        It leaves no process, and is empty when it is started again.
+        It leaves no process, and is empty after the next start.
         """
         server = RedisServer(tmp_path / "redis")
         with server:
@@ -659,7 +660,7 @@ class TestRedis:
     @pytest.mark.clients
     def test_redis_that_cannot_start_says_why(self, tmp_path: Path) -> None:
         """
-        Where another has the port, the error ends with the server's log, and nothing is left.
+        If another process has the port, the error ends with the server's log, and no process is left.
         """
         server = RedisServer(tmp_path / "redis")
         with socket.create_server((server.host, server.port)), pytest.raises(RedisError, match="Address already in"):
@@ -670,7 +671,7 @@ class TestRedis:
     @pytest.mark.clients
     def test_redis_dies_with_the_process_that_started_it(self, tmp_path: Path) -> None:
         """
-        A test process that is killed takes its server along.
+        The server of a killed test process ends.
         """
         script = (
             "import sys\n"
@@ -699,7 +700,7 @@ class TestRedis:
 
 def _exporters(receiver: OtlpReceiver, protocol: str) -> tuple[Any, Any, Any]:
     """
-    Make the SDK's exporters of spans, metrics and logs that send to the receiver.
+    Create the SDK's exporters of spans, metrics and logs that send to the receiver.
     """
     if protocol == "grpc":
         endpoint = receiver.grpc_endpoint
@@ -710,7 +711,7 @@ def _exporters(receiver: OtlpReceiver, protocol: str) -> tuple[Any, Any, Any]:
         )
     endpoint = receiver.http_endpoint
     return (
-        # One of them compressed: the receiver reads both.
+        # One of them is compressed: the receiver reads both forms.
         HttpSpanExporter(f"{endpoint}/v1/traces", compression=Compression.Gzip),
         HttpMetricExporter(f"{endpoint}/v1/metrics"),
         HttpLogExporter(f"{endpoint}/v1/logs"),
@@ -725,7 +726,7 @@ class TestOtlpReceiver:
 
     def test_spans_arrive_whole(self, otlp: OtlpReceiver, protocol: str) -> None:
         """
-        Name, ids, kind, status, attributes, resource, scope, event and link of a span are what was sent.
+        Name, ids, kind, status, attributes, resource, scope, event and link of a span arrive unchanged.
         """
         provider = TracerProvider(resource=Resource.create({"service.name": "tests"}), shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(_exporters(otlp, protocol)[0]))
@@ -753,7 +754,7 @@ class TestOtlpReceiver:
 
     def test_metrics_arrive_whole(self, otlp: OtlpReceiver, protocol: str) -> None:
         """
-        A counter and a histogram come with values, attributes, unit and buckets.
+        A counter and a histogram arrive with values, attributes, unit and buckets.
         """
         reader = PeriodicExportingMetricReader(_exporters(otlp, protocol)[1], export_interval_millis=60_000)
         provider = MeterProvider([reader], shutdown_on_exit=False)
@@ -781,7 +782,7 @@ class TestOtlpReceiver:
 
     def test_logs_arrive_whole(self, otlp: OtlpReceiver, protocol: str) -> None:
         """
-        A log record comes with body, severity and attributes.
+        A log record arrives with body, severity and attributes.
         """
         provider = LoggerProvider(shutdown_on_exit=False)
         provider.add_log_record_processor(SimpleLogRecordProcessor(_exporters(otlp, protocol)[2]))
@@ -798,7 +799,7 @@ class TestOtlpReceiver:
 
 def test_receiver_says_what_it_was_waiting_for(otlp: OtlpReceiver) -> None:
     """
-    A wait that is not fulfilled ends with what had arrived instead.
+    A wait without success ends with an error that lists the received data.
     """
     with pytest.raises(TimeoutError, match=r"received: \{'spans': \[\], 'metrics': \[\], 'logs': \[\]\}"):
         otlp.wait_for(OtlpReceiver.spans, timeout=0.01)
@@ -807,7 +808,7 @@ def test_receiver_says_what_it_was_waiting_for(otlp: OtlpReceiver) -> None:
 @pytest.mark.parametrize(("path", "status"), [("/v1/traces", 400), ("/v1/other", 404)])
 def test_receiver_refuses_what_is_not_otlp(otlp: OtlpReceiver, path: str, status: int) -> None:
     """
-    A body that is not protobuf and a path that is no signal are errors, not silence.
+    A body that is not protobuf and a path that is not a signal's are errors.
     """
     connection = http.client.HTTPConnection("127.0.0.1", otlp.http_port, timeout=10)
     try:
@@ -819,12 +820,12 @@ def test_receiver_refuses_what_is_not_otlp(otlp: OtlpReceiver, path: str, status
 
 class TestSockets:
     """
-    Ports that misbehave on purpose.
+    Ports that refuse connections or do not answer.
     """
 
     def test_black_hole_accepts_and_is_silent(self, black_hole: BlackHole) -> None:
         """
-        A client connects, speaks, and hears nothing.
+        A client connects and sends, and receives nothing.
         """
         with socket.create_connection((black_hole.host, black_hole.port), timeout=0.2) as client:
             client.sendall(PROTOCOL_HEADER)
@@ -835,14 +836,14 @@ class TestSockets:
 
     def test_black_hole_knows_when_nobody_came(self, black_hole: BlackHole) -> None:
         """
-        Waiting for a client that does not come ends.
+        The wait for a client ends after a timeout.
         """
         with pytest.raises(TimeoutError, match="nobody connected"):
             black_hole.wait_for_connection(timeout=0.01)
 
     def test_refusing_port_refuses(self, refusing_port: int) -> None:
         """
-        A connection is refused at once, and nobody else can take the port.
+        A connection is refused at once, and no other process can bind the port.
         """
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", refusing_port))
@@ -851,7 +852,7 @@ class TestSockets:
 
     def test_closed_port_is_released(self) -> None:
         """
-        After the ``with`` anybody may listen there.
+        After the ``with`` any process may listen there.
         """
         with closed_port() as port:
             pass
@@ -860,7 +861,7 @@ class TestSockets:
 
     def test_free_ports_are_never_a_clients_own(self) -> None:
         """
-        Ports are distinct and, where the machine leaves room, outside the range of outgoing connections.
+        The ports are distinct and, if enough are free, outside the range of outgoing connections.
         """
         low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
 
@@ -873,12 +874,12 @@ class TestSockets:
 
 class TestProxy:
     """
-    The network that a test breaks.
+    A proxy by which a test interrupts the network.
     """
 
     def test_proxy_passes_bytes_and_counts_them(self, echo: int) -> None:
         """
-        Both directions work, and an end of the one is passed on to the other.
+        Both directions work, and the end of one connection is passed on to the other.
         """
         with Proxy(echo) as proxy, socket.create_connection((proxy.host, proxy.port), timeout=10) as client:
             client.sendall(b"x" * 1_000_000)
@@ -890,7 +891,7 @@ class TestProxy:
 
     def test_cut_resets_and_new_connections_are_welcome(self, echo: int) -> None:
         """
-        Who is connected is reset; who comes afterwards is served.
+        Existing connections are reset, and new ones are served.
         """
         with Proxy(echo) as proxy, _client_of(proxy) as client:
             assert _asked(client) == b"?"
@@ -904,7 +905,7 @@ class TestProxy:
 
     def test_refused_port_is_the_same_when_it_is_open_again(self, echo: int) -> None:
         """
-        Nobody can connect meanwhile, and who is connected stays so.
+        While the port refuses, nobody can connect, and existing connections stay.
         """
         with Proxy(echo) as proxy, _client_of(proxy) as client:
             assert _asked(client) == b"?"
@@ -920,7 +921,7 @@ class TestProxy:
 
     def test_frozen_network_is_silent_and_then_goes_on(self, echo: int) -> None:
         """
-        A connection is accepted, and what is sent on it arrives after the thaw.
+        A connection is accepted, and data that is sent on it arrives after the thaw.
         """
         with Proxy(echo) as proxy:
             proxy.freeze()
@@ -935,7 +936,7 @@ class TestProxy:
 
     def test_swallowed_answers_are_lost(self, echo: int) -> None:
         """
-        What the client sends arrives, what comes back does not, and the thaw ends a connection with a hole in it.
+        Data from the client arrives, answers do not. The thaw ends a connection with missing data.
         """
         with Proxy(echo) as proxy, _client_of(proxy) as client:
             proxy.swallow_answers()
@@ -948,21 +949,21 @@ class TestProxy:
 
     def test_proxy_without_a_broker_resets(self, refusing_port: int) -> None:
         """
-        A client learns that nobody is behind the proxy.
+        A client is reset if no broker is behind the proxy.
         """
         with Proxy(refusing_port) as proxy, pytest.raises(ConnectionResetError), _client_of(proxy) as client:
             client.recv(1)
 
     def test_waiting_for_what_does_not_move_ends(self, echo: int) -> None:
         """
-        The error says what had moved.
+        The error states the number of bytes that have moved.
         """
         with Proxy(echo) as proxy, pytest.raises(TimeoutError, match="accepted: 0, sent: 0, answered: 0"):
             proxy.wait_for(lambda proxy: proxy.accepted > 0, timeout=0.01)
 
     def test_proxy_leaves_no_thread(self, echo: int) -> None:
         """
-        Its thread has ended when the ``with`` has.
+        Its thread has ended at the end of the ``with``.
         """
         with Proxy(echo) as proxy, _client_of(proxy) as client:
             assert _asked(client) == b"?"
@@ -973,7 +974,7 @@ class TestProxy:
 @pytest.fixture
 def echo() -> Iterator[int]:
     """
-    A port that sends back what it is sent.
+    Yield a port that sends back what it receives.
     """
 
     class Echo(socketserver.BaseRequestHandler):
@@ -1001,7 +1002,7 @@ def _asked(client: socket.socket) -> bytes:
 
 class TestProcesses:
     """
-    The watch over processes and listeners.
+    The checks of processes and listeners.
     """
 
     @pytest.mark.parametrize(
@@ -1019,7 +1020,7 @@ class TestProcesses:
     )
     def test_loopback_is_told_from_the_rest(self, address: str, expected: bool) -> None:  # noqa: FBT001
         """
-        All of 127/8 and its images in IPv6 are loopback; the wildcard is not.
+        All of 127/8 and the mapped IPv6 addresses are loopback; the wildcard is not.
         """
         assert Listener(address, 1, 1).is_loopback is expected
 
@@ -1037,11 +1038,11 @@ class TestProcesses:
 
     def test_listener_off_loopback_is_refused(self) -> None:
         """
-        The watch names the process and the address of a wildcard listener.
+        The check names the process and the address of a wildcard listener.
         """
         watch = SessionWatch("a session")
         with socket.socket() as server:
-            # Bound to every address and yet out of reach: only the loopback device may deliver to it.
+            # Bound to every address and yet unreachable: only the loopback device may deliver to it.
             server.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
             server.bind(("0.0.0.0", 0))
             server.listen()
@@ -1053,7 +1054,7 @@ class TestProcesses:
 
     def test_the_kernel_names_the_listeners_of_its_table(self) -> None:
         """
-        What it is asked for is what is read where it cannot be asked.
+        The answer of the kernel equals the listeners of its table, which is read if it cannot be asked.
         """
         with socket.create_server(("127.0.0.1", 0)) as server:
             expected = Listener("127.0.0.1", server.getsockname()[1], os.fstat(server.fileno()).st_ino)
@@ -1063,7 +1064,7 @@ class TestProcesses:
 
     def test_orphan_is_found_and_ended(self) -> None:
         """
-        A process that its parent left behind is found by the session's mark, named, and ended.
+        A process that its parent left behind is found by the mark of the session, named, and ended.
         """
         session = str(uuid.uuid4())
         watch = SessionWatch(session)
@@ -1077,7 +1078,7 @@ class TestProcesses:
 
     def test_process_that_ends_in_time_is_not_left_behind(self) -> None:
         """
-        A process that is still ending when the session does is waited for.
+        If a process is still ending at the end of the session, the check waits for it.
         """
         watch = SessionWatch("a session")
         with subprocess.Popen(["/bin/sh", "-c", "read word"], stdin=subprocess.PIPE) as process:
@@ -1091,12 +1092,12 @@ class TestProcesses:
 
 class TestEnvironment:
     """
-    What every test finds in its environment.
+    The environment of every test.
     """
 
     def test_environment_is_clean(self, state_dir: Path) -> None:
         """
-        Nothing in the environment configures the library but a state folder of this test's own.
+        The only setting of the library in the environment is a state folder for this test.
         """
         library = {name for name in os.environ if name.startswith(("DKIST_CORE_", "ISB_", "OTEL_")) or "MESH" in name}
 
@@ -1107,7 +1108,7 @@ class TestEnvironment:
 
     def test_machines_own_settings_do_not_reach_the_tests(self) -> None:
         """
-        The test above passes too where the variables are set outside.
+        The test above passes if the variables are set outside of the suite.
         """
         outside = {"MESH_CONFIG": "{}", "ISB_USERNAME": "u", "OTEL_SDK_DISABLED": "true", "DKIST_CORE_STATE_DIR": "/x"}
         test = f"{Path(__file__).relative_to(ROOT)}::TestEnvironment::test_environment_is_clean"
@@ -1119,7 +1120,7 @@ class TestEnvironment:
 
     def test_what_a_test_starts_ignores_no_signal(self) -> None:
         """
-        A signal that a test sends to a process has its usual effect.
+        A signal that a test sends to a process has its default effect.
         """
         status = subprocess.run(["/bin/cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
 
@@ -1130,7 +1131,7 @@ class TestEnvironment:
 
     def test_signals_that_the_suite_ignores_reach_what_a_test_starts(self) -> None:
         """
-        The test above passes too under nohup and in the background of a shell.
+        The test above passes under nohup and in a shell's background job.
         """
         test = f"{Path(__file__).relative_to(ROOT)}::TestEnvironment::test_what_a_test_starts_ignores_no_signal"
         background = ["/bin/sh", "-c", 'trap "" HUP INT QUIT TERM CHLD; exec "$@"', "sh"]
@@ -1142,7 +1143,7 @@ class TestEnvironment:
 
     def test_state_is_kept_on_a_disk(self, tmp_path: Path) -> None:
         """
-        A folder in memory is not taken for the state; any other is.
+        A folder in memory is replaced; any other one is used.
         """
         assert file_system(Path("/proc/self")) == "proc"
         with disk_folder(Path("/dev/shm")) as folder:

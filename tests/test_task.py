@@ -33,7 +33,7 @@ Recorded = Callable[[], list[Event]]
 
 class NoOp(TaskBase):
     """
-    A task that does nothing.
+    A task without work.
     """
 
     def run(self) -> None:
@@ -44,7 +44,7 @@ class NoOp(TaskBase):
 
 class AllPhases(TaskBase):
     """
-    A task that writes down its phases, and fails in the one it is told to.
+    A task that records its phases, and fails in the phase `failing_phase`.
     """
 
     failing_phase: str | None = None
@@ -52,7 +52,7 @@ class AllPhases(TaskBase):
 
     def __init__(self, recipe_run_id: int, workflow_name: str, workflow_version: str) -> None:
         """
-        Begin with no phase.
+        Start without phases.
         """
         super().__init__(recipe_run_id=recipe_run_id, workflow_name=workflow_name, workflow_version=workflow_version)
         self.phases: list[str] = []
@@ -64,26 +64,26 @@ class AllPhases(TaskBase):
 
     def pre_run(self) -> None:
         """
-        Note the phase.
+        Record the phase.
         """
         self._enter("pre_run")
 
     def run(self) -> None:
         """
-        Note the phase.
+        Record the phase.
         """
         self._enter("run")
 
     def post_run(self) -> None:
         """
-        Note the phase.
+        Record the phase.
         """
         self._enter("post_run")
 
 
 def call(task_class: type[TaskBase], **values: Any) -> TaskBase:
     """
-    Run a task by hand, as its author would.
+    Run a task by hand, as its author does.
     """
     identity: dict[str, Any] = {"recipe_run_id": 1, "workflow_name": "W", "workflow_version": "1"}
     with task_class(**identity | values) as task:
@@ -94,14 +94,14 @@ def call(task_class: type[TaskBase], **values: Any) -> TaskBase:
 @pytest.fixture
 def recorded(state_dir: Path) -> Recorded:  # noqa: ARG001 - events of this test alone
     """
-    A function that returns every report on the embedded bus.
+    Return a function that returns all reports on the embedded bus.
     """
     return lambda: list(subscribe(replay=True, every_report=True, timeout=0.05))
 
 
 def test_a_task_by_hand_reports_its_start_and_its_end(recorded: Recorded) -> None:
     """
-    One start and one end, with phases, timings and resources, in a run that shows it was by hand.
+    One start and one end are reported, with phases, timings and resources, in a run by hand.
     """
     task = call(AllPhases, recipe_run_id=76)
 
@@ -116,7 +116,7 @@ def test_a_task_by_hand_reports_its_start_and_its_end(recorded: Recorded) -> Non
     assert list(last.phases) == ["pre_run", "run", "post_run"]
     assert last.duration_seconds is not None
     assert last.duration_seconds >= sum(last.phases.values())
-    # To open the bus is part of the attempt, for which the first event had to wait.
+    # The opening of the bus is part of the attempt, and the first event was published after it.
     assert (last.time - first.time).total_seconds() >= last.duration_seconds - 0.001
     assert last.peak_memory_bytes is not None
     assert last.peak_memory_bytes > 1024 * 1024
@@ -147,7 +147,7 @@ def test_an_exception_in_any_phase_is_reported_and_raised_unchanged(
     phase: str, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    The failure names the phase, and the very exception reaches the caller.
+    The failure names the phase, and the same exception object reaches the caller.
     """
     error = ValueError("no good")
     monkeypatch.setattr(AllPhases, "failing_phase", phase)
@@ -182,7 +182,7 @@ def test_what_is_no_ordinary_exception_has_a_cause_of_its_own(
     error: BaseException, expected: dict[str, object], recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Leaving by exit, by keyboard or for want of memory is a failure, told apart from an exception.
+    An exit, a keyboard interrupt and a lack of memory are failures with separate causes.
     """
     monkeypatch.setattr(AllPhases, "failing_phase", "run")
     monkeypatch.setattr(AllPhases, "error", error)
@@ -197,7 +197,7 @@ def test_what_is_no_ordinary_exception_has_a_cause_of_its_own(
 
 def test_a_second_call_is_the_next_attempt_of_the_same_run(recorded: Recorded) -> None:
     """
-    One run by hand per process, workflow, version and recipe run.
+    There is one run by hand per process, workflow, version and recipe run.
     """
     call(NoOp, recipe_run_id=77)
     call(NoOp, recipe_run_id=77)
@@ -212,7 +212,7 @@ def test_the_identity_is_taken_by_the_task_it_names_and_lent_to_no_other(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    A task made inside a task is a run by hand of its own.
+    A task that is called inside a task is a separate run by hand.
     """
 
     class Outer(TaskBase):
@@ -237,7 +237,7 @@ def test_a_failure_by_hand_is_final_whatever_the_engine_would_do(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Nobody tries again unless a person does, and an alarm on what failed for good is not to wait for that.
+    A failure by hand is not retried automatically, so an alarm on final failures must not wait for a retry.
     """
     monkeypatch.setattr(AllPhases, "failing_phase", "run")
     monkeypatch.setattr(AllPhases, "retries", 1)
@@ -252,7 +252,7 @@ def test_a_failure_by_hand_is_final_whatever_the_engine_would_do(
 
 def test_progress_is_rate_limited_and_its_last_report_always_leaves(recorded: Recorded) -> None:
     """
-    An inner loop may report as often as it likes.
+    An inner loop may report any number of times.
     """
 
     class Counting(TaskBase):
@@ -279,7 +279,7 @@ def test_progress_that_is_no_number_does_not_break_the_task(
     recorded: Recorded, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    Observing never breaks the observed: one warning, and the task goes on.
+    One warning is logged, and the task continues.
     """
 
     class Odd(TaskBase):
@@ -294,7 +294,7 @@ def test_progress_that_is_no_number_does_not_break_the_task(
 
 def test_progress_outside_of_a_run_does_nothing(recorded: Recorded) -> None:
     """
-    A helper that reports progress can be tried without running the task.
+    A helper that reports progress can be tested without a running task.
     """
     NoOp(recipe_run_id=1, workflow_name="W", workflow_version="1").progress(1)
 
@@ -316,7 +316,7 @@ def test_what_is_wrong_with_observing_never_reaches_the_observed(
     variable: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    Wrong settings cost the events, with one clear line, and not the task.
+    With wrong settings, no events are published and one message is logged, and the task runs.
     """
     monkeypatch.setenv(variable, value)
 
@@ -329,7 +329,7 @@ def test_an_unusable_folder_never_reaches_the_observed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    It costs the events where no broker takes them, with one line that says why and one that counts them.
+    If no broker accepts the events, they are lost. One message states the reason, and one the number.
     """
     monkeypatch.setenv("DKIST_CORE_STATE_DIR", "/proc/nowhere")
 
@@ -342,24 +342,24 @@ def test_an_unusable_folder_never_reaches_the_observed(
 
 class Mute:
     """
-    A value that cannot be shown.
+    A value whose `repr` raises.
     """
 
     def __repr__(self) -> str:
         """
-        Raise.
+        Raise an exception.
         """
         raise RuntimeError
 
 
 class Index:
     """
-    A whole number of another class, as those of tables are.
+    An integer of another class, such as those of tables.
     """
 
     def __index__(self) -> int:
         """
-        Return it.
+        Return the integer.
         """
         return 5
 
@@ -367,7 +367,7 @@ class Index:
 @pytest.mark.parametrize("value", [5, "5", "005", Index()])
 def test_a_recipe_run_id_becomes_a_number(value: Any, recorded: Recorded) -> None:
     """
-    What the task reads and what its events state is the same, whatever it was made with.
+    The task's attribute and the events have the same integer, for each type of the argument.
     """
     task = call(NoOp, recipe_run_id=value)
 
@@ -381,7 +381,7 @@ def test_a_recipe_run_id_becomes_a_number(value: Any, recorded: Recorded) -> Non
 )
 def test_a_recipe_run_id_that_is_no_number_makes_no_task(value: Any, recorded: Recorded) -> None:
     """
-    What the task would read and write belongs to no recipe run, or to another; little of the value is shown.
+    The task would not belong to that recipe run. The error contains at most 40 characters of the value.
     """
     with pytest.raises(
         IdentityError,
@@ -414,7 +414,8 @@ def test_a_conditional_call_of_super_is_reported_as_it_is_made(recorded: Recorde
 
 def test_a_task_is_gone_when_nobody_holds_it() -> None:
     """
-    With telemetry off no instrument keeps it, though a gauge's callback knows it: a notebook makes many.
+    With telemetry off, no instrument holds a reference to the task, even if a gauge's callback does. A notebook creates
+    many tasks.
     """
 
     class Observed(NoOp):
@@ -432,18 +433,18 @@ def test_a_task_is_gone_when_nobody_holds_it() -> None:
 
 class Pools(NoOp):
     """
-    Has processes of its own that work for it.
+    A task that uses a pool of processes.
     """
 
     def work(self, number: int) -> int:
         """
-        Do a part.
+        Compute a part.
         """
         return number * int(self.recipe_run_id)
 
     def run(self) -> None:
         """
-        Have two parts done elsewhere.
+        Compute two parts in other processes.
         """
         self.meter.create_counter(name="parts").add(2)
         with self.telemetry_span("pool"), ProcessPoolExecutor(2, multiprocessing.get_context("forkserver")) as pool:
@@ -452,7 +453,7 @@ class Pools(NoOp):
 
 def test_a_task_hands_its_methods_to_a_pool() -> None:
     """
-    What observes it stays here; of all else another process has a copy.
+    The observation of the task stays in this process. Another process gets a copy of all other attributes.
     """
     task = call(Pools, recipe_run_id=3)
 
@@ -462,14 +463,14 @@ def test_a_task_hands_its_methods_to_a_pool() -> None:
 
 class Slotted(NoOp):
     """
-    A task that keeps a value in a slot.
+    A task with a slot.
     """
 
     __slots__ = ("value",)
 
     def run(self) -> None:
         """
-        Copy itself while it is observed.
+        Copy the task while it is observed.
         """
         self.value = "kept"
         self.frames = [1]
@@ -479,30 +480,30 @@ class Slotted(NoOp):
 
 class Stateful:
     """
-    A mixin that says what a copy gets.
+    A mixin that defines the state of a copy.
     """
 
     def __getstate__(self) -> Any:
         """
-        Give all attributes, as many classes do, and one more.
+        Return all attributes, as many classes do, and one more.
         """
         return {**vars(self), "given": True}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """
-        Take them.
+        Set the attributes.
         """
         vars(self).update(state, taken=True)
 
 
 class Reduced:
     """
-    A mixin that says how a copy is made.
+    A mixin that defines how a copy is created.
     """
 
     def __reduce__(self) -> Any:
         """
-        Make it as the constructor does, and give it all attributes.
+        Create the copy by the constructor, and set all attributes.
         """
         return (type(self), (1, "W", "1"), vars(self))
 
@@ -515,7 +516,7 @@ class MixinFirst(Stateful, Slotted):
 
 class MixinLast(Slotted, Stateful):
     """
-    A task with the mixin behind the base.
+    A task with the mixin after the base.
     """
 
 
@@ -527,7 +528,7 @@ class IsReduced(Reduced, Slotted):
 
 def copies_of(task: TaskBase) -> list[Any]:
     """
-    Return copies of a task, by each way there is.
+    Return copies of a task by `copy` and by each protocol of `pickle`.
     """
     pickled = [pickle.loads(pickle.dumps(task, protocol)) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)]
     return [copy.copy(task), copy.deepcopy(task), *pickled]
@@ -535,7 +536,8 @@ def copies_of(task: TaskBase) -> list[Any]:
 
 def test_a_copy_of_a_task_keeps_what_its_author_has_it_keep(recorded: Recorded) -> None:
     """
-    Slots, and what a mixin gives or takes, wherever it stands; what observes the task stays with the task.
+    A copy keeps slots, and the state that a mixin defines, in any order of the bases. The observation stays with the
+    task.
     """
     kinds: list[type[TaskBase]] = [Slotted, MixinFirst, MixinLast, IsReduced]
     made: dict[type[TaskBase], list[Any]] = {kind: vars(call(kind))["copies"] for kind in kinds}
@@ -552,7 +554,7 @@ def test_a_copy_of_a_task_keeps_what_its_author_has_it_keep(recorded: Recorded) 
 
 def test_a_copy_that_shares_the_attributes_of_a_task_is_observed_for_itself(recorded: Recorded) -> None:
     """
-    It may be called while the task runs, which goes on to be observed.
+    The copy may be called while the task runs, and the task continues to report.
     """
 
     class CallsACopy(Stateful, NoOp):
@@ -572,7 +574,7 @@ def test_a_copy_that_shares_the_attributes_of_a_task_is_observed_for_itself(reco
 
 def test_the_log_shows_the_steps_of_a_task(caplog: pytest.LogCaptureFixture) -> None:
     """
-    Both ends of each, and which error ended it.
+    The log shows the start and the end of each step, and the error that ended it.
     """
 
     class Steps(NoOp):
@@ -632,7 +634,7 @@ def test_the_author_s_instruments_and_spans_cost_nothing_without_a_collector() -
 
 def test_an_author_s_own_attributes_stay_among_the_base_s(recorded: Recorded) -> None:
     """
-    They are a dict of the task's, as 7.x has it: added to, or replaced.
+    The attributes are a dict of the task, as in 7.x. An author may add to it or replace it.
     """
 
     class Extends(NoOp):
@@ -655,7 +657,7 @@ def test_an_author_s_own_attributes_stay_among_the_base_s(recorded: Recorded) ->
 
 def test_the_base_s_hooks_raise_nothing_and_rollback_is_left_to_people() -> None:
     """
-    A subclass may call super() of each; the lifecycle never rolls back.
+    A subclass may call super() of each hook. The lifecycle never calls `rollback`.
     """
 
     class Cautious(NoOp):
@@ -684,7 +686,7 @@ def test_a_task_without_run_cannot_be_made() -> None:
 
 def test_a_no_op_task_needs_neither_engine_nor_broker_client_nor_sdk(state_dir: Path) -> None:
     """
-    On the embedded journal with telemetry off, a task's process imports only what it uses.
+    On the embedded journal with telemetry off, the process of a task imports only modules that it uses.
     """
     program = (
         "import sys\n"
@@ -714,7 +716,7 @@ def test_a_no_op_task_needs_neither_engine_nor_broker_client_nor_sdk(state_dir: 
 
 def test_no_time_for_the_network_costs_no_event(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    `EVENT_FLUSH_TIMEOUT=0` waits for no broker, and still keeps everything on disk.
+    `EVENT_FLUSH_TIMEOUT=0` does not wait for the broker, and all events are on disk.
     """
     monkeypatch.setenv("EVENT_FLUSH_TIMEOUT", "0")
     with multiprocessing.get_context("fork").Pool(4) as pool:
@@ -725,14 +727,14 @@ def test_no_time_for_the_network_costs_no_event(recorded: Recorded, monkeypatch:
 
 def call_no_op(number: int) -> None:
     """
-    Call a task that does nothing, in whatever process this is.
+    Call a task without work in the current process.
     """
     call(NoOp, recipe_run_id=number)
 
 
 def test_a_fork_that_fails_does_not_end_its_parent_s_attempt(recorded: Recorded) -> None:
     """
-    One attempt has one end, however many processes pass through it.
+    One attempt has one end, even if other processes leave its code.
     """
 
     class Forking(TaskBase):
@@ -770,7 +772,7 @@ def test_settings_that_events_do_not_need_do_not_cost_them(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """
-    A wrong one is said in one line, and its default holds.
+    A wrong setting is logged in one message, and its default is used.
     """
     monkeypatch.setenv(variable, value)
     call(NoOp)
@@ -788,7 +790,7 @@ def test_a_name_that_is_no_text_costs_the_events_only(
     field: str, name: Any, recorded: Recorded, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    The established constructor takes anything.
+    The constructor of 7.x accepts any value.
     """
     task = call(AllPhases, **{field: name})
 
@@ -801,7 +803,7 @@ def test_a_name_that_is_no_text_costs_the_events_only(
 
 def test_a_task_that_does_not_call_the_base_s_constructor_runs(caplog: pytest.LogCaptureFixture) -> None:
     """
-    Without a name it has no events: one sentence says what its constructor is to do, and it can be shown.
+    Without a name, the task has no events. One message states what its constructor must do, and `repr` works.
     """
 
     class Nameless(AllPhases):
@@ -822,7 +824,7 @@ def test_a_task_that_does_not_call_the_base_s_constructor_runs(caplog: pytest.Lo
 
 def test_the_author_s_attributes_may_have_any_usual_name(recorded: Recorded) -> None:
     """
-    Ours are called otherwise.
+    The attributes of this package have other names.
     """
 
     class Own(AllPhases):
@@ -844,7 +846,7 @@ def test_a_secret_that_stands_in_the_file_of_settings_is_redacted(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state_dir: Path
 ) -> None:
     """
-    It is in no environment, and in no event either.
+    The secret is not in the environment, and is redacted in the events.
     """
     (tmp_path / ".env").write_text("ISB_PASSWORD=canary-hunter22\n")
     monkeypatch.chdir(tmp_path)
@@ -862,7 +864,7 @@ def test_a_secret_that_stands_in_the_file_of_settings_is_redacted(
 
 def test_a_value_that_cannot_be_stated_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """
-    What an author reports by mistake may hold a secret; one line says which field it was.
+    A wrong value of an author may contain a secret. One message names the field.
     """
 
     class Odd(TaskBase):
@@ -881,7 +883,7 @@ def test_an_error_of_ours_is_logged_without_secrets(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    With its stack, redacted of the environment's secrets and of those that are named.
+    The stack is logged, without the environment's secrets and the given ones.
     """
     monkeypatch.setenv("A_SECRET", "canary-1")
 
@@ -898,35 +900,35 @@ def test_an_error_of_ours_is_logged_without_secrets(
 
 class Coroutine(TaskBase):
     """
-    A task whose author thought of asyncio.
+    A task with an asynchronous `run`.
     """
 
     async def run(self) -> None:  # type: ignore[override]
         """
-        Never run.
+        Return a coroutine that is never run.
         """
 
 
 class Generator(TaskBase):
     """
-    A task whose author left a yield behind.
+    A task with a generator as `run`.
     """
 
     def run(self) -> Any:
         """
-        Never run.
+        Return a generator that is never run.
         """
         yield 1
 
 
 class AsyncGenerator(TaskBase):
     """
-    Both.
+    A task with an asynchronous generator as `run`.
     """
 
     async def run(self) -> Any:
         """
-        Never run.
+        Return an asynchronous generator that is never run.
         """
         yield 1
 
@@ -934,7 +936,7 @@ class AsyncGenerator(TaskBase):
 @pytest.mark.parametrize("task_class", [Coroutine, Generator, AsyncGenerator])
 def test_a_phase_that_has_not_run_does_not_finish(task_class: type[TaskBase], recorded: Recorded) -> None:
     """
-    Calling it only makes an object: the failure says so.
+    The call only creates an object, and the failure states that.
     """
     with pytest.raises(TypeError, match=rf"^{task_class.__name__}\.run is an? .*, which never runs"):
         call(task_class)
@@ -946,7 +948,7 @@ def test_a_phase_that_has_not_run_does_not_finish(task_class: type[TaskBase], re
 
 def test_progress_from_many_threads_has_numbers_of_its_own(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The number is part of an event's id.
+    The number is part of the id of an event.
     """
     monkeypatch.setattr(lifecycle, "PROGRESS_SECONDS", 0.0)
 

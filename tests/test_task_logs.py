@@ -1,7 +1,7 @@
 """
-What a task logs where nobody else has set logging up: shown, unless its author has other plans.
+Log records of a task, where no other code has configured logging: they are shown, unless the author has configured it.
 
-Not here: log records that are exported (test_tracing).
+Not here: exported log records (test_tracing).
 """
 
 import os
@@ -57,7 +57,8 @@ AT_IMPORT = "logging.getLogger('speaks').info('gain: 3')"
 )
 def test_what_a_task_logs_is_shown(set_up: str, lines: list[str], tmp_path: Path) -> None:
     """
-    From INFO on, with time and logger, and once; what the task's modules have set up is not disturbed.
+    From INFO on, each record is shown once, with time and logger. A configuration by the task's modules stays
+    unchanged.
     """
     write_package(tmp_path, {"a.py": TASK.format(set_up=set_up)})
 
@@ -92,7 +93,7 @@ def test_what_a_task_logs_that_is_called_by_hand_is_shown_meanwhile(
     set_up: str, lines: list[str], tmp_path: Path
 ) -> None:
     """
-    As 7.x showed it to people; before and after, logging is as it was.
+    The records are shown as in 7.x. Before and after the call, logging is unchanged.
     """
     write_package(tmp_path, {"a.py": TASK.format(set_up=set_up)})
 
@@ -130,7 +131,7 @@ assert logging.lastResort.level == logging.WARNING
 
 def test_what_a_task_sets_up_itself_stays() -> None:
     """
-    Also where two are called at once.
+    This holds even if two tasks are called at the same time.
     """
     told = run_python(SETS_UP, {})
 

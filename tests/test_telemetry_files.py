@@ -1,4 +1,4 @@
-"""The files that other implementations read: the vectors of ids, and the schema of each event."""
+"""The files for other implementations: the vectors of ids, and the schema of each event."""
 
 import json
 import re
@@ -42,12 +42,15 @@ def event_stating(facts: list[str]) -> Event:
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["id"])
 def test_ids_are_those_of_the_vectors(vector: dict[str, Any]) -> None:
-    """Releases that meet on one bus agree on every id: these never change."""
+    """Releases that use the same bus derive the same ids. These ids never change."""
     assert vector["id"] == event_stating(vector["facts"]).id
 
 
 def test_the_vectors_cover_every_case() -> None:
-    """Each type, names beyond ASCII, an attempt that is not known, and what tells events of one subject apart."""
+    """
+    There is a vector for each type, for names beyond ASCII, for an unknown attempt, and for two events about one
+    subject.
+    """
     facts = [vector["facts"] for vector in VECTORS]
 
     assert len({vector["id"] for vector in VECTORS}) == len(VECTORS)
@@ -60,7 +63,7 @@ def test_the_vectors_cover_every_case() -> None:
 
 
 def test_the_vector_of_the_contract_stands() -> None:
-    """The one that everybody knows, and the namespace it is in."""
+    """The vector and its namespace are those of the contract."""
     facts = ["edu.nso.dkist.task.finished", "My_Workflow", "dev", "local__1__20261122T090000Z__0a1b2c3d"]
 
     assert str(ID_NAMESPACE) == "833a4626-3965-5ef6-86cd-1e4e2a0d402a"
@@ -71,18 +74,18 @@ def test_the_vector_of_the_contract_stands() -> None:
 
 
 def test_there_is_a_schema_for_every_event_and_no_other() -> None:
-    """What lies in the folder is what is published."""
+    """The folder contains the published schemas, and no other."""
     assert sorted(file_name(event_class) for event_class in EVENT_CLASSES) == [path.name for path in SCHEMAS]
 
 
 @pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
 def test_the_schema_is_in_step_with_the_class(event_class: type[Event]) -> None:
-    """`python -m dkist_processing_core.events.schema telemetry/schemas` writes them anew."""
+    """`python -m dkist_processing_core.events.schema telemetry/schemas` generates the files."""
     assert text_of(event_class) == (FOLDER / "schemas" / file_name(event_class)).read_text()
 
 
 def test_the_generator_writes_every_file(tmp_path: Path) -> None:
-    """Into the folder that it is given."""
+    """The files are written into the given folder."""
     main(str(tmp_path))
 
     assert [path.read_text() for path in SCHEMAS] == [path.read_text() for path in sorted(tmp_path.iterdir())]
@@ -90,7 +93,7 @@ def test_the_generator_writes_every_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
 def test_a_schema_is_named_as_the_events_name_it(event_class: type[Event]) -> None:
-    """`dataschema` leads to it."""
+    """`dataschema` is the id of the schema."""
     made = schema(event_class)
     facts: dict[str, Any] = dict.fromkeys(("attempt", "sequence", "limit_seconds", "done"), 1) | {
         "task_name": "A",
@@ -103,7 +106,7 @@ def test_a_schema_is_named_as_the_events_name_it(event_class: type[Event]) -> No
 
 
 def test_every_field_has_one_meaning() -> None:
-    """A name means the same in every event that has it."""
+    """A field name has the same meaning in every event."""
     meanings: dict[str, set[str]] = {}
     for event_class in EVENT_CLASSES:
         for name, field in schema(event_class)["properties"].items():
@@ -113,7 +116,7 @@ def test_every_field_has_one_meaning() -> None:
 
 
 def complaints(value: Any, rule: dict[str, Any], root: dict[str, Any]) -> list[str]:
-    """Return what a schema has against a value; of JSON Schema 2020-12 as much as the files use."""
+    """Return the violations of a schema, for the keywords of JSON Schema 2020-12 that the files use."""
     known = {
         *("$ref", "additionalProperties", "anyOf", "const", "description", "enum", "format", "items", "maxItems"),
         *("maximum", "maxLength", "minItems", "minimum", "prefixItems", "properties", "required", "type"),
@@ -162,7 +165,7 @@ def complaints(value: Any, rule: dict[str, Any], root: dict[str, Any]) -> list[s
 @pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
 @given(data=st.data())
 def test_every_event_follows_its_schema(event_class: type[Event], data: st.DataObject) -> None:
-    """What is published is what is promised, and every field in it is described."""
+    """Each published event follows its schema, and the schema describes each of its fields."""
     made = schema(event_class)
     stated = json.loads(encode(data.draw(events_of(event_class))))["data"]
 
@@ -182,7 +185,7 @@ def test_every_event_follows_its_schema(event_class: type[Event], data: st.DataO
     ],
 )
 def test_a_schema_refuses_what_is_none(change: dict[str, Any], complaint: str) -> None:
-    """It is a check, not only a description."""
+    """The schema rejects events that do not follow it."""
     event_class = BY_TYPE[f"{TYPE_PREFIX}task.failed"]
     made = schema(event_class)
     stated = json.loads(encode(make(event_class, "A", cause="lost", time=NOON)))["data"]

@@ -1,5 +1,5 @@
 """
-What goes to a terminal: nothing from outside steers it, or hides in it, whatever command shows it.
+Output to a terminal: no text from outside can control the terminal or hide in it, in any command.
 """
 
 import io
@@ -33,7 +33,8 @@ from tests.facts import failed, progressed
 from tests.running import command
 from tests.strategies import texts
 
-# What a terminal obeys or does not show. Signs of Arabic and other scripts are of the category Cf too, and are seen.
+# Characters that a terminal obeys or does not display. Visible signs of Arabic and other scripts are of the category
+# Cf, too.
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 SEEN = set("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd\n\t")
 HOSTILE = "a\x1b[31mb\x9b2Jc\u202ed\u2066e\u200bf\ud83dg\x07h"
@@ -50,7 +51,7 @@ def unseen_in(text: str) -> set[str]:
 @given(texts())
 def test_a_shown_text_holds_nothing_that_is_obeyed_or_hidden(text: str) -> None:
     """
-    Other characters stay, and what is shown once is shown the same again.
+    Other characters stay, and escaping a second time changes nothing.
     """
     shown = visible(text)
 
@@ -61,7 +62,7 @@ def test_a_shown_text_holds_nothing_that_is_obeyed_or_hidden(text: str) -> None:
 
 def test_every_character_is_decided_on() -> None:
     """
-    None of all that Unicode has passes by its category.
+    Each category of Unicode is covered.
     """
     every = "".join(map(chr, range(sys.maxunicode + 1)))
 
@@ -72,7 +73,7 @@ def test_every_character_is_decided_on() -> None:
 @given(st.recursive(texts(), lambda inner: st.lists(inner) | st.dictionaries(texts(), inner), max_leaves=5))
 def test_json_states_the_same_without_any_of_them(value: object) -> None:
     """
-    There they are escapes of JSON's, C1 and lone surrogates too.
+    In JSON they are JSON's escapes, including C1 and lone surrogates.
     """
     shown = visible_json(json.dumps(value, indent=2, ensure_ascii=False))
 
@@ -84,7 +85,7 @@ def test_json_states_the_same_without_any_of_them(value: object) -> None:
 @given(texts())
 def test_what_rich_prints_is_shown_so_too(text: str) -> None:
     """
-    As text, with a style, and as a part of a table; colours stay.
+    This holds for plain text, styled text and cells of a table. Colours stay.
     """
     stream = io.StringIO()
     console = Terminal(file=stream, force_terminal=True, color_system="standard", width=200)
@@ -100,7 +101,7 @@ def test_what_rich_prints_is_shown_so_too(text: str) -> None:
 
 def test_the_lines_of_a_task_are_shown_so_too(capsys: pytest.CaptureFixture[str]) -> None:
     """
-    A local run prints them, and its own lines about the task.
+    A local run prints the lines of a task and messages about it.
     """
     stream = io.StringIO()
 
@@ -113,7 +114,7 @@ def test_the_lines_of_a_task_are_shown_so_too(capsys: pytest.CaptureFixture[str]
 
 def test_what_is_logged_to_a_terminal_is_shown_so_too() -> None:
     """
-    The command line logs warnings, with what they quote.
+    The command line logs warnings, which may quote texts from outside.
     """
     record = logging.LogRecord("n", logging.WARNING, "f", 1, "found %s", (HOSTILE,), None)
 
@@ -123,7 +124,7 @@ def test_what_is_logged_to_a_terminal_is_shown_so_too() -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """
-    A folder of journals whose every text is hostile, that of the settings too.
+    Return a folder of journals in which every text is hostile, as in the settings.
     """
     folder = tmp_path / "\x1b[2J\u202e\x9b31m"
     folder.mkdir(mode=0o700)
@@ -155,7 +156,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("arguments", ["outbox drain", "outbox retry 7", "outbox retarget aaaaaaaa"])
 def test_no_command_lets_through_what_it_found(arguments: str) -> None:
     """
-    Names of folders and files are in what it reports, and in its errors.
+    The reports and errors contain names of folders and files.
     """
     result = CliRunner().invoke(app, arguments.split())
 
@@ -169,7 +170,7 @@ def test_no_command_lets_through_what_it_found(arguments: str) -> None:
 )
 def test_no_list_lets_through_what_it_shows(arguments: str, *, as_json: bool) -> None:
     """
-    Names, destinations, reasons and events, in words and in JSON.
+    The lists contain names, destinations, reasons and events, as text and as JSON.
     """
     result = CliRunner().invoke(app, [*arguments.split(), *(["--json"] if as_json else [])])
 
@@ -182,7 +183,7 @@ def test_no_list_lets_through_what_it_shows(arguments: str, *, as_json: bool) ->
 
 def test_advice_can_be_pasted_whatever_a_file_is_named(folder: Path) -> None:
     """
-    A name that a shell would run is quoted, and one that is not shown as it is is left out.
+    A name that a shell would interpret is quoted, and a name that is changed for display is omitted.
     """
     (path,) = folder.glob("outbox-$*")
     unprintable = CliRunner().invoke(app, ["outbox", "list", "--set-aside"]).output
@@ -196,7 +197,7 @@ def test_advice_can_be_pasted_whatever_a_file_is_named(folder: Path) -> None:
 
 def test_a_name_stays_on_its_line(folder: Path) -> None:
     """
-    The rest of a name behind a newline looks like a line of the command's own, and advice would be cut there.
+    Otherwise the text after a newline would look like a line of the command, and would cut the advice.
     """
     (path,) = folder.glob("outbox-$*")
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -223,7 +224,7 @@ def test_a_name_stays_on_its_line(folder: Path) -> None:
 )
 def test_what_was_given_is_shown_so_in_errors(arguments: list[str]) -> None:
     """
-    Also where the command line is not understood.
+    This includes errors of the command line's syntax.
     """
     result = CliRunner().invoke(app, arguments)
 
@@ -233,7 +234,7 @@ def test_what_was_given_is_shown_so_in_errors(arguments: list[str]) -> None:
 
 def test_a_traceback_is_shown_so_too(tmp_path: Path) -> None:
     """
-    With --debug, of the process that a user starts.
+    This holds for `--debug`, in a separate process.
     """
     shown = subprocess.run(
         command("--debug", "timeline", "\x1b[31m"),
@@ -250,7 +251,7 @@ def test_a_traceback_is_shown_so_too(tmp_path: Path) -> None:
 
 def test_an_error_is_shown_without_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """
-    What was given on the command line may hold one, as a URL that was pasted.
+    An argument may contain a secret, such as a pasted URL.
     """
     monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("SITE_TOKEN", "hunter22")

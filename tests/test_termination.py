@@ -1,5 +1,5 @@
 """
-A termination request in the middle of an event loop.
+A termination request during an event loop.
 
 Not here: how a launcher requests the end of a task (test_faults, test_edges).
 """
@@ -45,7 +45,7 @@ handler = signal.getsignal(signal.SIGTERM)
 
 def outcome_of(program: str, *arguments: str) -> tuple[int, str]:
     """
-    Run a program behind what is above, and return its status and its output.
+    Run a program after the common code above, and return its status and its output.
     """
     told = subprocess.run(
         [sys.executable, "-c", AT_THE_MOMENT + textwrap.dedent(program), *arguments],
@@ -62,21 +62,22 @@ def outcome_of(program: str, *arguments: str) -> tuple[int, str]:
 )
 def test_a_termination_request_in_the_midst_of_an_event_loop_ends_all_that_it_runs(event: str, function: str) -> None:
     """
-    Raised there, it would lose the step that the loop has just taken out, and leave the loop waiting for ever.
+    An exception inside the loop's code would lose the step that the loop has just removed, and leave the loop waiting
+    without an end.
     """
     assert outcome_of("asyncio.run(main())", event, function) == (128 + 15, "let go\n")
 
 
 def test_a_termination_request_in_a_call_of_a_loop_in_debug_mode_is_deferred_too() -> None:
     """
-    It looks up where each step comes from, in modules that are not its own.
+    In debug mode, the loop inspects where each step comes from, in modules other than its own.
     """
     assert outcome_of("asyncio.run(main(), debug=True)", "call", "checkcache") == (128 + 15, "let go\n")
 
 
 def test_the_signal_is_not_sent_again_to_another_handler() -> None:
     """
-    The exception was raised; from then on the author decides about the signal.
+    After the exception was raised, the author's code handles the signal.
     """
     program = """
         try:
@@ -91,7 +92,7 @@ def test_the_signal_is_not_sent_again_to_another_handler() -> None:
 
 def test_a_termination_request_in_the_last_step_of_a_loop_is_raised_behind_it() -> None:
     """
-    The signal is sent again if the loop takes no other step.
+    The signal is sent again if the loop runs no other step.
     """
     program = """
         asyncio.new_event_loop().run_until_complete(be_over())

@@ -1,4 +1,4 @@
-"""Text on its way out: cleaned, rid of secrets, shortened."""
+"""Texts before they are published: cleaned, redacted, shortened."""
 
 import json
 import unicodedata
@@ -16,7 +16,7 @@ CANARY = 'cänary\'s "p@ss/wörd" 100%\\'
 
 @given(texts())
 def test_cleaning_replaces_controls_and_lone_surrogates_and_nothing_else(text: str) -> None:
-    """Each character is kept or becomes U+FFFD, by its category."""
+    """Each character is kept or replaced by U+FFFD, depending on its category."""
     expected = "".join(
         REPLACEMENT if unicodedata.category(each) in {"Cc", "Cs"} and each not in "\n\t" else each for each in text
     )
@@ -26,7 +26,7 @@ def test_cleaning_replaces_controls_and_lone_surrogates_and_nothing_else(text: s
 
 @given(texts())
 def test_clean_text_is_utf8_and_stays_as_it_is(text: str) -> None:
-    """Cleaning twice is cleaning once, and what comes out can be encoded."""
+    """A second cleaning changes nothing, and the result can be encoded."""
     cleaned = clean(text)
 
     assert cleaned.encode().decode() == clean(cleaned)
@@ -34,7 +34,7 @@ def test_clean_text_is_utf8_and_stays_as_it_is(text: str) -> None:
 
 @given(texts())
 def test_a_line_holds_no_control_character_at_all(text: str) -> None:
-    """Newline and tab go too, where an attribute may not hold them."""
+    """Newline and tab are replaced, too, since an attribute must not contain them."""
     assert clean(text).replace("\n", REPLACEMENT).replace("\t", REPLACEMENT) == clean_line(text)
 
 
@@ -52,7 +52,7 @@ def test_a_line_holds_no_control_character_at_all(text: str) -> None:
     ],
 )
 def test_the_user_information_of_urls_is_blanked_out(text: str, expected: str) -> None:
-    """Up to the last @ before the host, and in URLs only."""
+    """It is redacted up to the last @ before the host, and only in URLs."""
     assert expected == redact(text, [])
 
 
@@ -73,7 +73,7 @@ def test_the_user_information_of_urls_is_blanked_out(text: str, expected: str) -
     ],
 )
 def test_a_secret_is_found_however_it_is_spelt(text: str) -> None:
-    """No spelling of a secret, and no telling part of one, stays in the text."""
+    """No spelling of a secret, and no significant part of one, stays in the text."""
     shown = redact(text, [CANARY])
 
     assert "[redacted]" in shown
@@ -87,7 +87,7 @@ def test_a_secret_is_found_however_it_is_spelt(text: str) -> None:
 @example(secrets=["secret", "secret-and-more"], pieces=["x"])
 @example(secrets=["\udcff" * 6], pieces=[])
 def test_no_secret_is_left_in_any_text(secrets: list[str], pieces: list[str]) -> None:
-    """Secrets may contain each other and anything else: none of them is in what is shown, cleaned before or not."""
+    """Secrets may contain each other and any other text. None of them is in the result, cleaned before or not."""
     text = "".join(piece + secret for piece, secret in zip([*pieces, *secrets], [*secrets, *secrets], strict=False))
 
     left = [secret for secret in secrets if secret in redact(text, secrets)]
@@ -98,7 +98,7 @@ def test_no_secret_is_left_in_any_text(secrets: list[str], pieces: list[str]) ->
 
 
 def test_secrets_are_those_of_the_environment_at_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a task puts into its environment as it runs is a secret from then on."""
+    """A secret that a task adds to its environment is redacted from then on."""
     before = redact("hunter22")
     monkeypatch.setenv("SITE_API_TOKEN", "hunter22")
 
@@ -106,7 +106,7 @@ def test_secrets_are_those_of_the_environment_at_the_time(monkeypatch: pytest.Mo
 
 
 def test_further_secrets_are_blanked_out_beside_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings that come from a file are in no environment."""
+    """Settings from a file are not in the environment."""
     monkeypatch.setenv("SITE_API_TOKEN", "hunter22")
 
     assert redact("hunter22 and hunter33", also=["hunter33"]) == "[redacted] and [redacted]"
@@ -114,12 +114,12 @@ def test_further_secrets_are_blanked_out_beside_those_of_the_environment(monkeyp
 
 @pytest.mark.parametrize("name", ["ISB_PASSWORD", "PGPASSFILE", "AWS_SECRET_ACCESS_KEY", "github_token", "MonKey"])
 def test_variables_named_like_a_secret_hold_one(name: str) -> None:
-    """PASS, SECRET, TOKEN and KEY are looked for anywhere in the name, in either case."""
+    """PASS, SECRET, TOKEN and KEY are found anywhere in the name, in upper and lower case."""
     assert is_secret_name(name)
 
 
 def test_short_and_ordinary_values_are_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five characters would blank out half of a log, and other variables are not meant."""
+    """Values of five characters would redact half of a log, and other variables are not secrets."""
     monkeypatch.setenv("SOME_PASSWORD", "guest")
     monkeypatch.setenv("SOME_HOST", "broker.example")
 
@@ -127,7 +127,7 @@ def test_short_and_ordinary_values_are_no_secrets(monkeypatch: pytest.MonkeyPatc
 
 
 def test_redaction_of_a_megabyte_is_quick() -> None:
-    """A text of nothing but beginnings of URLs takes no longer than any other."""
+    """A text that consists only of beginnings of URLs takes no longer than any other."""
     text = "://a:b" * 170_000
 
     assert text == redact(text, [CANARY])
@@ -135,7 +135,9 @@ def test_redaction_of_a_megabyte_is_quick() -> None:
 
 @given(text=texts(60), limit=st.integers(0, 80), keep_end=st.booleans())
 def test_clipping_keeps_as_much_as_fits(text: str, limit: int, *, keep_end: bool) -> None:
-    """The longest part that fits with its mark, from the end that matters; a character more would not fit."""
+    """
+    The result is the longest part that fits with its mark, from the end to keep. One more character would not fit.
+    """
     shortened = clip(text, lambda candidate: len(candidate) <= limit, keep_end=keep_end)
 
     mark = f"{CUT}\n" if keep_end else CUT
@@ -149,10 +151,10 @@ def test_clipping_keeps_as_much_as_fits(text: str, limit: int, *, keep_end: bool
 
 
 class Unshowable:
-    """An object that raises when it is looked at."""
+    """An object whose `repr` raises."""
 
     def __repr__(self) -> str:
-        """Raise."""
+        """Raise an exception."""
         raise RuntimeError
 
 
@@ -169,12 +171,12 @@ class Unshowable:
     ids=["short", "long", "no decimal form", "nested", "None", "surrogate"],
 )
 def test_a_value_is_shown_briefly(value: object, expected: str) -> None:
-    """Whatever a message quotes takes at most 40 characters."""
+    """A message quotes at most 40 characters of a value."""
     assert expected == show(value)
 
 
 def test_a_value_is_redacted_before_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The middle is left out, and with it the half of a secret."""
+    """Redaction comes first, so that no part of a secret is left beside the omitted middle."""
     monkeypatch.setenv("SITE_TOKEN", "hunter22-and-more")
 
     assert show("x" * 12 + "hunter22-and-more" + "y" * 12) == f"'{'x' * 12}[redacted]{'y' * 12}'"
@@ -182,7 +184,7 @@ def test_a_value_is_redacted_before_it_is_cut(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_showing_a_value_never_raises() -> None:
-    """An object may refuse, and a list may be deeper than the stack."""
+    """An object's `repr` may raise, and a list may be nested deeper than the stack allows."""
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]

@@ -1,5 +1,5 @@
 """
-Tests of drawing a run: what a timeline shows, and that nothing a report may hold spoils it.
+Tests of drawing a run: the content of a timeline, and that no report can break the drawing.
 """
 
 import io
@@ -39,14 +39,14 @@ from tests.strategies import events, reports
 
 def after(seconds: float) -> datetime:
     """
-    Return a moment of the run, which begins at noon.
+    Return a time of the run, which starts at noon.
     """
     return NOON + timedelta(seconds=seconds)
 
 
 def view_of(*told: Event) -> RunView:
     """
-    Return the state of the one run that was told of.
+    Return the state of the one run in the reports.
     """
     (view,) = RunState(told).runs
     return view
@@ -54,7 +54,7 @@ def view_of(*told: Event) -> RunView:
 
 def drawn(*told: Event, width: int = 60, now: float = 0.0, ascii_only: bool = False) -> list[str]:
     """
-    Return the lines of the timeline of what was told, in UTC.
+    Return the lines of the timeline of the reports, in UTC.
     """
     lines = draw_timeline(view_of(*told), width=width, now=after(now), ascii_only=ascii_only, zone=UTC)
     return [line.plain.rstrip() for line in lines]
@@ -98,7 +98,7 @@ ENDED = make(
 
 def test_a_failed_run_is_drawn_with_its_waits_its_tries_and_its_causes() -> None:
     """
-    The whole picture: what an operator sees of a run that failed after a retry.
+    The drawing shows a run that failed after a retry, with all its elements.
     """
     lines = drawn(*BEGUN, *FIRST_TRY, *SECOND_TRY, ENDED, width=72)
 
@@ -121,7 +121,7 @@ def test_a_failed_run_is_drawn_with_its_waits_its_tries_and_its_causes() -> None
 
 def test_a_terminal_that_knows_few_characters_gets_the_same_picture_in_ascii() -> None:
     """
-    Marks, bars and the axis do without any character beyond ASCII, and fit into 60 columns.
+    Marks, bars and the axis consist of ASCII characters, and fit into 60 columns.
     """
     lines = drawn(*BEGUN, *FIRST_TRY, *SECOND_TRY, ENDED, width=60, ascii_only=True)
 
@@ -146,7 +146,7 @@ def test_a_terminal_that_knows_few_characters_gets_the_same_picture_in_ascii() -
 
 def test_what_has_not_ended_lasts_until_now() -> None:
     """
-    A run that goes on is drawn as far as it has come.
+    A run that has not ended is drawn up to the present time.
     """
     lines = drawn(*BEGUN, *FIRST_TRY[:3], now=28)
 
@@ -159,7 +159,7 @@ def test_what_has_not_ended_lasts_until_now() -> None:
 
 def test_an_attempt_whose_end_nobody_reported_is_lost() -> None:
     """
-    The end of the run closes it, and the timeline says that this is concluded.
+    The end of the run closes it, and the timeline marks this as a conclusion.
     """
     lines = drawn(*BEGUN, *FIRST_TRY[:2], ENDED)
 
@@ -168,7 +168,7 @@ def test_an_attempt_whose_end_nobody_reported_is_lost() -> None:
 
 def test_contradictions_stand_beside_the_outcome() -> None:
     """
-    Neither what a reporter said otherwise nor what the engine concluded is hidden.
+    Contradicting reports and the engine's conclusions are shown.
     """
     lines = drawn(
         *BEGUN,
@@ -187,7 +187,7 @@ def test_contradictions_stand_beside_the_outcome() -> None:
 
 def test_a_failure_that_only_the_engine_knows_of_is_marked_so() -> None:
     """
-    Its callbacks are sometimes wrong.
+    The callbacks of the engine are sometimes wrong.
     """
     lines = drawn(started("A"), failed("A", time=after(3), reported_by="engine", provisional=True, cause="timeout"))
 
@@ -207,7 +207,7 @@ def test_a_failure_that_only_the_engine_knows_of_is_marked_so() -> None:
 )
 def test_a_cause_is_told_in_an_operators_words(facts: dict[str, object], expected: str) -> None:
     """
-    Each cause is told with what belongs to it.
+    Each cause is shown in a short phrase with its facts.
     """
     lines = drawn(started("A"), failed("A", time=after(3), **facts))
 
@@ -216,7 +216,7 @@ def test_a_cause_is_told_in_an_operators_words(facts: dict[str, object], expecte
 
 def test_a_failed_task_tells_where_its_log_is() -> None:
     """
-    The link leads on from the picture.
+    The line contains the link to the log.
     """
     lines = drawn(started("A"), failed("A", time=after(3), log_url="http://engine.example/log?try=1"), width=80)
 
@@ -225,7 +225,7 @@ def test_a_failed_task_tells_where_its_log_is() -> None:
 
 def test_without_room_for_bars_there_are_words_and_durations() -> None:
     """
-    A very narrow terminal shows what matters most.
+    A very narrow terminal shows the most important columns.
     """
     lines = drawn(*BEGUN, *FIRST_TRY, width=30, now=28)
 
@@ -253,7 +253,7 @@ def test_what_succeeded_failed_or_was_retried_differs_in_colour() -> None:
 
 def test_a_drawing_uses_the_width_up_to_a_limit() -> None:
     """
-    A bar grows with the terminal, and stays readable on a very wide one.
+    A bar grows with the terminal, up to a limit for readability.
     """
     narrow, wide, widest = (max(map(cell_len, drawn(*BEGUN, width=width))) for width in (60, 120, 1000))
 
@@ -262,7 +262,7 @@ def test_a_drawing_uses_the_width_up_to_a_limit() -> None:
 
 def test_names_are_never_read_as_markup() -> None:
     """
-    What looks like a style of the terminal library is printed as it is, and cannot break the line.
+    A name with markup of the terminal library is printed unchanged, and cannot break the line.
     """
     output = io.StringIO()
     console = Console(file=output, width=100, highlight=False)
@@ -280,7 +280,7 @@ def test_no_report_spoils_the_drawing_or_leaves_its_width(
     *, told: list[Event], width: int, ascii_only: bool, now: int
 ) -> None:
     """
-    Whatever is told of a run, true or not and in any order, can be drawn at any width, and as JSON.
+    Any reports of a run, true or false and in any order, can be drawn at any width, and as JSON.
     """
     for view in RunState(told).runs:
         lines = draw_timeline(view, width=width, now=after(now), ascii_only=ascii_only)
@@ -293,7 +293,7 @@ def test_no_report_spoils_the_drawing_or_leaves_its_width(
 @given(st.lists(events(), min_size=1, max_size=6), st.integers(1, 120))
 def test_no_value_of_a_field_spoils_the_drawing_or_a_line(told: list[Event], width: int) -> None:
     """
-    Times at the ends of the calendar, endless durations, text in any script: each has its place on one line.
+    Times at the ends of the calendar, very long durations and text in any script stay on one line.
     """
     lines = EventLines(dated=True)
 
@@ -308,7 +308,7 @@ def test_no_value_of_a_field_spoils_the_drawing_or_a_line(told: list[Event], wid
 @given(st.floats(1e-3, 1e12), st.integers(16, 200))
 def test_ticks_are_even_and_their_labels_apart(seconds: float, cells: int) -> None:
     """
-    However long the run and however wide the chart, the axis can be read.
+    The axis is readable for any duration of the run and any width of the chart.
     """
     ticks = Scale(NOON, seconds, cells).ticks
 
@@ -334,7 +334,7 @@ def test_ticks_are_even_and_their_labels_apart(seconds: float, cells: int) -> No
 )
 def test_ticks_stand_at_times_that_people_count_by(seconds: float, cells: int, labels: list[str]) -> None:
     """
-    Seconds by fives, minutes by quarters, hours and days by whole ones.
+    Ticks are at round numbers of milliseconds, seconds, minutes, hours or days.
     """
     assert labels == [tick.label for tick in Scale(NOON, seconds, cells).ticks]
 
@@ -342,14 +342,14 @@ def test_ticks_stand_at_times_that_people_count_by(seconds: float, cells: int, l
 @given(st.floats(0, allow_nan=False, allow_infinity=False))
 def test_a_duration_is_short(seconds: float) -> None:
     """
-    The column of durations stays narrow.
+    The column of durations is narrow.
     """
     assert len(duration(seconds)) <= len("99999 d 23 h")
 
 
 def run_of(number: int) -> list[Event]:
     """
-    Return what is told of one run of many, each a minute after the one before.
+    Return the reports of one run of many; each run starts a minute after the previous one.
     """
     facts: dict[str, Any] = {"run_id": f"r{number}", "recipe_run_id": number}
     return [
@@ -371,7 +371,7 @@ def test_the_run_that_began_last_is_found_whatever_came_last() -> None:
 
 def test_a_run_is_found_by_its_id_among_any_number() -> None:
     """
-    Also one that is long past is folded whole.
+    An early run is found with all its reports.
     """
     told = [event for number in range(100) for event in run_of(number)]
 
@@ -382,7 +382,7 @@ def test_a_run_is_found_by_its_id_among_any_number() -> None:
 
 def test_a_run_that_is_not_there_is_told_with_those_that_are() -> None:
     """
-    A mistyped id is corrected without another command.
+    The error lists the existing runs, so that a mistyped id can be corrected.
     """
     told = [event for number in range(7) for event in run_of(number)]
 
@@ -397,7 +397,7 @@ def test_a_run_that_is_not_there_is_told_with_those_that_are() -> None:
 @given(st.permutations([event for number in range(8) for event in run_of(number)]))
 def test_few_runs_are_remembered_of_many(told: list[Event]) -> None:
     """
-    A week of reports does not fill the memory: what is kept is bounded, in whatever order they come.
+    The number of kept reports is limited, in any order of arrival.
     """
     latest = LatestRuns(3)
     for event in told:
@@ -408,7 +408,7 @@ def test_few_runs_are_remembered_of_many(told: list[Event]) -> None:
 
 def test_the_json_of_a_run_holds_what_the_picture_holds() -> None:
     """
-    A program reads the state in the words of the events.
+    The JSON uses the names of the events' fields.
     """
     document = run_json(view_of(*BEGUN, *FIRST_TRY, *SECOND_TRY, ENDED))
 
@@ -426,7 +426,7 @@ def test_the_json_of_a_run_holds_what_the_picture_holds() -> None:
 
 def test_lines_of_events_stay_in_line() -> None:
     """
-    Columns grow with what they have held, so that short names stand below long ones.
+    Columns grow with their content, so that short names are aligned with long ones.
     """
     lines = EventLines(zone=UTC)
 
@@ -457,14 +457,14 @@ def test_lines_of_events_stay_in_line() -> None:
 )
 def test_a_line_ends_with_what_only_this_event_says(event: Event, expected: str) -> None:
     """
-    In few words, with units.
+    The facts are short, with units.
     """
     assert EventLines(zone=UTC).line(event).plain.endswith(f" {expected}")
 
 
 def test_a_moment_at_the_end_of_the_calendar_is_shown_without_a_zone() -> None:
     """
-    It has no place in a zone that is ahead.
+    Such a time has no equivalent in a zone east of UTC.
     """
     last = datetime.max.replace(tzinfo=UTC)
 

@@ -1,7 +1,7 @@
 """
-TLS against a node that verifies its clients: events over it, and every way in which it can be set up wrongly.
+TLS with a node that verifies its clients: events over TLS, and each wrong configuration.
 
-Not here: TLS itself, which is OpenSSL's and Erlang's.
+Not here: TLS itself, which OpenSSL and Erlang implement.
 """
 
 import json
@@ -47,7 +47,7 @@ Changes = dict[str, Any]
 @dataclass(frozen=True)
 class Certificates:
     """
-    What broker and client may show; a foreign one is of an authority that the other side does not know.
+    Certificates of broker and client; a foreign one is signed by an authority that the other side does not know.
     """
 
     server: TlsFiles
@@ -71,21 +71,21 @@ class SecureBroker:
     @property
     def port(self) -> int:
         """
-        The port for TLS.
+        Return the port for TLS.
         """
         assert self.plain.node.tls_port is not None
         return self.plain.node.tls_port
 
     def show(self, files: TlsFiles) -> None:
         """
-        Have the node show another certificate to whoever connects from now on.
+        Have the node present another certificate in all later connections.
         """
         put(files, self.shown)
         self.plain.node.eval("ssl:clear_pem_cache().")
 
     def variables(self, **changes: Any) -> dict[str, str]:
         """
-        Return the variables that name this broker, as they should be but for the changes; None takes one away.
+        Return the variables for this broker with some changes; a change to None removes a variable.
         """
         client = self.certificates.client
         port = changes.pop("port", self.port)
@@ -101,7 +101,7 @@ class SecureBroker:
 
     def settings(self, **changes: Any) -> DKISTProcessingCoreConfiguration:
         """
-        Return the settings that these variables make.
+        Return the settings of these variables.
         """
         named: dict[str, Any] = {name.lower(): value for name, value in self.variables(**changes).items()}
         return DKISTProcessingCoreConfiguration(**named)
@@ -109,7 +109,7 @@ class SecureBroker:
 
 def put(files: TlsFiles, place: TlsFiles) -> None:
     """
-    Copy files over those that a node reads.
+    Copy files over the files that a node reads.
     """
     for source, target in (
         (files.ca, place.ca),
@@ -122,7 +122,7 @@ def put(files: TlsFiles, place: TlsFiles) -> None:
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """
-    Certificates of two authorities.
+    Issue certificates of two authorities.
     """
     folder = tmp_path_factory.mktemp("authorities")
     authority = CertificateAuthority(folder / "known")
@@ -139,7 +139,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> TlsFiles:
     """
-    The files that the node reads, which a test may have replaced.
+    Return the files that the node reads, which a test may replace.
     """
     folder = tmp_path_factory.mktemp("shown")
     files = TlsFiles(ca=folder / "ca.pem", certificate=folder / "server.pem", key=folder / "server.key")
@@ -150,7 +150,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) 
 @pytest.fixture(scope="module")
 def tls_node(tmp_path_factory: pytest.TempPathFactory, shown: TlsFiles) -> Iterator[RabbitMQNode]:
     """
-    A node that wants a certificate of every client that comes over TLS.
+    Yield a node that requires a certificate of each client that connects over TLS.
     """
     with RabbitMQNode(tmp_path_factory.mktemp("tls") / "node", tls=shown) as node:
         yield node
@@ -159,7 +159,7 @@ def tls_node(tmp_path_factory: pytest.TempPathFactory, shown: TlsFiles) -> Itera
 @pytest.fixture
 def secure(tls_node: RabbitMQNode, certificates: Certificates, shown: TlsFiles) -> Iterator[SecureBroker]:
     """
-    A virtual host of the test's own, behind the right certificate.
+    Yield a virtual host for this test; the node presents the right certificate.
     """
     with open_broker(tls_node) as plain:
         broker = SecureBroker(plain, certificates, shown)
@@ -171,7 +171,8 @@ def told_of_two_publishers(
     settings: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture, password: str
 ) -> str:
     """
-    Publish twice, expect that it is kept, and return what is said of it, which is one line without the password.
+    Publish twice, check that both events are kept, and return the reason in the warning: one line, without the
+    password.
     """
     caplog.set_level(logging.DEBUG)
     for event in (started("A"), finished("A")):
@@ -189,7 +190,7 @@ def told_of_two_publishers(
 
 def test_events_go_out_and_come_back(secure: SecureBroker, caplog: pytest.LogCaptureFixture) -> None:
     """
-    With authority, certificate and name as they should be, a subscription gets what was published.
+    With the right authority, certificate and name, a subscription receives the published events.
     """
     settings = secure.settings()
     events = [started("A"), *(progressed("A", number) for number in range(50)), finished("A")]
@@ -253,7 +254,7 @@ def test_a_client_that_is_set_up_wrongly_says_so(
     expected: str,
 ) -> None:
     """
-    One line names the variable to look at, and events are kept.
+    One line names the variable to check, and events are kept.
     """
     settings = secure.settings(**change(secure.certificates))
 
@@ -264,7 +265,7 @@ def test_a_client_that_is_set_up_wrongly_says_so(
 
 def test_tls_spoken_to_the_plain_port_is_told(secure: SecureBroker, caplog: pytest.LogCaptureFixture) -> None:
     """
-    The line names the port and the variables that turn TLS on.
+    The line names the port and the variables that enable TLS.
     """
     port = secure.plain.port
 
@@ -292,7 +293,7 @@ def test_a_broker_with_a_wrong_certificate_is_not_trusted(
     secure: SecureBroker, caplog: pytest.LogCaptureFixture, name: str, expected: str
 ) -> None:
     """
-    One line says what is wrong with the certificate, and events are kept.
+    One line states the problem of the certificate, and events are kept.
     """
     secure.show(getattr(secure.certificates, name))
 
@@ -303,7 +304,7 @@ def test_a_broker_with_a_wrong_certificate_is_not_trusted(
 
 def test_another_name_is_right_where_the_variable_gives_it(secure: SecureBroker) -> None:
     """
-    ISB_TLS_SERVER_NAME stands for the name that the address does not have.
+    ISB_TLS_SERVER_NAME replaces the name in the address.
     """
     secure.show(secure.certificates.other_server)
     settings = secure.settings(ISB_TLS_SERVER_NAME=OTHER)
@@ -320,7 +321,7 @@ def test_a_renewed_certificate_is_accepted_without_a_restart(
     secure: SecureBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    A publisher that met an expired certificate delivers when the broker has another.
+    A publisher that met an expired certificate delivers when the broker presents another one.
     """
     settings = secure.settings()
     secure.show(secure.certificates.expired_server)
@@ -379,7 +380,7 @@ def test_files_that_are_of_no_use_are_told(
     expected: str,
 ) -> None:
     """
-    One line names variable, file and what was expected, and events are kept.
+    One line names variable, file and the expected content, and events are kept.
     """
     changes = change(secure.certificates, tmp_path)
 
@@ -390,7 +391,7 @@ def test_files_that_are_of_no_use_are_told(
 
 def locked(key: Path, folder: Path) -> Path:
     """
-    Return a copy of a private key that a password locks.
+    Return a copy of a private key that is encrypted with a password.
     """
     target = folder / "locked.key"
     command = ["openssl", "pkey", "-in", str(key), "-aes256", "-passout", "pass:canary", "-out", str(target)]
@@ -400,7 +401,7 @@ def locked(key: Path, folder: Path) -> Path:
 
 def test_nobody_is_asked_for_the_password_of_a_key(certificates: Certificates, tmp_path: Path) -> None:
     """
-    On a terminal, where OpenSSL would ask and wait, the doctor ends and says what is wrong.
+    On a terminal, where OpenSSL would prompt and wait, the doctor ends and reports the problem.
     """
     client = certificates.client
     variables = {
@@ -408,7 +409,8 @@ def test_nobody_is_asked_for_the_password_of_a_key(certificates: Certificates, t
         "ISB_TLS_CERT": str(client.certificate),
         "ISB_TLS_KEY": str(locked(client.key, tmp_path)),
     }
-    # A session's leader that opens a terminal has it as its own, which OpenSSL opens past the standard streams.
+    # A session leader that opens a terminal makes it the controlling terminal. OpenSSL opens that one instead of the
+    # standard streams.
     program = (
         "import os\n"
         "terminal = os.open(os.ttyname(0), os.O_RDWR)\n"
@@ -464,7 +466,7 @@ def test_the_doctor_points_at_the_variables(
     advice: str | None,
 ) -> None:
     """
-    Where TLS is what is wrong, its advice is about TLS.
+    If TLS is the problem, the advice is about TLS.
     """
     for name, value in secure.variables(**change(secure.certificates)).items():
         monkeypatch.setenv(name, value)
@@ -532,7 +534,7 @@ def test_what_the_node_of_the_tests_does_not_say_is_understood(
     certificates: Certificates, error: BaseException, kind: type[BusError], expected: str
 ) -> None:
     """
-    Other versions of TLS and of OpenSSL have other words for the same, and fronts have their own.
+    Other versions of TLS and OpenSSL use other messages for the same problem, and proxies add their own.
     """
     settings = DKISTProcessingCoreConfiguration(isb_tls_ca=certificates.client.ca)
 
@@ -544,7 +546,7 @@ def test_what_the_node_of_the_tests_does_not_say_is_understood(
 
 def test_the_document_explains_words_that_are_used() -> None:
     """
-    Each message that the how-to explains is one that the library gives.
+    Each message that the how-to explains is a message of the library.
     """
     document = (ROOT / "docs" / "how-to" / "rabbitmq.md").read_text()
     explained = re.findall(r"(?m)^\| `(.*?)` \|", document.partition("| text in the warning")[2].partition("\n\n")[0])

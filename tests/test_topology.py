@@ -1,5 +1,5 @@
 """
-The topology: planned, applied, imported, and enough for who has few rights.
+The topology: planned, applied, imported, and used with limited permissions.
 
     python -m tests.test_topology      prints config/rabbitmq/definitions.json anew
 """
@@ -30,7 +30,7 @@ from tests.services.broker import Broker
 ROOT = Path(__file__).parent.parent
 DEFINITIONS = ROOT / "config" / "rabbitmq" / "definitions.json"
 PAGE = (ROOT / "docs" / "how-to" / "rabbitmq.md").read_text(encoding="utf-8")
-# What a user may do, in the order of `rabbitmqctl set_permissions`: configure, write, read.
+# The permissions of a user, in the order of `rabbitmqctl set_permissions`: configure, write, read.
 RIGHTS = {
     user: tuple(rights)
     for user, *rights in re.findall(r"(?m)^ *rabbitmqctl set_permissions (\w+) '(.*)' '(.*)' '(.*)'$", PAGE)
@@ -44,7 +44,7 @@ SECONDS = 10.0
 
 def definitions_file() -> str:
     """
-    Return `config/rabbitmq/definitions.json`: that of the defaults, whatever the environment says.
+    Return the text of `config/rabbitmq/definitions.json` for the default settings, independent of the environment.
     """
     settings = DKISTProcessingCoreConfiguration.model_construct()
     return json.dumps(definitions(whole_topology(settings), settings.isb_vhost), indent=2) + "\n"
@@ -52,14 +52,14 @@ def definitions_file() -> str:
 
 def topology(*arguments: str) -> Result:
     """
-    Run a command about the topology.
+    Run a topology command.
     """
     return CliRunner().invoke(app, ["topology", *arguments], catch_exceptions=False)
 
 
 def states(*arguments: str) -> list[tuple[str, str, str]]:
     """
-    Return kind, name and state of every item that a command tells of.
+    Return kind, name and state of every item in a command's output.
     """
     items = json.loads(topology(*arguments, "--json").stdout)["items"]
     return [(item["kind"], item.get("name") or item["queue"], item["state"]) for item in items]
@@ -67,7 +67,7 @@ def states(*arguments: str) -> list[tuple[str, str, str]]:
 
 def found(*arguments: str) -> dict[str, dict[str, Any]]:
     """
-    Return every exchange and queue that a command tells of, by name.
+    Return every exchange and queue in a command's output, by name.
     """
     items = json.loads(topology(*arguments, "--json").stdout)["items"]
     return {item["name"]: item for item in items if item["kind"] != "binding"}
@@ -75,7 +75,7 @@ def found(*arguments: str) -> dict[str, dict[str, Any]]:
 
 def there_is(broker: Broker) -> dict[str, list[str]]:
     """
-    Return the names of what exists in a virtual host, but for the broker's own exchanges.
+    Return the names of the exchanges and queues in a virtual host, except the broker's own exchanges.
     """
     place = f'<<"{broker.vhost}">>'
     queues = f"[amqqueue:get_name(Queue) || Queue <- rabbit_amqqueue:list({place})]"
@@ -89,21 +89,21 @@ def there_is(broker: Broker) -> dict[str, list[str]]:
 
 def exported(broker: Broker, folder: Path) -> dict[str, list[dict[str, Any]]]:
     """
-    Return what the node itself says of a virtual host, in the form of the definitions.
+    Return the node's export of a virtual host, in the form of the definitions.
     """
     broker.node.ctl("export_definitions", str(folder / "exported.json"))
     everything = json.loads((folder / "exported.json").read_text())
     kinds = ("exchanges", "queues", "bindings")
     there = {kind: [each for each in everything[kind] if each["vhost"] == broker.vhost] for kind in kinds}
     for queue in there["queues"]:
-        # The node's word for what is in the arguments.
+        # The node repeats an argument here.
         del queue["type"]
     return there
 
 
 def in_order(kinds: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
     """
-    Return definitions in an order of their own, as far as a node's export has them.
+    Return definitions sorted, with the keys that the export of a node has.
     """
     return {
         kind: sorted(
@@ -116,7 +116,7 @@ def in_order(kinds: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str,
 
 def publish(*events: Event, failure: RecipeRunFailureMessage | None = None) -> tuple[int, int]:
     """
-    Publish events, and return how many messages are confirmed and how many are not.
+    Publish events, and return the numbers of confirmed and of other messages.
     """
     with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
         publisher.publish(*events)
@@ -130,7 +130,7 @@ def publish(*events: Event, failure: RecipeRunFailureMessage | None = None) -> t
 
 def limited(broker: Broker, name: str) -> Broker:
     """
-    Return a broker as seen by a user with the rights that the documentation gives to one of this name.
+    Return a broker with a user who has the permissions that the documentation gives to the user of this name.
     """
     configure, write, read = RIGHTS[name]
     return broker.as_user(configure=configure, write=write, read=read)
@@ -138,7 +138,7 @@ def limited(broker: Broker, name: str) -> Broker:
 
 def answers_everybody(broker: Broker) -> bool:
     """
-    Return whether this version answers a passive declare of an account that has no right on what is there.
+    Return True if this version answers a passive declare of an account without any permission on the queue.
     """
     with channel_of(broker) as channel:
         channel.queue_declare("seen", durable=True)
@@ -156,7 +156,7 @@ def answers_everybody(broker: Broker) -> bool:
 @contextmanager
 def channel_of(broker: Broker) -> Iterator[Any]:
     """
-    Yield a channel that owes nothing to the code under test.
+    Yield a channel that does not use the code under test.
     """
     with broker.connect() as connection:
         yield connection.channel()
@@ -167,7 +167,7 @@ def channel_of(broker: Broker) -> Iterator[Any]:
 
 def test_a_plan_of_nothing_lists_everything_and_makes_nothing(owned: Broker) -> None:
     """
-    What is missing is told with what it has to be, and an exit code of its own.
+    Missing items are listed with their properties, and the exit code is 3.
     """
     told = topology("plan", "--consumer", "operators")
 
@@ -181,7 +181,7 @@ def test_a_plan_of_nothing_lists_everything_and_makes_nothing(owned: Broker) -> 
 
 def test_apply_makes_everything_and_then_nothing(owned: Broker, tmp_path: Path) -> None:
     """
-    What the node has afterwards is what the code declares, and what a plan calls equal.
+    The items of the node equal the declared ones, and a plan calls them equal.
     """
     first, second, plan = topology("apply"), topology("apply"), topology("plan")
 
@@ -198,7 +198,7 @@ def test_apply_makes_everything_and_then_nothing(owned: Broker, tmp_path: Path) 
 @pytest.mark.parametrize("command", ["plan", "apply"])
 def test_a_queue_that_has_yet_to_start_hides_no_other(owned: Broker, command: str) -> None:
     """
-    It is told with the broker's reason, and so is everything else.
+    It is listed with the broker's reason, and all other items are listed.
     """
     topology("apply")
     everything = found("plan")
@@ -213,7 +213,7 @@ def test_a_queue_that_has_yet_to_start_hides_no_other(owned: Broker, command: st
 
 def test_a_lost_binding_is_made_again(owned: Broker, tmp_path: Path) -> None:
     """
-    A plan cannot know of it, and says so.
+    A plan cannot query bindings, and states that.
     """
     topology("apply")
     with channel_of(owned) as channel:
@@ -230,10 +230,10 @@ def test_a_lost_binding_is_made_again(owned: Broker, tmp_path: Path) -> None:
 
 def test_what_is_different_is_told_and_left(owned: Broker) -> None:
     """
-    With every argument that differs, though the broker names only the first, and with the command that mends it.
+    All different arguments are listed, although the broker names only the first, with the command that corrects them.
     """
     with channel_of(owned) as channel:
-        # As from RabbitMQ 4.0 on a queue is remembered that was declared without a type.
+        # RabbitMQ from 4.0 on stores this argument for a queue that was declared without a type.
         channel.queue_declare("workflow.events.archive.q", durable=True, arguments={"x-queue-type": "classic"})
 
     plan, told = topology("plan"), found("plan")["workflow.events.archive.q"]
@@ -255,7 +255,7 @@ def test_what_is_different_is_told_and_left(owned: Broker) -> None:
 
 def test_every_argument_that_differs_is_told(owned: Broker) -> None:
     """
-    Whatever its type, and also those that should not be set.
+    This includes arguments of each type, and arguments that must not be set.
     """
     limits = {"x-max-length": 5, "x-overflow": "drop-head", "x-single-active-consumer": True, "x-queue-mode": "lazy"}
     with channel_of(owned) as channel:
@@ -273,7 +273,7 @@ def test_every_argument_that_differs_is_told(owned: Broker) -> None:
 
 def test_a_sentence_that_the_broker_cuts_is_told_as_it_is(owned: Broker) -> None:
     """
-    AMQP leaves 255 bytes for it, which a long name fills.
+    AMQP limits the text to 255 bytes, which a long name exceeds.
     """
     name = "ä" * 120
     with channel_of(owned) as channel:
@@ -281,7 +281,7 @@ def test_a_sentence_that_the_broker_cuts_is_told_as_it_is(owned: Broker) -> None
 
     told = found("plan", "--consumer", name)
 
-    # RabbitMQ 4 closes the connection over a sentence that it cuts inside a character.
+    # RabbitMQ 4 closes the connection if it cuts the text inside a character.
     assert (told[name]["state"], told[name]["reason"].partition(" closed the connection: ")[2]) in (
         ("different", ""),
         (
@@ -296,7 +296,7 @@ def test_a_sentence_that_the_broker_cuts_is_told_as_it_is(owned: Broker) -> None
 
 def test_an_exchange_of_another_type_is_told(owned: Broker) -> None:
     """
-    As are properties that no argument of ours names.
+    Other properties than arguments are compared, too.
     """
     with channel_of(owned) as channel:
         channel.exchange_declare("workflow.events.x", "fanout", durable=True)
@@ -312,7 +312,7 @@ def test_an_exchange_of_another_type_is_told(owned: Broker) -> None:
 @pytest.mark.usefixtures("owned")
 def test_the_type_of_queues_is_that_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Changed afterwards, the setting that fits what there is is named.
+    After a change of the setting, the advice names the setting for the existing queue.
     """
     monkeypatch.setenv("ISB_QUEUE_TYPE", "quorum")
     planned = found("plan")["recipe.run.failure.q"]
@@ -329,7 +329,7 @@ def test_the_type_of_queues_is_that_of_the_settings(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("name", ["it's", "ä" * 100, "[bold]x"], ids=["quote", "long", "markup"])
 def test_consumers_queues_are_made_before_they_come(owned: Broker, tmp_path: Path, name: str) -> None:
     """
-    Whatever they are called, as a subscription of that name would make them.
+    The queues equal those that a subscription with that name would create, for any name.
     """
     asked = ["--consumer", f"{name}=task.failed", "--consumer", f"{name}=workflow.#"]
 
@@ -367,7 +367,7 @@ def test_consumers_queues_are_made_before_they_come(owned: Broker, tmp_path: Pat
 )
 def test_a_consumer_that_there_cannot_be_is_refused(asked: str, complaint: str) -> None:
     """
-    As a usage error, before any broker is asked.
+    It is a usage error, reported before any broker is contacted.
     """
     told = topology("plan", "--consumer", asked)
 
@@ -375,14 +375,14 @@ def test_a_consumer_that_there_cannot_be_is_refused(asked: str, complaint: str) 
     assert complaint in " ".join(told.output.split())
 
 
-# Few rights
+# Limited permissions
 
 
 def test_a_user_without_the_configure_right_learns_what_is_missing(
     broker: Broker, use: Callable[[Broker], None]
 ) -> None:
     """
-    And that it cannot make it.
+    The output lists the missing items, and that this user cannot create them.
     """
     use(broker.as_user(write=".*", read=".*"))
 
@@ -397,7 +397,7 @@ def test_a_user_without_the_configure_right_learns_what_is_missing(
 
 def test_a_user_without_the_configure_right_learns_what_is_there(owned: Broker, use: Callable[[Broker], None]) -> None:
     """
-    Equal or not, the broker does not say; from RabbitMQ 4.2 on it does not even say that it is there.
+    The broker does not report whether they are equal. From RabbitMQ 4.2 on, it does not report whether they exist.
     """
     topology("apply")
     use(owned.as_user())
@@ -419,7 +419,7 @@ def test_a_user_without_the_configure_right_learns_what_is_there(owned: Broker, 
 
 def test_a_publisher_needs_no_more_than_to_write(owned: Broker, use: Callable[[Broker], None]) -> None:
     """
-    Where the topology exists, its events and its failure message are confirmed.
+    If the topology exists, its events and its failure message are confirmed.
     """
     topology("apply")
     use(limited(owned, "publisher"))
@@ -435,7 +435,7 @@ def test_a_publisher_needs_no_more_than_to_write(owned: Broker, use: Callable[[B
 
 def test_a_consumer_needs_no_configure_right(owned: Broker, use: Callable[[Broker], None]) -> None:
     """
-    Where its queues were made before, it gets events and buries what it cannot read.
+    If its queues exist, it receives events and dead-letters messages that cannot be decoded.
     """
     topology("apply", "--consumer", "operators=task.finished")
     use(limited(owned, "consumer"))
@@ -454,7 +454,7 @@ def test_a_consumer_needs_no_configure_right(owned: Broker, use: Callable[[Broke
 
 def test_a_reader_of_the_archive_needs_to_read_it(owned: Broker, use: Callable[[Broker], None]) -> None:
     """
-    Nothing else: a subscription without a name makes nothing.
+    A subscription without a name does not create anything, so the read permission is enough.
     """
     topology("apply")
     publish(started("A"))
@@ -468,7 +468,7 @@ def test_a_consumer_may_count_what_it_has_lost(
     owned: Broker, use: Callable[[Broker], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    With the rights that the documentation gives to it, no more.
+    The permissions that the documentation gives to a consumer are enough.
     """
     monkeypatch.setattr("dkist_processing_core.bus.topology.MAX_QUEUE_LENGTH", 5)
     topology("apply", "--consumer", "operators=task.progressed")
@@ -488,7 +488,7 @@ def test_a_consumer_may_count_what_it_has_lost(
 
 def test_an_operator_may_plan_and_apply(owned: Broker, use: Callable[[Broker], None]) -> None:
     """
-    Also the queues of consumers.
+    This includes the queues of consumers.
     """
     use(limited(owned, "operator"))
 
@@ -500,7 +500,7 @@ def test_an_operator_may_plan_and_apply(owned: Broker, use: Callable[[Broker], N
 
 def test_a_consumers_queue_with_other_arguments_is_used_as_it_is(owned: Broker) -> None:
     """
-    An operator's own limits stay.
+    Limits that an operator has set stay.
     """
     with channel_of(owned) as channel:
         channel.queue_declare("operators", durable=True)
@@ -518,7 +518,7 @@ def test_a_consumers_queue_with_other_arguments_is_used_as_it_is(owned: Broker) 
 
 def test_a_port_where_nobody_listens_is_one_line(monkeypatch: pytest.MonkeyPatch, refusing_port: int) -> None:
     """
-    On the standard error stream, without a traceback.
+    The error is on the standard error stream, without a traceback.
     """
     mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": refusing_port}}
     monkeypatch.setenv("MESH_CONFIG", json.dumps(mesh))
@@ -534,7 +534,7 @@ def test_a_port_where_nobody_listens_is_one_line(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("command", ["plan", "apply"])
 def test_the_embedded_journal_needs_nothing(command: str, state_dir: Path) -> None:
     """
-    In one sentence, which says how to name a broker.
+    The output is one sentence that names the variable for a broker.
     """
     told = topology(command)
 
@@ -548,7 +548,7 @@ def test_the_embedded_journal_needs_nothing(command: str, state_dir: Path) -> No
 
 def test_no_secret_is_shown(owned: Broker, use: Callable[[Broker], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Not even one that strayed into the name of an exchange, of a virtual host or of a user.
+    A secret is redacted even if it is in the name of an exchange, a virtual host or a user.
     """
     monkeypatch.setenv("ISB_EXCHANGE", owned.password)
     shown = [topology(*each).output for each in (["plan"], ["plan", "--json"], ["apply"])]
@@ -565,7 +565,7 @@ def test_no_secret_is_shown(owned: Broker, use: Callable[[Broker], None], monkey
 
 def test_the_file_of_definitions_is_what_the_command_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """
-    By the defaults, for the virtual host `/`, and without users and rights.
+    The file has the defaults, the virtual host `/`, and no users or permissions.
     """
     monkeypatch.chdir(tmp_path)
 
@@ -577,7 +577,7 @@ def test_the_file_of_definitions_is_what_the_command_writes(monkeypatch: pytest.
 
 def test_definitions_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Virtual host, names, limits, and the consumers that are named.
+    The definitions contain the virtual host, names, limits and consumers of the settings and options.
     """
     monkeypatch.setenv("ISB_VHOST", "räume")
     monkeypatch.setenv("ISB_EVENT_EXCHANGE", "events")
@@ -605,7 +605,7 @@ def test_definitions_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_node_imports_the_definitions(owned: Broker, tmp_path: Path) -> None:
     """
-    Afterwards a plan has nothing to do, and the node exports what the file says.
+    After the import, a plan has no changes, and the node's export equals the file.
     """
     text = DEFINITIONS.read_text(encoding="utf-8").replace('"vhost": "/"', f'"vhost": "{owned.vhost}"')
     here = {**json.loads(text), "vhosts": [{"name": owned.vhost}]}
@@ -620,7 +620,7 @@ def test_a_node_imports_the_definitions(owned: Broker, tmp_path: Path) -> None:
 
 def test_the_keys_of_the_json_are_in_one_case(owned: Broker) -> None:
     """
-    As in all JSON of the commands; what is AMQP's own keeps its name.
+    The keys follow the convention of all commands; the arguments of AMQP keep their names.
     """
     del owned
 
@@ -630,12 +630,12 @@ def test_the_keys_of_the_json_are_in_one_case(owned: Broker) -> None:
     assert [item["routingKey"] for item in items if item["kind"] == "binding"] == ["#", "recipe.run.failure.m"]
 
 
-# What the documentation shows
+# Examples in the documentation
 
 
 def test_the_documentation_shows_what_is_printed(owned: Broker) -> None:
     """
-    For a broker of another address.
+    The page contains the output for a broker with another address.
     """
     shown = [
         topology(command).stdout.replace(f"127.0.0.1:{owned.port}", "broker.example:5672").replace(owned.vhost, "/")

@@ -1,5 +1,5 @@
 """
-Tests of spans, metrics and log records, with a real OTLP receiver at the other end.
+Tests of spans, metrics and log records with a real OTLP receiver.
 """
 
 import json
@@ -43,7 +43,7 @@ def by_name(spans: list[Span]) -> dict[str, list[Span]]:
 @pytest.mark.parametrize("transport", ["grpc", "http"])
 def test_a_run_is_one_trace_with_parents_right_across_processes(otlp: OtlpReceiver, transport: str) -> None:
     """
-    Root span of the run, below it a span per attempt, below that the phases, below those the author's own.
+    Below the root span of the run are a span per attempt, then the phases, then the author's spans.
     """
     environment = otlp.grpc_env if transport == "grpc" else otlp.http_env
 
@@ -81,7 +81,7 @@ def test_a_run_is_one_trace_with_parents_right_across_processes(otlp: OtlpReceiv
 
 def test_a_failure_is_an_error_with_its_type_and_without_secrets(otlp: OtlpReceiver) -> None:
     """
-    Status and `error.type` on attempt and phase, the exception recorded redacted, the run an error too.
+    Attempt and phase have the status and `error.type`, the exception is recorded and redacted, and the run is an error.
     """
     environment = {**otlp.grpc_env, "PIPELINES_FAIL": "always", "A_SECRET": "wanted"}
 
@@ -103,7 +103,7 @@ def test_a_failure_is_an_error_with_its_type_and_without_secrets(otlp: OtlpRecei
 
 def test_a_run_that_began_with_a_traceparent_rides_it(otlp: OtlpReceiver) -> None:
     """
-    The whole run hangs from the caller's span, sampled whatever its flag says.
+    All spans of the run are below the caller's span, and are sampled for any value of its flag.
     """
     run_python(RUN, {**otlp.grpc_env, "TRACEPARENT": OUTER, "OTEL_METRICS_EXPORTER": "none"})
 
@@ -140,7 +140,7 @@ with Measured(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
 
 def test_the_author_s_metrics_spans_and_log_records_arrive(otlp: OtlpReceiver) -> None:
     """
-    What the author set stands, and log records carry trace and run.
+    The status that the author has set stays, and log records have the ids of trace and run.
     """
     done = run_python(MEASURED, otlp.grpc_env)
     assert done.returncode == 0, done.stderr
@@ -161,7 +161,7 @@ def test_the_author_s_metrics_spans_and_log_records_arrive(otlp: OtlpReceiver) -
 
 def test_the_console_exporter_writes_spans() -> None:
     """
-    `OTEL_TRACES_EXPORTER=console` shows spans without any collector.
+    `OTEL_TRACES_EXPORTER=console` prints spans without a collector.
     """
     done = run_python(MEASURED, {"OTEL_TRACES_EXPORTER": "console"})
 
@@ -172,7 +172,7 @@ def test_the_console_exporter_writes_spans() -> None:
 @pytest.mark.parametrize("environment", [{}, {"OTEL_TRACES_EXPORTER": "none"}, {"OTEL_SDK_DISABLED": "true"}])
 def test_nothing_is_exported_unless_it_is_asked_for(environment: dict[str, str]) -> None:
     """
-    Without somewhere to export to, the SDK is not even imported.
+    Without an exporter, the SDK is not imported.
     """
     program = f"{MEASURED}\nimport sys; print('opentelemetry.sdk' in sys.modules)"
 
@@ -183,7 +183,7 @@ def test_nothing_is_exported_unless_it_is_asked_for(environment: dict[str, str])
 
 def test_mesh_config_names_collectors_where_no_variable_does() -> None:
     """
-    The standard variables come first.
+    The standard variables have priority.
     """
     mesh = {"otlp-traces-endpoint": {"mesh_address": "collector", "mesh_port": 4317}}
     settings = DKISTProcessingCoreConfiguration(mesh_config=mesh)
@@ -198,7 +198,7 @@ def test_mesh_config_names_collectors_where_no_variable_does() -> None:
 
 def test_mesh_config_s_collector_gets_the_spans(otlp: OtlpReceiver) -> None:
     """
-    A pipeline that is only given MESH_CONFIG is traced all the same.
+    A pipeline with only MESH_CONFIG is traced.
     """
     host, port = otlp.grpc_endpoint.removeprefix("http://").split(":")
     mesh = f'{{"otlp-traces-endpoint": {{"mesh_address": "{host}", "mesh_port": {port}}}}}'
@@ -210,7 +210,7 @@ def test_mesh_config_s_collector_gets_the_spans(otlp: OtlpReceiver) -> None:
 
 def test_a_bare_address_means_plain_text_as_it_did_to_7(otlp: OtlpReceiver) -> None:
     """
-    A deployment of 7.x names its collector like that.
+    Deployments of 7.x use such an address.
     """
     bare = otlp.grpc_endpoint.removeprefix("http://")
 
@@ -245,7 +245,7 @@ def test_what_is_said_of_tls_outranks_the_bare_address(
     plain: bool | None,  # noqa: FBT001
 ) -> None:
     """
-    By a scheme, by the specification's variables, and for what 7.x did not know.
+    TLS is chosen by a scheme, by the variables of the specification, and for endpoints that 7.x did not support.
     """
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -255,7 +255,7 @@ def test_what_is_said_of_tls_outranks_the_bare_address(
 
 def test_a_collector_that_is_named_by_a_bare_name_is_knocked_at_before_it_is_waited_for(refusing_port: int) -> None:
     """
-    What is dead costs next to nothing, whichever way it is named.
+    An unreachable collector causes almost no delay, for each form of its address.
     """
     settings = DKISTProcessingCoreConfiguration(otel_exporter_otlp_traces_endpoint=f"localhost:{refusing_port}")
 
@@ -267,7 +267,7 @@ def test_a_collector_that_is_named_by_a_bare_name_is_knocked_at_before_it_is_wai
 
 def test_ids_are_derived_from_what_is_traced() -> None:
     """
-    Vectors: releases that meet in one trace must agree.
+    The vectors fix the ids: releases that take part in one trace must derive the same ones.
     """
     attempt = Attempt(THE_RUN, "A", attempt=1, max_attempts=1)
 
@@ -279,7 +279,7 @@ def test_ids_are_derived_from_what_is_traced() -> None:
 
 def test_a_carrier_takes_the_trace_to_another_process() -> None:
     """
-    What one process writes, the next reads; the flag is always 01.
+    The variables of one process give the context of the next; the flag is always 01.
     """
     span = SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(1))
 
@@ -304,7 +304,7 @@ def test_a_variable_that_only_the_sdk_checks_does_not_cost_the_run(
     otlp: OtlpReceiver, variable: str, value: str
 ) -> None:
     """
-    The signals that it concerns are not exported, with one line each; task and events go on.
+    The affected signals are not exported, with one message each. Task and events continue.
     """
     done = run_python(MEASURED, {**otlp.grpc_env, variable: value})
 
@@ -317,7 +317,7 @@ def test_a_variable_that_only_the_sdk_checks_does_not_cost_the_run(
 
 def test_a_signal_that_cannot_be_set_up_leaves_the_others(otlp: OtlpReceiver) -> None:
     """
-    One line names it, with the reason.
+    One message names the signal and the reason.
     """
     done = run_python(MEASURED, {**otlp.grpc_env, "OTEL_BSP_MAX_QUEUE_SIZE": "-1"})
 
@@ -329,7 +329,7 @@ def test_a_signal_that_cannot_be_set_up_leaves_the_others(otlp: OtlpReceiver) ->
 
 def test_both_exporters_of_a_list_get_the_spans(otlp: OtlpReceiver) -> None:
     """
-    `OTEL_TRACES_EXPORTER=otlp,console` is the specification's.
+    The specification defines `OTEL_TRACES_EXPORTER=otlp,console`.
     """
     done = run_python(MEASURED, {**otlp.grpc_env, "OTEL_TRACES_EXPORTER": "otlp,console"})
 
@@ -343,7 +343,7 @@ def test_what_the_file_of_settings_says_is_exported_to(
     otlp: OtlpReceiver, tmp_path: Path, transport: str, *, signal_s_own: bool
 ) -> None:
     """
-    Endpoint and resource of `.env`, in both transports; a signal's own endpoint is the very address.
+    Endpoint and resource of `.env` are used in both transports. A signal's endpoint is used unchanged.
     """
     environment = dict(otlp.grpc_env if transport == "grpc" else otlp.http_env)
     endpoint = environment.pop("OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -383,7 +383,7 @@ logging.getLogger("author").warning("after the end")
 
 def test_exporting_log_records_does_not_change_the_author_s_logging(otlp: OtlpReceiver) -> None:
     """
-    The handler of last resort, `basicConfig` and the root logger's handlers are as they would be without.
+    The handler of last resort, `basicConfig` and the root logger's handlers behave as without the export.
     """
     exported = run_python(LOGGING, otlp.grpc_env)
     plain = run_python(LOGGING, {})
@@ -421,7 +421,7 @@ for _ in range(2):
 
 def test_each_log_record_is_exported_once_with_the_attempt_that_it_is_of(otlp: OtlpReceiver) -> None:
     """
-    Whatever factory of records or method of loggers the author sets, however often; also in a task inside a task.
+    This holds for any record factory and logger method that the author sets, and for a task inside a task.
     """
     done = run_python(WRAPPED, otlp.grpc_env)
     assert done.returncode == 0, done.stderr
@@ -462,7 +462,7 @@ OUTER_ATTEMPT = f"{derived_attempt_span_id(Attempt(THE_RUN, 'Outer', attempt=1, 
 @pytest.mark.parametrize("launched", [True, False])
 def test_a_task_inside_a_task_hangs_from_where_it_was_called(otlp: OtlpReceiver, *, launched: bool) -> None:
     """
-    And each span carries the identity of its own task.
+    Each span has the identity of its task.
     """
     done = run_python(NESTED, {**otlp.grpc_env, **(LAUNCHED if launched else {})})
     assert done.returncode == 0, done.stderr
@@ -490,7 +490,8 @@ def test_a_task_inside_a_task_hangs_from_where_it_was_called(otlp: OtlpReceiver,
 @pytest.mark.parametrize("environment", [{}, {"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "always_off"}])
 def test_a_launched_task_s_subprocesses_and_events_carry_its_attempt(environment: dict[str, str]) -> None:
     """
-    Also where nothing is exported, with the caller's trace state, and flag 01; afterwards all is as it was.
+    They carry it without an exporter, too, with the caller's trace state and the flag 01. Afterwards, the environment
+    is restored.
     """
     done = run_python(NESTED, {**LAUNCHED, **environment})
     assert done.returncode == 0, done.stderr
@@ -554,7 +555,7 @@ if __name__ == "__main__":
 
 def run_hosted(how: str, folder: Path, **environment: str) -> tuple[str, list[Event], list[list[str]]]:
     """
-    Run a task in processes that each have a provider of their host's; return output, events and the host's spans.
+    Run a task in processes with a tracer provider of the host; return output, events and the host's spans.
     """
     (folder / "sitecustomize.py").write_text(HOST)
     (folder / "hosted.py").write_text(HOSTED)
@@ -576,7 +577,7 @@ def run_hosted(how: str, folder: Path, **environment: str) -> tuple[str, list[Ev
 @pytest.mark.parametrize("how", ["by hand", "a local run"])
 def test_the_spans_of_a_host_s_provider_are_those_that_everything_hangs_from(how: str, tmp_path: Path) -> None:
     """
-    As under `opentelemetry-instrument`, which is in each process: its provider gives ids and a state of its own.
+    `opentelemetry-instrument` installs such a provider in each process. The provider chooses ids and a trace state.
     """
     shown, events, spans = run_hosted(how, tmp_path)
 
@@ -595,7 +596,7 @@ def test_the_spans_of_a_host_s_provider_are_those_that_everything_hangs_from(how
 
 def test_what_a_host_s_provider_drops_has_the_derived_ids(tmp_path: Path) -> None:
     """
-    There is no span that they could name, and those of one run belong together.
+    Without exported spans, the derived ids connect the events of one run.
     """
     _, events, spans = run_hosted("a local run", tmp_path, HOST_DROPS="1")
 
@@ -620,7 +621,7 @@ with trace.get_tracer("own").start_as_current_span("own"): pass
 
 def test_the_root_span_of_an_engine_s_run_has_the_ids_that_its_attempts_know(tmp_path: Path) -> None:
     """
-    Also from a host's provider: it is made last, and what hangs from it got its ids before.
+    This holds for a host's provider, too: the span is created last, after its ids were used as parents.
     """
     (tmp_path / "sitecustomize.py").write_text(HOST)
     spans = tmp_path / "spans"
@@ -635,7 +636,7 @@ def test_the_root_span_of_an_engine_s_run_has_the_ids_that_its_attempts_know(tmp
 
 def test_a_secret_of_the_file_of_settings_is_in_no_span(otlp: OtlpReceiver, tmp_path: Path) -> None:
     """
-    Nor in a log record.
+    The secret is in no log record either.
     """
     (tmp_path / ".env").write_text("ISB_PASSWORD=canary-hunter22\n")
     failing = MEASURED.replace("which is fine", "canary-hunter22").replace('"line"', '"canary-hunter22"')
@@ -667,7 +668,7 @@ ALMOST_TRACEPARENTS = st.one_of(
 @given(ALMOST_TRACEPARENTS)
 def test_a_launcher_reads_a_context_as_opentelemetry_does(header: str) -> None:
     """
-    It is read before OpenTelemetry is imported, by the same rules: the task's trace is that of the launcher's span.
+    It is read by the same rules before OpenTelemetry is imported. The task's trace is that of the launcher's span.
     """
     attempt = Attempt(THE_RUN, "A", attempt=1, max_attempts=1)
 
@@ -699,7 +700,7 @@ print(sockets() - before)
 
 def test_an_export_over_http_leaves_no_connection_open(otlp: OtlpReceiver) -> None:
     """
-    A task may close its descriptor and open a file of its own, which the next export would take for the connection.
+    Otherwise a task could close its descriptor and open a file with the same number, which the next export would use.
     """
     done = run_python(EXPORTS, otlp.http_env)
 

@@ -1,5 +1,5 @@
 """
-What another user puts in the way is not taken: links, files and folders that are not this user's.
+Links, files and folders that another user has placed are not used.
 """
 
 import fcntl
@@ -37,7 +37,7 @@ SECRET = "canary of a private key"
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """
-    A folder on a disk that any user can reach.
+    Yield a folder on a disk that any user can reach.
     """
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="dkist-core-tests-") as made:
         Path(made).chmod(0o755)
@@ -47,7 +47,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 def shared(folder: Path) -> Path:
     """
-    A folder that its setgid bit shares with a group.
+    Return a folder that its setgid bit shares with a group.
     """
     path = folder / "shared"
     path.mkdir()
@@ -60,7 +60,7 @@ def shared(folder: Path) -> Path:
 @pytest.fixture
 def key(folder: Path) -> Path:
     """
-    A file that only the victim can read.
+    Return a file that only the victim can read.
     """
     home = folder / "home"
     home.mkdir()
@@ -75,7 +75,7 @@ def key(folder: Path) -> Path:
 
 def as_user(user: int, program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """
-    Run a program as another user of the group, where this process may do that, when the library is loaded.
+    Run a program as another user of the group, where this process may do that, after the library is loaded.
     """
     become = f"os.setgroups([{GROUP}]); os.setgid({user}); os.setuid({user})" if IS_ROOT else "pass"
     return subprocess.run(
@@ -88,7 +88,7 @@ def as_user(user: int, program: str, *arguments: str) -> "subprocess.CompletedPr
     )
 
 
-# What another user could not read of the interpreter's files is loaded before.
+# Loads in advance the interpreter's files that another user may not be able to read.
 PRELUDE = """\
 import codecs, os, sys
 codecs.lookup("ascii"), codecs.lookup("idna"), codecs.lookup("unicode_escape")
@@ -121,7 +121,7 @@ PLACED = {
 @pytest.mark.parametrize("placed", PLACED.values(), ids=PLACED)
 def test_what_a_member_of_the_group_places_opens_no_file_of_another_s(shared: Path, key: Path, placed: str) -> None:
     """
-    The victim's file keeps its mode and its content, and no new one is made for the attacker.
+    The victim's file keeps its mode and content, and no file is created for the attacker.
     """
     assert as_user(ATTACKER, placed, str(shared), str(key)).returncode == 0
 
@@ -134,7 +134,7 @@ def test_what_a_member_of_the_group_places_opens_no_file_of_another_s(shared: Pa
 
 def test_a_lock_that_is_a_link_is_refused_before_anything_is_changed(folder: Path, key: Path) -> None:
     """
-    The error names what was found, what was expected and what to do.
+    The error states what was found, what was expected and the remedy.
     """
     lock = folder / "outbox.lock"
     lock.symlink_to(key)
@@ -147,7 +147,7 @@ def test_a_lock_that_is_a_link_is_refused_before_anything_is_changed(folder: Pat
 
 def test_a_journal_under_two_names_is_refused(folder: Path, key: Path) -> None:
     """
-    A second name may be a link that somebody made to a file of this user's in their own folder.
+    A second name may be a link that an attacker made to a file of this user.
     """
     os.link(key, folder / "embedded.db")
 
@@ -170,12 +170,12 @@ def _file(path: Path, other: Path) -> None:
 @contextmanager
 def kept_descriptor(path: Path) -> Iterator[None]:
     """
-    Have SQLite keep a descriptor of a file open, which the next connection to it uses again.
+    Have SQLite keep a descriptor of a file open, which its next connection to that file reuses.
     """
     with closing(sqlite3.connect(path, isolation_level=None)) as holder:
         holder.execute("CREATE TABLE held (number)")
         holder.execute("BEGIN IMMEDIATE")
-        # Closing it would give up the lock of the other.
+        # Closing it would release the lock of the other connection.
         sqlite3.connect(path).close()
         yield
 
@@ -186,7 +186,7 @@ def test_a_file_that_is_exchanged_while_it_is_opened_is_noticed(
     folder: Path, exchange: Callable[[Path, Path], None], *, is_kept: bool
 ) -> None:
     """
-    SQLite opens it by its path, which may lead elsewhere by then.
+    SQLite opens the file by its path, which may then lead to another file.
     """
     path, other = folder / "embedded.db", folder / "other.db"
     other.touch()
@@ -205,7 +205,7 @@ def test_a_file_that_is_exchanged_while_it_is_opened_is_noticed(
 @pytest.mark.parametrize("is_kept", [False, True])
 def test_files_that_another_thread_opens_and_closes_meanwhile_are_no_exchange(folder: Path, *, is_kept: bool) -> None:
     """
-    Also where SQLite opens nothing, but uses a descriptor again that it had to keep.
+    This holds, too, if SQLite opens nothing because it reuses a descriptor that it had to keep.
     """
     path = folder / "embedded.db"
     with ExitStack() as stack:
@@ -223,7 +223,7 @@ def test_files_that_another_thread_opens_and_closes_meanwhile_are_no_exchange(fo
 
 def test_holding_a_file_gives_up_no_lock_of_this_process(folder: Path) -> None:
     """
-    Any other descriptor of a file would, when it is closed (fcntl(2)), and SQLite would not know.
+    Closing any other descriptor of the file would release the lock (fcntl(2)), without notice to SQLite.
     """
     path = folder / "embedded.db"
     program = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
@@ -240,7 +240,7 @@ def test_holding_a_file_gives_up_no_lock_of_this_process(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["theirs", "embedded.db"])
 def test_a_file_that_got_the_number_by_which_another_is_held_is_not_closed(folder: Path, name: str) -> None:
     """
-    The number is high, and known by what it is: SQLite may have got it, for the same file.
+    The number is high, and checked before it is closed: SQLite may have got it, for the same file.
     """
     path = folder / "embedded.db"
     with OpenedFileCheck(path, make=True):
@@ -256,7 +256,7 @@ def test_a_file_that_got_the_number_by_which_another_is_held_is_not_closed(folde
 
 def test_a_file_that_got_the_number_of_a_folder_meanwhile_is_not_closed(folder: Path) -> None:
     """
-    Another thread has closed it, between the opening of the folder and of the file in it.
+    Another thread closes the folder's descriptor, between the opening of the folder and of the file in it.
     """
     path = folder / "a.lock"
 
@@ -279,14 +279,14 @@ def test_a_file_that_got_the_number_of_a_folder_meanwhile_is_not_closed(folder: 
 
 def numbers_of(path: Path) -> list[int]:
     """
-    Return the numbers by which this process has a file or folder open.
+    Return the descriptors of this process for a file or folder.
     """
     return [int(each.name) for each in Path("/proc/self/fd").iterdir() if os.path.realpath(each) == str(path)]
 
 
 def squatted(make: Callable[[Path], object]) -> Iterator[tuple[DKISTProcessingCoreConfiguration, Path]]:
     """
-    Have the folder that journals would move to from a memory file system be another's.
+    Place another user's folder where journals go instead of a memory file system; yield the settings and the folder.
     """
     settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=Path(f"/dev/shm/dkist-core-test-{os.getpid()}"))
     path = place(settings).folder
@@ -320,7 +320,7 @@ SQUATTERS: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("squatter", ["link", "mode", *(["owner"] if IS_ROOT else [])])
 def test_a_folder_in_public_that_is_not_ours_is_not_used(squatter: str, caplog: pytest.LogCaptureFixture) -> None:
     """
-    Not for spare journals either: events are kept in memory, with one warning.
+    It is not used for spare journals either: events are kept in memory, with one warning.
     """
     make, reason = SQUATTERS[squatter]
     for settings, path in squatted(make):
@@ -341,7 +341,7 @@ def test_a_folder_in_public_that_is_not_ours_is_not_used(squatter: str, caplog: 
 
 def test_a_folder_of_another_user_who_shares_it_with_nobody_is_not_used(folder: Path) -> None:
     """
-    The owner may put anything in a file's place.
+    The owner could replace a file of the folder.
     """
     if IS_ROOT:
         theirs = folder / "theirs"
@@ -355,7 +355,7 @@ def test_a_folder_of_another_user_who_shares_it_with_nobody_is_not_used(folder: 
 
 def test_folders_that_are_made_are_their_owner_s_whatever_the_umask(folder: Path) -> None:
     """
-    The parents too, since whoever may write to them may put another folder in its place.
+    This includes the parents, since a user who may write to them could replace the folder.
     """
     for umask in (0, 0o777):
         before = os.umask(umask)
@@ -371,7 +371,7 @@ def test_folders_that_are_made_are_their_owner_s_whatever_the_umask(folder: Path
 
 def test_a_folder_above_that_anybody_may_write_to_is_named(folder: Path) -> None:
     """
-    One with the sticky bit is none: there only the owner of a folder may move it.
+    A folder with the sticky bit is not named: there only the owner of a folder can rename it.
     """
     above, inside = folder / "above", folder / "above" / "inside"
     inside.mkdir(parents=True)

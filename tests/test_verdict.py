@@ -1,5 +1,5 @@
 """
-Tests of what the end of a task's process means, for every end there can be.
+Tests of the verdict on the end of a task's process, for each possible end.
 """
 
 import json
@@ -74,14 +74,14 @@ OOM = Circumstances(oom_kill=True)
 
 def end(exit_code: int | None, **reports: Any) -> ProcessEnd:
     """
-    Return the end of a process that took three seconds.
+    Return the end of a process that ran for three seconds.
     """
     return ProcessEnd(exit_code, cpu_seconds=2.0, duration_seconds=3.0, reports=reports)
 
 
 def row(exit_code: int | None, reports: dict[str, Any], known: Circumstances = NOTHING) -> tuple[object, ...]:
     """
-    Return cause, whether the task has published it, and the status to leave with.
+    Return the cause, whether the task has published it, and the exit status of the launcher.
     """
     verdict = judge(end(exit_code, **reports), known)
     return str(verdict.cause) if verdict.cause else None, verdict.is_published, verdict.exit_code
@@ -90,18 +90,18 @@ def row(exit_code: int | None, reports: dict[str, Any], known: Circumstances = N
 @pytest.mark.parametrize(
     ("exit_code", "reports", "known", "expected"),
     [
-        # A success is one that somebody has spoken of.
+        # A success needs a report.
         (0, {**FINISHED, "returned": True}, NOTHING, (None, True, 0)),
         (0, {"returned": True}, NOTHING, (None, False, 0)),
         (0, {**FINISHED}, NOTHING, (None, True, 0)),
         (0, {**FINISHED, "is_published": False, "returned": True}, NOTHING, (None, False, 0)),
         (0, {"began": True, "loaded": True}, NOTHING, ("exit_code", False, 1)),
         (0, {**FINISHED, "returned": True}, REQUESTED, (None, True, 0)),
-        # The task's own word stands.
+        # The report of the task has priority.
         (1, {**FAILED, "raised": RAISED}, NOTHING, ("exception", True, 1)),
         (0, {**FAILED, "returned": True}, NOTHING, ("exception", True, 0)),
         (1, {**FAILED, "raised": RAISED}, REQUESTED, ("exception", True, 1)),
-        # Without it the nearest reason is taken.
+        # Without a report of the end, the most direct reason is taken.
         (3, {"began": True}, NOTHING, ("exit_code", False, 3)),
         (1, {"raised": RAISED}, NOTHING, ("exception", False, 1)),
         (1, {"raised": {**RAISED, "is_exit": True}}, NOTHING, ("exit_code", False, 1)),
@@ -116,7 +116,7 @@ def row(exit_code: int | None, reports: dict[str, Any], known: Circumstances = N
         (1, {**HANDED, "raised": RAISED}, REQUESTED, ("terminated", False, 1)),
         (1, {**HANDED, "raised": RAISED}, ORPHANED, ("lost", False, 1)),
         (-9, {**FINISHED, "returned": True}, REQUESTED, (None, True, 0)),
-        # A status that is lost is never believed: what the task has reported decides.
+        # A lost status is not taken for a success: the reports of the task decide.
         (None, {**FINISHED, "returned": True}, NOTHING, (None, True, 0)),
         (None, {"returned": True}, NOTHING, (None, False, 0)),
         (None, {**FINISHED}, NOTHING, (None, True, 0)),
@@ -125,7 +125,7 @@ def row(exit_code: int | None, reports: dict[str, Any], known: Circumstances = N
         (None, {**FAILED, "returned": True}, NOTHING, ("exception", True, 1)),
         (None, {"began": True, "loaded": True}, NOTHING, ("lost", False, 1)),
         (None, {}, REQUESTED, ("terminated", False, 1)),
-        # What comes after a good end makes it a bad one.
+        # A failure after a reported success makes it a failure.
         (1, {**FINISHED, "raised": RAISED}, NOTHING, ("exception", False, 1)),
         (-11, {**FINISHED, "returned": True}, NOTHING, ("signal", False, 139)),
     ],
@@ -134,14 +134,14 @@ def test_each_end_has_its_cause(
     exit_code: int | None, reports: dict[str, Any], known: Circumstances, expected: tuple[object, ...]
 ) -> None:
     """
-    The table of what a process may do and say, and what follows.
+    The table lists statuses, reports and circumstances with the resulting verdict.
     """
     assert row(exit_code, reports, known) == expected
 
 
 def test_what_the_task_knows_is_kept_where_the_launcher_decides() -> None:
     """
-    Phase and stack are the task's, the cause is the launcher's, and of the peak of memory the higher is known.
+    Phase and stack are those of the task, the cause is the launcher's, and the peak of memory is the higher one.
     """
     known = Circumstances(termination_requested=True, is_orphaned=True, peak_memory_bytes=7)
 
@@ -184,7 +184,8 @@ def test_each_fact_that_the_task_reports_is_kept(
 
 def test_an_exception_of_any_release_has_its_fingerprint() -> None:
     """
-    The same as a task of this release would have given it: by type and functions, our own left out.
+    The fingerprint equals that of this release: it consists of the type and the functions, without those of this
+    package.
     """
     one = judge(end(1, raised=RAISED), Circumstances()).facts
     other = judge(
@@ -205,14 +206,14 @@ def test_whatever_is_reported_there_is_one_verdict(
     exit_code: int | None, reports: dict[str, Any], known: Circumstances
 ) -> None:
     """
-    Never an error, never a success of a process that failed, and never a status of 0 for an end that nobody spoke.
+    There is no error, no success of a process that failed, and no status 0 for an end without a report.
     """
     verdict = judge(ProcessEnd(exit_code, 0.0, 0.0, json.loads(json.dumps(reports))), known)
 
     assert 0 <= verdict.exit_code <= 255
     assert (verdict.cause is None) == (verdict.event_class is TaskFinished)
     if verdict.event_class is TaskFinished:
-        # Of a task that had returned, what was left running may have been ended by a termination request.
+        # If a task had returned, a termination request may have ended processes that it left running.
         was_ended = (
             exit_code is not None and exit_code < 0 and known.termination_requested and reports.get("returned") is True
         )
@@ -232,7 +233,7 @@ def test_whatever_is_reported_there_is_one_verdict(
 @pytest.mark.parametrize("number", [signal.SIGKILL, 40])
 def test_a_verdict_makes_an_event(number: int) -> None:
     """
-    Signals without a name have a number.
+    A signal without a name is stated by its number.
     """
     verdict = judge(end(-number), Circumstances())
 
@@ -243,14 +244,14 @@ def test_a_verdict_makes_an_event(number: int) -> None:
 
 def test_the_names_of_ends_are_those_of_the_events() -> None:
     """
-    The launcher knows them before it loads any event.
+    The launcher uses the names before it imports any event.
     """
     assert (TaskFinished.name, TaskFailed.name) == (FINISHED_NAME, FAILED_NAME)
 
 
 def test_the_page_about_ends_names_every_cause() -> None:
     """
-    Each cause that an event may state stands in its table, and no other.
+    The table contains each cause that an event may state, and no other.
     """
     page = (ROOT / "docs" / "explanation" / "ends.md").read_text()
     rows = [line.split("|")[2].strip() for line in page.splitlines() if line.startswith("| ")]

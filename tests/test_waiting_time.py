@@ -1,5 +1,5 @@
 """
-What the callbacks of one process of the engine may wait for in vain, all together.
+The time that the callbacks of one process of the engine may wait in total without success.
 """
 
 import os
@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 @pytest.fixture(autouse=True)
 def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    As in a process that has not waited for anything.
+    Set the state of a process that has not waited yet.
     """
     monkeypatch.setattr(_waiting_time, "_left", {})
     monkeypatch.setattr(_waiting_time, "SECONDS", {BUS: 0.2, LOOK: 0.2})
@@ -24,7 +24,7 @@ def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def wait(seconds: float) -> None:
     """
-    Let time pass.
+    Wait for this time.
     """
     until = time.monotonic() + seconds
     wait_until(lambda: time.monotonic() >= until, every=0.001)
@@ -32,7 +32,7 @@ def wait(seconds: float) -> None:
 
 def test_what_is_waited_is_not_there_later() -> None:
     """
-    The last of many callbacks waits no more, and says what it has to say all the same.
+    The last of many callbacks does not wait, and publishes its event.
     """
     given = []
     for _ in range(4):
@@ -47,7 +47,7 @@ def test_what_is_waited_is_not_there_later() -> None:
 
 def test_one_that_does_not_answer_costs_the_others_nothing() -> None:
     """
-    A silent collector leaves the bus its time, and for the bus there is always a moment.
+    A silent collector does not use the time of the bus, and the bus always has a minimum.
     """
     with at_most(0.2, LOOK) as seconds:
         wait(seconds)
@@ -61,7 +61,7 @@ def test_one_that_does_not_answer_costs_the_others_nothing() -> None:
 
 def test_a_fork_begins_anew() -> None:
     """
-    The engine forks a process for each file that it looks at.
+    The engine forks a process for each file that it parses.
     """
     with at_most(0.2, BUS) as seconds:
         wait(seconds)

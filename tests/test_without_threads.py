@@ -1,7 +1,7 @@
 """
-A process that can have no further thread, as under a limit on processes or while its interpreter exits.
+A process that can start no thread, such as under a limit on processes or while its interpreter exits.
 
-Not here: what is published and flushed in one (test_hard_cases.py).
+Not here: publish and flush in such a process (test_hard_cases.py).
 """
 
 import math
@@ -28,7 +28,7 @@ from tests.test_delivery import books_of, settings_of
 from tests.test_faults import environ_of, journal_rows
 from tests.test_local import the_run
 
-# More than any machine has: the kernel refuses each thread, and no process.
+# More than any machine has: the kernel refuses each thread, but no process.
 NONE_TO_BE_HAD = """
 import threading
 threading.stack_size(1 << 46)
@@ -49,7 +49,7 @@ print(result.succeeded)
 
 def test_a_local_run_without_threads_runs_one_task_after_another() -> None:
     """
-    Its calling thread starts and follows each launcher; the events of all tasks are there.
+    The calling thread starts and follows each launcher. The events of all tasks are on the bus.
     """
     done = run_python(NONE_TO_BE_HAD + LOCAL, {})
 
@@ -69,7 +69,7 @@ endless.run(recipe_run_id=5)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_local_run_without_threads_that_is_interrupted_waits_for_the_end_of_its_task(number: signal.Signals) -> None:
     """
-    The launcher ends the task and reports that, and the engine reports nothing of it.
+    The launcher ends the task and reports that. The engine reports no end of the task.
     """
     with subprocess.Popen(
         [sys.executable, "-c", NONE_TO_BE_HAD + INTERRUPTED],
@@ -104,7 +104,7 @@ atexit.register(A(recipe_run_id=1, workflow_name="W", workflow_version="1"))
 
 def test_a_task_that_is_called_while_the_interpreter_exits_is_reported(broker: Broker) -> None:
     """
-    From Python 3.12 on no thread can be started by then: what it publishes is delivered all the same.
+    From Python 3.12 on, no thread can be started then. The events are delivered without a thread.
     """
     done = run_python(AT_EXIT, broker.env)
 
@@ -115,7 +115,7 @@ def test_a_task_that_is_called_while_the_interpreter_exits_is_reported(broker: B
 
 def test_an_outbox_is_drained_without_a_thread(broker: Broker) -> None:
     """
-    The command delivers in its own thread.
+    The command delivers in its main thread.
     """
     settings = settings_of(broker)
     bus = open_bus(settings)
@@ -146,7 +146,7 @@ except BusError as error:
 
 def test_a_subscription_without_a_thread_is_one_clear_error(broker: Broker) -> None:
     """
-    It says what to do, and leaves no connection behind.
+    The error states the remedy, and no connection is left open.
     """
     done = run_python(NONE_TO_BE_HAD + SUBSCRIPTION, broker.env)
 
@@ -164,7 +164,7 @@ print(reader.has_read_backlog())
 
 def test_a_callback_without_a_thread_for_reading_the_bus_treats_it_as_silent() -> None:
     """
-    Failures are announced as they are where the bus does not answer.
+    The bus is treated as one that does not answer, and failures are published.
     """
     done = run_python(NONE_TO_BE_HAD + READER, {})
 
@@ -183,7 +183,7 @@ with open_display(Run("W", "1", "r", 1), ["A"], DKISTProcessingCoreConfiguration
 
 def test_a_run_is_shown_line_by_line_in_a_terminal_without_threads() -> None:
     """
-    What moves would need two of them.
+    A live display would need two threads.
     """
     done = run_python(NONE_TO_BE_HAD + SHOWN, {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TERM": "xterm"})
 
@@ -199,7 +199,7 @@ sys.exit(main())
 
 def test_a_launcher_without_threads_reports_the_end_of_a_task_that_was_killed(broker: Broker, tmp_path: Path) -> None:
     """
-    It watches, reports and delivers in its one thread.
+    The launcher watches, reports and delivers in one thread.
     """
     variables = environ_of("IsKilled", FAULT_MARKS=str(tmp_path), **broker.env)
 
@@ -212,11 +212,11 @@ def test_a_launcher_without_threads_reports_the_end_of_a_task_that_was_killed(br
 
 def limited(processes: int) -> list[str]:
     """
-    Return what runs a command as a user who may have so many processes and threads more than by now.
+    Return the start of a command that runs as a user with a limit of `processes` more processes and threads.
     """
     user, prefix = os.getuid(), []
     if user == 0:
-        # Root is not limited; the files of this interpreter may be root's alone.
+        # Root is not limited. The files of this interpreter may be readable for root only.
         user, right = 61_000 + os.getpid() % 4_000, "+dac_read_search"
         rights = ["--inh-caps", right, "--ambient-caps", right, "--bounding-set", f"-all,{right}"]
         prefix = ["setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups", *rights]
@@ -229,7 +229,7 @@ def test_a_launcher_under_a_limit_on_processes_reports_the_end_of_a_task_that_wa
     processes: int, refusing_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    With a collector, too: gRPC would abort launcher and task where it gets a few threads, and not all.
+    This includes a collector: gRPC aborts launcher and task if it gets some of its threads, and not all.
     """
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         Path(folder).chmod(0o777)
@@ -257,7 +257,7 @@ def test_a_launcher_under_a_limit_on_processes_reports_the_end_of_a_task_that_wa
     [
         ("0::/pod/task\n", Mount("/", "{point}", "cgroup2", "rw"), 5),
         ("1:name=systemd:/\n2:cpu,pids:/pod/task\n0::/\n", Mount("/", "{point}", "cgroup", "rw,pids"), 5),
-        # A container sees its part of the tree, here under the name that it has outside.
+        # A container sees only its part of the tree, here under its outside name.
         ("0::/pod/task\n", Mount("/pod", "{point}/pod", "cgroup2", "rw"), 5),
         ("0::/\n", Mount("/", "{point}/pod", "cgroup2", "rw"), 5),
         ("0::/../other\n", Mount("/", "{point}", "cgroup2", "rw"), math.inf),
@@ -268,7 +268,7 @@ def test_no_thread_is_tried_where_a_control_group_has_no_room_for_all(
     groups: str, mount: Mount, room: float, tmp_path: Path
 ) -> None:
     """
-    To try would take the rest of it from other processes, which may be about to fork: the limit is read.
+    Trying would use up the room that other processes may need for a fork. The limit is read instead.
     """
     for folder, limit, current in (("pod", "30", "25"), ("pod/task", "max", "3")):
         (tmp_path / folder).mkdir()
@@ -305,7 +305,7 @@ if __name__ == "__main__":
 
 def test_a_task_that_a_launched_one_calls_as_its_process_exits_is_reported(broker: Broker, tmp_path: Path) -> None:
     """
-    Each of them has its start and its end; a progress of the one that has ended is none.
+    Each of them has its start and its end. Progress after the end is not reported.
     """
     script = tmp_path / "exits.py"
     script.write_text(CALLED_AT_EXIT)

@@ -48,7 +48,7 @@ class D(A):
 
 def new(name: str, base: type = A) -> type[TaskBase]:
     """
-    Return a task class of this name.
+    Return a task class with this name.
     """
     return type(name, (base,), {})
 
@@ -56,7 +56,7 @@ def new(name: str, base: type = A) -> type[TaskBase]:
 @pytest.fixture
 def workflow() -> Workflow:
     """
-    A -> B.
+    Return a workflow in which B waits for A.
     """
     built = Workflow(process_category="My", process_name="Workflow", workflow_package="p", workflow_version="1.0")
     built.add_node(A)
@@ -66,7 +66,7 @@ def workflow() -> Workflow:
 
 def test_a_workflow_is_named_by_category_and_process() -> None:
     """
-    The older form: `{category}_{name}`.
+    The older form is `{category}_{name}`.
     """
     built = Workflow(process_category="My", process_name="Workflow", workflow_package="p", workflow_version="dev")
 
@@ -77,7 +77,8 @@ def test_a_workflow_is_named_by_category_and_process() -> None:
 @pytest.mark.parametrize(("detail", "name"), [(None, "l0_to_l1_visp"), ("sample", "l0_to_l1_visp_sample")])
 def test_a_workflow_is_named_by_its_data(detail: str | None, name: str) -> None:
     """
-    The newer form: `{input}_to_{output}_{category}[_{detail}]`; tags are the given ones, version and data, once each.
+    The newer form is `{input}_to_{output}_{category}[_{detail}]`. Tags are the given ones, the version and the data,
+    each once.
     """
     built = Workflow(
         input_data="l0", output_data="l1", category="visp", detail=detail, workflow_package="p",
@@ -91,7 +92,7 @@ def test_a_workflow_is_named_by_its_data(detail: str | None, name: str) -> None:
 
 def test_a_name_by_details_is_refused_where_the_workflow_s_would_be() -> None:
     """
-    Whoever asks for the name alone is told the same.
+    `workflow_name_from_details` raises the same error.
     """
     with pytest.raises(WorkflowError, match=r"^the name of a workflow is .*, 108 characters; allowed are 1 to 100$"):
         workflow_name_from_details(input_data="l0", output_data="l1", category="v" * 99)
@@ -104,7 +105,8 @@ def test_a_name_by_details_is_refused_where_the_workflow_s_would_be() -> None:
 )
 def test_a_node_takes_the_established_forms(upstreams: Any, pip_extras: Any, queue: Any) -> None:
     """
-    One task or several, none or a list, a queue or its name; what is wrong is told as `add_node` tells it.
+    Upstreams are one task, several or None, extras a list or None, the queue a member or its name. Errors are those of
+    `add_node`.
     """
     node = Node("W", "1", "p", B, upstreams=upstreams, pip_extras=pip_extras, resource_queue=queue)
 
@@ -117,7 +119,7 @@ def test_a_node_takes_the_established_forms(upstreams: Any, pip_extras: Any, que
 @pytest.mark.parametrize("version", [None, ""])
 def test_the_version_is_the_build_s_where_none_is_given(version: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    BUILD_VERSION, and `dev` where that is not set either; an empty version counts as not given.
+    The version is BUILD_VERSION, or `dev` if that is not set. An empty version counts as not given.
     """
 
     def made() -> Workflow:
@@ -156,7 +158,7 @@ def test_the_version_is_the_build_s_where_none_is_given(version: str | None, mon
 )
 def test_a_workflow_that_cannot_be_named_is_refused(arguments: dict[str, Any], message: str) -> None:
     """
-    One sentence says what was given and what is allowed.
+    One sentence states the value and the allowed ones.
     """
     with pytest.raises(WorkflowError, match=message):
         Workflow(**arguments)
@@ -164,7 +166,7 @@ def test_a_workflow_that_cannot_be_named_is_refused(arguments: dict[str, Any], m
 
 def test_nodes_keep_what_they_were_given(workflow: Workflow) -> None:
     """
-    Queue, extras and upstreams of a node; the caller's list is not aliased.
+    A node has the given queue, extras and upstreams. The caller's list is copied.
     """
     upstreams = [A, B]
     workflow.add_node(task=C, upstreams=upstreams, resource_queue=ResourceQueue.GPU, pip_extras=["asdf"])
@@ -211,7 +213,7 @@ def test_a_node_that_makes_no_workflow_is_refused_and_leaves_it_as_it_was(
     add: Callable[[Workflow], None], message: str, workflow: Workflow
 ) -> None:
     """
-    Self-loops, cycles, unknown upstreams, duplicates, odd names and non-tasks each have one sentence.
+    Self-loops, cycles, unknown upstreams, duplicates, invalid names and other classes raise an error of one sentence.
     """
     before = workflow.nodes
 
@@ -224,7 +226,7 @@ def test_a_node_that_makes_no_workflow_is_refused_and_leaves_it_as_it_was(
 @given(st.data())
 def test_any_graph_built_forwards_is_sorted_with_upstreams_first(data: st.DataObject) -> None:
     """
-    Every node comes once, after everything that it waits for.
+    Each node comes once, after all its upstreams.
     """
     names = data.draw(st.lists(st.from_regex(r"\A[A-Z][a-z0-9]{0,5}\Z"), unique_by=str.lower, max_size=12))
     workflow = Workflow(process_category="p", process_name="q")
@@ -243,7 +245,7 @@ def test_any_graph_built_forwards_is_sorted_with_upstreams_first(data: st.DataOb
 
 def test_a_script_s_workflow_says_why_it_cannot_be_exported(tmp_path: Path) -> None:
     """
-    Without a package there is nothing that a worker could install.
+    Without a package, a worker has nothing to install.
     """
     workflow = Workflow(process_category="My", process_name="Script", workflow_package=None)
     workflow.add_node(A)
@@ -256,6 +258,6 @@ def test_a_script_s_workflow_says_why_it_cannot_be_exported(tmp_path: Path) -> N
 
 def test_no_engine_is_imported() -> None:
     """
-    Building a workflow needs no Airflow.
+    Building a workflow does not need Airflow.
     """
     assert "airflow" not in sys.modules

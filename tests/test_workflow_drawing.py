@@ -1,7 +1,7 @@
 """
-Tests of drawing a workflow's graph: that it can be read back, that it fits, and what it looks like.
+Tests of drawing a workflow's graph: it can be read back, it fits, and common shapes have the expected drawing.
 
-Not here: which workflows are drawn (test_cli_workflows).
+Not here: the choice of workflows (test_cli_workflows).
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,7 +29,7 @@ SIDES = {
 @st.composite
 def graphs(draw: st.DrawFn, most: int = 14) -> tuple[list[str], list[tuple[str, str]]]:
     """
-    Return any acyclic graph: few edges or many, in one part or several.
+    Return any acyclic graph, with few or many edges, connected or not.
     """
     count = draw(st.integers(1, most))
     names = [f"T{number}" for number in range(count)]
@@ -49,18 +49,18 @@ def drawn(names: Iterable[str], edges: Edges, *, width: int | None = None, ascii
 
 class Reader:
     """
-    Reads a drawing as a person does, from the top down, knowing nothing of how it was made.
+    Reads a drawing from the top down, by its strokes alone.
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
         """
-        Read the lines, and keep the tasks and the edges that they show.
+        Read the lines, and store their tasks and edges.
         """
         self.tasks: list[str] = []
         self.edges: list[tuple[str, str]] = []
-        # By the cell in which a lane comes down: the tasks from which it comes.
+        # The cells in which lanes come down, with the tasks from which they come.
         self.lanes: dict[int, set[str]] = {}
-        # What may come down from the task right above, if the next line takes it up.
+        # The task right above, whose lane may come down if the next line continues it.
         self.offered: dict[int, set[str]] = {}
         for line in lines:
             self.read(line)
@@ -68,7 +68,7 @@ class Reader:
 
     def read(self, line: str) -> None:
         """
-        Read a line: with a task on it, or only with lanes that move or come together.
+        Read a line, with a task on it, or with lanes that move or join.
         """
         mark = line.find("●")
         sides = {at: SIDES[each] for at, each in enumerate(line[:mark] if mark >= 0 else line) if each != " "}
@@ -89,7 +89,7 @@ class Reader:
             self.offered = {}
         else:
             left = touched(sides, mark, -1)
-            # Right below another task, a task hangs on that one, unless it hangs on something to its left.
+            # A task right below another task is its downstream, unless lanes on its left lead to it.
             above = alive.get(mark, set()) if left else (self.offered | alive).get(mark, set())
             upstreams = above.union(*(alive[at] for at in left))
             self.tasks.append(name)
@@ -101,7 +101,7 @@ class Reader:
 
 def touched(sides: dict[int, int], start: int, step: int) -> list[int]:
     """
-    Return the cells that a stroke touches on its way from one; it passes behind what stands upright.
+    Return the cells that a stroke touches on its way from a cell; it passes behind vertical strokes.
     """
     towards, onwards = (RIGHT, LEFT) if step < 0 else (LEFT, RIGHT)
     cells = []
@@ -120,7 +120,7 @@ def touched(sides: dict[int, int], start: int, step: int) -> list[int]:
 @example((list("ABCD"), []))
 def test_every_task_and_every_edge_is_in_the_drawing_once(graph: tuple[list[str], Edges]) -> None:
     """
-    Whoever follows the strokes finds the graph again, and no edge that is not there.
+    The strokes lead to all edges of the graph, and to no other.
     """
     names, edges = graph
 
@@ -133,7 +133,7 @@ def test_every_task_and_every_edge_is_in_the_drawing_once(graph: tuple[list[str]
 @given(graphs(40), st.integers(40, 120), st.booleans())
 def test_no_drawing_is_wider_than_the_terminal(graph: tuple[list[str], Edges], width: int, ascii_only: bool) -> None:  # noqa: FBT001
     """
-    Where there is no room for the lanes, a list names each task once, and its upstreams by their numbers.
+    If the lanes do not fit, a list names each task once, and its upstreams by their numbers.
     """
     names, edges = graph
 
@@ -146,7 +146,7 @@ def test_no_drawing_is_wider_than_the_terminal(graph: tuple[list[str], Edges], w
 @given(graphs())
 def test_the_order_is_one_in_which_tasks_can_run(graph: tuple[list[str], Edges]) -> None:
     """
-    Each task stands once, and below all that it waits for.
+    Each task comes once, below all its upstreams.
     """
     names, edges = graph
 
@@ -159,7 +159,7 @@ def test_the_order_is_one_in_which_tasks_can_run(graph: tuple[list[str], Edges])
 @given(graphs())
 def test_a_simple_terminal_shows_the_same_strokes(graph: tuple[list[str], Edges]) -> None:
     """
-    A dot leads down only, an apostrophe up only, a plus both ways, so nothing of the meaning is lost.
+    A dot leads down, an apostrophe up, and a plus in both directions, so that the drawing stays unambiguous.
     """
     names, edges = graph
     simpler = str.maketrans("│─╭╮┬╰╯┴├┤┼●", "|-...'''+++o")
@@ -172,7 +172,7 @@ def test_a_simple_terminal_shows_the_same_strokes(graph: tuple[list[str], Edges]
 
 def fan(*middle: str) -> list[tuple[str, str]]:
     """
-    Return the edges from A to each, and from each to Z.
+    Return the edges from A to each task, and from each to Z.
     """
     return [("A", each) for each in middle] + [(each, "Z") for each in middle]
 
@@ -259,14 +259,14 @@ def fan(*middle: str) -> list[tuple[str, str]]:
 )
 def test_common_shapes_look_as_they_should(names: str, edges: Edges, expected: str) -> None:
     """
-    Chains run straight down, branches stand beside each other, and what is apart is set apart.
+    Chains run straight down, branches are beside each other, and unconnected parts are separated.
     """
     assert drawn(names, edges) == dedent(expected).strip("\n").splitlines()
 
 
 def test_queue_and_extras_stand_beside_their_task() -> None:
     """
-    In a column of their own, and where there is no room for one, below the name.
+    They have a column, or are below the name if the column does not fit.
     """
     tasks = [Task("Parse"), Task("CalibrateScience" * 2, ResourceQueue.HIGH_MEMORY, ("asdf", "frozen"))]
     edges = [("Parse", tasks[1].name)]
@@ -289,7 +289,7 @@ def test_queue_and_extras_stand_beside_their_task() -> None:
 @pytest.mark.parametrize("width", [40, 60, 80])
 def test_the_longest_names_are_broken_and_not_cut(width: int) -> None:
     """
-    Nothing is lost where a name, or a list of extras, is longer than a line.
+    Names and lists of extras that are longer than a line are shown in full.
     """
     names = [letter * 100 for letter in "AB"]
     extras = tuple(f"extra{number}" for number in range(12))
@@ -304,7 +304,7 @@ def test_the_longest_names_are_broken_and_not_cut(width: int) -> None:
 
 def test_a_dense_graph_is_a_list_where_it_has_no_room() -> None:
     """
-    The numbers name what a task waits for.
+    The numbers name the upstreams of a task.
     """
     names = [f"T{number}" for number in range(12)]
     edges = [(upper, lower) for at, lower in enumerate(names) for upper in names[:at]]
@@ -316,6 +316,6 @@ def test_a_dense_graph_is_a_list_where_it_has_no_room() -> None:
 
 def test_a_workflow_without_tasks_draws_nothing() -> None:
     """
-    There is nothing to see.
+    The drawing is empty.
     """
     assert drawn([], [], width=80) == []
