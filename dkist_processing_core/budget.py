@@ -2,9 +2,9 @@
 How long each process may wait while it observes an attempt: the table behind the promise of two seconds.
 
 The processes that observe one attempt follow each other, so their waits add up. Each has a share of
-`EVENT_FLUSH_TIMEOUT`, during which it waits for the bus and for the collector side by side, and a limit in seconds for
-a journal that another process keeps locked. The time that a process has waited for the journal is subtracted from its
-share.
+`EVENT_FLUSH_TIMEOUT`, during which it waits for the bus and for the collector at the same time, and a limit in seconds
+for a journal that another process keeps locked. The time that a process has waited for the journal is subtracted from
+its share.
 Not here: the waiting (publisher, tracing).
 """
 
@@ -27,7 +27,7 @@ class Allowance(NamedTuple):
 
 
 ENGINE_SECONDS = 0.6
-"""The wait for the engine's answer to a callback's query; the bus gets the rest of the callback's time."""
+"""The wait for Airflow's answer to a callback's query; the bus gets the rest of the callback's time."""
 LEAST_SECONDS = 0.2
 """The least time that a callback waits for the bus, however long its process has waited before."""
 
@@ -58,7 +58,7 @@ DYING_SECONDS = 0.5
 BUS, LOOK, COLLECTOR = "bus", "look", "collector"
 CALLBACK_PROCESS = {BUS: 20.0, LOOK: 10.0, COLLECTOR: 8.0}
 """
-How long all callbacks of one process may wait, in seconds, by what they wait for.
+The longest total wait of all callbacks of one process, in seconds, for each kind of wait.
 
-The engine hands the ends of all runs of a file to one process, one after the other, and kills it after 50 s by default.
+Airflow hands the ends of all runs of a file to one process, one after the other, and kills it after 50 s by default.
 """

@@ -1,8 +1,8 @@
 """
 The settings, as authors import them: the settings class, which pipelines subclass, and `core_configurations`.
 
-Both are made when they are asked for: pydantic is imported then, and the settings are read. Not here: the parts of the
-settings (settings).
+Both are created on first use, which imports pydantic and reads the settings. Not here: the parts of the settings
+(settings).
 """
 
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Return a public name, imported or made when it is first asked for."""
+    """Return a public name; it is imported or created on first use."""
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

@@ -11,7 +11,7 @@ Every exception that this package raises, as one tree.
     │   └── EngineMissingError    Airflow is not installed, and a DAG is to be loaded
     ├── ExtraMissingError       a module that an extra installs is missing  (ImportError)
     ├── EnvironmentRequestError  the request for an environment is unusable  (ValueError)
-    ├── EnvironmentBuildError   an environment could not be made
+    ├── EnvironmentBuildError   an environment could not be built
     ├── JournalError            the journal's file cannot be used
     │   ├── JournalVersionError   it was written by a newer release
     │   ├── JournalDamagedError   it is damaged
@@ -47,10 +47,10 @@ class UnknownEventError(DecodeError):
 
 
 class EventError(DKISTProcessingCoreError, ValueError):
-    """An event was given an unusable value; the message names the field and what was expected, but not the value."""
+    """An event was given an unusable value; the message names the field and the expectation, but not the value."""
 
     def __init__(self, message: str, with_values: str = "") -> None:
-        """Take the message, and one with the values for a foreign publisher's events; the values may hold a secret."""
+        """Store the message, and one with the values for a foreign publisher's events; the values may hold a secret."""
         super().__init__(message)
         self.with_values = with_values
 
@@ -67,7 +67,7 @@ class ExtraMissingError(DKISTProcessingCoreError, ImportError):
     """The request needs an extra of this package that is not installed here."""
 
     def __init__(self, extra: str, purpose: str, module: str) -> None:
-        """Take the extra, its purpose as in "a notebook is exported", and the name of the missing module."""
+        """Store the extra, its purpose as in "a notebook is exported", and the name of the missing module."""
         super().__init__(
             f"{purpose} with the extra {extra!r}, and there is no module {module!r} here; "
             f"install it with pip install 'dkist-processing-core[{extra}]'",
@@ -83,7 +83,7 @@ class EnvironmentBuildError(DKISTProcessingCoreError):
     """An environment could not be built; the message names its requirement, or the folder that cannot be used."""
 
     def __init__(self, message: str, last_lines: tuple[str, ...] = ()) -> None:
-        """Take a message of one line, and the last lines of the installer's output; both are free of secrets."""
+        """Store a message of one line, and the last lines of the installer's output; both are free of secrets."""
         super().__init__(message)
         self.last_lines = last_lines
 
@@ -121,8 +121,8 @@ class BusUnreachableError(BusError):
 
 
 class ConnectionFailedHereError(BusUnreachableError):
-    """The connection failed in this process, as when other code closed its descriptor; the bus itself may be well."""
+    """The connection failed in this process, as when other code closed its descriptor; the bus itself may work."""
 
 
 class BusRefusedError(BusError):
-    """The bus answers and refuses: an operator must correct credentials, rights, virtual host or topology."""
+    """The bus answers and refuses: an operator must correct credentials, permissions, virtual host or topology."""

@@ -1,5 +1,5 @@
 """
-The established failure message as a callback of the engine, at its established import path.
+The callback that publishes the failure message, at the import path of release 7.x.
 
 Versioned API: exported DAGs of the replaced release import it from here. Not here: its implementation (airflow).
 """

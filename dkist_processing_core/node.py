@@ -64,7 +64,7 @@ class Node:
 
     @property
     def pool(self) -> str:
-        """The name of the engine's pool in which the task takes a slot."""
+        """The name of Airflow's pool in which the task takes a slot."""
         return f"{self.resource_queue.value}_pool"
 
     @property
@@ -157,7 +157,7 @@ class Node:
 
     @property
     def operator_definition(self) -> str:
-        """The expression that creates the engine's operator, using the names of the exported file."""
+        """The expression that creates Airflow's operator, using the names of the exported file."""
         return bash_operator.render_operator(
             task_name=self.name,
             module=self.task.__module__,
@@ -171,9 +171,9 @@ class Node:
     @property
     def operator(self) -> Any:
         """
-        The engine's operator, not yet part of a DAG.
+        Airflow's operator, not yet part of a DAG.
 
-        The engine renders the operator's variables with the macros that `Workflow.load` gives its DAG. To run, the
+        Airflow renders the operator's variables with the macros that `Workflow.load` gives its DAG. To run, the
         operator needs a DAG with these macros.
 
         Raises:

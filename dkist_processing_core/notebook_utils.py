@@ -22,7 +22,7 @@ def wait_for_notebook_save(
     notebook_path: Path, sentinel: str | None = None, attempts: int = 120, delay_s: float = 1
 ) -> None:
     """
-    Print a sentinel and wait until the notebook file has it among its outputs: all earlier output is saved then, too.
+    Print a sentinel and wait until the notebook file has it among its outputs: then all earlier output is also saved.
 
     JupyterLab saves a notebook while a cell runs, by default every 120 s. This is slightly longer than the default
     wait.
@@ -71,8 +71,8 @@ def export_notebook_by_path(notebook_path: Path) -> bytes:
     except ModuleNotFoundError as error:
         raise ExtraMissingError("notebook", "a notebook is exported", str(error.name)) from error
 
-    # nbconvert returns pictures as files beside the document, and this function returns only the document. The names of
-    # the pictures must be unique, so that they differ from all other text in the document.
+    # nbconvert returns pictures as separate files, and this function returns only the document. The names of the
+    # pictures must be unique, so that they differ from all other text in the document.
     names = {"unique_key": uuid.uuid4().hex, "output_files_dir": ""}
     content = Path(notebook_path).read_bytes()
     try:

@@ -136,7 +136,7 @@ class EventReporter:
 
     def announce(self, message: RecipeRunFailureMessage, *events: Event) -> None:
         """
-        Publish the established failure message, once from this host; an error is logged.
+        Publish the failure message of release 7.x, once from this host; an error is logged.
 
         Args:
             message: The failure message.
@@ -148,12 +148,12 @@ class EventReporter:
 
     def close(self, telemetry: "Telemetry", timeout: float, *, including_backlog: bool = False) -> None:
         """
-        Deliver pending events and export telemetry, side by side; then close the publisher.
+        Deliver pending events and export telemetry at the same time; then close the publisher.
 
         Args:
             telemetry: The telemetry of the process.
             timeout: The limit of the wait, in seconds.
-            including_backlog: Whether to wait also for the messages that other processes have in the journal by now.
+            including_backlog: Whether to wait also for the messages that other processes already have in the journal.
         """
         publisher = self.publisher
         # The collector does not get the time that was spent waiting for the journal either.
@@ -173,7 +173,7 @@ def errors_logged(consequence: str, *, secrets: Iterable[str] = ()) -> Iterator[
     """
     Catch errors of observing, and log each with its consequence, redacted.
 
-    An exception of a signal's handler is not caught; it is raised at the end.
+    An exception of a signal handler is not caught; it is raised at the end.
 
     Args:
         consequence: The consequence of an error, as the first part of the log message.

@@ -2,7 +2,7 @@
 The names of all attributes, spans and metrics, in one table.
 
 Sources: the OpenTelemetry semantic conventions 1.44 (cicd: release candidate; messaging: development; error,
-exception, server: stable) and the names established by the data centre's pipelines. Not here: the users of the names.
+exception, server: stable) and the names that the data centre's pipelines use. Not here: the users of the names.
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ SUCCESS, FAILURE, ERROR, TIMEOUT, CANCELLATION, SKIP = (
 
 
 IDENTITY = (RECIPE_RUN_ID, WORKFLOW_NAME, WORKFLOW_VERSION, TASK_NAME)
-"""The attributes that every span below the span of a run or an attempt has, too."""
+"""The attributes that are copied to every span below the span of a run or an attempt."""
 
 
 def identity_attributes(run: Run, task_name: str | None = None) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def environment_attributes(requirement: str, state: str) -> dict[str, Any]:
 
 
 def nomad_attributes(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the attributes of the process's Nomad allocation, from Nomad's variables, in the established spelling."""
+    """Return the attributes of the process's Nomad allocation, from Nomad's variables, spelled as in release 7.x."""
     return {
         "nomad.allocation.id": environ.get("NOMAD_ALLOC_ID", "unknown-allocation-id"),
         "nomad.allocation.name": environ.get("NOMAD_ALLOC_NAME", "unknown-allocation-name"),

@@ -107,7 +107,7 @@ class TaskBase(ABC):
         At most one event is published per second; the last report before the end is always published. Outside of a
         running task, the call does nothing.
 
-        A fork of the task's process may report too. Each fork publishes at most one report per second, and drops
+        A fork of the task's process may also report. Each fork publishes at most one report per second, and drops
         earlier ones. A copy of the task in another process, as made by `pool.map(self.work, parts)` with any start
         method, is outside of a running task: report in the task itself, as the results come back.
 
@@ -209,7 +209,7 @@ class TaskBase(ABC):
 
     def __getstate__(self) -> Any:
         """
-        Return the state for a copy of the task, also one in another process such as a pool's, without its observer.
+        Return the state for a copy of the task, such as one in a pool's process, without its observer.
 
         The state comes from a mixin's `__getstate__`, or else from Python's own, with `__slots__` included.
         """
@@ -259,6 +259,6 @@ def _logged(what: str) -> Iterator[None]:
 
 
 def _log(message: str, *facts: str) -> None:
-    # A log handler would treat an exception that is raised meanwhile as its own error.
+    # A log handler would treat an exception that is raised inside it as its own error.
     with signals_deferred():
         logger.info(message, *facts)

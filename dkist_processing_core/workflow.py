@@ -1,7 +1,7 @@
 """
 `Workflow`, the author's interface to a directed acyclic graph of tasks.
 
-Not here: how it runs on this host (local), and how it is rendered as text (rendering). Only `load` imports an engine.
+Not here: how it runs on this host (local), and how it is rendered as text (rendering). Only `load` imports Airflow.
 """
 
 import graphlib
@@ -37,7 +37,7 @@ class Workflow:
     """
     A named, versioned directed acyclic graph of tasks.
 
-    Its name has one of the two established forms: `{category}_{name}` from `process_category` and `process_name`, or
+    Its name has one of two forms: `{category}_{name}` from `process_category` and `process_name`, or
     `{input}_to_{output}_{category}[_{detail}]` from `input_data`, `output_data`, `category` and `detail`.
 
     Args:
@@ -50,7 +50,7 @@ class Workflow:
         workflow_package: the package that contains the tasks, `__package__` of the defining module; None in a script,
             whose workflow can run on this host but cannot be exported.
         workflow_version: the version of the workflow; by default `BUILD_VERSION`.
-        tags: words by which the engine's users can find the workflow.
+        tags: words by which Airflow's users can find the workflow.
 
     """
 
@@ -67,7 +67,7 @@ class Workflow:
         workflow_version: str | None = None,
         tags: str | Iterable[str] | None = None,
     ) -> None:
-        """Take the names of the workflow; nodes are added afterwards."""
+        """Check and store the names of the workflow; nodes are added afterwards."""
         given = {
             "process_category": process_category,
             "process_name": process_name,
@@ -204,7 +204,7 @@ class Workflow:
         return self._export(path, "dags")
 
     def export(self, path: str | Path | None = None) -> Path:
-        """Do the same as `export_dag`, by default into the folder `export`; this is the older name."""
+        """Write the workflow as `export_dag` does, by default into the folder `export`; this is the older method."""
         return self._export(path, "export")
 
     def _export(self, path: str | Path | None, default: str) -> Path:
@@ -234,7 +234,7 @@ class Workflow:
 
     def load(self) -> Any:
         """
-        Return the engine's DAG, created from the same source that is exported.
+        Return Airflow's DAG, created from the same source that is exported.
 
         The DAG can be inspected even if no worker could run its tasks, for example tasks that a test defines in a
         function.

@@ -117,7 +117,7 @@ def test_refused_by_broker_and_collector(refusing_port: int) -> None:
         f"RabbitMQ at 127.0.0.1:{refusing_port} refuses the connection: nothing listens there" in broker
     )
     assert collector.endswith(
-        f"traces, metrics, logs are not exported: nobody answers at 127.0.0.1:{refusing_port}: Connection refused"
+        f"traces, metrics, logs are not exported: no connection to 127.0.0.1:{refusing_port}: Connection refused"
     )
 
 
@@ -132,7 +132,7 @@ def test_black_holes_for_broker_and_collector(black_hole: BlackHole) -> None:
     broker, collector = lines
     assert f"RabbitMQ at 127.0.0.1:{black_hole.port} does not answer in time" in broker
     assert " WARNING " in collector
-    assert "traces, logs are not exported: the collector has not taken them in time" in collector
+    assert "traces, logs are not exported: the collector has not accepted them in time" in collector
 
 
 def test_a_broker_under_alarm_and_a_silent_collector(broker: Broker, black_hole: BlackHole) -> None:

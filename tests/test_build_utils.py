@@ -357,7 +357,7 @@ def test_a_workflow_that_does_not_load_is_a_problem(make: Make) -> None:
 
     with pytest.raises(
         WorkflowError,
-        match=r"^scratch\.a: scratch_a 1\.0: the engine does not load it: RuntimeError: no such argument$",
+        match=r"^scratch\.a: scratch_a 1\.0: Airflow does not load it: RuntimeError: no such argument$",
     ):
         validate_workflows(package)
 

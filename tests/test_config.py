@@ -748,7 +748,7 @@ def test_what_is_for_talus_needs_talus(name: str) -> None:
     """It is the clients' library: the values for it are tested in tests/published."""
     settings = DKISTProcessingCoreConfiguration()
 
-    with pytest.raises(ImportError, match=r"of talus is asked for, which is not installed here: install it with pip"):
+    with pytest.raises(ImportError, match=r"is a class of talus, which is not installed here: install it with pip"):
         getattr(settings, name)
 
     assert settings.isb_queue_arguments == {"x-queue-type": "classic"}

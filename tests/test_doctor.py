@@ -367,7 +367,7 @@ def test_a_user_who_may_not_publish_is_told(monkeypatch: pytest.MonkeyPatch, bro
 
     assert statuses(found) == ["ok", "ok", "ok", "ok", "wrong", "skipped"]
     assert "ACCESS_REFUSED" in found["publish"][1]
-    assert "grant this user the write right on workflow.events.x" in told.stdout
+    assert "grant this user the write permission on workflow.events.x" in told.stdout
 
 
 def test_a_publisher_need_not_be_allowed_to_subscribe(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
@@ -382,7 +382,7 @@ def test_a_publisher_need_not_be_allowed_to_subscribe(monkeypatch: pytest.Monkey
 
     assert told.exit_code == 0
     assert statuses(found) == ["ok", "ok", "ok", "ok", "ok", "skipped"]
-    assert "to consume events, grant this user the configure and read rights" in told.stdout
+    assert "to consume events, grant this user the configure and read permissions" in told.stdout
 
 
 def test_a_broker_that_blocks_publishers_is_told(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:

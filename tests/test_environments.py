@@ -813,7 +813,7 @@ def test_a_build_that_does_not_end_is_ended(environ: dict[str, str], tmp_path: P
 
     with pytest.raises(
         EnvironmentBuildError,
-        match=r"^no environment of small-pipeline==1.0 could be made: uv \S+ had not ended after 1 s$",
+        match=r"^no environment of small-pipeline==1.0 could be built: uv \S+ had not ended after 1 s$",
     ):
         cache.prepare(PIPE)
     assert cache.entries() == []
@@ -1157,7 +1157,8 @@ def test_what_cannot_be_installed_is_told_without_secrets(
     )
 
     with pytest.raises(
-        EnvironmentBuildError, match=rf"^no environment of small-pipeline==1.0 could be made: {installer} [\d.]+ ended "
+        EnvironmentBuildError,
+        match=rf"^no environment of small-pipeline==1.0 could be built: {installer} [\d.]+ ended ",
     ) as caught:
         cache.prepare(PIPE, on_output=told.append)
 
@@ -1175,7 +1176,7 @@ def test_what_cannot_be_installed_is_told_without_secrets(
     ("does", "problem"),
     [
         ("exit 0", r"^small-pipeline==1.0: uv \S+ reports success, and it is not there; it may have gone elsewhere$"),
-        ("kill -9 $$", r"^no environment of small-pipeline==1.0 could be made: uv \S+ ended with signal 9$"),
+        ("kill -9 $$", r"^no environment of small-pipeline==1.0 could be built: uv \S+ ended with signal 9$"),
     ],
 )
 def test_an_installer_is_not_trusted(
@@ -1262,7 +1263,7 @@ def test_a_folder_that_cannot_be_used_is_named(environ: dict[str, str], tmp_path
     for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/environments")):
         cache = Environments(folder, environ=environ)
         assert cache.find(PIPE) is None
-        with pytest.raises(EnvironmentBuildError, match=f"^no environment of .* can be made in {folder}: "):
+        with pytest.raises(EnvironmentBuildError, match=f"^no environment of .* can be built in {folder}: "):
             cache.prepare(PIPE)
     with pytest.raises(EnvironmentBuildError, match=r"cannot be read: Not a directory"):
         Environments(tmp_path / "file", environ=environ).entries()
@@ -1842,7 +1843,9 @@ def test_the_command_says_what_cannot_be_built(environ: dict[str, str]) -> None:
     missing, wrong = asked("build", "small-pipeline==3.0"), asked("build", "small-pipeline")
 
     assert (missing.exit_code, wrong.exit_code) == (1, 2)
-    assert missing.stderr.splitlines()[-1].startswith("error: no environment of small-pipeline==3.0 could be made: uv ")
+    assert missing.stderr.splitlines()[-1].startswith(
+        "error: no environment of small-pipeline==3.0 could be built: uv "
+    )
     assert "expected NAME==VERSION" in " ".join(wrong.stderr.split())
 
 

@@ -107,7 +107,7 @@ def test_an_environment_whose_installer_s_status_is_lost_is_not_used(tmp_path: P
     )
 
     assert done.stdout.startswith(
-        "EnvironmentBuildError no environment of a==1 could be made: of uv 0.0.0 its exit status"
+        "EnvironmentBuildError no environment of a==1 could be built: uv 0.0.0 has ended; its exit status"
     )
     assert not list((tmp_path / "cache").glob("*.1"))
 

@@ -780,7 +780,7 @@ def test_the_doctor_tells_of_spare_journals_that_were_left_behind(monkeypatch: p
     (found,) = [each for each in json.loads(told.stdout)["checks"] if each["name"] == "left behind"]
     assert found["status"] == "skipped"
     assert found["detail"] == (
-        f"processes that have ended left messages beside {path}; pending in {left.journal.path.name}: 1"
+        f"processes that have ended left messages outside {path}; pending in {left.journal.path.name}: 1"
     )
     assert "the next publisher or `dkist-core outbox drain` takes them over" in found["advice"]
 

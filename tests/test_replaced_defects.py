@@ -597,7 +597,7 @@ def test_the_installer_is_as_patient_as_the_settings_say(tmp_path: Path, monkeyp
             environ = {**os.environ, **elsewhere, "PIP_INDEX_URL": f"http://{hole.host}:{hole.port}/simple"}
             cache = Environments(tmp_path / "environments", environ=environ)
             began = time.monotonic()
-            with pytest.raises(EnvironmentBuildError, match=r"no environment of small-pipeline==1.0 could be made"):
+            with pytest.raises(EnvironmentBuildError, match=r"no environment of small-pipeline==1.0 could be built"):
                 cache.prepare(Requirement.of("small-pipeline", "1.0"))
             made.append((connections_to(hole), time.monotonic() - began < DEFAULT_PIP_TIMEOUT))
 

@@ -391,7 +391,7 @@ def test_a_user_without_the_configure_right_learns_what_is_missing(
     assert (plan.exit_code, apply.exit_code) == (3, 1)
     assert "missing: topic; not created: RabbitMQ at" in apply.stdout
     assert "ACCESS_REFUSED" in apply.stdout
-    assert apply.stdout.count("run this as an account with the configure right") == 1
+    assert apply.stdout.count("run this as an account with the configure permission") == 1
     assert there_is(broker) == {"exchange": [], "queue": []}
 
 
@@ -406,11 +406,11 @@ def test_a_user_without_the_configure_right_learns_what_is_there(owned: Broker, 
 
     assert plan.exit_code == 1
     is_told = answers_everybody(owned)
-    assert plan.stdout.count("it exists, and can be compared only with the configure right") == 5 * is_told
-    assert plan.stdout.count("whether it exists is not known: this account has no right on it") == 5 * (not is_told)
+    assert plan.stdout.count("it exists, and can be compared only with the configure permission") == 5 * is_told
+    assert plan.stdout.count("whether it exists is not known: this account has no permission") == 5 * (not is_told)
     assert (
         plan.stdout.count(
-            "run this as an account with the configure right; a publisher needs it only if something is missing"
+            "run this as an account with the configure permission; a publisher needs it only if something is missing"
         )
         == 1
     )

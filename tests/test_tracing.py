@@ -262,7 +262,7 @@ def test_a_collector_that_is_named_by_a_bare_name_is_knocked_at_before_it_is_wai
     collector = collector_of(settings, "traces")
 
     assert collector is not None
-    assert "nobody answers at localhost:" in str(collector.problem(5.0))
+    assert "no connection to localhost:" in str(collector.problem(5.0))
 
 
 def test_ids_are_derived_from_what_is_traced() -> None:

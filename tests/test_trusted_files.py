@@ -151,7 +151,7 @@ def test_a_journal_under_two_names_is_refused(folder: Path, key: Path) -> None:
     """
     os.link(key, folder / "embedded.db")
 
-    with pytest.raises(JournalError, match=r"embedded\.db: found a file that has another name, too"):
+    with pytest.raises(JournalError, match=r"embedded\.db: found a file that has several names"):
         Journal.open(folder / "embedded.db")
 
     assert (stat.S_IMODE(key.stat().st_mode), key.read_text()) == (0o600, SECRET)

@@ -1,5 +1,5 @@
 """
-The announcement, from the engine's task runner, that a task failed for good.
+The announcement, from Airflow's task runner, that a task failed for good.
 
 Not here: failures that are announced at the end of the run (_runs).
 """
@@ -37,7 +37,7 @@ def announce(
     """
     Publish and return the message, and deliver this host's backlog to the bus; see `chat_ops_notification`.
 
-    With `run_end_is_reported` the engine calls back at the end of the run, which announces open failures.
+    With `run_end_is_reported` Airflow calls back at the end of the run, which announces open failures.
     """
     attempt = _attempt(workflow, context)
     ti = instance_of(context)
@@ -82,7 +82,7 @@ def _reason_not_to(
     may_wait: bool,
 ) -> str | None:
     """
-    Return why a failure is not announced now, else None.
+    Return why a failure is not announced now, or None if it is announced.
 
     Either it is no failure, or it `may_wait`: the end of the run announces open failures.
     """
@@ -96,29 +96,29 @@ def _reason_not_to(
         # A task that is marked by hand, or cleared, calls the failure callback as well.
         state = _state_by_now(context, message)
         if state is None and may_wait:
-            return "the engine does not report its state, and the end of the run announces it"
+            return "Airflow does not report its state, and the end of the run announces it"
         if state not in (None, FAILED, _RUNNING):
-            return f"its state in the engine is {state} by now"
+            return f"its state in Airflow is now {state}"
     return None
 
 
 def _state_by_now(context: Mapping[str, Any], message: RecipeRunFailureMessage) -> str | None:
-    """Return the engine's state of the task, or None if the engine does not answer soon."""
+    """Return Airflow's state of the task, or None if Airflow does not answer soon."""
     found: list[str] = []
 
     def query() -> None:
         dag_id = dag_id_of(context, f"{message.workflow_name}_{message.workflow_version}")
         try:
             states = task_states(context, dag_id, message.dag_run_id or "")
-        except Exception as error:  # noqa: BLE001 - whatever the engine's client raises
-            logger.warning("the engine does not report the state of %s: %s", message.task_name, redact(str(error)))
+        except Exception as error:  # noqa: BLE001 - Airflow's client may raise anything
+            logger.warning("Airflow does not report the state of %s: %s", message.task_name, redact(str(error)))
         else:
             found.append(states.get(message.task_name, FAILED))
 
     if may_be_queried_in_thread():
         querying = threading.Thread(target=query, name="dkist-core-query", daemon=True)
-        # The engine's client keeps retrying if its server does not answer, and would delay the end of the task.
-        # If no thread can be started, proceed as if the engine did not answer: a call here might never return.
+        # Airflow's client keeps retrying if its server does not answer, and would delay the end of the task.
+        # If no thread can be started, proceed as if Airflow did not answer: a call here might never return.
         with contextlib.suppress(RuntimeError):
             querying.start()
             querying.join(budget.ENGINE_SECONDS)

@@ -1,7 +1,7 @@
 """
-The engine's observations of an attempt as events: its dispatch, and its provisional ends.
+Airflow's observations of an attempt as events: its dispatch, and its provisional ends.
 
-Not here: when the engine calls (callbacks), and the end of the run (_runs).
+Not here: when Airflow calls (callbacks), and the end of the run (_runs).
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from dkist_processing_core.reporter import EventReporter
 from dkist_processing_core.settings.origin import Origin
 from dkist_processing_core.text.exception_text import class_name, message_of
 
-# The engine's exceptions by class name, because they have moved between modules.
+# Airflow's exceptions by class name, because they have moved between modules.
 _CAUSES = {
     "AirflowTaskTimeout": Cause.TIMEOUT,
     "AirflowTaskTerminated": Cause.TERMINATED,
@@ -56,9 +56,9 @@ def dispatched(workflow: ExportedWorkflow, context: Mapping[str, Any]) -> None:
 
 def _hand_over_origin(context: Mapping[str, Any]) -> None:
     """
-    Make the launcher read the same settings as the callbacks: the engine starts it in a new folder.
+    Make the launcher read the same settings as the callbacks: Airflow starts it in a new folder.
 
-    The engine renders and shows the operator's templates before it calls this function.
+    Airflow renders and shows the operator's templates before it calls this function.
     """
     environ = getattr(context.get("task"), "env", None)
     if isinstance(environ, dict):
@@ -73,7 +73,7 @@ def start_facts(workflow: ExportedWorkflow, dag_run: object) -> dict[str, Any]:
 
 def failed(workflow: ExportedWorkflow, context: Mapping[str, Any]) -> None:
     """
-    Publish that the last attempt apparently failed: a task that is cleared calls this, too.
+    Publish that the last attempt apparently failed. Airflow also calls this for a task that is cleared.
 
     The announcement, which follows, reports the failure as final, and delivers both to the bus.
     """
@@ -88,7 +88,7 @@ def retried(workflow: ExportedWorkflow, context: Mapping[str, Any]) -> None:
 
 
 def skipped(workflow: ExportedWorkflow, context: Mapping[str, Any]) -> None:
-    """Publish that the engine skipped a task."""
+    """Publish that Airflow skipped a task."""
     error = context.get("exception")
     reason = message_of(error) if isinstance(error, BaseException) else None
     with _reporting(workflow, context, delivers=True) as reporter:
@@ -104,7 +104,7 @@ def _reporting(workflow: ExportedWorkflow, context: Mapping[str, Any], *, delive
 
 def failure_of(workflow: ExportedWorkflow, context: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return the engine's knowledge of a failure as fields of `TaskFailed`, without `final`.
+    Return Airflow's knowledge of a failure as fields of `TaskFailed`, without `final`.
 
     Raises:
         IdentityError: The context names no attempt.
@@ -121,7 +121,7 @@ def _end(context: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cause_of(context: Mapping[str, Any]) -> Cause:
-    """Return the cause of a failure as the engine knows it; its DAG processor knows none, which means `LOST`."""
+    """Return the cause of a failure as Airflow knows it; `LOST` in the DAG processor, which knows no cause."""
     error = context.get("exception")
     if not isinstance(error, BaseException):
         return Cause.LOST
@@ -147,6 +147,6 @@ def _why(context: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _exit_code_of(error: BaseException) -> int | None:
-    """Return the exit status of the command if the engine's exception is about one, else None."""
+    """Return the exit status of the command if Airflow's exception is about one; None otherwise."""
     found = _EXIT_CODE.search(message_of(error)) if class_name(type(error)) == "AirflowException" else None
     return None if found is None else int(found[1])

@@ -1,5 +1,5 @@
 """
-A reader of a workflow's events on the bus that takes a limited time, whatever the state of the bus.
+A reader of a workflow's events on the bus, with a limit on the time that holds in every state of the bus.
 
 The callbacks of a process share a reader if it begins early enough. Not here: the search in the events (_unreported).
 """

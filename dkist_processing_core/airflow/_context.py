@@ -1,8 +1,8 @@
 """
-The engine's context of a callback, converted to this package's identities and times.
+Airflow's context of a callback, converted to this package's identities and times.
 
 The content of the context differs between versions of Airflow and between its processes: in the DAG processor, a task
-instance may lack its start, or be missing. So no entry is assumed to exist. Not here: the use of these values.
+instance may have no start, or be missing. So no entry is assumed to exist. Not here: the use of these values.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def run_of_instance(workflow: ExportedWorkflow, ti: object, dag_run: object) -> 
 def _run(workflow: ExportedWorkflow, dag_run: object, run_id: object) -> Run:
     run_id = run_id or getattr(dag_run, "run_id", None)
     if not isinstance(run_id, str) or not run_id:
-        msg = f"the engine's context names no run of {workflow.name}: found {run_id!r}, expected its run_id"
+        msg = f"Airflow's context names no run of {workflow.name}: found {run_id!r}, expected its run_id"
         raise IdentityError(msg)
     conf = getattr(dag_run, "conf", None)
     given = conf.get("recipe_run_id") if isinstance(conf, dict) else None
@@ -65,7 +65,7 @@ def attempt_of(workflow: ExportedWorkflow, context: Mapping[str, Any]) -> Attemp
     ti = instance_of(context)
     name = getattr(ti, "task_id", None)
     if not isinstance(name, str) or not name:
-        msg = f"the engine's context names no task of {workflow.name}: found {name!r}, expected its task_id"
+        msg = f"Airflow's context names no task of {workflow.name}: found {name!r}, expected its task_id"
         raise IdentityError(msg)
     map_index = getattr(ti, "map_index", None)
     if isinstance(map_index, int) and map_index >= 0:
@@ -88,7 +88,7 @@ def clears_of(dag_run: object) -> int:
 
 
 def moment(owner: object, name: str) -> datetime | None:
-    """Return one of the engine's times in UTC, or None if the engine does not know it."""
+    """Return one of Airflow's times in UTC, or None if Airflow does not know it."""
     found = getattr(owner, name, None)
     if not isinstance(found, datetime):
         return None

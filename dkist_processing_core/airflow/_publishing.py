@@ -1,5 +1,5 @@
 """
-A publisher for the duration of one callback, and the engine's reporters.
+A publisher for the duration of one callback, and Airflow's reporters.
 
 Not here: the reports (_attempts, _runs).
 """
@@ -32,8 +32,8 @@ def publishing(
     Open a publisher for a block, and close it within the time limit.
 
     Without `delivers`, the publisher only appends to the journal: the next process on this host, in the end a launcher,
-    delivers the journal to the bus. With `delivers`, it delivers the journal now, as far as the allowance permits. If
-    the block queries the engine, for at most `asks_within` seconds, the bus gets the rest of that time.
+    delivers the journal to the bus. With `delivers`, it delivers the journal now, within the allowance. If
+    the block queries Airflow, for at most `asks_within` seconds, the bus gets the rest of that time.
     """
     began = time.monotonic()
     settings, complaint = read_leniently()
@@ -53,12 +53,12 @@ def publishing(
 
 
 def reporter_of(ti: object, attempt: Attempt, publisher: Publisher | None = None) -> EventReporter:
-    """Return the engine's reporter of an attempt; the attempt's span is in the trace of its run."""
+    """Return Airflow's reporter of an attempt; the attempt's span is in the trace of its run."""
     return _reporter(ti, attempt, attempt.run, derived_attempt_span_id(attempt), publisher)
 
 
 def reporter_of_run(ti: object, run: Run, dag_run: object, publisher: Publisher | None = None) -> EventReporter:
-    """Return the engine's reporter of a run; the run's span is the engine's own if the engine traces."""
+    """Return Airflow's reporter of a run; the run's span is Airflow's own if Airflow traces."""
     engines = _traces.engines_parent(ti)
     return _reporter(ti, run, run, engines[1] if engines else _traces.root_span_id(run, dag_run), publisher)
 

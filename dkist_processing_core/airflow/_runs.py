@@ -1,7 +1,7 @@
 """
-The end of a run as the engine sees it: its event, its span, and the unreported failures.
+The end of a run as Airflow sees it: its event, its span, and the unreported failures.
 
-The engine calls this in the DAG processor, where no task waits for it. Not here: attempts (_attempts).
+Airflow calls this in the DAG processor, where no task waits for it. Not here: attempts (_attempts).
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ def ended(workflow: ExportedWorkflow, context: Mapping[str, Any], *, succeeded: 
         "duration_seconds": seconds_between(began, over or datetime.now(UTC)),
         "tasks": states,
     }
-    # If the engine does not report the states, each task without a success on the bus counts as failed with the run.
+    # If Airflow does not report the states, each task without a success on the bus counts as failed with the run.
     failed = [name for name, state in states.items() if state == FAILED] if states or succeeded else None
     with publishing(delivers=True, allowance=budget.RUN_CALLBACK) as publisher:
         reporter = reporter_of_run(ti, run, dag_run, publisher)
@@ -74,14 +74,14 @@ def _states(workflow: ExportedWorkflow, context: Mapping[str, Any], run: Run) ->
     with errors_logged("the run's end is published without the states of its tasks"):
         dag_id = dag_id_of(context, workflow.dag_id)
         states = task_states(context, dag_id, run.run_id)
-        # In the workflow's order, followed by tasks that only the engine knows.
+        # In the workflow's order, followed by tasks that only Airflow knows.
         ordered = {name: states.pop(name) for name in workflow.nodes if name in states}
         return ordered | states
     return {}
 
 
 def _lost(task_name: str, attempt: int | None) -> dict[str, Any]:
-    """Return a failure from the engine's records, which count no attempts; no number means the last attempt."""
+    """Return a failure from Airflow's records, which count no attempts; no number means the last attempt."""
     return {
         "task_name": task_name,
         "attempt": attempt,
@@ -116,7 +116,7 @@ def _message(run: Run, task_name: str, dag_run: object, ti: object) -> RecipeRun
 
 
 def _export_span(run: Run, span_id: int, began: datetime | None, over: datetime | None, *, succeeded: bool) -> None:
-    """Export the parent span of all attempts of the run; if the engine traces, it has its own."""
+    """Export the parent span of all attempts of the run; if Airflow traces, it has its own."""
     with errors_logged("the run's span is not exported"):
         settings, _ = read_leniently()
         telemetry = open_telemetry(settings)

@@ -1,7 +1,7 @@
 """
-The states of a run's tasks in the engine's own records.
+The states of a run's tasks in Airflow's own records.
 
-The query uses the connection that the engine gives to its process, through the interface for authors of DAGs. Not here:
+The query uses the connection that Airflow gives to its process, through the interface for authors of DAGs. Not here:
 the use of the states.
 """
 
@@ -14,12 +14,12 @@ from dkist_processing_core.airflow._context import instance_of
 
 FAILED = "failed"
 _NO_STATE = "no_status"
-# The engine loads this module wherever it runs a callback.
+# Airflow loads this module wherever it runs a callback.
 _HOME = "airflow.sdk.execution_time.task_runner"
 
 
 def task_states(context: Mapping[str, Any], dag_id: str, run_id: str) -> dict[str, str]:
-    """Return the state of every task of a run by name, or an empty dict if the engine does not report them."""
+    """Return the state of every task of a run by name, or an empty dict if Airflow does not report them."""
     queried = instance_of(context)
     if queried is None:
         # The whole run was skipped, or its task is gone: the query needs no instance.
@@ -38,7 +38,7 @@ def task_states(context: Mapping[str, Any], dag_id: str, run_id: str) -> dict[st
 
 def _can_be_answered() -> bool:
     """
-    Return True if this process of the engine can decode the answer.
+    Return True if this process of Airflow can decode the answer.
 
     The DAG processor of Airflow 3.0 and 3.1.0 does not know this request: it sends no answer, and the caller waits
     until the process is killed.
@@ -54,13 +54,13 @@ def _can_be_answered() -> bool:
 
 
 def states_are_known_at_run_end() -> bool:
-    """Return True if this engine's DAG processor knows the states of tasks, from Airflow 3.1.1 on."""
+    """Return True if this Airflow's DAG processor knows the states of tasks, from Airflow 3.1.1 on."""
     found = re.match(r"(\d+)\.(\d+)\.(\d+)", str(getattr(sys.modules.get("airflow"), "__version__", "")))
     return found is None or tuple(map(int, found.groups())) >= (3, 1, 1)
 
 
 def may_be_queried_in_thread() -> bool:
-    """Return True if our own thread may query the engine; before Airflow 3.2 another could get the answer."""
+    """Return True if our own thread may query Airflow; before Airflow 3.2 another could get the answer."""
     connection = _connection()
     return connection is None or hasattr(connection, "_thread_lock")
 
@@ -70,6 +70,6 @@ def _connection() -> Any:
 
 
 def dag_id_of(context: Mapping[str, Any], default: str) -> str:
-    """Return the name of the DAG of a context, else `default`."""
+    """Return the name of the DAG of a context; `default` if the context names none."""
     found = getattr(context.get("dag"), "dag_id", None) or getattr(instance_of(context), "dag_id", None)
     return found if isinstance(found, str) else default

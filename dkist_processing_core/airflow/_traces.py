@@ -1,7 +1,7 @@
 """
-The trace of a run of the engine: the one derived from the run, or the engine's own trace if the engine traces.
+The trace of a run in Airflow: derived from the run, or Airflow's own trace if Airflow traces.
 
-This module uses only the standard library: the engine's task runner renders templates right before the launcher starts.
+This module uses only the standard library: Airflow's task runner renders templates right before the launcher starts.
 Not here: spans (tracing).
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dkist_processing_core.airflow._workflow import ExportedWorkflow
     from dkist_processing_core.identity import Run
 
-# Only a module that the engine's process has already loaded is used: the query must not load one.
+# Only a module that Airflow's process has already loaded is used: the query must not load one.
 _CONFIGURATIONS = ("airflow.sdk.configuration", "airflow.configuration")
 
 
@@ -31,7 +31,7 @@ def traceparent(workflow: ExportedWorkflow, ti: object, dag_run: object) -> str:
     """Return the parent context of an attempt's span, in W3C Trace Context format."""
     run = run_of_instance(workflow, ti, dag_run)
     engines = engines_parent(ti)
-    # The engine's flag is 00 while its own exporter is off, and an unsampled parent suppresses all spans below it.
+    # Airflow's flag is 00 while its own exporter is off, and an unsampled parent suppresses all spans below it.
     trace_id, span_id = engines or (derived_trace_id(run), root_span_id(run, dag_run))
     return format_traceparent(trace_id, span_id)
 
@@ -43,17 +43,17 @@ def tracestate(ti: object) -> str:
 
 def root_span_id(run: Run, dag_run: object) -> int:
     """
-    Return the id of the root span of a run of the engine, always derived from the run and its start.
+    Return the id of the root span of a run in Airflow, always derived from the run and its start.
 
     A worker cannot distinguish a run that was cleared after its end, which begins again, from a run that was cleared
-    before its end: the engine counts both as clears, and only the first has a new start.
+    before its end: Airflow counts both as clears, and only the first has a new start.
     """
     began = moment(dag_run, "start_date")
     return derived_run_span_id(run, "" if began is None else format_time(began))
 
 
 def engines_parent(ti: object) -> tuple[int, int] | None:
-    """Return the engine's trace and span if its tracing is on, else None; it also fills a carrier while it is off."""
+    """Return Airflow's trace and span if its tracing is on; None if it is off, when Airflow still fills a carrier."""
     return parse_traceparent(_carried(ti, "traceparent")) if _engine_traces() else None
 
 

@@ -1,9 +1,9 @@
 """
-The unreported failures at the end of a run: tasks that failed for the engine, without a report or a message about it.
+The unreported failures at the end of a run: tasks that failed for Airflow, without a report or a message about it.
 
 The bus holds the earlier reports. If it cannot be read in time, or has not received them yet, too many reports are
 published rather than too few: a message that two hosts send has the same id, and the reports of task and launcher
-outrank those of the engine. Not here: publishing them (_runs), and reading the bus (_bus_reader).
+outrank those of Airflow. Not here: publishing them (_runs), and reading the bus (_bus_reader).
 """
 
 import time
@@ -22,7 +22,7 @@ _DELIVERY_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class UnreportedFailures:
-    """The names of failed tasks, in the engine's order, each with its last attempt if that is known."""
+    """The names of failed tasks, in Airflow's order, each with its last attempt if that is known."""
 
     without_end: tuple[str, ...] = ()
     """Tasks whose last attempt has no end reported by task or launcher."""
@@ -77,7 +77,7 @@ def _has_reported_end(attempt: AttemptView) -> bool:
 def _is_announced(attempt: AttemptView, reports: Sequence[Event], name: str) -> bool:
     if isinstance(attempt.end, TaskFinished) and _has_reported_end(attempt):
         return True
-    # The engine reports a failure as final only together with its announcement.
+    # Airflow reports a failure as final only together with its announcement.
     return any(
         isinstance(report, TaskFailed)
         and (report.reported_by, report.task_name, report.attempt) == (Reporter.ENGINE, name, attempt.number)

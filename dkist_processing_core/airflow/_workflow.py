@@ -18,7 +18,7 @@ class ExportedWorkflow:
 
     @property
     def dag_id(self) -> str:
-        """The engine's name of the workflow."""
+        """Airflow's name of the workflow."""
         return f"{self.name}_{self.version}"
 
     def is_root(self, task_name: str) -> bool:

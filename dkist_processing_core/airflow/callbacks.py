@@ -1,7 +1,7 @@
 """
-The object that an exported DAG attaches to the engine; its methods are the DAG's callbacks and macros.
+The object that an exported DAG attaches to Airflow; its methods are the DAG's callbacks and macros.
 
-Versioned API: everything that DAG files of an earlier release call stays. The engine imports this module each time that
+Versioned API: everything that DAG files of an earlier release call stays. Airflow imports this module each time that
 it parses a DAG file, and again for every task. So the module imports only the standard library, and very little of
 that. Nothing here raises.
 Not here: the published events (_attempts, _runs).
@@ -27,7 +27,7 @@ class Callbacks:
     """
     The callbacks of one workflow.
 
-    They report as the engine. Its reports on an attempt are provisional: task and launcher observe more closely, and
+    They report as Airflow. Its reports on an attempt are provisional: task and launcher observe more closely, and
     their reports outrank it.
     """
 
@@ -51,7 +51,7 @@ class Callbacks:
 
         return ExportedWorkflow(self._name, self._version, self._nodes, self._edges)
 
-    # Callbacks of tasks, in the engine's task runner; `on_failure` and `on_retry` of a lost one in its DAG processor
+    # Callbacks of tasks, in Airflow's task runner; `on_failure` and `on_retry` of a lost one in its DAG processor
 
     def on_execute(self, context: Context) -> None:
         """Publish that an attempt is dispatched and, for root tasks, that the run began."""
@@ -85,7 +85,7 @@ class Callbacks:
         self._on_end(context, "retried")
 
     def on_skipped(self, context: Context) -> None:
-        """Publish that the engine skipped a task."""
+        """Publish that Airflow skipped a task."""
         self._on_end(context, "skipped")
 
     def _on_end(self, context: Context, how: str) -> None:
@@ -96,14 +96,14 @@ class Callbacks:
 
         _observe(publish, "the attempt's end")
 
-    # Callbacks of the run, in the engine's DAG processor
+    # Callbacks of the run, in Airflow's DAG processor
 
     def on_dag_success(self, context: Context) -> None:
-        """Publish that the run ended, and that the engine reports a success."""
+        """Publish that the run ended, and that Airflow reports a success."""
         self._on_run_end(context, succeeded=True)
 
     def on_dag_failure(self, context: Context) -> None:
-        """Publish that the run ended, and that the engine reports a failure; announce unannounced task failures."""
+        """Publish that the run ended, and that Airflow reports a failure; announce unannounced task failures."""
         self._on_run_end(context, succeeded=False)
 
     def _on_run_end(self, context: Context, *, succeeded: bool) -> None:
@@ -118,7 +118,7 @@ class Callbacks:
 
     @property
     def python(self) -> str:
-        """The interpreter of the launcher: `DKIST_CORE_PYTHON` on the worker, else the engine's interpreter there."""
+        """The interpreter of the launcher: `DKIST_CORE_PYTHON` on the worker; if it is not set, Airflow's own."""
         import os  # noqa: PLC0415 - not for parsing
         import sys  # noqa: PLC0415
 
@@ -132,7 +132,7 @@ class Callbacks:
         """
         Return when a task became ready to run, in seconds since 1970, or "" if a worker cannot know.
 
-        The engine does not report to a worker when it queued an attempt. The first attempt of a root task is ready when
+        Airflow does not report to a worker when it queued an attempt. The first attempt of a root task is ready when
         the run begins.
         """
 
@@ -144,7 +144,7 @@ class Callbacks:
         return _total(moment)
 
     def traceparent(self, ti: object, dag_run: object) -> str:
-        """Return the parent context of the attempt's span: the run's own, or the engine's if the engine traces."""
+        """Return the parent context of the attempt's span: the run's own, or Airflow's if Airflow traces."""
 
         def context() -> str:
             from dkist_processing_core.airflow import _traces  # noqa: PLC0415 - not for parsing
@@ -200,17 +200,17 @@ def chat_ops_notification(
     """
     Announce that a task failed for good: publish a `RecipeRunFailureMessage`.
 
-    No message is published for a task that the launcher saw succeed on this host, or for one that has another state in
-    the engine by now, for example because it was marked a success by hand, or cleared. Never raises.
+    No message is published for a task that the launcher saw succeed on this host, or for one whose state in Airflow has
+    changed, for example because a user marked it as a success, or cleared it. Never raises.
 
     Args:
-        context: the engine's context of the callback.
+        context: Airflow's context of the callback.
         workflow_name: the name of the workflow.
         workflow_version: its version.
         task_name: the name of the task.
 
     Returns:
-        The message; None if none is to be sent, or if it could not be made.
+        The message; None if no message is sent, or if it could not be created.
     """
     try:
         from dkist_processing_core.airflow._announcement import announce  # noqa: PLC0415 - not for parsing
@@ -218,6 +218,6 @@ def chat_ops_notification(
 
         workflow = ExportedWorkflow(workflow_name, workflow_version)
         return announce(workflow, task_name, context, run_end_is_reported=_reports_run_end(context))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - an engine's callback breaks nothing
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a callback must not break Airflow
         _warn("the failure of %s is not announced: %s", task_name, error)
         return None

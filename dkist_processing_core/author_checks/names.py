@@ -12,7 +12,7 @@ from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.text import clean, show
 
 MAX_NAME_LENGTH = 100
-# The engine's own limits on the length of a tag and of a DAG's name.
+# Airflow's own limits on the length of a tag and of a DAG's name.
 MAX_TAG_LENGTH = 100
 MAX_DAG_NAME_LENGTH = 250
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9\-._]")
@@ -29,7 +29,7 @@ def workflow_name_from_details(input_data: str, output_data: str, category: str,
     'l0_to_l1_visp'
 
     Raises:
-        WorkflowError: The name is too long, or holds characters that the engine does not allow.
+        WorkflowError: The name is too long, or holds characters that Airflow does not allow.
     """
     parts = [f"{input_data}_to_{output_data}", category, detail]
     return name_of("_".join(part for part in parts if part), "the name of a workflow", MAX_NAME_LENGTH)
@@ -37,13 +37,13 @@ def workflow_name_from_details(input_data: str, output_data: str, category: str,
 
 def dag_name(workflow_name: str, workflow_version: str) -> str:
     """
-    Return the name of the engine's DAG for a version of a workflow.
+    Return the name of Airflow's DAG for a version of a workflow.
 
     >>> dag_name(workflow_name="l0_to_l1_visp", workflow_version="1.2.3")
     'l0_to_l1_visp_1.2.3'
 
     Raises:
-        WorkflowError: The name holds characters that the engine does not allow.
+        WorkflowError: The name holds characters that Airflow does not allow.
     """
     return name_of(
         f"{workflow_name}_{workflow_version}", "the name of a workflow with its version", MAX_DAG_NAME_LENGTH
@@ -52,7 +52,7 @@ def dag_name(workflow_name: str, workflow_version: str) -> str:
 
 def name_and_tags(parts: Mapping[str, str | None]) -> tuple[str, tuple[str, ...]]:
     """
-    Return the name of a workflow in one of the two established forms, and the parts of the name that are tags.
+    Return the name of a workflow in one of its two forms, and the parts of the name that are tags.
 
     Args:
         parts: the arguments of `Workflow` that name it, by argument; an empty part counts as not given.
@@ -78,7 +78,7 @@ def name_and_tags(parts: Mapping[str, str | None]) -> tuple[str, tuple[str, ...]
 
 def name_of(name: str, what: str, max_length: int) -> str:
     """
-    Return the name if the engine allows it.
+    Return the name if Airflow allows it.
 
     Raises:
         WorkflowError: The name is too long, or holds other characters.
@@ -97,7 +97,7 @@ def version_of(version: str, source: str) -> str:
     Return the version of a workflow, which is also a tag.
 
     Raises:
-        WorkflowError: The version is too long, or holds characters that the engine does not allow.
+        WorkflowError: The version is too long, or holds characters that Airflow does not allow.
     """
     return name_of(version, source, MAX_TAG_LENGTH)
 
@@ -123,7 +123,7 @@ def tag_of(tag: object) -> str:
     Raises:
         WorkflowError: The value is not a tag.
     """
-    # The engine's database accepts neither NUL nor half of a surrogate pair; NUL terminates its DAG processor.
+    # Airflow's database accepts neither NUL nor half of a surrogate pair; NUL terminates its DAG processor.
     if not isinstance(tag, str) or not 1 <= len(tag) <= MAX_TAG_LENGTH or clean(tag) != tag:
         refuse(
             f"tags: found {show(tag, SHOWN)}, expected text of 1 to {MAX_TAG_LENGTH} characters "

@@ -17,7 +17,7 @@ from dkist_processing_core.resource_queue import ResourceQueue
 from dkist_processing_core.task import TaskBase
 from dkist_processing_core.text import show, whole_number
 
-# The engine's own limits on a delay and on the number of retries.
+# Airflow's own limits on a delay and on the number of retries.
 MAX_DELAY_SECONDS = 1e9
 MAX_RETRIES = 2**31 - 2
 _ESTABLISHED = {"recipe_run_id": 1, "workflow_name": "", "workflow_version": ""}

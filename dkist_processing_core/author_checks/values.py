@@ -1,8 +1,8 @@
 """
 The values of an author in one form, and the one-sentence error for a wrong value.
 
-A mistake is reported where it is made, not at the export and not on a worker. Not here: the rules for names (names) and
-for tasks (tasks).
+A mistake is reported at the call that contains it, not at the export and not on a worker. Not here: the rules for names
+(names) and for tasks (tasks).
 """
 
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ def text_of(value: object, argument: str) -> str | None:
         return None
     if not isinstance(value, str):
         refuse(f"{argument} is {show(value, SHOWN)}, expected a string")
-    # A member of a string enumeration is a `str` too, but its str() may differ.
+    # A member of a string enumeration is also a `str`, but its str() may differ.
     return str.__str__(value)
 
 

@@ -20,7 +20,7 @@ class Checked:
     """
     A workflow, the problems that were found, and the content of its file.
 
-    `loaded` is None if the engine is not installed, so that the file could not be loaded.
+    `loaded` is None if Airflow is not installed, so that the file could not be loaded.
     """
 
     found: Found
@@ -65,9 +65,9 @@ def _check(found: Found) -> Checked:
         found.workflow.load()
     except EngineMissingError:
         return checked
-    except Exception as error:  # noqa: BLE001 - any error of the engine is a problem of the workflow
+    except Exception as error:  # noqa: BLE001 - any error of Airflow is a problem of the workflow
         text = str(error) if isinstance(error, WorkflowError) else f"{class_name(type(error))}: {message_of(error)}"
-        checked.problems.append(f"{found}: the engine does not load it: {' '.join(text.split())}")
+        checked.problems.append(f"{found}: Airflow does not load it: {' '.join(text.split())}")
     checked.loaded = not checked.problems
     return checked
 

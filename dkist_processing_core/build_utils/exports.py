@@ -87,7 +87,7 @@ def export_notebook_dockerfile(workflow_package: ModuleType, path: Path | str) -
         raise WorkflowError(msg)
     if not any(Path(name).exists() for name in ("pyproject.toml", "setup.py", "setup.cfg")):
         logger.warning("%s is not the folder of a project: `pip install .` will fail in the image", Path.cwd())
-    # Without `frozen`, which pins the release itself as well: an image may be built from unreleased code.
+    # The extra `frozen` is left out, since it also pins the release itself: an image may be built from unreleased code.
     extras = dict.fromkeys(extra for each in found for node in each.workflow.nodes for extra in node.pip_extras)
     notebooks = [folder / f"{each.workflow.dag_name}.ipynb" for each in found]
     put_new_file(dockerfile, render_dockerfile(category, notebooks, list(extras)).encode())

@@ -37,7 +37,7 @@ def validate_workflows(workflow_package: ModuleType, export_path: Path | str | N
     """
     Check that every workflow of a package has tasks, has no cycle, and exports to a file that compiles and loads.
 
-    Without Airflow the files cannot be loaded: a warning is logged, and all other checks are made.
+    Without Airflow the files cannot be loaded: a warning is logged, and only the other checks are done.
 
     Args:
         workflow_package: the package whose modules define workflows.

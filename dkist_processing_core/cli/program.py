@@ -94,7 +94,7 @@ def main() -> None:
     handler.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for stream in (sys.stdout, sys.stderr):
-        # Characters that the encoding of the terminal lacks become question marks.
+        # Characters that are not in the encoding of the terminal become question marks.
         if stream is not None and not (stream.encoding or "").lower().startswith("utf"):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:

@@ -14,7 +14,7 @@ _WIDTH = 100
 _HEAD = """\
 # Command line
 
-Made from the commands' own `--help` by `python -m dkist_processing_core.cli.reference`; a test holds it in step.
+Generated from the output of `--help` by `python -m dkist_processing_core.cli.reference`; a test compares the two.
 """
 
 

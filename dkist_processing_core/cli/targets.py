@@ -1,5 +1,5 @@
 """
-What a user names on the command line, imported: a workflow as `MODULE:WORKFLOW`, or a package of workflows.
+Import the workflow (`MODULE:WORKFLOW`) or the package of workflows that a user names on the command line.
 
 Not here: the use of the workflows. The processes of the tasks load the tasks again by name. They must therefore find
 the same modules as this process, with the same `sys.path`.

@@ -1,5 +1,5 @@
 """
-Events for those who consume them: a subscription, and a replay of what the bus still has.
+Events for consumers: a subscription, and a replay of the events that the bus still has.
 
 Not here: the state derived from reports (runs), and the delivery by either bus (bus).
 """

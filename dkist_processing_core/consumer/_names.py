@@ -17,7 +17,7 @@ def check_name(name: str, *, replay: bool | datetime = False) -> None:
     """Raise a ValueError for a name that is invalid on one of the buses: both must accept the same program."""
     expected = None
     if replay:
-        expected = "no name: a replay begins at the beginning, and a name where it left off; leave one of them out"
+        expected = "no name: a replay begins with old events, a name at its stored position; use only one of them"
     elif not name or not name.isprintable():
         expected = "one or more printable characters"
     elif len((name + DEAD_LETTERS_SUFFIX).encode()) > _MAX_NAME_BYTES:
@@ -25,7 +25,7 @@ def check_name(name: str, *, replay: bool | datetime = False) -> None:
     elif name in (ARCHIVE_QUEUE, RecipeRunFailureMessage.queue):
         expected = "another name: this queue has its own use"
     elif name.startswith("amq.") or name.endswith(DEAD_LETTERS_SUFFIX):
-        expected = f"a name that does not begin with 'amq.' or end with '{DEAD_LETTERS_SUFFIX}', which are taken"
+        expected = f"a name that does not begin with 'amq.' or end with '{DEAD_LETTERS_SUFFIX}', which are reserved"
     if expected is not None:
         msg = f"the subscription's name is {name!r}, expected {expected}"
         raise ValueError(msg)

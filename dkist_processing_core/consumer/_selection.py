@@ -19,7 +19,7 @@ class Selection:
     task: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise a ValueError for a name that no event has: such a subscription would wait for ever."""
+        """Raise a ValueError for a name that no event has: such a subscription would never receive any."""
         known = [event_class.name for event_class in EVENT_CLASSES]
         for name in self.names:
             if name not in known:

@@ -1,5 +1,5 @@
 """
-The opening of a subscription: its arguments, and the one subscription of a name that each thread has.
+Open a subscription: check its arguments, and keep at most one subscription of each name in a thread.
 
 Not here: the iteration over its events (_subscription).
 """
@@ -48,7 +48,7 @@ def subscribe(
         names: the wanted events, as in `subscribe("task.failed", "task.finished")`; all events if none is named.
         workflow: the name of the only wanted workflow.
         task: the name of the only wanted task.
-        name: the subscription's own name, under which its position is stored: events that arrive while it is closed
+        name: the subscription's name, under which its position is stored: events that arrive while it is closed
             are delivered later, and unacknowledged events are delivered again. On RabbitMQ it is a queue. A thread has
             one subscription of a name: opening another ends the previous one.
         replay: begin with the oldest event that the bus still has, up to seven days ago, or, for a time, with the first
@@ -56,17 +56,17 @@ def subscribe(
             as everywhere in Python. An event that happened before that time and reached the bus later, for example
             from an outbox, is included. On RabbitMQ, events that reached it in the few seconds before that time may be
             included too.
-        timeout: end the iteration when no event came for this many seconds; None waits for ever. The time counts from
-            the moment when a replay has read everything that the bus held when it began, so that no replay is cut
-            short: with 0, exactly those events are yielded.
-        every_report: yield each reporter's report of a fact. Otherwise a fact is yielded once, however many reports
-            and repetitions of it there are.
+        timeout: end the iteration when no event came for this many seconds; None waits without a limit. In a replay,
+            the time counts from the moment when it has read everything that the bus held when it began. With 0, exactly
+            those events are yielded.
+        every_report: yield each reporter's report of a fact. By default each fact is yielded once, independent of the
+            number of its reports and their repetitions.
         settings: read from the environment if they are not given.
 
     Raises:
         ValueError: There is no such event, the subscription cannot have that name, or `replay` is no time.
-        ConfigurationError, BusError, JournalError: The settings are wrong, or the bus cannot be reached now. Later
-            interruptions are bridged.
+        ConfigurationError, BusError, JournalError: The settings are wrong, or the bus cannot be reached now. After a
+            later interruption the subscription connects again by itself.
     """
     selection = Selection(names, workflow, task)
     replay = _in_utc(replay)

@@ -23,7 +23,7 @@ from dkist_processing_core.process.signals import signals_deferred
 _ACK_SECONDS = 2.0
 # The longest delay of the author's signal handler, such as a time limit, during a poll.
 _POLL_SECONDS = 0.1
-# A replay may reach the end of the backlog at any time, and reports it only when it is asked.
+# A replay may reach the end of the backlog at any time, and reports it only on request.
 _REPLAY_POLL_SECONDS = 0.05
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Subscription:
         every_report: bool = False,
         replay: bool | datetime = False,
     ) -> None:
-        """Take an open receiver; `subscribe` makes one."""
+        """Store an open receiver, as `subscribe` creates it."""
         self._receiver = receiver
         self._selection = selection
         self._timeout = timeout
@@ -98,7 +98,7 @@ class Subscription:
                     self._in_hand.acknowledge()
                     self._in_hand = None
                     quiet_since = asked_since = time.monotonic()
-                # Asked before receiving: events that existed by then are received at once.
+                # This is read before receiving: events that existed at that time are received at once.
                 is_past = not self._receiver.has_caught_up(asked_since)
                 patience = _POLL_SECONDS
                 if is_past:
@@ -113,13 +113,13 @@ class Subscription:
                 elif received is None:
                     quiet_since = time.monotonic()
                 else:
-                    # Wanted or not: more events may follow it.
+                    # More events may follow it, whether it is wanted or not.
                     quiet_since = asked_since = time.monotonic()
                     self._has_caught_up |= received.is_new
                     self._ready = self._decoded(received)
         if self._ready is None or self._is_closed:
             raise StopIteration
-        # Without a call, during which a handler could run.
+        # No function is called here, since a signal handler could run during the call.
         event, self._in_hand = self._ready
         self._ready = None
         return event
@@ -145,7 +145,7 @@ class Subscription:
 
     def _skip_unknown(self, error: UnknownEventError) -> None:
         if not self._unknown:
-            logger.warning("events of types that this release does not know are passed over; the first: %s", error)
+            logger.warning("events of types that this release does not know are skipped; the first: %s", error)
         self._unknown += 1
 
     def close(self) -> None:
@@ -174,7 +174,7 @@ def _read(message: Message) -> Event | Exception:
         if message.full_size is not None:
             check_size(message.full_size)
         return decode(message.body, message.properties.content_type, message.properties.headers)
-    except Exception as error:  # noqa: BLE001 - a consumer lives on, whatever is wrong with a foreign message
+    except Exception as error:  # noqa: BLE001 - no error of a foreign message may end a consumer
         return error
 
 
@@ -192,7 +192,7 @@ def _refuse_fork_of(pid: int) -> None:
 
 
 def _acknowledge(pid: int, received: ReceivedMessage) -> None:
-    # Without a reference to the subscription, which ends when only its events are still held.
+    # This holds no reference to the subscription, which ends when a program keeps only its events.
     _refuse_fork_of(pid)
     with signals_deferred():
         received.acknowledge(_ACK_SECONDS)

@@ -23,7 +23,7 @@ def replayed(
     """
     Yield every event that the bus has, oldest first; with `since` perhaps also a few from before that time.
 
-    It ends on a busy bus, too: after the events that the bus had at the start.
+    It ends after the events that the bus had at the start, even if new ones keep arriving.
     """
     with subscribe(
         *names,

@@ -54,7 +54,7 @@ class Builder:
         *,
         on_output: Callable[[str], None] | None,
     ) -> None:
-        """Take the folder of the environments, and what to install how; nothing is created yet."""
+        """Store the folder, the requirement, its key and the installer's settings. Nothing is created."""
         self._folder = folder
         self._requirement = requirement
         self._key = key
@@ -86,7 +86,7 @@ class Builder:
         except OSError as error:
             # The error is about a lock, a file or a program: its name shows where to look.
             where = f": {error.filename}" if error.filename else ""
-            msg = f"no environment of {self._requirement} can be made in {self._folder}: "
+            msg = f"no environment of {self._requirement} can be built in {self._folder}: "
             msg += f"{error.strerror or error}{where}"
             raise EnvironmentBuildError(msg) from error
         environment.seconds = time.monotonic() - began
@@ -158,8 +158,8 @@ class Builder:
             }
             descriptor = _record.write(path, requirement, self._key, facts)
         except (DKISTProcessingCoreError, OSError):
-            # Not if a signal ends the build, because its sender does not wait: the next build, or prune, removes the
-            # folder.
+            # The folder is not removed here if a signal ends the build, because its sender does not wait. Then the next
+            # build, or prune, removes it.
             with contextlib.suppress(OSError):
                 _remove(path)
             raise
@@ -203,7 +203,7 @@ def _make_folder(folder: str) -> None:
     make_folder(folder)
     reason = distrust(os.stat(folder), os.geteuid()) or exchangeable_above(folder)
     if reason is not None:
-        msg = f"what is in the folder of environments {folder} would be run, but {reason}"
+        msg = f"the files in the folder of environments {folder} would be run, but {reason}"
         raise EnvironmentBuildError(msg)
 
 

@@ -27,7 +27,7 @@ def problem_of(environment: Environment) -> str | None:
 
 
 def is_worth_rebuilding(environment: Environment, problem: str) -> bool:
-    """Return False if it was made within a day for the same problem: another one would have the problem too."""
+    """Return False if it was built within the last day because of the same problem: a new one would have it again."""
     record = environment.record
     if record.get("rebuilt_for") != without_folder(problem, environment.folder):
         return True
@@ -85,7 +85,7 @@ def _problems(environment: Environment) -> Iterator[str]:
 
 
 def _problems_of_files(folder: str, altered_then: dict[str, tuple[str, str] | None]) -> Iterator[str]:
-    """Compare every file with its state after the build: the one in `altered_then`, else the one in its RECORD."""
+    """Compare every file with its state after the build: that in `altered_then`, or else that in its RECORD."""
     states = {f"{folder}/{path}": state for path, state in altered_then.items()}
     for path, state in states.items():
         if state is not None and (change := _change(path, state)) is not None:
@@ -95,7 +95,7 @@ def _problems_of_files(folder: str, altered_then: dict[str, tuple[str, str] | No
             rows = _rows(metadata)
         except (OSError, ValueError, csv.Error) as error:
             if f"{metadata}/RECORD" not in states:
-                yield f"what {metadata.name} installed cannot be read: {error}"
+                yield f"the list of files of {metadata.name} cannot be read: {error}"
             continue
         for path, state in rows:
             if path not in states and (change := _change(path, state)) is not None:
@@ -126,7 +126,7 @@ def _change(path: str, state: tuple[str, str]) -> str | None:
             return "is no file any more"
         if size.isdigit() and found.st_size != int(size):
             return "has changed"
-        # Also at equal size: a file whose content a crash cut off often keeps its length.
+        # Equal size is not sufficient: a file whose content was lost in a crash often keeps its length.
         if algorithm in _HASHES and _digest(path, algorithm) != digest.rstrip("="):
             return "has changed"
     except FileNotFoundError:

@@ -40,7 +40,7 @@ class Environment:
     def __init__(
         self, path: str, requirement: Requirement, *, lock_fd: int, built: bool = False, seconds: float = 0.0
     ) -> None:
-        """Take a folder, and the descriptor that holds a shared lock on its marker."""
+        """Store a folder, and the descriptor that holds a shared lock on its marker."""
         self.folder = path
         self.requirement = requirement
         self.lock_fd = lock_fd
@@ -64,7 +64,7 @@ class Environment:
         return read(f"{self.folder}/{MARKER}") or {}
 
     def lend_lock(self) -> int:
-        """Return the lock's descriptor, made inheritable: a process that inherits it uses the environment too."""
+        """Return the lock's descriptor, now inheritable: a process that inherits it also uses the environment."""
         os.set_inheritable(self.lock_fd, True)  # noqa: FBT003 - the standard library's signature
         return self.lock_fd
 

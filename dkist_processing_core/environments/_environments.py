@@ -6,7 +6,7 @@ environment is imported when it is needed.
 """
 
 # ruff: noqa: PTH100 - paths are texts: pathlib is dearer than finding
-# ruff: noqa: PLC0415 - finding an environment must not wait for what builds one
+# ruff: noqa: PLC0415 - finding an environment must not import the builder
 from __future__ import annotations
 
 import os
@@ -43,7 +43,7 @@ class Environments:
         interpreter: str = sys.executable,
         installer: str | None = None,
     ) -> None:
-        """Take the folder, which need not exist; nothing is read or created yet."""
+        """Store the folder, which need not exist. Nothing is read or created."""
         self.folder = os.path.abspath(os.fspath(folder))
         self.environ = os.environ if environ is None else environ
         self.interpreter = interpreter
@@ -67,10 +67,10 @@ class Environments:
 
     def prepare(self, requirement: Requirement, *, on_output: Callable[[str], None] | None = None) -> Environment:
         """
-        Return an environment that is ready and marked as in use: found, built, or built by another process meanwhile.
+        Return an environment that is ready and marked as in use: found, built here, or built by another process.
 
         `on_output` receives the output of the installer, line by line and without secrets. An exception that ends the
-        wait or the build, for example from a signal's handler, also ends the installer.
+        wait or the build, for example from a signal handler, also ends the installer.
 
         Raises:
             EnvironmentBuildError: The environment cannot be built, or the folder cannot be used.
@@ -87,8 +87,8 @@ class Environments:
         """
         Close an environment that does not work, and return a new one in its place.
 
-        If another process has already made a new one, that one is returned. The record of the new one keeps the problem
-        for `is_worth_rebuilding`.
+        If another process has already built a new one, that one is returned. The record of the new one keeps the
+        problem for `is_worth_rebuilding`.
 
         Raises:
             EnvironmentBuildError: As for `prepare`.
@@ -113,7 +113,7 @@ class Environments:
         return problem_of(environment)
 
     def is_worth_rebuilding(self, environment: Environment, problem: str) -> bool:
-        """Return True if `rebuild` may help: not if the environment was made within a day for the same problem."""
+        """Return False if `rebuild` would not help: this one was built within a day because of the same problem."""
         from dkist_processing_core.environments._damage import is_worth_rebuilding
 
         return is_worth_rebuilding(environment, problem)

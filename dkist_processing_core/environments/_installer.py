@@ -1,5 +1,5 @@
 """
-The program that fills an environment: uv if it is available, else venv and its pip.
+The program that fills an environment: uv if it is available, or venv and its pip.
 
 Not here: the translation of pip's settings for uv (_translation), the use of the result (_build).
 """
@@ -59,7 +59,7 @@ class Installer(ABC):
     label: str
 
     def __init__(self, settings: InstallerSettings, lock_fd: int, on_line: Callable[[str], None]) -> None:
-        """Take the settings, and `on_line`, which receives the program's output."""
+        """Store the settings, and `on_line`, which receives the program's output."""
         self._interpreter = settings.interpreter
         self._limits = settings.limits
         self._lock_fd = lock_fd
@@ -83,9 +83,9 @@ class Installer(ABC):
     @abstractmethod
     def install(self, path: str, wanted: Requirement, *, asked: Requirement, is_repair: bool) -> None:
         """
-        Make an environment at `path` that holds `wanted`, which is `asked` and our own extra.
+        Build an environment at `path` that holds `wanted`, which is `asked` and our own extra.
 
-        If it replaces a damaged one (`is_repair`), it is made without the program's cache, from which the damage may
+        If it replaces a damaged one (`is_repair`), it is built without the program's cache, from which the damage may
         come.
 
         Raises:
@@ -118,11 +118,11 @@ class Installer(ABC):
                     os.killpg(process.pid, signal.SIGKILL)
             status = wait_for(process)
         if status is None:
-            msg = f"no environment of {asked} could be made: of {self.label} {LOST}"
+            msg = f"no environment of {asked} could be built: {self.label} has ended; {LOST}"
             raise EnvironmentBuildError(msg, self.last_lines)
         if status:
             ending = f"exit status {status}" if status > 0 else f"signal {-status}"
-            msg = f"no environment of {asked} could be made: {self.label} ended with {ending}"
+            msg = f"no environment of {asked} could be built: {self.label} ended with {ending}"
             raise EnvironmentBuildError(msg, self.last_lines)
 
     def _read_output(self, process: "subprocess.Popen[bytes]", asked: Requirement) -> None:
@@ -137,7 +137,7 @@ class Installer(ABC):
                 ended = time.monotonic()
             elif time.monotonic() > self._until:
                 limit = f"{self._limits.longest:g} s"
-                msg = f"no environment of {asked} could be made: {self.label} had not ended after {limit}"
+                msg = f"no environment of {asked} could be built: {self.label} had not ended after {limit}"
                 raise EnvironmentBuildError(msg, self.last_lines)
             if not is_open:
                 time.sleep(_TURN)
@@ -172,7 +172,7 @@ class Uv(Installer):
         self._warnings = [self._redact(warning) for warning in translation.warnings]
 
     def install(self, path: str, wanted: Requirement, *, asked: Requirement, is_repair: bool) -> None:
-        """Make the environment, without pip: it holds the requirement and nothing else."""
+        """Build the environment, without pip: it holds the requirement and nothing else."""
         for warning in self._warnings:
             self._on_line(warning)
         anew = ["--no-cache"] if is_repair else []
@@ -211,7 +211,7 @@ class Pip(Installer):
                 self._environ.setdefault(variable, value)
 
     def install(self, path: str, wanted: Requirement, *, asked: Requirement, is_repair: bool) -> None:
-        """Make the environment; pip stays in it."""
+        """Build the environment; pip stays in it."""
         self._run([self._interpreter, "-I", "-m", "venv", path], wanted, asked)
         self.label = f"pip {_record.distributions(path).get('pip', '')}".rstrip()
         timeout, retries = timeout_and_retries(self._pip, self._environ, self._limits)
@@ -236,7 +236,7 @@ class Pip(Installer):
 
 
 def choose(settings: InstallerSettings, lock_fd: int, on_line: Callable[[str], None]) -> Installer:
-    """Return uv, found beside the interpreter or on the PATH, else pip, unless the settings name one of them."""
+    """Return the program that the settings name; by default uv, from the interpreter's folder or the PATH, or pip."""
     if settings.program != "pip":
         beside = os.path.dirname(settings.interpreter)
         program = shutil.which("uv", path=beside) or shutil.which("uv", path=settings.environ.get("PATH", os.defpath))

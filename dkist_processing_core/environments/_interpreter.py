@@ -17,7 +17,7 @@ def label() -> str:
 
 def identity() -> str:
     """Return, on one line, the full version, the ABI and the path of the interpreter with all links resolved."""
-    # For an environment's own interpreter this is the one that it was made from; venv itself reads it in the same way.
+    # For an environment's own interpreter this is the one that created it; venv itself reads it in the same way.
     base = getattr(sys, "_base_executable", None) or sys.executable
     # The same as in importlib.machinery, whose import takes a tenth of the time for finding an environment.
     suffixes = _imp.extension_suffixes()

@@ -44,7 +44,7 @@ class Key:
 
 def release_of(version: str) -> str:
     """
-    Return one spelling for all versions that mean the same release (PEP 440), as far as that is simple.
+    Return one spelling for all versions of a simple form that mean the same release (PEP 440).
 
     >>> [release_of(each) for each in ("1", "v1.0", "1.0.0", "1.0.0RC1", "2024.01.10", "1!1.0", "main")]
     ['1.0', '1.0', '1.0', '1.0rc1', '2024.1.10', '1!1.0', 'main']
@@ -82,7 +82,7 @@ def interpreter_of(executable: str) -> tuple[str, str]:
     label, _, identity = answer.rstrip("\n").partition(" ")
     # The interpreter's last action is to print a whole answer, so it counts even if the status is lost.
     if status or not identity:
-        how = f"ended with status {status}" if status else "has not reported what it is"
+        how = f"ended with status {status}" if status else "has not reported its properties"
         msg = f"the interpreter {executable} cannot be run: it {how}"
         raise EnvironmentBuildError(msg)
     return label, identity

@@ -14,7 +14,7 @@ def lock(path: str, *, exclusive: bool, create: bool = False) -> int | None:
     """
     Lock a file and return the descriptor that holds the lock, or None while another lock prevents it.
 
-    The lock ends with the last copy of the descriptor. The locked file is never one that was removed meanwhile.
+    The lock ends with the last copy of the descriptor. The locked file is never one that was removed in the meantime.
 
     Raises:
         OSError: The file does not exist, or cannot be opened.

@@ -63,7 +63,7 @@ def folder_of(environ: Mapping[str, str] | None = None) -> str:
 
 
 def distrust(found: os.stat_result, uid: int) -> str | None:
-    """Return why a user's process must not execute a folder's files (another user may have added them), else None."""
+    """Return why a user's process must not execute a folder's files (another user may have added them), or None."""
     owner, mode = found.st_uid, stat.S_IMODE(found.st_mode)
     has = f"it belongs to uid {owner} and has mode {mode:04o}"
     if owner not in {0, uid}:

@@ -32,7 +32,7 @@ def prune(folder: str, *, max_age_days: float, max_bytes: int, dry_run: bool) ->
 
 
 def _due(found: list[Entry], max_age_days: float, max_bytes: int) -> Iterator[Entry]:
-    """Yield the environments to remove, with the reason; of complete ones, the last used stay as far as they fit."""
+    """Yield the environments to remove, with the reason; of complete ones, the last used stay while they fit."""
     total = sum(entry.bytes or 0 for entry in found if entry.state is State.IN_USE)
     for entry in found:
         if entry.state in {State.BUILDING, State.IN_USE}:
@@ -50,7 +50,7 @@ def _due(found: list[Entry], max_age_days: float, max_bytes: int) -> Iterator[En
 
 
 def _remove(folder: str, entry: Entry) -> bool:
-    """Remove one environment unless it is in use by now, and return True if it was removed."""
+    """Remove one environment unless it has come into use, and return True if it was removed."""
     with contextlib.suppress(OSError), contextlib.ExitStack() as held:
         if GONE in entry.path:
             shutil.rmtree(entry.path)
@@ -59,7 +59,7 @@ def _remove(folder: str, entry: Entry) -> bool:
         if not _take(held, f"{folder}/{entry.key}{LOCK}", create=True):
             return False
         if entry.state is State.LEFT_OVER:
-            # Completed meanwhile, or locked although its marker is damaged.
+            # It was completed in the meantime, or is locked although its marker is damaged.
             if _record.read(entry.marker) or (os.path.isfile(entry.marker) and not _take(held, entry.marker)):
                 return False
         elif not _take(held, entry.marker) or os.stat(entry.marker).st_mtime != entry.last_used:

@@ -46,10 +46,10 @@ def write(path: str, requirement: Requirement, key: Key, facts: dict[str, Any]) 
     os.sync()
     text = json.dumps({"key": key.digest, "requirement": str(requirement), **facts}, ensure_ascii=True) + "\n"
     if not text.startswith(marker_start(key)):
-        msg = f"the marker of {requirement} would not be known again"
+        msg = f"the marker of {requirement} would not be recognised"
         raise AssertionError(msg)
     beside = f"{path}/{MARKER}.new"
-    # Readable for the users of the folder; no other user writes to it, whatever the umask.
+    # For the users of the folder to read, if the umask allows it; with no umask may another user write to it.
     made = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
     with open(made, "w", encoding="ascii") as file:
         file.write(text)
@@ -86,7 +86,7 @@ def distributions(path: str) -> dict[str, str]:
 
 
 def provided_extras(path: str, name: str) -> list[str] | None:
-    """Return the normalised extras that an installed distribution provides; None where it is not installed."""
+    """Return the normalised extras that an installed distribution provides; None if it is not installed."""
     for folder in metadata_folders(path):
         if normalised(folder.name.removesuffix(".dist-info").rpartition("-")[0]) == name:
             found: Distribution = PathDistribution(folder)

@@ -35,11 +35,11 @@ class Requirement:
 
     def __init__(self, name: str, version: str, extras: Iterable[str] = ()) -> None:
         """
-        Take a distribution's name in any spelling.
+        Check and store the parts; the distribution's name may have any spelling.
 
         Raises:
-            EnvironmentRequestError: A part is not valid, whatever its type: nothing unchecked reaches an installer's
-                command line.
+            EnvironmentRequestError: A part is not valid. Values of all types are checked, since they reach an
+                installer's command line.
         """
         if isinstance(extras, str):
             _refuse("extras", extras, "several texts")

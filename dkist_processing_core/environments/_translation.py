@@ -79,7 +79,7 @@ def _option(name: str) -> str:
 
 
 class Translation:
-    """The settings with which uv installs from where pip would; the user's own settings of uv take precedence."""
+    """The settings by which uv installs from the same sources as pip; the user's own settings of uv take precedence."""
 
     def __init__(self, environ: Mapping[str, str], pip: Mapping[str, str], limits: Limits) -> None:
         """Translate; URLs are passed in variables, since every user of the host can read a command line."""
@@ -146,7 +146,7 @@ class Translation:
         if self._lacks({"http-retries"}):
             self.variables["UV_HTTP_RETRIES"] = retries
         # By default its files are those of uv's cache under a second name: damage to one would damage every
-        # environment, and the cache that a new one is made from.
+        # environment, and the cache from which a new one is built.
         if self._lacks({"link-mode"}):
             self.variables["UV_LINK_MODE"] = "copy"
 

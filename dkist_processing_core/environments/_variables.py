@@ -1,5 +1,5 @@
 """
-The variables and files that decide what an installation installs, as far as an environment's key depends on them.
+The variables and files on which the installed files, and therefore an environment's key, depend.
 
 Names and bytes only. Not here: the translation of pip's settings for uv (_translation).
 """
@@ -52,9 +52,9 @@ _DEEPEST = 5
 
 def relevant_settings(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     """
-    Return the variables and the contents of files that may change what is installed, without credentials.
+    Return the variables and the contents of files that may change the installed files, without credentials.
 
-    An unknown variable of pip or uv counts. Credentials do not: they change without a change of what is installed.
+    An unknown variable of pip or uv counts. Credentials do not: they change while the installed files stay the same.
     """
     found: list[tuple[str, str]] = []
     for name in sorted(environ):
@@ -71,7 +71,7 @@ def relevant_settings(environ: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _meaning(where: str, variable: str, value: str) -> Iterator[tuple[str, str]]:
-    """Yield the contribution of one setting: the contents of the files that it names, else its own value."""
+    """Yield the contribution of one setting: the contents of the files that it names, or its own value."""
     if variable in _NAMING_FILES:
         yield from ((f"{where} {variable}", text) for path in value.split() for text in _contents(path))
         return
@@ -163,7 +163,7 @@ def without_user_information(text: str) -> str:
 
 
 def is_relevant(name: str) -> bool:
-    """Return True if a variable of pip or uv, in any case and spelling, may change what is installed."""
+    """Return True if a variable of pip or uv, in any case and spelling, may change the installed files."""
     name = name.upper().replace("-", "_")
     return (
         name.startswith(("PIP_", "UV_"))

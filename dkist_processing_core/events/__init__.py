@@ -1,5 +1,5 @@
 """
-The published data: the events, their CloudEvents form, and the established failure message.
+The published data: the events, their CloudEvents form, and the failure message of release 7.x.
 
 Not here: sending, storing and receiving.
 """

@@ -91,7 +91,7 @@ def check(fact: msgspec.Struct) -> None:
     form = form_of(type(fact))
     values = _converted(fact, form)
     if values is None:
-        # Not within the handler of the error: the error shows the value, which may be a secret.
+        # This is outside of the `except` block: a chained error would show the value, which may be a secret.
         values = form.shape(**read(type(fact), {name: getattr(fact, name) for name in form.types}, by_wire_name=False))
     for name in form.converted:
         force_setattr(fact, name, getattr(values, name))

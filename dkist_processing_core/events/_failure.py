@@ -14,7 +14,7 @@ from dkist_processing_core.text.exception_text import frames_of, message_of, qua
 from dkist_processing_core.text.redaction import redact
 
 _OWN_PACKAGE = __name__.partition(".")[0]
-# Far above the size of an event, far below the size at which cleaning and redaction are slow.
+# This is far above the size of an event, and far below the size at which cleaning and redaction are slow.
 _MAX_CHARACTERS = 1024 * 1024
 
 
@@ -32,7 +32,7 @@ def describe(error: BaseException) -> Failure:
     """Return the fields of an event that describe `error`, however badly its methods behave."""
     error_type = qualified_name(type(error))
     return Failure(
-        # Not by isinstance, which reads `__class__` from the author's class.
+        # isinstance is not used: it reads `__class__` from the author's class.
         cause=Cause.OUT_OF_MEMORY if issubclass(type(error), MemoryError) else Cause.EXCEPTION,
         error_type=error_type,
         message=_shortened(message_of(error)),

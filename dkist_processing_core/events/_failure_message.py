@@ -1,7 +1,7 @@
 """
-The established failure message, older than the events: one per task that failed for good, sent by the engine.
+The failure message, older than the events and kept from release 7.x: one per task that failed for good.
 
-Not here: when it is due, which the engine's side decides.
+Not here: when it is sent, which the engine's reporter decides.
 """
 
 import uuid

@@ -1,7 +1,7 @@
 """
 The kinds of values that a field of an event may hold, with their bounds, and the treatment of their text.
 
-A field is declared once: `name: Annotated[KIND | None, about("what it states")] = None`. Schemas, the reference page,
+A field is declared once: `name: Annotated[KIND | None, about("its meaning")] = None`. Schemas, the reference page,
 the checks and the tests' strategies are derived from that. Not here: the fields themselves (facts).
 """
 
@@ -23,7 +23,7 @@ MAX_CAUSE = 100
 
 
 class Reporter(StrEnum):
-    """Which process reports; each observes what the others cannot."""
+    """Which process reports; each observes facts that the others cannot."""
 
     TASK = "task"
     LAUNCHER = "launcher"

@@ -134,7 +134,7 @@ def _expected(info: inspect.Type) -> str:  # noqa: C901, PLR0911, PLR0912 - a ta
             return _expected(inner)
         case inspect.UnionType(types=types):
             if any(isinstance(kind, inspect.FloatType) and kind.ge != 0 for kind in types):
-                # As an integer, too.
+                # An integer is also accepted.
                 return "a number"
             return " or ".join(dict.fromkeys(_expected(kind) for kind in types if kind != inspect.NoneType()))
         case inspect.IntType(ge=least, le=most):

@@ -31,7 +31,7 @@ _BY_TYPE = {TYPE_PREFIX + event_class.name: event_class for event_class in EVENT
 _BINARY_PREFIXES = ("cloudEvents_", "cloudEvents:", "ce-")
 # The attributes of a CloudEvent that are fields of an event.
 _ATTRIBUTES = {"time": "time", "reportedby": "reported_by", "traceparent": "traceparent", "tracestate": "tracestate"}
-# Names under our prefix: types that newer releases add have this form too.
+# Names under our prefix, the form of all types, including those that newer releases add.
 _TYPE = re.compile(re.escape(TYPE_PREFIX) + r"(?=.{1,100}\Z)[a-z0-9_]+(?:\.[a-z0-9_]+)+")
 _SPEC_VERSION = "1.0"
 _MAX_REASON = 1000
@@ -244,7 +244,7 @@ def _build(attributes: Mapping[str, Any], data: object) -> Event:
 
 
 def _refusal(reason: str) -> DecodeError:
-    """Return the error with a reason that is fit for a log and a header, whatever it quotes of a foreign message."""
+    """Return the error with a reason that is safe in a log and a header, even if it quotes a foreign message."""
     return DecodeError(clean_line(reason)[:_MAX_REASON])
 
 

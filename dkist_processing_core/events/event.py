@@ -38,7 +38,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
     Its text is cleaned on construction: control characters but newline and tab, and lone surrogates, become U+FFFD.
 
     Raises:
-        EventError: A field has an unusable value; the message names the field and what was expected.
+        EventError: A field has an unusable value; the message names the field and the expectation.
     """
 
     name: ClassVar[str]
@@ -52,7 +52,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
 
     workflow_name: Annotated[str, about("The name of the workflow.")]
     workflow_version: Annotated[str, about("The version of the workflow.")]
-    # The name of the run's id on this bus, much older than this package: the failure message uses it too.
+    # The name of the run's id on this bus, older than this package: the failure message also uses it.
     run_id: Annotated[str, about("The run's id, as the engine names it.")] = msgspec.field(name="dagRunId")
     recipe_run_id: Annotated[
         Count | None,
@@ -142,7 +142,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
     def with_acknowledgement(self, acknowledge: Callable[[], None], received_at: datetime | None = None) -> Self:
         """Return an equal event that was received at `received_at`, and whose `ack()` calls `acknowledge`."""
         received = copy.copy(self)
-        # Not in the fields: two events are equal if they state the same.
+        # These are no fields: two events are equal if they state the same facts.
         received.__dict__.update({_ACKNOWLEDGE: acknowledge, _RECEIVED_AT: received_at})
         return received
 

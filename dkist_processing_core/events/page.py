@@ -1,5 +1,5 @@
 """
-The tables of the page that documents the events, made from the event classes.
+The tables of the page that documents the events, generated from the event classes.
 
     python -m dkist_processing_core.events.page docs/reference/events.md
 

@@ -1,5 +1,5 @@
 """
-The JSON Schema of what each event states, made from the event classes.
+The JSON Schema of each event's data, generated from the event classes.
 
     python -m dkist_processing_core.events.schema telemetry/schemas
 

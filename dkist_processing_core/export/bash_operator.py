@@ -1,5 +1,5 @@
 """
-An attempt as the engine starts it: the source of a `BashOperator`, and of the names that a workflow's operators share.
+An attempt as Airflow starts it: the source of a `BashOperator`, and of the names that a workflow's operators share.
 
 Everything is rendered by `repr` from values. The command is the same for every task. A launcher gets its assignment by
 variables, so that no value of a run ever becomes shell or Python code. The variables and the callbacks are versioned
@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 COMMAND = 'exec </dev/null; exec "$DKIST_CORE_PYTHON" -m dkist_processing_core.launcher'
-"""Standard input would be the engine's own socket; the interpreter is named, since PATH may find another one."""
+"""Standard input would be Airflow's own socket; the interpreter is named, since PATH may find another one."""
 OWNER = "DKIST Data Center"
 IMPORTS = """\
 from datetime import timedelta
@@ -20,7 +20,7 @@ from airflow.providers.standard.operators.bash import BashOperator
 
 from dkist_processing_core.airflow.callbacks import Callbacks
 """
-# Rendered by the engine, on the worker, right before the command starts. A value of more than 200 characters is no
+# Rendered by Airflow, on the worker, right before the command starts. A value of more than 200 characters is no
 # recipe run id, and might prevent the start of the process.
 _OF_RUN = {
     "DKIST_CORE_PYTHON": "{{ dkist_core.python }}",
@@ -35,7 +35,7 @@ _OF_RUN = {
 }
 _OF_FILES = (".sh", ".bash")
 # By default an exit status of 99 would turn a failed task into a skipped one. Pushing a value can make a finished task
-# fail if the engine's server does not answer.
+# fail if Airflow's server does not answer.
 _SHARED = f"""\
 SHARED = {{
     'bash_command': {COMMAND!r},
@@ -83,7 +83,7 @@ def render_operator(
     retries: int,
     retry_delay_seconds: float,
 ) -> str:
-    """Return the expression that makes the operator of one task."""
+    """Return the expression that creates the operator of one task."""
     of_task = {
         "DKIST_CORE_TASK": task_name,
         "DKIST_CORE_TASK_MODULE": _constant(module),
@@ -104,7 +104,7 @@ BashOperator(
 
 
 def _constant(name: str) -> str:
-    """Return a name, as a template if it ends like a script: the engine would read such a name as a template file."""
+    """Return a name, as a template if it ends like a script: Airflow would read such a name as a template file."""
     return f"{{{{ {name!r} }}}}" if name.endswith(_OF_FILES) else name
 
 

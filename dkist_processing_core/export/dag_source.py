@@ -1,5 +1,5 @@
 """
-The only access to the engine: execute Python source that was rendered for Airflow, if Airflow is installed.
+The only import of Airflow, if it is installed: execute Python source that was rendered for it.
 
 Not here: the source (bash_operator, rendering). Running a workflow locally and exporting it do not need Airflow.
 """

@@ -32,7 +32,7 @@ def put_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
     Write files into a folder, create the folder if it is missing, and return the paths of the files.
 
     All files are first written under temporary names and then moved to their places: if the disk is full, the older
-    files remain. A scheduler that reads the folder meanwhile sees no partial file: it looks for the suffix `.py`, or
+    files remain. A scheduler that reads the folder then sees no partial file: it looks for the suffix `.py`, or
     for an archive, and a file is an archive only with its last bytes.
 
     Raises:
@@ -57,7 +57,7 @@ def put_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
         raise WorkflowError(msg) from error
     finally:
         for part in parts.values():
-            # Most are moved by now. If the folder is missing or is not a folder, there is no file to remove either.
+            # Most are already moved. If the folder is missing or is not a folder, there is no file to remove.
             with suppress(OSError):
                 part.unlink()
     return [folder / name for name in contents]

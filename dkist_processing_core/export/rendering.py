@@ -2,7 +2,7 @@
 Render a workflow as text: the file of a DAG, and the file of a notebook.
 
 The same workflow gives the same bytes, so the deployed file is the one that was loaded and checked. Not here: the
-operators' source (bash_operator), and the engine.
+operators' source (bash_operator), and Airflow.
 """
 
 import json

@@ -73,7 +73,7 @@ def parse_traceparent(text: str) -> tuple[int, int] | None:
 
 
 def attempt_traceparent(attempt: Attempt, environ: Mapping[str, str]) -> str:
-    """Return the context of the attempt's span, in the trace that `environ` names, else in the trace of the run."""
+    """Return the context of the attempt's span, in the trace that `environ` names, by default in that of the run."""
     outer = parse_traceparent(environ.get(TRACEPARENT, ""))
     trace_id = derived_trace_id(attempt.run) if outer is None else outer[0]
     return format_traceparent(trace_id, derived_attempt_span_id(attempt))

@@ -20,8 +20,8 @@ def shown_log() -> Iterator[None]:
     """
     Show log records from INFO on within this context, by the logging module's own handler of last resort.
 
-    It is no handler of the root logger, so that any logging setup meanwhile takes effect. If logging is set up already,
-    nothing is changed. At the end the former state is restored.
+    It is no handler of the root logger, so that a logging setup within the context takes effect. If logging is set up
+    already, nothing is changed. At the end the former state is restored.
     """
     global _open  # noqa: PLW0603 - the root logger is one per process, too
     with _lock:

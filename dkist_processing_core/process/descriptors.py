@@ -3,8 +3,8 @@ File descriptors that are held for a long time, in a process that also runs an a
 
 An author's code may close any descriptor, and the kernel gives the lowest free number to the next file that is opened.
 Long-lived descriptors therefore have high numbers, which the author's files do not get as long as lower ones are free.
-Each descriptor is also identified by its file: if the number refers to another file by now, it is neither written to
-nor closed. Not here: the files that are held (bus).
+Each descriptor is also identified by its file: if the number now refers to another file, it is neither written to nor
+closed. Not here: the files that are held (bus).
 """
 
 import contextlib
@@ -44,7 +44,7 @@ def low_numbers_taken() -> Iterator[None]:
     numbers: list[int] = []
     own: Identity | None = None
     try:
-        # Fewer if the limit on open files or a missing device allows no more; the opened files are checked in any case.
+        # There are fewer if the limit on open files or a missing device allows no more; the opened files are checked.
         with contextlib.suppress(OSError):
             number = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             numbers.append(number)
@@ -57,7 +57,7 @@ def low_numbers_taken() -> Iterator[None]:
             taken.update(dict.fromkeys(numbers, own))
         yield
     finally:
-        # Without `close_if`: its calls would be most of the cost.
+        # `close_if` is not used here: its calls would be most of the cost.
         for number in numbers:
             taken.pop(number, None)
             try:

@@ -36,7 +36,7 @@ class Lock:
     """
     A reentrant lock that is free when a fork begins, even if a thread of its parent held it.
 
-    That thread does not exist in the fork, and would never release the lock. It is reentrant, since a signal's handler
+    That thread does not exist in the fork, and would never release the lock. It is reentrant, since a signal handler
     runs in the thread that it interrupts, and would wait for its own thread.
     """
 
@@ -69,7 +69,7 @@ class computed_once(Generic[_Value]):  # noqa: N801 - read as a decorator
     """
 
     def __init__(self, compute: Callable[[Any], _Value]) -> None:
-        """Take the method that computes the value."""
+        """Store the method that computes the value."""
         self._compute = compute
         self._name = compute.__name__
         self.__doc__ = compute.__doc__

@@ -20,7 +20,7 @@ class Mount:
     __slots__ = ("file_system", "options", "point", "root")
 
     def __init__(self, root: str, point: str, file_system: str, options: str) -> None:
-        """Take the fields of the mount; `options` are those of the file system."""
+        """Store the fields of the mount; `options` are those of the file system."""
         self.root = root
         self.point = point
         self.file_system = file_system

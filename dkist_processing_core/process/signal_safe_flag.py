@@ -1,8 +1,8 @@
 """
 A flag that one thread waits for and others raise, safe against interrupts by signal handlers.
 
-A signal's handler may raise between any two lines of the main thread, and the methods of `threading.Event` have several
-lines: an event that is interrupted while it is set keeps its lock for ever, and its waiters hang. Here each step is one
+A signal handler may raise between any two lines of the main thread, and the methods of `threading.Event` have several
+lines: an event that is interrupted while it is set never releases its lock, and its waiters hang. Here each step is one
 call to C.
 """
 

@@ -4,8 +4,8 @@ Signal handlers that are deferred until this package has finished its work in th
 Python runs a handler in the main thread, between any two steps of it. An author's handler may raise, as a time limit by
 `signal.alarm` does. Inside this package the exception would be mistaken for an error of this package, or for one of the
 operating system (`TimeoutError` is an `OSError`), and be handled there; and the interrupted work would be left
-incomplete. Blocking the signals would not help: another thread receives them, and the main thread runs their handlers
-all the same. Not here: what a termination signal does (termination).
+incomplete. Blocking the signals would not help: another thread receives them, and the main thread still runs their
+handlers. Not here: what a termination signal does (termination).
 """
 
 import _signal  # type: ignore[import-not-found] # the signal module makes enumerations, at fifty times the cost
@@ -22,7 +22,7 @@ _NUMBERS = range(1, _signal.NSIG)
 # Handlers of these modules raise nothing, or an exception that no `except Exception` catches.
 _NOT_HELD = ("_signal", "asyncio.", "dkist_processing_core.")
 _PLAIN = (FunctionType, MethodType, type(_signal.default_int_handler))
-# Larger than a `struct sigaction` on any system.
+# This is larger than a `struct sigaction` on any system.
 _ACTION_BYTES = 1024
 # The due handlers and their frames, by the signal's number.
 _pending: dict[int, tuple[_Handler, FrameType | None]] = {}
@@ -30,17 +30,17 @@ _pending: dict[int, tuple[_Handler, FrameType | None]] = {}
 
 class signals_deferred:  # noqa: N801 - read as a function, as those of contextlib
     """
-    A context that no author's handler interrupts: each handler that is due meanwhile is called once, at its end.
+    A context that no author's handler interrupts: each handler that becomes due inside it is called once, at its end.
 
     An exception of the handler leaves the context then. Without `delivers` the handler is called at the end of the next
-    context. With `interrupts` all handlers are deferred, also those of Ctrl-C and of this package; otherwise these run
-    at once. Inside another such context, and in threads other than the main one, it does nothing.
+    context. With `interrupts` all handlers are deferred, including those of Ctrl-C and of this package; otherwise these
+    run at once. Inside another such context, and in threads other than the main one, it does nothing.
     """
 
     __slots__ = ("__weakref__", "_delivers", "_interrupts", "_is_holding", "_numbers")
 
     def __init__(self, *, delivers: bool = True, interrupts: bool = False) -> None:
-        """Hold back nothing yet."""
+        """Create the context. No handler is deferred yet."""
         self._delivers = delivers
         self._interrupts = interrupts
         self._is_holding = False
@@ -54,7 +54,7 @@ class signals_deferred:  # noqa: N801 - read as a function, as those of contextl
         try:
             self._is_holding = True
             _hold_by(weakref.ref(self))
-            # Nearly always there is no handler to defer, and each progress report runs this code.
+            # There is rarely a handler to defer, and each progress report runs this code.
             if not all(map(self._passes, filter(callable, map(_signal.getsignal, _NUMBERS)))):
                 self._hold()
             return self  # noqa: TRY300 - what interrupts this has no block to leave, either
@@ -112,7 +112,8 @@ def _hold_by(holder: Callable[[], signals_deferred | None]) -> None:
 
 class _Waiting:
     """
-    Replaces one handler of one signal: it records the signal while handlers are deferred, else it calls that handler.
+    Replaces one handler of one signal: it records the signal while handlers are deferred, and otherwise calls the
+    handler.
 
     The author's code, such as a log handler, may get it by `getsignal` and keep it, to call it from another handler.
     """
@@ -169,12 +170,12 @@ def _put_back(numbers: list[int]) -> None:
         while numbers:
             number = numbers.pop()
             waiting = _signal.getsignal(number)
-            # The author's code, such as a log handler, may have installed another handler meanwhile.
+            # The author's code, such as a log handler, may have installed another handler in the meantime.
             if type(waiting) is _Waiting:
                 _install(number, waiting.handler)
     finally:
         if numbers:
-            # Also after an exception of a handler that is not deferred any more.
+            # Continue after an exception of a handler that is no longer deferred.
             _put_back(numbers)
 
 
@@ -186,7 +187,7 @@ def _deliver() -> None:
             try:
                 handler(number, frame)
             finally:
-                # Also if it raises.
+                # The other handlers are called even if this one raises.
                 _deliver()
 
 

@@ -40,7 +40,7 @@ class TerminationError(SystemExit):
 
     def __str__(self) -> str:
         """Return a text that names the signal."""
-        return f"told to end by {self.signal.name}"
+        return f"termination requested by {self.signal.name}"
 
 
 _BY_SIGNAL = 128
@@ -49,7 +49,9 @@ _BY_SIGNAL = 128
 @contextlib.contextmanager
 def raised_as_exception() -> Iterator[None]:
     """
-    Make SIGTERM and SIGHUP raise, as Ctrl-C does; once that has left the context, the signal ends the process.
+    Make SIGTERM and SIGHUP raise an exception, as Ctrl-C does.
+
+    When the exception has left the context, the signal ends the process.
 
     This applies only in the main thread of a standalone program, not at a prompt or in a notebook, and only to signals
     without another handler. In a fork these signals have their default action.
@@ -89,7 +91,7 @@ class TaskTermination:
     """
 
     def __init__(self) -> None:
-        """Install nothing yet."""
+        """Create the object. No handler is installed yet."""
         self.is_requested = False
         """Whether the signal was received."""
         self._was_raised = False
@@ -109,7 +111,7 @@ class TaskTermination:
         """
         Ignore the signal from now on.
 
-        The handler stays and does nothing: with SIG_IGN, the programs that the task still starts would ignore it too.
+        The handler stays and does nothing: with SIG_IGN, the programs that the task still starts would also ignore it.
         """
         self._is_over = True
 
@@ -130,7 +132,7 @@ class TaskTermination:
             again.start()
 
     def _raise_again(self, process: int, number: int) -> None:
-        # Only if this handler would get the signal: the author's code may have installed another one by now.
+        # Only if this handler would get the signal: the author's code may have installed another one.
         if not (self._was_raised or self._is_over) and signal.getsignal(number) == self._handle:
             os.kill(process, number)
 

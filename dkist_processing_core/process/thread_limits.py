@@ -40,7 +40,7 @@ def can_start_threads(count: int = 1, *, room: Callable[[], float] | None = None
 
 def room_in_groups(groups: str | None = None, shown: Iterable[Mount] | None = None) -> float:
     """
-    Return how many more processes and threads the control groups of this process allow, as far as is known.
+    Return how many more processes and threads the control groups of this process allow; infinite if this is unknown.
 
     Sources: the kernel's documents cgroup-v2 and cgroup-v1/pids. Each group, from the process's own upwards, has a
     limit.

@@ -136,7 +136,7 @@ class ClosedAfterwards:
     """A context that holds a descriptor, and closes it if it still refers to the same file."""
 
     def __init__(self, descriptor: int) -> None:
-        """Take a descriptor that was just opened."""
+        """Store a descriptor that was just opened."""
         self._descriptor = descriptor
         self._identity = identity_of(descriptor)
 
@@ -201,7 +201,7 @@ def _check(path: str, found: os.stat_result, folder: os.stat_result, *, shares: 
     elif not stat.S_ISREG(found.st_mode):
         reason = "something else"
     elif found.st_nlink > 1:
-        reason = "a file that has another name, too"
+        reason = "a file that has several names"
     elif found.st_uid not in {0, user, folder.st_uid} and not is_shared:
         reason = f"a file of uid {found.st_uid}"
     else:

@@ -42,7 +42,7 @@ _ENDS: dict[type[TaskEnd], State] = {
 _SEVERITY = [State.FINISHED, State.SKIPPED, State.FAILED]
 _RANK = {Reporter.LAUNCHER: 3, Reporter.TASK: 2, Reporter.ENGINE: 1, Reporter.WATCHER: 0}
 _SPECIFICITY: dict[str, int] = {cause: rank for rank, cause in enumerate(Cause)}
-# Causes that the engine can know for a failure that launcher and task report too.
+# Causes that the engine can know for a failure that launcher and task also report.
 _REFINING = (Cause.TERMINATED, Cause.TIMEOUT)
 _STATES_OF_ENGINE = {
     "success": State.FINISHED,
@@ -72,7 +72,7 @@ class _Derivation:
         return event.time if self._is_plausible(event.time) else None
 
     def _moment(self, event: Event) -> datetime | None:
-        """Return the engine's time of a run's start or end, else the report's time; None if that is not plausible."""
+        """Return the engine's time of a run's start or end, or else the report's time; None if that is implausible."""
         moment = stated_times(event)[0]
         return moment if self._is_plausible(moment) else None
 

@@ -15,9 +15,9 @@ from dkist_processing_core.runs._derivation import view_of
 from dkist_processing_core.runs._plausibility import Window
 from dkist_processing_core.runs._views import RunView
 
-# Longer texts hardly repeat.
+# Texts that are longer rarely repeat.
 _LONGEST_SHARED = 200
-# Far more than reporters of this package make; a foreign publisher may make one for each subset of the fields.
+# Reporters of this package need far fewer; a foreign publisher may need one for each subset of the fields.
 _MOST_SHAPES = 1000
 # The most reports of which views are held: the views take about as much memory as the reports themselves.
 _MOST_HELD = 50_000
@@ -71,7 +71,7 @@ class Shapes:
         self._graphs: weakref.WeakKeyDictionary[Graph, weakref.ref[Graph]] = weakref.WeakKeyDictionary()
 
     def pack(self, report: Event, texts: dict[str, str]) -> _Packed:
-        """Return a report's values without defaults and without those of its run; `texts` are already stored."""
+        """Return a report's values without defaults and without its run's values; `texts` are already stored."""
         event_class = type(report)
         fields: list[str] = []
         values: list[Any] = [0]
@@ -151,7 +151,7 @@ class ReportsOfRun:
             return False
         self.kept[key] = packed
         if self._unpacked is not None:
-            # Not the report itself, which keeps a reference to its message.
+            # The report itself is not kept, since it has a reference to its message.
             self._unpacked[key] = self._shapes.unpack(self._key, packed)
         self._view = None
         return True
@@ -204,7 +204,7 @@ def _stated_fields(report: Event) -> int:
 
 
 class HeldViews:
-    """The views that a state holds until new reports on their runs arrive, as far as there is room for them."""
+    """The views that a state holds until new reports on their runs arrive, while there is room for them."""
 
     def __init__(self, limit: int = _MOST_HELD) -> None:
         """Start without views; there is room for views of up to `limit` reports in all."""

@@ -43,7 +43,7 @@ class AttemptView:
     end: TaskEnd | None = None
     """The one outcome, its fields merged from every report that agrees; None if it was not reported."""
     cause: str | None = None
-    """The cause of the failure, also if it is only inferred: `lost` for an end that was not reported."""
+    """The cause of the failure, even if it is only inferred: `lost` for an end that was not reported."""
     contradictions: tuple[TaskEnd, ...] = ()
     """The reported ends that contradict that outcome."""
     progress: TaskProgressed | None = None
@@ -51,7 +51,7 @@ class AttemptView:
 
     @property
     def duration_seconds(self) -> float | None:
-        """The duration in seconds: as measured, else by the clock; a measured value above 400 days is ignored."""
+        """The duration in seconds: as measured, otherwise by the clock; a measured value above 400 days is ignored."""
         measured = None if self.end is None else self.end.duration_seconds
         if measured is not None and measured <= _LONGEST_SECONDS:
             return measured
@@ -74,7 +74,7 @@ class TaskView:
 # With weak references, so that a state need not hold views that are no longer used.
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class RunView:
-    """A run: its tasks in dependency order where the graph is known, else in the order of their first reports."""
+    """A run: its tasks in dependency order where the graph is known, otherwise in the order of their first reports."""
 
     run: Run
     state: State

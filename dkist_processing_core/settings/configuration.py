@@ -60,10 +60,10 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
     The settings of one process.
 
     Each field is the environment variable of the same name in capitals. An empty variable counts as not set, as in the
-    specification of OpenTelemetry. Wrong values raise one `ConfigurationError` that names every wrong variable, what
-    was found (never a secret) and what was expected. A client creates its subclass while its modules are imported. So
-    the subclass logs a warning instead, and uses the default, if neither events nor the client's own settings depend on
-    the wrong value.
+    specification of OpenTelemetry. Wrong values raise one `ConfigurationError` that names every wrong variable, the
+    value found (never a secret) and the value expected. A client creates its subclass while its modules are imported.
+    So the subclass logs a warning instead, and uses the default, if neither events nor the client's own settings depend
+    on the wrong value.
     """
 
     model_config = SettingsConfigDict(
@@ -131,7 +131,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
             message = explanation(error, type(self).model_fields, values, (_read_from.get() or os).environ)
             defaults = {} if type(self) is DKISTProcessingCoreConfiguration else _defaults_instead(error)
             if not defaults or not values.keys().isdisjoint(defaults):
-                # Without the cause: its text may hold a secret.
+                # The cause is left out: its text may hold a secret.
                 raise ConfigurationError(message) from None
             logger.warning("%s has a default instead: %s", type(self).__name__, message)
             # Repeat the validation with the defaults: a check of several fields together has not run yet.
@@ -150,9 +150,9 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """
-        Read from the origin that was decided on, if one was, and pass over empty variables of ours.
+        Read from the chosen origin, if there is one, and ignore empty variables of this package.
 
-        To a field of a client's the empty text is a value.
+        For a client's own field the empty text is a value.
         """
         origin = _read_from.get()
         decided = (None, None) if origin is None else (origin.environ, origin.dotenv)
@@ -174,7 +174,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         return init_settings, env_settings, dotenv_settings, file_secret_settings
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """Show the settings, secrets masked: those of a subclass too, which may not know how to hide its own."""
+        """Show the settings with masked secrets, including those of a subclass, which may not mask its own."""
         for name, value in super().__repr_args__():
             yield name, masked(name or "", value)
 
@@ -235,7 +235,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
 
     @property
     def isb_producer_connection_parameters(self) -> Any:
-        """The broker's address and credentials, for a producer of talus: clients publish messages of their own."""
+        """The broker's address and credentials, for a producer of talus: clients publish their own messages."""
         return for_talus.connection_parameters(self)
 
     @property
@@ -245,12 +245,12 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
 
     @property
     def isb_publish_exchange(self) -> Any:
-        """The exchange of established messages, for a producer of talus."""
+        """The direct exchange of the messages of release 7.x, for a producer of talus."""
         return for_talus.exchange(self.isb_exchange)
 
     @property
     def isb_queue_arguments(self) -> dict[str, str]:
-        """The arguments that an established message's queue is declared with."""
+        """The arguments of the declaration of a queue for messages of release 7.x."""
         return {"x-queue-type": self.isb_queue_type}
 
     @property
@@ -259,7 +259,7 @@ class DKISTProcessingCoreConfiguration(BaseSettings):
         return processor_count()
 
     def log_configurations(self, log_parent_configurations: bool = True) -> None:  # noqa: FBT001, FBT002
-        """Log every setting, secrets masked; without those of its parents, only what the class itself adds."""
+        """Log every setting with masked secrets, or only the settings that the class itself adds to its parents'."""
         names = type(self).model_fields if log_parent_configurations else inspect.get_annotations(type(self))
         for name in (name for name in type(self).model_fields if name in names):
             logger.info("%s: %s", name, masked(name, getattr(self, name)))

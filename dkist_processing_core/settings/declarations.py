@@ -1,5 +1,5 @@
 """
-The declaration of every setting: its default, its kind, its meaning, what it expects, and its bounds.
+The declaration of every setting: its default, its kind, its meaning, the expected values, and its bounds.
 
 A process that runs a task reads them without pydantic (plain). Not here: their types for readers of the code, and the
 wording of errors (configuration).
@@ -75,7 +75,7 @@ DECLARATIONS = {
     "isb_exchange": Declaration(
         "master.direct.x",
         kinds.text,
-        "The direct exchange of the established failure message.",
+        "The direct exchange of the failure message of release 7.x.",
         expected="an exchange's name of 1 to 255 characters",
         bounds={"min_length": 1, "max_length": 255},
     ),
@@ -126,8 +126,9 @@ DECLARATIONS = {
     "event_flush_timeout": Declaration(
         2.0,
         kinds.number,
-        "The longest time, in seconds, that publishing and telemetry together may add to the end of an attempt; events "
-        "that are not delivered by then stay in the journal.",
+        "The longest time, in seconds, that the delivery of events and telemetry over the network may add to an "
+        "attempt; events that are not delivered by then stay in the journal. A task waits up to two seconds for a "
+        "locked journal, even if this time is shorter.",
         expected="a number of seconds from 0",
         bounds={"ge": 0, "allow_inf_nan": False},
     ),
@@ -163,7 +164,7 @@ DECLARATIONS = {
         kinds.path,
         "The folder of the environments that tasks run in. Default: dkist-processing-core/environments in the user's "
         "XDG cache folder.",
-        expected="the path of a folder that not everybody may write to",
+        expected="the path of a folder that is not writable for all users",
     ),
     "dkist_core_environments_max_days": Declaration(
         30.0,

@@ -1,5 +1,5 @@
 """
-Objects of talus, the library with which clients publish messages of their own: its classes, filled from the settings.
+Objects of talus, the library with which clients publish their own messages: its classes, filled from the settings.
 
 Clients install talus themselves, so it is imported on use. Not here: the settings (configuration).
 """
@@ -37,5 +37,5 @@ def _class(name: str, module: str = "talus") -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
-        msg = f"a {name} of talus is asked for, which is not installed here: install it with pip install talus"
+        msg = f"{name} is a class of talus, which is not installed here: install it with pip install talus"
         raise ImportError(msg, name="talus") from error

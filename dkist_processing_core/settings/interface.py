@@ -57,7 +57,7 @@ class Settings(Protocol):
 
     @property
     def otel_exporter_otlp_protocol(self) -> str | None:
-        """How all signals travel."""
+        """The protocol of all signals."""
 
     @property
     def mesh_config(self) -> Mapping[str, Service]:
@@ -81,7 +81,7 @@ class Settings(Protocol):
 
     @property
     def core_origin(self) -> Origin:
-        """What the settings were read from."""
+        """The sources of the settings."""
 
     def absolute(self, path: Path) -> Path:
         """

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 ISB_SERVICE = "interservice-bus"
 OWN_SERVICES = frozenset({ISB_SERVICE, *(f"otlp-{signal}-endpoint" for signal in ("traces", "metrics", "logs"))})
-"""The services of `MESH_CONFIG` that this package uses itself; all others are of a client."""
+"""The services of `MESH_CONFIG` that this package uses itself; all others belong to clients."""
 EXPORTERS = frozenset({"otlp", "console"})
 MAX_PORT = 65535
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
 VARIABLE = "DKIST_CORE_ORIGIN"
-"""The variable that passes an origin to another process; a release that does not know it reads the settings anew."""
+"""The variable that passes an origin to another process; a release that does not know it reads the settings again."""
 # From a file `.env`, only entries that may be settings are passed on, and secrets, to redact them; a test checks the
 # names.
 _OF_SETTINGS = ("BUILD_", "MESH_", "ISB_", "EVENT_", "DKIST_CORE_", "RETRY_", "PIP_", "IS_NOTEBOOK_", "OTEL_")
@@ -42,7 +42,7 @@ class Origin:
         dotenv: Mapping[str, str | None],
         problem: str | None = None,
     ) -> None:
-        """Take all sources; `Origin.now` collects those of this process."""
+        """Store all sources; `Origin.now` collects those of this process."""
         self.environ = dict(environ)
         self.folder = folder
         self.home = home
@@ -94,7 +94,7 @@ class Origin:
         return f"{self.folder}/{_FILE}"
 
     def named(self, variable: str) -> str | None:
-        """Return the value of a variable, else its value in the file, else None."""
+        """Return the value of a variable, or its value in the file, or None if neither sets it."""
         return self.environ.get(variable) or self.file_values().get(variable) or None
 
     def file_values(self) -> dict[str, str]:
@@ -116,7 +116,7 @@ class Origin:
         return {VARIABLE: text} if len(text) <= _MOST_HANDED_OVER else {}
 
     def __eq__(self, other: object) -> bool:
-        """Return True if all sources are equal, so that the settings are equal too."""
+        """Return True if all sources, and therefore the settings, are equal."""
         return isinstance(other, Origin) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
 
     __hash__ = None  # type: ignore[assignment]
@@ -136,7 +136,7 @@ class read_from:  # noqa: N801 - a context manager, without contextlib's import
     """Read settings in the block from one origin, for example those of a task that a local run calls in its process."""
 
     def __init__(self, origin: Origin) -> None:
-        """Take the origin."""
+        """Store the origin."""
         self._origin = origin
 
     def __enter__(self) -> None:
@@ -196,7 +196,7 @@ def _read(path: str) -> tuple[dict[str, str | None], str | None]:
 
 
 def _text_of(path: str) -> tuple[str, str | None]:
-    """Return the text of a regular file, else "", and the reason if other users may control the text."""
+    """Return the text of a regular file, and the reason if other users may control it; "" for any other file."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     link = os.lstat(path)
     if not stat.S_ISLNK(link.st_mode):
@@ -213,7 +213,7 @@ def _text_of(path: str) -> tuple[str, str | None]:
 
 
 def _other_owner(status: os.stat_result) -> str | None:
-    """Return the owner if it is another user, else None; for a link only this counts, since its mode has no meaning."""
+    """Return the owner if it is another user, or None; for a link only this counts, since its mode has no meaning."""
     # The owner of / is included: in a user namespace without root, root's files show this other uid.
     known = {0, os.geteuid(), os.stat("/").st_uid}
     return None if status.st_uid in known else f"belongs to uid {status.st_uid}"

@@ -1,5 +1,5 @@
 """
-Reading the settings for the package's own use: without pydantic if possible, else by the settings class.
+Reading the settings for the package's own use: without pydantic if possible, otherwise by the settings class.
 
 Only the settings class creates error messages. A test checks that both ways return equal settings. Not here: the two
 ways (without_pydantic, configuration).
@@ -43,7 +43,7 @@ def read_leniently(origin: Origin | None = None) -> tuple[Settings, str | None]:
 
 def secrets_in(settings: Settings | None) -> list[str]:
     """
-    Return what must not be shown: secret settings, secret variables, and secret entries of the file `.env`.
+    Return the texts that must not be shown: secret settings, secret variables, and secret entries of the file `.env`.
 
     Variables count also after they are unset; entries of the file may be settings of a client or of a library.
     """
@@ -63,7 +63,7 @@ def variables_from_file(settings: Settings) -> list[str]:
 
 
 def _settings_class() -> "type[DKISTProcessingCoreConfiguration]":
-    # Imported here: this is what a task's process is spared.
+    # Imported here, so that a task's process does not import pydantic.
     from dkist_processing_core.settings.configuration import DKISTProcessingCoreConfiguration  # noqa: PLC0415
 
     return DKISTProcessingCoreConfiguration

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class RetryConfig(BaseModel):
-    """How a client of this configuration retries its own connections; seconds, and -1 tries for ever."""
+    """How a client of this configuration retries its own connections; seconds, and -1 tries without a limit."""
 
     model_config = ConfigDict(extra="ignore", defer_build=True)
 

@@ -23,7 +23,7 @@ class MeshService(BaseModel):
 
     def __eq__(self, other: object) -> bool:
         """
-        Compare host and port, whatever the class.
+        Compare host and port with those of an object of any class.
 
         Clients compare with the "unknown service" of another package, whose class is not ours.
         """
@@ -38,7 +38,7 @@ UNKNOWN_SERVICE = MeshService.model_construct(host="127.0.0.1", port=0)
 
 
 def mesh(value: Any) -> Any:
-    """Return the services of `MESH_CONFIG`: those of this package to be checked, those of a client as they are."""
+    """Return the services of `MESH_CONFIG`: this package's own for pydantic to check, a client's unchanged."""
     services = json_object(value)
     if not isinstance(services, dict):
         return services
@@ -46,7 +46,7 @@ def mesh(value: Any) -> Any:
 
 
 def _of_client(service: Any) -> Any:
-    """Return where a service is that only a client uses: as 7.x, with any address, since its client knows it best."""
+    """Return the address of a service that only a client uses; any address is accepted, as in release 7.x."""
     match service:
         case {"mesh_address": str(host), "mesh_port": int(port)}:
             return MeshService.model_construct(host=host, port=port)

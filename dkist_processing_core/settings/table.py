@@ -1,5 +1,5 @@
 """
-A class of settings as a table for a document: each variable, and what there is to know of its field.
+A class of settings as a table for a document: each variable, and the properties of its field.
 
 Not here: the settings themselves (configuration).
 """

@@ -24,7 +24,7 @@ class PlainSettings:
     """The settings of one process; the attributes are those of `Settings`."""
 
     def __init__(self, values: dict[str, Any], origin: Origin) -> None:
-        """Take the values that the sources give; all other settings have their defaults."""
+        """Store the values that the sources give; all other settings have their defaults."""
         vars(self).update({name: declared.default for name, declared in DECLARATIONS.items()} | values)
         self.model_fields_set = set(values)
         self.core_origin = origin
@@ -85,7 +85,7 @@ def read_without_pydantic(origin: Origin) -> "PlainSettings | None":
 
 def _set_in(variables: "dict[str, str] | dict[str, str | None]") -> dict[str, str]:
     """Return the settings among some variables, by their names in small letters; an empty one counts as not set."""
-    # Of two spellings the later one counts, also where it is empty.
+    # Of two spellings the later one counts, even if it is empty.
     lowered = {name.lower(): value for name, value in variables.items()}
     return {name: value for name, value in lowered.items() if value and name in DECLARATIONS}
 
@@ -99,7 +99,7 @@ def _is_refused(origin: Origin) -> bool:
 
 
 def _value(declared: Declaration, text: str) -> Any:
-    # Python keeps bytes that are no UTF-8 as lone surrogates, which encode to nothing.
+    # Python keeps bytes that are not UTF-8 as lone surrogates, which cannot be encoded.
     text.encode()
     value = declared.kind(text)
     bounds = declared.bounds

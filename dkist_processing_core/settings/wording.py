@@ -54,7 +54,7 @@ def _complaint(
     # Only `problem` holds a value that was read from the file `.env`.
     found = values[name] if name in values else environ.get(variable) or environ.get(name) or problem["input"]
     text = redact(str(found))
-    # A password may precede an @, and its start is unknown. The end of a password in JSON is unknown, too.
+    # A password may precede an @, and its start is unknown. The end of a password in JSON is also unknown.
     if is_secret_name(variable) or is_secret_name(text) or "@" in text:
         return f"{variable}: found a value that is not shown, expected {expected or 'another'}"
     shown = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")

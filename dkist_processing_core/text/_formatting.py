@@ -40,7 +40,7 @@ def duration(seconds: float) -> str:
     >>> [duration(each) for each in (0.0123, 2.14, 12.36, 125, 8040, 273600)]
     ['12 ms', '2.1 s', '12.4 s', '2 min 05 s', '2 h 14 min', '3 d 4 h']
     """
-    if seconds < 0.0995:  # noqa: PLR2004 - below it, one decimal of a second says too little
+    if seconds < 0.0995:  # noqa: PLR2004 - below it, one decimal of a second is too coarse
         return f"{seconds * 1000:.0f} ms"
     if seconds < _MINUTE - 0.05:
         return f"{seconds:.1f} s"

@@ -29,7 +29,7 @@ _URL = r"://[^\s\"'`<>]*"
 _END_OF_AUTHORITY = r"[/?#]"
 # Greedy up to the last @ before a delimiter: a password in a URL without escapes may itself hold an @ or a quote.
 _USERINFO = r"(?<=://)[^\s/?#]*@"
-# A user and a colon that no port follows: a password begins. A password with a quote may hold a delimiter, too.
+# A user and a colon that no port follows: a password begins. A password with a quote may also hold a delimiter.
 _USER = r"""://(?=[^\s/?#:@\["'`<>]*:(?!\d{1,5}(?:["'`<>/?#]|$)))"""
 _WORD = r"\S+"
 _PRIVATE_KEY = r"""(?sx)
@@ -187,7 +187,7 @@ def _secret_names(names: frozenset[bytes]) -> list[str]:
 @lru_cache(maxsize=8)
 def _all_forms(secrets: frozenset[str]) -> list[str]:
     forms = {form for secret in secrets for form in (*_forms(secret), *_in_base64(secret))}
-    # A single line of a key is secret, too.
+    # A single line of a key is also secret.
     forms |= {form for secret in secrets for line in _lines(secret) for form in _forms(line)}
     # The longest first: if a secret contains another one, its own ends must be redacted as well.
     return sorted((form for form in forms if form not in REDACTED), key=lambda form: (-len(form), form))
@@ -233,7 +233,7 @@ def _in_base64(secret: str) -> Iterator[str]:
     value = secret.encode(errors="surrogatepass")
     for before in range(3):
         encoded = base64.b64encode(bytes(before) + value).decode()
-        # Without the characters that hold bits of the text before or after the value.
+        # The characters that hold bits of the text before or after the value are left out.
         form = encoded[(before * 8 + 5) // 6 : (before + len(value)) * 8 // 6]
         if len(form) >= SECRET_MIN_LENGTH:
             yield from (form, form.replace("+", "-").replace("/", "_"))

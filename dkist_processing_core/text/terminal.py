@@ -31,7 +31,7 @@ def visible(text: str) -> str:
 
 def visible_line(text: str) -> str:
     r"""
-    Return a name as a part of one line, with newlines and tabs as escapes too.
+    Return a name as a part of one line, in which newlines and tabs are also escapes.
 
     >>> print(visible_line("outbox-a\nb\tc.db"))
     outbox-a\nb\tc.db
@@ -55,7 +55,7 @@ def write_line(text: str, *, err: bool = False) -> None:
     """
     Write a text and a newline to the standard output stream, or with `err` to the standard error stream.
 
-    If the stream would raise an error for characters that its encoding lacks, these become escapes too. Without a
+    If the stream would raise an error for characters that are not in its encoding, these also become escapes. Without a
     stream, the function does nothing.
     """
     stream = sys.stderr if err else sys.stdout

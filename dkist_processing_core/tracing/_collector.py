@@ -18,7 +18,7 @@ _DEFAULT_PORTS = {"grpc": 4317, "http/protobuf": 4318}
 
 
 def endpoint_of(settings: Settings, signal: Signal) -> str | None:
-    """Return the endpoint of a signal's collector from the standard variables, else from `MESH_CONFIG`, else None."""
+    """Return the endpoint of a signal's collector from the standard variables or `MESH_CONFIG`; None without one."""
     named = getattr(settings, f"otel_exporter_otlp_{signal}_endpoint") or settings.otel_exporter_otlp_endpoint
     if named:
         return str(named)
@@ -36,7 +36,7 @@ def named_by(settings: Settings, signal: Signal) -> str:
 
 
 def protocol_of(settings: Settings, signal: Signal) -> str:
-    """Return `grpc` or `http/protobuf`; collectors in `MESH_CONFIG` use gRPC, whatever the variables are."""
+    """Return `grpc` or `http/protobuf`; collectors in `MESH_CONFIG` use gRPC, independent of the variables."""
     if "MESH_CONFIG" in named_by(settings, signal):
         return "grpc"
     named = getattr(settings, f"otel_exporter_otlp_{signal}_protocol") or settings.otel_exporter_otlp_protocol
@@ -91,7 +91,7 @@ class Collector:
     def problem(self, timeout: float) -> str | None:
         """Return why no connection is accepted there within `timeout` seconds, or None if one is."""
         problem = problem_at(self.host, self.port, timeout)
-        return None if problem is None else f"nobody answers at {self.host}:{self.port}: {problem}"
+        return None if problem is None else f"no connection to {self.host}:{self.port}: {problem}"
 
 
 def collector_of(settings: Settings, signal: Signal) -> Collector | None:

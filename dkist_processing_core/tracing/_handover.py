@@ -1,8 +1,8 @@
 """
-Spans that a signal's handler ends, and records that it logs, while the main thread hands an item over to the SDK.
+Spans that a signal handler ends, and records that it logs, while the main thread hands an item over to the SDK.
 
-The SDK wakes its exporting thread by a lock that is not reentrant: the handler would wait for ever for the call that it
-has interrupted. Not here: the items (_providers).
+The SDK wakes its exporting thread by a lock that is not reentrant: the handler would wait without end for the call that
+it has interrupted. Not here: the items (_providers).
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item")
-# As many as the SDK itself keeps; beyond that, the oldest are dropped.
+# The SDK keeps as many; beyond that, the oldest are dropped.
 _MOST_WAITING = 2048
 # A handler may log faster than this hands items over, but the call that it interrupts must still return.
 _MOST_AT_ONCE = 100
@@ -33,7 +33,7 @@ class Handover(Generic[_Item]):
         self.hand_over(_MOST_AT_ONCE)
 
     def hand_over(self, most: int = _MOST_WAITING) -> None:
-        """Hand over pending items, also those left by an exception; do nothing in a handler that interrupts this."""
+        """Hand over pending items, including those left by an exception; do nothing in an interrupting handler."""
         if getattr(self._of_thread, "is_busy", False):
             return
         for _ in range(most):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log_attributes: ContextVar[Mapping[str, Any] | None] = ContextVar("log_attributes", default=None)
 _EXPORTERS_LOGGERS = frozenset({"opentelemetry", "grpc", "urllib3", "requests"})
 _PLAIN = frozenset({str, int, float, bool, type(None)})
-"""The types that are formatted without any of the author's code: an exception meanwhile comes from a signal."""
+"""The types that are formatted without any of the author's code: an exception during that comes from a signal."""
 
 
 class LogExport:
@@ -53,7 +53,7 @@ class LogExport:
 
     @contextlib.contextmanager
     def scope(self, attributes: Mapping[str, Any]) -> Iterator[None]:
-        """Export each record made during the block once, with the attributes of its context, else of the last scope."""
+        """Export each record of the block once, with the attributes of its context, by default of the last scope."""
         token = log_attributes.set(attributes)
         with self._lock:
             if not self._scopes:
@@ -105,10 +105,10 @@ class LogExport:
     def _keep(self, record: logging.LogRecord, message: str | None) -> None:
         """Keep the formatted text of a record, or with None that formatting failed, as long as the record lives."""
         key = id(record)
-        # Signals are delivered with the export: a handler of logs treats an exception raised in it as its own error. A
-        # record of the author's own class may lack any attribute.
+        # Signals are delivered with the export: a handler of logs treats an exception raised in it as its own error.
+        # Any attribute may be missing from a record of the author's own class.
         with signals_deferred(delivers=False), contextlib.suppress(Exception):
-            # The callback executes no Python code: an exception of a signal's handler in a callback of weakref is lost.
+            # The callback executes no Python code: an exception of a signal handler in a callback of weakref is lost.
             reference = weakref.ref(record, functools.partial(self._messages.pop, key))
             text = _template_of(record) if message is None else message
             self._messages[key] = reference, text, record.msg, record.args
@@ -116,7 +116,7 @@ class LogExport:
     def _export(self, record: logging.LogRecord, logger: logging.Logger) -> None:
         scopes = list(self._scopes)
         is_nested = getattr(self._of_thread, "is_exporting", False)
-        # A signal's handler may log meanwhile. The author's values may also log while they are formatted, then
+        # A signal handler may log during this call. The author's values may also log while they are formatted, then
         # endlessly.
         if not scopes or (is_nested and not self._is_formatted(record)):
             return
@@ -195,7 +195,7 @@ def _message_of(record: logging.LogRecord) -> str:
 
 
 def _replace(owner: type, name: str, function: Callable[..., Any]) -> Callable[[], None]:
-    """Replace a method, and return a function that restores it, unless the author has replaced it meanwhile."""
+    """Replace a method, and return a function that restores it, unless the author has replaced it since."""
     before = getattr(owner, name)
     setattr(owner, name, function)
 

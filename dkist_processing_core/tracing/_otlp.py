@@ -51,9 +51,9 @@ def _session() -> Any:
     """
     Return a session that keeps no connection open between exports.
 
-    The author's code may close the connection's descriptor, and open a file of the same number meanwhile.
+    The author's code may close the connection's descriptor, and open another file with the same number.
     """
-    import requests  # noqa: PLC0415 - what the exporter uses, which is imported by now
+    import requests  # noqa: PLC0415 - the exporter, which exists already, has imported it
 
     session = requests.Session()
     session.headers["Connection"] = "close"

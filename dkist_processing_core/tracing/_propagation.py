@@ -27,7 +27,7 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 def run_parent(run: Run, environ: Mapping[str, str]) -> SpanContext:
     """
-    Return the parent of a run's spans: the caller's `TRACEPARENT`, else the run's own root span.
+    Return the parent of a run's spans: the caller's `TRACEPARENT`, otherwise the run's own root span.
 
     The flag is always 01: an unsampled parent would suppress all spans of the run.
     """
@@ -54,7 +54,7 @@ def sampled(span: SpanContext) -> SpanContext:
 
 
 def to_traceparent(span: SpanContext) -> str:
-    """Return a span's context in W3C Trace Context format; the flag is always 01, whatever a sampler decided."""
+    """Return a span's context in W3C Trace Context format; the flag is always 01, independent of any sampler."""
     return format_traceparent(span.trace_id, span.span_id)
 
 

@@ -1,8 +1,8 @@
 """
 The providers of OpenTelemetry's SDK for spans, metrics and log records, each with its exporters.
 
-The SDK is imported when a provider is made: it costs 0.1 s, and without a destination no provider is made. Not here:
-the choice of the destinations (_setup).
+The SDK is imported when a provider is created: the import takes 0.1 s, and without a destination no provider is
+created. Not here: the choice of the destinations (_setup).
 """
 
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ def tracer_provider(settings: Settings, exporters: list[str]) -> "TracerProvider
             return chosen[1] if chosen else super().generate_span_id()
 
     class ReentrantProcessor(BatchSpanProcessor):
-        """Also accepts spans that a signal's handler ends while it accepts another item."""
+        """Also accepts spans that a signal handler ends while it accepts another item."""
 
         def __init__(self, exporter: Any) -> None:
             super().__init__(exporter)
@@ -95,7 +95,7 @@ def logger_provider(settings: Settings, exporters: list[str]) -> "LoggerProvider
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter  # noqa: PLC0415
 
     class ReentrantProcessor(BatchLogRecordProcessor):
-        """Also accepts records that a signal's handler logs while it accepts another item."""
+        """Also accepts records that a signal handler logs while it accepts another item."""
 
         def __init__(self, exporter: Any) -> None:
             super().__init__(exporter)
@@ -117,7 +117,7 @@ def logger_provider(settings: Settings, exporters: list[str]) -> "LoggerProvider
 
 
 def carrying_identity(provider: "TracerProvider") -> "TracerProvider":
-    """Copy the identity of its parent span to each span of a provider: to those of the phases and of the author."""
+    """Copy the identity of its parent span to each span of a provider, such as those of the phases and the author."""
     from opentelemetry.sdk.trace import Span as SdkSpan  # noqa: PLC0415 - as above
     from opentelemetry.sdk.trace import SpanProcessor  # noqa: PLC0415
 

@@ -30,7 +30,7 @@ _opening = forks.Lock()
 
 def open_telemetry(settings: Settings) -> Telemetry:
     """
-    Return this process's telemetry, set up by the first call: OpenTelemetry's providers are one per process too.
+    Return this process's telemetry, set up by the first call: OpenTelemetry also has its providers once per process.
 
     If the host application has set up its own tracer provider, spans go there.
     """
@@ -40,7 +40,7 @@ def open_telemetry(settings: Settings) -> Telemetry:
             _opened.clear()
             try:
                 _opened[process] = _set_up(settings)
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with observing, the observed goes on
+            except Exception as error:  # noqa: BLE001 - no error of telemetry may reach the task
                 reason = redact(f"{type(error).__name__}: {error}", also=secrets_in(settings))
                 logger.warning("spans, metrics and logs are not exported: %s", reason)
                 _opened[process] = Telemetry()
@@ -59,7 +59,7 @@ def _set_up(settings: Settings) -> Telemetry:
             try:
                 with _variables_of(settings):
                     providers[signal] = _provider_of(settings, signal, exporters)
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with observing, the observed goes on
+            except Exception as error:  # noqa: BLE001 - no error of telemetry may reach the task
                 reason = redact(f"{type(error).__name__}: {error}", also=secrets)
                 logger.warning("%s are not exported: %s", signal, reason)
     telemetry = Telemetry(
@@ -141,7 +141,7 @@ def _use_given_out_ids(tracer: trace.Tracer) -> None:
 
 
 def _hosts_tracer_provider() -> "TracerProvider | None":
-    """Return the provider that the host application has set up, else None; this check does not import the SDK."""
+    """Return the provider that the host application has set up, otherwise None; this check does not import the SDK."""
     sdk = sys.modules.get("opentelemetry.sdk.trace")
     provider: Any = trace.get_tracer_provider()
     if sdk is not None and isinstance(provider, sdk.TracerProvider):

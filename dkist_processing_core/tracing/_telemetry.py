@@ -54,7 +54,7 @@ class Telemetry:
         collectors: Mapping[Signal, Collector] | None = None,
         secrets: Iterable[str] = (),
     ) -> None:
-        """Take the providers from `open_telemetry`; None for a signal without export. `secrets` are never exported."""
+        """Store the providers from `open_telemetry`; None for a signal without export. `secrets` are never exported."""
         providers = zip(SIGNALS, (tracer_provider, meter_provider, logger_provider), strict=True)
         self._providers: dict[Signal, Any] = {signal: provider for signal, provider in providers if provider}
         self._collectors = dict(collectors or {})
@@ -63,8 +63,8 @@ class Telemetry:
         self._log_export = LogExport(logger_provider, self._secrets) if logger_provider else None
         self.is_tracing = tracer_provider is not None
         self.tracer: trace.Tracer = (tracer_provider or trace).get_tracer(semconv.SCOPE)
-        # Not the proxy that is used until a provider is set: it keeps every instrument until then, and with its
-        # callbacks every task.
+        # The proxy, which the API returns until a provider is set, is not used: it keeps every instrument until then,
+        # and with its callbacks every task.
         self.meter: metrics.Meter = (meter_provider or _hosts_meter_provider()).get_meter(semconv.SCOPE)
 
     @property
@@ -202,7 +202,7 @@ class Telemetry:
             for signal, thread in threads.items():
                 thread.join(max(0.0, deadline - time.monotonic()))
                 if thread.is_alive():
-                    problems[signal] = "the collector has not taken them in time"
+                    problems[signal] = "the collector has not accepted them in time"
             self._report({signal: problems[signal] for signal in SIGNALS if signal in problems})
 
     def _flush(self, signal: Signal, deadline: float, problems: dict[Signal, str]) -> None:
@@ -243,7 +243,7 @@ def _logging_errors(consequence: str) -> Iterator[None]:
 
 
 def _hosts_meter_provider() -> metrics.MeterProvider:
-    """Return the provider of the host application, else one without effect; this check does not import the SDK."""
+    """Return the provider of the host application, otherwise one without effect; this check does not import the SDK."""
     sdk = sys.modules.get("opentelemetry.sdk.metrics")
     provider = metrics.get_meter_provider()
     return provider if sdk is not None and isinstance(provider, sdk.MeterProvider) else metrics.NoOpMeterProvider()

@@ -391,7 +391,7 @@ class BusContract:
         assert finished("A") == next(subscription)
         assert subscription.unknown == 2
         (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-        assert line.startswith("events of types that this release does not know are passed over; the first: type is ")
+        assert line.startswith("events of types that this release does not know are skipped; the first: type is ")
 
     def test_the_failure_message_is_not_shown_to_event_subscribers(
         self, publisher: Publisher, listen: Callable[..., Subscription]

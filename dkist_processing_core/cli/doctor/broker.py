@@ -26,7 +26,7 @@ from dkist_processing_core.settings.interface import Settings
 _STEPS = ("broker", "credentials", "virtual host", "topology", "publish", "subscribe")
 _CONNECT_SECONDS = 5.0
 _PROBE_SECONDS = 5.0
-_TOPOLOGY_ADVICE = "to compare them, run `dkist-core topology plan` as an account with the configure right"
+_TOPOLOGY_ADVICE = "to compare them, run `dkist-core topology plan` as an account with the configure permission"
 
 
 def check_broker(settings: Settings) -> Iterator[Check]:
@@ -71,12 +71,13 @@ def _refused(settings: Settings, error: Exception) -> Iterator[Check]:
     if isinstance(error, BusRefusedError) and "ISB_VHOST" in found:
         yield from _accepted(settings, up_to=2)
         advice = (
-            "set ISB_VHOST to an existing virtual host, or grant this user rights on it (rabbitmqctl set_permissions)"
+            "set ISB_VHOST to an existing virtual host, or grant this user permissions on it "
+            "(rabbitmqctl set_permissions)"
         )
         yield wrong("virtual host", found, advice)
     elif isinstance(error, BusRefusedError) and "ISB_USERNAME" in found:
         yield from _accepted(settings, up_to=1)
-        yield wrong("credentials", found, "set ISB_USERNAME and ISB_PASSWORD to those of a user of the broker")
+        yield wrong("credentials", found, "set ISB_USERNAME and ISB_PASSWORD to the login of a user of the broker")
     elif "ISB_TLS_" in found:
         advice = "set the ISB_TLS_* variables as this broker requires; set none of them if it does not use TLS"
         yield wrong("broker", found, advice)
@@ -101,12 +102,12 @@ def _check_topology(settings: Settings, link: AmqpLink) -> Check:
     except BusError as error:
         lacking = f"{', '.join(missing)} missing and cannot be created: " if missing else ""
         return wrong(
-            "topology", f"{lacking}{error}", "run `dkist-core topology apply` as a user with the configure right"
+            "topology", f"{lacking}{error}", "run `dkist-core topology apply` as a user with the configure permission"
         )
     if (lost := AmqpBus(settings).lost_history(link)) is not None:
         return ok("topology", f"created now: {', '.join(missing)}; {lost}")
     if link.unknown:
-        # This is not an error: a publisher does not need this right, and the next check publishes.
+        # This is not an error: a publisher does not need this permission, and the next check publishes.
         return skipped("topology", f"this account may not query {', '.join(link.unknown)}", _TOPOLOGY_ADVICE)
     return ok("topology", f"created now: {', '.join(missing)}" if missing else f"{names} exist")
 
@@ -124,7 +125,7 @@ def _check_publishing(settings: Settings, link: AmqpLink) -> Check:
                 "free memory or disk space on the host of the broker; until then, events wait in the outbox",
             )
         unbound = f"bind {ARCHIVE_QUEUE} to {exchange} with '#', so that every event reaches a queue"
-        advice = unbound if "returned" in str(error) else f"grant this user the write right on {exchange}"
+        advice = unbound if "returned" in str(error) else f"grant this user the write permission on {exchange}"
         return wrong("publish", str(error), advice)
     return ok("publish", f"{exchange} routed and confirmed a probe message")
 
@@ -141,8 +142,8 @@ def _check_subscribing(settings: Settings, link: AmqpLink) -> Check:
         link.publish(probe, _PROBE_SECONDS)
         received = link.receive(_PROBE_SECONDS)
     except BusRefusedError as error:
-        # This is not an error: a publisher does not need this right.
-        return skipped("subscribe", str(error), "to consume events, grant this user the configure and read rights")
+        # This is not an error: a publisher does not need this permission.
+        return skipped("subscribe", str(error), "to consume events, grant this user the configure and read permissions")
     except BusError as error:
         return wrong("subscribe", str(error))
     if received is None or received.message.body != probe.body:

@@ -17,8 +17,9 @@ def doctor(
     """
     Check that events can leave this host.
 
-    Checks the settings, the journal, the broker and the collectors, sends a probe message through the broker, and gives
-    advice on each problem. Missing exchanges and queues are created. The exit code is 1 if there is a problem.
+    The command checks the settings, the journal, the broker and the collectors. It sends a probe message through the
+    broker, and gives advice on each problem. It creates missing exchanges and queues. The exit code is 1 if there is a
+    problem.
     """
     from dkist_processing_core.cli.doctor.examination import examine
 

@@ -147,7 +147,7 @@ def _check_damaged(states: list[OutboxState]) -> Iterator[Check]:
 
 
 def _check_spares(bus: Bus, states: list[OutboxState]) -> Iterator[Check]:
-    """Report spares of ended processes beside the journal; their messages could not be taken over just now."""
+    """Report the spare files of ended processes, whose messages could not be moved into the journal just now."""
     for state in states:
         left = [spare for spare in state.spares if spare.owner is None] if state.is_current else []
         counts = [
@@ -157,7 +157,7 @@ def _check_spares(bus: Bus, states: list[OutboxState]) -> Iterator[Check]:
         if counts:
             yield skipped(
                 "left behind",
-                f"processes that have ended left messages beside {bus.journal_path}; pending in {', '.join(counts)}",
+                f"processes that have ended left messages outside {bus.journal_path}; pending in {', '.join(counts)}",
                 "when the file can be used, the next publisher"
                 f"{' or `dkist-core outbox drain`' if bus.is_remote else ''} takes them over",
             )

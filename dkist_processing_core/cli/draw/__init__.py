@@ -1,1 +1,1 @@
-"""Everything that is drawn on a terminal: runs, events and graphs."""
+"""Drawings of runs, events and graphs for the terminal."""

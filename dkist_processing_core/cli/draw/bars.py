@@ -1,7 +1,7 @@
 """
 The chart of a timeline: bars with a resolution of half a cell, and the axis below them.
 
-Not here: the times of the events (draw.moments), and the text beside the chart (draw.timeline).
+Not here: the times of the events (draw.moments), and the text next to the chart (draw.timeline).
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -101,7 +101,7 @@ def _listed(tasks: Sequence[Task], edges: Sequence[tuple[str, str]]) -> Iterator
 
 
 def _worded(rows: Sequence[_Row], width: int | None) -> Iterator[Text]:
-    """Yield the rows with their texts, in two columns if there is enough room, else below each other."""
+    """Yield the rows with their texts, in two columns if there is enough room, otherwise below each other."""
     if not rows:
         return
     room = None if width is None else max(1, width - len(rows[0].before) - len(_GAP))

@@ -159,7 +159,7 @@ class _Layout:
         )
 
     def _pull_left(self, name: str) -> int | None:
-        """Move the lanes that lead only to this node left if it saves enough columns; return the column, else None."""
+        """Move the lanes that lead only to this node left and return the column; None if it saves too few columns."""
         incoming = [at for at, lane in self._lanes.items() if name in lane.targets]
         if not incoming or any(self._lanes[at].targets != {name} for at in incoming):
             return None

@@ -17,7 +17,7 @@ class Moments:
     """The times of a run and its attempts."""
 
     def __init__(self, view: RunView, now: datetime) -> None:
-        """Take the state of a run; a run or attempt without an end lasts until `now`."""
+        """Collect the times of a run; a run or attempt without an end lasts until `now`."""
         self._view = view
         self._ends = {task.name: task.attempts[-1].ended_at for task in view.tasks if task.attempts}
         self._upstreams: dict[str, list[str]] = {}
@@ -38,7 +38,7 @@ class Moments:
 
     @staticmethod
     def started(attempt: AttemptView) -> datetime | None:
-        """Return when an attempt began to run: the reported time, else its end minus its duration."""
+        """Return when an attempt began to run: the reported time, otherwise its end minus its duration."""
         if attempt.started_at is not None or attempt.ended_at is None or attempt.duration_seconds is None:
             return attempt.started_at
         try:

@@ -30,7 +30,7 @@ def build(text: str, extras: list[str]) -> None:
     with environments.prepare(requirement, on_output=lambda line: write_line(line, err=True)) as environment:
         did = f"built in {duration(environment.seconds)}" if environment.built else "exists already"
         lacking = [extra for extra in environment.record.get("lacking", ()) if extra in requirement.extras]
-        # As for pip, this is not an error, but it must be visible to a user who reads only this line.
+        # This is not an error, as in pip, but it must be visible to a user who reads only this line.
         less = f"; WITHOUT {', '.join(lacking)}: this release has no such extra" if lacking else ""
         write_line(without_secrets(f"{requirement}: {did}, {environment.folder}{less}", settings))
 

@@ -39,7 +39,7 @@ def environments_list(
     List the environments of this host, most recently used first.
 
     Each environment holds one release and its dependencies. "in use": a process uses it. "superseded": a newer
-    environment replaces it. "left over": the rest of a build that was killed. Nothing is changed.
+    environment replaces it. "left over": the rest of a build or a removal that was killed. The command changes nothing.
     """
     from dkist_processing_core.cli.environments.listing import show
 
@@ -89,8 +89,8 @@ def environments_prune(
         typer.Option(
             parser=_bytes,
             metavar="SIZE",
-            help="Of the others, keep as many as fit into this size, for example 20GB; by default "
-            "DKIST_CORE_ENVIRONMENTS_MAX_BYTES.",
+            help="Then remove the least recently used ones until the rest fits into this size, for example 20GB; by "
+            "default DKIST_CORE_ENVIRONMENTS_MAX_BYTES.",
             show_default=False,
         ),
     ] = None,
@@ -99,10 +99,10 @@ def environments_prune(
     ] = False,
 ) -> None:
     """
-    Remove environments that are old, too large together, or left over.
+    Remove environments that exceed the limits, are superseded, or are left over.
 
-    An environment in use is never removed. Of the others, the least recently used are removed first. Each build does
-    the same with the limits of the settings.
+    An environment in use is never removed. Of the others, the least recently used are removed first. Each build also
+    removes environments in this way, with the limits of the settings.
     """
     from dkist_processing_core.cli.environments.change import prune
 

@@ -64,7 +64,7 @@ def events_tail(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Use a durable subscription of this name: events from the time between two calls are shown, too.",
+            help="Use a durable subscription of this name: the next call also shows the events published until then.",
         ),
     ] = None,
     replay: Annotated[bool, typer.Option("--replay", help="Start with the oldest event on the bus.")] = False,

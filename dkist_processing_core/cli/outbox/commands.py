@@ -23,9 +23,9 @@ def outbox_list(
     """
     List the journals of this host and their numbers of messages.
 
-    An outbox holds the messages for one broker: published = confirmed + pending + set aside. A dot marks the outbox of
-    the current settings. No file is changed. A journal that cannot be read is listed with the reason; the exit code is
-    0 in this case, too.
+    An outbox keeps the messages for one broker until this broker confirms them. The counts: published = confirmed +
+    pending + set aside. A mark (● or >) shows the outbox of the current settings. No file is changed. A journal that
+    cannot be read is listed with the reason; the exit code is also 0 in this case.
     """
     if set_aside:
         from dkist_processing_core.cli.outbox.set_aside import show_set_aside
@@ -53,11 +53,11 @@ def outbox_drain(
     """
     Deliver the pending messages of the outbox of the settings now.
 
-    This includes the messages of processes that were killed, and does not wait if the broker could not be reached
-    shortly before. The command ends when no message is pending, or with the error of the broker. While another process
-    delivers, the command waits for it. The exit code is 0 if all messages were delivered, 1 if messages are still
-    pending or were set aside now, 130 after Ctrl-C. Messages that were set aside earlier are reported, but do not
-    count. If the settings name no broker, the exit code is 1 if messages for any broker are pending.
+    These include the messages of killed processes. The command connects at once, even if the broker was unreachable a
+    moment ago. It ends when no message is pending, or with the error of the broker. While another process delivers, the
+    command waits for it. The exit code is 0 if all messages were delivered, 1 if messages are still pending or were set
+    aside now, 130 after Ctrl-C. Messages that were set aside earlier are reported, but do not count. If the settings
+    name no broker, the exit code is 1 if messages for any broker are pending.
     """
     from dkist_processing_core.cli.outbox.delivery import deliver
 
@@ -67,11 +67,11 @@ def outbox_drain(
 @outbox_app.command("relay")
 def outbox_relay() -> None:
     """
-    Deliver the outbox of the settings permanently.
+    Deliver the outbox of the settings continuously.
 
-    Run this command as a service beside the processes of this host: it delivers the messages that they leave. If the
-    folder, the file or the broker is not available, it waits without a limit. It logs each problem. SIGTERM or Ctrl-C
-    ends it within two seconds, with exit code 0; the remaining messages stay on disk.
+    Run this command as a service: it delivers the messages that the processes of this host leave behind. If the folder,
+    the file or the broker is not available, it waits without a limit. It logs each problem. SIGTERM or Ctrl-C ends it
+    within two seconds, with exit code 0; the remaining messages stay on disk.
     """
     from dkist_processing_core.cli.outbox.delivery import relay
 
@@ -83,7 +83,7 @@ Outbox = Annotated[
     typer.Option(
         "--outbox",
         metavar="OUTBOX",
-        help="Another outbox than that of the settings: its eight hexadecimal digits, or its file.",
+        help="The outbox, if it is not the one of the settings: its eight hexadecimal digits, or its file.",
         show_default=False,
     ),
 ]
@@ -123,11 +123,11 @@ def outbox_retarget(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """
-    Move the messages of another outbox into that of the settings.
+    Move the messages of another outbox into the outbox of the settings.
 
     Use this if the broker of the other outbox has moved or will not return. All messages are moved, pending or set
-    aside. Only their exchanges are changed, to those of the settings. The command shows the numbers and asks for
-    confirmation.
+    aside. Their exchanges become those of the settings. Nothing else changes. The command shows the numbers and asks
+    for confirmation.
     """
     from dkist_processing_core.cli.outbox.change import retarget
 

@@ -1,5 +1,5 @@
 """
-`dkist-core outbox drain` and `relay`: a delivery with its progress on a terminal, and a permanent delivery.
+`dkist-core outbox drain` and `relay`: a delivery with its progress on a terminal, and a continuous delivery.
 
 Not here: the delivery itself (outbox).
 """
@@ -76,7 +76,7 @@ def _text_of(progress: Progress) -> str:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Suppress the warnings of the delivery thread: they are for processes that do other work meanwhile."""
+    """Suppress the warnings of the delivery thread: they are for processes that do other work at the same time."""
     is_verbose = logging.getLogger(_PACKAGE).level == logging.INFO
     with _level(f"{_PACKAGE}.delivery", logging.NOTSET if is_verbose else logging.ERROR):
         yield

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Item = Exchange | Queue | Binding
 
 
-RIGHT_NEEDED = "run this as an account with the configure right; a publisher needs it only if something is missing"
+RIGHT_NEEDED = "run this as an account with the configure permission; a publisher needs it only if something is missing"
 
 
 class State(StrEnum):
@@ -72,7 +72,7 @@ def findings(link: "AmqpLink", topology: Topology, vhost: str, *, making: bool) 
 def _compare(link: "AmqpLink", item: Exchange | Queue, vhost: str) -> Finding:
     try:
         if link.exists("exchange" if isinstance(item, Exchange) else "queue", item.name) is None:
-            reason = "whether it exists is not known: this account has no right on it"
+            reason = "whether it exists is not known: this account has no permission on it"
             return Finding(item, State.UNKNOWN, reason, RIGHT_NEEDED)
         found = differences(link, item)
     except BusError as error:
@@ -80,7 +80,7 @@ def _compare(link: "AmqpLink", item: Exchange | Queue, vhost: str) -> Finding:
             raise
         if "ACCESS_REFUSED" not in str(error):
             return Finding(item, State.UNKNOWN, str(error))
-        reason = "it exists, and can be compared only with the configure right"
+        reason = "it exists, and can be compared only with the configure permission"
         return Finding(item, State.UNKNOWN, reason, RIGHT_NEEDED)
     if found is None:
         return Finding(item, State.MISSING)

@@ -109,5 +109,5 @@ def _findings(settings: Settings, topology: Topology, *, making: bool) -> Iterat
         with AmqpLink.open(settings, _CONNECT_SECONDS) as link:
             yield from findings(link, topology, settings.isb_vhost, making=making)
     except BusError as error:
-        # Without the cause, which may hold the secrets that are redacted here.
+        # The cause is left out: it may hold the secrets that are redacted here.
         raise type(error)(without_secrets(str(error), settings)) from None
