@@ -1,7 +1,7 @@
 """
-The journal: SQLite files of messages on this host, their locks, their format, and what happens when one is damaged.
+The journal: SQLite files of messages on this host, their locks, their format, and their recovery after damage.
 
-Not here: who appends and delivers (delivery), and the bus for which a journal waits (bus).
+Not here: appending and delivering messages (delivery), and the bus that receives them (bus).
 """
 
 from dkist_processing_core.journal._file import BUSY_SECONDS

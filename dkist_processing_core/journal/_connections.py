@@ -4,8 +4,8 @@ The descriptors that SQLite holds for each journal in this process, and the reco
 SQLite uses its descriptors by number while a connection is open. If the author's code closes one and opens another file
 under the same number, SQLite would write the journal's pages into that file. SQLite also counts its locks per process,
 and the kernel drops all locks on a file when any descriptor of the file is closed. Therefore all connections to a file
-are given up together. If the closed numbers are free, they are opened again just long enough to close the connections;
-the journal can then be opened again. If another file uses a number by now, the connections stay open until the process
+are abandoned together. If the closed numbers are free, they are opened again just long enough to close the connections;
+the journal can then be opened again. If another file now uses a number, the connections stay open until the process
 ends, and this process does not use that journal any more. Not here: the queries on a connection (_journal).
 """
 
@@ -37,7 +37,7 @@ class Connections:
     """All connections of this process to one journal's file. Callers must hold `in_use` during each call."""
 
     def __init__(self, path: Path) -> None:
-        """Store the path; no file is opened yet."""
+        """Store the path. No file is opened."""
         self._path = path
         self._connections: list[sqlite3.Connection] = []
         self._names: dict[Identity, str] = {}
@@ -78,7 +78,7 @@ class Connections:
 
     @property
     def are_at_their_paths(self) -> bool:
-        """Whether each open file is still at its path (the usual case); False also if that cannot be checked."""
+        """Whether each open file is still at its path (the usual case); False if that cannot be checked."""
         return self._open_files.are_at_their_paths
 
     @property
@@ -117,7 +117,7 @@ class Connections:
             _to_files[file] = self
             self._names = names
         elif file in self._names:
-            # If another file is at the path by now, its connections are not among these.
+            # If another file is now at the path, its connections are not among these.
             self._names |= names
         numbers = [number for number in open_numbers() if self._is_used(number)]
         self._held = HeldDescriptors(numbers, has_head=lambda identity: self._names.get(identity) == _LOG)
@@ -140,7 +140,7 @@ class Connections:
         Check that the descriptors still refer to the files that were opened.
 
         Raises:
-            JournalLostError: They do not; all connections to the file are given up then.
+            JournalLostError: They do not; then all connections to the file are abandoned.
         """
         if not self.is_lost and not self._held.are_ours:
             self._give_up()
@@ -172,7 +172,7 @@ class Connections:
 
     @property
     def is_free(self) -> bool:
-        """Whether no other process writes to the file at the moment; False also if that cannot be checked."""
+        """Whether no other process writes to the file at the moment; False if that cannot be checked."""
         asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _WRITE_LOCK_AT, 1, 0)
         with contextlib.suppress(OSError, struct.error):
             for number, identity in self._held.identities.items():
@@ -244,7 +244,7 @@ class Connections:
 
 
 _to_files: dict[Identity, Connections] = {}
-# Files for which SQLite still uses descriptor numbers that refer to other files by now.
+# Files for which SQLite still uses descriptor numbers that now refer to other files.
 _lost: set[Identity] = set()
 
 
@@ -257,7 +257,7 @@ def _identity_at(path: Path, suffix: str = "") -> Identity | None:
 
 
 def _leave_open(connection: sqlite3.Connection) -> None:
-    """Prevent the garbage collector and the interpreter's exit from closing a connection: keep a reference for ever."""
+    """Prevent the garbage collector and the interpreter's exit from closing a connection: keep a reference to it."""
     import ctypes  # noqa: PLC0415 - for this alone, which is rare
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))

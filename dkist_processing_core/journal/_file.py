@@ -96,7 +96,7 @@ class JournalFile:
         return self._patiently(lambda: self._connection.execute(query, values).fetchall())
 
     def write(self, statement: str, *values: object) -> None:
-        """Execute one statement in a transaction of its own."""
+        """Execute one statement in a separate transaction."""
         self.transact(lambda connection: connection.execute(statement, values))
 
     def transact(self, action: Callable[[sqlite3.Connection], _Result]) -> _Result:
@@ -117,7 +117,7 @@ class JournalFile:
                 result = action(connection)
                 connection.execute("COMMIT")
             finally:
-                # Also after a failed commit, as on a full disk. After some errors SQLite has already rolled back.
+                # Needed after a failed commit as well, as on a full disk. After some errors SQLite has already rolled back.
                 if connection.in_transaction:
                     with contextlib.suppress(sqlite3.Error):
                         connection.execute("ROLLBACK")

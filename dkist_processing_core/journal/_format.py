@@ -78,7 +78,7 @@ _COUNTS = (
     f" UNION ALL SELECT 'pruned', CASE WHEN {_IS_EMBEDDED} THEN ({_REST}) ELSE 0 END"
 )
 # The upgrade of each older version to the next. It may contain only changes that do not disturb an open connection of
-# the older release, because a process of that release may be appending meanwhile.
+# the older release, because a process of that release may append at the same time.
 _UPGRADES = {
     1: ("ALTER TABLE message ADD COLUMN refused REAL",),
     2: (f"INSERT OR IGNORE INTO fact {_COUNTS}", *_COUNTING),
@@ -115,8 +115,8 @@ def foreign_names(connection: sqlite3.Connection) -> list[str]:
     return sorted(str(name) for name, sql in rows if _compact(str(sql)) not in _OURS)
 
 
-# Where SQLite is built to overwrite what is removed, a large body costs as much to remove as to write. It was redacted
-# before it was written. What is on a page that changes anyway is still overwritten.
+# If SQLite is built to overwrite removed data, removing a large body costs as much as writing it. The body was redacted
+# before it was written. Removed data on a page that changes anyway is still overwritten.
 _OVERWRITE_LITTLE = "PRAGMA secure_delete = FAST"
 # Four times the default: a page that was used again and again since the last time is written back only once.
 _WRITE_BACK_SELDOM = "PRAGMA wal_autocheckpoint = 4000"
@@ -144,7 +144,7 @@ def prepare(connection: sqlite3.Connection, path: Path, destination: str) -> Non
                 connection.execute("COMMIT")
             if not is_logged:
                 connection.execute("PRAGMA locking_mode = NORMAL")
-                # Without effect on a file that has pages already.
+                # This has no effect on a file that has pages already.
                 connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
                 connection.execute("PRAGMA journal_mode = MEMORY")
                 connection.execute("PRAGMA journal_mode = WAL")

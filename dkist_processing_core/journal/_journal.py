@@ -34,7 +34,7 @@ from dkist_processing_core.journal.faults import explained
 from dkist_processing_core.journal.locks import folder_lock
 from dkist_processing_core.journal.message import Message
 
-# Every user who may read the folder can hold its lock. A process without the lock stores its event beside the journal.
+# Every user who may read the folder can hold its lock. A process without the lock stores its event in a spare journal.
 _SHARE_OF_FOLDER = 0.1
 _Result = TypeVar("_Result")
 _BATCH = 1000
@@ -93,8 +93,8 @@ class Journal(JournalFile):
         """
         Return the result of `read` for the journal at `path`, and change neither a file nor the folder.
 
-        Other processes continue to use the journal meanwhile. No other thread of this process may open it meanwhile:
-        SQLite would open it read-only there, too.
+        Other processes can use the journal at the same time. No other thread of this process may open it at the same
+        time: SQLite would open it read-only there as well.
         """
         return look(cls, path, read, patience)
 
@@ -147,7 +147,7 @@ class Journal(JournalFile):
         return bool(self.rows("SELECT 1 FROM sent_once WHERE message_id = ?", message_id))
 
     def sent_once(self) -> AbstractSet[str]:
-        """Return the ids of the messages that this journal takes only once."""
+        """Return the ids of the messages that are stored at most once in this journal."""
         return {message_id for (message_id,) in self.rows("SELECT message_id FROM sent_once")}
 
     def read(self, after: int, limit: int) -> list[Entry]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from dkist_processing_core.process.trusted_files import Identity
 
 _NS_IN_MS = 1_000_000
-# Where the times of files have no finer resolution they advance by ticks; the longest tick of Linux is 10 ms.
+# On some file systems the times of files advance by ticks; the longest tick of Linux is 10 ms.
 _COARSE_MS = 50
 
 
@@ -31,7 +31,7 @@ class OpenFiles:
     @property
     def are_at_their_paths(self) -> bool:
         """
-        Whether each file is still at its path; False also if that cannot be checked, or if no file is open.
+        Whether each file is still at its path; False if that cannot be checked, or if no file is open.
 
         The side files are checked only after a change to their folder. After a stat(2) of the log Linux writes a new
         time into it with the next commit (multigrain timestamps, from 6.13 on), which makes each commit a fifth slower.

@@ -1,7 +1,7 @@
 """
-A check that SQLite has opened the intended file: it opens by a path, which may lead to another file by then.
+A check that SQLite has opened the intended file: it opens by a path, and another file may be at the path then.
 
-Not here: which files are trusted (trusted_files).
+Not here: the choice of trusted files (process.trusted_files).
 """
 
 # ruff: noqa: PTH118, PTH119, PTH120, PTH208, PTH115 - paths are texts, as for SQLite
@@ -32,9 +32,9 @@ class OpenedFileCheck:
         self._make = make
 
     def __enter__(self) -> Self:
-        """Open and check the file, and check the files that SQLite keeps beside it."""
+        """Open and check the file, and check its side files."""
         flags = os.O_PATH | (os.O_CREAT if self._make else 0)
-        # Use a high number: the author's code may close a low one meanwhile, and open another file under it.
+        # Use a high number: at the same time the author's code may close a low one and open another file under it.
         self._descriptor = move_up(open_file(self._path, flags, sets_mode=self._make))
         self._identity = identity_of(self._descriptor)
         try:
@@ -66,7 +66,7 @@ class OpenedFileCheck:
         return _in_real_folder(opened) == _in_real_folder(self._path)
 
     def _is_opened(self, own: tuple[int, int]) -> bool:
-        """Return True if the file is among the open files; other threads open and close their own files meanwhile."""
+        """Return True if the file is open; other threads may open and close files at the same time."""
         if own in dict(_opened(without=self._taken).items() - self._before.items()).values() or not self._before:
             return True
         new = dict(_opened().items() - self._before.items())
@@ -104,7 +104,7 @@ def _name_of(descriptor: int) -> str:
 
 
 def _opened(*, without: Collection[int] = ()) -> dict[int, tuple[int, int]]:
-    """Return the file of each open descriptor of this process, without the one that has listed /proc."""
+    """Return the file of each open descriptor of this process, without the descriptor by which /proc is listed."""
     found = {}
     try:
         for number in map(int, os.listdir("/proc/self/fd")):
@@ -115,6 +115,6 @@ def _opened(*, without: Collection[int] = ()) -> dict[int, tuple[int, int]]:
                     continue
                 found[number] = file.st_dev, file.st_ino
     except OSError:
-        # Without /proc no comparison is possible.
+        # If /proc is missing, no comparison is possible.
         pass
     return found

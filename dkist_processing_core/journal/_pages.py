@@ -54,7 +54,7 @@ def last_number(read: Read, path: Path) -> int:
 
 class _Pages:
     """
-    The pages of a file, with the changes of the write-ahead log beside it.
+    The pages of a file, with the changes of its write-ahead log.
 
     A function reads the file; it is never opened here. This process may have it open with SQLite, whose locks would be
     dropped when another descriptor of the file is closed (fcntl(2)). The log has no locks, and may be opened.
@@ -245,6 +245,6 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if place == 8:  # noqa: PLR2004 - the ninth byte has eight bits of the value
             return value << 8 | byte, at + 9
         value = value << 7 | byte & 0x7F
-        if byte < 0x80:  # noqa: PLR2004 - the bit that says whether another byte follows
+        if byte < 0x80:  # noqa: PLR2004 - the bit that is set if another byte follows
             return value, at + place + 1
     raise AssertionError

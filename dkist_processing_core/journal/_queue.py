@@ -66,7 +66,7 @@ class Wait:
         time.sleep(max(0.0, min(self._until - failed, pause * random.uniform(0.5, 1.0))))  # noqa: S311 - jitter
 
     def end(self) -> None:
-        """Let the next process continue."""
+        """Leave the queue, so that the next process can continue."""
         self._place.leave()
 
 
@@ -74,7 +74,7 @@ class QueuePlace:
     """A place in the queue for one journal, from the first `wait` until `leave`."""
 
     def __init__(self, path: Path) -> None:
-        """Store the journal's path; no file is opened yet."""
+        """Store the journal's path. No file is opened."""
         # The log is the file on which SQLite holds no lock. Closing a descriptor of another file of the journal would
         # drop SQLite's locks on it (fcntl(2)).
         self._log = f"{path}-wal"
@@ -94,8 +94,8 @@ class QueuePlace:
         """
         Wait up to `seconds` seconds to be the first in the queue; return False if no wait was necessary or possible.
 
-        The wait ends earlier if the journal is found free (`is_free`) repeatedly: then the first process does not take
-        it.
+        The wait ends earlier if the journal is found free (`is_free`) repeatedly: then the first process does not
+        use it.
         """
         if self.is_first:
             return False
@@ -103,13 +103,13 @@ class QueuePlace:
         return self._turn is not None and self._turn.wait(seconds, is_free)
 
     def take(self) -> bool:
-        """Take a place in the queue, if there is a queue; return True if it is the first place."""
+        """Join the queue, if there is a queue; return True if this process is the first."""
         if self._turn is None:
             self._turn = _turn_for(self._log)
         return self.is_first
 
     def leave(self) -> None:
-        """Leave the queue, so that the next process becomes the first; at once, or as soon as this one is the first."""
+        """Leave the queue now, or as soon as this process is the first, so that the next process becomes the first."""
         if self._turn is not None:
             self._turn.leave()
 
@@ -167,7 +167,7 @@ class _Turn:
         return True
 
     def leave(self) -> None:
-        """Release the lock, or leave this place in the queue to the next call of this process."""
+        """Release the lock, or keep the place in the queue for the next call of this process."""
         with in_use:
             if self.is_first.is_set():
                 self._let_go()

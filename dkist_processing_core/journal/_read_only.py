@@ -1,5 +1,5 @@
 """
-Reading a journal without changing anything: neither its files, nor the folder that they are in.
+The reading of a journal without a change to its files or their folder.
 
 Not here: the queries (_journal).
 """
@@ -22,7 +22,7 @@ _STEPS_BETWEEN_CHECKS = 100_000
 # may not write to the shared memory, so it repairs nothing there. Unused: no process uses the file, so SQLite needs no
 # shared memory. Copied: file and log were copied without the shared memory. SQLite reads them without locks and keeps
 # the index of the log in this process (https://sqlite.org/wal.html#noshm); `look` checks afterwards whether another
-# process has used the file meanwhile.
+# process has used the file during the read.
 _USED, _UNUSED, _COPIED = "mode=ro&readonly_shm=1", "mode=ro&immutable=1", "mode=ro&vfs=unix-none"
 
 _File = TypeVar("_File", bound=JournalFile)

@@ -26,7 +26,7 @@ def without_rollback(path: Path, *, timeout: float = 0.0) -> Iterator[sqlite3.Co
     Rename a rollback journal, and prevent SQLite from playing back another one until the context ends.
 
     A read-only connection reports a rollback journal and does not change it. This yields such a connection in a read
-    transaction. If a rollback journal is created meanwhile, its playback needs an exclusive lock, which that
+    transaction. If a rollback journal is created in between, its playback needs an exclusive lock, which that
     transaction prevents.
     """
     with contextlib.closing(_open(path, timeout)) as reader:

@@ -18,7 +18,7 @@ EXCERPT_COLUMNS = (
     f" CASE WHEN length(body) <= {MAX_BODY_BYTES} THEN body ELSE substr(body, 1, {EXCERPT_BYTES}) END,"
     f" properties, CASE WHEN length(body) > {MAX_BODY_BYTES} THEN length(body) END"
 )
-"""As `COLUMNS`, with an excerpt of a body that is too large, and with its full size."""
+"""The same columns as `COLUMNS`, with an excerpt of a body that is too large, and its full size."""
 # In seconds since 1970 this is in the year 9892.
 _LATEST = 250e9
 

@@ -33,7 +33,7 @@ def begin(beginning: Path, path: Path, old: OldFile | None, destination: str) ->
     with contextlib.ExitStack() as stack:
         if old is not None:
             if not old.connection.in_transaction:
-                # Without the write lock a query would play back a rollback journal that lies beside the file.
+                # Without the write lock, a query would play back a rollback journal of the file.
                 stack.enter_context(_unread(path))
             with contextlib.suppress(sqlite3.DatabaseError):
                 # A view that no release has made may return endless rows.

@@ -1,8 +1,8 @@
 """
 The recovery of a damaged journal: it is renamed, and a new journal takes over the messages that can be read.
 
-A file that is only in use, or belongs to a newer release or to another user, is never changed. Not here: how damage is
-recognised (faults), and when journals are opened (opening).
+A file that is only in use, or belongs to a newer release or to another user, is never changed. Not here: the
+detection of damage (faults), and the opening of journals (opening).
 """
 
 import contextlib
@@ -67,7 +67,7 @@ def rename_if_damaged(path: Path, *, destination: str | None, patience: float = 
     """
     is_met = path in suspects
     with contextlib.ExitStack() as stack:
-        # Runs last: the steps below meet the damage of the old file once more, and the new file has none.
+        # This runs last: the steps below find the damage of the old file again, and the new file has none.
         stack.callback(suspects.discard, path)
         stack.enter_context(explained(path))
         stack.enter_context(folder_lock(path.parent, exclusive=True, seconds=patience))

@@ -21,7 +21,7 @@ _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONL
 _DAMAGE_MESSAGES = ("no such ", "unsupported file format")
 _ACCESS = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR}
 SIDE_FILES = ("-wal", "-shm")
-"""The suffixes of the files that SQLite keeps beside a file in WAL mode (https://sqlite.org/wal.html)."""
+"""The suffixes of SQLite's side files in WAL mode (https://sqlite.org/wal.html)."""
 suspects: set[Path] = set()
 """The journals in which SQLite has found damage in this process; the next opening checks each as a whole."""
 

@@ -1,7 +1,7 @@
 """
-Kernel locks beside the journals, and the protection of SQLite and those locks at a fork.
+Kernel locks on files in the journals' folder, and the protection of SQLite and those locks at a fork.
 
-Not here: what the locks protect (_journal, drainer).
+Not here: the code that the locks protect (_journal, delivery.drainer).
 """
 
 import contextlib
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class FileLock:
-    """A kernel lock on a file beside a journal; it is released when its process ends, in whatever way."""
+    """A kernel lock on a file in a journal's folder; it is released when its process ends, even if that is killed."""
 
     def __init__(self, path: Path) -> None:
         """Store the path of the lock's file; no file is opened yet."""
@@ -44,7 +44,7 @@ class FileLock:
         return self._descriptor is not None
 
     def acquire(self) -> bool:
-        """Take the lock if it is free, and return True if this process holds it now."""
+        """Acquire the lock if it is free, and return True if this process holds it now."""
         if self.is_held:
             return True
         watch_forks()
@@ -123,7 +123,7 @@ class FileLock:
 
 _held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
 # Held while a thread is inside SQLite, and during every fork. Otherwise a child would inherit SQLite's internal locks
-# in the state of that instant, held for ever by a thread that does not exist in the child. The lock is reentrant, so
+# in the state of that instant, held by a thread that does not exist in the child. The lock is reentrant, so
 # that a fork never waits for its own thread.
 in_use = threading.RLock()
 

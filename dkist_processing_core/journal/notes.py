@@ -2,7 +2,7 @@
 The notes in a host's journal: from a launcher to the engine on its host (Airflow's callbacks, or a local run), and from
 a task to its launcher.
 
-Not here: writing and reading them (launcher, airflow, local, lifecycle).
+Not here: writing and reading them (launcher, airflow, local, attempt.lifecycle).
 """
 
 ENDED = "ended/"

@@ -1,8 +1,8 @@
 """
 The opening of a journal in any state of its file.
 
-Not here: the recovery itself (damage). It is imported only when there is damage, because a task hardly ever needs it,
-and every task would wait for the import.
+Not here: the recovery itself (damage). It is imported only if a file is damaged, because the import takes time
+in every task.
 """
 
 import math
@@ -35,7 +35,7 @@ def recover_file(path: Path, *, destination: str | None, patience: float = BUSY_
 
 
 def recover_messages(journal: Journal, *, seconds: float = math.inf) -> bool:
-    """Take over the readable messages of renamed damaged files; see `damage`. Return True if there is no such file."""
+    """Take over messages of renamed damaged files; see `damage.take_over_renamed`. Return True if there is none."""
     if not damaged_of(journal.path):
         return True
     from dkist_processing_core.journal import damage  # noqa: PLC0415 - as above

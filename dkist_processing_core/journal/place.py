@@ -121,7 +121,7 @@ def check_folder(where: Place) -> None:
         JournalError: The folder belongs to another user who did not share it, or cannot be used.
     """
     try:
-        # In /var/tmp any user may have taken the name before, also with a link.
+        # In /var/tmp any user may have created the name before, for example as a link.
         found = where.folder.stat() if where.moved_from is None else where.folder.lstat()
     except OSError as error:
         msg = f"the journals' folder {where.folder} cannot be used: {error.strerror}; set DKIST_CORE_STATE_DIR"

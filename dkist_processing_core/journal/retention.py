@@ -25,7 +25,7 @@ MARK_SECONDS = 600.0
 _MARGIN_SECONDS = 1.0
 """By how much two readings of the clocks may differ."""
 MOST_AT_ONCE = 500
-"""How many rows one transaction removes at most; also one opening of the journal, if few rows are appended."""
+"""The highest number of rows that one transaction removes, or one opening of the journal if few rows are appended."""
 MAX_UNREAD = 100_000
 """How many unread events a bus keeps for a name."""
 FORGOTTEN_TIMES = 10

@@ -2,9 +2,9 @@
 The spare journal: a journal of one process, for the time in which the shared journal cannot be written to.
 
 A process that is stopped (SIGSTOP, a debugger, a frozen container) in the middle of a transaction keeps SQLite's lock
-without a time limit, and the file of a newer release is never written to. Messages that are published meanwhile are
-stored on the disk beside the shared journal, which takes them over when it can. Not here: when that happens (publisher,
-drainer).
+without a time limit, and this release never writes to the file of a newer release. During that time messages are stored
+in a file in the same folder. The shared journal takes them over later. Not here: the choice of the journal
+(delivery.shared_journal), and the time of the take-over (delivery.shelf).
 """
 
 import contextlib
@@ -33,14 +33,14 @@ class Spare:
     """An open spare journal. No other process takes it over while its process lives."""
 
     def __init__(self, journal: Journal, lock: FileLock) -> None:
-        """Wrap an open journal and the held lock beside it; `Spare.open` creates both."""
+        """Store an open journal and its held lock; `Spare.open` creates both."""
         self.journal = journal
         self._lock = lock
 
     @classmethod
     def open(cls, shared: Path) -> Self:
         """
-        Create a spare journal beside the shared journal at `shared`.
+        Create a spare journal in the folder of the shared journal at `shared`.
 
         Raises:
             JournalError: It cannot be created, as on a full disk; no part of it remains then.
@@ -91,7 +91,7 @@ def _open(path: Path, *, patience: float = BUSY_SECONDS) -> Journal:
 
 
 def spares_of(shared: Path) -> list[Path]:
-    """Return the spare journals of all processes beside the shared journal at `shared`."""
+    """Return the spare journals of all processes in the folder of the shared journal at `shared`."""
     return sorted(shared.parent.glob(f"{shared.stem}.*.db"))
 
 
@@ -105,7 +105,7 @@ def noted_on_host(shared: Path, notes: Sequence[str], *, process: int, patience:
     def first(journal: Journal) -> str | None:
         return next((note for note in notes if journal.remembers(note)), None)
 
-    # The shared journal is read last: another process may move a spare journal's messages to it meanwhile.
+    # The shared journal is read last: another process may take over a spare journal's messages in between.
     for path in (*shared.parent.glob(f"{shared.stem}.{process}-*.db"), shared):
         with contextlib.suppress(JournalError):
             if found := Journal.look(path, first, patience=patience):
@@ -120,7 +120,7 @@ def is_spare(path: Path) -> bool:
 
 def take_over_spares(shared: Journal, *, seconds: float = math.inf) -> bool:
     """
-    Move the messages of spare journals of ended processes, and the readable ones of damaged files, to `shared`.
+    Take over the messages of spare journals of ended processes, and the readable ones of damaged files, into `shared`.
 
     This takes about `seconds` seconds, and raises no error. The next call retries files that cannot be read now, and
     continues where another process was writing to the journal. Return False if the time was too short.
@@ -131,13 +131,13 @@ def take_over_spares(shared: Journal, *, seconds: float = math.inf) -> bool:
     try:
         for path in spares_of(shared.path):
             if not is_free or time.monotonic() >= until:
-                # When many processes start at once, each would open all spare journals that they have left, in vain.
+                # When many processes start at once, each would open all remaining spare journals without effect.
                 break
             with _optional(path), _left_behind(path) as lock:
                 if lock is not None and path.exists():
                     is_free = _take_over_unused(shared, path, lock, until)
                 elif lock is not None:
-                    # Another process has taken it over meanwhile, and this process has created the lock's file again.
+                    # Another process has taken it over in between, and this process has created the lock's file again.
                     lock.remove()
         with _optional(shared.path):
             _remove_lone_locks(shared.path, until)
@@ -150,18 +150,18 @@ def take_over_spares(shared: Journal, *, seconds: float = math.inf) -> bool:
 
 @contextlib.contextmanager
 def _optional(path: Path) -> Iterator[None]:
-    """Suppress errors of the take-over: the journal itself can be used without it."""
+    """Suppress errors of the take-over, and log unexpected ones: the journal itself can be used without it."""
     with signals_deferred():
         try:
             yield
         except JournalError:
             pass
-        except Exception as error:  # noqa: BLE001 - as the docstring says
+        except Exception as error:  # noqa: BLE001 - see the docstring
             log_internal_error_once(f"what lies beside {path} waits", error)
 
 
 def _take_over_unused(shared: Journal, path: Path, lock: FileLock, until: float) -> bool:
-    """Move the messages of one spare journal to the shared one; return False if the journal was busy."""
+    """Take over the messages of one unused spare journal; return False if the shared journal was busy."""
     try:
         with _open(path, patience=0.0) as journal:
             take_over_spare(shared, Spare(journal, lock), until=until)
@@ -178,7 +178,7 @@ def _take_over_unused(shared: Journal, path: Path, lock: FileLock, until: float)
 
 def _remove_lone_locks(shared: Path, until: float) -> None:
     """Remove the locks of removed spare journals; keep young locks, which are created before their journals."""
-    # When many processes use the folder at once, listing it once more takes time, too.
+    # When many processes use the folder at once, listing it again takes time.
     for path in shared.parent.glob(f"{shared.stem}.*.lock") if time.monotonic() < until else ():
         if time.monotonic() >= until:
             break
@@ -190,7 +190,7 @@ def _remove_lone_locks(shared: Path, until: float) -> None:
 
 
 def left_behind(shared: Path) -> list[Path]:
-    """Return the spare journals beside the shared journal at `shared` that belong to no living process."""
+    """Return the spare journals of the shared journal at `shared` that belong to no living process."""
     return [path for path in spares_of(shared) if FileLock(path.with_suffix(".lock")).holder() is None]
 
 

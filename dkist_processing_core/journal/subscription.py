@@ -17,10 +17,10 @@ _RENEWAL_SECONDS = 3600.0
 
 
 class NamedSubscription:
-    """What a journal stores for the subscription of one name."""
+    """The stored state of one named subscription."""
 
     def __init__(self, journal: Journal, name: str) -> None:
-        """Store the open journal and the name; nothing is read yet."""
+        """Store the open journal and the name. Nothing is read."""
         self._journal = journal
         self._name = name
         self._renewed = -math.inf
@@ -65,7 +65,7 @@ class NamedSubscription:
         )
 
     def renew(self) -> None:
-        """Store that the name is in use, so that pruning keeps its events; cheap, because it writes once an hour."""
+        """Store that the name is in use, so that pruning keeps its events. This writes at most once an hour."""
         now = time.monotonic()
         if now < self._renewed + _RENEWAL_SECONDS:
             return

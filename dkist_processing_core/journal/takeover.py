@@ -1,7 +1,7 @@
 """
-The take-over: all messages of another journal are appended to a journal, and leave the other one and its books.
+The take-over: all messages of another journal are appended to a journal, and removed from the other one and its books.
 
-Not here: when that happens (spare, damage, publisher), and how a damaged file is read (_pages).
+Not here: when that happens (spare, damage, delivery.shared_journal), and how a damaged file is read (_pages).
 """
 
 import contextlib
@@ -29,10 +29,10 @@ def take_over(
     only once (`Journal.append`) is skipped if `journal` has ever received it.
 
     Args:
-        journal: The journal that takes the messages over.
-        other: The journal that they are in.
+        journal: The journal to which the messages are appended.
+        other: The journal from which they are removed.
         exchanges: Maps an exchange of the other journal to the exchange here.
-        until: At this time (`time.monotonic`) the remaining messages stay where they are.
+        until: At this time (`time.monotonic`) the take-over stops; the remaining messages stay in the other journal.
 
     Returns:
         How many messages were taken over.
