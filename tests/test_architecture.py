@@ -32,7 +32,7 @@ LAYERS = (
     {"attempt", "outbox"},
     {"consumer", "delivery", "runs"},
     {"bus"},
-    {"journal", "reporter", "tracing"},
+    {"journal", "tracing"},
     {"config", "events", "semconv"},
     {"identity", "settings"},
     {"budget", "errors", "process", "resource_queue", "text"},

@@ -150,18 +150,13 @@ def test_a_type_of_event_is_added_by_the_steps_that_are_written_down(copy: Path)
 
 
 @pytest.mark.parametrize(
-    "place",
-    [
-        '"task.finished"\n\n',
-        'TaskEvent, frozen=True, kw_only=True, dict=True):\n    """The end of an attempt, with any result."""\n\n',
-    ],
-    ids=["TaskFinished", "TaskEnd"],
+    "following", ["\n\nclass TaskFailed(", "    provisional: Annotated["], ids=["TaskFinished", "TaskEnd"]
 )
-def test_a_field_is_added_by_the_steps_that_are_written_down(place: str, copy: Path) -> None:
+def test_a_field_is_added_by_the_steps_that_are_written_down(following: str, copy: Path) -> None:
     """
     The task reports it, the launcher accepts it, and schema, page, codec, fold and drawings contain it.
     """
-    edit(copy, "events/facts.py", place, f"{place}{FIELD}")
+    edit(copy, "events/facts.py", following, f"{FIELD}{following}")
     edit(copy, "attempt/lifecycle.py", BEFORE_FAILURE, f"{OBSERVED}{BEFORE_FAILURE}")
     edit(copy, "cli/draw/facts.py", BEFORE_PEAK, f"{SHORT}{BEFORE_PEAK}")
     edit(copy, "cli/draw/timeline.py", BEFORE_PROGRESS, f"{DETAIL}{BEFORE_PROGRESS}")

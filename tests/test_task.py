@@ -24,9 +24,9 @@ from opentelemetry.trace import StatusCode
 
 from dkist_processing_core import RunState, TaskBase, subscribe
 from dkist_processing_core.attempt import lifecycle
+from dkist_processing_core.delivery.reporter import errors_logged
 from dkist_processing_core.errors import IdentityError
 from dkist_processing_core.events import Cause, Event, TaskFailed, TaskFinished, TaskProgressed, TaskStarted
-from dkist_processing_core.reporter import errors_logged
 
 Recorded = Callable[[], list[Event]]
 

@@ -13,6 +13,7 @@ from typing import Any
 from dkist_processing_core.airflow._context import attempt_of, instance_of, moment, seconds_between
 from dkist_processing_core.airflow._publishing import publishing, reporter_of, reporter_of_run
 from dkist_processing_core.airflow._workflow import ExportedWorkflow
+from dkist_processing_core.delivery.reporter import EventReporter
 from dkist_processing_core.events import (
     Cause,
     Event,
@@ -25,7 +26,6 @@ from dkist_processing_core.events import (
 )
 from dkist_processing_core.identity import class_name_of
 from dkist_processing_core.process.termination import signal_name
-from dkist_processing_core.reporter import EventReporter
 from dkist_processing_core.settings.origin import Origin
 from dkist_processing_core.text.exception_text import class_name, message_of
 

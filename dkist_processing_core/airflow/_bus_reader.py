@@ -14,8 +14,8 @@ from dkist_processing_core.airflow._waiting_time import at_most
 from dkist_processing_core.budget import LOOK
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.delivery.reporter import errors_logged
 from dkist_processing_core.errors import JournalError
-from dkist_processing_core.reporter import errors_logged
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_leniently
 

@@ -14,10 +14,10 @@ from dkist_processing_core.airflow import _traces
 from dkist_processing_core.airflow._waiting_time import at_most
 from dkist_processing_core.budget import Allowance
 from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.delivery.reporter import EventReporter
 from dkist_processing_core.events import Reporter
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.identity.trace_context import derived_attempt_span_id, derived_trace_id, format_traceparent
-from dkist_processing_core.reporter import EventReporter
 from dkist_processing_core.settings.reading import read_leniently
 from dkist_processing_core.tracing import Carrier
 

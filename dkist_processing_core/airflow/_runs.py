@@ -20,6 +20,7 @@ from dkist_processing_core.airflow._unreported import unreported_failures
 from dkist_processing_core.airflow._waiting_time import at_most
 from dkist_processing_core.airflow._workflow import ExportedWorkflow
 from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.delivery.reporter import errors_logged
 from dkist_processing_core.events import (
     Cause,
     RecipeRunFailureMessage,
@@ -31,7 +32,6 @@ from dkist_processing_core.events import (
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.identity.trace_context import derived_trace_id
 from dkist_processing_core.journal.notes import SUCCEEDED
-from dkist_processing_core.reporter import errors_logged
 from dkist_processing_core.settings.reading import read_leniently
 from dkist_processing_core.tracing import open_telemetry
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dkist_processing_core.airflow._bus_reader import reader_since
+from dkist_processing_core.delivery.reporter import errors_logged
 from dkist_processing_core.events import Event, Reporter, TaskFailed, TaskFinished
 from dkist_processing_core.identity import Run
-from dkist_processing_core.reporter import errors_logged
 from dkist_processing_core.runs import AttemptView, RunState, State
 
 _DELIVERY_SECONDS = 2.0

@@ -18,11 +18,11 @@ from dkist_processing_core import budget
 from dkist_processing_core.attempt._facts import cpu_seconds
 from dkist_processing_core.attempt.report_pipe import ReportPipe
 from dkist_processing_core.budget import Allowance
+from dkist_processing_core.delivery.reporter import EventReporter, errors_logged
 from dkist_processing_core.events import Cause, TaskEnd, TaskFailed
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.identity.trace_context import derived_trace_id
 from dkist_processing_core.process.termination import TaskTermination
-from dkist_processing_core.reporter import EventReporter, errors_logged
 from dkist_processing_core.settings.origin import handed_variables
 from dkist_processing_core.text.redaction import redact
 from dkist_processing_core.tracing import Telemetry, derived_span, run_parent, sampled

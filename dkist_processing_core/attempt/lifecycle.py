@@ -23,13 +23,13 @@ from dkist_processing_core.attempt._facts import cpu_seconds, failure_of, plain
 from dkist_processing_core.attempt._mode import Mode, mode_of
 from dkist_processing_core.attempt.progress import Progress
 from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.delivery.reporter import EventReporter, context_errors_logged, errors_logged
 from dkist_processing_core.events import Cause, Reporter, TaskEnd, TaskFailed, TaskFinished, TaskProgressed, TaskStarted
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.journal.notes import ENDED
 from dkist_processing_core.process.default_logging import shown_log
 from dkist_processing_core.process.peak_memory import peak_memory_bytes
 from dkist_processing_core.process.signals import signals_deferred
-from dkist_processing_core.reporter import EventReporter, context_errors_logged, errors_logged
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import secrets_in
 from dkist_processing_core.text.exception_text import class_name

@@ -17,6 +17,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from dkist_processing_core import budget, semconv
 from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.delivery.reporter import EventReporter, errors_logged
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.events import (
     Cause,
@@ -29,7 +30,6 @@ from dkist_processing_core.events import (
 from dkist_processing_core.journal.notes import ENDED, SUCCEEDED, TERMINATION_REQUESTED
 from dkist_processing_core.launcher._verdict import Verdict
 from dkist_processing_core.launcher.assignment import Assignment
-from dkist_processing_core.reporter import EventReporter, errors_logged
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_leniently, secrets_in
 from dkist_processing_core.text.redaction import redact

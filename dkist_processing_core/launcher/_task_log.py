@@ -1,7 +1,8 @@
 """
 The launcher's lines in the task's log, and the logging of errors in the launcher's own work.
 
-It uses only modules that the launcher has imported before it starts the task. Not here: errors of reports (reporter).
+It uses only modules that the launcher has imported before it starts the task. Not here: errors of reports
+(delivery.reporter).
 """
 
 import contextlib

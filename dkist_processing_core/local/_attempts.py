@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dkist_processing_core.delivery.reporter import errors_logged
 from dkist_processing_core.events import TaskFinished
 from dkist_processing_core.identity import Attempt
 from dkist_processing_core.journal.notes import ENDED
@@ -25,7 +26,6 @@ from dkist_processing_core.local.outcomes import AttemptEnd
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import TerminationError
-from dkist_processing_core.reporter import errors_logged
 from dkist_processing_core.settings.origin import Origin, read_from
 from dkist_processing_core.text.exception_text import stack_of
 from dkist_processing_core.text.redaction import redact

@@ -16,6 +16,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from dkist_processing_core import budget, semconv
 from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.delivery.reporter import EventReporter, errors_logged
 from dkist_processing_core.events import (
     Cause,
     RecipeRunFailureMessage,
@@ -30,7 +31,6 @@ from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.identity.trace_context import derived_trace_id
 from dkist_processing_core.local.outcomes import AttemptEnd, RunResult
 from dkist_processing_core.process.exit_status import LOST
-from dkist_processing_core.reporter import EventReporter, errors_logged
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.tracing import Carrier, derived_span, open_telemetry, run_parent
 

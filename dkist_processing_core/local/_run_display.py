@@ -9,11 +9,11 @@ import logging
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
+from dkist_processing_core.delivery.reporter import errors_logged
 from dkist_processing_core.identity import Run
 from dkist_processing_core.local.display import Display, SilentDisplay, open_display
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import TerminationError
-from dkist_processing_core.reporter import errors_logged
 from dkist_processing_core.settings.interface import Settings
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """
 The log of internal errors, those of this package itself: with their stack and without secrets.
 
-Not here: the reaction to such an error (reporter, delivery, bus).
+Not here: the reaction to such an error (delivery, bus).
 """
 
 import logging

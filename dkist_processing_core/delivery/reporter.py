@@ -2,7 +2,7 @@
 The reporting of events: the reporter, the run or attempt, and the span; and the logging of its errors.
 
 Task, launcher, local engine and Airflow callbacks report through the same class. Not here: the choice of the events and
-of their moments (attempt, launcher, local, airflow), and their way to the bus (delivery).
+of their moments (attempt, launcher, local, airflow), and their way to the bus (publisher).
 """
 
 import contextlib
@@ -10,18 +10,16 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import Event, RecipeRunFailureMessage, Reporter, TaskEnd, identity_of
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.text.internal_errors import log_internal_error
 from dkist_processing_core.text.redaction import redact
-
-if TYPE_CHECKING:
-    from dkist_processing_core.delivery.publisher import Publisher
-    from dkist_processing_core.tracing import Carrier, Telemetry
+from dkist_processing_core.tracing import Carrier, Telemetry
 
 _EventT = TypeVar("_EventT", bound=Event)
 # The facts of a failure by which a consumer decides.
@@ -42,8 +40,8 @@ class EventReporter:
         who: Reporter,
         subject: Run | Attempt,
         *,
-        publisher: "Publisher | None" = None,
-        carrier: "Carrier | None" = None,
+        publisher: Publisher | None = None,
+        carrier: Carrier | None = None,
         secrets: Sequence[str] = (),
     ) -> None:
         """
@@ -146,7 +144,7 @@ class EventReporter:
             if self.publisher is not None:
                 self.publisher.publish_failure(message, *events)
 
-    def close(self, telemetry: "Telemetry", timeout: float, *, including_backlog: bool = False) -> None:
+    def close(self, telemetry: Telemetry, timeout: float, *, including_backlog: bool = False) -> None:
         """
         Deliver pending events and export telemetry at the same time; then close the publisher.
 
