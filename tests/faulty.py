@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 2
 STOLEN = "stolen"
-"""The fault that is none of a function: another part of the program waits for all children."""
+"""The fault that is not in a function: another part of the program waits for all children."""
 STATUS = "status "
-"""The fault that a launcher has ended in another way than it meant to; a status follows, in JSON."""
+"""The fault that a launcher ends with another exit status; the status follows, in JSON."""
 
 
 def fail(*_: Any, **__: Any) -> NoReturn:

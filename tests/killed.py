@@ -46,23 +46,23 @@ class Plan:
     name: str
     """The prefix of its tasks' names, so that no two plans state the same fact."""
     point: str = ""
-    """A key of `POINTS`; empty for a program that ends well."""
+    """A key of `POINTS`; empty for a program that ends normally."""
     occurrence: int = 1
-    """Which passing of the point is the last."""
+    """The occurrence of the point at which the signal is sent."""
     signal: int = signal.SIGKILL
     sizes: tuple[int, ...] = (1,)
-    """How many events go together, by turns."""
+    """The numbers of events that are published together, in turn."""
     tasks: int = 1
     limit: int = 1
-    """After how many events it ends well."""
+    """The number of events after which it ends normally."""
     pause: float = 0.0
-    """For how long it waits for a delivery after each publish."""
+    """The time in seconds for which it waits for a delivery after each publish."""
     timeout: float = 2.0
     """The timeout with which it closes its publisher."""
     empties: bool = False
-    """Whether it stays until the outbox is empty."""
+    """Whether it waits until the outbox is empty."""
     forks: bool = False
-    """Whether a fork of it publishes too, half of the events each."""
+    """Whether a fork publishes the same number of events through the same publisher."""
     user: int | None = None
     """The user as whom it publishes, with only that user's group and `group`."""
     group: int = 0
@@ -213,7 +213,7 @@ POINTS: dict[str, Callable[[Trap], None]] = {
     "taking over, copied": lambda trap: before(trap, takeover, "note_taken_over"),
     "taking over, removed": lambda trap: after(trap, takeover, "note_taken_over"),
 }
-"""Where it may end: the kind of the point, and which of several places of that kind."""
+"""The points by kind and place; each function sets a trap there."""
 
 
 def say(text: str) -> None:

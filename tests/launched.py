@@ -1,7 +1,7 @@
 """
 Tasks that end in each possible way, for the launcher to distinguish; importable, so that it can start them.
 
-Each writes the time right before its end to the file that FAULT_MARK names.
+Each writes the time right before its end to a file in the folder that FAULT_MARKS names.
 """
 
 import contextlib
@@ -301,7 +301,7 @@ class WorksHard(TaskBase):
         Compute for half a second with 100 MiB, and kill this process.
         """
         held = b"x" * (100 * _MEBIBYTE)
-        while time.process_time() < 0.7:  # with the time that its start takes
+        while time.process_time() < 0.7:  # includes the time of its start
             sum(held[:1000])
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -34,7 +34,7 @@ def main(action: str, port: str, vhost: str, user: str, password: str) -> None:
                 "message_id": properties.message_id,
                 "body": base64.b64encode(body).decode(),
             }
-            print(json.dumps(shown))  # noqa: T201 - its output is what it is for
+            print(json.dumps(shown))  # noqa: T201 - the output of the program
     connection.close()
 
 

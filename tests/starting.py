@@ -17,7 +17,7 @@ from dkist_processing_core import Workflow
 from dkist_processing_core.environments import Environments
 
 EVENTS = frozenset({"os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"})
-"""What Python calls the start of a process when it audits it."""
+"""Python's audit events for the start of a process."""
 
 _CALLS_OF_OS = frozenset(event.removeprefix("os.") for event in EVENTS)
 _MODULES = frozenset({"multiprocessing", "subprocess"})

@@ -34,16 +34,16 @@ def examples(factor: int) -> settings:
 
 
 def texts(max_size: int = 20) -> st.SearchStrategy[str]:
-    """Return any text that Python can represent, including control characters, lone surrogates and emoji."""
+    """Return a strategy for any text that Python can represent, including control characters, lone surrogates and emoji."""
     awkward = st.sampled_from("\x00\x1b\r\n\t\x85\ud800\udfff🔭/%. ")
     characters = st.one_of(st.characters(exclude_categories=()), awkward)
     return st.text(characters, max_size=max_size)
 
 
 def moments() -> st.SearchStrategy[datetime]:
-    """Return times in any zone that can be converted to UTC."""
+    """Return a strategy for times in any zone that can be converted to UTC."""
     zones = st.one_of(st.just(UTC), st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes))))
-    return st.datetimes(datetime(2, 1, 1), datetime(9998, 12, 31), timezones=zones)  # noqa: DTZ001 - as it wants them
+    return st.datetimes(datetime(2, 1, 1), datetime(9998, 12, 31), timezones=zones)  # noqa: DTZ001 - its bounds must be naive
 
 
 # Fields whose values the type annotation does not restrict enough.
@@ -53,7 +53,7 @@ _GIVEN: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-def values_of(  # noqa: C901, PLR0911, PLR0912 - a table of the kinds, a line each
+def values_of(  # noqa: C901, PLR0911, PLR0912 - one case per type
     info: inspect.Type,
 ) -> st.SearchStrategy[Any]:
     """Return a strategy for any value that a field of this type can have."""
@@ -88,7 +88,7 @@ def values_of(  # noqa: C901, PLR0911, PLR0912 - a table of the kinds, a line ea
 
 
 def events_of(event_class: type[Event], **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Event]:
-    """Return events of one class, with any value in each field that is not in `given`."""
+    """Return a strategy for events of one class, with any value in each field that is not in `given`."""
     info = inspect.type_info(event_class)
     assert isinstance(info, inspect.StructType)
     fields = {
@@ -98,7 +98,7 @@ def events_of(event_class: type[Event], **given: st.SearchStrategy[Any]) -> st.S
 
 
 def events() -> st.SearchStrategy[Event]:
-    """Return events of every class."""
+    """Return a strategy for events of every class."""
     return st.one_of([events_of(event_class) for event_class in EVENT_CLASSES])
 
 
@@ -116,7 +116,7 @@ REPORTED_CLASSES: tuple[type[Event], ...] = (
 
 
 def _report_of(event_class: type[Event]) -> st.SearchStrategy[Event]:
-    """Return events about so few subjects that several events have the same subject."""
+    """Return a strategy for events about so few subjects that several events have the same subject."""
     instants = st.integers(0, 6).map(lambda minutes: NOON + timedelta(minutes=minutes))
     few: dict[str, st.SearchStrategy[Any]] = {
         "time": instants,
@@ -146,5 +146,5 @@ def _report_of(event_class: type[Event]) -> st.SearchStrategy[Event]:
 
 
 def reports() -> st.SearchStrategy[list[Event]]:
-    """Return reports of two runs, true or false, in any order."""
+    """Return a strategy for reports of two runs, true or false, in any order."""
     return st.lists(st.one_of([_report_of(event_class) for event_class in REPORTED_CLASSES]), max_size=14)

@@ -158,7 +158,7 @@ def summary(host: Host, chosen: list[str], seed: int) -> str:
     )
 
 
-@pytest.mark.timeout(600)  # under a minute alone, and several where the machine is busy
+@pytest.mark.timeout(600)  # less than a minute on an idle machine, several on a busy one
 def test_whatever_instant_a_publisher_is_killed_at_nothing_is_lost(
     broker: Broker, tmp_path: Path, tell: Callable[[str], None], seed: int
 ) -> None:
@@ -237,7 +237,7 @@ def test_every_point_lies_where_its_name_says(
         assert child.process.wait() == -signal.SIGKILL, child.said
 
     wait_until(lambda: arrivals.read() == arrived)
-    # Where the broker had not confirmed the event, the kill may have come before or after the output of its publish.
+    # If the broker had not confirmed the event, the kill may have come before or after the output of its publish.
     assert may_return or not child.words("returned")
     assert (len(ids_on_disk(settings)), len(arrivals.received)) == (waiting, arrived)
 

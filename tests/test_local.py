@@ -763,7 +763,7 @@ def ended_tasks() -> set[str]:
 
 def children_of(pid: int) -> list[int]:
     """
-    Return the children of a process, including those that its threads other than the main one started.
+    Return the child processes of all threads of a process.
     """
     return [
         int(child)

@@ -1,4 +1,4 @@
-"""Events as messages: routing, properties, redaction, and the established failure message."""
+"""Events as messages: routing, properties, redaction, and the failure message of release 7.x."""
 
 import json
 import os
@@ -204,7 +204,7 @@ def test_names_are_not_redacted() -> None:
     assert (decoded.task_name, decoded.message) == ("ParseL0", "[redacted] failed")
 
 
-# The established failure message
+# The failure message
 
 FACTS: dict[str, Any] = {
     "workflow_name": "l0_to_l1_visp",

@@ -69,7 +69,7 @@ def execute(tmp_path: Path) -> Programs:
     return run
 
 
-# What is exported
+# Export
 
 
 def test_an_exported_notebook_is_this_one(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_what_a_notebook_could_not_import_is_refused(tmp_path: Path) -> None:
     assert bare.export_notebook(tmp_path).exists()
 
 
-# Work that is not lost
+# Changes by users
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def instructions(file: Path) -> list[tuple[str, str]]:
     return [(each["instruction"], each["value"]) for each in parser.structure if each["instruction"] != "COMMENT"]
 
 
-# What is written
+# The Dockerfile
 
 
 def test_the_dockerfile_is_this_one(repository: Any) -> None:
@@ -215,7 +215,7 @@ def test_a_folder_without_a_project_is_told(repository: Any, caplog: pytest.LogC
     ]
 
 
-# What comes of it
+# The image
 
 
 class Scratch:

@@ -52,7 +52,7 @@ EVERYWHERE = (
     "launcher._reports:Publisher.close",
     "launcher._verdict:judge",
 )
-"""Where the launcher does work of its own beside a task that runs."""
+"""Functions of the launcher that are not needed for the outcome of a task."""
 SOME = (
     "launcher._verdict:judge",
     "launcher._reports:Reports.ended",
@@ -60,17 +60,17 @@ SOME = (
     "launcher._memory_sampler:_OomKills.has_risen",
     "launcher._process:TaskProcess.has_ended",
 )
-"""Those of them that decided once."""
+"""Functions among them whose errors once changed the outcome."""
 KILLED = (
     "launcher._memory_sampler:MemorySampler.begin",
     "launcher._memory_sampler:_OomKills.has_risen",
     "launcher._verdict:judge",
 )
-"""The same for a task that cannot report its end itself: its launcher does, by the status."""
+"""Such functions for a killed task, whose end its launcher reports by the exit status."""
 
 
 UNSTARTED = ("environments._environments:Environments.find", "environments._environments:Environments.prepare")
-"""Where the launcher prepares the environment of a task."""
+"""Functions by which the launcher prepares the environment of a task."""
 OF_RUNS = (
     "local.child:output_of",
     "local.child:has_ended",
@@ -86,9 +86,9 @@ OF_RUNS = (
     "tracing._setup:_set_up",
     "tracing._telemetry:Telemetry.log_records",
 )
-"""Where a local run does work of its own beside its tasks."""
+"""Functions of a local run that are not needed for the outcomes of its tasks."""
 STATUSES = ("status 70", "status -9", "status null")
-"""How a launcher may end after it has reported: by an error of its own, killed, or nobody knows."""
+"""Ends of a launcher after its report: an error of the launcher, a kill, an unknown status."""
 OF_TASKS = (
     "config:DKISTProcessingCoreConfiguration.read_leniently",
     "attempt.lifecycle:secrets_in",
@@ -112,14 +112,14 @@ OF_TASKS = (
     "tracing._telemetry:Telemetry.note_error",
     "tracing._telemetry:Telemetry.span",
 )
-"""Where a task's own process does work of the library's."""
+"""Functions of the library in the process of a task."""
 UNREPORTED = (
     "attempt.report_pipe:ReportPipe.write",
     "attempt._mode:LaunchedMode.hand_over_end",
     "attempt._mode:LaunchedMode.note_end",
     "delivery.publisher:Publisher.publish",
 )
-"""Where that keeps a launched task from reporting its end."""
+"""Functions without which a launched task cannot report its end."""
 
 
 @dataclass(frozen=True)

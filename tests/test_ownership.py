@@ -214,7 +214,7 @@ def test_the_doctor_names_the_owner_of_a_file_that_this_user_may_not_write(folde
 
 def test_a_link_to_a_file_of_another_user_is_reported_as_a_link(folder: Path) -> None:
     """
-    Changing the owner of its target, as for a file that belongs to another user, would give that file away.
+    The advice for a file of another user, to change its owner, would give the link's target to this user.
     """
     lock = FileLock(folder / "outbox.lock")
     lock.path.symlink_to("/etc/passwd")

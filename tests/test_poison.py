@@ -225,7 +225,7 @@ def test_a_queue_that_refuses_publishers_has_its_events_set_aside(broker: Broker
 
 def test_a_queue_that_another_connection_owns_is_a_refusal(broker: Broker) -> None:
     """
-    The error of the broker (405) is raised unchanged: another try cannot help.
+    The error contains the broker's reason (405). Another try cannot help.
     """
     with broker.connect() as connection, AmqpBus(settings_of(broker)).connect() as link:
         connection.channel().queue_declare("owned", exclusive=True)

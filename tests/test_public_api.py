@@ -94,7 +94,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
 def test_there_is_no_other_name() -> None:
     """A misspelt name raises AttributeError."""
     with pytest.raises(AttributeError, match="module 'dkist_processing_core' has no attribute 'Taskbase'"):
-        dkist_processing_core.Taskbase  # noqa: B018 - asking is the point
+        dkist_processing_core.Taskbase  # noqa: B018 - the access raises
 
 
 @pytest.mark.parametrize("module", ESTABLISHED)

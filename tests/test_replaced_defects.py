@@ -45,7 +45,7 @@ FAILURE_QUEUE = "recipe.run.failure.q"
 FAILURE_KEY = "recipe.run.failure.m"
 ANNOUNCE = partial(chat_ops_notification, workflow_name="l0_to_l1_visp", workflow_version="1.0", task_name="First")
 CONTEXT = {"run_id": "manual__1", "task_instance": SimpleNamespace(log_url="http://airflow.example/log")}
-"""What the engine gives a callback, in the names that the established one reads."""
+"""The context of Airflow's callbacks, with the names that the callback of 7.x reads."""
 
 DEFAULT_PIP_TIMEOUT = 15
 Make = Callable[[Mapping[str, str]], ModuleType]

@@ -609,13 +609,13 @@ class TestPostgres:
             process.kill()
 
             assert wait_for_end(pids, 10) == set()
-        Path(folder).rename(tmp_path / "left")  # where it does not stay for ever
+        Path(folder).rename(tmp_path / "left")  # removed with the folder of the test
         assert _segments_of(pids) == set()
 
 
 def _segments_of(pids: set[int]) -> set[str]:
     """
-    Return the ids of the System V shared memory that these processes made.
+    Return the ids of the System V shared memory that these processes created.
     """
     lines = Path("/proc/sysvipc/shm").read_text().splitlines()
     creator = lines[0].split().index("cpid")
@@ -1126,7 +1126,7 @@ class TestEnvironment:
 
         ignored = next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:"))
 
-        standard = (1 << signal.SIGRTMIN - 3) - 1  # glibc keeps two for itself below those for programs
+        standard = (1 << signal.SIGRTMIN - 3) - 1  # glibc reserves the two signals below SIGRTMIN
         assert int(ignored, 16) & standard == 0
 
     def test_signals_that_the_suite_ignores_reach_what_a_test_starts(self) -> None:

@@ -1,7 +1,7 @@
 """
-What `publish` promises of the disk, seen from outside by strace: written and synced before it returns.
+Each `publish` writes and syncs its events before it returns, as the system calls in strace show.
 
-Not here: the pragmas that bring this about (bus/test_journal.py), and what survives a kill (test_kill_points.py).
+Not here: the pragmas for this (bus/test_journal.py), and events after a kill (test_kill_points.py).
 """
 
 import json
@@ -24,13 +24,13 @@ from tests.test_delivery import settings_of, unreachable
 COUNT = 20
 STRACE = ["strace", "-f", "-y", "-s", "16", "-e", "trace=openat,pwrite64,write,fdatasync,fsync", "-o"]
 INSTALL = Path(__file__).with_name("services") / "install_packages.sh"
-# 4711  fdatasync(5</state/embedded.db-wal>) = 0
+# Matches a line such as: 4711  fdatasync(5</state/embedded.db-wal>) = 0
 CALL = re.compile(r"(?P<name>\w+)\(\d+<(?P<path>[^>]*)>(?:, \"(?P<text>[a-z]*))?")
 
 
 def calls_of(trace: Path, thread: int) -> Iterator[tuple[str, str, str]]:
     """
-    Yield name, file and first word of each call that a thread made on a descriptor, in the order in which they ended.
+    Yield name, file and first word of each call of a thread on a descriptor, in the order of their ends.
     """
     begun = ""
     for line in trace.read_text().splitlines():
@@ -49,9 +49,9 @@ def calls_of(trace: Path, thread: int) -> Iterator[tuple[str, str, str]]:
 
 def publishes(trace: Path, report: Path) -> list[list[str]]:
     """
-    Return what was done to a journal's log in each publish: `written` or `synced`, call by call.
+    Return the calls on a journal's log in each publish, as `written` or `synced` with the name of the log.
     """
-    # The first thread is the one that publishes; others remove what was confirmed, and need no sync for that.
+    # The first thread publishes. Others remove confirmed messages, which needs no sync.
     thread = int(trace.read_text().partition(" ")[0])
     found: list[list[str]] = []
     inside = False
@@ -68,7 +68,7 @@ def publishes(trace: Path, report: Path) -> list[list[str]]:
 @pytest.fixture(autouse=True)
 def _strace() -> None:
     """
-    Fail with one sentence where strace is missing.
+    Fail with one sentence if strace is missing.
     """
     check = subprocess.run([INSTALL, "--check", "strace"], capture_output=True, text=True, check=False)
     assert check.returncode == 0, check.stderr
@@ -76,7 +76,7 @@ def _strace() -> None:
 
 def traced(folder: Path, environment: Mapping[str, str], plan: Plan) -> list[list[str]]:
     """
-    Run a plan under strace, and return what was done to a journal's log in each publish.
+    Run a plan under strace, and return the calls on a journal's log in each publish.
     """
     trace, report = folder / "trace", folder / "said.txt"
     with Child(plan, environment, report, under=[*STRACE, trace]) as child:
@@ -88,7 +88,7 @@ def traced(folder: Path, environment: Mapping[str, str], plan: Plan) -> list[lis
 
 def assert_each_is_synced(found: list[list[str]], log: str) -> None:
     """
-    See that each publish has written to the log of that name, and synced it after its last write.
+    Check that each publish has written to the log of that name, and synced it after its last write.
     """
     assert len(found) == COUNT
     for calls in found:
@@ -98,7 +98,7 @@ def assert_each_is_synced(found: list[list[str]], log: str) -> None:
 
 def test_every_publish_to_the_embedded_journal_is_synced_before_it_returns(tmp_path: Path) -> None:
     """
-    Between the write and the return of every single publish lies a sync of what was written.
+    A sync follows the last write of each publish.
     """
     found = traced(tmp_path, {}, Plan("A", limit=COUNT))
 
@@ -107,7 +107,7 @@ def test_every_publish_to_the_embedded_journal_is_synced_before_it_returns(tmp_p
 
 def test_every_publish_to_an_outbox_is_synced_before_it_returns(broker: Broker, tmp_path: Path) -> None:
     """
-    So it is while another thread delivers, and removes what was confirmed.
+    This holds while another thread delivers and removes confirmed messages.
     """
     found = traced(tmp_path, broker.env, Plan("A", limit=COUNT, timeout=SECONDS))
 
@@ -116,7 +116,7 @@ def test_every_publish_to_an_outbox_is_synced_before_it_returns(broker: Broker, 
 
 def test_every_publish_to_a_spare_journal_is_synced_before_it_returns(refusing_port: int, tmp_path: Path) -> None:
     """
-    So it is beside a journal that another process has locked.
+    This holds for a spare journal that replaces a locked journal.
     """
     bus = open_bus(unreachable(refusing_port))
     mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": refusing_port}}

@@ -61,7 +61,7 @@ class Certificates:
 @dataclass(frozen=True)
 class SecureBroker:
     """
-    A virtual host on the node that speaks TLS.
+    A virtual host on the node with TLS.
     """
 
     plain: Broker

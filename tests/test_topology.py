@@ -1,7 +1,7 @@
 """
 The topology: planned, applied, imported, and used with limited permissions.
 
-    python -m tests.test_topology      prints config/rabbitmq/definitions.json anew
+    python -m tests.test_topology      prints the content of config/rabbitmq/definitions.json
 """
 
 import json
@@ -96,7 +96,7 @@ def exported(broker: Broker, folder: Path) -> dict[str, list[dict[str, Any]]]:
     kinds = ("exchanges", "queues", "bindings")
     there = {kind: [each for each in everything[kind] if each["vhost"] == broker.vhost] for kind in kinds}
     for queue in there["queues"]:
-        # The node repeats an argument here.
+        # The node repeats the argument x-queue-type here.
         del queue["type"]
     return there
 

@@ -32,7 +32,7 @@ def wait(seconds: float) -> None:
 
 def test_what_is_waited_is_not_there_later() -> None:
     """
-    The last of many callbacks does not wait, and publishes its event.
+    The last of many callbacks has no time left to wait.
     """
     given = []
     for _ in range(4):
