@@ -41,13 +41,13 @@ class JournalFile:
         *,
         patience: float = BUSY_SECONDS,
     ) -> None:
-        """Wrap an open connection, which is one of `connections`; `connect` opens a file by its path."""
+        """Store an open connection, which is one of `connections`; `connect` opens a file by its path."""
         self.path = path
         self._connection = connection
         # A byte that is not valid UTF-8 spoils one text. It must not hide all the rows around it.
         connection.text_factory = _text
         self._connections = connections
-        # The garbage collector, too, must check the descriptors before it closes them.
+        # The garbage collector must check the descriptors as well before it closes them.
         self._closing = forks.finalize(self, functools.partial(_close, connections, connection))
         self._closing.atexit = False
         self._is_synced = True
@@ -117,7 +117,7 @@ class JournalFile:
                 result = action(connection)
                 connection.execute("COMMIT")
             finally:
-                # Needed after a failed commit as well, as on a full disk. After some errors SQLite has already rolled back.
+                # A commit fails on a full disk, for example. After some errors SQLite has already rolled back.
                 if connection.in_transaction:
                     with contextlib.suppress(sqlite3.Error):
                         connection.execute("ROLLBACK")
@@ -164,11 +164,11 @@ class JournalFile:
 
     def _wait_for_turn(self, wait: Wait, now: float, until: float) -> None:
         if wait.for_turn(until - now):
-            # As always when no other process is before this one.
+            # No other process was before this one.
             return
         ended = time.monotonic()
         self.waited += min(until, ended) - now
-        # If the first process of the queue does not take the free journal, as when it is stopped, queueing is no use.
+        # If the first process of the queue does not use the free journal (it may be stopped), queueing is useless.
         self._contended_until = ended + _CONTENDED_SECONDS if wait.has_turn else 0.0
 
     def _is_free(self) -> bool:
@@ -180,13 +180,13 @@ class JournalFile:
         return time.monotonic() > self._acts_since + _PATIENCES_OF_A_READ * self.patience
 
     def sync(self, *, fully: bool) -> None:
-        """Have each commit wait for the disk, or not; see `Journal.open`."""
+        """Set whether each commit waits for the disk; see `Journal.open`."""
         self._is_synced = fully
         self._patiently(lambda: self._connection.execute(f"PRAGMA synchronous = {'FULL' if fully else 'NORMAL'}"))
 
     @contextlib.contextmanager
     def synced(self, *, fully: bool) -> Iterator[None]:
-        """Change until the context ends whether each commit waits for the disk."""
+        """Set whether each commit waits for the disk, until the context ends."""
         before = self._is_synced
         self.sync(fully=fully)
         try:
@@ -231,7 +231,7 @@ class JournalFile:
         return self._connections.is_lost
 
     def close(self) -> None:
-        """Close the file; a fork calls this, too, for its copy of the open file."""
+        """Close the file; a fork calls this for its copy of the open file."""
         if self._closing.detach() is not None:
             _close(self._connections, self._connection)
 

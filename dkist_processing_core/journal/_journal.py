@@ -156,13 +156,13 @@ class Journal(JournalFile):
         while True:
             rows = self.rows(query, after, limit)
             if any(row[0] <= before for before, row in zip([after, *(row[0] for row in rows)], rows, strict=False)):
-                # Reading on could go round in circles, and never end.
+                # Further reading could return to earlier rows, and never end.
                 msg = f"the journal {self.path} cannot be used: its rows are out of order"
                 raise JournalDamagedError(msg)
             entries, _ = to_entries(rows)
             if entries or not rows:
                 return entries
-            # None of these rows can be read. The rows that follow are read all the same.
+            # None of these rows can be read. Continue with the rows that follow.
             after = rows[-1][0]
 
     def pending(self, after: int, limit: int, *, without: Collection[str] = ()) -> list[Entry]:
@@ -181,7 +181,7 @@ class Journal(JournalFile):
             if not unreadable:
                 return entries
             for seq, reason in unreadable:
-                # A user has edited the row, or the disk has damaged it. The other messages are delivered all the same.
+                # A user has edited the row, or the disk has damaged it. The other messages are delivered.
                 self.note_refusal(seq, f"it cannot be read in the journal: {reason}", max_tries=1)
 
     def set_aside(self) -> list[SetAside]:
@@ -216,7 +216,7 @@ class Journal(JournalFile):
 
     def remove_confirmed(self, seqs: Collection[int]) -> None:
         """Remove the messages that the broker has confirmed."""
-        # Mostly they follow each other. Removing a range takes less time than removing its rows one by one.
+        # Most of them are consecutive. Removing a range takes less time than removing its rows one by one.
         ranges = [(run[0], run[-1]) for run in to_runs(sorted(seqs))]
 
         def remove(connection: sqlite3.Connection) -> None:
@@ -278,7 +278,7 @@ class Journal(JournalFile):
 
     @property
     def unreachable_until(self) -> float:
-        """Time (seconds since 1970) before which another attempt to reach the broker would only cost time."""
+        """The time (seconds since 1970) before which no process tries to reach the broker again."""
         return number(self.fact("unreachable_until")) or 0.0
 
     @unreachable_until.setter

@@ -1,9 +1,9 @@
 """
 Protection from a rollback journal, which SQLite would play back when it first reads a journal's file.
 
-A rollback journal may name any file, and SQLite then deletes that file with the rights of this process. No release
+A rollback journal may name any file, and SQLite then deletes that file with the permissions of this process. No release
 leaves a rollback journal that is needed: journals are in WAL mode from their first row on. Not here: the checks of
-owners and links (trusted_files).
+owners and links (process.trusted_files).
 """
 
 import contextlib

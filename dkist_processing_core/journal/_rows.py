@@ -69,7 +69,7 @@ def to_entries(rows: Iterable[Sequence[Any]]) -> tuple[list[Entry], list[tuple[i
 
 
 def to_set_aside(row: Sequence[Any]) -> SetAside:
-    """Return a row of a set-aside message; columns that cannot be read get a value that stands for nothing."""
+    """Return a row of a set-aside message; columns that cannot be read get an empty value."""
     seq, exchange, key, body, properties, full_size, appended, refused, tries, reason = row
     return SetAside(
         seq,
@@ -97,7 +97,7 @@ def _as_bytes(body: object) -> bytes:
 
 
 def number(value: object) -> float | None:
-    """Return a stored number; None if the value is no number, or as a time exceeds the years of the calendar."""
+    """Return a stored number; None if the value is not a number, or is too large for a time of the calendar."""
     is_number = isinstance(value, int | float) and abs(value) < _LATEST
     return float(value) if is_number else None  # type: ignore[arg-type]
 

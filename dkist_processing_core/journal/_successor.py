@@ -26,7 +26,7 @@ class OldFile:
 
 
 def begin(beginning: Path, path: Path, old: OldFile | None, destination: str) -> None:
-    """Create at `beginning` the journal that is to replace the damaged one at `path`."""
+    """Create at `beginning` the journal that will replace the damaged one at `path`."""
     facts: list[tuple[str, tuple[object, ...]]] = []
     last = 0
     asked = None if old is None else old.connection

@@ -2,7 +2,7 @@
 The memory that a task's processes use, and whether the kernel has killed a process because memory ran out.
 
 Sources: proc(5), and the kernel's documents cgroup-v2 (`memory.events`) and cgroup-v1/memory
-(`memory.oom_control`). Not here: how the end is judged by these values (_verdict).
+(`memory.oom_control`). Not here: the verdict that uses these values (_verdict).
 """
 
 import contextlib
@@ -33,13 +33,13 @@ class MemorySampler:
         self._pid = pid
         self._kills = _OomKills(pid)
         self.peak_bytes: int | None = None
-        """The largest resident size of any one of the processes, in bytes, as far as it was sampled."""
+        """The largest sampled resident size of any one of the processes, in bytes; None before the first sample."""
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._sample_repeatedly, name="dkist-core-memory", daemon=True)
 
     @property
     def has_killed(self) -> bool:
-        """Whether the kernel has killed for lack of memory in the process's control groups since the beginning."""
+        """Whether, since the beginning, the kernel killed a process of the control groups because memory ran out."""
         return self._kills.has_risen
 
     @classmethod
@@ -47,7 +47,7 @@ class MemorySampler:
         """Return a sampler that samples from now on."""
         sampler = cls(pid)
         with contextlib.suppress(RuntimeError):
-            # Without a thread, only the values that are known at the end are reported.
+            # If no thread can be started, only the values that are known at the end are reported.
             sampler._thread.start()
         return sampler
 
@@ -72,7 +72,7 @@ class MemorySampler:
 
 
 def _family(pid: int) -> list[int]:
-    """Return a process and its living descendants; orphans, which have another parent by now, are not included."""
+    """Return a process and its living descendants; orphans, which now have another parent, are not included."""
     family, seen = [pid], {pid}
     for member in family:
         with contextlib.suppress(OSError):
@@ -85,7 +85,7 @@ def _family(pid: int) -> list[int]:
 
 
 class _OomKills:
-    """How often the kernel has killed for lack of memory in the control groups that a process was in."""
+    """The number of processes that the kernel killed because memory ran out, in the control groups of one process."""
 
     def __init__(self, pid: int) -> None:
         """Read the present count."""
@@ -102,7 +102,7 @@ class _OomKills:
 
     @property
     def has_risen(self) -> bool:
-        """Whether there was such a kill since; False where that is not known."""
+        """Whether there was such a kill since; False if that is not known."""
         return any((_count(file) or 0) > before for file, before in self._before.items())
 
 

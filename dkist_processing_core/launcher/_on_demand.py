@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class ReportsOnDemand:
-    """The reports of one attempt: not even their modules are imported until one is due."""
+    """The reports of one attempt; their modules are imported when the first one is due."""
 
     def __init__(self, assignment: Assignment, began_ns: int) -> None:
-        """Take the assignment, and the attempt's start in nanoseconds since 1970."""
+        """Store the assignment, and the attempt's start in nanoseconds since 1970."""
         self._assignment = assignment
         self._began_ns = began_ns
         self._opened: Reports | None = None
@@ -42,7 +42,7 @@ class ReportsOnDemand:
             action(self.open())
 
     def close(self) -> None:
-        """Deliver the pending reports, if any were made."""
+        """Deliver the pending reports, if there are any."""
         with errors_logged():
             if self._opened is not None:
                 self._opened.close()

@@ -1,7 +1,8 @@
 """
-The process of one attempt: it is started and signalled here, its reports are read, and its end is waited for.
+The process of one attempt: its start, its signals, its reports and its exit status.
 
-Not here: what its end means (_verdict), and termination requests (termination_requests).
+Not here: the order of these steps (_supervision), the verdict on its end (_verdict), and termination requests
+(termination_requests).
 """
 
 import contextlib
@@ -40,7 +41,7 @@ class TaskProcess:
     """A started process that leads its own process group."""
 
     def __init__(self, pid: int, report: int, started: int) -> None:
-        """Take a process, this side's end of the pipe for its reports, and of the pipe for notices to it."""
+        """Store the pid, and the launcher's descriptors of the pipe for reports and the pipe for notices."""
         self.pid = pid
         self._started = started
         self.began = time.monotonic()
@@ -97,7 +98,7 @@ class TaskProcess:
         self._notify(STARTED)
 
     def forward_termination(self) -> None:
-        """Forward a termination request to the task alone: a pool whose workers are killed may wait for ever."""
+        """Forward a termination request to the task alone: a pool whose workers are killed may wait endlessly."""
         # The notice comes first: a task whose author has installed a SIGTERM handler reads it there.
         self._notify(TERMINATION)
         with contextlib.suppress(ProcessLookupError):
@@ -113,12 +114,12 @@ class TaskProcess:
             os.killpg(self.pid, signal.SIGKILL)
 
     def has_ended(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds for the end, reading reports meanwhile; return True if it has ended."""
+        """Wait at most `timeout` seconds for the end, and read reports that arrive; return True if it has ended."""
         ready = {descriptor for descriptor, _ in self._waiting.poll(timeout * 1000)}
         if self._report in ready:
             self.listen()
         reap_orphans(self.pid)
-        # The status is not taken yet: while the task is a zombie no other process can have its pid.
+        # The status is not read yet: while the task is a zombie, no other process can have its pid.
         return has_ended(self.pid)
 
     def reports(self) -> dict[str, Any]:
@@ -126,7 +127,7 @@ class TaskProcess:
         return dict(self._reports)
 
     def end(self) -> ProcessEnd:
-        """Take the exit status of a process that has ended, and return its end with its reports."""
+        """Read the exit status of a process that has ended, and return its end with its reports."""
         exit_code, usage = take(self.pid)
         duration = time.monotonic() - self.began
         cpu_seconds = None if usage is None else usage.ru_utime + usage.ru_stime
@@ -167,10 +168,10 @@ class Pipes:
 
     def __init__(self) -> None:
         """Open the two pipes."""
-        # At high numbers: the task's files get lower ones, and so do standard streams that this process lacks.
+        # High numbers: the low ones are for the task's files, and for standard streams that this process lacks.
         self.read_fd, self.report_fd = map(move_up, os.pipe())
         os.set_blocking(self.read_fd, False)
-        # Not blocking for the task, which may find nothing to read, nor for this process if the task reads nothing.
+        # Nonblocking: the task may find nothing to read, and it may not read what this process writes.
         self.started_fd, self.notify_fd = map(move_up, os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
 
     def close(self) -> None:
@@ -192,7 +193,7 @@ class _Guard:
 
     @classmethod
     def over(cls, pid: int) -> "_Guard | None":
-        """Start a guard and return it; return None where it cannot be started: the task then runs without one."""
+        """Start a guard and return it; return None if it cannot be started: the task then runs without one."""
         try:
             read_end, write_end = os.pipe()
         except OSError:

@@ -1,7 +1,7 @@
 """
-What a launcher reports of its attempt: two events at the start, one at the end if necessary, and the attempt's span.
+The reports of a launcher: two events at the start, one at the end if necessary, and the attempt's span.
 
-This module is imported after the task has been started, since nothing else takes so long. Not here: the verdict that is
+This module is imported after the start of the task, because its import takes long. Not here: the verdict that is
 reported (_verdict).
 """
 
@@ -50,7 +50,7 @@ class Reports:
     """The publisher and the span of one attempt, from its dispatch to its end."""
 
     def __init__(self, assignment: Assignment, began_ns: int) -> None:
-        """Open both as far as the settings allow; `began_ns` is the attempt's start, in nanoseconds since 1970."""
+        """Open both, unless the settings disable them; `began_ns` is the attempt's start, in nanoseconds since 1970."""
         self._assignment = assignment
         self._attempt = assignment.attempt
         self._began_ns = began_ns
@@ -114,7 +114,7 @@ class Reports:
             span.end(ended_ns)
 
     def started(self, pid: int, at_ns: int, environment: str | None, environment_seconds: float | None) -> None:
-        """Publish that the task's process began; once, even if a second process follows in a rebuilt environment."""
+        """Publish the start of the task's process, once even if a second process follows in a rebuilt environment."""
         if self._is_started:
             return
         self._is_started = True
@@ -128,7 +128,7 @@ class Reports:
         )
 
     def noted_end(self, start_id: str, pid: int) -> dict[str, Any]:
-        """Return the end that the task has noted on this host since that start, in the form of its pipe report."""
+        """Return the end that the task noted on this host after that start, in the form of its pipe report."""
         names = {f"{ENDED}{start_id}/{each.name}": each.name for each in (TaskFinished, TaskFailed)}
         publisher = self._reporter.publisher
         note = None if publisher is None else publisher.noted_by(pid, *names)
@@ -140,7 +140,7 @@ class Reports:
         self._open_publisher()
         is_published = (
             verdict.is_published
-            # Without settings nothing is published, and nothing is missing.
+            # If there are no settings, no event is expected.
             or self._reporter.publisher is None
             or self._reporter.report_end(verdict.event_class, **self._completed(verdict))
         )
@@ -193,7 +193,7 @@ def _moment(nanoseconds: int) -> datetime:
 
 
 def _settings() -> Settings | None:
-    """Return the settings; None if they are unusable: the task then runs unobserved, as observing must not break it."""
+    """Return the settings; None if they are unusable: then the task runs without events and telemetry."""
     try:
         settings, complaint = read_leniently()
     except ConfigurationError as error:

@@ -1,7 +1,7 @@
 """
-One process of the task under the launcher's eyes: started, watched until its end, and judged.
+The supervision of one process of the task by its launcher: the order of the steps from its start to its end.
 
-Not here: the process itself (_process), the steps before and after it (launch), and what an end means (_verdict).
+Not here: each step (_process), the steps before and after the process (launch), and the verdict on its end (_verdict).
 """
 
 import json
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from dkist_processing_core.launcher.assignment import Assignment
 
 _LOOK_SECONDS = 0.1
-# The engine waits 5 s, and the end must be in the journal before the group is killed.
+# Airflow waits 5 s, and the end must be in the journal before the group is killed.
 _ANNOUNCE_SECONDS = GRACE_SECONDS - 0.6
 
 
 class Supervision:
-    """One process of the task."""
+    """Starts one process of the task and follows it until its end."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Supervision:
         reports: "ReportsOnDemand",
     ) -> None:
         """
-        Take everything that the process needs; nothing is started yet.
+        Store everything that the process needs. Nothing is started.
 
         Args:
             assignment: The attempt and the task.
@@ -59,14 +59,14 @@ class Supervision:
         self._memory: MemorySampler | None = None
         self._is_announcing = False
         self.process: TaskProcess | None = None
-        """The process; None where it could not be started."""
+        """The process; None if it could not be started."""
         self.start_id = ""
         """The id by which the task notes its end on this host."""
         self.is_announced = False
         """Whether the end was reported before the process had ended."""
 
     def run(self) -> ProcessEnd:
-        """Start the task and wait for its end, whatever error occurs meanwhile; return the end."""
+        """Start the task, wait for its end despite errors of this package, and return the end."""
         carrier = self._carrier()
         started_ns = time.time_ns()
         with self._requests.blocked():
@@ -109,9 +109,9 @@ class Supervision:
 
     def _carrier(self) -> "Mapping[str, str] | None":
         """
-        Return the context of the attempt's span, as variables, where a provider has been set up in this process.
+        Return the context of the attempt's span, as variables, if a provider has been set up in this process.
 
-        `opentelemetry-instrument` sets up such a provider. The provider chooses the span's id, so the span is made
+        `opentelemetry-instrument` sets up such a provider. The provider chooses the span's id, so the span is created
         before the task is started. Otherwise the ids are derived, and OpenTelemetry is imported after the start.
         """
         with errors_logged():
@@ -156,7 +156,7 @@ class Supervision:
         Return the verdict on the attempt, with the measured and observed facts; a verdict without these if that fails.
 
         Args:
-            end: How the process ended, or will end.
+            end: The end of the process, or the expected one.
         """
         from dkist_processing_core.launcher._verdict import Circumstances, bare, judge  # noqa: PLC0415 - imports events
 

@@ -27,13 +27,13 @@ class TaskEnvironment:
     def __init__(
         self, requirement: Requirement | None, reports: "ReportsOnDemand", requests: "TerminationRequests"
     ) -> None:
-        """Take the requirement, None for the launcher's environment; nothing is prepared yet."""
+        """Store the requirement, None for the launcher's environment. Nothing is prepared."""
         self._requirement = requirement
         self._reports = reports
         self._requests = requests
         self._prepared_ns = (0, 0)
         self.own: Environment | None = None
-        """The task's own environment; None before it is prepared, and where the task runs in the launcher's."""
+        """The task's own environment; None before it is prepared, or if the task runs in the launcher's."""
 
     @property
     def python(self) -> str:
@@ -53,7 +53,7 @@ class TaskEnvironment:
         began_ns = time.time_ns()
         self.own = environments.find(self._requirement)
         if self.own is None:
-            # It takes long. A user may wait for the attempt's first event, or may kill this process meanwhile.
+            # The build takes long. A user may wait for the attempt's first event, or may kill this process.
             self._reports.report(lambda _: self._requests.watch_parent())
             try:
                 self.own = environments.prepare(self._requirement, on_output=show)
@@ -83,8 +83,8 @@ class TaskEnvironment:
         """
         Return the damage of the environment that kept the task from being loaded.
 
-        Return None where there is another reason, and where the previous environment had the same damage, since a
-        rebuilt one would have it again.
+        Return None if there is another reason, or if the previous environment had the same damage, since a rebuilt one
+        would have it again.
         """
         with errors_logged():
             damage = self._found_damage(end)
@@ -100,7 +100,7 @@ class TaskEnvironment:
         if is_over or self.own is None:
             return None
         if end.not_started is not None:
-            # A lack of processes or memory is not a damaged environment.
+            # If processes or memory are exhausted, the environment is not damaged.
             return str(end.not_started) if end.not_started.errno in _DAMAGE else None
         if "began" not in end.reports and end.exit_code is not None and end.exit_code > 0:
             return f"its interpreter left with status {end.exit_code} before it began"
@@ -108,7 +108,7 @@ class TaskEnvironment:
 
     def lend_lock(self) -> list[int]:
         """Return the descriptors by which the task's process holds the environment's lock."""
-        # Even without lending it, this process holds the lock for as long as the task runs.
+        # If this fails, this process still holds the lock while the task runs.
         with errors_logged():
             return [] if self.own is None else [self.own.lend_lock()]
         return []

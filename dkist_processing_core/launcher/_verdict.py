@@ -1,5 +1,5 @@
 """
-What the end of a task's process means: which event reports it, with which cause, and whether it is published already.
+The verdict on the end of a task's process: its event, its cause, and whether it is already published.
 
 These are pure functions: they take facts and return one verdict. Not here: the sources of the facts (_process,
 _memory_sampler, termination_requests), and publishing (_reports).
@@ -20,14 +20,14 @@ _NOT_TAKEN = frozenset({*TaskEvent.__struct_fields__, "provisional"})
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What a launcher knows in addition to the end of the process."""
+    """The facts that a launcher knows in addition to the end of the process."""
 
     termination_requested: bool = False
     """Whether this launcher has requested the task's termination."""
     is_orphaned: bool = False
     """Whether the reason was the death of the launcher's own parent."""
     oom_kill: bool = False
-    """Whether the kernel has killed for lack of memory in the task's control groups."""
+    """Whether the kernel killed a process of the task's control groups because memory ran out."""
     peak_memory_bytes: int | None = None
 
 
@@ -44,12 +44,12 @@ class Verdict:
 
     @property
     def cause(self) -> Cause | None:
-        """Why it failed; None for a success."""
+        """The cause of the failure; None for a success."""
         return self.facts.get("cause")
 
     @property
     def error_type(self) -> str | None:
-        """The name of the failure for telemetry: the class of the exception, else the cause."""
+        """The name of the failure for telemetry: the class of the exception, or the cause if there is none."""
         return self.facts.get("error_type") or self.cause
 
 
@@ -58,7 +58,7 @@ def bare(end: ProcessEnd, *, termination_requested: bool) -> Verdict:
     Return a verdict from the task's own report and its status alone, for when `judge` fails.
 
     Args:
-        end: How the process ended.
+        end: The end of the process.
         termination_requested: Whether this launcher has requested the task's termination.
     """
     status = end.status(termination_requested=termination_requested)
@@ -79,7 +79,7 @@ def judge(end: ProcessEnd, known: Circumstances) -> Verdict:
     Return the verdict on an attempt whose process has ended.
 
     Args:
-        end: How the process ended, and the reports of the task.
+        end: The end of the process, and the reports of the task.
         known: The facts that the launcher knows in addition.
     """
     if end.not_started is not None:
@@ -90,7 +90,7 @@ def judge(end: ProcessEnd, known: Circumstances) -> Verdict:
     is_published, is_done = end.is_published, end.is_success(termination_requested=known.termination_requested)
     exit_code = end.status(termination_requested=known.termination_requested)
     if is_published and end.reported_event == TaskFailed.name:
-        # Also where the author's code has suppressed the exception: the engine gets the status of the process.
+        # This holds even if the author's code suppressed the exception: the engine gets the status of the process.
         facts = _raised_facts(end) | _reported_facts(reports, TaskFailed)
         if not isinstance(facts.get("cause"), str):
             facts["cause"] = Cause.EXIT_CODE

@@ -1,7 +1,7 @@
 """
 The assignment of a launcher: the attempt, the task and the environment, read from variables and checked.
 
-Not here: the variables of the task's own process (_environ).
+Not here: the variables of the task's own process (task_variables).
 """
 
 import json
@@ -21,7 +21,7 @@ PACKAGE, EXTRAS = f"{PREFIX}PACKAGE", f"{PREFIX}EXTRAS"
 QUEUE, QUEUED_AT = f"{PREFIX}QUEUE", f"{PREFIX}QUEUED_AT"
 """The queue that the attempt came from, and the time at which it was queued, in seconds since 1970."""
 DELIVERED = f"{PREFIX}DELIVERED"
-"""Set where the engine's own process delivers the messages in the journal, so that no launcher has to connect."""
+"""Set if the engine's process delivers the messages in the journal, so that no launcher has to connect."""
 OWN_ENVIRONMENT = "dev"
 """The version of a workflow whose tasks run in the launcher's own environment."""
 _RECIPE_RUN_ID = f"{PREFIX}RECIPE_RUN_ID"
@@ -42,7 +42,7 @@ class Assignment:
     is_delivered: bool = False
     """Whether another process delivers the messages in the journal."""
     problem: str | None = None
-    """Which part of the assignment is unusable, so that nothing is executed; None where all of it is usable."""
+    """The unusable part of the assignment, which prevents the start; None if all of it is usable."""
 
     @classmethod
     def take_from(cls, environ: MutableMapping[str, str]) -> "Assignment":

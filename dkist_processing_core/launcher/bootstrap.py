@@ -27,7 +27,7 @@ MODULE, FILE, SEARCH_PATH = f"{PREFIX}TASK_MODULE", f"{PREFIX}TASK_FILE", f"{PRE
 LOADING = f"{PREFIX}LOADING"
 """Set in a task's process while its class is loaded: a workflow that is run then would start itself endlessly."""
 FLAGS = f"{PREFIX}TASK_FLAGS"
-"""A JSON list of the interpreter's options that a local run passes on to its tasks."""
+"""A JSON list of the interpreter's options that a local run passes to its tasks."""
 REDACTION = f"{PREFIX}REDACTION"
 """The source that redacts reports of exceptions; as part of the program it would fill each list of processes."""
 SCRIPT_MODULE = "__mp_main__"
@@ -90,7 +90,7 @@ try:
         "workflow_version": os.environ["DKIST_CORE_VERSION"],
     }
     os.environ["DKIST_CORE_LOADING"] = "1"
-    # Log records are shown while it is loaded, too. If this unusual level is unchanged then, no module has set one.
+    # Log records are also shown while it is loaded. If this unusual level is unchanged then, no module has set one.
     logging.root.setLevel(logging.INFO - 1)
     logging.lastResort = logging.StreamHandler()
     logging.lastResort.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -163,7 +163,7 @@ def _locate_main(module: "ModuleType") -> tuple[str, str] | None:
 
     spec = getattr(module, "__spec__", None)
     if spec is not None and spec.name != "__main__":
-        # Started by `python -m`: the module has an importable name beside `__main__`.
+        # Started by `python -m`: the module has an importable name in addition to `__main__`.
         return spec.name, ""
     path = Path(getattr(module, "__file__", None) or "")
     if not path.is_file():

@@ -2,7 +2,7 @@
 One attempt, from its assignment to the exit status of the launcher.
 
 The order is: check, prepare the environment, start the task, and only then import the modules for events and spans. Not
-here: what an end means (_verdict), and how it is reported (_reports).
+here: the verdict on an end (_verdict), and its report (_reports).
 """
 
 import os
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def main() -> int:
     """Launch the task that the environment names, and return the launcher's exit status."""
     began_ns = time.time_ns()
-    # First, so that no descriptor opened from here on becomes the task's standard output stream.
+    # This is first, so that no descriptor opened later becomes the task's standard output stream.
     fill_standard_descriptors()
     take(os.environ)
     try:
@@ -54,7 +54,7 @@ class Launch:
     """One attempt under way."""
 
     def __init__(self, assignment: Assignment, requests: TerminationRequests, began_ns: int) -> None:
-        """Take the assignment and the receiver of termination requests; nothing is started yet."""
+        """Store the assignment and the receiver of termination requests. Nothing is started."""
         self._assignment = assignment
         self._requests = requests
         self._began_ns = began_ns

@@ -1,8 +1,8 @@
 """
-How a task's process ended, and which exit status its launcher returns for that.
+The end of a task's process, and the exit status that its launcher returns for it.
 
-Only the standard library is used, so that this works even if another part of the launcher fails. Not here: which event
-reports the end, and its cause (_verdict).
+Only the standard library is used, so that this works even if another part of the launcher fails. Not here: the event
+that reports the end, and its cause (_verdict).
 """
 
 from dataclasses import dataclass, field
@@ -18,21 +18,21 @@ _BY_SIGNAL = 128
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnd:
-    """How a process ended, and what it had reported until then."""
+    """The end of a process, with its reports until then."""
 
     exit_code: int | None
-    """As in `subprocess`: the status, or minus the number of the signal; None where the status is lost."""
+    """The status, or minus the number of the signal, as in `subprocess`; None if the status is lost."""
     cpu_seconds: float | None
-    """The processor time of the process and of its children that it has waited for; None where the status is lost."""
+    """The processor time of the process and of its children that it has waited for; None if the status is lost."""
     duration_seconds: float
     reports: dict[str, Any] = field(default_factory=dict)
     """The reports received over the report pipe: the JSON objects of all lines, merged; later values win."""
     not_started: OSError | None = None
-    """The error for which no process could be started; None where there was a process."""
+    """The error that prevented the start of the process; None if there was a process."""
 
     @property
     def reported_event(self) -> str | None:
-        """The name of the event by which the task has reported its end; None where it has not."""
+        """The name of the event by which the task has reported its end; None if it has not."""
         name = self.reports.get("end")
         return name if name in (FINISHED, FAILED) else None
 

@@ -45,17 +45,17 @@ def task_environ(
     carrier: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """
-    Return the variables of the task's process, with the task's own environment activated where it has one.
+    Return the variables of the task's process, with the task's own environment activated if it has one.
 
     Args:
         environ: The launcher's variables.
         assignment: The attempt and the location of the task.
-        environment: The task's own environment; None where it runs in the launcher's.
+        environment: The task's own environment; None if it runs in the launcher's.
         report_fd: The descriptor on which the task reports.
         started_fd: The descriptor on which the task receives notices.
         start_id: The id by which the task notes its end on this host.
-        carrier: The context of the attempt's span, as variables. None where that span is not made yet; the span will
-            then have the ids that are derived from the attempt.
+        carrier: The context of the attempt's span, as variables. None if that span is not created yet; it will
+            have the ids that are derived from the attempt.
     """
     attempt = assignment.attempt
     kept = {name: value for name, value in without_launchers(environ).items() if not _ENGINES.match(name)}

@@ -1,7 +1,7 @@
 """
 The termination requests that a launcher receives as signals, and the reason for them.
 
-Not here: the event that is reported then (_verdict).
+Not here: the event that reports the end (_verdict), and the request in the task's process (process.termination).
 """
 
 import contextlib
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dkist_processing_core.launcher._process import TaskProcess
 
 GRACE_SECONDS = 4.0
-"""How long a task may take after a termination request before its group is killed; an engine itself waits 5 s."""
+"""How long a task may take after a termination request before its group is killed; Airflow itself waits 5 s."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A signal with no other use, so that it is not mistaken for a termination request from a living parent.
 _PARENT_DIED = signal.SIGRTMAX
@@ -41,7 +41,7 @@ class TerminationRequests:
     """
 
     def __init__(self) -> None:
-        """Note the parent process; no handler is installed yet."""
+        """Store the parent process. No handler is installed."""
         self._parent = os.getppid()
         self._process: TaskProcess | None = None
         self._is_over = False
@@ -53,7 +53,7 @@ class TerminationRequests:
         """Whether the reason was the death of the parent process."""
 
     def __enter__(self) -> Self:
-        """Install the handlers, and reset SIGCHLD so that children can be waited for, whatever was inherited."""
+        """Install the handlers, and reset an inherited handling of SIGCHLD, so that children can be waited for."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in _SIGNALS:
             signal.signal(number, self._receive)
@@ -62,7 +62,7 @@ class TerminationRequests:
         return self
 
     def listen(self) -> None:
-        """Unblock all signals, also those blocked by a parent; from here on a termination request may raise."""
+        """Unblock all signals, including those blocked by a parent; from now on a termination request may raise."""
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def __exit__(
@@ -73,7 +73,7 @@ class TerminationRequests:
             signal.signal(number, signal.SIG_IGN)
 
     def watch_parent(self) -> None:
-        """Have the kernel send a signal when the parent process dies, also by SIGKILL (PR_SET_PDEATHSIG, prctl(2))."""
+        """Request a signal from the kernel for the death of the parent process, even by SIGKILL (prctl(2))."""
         # Imported here, since the task is started first.
         import ctypes  # noqa: PLC0415
 
