@@ -25,7 +25,7 @@ class Aim:
     least: float | None = None
     most: float | None = None
     shows_other: bool = False
-    """Whether the figure beside it is shown too, so that a reader can subtract."""
+    """Whether the compared figure is shown in addition, so that a reader can subtract."""
 
     def value(self, rows: Iterable[Row]) -> float | None:
         """Return the figure, or None where it was not measured."""
@@ -37,7 +37,7 @@ class Aim:
         return row["ratio"] if self.figure == "ratio" else row["ours"]
 
     def other(self, rows: Iterable[Row]) -> float | None:
-        """Return the figure that is to be shown beside it, or None."""
+        """Return the compared figure if it is shown, or None."""
         row = self._row(rows) if self.shows_other else None
         return None if row is None else row["other"]
 

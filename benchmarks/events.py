@@ -1,7 +1,7 @@
 """
 Processor time of constructing and encoding an event and of decoding it, compared with Python's own JSON.
 
-The floor is `json.dumps` and `json.loads` of the same document, in the same process and in turn.
+The floor is `json.dumps` and `json.loads` of the same document, alternately in the same process.
 """
 
 import json

@@ -13,7 +13,7 @@ _SIGNIFICANT = 4
 
 
 class Row(TypedDict):
-    """A comparison as it stands in `build/bench.json`."""
+    """A comparison, as `build/bench.json` stores it."""
 
     name: str
     unit: str
@@ -80,7 +80,7 @@ class Findings:
         *,
         shows_spread: bool = False,
     ) -> None:
-        """Add a comparison; `shows_spread` where least and most are to stand on the page beside the medians."""
+        """Add a comparison; with `shows_spread` the page shows least and most in addition to the medians."""
         row = compare(name, unit, ours, other, other_name)
         self.rows.append(row)
         if shows_spread:

@@ -133,7 +133,7 @@ def declared(job: Job, broker: Broker) -> Job:
 
 @contextmanager
 def open_ground() -> Iterator[Ground]:
-    """Start the node, and yield the ground that stands on it."""
+    """Start the node, and yield the setup around it."""
     BUILD.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=BUILD, prefix="bench-") as preferred,

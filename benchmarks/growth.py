@@ -19,7 +19,7 @@ _OPTIONS = {"synced": True, "pause": 0, "marked": False, "barrier": True, "deliv
 
 
 def measure(ground: Ground, plan: Plan) -> Findings:
-    """Return each size beside the smallest; in five rounds at least, for single runs lie far apart."""
+    """Return each size compared with the smallest; in five rounds at least, because single runs differ much."""
     plan = replace(plan, rounds=max(LEAST_ROUNDS, plan.rounds))
     findings = Findings()
     pending: dict[int, list[float]] = {size: [] for size in PENDING}

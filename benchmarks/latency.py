@@ -1,10 +1,10 @@
 """
-What `publish()` costs the task that calls it: at a task's pace and in a tight loop, with the broker up and dead.
+Cost of `publish()` for the calling task: at a task's pace and in a tight loop, with the broker up and dead.
 
-Without the disk sync it is measured twice as well: with a broker that is up, beside whose delivering thread the caller
-works, and with one that is known to be dead, where the thread that delivers is idle.
+Without the disk sync it is measured twice: with a broker that is up, where a thread delivers at the same time, and with
+a broker that is known to be dead, where that thread is idle.
 
-Not here: how many of them go through in a second.
+Not here: messages per second.
 """
 
 from collections import defaultdict

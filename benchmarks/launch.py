@@ -157,7 +157,7 @@ class Worker:
 
     def run(self, command: list[str], **variables: str) -> str:
         """Run a program to its end, away from the checkout, and return its output."""
-        # Where it stands, nothing of the checkout is imported by chance.
+        # In this folder, nothing of the checkout is imported by chance.
         done = subprocess.run(
             command,
             cwd=self.elsewhere,
@@ -177,7 +177,7 @@ class Worker:
     def prepare(self) -> None:
         """Build the wheels, and download their requirements."""
         self.make_wheels()
-        # pip keeps its cache only where the index allows that; files beside it are the warmest of caches anywhere.
+        # pip keeps its cache only if the index allows that; local files are the fastest source for both ways.
         self.run([self.host, "-m", "pip", "download", "-d", str(self.wheels), f"{PACKAGE}=={VERSION}", "pip"])
 
     def make_wheels(self) -> None:
@@ -260,7 +260,7 @@ class Worker:
 
 @contextmanager
 def open_worker(ground: Ground) -> Iterator[Worker]:
-    """Yield a worker that has never run anything, with the wheels at hand."""
+    """Yield a worker that has never run a task, with the wheels available."""
     with tempfile.TemporaryDirectory(dir=ground.folder, prefix="worker-") as folder:
         worker = Worker(Path(folder))
         worker.prepare()

@@ -235,7 +235,7 @@ Spreads = Mapping[str, Mapping[str, list[float]]]
 
 
 def table(rows: Iterable[Row], spreads: Spreads = MappingProxyType({})) -> str:
-    """Return rows as a table, the name of a figure only where it changes, the spread where there is one."""
+    """Return rows as a table, with the name of a figure only where it changes, and the spread if there is one."""
     lines = ["| what | ours | beside it | | ratio |", "|---|---:|---:|---|---:|"]
     before = ""
     for row in rows:

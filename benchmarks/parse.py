@@ -1,5 +1,5 @@
 """
-What our callbacks add to the engine's look at an exported file, beside the same DAG without them.
+Cost that the library's callbacks add to Airflow's look at an exported file, compared with the same DAG without them.
 
 The library is installed from its wheel, with bytecode, as on a scheduler's host; Airflow is loaded. Not here: the
 looking (sides.parse_files).
@@ -65,7 +65,7 @@ def without_callbacks(source: str) -> str:
 
 
 def measure(_: Ground, plan: Plan) -> Findings:
-    """Look at both in turn."""
+    """Look at both alternately."""
     findings = Findings()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -88,7 +88,7 @@ class Look(NamedTuple):
 def looks_at(
     python: Path, files: Sequence[Path], count: int, folder: Path, environ: Mapping[str, str]
 ) -> list[list[Look]]:
-    """Return so many looks at each file, in turn, by the Airflow of a Python."""
+    """Return that many looks at each file, alternately, by the Airflow of a Python."""
     done = subprocess.run(
         [str(part) for part in (python, ROOT / "benchmarks" / "sides" / "parse_files.py", count, *files)],
         env=environ,

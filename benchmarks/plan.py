@@ -15,7 +15,7 @@ class Plan:
     scale: float = 1.0
 
     def count(self, full: int, least: int = 20) -> int:
-        """Return how many messages stand for `full` of them."""
+        """Return the scaled number for `full` messages."""
         return max(least, round(full * self.scale))
 
     def turns(self, items: Sequence[_Item]) -> Iterator[_Item]:

@@ -33,7 +33,7 @@ def colour_of(label: str) -> str:
 
 def _axes(title: str, bars: int) -> tuple[Any, Any]:
     figure, axes = plt.subplots(figsize=(_WIDTH, 1.1 + 0.36 * bars), layout="constrained")
-    # Of the whole figure, since long labels leave the axes little room.
+    # The size is that of the whole figure, because long labels leave little room for the axes.
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)

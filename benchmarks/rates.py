@@ -44,7 +44,7 @@ TALUS_KEPT = Side("talus, kept connection", "talus_producer", is_peer=True, opti
 TALUS = Side("talus, connection per event", "talus_producer", is_peer=True, options={"kept": False})
 PEERS = (PIPELINED, AIO_PIKA, FASTSTREAM, KOMBU, TALUS_KEPT, TALUS, CEILING)
 
-# A slow side is given less to do: its rate does not depend on it, and the others' rounds come sooner.
+# A slow side gets fewer messages: its rate does not depend on their number, and the others' rounds come sooner.
 _COUNTS = {TALUS.label: 300, KOMBU.label: 4000, TALUS_KEPT.label: 4000, BULK.label: 10_000}
 _COUNT = 20_000
 _LARGE_COUNT = 5000

@@ -148,7 +148,7 @@ def _add_whole_run(findings: Findings, ground: Ground, plan: Plan) -> None:
 
 
 def wall_seconds(ground: Ground, case: Case, program: Program) -> float:
-    """Run a program in a state of the world, and return how long it took; refused where an event was lost."""
+    """Run a program under one case, and return its duration; raise an error if an event was lost."""
     with ground.job(1) as well, case.in_place(ground, well) as ports:
         job = well if ports is None else replace(well, port=ports[0])
         settings = {"DKIST_CORE_STATE_DIR": job.state_dir}

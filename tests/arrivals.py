@@ -167,7 +167,7 @@ class Child:
 @dataclass
 class Ledger:
     """
-    Both ends of every event, and the books in between.
+    Both ends of every event, and the journal's counts.
     """
 
     settings: DKISTProcessingCoreConfiguration
@@ -192,17 +192,17 @@ class Ledger:
     @property
     def books(self) -> Books:
         """
-        The books of the outbox.
+        The counts of the outbox.
         """
         with open_bus(self.settings).open_journal() as journal:
             return journal.books()
 
     def assert_nothing_lost(self, *, counts_each_once: bool = True) -> None:
         """
-        Returned within received within attempted; duplicates are equal; the books are exact and nothing waits.
+        Returned within received within attempted; duplicates are equal; the counts are exact and no event is pending.
 
-        The books may count an event twice that was in two journals, and not at all one that a publisher's memory gave
-        to the broker while the journal was locked: then not `counts_each_once`.
+        The counts may include an event twice that was in two journals, and may miss one that a publisher sent from
+        memory while the journal was locked. In these cases `counts_each_once` is False.
         """
         self.arrivals.read()
         received = set(self.arrivals.ids)

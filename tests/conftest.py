@@ -174,7 +174,7 @@ def _started(request: pytest.FixtureRequest) -> list[str]:
 @pytest.fixture(autouse=True)
 def _no_unmarked_process(_started: list[str]) -> Iterator[None]:
     """
-    Refuse a process of a test that was chosen as one that starts none.
+    Fail if a test that was chosen as one without processes starts one.
     """
     _started.clear()
     yield
@@ -271,7 +271,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Broker], None]:
 @pytest.fixture
 def owned(broker: Broker, use: Callable[[Broker], None]) -> Broker:
     """
-    A virtual host of the test's own, named by the settings, with a user who may do everything there.
+    A separate virtual host for the test, named by the settings, with a user who has all permissions there.
     """
     use(broker)
     return broker

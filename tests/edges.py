@@ -27,7 +27,7 @@ def _fail(number: int, _: FrameType | None) -> None:
 
 class LeavesWhenTold(TaskBase):
     """
-    Has the most usual handler there is.
+    Has the most usual handler.
     """
 
     def run(self) -> None:
@@ -193,7 +193,7 @@ class IsLate(TaskBase):
 
     def run(self) -> None:
         """
-        End by itself, a moment before it would be killed.
+        End by itself, shortly before it would be killed.
         """
         signal.signal(signal.SIGTERM, lambda *_: None)
         print("waiting", flush=True)  # noqa: T201 - its line is waited for

@@ -41,7 +41,7 @@ class NoOp(TaskBase):
 
 @dataclass
 class Watch:
-    """The stacks that were seen at each of the moments."""
+    """The stacks at the observed steps."""
 
     stacks: defaultdict[int, list[Stack]] = field(default_factory=lambda: defaultdict(list))
 

@@ -76,7 +76,7 @@ def package_of(module: str) -> str:
 
 
 def circles() -> list[set[str]]:
-    """Return the groups of modules each of which imports all others, directly or through them (Tarjan's algorithm)."""
+    """Return the groups of modules in which each imports all others, directly or indirectly (Tarjan's algorithm)."""
     graph = {name: imported_by(path) for name, path in NAMES.items()}
     order: dict[str, int] = {}
     low: dict[str, int] = {}

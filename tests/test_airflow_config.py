@@ -26,7 +26,7 @@ SECRET = re.compile(r"(SECRET|PASSWORD|_KEY|BROKER_URL|RESULT_BACKEND|SQL_ALCHEM
 @pytest.mark.airflow
 def test_every_setting_exists_in_airflow(tmp_path: Path) -> None:
     """
-    Airflow would pass over a setting that it does not have, without a word.
+    Airflow would ignore an unknown setting without a message.
     """
     require_airflow()
     listed = subprocess.run(
@@ -60,7 +60,7 @@ def test_file_is_a_list_of_settings(file: Path) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_setting_has_its_reason_above(file: Path) -> None:
     """
-    Who changes a setting learns first why it is there; two that belong together share a reason.
+    A reader of a setting first learns its reason; two settings that belong together share a reason.
     """
     groups = file.read_text().split("\n\n", 1)[1].splitlines()
 
@@ -128,7 +128,7 @@ def test_readme_starts_a_worker_for_every_queue(queue: ResourceQueue) -> None:
 
 def test_readme_names_every_file() -> None:
     """
-    Each file beside it is explained.
+    It explains each file of the folder.
     """
     others = {file.name for file in CONFIG.iterdir()} - {"README.md"}
 

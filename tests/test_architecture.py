@@ -39,7 +39,7 @@ LAYERS = (
 )
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 
-# Imports that the layers forbid and that are right all the same: (importing part, imported part) and the reason.
+# Imports that the layers forbid and that are correct nevertheless: (importing part, imported part) and the reason.
 EXCEPTIONS: dict[tuple[str, str], str] = {}
 
 # The modules that an exported file imports, on each look of Airflow at the file.
@@ -238,13 +238,13 @@ def test_text_reaches_a_terminal_by_one_door(path: Path) -> None:
     "line", ["print(1)", "typer.echo('a')", "click.secho('a')", "Console(stderr=True)", "sys.stderr.buffer"]
 )
 def test_another_way_to_a_terminal_is_noticed(line: str) -> None:
-    """So that a new command does not open one."""
+    """A new command cannot add one unnoticed."""
     assert list(writing_in(ast.parse(line))) == [1]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_optional_libraries_are_imported_only_when_they_are_used(path: Path) -> None:
-    """A task's environment needs neither the engine nor a web framework."""
+    """A task's environment needs neither Airflow nor a web framework."""
     eager = [
         found.name
         for found in imports_in(path)
@@ -255,7 +255,7 @@ def test_optional_libraries_are_imported_only_when_they_are_used(path: Path) -> 
 
 
 def test_what_the_engine_imports_costs_it_nothing() -> None:
-    """An exported file makes the engine's parser import the standard library and nothing else."""
+    """An exported file makes Airflow's parser import only the standard library."""
     eager = {
         found.name
         for path in EXPORTED
@@ -267,7 +267,7 @@ def test_what_the_engine_imports_costs_it_nothing() -> None:
 
 
 def test_importing_the_package_does_nothing_else(tmp_path: Path) -> None:
-    """No library of the engine, bus or web is loaded; no thread, file, socket, process or log handler comes to be."""
+    """It loads no library of Airflow, bus or web, and creates no thread, file, socket, process or log handler."""
     probe = f"""
 import json, logging, os, sys, threading
 

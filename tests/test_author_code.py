@@ -333,7 +333,7 @@ ERRORS = {"evasive": EvasiveError, "an exit without code": LeavingWithoutCodeErr
 @pytest.mark.parametrize("kind", ERRORS)
 def test_the_exception_that_leaves_a_task_is_the_author_s(kind: str) -> None:
     """
-    Whatever its own parts raise: the end is reported, and the very object goes on.
+    If a part of the library raises, the end is still reported, and the same exception object goes on.
     """
     error = ERRORS[kind]()
 
@@ -375,7 +375,8 @@ class Measured:
 
 def test_progress_asks_the_author_s_number_once_and_when_it_is_given() -> None:
     """
-    The last report leaves with the end, and there it must not raise beside the exception that ends the task.
+    The last report is sent with the end. A number that raises must not do so there, in addition to the task's
+    exception.
     """
     numbers = [Measured(), Measured(), Measured(ZeroDivisionError())]
 

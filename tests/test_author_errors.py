@@ -400,7 +400,7 @@ def test_a_phase_of_an_unusual_form_that_runs(phase: str, value: object) -> None
 
 class Half(TaskBase):
     """
-    A task that is left to others to complete, as they are to define one thing more.
+    A task that subclasses complete, by defining one more method.
     """
 
 
@@ -544,7 +544,7 @@ def test_a_task_of_the_program_that_runs_cannot_be_exported(monkeypatch: pytest.
 
 def test_a_workflow_without_tasks_cannot_be_loaded() -> None:
     """
-    The same sentence as for its export, whether Airflow is there or not.
+    The sentence is that of its export, whether Airflow is installed or not.
     """
     built = Workflow(process_category="My", process_name="Workflow", workflow_package="p")
 
@@ -577,7 +577,7 @@ def test_releases_of_a_script_cannot_be_run() -> None:
 @pytest.mark.processes
 def test_a_constructor_of_other_names_is_named_by_the_failure() -> None:
     """
-    A file that was exported before such a task was refused still leads to it.
+    For a file that was exported before such tasks were refused, the failure still names the constructor.
     """
     built = with_first()
     built._nodes = {"OtherNames": replace(built.nodes[0], task=OtherNames)}
@@ -646,7 +646,7 @@ JUNK = st.recursive(
 
 def made_or_refused(make: Callable[[], object]) -> None:
     """
-    Do it, or see to it that it is refused in one line.
+    Call the function, or check that it is refused in one line.
     """
     refusal: Exception | None = None
     try:

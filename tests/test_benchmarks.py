@@ -357,7 +357,7 @@ def test_the_command_of_the_replaced_release_is_run_to_the_letter() -> None:
 
 def test_what_a_look_adds_is_measured_beside_each_sides_own_bare_dag() -> None:
     """
-    Airflow's part is taken away round by round, and the look as it is stands beside that.
+    Airflow's part is subtracted round by round, and the full look is shown next to it.
     """
     findings = Findings()
     bare = parse.Look(40.0, 29, 3.5)
@@ -456,7 +456,7 @@ def test_the_collector_is_named_to_both_sides_by_one_setting() -> None:
 
 def test_a_task_says_once_when_it_began() -> None:
     """
-    What else stands in its log is passed over; without the word there is no figure.
+    Other lines of its log are ignored; without the line there is no figure.
     """
     log = "installed\nfirst line at 1795378273.25\na warning\n"
 

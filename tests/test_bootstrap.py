@@ -14,7 +14,7 @@ from dkist_processing_core.settings.origin import Origin
 
 SECRET = "hunter22/and=more"
 OF_FILE = "hunter33"
-# As of a release that reports nothing itself: the bootstrap's word is all there is.
+# As of a release that reports nothing itself: only the bootstrap program reports.
 TASK = f"""
 import os
 

@@ -250,7 +250,7 @@ def test_engine_launcher_and_task_share_the_two_seconds_at_a_locked_place(kind: 
                 stack.callback(os.close, descriptor)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             else:
-                # Not even a look is possible.
+                # In this mode no other process can read the journal.
                 holder = stack.enter_context(closing(sqlite3.connect(path, isolation_level=None)))
                 holder.execute("PRAGMA locking_mode = EXCLUSIVE")
                 holder.execute("BEGIN IMMEDIATE")

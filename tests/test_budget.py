@@ -1,5 +1,5 @@
 """
-The table of who may wait how long: the processes that observe one attempt keep the promise together.
+The table of time limits: together, the processes that observe one attempt keep the promised limit.
 """
 
 import pytest
@@ -9,7 +9,7 @@ from dkist_processing_core.budget import Allowance
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 
 SECONDS = 2.0
-"""What observing an attempt may cost, by the promise."""
+"""The promised limit on the cost of observing an attempt."""
 
 
 @pytest.mark.parametrize("path", budget.PATHS.values(), ids=budget.PATHS.keys())

@@ -113,7 +113,7 @@ def test_a_workflow_with_two_names_is_found_once(make: Make) -> None:
 
 def test_a_workflow_of_a_private_module_counts_where_it_is_shown(make: Make) -> None:
     """
-    Where no public module defines it, the first that holds it stands for it.
+    If no public module defines it, the first module that holds it counts.
     """
     package = make({"_made.py": module("made"), "a.py": "from scratch._made import made\n"})
 
@@ -190,7 +190,7 @@ def test_a_module_that_is_no_package_is_looked_in_alone(make: Make) -> None:
 
 def test_a_package_without_workflows_gives_none(make: Make) -> None:
     """
-    To look for some is no mistake.
+    A search without a result is not an error.
     """
     assert names(make({"a.py": "x = 1\n"})) == []
 
@@ -325,7 +325,7 @@ def test_a_single_problem_is_a_single_sentence(make: Make) -> None:
 
 def test_a_cycle_is_found(make: Make) -> None:
     """
-    `add_node` allows none, but a node can be changed behind its back.
+    `add_node` allows none, but a node can be changed later.
     """
     closing = "from dataclasses import replace\na._nodes['First'] = replace(a._nodes['First'], upstreams=(Second,))\n"
     package = make({"a.py": module("a") + closing})
@@ -336,7 +336,7 @@ def test_a_cycle_is_found(make: Make) -> None:
 
 def test_a_package_without_workflows_is_not_valid(make: Make) -> None:
     """
-    Nothing was checked, most likely since the package beside it was meant.
+    No workflow was checked, probably because another package was meant.
     """
     package = make({"a.py": "x = 1\n", "workflows/__init__.py": "", "_hidden/__init__.py": ""})
 
@@ -396,7 +396,7 @@ def test_what_was_not_checked_is_said_once(make: Make, caplog: pytest.LogCapture
 
 def test_what_was_loaded_is_not_warned_of(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """
-    A check that was whole is silent.
+    A complete check logs nothing.
     """
     package = make({"a.py": module("a") + "a.load = lambda: object()\n"})
 
@@ -489,7 +489,7 @@ def test_a_place_that_no_system_can_name_is_no_path(
 
 def test_a_file_that_cannot_be_moved_leaves_no_part_of_it(make: Make, tmp_path: Path) -> None:
     """
-    A folder stands where the file belongs.
+    A folder has the name of the file.
     """
     package = make({"a.py": module("a")})
     (tmp_path / "dags" / "scratch_a_1.0.py").mkdir(parents=True)

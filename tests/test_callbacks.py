@@ -66,7 +66,7 @@ class AirflowException(Exception):  # noqa: N818 - the engine's own name
 
 class AirflowTaskTimeout(BaseException):
     """
-    As the engine's, which is no Exception.
+    Stands for Airflow's exception, which is not a subclass of Exception.
     """
 
 
@@ -128,7 +128,7 @@ def rows() -> list[tuple[str, bytes]]:
 
 def publish(*events: Event) -> None:
     """
-    Put events of others into the journal.
+    Put events of other reporters into the journal.
     """
     with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
         publisher.publish(*events)
@@ -149,7 +149,7 @@ def said_by_launcher(event_class: type[Any], task: str, attempt: int = 1, **fact
 
 def test_the_first_task_s_dispatch_begins_the_run() -> None:
     """
-    With the graph, and the start as the engine knows it, which the id is derived from.
+    With the graph, and the start known to Airflow, from which the id is derived.
     """
     CALLBACKS.on_execute(context())
 
@@ -167,7 +167,7 @@ def test_the_first_task_s_dispatch_begins_the_run() -> None:
 
 def test_a_later_task_s_dispatch_does_not() -> None:
     """
-    A run begins with the tasks that wait for none.
+    A run begins with the tasks without upstreams.
     """
     CALLBACKS.on_execute(context("Second"))
 
@@ -221,7 +221,7 @@ def test_a_failure_is_told_as_far_as_the_engine_knows(
 
 def test_a_task_that_is_passed_over_is_skipped() -> None:
     """
-    With the reason that the engine was given.
+    With the reason that Airflow got.
     """
     CALLBACKS.on_skipped(context(error=AirflowException("not today")))
 
@@ -232,7 +232,7 @@ def test_a_task_that_is_passed_over_is_skipped() -> None:
 
 def test_a_mapped_instance_has_its_number() -> None:
     """
-    The engine calls them all by one name.
+    Airflow gives all of them one name.
     """
     mapped = context()
     mapped["ti"].map_index = 3
@@ -257,7 +257,7 @@ def test_the_end_of_a_run_has_the_state_of_every_task() -> None:
 
 def test_for_a_failure_that_nobody_told_of_the_run_s_end_does() -> None:
     """
-    As for a task whose runner was killed: one event without a number, one message, and again none.
+    As for a task whose runner was killed: one event without an attempt number, and one message; a repetition adds none.
     """
     failed = ended_context({"First": "failed", "Second": "upstream_failed"})
     CALLBACKS.on_dag_failure(failed)
@@ -291,7 +291,7 @@ def test_a_failure_that_was_told_is_not_told_again_at_the_run_s_end() -> None:
 
 def test_an_end_that_is_on_its_way_to_the_bus_is_waited_for(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The host of the task may need a moment longer than the engine does to end the run.
+    The host of the task may need a little longer than Airflow needs to end the run.
     """
     monkeypatch.setattr(_unreported, "_DELIVERY_SECONDS", SECONDS)
     monkeypatch.setattr(_waiting_time, "SECONDS", dict.fromkeys(budget.CALLBACK_PROCESS, 2 * SECONDS))
@@ -367,7 +367,7 @@ def test_a_task_that_was_cleared_and_failed_again_is_announced() -> None:
 
 def test_a_task_that_its_launcher_saw_succeed_is_never_announced() -> None:
     """
-    Whatever became of the engine's side of it.
+    Whatever failed on Airflow's side afterwards.
     """
     publish(said_by_launcher(TaskFinished, "First"))
     CALLBACKS.on_dag_failure(ended_context({"First": "failed"}))
@@ -377,7 +377,7 @@ def test_a_task_that_its_launcher_saw_succeed_is_never_announced() -> None:
 
 def test_a_failure_is_announced_once() -> None:
     """
-    By the established message, which is no event.
+    By the message of release 7.x, which is not an event.
     """
     error = AirflowException("Bash command failed. The command returned a non-zero exit code 1.")
     for _ in range(2):
@@ -478,8 +478,8 @@ def test_engine_and_broker_have_one_time_together(
     answers: bool,  # noqa: FBT001
 ) -> None:
     """
-    What asking takes is not there for the bus: of the two seconds that observing may cost, launcher and task have
-    had theirs.
+    The time of the request is taken from the bus's time: launcher and task have used their part of the two seconds for
+    observing.
     """
     mesh = {"interservice-bus": {"mesh_address": black_hole.host, "mesh_port": black_hole.port}}
     monkeypatch.setenv("MESH_CONFIG", json.dumps(mesh))
@@ -526,7 +526,7 @@ def test_an_attempt_that_failed_for_good_after_a_clear_is_announced_again() -> N
 
 def test_a_success_on_this_host_is_known_at_the_end_of_the_run_without_the_bus() -> None:
     """
-    The bus may be away, and the engine be mistaken.
+    The bus may be unreachable, and Airflow may be wrong.
     """
     with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
         publisher.remember(SUCCEEDED + Attempt(RUN, "First", 2, 2).key)
@@ -596,7 +596,7 @@ def test_the_announcement_is_told_with_the_message() -> None:
 
 def test_a_failure_after_a_success_is_not_announced() -> None:
     """
-    The launcher has noted it on this host: the engine came to another end afterwards.
+    The launcher has noted the success on this host, and Airflow reported another end afterwards.
     """
     with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
         publisher.remember(SUCCEEDED + Attempt(RUN, "First", 1, 2).key)
@@ -682,7 +682,7 @@ def test_a_callback_without_settings_says_so_and_goes_on(
 
 def test_a_worker_may_name_the_interpreter_of_its_launchers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """
-    Where the library is not installed beside Airflow.
+    This is for workers without the library in Airflow's environment.
     """
     monkeypatch.setenv("DKIST_CORE_PYTHON", str(tmp_path / "python"))
 
@@ -691,7 +691,7 @@ def test_a_worker_may_name_the_interpreter_of_its_launchers(monkeypatch: pytest.
 
 def test_a_root_task_is_ready_since_the_run_began() -> None:
     """
-    Of the others, and of later attempts, a worker cannot know.
+    For other tasks, and for later attempts, a worker cannot know the time.
     """
     first, second = context(), context("Second")
 

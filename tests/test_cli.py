@@ -115,7 +115,7 @@ def test_the_version_is_told_without_loading_the_library() -> None:
 
 def test_without_a_command_the_commands_are_listed() -> None:
     """
-    A newcomer who types the bare name sees what there is.
+    A new user who types only the name gets the list.
     """
     told = run()
 
@@ -168,7 +168,7 @@ def test_an_unusable_setting_is_one_line_and_no_traceback() -> None:
 
 def test_debug_shows_the_traceback() -> None:
     """
-    Who looks for a mistake in the code gets all of it.
+    The full traceback is for a search for a mistake in the code.
     """
     told = run("--debug", "events", "list", MESH_CONFIG="[]")
 
@@ -268,7 +268,7 @@ def test_what_cannot_be_run_is_told_with_what_can(target: str, expected: str) ->
 
 def test_a_module_that_cannot_be_imported_is_told_with_its_place(tmp_path: Path) -> None:
     """
-    The author's own mistake is named with its file and line; the traceback is there for who asks.
+    The author's mistake is named with its file and line; the traceback is shown on request.
     """
     (tmp_path / "broken_flow.py").write_text("import json\nvalue = 1 / 0\n")
     (tmp_path / "lacking_flow.py").write_text("import a_library_that_is_missing\n")

@@ -297,7 +297,7 @@ def test_what_a_label_holds_means_nothing_to_mermaid() -> None:
     """
     made = Workflow(process_category="a", process_name="b", workflow_package="p", workflow_version="1")
     made.add_node(pipelines.First, resource_queue="gpu")
-    # Past the checks, which let no such name through.
+    # Created without the checks, which would refuse such a name.
     object.__setattr__(made.nodes[0], "pip_extras", ('x"]; <b>#end`',))
 
     lines = list(flowchart([made]))

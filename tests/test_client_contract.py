@@ -83,7 +83,7 @@ def test_what_is_overridden_raises_nothing(phase: str) -> None:
 
 def test_a_call_may_be_left_out() -> None:
     """
-    A subclass's `__call__` decides whether there is an attempt at all.
+    A subclass's `__call__` decides whether an attempt takes place.
     """
     established(recipe_run_id=0)()
     established(recipe_run_id=6)()
@@ -170,7 +170,7 @@ def test_a_workflow_is_named_by_its_parts(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_node_is_placed_by_keywords_and_by_position() -> None:
     """
-    Upstreams are none, one or several; a queue may be left out.
+    It has no, one or several upstreams; a queue is optional.
     """
     first, second, last = calibration.nodes
 
@@ -196,7 +196,7 @@ def test_resource_queues_are_words() -> None:
 
 def test_a_package_is_found_checked_and_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    By position, as every package's own test does, or by the established keyword.
+    By position, as every package's own test does, or by the keyword of release 7.x.
     """
     monkeypatch.chdir(tmp_path)
 
@@ -217,7 +217,7 @@ def test_a_package_is_found_checked_and_exported(tmp_path: Path, monkeypatch: py
 
 def test_a_notebook_has_the_name_by_which_its_tasks_look_for_it(tmp_path: Path) -> None:
     """
-    And its functions take their established keywords.
+    And its functions accept their keywords of release 7.x.
     """
     notebook = calibration.export_notebook(path=tmp_path)
     content = json.loads(notebook.read_bytes())

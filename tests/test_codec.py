@@ -150,7 +150,7 @@ def test_a_finished_task_looks_like_this() -> None:
 
 @given(events())
 def test_the_official_package_reads_every_event(event: Event) -> None:
-    """The reference implementation sees the same attributes and the same data in the structured form."""
+    """The reference implementation reads the same attributes and the same data in the structured form."""
     message = HTTPMessage(headers={"content-type": CONTENT_TYPE}, body=encode(event))
 
     read = from_structured_event(message)

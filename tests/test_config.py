@@ -176,7 +176,7 @@ def test_a_file_that_others_can_write_is_refused(mode: int, tmp_path: Path) -> N
 
 
 def test_a_file_of_another_user_is_refused() -> None:
-    """It is read from where one is started, and there somebody else may have put it; root's may be read."""
+    """It is read from the current folder, where another user may have put it; a file of root is accepted."""
 
     def owned_by(uid: int) -> os.stat_result:
         return os.stat_result((0o100644, 1, 1, 1, uid, 0, 0, 0, 0, 0))
@@ -282,7 +282,7 @@ def test_a_file_may_name_a_broker_and_its_credentials(
 
 
 def test_a_file_may_hold_what_is_not_ours(tmp_path: Path) -> None:
-    """Projects share one `.env`: unknown keys are somebody else's."""
+    """Projects share one `.env`: unknown keys belong to other programs."""
     (tmp_path / ".env").write_text("SOMEBODY_ELSES=1\nBUILD_VERSION=7\n# a comment\n")
 
     assert DKISTProcessingCoreConfiguration().build_version == "7"
@@ -333,7 +333,7 @@ def test_a_wrong_value_is_named_with_what_was_expected(
 
 
 def test_several_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody mends one after the other, starting a process each time."""
+    """Otherwise a user would correct one after the other, with a new process each time."""
     monkeypatch.setenv("ISB_QUEUE_TYPE", "stream")
     monkeypatch.setenv("PIP_TIMEOUT", "x")
     monkeypatch.setenv("MESH_CONFIG", '{"a": {"mesh_port": "x"}, "b": 1}')
@@ -560,7 +560,7 @@ def test_a_client_is_told_what_its_events_or_itself_cannot_do_without(
 
 
 def test_a_client_s_check_of_several_fields_is_heard_after_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has its turn when each field by itself is well, and its objection is the one error."""
+    """It runs when each field is valid by itself, and its objection is the only error."""
 
     class Settings(ClientConfiguration):
         @model_validator(mode="after")
@@ -600,7 +600,7 @@ def test_read_leniently_nothing_is_wrong_where_nothing_is() -> None:
 
 @pytest.mark.parametrize("variable", ["MESH_CONFIG", "ISB_EXCHANGE"])
 def test_read_leniently_a_wrong_bus_is_refused_all_the_same(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Events must not go elsewhere than they were meant to."""
+    """Events must not go to another bus than the intended one."""
     monkeypatch.setenv(variable, "x" * 256)
     monkeypatch.setenv("PIP_TIMEOUT", "x")
 
@@ -796,7 +796,7 @@ def test_an_unknown_service_equals_that_of_another_package() -> None:
 
 
 def test_services_are_equal_by_host_and_port() -> None:
-    """And can stand in a set."""
+    """They can be elements of a set."""
     first, again = MeshService(host="h", port=1), MeshService.model_validate({"mesh_address": "h", "mesh_port": 1})
 
     assert first == again

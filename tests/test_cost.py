@@ -42,7 +42,8 @@ def calls_of(action: Callable[[], object]) -> dict[str, int]:
 
 def test_a_publish_looks_at_the_folder_and_at_the_journal_and_not_at_its_log() -> None:
     """
-    After a stat of the log Linux writes a new time into it with the next commit, which costs more than the look itself.
+    After a stat of the log, Linux writes a new time into it with the next commit, which costs more than the stat
+    itself.
     """
     events = itertools.count()
     with Publisher.open(DKISTProcessingCoreConfiguration()) as publisher:
@@ -57,7 +58,7 @@ def test_a_publish_looks_at_the_folder_and_at_the_journal_and_not_at_its_log() -
             few = calls.get("fstat", 0) <= 3 * COUNT
             return few and calls["stat"] == 2 * COUNT
 
-        # At first, while the folder has changed a moment ago, it looks at all of them.
+        # At first, while the folder has just changed, it checks all of them.
         wait_until(looks_little)
 
 

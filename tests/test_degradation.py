@@ -106,7 +106,7 @@ def test_what_was_kept_beside_the_journal_comes_first_when_it_is_free(
     embedded: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    Order is kept over the time beside it, and nothing stays behind.
+    The order of the messages is kept, and no spare file remains.
     """
     publisher = Publisher.open(embedded)
     holder = locked(embedded)

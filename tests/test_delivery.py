@@ -1,8 +1,8 @@
 """
-Delivery under real faults: topology that has gone, brokers that are away or blocked.
+Delivery under real faults: missing topology, unreachable or blocked brokers.
 
-Not here: a broker that is well (bus/test_amqp.py), the journal by itself (bus/test_journal.py), and journals that
-cannot be written to (test_degradation.py).
+Not here: a healthy broker (bus/test_amqp.py), the journal by itself (bus/test_journal.py), and journals that cannot be
+written to (test_degradation.py).
 """
 
 import json
@@ -53,7 +53,7 @@ def unreachable(port: int) -> DKISTProcessingCoreConfiguration:
 
 def books_of(settings: DKISTProcessingCoreConfiguration) -> Books:
     """
-    Return the books of the journal that the settings name.
+    Return the counts of the journal that the settings name.
     """
     with open_bus(settings).open_journal() as journal:
         return journal.books()
@@ -110,7 +110,7 @@ def test_who_leaves_hears_out_what_it_has_sent_for_others(broker: Broker) -> Non
 
 def test_a_binding_that_has_gone_is_made_again(broker: Broker) -> None:
     """
-    The archive exists and nothing is bound to it: events arrive all the same, and none is set aside.
+    The archive exists without a binding: events still arrive, and none is set aside.
     """
     settings = settings_of(broker)
     AmqpBus(settings).open_link().close()
@@ -144,7 +144,7 @@ def test_who_may_not_bind_goes_on_and_says_so_once(broker: Broker, caplog: pytes
     """
     AmqpBus(settings_of(broker)).open_link().close()
     unbind(broker)
-    # An account that may look at the queues, on each version.
+    # An account that may read the queues, on each version.
     settings = settings_of(
         broker.as_user(configure="^$", write=r"^(workflow\.events\.x|master\.direct\.x)$", read="q$")
     )
@@ -204,7 +204,7 @@ def test_a_corrected_password_is_used_at_once(broker: Broker) -> None:
 
 def test_a_mark_from_a_wrong_clock_is_not_obeyed(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    However far away the moment is until which the broker was to be left alone, it is tried again after the rest.
+    However far in the future the mark's time is, the broker is tried again after the pause.
     """
     settings = settings_of(broker)
     monkeypatch.setattr(drainer, "UNREACHABLE_SECONDS", 0.2)

@@ -177,7 +177,7 @@ def test_a_broker_counts_as_well_where_a_task_closes_the_socket_as_it_is_connect
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as clients:
         port = black_hole.port if answer == "accepts" else full.getsockname()[1]
         for _ in range(3):
-            # The kernel answers none that comes when so many wait to be accepted.
+            # The kernel answers no connection while that many wait to be accepted.
             client = clients.enter_context(socket.socket())
             client.settimeout(0.0)
             client.connect_ex(full.getsockname())
@@ -203,7 +203,7 @@ def test_a_launched_task_that_closed_the_pipe_to_its_launcher_is_believed_by_its
     way: str, tmp_path: Path
 ) -> None:
     """
-    Its end is there, written in one transaction with a note for the launcher: success, and one report of it.
+    Its end is in the journal, written in one transaction with a note for the launcher: success, reported once.
     """
     closed, count = way.split("*")
 
@@ -223,7 +223,7 @@ def test_a_task_that_closed_the_pipe_is_believed_by_what_it_kept_beside_a_journa
     tmp_path: Path,
 ) -> None:
     """
-    The launcher looks there for the note, and waits for no process that writes to the journal.
+    The launcher finds the note in the spare file, and waits for no process that writes to the journal.
     """
     settings = DKISTProcessingCoreConfiguration()
     open_bus(settings).open_journal().close()
@@ -272,7 +272,8 @@ def test_the_note_of_an_earlier_start_is_not_believed(tmp_path: Path) -> None:
 
 def test_every_connection_to_a_file_is_given_up_together() -> None:
     """
-    The kernel drops all locks of a process on a file with any of its descriptors: none may be used as before.
+    The kernel drops all locks of a process on a file when one of its descriptors is closed: all connections are
+    invalid.
     """
     settings = DKISTProcessingCoreConfiguration()
     with open_bus(settings).open_journal() as one, open_bus(settings).open_journal() as other:
@@ -372,7 +373,7 @@ def test_what_is_held_is_known_by_what_it_is() -> None:
 
 def test_a_publisher_goes_on_in_the_same_journal_when_its_descriptors_were_closed() -> None:
     """
-    Nothing was kept beside it, and nothing is left to do for others.
+    No message was kept in a spare file, and no work is left for other processes.
     """
     settings = DKISTProcessingCoreConfiguration()
     with Publisher.open(settings) as publisher:

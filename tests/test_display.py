@@ -88,7 +88,7 @@ def test_a_task_that_writes_much_is_neither_slowed_nor_cut(tmp_path: Path) -> No
 
 def test_a_low_terminal_shows_what_runs_and_what_failed() -> None:
     """
-    Of more tasks than there are lines, those that matter are shown, and how many others there are.
+    If there are more tasks than lines, the most important ones are shown, with the number of the others.
     """
     console = Console(file=io.StringIO(), force_terminal=True, width=80, height=8)
     names = [f"Task{number}" for number in range(20)]
@@ -123,7 +123,7 @@ def test_whatever_a_task_writes_is_shown_as_it_is(name: str, line: str) -> None:
 
 def test_a_row_is_drawn_while_another_thread_notes_the_end() -> None:
     """
-    The moment at which the task began is looked at once: afterwards it may be gone.
+    The start of the task is read only once: it may be removed between two reads.
     """
     moments = iter([time.monotonic(), None])
 

@@ -85,7 +85,7 @@ def output_of(block: Block, folder: Path, environment: dict[str, str]) -> str:
                 timeout=60,
             )
             shown += f"{line}\n{done.stdout}"
-    # Neither a path nor the name of this machine stands in a document.
+    # Documents contain neither a path nor the name of this machine.
     shown = shown.replace(f"{folder}/", "").replace(f"{ROOT}/", "")
     return shown.replace(f" {platform.node()},", " worker1,")
 

@@ -133,7 +133,7 @@ def test_a_file_that_names_a_broker_gets_no_password_of_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """
-    Somebody else may have put the file where the command is called; one error names both, and nothing is connected.
+    Another user may have put the file into the current folder. One error names both, and no connection is opened.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ISB_PASSWORD", CANARY)
@@ -232,7 +232,7 @@ def test_a_broker_is_told_with_its_address_and_why_it_is_the_bus(
     monkeypatch: pytest.MonkeyPatch, broker: Broker
 ) -> None:
     """
-    Who has two of them sees which one is meant.
+    A user with two brokers sees which one is used.
     """
     name_broker(monkeypatch, broker)
 
@@ -248,7 +248,7 @@ def test_probes_disturb_no_consumer(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broker: Broker
 ) -> None:
     """
-    Neither who follows all events nor who replays the archive sees a probe, or a warning about one.
+    Neither a subscriber to all events nor a replay of the archive receives a probe, or a warning about one.
     """
     name_broker(monkeypatch, broker)
     told = started("A")
@@ -332,7 +332,7 @@ def test_a_password_that_strays_into_another_variable_is_not_shown(
 
 def test_a_wrong_virtual_host_is_told(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
     """
-    The credentials before it are known to be right.
+    The credentials before it are known to be correct.
     """
     name_broker(monkeypatch, replace(broker, vhost="nowhere"))
 
@@ -357,7 +357,7 @@ def test_missing_exchanges_that_may_not_be_made_are_told(monkeypatch: pytest.Mon
 
 def test_a_user_who_may_not_publish_is_told(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
     """
-    The topology is there, the right is not.
+    The topology exists, the permission does not.
     """
     name_broker(monkeypatch, broker)
     findings()
@@ -387,7 +387,7 @@ def test_a_publisher_need_not_be_allowed_to_subscribe(monkeypatch: pytest.Monkey
 
 def test_a_broker_that_blocks_publishers_is_told(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
     """
-    A memory alarm looks like a healthy connection, and is not one.
+    During a memory alarm a connection looks healthy, but publishing is blocked.
     """
     name_broker(monkeypatch, broker)
     findings()

@@ -171,7 +171,7 @@ def test_published_pipelines_are_locked_to_what_they_pin() -> None:
 
 @pytest.mark.parametrize("name", ["pika", "pydantic"])
 def test_peers_run_on_the_librarys_versions_of_what_both_use(name: str) -> None:
-    """A benchmark compares the library with its peers, and not one release of pika with another."""
+    """A benchmark compares the library with its peers, and not two releases of pika."""
     expected = pins(ROOT / "requirements" / "dev.txt")[name]
 
     assert pins(PEERS)[name] == expected
@@ -205,7 +205,9 @@ def test_declared_requirement_is_locked_at_a_version_it_allows(lock: str, requir
 
 @pytest.mark.parametrize("requirement", PYPROJECT["project"]["dependencies"])
 def test_base_requirement_is_spelled_as_clients_look_it_up(requirement: str) -> None:
-    """Clients look up the part before the comparison among installed distributions: dashes, a floor, no marker."""
+    """
+    Clients look up the part before the comparison among installed distributions: dashes, a lower limit, no marker.
+    """
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*>=[0-9]+(\.[0-9]+)*", requirement)
 
 
@@ -316,7 +318,7 @@ def test_quick_runs_what_starts_no_process_in_as_many_shares_as_there_are_proces
 
 @pytest.mark.parametrize("statuses", [(1, 0, 5), (0, 1, 5), (5, 0, 1)])
 def test_a_failure_in_any_share_fails_quick(tmp_path: Path, statuses: tuple[int, int, int]) -> None:
-    """But a share without a test that was asked for does not."""
+    """A share without a test that was requested is not a failure."""
     first, second, third = statuses
 
     ran = run_quick(tmp_path, f"echo share; case $8 in 1/*) exit {first} ;; 2/*) exit {second} ;; esac; exit {third}")
@@ -353,7 +355,7 @@ def test_published_pipelines_are_left_out_where_their_python_is_not(tmp_path: Pa
 
 def test_what_a_version_of_the_broker_can_change_runs_on_each_suite(tmp_path: Path) -> None:
     """
-    Beside the others, in the first environment, and nowhere else.
+    In the first environment only, in addition to the other tests.
     """
     without, _ = streams(tmp_path / "without")
     found, _ = streams(tmp_path / "with", RABBITMQ_SUITES="one two")
@@ -364,7 +366,7 @@ def test_what_a_version_of_the_broker_can_change_runs_on_each_suite(tmp_path: Pa
 
 
 def test_what_failed_in_any_environment_stands_in_the_last_lines(tmp_path: Path) -> None:
-    """Whoever sees only the end of a long run knows which test to look at."""
+    """The end of a long run's output names the tests that failed."""
     script = tmp_path / "tests" / "on_each_python.sh"
     script.parent.mkdir()
     script.write_text((ROOT / "tests" / "on_each_python.sh").read_text())

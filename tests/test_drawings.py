@@ -106,7 +106,7 @@ def test_each_source_is_drawn_and_each_drawing_has_a_source() -> None:
 @each_source
 def test_a_drawing_is_that_of_its_source(source: Path) -> None:
     """
-    It has the nodes and the lines of its source, and each node stands where the source places it.
+    It has the nodes and the lines of its source, and each node is at the position that the source gives.
     """
     text = source.read_text(encoding="utf-8")
     placed = {name: (float(x), -float(y)) for name, x, y in _NODE.findall(text)}
@@ -128,7 +128,7 @@ def test_a_drawing_is_that_of_its_source(source: Path) -> None:
 @each_source
 def test_a_line_is_centred_in_its_outline_however_wide_the_font_is(source: Path) -> None:
     """
-    Where the reader's font is wider than Graphviz has thought, a lone line still stands in the middle.
+    If the reader's font is wider than Graphviz expected, a single line is still centred.
     """
     beside = []
     for node in ET.fromstring(image_of(source)).iter(f"{SVG}g"):
@@ -148,7 +148,7 @@ def test_a_line_is_centred_in_its_outline_however_wide_the_font_is(source: Path)
 @each_source
 def test_a_drawing_shows_every_text_of_its_source(source: Path) -> None:
     """
-    No label is lost on the way, and none is added.
+    Every label of the source is drawn, and no other.
     """
     assert texts_of(source) == shown_texts_of(source)
 
@@ -198,7 +198,7 @@ def test_a_drawing_brings_its_own_ground(source: Path) -> None:
 @each_source
 def test_a_page_shows_each_drawing_and_says_what_is_on_it(source: Path) -> None:
     """
-    Who does not see the drawing reads a sentence in its place.
+    A reader who cannot see the drawing gets a sentence instead.
     """
     shown = {
         (path.parent / target).resolve(): words

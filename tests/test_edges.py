@@ -65,7 +65,7 @@ def test_a_finished_task_is_not_failed_by_a_termination_request(task: str) -> No
 
 def test_an_end_that_was_announced_is_no_success_afterwards() -> None:
     """
-    The engine and the bus receive the same end.
+    Airflow and the bus receive the same end.
     """
     with launch("IsLate", **IN_EDGES) as launcher:
         launcher.wait_for_line("waiting")

@@ -1,8 +1,8 @@
 """
-Environments of releases: named, built once, found in no time, mended, and pruned.
+Environments of releases: named, built once, found quickly, repaired, and pruned.
 
-Everything is installed for real, from small wheels in a folder; nothing here needs a network. Not here: the launcher,
-which runs tasks in them.
+The installations are real, from small wheels in a folder, without a network. Not here: the launcher, which runs tasks
+in them.
 """
 
 import json
@@ -129,7 +129,7 @@ def cache(environ: dict[str, str], tmp_path: Path) -> Environments:
 @pytest.fixture
 def other_python(tmp_path: Path) -> Path:
     """
-    This Python under a name beside which there is no uv.
+    This Python under a name in a folder without uv.
     """
     folder = tmp_path / "elsewhere"
     folder.mkdir()
@@ -139,7 +139,7 @@ def other_python(tmp_path: Path) -> Path:
 
 def numbers(cache: Environments) -> list[int]:
     """
-    Return the numbers of the environments that are there, whole or not.
+    Return the numbers of the existing environments, complete or not.
     """
     return sorted(int(path.suffix[1:]) for path in Path(cache.folder).glob("*.[0-9]*") if path.suffix[1:].isdecimal())
 
@@ -698,7 +698,7 @@ def test_finding_one_counts_as_use(cache: Environments) -> None:
 
 def test_eight_processes_at_once_build_one(cache: Environments) -> None:
     """
-    One of them installs; the others wait for it, and use the same.
+    One of them installs; the others wait for it, and use the same environment.
     """
     processes = [start(PREPARE, cache.folder) for _ in range(8)]
     for process in processes:
@@ -745,7 +745,7 @@ def test_a_build_killed_at_any_moment_leaves_nothing_that_is_used(environ: dict[
 
 def put_uv_beside(python: Path, first: str) -> None:
     """
-    Put a uv beside a Python, that does something before it does what uv does.
+    Put a uv next to a Python, which runs a command before it runs the real uv.
     """
     program = python.with_name("uv")
     program.write_text(f'#!/bin/sh\n{first}\nexec "{Path(sys.executable).with_name("uv")}" "$@"\n')
@@ -843,7 +843,7 @@ class _StopError(Exception):
 
 def test_a_signal_ends_a_build_and_its_installer(environ: dict[str, str], tmp_path: Path, other_python: Path) -> None:
     """
-    As the handler raises; then anybody can build.
+    The handler's exception ends them; after that any process can build.
     """
     begun = tmp_path / "begun"
     mark = f"build-{tmp_path.name}-{os.getpid()}"
@@ -868,7 +868,7 @@ def test_a_signal_ends_a_build_and_its_installer(environ: dict[str, str], tmp_pa
         sender.join()
         signal.signal(signal.SIGUSR1, before)
 
-    # A killed process that is not ours to wait for is gone a moment after the kill, and would have slept for a minute.
+    # A killed process that is not a child of this one is gone shortly after the kill; it would have slept for a minute.
     wait_until(lambda: with_environment("MARK_OF_BUILD", mark) == set())
     with Environments(folder, environ=environ).prepare(PIPE, on_output=print) as environment:
         assert works(environment)
@@ -1046,7 +1046,7 @@ def test_a_place_of_wheels_may_hold_a_comma_and_a_password(
     environ: dict[str, str], tmp_path: Path, wheels: Path, other_python: Path
 ) -> None:
     """
-    It is escaped in the list of places, so that no password stands on a command line, which everybody can read.
+    It is escaped in the list of folders, so that no password is in a command line, which all users can read.
     """
     with_comma = tmp_path / "of one, two"
     with_comma.symlink_to(wheels)
@@ -1308,7 +1308,7 @@ def test_only_what_the_user_or_root_may_have_written_is_run(
 
 def test_what_belongs_to_another_user_is_neither_found_nor_built_in(cache: Environments) -> None:
     """
-    Of an environment another one takes the place; only root can have such a folder here, to others it is refused.
+    Another environment replaces it. Only root can create such a folder here; others get an error.
     """
     path = built(cache)
     try:
@@ -1349,7 +1349,7 @@ def pipe(path: Path) -> None:
 
 def link(path: Path) -> None:
     """
-    Put in a marker's place a link to a whole one.
+    Replace a marker by a link to a complete one.
     """
     path.rename(path.with_name("true.json"))
     path.symlink_to("true.json")
@@ -1365,7 +1365,7 @@ def of_another(path: Path) -> None:
 @pytest.mark.parametrize("spoil", [garbage, cut, pipe, link, of_another])
 def test_an_environment_whose_marker_is_spoilt_is_not_used(cache: Environments, spoil: Callable[[Path], None]) -> None:
     """
-    A new one is built beside it.
+    A new one is built in addition.
     """
     path = built(cache)
     spoil(path / MARKER)
@@ -1463,7 +1463,7 @@ def test_damage_spreads_neither_from_nor_to_the_cache_of_the_installer(cache: En
 )
 def test_every_kind_of_damage_has_its_words(cache: Environments, damage: str, problem: str) -> None:
     """
-    Bytecode that is missing is none.
+    Missing bytecode is not damage.
     """
     with cache.prepare(PIPE, on_output=print) as environment:
         for compiled in environment.path.rglob("*.pyc"):
@@ -1563,7 +1563,7 @@ def test_old_ones_are_pruned_and_those_in_use_are_not(cache: Environments) -> No
 
 def test_the_lock_goes_over_to_who_inherits_it(cache: Environments) -> None:
     """
-    The task's process uses the environment when its parent has let it go, or was killed.
+    The task's process uses the environment after its parent has released the lock, or was killed.
     """
     environment = cache.prepare(PIPE)
     with subprocess.Popen(["sleep", "60"], pass_fds=[environment.lend_lock()]) as task:
@@ -1726,7 +1726,7 @@ def test_a_link_is_made_though_somebody_takes_it_for_a_left_over(cache: Environm
 
 def test_the_limits_are_those_of_the_settings(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    And of none that is wrong, since that is no reason for a task not to run.
+    A wrong limit is ignored, because it is not a reason to fail a task.
     """
     del environ
     monkeypatch.setenv("PIP_TIMEOUT", "3")
@@ -1874,7 +1874,7 @@ def test_what_a_build_makes_nobody_else_may_write_to(cache: Environments, tmp_pa
 
 def test_folders_that_a_build_makes_are_their_owner_s(environ: dict[str, str], tmp_path: Path) -> None:
     """
-    The parents too: who may write to one may put another folder in a folder's place.
+    This includes the parents: a user who may write to one could replace a folder in it.
     """
     above = tmp_path / "cache" / "dkist"
     before = os.umask(0)

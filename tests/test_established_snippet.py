@@ -1,5 +1,5 @@
 """
-The established usage snippet runs unchanged, and everybody can read its events.
+The usage snippet of release 7.x runs unchanged, and any client can read its events.
 """
 
 import base64

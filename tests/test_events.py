@@ -95,7 +95,7 @@ def test_an_event_is_a_fact_and_cannot_be_changed() -> None:
 
 
 def test_times_are_in_utc() -> None:
-    """A time in another zone is the same moment, in UTC."""
+    """A time in another zone is converted to UTC."""
     event = finished("A", time=datetime(2026, 11, 22, 2, tzinfo=timezone(timedelta(hours=-10))))
 
     assert event.time == NOON
@@ -192,7 +192,7 @@ def test_redaction_reaches_free_text_and_no_name() -> None:
     ],
 )
 def test_what_people_write_is_redacted_in_every_event(event: Event) -> None:
-    """No event has text of people that goes out unread."""
+    """Free text of every event is redacted before it is sent."""
     assert b"secret" not in encode(event.redacted(lambda text: text.replace("secret", "")))
 
 
@@ -338,7 +338,7 @@ def test_no_event_is_larger_than_the_bus_carries(event_class: type[Event], data:
 @settings(max_examples=10)
 @given(event=events_of(TaskFailed, task_name=LARGE.map(lambda name: name[:65_536]), stack=LARGE, message=LARGE))
 def test_identity_is_never_cut(event: Event) -> None:
-    """Where the name alone is too long, everything else goes, and the name stays."""
+    """If the name alone is too long, all other text is removed, and the name stays."""
     assert_cut_by_the_rules(event)
 
 

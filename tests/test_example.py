@@ -266,7 +266,7 @@ def test_derived_frames_are_the_same_every_time(raw: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["eit_171", "eit_195", "aia_171_derived_1", "aia_171_derived_2"])
 def test_quality_improves_by_calibration(name: str, raw: dict[str, Any], calibrated: dict[str, Any]) -> None:
-    """Without the offset there is contrast, without the mesh its shadow shrinks, and no pixel stays lost."""
+    """Contrast appears when the offset is removed, the mesh shadow becomes weaker, and no pixel stays lost."""
     before, after = quality.measure_quality(raw[name]), quality.measure_quality(calibrated[name])
 
     assert after.contrast > 3 * before.contrast
@@ -308,7 +308,7 @@ def test_frame_that_is_mostly_lost_is_refused() -> None:
 
 
 def test_circle_fit_withstands_outliers() -> None:
-    """A fifth of the points lies up to three pixels outside, as prominences do."""
+    """A fifth of the points is up to three pixels outside, as prominences are."""
     angles = np.linspace(0, 2 * np.pi, 180, endpoint=False)
     radius = np.full(180, 46.5)
     radius[40:76] += np.linspace(1, 3, 36)

@@ -31,7 +31,7 @@ GOLDEN = Path(__file__).parent / "exported"
 
 def test_an_exported_file_is_this_one(tmp_path: Path) -> None:
     """
-    What Airflow and operators see of a workflow does not change by accident: look at the difference, then copy it.
+    The file must not change by accident for Airflow and operators: check the difference, then copy it.
     """
     file = workflow().export_dag(tmp_path)
 
@@ -97,7 +97,7 @@ def test_the_folder_is_made_and_has_a_default(tmp_path: Path, monkeypatch: pytes
 
 def test_a_file_is_replaced_whole_and_readable_by_the_scheduler(tmp_path: Path) -> None:
     """
-    What stood there is never half written over, nothing else is left, and the mode is that of any new file.
+    The old content is never half overwritten, no other file remains, and the mode is that of any new file.
     """
     file = workflow().export_dag(tmp_path)
     before = file.stat()
@@ -142,7 +142,7 @@ def test_the_file_imports_the_engine_and_the_callbacks_alone(tmp_path: Path) -> 
 
 def test_what_the_file_imports_from_here_needs_the_standard_library_alone() -> None:
     """
-    The engine imports it at each look at a file, and again for every task.
+    Airflow imports it at each look at a file, and again for every task.
     """
     program = (
         "import sys; before = set(sys.modules);"
@@ -170,7 +170,7 @@ HOSTILE = st.text(min_size=1, max_size=40).filter(lambda text: clean(text) == te
 @pytest.mark.parametrize("tag", ["\0", "a\0", "\ud800", "\x1b[31m"])
 def test_a_tag_that_the_engine_s_database_cannot_hold_is_refused(tag: str) -> None:
     """
-    By the first of them its DAG processor would end, for all workflows, and by the others the DAG would not be there.
+    The first ones would end Airflow's DAG processor, for all workflows; with the others the DAG would be missing.
     """
     with pytest.raises(
         WorkflowError, match=r"^tags: found .*, expected text of 1 to 100 characters without control characters$"
@@ -206,7 +206,7 @@ def _calls_of(tree: ast.AST, name: str) -> list[ast.Call]:
 )
 def test_the_graph_comes_out_as_it_went_in(names: list[str], data: st.DataObject) -> None:
     """
-    Each task is one operator with its place, and each edge is there once.
+    Each task is one operator with its upstreams, and each edge exists once.
     """
     module = sys.modules[__name__]
     built = Workflow(process_category="any", process_name="graph", workflow_package="p", workflow_version="1")
@@ -324,7 +324,7 @@ def test_another_missing_module_is_not_taken_for_the_engine() -> None:
 
 def test_a_node_says_how_it_is_installed_and_run() -> None:
     """
-    The texts by which people and notebooks run a task; the recipe run id is a variable of theirs.
+    The texts with which users and notebooks run a task; the recipe run id is one of their variables.
     """
     node = workflow().nodes[1]
 
@@ -406,7 +406,7 @@ def test_a_tag_that_the_engine_would_refuse_is_refused_here(tag: Any) -> None:
 
 def test_a_name_that_looks_like_a_file_s_is_no_template() -> None:
     """
-    The operator takes each value that ends so for the name of a file, and fails where there is none.
+    The operator takes a value with such an ending for the name of a file, and fails if there is none.
     """
     built = Workflow(process_category="a", process_name="b.sh", workflow_package="p", workflow_version="1.bash")
     built.add_node(First)
@@ -422,7 +422,7 @@ def test_a_name_that_looks_like_a_file_s_is_no_template() -> None:
 
 def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
     """
-    A file system allows names of 255 bytes, and the engine 250 characters.
+    A file system allows names of 255 bytes, and Airflow 250 characters.
     """
     built = Workflow(process_category="a", process_name="b" * 98, workflow_package="p", workflow_version="1" * 100)
     built.add_node(First)

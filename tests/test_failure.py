@@ -21,7 +21,7 @@ class InstrumentError(Exception):
 
 
 class UnprintableError(Exception):
-    """An exception that raises when it is looked at."""
+    """An exception that raises when its text is requested."""
 
     def __str__(self) -> str:
         """Raise."""
@@ -32,7 +32,7 @@ class UnprintableError(Exception):
 
 
 class LeavingError(Exception):
-    """An exception that ends the program when it is looked at."""
+    """An exception that ends the program when its text is requested."""
 
     def __str__(self) -> str:
         """Leave."""
@@ -40,7 +40,7 @@ class LeavingError(Exception):
 
 
 class WordlessError(Exception):
-    """An exception whose text is none."""
+    """An exception without a text."""
 
     def __str__(self) -> Any:
         """Return an object that is not text."""
@@ -255,7 +255,7 @@ def test_our_own_frames_are_no_part_of_a_fingerprint() -> None:
 
 
 def test_a_fingerprint_is_the_same_in_every_process() -> None:
-    """It is derived from the facts alone, so it can stand here as a text."""
+    """It is derived from the facts alone, so this test can contain it as a text."""
     with pytest.raises(ValueError, match="no good") as caught:
         code(PLAIN)()
     outermost = caught.value.__traceback__

@@ -79,7 +79,7 @@ def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @dataclass
 class Launched:
     """
-    A launcher under way, started as an engine starts it.
+    A running launcher, started as Airflow starts it.
     """
 
     process: "subprocess.Popen[str]"
@@ -148,7 +148,7 @@ def launch(task: str, *prefix: str, **variables: str) -> Iterator[Launched]:
 
 def journal_rows() -> list[tuple[float, Event]]:
     """
-    Return every event in the journal, with the moment at which it was put there.
+    Return every event in the journal, with the time at which it was stored.
     """
     path = open_bus(DKISTProcessingCoreConfiguration.read()).journal_path
     with closing(sqlite3.connect(path)) as connection:
@@ -169,7 +169,7 @@ def the_attempt(task: str) -> AttemptView:
 
 def note(fault: str, task: str, moment: float | None = None, *, marks: Path | None = None) -> AttemptView:
     """
-    Put a row into the table, and return the one attempt; `moment` is when the fault was provoked.
+    Add a row to the table, and return the one attempt; `moment` is when the fault was provoked.
     """
     heard = journal_rows()
     ends = [(appended, event) for appended, event in heard if isinstance(event, TaskEnd) and event.task_name == task]
@@ -293,7 +293,7 @@ def test_a_task_that_receives_a_termination_request(task: str, within: float, ma
 
 def test_a_task_that_another_process_terminates() -> None:
     """
-    The signal goes to the task past its launcher: it is the same end.
+    The signal reaches the task without its launcher: the end is the same.
     """
     with launch("Waits") as launcher:
         launcher.wait_for_line("waiting")

@@ -64,7 +64,7 @@ def test_both_buses_share_the_path_to_the_journal(on_journal: Flow, on_broker: F
 
 
 def test_the_path_to_the_broker_is_short_and_is_listed(on_broker: Flow) -> None:
-    """The delivery of an event is read in few files, none of them long."""
+    """The code that delivers an event is in few files, none of them long."""
     files = on_broker.files_to_broker
 
     assert len(files) <= MOST_FILES_TO_BROKER

@@ -74,7 +74,7 @@ def complete() -> list[Event]:
 @pytest.mark.parametrize("moment", ABSURD)
 def test_an_absurd_time_does_not_change_the_state_of_a_run(moment: datetime) -> None:
     """
-    Neither a start, an end, nor an attempt of such a time makes a run that is over go on, or last otherwise.
+    A start, an end or an attempt with such a time neither makes a finished run go on nor changes its duration.
     """
     honest = run_of(*complete())
     for foreign in (
@@ -111,7 +111,7 @@ def test_an_end_at_an_absurd_time_is_an_end_without_a_time(moment: datetime) -> 
 @pytest.mark.parametrize("moment", ABSURD)
 def test_a_run_of_an_absurd_time_is_not_the_latest(moment: datetime) -> None:
     """
-    It stands before all others, and the timeline shows the one that began last.
+    It is listed before all others, and the timeline shows the run that began last.
     """
     honest = [started("A", run_id=f"r{number}", time=at(number)) for number in range(3)]
     foreign = [started("A", run_id=f"foreign{number}", time=moment) for number in range(30)]

@@ -214,7 +214,7 @@ class Inheriting(TaskBase):
 
     def report(self, barrier: "threading.Barrier", done: int) -> None:
         """
-        Report at the same instant as the others.
+        Report at the same time as the others.
         """
         barrier.wait()
         self.progress(done, 4)

@@ -30,7 +30,7 @@ def unchanged(text: str) -> str:
 
 
 def findings(reason: str) -> list[tuple[str, str]] | str:
-    """Return which field holds what, of a reason that names fields; any other reason as it is."""
+    """Return which field has which value, for a reason that names fields; any other reason unchanged."""
     return _FOUND.findall(reason) or reason
 
 

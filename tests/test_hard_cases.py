@@ -1,5 +1,6 @@
 """
-Several things at once: signals while publishing, a backlog on a full disk, no disk and no rights, a removed journal.
+Several things at once: signals while publishing, a backlog on a full disk, no disk and no permissions, a removed
+journal.
 
 Not here: each fault by itself (test_degradation.py, test_poison.py, test_processes.py).
 """
@@ -272,7 +273,7 @@ def test_what_is_kept_in_mind_of_a_removed_journal_is_not_taken_for_the_new_one_
 
 def test_what_was_kept_beside_the_journal_goes_there_by_itself() -> None:
     """
-    A long task that publishes nothing more has its start where others can see it.
+    The start of a long task that publishes nothing more becomes visible to other processes.
     """
     settings = DKISTProcessingCoreConfiguration()
     with Publisher.open(settings) as publisher:
@@ -455,7 +456,7 @@ def test_without_a_thread_events_are_on_disk_and_delivered_at_the_close(broker: 
 
 def test_without_a_thread_a_dead_broker_costs_no_more_than_the_limit(refusing_port: int, reachable: Path) -> None:
     """
-    Nobody waits in vain: the event stays in the journal.
+    The wait is limited: the event stays in the journal.
     """
     settings = unreachable(refusing_port)
 

@@ -1,4 +1,4 @@
-"""Who is who: recipe runs, run ids, attempts, and how an identity reaches a process."""
+"""Identities: recipe runs, run ids, attempts, and how an identity reaches a process."""
 
 import os
 import re
@@ -85,7 +85,7 @@ def test_a_recipe_run_id_is_an_integer_or_decimal_digits(value: object, expected
     ],
 )
 def test_anything_else_is_no_recipe_run_id(value: object) -> None:
-    """Neither other types nor other spellings are taken for a number, and little of them is shown."""
+    """Other types and other spellings are not taken for a number, and the message shows a short part of them."""
     with pytest.raises(IdentityError, match=r"^recipe_run_id: found .{1,40}, expected an integer or decimal digits"):
         parse_recipe_run_id(value)
 
@@ -148,7 +148,7 @@ def test_an_environment_without_identity_gives_none() -> None:
 
 
 def test_an_instance_of_a_mapped_task_keeps_its_number() -> None:
-    """The engine's `Name[3]` is the identity of the class `Name`."""
+    """Airflow's `Name[3]` is the identity of the class `Name`."""
     environ = ENVIRON | {"DKIST_CORE_TASK": "A[3]"}
 
     taken = Attempt.take_from(environ, task_name="A", workflow_name="W")
@@ -171,7 +171,7 @@ def test_an_instance_of_a_mapped_task_keeps_its_number() -> None:
     ],
 )
 def test_variables_that_make_no_identity_are_refused_by_name(name: str, value: str | None, complaint: str) -> None:
-    """The message names the variable, and the variables are gone all the same."""
+    """The message names the variable, and the variables are still removed."""
     environ = {key: found for key, found in ENVIRON.items() if key != f"DKIST_CORE_{name}"}
     environ |= {} if value is None else {f"DKIST_CORE_{name}": value}
 
@@ -284,7 +284,7 @@ def test_run_data_of_any_other_kind_is_refused(value: object) -> None:
 
 
 def test_run_data_that_no_parser_takes_is_refused() -> None:
-    """Neither depth nor length is anybody's problem."""
+    """Data of any depth or length is refused without an unexpected error."""
     for text in ("[" * 100_000, "9" * 100_000, "", "1\x00"):
         with pytest.raises(IdentityError):
             parse_run_data(text)

@@ -31,7 +31,7 @@ _RECIPE_RUN_ID = "{{dag_run.conf['recipe_run_id']}}"
 
 
 def export(side: Side, folder: Path) -> Path:
-    """Return the file that a release makes of the pipeline."""
+    """Return the file that a release exports for the pipeline."""
     folder.mkdir()
     source = folder / "source"
     source.mkdir()

@@ -54,7 +54,7 @@ WasTried = Callable[[str], bool]
 
 
 def add_processes(findings: Findings, plan: Plan, homes: tuple[Home, Home]) -> None:
-    """Add what importing costs, and a task that does nothing, on the embedded journal where there is one."""
+    """Add the cost of the import and of an empty task, on the embedded journal if the release has one."""
     sides = (OURS.python, THEIRS.python)
     pythons = dict.fromkeys(_PROGRAMS, sides) | {IMPORT_AT_HOME: (homes[0].python, homes[1].python)}
     for each in dict.fromkeys(python for pair in pythons.values() for python in pair):
@@ -121,7 +121,7 @@ def mesh_config(port: int) -> str:
 
 
 def _task_cost(python: Path, **settings: str) -> Cost:
-    """Run a task that does nothing; ours is refused where an event of it is not in the journal."""
+    """Run an empty task; for this library, raise an error if an event of it is not in the journal."""
     with tempfile.TemporaryDirectory() as folder:
         cost = cost_of(TASK_PROGRAM, str(python), DKIST_CORE_STATE_DIR=folder, **settings)
         if python == OURS.python:

@@ -110,7 +110,7 @@ class Kept(Worker):
         return super().variables(**{"PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}", **more})
 
     def start(self) -> Effort:
-        """Find the environment, in a process that does nothing else; then launch a task as the operator does."""
+        """Find the environment, in a process with no other work; then launch a task as the operator does."""
         began = time.perf_counter()
         self.run([self.host, "-P", "-c", _PREPARE])
         found = time.perf_counter() - began

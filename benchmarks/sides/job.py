@@ -50,7 +50,7 @@ class Job:
 
     @classmethod
     def read(cls) -> Self:
-        """Return the job that stands in the first line of standard input."""
+        """Return the job in the first line of standard input."""
         return cls(**json.loads(sys.stdin.readline()))
 
     def to_line(self) -> str:
@@ -86,7 +86,7 @@ class Watch:
 
 
 def wait_for_start() -> None:
-    """Say that everything is prepared, and wait for the word to begin."""
+    """Report that everything is prepared, and wait for the line to begin."""
     print("ready", flush=True)
     sys.stdin.readline()
 

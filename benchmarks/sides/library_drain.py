@@ -1,4 +1,4 @@
-"""The library draining an outbox that others have filled: sent, confirmed, removed."""
+"""The library draining an outbox that another process has filled: sent, confirmed, removed."""
 
 from benchmarks.corpus import event_at
 from benchmarks.sides.job import Job, Watch, report

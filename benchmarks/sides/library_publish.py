@@ -1,4 +1,4 @@
-"""What `publish()` costs a task: the time of each call, at a task's pace or as fast as it goes."""
+"""Cost of `publish()` for a task: the time of each call, at a task's pace or in a tight loop."""
 
 import resource
 import time

@@ -1,4 +1,4 @@
-"""A process that holds the lock under which an outbox is drained, and does nothing with it."""
+"""A process that holds the lock under which an outbox is drained, and does no other work."""
 
 import sys
 

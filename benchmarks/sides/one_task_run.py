@@ -1,4 +1,4 @@
-"""A workflow of one task that does nothing, run on this host: the engine's process, which starts the task's."""
+"""A workflow with one empty task, run on this host: the process of the local run, which starts the task's process."""
 
 import sys
 
@@ -6,7 +6,7 @@ from dkist_processing_core import TaskBase, Workflow
 
 
 class NoOp(TaskBase):
-    """The task that does nothing."""
+    """The empty task."""
 
     def run(self) -> None:
         """Do nothing."""

@@ -1,4 +1,4 @@
-"""The floor to stand on: a bare callback connection of pika's, confirms pipelined, a window of unconfirmed messages."""
+"""The lower limit: a plain callback connection of pika with pipelined confirms and a window of unconfirmed messages."""
 
 import itertools
 from typing import TYPE_CHECKING, Any

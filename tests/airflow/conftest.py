@@ -69,7 +69,7 @@ def airflow_broker(rabbitmq: RabbitMQNode) -> Iterator[Broker]:
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
-    The folder in which this library and the pipelines are released; the environments of tasks stand beside it.
+    The folder with the released library and pipelines; the environments of tasks are next to it.
     """
     folder = tmp_path_factory.mktemp("released") / "wheels"
     release(folder)

@@ -156,7 +156,7 @@ class Listener:
 
     def wait_for_end(self, run_id: str, seconds: float = SECONDS) -> None:
         """
-        Wait until the engine's word on the whole run has arrived.
+        Wait until Airflow's report about the whole run has arrived.
         """
         wait_until(lambda: any(event.name in ENDS_OF_RUN for event in self.of(run_id)), seconds)
 

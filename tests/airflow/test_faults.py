@@ -315,7 +315,7 @@ def test_a_killed_runner_with_retries_left_is_followed_by_an_attempt(
 
 def test_a_task_that_is_passed_over_is_skipped(runs: dict[str, Run]) -> None:
     """
-    The engine alone knows.
+    Only Airflow can report it.
     """
     attempt = runs["skip"].attempt("skip")
 

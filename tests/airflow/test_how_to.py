@@ -70,7 +70,7 @@ class Command:
 
     line: str
     start: int
-    """Where its output stands on the page."""
+    """The position of its output on the page."""
     told: str
     printed: str
 
@@ -122,7 +122,7 @@ class Shell:
 
     def _logs(self) -> str:
         """
-        Return the ends of what Airflow's processes have written, for who looks for what went wrong.
+        Return the ends of the logs of Airflow's processes, to find the cause of a failure.
         """
         return "".join(
             f"\n--- {log.name}\n{log.read_text(errors='replace')[-_TAIL:]}" for log in self._folder.glob("*.log")
@@ -225,7 +225,7 @@ def same(text: str) -> str:
     return alike(text)
 
 
-@pytest.mark.timeout(600)  # under a minute alone, and several beside the suites of all Pythons
+@pytest.mark.timeout(600)  # under a minute alone, and several if the suites of all Pythons run at the same time
 def test_who_follows_the_page_sees_what_it_shows(tmp_path: Path) -> None:
     """
     A pipeline runs as a DAG, is tried again, and released; its events are on the bus, and nothing is left running.
@@ -244,7 +244,7 @@ def test_who_follows_the_page_sees_what_it_shows(tmp_path: Path) -> None:
 
 def test_the_page_installs_what_the_package_offers() -> None:
     """
-    The one block that is not run makes the environment that stands in its place here.
+    The only block that is not run creates an environment; the tests' environment replaces it.
     """
     (install,) = (block["text"] for block in _BLOCK.finditer(PAGE.read_text()) if block["kind"] == "install")
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

@@ -216,7 +216,7 @@ main()
 
 def test_airflow_reads_what_an_archive_is_unpacked_to(tmp_path: Path) -> None:
     """
-    Each workflow of it is there, under its own name, and none was refused.
+    Each of its workflows is loaded under its name, and none is refused.
     """
     export = command("workflows", "export", EXAMPLE.name, "--path", str(tmp_path), "--zip")
     subprocess.run(export, env=os.environ | {"PYTHONPATH": str(EXAMPLE.parent)}, check=True, capture_output=True)

@@ -1,7 +1,7 @@
 """
-Many runs of one workflow that fail at once: the engine gives all of their ends to one process, which has limited time.
+Many runs of one workflow that fail at once: Airflow passes all of their ends to one process, which has limited time.
 
-Long, so by `make soak` only.
+The test is long, so only `make soak` runs it.
 """
 
 import pytest

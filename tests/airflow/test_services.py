@@ -100,7 +100,7 @@ class TestLocalExecutor:
     @pytest.mark.soak
     def test_state_is_set_by_hand(self, local_airflow: Airflow) -> None:
         """
-        A running task is marked as on the page, its command ends, and the run goes by the mark; cleared, it runs again.
+        A running task is marked as on the page, its command ends, and the run follows the mark; cleared, it runs again.
         """
         local_airflow.add_dag("local_marked", two_tasks("local_marked", command="exec </dev/null; exec sleep 300"))
         local_airflow.wait_for_dag("local_marked")
@@ -122,7 +122,7 @@ class TestLocalExecutor:
     @pytest.mark.soak
     def test_killed_scheduler_is_replaced(self, local_airflow: Airflow) -> None:
         """
-        A killed scheduler leaves its workers; the next test finds none of them, and a scheduler that works.
+        A killed scheduler leaves its workers; the next test finds none of them, and a working scheduler.
         """
         local_airflow.add_dag("local_crash", two_tasks("local_crash"))
         local_airflow.wait_for_dag("local_crash")
@@ -138,7 +138,7 @@ class TestLocalExecutor:
     @pytest.mark.soak
     def test_change_of_a_file_is_waited_for(self, local_airflow: Airflow) -> None:
         """
-        A run that is started after the wait goes by the file as it is now.
+        A run that is started after the wait uses the current file.
         """
         local_airflow.add_dag("local_changed", two_tasks("local_changed"))
         local_airflow.wait_for_dag("local_changed")

@@ -100,7 +100,7 @@ class BusContract:
         self, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        Names over 100 bytes are cut in the routing key, and compared whole after matching.
+        Names over 100 bytes are cut in the routing key, and compared in full after matching.
         """
         name = "é" * 80
         subscription = listen(task=name)
@@ -232,7 +232,7 @@ class BusContract:
         self, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        Its events' `ack()` does nothing, and there is no next event.
+        `ack()` of its events has no effect, and there is no next event.
         """
         subscription = listen(name="ended")
         publisher.publish(started("A"))
@@ -379,7 +379,7 @@ class BusContract:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         """
-        It is acknowledged and counted: among the dead letters of every older consumer it would only be in the way.
+        It is acknowledged and counted. Otherwise it would fill the dead letters of every older consumer.
         """
         known = to_message(finished("A"), settings.isb_event_exchange)
         later = replace(known, body=known.body.replace(b"task.finished", b"task.applauded"))
@@ -458,7 +458,7 @@ class BusContract:
         self, publisher: Publisher, listen: Callable[..., Subscription], name: str | None
     ) -> None:
         """
-        Whatever the threads of its parent were doing, nothing waits for them; and the subscription goes on.
+        Whatever the threads of its parent were doing, it waits for none of them; the subscription goes on.
         """
         events = [progressed("A", number) for number in range(40)]
         subscription = listen(name=name)
@@ -554,7 +554,7 @@ class BusContract:
         self, publisher: Publisher, listen: Callable[..., Subscription], local_zone: Callable[[str], None], zone: str
     ) -> None:
         """
-        In one zone or the other such a time has no place in UTC.
+        In some zones such a time has no equivalent in UTC.
         """
         local_zone(zone)
         publisher.publish(started("A"))

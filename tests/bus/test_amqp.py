@@ -223,7 +223,7 @@ class TestAmqpBus(BusContract):
         self, publisher: Publisher, listen: Callable[..., Subscription], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """
-        Meanwhile nothing is asked of the broker, whose silence then is none.
+        In that time no request goes to the broker, so its silence does not count.
         """
         monkeypatch.setattr("dkist_processing_core.bus.amqp.archive._SILENCE_SECONDS", 0.5)
         events = [progressed("A", number) for number in range(5 * ARCHIVE_PREFETCH)]
@@ -447,7 +447,7 @@ def test_the_failure_message_waits_in_the_established_queue(
 
 def test_the_outbox_is_empty_when_everything_is_confirmed(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    The books balance: published = confirmed, nothing pending, nothing set aside.
+    All published messages are counted as confirmed, none as pending or set aside.
     """
     with Publisher.open(settings) as publisher:
         publisher.publish(started("A"), finished("A"))
@@ -486,7 +486,7 @@ def test_the_topology_is_made_once_and_then_only_looked_at(
     broker: Broker, settings: DKISTProcessingCoreConfiguration
 ) -> None:
     """
-    A publisher without configure rights works where the topology exists.
+    A publisher without the configure permission works if the topology exists.
     """
     AmqpBus(settings).open_link().close()
     broker.node.add_user("writer", "writer-password", configure="^$", write=".*", read="^$", vhost=broker.vhost)

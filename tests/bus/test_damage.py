@@ -187,7 +187,7 @@ def test_a_named_subscription_goes_on_where_it_was_in_the_damaged_journal(
     settings: DKISTProcessingCoreConfiguration,
 ) -> None:
     """
-    The new file goes on with the numbers of the old one, and has its places.
+    The new file continues the numbers of the old one, and has its positions.
     """
     path = open_bus(settings).journal_path
     with subscribe(name="ops", timeout=0.0, settings=settings) as events:
@@ -281,7 +281,7 @@ def test_a_name_whose_place_cannot_be_read_begins_with_the_oldest_event(
     settings: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    Some events come again, with one warning, and none is lost; from then on the name has its place.
+    Some events are delivered again, with one warning, and none is lost; after that the name has its position.
     """
     path = open_bus(settings).journal_path
     with subscribe(name="ops", timeout=0.0, settings=settings):
@@ -370,7 +370,7 @@ def test_a_new_journal_that_gets_the_number_of_a_removed_one_is_read_from_its_be
 
 def test_one_of_several_processes_sets_a_damaged_journal_aside(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    The events of all of them are in the one new file, and every row of the old one is there once.
+    The events of all processes are in the one new file, which has every row of the old one once.
     """
     before, path = fill(settings), open_bus(settings).journal_path
     flip_in_the_middle(path)
@@ -474,7 +474,7 @@ def test_a_check_that_is_cut_off_does_not_make_a_journal_a_damaged_one(
 
 def test_a_busy_a_newer_and_a_foreign_file_are_never_set_aside(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    Only damage is: those are somebody's to use.
+    Only damaged files are: other users or programs use these files.
     """
     fill(settings)
     path = open_bus(settings).journal_path
@@ -501,7 +501,7 @@ def test_a_folder_in_the_place_of_a_side_file_costs_no_event(
     settings: DKISTProcessingCoreConfiguration, side: str
 ) -> None:
     """
-    The journal is taken over as a whole.
+    The complete journal is moved to a new file.
     """
     before, path = fill(settings), open_bus(settings).journal_path
     path.with_name(path.name + side).mkdir()

@@ -53,7 +53,7 @@ def encoded(message: Message, max_body: int = MAX_BODY) -> bytes:
 
 
 def decoded(data: bytes) -> list[pika.frame.Frame]:
-    """Return the frames that pika reads, none of which is left incomplete."""
+    """Return the frames that pika decodes, none of them incomplete."""
     frames = []
     while data:
         size, frame = pika.frame.decode_frame(data)

@@ -132,7 +132,7 @@ def test_several_processes_write_and_each_ones_order_is_kept(settings: DKISTProc
 
 def test_one_receiver_of_a_name_is_active_and_another_takes_over(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    Receivers of one name never both get an event; the one that stands by goes on where the other stopped.
+    Receivers of one name never both get an event; the standby one continues where the other stopped.
     """
     bus = open_bus(settings)
     first, second = bus.subscribe(["#"], name="n"), bus.subscribe(["#"], name="n")
@@ -295,7 +295,7 @@ def test_what_a_named_subscription_has_not_read_stays_up_to_its_limit(
 
 def test_one_opening_removes_a_bounded_number_of_rows(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    Whatever lies there: the next ones go on.
+    The next openings remove the rest.
     """
     with open_bus(settings).open_journal() as journal:
         journal.append([to_message(progressed("A", number), "x") for number in range(2 * MOST_AT_ONCE + 5)])
@@ -384,7 +384,7 @@ def test_a_clock_that_was_set_back_hides_nothing_that_is_recent(settings: DKISTP
 
 def test_a_newer_format_is_refused_and_left_untouched(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    A file of a newer release is somebody else's to read.
+    Only a newer release can read a file of a newer release.
     """
     bus = open_bus(settings)
     bus.open_journal().close()
@@ -432,7 +432,7 @@ def test_journals_leave_a_memory_file_system() -> None:
     """
     On a file system that a restart empties, journals move to /var/tmp, with one warning.
     """
-    assert file_system(Path("/dev/shm")) == "tmpfs"  # the house rule of Linux: see shm_overview(7)
+    assert file_system(Path("/dev/shm")) == "tmpfs"  # Linux mounts it there: see shm_overview(7)
     settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=Path("/dev/shm/dkist-core-test"))
 
     where = place(settings)
@@ -444,7 +444,7 @@ def test_journals_leave_a_memory_file_system() -> None:
 
 def test_a_lock_ends_with_the_process_that_took_it_not_with_its_forks(tmp_path: Path) -> None:
     """
-    A fork neither keeps its parent's lock nor lets go of it.
+    A fork neither keeps its parent's lock nor releases it.
     """
     lock, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
     assert lock.acquire()
@@ -634,7 +634,7 @@ def test_what_is_taken_over_keeps_its_time_and_its_refusals(tmp_path: Path) -> N
 
 def test_a_replay_from_a_time_passes_over_what_was_published_before(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    On this host there is one clock, and every row has its own time.
+    There is one clock on this host, and every row has its time of publishing.
     """
     with Publisher.open(settings) as publisher:
         publisher.publish(started("A"))

@@ -186,7 +186,7 @@ def test_an_account_that_may_not_read_the_archive_is_told_without_the_count(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """
-    The subscription goes on.
+    The subscription continues.
     """
     open_named().close()
     publish(settings, 0, LIMIT + 1)
@@ -326,7 +326,7 @@ def test_what_other_consumers_of_a_name_received_is_not_counted_as_lost(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """
-    The number is an upper bound where others read, and adds nothing to `missed`.
+    The number is an upper bound if other consumers read, and is not added to `missed`.
     """
     open_named().close()
     with broker.connect() as connection:
@@ -414,7 +414,7 @@ def test_a_queue_that_an_account_may_not_ask_for_is_not_asked_for_later(
     settings: DKISTProcessingCoreConfiguration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    RabbitMQ 4.2 answers no account without the configure right, and closes the channel that the messages come by.
+    RabbitMQ 4.2 refuses the request without the configure permission, and closes the channel of the messages.
     """
     monkeypatch.setattr("dkist_processing_core.bus.amqp.lost_events.LOOK_SECONDS", -1.0)
     bus = AmqpBus(settings)
@@ -438,7 +438,7 @@ def test_an_archive_that_is_made_again_is_one_warning(
     broker: Broker, settings: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    Where this host has delivered to it before; the first archive of a broker is none.
+    Only if this host has delivered to it before; the first archive of a broker causes no warning.
     """
     publish(settings, 0, 3)
     before = warnings_in(caplog)

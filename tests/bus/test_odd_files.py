@@ -1,5 +1,5 @@
 """
-Odd files beside a journal and odd rows in it: they hold up no event and no task.
+Odd files next to a journal and odd rows in it: they delay no event and no task.
 
 Not here: damage that SQLite recognizes (test_damage).
 """
@@ -88,7 +88,7 @@ def test_a_row_of_a_wrong_type_keeps_no_task_from_its_journal(
     settings: DKISTProcessingCoreConfiguration, statements: str
 ) -> None:
     """
-    A publisher and a named subscription go on, though old events are to be removed and a damaged file lies there.
+    A publisher and a named subscription go on, even if old events must be removed and a damaged file is in the folder.
     """
     path = open_bus(settings).journal_path
     with subscribe(name="ops", timeout=0.0, settings=settings), Publisher.open(settings) as publisher:
@@ -183,7 +183,7 @@ def _adopt(path: Path, barrier: Barrier) -> None:
 
 def test_processes_that_take_over_spare_journals_at_once_leave_no_lock_behind(tmp_path: Path) -> None:
     """
-    Every event is taken over once.
+    The messages of each spare file are moved once.
     """
     path, context = tmp_path / "outbox.db", multiprocessing.get_context("fork")
     Journal.open(path).close()
@@ -228,7 +228,7 @@ def test_a_lock_that_another_user_holds_on_the_folder_delays_no_task(
 
 def test_a_file_that_vanishes_during_the_check_of_access_is_as_good_as_none(tmp_path: Path) -> None:
     """
-    SQLite removes the files beside a journal at any time.
+    SQLite removes the side files of a journal at any time.
     """
     path = tmp_path / "embedded.db"
     path.touch()

@@ -1,5 +1,5 @@
 """
-The log lines of pika: which of them a process with a link sees.
+The log lines of pika: which of them appear in a process with a link.
 
 Not here: the lines of this library about a connection (test_amqp).
 """

@@ -86,7 +86,7 @@ print(first.has_ended(), *names())
 
 def test_processes_get_a_journal_in_the_order_in_which_they_came_for_it() -> None:
     """
-    Six that come while it is locked: none of them is passed by one that came later.
+    Of six processes that come while it is locked, none is overtaken by a later one.
     """
     done = run_python(QUEUE.format(program=IN_ORDER), {})
 
@@ -202,7 +202,7 @@ with bus.open_journal() as journal:
 
 def test_processes_that_publish_in_a_loop_take_turns() -> None:
     """
-    A process whose calls follow each other closely queues behind the others, which hardly ever find the journal free.
+    A process with frequent calls queues behind the others, which otherwise hardly ever find the journal free.
     """
     done = run_python(QUEUE.format(program=IN_TURNS.format()), {})
 
@@ -211,7 +211,7 @@ def test_processes_that_publish_in_a_loop_take_turns() -> None:
 
 def test_a_process_queues_once_behind_one_that_is_stopped_and_then_no_more() -> None:
     """
-    A journal that is free costs it one wait, not one for each message.
+    It waits once for a free journal, and not once for each message.
     """
     program = f"from dkist_processing_core.errors import JournalError\n{BESIDE_ONE_THAT_IS_STOPPED.format()}"
     done = run_python(QUEUE.format(program=program), {})
@@ -221,7 +221,7 @@ def test_a_process_queues_once_behind_one_that_is_stopped_and_then_no_more() -> 
 
 def test_a_process_that_is_stopped_in_the_queue_leaves_a_journal_that_is_free_to_the_others() -> None:
     """
-    Who stands behind it looks at the journal now and then, and does not wait for as long as it would.
+    The process behind it checks the journal at intervals, and does not wait for its full time.
     """
     done = run_python(QUEUE.format(program=FREE_BEHIND_ONE_THAT_IS_STOPPED), {})
 
@@ -295,7 +295,7 @@ with bus.open_journal() as first:
 
 def test_a_connection_that_is_opened_beside_a_place_is_whole_when_the_place_is_left() -> None:
     """
-    The descriptor of a place is of the same file as one of SQLite's, and is none of them.
+    The descriptor of a place refers to the same file as one of SQLite's, and is separate from it.
     """
     done = run_python(BESIDE, {})
 

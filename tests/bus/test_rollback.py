@@ -1,5 +1,5 @@
 """
-A rollback journal beside a journal's file, put there by another user: SQLite would delete any file that it names.
+A rollback journal next to a journal's file, created by another user: SQLite would delete any file that it names.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ SECTOR = 512
 
 def plant(path: Path, target: Path) -> None:
     """
-    Put a rollback journal beside a file, without pages and with the name of another file (fileformat2.html, 3).
+    Create a rollback journal for a file, without pages and with the name of another file (fileformat2.html, 3).
     """
     with path.open("rb") as file:
         size = int.from_bytes(file.read(18)[16:], "big") or 4096
@@ -78,7 +78,7 @@ def test_a_publisher_plays_back_no_rollback_journal(
 
 def test_a_look_a_spare_and_a_damaged_file_play_back_no_rollback_journal(tmp_path: Path, key: Path) -> None:
     """
-    A look leaves it alone.
+    Listing leaves it unchanged.
     """
     path = tmp_path / "outbox.db"
     with Journal.open(path):
@@ -105,7 +105,7 @@ def test_a_rollback_journal_that_is_put_there_while_a_file_is_opened_is_not_play
     tmp_path: Path, key: Path, mode: str
 ) -> None:
     """
-    Before each statement of the first use, which fails or goes on.
+    It is placed before each statement of the first use, which fails or goes on.
     """
     path = tmp_path / "outbox.db"
     Journal.open(path).close()

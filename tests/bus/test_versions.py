@@ -231,7 +231,7 @@ def test_a_queue_that_is_deleted_under_a_subscription_is_made_again(
     broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    The broker ends the delivery without a reason, and none is claimed.
+    The broker ends the delivery without a reason, and the message states none.
     """
     settings = settings_of(broker)
     with subscribe(name="ops", settings=settings, timeout=SECONDS) as subscription:
@@ -248,7 +248,7 @@ def test_a_queue_that_is_deleted_under_a_subscription_is_made_again(
 
 def publish_when_bound(broker: Broker) -> None:
     """
-    Publish an event when the queue of a subscription is there again.
+    Publish an event when the queue of a subscription is bound again.
     """
 
     def is_there() -> bool:

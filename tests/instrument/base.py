@@ -43,7 +43,7 @@ class InstrumentTask(TaskBase, ABC):
 
     def pre_run(self) -> None:
         """
-        Keep the books of a task that is run by hand.
+        Keep the records of a task that is run by hand.
         """
         super().pre_run()
         if self.is_task_manual:
@@ -76,7 +76,7 @@ class InstrumentTask(TaskBase, ABC):
 
     def __call__(self) -> None:
         """
-        Run, unless there is nothing to do.
+        Run, unless there is no work.
         """
         if self.recipe_run_id:
             super().__call__()

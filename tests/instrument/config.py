@@ -9,7 +9,7 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 
 class Service(BaseModel):
     """
-    A service in the words of another package, whose own `==` knows only its own class.
+    A service in the form of another package, whose `==` accepts only its own class.
     """
 
     host: str = Field(alias="mesh_address")
@@ -40,7 +40,7 @@ class InstrumentConfiguration(DKISTProcessingCoreConfiguration):
     @property
     def isb_connection_retryer(self) -> dict[str, float]:
         """
-        How connections are tried again, in the words of the settings.
+        The retry settings of connections, under the names of another package.
         """
         retry = self.retry_config
         return {

@@ -14,7 +14,7 @@ from tests.services.processes import SessionWatch
 from tests.services.redis import MissingRedisError, RedisServer
 
 _HERE = Path(__file__).parent
-# A test waits for all the imports of a pipeline, up to three times, and beside it runs the rest of the suite.
+# A test waits for all the imports of a pipeline, up to three times, while the rest of the suite runs.
 _TIMEOUT_SECONDS = 600
 
 

@@ -87,7 +87,7 @@ def test_the_engine_sees_what_it_saw_of_the_replaced_release(
 
 def test_each_task_tells_of_its_failure_once(from_here: dict[str, Any]) -> None:
     """
-    The established callback is there, with the names of the workflow and the task.
+    The callback of release 7.x is attached, with the names of the workflow and the task.
     """
     for name, dag in from_here["exported"].items():
         assert dag["tasks"]
@@ -103,7 +103,7 @@ def test_each_task_tells_of_its_failure_once(from_here: dict[str, Any]) -> None:
 
 def test_what_is_loaded_is_what_is_exported(from_here: dict[str, Any]) -> None:
     """
-    A pipeline's own tests look at the DAG that the engine gets.
+    A pipeline's own tests inspect the DAG that Airflow gets.
     """
     assert differences(from_here["exported"], from_here["loaded"]) == []
 

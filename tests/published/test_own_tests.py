@@ -16,7 +16,7 @@ PASSED = 21
 
 def test_a_published_pipeline_passes_its_own_tests(clients: Installed, redis: RedisServer, tmp_path: Path) -> None:
     """
-    All of them pass, none is left out.
+    All of them pass, and none is left out.
     """
     done = clients.run(
         *("python", "-m", "pytest", "--pyargs", "dkist_processing_test", "-q", "-p", "no:cacheprovider"),

@@ -129,7 +129,7 @@ def test_tasks_run_one_after_the_other(run: Run) -> None:
 @pytest.mark.parametrize("run", ["fail"], indirect=True)
 def test_task_that_raises_fails_the_run(run: Run) -> None:
     """
-    Its end has the error as the pipeline raised it, and the established message is there once.
+    Its end has the pipeline's error, and the message of release 7.x is sent once.
     """
     assert run.done.returncode == 1, run.done.stderr[-4000:]
     assert run.reports() == Counter(

@@ -1,5 +1,5 @@
 """
-A real Airflow, run from the settings in ``config/airflow`` beside a private PostgreSQL: its processes and its REST API.
+A real Airflow, run from the settings in ``config/airflow`` with a private PostgreSQL: its processes and its REST API.
 
 Not here: the reports of its workflows, and their broker.
 """
@@ -95,7 +95,7 @@ class TaskProcesses:
     runner: int
     """Airflow's task runner, which waits for the command and calls the callbacks."""
     supervisor: int
-    """The executor's worker, which stands between the runner and the API server."""
+    """The executor's worker, between the runner and the API server."""
 
 
 def require_airflow(environment: Path = ENVIRONMENT) -> None:
@@ -393,7 +393,7 @@ class Airflow:
 
     def close(self) -> None:
         """
-        End everything at once, orphans too, and delete the database; a second call does nothing.
+        End everything at once, including orphans, and delete the database; a second call has no effect.
         """
         if not self._owner:
             return
@@ -612,7 +612,7 @@ class Airflow:
 
     def _settings(self) -> dict[str, str]:
         """
-        Give the environment of all processes: this machine's, without anybody's Airflow, and the settings.
+        Return the environment of all processes: this machine's, without another Airflow's variables, and the settings.
         """
         executor = "celery-executor" if self._celery else "local-executor"
         settings = read_settings(CONFIG / "common.env") | read_settings(CONFIG / f"{executor}.env") | _QUICK

@@ -61,7 +61,7 @@ class Broker:
 
     def as_user(self, *, configure: str = "", write: str = "", read: str = "") -> "Broker":
         """
-        Return this virtual host as seen by a new user with just these rights (regular expressions).
+        Return this virtual host for a new user with only these permissions (regular expressions).
         """
         username, password = f"user-{secrets.token_hex(4)}", secrets.token_hex(12)
         self.node.add_user(username, password, vhost=self.vhost, configure=configure, write=write, read=read)
@@ -110,7 +110,7 @@ def open_broker(node: RabbitMQNode) -> Iterator[Broker]:
     Yield a new virtual host on the node, and delete it in the end.
 
     Whatever a test did to the node is undone before the next one and not after it, so that a node left dead on purpose
-    is started again only if somebody needs it.
+    is started again only if a test needs it.
     """
     node.recover()
     vhost = f"test-{secrets.token_hex(6)}"
@@ -120,6 +120,6 @@ def open_broker(node: RabbitMQNode) -> Iterator[Broker]:
     finally:
         node.resume()
         if node.is_running:
-            # A node that was killed a moment ago may be half alive; an unused virtual host does no harm.
+            # A recently killed node may be half alive; an unused virtual host does no harm.
             with suppress(NodeError):
                 node.delete_vhost(vhost)

@@ -193,7 +193,7 @@ class PostgresServer:
 
     def close(self) -> None:
         """
-        End the server and remove its data; a second call does nothing.
+        End the server and remove its data; a second call has no effect.
         """
         self.kill()
         if self._folder is not None:

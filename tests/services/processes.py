@@ -201,9 +201,9 @@ class SessionWatch:
 
 def _ask_for_listeners(family: int) -> Iterator[Listener]:
     """
-    Ask the kernel for the sockets that listen (sock_diag(7)).
+    Request the listening sockets from the kernel (sock_diag(7)).
 
-    It looks at these alone, where the tables of /proc take it through all connections: 10 ms with each test.
+    It reads only these, while the tables of /proc contain all connections: 10 ms with each test.
     """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
         request = struct.pack("=BBxxI48x", family, socket.IPPROTO_TCP, 1 << int(_LISTEN, 16))
@@ -262,7 +262,7 @@ def _process_table() -> Iterator[tuple[int, int, str]]:
     for entry in _PROC.iterdir():
         if entry.name.isdecimal():
             with suppress(OSError):
-                # The command stands in parentheses and may contain any character: read from the last one on.
+                # The command is in parentheses and may contain any character: read from the last one on.
                 state, parent = (
                     (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:2]
                 )

@@ -283,14 +283,14 @@ class RabbitMQNode:
         read: str = ".*",
     ) -> None:
         """
-        Make a user with these rights (regular expressions; empty means none) in one virtual host.
+        Create a user with these permissions (regular expressions; empty means none) in one virtual host.
         """
         self._order(f'rabbit_auth_backend_internal:add_user({_binary(name)}, {_binary(password)}, <<"tests">>)')
         self.grant(name, vhost, configure=configure, write=write, read=read)
 
     def grant(self, name: str, vhost: str, *, configure: str = ".*", write: str = ".*", read: str = ".*") -> None:
         """
-        Set the rights of a user in one virtual host.
+        Set the permissions of a user in one virtual host.
         """
         rights = ", ".join(_binary(word) for word in (name, vhost, configure, write, read))
         self._order(f'rabbit_auth_backend_internal:set_permissions({rights}, <<"tests">>)')
@@ -439,7 +439,7 @@ class RabbitMQNode:
             cookie.write_text(secrets.token_hex(20), encoding="ascii")
             cookie.chmod(0o400)
         (self._folder / "enabled_plugins").write_text("[].\n", encoding="ascii")
-        # Names are looked up here and nowhere else: no DNS, and no inet_gethost process to ask it.
+        # Names are only looked up here: no DNS, and no inet_gethost process for it.
         (self._folder / "inetrc").write_text(
             '{lookup, [file]}.\n{host, {127,0,0,1}, ["localhost"]}.\n', encoding="ascii"
         )
@@ -479,11 +479,11 @@ class RabbitMQNode:
             "ERL_CRASH_DUMP_SECONDS": "0",
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_NODENAME": _NODE_NAME,
-            # No epmd is wanted. Should one come up all the same, as it does once in many starts, it is private.
+            # No epmd is wanted. If one starts in spite of this, as in a few of many starts, it is private.
             "ERL_EPMD_ADDRESS": self.host,
             "ERL_EPMD_PORT": str(self._unused_port),
-            # Reaches the programs too that the node and rabbitmqctl start by themselves to have an epmd, and unlike
-            # ERL_FLAGS the scripts of RabbitMQ 4 leave it as it is.
+            # This also applies to the programs that the node and rabbitmqctl start to have an epmd. Unlike ERL_FLAGS,
+            # the scripts of RabbitMQ 4 leave it unchanged.
             "ERL_AFLAGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         }
         if SESSION_VARIABLE in os.environ:
@@ -501,7 +501,7 @@ class RabbitMQNode:
         ]
         arguments = [
             f"-sname {_NODE_NAME} -start_epmd false -erl_epmd_port {self._distribution_port}",
-            # Two schedulers, free to move: see _one_processor.
+            # Two schedulers that may move between processors: see _one_processor.
             "+S 2:2 +stbt u",
             *(["-pa", *modules] if modules else []),
         ]

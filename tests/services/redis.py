@@ -146,7 +146,7 @@ class RedisServer:
 
     def close(self) -> None:
         """
-        End the server; a second call does nothing.
+        End the server; a second call has no effect.
         """
         if self._process is None:
             return
@@ -157,7 +157,7 @@ class RedisServer:
 
     def ask(self, *words: str, timeout: float = 5.0) -> str:
         """
-        Give the first line that the server answers to a command, such as ``+PONG``.
+        Return the first line of the server's answer to a command, such as ``+PONG``.
         """
         with socket.create_connection((self.host, self.port), timeout=timeout) as connection:
             connection.sendall(" ".join(words).encode() + b"\r\n")

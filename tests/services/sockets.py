@@ -104,7 +104,7 @@ class BlackHole:
 
     def close(self) -> None:
         """
-        Close the port and every connection; a second call does nothing.
+        Close the port and every connection; a second call has no effect.
         """
         for connection in self._accepted:
             connection.close()

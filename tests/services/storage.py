@@ -32,7 +32,7 @@ def disk_folder(preferred: Path) -> Iterator[Path]:
     """
     Yield the preferred folder, or one in ``/var/tmp`` where that is in memory or on the network.
 
-    The journal refuses such places and moves, with a warning; tests of anything else must not meet that by chance.
+    The journal refuses such places and moves, with a warning; other tests must not meet that by chance.
     """
     if file_system(preferred) not in _NOT_A_DISK:
         yield preferred

@@ -1,3 +1,3 @@
 """
-A pipeline whose tasks end in every way that an engine has for it; the tests make a release of it.
+A pipeline whose tasks end in every way that Airflow distinguishes; the tests build a release of it.
 """

@@ -28,7 +28,7 @@ class Noting(TaskBase):
 
     def wait(self) -> None:
         """
-        Wait until somebody writes to the pipe of this recipe run.
+        Wait until a test writes to the pipe of this recipe run.
         """
         Path(os.environ["FAULTY_FOLDER"], f"pipe-{self.recipe_run_id}").read_text()
 
