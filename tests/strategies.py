@@ -34,7 +34,7 @@ def examples(factor: int) -> settings:
 
 
 def texts(max_size: int = 20) -> st.SearchStrategy[str]:
-    """Return a strategy for any text that Python can represent, including control characters, lone surrogates and emoji."""
+    """Return a strategy for any text that Python can hold, with control characters, lone surrogates and emoji."""
     awkward = st.sampled_from("\x00\x1b\r\n\t\x85\ud800\udfff🔭/%. ")
     characters = st.one_of(st.characters(exclude_categories=()), awkward)
     return st.text(characters, max_size=max_size)
