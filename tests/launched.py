@@ -34,7 +34,7 @@ def wait_for_ever() -> None:
     """
     Print that the task waits, and wait without an end.
     """
-    print("waiting", flush=True)  # noqa: T201 - its line is waited for
+    print("waiting", flush=True)  # noqa: T201 - read by a test
     os.read(os.pipe()[0], 1)
 
 
@@ -200,7 +200,7 @@ class Pools(TaskBase):
             waiting = pool.map_async(_begin, [(begin, never)] * 2, chunksize=1)
             for _ in range(2):
                 os.read(begun, 1)
-            print("waiting", flush=True)  # noqa: T201 - its line is waited for
+            print("waiting", flush=True)  # noqa: T201 - read by a test
             waiting.get()
 
 
@@ -261,7 +261,7 @@ class ShowsItsEnvironment(TaskBase):
         Print one variable a line.
         """
         for name, value in sorted(os.environ.items()):
-            print(f"{name}={value}")  # noqa: T201 - its lines are read
+            print(f"{name}={value}")  # noqa: T201 - read by a test
 
 
 class StartsAnother(TaskBase):

@@ -19,7 +19,7 @@ class First(TaskBase):
         """
         Print a line, and report progress in a span.
         """
-        print(f"first of {self.recipe_run_id} in {os.getpid()}")  # noqa: T201 - its line is looked for
+        print(f"first of {self.recipe_run_id} in {os.getpid()}")  # noqa: T201 - read by a test
         with self.telemetry_span("own step"):
             self.progress(1, 2, "step", "half way")
 
@@ -78,7 +78,7 @@ class Endless(TaskBase):
         """
         Wait without an end.
         """
-        print("waiting", flush=True)  # noqa: T201 - its line is looked for
+        print("waiting", flush=True)  # noqa: T201 - read by a test
         read_end, _ = os.pipe()
         os.read(read_end, 1)
 
@@ -119,7 +119,7 @@ class KeepsNotebook(TaskBase):
         """
         Print a line.
         """
-        print(f"kept for {self.recipe_run_id}")  # noqa: T201 - its line is looked for
+        print(f"kept for {self.recipe_run_id}")  # noqa: T201 - read by a test
 
     def post_run(self) -> None:
         """

@@ -161,7 +161,7 @@ def test_a_task_defined_at_a_prompt_runs_in_this_process(capfd: pytest.CaptureFi
 
     class Interactive(TaskBase):
         def run(self) -> None:
-            print("here", os.getpid())  # noqa: T201 - its line is looked for
+            print("here", os.getpid())  # noqa: T201 - read by a test
 
     workflow = Workflow(process_category="by", process_name="prompt")
     workflow.add_node(Interactive)

@@ -154,7 +154,7 @@ def test_a_silent_network_is_given_up_and_tried_again(
     proxied: tuple[Broker, Proxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    An idle connection without heartbeats is closed, and events that were published after the thaw arrive.
+    An idle connection without heartbeats is closed, and events that are published before the thaw arrive after it.
     """
     behind, proxy = proxied
     settings = settings_of(behind)
