@@ -119,7 +119,7 @@ def test_variables_named_like_a_secret_hold_one(name: str) -> None:
 
 
 def test_short_and_ordinary_values_are_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values of five characters would redact half of a log, and other variables are not secrets."""
+    """A value of five characters may be a common word, and other variables are not secrets."""
     monkeypatch.setenv("SOME_PASSWORD", "guest")
     monkeypatch.setenv("SOME_HOST", "broker.example")
 
