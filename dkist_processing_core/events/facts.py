@@ -45,7 +45,7 @@ class WorkflowStarted(WorkflowEvent, frozen=True, kw_only=True, dict=True):
 
     @property
     def number(self) -> str:
-        """The time of the engine, or the sequence number; "" without one."""
+        """The time at which the run began, as text; "" if it is not known."""
         return "" if self.started_at is None else format_time(self.started_at)
 
 
@@ -60,7 +60,7 @@ class WorkflowEnd(WorkflowEvent, frozen=True, kw_only=True, dict=True):
 
     @property
     def number(self) -> str:
-        """The time of the engine, or the sequence number; "" without one."""
+        """The time at which the run ended, as text; "" if it is not known."""
         return "" if self.ended_at is None else format_time(self.ended_at)
 
 
@@ -133,7 +133,7 @@ class TaskProgressed(TaskEvent, frozen=True, kw_only=True, dict=True):
 
     @property
     def number(self) -> str:
-        """The time of the engine, or the sequence number; "" without one."""
+        """The sequence number, as text."""
         return str(self.sequence)
 
 
@@ -197,7 +197,7 @@ class TaskSkipped(TaskEnd, frozen=True, kw_only=True, dict=True):
 
 
 class TaskOverdue(TaskEvent, frozen=True, kw_only=True, dict=True):
-    """Signals that neither an end nor progress of an attempt was reported for longer than a limit."""
+    """Signals that neither progress nor an end was reported within a limit; reserved, no process publishes it yet."""
 
     name: ClassVar[str] = "task.overdue"
 
@@ -207,7 +207,7 @@ class TaskOverdue(TaskEvent, frozen=True, kw_only=True, dict=True):
 
     @property
     def number(self) -> str:
-        """The time of the engine, or the sequence number; "" without one."""
+        """The sequence number, as text."""
         return str(self.sequence)
 
 

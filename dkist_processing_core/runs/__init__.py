@@ -6,6 +6,15 @@ Not here: receiving events (consumer), drawing a state (cli).
 
 from dkist_processing_core.runs._plausibility import plausible_time, stated_times
 from dkist_processing_core.runs._state import RunState
-from dkist_processing_core.runs._views import AttemptView, RunView, State, TaskView
+from dkist_processing_core.runs._views import STATES_OF_ENGINE, AttemptView, RunView, State, TaskView
 
-__all__ = ["AttemptView", "RunState", "RunView", "State", "TaskView", "plausible_time", "stated_times"]
+__all__ = [
+    "STATES_OF_ENGINE",
+    "AttemptView",
+    "RunState",
+    "RunView",
+    "State",
+    "TaskView",
+    "plausible_time",
+    "stated_times",
+]

@@ -22,16 +22,15 @@ from dkist_processing_core.events import (
     TaskProgressed,
     TaskSkipped,
     TaskStarted,
+    WorkflowEnd,
     WorkflowEvent,
-    WorkflowFailed,
     WorkflowFinished,
     WorkflowStarted,
     encode,
 )
 from dkist_processing_core.runs._plausibility import Window, stated_times
-from dkist_processing_core.runs._views import AttemptView, RunView, State, TaskView
+from dkist_processing_core.runs._views import STATES_OF_ENGINE, AttemptView, RunView, State, TaskView
 
-WorkflowEnd = WorkflowFinished | WorkflowFailed
 _LAST = datetime.max.replace(tzinfo=UTC)
 _ENDS: dict[type[TaskEnd], State] = {
     TaskFinished: State.FINISHED,
@@ -44,13 +43,6 @@ _RANK = {Reporter.LAUNCHER: 3, Reporter.TASK: 2, Reporter.ENGINE: 1, Reporter.WA
 _SPECIFICITY: dict[str, int] = {cause: rank for rank, cause in enumerate(Cause)}
 # Causes that the engine can know for a failure that launcher and task also report.
 _REFINING = (Cause.TERMINATED, Cause.TIMEOUT)
-_STATES_OF_ENGINE = {
-    "success": State.FINISHED,
-    "failed": State.FAILED,
-    "upstream_failed": State.NOT_RUN,
-    "skipped": State.SKIPPED,
-    "removed": State.NOT_RUN,
-}
 
 
 def view_of(reports: Iterable[Event], window: Window | None) -> RunView:
@@ -80,7 +72,7 @@ class _Derivation:
         """Return the view of the run."""
         reports = list(self._in_order(unordered))
         starts = [event for event in reports if isinstance(event, WorkflowStarted)]
-        ends = [event for event in reports if isinstance(event, WorkflowFinished | WorkflowFailed)]
+        ends = [event for event in reports if isinstance(event, WorkflowEnd)]
         end = max(ends, key=lambda each: _known_first(self._moment(each)), default=None)
         graph = next((event.graph for event in reversed(starts) if event.graph is not None), None)
         names = [*(graph.nodes if graph else ()), *(e.task_name for e in reports if isinstance(e, TaskEvent))]
@@ -238,7 +230,7 @@ def _known_first(moment: datetime | None) -> datetime:
 
 
 def _state_in_engine(end: WorkflowEnd, name: str) -> State | None:
-    return _STATES_OF_ENGINE.get(end.tasks.get(name, ""))
+    return STATES_OF_ENGINE.get(end.tasks.get(name, ""))
 
 
 def _run_state(tasks: tuple[TaskView, ...], end: WorkflowEvent | None, *, has_engine: bool) -> State:

@@ -31,6 +31,16 @@ class State(StrEnum):
         return self in (State.FINISHED, State.FAILED, State.SKIPPED, State.NOT_RUN)
 
 
+STATES_OF_ENGINE = {
+    "success": State.FINISHED,
+    "failed": State.FAILED,
+    "upstream_failed": State.NOT_RUN,
+    "skipped": State.SKIPPED,
+    "removed": State.NOT_RUN,
+}
+"""The state of a task for each name by which the engine reports the end of a task."""
+
+
 @dataclass(frozen=True, slots=True)
 class AttemptView:
     """One attempt of a task, derived from all reports together."""

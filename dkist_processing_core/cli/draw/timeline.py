@@ -19,7 +19,7 @@ from dkist_processing_core.cli.draw.moments import Moments
 from dkist_processing_core.cli.draw.scale import Scale
 from dkist_processing_core.cli.draw.words import amount, broken, fitted, one_line
 from dkist_processing_core.events import TaskFailed, TaskSkipped
-from dkist_processing_core.runs import AttemptView, RunView, State, TaskView
+from dkist_processing_core.runs import STATES_OF_ENGINE, AttemptView, RunView, State, TaskView
 from dkist_processing_core.text import duration
 
 MAX_WIDTH = 160
@@ -28,7 +28,6 @@ _LEAST_NAME = 8
 _SHORTEST_SECONDS = 0.001
 _MESSAGE_LINES = 3
 _DETAIL_INDENT = 4
-_STATES_OF_ENGINE = {"success": State.FINISHED, "failed": State.FAILED, "skipped": State.SKIPPED}
 
 
 def draw_timeline(
@@ -107,8 +106,9 @@ class _Tasks:
                 yield self._row(task, attempt, name, mark, style)
                 for words, detail_style in _details(attempt, style):
                     yield from self._detail(words, detail_style)
-            reported = _STATES_OF_ENGINE.get(task.engine_state or "")
-            if task.attempts and reported not in (None, task.state):
+            reported = STATES_OF_ENGINE.get(task.engine_state or "")
+            # A task that the engine has not run may have attempts from before it was cleared.
+            if task.attempts and reported not in (None, State.NOT_RUN, task.state):
                 yield from self._detail(f"! the engine reports it as {reported}", DISPUTED_STYLE)
 
     def _row(self, task: TaskView, attempt: AttemptView, name: str, mark: str, style: str) -> Text:
