@@ -1,12 +1,12 @@
 """
-Draw every `.dot` of this folder, by Graphviz, as `docs/images/*.svg`.
+Draw each `.dot` file of this folder with Graphviz, as `docs/images/*.svg`.
 
     python docs/drawings/render.py
 
-Of what Graphviz writes, that which differs from version to version is left out, and all that names another place.
+Parts of Graphviz's output that differ between versions, or that name another address, are left out.
 """
 
-# ruff: noqa: INP001 - a program of its own, and no part of a package
+# ruff: noqa: INP001 - a separate program, not part of a package
 
 import re
 import subprocess
@@ -27,17 +27,17 @@ _TEXT = re.compile(
 
 def image_of(source: Path) -> Path:
     """
-    Return where the drawing of a source lies.
+    Return the path of the drawing of a source.
     """
     return IMAGES / f"{source.stem}.svg"
 
 
 def centred(node: str) -> str:
     """
-    Return a node whose lines are centred in its outline, however wide the reader's font is.
+    Return a node whose lines are centred in its outline, independent of the width of the reader's font.
 
-    Graphviz places each line of a label with markup by its left end, as wide as it takes it to be. Lines that begin at
-    one place are meant to, and several texts of one line stand where they stand.
+    Graphviz places each line of a label with markup by its left end, with an estimated width. Lines that begin at the
+    same place, and several texts of one line, are not moved.
     """
     outline = _OUTLINE.search(node)
     if outline is None:
