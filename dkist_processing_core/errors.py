@@ -8,7 +8,7 @@ Every exception that this package raises, as one tree.
     │   └── UnknownEventError     it is an event of a type that this release does not know
     ├── EventError              an event is given an unusable value         (ValueError)
     ├── WorkflowError           a workflow cannot be built, exported or run as requested  (ValueError)
-    │   └── EngineMissingError    Airflow is not installed, and a DAG is to be loaded
+    │   └── EngineMissingError    a DAG cannot be loaded: Airflow is not installed
     ├── ExtraMissingError       a module that an extra installs is missing  (ImportError)
     ├── EnvironmentRequestError  the request for an environment is unusable  (ValueError)
     ├── EnvironmentBuildError   an environment could not be built
@@ -60,7 +60,7 @@ class WorkflowError(DKISTProcessingCoreError, ValueError):
 
 
 class EngineMissingError(WorkflowError):
-    """Airflow is not installed here; only loading a DAG into the engine needs it."""
+    """Airflow is not installed here; only loading a DAG needs it."""
 
 
 class ExtraMissingError(DKISTProcessingCoreError, ImportError):

@@ -275,7 +275,7 @@ odd = Workflow(process_category="author", process_name="code")
 for each in (Unnamed, Evasive, Generated):
     odd.add_node(each)
 
-UNPRINTABLE = "(its text cannot be had: __str__ raised SystemExit)"
+UNPRINTABLE = "(its text cannot be read: __str__ raised SystemExit)"
 
 
 def test_an_exception_of_a_constructor_is_reported_whatever_it_does_when_asked() -> None:

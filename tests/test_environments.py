@@ -1278,7 +1278,7 @@ def test_a_folder_where_anybody_may_write_is_not_used(cache: Environments) -> No
 
     assert cache.find(PIPE) is None
     with pytest.raises(
-        EnvironmentBuildError, match=r"belongs to uid \d+ and has mode 0757, by which anybody .*: chmod o-w it$"
+        EnvironmentBuildError, match=r"belongs to uid \d+ and has mode 0757, which lets every user .*: chmod o-w it$"
     ):
         cache.prepare(PIPE)
 
@@ -1289,8 +1289,8 @@ def test_a_folder_where_anybody_may_write_is_not_used(cache: Environments) -> No
         (7, 0o700, 7, None),
         (7, 0o770, 7, None),
         (0, 0o755, 7, None),
-        (0, 0o775, 7, "it belongs to uid 0 and has mode 0775, by which its group may write to it: chmod g-w it"),
-        (7, 0o702, 7, "it belongs to uid 7 and has mode 0702, by which anybody may write to it: chmod o-w it"),
+        (0, 0o775, 7, "it belongs to uid 0 and has mode 0775, which lets its group write to it: chmod g-w it"),
+        (7, 0o702, 7, "it belongs to uid 7 and has mode 0702, which lets every user write to it: chmod o-w it"),
         (8, 0o700, 7, "it belongs to uid 8 and has mode 0700, and only a folder of uid 7 or of root is used"),
         (8, 0o700, 0, "it belongs to uid 8 and has mode 0700, and only a folder of uid 0 or of root is used"),
     ],
@@ -1453,8 +1453,11 @@ def test_damage_spreads_neither_from_nor_to_the_cache_of_the_installer(cache: En
         ("sed -i s/1/2/ lib/python*/site-packages/small_pipeline.py", r"small_pipeline.py has changed$"),
         ("rm pyvenv.cfg", r"pyvenv.cfg is missing$"),
         ("echo > pyvenv.cfg", r"pyvenv.cfg has changed$"),
-        ("rm -r lib/python*/site-packages/small_dependency*", r"^small-dependency 2.0 is not there any more$"),
-        ("rm lib/python*/site-packages/small_dep*/RECORD", r"^what small_dependency-2.0.dist-info installed cannot be"),
+        ("rm -r lib/python*/site-packages/small_dependency*", r"^small-dependency 2.0 is missing$"),
+        (
+            "rm lib/python*/site-packages/small_dep*/RECORD",
+            r"^the list of files of small_dependency-2.0.dist-info cannot be",
+        ),
         (
             "cd lib/python*/site-packages; mv small_dependency-{2,1}.0.dist-info",
             r"^small-dependency is of version 1.0, and",
@@ -1909,7 +1912,7 @@ def test_environments_below_a_folder_that_anybody_may_write_to_are_not_used(
     above.chmod(0o777)
 
     assert cache.find(PIPE) is None
-    with pytest.raises(EnvironmentBuildError, match=f"{above} has mode 0777, by which anybody .*: chmod o-w it"):
+    with pytest.raises(EnvironmentBuildError, match=f"{above} has mode 0777, which lets every user .*: chmod o-w it"):
         cache.prepare(PIPE)
 
 

@@ -103,9 +103,9 @@ def test_running_out_of_memory_is_a_cause_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (UnprintableError(), r"\(its text cannot be had: __str__ raised RuntimeError\)"),
-        (LeavingError(), r"\(its text cannot be had: __str__ raised SystemExit\)"),
-        (WordlessError(), r"\(its text cannot be had: __str__ raised TypeError\)"),
+        (UnprintableError(), r"\(its text cannot be read: __str__ raised RuntimeError\)"),
+        (LeavingError(), r"\(its text cannot be read: __str__ raised SystemExit\)"),
+        (WordlessError(), r"\(its text cannot be read: __str__ raised TypeError\)"),
         (ValueError(), ""),
         (ValueError("\ud800\x00"), "\ud800\x00"),
         (KeyError("x"), "'x'"),
@@ -197,7 +197,7 @@ def test_an_exception_that_cannot_be_formatted_is_described_all_the_same() -> No
     failure = describe(SyntaxError("bad", ("pipeline.py", 1, 1, 7)))  # type: ignore[arg-type]
 
     assert failure["error_type"] == "SyntaxError"
-    assert failure["stack"] == "(its stack cannot be had: formatting raised AttributeError)"
+    assert failure["stack"] == "(its stack cannot be read: formatting raised AttributeError)"
 
 
 # Fingerprints

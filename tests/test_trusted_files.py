@@ -382,5 +382,5 @@ def test_a_folder_above_that_anybody_may_write_to_is_named(folder: Path) -> None
     found = exchangeable_above(str(inside / "not there")), exchangeable_above(str(folder / "link" / "x"))
     above.chmod(0o1777)
 
-    assert found == (f"{above} has mode 0777, by which anybody may put another in its place: chmod o-w it",) * 2
+    assert found == (f"{above} has mode 0777, which lets every user put another in its place: chmod o-w it",) * 2
     assert exchangeable_above(str(inside)) is None

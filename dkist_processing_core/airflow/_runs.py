@@ -88,7 +88,7 @@ def _lost(task_name: str, attempt: int | None) -> dict[str, Any]:
         "cause": Cause.LOST,
         "provisional": True,
         "final": True,
-        "message": "the engine calls it failed at the end of the run",
+        "message": "the engine reports it as failed at the end of the run",
     }
 
 

@@ -54,8 +54,8 @@ def subscribe(
         replay: begin with the oldest event that the bus still has, up to seven days ago, or, for a time, with the first
             event that reached the bus at that time or later; not allowed with a name. A time without a zone is local,
             as everywhere in Python. An event that happened before that time and reached the bus later, for example
-            from an outbox, is included. On RabbitMQ, events that reached it in the few seconds before that time may be
-            included too.
+            from an outbox, is included. On RabbitMQ, events that reached it in the few seconds before that time may
+            also be included.
         timeout: end the iteration when no event came for this many seconds; None waits without a limit. In a replay,
             the time counts from the moment when it has read everything that the bus held when it began. With 0, exactly
             those events are yielded.

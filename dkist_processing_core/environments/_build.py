@@ -4,7 +4,7 @@ The build of an environment: by one process at a time per key, at its final path
 Not here: the commands of the installer (_installer), removing environments (_prune).
 """
 
-# ruff: noqa: PTH104, PTH105, PTH108, PTH112, PTH114, PTH116, PTH119, PTH208, PTH211 - paths are texts: pathlib is dearer than finding
+# ruff: noqa: PTH104, PTH105, PTH108, PTH112, PTH114, PTH116, PTH119, PTH208, PTH211 - paths are texts: importing pathlib takes longer than finding
 import contextlib
 import errno
 import logging

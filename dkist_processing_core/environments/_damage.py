@@ -4,7 +4,7 @@ The problems of an environment that does not work: files that are missing or hav
 Not here: the repair (_build).
 """
 
-# ruff: noqa: PTH116, PTH123 - paths are texts: pathlib is dearer than finding
+# ruff: noqa: PTH116, PTH123 - paths are texts: importing pathlib takes longer than finding
 import csv
 import hashlib
 import os
@@ -78,7 +78,7 @@ def _problems(environment: Environment) -> Iterator[str]:
         yield f"its record does not name {environment.requirement.name}"
     for name, version in expected.items():
         if name not in found:
-            yield f"{name} {version} is not there any more"
+            yield f"{name} {version} is missing"
         elif found[name] != version:
             yield f"{name} is of version {found[name]}, and was {version}"
     yield from _problems_of_files(environment.folder, record.get("altered", {}))
@@ -123,7 +123,7 @@ def _change(path: str, state: tuple[str, str]) -> str | None:
     try:
         found = os.stat(path)
         if any(state) and not stat.S_ISREG(found.st_mode):
-            return "is no file any more"
+            return "is no longer a file"
         if size.isdigit() and found.st_size != int(size):
             return "has changed"
         # Equal size is not sufficient: a file whose content was lost in a crash often keeps its length.

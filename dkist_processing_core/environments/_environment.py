@@ -4,7 +4,7 @@ A complete environment, found and locked so that no process removes it.
 Not here: building it (_build).
 """
 
-# ruff: noqa: PTH115, PTH116 - paths are texts: pathlib is dearer than finding
+# ruff: noqa: PTH115, PTH116 - paths are texts: importing pathlib takes longer than finding
 from __future__ import annotations
 
 import os

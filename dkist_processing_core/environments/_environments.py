@@ -5,7 +5,7 @@ Not here: how each of these is done (_environment, _build, entries, _prune); wha
 environment is imported when it is needed.
 """
 
-# ruff: noqa: PTH100 - paths are texts: pathlib is dearer than finding
+# ruff: noqa: PTH100 - paths are texts: importing pathlib takes longer than finding
 # ruff: noqa: PLC0415 - finding an environment must not import the builder
 from __future__ import annotations
 

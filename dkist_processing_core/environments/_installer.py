@@ -4,7 +4,7 @@ The program that fills an environment: uv if it is available, or venv and its pi
 Not here: the translation of pip's settings for uv (_translation), the use of the result (_build).
 """
 
-# ruff: noqa: PTH120 - paths are texts: pathlib is dearer than finding
+# ruff: noqa: PTH120 - paths are texts: importing pathlib takes longer than finding
 import os
 import select
 import shutil

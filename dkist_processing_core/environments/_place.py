@@ -69,9 +69,9 @@ def distrust(found: os.stat_result, uid: int) -> str | None:
     if owner not in {0, uid}:
         return f"{has}, and only a folder of uid {uid} or of root is used"
     if mode & stat.S_IWOTH:
-        return f"{has}, by which anybody may write to it: chmod o-w it"
+        return f"{has}, which lets every user write to it: chmod o-w it"
     if mode & stat.S_IWGRP and owner != uid:
-        return f"{has}, by which its group may write to it: chmod g-w it"
+        return f"{has}, which lets its group write to it: chmod g-w it"
     return None
 
 

@@ -4,7 +4,7 @@ Remove environments that are old, too many or left over, and never one in use.
 Not here: listing them (entries).
 """
 
-# ruff: noqa: PTH104, PTH108, PTH110, PTH113, PTH114, PTH116, PTH119 - paths are texts: pathlib is dearer than finding
+# ruff: noqa: PTH104, PTH108, PTH110, PTH113, PTH114, PTH116, PTH119 - paths are texts: importing pathlib takes longer than finding
 import contextlib
 import os
 import shutil
@@ -69,7 +69,7 @@ def _remove(folder: str, entry: Entry) -> bool:
             os.unlink(f"{folder}/{entry.key}")
         aside = f"{entry.path}{GONE}{token_hex(4)}"
         os.rename(entry.path, aside)
-        # No process can start to use it any more, and deleting takes long.
+        # From now on no process can start to use it, and deleting takes long.
         held.close()
         shutil.rmtree(aside, ignore_errors=True)
         return True

@@ -4,7 +4,7 @@ The marker of an environment: its content and how it was built, in one JSON file
 Not here: identifying a marker without reading JSON (_environment, _place).
 """
 
-# ruff: noqa: PTH101, PTH105, PTH123 - paths are texts: pathlib is dearer than finding
+# ruff: noqa: PTH101, PTH105, PTH123 - paths are texts: importing pathlib takes longer than finding
 import json
 import os
 import stat

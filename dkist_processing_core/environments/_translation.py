@@ -4,7 +4,7 @@ pip's settings from its variables and files, and their translation for uv, which
 Not here: which of them are part of an environment's key (_variables).
 """
 
-# ruff: noqa: PTH110, PTH111 - paths are texts: pathlib is dearer than finding
+# ruff: noqa: PTH110, PTH111 - paths are texts: importing pathlib takes longer than finding
 import configparser
 import os
 import sys

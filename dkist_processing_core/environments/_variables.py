@@ -4,7 +4,7 @@ The variables and files on which the installed files, and therefore an environme
 Names and bytes only. Not here: the translation of pip's settings for uv (_translation).
 """
 
-# ruff: noqa: PTH109, PTH110, PTH111, PTH118, PTH120, PTH123 - paths are texts: pathlib is dearer than finding
+# ruff: noqa: PTH109, PTH110, PTH111, PTH118, PTH120, PTH123 - paths are texts: importing pathlib takes longer than finding
 from __future__ import annotations
 
 import os
@@ -215,7 +215,7 @@ def _without_scheme(place: str) -> str:
         return place
     path = place[place.index("/", len("file://")) :]
     if "%" in path:
-        from urllib.parse import unquote  # noqa: PLC0415 - rare, and dear
+        from urllib.parse import unquote  # noqa: PLC0415 - rarely needed, and slow to import
 
         path = unquote(path)
     return path

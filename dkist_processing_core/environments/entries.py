@@ -4,7 +4,7 @@ The entries of the folder of environments, and the state of each.
 Not here: removing them (_prune).
 """
 
-# ruff: noqa: PTH115, PTH208 - paths are texts: pathlib is dearer than finding
+# ruff: noqa: PTH115, PTH208 - paths are texts: importing pathlib takes longer than finding
 import os
 import stat
 from dataclasses import dataclass

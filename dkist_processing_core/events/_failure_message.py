@@ -29,7 +29,7 @@ class RecipeRunFailureMessage(msgspec.Struct, frozen=True, kw_only=True, rename=
     log_url: FreeText | None = None
     conversation_id: str = ""
     clears: int = 0
-    """How often the run had been cleared: a task that is cleared may fail for good again. It is not sent."""
+    """How often the run had been cleared: a task that is cleared may fail for good again. The body omits it."""
 
     def __post_init__(self) -> None:
         """Check the values, and clean the text."""

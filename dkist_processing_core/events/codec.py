@@ -134,7 +134,7 @@ def decode(body: bytes, content_type: str | None = None, headers: Mapping[str, A
 
     Raises:
         UnknownEventError: The message carries an event of ours of a type that this release does not know.
-        DecodeError: The message is too large, no CloudEvent, none of ours, or its id does not match the stated facts.
+        DecodeError: The message is too large, no CloudEvent, no event of ours, or its id does not match its facts.
     """
     check_size(len(body))
     is_structured = (content_type or "").strip().lower().startswith("application/cloudevents")

@@ -4,7 +4,7 @@ The tables of the page that documents the events, generated from the event class
     python -m dkist_processing_core.events.page docs/reference/events.md
 
 Writes the first sentence and the table of fields of each section, and adds the section of a new event with an example.
-Everything else on the page stays as it is. Not here: the JSON Schemas (schema).
+The rest of the page does not change. Not here: the JSON Schemas (schema).
 """
 
 import inspect

@@ -1,7 +1,7 @@
 """
 The identity of runs, tasks and attempts, and the trace that is derived from it.
 
-Not here: what is reported about them (events).
+Not here: the reports about them (events).
 """
 
 from dkist_processing_core.identity._runs_and_attempts import (

@@ -59,7 +59,7 @@ def redacted(text):
         secrets = known["secrets_of"]({name.upper(): value or "" for name, value in of_file.items()})
         return known["redact"](text, also=secrets)
     except BaseException as error:
-        return "(its text cannot be had: redaction raised " + class_name(type(error)) + ")"
+        return "(its text cannot be read: redaction raised " + class_name(type(error)) + ")"
 
 def facts_of(error):
     return {

@@ -1,5 +1,5 @@
 """
-The log of a task that is called where logging is not set up, such as at a prompt or in a notebook: it is shown.
+Show the log of a task that is called where logging is not set up, such as at a prompt or in a notebook.
 
 Not here: the log of a launched task (bootstrap), which runs alone in its process.
 """

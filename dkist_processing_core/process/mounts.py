@@ -5,7 +5,7 @@ Not here: the use of the mounts. Paths are read as bytes and decoded by the file
 have any name, and the kernel writes blanks, line ends and backslashes in it as octal numbers.
 """
 
-# ruff: noqa: PTH123 - a launcher needs it for every task: pathlib is dear
+# ruff: noqa: PTH123 - a launcher needs it for every task: importing pathlib is slow
 import os
 import re
 from collections.abc import Iterator

@@ -5,7 +5,7 @@ Python runs a handler in the main thread, between any two steps of it. An author
 `signal.alarm` does. Inside this package the exception would be mistaken for an error of this package, or for one of the
 operating system (`TimeoutError` is an `OSError`), and be handled there; and the interrupted work would be left
 incomplete. Blocking the signals would not help: another thread receives them, and the main thread still runs their
-handlers. Not here: what a termination signal does (termination).
+handlers. Not here: the effect of a termination signal (termination).
 """
 
 import _signal  # type: ignore[import-not-found] # the signal module makes enumerations, at fifty times the cost

@@ -82,7 +82,7 @@ class TaskTermination:
     Makes SIGTERM raise once in a launched task, so that `run` is left as by any exception and its resources are closed.
 
     It is not raised inside the code of an event loop: a step that the loop has just taken from its queue would be lost,
-    and the coroutine that waits for the step could not be ended any more. There it is raised as soon as the loop runs
+    and the coroutine that waits for the step could no longer be ended. There it is raised as soon as the loop runs
     the author's code.
 
     This applies only in the main thread, and only if the author has not installed another handler. In a fork the signal

@@ -65,7 +65,7 @@ def exchangeable_above(path: str) -> str | None:
                 return f"{folder} belongs to uid {found.st_uid}, who may put another folder in its place"
             if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
                 mode = stat.S_IMODE(found.st_mode)
-                return f"{folder} has mode {mode:04o}, by which anybody may put another in its place: chmod o-w it"
+                return f"{folder} has mode {mode:04o}, which lets every user put another in its place: chmod o-w it"
     return None
 
 

@@ -143,7 +143,7 @@ class _Derivation:
         return attempt.state is not verdict and not is_known
 
     def _attempts(self, received: list[TaskEvent], end: WorkflowEnd | None) -> list[AttemptView]:
-        """Return the attempts of one task in order; a next attempt closes each but the last, the run's end the last."""
+        """Return the attempts of one task in order, each closed by the next, and the last one by the end of the run."""
         numbered: dict[int, list[TaskEvent]] = {}
         unnumbered = [event for event in received if event.attempt is None]
         for event in received:

@@ -207,19 +207,19 @@ DECLARATIONS = {
     "otel_traces_exporter": Declaration(
         None,
         kinds.exporters,
-        "The exporters of spans. Default: otlp if an endpoint is known, else none.",
+        "The exporters of spans. Default: otlp if an endpoint is known, otherwise none.",
         expected=_EXPORTER,
     ),
     "otel_metrics_exporter": Declaration(
         None,
         kinds.exporters,
-        "The exporters of metrics. Default: otlp if an endpoint is known, else none.",
+        "The exporters of metrics. Default: otlp if an endpoint is known, otherwise none.",
         expected=_EXPORTER,
     ),
     "otel_logs_exporter": Declaration(
         None,
         kinds.exporters,
-        "The exporters of log records. Default: otlp if an endpoint is known, else none.",
+        "The exporters of log records. Default: otlp if an endpoint is known, otherwise none.",
         expected=_EXPORTER,
     ),
     "otel_exporter_otlp_endpoint": Declaration(

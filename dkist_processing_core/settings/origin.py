@@ -7,7 +7,7 @@ task's process takes the variable before it loads any of the author's code. Not 
 settings (reading).
 """
 
-# ruff: noqa: PTH100, PTH109, PTH111, PTH116, PTH118 - a launcher imports it before the task is started: pathlib is dear
+# ruff: noqa: PTH100, PTH109, PTH111, PTH116, PTH118 - a launcher imports it before the task is started: importing pathlib is slow
 from __future__ import annotations
 
 import os
@@ -190,7 +190,7 @@ def _read(path: str) -> tuple[dict[str, str | None], str | None]:
         return {}, None
     from io import StringIO  # noqa: PLC0415 - as the next
 
-    from dotenv import dotenv_values  # noqa: PLC0415 - dear, and only where there is a file
+    from dotenv import dotenv_values  # noqa: PLC0415 - slow to import, and needed only for a file
 
     return dict(dotenv_values(stream=StringIO(text))), None
 

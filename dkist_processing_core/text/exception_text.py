@@ -32,7 +32,7 @@ def message_of(error: BaseException) -> str:
     try:
         return plain(error)
     except BaseException as unprintable:  # noqa: BLE001 - an author's __str__ may raise anything, SystemExit too
-        return f"(its text cannot be had: __str__ raised {class_name(type(unprintable))})"
+        return f"(its text cannot be read: __str__ raised {class_name(type(unprintable))})"
 
 
 def stack_of(error: BaseException) -> str:
@@ -42,7 +42,7 @@ def stack_of(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
     except BaseException as unprintable:  # noqa: BLE001 - it calls the author's exceptions, and the loaders of modules
-        reason = f"(its stack cannot be had: formatting raised {class_name(type(unprintable))})"
+        reason = f"(its stack cannot be read: formatting raised {class_name(type(unprintable))})"
     lines = [
         f'  File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_qualname}\n'
         for frame, line in traceback.walk_tb(_trace_of(error))

@@ -1,5 +1,5 @@
 """
-The log of internal errors, those of this package itself: with their stack and without secrets.
+The log of internal errors, which are errors of this package itself: with their stack and without secrets.
 
 Not here: the reaction to such an error (delivery, bus).
 """

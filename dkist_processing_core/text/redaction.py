@@ -189,7 +189,7 @@ def _all_forms(secrets: frozenset[str]) -> list[str]:
     forms = {form for secret in secrets for form in (*_forms(secret), *_in_base64(secret))}
     # A single line of a key is also secret.
     forms |= {form for secret in secrets for line in _lines(secret) for form in _forms(line)}
-    # The longest first: if a secret contains another one, its own ends must be redacted as well.
+    # The longest come first: if a secret contains another one, its own ends must also be redacted.
     return sorted((form for form in forms if form not in REDACTED), key=lambda form: (-len(form), form))
 
 

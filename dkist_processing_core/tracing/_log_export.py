@@ -71,7 +71,7 @@ class LogExport:
     def _install(self) -> None:
         call_handlers, get_message = logging.Logger.callHandlers, logging.LogRecord.getMessage
 
-        # If the author has wrapped one of these in a method, it stays inside the wrapper, and does nothing any more.
+        # If the author has wrapped one of these in a method, it stays inside the wrapper, and has no effect.
         current = self._current = object()
 
         def call_and_export(logger: logging.Logger, record: logging.LogRecord) -> None:

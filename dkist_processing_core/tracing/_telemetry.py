@@ -227,7 +227,7 @@ class Telemetry:
 
 
 def _dropped(own: SpanContext, made: SpanContext) -> Span:
-    """Return a span with its own ids and a sampler's decision, so that the spans below it are dropped too."""
+    """Return a span with its own ids and a sampler's decision, so that the spans below it are also dropped."""
     context = SpanContext(own.trace_id, own.span_id, own.is_remote, made.trace_flags, made.trace_state)
     return NonRecordingSpan(context)
 

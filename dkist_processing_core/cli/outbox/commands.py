@@ -104,7 +104,7 @@ def outbox_retry(
     """
     Make messages that are set aside pending again.
 
-    The next publisher, drain or relay tries to deliver them. If a number is unknown, nothing is changed and the exit
+    The next publisher, drain or relay tries to deliver them. If a number is unknown, no message is changed and the exit
     code is 2.
     """
     if every == bool(numbers):

@@ -32,9 +32,9 @@ def topology_plan(
     """
     Show which exchanges and queues are missing or different.
 
-    Nothing is changed. The exit code is 0 if nothing is missing or different, 3 if something is missing, which `apply`
-    creates, and 1 if something is different or unknown, or the broker cannot be reached. Bindings between existing
-    exchanges and queues do not count, since AMQP cannot query them.
+    The command changes nothing. The exit code is 0 if nothing is missing or different, 3 if something is missing, which
+    `apply` creates, and 1 if something is different or unknown, or the broker cannot be reached. Bindings between
+    existing exchanges and queues do not count, since AMQP cannot query them.
     """
     from dkist_processing_core.cli.topology.plan import show
 
