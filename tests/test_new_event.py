@@ -84,7 +84,7 @@ with A(recipe_run_id=1, workflow_name="W", workflow_version="1") as task:
 events = list(subscribe(replay=True, every_report=True, timeout=0.05))
 end = events[-1]
 assert (end.name, end.frames, decode(encode(end))) == ("task.finished", 7, end)
-reports = {"returned": True, "end": "task.finished", "is_published": False, "facts": {"frames": 8}}
+reports = {"returned": True, "end": "task.finished", "is_on_disk": False, "facts": {"frames": 8}}
 assert judge(ProcessEnd(0, 1.0, 1.0, reports), Circumstances()).facts["frames"] == 8
 (run,) = RunState(events).runs
 assert run.tasks[0].attempts[0].end.frames == 7

@@ -36,11 +36,11 @@ RAISED = {
     "is_exit": False,
     "is_memory": False,
 }
-FINISHED = {"end": "task.finished", "is_published": True, "facts": {"duration_seconds": 1.0}}
-FAILED = {"end": "task.failed", "is_published": True, "facts": {"cause": "exception", "error_type": "ValueError"}}
+FINISHED = {"end": "task.finished", "is_on_disk": True, "facts": {"duration_seconds": 1.0}}
+FAILED = {"end": "task.failed", "is_on_disk": True, "facts": {"cause": "exception", "error_type": "ValueError"}}
 HANDED = {
     "end": "task.failed",
-    "is_published": False,
+    "is_on_disk": False,
     "facts": {
         "cause": "terminated",
         "phase": "run",
@@ -60,7 +60,7 @@ WORDS = st.fixed_dictionaries(
         "returned": st.booleans() | JSON,
         "raised": st.just(RAISED) | JSON,
         "end": st.sampled_from(["task.finished", "task.failed"]) | JSON,
-        "is_published": st.booleans() | JSON,
+        "is_on_disk": st.booleans() | JSON,
         "facts": JSON,
     },
 )
@@ -84,7 +84,7 @@ def row(exit_code: int | None, reports: dict[str, Any], known: Circumstances = N
     Return the cause, whether the task has published it, and the exit status of the launcher.
     """
     verdict = judge(end(exit_code, **reports), known)
-    return str(verdict.cause) if verdict.cause else None, verdict.is_published, verdict.exit_code
+    return str(verdict.cause) if verdict.cause else None, verdict.is_on_disk, verdict.exit_code
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def row(exit_code: int | None, reports: dict[str, Any], known: Circumstances = N
         (0, {**FINISHED, "returned": True}, NOTHING, (None, True, 0)),
         (0, {"returned": True}, NOTHING, (None, False, 0)),
         (0, {**FINISHED}, NOTHING, (None, True, 0)),
-        (0, {**FINISHED, "is_published": False, "returned": True}, NOTHING, (None, False, 0)),
+        (0, {**FINISHED, "is_on_disk": False, "returned": True}, NOTHING, (None, False, 0)),
         (0, {"began": True, "loaded": True}, NOTHING, ("exit_code", False, 1)),
         (0, {**FINISHED, "returned": True}, REQUESTED, (None, True, 0)),
         # The report of the task has priority.

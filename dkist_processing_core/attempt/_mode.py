@@ -182,7 +182,7 @@ class LaunchedMode:
     def hand_over_end(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> dict[str, Any] | None:
         """Write the end to the pipe after a termination request; return None if the launcher reads it."""
         if event_class is TaskFailed and self.is_terminated:
-            if self._write(event_class, facts, is_published=False) and self._pipe.is_read():
+            if self._write(event_class, facts, is_on_disk=False) and self._pipe.is_read():
                 return None
             facts = facts | {"cause": Cause.LOST, "message": "its launcher died"}
         self._pipe.await_start()
@@ -192,14 +192,14 @@ class LaunchedMode:
         self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any], *, is_published: bool
     ) -> None:
         """Report the end to the launcher, which publishes it if it is not on disk."""
-        is_published = is_published and reporter.publisher is not None and reporter.publisher.is_on_disk
-        self._write(event_class, facts, is_published=is_published)
+        is_on_disk = is_published and reporter.publisher is not None and reporter.publisher.is_on_disk
+        self._write(event_class, facts, is_on_disk=is_on_disk)
 
-    def _write(self, event_class: type[TaskEnd], facts: dict[str, Any], *, is_published: bool) -> bool:
+    def _write(self, event_class: type[TaskEnd], facts: dict[str, Any], *, is_on_disk: bool) -> bool:
         with errors_logged("the launcher does not receive the end", secrets=self._secrets):
             shown = dict(facts)
             for name, cut in (("message", slice(_MAX_MESSAGE)), ("stack", slice(-_MAX_STACK, None))):
                 if shown.get(name):
                     shown[name] = redact(shown[name], also=self._secrets)[cut]
-            return self._pipe.write({"end": event_class.name, "is_published": is_published, "facts": shown})
+            return self._pipe.write({"end": event_class.name, "is_on_disk": is_on_disk, "facts": shown})
         return False

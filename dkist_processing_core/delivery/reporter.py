@@ -98,7 +98,7 @@ class EventReporter:
             facts: The fields of this class of event.
 
         Returns:
-            Whether the event was published.
+            Whether the publisher accepted the event. `Publisher.is_on_disk` is whether all its events are on disk.
         """
         with errors_logged(f"{self._named(event_class)} is not published", secrets=self._secrets):
             if self.publisher is not None:
@@ -116,7 +116,7 @@ class EventReporter:
             facts: The fields of this class of event.
 
         Returns:
-            Whether the end was published.
+            As for `report`.
         """
         if self.publisher is None:
             return False

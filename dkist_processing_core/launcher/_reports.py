@@ -132,14 +132,14 @@ class Reports:
         names = {f"{ENDED}{start_id}/{each.name}": each.name for each in (TaskFinished, TaskFailed)}
         publisher = self._reporter.publisher
         note = None if publisher is None else publisher.noted_by(pid, *names)
-        return {} if note is None else {"end": names[note], "is_published": True}
+        return {} if note is None else {"end": names[note], "is_on_disk": True}
 
     def ended(self, verdict: Verdict) -> bool:
         """Publish the end, unless the task has, and end the span; return True if the end is published."""
         # If the publisher could not be opened at the start, this is the last chance to report the end.
         self._open_publisher()
         is_published = (
-            verdict.is_published
+            verdict.is_on_disk
             # If there are no settings, no event is expected.
             or self._reporter.publisher is None
             or self._reporter.report_end(verdict.event_class, **self._completed(verdict))

@@ -145,7 +145,7 @@ class Supervision:
         import signal  # noqa: PLC0415 - enum and all, for this alone
 
         reports = process.reports()
-        if reports.get("is_published") is True:
+        if reports.get("is_on_disk") is True:
             return
         duration = time.monotonic() - process.began
         end = ProcessEnd(-signal.SIGKILL, cpu_seconds(process.pid), duration, reports)

@@ -1,5 +1,5 @@
 """
-The verdict on the end of a task's process: its event, its cause, and whether it is already published.
+The verdict on the end of a task's process: its event, its cause, and whether its report is already on disk.
 
 These are pure functions: they take facts and return one verdict. Not here: the sources of the facts (_process,
 _memory_sampler, termination_requests), and publishing (_reports).
@@ -37,8 +37,8 @@ class Verdict:
 
     event_class: type[TaskFinished | TaskFailed]
     facts: dict[str, Any] = field(default_factory=dict)
-    is_published: bool = False
-    """Whether the task's own report of it is in the journal."""
+    is_on_disk: bool = False
+    """Whether the task's own report of it is on disk."""
     exit_code: int = 0
     """The launcher's exit status."""
 
@@ -63,15 +63,15 @@ def bare(end: ProcessEnd, *, termination_requested: bool) -> Verdict:
     """
     status = end.status(termination_requested=termination_requested)
     if end.is_success(termination_requested=termination_requested):
-        return Verdict(TaskFinished, is_published=end.is_published, exit_code=status)
+        return Verdict(TaskFinished, is_on_disk=end.is_on_disk, exit_code=status)
     raised = end.reports.get("raised")
     facts: dict[str, Any] = {"cause": Cause.LOST if end.exit_code is None else Cause.EXIT_CODE}
     if isinstance(raised, dict):
         facts = {"cause": Cause.EXCEPTION, **{name: str(raised.get(name)) for name in ("error_type", "message")}}
     elif end.exit_code is not None and end.exit_code < 0:
         facts = {"cause": Cause.SIGNAL}
-    is_published = end.is_published and end.reported_event == TaskFailed.name
-    return Verdict(TaskFailed, facts, is_published=is_published, exit_code=status)
+    is_on_disk = end.is_on_disk and end.reported_event == TaskFailed.name
+    return Verdict(TaskFailed, facts, is_on_disk=is_on_disk, exit_code=status)
 
 
 def judge(end: ProcessEnd, known: Circumstances) -> Verdict:
@@ -87,17 +87,17 @@ def judge(end: ProcessEnd, known: Circumstances) -> Verdict:
         facts = {"cause": Cause.ENVIRONMENT, "error_type": type(error).__name__, "message": str(error)}
         return Verdict(TaskFailed, facts, exit_code=end.status(termination_requested=known.termination_requested))
     reports = end.reports
-    is_published, is_done = end.is_published, end.is_success(termination_requested=known.termination_requested)
+    is_on_disk, is_done = end.is_on_disk, end.is_success(termination_requested=known.termination_requested)
     exit_code = end.status(termination_requested=known.termination_requested)
-    if is_published and end.reported_event == TaskFailed.name:
+    if is_on_disk and end.reported_event == TaskFailed.name:
         # This holds even if the author's code suppressed the exception: the engine gets the status of the process.
         facts = _raised_facts(end) | _reported_facts(reports, TaskFailed)
         if not isinstance(facts.get("cause"), str):
             facts["cause"] = Cause.EXIT_CODE
-        return Verdict(TaskFailed, facts, is_published=True, exit_code=exit_code)
+        return Verdict(TaskFailed, facts, is_on_disk=True, exit_code=exit_code)
     if is_done:
         facts = _known(end, known, _reported_facts(reports, TaskFinished))
-        return Verdict(TaskFinished, facts, is_published=is_published, exit_code=exit_code)
+        return Verdict(TaskFinished, facts, is_on_disk=is_on_disk, exit_code=exit_code)
     # The facts of a success that the task has reported do not describe the failure that followed.
     reported = {} if reports.get("end") == TaskFinished.name else _reported_facts(reports, TaskFailed)
     facts = _known(end, known, _raised_facts(end) | reported)

@@ -37,9 +37,9 @@ class ProcessEnd:
         return name if name in (FINISHED, FAILED) else None
 
     @property
-    def is_published(self) -> bool:
-        """Whether the task's own report of its end is in the journal."""
-        return self.reported_event is not None and self.reports.get("is_published") is True
+    def is_on_disk(self) -> bool:
+        """Whether the task's own report of its end is on disk."""
+        return self.reported_event is not None and self.reports.get("is_on_disk") is True
 
     def is_success(self, *, termination_requested: bool) -> bool:
         """Return True if the task has succeeded; `termination_requested` is whether this launcher has requested it."""
