@@ -33,7 +33,7 @@ colour=()
 left_out=
 if [[ ! ${CLIENTS:-} ]]; then
     left_out=' and not clients'
-    echo 'Python 3.13 is not here: the tests of published pipelines, which need it, are left out.'
+    echo 'Python 3.13 is not installed: the tests of published pipelines, which need it, are left out.'
 fi
 beside='once and not rabbitmq'
 [[ ${COVERAGE:-} ]] && beside='soak' # only the first run is measured, so it runs the tests marked `once`

@@ -37,10 +37,10 @@ leave_out() {
 look_at_machine() {
     # shellcheck source=/dev/null
     . /etc/os-release
-    [[ ${ID-} == debian ]] || leave_out "newer ones are taken from Debian, and this is ${PRETTY_NAME-another system}"
-    ((EUID == 0)) || leave_out "a newer one runs beside it by a mount of its own, which takes root"
+    [[ ${ID-} == debian ]] || leave_out "newer versions are taken from Debian, and this is ${PRETTY_NAME-another system}"
+    ((EUID == 0)) || leave_out "a newer version needs a mount, and therefore root"
     unshare --mount --propagation private sh -c 'mount --bind /usr /usr' 2>/dev/null ||
-        leave_out "a newer one runs beside it by a mount of its own, for which the right is not given here"
+        leave_out "a newer version needs a mount, for which this process has no permission"
 }
 
 is_here() {
@@ -54,7 +54,7 @@ archive() {
 }
 
 fetch() {
-    local suite=$1 from work said
+    local suite=$1 from work output
     from=$(archive)
     [[ $from ]] || fail "apt has no list of a Debian archive to fetch RabbitMQ of $suite from: run apt-get update"
     work=$(mktemp -d "$store/.$suite.XXXXXX")
@@ -73,8 +73,8 @@ fetch() {
         printf 'APT::Install-Recommends "false";\nAPT::Sandbox::User "root";\nAcquire::Languages "none";\n'
     } >"$work/apt/apt.conf"
     export APT_CONFIG=$PWD/$work/apt/apt.conf DEBIAN_FRONTEND=noninteractive
-    said=$({ apt-get -qq update && apt-get -qq --yes --download-only install "${packages[@]}"; } 2>&1) ||
-        fail "RabbitMQ of $suite cannot be fetched; to go without, set RABBITMQ_SUITES= (apt-get: $(tail -n 1 <<<"$said"))"
+    output=$({ apt-get -qq update && apt-get -qq --yes --download-only install "${packages[@]}"; } 2>&1) ||
+        fail "RabbitMQ of $suite cannot be fetched; to test without it, set RABBITMQ_SUITES= (apt-get: $(tail -n 1 <<<"$output"))"
     unset APT_CONFIG
     for package in "$work"/apt/archives/*.deb; do
         dpkg-deb --fsys-tarfile "$package" |

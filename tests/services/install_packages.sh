@@ -117,7 +117,7 @@ else
             "$policy" "$package" start >/dev/null 2>&1 || denied=$?
         fi
         if [ "$denied" -ne 101 ]; then
-            fail "$missing; it is not installed from here because $policy would let it start a public service"
+            fail "$missing; this script does not install it, because $policy would allow it to start a public service"
         fi
     done
 fi
@@ -157,10 +157,10 @@ if ! has_postgres; then
 fi
 # shellcheck disable=SC2086  # package names, one word each
 apt_install $packages
-said=$(grep '^E:' "$log" | head -n 1 || true)
+error=$(grep '^E:' "$log" | head -n 1 || true)
 look
 if [ -n "$packages" ]; then
-    fail "$missing (apt-get said: $said)"
+    fail "$missing (apt-get: $error)"
 fi
 
 for unit in $(unit_files); do
@@ -174,8 +174,8 @@ for unit in $(unit_files); do
 done
 
 if [ "$(listening)" != "$listening_before" ]; then
-    fail "The packages are installed, but a public service of theirs was started on this machine: stop it (4369, 5672, 25672, 5432 or 6379)"
+    fail "The packages are installed, but one of them started a public service on this machine: stop it (4369, 5672, 25672, 5432 or 6379)"
 fi
 if [ "$(clusters)" != "$clusters_before" ]; then
-    fail "PostgreSQL is installed, but made a database cluster that nobody asked for: remove it with pg_dropcluster"
+    fail "PostgreSQL is installed, but its installation created a database cluster: remove it with pg_dropcluster"
 fi
