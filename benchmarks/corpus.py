@@ -1,4 +1,4 @@
-"""The events that every side publishes, and their form for sides that know no events."""
+"""The events that every side publishes, and their form for sides without events."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ from dkist_processing_core.journal.message import to_message
 
 KIB = 1024
 _TIME = datetime(2026, 11, 22, 9, tzinfo=UTC)
-# As a log has them: words, numbers and paths, for redaction reads every one.
+# Words, numbers and paths as in a log, because redaction reads each of them.
 _WORDS = "frame 0231 calibrated, dark subtracted, gain applied; wrote /scratch/visp/frame_0231.fits in 1.8 s; "
 
 
@@ -38,7 +38,7 @@ def _event(number: int, note: str) -> TaskProgressed:
         task_name="ParseL0InputData",
         attempt=1,
         max_attempts=3,
-        # Six digits each, so that all are of one size.
+        # Six digits each, so that all have one size.
         sequence=100_000 + number,
         done=100_000 + number,
         total=999_999,
@@ -48,7 +48,7 @@ def _event(number: int, note: str) -> TaskProgressed:
 
 
 def write_messages(path: Path, count: int, size: int = KIB) -> None:
-    """Write as many messages as any side will ask for."""
+    """Write as many messages as any side needs."""
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):
             message = to_message(event_at(number, size), "")

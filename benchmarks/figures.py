@@ -24,7 +24,7 @@ class Row(TypedDict):
 
 
 def rounded(value: float) -> float:
-    """Return a figure with the digits that mean something."""
+    """Return a figure with its significant digits."""
     return float(f"{value:.{_SIGNIFICANT}g}")
 
 
@@ -66,7 +66,7 @@ class Findings:
     laps: dict[str, list[list[float]]] = field(default_factory=dict)
     """Milliseconds of each call, round by round."""
     spreads: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    """Least and most of `ours` and `other`, by `key_of` their row, where the page shows them."""
+    """Least and most of `ours` and `other`, by `key_of` their row, for the rows that show them."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Anything else that may be asked for later."""
 

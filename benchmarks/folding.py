@@ -41,7 +41,7 @@ EVENTS_PER_RUN = 50
 _TASKS = tuple(f"CalibrateArm{number}" for number in range(12))
 _BEGAN = datetime(2026, 11, 22, 9, tzinfo=UTC)
 _STACK = 'File "/opt/env/lib/python3.13/site-packages/visp/gain.py", line 10, in run\n    self.calibrate(frame)\n'
-# Stands for the run in the template, and is replaced by a number of as many digits.
+# Stands for the run in the template, and is replaced by a number with the same number of digits.
 _RUN, _NUMBER = "runrunru", 12345678
 
 
@@ -84,7 +84,7 @@ def _template() -> list[Event]:
 
 
 def _received(count: int) -> Iterator[list[Event]]:
-    """Give the events of one run after the other, as objects that share nothing, each with its message's body."""
+    """Yield the events of one run after the other, as separate objects, each with its message's body."""
     bodies = [encode(event) for event in _template()]
     template = pickle.dumps([decode(body, CONTENT_TYPE) for body in bodies])
     for number in range(count // EVENTS_PER_RUN):
@@ -102,7 +102,7 @@ def _resident() -> int:
 
 
 def measure(count: int) -> str:
-    """Return a line about the fold of so many events."""
+    """Return a line about the fold of that many events."""
     for events in _received(EVENTS_PER_RUN):
         RunState(events)
     state, seconds = RunState(), 0.0

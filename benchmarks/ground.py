@@ -39,7 +39,7 @@ class SideError(RuntimeError):
 
 @dataclass(frozen=True)
 class Side:
-    """A program of `benchmarks/sides`, and how it is called in figures."""
+    """A program of `benchmarks/sides`, and its name in figures."""
 
     label: str
     program: str
@@ -84,8 +84,7 @@ class Ground:
         """
         Yield a job on an empty virtual host with the library's topology and on an empty state folder.
 
-        With `archive` classic, the queue of the archive's name is a durable classic one, which the library accepts as
-        it finds it.
+        With `archive` classic, the queue of the archive's name is a durable classic one, which the library accepts.
         """
         with open_broker(self.node) as broker, self.state_dir() as state_dir:
             yield declared(
@@ -114,7 +113,7 @@ class Ground:
 
 
 def declared(job: Job, broker: Broker) -> Job:
-    """Make the library's topology, and return the job that knows how its archive was declared."""
+    """Declare the library's topology, and return the job with the kind of its archive."""
     topology = publisher_topology(settings_of(job))
     if job.queue_arguments["x-queue-type"] == "stream":
         archive = next(queue for queue in topology.queues if queue.name == job.queue)

@@ -59,7 +59,7 @@ def _drain_rate(ground: Ground, plan: Plan, size: int) -> float:
 
 
 def _publish(ground: Ground, plan: Plan, processes: int) -> dict[str, float]:
-    """Have several processes publish at once; all of them together as many events, however many they are."""
+    """Have several processes publish at once; the total number of events is the same for any number of processes."""
     each = plan.count(_EVENTS // processes, least=5)
     with ground.job(each, warm_up=10) as job:
         runs = [

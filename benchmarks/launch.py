@@ -109,7 +109,7 @@ class LaunchError(RuntimeError):
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds from the start of a way to the task's first line, and to the end of all that it does."""
+    """Seconds from the start of a way to the task's first line, and to the end of its work."""
 
     first_line: float
     whole: float
@@ -126,7 +126,7 @@ def first_line_at(output: str) -> float:
 
 @dataclass
 class Worker:
-    """A folder with all that a worker keeps: wheels, caches, environments and the journal."""
+    """A folder with the files that a worker keeps: wheels, caches, environments and the journal."""
 
     folder: Path
     host: str = sys.executable
@@ -143,7 +143,7 @@ class Worker:
 
     def variables(self, **more: str) -> dict[str, str]:
         """Return the variables of every process: no bus, and wheels and caches of this folder."""
-        # As a URL: a space in a path would make two of it.
+        # As a URL: a space would split a path into two.
         links = f"{self.wheels.as_uri()} {os.environ.get('PIP_FIND_LINKS', '')}".rstrip()
         return environment(
             PIP_FIND_LINKS=links,
@@ -181,7 +181,7 @@ class Worker:
         self.run([self.host, "-m", "pip", "download", "-d", str(self.wheels), f"{PACKAGE}=={VERSION}", "pip"])
 
     def make_wheels(self) -> None:
-        """Make the wheel of this checkout and of a pipeline that needs it."""
+        """Build the wheel of this checkout and of a pipeline that needs it."""
         self.wheels.mkdir()
         subprocess.run(
             [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(self.wheels)],
@@ -213,7 +213,7 @@ class Worker:
         )
 
     def launch_first(self) -> Timing:
-        """Start a task of a release that the worker has no environment of."""
+        """Start a task of a release for which the worker has no environment."""
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="new-") as folder:
             return self.launch(DKIST_CORE_ENVIRONMENTS_DIR=folder)
 
@@ -249,7 +249,7 @@ class Worker:
         return Timing(first_line_at(output) - began, time.time() - began)
 
     def check_books(self) -> None:
-        """Refuse figures for which an event was lost, or which ran past the journal."""
+        """Raise an error if an event was lost, or is not in the journal."""
         settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=self.state)
         with open_bus(settings).open_journal() as journal:
             books = journal.books()
@@ -271,7 +271,7 @@ def measure(ground: Ground, plan: Plan) -> Findings:
     """Return the time to a task's first line for each way, and the cost of a lookup."""
     findings = Findings()
     with open_worker(ground) as worker:
-        # It fills uv's cache too, and is the only one that finds it empty.
+        # It fills uv's cache, and is the only launch with an empty one.
         very_first = worker.launch()
         seconds, whole, removals = _take_turns(worker, plan)
         worker.check_books()

@@ -10,7 +10,7 @@ _SIDE = Side("publisher", "library_outage")
 
 
 def measure(ground: Ground, plan: Plan) -> Findings:
-    """Return the memory at the end of the outage and after it; measured once, for it hardly varies."""
+    """Return the memory at the end of the outage and after it; measured once, because it hardly varies."""
     count = plan.count(EVENTS)
     with ground.job(count) as job:
         publisher = Run(_SIDE, job, ground.folder)

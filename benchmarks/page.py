@@ -178,7 +178,7 @@ installer and without bytecode. It is counted once.
 
 @dataclass(frozen=True)
 class Results:
-    """All figures of one run, and in general terms where they come from."""
+    """All figures of one run, with a general description of the machine."""
 
     machine: str
     load: float
@@ -217,7 +217,7 @@ class Results:
 
 
 def describe_machine(processors: int, rabbitmq: str) -> str:
-    """Return where something was measured, in general terms."""
+    """Return a general description of the machine that measures."""
     return (
         f"a Linux machine with {processors} processors, RabbitMQ {rabbitmq} on the same machine, "
         f"Python {platform.python_version()}"
@@ -225,7 +225,7 @@ def describe_machine(processors: int, rabbitmq: str) -> str:
 
 
 def shown(value: float) -> str:
-    """Return a figure as the page shows it: three digits that count, thousands apart."""
+    """Return a figure as the page shows it: three significant digits, and a separator for thousands."""
     if abs(value) >= 1000:  # noqa: PLR2004 - from here on the three digits are thousands
         return f"{value:,.0f}"
     return f"{value:#.3g}".rstrip(".")

@@ -60,7 +60,7 @@ def _constant(node: ast.AST | None) -> Any:
 
 
 def without_callbacks(source: str) -> str:
-    """Return the source of the same DAG with nothing of ours attached to it."""
+    """Return the source of the same DAG without the parts that the library attaches."""
     return ast.unparse(WithoutCallbacks().visit(ast.parse(source)))
 
 
@@ -102,7 +102,7 @@ def looks_at(
 
 
 def _installed(folder: Path) -> dict[str, str]:
-    """Install this checkout's wheel into a folder, and return the variables of a process that finds it there."""
+    """Install this checkout's wheel into a folder, and return the variables of a process that imports it from there."""
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""How much is measured: rounds, and the size of each run."""
+"""The amount of measuring: rounds, and the size of each run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

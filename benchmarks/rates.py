@@ -16,7 +16,7 @@ from benchmarks.plan import Plan
 WINDOW = 1000
 IN_FLIGHT = 500
 BATCH = 250
-"""How many events one `publish` of the bulk rows is given: the next group is encoded while the last is delivered."""
+"""How many events one `publish` of the bulk rows gets: the next group is encoded while the last one is delivered."""
 
 DRAIN = Side("draining", "library_drain")
 BULK = Side("bulk publishing", "library_bulk", options={"batch": BATCH, "encoded": False, "size": KIB})
@@ -53,7 +53,7 @@ _WARM_UP, _WARM_UP_EACH = 100, 5
 
 @dataclass(frozen=True)
 class Setting:
-    """Where the messages go, and how large they are."""
+    """The destination of the messages, and their size."""
 
     name: str
     archive: str = "stream"

@@ -38,7 +38,7 @@ def _settings(folder: Path, **variables: object) -> DKISTProcessingCoreConfigura
 
 
 def _fill(settings: DKISTProcessingCoreConfiguration, count: int) -> None:
-    """Put so many rows into the journal of the settings, a tenth of them from more than a week ago."""
+    """Put that many rows into the journal of the settings, a tenth of them more than a week old."""
     bus = open_bus(settings)
     bus.open_journal().close()
     message = to_message(progressed("A", 1, note="x" * 500), bus.event_exchange)
@@ -106,7 +106,7 @@ def measure(folder: Path, count: int, node: RabbitMQNode | None) -> dict[str, fl
 
 
 def main() -> None:
-    """Measure each size that the command line names."""
+    """Measure each size of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="+", type=int)
     parser.add_argument("--without-drain", action="store_true")

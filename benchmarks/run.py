@@ -25,7 +25,7 @@ from benchmarks.figures import Findings, Row
 from benchmarks.ground import BUILD, PEERS_PYTHON, ROOT, Ground, open_ground
 from benchmarks.plan import Plan
 
-# Above it, what else runs on the machine scatters the figures.
+# Above it, other work on the machine scatters the figures.
 QUIET_LOAD = 0.5
 # By the part that each one shows.
 PLOTS = {"rates": "bench-rate.png", "publish": "bench-latency.png"}

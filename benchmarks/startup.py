@@ -46,7 +46,7 @@ class Cost:
 
 def cost_of(program: str, python: str = sys.executable, **settings: str) -> Cost:
     """Run a program in a separate process, and return its cost."""
-    # Away from the checkout, where nothing of it is imported by chance, and no .env is found.
+    # Outside the checkout, so that neither a module of it nor a .env is found by chance.
     with tempfile.TemporaryDirectory() as folder:
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         done = subprocess.run(

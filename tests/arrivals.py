@@ -152,14 +152,14 @@ class Child:
         """
         Return its output lines of one kind so far, such as the ids whose publish `returned`.
         """
-        # A line is written at once, but for the one that a kill cut short.
+        # A line is written at once, except one that a kill has cut.
         lines = [line for line in self._report.read_text().splitlines(keepends=True) if line.endswith("\n")]
         return [line.split()[1] for line in lines if line.startswith(f"{kind} ")]
 
     @property
     def seconds(self) -> float:
         """
-        How long it took from before it opened its publisher until that was closed.
+        Seconds from before its publisher was opened until that was closed.
         """
         return float(self.words("took")[0])
 
@@ -173,7 +173,7 @@ class Ledger:
     settings: DKISTProcessingCoreConfiguration
     arrivals: Arrivals
     attempted: dict[str, str] = field(default_factory=dict)
-    """Whose event an id is: the point at which that publisher was killed."""
+    """The publisher of each id: the point at which it was killed."""
     returned: set[str] = field(default_factory=set)
 
     def note(self, attempted: Iterable[str], returned: Iterable[str], whose: str) -> None:

@@ -1,7 +1,5 @@
 """
-Packages of workflows as clients write them, made in a folder of a test's own.
-
-Not here: workflows that are run (pipelines).
+Packages of workflows as clients write them, created in a test's folder. Not here: workflows that are run (pipelines).
 """
 
 import importlib
@@ -60,7 +58,7 @@ def write_package(folder: Path, files: Mapping[str, str], name: str = "scratch")
 @contextmanager
 def importing(folder: Path, name: str = "scratch") -> Iterator[ModuleType]:
     """
-    Give a package of a folder, which is forgotten again.
+    Yield a package of a folder, and remove its modules afterwards.
     """
     known = set(sys.modules)
     sys.path.insert(0, str(folder))

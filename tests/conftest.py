@@ -163,7 +163,7 @@ def _loopback_only(session_watch: SessionWatch) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def _started(request: pytest.FixtureRequest) -> list[str]:
     """
-    The starts of processes by this one, listed only where the tests that start some are left out.
+    Process starts of this process, only recorded in runs that leave out the tests that start processes.
     """
     started: list[str] = []
     if "not processes" in request.config.option.markexpr:
@@ -200,7 +200,7 @@ def state_dir(_state_root: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, state_dir: Path) -> None:
     """
-    Take away every variable that the library reads, and give it a state folder of this test's own.
+    Remove every variable that the library reads, and set a state folder for this test.
     """
     for name in list(os.environ):
         if (name in CLEANED_NAMES or name.startswith(CLEANED_PREFIXES)) and name != SESSION_VARIABLE:
@@ -211,7 +211,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, state_dir: Path) -> None
 @pytest.fixture
 def local_zone() -> Iterator[Callable[[str], None]]:
     """
-    A function that has this process, and those it starts, live in a time zone.
+    A function that sets the time zone of this process, and of those that it starts.
     """
     with pytest.MonkeyPatch.context() as patch:
 
@@ -249,7 +249,7 @@ def rabbitmq(session_watch: SessionWatch, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def broker(rabbitmq: RabbitMQNode) -> Iterator[Broker]:
     """
-    An empty virtual host on a healthy node; ``broker.node`` may be stopped, killed, paused, alarmed and left so.
+    An empty virtual host on a healthy node; a test may stop, kill, pause or alarm ``broker.node`` and leave it so.
     """
     with open_broker(rabbitmq) as broker:
         yield broker
@@ -258,7 +258,7 @@ def broker(rabbitmq: RabbitMQNode) -> Iterator[Broker]:
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Broker], None]:
     """
-    Have the settings name a broker, and a user there.
+    A function that makes the settings name a broker, and a user there.
     """
 
     def name(broker: Broker) -> None:

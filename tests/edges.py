@@ -170,7 +170,7 @@ def _is_open(number: int) -> bool:
 
 class Chatters(TaskBase):
     """
-    Writes much of no meaning to every pipe that it can write to.
+    Writes much meaningless text to every pipe that it can write to.
     """
 
     def run(self) -> None:

@@ -37,14 +37,14 @@ def started(task_name: str, **facts: Any) -> TaskStarted:
 
 def progressed(task_name: str, sequence: int, **facts: Any) -> TaskProgressed:
     """
-    Return a report of progress, whose sequence number is also how much is done.
+    Return a report of progress, whose sequence number is its completed amount.
     """
     return make(TaskProgressed, task_name, sequence=sequence, done=sequence, **facts)
 
 
 def finished(task_name: str, **facts: Any) -> TaskFinished:
     """
-    Return the good end of a task's first attempt.
+    Return the success of a task's first attempt.
     """
     return make(TaskFinished, task_name, **facts)
 

@@ -2,7 +2,7 @@
 The path of an event through the package, read from the stacks of one run on a bus: `python -m tests.flow`.
 
 A profiler watches every call of a task, of the thread that delivers its events, and of a subscription that folds them.
-At a few moments it notes which functions of the package are on the stack. Not here: the limits (test_flow, house).
+At a few steps it records which functions of the package are on the stack. Not here: the limits (test_flow, house).
 """
 
 import itertools
@@ -46,7 +46,7 @@ class Watch:
     stacks: defaultdict[int, list[Stack]] = field(default_factory=lambda: defaultdict(list))
 
     def __call__(self, frame: FrameType, event: str, subject: Any) -> None:
-        """Note the stack, if this call is one of the moments."""
+        """Record the stack, if this call is one of the observed steps."""
         moment = _called(frame) if event == "call" else _called_in_c(frame, subject) if event == "c_call" else None
         if moment is not None:
             self.stacks[moment].append(_stack_of(frame))

@@ -1,5 +1,5 @@
 """
-How the library is laid out, counted: `make house`.
+Counts about the layout of the library: `make house`.
 
 Each row has its value before the redesign, a limit to aim at, and the command that counts it. Not here: figures for
 users (benchmarks).
@@ -47,7 +47,7 @@ class Row(NamedTuple):
 
 
 def module_of(path: Path) -> str:
-    """Return the name by which a file of the package is imported."""
+    """Return the import name of a file of the package."""
     parts = path.relative_to(ROOT.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -56,7 +56,7 @@ NAMES = {module_of(path): path for path in MODULES}
 
 
 def imported_by(path: Path, *, deferred: bool = True) -> set[str]:
-    """Return the modules of the package that a file imports; without `deferred` those that it needs to be imported."""
+    """Return the modules of the package that a file imports; without `deferred` only those needed at its import."""
     found = set()
     for each in imports_in(path):
         if each.for_typing or (each.deferred and not deferred):
@@ -126,7 +126,7 @@ def prose_of(path: Path) -> Iterator[str]:
 
 
 def files_to_add_an_event() -> set[str]:
-    """Return the files that the steps of CONTRIBUTING.md touch by hand to add a type of event."""
+    """Return the files that a developer edits to add a type of event, by the steps of CONTRIBUTING.md."""
     section = (
         (ROOT.parent / "CONTRIBUTING.md").read_text().partition("## Adding a type of event")[2].partition("\n## ")[0]
     )
@@ -135,7 +135,7 @@ def files_to_add_an_event() -> set[str]:
 
 
 def modules_naming(field: str) -> list[str]:
-    """Return the modules that name a field of an event, as an attribute, an argument or a text."""
+    """Return the modules that use the name of an event's field, as an attribute, an argument or a text."""
 
     def names(path: Path) -> Iterator[str]:
         for node in ast.walk(ast.parse(path.read_text())):

@@ -34,7 +34,7 @@ class Home:
 
     @property
     def size(self) -> int:
-        """How many bytes its files have: those that were installed, and not those that Python compiles from them."""
+        """The size of its installed files in bytes, without the files that Python compiles from them."""
         files = (path for path in self.folder.rglob("*") if path.is_file() and not path.is_symlink())
         return sum(path.stat().st_size for path in files if path.suffix != ".pyc")
 

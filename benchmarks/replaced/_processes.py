@@ -115,7 +115,7 @@ def add_dead_collectors(findings: Findings, plan: Plan) -> None:
 
 
 def mesh_config(port: int) -> str:
-    """Return the one setting by which both sides find a collector."""
+    """Return the one setting that names a collector to both sides."""
     place = {"mesh_address": LOOPBACK, "mesh_port": port}
     return json.dumps({f"otlp-{signal}-endpoint": place for signal in _SIGNALS})
 

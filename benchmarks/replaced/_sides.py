@@ -33,7 +33,7 @@ class Side:
     python: Path
 
     def check(self) -> None:
-        """Refuse to measure anything else than the release."""
+        """Raise an error if the environment has another release."""
         if not self.python.exists():
             raise ReplacedError(f"{self.python} is missing; `make bench` makes its environment first")
         found = run(self.python, "-P", "-c", _VERSION, cwd=self.python.parent).splitlines()[-1]

@@ -45,10 +45,10 @@ class Effort:
 
 
 class Established:
-    """A worker that makes an environment for each task, by the command that the replaced release exports."""
+    """A worker that creates an environment for each task, by the command that the replaced release exports."""
 
     def __init__(self, folder: Path, python: str, exported: Path, home: Home) -> None:
-        """Fetch every wheel that is needed, and bring the host's own pip up to date."""
+        """Download every required wheel, and upgrade the host's own pip."""
         self.folder, self.wheels = folder, folder / "wheels"
         self._command = command_of(exported.read_text(encoding="utf-8"))
         self._host = folder / "host"

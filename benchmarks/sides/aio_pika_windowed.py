@@ -33,7 +33,7 @@ async def publish_all(job: Job) -> None:
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
         exchange = await channel.get_exchange(job.exchange)
 
-        # Not itself a coroutine function: the peer is not to pay for one more of them with each message.
+        # Not itself a coroutine function, so that the peer does not pay for an additional one with each message.
         def publish(keyed: tuple[str, aio_pika.Message]) -> Awaitable[object]:
             return exchange.publish(keyed[1], keyed[0], mandatory=True)
 

@@ -25,7 +25,7 @@ async def publish_all(job: Job) -> None:
     async with broker:
         await broker.start()
 
-        # Not itself a coroutine function: the peer is not to pay for one more of them with each message.
+        # Not itself a coroutine function, so that the peer does not pay for an additional one with each message.
         def publish(message: Prepared) -> Awaitable[object]:
             return broker.publish(
                 message.body,

@@ -92,5 +92,5 @@ def wait_for_start() -> None:
 
 
 def report(**figures: object) -> None:
-    """Tell the figures, as the last line of standard output."""
+    """Print the figures as the last line of standard output."""
     print(json.dumps(figures), flush=True)

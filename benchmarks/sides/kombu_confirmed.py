@@ -1,4 +1,4 @@
-"""kombu with `confirm_publish`: each message waits for its confirm, which is the only way it has."""
+"""kombu with `confirm_publish`: each message waits for its confirm, which is kombu's only way."""
 
 from kombu import Connection
 

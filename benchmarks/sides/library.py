@@ -50,7 +50,7 @@ def wait_until_delivered(publisher: Publisher, journal: Journal) -> None:
 
 
 def check_books(journal: Journal, published: int) -> None:
-    """Refuse a figure for which something was lost or set aside."""
+    """Raise an error if a message was lost or set aside."""
     books = journal.books()
     if (books.published, books.confirmed) != (published, published):
         msg = f"{published} messages were published, the journal says {books}"

@@ -1,4 +1,7 @@
-"""The library publishing in bulk: a batch is synced to disk when `publish` returns, and all is confirmed in the end."""
+"""
+The library publishing in bulk: a batch is synced to disk when `publish` returns, and all messages are confirmed at the
+end.
+"""
 
 from benchmarks.corpus import event_at
 from benchmarks.sides.job import Job, Watch, report

@@ -1,4 +1,4 @@
-"""The memory of a publisher whose broker is away while it publishes, and when it has caught up."""
+"""Memory of a publisher that publishes during an outage of its broker, and after it has caught up."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ def memory() -> dict[str, float]:
 
 
 def main() -> None:
-    """Publish one event, wait until the broker is away, publish the job's, wait until it is back, catch up."""
+    """Publish one event, wait for the outage, publish the job's events, wait for its end, catch up."""
     job = Job.read()
     settings = settings_of(job)
     watch = Watch()

@@ -27,7 +27,7 @@ class UnsyncedBus(AmqpBus):
 
 
 def open_publisher(settings: DKISTProcessingCoreConfiguration, *, synced: bool) -> Publisher:
-    """Return the publisher that a task has; without the syncs one that is alike in all else."""
+    """Return the publisher that a task has, or an otherwise equal one without the syncs."""
     if synced:
         return Publisher.open(settings)
     return Publisher(UnsyncedBus(settings), secrets=secrets_in(settings))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Pipeline:
-    """Publishes on one connection as fast as confirms come, and stops its loop when the last is in."""
+    """Publishes on one connection as fast as confirms come, and stops its loop after the last confirm."""
 
     def __init__(self, job: Job, window: int) -> None:
         """Connect when `run` is called."""

@@ -14,7 +14,7 @@ from talus import Binding, DurableProducer, Exchange, PublishMessageBase, Queue
 from benchmarks.sides.job import Job, report
 from benchmarks.sides.pika_parts import parameters
 
-HEARTBEAT_SECONDS = 3600  # as its own factory of a producer's parameters has it, which knows no virtual host
+HEARTBEAT_SECONDS = 3600  # as its own factory of a producer's parameters defines it, which supports no virtual host
 
 
 def producer_of(job: Job) -> Callable[[], DurableProducer]:

@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(specname="pytest_collection_modifyitems", trylast=True)  # after the plugin that shuffles the modules
 def pytest_keep_together(items: list[pytest.Item]) -> None:
     """
-    Have these tests run one behind the other, so that their Airflow runs no longer than it is needed.
+    Run these tests one after the other, so that their Airflow runs no longer than needed.
     """
     items.sort(key=lambda item: _HERE not in item.path.parents)
 
@@ -85,7 +85,7 @@ def ground(
     _state_root: Path,
 ) -> Iterator[Ground]:
     """
-    The Airflow of these tests with the LocalExecutor, all exported workflows, and an ear at its bus.
+    The Airflow of these tests with the LocalExecutor, all exported workflows, and a listener on its bus.
     """
     state = _state_root / "state-airflow"
     state.mkdir(mode=0o700)
@@ -102,7 +102,7 @@ def local_airflow(ground: Ground, postgres: PostgresServer, airflow_broker: Brok
     """
     An Airflow with the LocalExecutor, whose tasks report to `airflow_broker`, with everything running.
 
-    It lasts as long as these tests: each brings DAGs of names that no other uses.
+    It lasts as long as these tests: the names of each test's DAGs are unique.
     """
     postgres.start()
     airflow_broker.node.recover()
@@ -123,7 +123,7 @@ def celery_ground(
     """
     An Airflow with a Celery worker for each of two queues, whose tasks report to `broker` and trace to `otlp`.
 
-    Celery's own messages have a virtual host of theirs.
+    Celery's own messages have a separate virtual host.
     """
     with open_broker(rabbitmq) as messages:
         try:

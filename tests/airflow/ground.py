@@ -56,7 +56,7 @@ def task_policy(task):
 
 def release(folder: Path) -> None:
     """
-    Put the wheels of this library and of two pipelines, the example and that of faults, into a folder, for installers.
+    Put the wheels of this library and of two pipelines, the example and the faulty one, into a folder, for installers.
     """
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(
@@ -85,7 +85,7 @@ def release(folder: Path) -> None:
 
 def exported(folder: Path) -> None:
     """
-    Export the workflows of both pipelines, each as its own repository does: as files, or unpacked from an archive.
+    Export the workflows of both pipelines as their repositories do: as files, or unpacked from an archive.
     """
     for package, options in ((FAULTY, ()), (EXAMPLE, ("--zip",))):
         subprocess.run(
@@ -173,7 +173,7 @@ class Listener:
 
     def announced(self) -> list[str]:
         """
-        Return the run ids of all failure messages that have arrived, each as often as it did.
+        Return the run ids of all failure messages that have arrived, including repetitions.
         """
         with self._broker.connect() as connection:
             channel = connection.channel()
@@ -240,7 +240,7 @@ class Ground:
 
     def next_number(self) -> int:
         """
-        Return the next recipe run id, with a pipe that its task may wait at.
+        Return the next recipe run id, with a pipe for a task that waits.
         """
         number = next(self._numbers)
         os.mkfifo(self.folder / f"pipe-{number}")
@@ -254,7 +254,7 @@ class Ground:
 
     def is_kept(self, name: str, run_id: str) -> bool:
         """
-        Say whether an event of a run waits on this host for its broker.
+        Return True if an event of a run is pending on this host.
         """
         bus = open_bus(settings_of(self.broker, self.state))
         kept = Journal.look(bus.journal_path, lambda journal: journal.pending(0, 10_000))
@@ -280,7 +280,7 @@ ENDS_OF_RUN = ("workflow.finished", "workflow.failed")
 @contextmanager
 def listening(broker: Broker) -> Iterator[Listener]:
     """
-    Listen to all that arrives, for the length of a block.
+    Listen to all events that arrive, during the block.
     """
     listener = Listener(broker)
     try:
@@ -291,7 +291,7 @@ def listening(broker: Broker) -> Iterator[Listener]:
 
 def settings_of(broker: Broker, state: Path | None = None) -> DKISTProcessingCoreConfiguration:
     """
-    Return the settings that name a broker, and perhaps a state folder.
+    Return the settings that name a broker, and optionally a state folder.
     """
     return DKISTProcessingCoreConfiguration(
         dkist_core_state_dir=state,

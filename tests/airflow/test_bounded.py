@@ -27,7 +27,7 @@ ROUNDS = 5
 @pytest.fixture
 def ways(broker: Broker, otlp: OtlpReceiver) -> Iterator[tuple[Proxy, Proxy]]:
     """
-    The ways to broker and collector, which a test can freeze.
+    The proxies to broker and collector, which a test can freeze.
     """
     with Proxy(broker.port) as bus, Proxy(int(otlp.grpc_endpoint.rpartition(":")[2])) as collector:
         yield bus, collector

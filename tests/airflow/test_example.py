@@ -82,7 +82,7 @@ def queues_in(events: list[Event]) -> dict[str, str | None]:
 @pytest.mark.timeout(400)
 def test_the_example_runs_with_the_local_executor(ground: Ground) -> None:
     """
-    In an environment that was built from wheels, and holds no Airflow.
+    The tasks run in an environment that was built from wheels, and holds no Airflow.
     """
     run_id = run_it(ground)
 

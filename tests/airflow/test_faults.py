@@ -98,14 +98,14 @@ class Run:
 
     def noted(self, number: int) -> float | None:
         """
-        Return when an attempt was at work, in seconds since 1970; None where it never was.
+        Return when an attempt was running, in seconds since 1970, or None if it never was.
         """
         lines = self.notes.read_text().splitlines() if self.notes.exists() else []
         return float(lines[number - 1].split()[0]) if len(lines) >= number else None
 
     def attempt(self, fault: str, number: int = 1) -> AttemptView:
         """
-        Put a row into the table, and return one attempt, which is over and has one end.
+        Add a row to the table, and return one attempt, which is over and has one end.
         """
         task = self.view()
         attempt = task.attempts[number - 1]
@@ -134,7 +134,7 @@ _ENGINES_WORD = {State.FINISHED: "success", State.FAILED: "failed", State.SKIPPE
 @pytest.fixture(scope="module")
 def runs(ground: Ground) -> dict[str, Run]:
     """
-    The runs of all faults that do not concern Airflow itself, at once: most of their time is waiting.
+    The runs of all faults that do not affect Airflow itself, at once: most of their time is waiting.
     """
 
     def begin(workflow: str, task: str, version: str = "1.0") -> Run:
@@ -212,7 +212,7 @@ def ends_of(run: Run) -> int:
 @pytest.fixture(scope="module")
 def announced(runs: dict[str, Run]) -> list[str]:
     """
-    The run ids of the failure messages that all of it led to.
+    The run ids of the failure messages of all these runs.
     """
     assert runs
     some = next(iter(runs.values()))
@@ -352,7 +352,7 @@ def test_a_task_that_is_cleared_while_it_runs_is_ended_and_runs_again(
 
 def test_a_run_that_is_cleared_begins_again(runs: dict[str, Run]) -> None:
     """
-    With another start, a second attempt of each task, and a second end.
+    The run has another start, each task a second attempt, and the run a second end.
     """
     run = runs["finished and cleared"]
     second = run.attempt("finished run cleared: the second attempt", 2)

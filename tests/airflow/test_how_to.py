@@ -58,7 +58,7 @@ _VARIES = [
     (re.compile(r"-cp\d+-[0-9a-f]{16}\.\d+"), "-KEY"),
     (re.compile(r"built by \S+ \S+ in"), "built in"),
 ]
-# Of no use to one who reads along, and of much to one who waits.
+# Not useful for a reader, but for a test that waits.
 _QUICK = {"AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1", "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2"}
 
 
@@ -103,7 +103,7 @@ class Shell:
     @property
     def pids(self) -> set[int]:
         """
-        The process ids of all that the shell has started.
+        The ids of all processes that the shell has started.
         """
         return descendants(self._process.pid)
 
@@ -228,7 +228,7 @@ def same(text: str) -> str:
 @pytest.mark.timeout(600)  # under a minute alone, and several if the suites of all Pythons run at the same time
 def test_who_follows_the_page_sees_what_it_shows(tmp_path: Path) -> None:
     """
-    A pipeline runs as a DAG, is tried again, and released; its events are on the bus, and nothing is left running.
+    A pipeline runs as a DAG, is retried, and released; its events are on the bus, and no process is left running.
     """
     with newcomer(tmp_path / "hello") as (reader, shell):
         reader.follow(PAGE.read_text())
@@ -258,7 +258,7 @@ def test_the_page_installs_what_the_package_offers() -> None:
 
 def test_only_what_needs_a_broker_is_not_done() -> None:
     """
-    Every block of the page is marked, but for the variables that name the broker, which are settings.
+    Every block of the page is marked, except the variables that name the broker, which are settings.
     """
     page = PAGE.read_text()
     marked = {block.start("text") for block in _BLOCK.finditer(page)}
@@ -273,7 +273,7 @@ def test_only_what_needs_a_broker_is_not_done() -> None:
 
 def write_anew() -> None:
     """
-    Put the outputs of now below the commands that show any.
+    Put the current outputs below the commands that show any.
     """
     page = PAGE.read_text()
     began = time.monotonic()

@@ -199,7 +199,7 @@ def brought_by(package: str, report: str) -> set[str]:
 
 def test_workflows_are_validated_by_loading_them_where_airflow_is(tmp_path: Path) -> None:
     """
-    As a package's own pipeline does, which has it among its test dependencies.
+    As in a package's own pipeline, which has Airflow among its test dependencies.
     """
     program = f"""
 import sys; sys.path.insert(0, {str(FAULTY.parent)!r})

@@ -20,7 +20,7 @@ from tests.services.airflow import (
 )
 from tests.services.processes import is_alive, wait_for_end
 
-# Two tasks, of which the second may be sent elsewhere.
+# Two tasks, of which the second may run in another queue.
 DAG = """
 from airflow import DAG
 from airflow.providers.standard.operators.bash import BashOperator
@@ -33,7 +33,7 @@ with DAG("{name}", schedule=None):
 
 def two_tasks(name: str, *, queue: str = "default", command: str = ":") -> str:
     """
-    Give a DAG file of two tasks, of which the second runs in this queue, its pool, and with this command at the end.
+    Return a DAG file of two tasks: the second runs in this queue, its pool, with this command at the end.
     """
     return DAG.format(name=name, queue=queue, command=command)
 
@@ -53,7 +53,7 @@ class TestLocalExecutor:
 
     def test_dag_runs_to_success(self, local_airflow: Airflow) -> None:
         """
-        A run's configuration reaches the first task, and the second follows.
+        A run's configuration reaches the first task, and the second task runs after it.
         """
         local_airflow.add_dag("local_success", two_tasks("local_success", queue="high_memory"))
         local_airflow.wait_for_dag("local_success")

@@ -1,6 +1,6 @@
 """
-Exported workflows on the Airflows before the one that the suite runs, each installed from the index; long, so by
-`make soak` only.
+Exported workflows on earlier versions of Airflow, each installed from the index. The tests are long, so only `make
+soak` runs them.
 """
 
 import subprocess
@@ -17,15 +17,15 @@ from tests.running import ROOT
 from tests.services.broker import Broker
 from tests.services.postgres import PostgresServer
 
-# Each with a day soon after its release, whose packages it is installed with: it allows all later ones, and does not
-# start with some: 3.2 not with those of `fastapi` and `cadwyn`, 3.0 not with that of `pyjwt`.
+# Each with a day soon after its release, whose packages are installed with it. Airflow allows all later ones, but does
+# not start with some: 3.2 not with those of `fastapi` and `cadwyn`, 3.0 not with that of `pyjwt`.
 VERSIONS = {"3.0.6": "2025-09-01", "3.1.8": "2026-03-20", "3.2.2": "2026-06-01"}
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 
 
 def installed(folder: Path, version: str) -> Path:
     """
-    Return an environment that holds a version of Airflow, as on its day, and this checkout, as today.
+    Return an environment with a version of Airflow, as of its day, and this checkout.
     """
     virtualenv = folder / f"airflow-{version}"
     uv = Path(sys.executable).parent / "uv"
@@ -66,7 +66,7 @@ def test_an_exported_workflow_runs_unchanged(
     first, second = views["fails_once"].tasks[0].attempts
     assert isinstance(failed.end, TaskFailed)
     assert (failed.cause, failed.end.final, failed.end.error_type) == ("exception", True, "ArithmeticError")
-    # The DAG processor of 3.0 has no answer about states.
+    # The DAG processor of 3.0 cannot return states.
     assert views["raises"].tasks[1].engine_state == (None if version == "3.0.6" else "upstream_failed")
     assert isinstance(first.end, TaskFailed)
     assert (first.end.final, first.end.max_attempts) == (False, 2)

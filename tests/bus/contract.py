@@ -32,7 +32,7 @@ QUIET_SECONDS = 0.3
 
 class BusContract:
     """
-    The promises; a subclass gives the fixture `settings` of its bus.
+    The promises; a subclass provides the fixture `settings` of its bus.
     """
 
     @pytest.fixture
@@ -47,7 +47,7 @@ class BusContract:
         self, settings: DKISTProcessingCoreConfiguration, request: pytest.FixtureRequest
     ) -> Callable[..., Subscription]:
         """
-        A function as `subscribe`, whose subscriptions end with the test.
+        A function like `subscribe`, whose subscriptions end with the test.
         """
 
         def listen(*names: str, timeout: float = SECONDS, **options: object) -> Subscription:
@@ -140,7 +140,7 @@ class BusContract:
         publisher.publish(started("B"))
         second = listen(name="operators")
 
-        # Asking for the second acknowledged the first; the second itself was left in hand.
+        # The request for the second event acknowledged the first one; the second one stayed in hand.
         assert [finished("A"), started("B")] == [next(second), next(second)]
 
     def test_the_event_in_hand_comes_again_unless_it_was_acknowledged(
@@ -170,7 +170,7 @@ class BusContract:
         self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        When `ack()` returns the bus knows, even if the process ends at that instant.
+        When `ack()` returns, the bus has the acknowledgement, even if the process ends at that moment.
         """
         listen(name="scripts").close()
         events = [progressed("A", number) for number in range(3)]
@@ -217,7 +217,7 @@ class BusContract:
         self, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        An abandoned one that something still holds, as a notebook's last traceback does, keeps nothing back.
+        An abandoned one that is still referenced, as by a notebook's last traceback, holds no event back.
         """
         abandoned = listen(name="cells")
         publisher.publish(started("A"), started("B"))
@@ -268,7 +268,7 @@ class BusContract:
 
     def test_the_longest_name_is_taken(self, publisher: Publisher, listen: Callable[..., Subscription]) -> None:
         """
-        It has as many bytes as its queue of dead letters leaves it.
+        Its length leaves enough bytes for the name of its queue of dead letters.
         """
         subscription = listen(name="é" * 125)
         publisher.publish(started("A"))
@@ -306,7 +306,8 @@ class BusContract:
         self, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        Silence counts from the end of what there was: with a timeout of 0 a replay yields that, and nothing else.
+        Silence is measured from the end of the archive: with a timeout of 0 a replay yields exactly the existing
+        events.
         """
         assert list(listen(replay=True, timeout=0.0)) == []
         publisher.publish(finished("A"), *[progressed("A", number) for number in range(400)], finished("B"))
@@ -320,7 +321,7 @@ class BusContract:
         self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        So a bus that is never quiet has an end too; a subscription without replay has no past.
+        So a replay also ends on a bus that is never quiet; a subscription without replay has no past.
         """
         past = [progressed("A", number) for number in range(3)]
         publisher.publish(*past)
@@ -345,7 +346,7 @@ class BusContract:
         self, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        And perhaps a little of what came before, since clocks differ and RabbitMQ keeps its stream in chunks.
+        It may include slightly older ones, since clocks differ and RabbitMQ keeps its stream in chunks.
         """
         publisher.publish(started("A"))
         assert publisher.flush(SECONDS)
@@ -358,7 +359,7 @@ class BusContract:
         self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        A consumer lives on after a message that it cannot read.
+        A consumer goes on after a message that it cannot read.
         """
         good = to_message(finished("A"), settings.isb_event_exchange)
         bad = replace(good, body=b"\xff{")
@@ -505,7 +506,7 @@ class BusContract:
         self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        Under the name of its parent's subscription too, which that does not end.
+        It may use the name of its parent's subscription, which does not end that one.
         """
         subscription = listen(name="forking")
 
@@ -538,7 +539,7 @@ class BusContract:
         self, publisher: Publisher, listen: Callable[..., Subscription]
     ) -> None:
         """
-        Events of several hosts, and those of an outbox, come late, between those of now.
+        Events of several hosts, and those of an outbox, arrive late, between current ones.
         """
         instant = datetime.now(UTC)
         moments = [timedelta(seconds=seconds) for seconds in (-2, -60, -1e-6, 0.05, -2, -1800)]
@@ -569,7 +570,7 @@ class BusContract:
         self, listen: Callable[..., Subscription], replay: object
     ) -> None:
         """
-        It would begin with the oldest event, silently.
+        Otherwise it would begin with the oldest event, without a message.
         """
         with pytest.raises(
             ValueError, match=f"^replay is {re.escape(repr(replay))}, expected True, False or a datetim"

@@ -44,7 +44,7 @@ from tests.waiting import wait_until
 @pytest.fixture
 def settings(broker: Broker, state_dir: Path) -> DKISTProcessingCoreConfiguration:
     """
-    The settings that name a broker of the test's own.
+    The settings that name a broker for this test.
     """
     return DKISTProcessingCoreConfiguration(
         dkist_core_state_dir=state_dir,
@@ -121,7 +121,7 @@ class TestAmqpBus(BusContract):
         broker.node.eval('[rabbit_networking:close_connection(P, "test") || P <- rabbit_networking:connections()].')
         publisher.publish(finished("A"))
 
-        # The start, which was not acknowledged before, is delivered again and known again.
+        # The start, which was not acknowledged before, is delivered again and recognised.
         assert finished("A") == next(subscription)
 
     @pytest.mark.parametrize("replay", [False, True], ids=["live", "replay"])
@@ -178,8 +178,8 @@ class TestAmqpBus(BusContract):
         self, broker: Broker, settings: DKISTProcessingCoreConfiguration, publisher: Publisher
     ) -> None:
         """
-        The broker hangs up on who acknowledges too late (`consumer_timeout`), or ends the delivery; the event is known
-        again afterwards.
+        The broker ends the connection of a late acknowledgement (`consumer_timeout`), or the delivery; the event is
+        recognised afterwards.
         """
         quorum = _changed(settings, isb_queue_type="quorum")
         with _set_on_broker(broker, consumer_timeout=300, channel_tick_interval=200):
@@ -191,7 +191,7 @@ class TestAmqpBus(BusContract):
             while link._failure is None and time.monotonic() < deadline:
                 os.sched_yield()
 
-        # From RabbitMQ 4.3 on a quorum queue ends the delivery, and gives no reason.
+        # From RabbitMQ 4.3 on, a quorum queue ends the delivery without a reason.
         assert re.search(
             "timed out|ended the delivery from slow .basic.cancel, which names no reason", str(link._failure)
         )
@@ -314,7 +314,7 @@ class TestAmqpBus(BusContract):
         self, broker: Broker, settings: DKISTProcessingCoreConfiguration, state_dir: Path
     ) -> None:
         """
-        A setting that has become wrong ends the subscription with an error, each time that it is asked.
+        A setting that has become wrong ends the subscription with an error, at each request for an event.
         """
         bus = AmqpBus(settings.model_copy())
         with bus.subscribe(["#"]) as receiver:
@@ -348,7 +348,7 @@ class TestAmqpBus(BusContract):
 
 class _InMilliseconds(pika.BasicProperties):  # type: ignore[misc]  # pika has no types
     """
-    Properties whose header of time counts milliseconds where AMQP counts seconds: the year is 58862.
+    Properties whose timestamp counts milliseconds where AMQP counts seconds: the year is 58862.
     """
 
     def encode(self) -> list[bytes]:
@@ -583,7 +583,7 @@ def test_pika_stays_silent_while_we_explain(
     state_dir: Path, refusing_port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    A refused connection is one line of ours, not five of pika's.
+    A refused connection is one log line of this library, not five of pika's.
     """
     mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": refusing_port}}
     settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir, mesh_config=json.dumps(mesh))
@@ -602,7 +602,7 @@ def test_queues_are_of_the_type_that_the_settings_name(
     broker: Broker, settings: DKISTProcessingCoreConfiguration
 ) -> None:
     """
-    With ISB_QUEUE_TYPE=quorum a subscription's queue is one, limits and expiry included.
+    With ISB_QUEUE_TYPE=quorum a subscription's queue is a quorum queue, including limits and expiry.
     """
     quorum = settings.model_copy(update={"isb_queue_type": "quorum"})
 

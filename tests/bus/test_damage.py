@@ -75,7 +75,7 @@ def flip_in_the_middle(path: Path) -> None:
 
 def flip_the_last(path: Path) -> None:
     """
-    Damage the page that the next row would be put into.
+    Damage the page into which the next row would be written.
     """
     flip(path, path.stat().st_size // PAGE - 1)
 
@@ -164,7 +164,7 @@ def test_damage_that_is_met_only_when_an_event_is_published_is_mended_at_once(
     settings: DKISTProcessingCoreConfiguration,
 ) -> None:
     """
-    An open publisher puts the event that met the damage into the new file.
+    An open publisher puts the event that encountered the damage into the new file.
     """
     before, path = fill(settings), open_bus(settings).journal_path
 
@@ -212,7 +212,7 @@ def test_an_open_subscription_goes_on_in_the_file_that_replaces_a_damaged_one(
     settings: DKISTProcessingCoreConfiguration,
 ) -> None:
     """
-    With a name or without, it misses nothing that is published afterwards.
+    With a name or without, it misses no event that is published afterwards.
     """
     fill(settings)
     path = open_bus(settings).journal_path
@@ -257,7 +257,7 @@ def test_a_log_that_is_removed_while_it_is_in_use_costs_no_event(
     settings: DKISTProcessingCoreConfiguration, removed: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    All that was published is in a new file, in order and once, and subscriptions go on in it.
+    All published events are in a new file, in order and once, and subscriptions go on in it.
     """
     path = open_bus(settings).journal_path
     with Publisher.open(settings) as publisher, subscribe(name="ops", timeout=0.0, settings=settings) as named:
@@ -362,7 +362,7 @@ def test_a_new_journal_that_gets_the_number_of_a_removed_one_is_read_from_its_be
         publisher.publish(*[progressed("A", number) for number in range(3)])
     with subscribe(timeout=0.0, settings=settings) as events:
         assert list(events) == []
-        # Into the same file, which has its number then.
+        # Into the same file, which has its number now.
         path.write_bytes((tmp_path / "other.db").read_bytes())
 
         assert [each.id for each in events] == [progressed("B", number).id for number in range(5)]
@@ -462,7 +462,7 @@ def test_a_check_that_is_cut_off_does_not_make_a_journal_a_damaged_one(
     settings: DKISTProcessingCoreConfiguration,
 ) -> None:
     """
-    Then it counts whether SQLite has met damage in it.
+    Then the result is whether SQLite has encountered damage in it.
     """
     fill(settings)
     path = open_bus(settings).journal_path
@@ -635,7 +635,7 @@ def _note_numbers(path: Path, settings: DKISTProcessingCoreConfiguration, found:
 
 def test_a_damaged_file_is_read_by_high_numbers_alone(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    An author's code that closes low numbers gets nothing of it written into the author's files.
+    An author's code that closes low numbers gets no bytes of it into the author's files.
     """
     fill(settings)
     path = open_bus(settings).journal_path
@@ -654,7 +654,7 @@ def test_a_damaged_file_is_read_by_high_numbers_alone(settings: DKISTProcessingC
 
 def test_the_numbers_of_a_journal_with_a_damaged_head_are_found_without_its_messages(tmp_path: Path) -> None:
     """
-    Several pages are read at once, and each message's pages are not asked for one by one.
+    Several pages are read at once, and the pages of each message are not read one by one.
     """
     path = tmp_path / "outbox.db"
     with Journal.open(path) as journal:
@@ -698,7 +698,7 @@ def test_rows_are_found_in_a_file_whose_head_does_not_give_its_page_size(tmp_pat
 
 def test_a_large_damaged_journal_is_taken_over_in_turns(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    Each takes about as long as it may, and returns whether more is left.
+    Each call takes about the allowed time, and returns whether more is left.
     """
     before, path = fill(settings), open_bus(settings).journal_path
     damage_the_head(path)

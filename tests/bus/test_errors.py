@@ -70,7 +70,7 @@ EXAMPLES: list[tuple[Exception, type[BusError], str]] = [
 
 
 def row_for(error: BaseException) -> Row:
-    """Return the row of the tables that holds for an exception on its own."""
+    """Return the row of the tables that applies to an exception."""
     return next(row for row in (*FAULTS_HERE, *FAULTS) if isinstance(error, row.kinds) and row.holds_for(error))
 
 
@@ -115,7 +115,7 @@ def test_the_innermost_reason_is_found(settings: DKISTProcessingCoreConfiguratio
 
 def test_every_pika_exception_is_mapped(state_dir: Path) -> None:
     """
-    Whatever pika raises becomes an error of ours that names the broker.
+    Any exception of pika becomes an error of this library that names the broker.
     """
     settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir)
     classes = [
@@ -168,7 +168,7 @@ def test_a_name_that_does_not_resolve_is_explained(state_dir: Path) -> None:
 @pytest.mark.parametrize("number", [errno.EBADF, errno.ENOTSOCK, errno.EMFILE, errno.ENFILE, errno.ENOBUFS])
 def test_what_fails_in_this_process_says_nothing_of_the_broker(state_dir: Path, number: int) -> None:
     """
-    It is a separate kind of error, by which a broker does not count as unreachable for other processes.
+    It is a separate kind of error, which does not mark the broker as unreachable for other processes.
     """
     settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir)
 

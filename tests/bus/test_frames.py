@@ -23,12 +23,12 @@ MAX_BODY = 131_064
 
 
 def shorts() -> st.SearchStrategy[str]:
-    """Return any text that is a short string of AMQP: Unicode of up to 255 bytes."""
+    """Return a strategy for short strings of AMQP: Unicode of up to 255 bytes."""
     return st.text(max_size=MAX_SHORT_BYTES).filter(lambda text: len(text.encode()) <= MAX_SHORT_BYTES)
 
 
 def header_values() -> st.SearchStrategy[object]:
-    """Return values of AMQP's tables: those that this library sends, and those that it only passes on."""
+    """Return a strategy for values of AMQP's tables: those that this library sends, and those that it only forwards."""
     plain = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text() | st.binary(max_size=20)
     return st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(shorts(), inner, max_size=3))
 
@@ -48,7 +48,7 @@ def messages() -> st.SearchStrategy[Message]:
 
 
 def encoded(message: Message, max_body: int = MAX_BODY) -> bytes:
-    """Return the frames of a message as they travel."""
+    """Return the frames of a message as they are sent."""
     return b"".join(publish_frames(CHANNEL, message, max_body))
 
 

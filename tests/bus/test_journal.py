@@ -52,14 +52,14 @@ class TestJournalBus(BusContract):
 
 def test_the_journal_is_the_bus_where_no_broker_is_named(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    Without `interservice-bus` in MESH_CONFIG nothing but the embedded journal is used.
+    Without `interservice-bus` in MESH_CONFIG only the embedded journal is used.
     """
     assert isinstance(open_bus(settings), JournalBus)
 
 
 def test_every_commit_is_synced(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    The connection in use has WAL and synchronous FULL, so that a returned publish survives the machine.
+    The connection in use has WAL and synchronous FULL, so that a published event survives a crash of the machine.
     """
     publisher = Publisher.open(settings)
 
@@ -467,7 +467,7 @@ def test_a_lock_ends_with_the_process_that_took_it_not_with_its_forks(tmp_path: 
 
 def test_the_first_opening_waits_for_another_s(tmp_path: Path) -> None:
     """
-    Changing a file to WAL is not covered by SQLite's own waiting, so that one of several first openings would fail.
+    SQLite's own waiting does not cover the change of a file to WAL, so one of several first openings would fail.
     """
     path = tmp_path / "embedded.db"
     other = sqlite3.connect(path, isolation_level=None)
@@ -547,7 +547,7 @@ def test_a_name_that_was_away_for_long_reads_what_is_there_and_learns_what_it_lo
     settings: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    It keeps its place, and holds no events any more: each of them is read or counted, in one warning.
+    It keeps its position, and holds no events any more: each of them is read or counted, in one warning.
     """
     bus = open_bus(settings)
     with subscribe("task.progressed", name="ops", settings=settings):
@@ -663,7 +663,7 @@ def test_the_removal_of_large_messages_does_not_write_their_bodies(tmp_path: Pat
 
 def test_something_can_be_noted_without_a_message(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    It is known on this host from then on, and counts in no book.
+    The note is known on this host from then on, and changes no count.
     """
     with Publisher.open(settings) as publisher:
         assert not publisher.remembers("a note")

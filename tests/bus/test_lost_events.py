@@ -37,7 +37,7 @@ LIMIT = 50
 @pytest.fixture
 def settings(broker: Broker) -> DKISTProcessingCoreConfiguration:
     """
-    The settings that name a broker of the test's own.
+    The settings that name a broker for this test.
     """
     return settings_of(broker)
 
@@ -69,7 +69,7 @@ def publish(settings: DKISTProcessingCoreConfiguration, first: int, last: int, w
 
 def numbers(subscription: Subscription) -> list[float]:
     """
-    Return how far each report of progress is, of all that a subscription yields.
+    Return the numbers of the progress reports that a subscription yields.
     """
     return [event.done for event in subscription]  # type: ignore[attr-defined]
 
@@ -125,7 +125,7 @@ def test_a_queue_that_has_expired_is_noticed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """
-    All that was published without it is lost to the name.
+    All events published without it are lost to the name.
     """
     with open_named() as subscription:
         publish(settings, 0, 3)
@@ -270,7 +270,7 @@ def test_a_publisher_whose_clock_is_ahead_hides_no_loss(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
-    The archive is read from its beginning where it holds nothing from that time on.
+    If the archive holds nothing from that time on, it is read from its beginning.
     """
     monkeypatch.setattr("dkist_processing_core.bus.amqp.lost_events._CLOCK_MARGIN", -3600)
     with open_named() as subscription:
@@ -301,7 +301,7 @@ def test_a_place_that_the_archive_does_not_hold_is_no_exact_one(
     expected: str,
 ) -> None:
     """
-    All that the archive holds came after it, where its oldest message did.
+    Everything in the archive came after the position if the oldest message did.
     """
     with open_named() as subscription:
         with broker.connect() as connection:

@@ -140,7 +140,7 @@ def test_a_damaged_journal_that_another_process_has_taken_over_meanwhile_is_left
 
 
 class _FaultyBus(JournalBus):
-    """A bus whose journal cannot be opened, for an error of this package."""
+    """A bus whose journal cannot be opened, because of an error of this package."""
 
     def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
         del synced, patience
@@ -252,7 +252,7 @@ def _toggle(path: Path) -> None:
 
 def test_a_damaged_file_whose_rows_all_claim_one_page_is_read_at_once(tmp_path: Path) -> None:
     """
-    A page that follows itself would be read as often as the lengths of the rows demand.
+    A page that refers to itself would be read as often as the lengths of the rows require.
     """
     size, length, local = 4096, 60 * 1024 * 1024, 489 + (60 * 1024 * 1024 - 489) % 4092
     local = local if local <= size - 35 else 489
@@ -274,7 +274,7 @@ def test_a_damaged_file_whose_rows_all_claim_one_page_is_read_at_once(tmp_path: 
 
 def test_a_look_at_a_journal_beside_a_log_that_is_none_changes_nothing(tmp_path: Path) -> None:
     """
-    It reads the journal's own rows, and makes no file.
+    It reads the journal's own rows, and creates no file.
     """
     path = tmp_path / "outbox.db"
     with Journal.open(path) as journal:

@@ -230,7 +230,8 @@ def test_a_process_that_is_stopped_in_the_queue_leaves_a_journal_that_is_free_to
 
 def test_each_call_that_waits_in_vain_takes_up_the_place_of_the_one_before() -> None:
     """
-    Or a process would have a thread and a descriptor more with each, for as long as the first one is stopped.
+    Otherwise a process would have one more thread and descriptor with each call, for as long as the first one is
+    stopped.
     """
     done = run_python(QUEUE.format(program=IN_VAIN), {})
 
@@ -267,7 +268,7 @@ print("free")
 
 def test_a_fork_keeps_no_place_of_its_parents() -> None:
     """
-    Or the queue would not move for as long as the fork lives.
+    Otherwise the queue would not move for as long as the fork lives.
     """
     done = run_python(FORKED, {})
 

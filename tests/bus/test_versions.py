@@ -38,7 +38,7 @@ RETURNS = 23
 @pytest.fixture
 def quorum(broker: Broker) -> DKISTProcessingCoreConfiguration:
     """
-    The settings that name the broker, and quorum queues.
+    The settings with the broker and quorum queues.
     """
     return settings_of(broker).model_copy(update={"isb_queue_type": "quorum"})
 
@@ -54,7 +54,7 @@ def publish(settings: DKISTProcessingCoreConfiguration, *events: Event) -> None:
 
 def read_one_each(settings: DKISTProcessingCoreConfiguration, events: list[Event]) -> Iterator[Event]:
     """
-    Yield events from subscriptions of which each acknowledges one and ends.
+    Yield one event from each of several subscriptions, which acknowledge it and end.
     """
     for _ in events:
         with subscribe(name="ops", timeout=SECONDS, settings=settings) as subscription:
@@ -102,7 +102,7 @@ def test_the_end_of_a_subscription_returns_what_was_handed_out_alone(
 
 def test_the_event_in_hand_comes_again_however_often(quorum: DKISTProcessingCoreConfiguration) -> None:
     """
-    Also more often than RabbitMQ 4 allows by default.
+    This holds for more deliveries than RabbitMQ 4 allows by default.
     """
     subscribe(name="ops", settings=quorum).close()
     publish(quorum, started("A"))
@@ -162,7 +162,7 @@ def test_a_write_only_publisher_waits_for_a_node_that_starts(broker: Broker, cap
 
 def test_a_refused_routing_key_holds_up_no_other(broker: Broker) -> None:
     """
-    A topic permission refuses the events of one workflow: they are set aside with the reason, the rest flows.
+    A topic permission refuses the events of one workflow: they are set aside with the reason, the rest is delivered.
     """
     AmqpBus(settings_of(broker)).open_link().close()
     mine = broker.as_user(**WRITE_ONLY)
@@ -182,7 +182,7 @@ def test_a_refused_routing_key_holds_up_no_other(broker: Broker) -> None:
 
 def test_a_refusal_that_the_broker_cuts_in_the_name_of_a_virtual_host_is_a_refusal(broker: Broker) -> None:
     """
-    RabbitMQ 4 closes the connection over its own sentence where the cut is inside a character: at one name of the two.
+    RabbitMQ 4 closes the connection because of its own text if the cut is inside a character: for one of the two names.
     """
     vhost = "ä" * 120
     broker.node.add_vhost(vhost)
@@ -200,7 +200,7 @@ def test_a_refusal_that_the_broker_cuts_in_the_name_of_a_virtual_host_is_a_refus
 @contextmanager
 def lost_during_a_question(proxy: Proxy) -> Iterator[None]:
     """
-    Have a connection break while the broker's answer is waited for.
+    Have a connection break while a request waits for the broker's answer.
     """
     proxy.swallow_answers()
     cut = threading.Timer(0.2, proxy.cut)
@@ -214,7 +214,7 @@ def test_a_connection_that_is_lost_during_a_look_is_reported_as_lost(
     proxied: tuple[Broker, Proxy], question: str
 ) -> None:
     """
-    And not as a wrong state of the channel, which is a consequence.
+    The error is not the wrong state of the channel, which is a consequence.
     """
     behind, proxy = proxied
     settings = settings_of(behind)

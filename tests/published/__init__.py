@@ -1,3 +1,3 @@
 """
-Pipelines as published for the replaced release, held on this library: they run once, on the one Python that they need.
+Tests of pipelines published for the replaced release, on this library: they run once, on the one Python that they need.
 """

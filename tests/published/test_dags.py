@@ -52,7 +52,7 @@ def from_here(clients: Installed, replaced: Installed, from_replaced: dict[str, 
 
 def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """
-    Give each value inside of nested ones, with its path.
+    Yield each value inside of nested ones, with its path.
     """
     if isinstance(value, dict) and value:
         for key, inner in value.items():

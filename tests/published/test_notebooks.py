@@ -23,7 +23,7 @@ NAME = "input_to_output_test_noop-flow_1.46.0.ipynb"
 
 def test_notebooks_are_written_and_their_tasks_report(clients: Installed, tmp_path: Path, state_dir: Path) -> None:
     """
-    All 32 in an image's folder; one is filled in and executed, as a person would.
+    All 32 are in an image's folder; one is filled in and executed, as a user would.
     """
     (tmp_path / "pyproject.toml").touch()
     written = clients.run("python", "-P", "-c", EXPORT, cwd=tmp_path, variables={"BUILD_VERSION": "1.46.0"})

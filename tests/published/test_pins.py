@@ -20,7 +20,7 @@ FROZEN = ROOT / "requirements" / "clients-frozen.txt"
 LIBRARY = "dkist-processing-core"
 # The index does not have these releases, as the file states, or not their requirements.
 NOT_TO_BE_HAD = {"certifi", "globus-sdk", "pip"}
-# Pinned, and of use on macOS alone: nothing asks for it here.
+# Pinned, but only used on macOS: no package requires it here.
 NOT_FOR_LINUX = {"appnope"}
 
 
@@ -77,7 +77,7 @@ def test_what_is_installed_is_what_the_pipeline_pins(found: dict[str, Any]) -> N
 
 def test_file_of_pins_is_the_pipelines_own(found: dict[str, Any]) -> None:
     """
-    The lock of the environments is held to the extra `frozen` of the metadata, line by line.
+    The lock of the environments is compared with the extra `frozen` of the metadata, line by line.
     """
     lines = [line for line in FROZEN.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
 
@@ -89,7 +89,7 @@ def test_file_of_pins_is_the_pipelines_own(found: dict[str, Any]) -> None:
 
 def test_nothing_is_at_odds_but_pins_on_the_replaced_release(clients: Installed) -> None:
     """
-    The library needs no version of anything that the pipelines do not allow.
+    The library needs no version of a package that the pipelines do not allow.
     """
     checked = clients.run("uv", "pip", "check", "--python", clients.environment)
 

@@ -23,16 +23,16 @@ FAILURES = "recipe.run.failure.q"
 
 class Run:
     """
-    One run of a workflow of the pipeline, to its end, and all that has arrived of it.
+    One run of a workflow of the pipeline, to its end, and all its events.
     """
 
     def __init__(self, name: str, clients: Installed, broker: Broker, state: Path) -> None:
         """
-        Run the workflow `name` of the module of that name, or of the module that a colon sets apart from it.
+        Run the workflow `name` of the module of that name, or `module:name`.
         """
         module, _, attribute = name.partition(":")
         arrivals = Arrivals(broker, DKISTProcessingCoreConfiguration.read())
-        # A slow machine's last events shall be here when the command has ended.
+        # The last events must have arrived when the command has ended, on a slow machine as well.
         variables = {"DKIST_CORE_STATE_DIR": str(state), "EVENT_FLUSH_TIMEOUT": "30"}
         self.done = clients.run(
             *("dkist-core", "run", f"dkist_processing_test.workflows.{module}:{attribute or module}"),
@@ -56,7 +56,7 @@ class Run:
 
     def reports(self) -> Counter[tuple[str, str, str, int | None]]:
         """
-        Count each type of event, by reporter, task and attempt; the task is empty where the event is of the run.
+        Count each type of event, by reporter, task and attempt; the task is empty for events of the run.
         """
         return Counter(
             (
@@ -70,7 +70,7 @@ class Run:
 
     def order(self) -> list[str]:
         """
-        Return the tasks in the order of their starts, each of which is to follow the end of the one before.
+        Return the tasks in the order of their starts, each of which must follow the end of the one before.
         """
         moments = sorted(
             (event["time"], event["type"] == f"{PREFIX}task.started", event["data"]["taskName"])
@@ -160,7 +160,7 @@ def test_task_that_raises_fails_the_run(run: Run) -> None:
 @pytest.mark.parametrize("run", ["exercise_multiprocessing"], indirect=True)
 def test_task_that_works_in_processes_of_its_own_is_one_task(run: Run) -> None:
     """
-    Its pool, which the pipeline sizes by the library's settings, is no reporter.
+    Its pool, whose size comes from the library's settings, reports nothing.
     """
     assert run.done.returncode == 0, run.done.stderr[-4000:]
     (count,) = re.findall(r"completed (\d+) CPU-bound workloads using worker processes", run.done.stdout)

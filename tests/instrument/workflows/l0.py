@@ -1,5 +1,5 @@
 """
-From raw frames to calibrated ones, and a workflow of one task.
+A workflow from raw frames to calibrated ones, and a workflow of one task.
 """
 
 from dkist_processing_core import ResourceQueue, Workflow
