@@ -320,7 +320,7 @@ def test_what_neither_disk_nor_broker_has_is_counted(
     publisher.close(LIMIT)
 
     assert time.monotonic() - began < 2 * LIMIT
-    assert warnings_in(caplog)[-1] == f"events are lost, since {publisher.bus.journal_path} could not be written to: 2"
+    assert warnings_in(caplog)[-1] == f"2 events are lost: {publisher.bus.journal_path} could not be written to"
 
 
 def test_what_waits_for_the_journal_s_lock_is_in_its_books(broker: Broker) -> None:

@@ -161,7 +161,7 @@ def test_who_may_not_bind_goes_on_and_says_so_once(broker: Broker, caplog: pytes
 
     assert books_of(settings) == Books(published=2, confirmed=1, pending=0, set_aside=1)
     refused, set_aside = warnings_in(caplog)
-    assert "the topology they need cannot be made: RabbitMQ at" in refused
+    assert "missing topology cannot be created: RabbitMQ at" in refused
     assert "is set aside: the broker returned it: NO_ROUTE (312)" in set_aside
 
 
@@ -182,7 +182,7 @@ def test_every_process_says_once_that_its_events_wait(refusing_port: int, caplog
 
     assert [len(texts) for texts in found] == [1, 1, 1]
     assert "refuses the connection: nothing listens there" in found[0][0]
-    assert "events that wait in" in found[1][0]
+    assert " events wait in " in found[1][0]
     assert found[1][0].endswith("could not be reached a moment ago")
 
 

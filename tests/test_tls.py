@@ -184,7 +184,7 @@ def told_of_two_publishers(
     (told,) = warnings_in(caplog)
     reason, kept, rest = told.partition(". Events are kept in ")
     assert kept
-    assert rest == f"{AmqpBus(settings).journal_path} until it takes them."
+    assert rest == f"{AmqpBus(settings).journal_path} until they can be delivered."
     return reason
 
 

@@ -1,7 +1,7 @@
 """
-The attempts to deliver that failed in a row: how long the next one may take, and how long to pause before it.
+The tries to connect and deliver: the timeout of the next one, and the pause after failures in a row.
 
-Not here: the attempts themselves (drainer).
+Not here: connecting and delivering (drainer).
 """
 
 import random
@@ -16,14 +16,14 @@ _HELD_UP_SECONDS = 1.0
 
 
 class BusStalledError(BusUnreachableError):
-    """The broker keeps the connection, and answers nothing for long."""
+    """The broker keeps the connection open, but has not answered for a long time."""
 
 
 class ConnectionTries:
-    """The failed attempts of one drainer since its last success."""
+    """The failed tries of one drainer since its last success."""
 
     def __init__(self, flush_timeout: float) -> None:
-        """Begin without a failure; `flush_timeout` is how long a process waits for the bus at its end, in seconds."""
+        """Start without a failure; `flush_timeout` is how long a process waits for the bus at its end, in seconds."""
         self._flush_timeout = flush_timeout
         self._failures = 0
 
@@ -37,11 +37,11 @@ class ConnectionTries:
 
     def may_repeat(self, error: Exception, *, was_connected: bool, seconds: float) -> bool:
         """
-        Return True if the error of an attempt of so many seconds does not mean that the next one fails too.
+        Return True if the next try may succeed at once, although one of `seconds` seconds has failed with `error`.
 
-        It is counted as a failure then: only one attempt in a row is repeated at once.
+        Then the error counts as a failure: only the first failure in a row is repeated at once.
         """
-        # A process that was stopped meanwhile (SIGSTOP, a suspended machine) has missed the broker's answer.
+        # A process that was stopped during the try (SIGSTOP, a suspended machine) has missed the broker's answer.
         was_held_up = not was_connected and seconds > self.patience + _HELD_UP_SECONDS
         was_working = was_connected and not isinstance(error, BusStalledError)
         if self._failures or not (was_working or was_held_up or isinstance(error, ConnectionFailedHereError)):
@@ -50,7 +50,7 @@ class ConnectionTries:
         return True
 
     def succeed(self) -> None:
-        """Forget the failures."""
+        """Reset the number of failures."""
         self._failures = 0
 
     def pause(self) -> float:

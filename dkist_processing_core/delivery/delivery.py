@@ -1,7 +1,7 @@
 """
-The delivery of what waits in one source, the journal or the queue in memory, over one connection to the broker.
+The delivery of the messages of one source, the journal or the queue in memory, over one connection to the broker.
 
-Not here: when a connection is opened and how long to pause after its end (drainer), and AMQP itself (bus.amqp).
+Not here: opening connections and pausing after their end (drainer), and AMQP itself (bus.amqp).
 """
 
 import math
@@ -34,17 +34,17 @@ _MARK_SECONDS = 1.0
 # At its end a delivery waits for acknowledgements if the last one is no older than this; the caller of `Drainer.stop`
 # limits the whole wait.
 _LAST_ANSWERS_SECONDS = 0.3
-# Few at first, since each message may have 64 KiB; then as many as have about so many bytes. A read may have to wait
-# until a publisher of this process has synced its transaction, so few reads of many messages are faster.
+# The first read has few messages, since each may have 64 KiB; the next ones have as many as fit in so many bytes. A
+# read may have to wait until a publisher of this process has synced its transaction, so few large reads are faster.
 _FIRST_READ, _LARGEST_READ = 100, 500
 _BYTES_OF_A_READ = 4 * 1024 * 1024
 
 
 class BacklogSource(Protocol):
-    """Messages that wait for the broker, by ascending numbers."""
+    """Pending messages, in the order of their numbers: a journal or the queue in memory."""
 
     unreachable_until: float
-    """Time (seconds since 1970) before which another attempt to reach the broker would only cost time."""
+    """Time (seconds since 1970) before which the broker is expected to be unreachable."""
 
     def pending(self, after: int, limit: int, *, without: Collection[str] = ()) -> list[Entry]:
         """Return up to `limit` messages after number `after`, without those for the exchanges in `without`."""
@@ -60,10 +60,10 @@ class BacklogSource(Protocol):
 
 
 class Backlog:
-    """One source as a drainer reads it, over all its connections."""
+    """The messages that one drainer still has to send from one source, over all its connections."""
 
     def __init__(self, source: BacklogSource, refusals: Refusals) -> None:
-        """Begin before the first message."""
+        """Start before the first message."""
         self.source = source
         self.refusals = refusals
         self._held: frozenset[str] = frozenset()
@@ -76,7 +76,7 @@ class Backlog:
         """The confirmed messages that could not be removed from the source yet."""
 
     def begin(self) -> None:
-        """Read from the beginning: messages may be due that were not due before."""
+        """Read from the beginning: refused messages may be due by then."""
         self._ahead.clear()
         self._held, self._read_up_to, self._last = self.refusals.held_exchanges, 0, 0
         if self._held:
@@ -86,7 +86,7 @@ class Backlog:
             self._last = self.source.last()
 
     def end(self) -> None:
-        """Note that everything was read that is due."""
+        """Record that all due messages were read."""
         self._skipped = self._held, self._last
 
     def next(self, *, is_alone: bool) -> Entry | None:
@@ -109,7 +109,7 @@ class Backlog:
         return not self._ahead
 
     def remove(self, confirmed: Collection[int] = ()) -> None:
-        """Remove confirmed messages; those that cannot be removed are remembered, and not sent again."""
+        """Remove confirmed messages; record those that cannot be removed, so that they are not sent again."""
         self.unremoved.update(confirmed)
         if self.unremoved:
             self.source.remove_confirmed(self.unremoved)
@@ -148,7 +148,7 @@ class Delivery:
         Send messages and process the broker's answers until no message is due.
 
         Raises:
-            BusError: The connection is lost, or of no use any more.
+            BusError: The connection is lost or unusable.
             JournalError: The source cannot be read or written.
         """
         link = self._link
@@ -159,8 +159,8 @@ class Delivery:
                 except BusRefusedError as error:
                     if not (link.is_connected and link.unsettled_messages):
                         raise
-                    # The broker closes the channel at a message that it refuses for its content; this drops all
-                    # messages behind it, too.
+                    # The broker closes the channel at a message that it refuses for its content; this drops
+                    # the later messages as well.
                     casualties = link.reopen()
                     self._settle()
                     self._refusals.attribute(self._backlog.source, link, casualties, error)
@@ -189,11 +189,11 @@ class Delivery:
                 backlog.end()
                 return
             if time.monotonic() - self._last_answer > _STALLED_SECONDS:
-                # Another process may succeed, and must not wait for this one.
+                # Another process may succeed, so this one releases the lock.
                 raise BusStalledError(blocking_of(link) or f"{link.where} confirms nothing")
 
     def _receive_last_answers(self) -> None:
-        """Wait for answers while the broker answers: the next process that delivers would send those messages again."""
+        """Wait for the last answers while the broker answers: otherwise the next process sends those messages again."""
         link = self._link
         while link.unsettled and link.is_connected and not link.blocked_reason:
             if time.monotonic() > self._last_answer + _LAST_ANSWERS_SECONDS:
@@ -201,7 +201,7 @@ class Delivery:
             self._settle()
 
     def _settle(self) -> None:
-        """Process the broker's confirms and refusals, once there are any or a short time is over."""
+        """Wait a short time for confirms and refusals, and process them."""
         link, backlog = self._link, self._backlog
         settled = link.settle(_SETTLE_SECONDS)
         self._note_blocking()
@@ -209,7 +209,7 @@ class Delivery:
             try:
                 backlog.remove(settled.confirmed)
             except JournalError:
-                # The pending answers are received first, or their messages would be sent again.
+                # Receive the remaining answers first: otherwise those messages would be sent again.
                 if not link.unsettled:
                     raise
         self._refusals.process(backlog.source, link, settled)

@@ -1,7 +1,7 @@
 """
 The thread that drains the outbox to the broker: one per process, and one process per outbox at a time.
 
-It takes the lock, connects, and pauses after errors. Not here: what it does on a connection (delivery).
+It acquires the lock, connects, and pauses after errors. Not here: sending on a connection (delivery.delivery).
 """
 
 import contextlib
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _LOCK_POLL_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 2.0
-# Files beside the outbox that are not taken over in this time wait for the next turn, so that neither the delivery nor
+# Files beside the outbox that are not taken over in this time wait for the next round, so that neither the delivery nor
 # the end of the process is delayed.
 _TAKE_OVER_SECONDS = 0.2
 logger = logging.getLogger(__name__)
@@ -58,15 +58,15 @@ class Drainer:
         poll_seconds: float | None = None,
     ) -> None:
         """
-        Begin nothing yet.
+        Start no thread and open no connection.
 
         Args:
             bus: The broker, and its outbox.
-            on_progress: Is called from the thread whenever something has changed.
-            memory: Is delivered too, also while the outbox cannot be used. Its owner logs why the disk is unusable.
-            heeds_mark: Rest for a while if another process could not reach the broker a moment ago.
-            poll_seconds: Read the outbox at this interval, for messages that other processes append; without, it is
-                read when `wake` is called.
+            on_progress: Called from the thread after each change.
+            memory: Messages to deliver as well, even while the outbox cannot be used. Their owner logs why.
+            heeds_mark: Pause first if another process could not reach the broker a moment ago.
+            poll_seconds: The interval at which to read the outbox, for messages that other processes append; None
+                reads it only when `wake` is called.
         """
         self._bus = bus
         self._on_progress = on_progress
@@ -96,7 +96,7 @@ class Drainer:
         """Why nothing can be delivered at present, in words for an operator; None if no problem is known."""
         # Messages in memory are delivered without the lock.
         lock_failure = None if len(self._memory) else self._lock_failure
-        # Events wait if their own exchange does not accept them; no caller waits for other exchanges.
+        # Callers wait only for the exchange of events.
         held = self._refusals.reasons.get(self._bus.event_exchange)
         return lock_failure or self._bus_failure or blocking_of(self._link) or held
 
@@ -106,20 +106,19 @@ class Drainer:
         return self._thread is not None
 
     def start(self) -> None:
-        """Start to deliver if a thread can be started; else the next `wake` tries again, or `deliver_here` delivers."""
+        """Start the thread. If none can be started, the next `wake` tries again, or `deliver_here` delivers."""
         with self._starting:
             if self._thread is not None:
                 # Another thread has started it a moment ago.
                 return
-            # Imports and the opening of the journal are done here, not in the thread, which runs beside the author's
-            # code. That code may close a file that an import has open, or an import may close a file of that code; and
-            # it must not touch the descriptors that the opening of a journal uses.
+            # Imports and the opening of the journal are done here, not in the thread, which runs at the same time as
+            # the author's code. That code may close a file that an import or the opening of a journal has open.
             self._bus.import_client()
             with contextlib.suppress(JournalError):
                 self._opened = self._opened or self._bus.open_journal(synced=False, patience=0.0)
             thread = threading.Thread(target=self._run, name="dkist-core-drain", daemon=True)
             if self._thread is not None:
-                # A signal's handler has published meanwhile, and started it.
+                # A signal handler has published in the meantime, and started it.
                 return
             self._thread = thread
             try:
@@ -139,7 +138,7 @@ class Drainer:
         self._run()
 
     def end_here(self) -> None:
-        """End a `deliver_here` before its time is over."""
+        """End `deliver_here` early."""
         self._end.raise_()
 
     def wake(self) -> None:
@@ -165,13 +164,13 @@ class Drainer:
         self._warnings.report_waiting(count, self.failure or f"{self._bus.where} has not confirmed them in time")
 
     def _run(self) -> None:
-        """Deliver until stopped, whatever error occurs: if the thread died, nothing would be delivered any more."""
+        """Deliver until stopped. Continue after every error: without the thread, no message would be delivered."""
         while not self._end.is_raised:
             try:
                 self._deliver_journal()
             except JournalLostError as error:
                 # The author's code has closed the journal's descriptors: it is opened again.
-                logger.debug("the journal is opened anew: %s", error)
+                logger.debug("the journal is opened again: %s", error)
             except JournalError as error:
                 if self._reports_disk:
                     self._warnings.report_failure(str(error))
@@ -184,7 +183,7 @@ class Drainer:
         self._on_progress()
 
     def _deliver_memory(self, seconds: float) -> None:
-        """Do not use the outbox for a while, and deliver meanwhile the messages in memory."""
+        """Deliver only messages in memory for some seconds, without the outbox."""
         until = time.monotonic() + seconds
         while not self._end.is_raised and (remaining := until - time.monotonic()) > 0:
             self._has_work.lower()
@@ -201,7 +200,7 @@ class Drainer:
                 self._backlog_of(journal).remove()
                 self._has_taken_over = take_over_spares(journal, seconds=_TAKE_OVER_SECONDS)
                 if self._heeds_mark:
-                    # No longer than such a mark lasts: the clock may have been wrong when the mark was set.
+                    # At most as long as a mark lasts: the clock may have been wrong when the mark was set.
                     self._rest(min(journal.unreachable_until - time.time(), UNREACHABLE_SECONDS))
                 while not self._end.is_raised:
                     self._has_work.lower()
@@ -234,7 +233,7 @@ class Drainer:
         return is_held
 
     def _look_after(self, journal: Journal) -> None:
-        """Check that the file is still the one that others use, and take over other processes' spare journals."""
+        """Check that the file is still at its path, and take over the spare journals of other processes."""
         if not journal.is_there:
             self._file = None
             msg = f"the journal {journal.path} was removed"
@@ -242,7 +241,7 @@ class Drainer:
         self._has_taken_over = take_over_spares(journal, seconds=_TAKE_OVER_SECONDS)
 
     def _connect_and_deliver(self, journal: Journal | None) -> None:
-        """Open one connection, deliver as long as it lasts, and pause after the error that ended it."""
+        """Open one connection, deliver until it ends, and pause after an error."""
         link: AmqpLink | None = None
         began = time.monotonic()
         try:
@@ -260,21 +259,21 @@ class Drainer:
                 return
             is_elsewhere = isinstance(error, BusUnreachableError) and not isinstance(error, ConnectionFailedHereError)
             if journal is not None and is_elsewhere:
-                # Not for a refusal: it costs no time, and it ends as soon as the settings are corrected.
+                # A refusal sets no mark: it comes at once, and ends as soon as the settings are corrected.
                 journal.unreachable_until = time.time() + UNREACHABLE_SECONDS
             self._bus_failure = str(error)
             self._rest(self._tries.pause())
 
     def _rest(self, seconds: float) -> None:
-        """Pause for some seconds without contacting the broker, and notify those that wait for a delivery."""
+        """Pause for some seconds without contacting the broker, and notify threads that wait for a delivery."""
         if seconds > 0:
             self._bus_failure = self._bus_failure or f"{self._bus.where} could not be reached a moment ago"
             self._on_progress()
             self._end.wait(seconds)
 
     def _deliver(self, link: "AmqpLink", journal: Journal | None) -> None:
-        """Send pending messages until the connection breaks or the thread is stopped; hold the lock only for that."""
-        # An error is ignored: a user who may only write may not need the missing items; a refused message shows if so.
+        """Send pending messages until the connection breaks or the thread is stopped; lock only while sending."""
+        # An error is ignored: the user may lack only permissions that it does not need. Otherwise a message is refused.
         self._bus.restore(link, bindings=False)
         begin = partial(Delivery, self._bus, link, self._warnings, end=self._end, on_progress=self._on_progress)
         outbox = None if journal is None else begin(self._backlog_of(journal))

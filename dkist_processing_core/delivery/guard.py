@@ -1,9 +1,9 @@
 """
-The turn of a thread: it is inside a shelf, and signal handlers that interrupt it there leave their messages to it.
+The guard against re-entrance: a signal handler that interrupts a shelf call defers its messages to that call.
 
-Python runs a signal's handler in the main thread, between any two steps of it. If that thread is using a journal then,
-the handler cannot wait for it: the wait would never end. Its messages are deferred, and the interrupted call appends
-them. Not here: the lock between threads, and the appending (shelf).
+Python runs a signal handler in the main thread, between any two instructions. If that thread is using a journal, the
+handler cannot wait for it: the wait would never end. The messages are deferred, and the interrupted call appends them.
+Not here: the lock between threads, and appending messages (shelf).
 """
 
 import threading
@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from dkist_processing_core.journal.message import Message
 
-# A handler may publish faster than the disk takes it; the interrupted call must return all the same.
+# A handler may publish faster than the disk writes; the interrupted call must still return.
 DEFERRED_SECONDS = 0.5
 _BATCH = 100
 
@@ -41,10 +41,10 @@ class _Deferred(NamedTuple):
 
 class _Guard(threading.local):
     """
-    The turn of the present thread, one for all its shelves: one could wait for a lock that it holds for another.
+    Whether the current thread is inside a call of any shelf: two shelves of a thread may wait for the same lock.
 
-    A caller sets `is_busy` itself, as the last step before a `try` whose `finally` resets it: in a method that sets it
-    a handler could raise after that.
+    A caller sets `is_busy` itself, as the last step before a `try` whose `finally` resets it. If a method set it, a
+    signal handler could raise an exception before the `try`.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class _Guard(threading.local):
         self._deferred: deque[_Deferred] = deque()
 
     def defer(self, shelf: _Store, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
-        """Leave messages to the call that is interrupted."""
+        """Defer messages to the interrupted call."""
         self._deferred.append(_Deferred(shelf, messages, once, note))
 
     def append_deferred(self, seconds: float = DEFERRED_SECONDS) -> None:
@@ -65,11 +65,11 @@ class _Guard(threading.local):
             try:
                 self._append_first()
             finally:
-                # Whatever is raised: otherwise everything would be deferred for ever.
+                # Also after an exception: otherwise all later messages would be deferred, and never appended.
                 self.is_busy = False
 
     def _append_first(self) -> None:
-        """Append the first deferred messages, and those that follow for the same shelf, in one transaction."""
+        """Append the first deferred messages, and the next ones for the same shelf, in one transaction."""
         try:
             batch = [self._deferred.popleft()]
         except IndexError:
@@ -90,7 +90,7 @@ class _Guard(threading.local):
             raise
 
     def begin_in_fork(self) -> None:
-        """Leave what was deferred to the parent process."""
+        """Drop the deferred messages: the parent process appends them."""
         self.is_busy = False
         self._deferred.clear()
 

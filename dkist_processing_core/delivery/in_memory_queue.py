@@ -1,7 +1,7 @@
 """
-Messages that could not be written to the disk: kept in memory, in order, up to a limit.
+Messages that could not be written to disk: kept in memory, in order, up to a limit.
 
-Not here: writing them to the disk later (shelf), and delivering them from memory (delivery).
+Not here: writing them to the disk later (shelf), and delivering them from memory (delivery.delivery).
 """
 
 import itertools
@@ -47,7 +47,7 @@ class InMemoryQueue:
     def groups(self) -> list[tuple[bool, list[Entry]]]:
         """Return the held messages in order, grouped by runs of equal `once`."""
         if not self._held:
-            # This is nearly always so, and it is checked for each event that is published.
+            # The usual case, checked at each event that is published.
             return []
         with self._lock:
             held = [(once, Entry(number, message)) for number, (message, once) in self._held.items()]
@@ -75,7 +75,7 @@ class InMemoryQueue:
             return max(self._held, default=0)
 
     def remove_confirmed(self, numbers: Iterable[int]) -> None:
-        """Remove the messages that the bus has confirmed or that are on the disk."""
+        """Remove messages that the bus has confirmed or that are on disk."""
         with self._lock:
             for number in numbers:
                 self._drop(number)

@@ -1,5 +1,5 @@
 """
-The warnings of a drainer about its outbox; each reason is logged once, however often a process meets it.
+The warnings of a drainer about its outbox; each process logs each reason once.
 
 Not here: the reasons themselves (bus, refusals).
 """
@@ -15,22 +15,22 @@ logger = logging.getLogger(__name__)
 
 
 class OutboxWarnings:
-    """What one drainer logs about the outbox at `path`, and about the messages that no disk takes."""
+    """The log lines of one drainer about the outbox at `path` and about the messages in memory."""
 
     def __init__(self, path: Path, in_memory: Sized) -> None:
-        """Begin with no message set aside."""
+        """Start with no message set aside."""
         self._path = path
         self._in_memory = in_memory
         self._set_aside = 0
         self._reasons: set[str] = set()
 
     def report_failure(self, reason: str) -> None:
-        """Log why events are not delivered, once for as long as it lasts."""
+        """Log why events are not delivered: once until the next recovery."""
         logged = _logged.setdefault(self._path, set())
         if reason not in logged:
             logged.add(reason)
             place = "memory" if len(self._in_memory) else self._path
-            logger.warning("%s. Events are kept in %s until it takes them.", reason, place)
+            logger.warning("%s. Events are kept in %s until they can be delivered.", reason, place)
 
     def report_recovery(self, where: str) -> None:
         """Log that the bus can be reached again, if a failure was logged before."""
@@ -41,10 +41,10 @@ class OutboxWarnings:
         """Log how many messages are left in the outbox, unless this process has logged a reason before."""
         if self._path not in _logged:
             _logged[self._path] = {reason}
-            logger.warning("events that wait in %s: %s. %s", self._path, count, reason)
+            logger.warning("%s events wait in %s. %s", count, self._path, reason)
 
     def report_set_aside(self, seq: int, reason: str) -> None:
-        """Log that a message was set aside; further messages with the same reason are only counted."""
+        """Log that a message was set aside; later messages with the same reason are only counted."""
         self._set_aside += 1
         if reason not in self._reasons and len(self._reasons) < _MAX_REASONS:
             self._reasons.add(reason)
@@ -54,5 +54,7 @@ class OutboxWarnings:
         """Log how many messages were set aside, if not each of them was logged."""
         if self._set_aside > len(self._reasons):
             logger.warning(
-                "set aside in %s: %s; `dkist-core outbox list --set-aside` says why", self._path, self._set_aside
+                "%s messages are set aside in %s; `dkist-core outbox list --set-aside` lists the reasons",
+                self._set_aside,
+                self._path,
             )

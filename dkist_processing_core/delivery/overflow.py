@@ -1,5 +1,5 @@
 """
-Messages that the journal does not take at present: in a spare journal beside it, and if that fails, in memory.
+Displaced messages, while the journal cannot be used: in a spare journal, and if that fails, in memory.
 
 Not here: when they are moved into the journal (shelf), and the file of a spare journal (journal.spare).
 """
@@ -16,13 +16,13 @@ from dkist_processing_core.journal.spare import Spare, take_over_spare
 from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 _MAX_IN_MEMORY = 10_000
-# How long a move may take at least: it could never succeed otherwise.
+# The shortest time limit of a move: with less it could never succeed.
 _MOVE_SECONDS = 0.05
 _MEMORY = "memory"
 
 
 class Overflow:
-    """The messages of one process beside the journal of a bus, in order. The caller must exclude other threads."""
+    """The displaced messages of one process, in order. The caller must exclude other threads."""
 
     def __init__(self, bus: Bus) -> None:
         """Begin without a message and without a file."""
@@ -30,7 +30,7 @@ class Overflow:
         self._spare: Spare | None = None
         self._place: str | None = None
         self.memory = InMemoryQueue(_MAX_IN_MEMORY)
-        """The messages that no disk takes."""
+        """The messages that could not be written to disk."""
 
     @property
     def is_empty(self) -> bool:
@@ -45,7 +45,7 @@ class Overflow:
         return self._spare
 
     def add(self, messages: Sequence[Message], *, once: bool, note: str | None) -> str | None:
-        """Keep messages in order, and return the place if they are the first there since the journal worked."""
+        """Store messages in order; return the place if they are the first displaced ones since the journal worked."""
         place = _MEMORY
         try:
             spare = self.spare
@@ -57,11 +57,11 @@ class Overflow:
                     self.memory.remove_confirmed(entry.seq for entry in entries)
                 spare.journal.append(messages, once=once, note=note)
                 place, messages = str(spare.journal.path), ()
-        except Exception as error:  # noqa: BLE001 - an error of this package costs no event either
+        except Exception as error:  # noqa: BLE001 - an error of this package loses no event either
             if not isinstance(error, JournalError):
-                log_internal_error_once("no journal beside the shared one is used", error)
+                log_internal_error_once("no spare journal is used", error)
             place = _MEMORY
-        # Only messages that no disk takes: the drainer sends them from memory, and the journal does not count them.
+        # The drainer sends these messages from memory, and the journal does not count them.
         self.memory.add(messages, once=once)
         is_first, self._place = self._place is None, place
         return place if is_first else None

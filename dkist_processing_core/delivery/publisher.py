@@ -1,7 +1,7 @@
 """
-The only path by which events leave: each becomes a message in the journal, and the journal is drained to the bus.
+Publishing events: each becomes a message in the journal, and the journal is drained to the bus.
 
-Not here: where a message is kept (shelf), its delivery (drainer), and when something is published (reporter).
+Not here: storing messages (shelf), delivering them (drainer), and deciding when to publish an event (reporter).
 """
 
 import time
@@ -33,7 +33,7 @@ _POLL_SECONDS = 0.05
 
 class Publisher:
     """
-    Publishes events: they are on disk when `publish` returns, and are delivered to the bus from then on.
+    Publishes events: they are on disk when `publish` returns, and are then delivered to the bus.
 
     Safe to use from several threads, and after a fork. The constructor takes a bus; `Publisher.open` creates the bus
     from settings. The code that opens a publisher must close it.
@@ -58,12 +58,12 @@ class Publisher:
             tracer: Creates a span for each event that is published.
             secrets: Texts to redact in events, in addition to those in the environment.
             flush_timeout: How long `close` waits for the bus by default, in seconds.
-            wait_limit: How long a journal that other processes have locked may delay this publisher in all, in seconds.
-                Messages that it cannot take in that time are kept beside it on disk, and if that fails, in memory; one
-                warning is logged.
+            wait_limit: How long a journal that other processes have locked may delay this publisher in total, in
+                seconds. Messages that could not be written to it in that time are kept in a spare journal, and if that
+                fails, in memory; one warning is logged.
             delivers: False if another process of this host delivers the messages, as long as this publisher can write
                 to disk.
-            poll_seconds: Deliver the messages that other processes append too, and poll the journal for them at this
+            poll_seconds: Deliver the messages of other processes as well, and poll the journal for them at this
                 interval.
         """
         self.bus = bus
@@ -86,7 +86,7 @@ class Publisher:
 
     def begin_in_fork(self) -> None:
         """
-        Begin without the files and the thread of the parent process; the first event opens those of this process.
+        Drop the files and the thread of the parent process; the first event opens those of this process.
 
         SQLite's connections, threads and locks do not survive a fork, and those of the parent must not even be closed.
         """
@@ -119,14 +119,14 @@ class Publisher:
 
     def publish(self, *events: Event, note: str | None = None) -> None:
         """
-        Publish events, in one transaction: when this returns they are on disk, and will arrive.
+        Publish events in one transaction. When this returns, they are on disk, and will arrive.
 
-        If a signal's handler calls this while it interrupts a publisher's call, the events are on disk when the
-        interrupted call returns. Where handlers publish more than the disk takes, that is after one of the next calls.
+        If a signal handler interrupted a publisher's call and calls this, the events are on disk when the interrupted
+        call returns. If handlers publish faster than the disk writes, they are on disk after one of the next calls.
 
-        If the journal cannot be written to at present, the events are kept beside it, and if there is no room on the
-        disk either, in memory. One warning is logged, and the events are moved into the journal as soon as possible. A
-        failing bus or disk raises nothing.
+        If the journal cannot be written to, the events are kept in a spare journal, and if that fails, in memory. One
+        warning is logged, and the events are moved into the journal as soon as possible. A failing bus or disk raises
+        no exception.
 
         Args:
             events: The events, of any runs.
@@ -145,7 +145,7 @@ class Publisher:
             self._wake()
 
     def publish_failure(self, message: RecipeRunFailureMessage, *events: Event) -> None:
-        """Publish the established failure message, with events that report it, unless this host has done so before."""
+        """Publish the failure message of release 7.x and events that report it, unless this host has done so before."""
         self._check_open()
         blank = redactor(also=self._secrets)
         messages = [to_message(event, self.bus.event_exchange, blank=blank) for event in events]
@@ -164,14 +164,14 @@ class Publisher:
             self._wake()
 
     def remembers(self, note: str) -> bool:
-        """Return True if this note was stored on this host, as far as is known."""
+        """Return True if this note was stored on this host; False if not, or if that cannot be read."""
         return self._shelf.remembers(note)
 
     def noted_by(self, process: int, *notes: str) -> str | None:
         """
-        Return the first of `notes` that an ended process has stored, in the journal or beside it; None without one.
+        Return the first of `notes` that an ended process has stored, in the journal or a spare one; None without one.
 
-        Messages beside the journal are moved into it afterwards, as far as possible. All of this counts as waiting.
+        Then move its messages into the journal, as far as possible. All of this counts as waiting.
         """
         return self._shelf.noted_by(process, *notes)
 
@@ -189,7 +189,7 @@ class Publisher:
 
         bus, memory = cast("AmqpBus", self.bus), self._shelf.memory
         drainer = Drainer(bus, self._note_progress, memory=memory, poll_seconds=self._poll_seconds)
-        # One step, without a call: no other thread and no handler comes in between with a drainer of its own.
+        # One step without a call, so that no other thread and no signal handler sets another drainer in between.
         self._drainer = self._drainer or drainer
         self._drainer.start()
 
@@ -198,7 +198,7 @@ class Publisher:
         drainer = self._drainer
         if drainer is None or drainer.is_running:
             return
-        # Without a drainer thread, the thread calls this that delivers in its turn.
+        # Without a drainer thread, this is called by the thread that delivers, which is inside the guard.
         if drainer.failure is not None or not self._shelf.is_pending_inside_guard:
             drainer.end_here()
 
@@ -209,39 +209,38 @@ class Publisher:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether all published messages are on disk, in the journal or beside it."""
+        """Whether all published messages are on disk, in the journal or a spare one."""
         return not len(self._shelf.memory)
 
     @property
     def is_pending(self) -> bool:
-        """Whether the bus still lacks messages of this publisher, as far as is known."""
+        """Whether messages of this publisher are not known to be delivered."""
         if self._is_closed:
             return False
         return self._shelf.is_displaced or (self._drainer is not None and self._shelf.is_pending)
 
     def include_backlog(self) -> None:
-        """Make `flush` also wait for the messages that other processes have put into the journal by now."""
+        """Make `flush` wait for all messages now in the journal, including those of other processes."""
         self._shelf.include_backlog()
         if self._drainer is not None:
             self._drainer.wake()
 
     def flush(self, timeout: float) -> bool:
         """
-        Wait until the bus has everything that was published here, for at most `timeout` seconds.
+        Wait until the bus has all messages of this publisher, for at most `timeout` seconds; return True if it has.
 
-        Return True if it has. Return at once if the bus is known not to answer. Undelivered messages stay in the
-        journal.
+        Return False at once if the bus is known not to answer. Undelivered messages stay in the journal.
         """
         deadline = time.monotonic() + timeout
         drainer = self._drainer
         if drainer is not None and not drainer.is_running and self.is_pending:
-            # No thread could be started for it.
+            # No thread could be started.
             self._move(_POLL_SECONDS)
-            # In turn: a handler on the same thread could not append while this is in a transaction.
+            # Inside the guard: a handler on the same thread could not append while this is in a transaction.
             self._shelf.run_guarded(lambda: drainer.deliver_here(deadline), otherwise=None)
         while self.is_pending:
             remaining = deadline - time.monotonic()
-            # Messages beside the journal are on disk already, so a wait is not worth while.
+            # Messages in a spare journal are on disk already, so a longer wait is of no use.
             patience = remaining if drainer is None and not self.is_on_disk else min(remaining, _POLL_SECONDS)
             if not self._move(patience) and (drainer is None or self._shelf.has_spare):
                 return False
@@ -253,7 +252,7 @@ class Publisher:
         return True
 
     def _move(self, patience: float) -> bool:
-        """Move messages beside the journal into it, if possible in `patience` seconds; return True if none is left."""
+        """Move displaced messages into the journal, for `patience` seconds; return True if none is left."""
         if not self._shelf.is_displaced:
             return True
         is_done = self._shelf.move(patience)
@@ -263,10 +262,10 @@ class Publisher:
 
     def close(self, timeout: float | None = None) -> None:
         """
-        Flush for at most `timeout` seconds, including earlier waits for the disk, then close the publisher.
+        Flush for at most `timeout` seconds, minus earlier waits for the disk, then close the publisher.
 
-        The default is `flush_timeout`; with 0 there is no wait. Undelivered messages stay in the journal for the next
-        publisher. A second call does nothing.
+        The default is `flush_timeout`; 0 does not wait for the bus. Undelivered messages stay in the journal for the
+        next publisher. A second call does nothing.
         """
         if self._is_closed:
             return
@@ -279,7 +278,7 @@ class Publisher:
                 self._move(self._limit.seconds)
             is_delivered = self.flush(max(0.0, deadline - time.monotonic()))
             drainer = self._drainer
-            # Messages beside the journal wait for the journal and not for the bus, and that is logged already.
+            # Displaced messages wait for the journal and not for the bus; this is logged already.
             if not is_delivered and drainer is not None and not self._shelf.is_displaced:
                 is_reported = timeout > 0 or drainer.failure is not None
                 if is_reported and (waiting := self._shelf.count_waiting()):

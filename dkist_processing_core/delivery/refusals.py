@@ -1,8 +1,9 @@
 """
-Messages and exchanges that the broker has refused: when they are tried again, and when a message is set aside.
+Refused messages and exchanges: when they are tried again, and when a message is set aside.
 
 An event that the broker refuses for its own content must not delay the others. A permission that an operator has
-withdrawn must not cause events to be set aside. Not here: sending (delivery), and reading a refusal (bus).
+withdrawn must not cause events to be set aside. Not here: sending (delivery.delivery), and explaining a refusal
+(bus.amqp.errors).
 """
 
 import logging
@@ -37,7 +38,7 @@ class Refusals:
     """The messages and exchanges refused to one drainer; times are those of `time.monotonic`."""
 
     def __init__(self, bus: AmqpBus, warnings: OutboxWarnings) -> None:
-        """Begin with nothing refused."""
+        """Start without a refusal."""
         self._bus = bus
         self._warnings = warnings
         self._due: dict[int, float] = {}
@@ -71,19 +72,19 @@ class Refusals:
         return [entry for entry in entries if self._due.get(entry.seq, 0.0) <= now]
 
     def goes_alone(self, entry: Entry) -> bool:
-        """Return True if a message is a suspect: one of several, of which one caused the channel to close."""
+        """Return True if a message is a suspect: one of several messages, one of which caused the channel to close."""
         return entry.seq in self._suspects
 
     def next_within(self, seconds: float) -> float:
         """Return in how many seconds the next refused message or exchange is due, at most `seconds`."""
         now = time.monotonic()
-        # A message that is due but was not sent just now does not exist any more: another process was faster.
+        # A message that is due but was not sent just now does not exist any more: another process has sent it.
         self._due = {seq: due for seq, due in self._due.items() if due > now}
         waits = [due - now for due in self._due.values()]
         waits += [due - now for due, _ in self._held.values() if due > now]
         return min([seconds, *waits])
 
-    # What the broker has refused
+    # The answers of the broker
 
     def process(self, source: _Refusable, link: "AmqpLink", settled: "Settled") -> None:
         """Process the broker's answers: forget what it has confirmed, and note what it has refused."""
@@ -92,7 +93,7 @@ class Refusals:
         lacking = self._restore(link) if settled.refused else None
         for seq, reason in settled.refused:
             if lacking is not None and seq in settled.returned:
-                # Just after a broker's start its queues do not exist yet, so the refusal is not the message's fault.
+                # Just after a broker's start its queues do not exist yet, so the message is not the cause.
                 self._hold(settled.returned[seq], f"{reason}: {lacking}")
             else:
                 self._note(source, seq, reason)
@@ -123,7 +124,7 @@ class Refusals:
             self._due[seq] = time.monotonic() + RETRY_SECONDS[1 if seq in self._due else 0]
 
     def _hold(self, exchange: str, reason: str) -> None:
-        """Send nothing to an exchange for a while, twice as long each time: its problem is not a message's fault."""
+        """Pause sending to an exchange, twice as long each time: the exchange is the cause, not a message."""
         _, times = self._held.get(exchange, (0.0, 0))
         pause = min(_LONGEST_HOLD_SECONDS, 2.0**times)
         self._held[exchange] = time.monotonic() + pause, times + 1
@@ -145,14 +146,14 @@ class Refusals:
         now = time.monotonic()
         if now >= self._restored_at + _RESTORE_SECONDS:
             self._lacking = self._bus.restore(link)
-            is_answer = self._lacking is None or link.is_about_rights(self._lacking)
+            is_answer = self._lacking is None or link.is_about_permissions(self._lacking)
             if is_answer and link.unknown:
                 # This happens just after the broker's start, for an account that may not query these objects.
                 unknown = ", ".join(link.unknown)
-                self._lacking = BusUnreachableError(f"this account may not ask whether {unknown} can be used now")
+                self._lacking = BusUnreachableError(f"this account may not query whether {unknown} can be used now")
             elif self._lacking is not None and is_answer:
                 if self._restored_at == -math.inf:
-                    logger.warning("messages are refused, and the topology they need cannot be made: %s", self._lacking)
+                    logger.warning("messages are refused, and missing topology cannot be created: %s", self._lacking)
                 self._lacking = None
             self._restored_at = now
         return self._lacking

@@ -1,7 +1,7 @@
 """
-The shared journal as one publisher uses it: opened, and opened again when its file was removed, replaced or damaged.
+The shared journal of one publisher: opened, and opened again when its file was removed, replaced or damaged.
 
-It also knows which rows of the journal are this publisher's. Not here: what is done while it cannot be used (shelf).
+It also records which rows are this publisher's. Not here: storing messages while it cannot be used (shelf).
 """
 
 import contextlib
@@ -19,25 +19,25 @@ READ_SECONDS = 0.05
 
 
 class SharedJournal:
-    """The journal of a bus, opened when it is needed first. The caller must exclude other threads."""
+    """The journal of a bus, opened at its first use. The caller must exclude other threads."""
 
     def __init__(self, bus: Bus, limit: WaitLimit) -> None:
-        """Open nothing yet; waits are subtracted from `limit`."""
+        """Open no file. Waits are subtracted from `limit`."""
         self._bus = bus
         self._limit = limit
         self._own: tuple[int, int] | None = None
         self.journal: Journal | None = None
         """The open journal; None if it could not be opened."""
         self.finding: str | None = None
-        """Why the journal is another one now, to be logged once."""
+        """Why another file is the journal now; to be logged once."""
 
     @contextlib.contextmanager
     def in_use(self, patience: float, *, is_checked: bool) -> Iterator[Journal]:
         """
-        Lend the journal, opened if necessary; all calls in this context wait at most `patience` seconds together.
+        Yield the journal, opened if necessary. All calls in this context wait at most `patience` seconds in total.
 
-        With `is_checked` a file that is not at its path any more is opened again. An append checks this itself, by
-        several system calls: a second check would slow down each publish.
+        With `is_checked`, open the journal again if its file is not at its path any more. An append checks this itself,
+        by several system calls: a second check would slow down each publish.
         """
         spent = self._limit.spent
         if self.journal is not None and self.journal.was_lost:
@@ -57,7 +57,7 @@ class SharedJournal:
             journal.limit_waits()
 
     def recover(self, error: Exception, patience: float) -> Exception | None:
-        """Prepare to open the journal again after an error; return None if that may help, else the reason why not."""
+        """Prepare to open the journal again after an error; return None if that may succeed, otherwise the reason."""
         if isinstance(error, JournalLostError):
             return None
         # Before anything is closed: if the journal's log was removed, only its open connection has the contents.
@@ -68,7 +68,7 @@ class SharedJournal:
                 return reason
             return None
         if isinstance(error, JournalDamagedError):
-            # Opening it again creates a new one, and the damaged file is set aside then.
+            # The next opening sets the damaged file aside, and creates a new one.
             self.close()
             return None
         return error
@@ -87,30 +87,30 @@ class SharedJournal:
         return journal
 
     def _replace_by(self, journal: Journal) -> None:
-        """Make a journal continue the one that was open before, if there was one."""
+        """Continue with a journal in place of the one that was open before, if there was one."""
         before = self.journal
         if before is None:
             return
         if not journal.continues(before.file):
             if before.is_nameless:
-                self.finding = f"the journal {journal.path} was removed while it was in use, and is made anew"
+                self.finding = f"the journal {journal.path} was removed while it was in use, and is created again"
                 # A removed file exists as long as a process has it open.
                 take_over(journal, before)
                 self._own = (1, journal.last())
             else:
                 # The old file was moved, or another file system covers it, and other processes may use it: its rows
                 # stay there.
-                self.finding = f"the journal {journal.path} is another file now; the one before keeps what it holds"
+                self.finding = f"the journal {journal.path} is another file now; the previous file keeps its events"
                 self._own = None
         before.close()
 
     def count_as_own(self, seqs: Sequence[int]) -> None:
-        """Count rows as this publisher's, and all rows between them: those of other processes are delivered too."""
+        """Treat rows as this publisher's, and all rows between them: rows of other processes are delivered as well."""
         if seqs:
             self._own = (self._own[0] if self._own else seqs[0], seqs[-1])
 
     def include_backlog(self) -> None:
-        """Count all rows as this publisher's that are in the journal by now."""
+        """Treat all rows now in the journal as this publisher's."""
         with contextlib.suppress(JournalError):
             if self.journal is not None:
                 self.count_as_own([1, self.journal.last()])

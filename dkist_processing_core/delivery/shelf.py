@@ -1,8 +1,8 @@
 """
 Where published messages are kept until they are delivered: in the journal, else in a spare journal, else in memory.
 
-A message beside the journal is moved into it as soon as possible, in order. Not here: the places beside the journal
-(overflow), events (publisher), and the delivery from the journal to the bus (drainer).
+A message outside the journal is displaced: it is moved into the journal as soon as possible, in order. Not here: the
+spare journal and the memory (overflow), events (publisher), and the delivery from the journal to the bus (drainer).
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 _RETRY_SECONDS = 1.0
 _Result = TypeVar("_Result")
-# Journals that this process could not write to at its last try: its other publishers do not wait for them.
+# Journals whose last write by this process failed. Other publishers of this process do not wait for them.
 _unusable: set[Path] = set()
 logger = logging.getLogger(__name__)
 
@@ -37,15 +37,16 @@ class Shelf:
     """
     The messages of one publisher that the bus may still lack. Safe to use from several threads and signal handlers.
 
-    It belongs to one process: a fork needs its own. Errors of disk and journal raise nothing; one warning is logged.
+    It belongs to one process: a forked process creates another. An error of the disk or the journal raises no
+    exception; one warning is logged.
     """
 
     def __init__(self, bus: Bus, limit: WaitLimit, on_moved: Callable[[], None]) -> None:
-        """Open nothing yet; `on_moved` is called when a thread of the shelf has moved messages into the journal."""
+        """Open no file. `on_moved` is called when a thread of the shelf has moved messages into the journal."""
         self._bus = bus
         self._limit = limit
         self._on_moved = on_moved
-        # Reentrant, since a signal's handler may interrupt the thread that holds it, and append too.
+        # The lock is reentrant, since a signal handler may interrupt the thread that holds it, and then appends.
         self._lock = threading.RLock()
         self._shared = SharedJournal(bus, limit)
         self._overflow = Overflow(bus)
@@ -66,7 +67,7 @@ class Shelf:
 
     @property
     def memory(self) -> InMemoryQueue:
-        """The messages that no disk takes."""
+        """The messages that could not be written to disk."""
         return self._overflow.memory
 
     @property
@@ -81,19 +82,19 @@ class Shelf:
 
     @property
     def is_pending_inside_guard(self) -> bool:
-        """The same with the messages beside the journal, for a caller that has the turn."""
+        """Whether the journal or the overflow still holds messages of this publisher, for a caller inside the guard."""
         return self.is_displaced or self._shared.holds_own()
 
     def open(self) -> None:
-        """Open the journal; in a signal's handler that has interrupted a shelf, the first message opens it."""
+        """Open the journal. If a signal handler interrupted a shelf call, the next append opens the journal."""
         self.run_guarded(self.append_inside_guard, otherwise=None)
 
     def append(self, messages: Sequence[Message], *, once: bool = False, note: str | None = None) -> bool:
         """
-        Keep messages: when this returns True they are on disk, in one transaction, unless no disk takes them.
+        Store messages in one transaction, and return True. Then they are on disk, or in memory if no disk is usable.
 
         With `once`, a message is left out if the journal has ever received its id before. A `note` is stored with the
-        messages. In a signal's handler that has interrupted a shelf this returns False: the interrupted call keeps the
+        messages. If a signal handler interrupted a shelf call, this returns False: the interrupted call stores the
         messages.
         """
         if guard.is_busy:
@@ -118,14 +119,14 @@ class Shelf:
         is_last_try: bool = False,
     ) -> None:
         """
-        Move what is beside the journal into it, in order, and append messages; else keep these beside it, too.
+        Move displaced messages into the journal, in order, then append `messages`.
 
-        The caller has the turn. `patience` is how long to wait for the journal, in seconds. By default a message waits
-        for it only if it took all messages before.
+        If the journal cannot be used, store `messages` in the overflow. The caller is inside the guard. `patience` is
+        how long to wait for the journal, in seconds. By default, wait only if no earlier message is displaced.
         """
         with self._lock:
             if patience is None and self._mover is not None and self.has_spare:
-                # The mover moves it all into the journal, so that no other caller waits for that again.
+                # The mover thread moves all displaced messages, so that no other caller waits for the journal again.
                 self._overflow.add(messages, once=once, note=note)
                 return
             is_writing = self.is_displaced or bool(messages) or note is not None
@@ -136,7 +137,7 @@ class Shelf:
                         self._shared.count_as_own(seqs)
                     if messages or note is not None:
                         self._shared.count_as_own(journal.append(messages, once=once, note=note))
-            except Exception as error:  # noqa: BLE001 - an error of this package costs no event either
+            except Exception as error:  # noqa: BLE001 - an error of this package loses no event either
                 left = most - self._limit.spent
                 problem = error if is_last_try else self._shared.recover(error, left)
                 if problem is None:
@@ -144,13 +145,13 @@ class Shelf:
                         messages, once=once, note=note, patience=most - self._limit.spent, is_last_try=True
                     )
                 else:
-                    self._keep_beside(problem, messages, once=once, note=note)
+                    self._displace(problem, messages, once=once, note=note)
             else:
                 self._overflow.end()
                 if is_writing:
                     _unusable.discard(self._bus.journal_path)
             if self._is_closed:
-                # A handler has deferred these messages and then closed the shelf.
+                # A signal handler may have closed the shelf after deferring these messages, so close the files here.
                 self._close_files()
             elif self.is_displaced and self._mover is None:
                 self._start_mover()
@@ -159,9 +160,9 @@ class Shelf:
         self, action: Callable[[], _Result], otherwise: _Result, seconds: float = DEFERRED_SECONDS
     ) -> _Result:
         """
-        Return the result of an action while no other thread uses the files, then append what was deferred meanwhile.
+        Return the result of an action during which no other thread uses the files, then append deferred messages.
 
-        In a handler that has interrupted their use, return `otherwise`. Messages are appended for at most `seconds`.
+        If a signal handler interrupted a shelf call, return `otherwise`. Messages are appended for at most `seconds`.
         """
         if guard.is_busy:
             return otherwise
@@ -176,11 +177,11 @@ class Shelf:
 
     @property
     def _first_wait(self) -> float:
-        """For how many seconds to wait for the journal before messages are kept beside it."""
+        """For how many seconds to wait for the journal before messages are displaced."""
         return 0.0 if self.is_displaced or self._bus.journal_path in _unusable else self._limit.left_for_first
 
-    def _keep_beside(self, reason: Exception, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
-        """Keep messages that the journal does not take, and prepare a warning with the reason."""
+    def _displace(self, reason: Exception, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
+        """Store messages in the overflow, and prepare a warning with the reason why the journal cannot be used."""
         found = str(reason)
         if not isinstance(reason, JournalError):
             log_internal_error_once(f"the journal {self._bus.journal_path} is not used", reason)
@@ -198,8 +199,8 @@ class Shelf:
             logger.warning("%s", each)
 
     def _start_mover(self) -> None:
-        mover = threading.Thread(target=self._move_when_possible, name="dkist-core-keeper", daemon=True)
-        # Without a thread, the next message and `close` try it.
+        mover = threading.Thread(target=self._move_when_possible, name="dkist-core-mover", daemon=True)
+        # If no thread can be started, the next message and `close` move the messages.
         with contextlib.suppress(RuntimeError):
             mover.start()
             self._mover = mover
@@ -222,15 +223,15 @@ class Shelf:
         return not self.is_displaced
 
     def append_deferred(self) -> None:
-        """Append deferred messages that are left because an exception ended the interrupted call."""
+        """Append the deferred messages that remain because an exception ended the interrupted call."""
         self.run_guarded(lambda: None, otherwise=None)
 
     def include_backlog(self) -> None:
-        """Count the messages of other processes that are in the journal by now as this publisher's."""
+        """Treat all messages now in the journal as this publisher's."""
         self.run_guarded(self._shared.include_backlog, otherwise=None)
 
     def remembers(self, note: str) -> bool:
-        """Return True if this note is in the journal, as far as is known."""
+        """Return True if this note is in the journal; False if not, or if that cannot be read."""
 
         def look() -> bool:
             with contextlib.suppress(JournalError):
@@ -268,15 +269,15 @@ class Shelf:
         return self.run_guarded(count, otherwise=0)
 
     def close(self) -> None:
-        """Close the files. Messages in memory are lost, and one warning counts them."""
+        """Close the files. Messages in memory are lost, and one warning states their number."""
         self._is_closed = True
         self._end.raise_()
-        # From now on only a signal's handler can append, to another shelf, so this cannot go on for ever.
+        # From now on only a signal handler can append, to another shelf, so this ends.
         self.run_guarded(lambda: None, otherwise=None, seconds=max(DEFERRED_SECONDS, self._limit.seconds))
-        # In turn, so not while the mover moves these messages into the journal.
+        # Inside the guard, so that the mover thread is not moving these messages at the same time.
         lost = self.run_guarded(self.memory.clear, otherwise=0)
         if lost:
-            logger.warning("events are lost, since %s could not be written to: %s", self._bus.journal_path, lost)
+            logger.warning("%s events are lost: %s could not be written to", lost, self._bus.journal_path)
         self.run_guarded(self._close_files, otherwise=None)
 
     def _close_files(self) -> None:

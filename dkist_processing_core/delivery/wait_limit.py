@@ -7,24 +7,24 @@ Not here: the waiting itself (journal), and how long the processes of an attempt
 import time
 
 WAIT_LIMIT_SECONDS = 2.0
-# The first wait takes at most this share, so that some is left for the end of the process.
+# The largest share of the first wait, so that some is left for the end of the process.
 _SHARE_OF_FIRST_WAIT = 0.5
-# A process may run for days: waiting time is regained at this rate, so that it never runs out for good.
+# A process may run for days: waiting time is regained at this rate, so that waiting is possible again later.
 _REGAINED_PER_SECOND = 0.001
 
 
 class WaitLimit:
-    """A limit on all waits together, and how much of it is spent; times are in seconds."""
+    """A limit on the sum of all waits, and how much of it is spent; times are in seconds."""
 
     def __init__(self, seconds: float) -> None:
-        """Begin with nothing spent."""
+        """Start with the whole limit left."""
         self.seconds = seconds
         self.spent = 0.0
         self._counted = time.monotonic()
 
     @property
     def left(self) -> float:
-        """For how many more seconds the publisher may wait; less than 0 after a wait that took too long."""
+        """For how many more seconds the publisher may wait; negative after a wait that exceeded the limit."""
         now = time.monotonic()
         self.spent = max(0.0, self.spent - _REGAINED_PER_SECOND * (now - self._counted))
         self._counted = now
@@ -37,7 +37,7 @@ class WaitLimit:
 
     @property
     def left_for_first(self) -> float:
-        """For how many seconds a publisher may wait whose messages were all taken so far."""
+        """For how many seconds a publisher may wait if none of its messages is displaced."""
         return self.seconds * _SHARE_OF_FIRST_WAIT - self.spent
 
     def spend(self, seconds: float) -> None:

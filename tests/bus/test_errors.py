@@ -20,7 +20,7 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.errors import BusError, BusRefusedError, BusUnreachableError, ConnectionFailedHereError
 
 LOST = "was lost: the broker was stopped, or the network broke"
-WRONG_VHOST = "refuses virtual host '/' (ISB_VHOST): it does not exist, or 'guest' has no rights on it"
+WRONG_VHOST = "refuses virtual host '/' (ISB_VHOST): it does not exist, or 'guest' has no permissions on it"
 # An example for each row of the two tables, in their order.
 EXAMPLES: list[tuple[Exception, type[BusError], str]] = [
     (OSError(errno.EBADF, "bad"), ConnectionFailedHereError, "was lost: other code of this process has closed"),
@@ -44,7 +44,7 @@ EXAMPLES: list[tuple[Exception, type[BusError], str]] = [
     (
         ChannelClosedByBroker(403, "ACCESS_REFUSED - configure"),
         BusRefusedError,
-        "refuses a request: ACCESS_REFUSED - configure (403); grant the user that right",
+        "refuses a request: ACCESS_REFUSED - configure (403); grant the user that permission",
     ),
     (
         ChannelClosedByBroker(404, "NOT_FOUND - queue 'q' in vhost '/' has crashed"),

@@ -1,5 +1,5 @@
 """
-Exchanges, queues and bindings on the broker: whether they exist, how they differ, and their declaration.
+Querying, comparing and declaring exchanges, queues and bindings on the broker.
 
 Not here: the required ones (bus.topology).
 """
@@ -11,7 +11,7 @@ from dkist_processing_core.bus.amqp.errors import (
     NOT_FOUND,
     PRECONDITION_FAILED,
     code_of,
-    is_about_rights,
+    is_about_permissions,
 )
 from dkist_processing_core.bus.amqp.session import RPC_SECONDS, Session
 from dkist_processing_core.bus.topology import Binding, Exchange, Queue, Topology
@@ -29,19 +29,19 @@ class Declaring(Session):
     """A session that queries and declares the broker's topology."""
 
     def __init__(self, *values: Any, **named: Any) -> None:
-        """Take the arguments of a session; nothing is connected yet."""
+        """Store the arguments of a session. No connection is opened."""
         super().__init__(*values, **named)
         self.created: set[str] = set()
         """The missing exchanges and queues that this link has declared."""
         self.unknown: list[str] = []
-        """Names from the last `declare` or `restore` whose existence this account has no right to query."""
+        """Names from the last `declare` or `restore` whose existence this account has no permission to query."""
 
     def exists(self, kind: str, name: str) -> bool | None:
         """
-        Return whether an `exchange` or a `queue` exists; None if that is unknown. This needs no configure right.
+        Return whether an `exchange` or a `queue` exists; None if that is unknown. This needs no configure permission.
 
-        Some versions of RabbitMQ answer only an account that has a right on the item. An account that only writes or
-        reads elsewhere has none.
+        Some versions of RabbitMQ answer only an account that has a permission on the item. An account that only writes
+        or reads elsewhere has none.
 
         Raises:
             BusError: The broker answers neither yes nor no, or has not started the item yet.
@@ -62,10 +62,10 @@ class Declaring(Session):
         except BusError as error:
             self._recover(error, name)
             is_missing = isinstance(error, BusRefusedError) and code_of(error) == NOT_FOUND
-            # A cut answer is a refusal. If a missing right was the reason, the next request is refused, too.
+            # A cut answer is a refusal. If a missing permission was the reason, the next request is refused as well.
             if is_missing or self._is_cut_answer(error, name):
                 return False, None
-            if is_about_rights(error):
+            if is_about_permissions(error):
                 return None, None
             raise
         answer = found.method
@@ -79,7 +79,7 @@ class Declaring(Session):
         be created.
 
         Raises:
-            BusRefusedError: The two cannot be compared, as without the configure right.
+            BusRefusedError: The two cannot be compared, for example without the configure permission.
         """
         try:
             self._declare(item)

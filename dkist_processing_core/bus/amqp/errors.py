@@ -1,7 +1,7 @@
 """
 The errors of a connection as a table: from pika's exceptions to errors of this library, with a text for operators.
 
-Not here: errors of TLS (tls), and what a caller does after an error (delivery).
+Not here: errors of TLS (tls), and the reactions to an error (delivery).
 """
 
 import errno
@@ -44,13 +44,13 @@ _REFUSALS = (NOT_FOUND, ACCESS_REFUSED, _RESOURCE_LOCKED, PRECONDITION_FAILED, _
 # Frame error, syntax error, command invalid, unexpected frame, resource error, not implemented, internal error.
 _FAULTS_OF_A_SENDER = (501, 502, 503, 505, 506, 540, INTERNAL_ERROR)
 _REMEDIES = {
-    ACCESS_REFUSED: "; grant the user that right (`rabbitmqctl set_permissions`)",
-    NOT_FOUND: "; make what is missing (`dkist-core topology apply`)",
+    ACCESS_REFUSED: "; grant the user that permission (`rabbitmqctl set_permissions`)",
+    NOT_FOUND: "; create the missing part (`dkist-core topology apply`)",
 }
-# RabbitMQ's texts for reasons that pass, which it sends with a code for a missing or forbidden resource: a consumer
+# RabbitMQ's texts for temporary reasons, which it sends with a code for a missing or forbidden resource: a consumer
 # that acknowledged too late (`consumer_timeout`), and a queue that is about to start or to move (rabbit_amqqueue.erl,
 # `priv_absent`, `with`).
-_SIGNS_OF_A_PASSING_REASON = (
+_SIGNS_OF_A_TEMPORARY_REASON = (
     "delivery acknowledgement",
     "is down or inaccessible",
     "is stopped by supervisor",
@@ -58,7 +58,7 @@ _SIGNS_OF_A_PASSING_REASON = (
     "has crashed",
     "may be stopping or being demoted",
 )
-# RabbitMQ's text about a routing key that a topic permission refuses. For an exchange it has "exchange" there.
+# RabbitMQ's text about a routing key that a topic permission refuses. Its text about an exchange is different.
 _SIGN_OF_A_KEY = "access to topic "
 _ErrorT = TypeVar("_ErrorT", bound=BaseException)
 
@@ -72,13 +72,13 @@ def _has_number(*numbers: int) -> Callable[[BaseException], bool]:
 
 
 def _is_guess(item: BaseException) -> bool:
-    """Return True if pika only guesses a refusal: a broker that refuses reports it before it closes the connection."""
+    """Return True if pika only guesses a refusal: a real refusal is reported before the connection is closed."""
     return "StreamLostError" in str(item)
 
 
 def _is_temporary(item: BaseException) -> bool:
-    """Return True if the reason of a refusal is temporary: the next attempt, or one soon after, succeeds again."""
-    return any(sign in str(getattr(item, "reply_text", "")) for sign in _SIGNS_OF_A_PASSING_REASON)
+    """Return True if the reason of a refusal is temporary: a new try soon succeeds."""
+    return any(sign in str(getattr(item, "reply_text", "")) for sign in _SIGNS_OF_A_TEMPORARY_REASON)
 
 
 def _is_of_vhost(item: BaseException) -> bool:
@@ -109,8 +109,8 @@ FAULTS_HERE = (
         _has_number(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS),
     ),
 )
-"""Failures inside this process, of which the broker knows nothing."""
-_WRONG_VHOST = "refuses virtual host {vhost!r} (ISB_VHOST): it does not exist, or {user!r} has no rights on it"
+"""Failures inside this process, which the broker did not cause."""
+_WRONG_VHOST = "refuses virtual host {vhost!r} (ISB_VHOST): it does not exist, or {user!r} has no permissions on it"
 FAULTS = (
     Row(
         (ProbableAuthenticationError, ProbableAccessDeniedError),
@@ -168,7 +168,7 @@ FAULTS = (
     ),
     Row((BaseException,), BusUnreachableError, "broke the connection: {last}"),
 )
-"""Reports of the broker, and of a broken connection to it; the first row that holds for any exception counts."""
+"""Answers of the broker, and failures of the connection to it; the first row that holds for an exception is used."""
 
 
 def explain(error: BaseException, settings: Settings) -> BusError:
@@ -176,7 +176,7 @@ def explain(error: BaseException, settings: Settings) -> BusError:
     Return an error of this library for an exception of pika or of the operating system.
 
     Args:
-        error: The exception; the exceptions inside it are searched, too.
+        error: The exception; the exceptions inside it are searched as well.
         settings: The broker's address, and the names that the text mentions.
 
     Returns:
@@ -222,8 +222,8 @@ def code_of(error: BusError) -> int:
     return next((int(code) for item in _nested(error) if (code := getattr(item, "reply_code", None))), 0)
 
 
-def is_about_rights(error: BusError) -> bool:
-    """Return True if the broker refused a request because the user lacks a right."""
+def is_about_permissions(error: BusError) -> bool:
+    """Return True if the broker refused a request because the user lacks a permission."""
     return code_of(error) == ACCESS_REFUSED
 
 

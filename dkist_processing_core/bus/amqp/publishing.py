@@ -1,7 +1,7 @@
 """
-Sending messages, with the broker's confirms: which messages are unsettled, and which were confirmed or refused.
+Sending messages, and the broker's answers: which messages are unsettled, confirmed or refused.
 
-Not here: which messages to send and when (delivery).
+Not here: deciding which messages to send and when (delivery).
 """
 
 import itertools
@@ -23,8 +23,8 @@ from dkist_processing_core.process.signals import signals_deferred
 
 WINDOW, WINDOW_BYTES = 1000, 4 * 1024 * 1024
 """How many messages, and bytes of their bodies, may be sent to the broker and still unconfirmed."""
-# How many bytes are gathered before they are sent: the broker works on them while more is read and encoded here. A
-# small message counts for more than it has, so that at most 128 messages are gathered.
+# How many bytes are gathered before they are sent: the broker processes them while this process encodes more. A small
+# message counts as more bytes than it has, so that at most 128 messages are gathered.
 _TURN_BYTES, _LEAST_BYTES = 512 * 1024, 4 * 1024
 # How many confirms may wait for `settle`: until then their messages remain in the journal.
 _MAX_NEWS = 500
@@ -47,7 +47,7 @@ class Publishing(Session):
     """A session whose channel is in confirm mode."""
 
     def __init__(self, *values: Any, **named: Any) -> None:
-        """Take the arguments of a session; nothing is connected yet."""
+        """Store the arguments of a session. No connection is opened."""
         super().__init__(*values, **named)
         self._unsettled: dict[int, tuple[int, Message]] = {}
         self._unsettled_bytes = 0
@@ -62,7 +62,7 @@ class Publishing(Session):
 
         Args:
             key: The number by which the answer refers to the message.
-            message: The message. If AMQP cannot encode it, that is the answer.
+            message: The message. If AMQP cannot encode it, the answer is a refusal.
         """
         channel, connection = self._live_channel, self._live_connection
         if not channel.is_open:
@@ -70,7 +70,7 @@ class Publishing(Session):
         with signals_deferred():
             try:
                 frames = publish_frames(channel.channel_number, message, connection.max_body)
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with the message, others must not wait for it
+            except Exception as error:  # noqa: BLE001 - other messages must not wait for a wrong one
                 # AMQP cannot encode the message, as with a name of more than 255 bytes.
                 self._settled.refused.append((key, f"it cannot be sent: {type(error).__name__}: {error}"))
                 return
@@ -112,7 +112,7 @@ class Publishing(Session):
 
     @property
     def has_room(self) -> bool:
-        """Whether more messages may be sent before others are settled: the memory of both sides is limited."""
+        """Whether more messages may be sent before others are settled: this limits the memory of both sides."""
         return (
             len(self._unsettled) < WINDOW
             and self._unsettled_bytes < WINDOW_BYTES
@@ -136,9 +136,9 @@ class Publishing(Session):
         return errors.is_about_a_message(self._failure)
 
     @staticmethod
-    def is_about_rights(error: BusError) -> bool:
-        """Return True if the broker refused a request because the user lacks a right."""
-        return errors.is_about_rights(error)
+    def is_about_permissions(error: BusError) -> bool:
+        """Return True if the broker refused a request because the user lacks a permission."""
+        return errors.is_about_permissions(error)
 
     @staticmethod
     def is_about_destination(error: BusError) -> bool:
@@ -153,7 +153,7 @@ class Publishing(Session):
             The `unsettled_messages` of the closed channel.
 
         Raises:
-            BusUnreachableError: The connection is lost, too.
+            BusUnreachableError: The connection is lost as well.
         """
         unsettled = self.unsettled_messages
         self._reopen_channel()
@@ -197,7 +197,7 @@ class Publishing(Session):
         # The broker sends the return before the confirm of the same message, so the reason is kept until the confirm.
         reason = f"the broker returned it: {method.reply_text} ({method.reply_code})"
         if method.reply_code == errors.NO_ROUTE:
-            reason += ", no queue is bound for it; `dkist-core topology apply` makes the archive"
+            reason += ", no queue is bound for it; `dkist-core topology apply` creates the archive"
         self._returned.setdefault((str(properties.message_id), method.routing_key), deque()).append(reason)
 
     def _returned_reason(self, message: Message) -> str | None:
