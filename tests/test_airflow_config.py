@@ -1,7 +1,6 @@
 """
-The settings for Airflow that we deploy: they can be read, exist in Airflow, fit the queues, and hold no secret.
-
-Not here: that an Airflow with them runs workflows (tests/airflow).
+The deployed settings for Airflow: they can be read, exist in Airflow, fit the queues, and hold no secret. Not here: an
+Airflow that runs workflows with them (tests/airflow).
 """
 
 import json
@@ -47,7 +46,7 @@ def test_every_setting_exists_in_airflow(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_file_is_a_list_of_settings(file: Path) -> None:
     """
-    Systemd and container runtimes read the same: no quotes, no spaces around names, no name twice.
+    Systemd and container runtimes read it equally: no quotes, no spaces around names, no name twice.
     """
     lines = [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
 
@@ -113,7 +112,7 @@ def test_pool_is_what_the_import_takes(pool: str) -> None:
 
 def test_airflows_own_pool_keeps_its_slots() -> None:
     """
-    The queue `default` has Airflow's own pool, which the import changes for every DAG: it stays as Airflow makes it.
+    The queue `default` has Airflow's own pool, which the import changes for every DAG: it keeps Airflow's size.
     """
     assert POOLS["default_pool"]["slots"] == 128
 

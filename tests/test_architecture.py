@@ -22,7 +22,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 # From top to bottom: a module imports only from lines below its own. Inside one package imports are free.
 LAYERS = (
-    {"__init__"},  # gives the public names, resolved when they are asked for
+    {"__init__"},  # provides the public names, resolved at their first use
     {"cli"},
     {"build_utils", "dashboard", "failure_callback", "notebook_utils", "notify", "testing", "watch"},
     {"airflow", "workflow"},
@@ -64,7 +64,7 @@ OPTIONAL_LIBRARIES = {
 
 @dataclass(frozen=True)
 class Import:
-    """One name that a module imports: ``deferred`` to a call, or for the type checker alone."""
+    """One name that a module imports: ``deferred`` into a call, or only for the type checker."""
 
     name: str
     line: int
@@ -73,7 +73,7 @@ class Import:
 
 
 def named_by(node: ast.AST, package: str) -> Iterator[str]:
-    """Give the full names that a node imports; ``package`` is where a relative import starts."""
+    """Return the full names that a node imports; ``package`` is where a relative import starts."""
     match node:
         case ast.Import(names=names):
             yield from (alias.name for alias in names)
@@ -89,7 +89,7 @@ def named_by(node: ast.AST, package: str) -> Iterator[str]:
 
 
 def is_for_typing(node: ast.AST) -> bool:
-    """Say whether a node is the ``if TYPE_CHECKING`` whose body never runs."""
+    """Return whether a node is the ``if TYPE_CHECKING`` whose body never runs."""
     match node:
         case ast.If(test=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")):
             return True
@@ -111,7 +111,7 @@ def imports_of(tree: ast.AST, package: str, *, deferred: bool = False, for_typin
 
 
 def part_of(path: Path) -> str:
-    """Give the name by which the layers know a module's file."""
+    """Return the name of a module's file in the layers."""
     return path.relative_to(ROOT).with_suffix("").parts[0]
 
 
@@ -152,7 +152,7 @@ def test_a_module_imports_only_from_lines_below_it(path: Path) -> None:
 
 
 def test_every_exception_is_still_needed() -> None:
-    """An exception to the layers leaves the table with the import that it excused."""
+    """An exception to the layers must be removed with its import."""
     used = {(part_of(path), other) for path in MODULES for other, _ in forbidden_in(part_of(path), imports_in(path))}
 
     assert set(EXCEPTIONS) <= used
@@ -174,7 +174,7 @@ def test_every_exception_is_still_needed() -> None:
     ],
 )
 def test_the_rule_sees_through_every_form_of_import(part: str, source: str, expected: list[str]) -> None:
-    """An import counts however it is written, except for one that only the type checker reads."""
+    """An import counts in any form, except for one that only the type checker reads."""
     imports = list(imports_of(ast.parse(source), PACKAGE))
 
     forbidden = [other for other, _ in forbidden_in(part, imports)]
@@ -183,7 +183,7 @@ def test_the_rule_sees_through_every_form_of_import(part: str, source: str, expe
 
 
 def test_relative_imports_inside_a_package_start_where_it_stands() -> None:
-    """Dots climb from the package of the importing module."""
+    """Dots go up from the package of the importing module."""
     source = "from . import _journal\nfrom .._wire import decode\nfrom ..errors import BusError"
 
     names = [found.name for found in imports_of(ast.parse(source), f"{PACKAGE}.bus")]
@@ -192,7 +192,7 @@ def test_relative_imports_inside_a_package_start_where_it_stands() -> None:
 
 
 def test_one_folder_says_pika() -> None:
-    """The AMQP library can be understood, tested and replaced in one place."""
+    """One package contains all use of the AMQP library, so it can be understood, tested and replaced there."""
     saying = {
         path.parent.relative_to(ROOT)
         for path in MODULES
@@ -216,7 +216,9 @@ WRITERS = {
 
 
 def writing_in(tree: ast.AST) -> Iterator[int]:
-    """Give the lines that write to a standard stream: by print, echo, a console of rich's own, or the stream itself."""
+    """
+    Return the lines that write to a standard stream: by print, echo, a console of rich's own, or the stream itself.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)

@@ -201,7 +201,7 @@ class Unnamed(Early):
 
 class Leaving(type):
     """
-    A class of classes whose names end the program.
+    A metaclass whose class names end the program.
     """
 
     def __getattribute__(cls, name: str) -> Any:
@@ -215,7 +215,7 @@ class Leaving(type):
 
 class EvasiveError(Exception, metaclass=Leaving):
     """
-    An exception all of whose parts end the program.
+    An exception whose every part ends the program.
     """
 
     def __str__(self) -> NoReturn:
@@ -242,7 +242,7 @@ class Evasive(Early):
 
 class NoSource:
     """
-    A loader of a module that raises when it is asked for its source.
+    A loader of a module that raises when its source is requested.
     """
 
     def get_source(self, _: str) -> NoReturn:
@@ -280,7 +280,7 @@ UNPRINTABLE = "(its text cannot be read: __str__ raised SystemExit)"
 
 def test_an_exception_of_a_constructor_is_reported_whatever_it_does_when_asked() -> None:
     """
-    By the program that a launched task begins with, as by the task itself: class, text and stack are the author's.
+    The program that starts a launched task reports it as the task itself does: class, text and stack are the author's.
     """
     odd.run(recipe_run_id=1, max_parallel=3)
 
@@ -506,7 +506,7 @@ def test_what_stands_beside_a_workflow_is_not_asked_what_it_is(tmp_path: Path) -
 
 class Signed(type(TaskBase)):  # type: ignore[misc]
     """
-    A class of tasks that do not show what their constructors take.
+    A class of tasks that hide the arguments of their constructors.
     """
 
     @property

@@ -26,7 +26,7 @@ from dkist_processing_core.events import Cause, TaskFailed
 from tests.clients import TASKS, importing, workflow, write_package
 
 LONGEST = 400
-"""How many characters a sentence may have, short of a long path in it."""
+"""How many characters a sentence may have, without a long path in it."""
 LONGEST_OF_ANY = 600
 """The maximum length, whatever value it shows."""
 
@@ -294,7 +294,7 @@ def test_the_first_node_has_nothing_to_wait_for() -> None:
 )
 def test_a_number_of_a_class_that_is_none(name: str, value: object) -> None:
     """
-    It is refused where the task gets its place, and not at its first failure.
+    It is refused when the task is added, and not at its first failure.
     """
     task = type("Second", (First,), {name: value})
 
@@ -373,7 +373,7 @@ def _of_a_keyword(_: object, *, x: int) -> None:
 @pytest.mark.parametrize("phase", ["pre_run", "run", "post_run", "__call__"])
 def test_a_phase_that_would_not_run(phase: str, value: object, message: str) -> None:
     """
-    It is refused where the task gets its place, and not on a worker; the workflow stays as it was.
+    It is refused when the task is added, and not on a worker; the workflow is unchanged.
     """
     built = with_first()
 
@@ -390,7 +390,7 @@ def test_a_phase_that_would_not_run(phase: str, value: object, message: str) -> 
 @pytest.mark.parametrize("phase", ["pre_run", "run", "post_run", "__call__"])
 def test_a_phase_of_an_unusual_form_that_runs(phase: str, value: object) -> None:
     """
-    All that counts is that it can be called without arguments.
+    The only condition is that it can be called without arguments.
     """
     built = with_first()
     built.add_node(type("Second", (First,), {phase: value}))
@@ -614,7 +614,7 @@ def test_a_constructor_of_other_names_is_named_by_the_failure() -> None:
 )
 def test_a_package_s_mistake_is_told_with_its_module(source: str, message: str, tmp_path: Path) -> None:
     """
-    One sentence leads from the check of a package to the line of the author.
+    One sentence leads from the check of a package to the line in the author's code.
     """
     write_package(tmp_path, {"w.py": TASKS + source})
 
@@ -624,7 +624,7 @@ def test_a_package_s_mistake_is_told_with_its_module(source: str, message: str, 
     assert re.match(message, sentence)
 
 
-# Of what Python can only show by its numbers, as many as a sentence has room for.
+# The numbers of values that Python can only show by numbers, as many as a sentence has room for.
 TEXTS = st.text(max_size=40) | st.builds(
     str.__mul__, st.sampled_from(["x", "1", " ", "/", "x.y"]), st.integers(0, 3000)
 )
@@ -686,7 +686,7 @@ def test_whatever_the_version_of_the_build_is(version: str) -> None:
 
 def test_a_setting_that_is_none_is_named_where_a_workflow_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A workflow without a version reads the settings, whose own sentence names the variable.
+    A workflow without a version reads the settings, whose sentence names the variable.
     """
     monkeypatch.setenv("MESH_CONFIG", "[")
 

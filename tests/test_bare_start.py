@@ -1,7 +1,6 @@
 """
-Processes of the library that are started in a bare way: without standard streams, or as the first of a container.
-
-Not here: exit statuses that are lost (test_lost_status.py).
+Processes of the library that start without standard streams, or as the first process of a container. Not here: lost
+exit statuses (test_lost_status.py).
 """
 
 import subprocess
@@ -15,7 +14,8 @@ from tests.test_faults import environ_of, the_attempt
 
 LAUNCHER = (sys.executable, "-m", "dkist_processing_core.launcher")
 CLOSED = ("/bin/bash", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "bash")
-# PR_SET_CHILD_SUBREAPER of prctl(2), which stays over exec: as process 1, this one gets the orphans of its descendants.
+# PR_SET_CHILD_SUBREAPER of prctl(2), which survives exec: like process 1, this process gets the orphans of its
+# descendants.
 REAPING = (
     sys.executable,
     "-c",
@@ -55,7 +55,7 @@ def test_a_run_without_standard_streams_goes_on_as_any(tmp_path: Path) -> None:
 
 def test_a_launcher_that_gets_the_orphans_of_its_task_reaps_them_meanwhile() -> None:
     """
-    None stays a zombie while the task runs, and the task's own status is not taken with theirs.
+    None stays a zombie while the task runs, and the task's own status is not lost when theirs are read.
     """
     status = run(*REAPING, *LAUNCHER, task="LeavesOrphans")
 

@@ -76,7 +76,7 @@ ROW = Row(name="draining", unit="messages/s", ours=20_000.0, other=12_345.678, o
 
 def results() -> page.Results:
     """
-    Give the figures that the page in docs/ shows.
+    Return the figures of the page in docs/.
     """
     return page.Results.read()
 
@@ -92,7 +92,7 @@ def test_the_page_shows_the_last_figures() -> None:
 
 def test_every_plot_of_the_page_is_there_and_small() -> None:
     """
-    The page's images are in the repository, and do not bloat it.
+    The page's images are in the repository, and are small.
     """
     sizes = {path.name: path.stat().st_size for path in page.IMAGES.glob("bench-*.png")}
 
@@ -103,7 +103,7 @@ def test_every_plot_of_the_page_is_there_and_small() -> None:
 
 def test_last_figures_are_rows_of_the_promised_form() -> None:
     """
-    Whoever reads bench.json finds the same six keys in each row, figures as numbers.
+    Each row of bench.json has the same six keys, with figures as numbers.
     """
     rows = [row for part in results().parts.values() for row in part]
 
@@ -114,7 +114,7 @@ def test_last_figures_are_rows_of_the_promised_form() -> None:
 
 def test_every_aim_finds_its_figure() -> None:
     """
-    An aim that names no row would never be missed.
+    An aim without a row would never be missed.
     """
     rows = [row for part in results().parts.values() for row in part]
 
@@ -146,7 +146,7 @@ def test_a_finding_keeps_the_spread() -> None:
 
 def test_a_plot_shows_what_the_table_does() -> None:
     """
-    A round that something disturbed counts as one of the rounds, however many samples it has.
+    A disturbed round counts as one of the rounds, however many samples it has.
     """
     rounds = [[1.0, 1.0, 2.0], [1.0, 1.0, 3.0], [9.0, 9.0, 9.0]]
     row = compare("publish()", "ms", [percentile_99(samples) for samples in rounds], [1.0] * 3, "a peer")
@@ -178,7 +178,7 @@ def test_a_table_names_a_figure_once_for_all_its_peers() -> None:
 
 def test_a_table_shows_the_spread_of_the_rows_that_ask_for_it() -> None:
     """
-    A figure that scatters is not read as if it were exact.
+    A figure with a large spread is not read as exact.
     """
     findings = Findings()
     findings.add("draining", "messages/s", [900.0, 100.0, 300.0], [50.0, 50.0, 40.0], "a peer", shows_spread=True)
@@ -215,7 +215,7 @@ def test_the_page_tells_how_busy_the_machine_was() -> None:
 
 def test_the_cost_of_our_own_stands_beside_the_bare_insert() -> None:
     """
-    A reader can subtract what SQLite takes, in the tight loop and at a task's pace.
+    A reader can subtract SQLite's part, in the tight loop and at a task's pace.
     """
     rows = [
         Row(name=aim.name, unit="ms", ours=0.25, other=0.0125, other_name=aim.other_name, ratio=20.0)
@@ -269,7 +269,7 @@ def test_an_aim_may_say_how_many_times_as_fast_we_are(ratio: float, is_met: bool
 
 def test_a_part_is_measured_anew_and_the_others_stay() -> None:
     """
-    Who improves one thing need not measure all of it, and no reader takes two runs for one.
+    A single part can be measured again, and no reader takes two runs for one.
     """
     old = page.Results(
         "a machine",
@@ -380,7 +380,7 @@ def test_what_a_look_adds_is_measured_beside_each_sides_own_bare_dag() -> None:
 
 def test_an_environment_is_as_big_as_what_was_installed(tmp_path: Path) -> None:
     """
-    What Python compiles while something else is measured does not count, nor the interpreter that is only linked.
+    Files that Python compiles in other measurements do not count, and neither does the linked interpreter.
     """
     site = tmp_path / "lib" / "python3.13" / "site-packages"
     for name in ("one-1.0.dist-info/METADATA", "two-2.0.dist-info/METADATA", "one.py", "__pycache__/one.pyc"):
@@ -395,7 +395,7 @@ def test_an_environment_is_as_big_as_what_was_installed(tmp_path: Path) -> None:
 
 def test_both_releases_hold_the_same_versions_of_what_they_need() -> None:
     """
-    Each is installed at its own version, and so the lock's is left out.
+    Each is installed at its own version, so the version of the lock is left out.
     """
     pinned = pins()
 
@@ -432,7 +432,7 @@ def test_another_release_is_not_taken_for_the_one_that_is_named(tmp_path: Path) 
 @pytest.mark.parametrize("name", COLLECTORS)
 def test_a_collector_that_nobody_has_tried_is_noticed(name: str) -> None:
     """
-    A task that exports nothing would be quick for the wrong reason.
+    A task that exports nothing would be fast for the wrong reason.
     """
     with COLLECTORS[name]() as (port, was_tried):
         before = was_tried(f"settings: mesh_port={port}")
@@ -468,7 +468,7 @@ def test_a_task_says_once_when_it_began() -> None:
 
 def test_what_the_launcher_adds_is_measured_in_pairs() -> None:
     """
-    A round in which the machine is slow is slow for both, and the difference stays.
+    In a round in which the machine is slow, both are slow, and the difference stays.
     """
     findings = Findings()
     seconds = {

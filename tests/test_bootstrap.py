@@ -58,7 +58,8 @@ def reported(tmp_path: Path, before: int) -> dict[str, Any]:
 
 def test_a_secret_that_a_task_sets_itself_is_not_reported(tmp_path: Path) -> None:
     """
-    It is redacted in the process that knows it: its launcher does not. So is one of the file `.env`.
+    It is redacted in the process that knows it, because its launcher does not. This includes a secret of the file
+    `.env`.
     """
     raised = reported(tmp_path, 3)
 
@@ -69,7 +70,7 @@ def test_a_secret_that_a_task_sets_itself_is_not_reported(tmp_path: Path) -> Non
 
 def test_a_secret_across_the_cut_is_not_reported_in_part(tmp_path: Path) -> None:
     """
-    A report holds 20,000 characters of a message.
+    A report contains 20,000 characters of a message.
     """
     raised = reported(tmp_path, 19_995)
 

@@ -137,7 +137,7 @@ def test_black_holes_for_broker_and_collector(black_hole: BlackHole) -> None:
 
 def test_a_broker_under_alarm_and_a_silent_collector(broker: Broker, black_hole: BlackHole) -> None:
     """
-    The broker lets us in, and then reads nothing.
+    The broker accepts the connection, and then reads nothing.
     """
     AmqpBus(settings_of(broker)).open_link().close()
     broker.node.memory_alarm(on=True)
@@ -226,7 +226,7 @@ for callback in CALLBACKS.on_failure_of("First"):
 @pytest.mark.parametrize("kind", ["journal", "folder"])
 def test_engine_launcher_and_task_share_the_two_seconds_at_a_locked_place(kind: str, black_hole: BlackHole) -> None:
     """
-    An attempt that fails: no journal of its folder can be used, and broker and collector do not answer either.
+    An attempt that fails: no journal of its folder can be used, and neither broker nor collector answers.
     """
     program = f"import sys; sys.argv[1:] = [{LAUNCHER!r}]\n{ATTEMPT}"
 
@@ -267,7 +267,7 @@ def test_engine_launcher_and_task_share_the_two_seconds_at_a_locked_place(kind: 
 @pytest.mark.parametrize("seconds", ["0", "0.5"])
 def test_the_limit_is_the_one_that_was_set(seconds: str, black_hole: BlackHole) -> None:
     """
-    Who cannot spare two seconds sets EVENT_FLUSH_TIMEOUT.
+    A user who cannot spare two seconds sets EVENT_FLUSH_TIMEOUT.
     """
     mesh = with_collector(mesh_at(black_hole.port), black_hole.port)
 

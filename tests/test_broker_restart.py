@@ -32,7 +32,7 @@ SLOW = 1.0
 
 class Load(threading.Thread):
     """
-    A thread that publishes the progress of three tasks at full speed, and notes how long the slowest publish took.
+    A thread that publishes the progress of three tasks at full speed, and records the duration of the slowest publish.
     """
 
     def __init__(self, publisher: Publisher) -> None:
@@ -44,7 +44,7 @@ class Load(threading.Thread):
         self.ids: list[str] = []
         self.slowest = 0.0
         self.is_back = threading.Event()
-        """To be set when the broker is back: so long it publishes, and `COUNT` events at least."""
+        """Set when the broker is back. The thread publishes until then, and at least `COUNT` events."""
 
     def __enter__(self) -> Self:
         """
@@ -92,7 +92,7 @@ def test_a_broker_that_ends_under_load_gets_everything_in_order_when_it_is_back(
     broker: Broker, end: Callable[[RabbitMQNode], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    Three thousand events and more over an end and a new start: all of them, each task's in order, few warnings.
+    At least three thousand events over an end and a new start: all arrive, each task's in order, with few warnings.
     """
     settings = settings_of(broker)
     ledger = Ledger(settings, Arrivals(broker, settings))

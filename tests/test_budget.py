@@ -25,7 +25,7 @@ def test_each_way_to_run_a_task_costs_at_most_two_seconds(path: tuple[Allowance,
 
 def test_parts_of_a_wait_are_within_it() -> None:
     """
-    Of two processes that wait at the same time the longer wait counts, and a first connection ends before its process.
+    Of two processes that wait at the same time, the longer wait counts; a first connection ends before its process.
     """
     assert budget.LAUNCHER.journal >= budget.START_SECONDS
     assert budget.LAUNCHER.cost(SECONDS) >= budget.DYING_SECONDS

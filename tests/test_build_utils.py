@@ -54,7 +54,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 def names(package: ModuleType) -> list[str]:
     """
-    Return the names of the workflows that are found.
+    Return the names of the workflows that were found.
     """
     return [each.workflow_name for each in extract_workflows_from_package(package)]
 
@@ -71,7 +71,7 @@ def files_below(folder: Path) -> set[str]:
 
 def test_workflows_are_found_in_a_fixed_order(make: Make) -> None:
     """
-    Modules go by their names, workflows by the order of definition, and the package's own file comes last.
+    Modules come in the order of their names, workflows in the order of definition, and the package's own file last.
     """
     package = make({"b.py": module("z", "a"), "a.py": module("m"), "__init__.py": module("own")})
 
@@ -138,7 +138,7 @@ def test_a_module_that_no_statement_imports_is_refused(
     make: Make, tmp_path: Path, name: str, exporting: Callable[[ModuleType, Path], object]
 ) -> None:
     """
-    The importing machinery finds its file, and neither a worker nor a notebook would.
+    The import system finds its file, but neither a worker nor a notebook would.
     """
     with pytest.raises(
         WorkflowError, match=r"its module 'scratch\..*' cannot be named by an import statement; rename the file$"
@@ -158,7 +158,7 @@ def test_a_workflow_of_another_distribution_is_not_the_packages(make: Make, tmp_
 
 def test_a_workflow_of_tasks_from_elsewhere_is_the_packages_own(make: Make) -> None:
     """
-    The package that holds the tasks may be another than the one that defines the workflow.
+    The tasks may be in another package than the workflow's definition.
     """
     package = make({"a.py": TASKS + workflow("ours", package="'elsewhere'")})
 
@@ -218,7 +218,7 @@ def test_a_module_that_cannot_be_imported_is_named_with_its_error(make: Make, so
 
 def test_two_workflows_of_one_name_are_refused_with_both_modules(make: Make) -> None:
     """
-    One would overwrite the file of the other, on some file systems also where only the case differs.
+    One would overwrite the file of the other, on some file systems even if only the case differs.
     """
     package = make({"a.py": module("Same"), "b.py": module("same"), "c.py": module("same", version="1.1")})
 
@@ -244,7 +244,7 @@ def test_two_workflows_of_one_name_are_refused_with_both_modules(make: Make) -> 
 )
 def test_what_is_no_module_is_refused_by_each(function: Callable[..., object], package: Any, tmp_path: Path) -> None:
     """
-    Its name, above all: the sentence shows how to come by a package. Nothing is written.
+    This applies to its name: the sentence shows how to get a package. No file is written.
     """
     places = () if function is extract_workflows_from_package else (tmp_path / "out",)
 
@@ -292,7 +292,7 @@ def test_valid_workflows_stay_where_that_is_wanted(make: Make, tmp_path: Path) -
 
 def test_all_that_is_wrong_is_said_at_once(make: Make, tmp_path: Path) -> None:
     """
-    Who corrects one thing need not come back for the next; each names its module and its workflow.
+    An author can correct all errors at once; each names its module and its workflow.
     """
     package = make(
         {
@@ -539,7 +539,7 @@ def test_the_same_workflows_give_the_same_archive(make: Make, tmp_path: Path) ->
 
 def test_workflows_of_several_versions_make_no_archive(make: Make, tmp_path: Path) -> None:
     """
-    No one version could name it; a package's workflows take theirs from BUILD_VERSION.
+    No single version could name it; a package's workflows take theirs from BUILD_VERSION.
     """
     package = make({"a.py": module("a"), "b.py": module("b", version="2.0")})
 

@@ -72,7 +72,7 @@ class AirflowTaskTimeout(BaseException):
 
 def context(task: str = "First", attempt: int = 1, *, error: object = None, **more: Any) -> dict[str, Any]:
     """
-    Return what Airflow gives a callback of a task.
+    Return the context that Airflow passes to a callback of a task.
     """
     instance = SimpleNamespace(
         task_id=task,
@@ -99,7 +99,7 @@ def context(task: str = "First", attempt: int = 1, *, error: object = None, **mo
 
 def ended_context(states: dict[str, str | None], **more: Any) -> dict[str, Any]:
     """
-    Return what Airflow gives a callback of a DAG whose tasks have these states.
+    Return the context that Airflow passes to a callback of a DAG whose tasks have these states.
     """
     return context(get_task_states=lambda **asked: {asked["run_ids"][0]: states}, **more) | {"reason": "task_failure"}
 
@@ -316,7 +316,7 @@ def test_an_end_that_is_on_its_way_to_the_bus_is_waited_for(broker: Broker, monk
 
 def test_a_run_whose_first_tasks_were_not_executed_has_a_start_all_the_same() -> None:
     """
-    With the id that their callback would have given it.
+    The start has the id that their callback would have given it.
     """
     CALLBACKS.on_dag_success(ended_context({"First": "skipped", "Second": "skipped"}))
     CALLBACKS.on_execute(context())
@@ -328,7 +328,7 @@ def test_a_run_whose_first_tasks_were_not_executed_has_a_start_all_the_same() ->
 
 def test_a_failure_that_was_announced_is_not_announced_again_at_the_run_s_end() -> None:
     """
-    Its own callback has done so, perhaps on another host.
+    Its own callback has announced it, perhaps on another host.
     """
     publish(
         TaskFailed(
@@ -427,7 +427,7 @@ def test_a_task_that_was_told_to_end_is_announced_only_where_it_is_to_fail(state
 
 def test_the_engine_is_not_asked_about_what_nobody_ended() -> None:
     """
-    Its client may try for long, and the task's end would wait.
+    Its client may retry for a long time, and the task's end would wait.
     """
     asked: list[dict[str, Any]] = []
     failing = context(error=TOLD, get_task_states=lambda **given: asked.append(given))
@@ -551,7 +551,8 @@ def test_a_broker_that_is_away_doubles_no_announcement(refusing_port: int, monke
 
 def test_a_false_failure_is_not_taken_for_an_announcement() -> None:
     """
-    A task that was cleared has called its callback, unannounced; lost afterwards, it is announced when the run ends.
+    A cleared task has called its callback, without an announcement. If it is lost afterwards, it is announced at the
+    run's end.
     """
     told_to_end()
     states = {"First": "restarting"}
@@ -565,7 +566,7 @@ def test_a_false_failure_is_not_taken_for_an_announcement() -> None:
 
 def test_an_engine_that_tells_no_states_leaves_them_to_the_bus() -> None:
     """
-    The DAG processor of Airflow 3.0 does not know the question, and must not be asked.
+    The DAG processor of Airflow 3.0 does not support the request, so it must not be sent.
     """
     publish(said_by_launcher(TaskDispatched, "First"), said_by_launcher(TaskFinished, "Second"))
     CALLBACKS.on_dag_failure(context())
@@ -577,7 +578,7 @@ def test_an_engine_that_tells_no_states_leaves_them_to_the_bus() -> None:
 
 def test_the_announcement_is_told_with_the_message() -> None:
     """
-    In one transaction, so that the end of the run knows of it by the bus.
+    Both are stored in one transaction, so that the end of the run finds the announcement on the bus.
     """
     error = AirflowException("Bash command failed. The command returned a non-zero exit code 1.")
     CALLBACKS.on_failure(context(error=error))

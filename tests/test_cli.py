@@ -38,7 +38,7 @@ LONG_AGO = timedelta(days=3)
 @contextmanager
 def following(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
     """
-    Follow events, from when the subscription is open; the process is gone in the end.
+    Follow events, from the start of the subscription; at the end of the block the process has ended.
     """
     with subprocess.Popen(
         command("events", "tail", *arguments),
@@ -97,7 +97,7 @@ def name_broker(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
 
 def test_the_version_is_told_without_loading_the_library() -> None:
     """
-    Nobody waits for the settings, the bus or a terminal library to learn a version.
+    Neither settings, nor the bus or a terminal library are loaded to show a version.
     """
     probe = "import sys; import dkist_processing_core.cli; print(*sys.modules)"
 
@@ -157,7 +157,7 @@ def test_the_reference_in_the_documentation_is_what_help_says() -> None:
 
 def test_an_unusable_setting_is_one_line_and_no_traceback() -> None:
     """
-    An error of ours names the variable, and ends the command with 1.
+    An error of the library names the variable, and ends the command with 1.
     """
     told = run("events", "list", MESH_CONFIG="[]")
 
@@ -313,7 +313,7 @@ def test_a_recipe_run_is_a_number(number: str) -> None:
 
 def test_ctrl_c_ends_a_run_and_its_tasks() -> None:
     """
-    The exit code is 130, without a traceback, and the bus knows how the run ended.
+    The exit code is 130, without a traceback, and the run's end is on the bus.
     """
     with subprocess.Popen(
         command("run", "tests.pipelines:endless", "--recipe-run-id", "1"),
@@ -336,7 +336,7 @@ def test_ctrl_c_ends_a_run_and_its_tasks() -> None:
 
 def test_events_are_shown_as_they_happen() -> None:
     """
-    A run is followed line by line, and Ctrl-C ends the following well.
+    A run is followed line by line, and Ctrl-C ends the command normally.
     """
     with following() as tail:
         ran = run("run", "tests.pipelines:diamond", "--recipe-run-id", "7", PIPELINES_FAIL="always")
@@ -410,7 +410,7 @@ def test_a_named_subscription_goes_on_where_it_was(monkeypatch: pytest.MonkeyPat
 
 def test_a_fact_is_shown_once_or_by_every_reporter() -> None:
     """
-    Two reports of one failure are one line, unless all reports are asked for.
+    Two reports of one failure are one line, unless all reports are requested.
     """
     publish(failed("A"), failed("A", reported_by="engine", provisional=True, cause="timeout"))
 
@@ -433,7 +433,7 @@ def test_a_misspelt_event_is_refused_with_those_that_there_are() -> None:
 
 def test_a_name_and_a_replay_exclude_each_other() -> None:
     """
-    On both kinds of bus, so that a command works here and there.
+    This holds for both buses, so that a command works with each of them.
     """
     told = run("events", "tail", "--name", "operators", "--replay")
 
@@ -459,7 +459,7 @@ def test_a_replay_begins_at_the_beginning_and_goes_on() -> None:
 
 def test_no_colours_are_written_to_a_file() -> None:
     """
-    A pipe gets plain text; a terminal, or who asks for colours, gets them.
+    A pipe gets plain text; a terminal gets colours, and so does a pipe on request.
     """
     publish(failed("A"))
 
@@ -526,7 +526,7 @@ def test_a_list_ends_and_can_be_narrowed() -> None:
 @pytest.mark.parametrize("text", ["", "1", "h", "1.5h", "-1h", "1w", "9999999999d"])
 def test_an_age_is_a_number_and_a_unit(text: str) -> None:
     """
-    Anything else is a usage error that shows an example.
+    Any other text is a usage error that shows an example.
     """
     told = CliRunner().invoke(app, ["events", "list", f"--since={text}"])
 

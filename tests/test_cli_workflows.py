@@ -126,7 +126,7 @@ def test_a_mistyped_package_is_a_usage_error(package: str, expected: str, tmp_pa
     told = workflows("validate", package, cwd=tmp_path)
 
     assert told.returncode == 2
-    # A message that is folded to the width of the terminal is the same message.
+    # A message that is wrapped to the width of the terminal is the same message.
     assert expected in " ".join(told.stderr.replace("│", " ").split())
 
 
@@ -149,7 +149,7 @@ def test_a_module_that_cannot_be_imported_is_one_line(tmp_path: Path) -> None:
 
 def test_the_files_that_were_written_are_printed(tmp_path: Path) -> None:
     """
-    By default they lie in `dags`; a script can go on with their names.
+    By default they are in `dags`; a script can use their names.
     """
     write_package(tmp_path, {"a.py": module("b", "a")})
 
@@ -257,7 +257,7 @@ def test_the_example_is_drawn() -> None:
 
 def test_one_workflow_is_drawn_by_its_name(tmp_path: Path) -> None:
     """
-    With its version or without; another name is answered with those that there are.
+    With its version or without; for another name the message lists the existing ones.
     """
     write_package(tmp_path, {"a.py": module("a", "b")})
 
@@ -307,7 +307,7 @@ def test_what_a_label_holds_means_nothing_to_mermaid() -> None:
 
 def test_help_does_not_load_the_library() -> None:
     """
-    Nobody waits for pydantic to read three lines.
+    Help is shown without loading pydantic.
     """
     probe = "import sys; import dkist_processing_core.cli.workflows.commands; print(*sys.modules)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}

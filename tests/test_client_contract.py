@@ -44,7 +44,7 @@ def established(task: type[Parse] = Parse, **identity: Any) -> Parse:
 
 def test_a_task_is_the_same_by_either_path() -> None:
     """
-    `dkist_processing_core.TaskBase` and `dkist_processing_core.task.TaskBase`.
+    The two names are `dkist_processing_core.TaskBase` and `dkist_processing_core.task.TaskBase`.
     """
     assert TaskBase is task_module.TaskBase
     assert dkist_processing_core.TaskBase is TaskBase
@@ -52,7 +52,7 @@ def test_a_task_is_the_same_by_either_path() -> None:
 
 def test_a_task_knows_what_it_was_made_with() -> None:
     """
-    After the library's constructor, which takes exactly the three keywords.
+    After the library's constructor, which accepts exactly the three keywords.
     """
     task = established(Calibrate)
 
@@ -75,7 +75,7 @@ def test_every_phase_can_be_overridden() -> None:
 @pytest.mark.parametrize("phase", ["pre_run", "post_run", "rollback"])
 def test_what_is_overridden_raises_nothing(phase: str) -> None:
     """
-    A subclass may call it, and need not have a reason.
+    A subclass may call it without a reason.
     """
     assert getattr(TaskBase, phase)(established()) is None
     TaskBase.__exit__(established(), None, None, None)
@@ -236,7 +236,7 @@ def test_a_notebook_has_the_name_by_which_its_tasks_look_for_it(tmp_path: Path) 
 
 def test_settings_are_subclassed(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Fields of a client's own are variables too; broker and credentials are plain texts and a number.
+    Fields of a client are variables in the same way; broker and credentials are plain texts and a number.
     """
     monkeypatch.setenv("SCRATCH_BASE_PATH", "/scratch")
     monkeypatch.setenv("MESH_CONFIG", '{"interservice-bus": {"mesh_address": "broker", "mesh_port": 5671}}')

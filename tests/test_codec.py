@@ -46,19 +46,19 @@ JSON_VALUES = st.recursive(
 
 
 def envelope(**changes: Any) -> dict[str, Any]:
-    """Return the JSON of a task's failure, with some of it changed; None takes an attribute away."""
+    """Return the JSON of a task's failure with some attributes changed; None removes an attribute."""
     made: dict[str, Any] = json.loads(encode(failed("A", message="no good")))
     return {name: value for name, value in (made | changes).items() if value is not None}
 
 
 def with_data(**changes: Any) -> dict[str, Any]:
-    """Return the same with some of its data changed; None takes a field away."""
+    """Return that JSON with some of its data changed; None removes a field."""
     data = envelope()["data"] | changes
     return envelope(data={name: value for name, value in data.items() if value is not None})
 
 
 def test_every_class_is_there_once() -> None:
-    """The union that is decoded through holds each event that is exported, and no two have one name."""
+    """The union for decoding contains each exported event, and no two have one name."""
     exported = [value for value in vars(package).values() if isinstance(value, type) and issubclass(value, Event)]
 
     assert set(EVENT_CLASSES) == {event_class for event_class in exported if hasattr(event_class, "name")}
@@ -92,7 +92,7 @@ def test_an_event_is_one_line_of_plain_json(event: Event) -> None:
 
 
 def refuse_uri(source: str) -> bool:
-    """Say whether a text is no path of a URI reference, by the grammar of RFC 3986, 3.3 (path-absolute)."""
+    """Return whether a text is no path of a URI reference, by the grammar of RFC 3986, 3.3 (path-absolute)."""
     pchar = r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})"
     return re.fullmatch(rf"/(?:{pchar}+(?:/{pchar}*)*)?", source) is None
 
@@ -175,7 +175,7 @@ def test_the_official_rabbitmq_binding_is_understood(event: Event) -> None:
 
 @given(events_of(TaskOverdue, time=PRESENT_TIMES))
 def test_the_official_amqp_binding_is_understood(event: Event) -> None:
-    """AMQP 1.0 states times in milliseconds, which a broker between the protocols passes on as a number."""
+    """AMQP 1.0 states times in milliseconds, which a broker between the protocols forwards as a number."""
     official = from_structured_event(HTTPMessage(headers={"content-type": CONTENT_TYPE}, body=encode(event)))
 
     message = amqp.to_binary(official, JSONFormat())
@@ -198,7 +198,7 @@ def test_binary_mode_is_read_with_each_prefix(prefix: str, *, as_bytes: bool) ->
 
 
 def test_a_time_in_a_header_may_be_a_timestamp() -> None:
-    """AMQP has a type for it, which clients hand over as a datetime."""
+    """AMQP has a type for it, which clients return as a datetime."""
     attributes = envelope()
     body = json.dumps(attributes.pop("data")).encode()
     headers = {f"ce-{name}": value for name, value in attributes.items()} | {"ce-time": NOON}
@@ -223,7 +223,7 @@ def test_what_the_envelope_states_the_data_cannot(time: str, reporter: str) -> N
 
 
 def test_fields_that_a_newer_release_adds_are_passed_over() -> None:
-    """Releases meet on one bus: an event with more in it is still the event."""
+    """Several releases share one bus: an event with additional fields is still the event."""
     body = json.dumps(with_data(colour="blue", nested={"a": [1]}) | {"extension": "x"}).encode()
 
     assert failed("A", message="no good") == decode(body)
@@ -327,7 +327,7 @@ def test_what_is_none_of_ours_is_refused_with_a_reason(body: bytes | dict[str, A
 
 
 def test_a_body_in_binary_mode_that_is_no_object_is_refused() -> None:
-    """The data of an event of ours is an object, in whichever mode."""
+    """The data of an event of this library is an object, in either mode."""
     headers = {f"ce-{name}": value for name, value in envelope().items() if name != "data"}
 
     with pytest.raises(DecodeError, match="the body is an array, expected a JSON object"):
@@ -335,7 +335,7 @@ def test_a_body_in_binary_mode_that_is_no_object_is_refused() -> None:
 
 
 def refused_or_decoded(body: bytes, content_type: str | None = None, headers: dict[str, Any] | None = None) -> None:
-    """Decode, and let nothing pass but an event or the one error."""
+    """Decode, and allow only an event or the one error."""
     with contextlib.suppress(DecodeError):
         event = decode(body, content_type, headers)
 
@@ -352,7 +352,7 @@ def test_arbitrary_bytes_raise_nothing_else(body: bytes, content_type: str | Non
 @examples(6)
 @given(event=events(), data=st.data())
 def test_a_damaged_event_raises_nothing_else(event: Event, data: st.DataObject) -> None:
-    """Any value in any place of an event is either understood or refused."""
+    """Any value in any place of an event is either decoded or refused."""
     whole = json.loads(encode(event))
     target = whole if data.draw(st.booleans()) else whole["data"]
     target[data.draw(st.sampled_from(sorted(target)) | texts())] = data.draw(JSON_VALUES)
@@ -372,7 +372,7 @@ def test_damaged_headers_raise_nothing_else(data: st.DataObject) -> None:
 
 @given(event=events(), data=st.data())
 def test_what_is_read_quickly_is_read_to_the_same_event_slowly(event: Event, data: st.DataObject) -> None:
-    """Of a body changed anywhere: how it is read must not show."""
+    """For a body changed anywhere, both ways of reading give the same result."""
     body = bytearray(encode(event))
     for _ in range(data.draw(st.integers(0, 3))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
@@ -425,7 +425,7 @@ def test_depths_that_only_just_can_be_parsed_raise_nothing_else() -> None:
 
 
 def test_equal_moments_have_one_spelling() -> None:
-    """Ids are derived from times, so a second without a fraction is spelt as any other."""
+    """Ids are derived from times, so a second without a fraction has the same form as any other."""
     spellings = [format_time(NOON), format_time(NOON.replace(microsecond=1))]
 
     assert spellings == ["2026-11-22T12:00:00.000000Z", "2026-11-22T12:00:00.000001Z"]
@@ -443,7 +443,7 @@ def test_a_run_without_a_name_has_no_subject() -> None:
 @settings(max_examples=5, deadline=None)
 def test_decoding_costs_memory_and_work_in_proportion_to_the_size(kind: str, count: int) -> None:
     """
-    Whatever a body has many of: memory is a small multiple of its size, and few errors are collected.
+    For any body, memory is a small multiple of its size, and few errors are collected.
     """
     body = hostile.BODIES[kind](count)
     tracemalloc.start()
@@ -460,7 +460,7 @@ def test_decoding_costs_memory_and_work_in_proportion_to_the_size(kind: str, cou
 
 def test_a_large_graph_is_read_whole() -> None:
     """
-    Checking it part by part leaves nothing out, and keeps the order.
+    The part-by-part check leaves nothing out, and keeps the order.
     """
     nodes = tuple(f"T{number}" for number in range(1001))
     graph = Graph(nodes=nodes, edges=tuple(pairwise(nodes)))

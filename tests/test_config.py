@@ -106,7 +106,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_without_any_variable_the_defaults_hold() -> None:
-    """A task runs on a laptop with nothing set at all: on the embedded journal, without telemetry."""
+    """Without settings, a task runs on a laptop: on the embedded journal, without telemetry."""
     settings = DKISTProcessingCoreConfiguration()
 
     assert {name: getattr(settings, name) for name in FIELDS} == {name: field.default for name, field in FIELDS.items()}
@@ -162,7 +162,7 @@ def test_keywords_outrank_the_environment_and_that_the_file(monkeypatch: pytest.
 
 @pytest.mark.parametrize("mode", [0o666, 0o664, 0o646])
 def test_a_file_that_others_can_write_is_refused(mode: int, tmp_path: Path) -> None:
-    """Whoever can write it would decide where events and credentials go."""
+    """A user who can write it would decide where events and credentials go."""
     file = tmp_path / ".env"
     file.write_text("ISB_VHOST=file\n")
     file.chmod(mode)
@@ -186,7 +186,7 @@ def test_a_file_of_another_user_is_refused() -> None:
 
 
 def test_a_link_of_another_user_is_refused(tmp_path: Path) -> None:
-    """It would choose which of this user's own files is read; this user's own link may."""
+    """It would choose which of this user's own files is read; this user's own link is accepted."""
     (tmp_path / "own").write_text("ISB_VHOST=file\n")
     (tmp_path / ".env").symlink_to("own")
     assert DKISTProcessingCoreConfiguration.read().isb_vhost == "file"
@@ -360,7 +360,7 @@ def test_several_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_no_secret_is_in_a_message(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A password in the wrong place is no reason to print it, nor is one in a URL."""
+    """Neither a password in the wrong place nor one in a URL is printed."""
     monkeypatch.setenv("ISB_PASSWORD", CANARY)
     monkeypatch.setenv(variable, value)
 
@@ -372,7 +372,7 @@ def test_no_secret_is_in_a_message(variable: str, value: str, monkeypatch: pytes
 
 
 def test_a_wrong_secret_is_not_shown() -> None:
-    """A variable that is named like a secret is never quoted."""
+    """A variable with the name of a secret is never quoted."""
     with pytest.raises(
         ConfigurationError, match=r"^ISB_PASSWORD: found a value that is not shown, expected a password$"
     ):
@@ -397,7 +397,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 @given(st.sampled_from([*WRONG, *ANY_TEXT]), texts().filter(lambda text: "\x00" not in text))
 def test_no_value_raises_anything_else(variable: str, value: str) -> None:
-    """Whatever an environment holds, it is taken or refused by name."""
+    """Any value of an environment is accepted or refused by name."""
     with pytest.MonkeyPatch.context() as patch:
         # Bytes that are not UTF-8 reach Python as surrogates of this range; others cannot be in an environment.
         patch.setenv(variable, re.sub("[\ud800-\udfff]", "\udcff", value))
@@ -423,7 +423,7 @@ def test_an_address_that_is_none_is_in_no_error() -> None:
     assert CANARY not in f"{caught.value!s} {caught.value!r}"
 
 
-# What telemetry's variables may be, by the specification
+# Values of telemetry's variables, by the specification
 
 
 @pytest.mark.parametrize(
@@ -446,7 +446,7 @@ def test_a_protocol_is_named_in_any_case() -> None:
     ("value", "expected"), [("true", True), ("TRUE", True), ("false", False), ("maybe", False), ("1", False)]
 )
 def test_only_true_disables_telemetry(value: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
-    """Anything else means false, by the specification."""
+    """Any other value means false, by the specification."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", value)
 
     assert DKISTProcessingCoreConfiguration.read().otel_sdk_disabled is expected
@@ -456,7 +456,7 @@ def test_only_true_disables_telemetry(value: str, expected: bool, monkeypatch: p
 
 
 def test_read_leniently_what_events_do_not_need_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the sentence that a strict reading would have raised."""
+    """The complaint is the sentence that a strict reading would raise."""
     for name, value in {"PIP_TIMEOUT": "x", "RETRY_CONFIG": "[]", "OTEL_TRACES_EXPORTER": "zipkin"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PIP_RETRIES", "7")
@@ -470,7 +470,7 @@ def test_read_leniently_what_events_do_not_need_has_its_default(monkeypatch: pyt
 
 
 class ClientConfiguration(DKISTProcessingCoreConfiguration):
-    """Settings as a client has them, which makes them while its modules are imported."""
+    """Settings of a client, which creates them while its modules are imported."""
 
     gain: int = 1
 
@@ -708,7 +708,7 @@ def test_a_subclass_logs_its_own_settings_alone(caplog: pytest.LogCaptureFixture
 
 
 def test_a_subclass_adds_fields(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of them is a variable too, and the base's are still there."""
+    """Each of them has a variable, and the base's fields stay."""
     monkeypatch.setenv("CAMERA_COUNT", "6")
     monkeypatch.setenv("WAVELENGTHS", "[1, 2]")
     monkeypatch.setenv("MESH_CONFIG", json.dumps(BROKER))
@@ -755,7 +755,7 @@ def test_what_is_for_talus_needs_talus(name: str) -> None:
 
 
 def test_settings_can_be_copied_with_changes() -> None:
-    """A client turns a notebook's settings into a pipeline's, and patches how many processors there are."""
+    """A client copies a notebook's settings into a pipeline's, and patches the number of processors."""
     settings = DKISTProcessingCoreConfiguration()
 
     changed = settings.model_copy(update={"is_notebook_execution_environment": True})
@@ -783,7 +783,7 @@ class ForeignMeshService(BaseModel):
 
 
 def test_an_unknown_service_equals_that_of_another_package() -> None:
-    """A client falls back to its own default where ours, on the left, is equal to that package's."""
+    """A client falls back to its own default if ours, on the left, equals that package's."""
     settings = DKISTProcessingCoreConfiguration(mesh_config=BROKER)
 
     unknown = settings.service_mesh_detail(service_name="object-store")
@@ -833,7 +833,7 @@ def test_importing_reads_no_setting() -> None:
 
 
 def test_the_settings_of_the_process_are_made_once() -> None:
-    """`core_configurations` is read when it is first asked for, and is the same from then on."""
+    """`core_configurations` is read at its first use, and is the same from then on."""
     program = """if True:
         import os
         from dkist_processing_core import config
@@ -848,7 +848,7 @@ def test_the_settings_of_the_process_are_made_once() -> None:
 
 
 def test_the_module_has_no_other_lazy_name() -> None:
-    """A misspelt name is an AttributeError as anywhere."""
+    """A misspelt name is an AttributeError, as in other modules."""
     with pytest.raises(AttributeError, match="has no attribute 'core_configuration'"):
         config.core_configuration  # noqa: B018 - asking is the point
 
@@ -862,7 +862,7 @@ def test_the_example_environment_is_in_step() -> None:
 
 
 def test_the_example_environment_is_a_file_of_settings(tmp_path: Path) -> None:
-    """With every line taken out of its comment it holds the defaults."""
+    """With every line uncommented it holds the defaults."""
     lines = re.findall(r"^# ([A-Z_]+=.*)$", example_environment(), flags=re.MULTILINE)
     (tmp_path / ".env").write_text("\n".join(lines))
 
@@ -926,7 +926,7 @@ variables that are read from the file.
 
 
 def test_each_variable_of_tls_is_described_to_turn_it_on() -> None:
-    """A user who sets the key alone learns that TLS is wanted then."""
+    """A user who sets only the key learns that TLS is then required."""
     described = {name: field.description or "" for name, field in FIELDS.items() if name.startswith("isb_tls_")}
 
     assert described

@@ -39,7 +39,7 @@ def test_whatever_is_wrong_with_a_message_it_is_buried(
     settings: DKISTProcessingCoreConfiguration, publisher: Publisher
 ) -> None:
     """
-    An error that decoding does not foresee is a reason like any other.
+    An error that decoding does not expect is a reason like any other.
     """
     bus = open_bus(settings)
     impossible = Properties("m", 5)  # type: ignore[arg-type]
@@ -106,7 +106,7 @@ def test_a_subscription_that_hears_nothing_for_long_keeps_its_place(settings: DK
         # The hour that a clock in Berlin shows twice: `fold` distinguishes them, by PEP 495.
         ("Europe/Berlin", "2026-10-25T02:30", 0, "2026-10-25T00:30"),
         ("Europe/Berlin", "2026-10-25T02:30", 1, "2026-10-25T01:30"),
-        # The one that it leaves out: by the offset of before, or with `fold` of after.
+        # The event that it leaves out: by the offset of before, or with `fold` of after.
         ("Europe/Berlin", "2026-03-29T02:30", 0, "2026-03-29T01:30"),
         ("Europe/Berlin", "2026-03-29T02:30", 1, "2026-03-29T00:30"),
         ("Europe/Berlin", "2026-07-01T02:30", 0, "2026-07-01T00:30"),
@@ -142,7 +142,7 @@ def test_a_replay_from_a_time_begins_with_the_first_row_since_then(
     settings: DKISTProcessingCoreConfiguration, publisher: Publisher
 ) -> None:
     """
-    Also where the rows behind it have earlier times: after a clock was set back, or from a spare journal.
+    This holds if the rows behind it have earlier times: after a clock was set back, or from a spare file.
     """
     publisher.publish(started("A"), started("B"), finished("B"), finished("A"))
     with open_bus(settings).open_journal() as journal:

@@ -54,7 +54,8 @@ def test_a_publish_looks_at_the_folder_and_at_the_journal_and_not_at_its_log() -
 
         def looks_little() -> bool:
             calls = calls_of(publish)
-            # At most: two descriptors of the database, of which SQLite keeps one unused, and one of the shared memory.
+            # The maximum: two descriptors of the database, of which SQLite keeps one unused, and one of the shared
+            # memory.
             few = calls.get("fstat", 0) <= 3 * COUNT
             return few and calls["stat"] == 2 * COUNT
 
@@ -65,7 +66,7 @@ def test_a_publish_looks_at_the_folder_and_at_the_journal_and_not_at_its_log() -
 @pytest.mark.parametrize("is_long_since", [False, True])
 def test_a_journal_is_there_only_while_each_of_its_files_is_at_its_path(tmp_path: Path, *, is_long_since: bool) -> None:
     """
-    Also where another took the place of the log or of the shared memory alone, or the log alone was removed.
+    This includes a replaced log or shared memory alone, and a removed log alone.
     """
     path, aside = tmp_path / "journal.db", tmp_path / "aside"
     found = []

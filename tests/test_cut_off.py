@@ -52,7 +52,7 @@ print(json.dumps(memory))
 
 def memory_while_cut_off(proxied: tuple[Broker, Proxy], count: int, size: int) -> dict[str, float]:
     """
-    Cut a publisher's process off while it publishes so many events, and return its peak memory in MiB at each stage.
+    Cut a publisher's process off while it publishes that many events, and return its peak memory in MiB at each stage.
     """
     broker, proxy = proxied
     process = subprocess.Popen(
@@ -98,7 +98,7 @@ def progress_by_task(broker: Broker) -> dict[str, list[int]]:
 
 def assert_catches_up(proxied: tuple[Broker, Proxy], count: int, size: int) -> dict[str, float]:
     """
-    Cut a publisher off for so many events of so many bytes; all of them arrive, in order. Return its peak memory.
+    Cut a publisher off for that many events of that many bytes; all of them arrive, in order. Return its peak memory.
     """
     broker, _ = proxied
     witness(broker)

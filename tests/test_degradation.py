@@ -1,5 +1,5 @@
 """
-Journals that cannot be written to: locked, full, of a newer release, nowhere.
+Journals that cannot be written to: locked, full, of a newer release, or without a folder.
 
 Not here: brokers that cannot be reached (test_delivery.py).
 """
@@ -57,7 +57,8 @@ def test_a_locked_journal_delays_by_the_limit_in_all_and_loses_nothing(
     embedded: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    Five events at a journal that is never free: two seconds together, one warning, and the next process has them all.
+    Five events at a journal that is never free: two seconds in total, one warning, and the next process delivers them
+    all.
     """
     publisher = Publisher.open(embedded)
     holder = locked(embedded)
@@ -71,7 +72,7 @@ def test_a_locked_journal_delays_by_the_limit_in_all_and_loses_nothing(
     (spare,) = spares_of(publisher.bus.journal_path)
     holder.close()
 
-    # For each of them alone it would be five times the limit.
+    # A wait for each of them would be five times the limit.
     assert elapsed < 2 * LIMIT
     (told,) = warnings_in(caplog)
     assert told.endswith(
@@ -128,7 +129,7 @@ def test_what_was_kept_beside_the_journal_comes_first_when_it_is_free(
 
 def test_a_living_process_keeps_its_spare_journal(embedded: DKISTProcessingCoreConfiguration) -> None:
     """
-    Nobody else takes it over, or its order could be lost; when it ends, the next one does.
+    Another process would break the order of its messages; when it ends, the next process moves them.
     """
     publisher = Publisher.open(embedded)
     # A keeper that does not move its messages, as in a stopped process.
@@ -170,7 +171,7 @@ def test_a_newer_journal_is_left_alone_and_events_are_kept_for_it(
     embedded: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    A host where two releases meet: the older one loses nothing, and the newer one takes it over.
+    On a host with two releases, the older one loses nothing, and the newer one uses the journal.
     """
     bus = open_bus(embedded)
     bus.open_journal().close()
@@ -274,7 +275,7 @@ def test_a_full_disk_is_memory_with_one_warning(embedded: DKISTProcessingCoreCon
 
 def test_a_disk_that_stays_full_does_not_keep_events_from_the_broker(broker: Broker) -> None:
     """
-    They go out from memory: the disk and the broker have to fail together for an event to be lost.
+    They are sent from memory: an event is only lost if the disk and the broker fail at the same time.
     """
     settings = settings_of(broker)
     with Publisher.open(settings) as publisher:

@@ -45,7 +45,7 @@ def settings_of(broker: Broker) -> DKISTProcessingCoreConfiguration:
 
 def unreachable(port: int) -> DKISTProcessingCoreConfiguration:
     """
-    Return the settings of a broker that is not there.
+    Return the settings of a broker that does not exist.
     """
     mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": port}}
     return DKISTProcessingCoreConfiguration(mesh_config=json.dumps(mesh))
@@ -125,7 +125,7 @@ def test_a_binding_that_has_gone_is_made_again(broker: Broker) -> None:
 
 def test_a_binding_that_goes_while_connected_is_made_again(broker: Broker) -> None:
     """
-    So does one that an operator takes away under a publisher.
+    It is also restored if an operator removes it while a publisher is connected.
     """
     settings = settings_of(broker)
     with Publisher.open(settings) as publisher:
@@ -188,7 +188,7 @@ def test_every_process_says_once_that_its_events_wait(refusing_port: int, caplog
 
 def test_a_corrected_password_is_used_at_once(broker: Broker) -> None:
     """
-    A refusal is no reason to leave the broker alone.
+    After a refusal the broker is tried again at once.
     """
     settings = settings_of(broker)
     with Publisher.open(settings.model_copy(update={"isb_password": "wrong"})) as publisher:
@@ -255,7 +255,7 @@ def test_a_blocked_broker_costs_the_first_process_little_and_the_next_ones_nothi
 
 def test_a_blocked_broker_gets_everything_when_the_alarm_clears(broker: Broker) -> None:
     """
-    A publisher that is still there delivers as soon as it may.
+    A publisher that still runs delivers as soon as the broker allows it.
     """
     settings = settings_of(broker)
     AmqpBus(settings).open_link().close()

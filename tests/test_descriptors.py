@@ -290,7 +290,7 @@ def test_every_connection_to_a_file_is_given_up_together() -> None:
 
 def test_a_number_that_is_an_author_s_by_now_is_never_closed(tmp_path: Path) -> None:
     """
-    Neither by a close, nor by the garbage collector, nor at the interpreter's exit; the journal is not used any more.
+    Neither a close, nor the garbage collector, nor the interpreter's exit closes it; the journal is not used any more.
     """
     path = tmp_path / "journal.db"
 

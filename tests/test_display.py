@@ -66,7 +66,7 @@ def test_a_terminal_shows_a_table_with_the_tasks_output_above_it() -> None:
 
 def test_a_task_that_writes_much_is_neither_slowed_nor_cut(tmp_path: Path) -> None:
     """
-    In a terminal too, the last of many lines is shown: it is where a traceback ends.
+    In a terminal the last of many lines are shown: a traceback ends there.
     """
     program = (
         "from dkist_processing_core import TaskBase, Workflow\n"

@@ -39,7 +39,7 @@ ENVIRONMENT = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['P
 
 def environment_of(state_dir: Path) -> dict[str, str]:
     """
-    Return the variables of a document's commands; what Jupyter keeps, it keeps with the journals.
+    Return the variables of a document's commands; Jupyter's files are kept with the journals.
     """
     kept = {"DKIST_CORE_STATE_DIR": ".", "IPYTHONDIR": "ipython", "JUPYTER_RUNTIME_DIR": "jupyter"}
     return {**os.environ, **ENVIRONMENT, **{name: str(state_dir / place) for name, place in kept.items()}}
@@ -69,7 +69,7 @@ def blocks_of(text: str) -> list[Block]:
 
 def output_of(block: Block, folder: Path, environment: dict[str, str]) -> str:
     """
-    Run the commands of a console block and return it as it should read.
+    Run the commands of a console block and return it with their output.
     """
     shown = ""
     for line in block.text.splitlines():
@@ -96,7 +96,7 @@ def alike(text: str) -> str:
     """
     for pattern, replacement in _VARIES:
         text = pattern.sub(replacement, text)
-    # Python 3.13 shows more of a traceback than 3.11 does: the line of a program that has no file, and more marks.
+    # Python 3.13 shows more of a traceback than 3.11: the line of a program without a file, and more marks.
     lines = [line for line in text.splitlines() if not re.fullmatch(r"[\w ]*\|( task\(\)|[ ~^]*)", line)]
     return "\n".join(line.strip() for line in lines)
 
@@ -122,7 +122,7 @@ def check_consumer(program: str, environment: dict[str, str]) -> None:
     Run a consumer's program until its end is requested, against a run with a failure on the bus.
     """
     environment = {**environment, "PIPELINES_FAIL": "always", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    # Under its name the subscription exists before the run, as it would in life.
+    # The subscription exists under its name before the run, as in real use.
     prepare = "from dkist_processing_core import subscribe; subscribe('task.failed', name='operators').close()"
     run = "from tests.pipelines import diamond; diamond.run(recipe_run_id=1)"
     for program_before in (prepare, run):
@@ -138,7 +138,7 @@ def check_consumer(program: str, environment: dict[str, str]) -> None:
 
 def test_every_link_leads_somewhere() -> None:
     """
-    A relative link in a document names a file that exists.
+    A relative link in a document names an existing file.
     """
     broken = [
         f"{path.relative_to(ROOT)}: {target}"
@@ -152,7 +152,7 @@ def test_every_link_leads_somewhere() -> None:
 
 def test_every_page_is_to_be_found() -> None:
     """
-    The index links each page of the documentation, and the README those that newcomers ask for.
+    The index links each page of the documentation, and the README links those that new users need.
     """
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     linked = set(re.findall(r"\]\(([^)#]+)", (ROOT / "docs" / "index.md").read_text()))

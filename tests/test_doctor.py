@@ -45,14 +45,14 @@ def findings() -> dict[str, tuple[str, str]]:
 
 def statuses(found: dict[str, tuple[str, str]]) -> list[str]:
     """
-    Return what became of the checks of the broker, in their order.
+    Return the status of each check of the broker, in order.
     """
     return [found[name][0] for name in BROKER_CHECKS]
 
 
 def name_broker(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
     """
-    Have this test's bus be RabbitMQ, as this user.
+    Make RabbitMQ this test's bus, with this user.
     """
     for name, value in broker.env.items():
         monkeypatch.setenv(name, value)
@@ -60,7 +60,7 @@ def name_broker(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
 
 def name_port(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     """
-    Have this test's bus be a broker that should listen on a port.
+    Make a broker that should listen on a port this test's bus.
     """
     mesh = {"interservice-bus": {"mesh_address": "127.0.0.1", "mesh_port": port}}
     monkeypatch.setenv("MESH_CONFIG", json.dumps(mesh))
@@ -97,7 +97,7 @@ def test_the_json_holds_the_same() -> None:
 
 def test_the_json_holds_names_as_they_are(monkeypatch: pytest.MonkeyPatch, state_dir: Path) -> None:
     """
-    As all JSON of the commands: in UTF-8, not escaped.
+    It is in UTF-8 without escapes, like all JSON of the commands.
     """
     monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(state_dir / "Räume"))
 
@@ -167,7 +167,7 @@ def test_a_folder_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, t
 
 def test_a_folder_in_memory_is_said_to_have_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The journal does not stay where a restart would take it away.
+    The journal does not stay in a folder that a restart would empty.
     """
     wanted = Path("/dev/shm") / f"dkist-core-{uuid.uuid4().hex}"
     monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(wanted))
@@ -282,7 +282,7 @@ def test_a_port_where_nobody_listens_is_told(monkeypatch: pytest.MonkeyPatch, re
 
 def test_a_port_that_never_speaks_is_told_in_time(monkeypatch: pytest.MonkeyPatch, black_hole: BlackHole) -> None:
     """
-    The doctor does not hang where the broker does.
+    The doctor does not hang if the broker does.
     """
     name_port(monkeypatch, black_hole.port)
 
@@ -320,7 +320,7 @@ def test_a_password_that_strays_into_another_variable_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, broker: Broker
 ) -> None:
     """
-    The doctor quotes a virtual host, and blanks a secret that was pasted there.
+    The doctor quotes a virtual host, and hides a secret that was pasted there.
     """
     name_broker(monkeypatch, replace(broker, vhost=broker.password))
 
@@ -418,7 +418,7 @@ def test_an_archive_that_lost_its_binding_is_told(monkeypatch: pytest.MonkeyPatc
 
 def test_an_exchange_that_knows_no_patterns_is_told(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
     """
-    It takes events, but no subscription would get one.
+    It accepts events, but no subscription would get one.
     """
     name_broker(monkeypatch, broker)
     with broker.connect() as connection:
@@ -455,7 +455,7 @@ def test_what_waits_for_a_broker_is_counted(
     monkeypatch: pytest.MonkeyPatch, state_dir: Path, refusing_port: int
 ) -> None:
     """
-    Also in the outbox of a broker that the settings no longer name.
+    This includes the outbox of a broker that the settings no longer name.
     """
     (state_dir / "outbox-00000000.db").write_text("this is no outbox, and none of the doctor's business")
     name_port(monkeypatch, refusing_port)
@@ -495,7 +495,7 @@ def test_collectors_are_knocked_at_and_told_with_their_variables(
     monkeypatch: pytest.MonkeyPatch, otlp: OtlpReceiver, refusing_port: int
 ) -> None:
     """
-    One signal by its own variable, one by that of all, one by the mesh.
+    One signal has its own variable, one that of all signals, one the mesh.
     """
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", otlp.grpc_endpoint)
     monkeypatch.setenv("MESH_CONFIG", json.dumps({"otlp-logs-endpoint": mesh_of(refusing_port)}))

@@ -43,32 +43,32 @@ PINNED = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>\S+)(?: ; [^#]+?)?(?: --
 
 
 def recipe(target: str) -> list[str]:
-    """Give the commands that a target of the Makefile runs, as they are written."""
+    """Return the commands that a target of the Makefile runs, as they are written."""
     found = re.search(rf"^{target}:.*\n((?:\t.*\n)*)", MAKEFILE, flags=re.MULTILINE)
     assert found, f"The Makefile has no target {target}."
     return [line.removeprefix("\t") for line in found[1].splitlines()]
 
 
 def entries(lock: Path) -> list[str]:
-    """Give the requirements of a lock file, each on one line."""
+    """Return the requirements of a lock file, each on one line."""
     lines = re.sub(r"\s*\\\n\s*", " ", lock.read_text()).splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def pins(lock: Path) -> dict[str, str]:
-    """Give the version of each distribution that a lock file names."""
+    """Return the version of each distribution that a lock file names."""
     return {found["name"]: found["version"] for entry in entries(lock) if (found := PINNED.fullmatch(entry))}
 
 
 def declared(group: str) -> list[str]:
-    """Give the requirements that pyproject.toml lists under an extra or a dependency group."""
+    """Return the requirements that pyproject.toml lists under an extra or a dependency group."""
     groups = PYPROJECT["project"]["optional-dependencies"] | PYPROJECT["dependency-groups"]
     listed: list[str] = groups[group]
     return listed
 
 
 def declared_in_locks() -> list[tuple[str, str]]:
-    """Pair each lock with each requirement that it has to satisfy."""
+    """Pair each lock with each requirement that it must satisfy."""
     base: list[str] = PYPROJECT["project"]["dependencies"]
     build: list[str] = PYPROJECT["build-system"]["requires"]
     return [("uv", requirement) for requirement in build] + [
@@ -105,7 +105,7 @@ def test_help_lists_every_target() -> None:
 
 
 def test_settings_of_the_users_shell_do_not_reach_what_make_runs(tmp_path: Path) -> None:
-    """The demo and the suite are the same in a shell that is set up for a real bus and collector."""
+    """The demo and the suite are the same in a shell that is configured for a real bus and collector."""
     probe = tmp_path / "probe.mk"
     probe.write_text("probe:\n\t@env\n")
     shell = {
@@ -131,7 +131,7 @@ def test_settings_of_the_users_shell_do_not_reach_what_make_runs(tmp_path: Path)
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 def test_lock_file_holds_no_address(lock: Path) -> None:
-    """Where packages come from is the business of each machine: a lock names no index, host or path."""
+    """The source of packages depends on the machine: a lock names no index, host or path."""
     found = re.findall(r".*(?:://|--(?:extra-)?index-url|--find-links| @ |(?<=\s)/).*", lock.read_text())
 
     assert found == []
@@ -157,7 +157,7 @@ def test_lock_files_agree_on_every_version(lock: Path) -> None:
 
 
 def test_published_pipelines_are_locked_to_what_they_pin() -> None:
-    """Where they pin a version, the lock has no other."""
+    """If they pin a version, the lock has the same."""
     frozen = dict(line.split("==") for line in FROZEN.read_text().splitlines() if line[:1] != "#")
 
     locked = pins(CLIENTS)
@@ -212,7 +212,7 @@ def test_base_requirement_is_spelled_as_clients_look_it_up(requirement: str) -> 
 
 
 def test_hooks_are_local_and_run_the_pieces_of_lint() -> None:
-    """A commit hook fetches nothing and checks what make lint checks."""
+    """A commit hook downloads nothing and checks the same as make lint."""
     text = (ROOT / ".pre-commit-config.yaml").read_text()
 
     assert set(re.findall(r"repo: *(\S+)", text)) == {"local"}
@@ -274,7 +274,7 @@ MARKS = ("soak", "quiet", "airflow", "clients", "once", "rabbitmq")
 def test_every_test_runs_once_where_it_belongs(
     tmp_path: Path, marks: set[str], first: int, second: int, coverage: str
 ) -> None:
-    """No test is forgotten between the parts of a run, or run by two of them."""
+    """No test is left out between the parts of a run, or run by two of them."""
     found, printed = streams(tmp_path, CLIENTS=".venv-clients", COVERAGE=coverage)
 
     counts = {
@@ -395,7 +395,7 @@ def test_what_failed_in_any_environment_stands_in_the_last_lines(tmp_path: Path)
 
 
 def create_environment(directory: Path, *, python: str) -> subprocess.CompletedProcess[str]:
-    """Ask for an environment made by an interpreter that is the given shell script, where apt-get installs nothing."""
+    """Create an environment with a shell script as interpreter, where apt-get installs nothing."""
     commands = directory / "commands"
     commands.mkdir()
     for name, script in {"stub-python": python, "apt-get": "exit 0"}.items():

@@ -85,7 +85,7 @@ def attributes_of(source: Path, node: str) -> dict[str, str]:
 
 def reached_from(node: str) -> set[str]:
     """
-    Return the nodes of the deployment to which lines lead from a node, one after the other.
+    Return the nodes of the deployment that can be reached from a node along lines.
     """
     lines = _LINE.findall(DEPLOYMENT.read_text(encoding="utf-8"))
     reached = {node}
@@ -287,7 +287,7 @@ def test_files_and_requirements_are_called_as_the_library_calls_them() -> None:
 
 def test_consumers_are_there_to_be_called() -> None:
     """
-    The command is one that the package installs, the function one that it gives.
+    The command is one that the package installs, the function one that it exports.
     """
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 

@@ -151,7 +151,7 @@ def test_a_launcher_that_may_start_nothing_but_its_task_watches_it_all_the_same(
 
 def test_a_termination_request_while_the_launcher_loads_is_received() -> None:
     """
-    Nothing is started, and the attempt has its end.
+    No task is started, and the attempt has its end.
     """
     program = (
         "import os, signal, sys\n"

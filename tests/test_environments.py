@@ -170,7 +170,7 @@ def built(cache: Environments, version: str = "1.0", extras: tuple[str, ...] = (
 
 def used(path: Path, days_ago: float) -> None:
     """
-    Have an environment's last use be so long ago.
+    Set the time of an environment's last use to that many days ago.
     """
     moment = time.time() - days_ago * DAY
     os.utime(path / MARKER, (moment, moment))
@@ -237,7 +237,7 @@ def test_one_release_has_one_name(package: str) -> None:
 )
 def test_what_cannot_be_a_release_is_refused(package: str, version: str, extras: list[str], complaint: str) -> None:
     """
-    Nothing that an installer could take for an option, a marker, a URL or another line reaches its command line.
+    No option, marker, URL or further line reaches the installer's command line.
     """
     with pytest.raises(EnvironmentRequestError, match=f"^{complaint}") as caught:
         Requirement.of(package, version, extras)
@@ -249,7 +249,7 @@ def test_what_cannot_be_a_release_is_refused(package: str, version: str, extras:
 @pytest.mark.parametrize("text", ["", "a", "a=1", "a[b==1", "a]==1", "a[b]c==1", "==1", "a==", "a[b]==1==2", "a>=1"])
 def test_a_text_that_names_no_release_is_refused(text: str) -> None:
     """
-    Of the forms of a requirement only that with one version is one.
+    Of the forms of a requirement, only one with exactly one version is accepted.
     """
     with pytest.raises(EnvironmentRequestError, match="expected"):
         Requirement.parse(text)
@@ -323,7 +323,7 @@ def test_order_and_spelling_of_extras_make_no_difference(
 @given(REQUIREMENTS, REQUIREMENTS)
 def test_distinct_requirements_have_distinct_keys(first: Requirement, second: Requirement) -> None:
     """
-    And each has one that is safe as a file's name, and not long.
+    Each key is a short and safe file name.
     """
     cache = Environments("unused", environ={"PIP_CONFIG_FILE": os.devnull, "UV_NO_CONFIG": "1"})
     keys = cache.key(first), cache.key(second)
@@ -524,7 +524,7 @@ def test_only_spellings_of_one_version_are_one(versions: tuple[str, ...]) -> Non
 
 def test_what_the_files_of_pip_and_uv_say_is_in_the_key(environ: dict[str, str], tmp_path: Path) -> None:
     """
-    The user's, the system's, the one that is named, and the constraints that one of them names.
+    The files are the user's, the system's, the named one, and the constraints that one of them names.
     """
     plain = {name: value for name, value in environ.items() if name not in {"PIP_CONFIG_FILE", "UV_NO_CONFIG"}}
     constraint = tmp_path / "constraint.txt"
@@ -549,7 +549,7 @@ def test_what_the_files_of_pip_and_uv_say_is_in_the_key(environ: dict[str, str],
 @pytest.mark.processes
 def test_another_interpreter_has_another_key(environ: dict[str, str], tmp_path: Path, other_python: Path) -> None:
     """
-    One of another version or ABI; not the same one by another name.
+    An interpreter of another version or ABI does; the same one under another name does not.
     """
     foreign = tmp_path / "python-other"
     foreign.write_text("#!/bin/sh\necho \"cp399t ('cpython-399', '3.99.0', ['.so'], '/opt/python')\"\n")
@@ -590,7 +590,7 @@ def test_user_information_is_taken_out_of_any_text(before: str, after: str) -> N
 
 def test_the_folder_is_named_or_in_the_cache_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """
-    An empty variable counts as not set, and a relative XDG one as invalid, as that specification has it.
+    An empty variable counts as not set, and a relative XDG one as invalid, as that specification requires.
     """
     monkeypatch.chdir(tmp_path)
     home = {"HOME": "/home/one"}
@@ -787,7 +787,7 @@ def test_what_an_installer_leaves_running_holds_up_nobody(
     environ: dict[str, str], tmp_path: Path, other_python: Path, holder: str
 ) -> None:
     """
-    It has the installer's output, and is ended with it, unless it has left its group.
+    A process with the installer's output is ended with it, unless it has left the installer's group.
     """
     pid = tmp_path / "pid"
     put_uv_beside(other_python, f'[ "$1" != pip ] || {{ {holder.format(pid=pid)}\n}}')
@@ -952,7 +952,7 @@ def test_an_extra_that_is_none_is_warned_of_once(
 
 def test_frozen_is_warned_of_once_where_it_is_asked_for(cache: Environments) -> None:
     """
-    It is an extra like any other then, and still ours.
+    It is then an extra like any other, and still added by the library.
     """
     told: list[str] = []
 
@@ -978,7 +978,7 @@ def recorded(
     environ: dict[str, str], tmp_path: Path, python: Path, **variables: str
 ) -> tuple[list[str], dict[str, str]]:
     """
-    Build under some variables, and return uv's last command line and its variables.
+    Build with some variables, and return uv's last command line and its variables.
     """
     log = tmp_path / "uv.log"
     tell = f'[ "$1" != pip ] || {{ printf "%s\\0" "$@" > "{log}"; env -0 > "{log}.env"; }}'
@@ -1066,7 +1066,7 @@ def test_a_place_of_wheels_may_hold_a_comma_and_a_password(
 
 def test_the_patience_of_a_file_holds_unless_a_variable_says_otherwise(environ: dict[str, str]) -> None:
     """
-    Whoever installs; our own setting is that variable.
+    It applies to both installers; the library's own setting is that variable.
     """
     pip, limits = {"timeout": "9", "retries": "8"}, Limits(timeout=3, retries=2)
 
@@ -1101,7 +1101,7 @@ def test_what_uv_was_told_itself_goes_before(
     environ: dict[str, str], tmp_path: Path, wheels: Path, other_python: Path
 ) -> None:
     """
-    Setting by setting, in variables and in its file.
+    This applies to each setting, in variables and in its file.
     """
     del environ["UV_NO_CONFIG"]
     (tmp_path / "uv.toml").write_text('prerelease = "disallow"\n[[index]]\nurl = "https://nobody.example/simple"\n')
@@ -1207,7 +1207,7 @@ def test_a_dependency_that_is_missing_is_in_the_last_lines(cache: Environments) 
 
 def test_an_error_names_what_it_is_about(environ: dict[str, str], tmp_path: Path, other_python: Path) -> None:
     """
-    The program that cannot be executed, or the lock, not the folder of environments alone.
+    The program that cannot be executed, or the lock, and not only the folder of environments.
     """
     program = other_python.with_name("uv")
     program.write_bytes(b"\x7fELF of another machine")
@@ -1240,7 +1240,7 @@ def test_a_folder_in_the_place_of_a_link_is_named_before_anything_is_built(cache
 
 def test_a_size_is_what_the_disk_gives(tmp_path: Path) -> None:
     """
-    Each file once, however many names it has; a hole takes nothing.
+    Each file counts once, however many names it has; a hole counts nothing.
     """
     empty = size_of(str(tmp_path))
     with (tmp_path / "one").open("wb") as file:
@@ -1256,7 +1256,7 @@ def test_a_size_is_what_the_disk_gives(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_used_is_named(environ: dict[str, str], tmp_path: Path) -> None:
     """
-    A file in its place, or a file system that takes nothing.
+    A file is in its place, or the file system accepts no folder.
     """
     (tmp_path / "file").write_text("")
 
@@ -1299,7 +1299,7 @@ def test_only_what_the_user_or_root_may_have_written_is_run(
     owner: int, mode: int, uid: int, reason: str | None
 ) -> None:
     """
-    One folder is for one user; who owns it may change its mode at any time.
+    One folder is for one user; its owner may change its mode at any time.
     """
     found = os.stat_result((0o40000 | mode, 1, 1, 1, owner, owner, 0, 0, 0, 0))
 
@@ -1378,7 +1378,7 @@ def test_an_environment_whose_marker_is_spoilt_is_not_used(cache: Environments, 
 
 def test_a_link_that_leads_elsewhere_is_not_followed(cache: Environments, tmp_path: Path) -> None:
     """
-    Neither out of the folder nor to an environment that is a link itself.
+    Neither a link out of the folder nor one to an environment that is itself a link is followed.
     """
     path = built(cache)
     key = path.with_suffix("")
@@ -1514,7 +1514,7 @@ def test_what_mending_does_not_mend_is_damage_no_more(cache: Environments, tmp_p
 
 def test_nothing_is_rebuilt_twice_a_day_for_one_problem(cache: Environments) -> None:
     """
-    A package that writes into its own files has done so again by then.
+    A package that writes into its own files has probably done so again.
     """
 
     def spoil(environment: Environment) -> str:
@@ -1540,7 +1540,7 @@ def test_nothing_is_rebuilt_twice_a_day_for_one_problem(cache: Environments) -> 
 
 def test_old_ones_are_pruned_and_those_in_use_are_not(cache: Environments) -> None:
     """
-    In use by another process, however long ago that found it.
+    An environment in use by another process stays, however long ago that process found it.
     """
     old, held, young = built(cache), built(cache, "2.0"), built(cache, "1.0", ("asdf",))
     with start(HOLD, cache.folder, "2.0") as holder:
@@ -1780,7 +1780,7 @@ def test_the_commands_build_list_and_prune(cache: Environments) -> None:
 @pytest.mark.processes
 def test_a_build_without_an_extra_says_so_at_the_end(environ: dict[str, str]) -> None:
     """
-    It is no error, as with pip; whether it is built or there already.
+    It is not an error, as with pip, for a new and for an existing environment.
     """
     del environ
     first, again = (asked("build", "small-pipeline==1.0", "--extra", "nope", "--extra", "asdf") for _ in range(2))
@@ -1857,7 +1857,7 @@ def test_the_command_says_what_cannot_be_built(environ: dict[str, str]) -> None:
 
 def test_what_a_build_makes_nobody_else_may_write_to(cache: Environments, tmp_path: Path) -> None:
     """
-    Whatever the umask, in the build and in the installer's cache, from which files are linked.
+    This holds for any umask, in the build and in the installer's cache, from which files are linked.
     """
     folder = tmp_path / "environments"
     folder.mkdir(mode=0o755)

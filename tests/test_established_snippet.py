@@ -163,7 +163,7 @@ def test_a_wrong_password_costs_one_warning_and_no_event(state_dir: Path, broker
 
 def test_a_password_that_a_task_spills_is_found_nowhere(broker: Broker, state_dir: Path) -> None:
     """
-    Not in the events of a task that fails with it in its message, nor in the journal.
+    It is neither in the events of a task that fails with it in its message, nor in the journal.
     """
     program = (
         "import os\n"

@@ -70,7 +70,7 @@ def test_ids_differ_where_facts_do(first: Event, second: Event) -> None:
 
 @given(events())
 def test_no_text_in_an_event_is_unclean(event: Event) -> None:
-    """Control characters and lone surrogates are replaced as they come in, in names as in messages and in keys."""
+    """Control characters and lone surrogates are replaced at construction, in names, messages and keys."""
     dumped = msgspec.to_builtins(event) | {"traceparent": event.traceparent, "tracestate": event.tracestate}
 
     def strings(value: object) -> list[str]:
@@ -110,7 +110,7 @@ def test_times_are_in_utc() -> None:
     ],
 )
 def test_a_time_that_utc_has_not_is_refused(moment: datetime) -> None:
-    """The ends of the calendar raise the error that every wrong value raises."""
+    """The ends of the calendar raise the error of every wrong value."""
     with pytest.raises(EventError, match="expected a time whose year in UTC is from 1 to 9999"):
         finished("A", time=moment)
 
@@ -155,13 +155,13 @@ def test_a_recipe_run_id_is_checked_in_an_event_too(value: object) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, "many"], ids=["nan", "inf", "huge", "text"])
 def test_progress_is_a_number(value: object) -> None:
-    """A number without a place in JSON or in other languages is refused."""
+    """A number that JSON or other languages cannot represent is refused."""
     with pytest.raises(EventError, match="done"):
         make(TaskProgressed, "A", sequence=0, done=value)
 
 
 def test_acknowledging_is_no_part_of_the_fact() -> None:
-    """An event that a subscription yielded is equal to the one published, and its `ack` reaches the bus."""
+    """An event from a subscription is equal to the published one, and its `ack` reaches the bus."""
     calls: list[str] = []
     published = finished("A")
 
@@ -196,7 +196,7 @@ def test_what_people_write_is_redacted_in_every_event(event: Event) -> None:
     assert b"secret" not in encode(event.redacted(lambda text: text.replace("secret", "")))
 
 
-# Texts that name something, or come from a fixed set of words: they are not redacted.
+# Texts that name something, or come from a fixed set of values: they are not redacted.
 NAMES = {
     *("traceparent", "tracestate", "workflow_name", "workflow_version", "run_id", "task_name", "tasks", "phases"),
     *("queue", "worker", "host", "phase", "error_type", "fingerprint", "signal"),
@@ -206,7 +206,7 @@ NAMES = {
 @pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
 @given(data=st.data())
 def test_each_text_of_an_event_is_a_name_or_is_redacted(event_class: type[Event], data: st.DataObject) -> None:
-    """A new field has to be one or the other: `FreeText`, or in the list of names above."""
+    """A new field must be one or the other: `FreeText`, or in the list of names above."""
     form = form_of(event_class)
     event = data.draw(events_of(event_class))
 
@@ -220,7 +220,7 @@ def test_each_text_of_an_event_is_a_name_or_is_redacted(event_class: type[Event]
 
 
 class _Text(str):
-    """A text of an author's, whose methods must not be called."""
+    """An author's text class, whose methods must not be called."""
 
     __slots__ = ()
 
@@ -254,7 +254,7 @@ def test_values_of_subclasses_become_python_s_own() -> None:
 
 @given(event=events())
 def test_copies_are_equal_and_state_the_same(event: Event) -> None:
-    """In this process and in another; two events are equal if they are of one class and state the same."""
+    """In this process and in another; two events are equal if they have one class and state the same facts."""
     received = event.with_acknowledgement(lambda: None, NOON)
 
     for copied in (copy.copy(event), copy.deepcopy(event), pickle.loads(pickle.dumps(event)), structs.replace(event)):
@@ -264,7 +264,7 @@ def test_copies_are_equal_and_state_the_same(event: Event) -> None:
 
 
 def test_an_event_without_a_table_can_be_a_key() -> None:
-    """One with a table is as unhashable as the table."""
+    """An event with a table is as unhashable as the table."""
     assert {started("A"): 1}[started("A")] == 1
     with pytest.raises(TypeError, match="unhashable"):
         hash(finished("A"))
@@ -283,7 +283,7 @@ def test_the_error_about_a_value_does_not_hold_it() -> None:
 
 
 def bare(event: Event) -> Event:
-    """Return the event with nothing left that could be cut."""
+    """Return the event without all text that may be cut."""
     optional = [field.name for field in structs.fields(event) if not field.required]
     empty: dict[str, Any] = {
         name: {} if isinstance(getattr(event, name), dict) else None
@@ -322,7 +322,7 @@ def assert_cut_by_the_rules(event: Event) -> None:
 @settings(max_examples=10)
 @given(data=st.data())
 def test_no_event_is_larger_than_the_bus_carries(event_class: type[Event], data: st.DataObject) -> None:
-    """However long its texts are, an event is cut by the rules, identity excepted."""
+    """However long its texts are, an event is cut by the rules, except for its identity."""
     large = {
         name: st.none() | LARGE
         for name in event_class.__struct_fields__

@@ -144,7 +144,7 @@ def test_visible_limb_is_sharper_than_the_coronas(limbs: dict[str, Any]) -> None
 
 
 def test_background_is_the_readout_offset_of_eit_and_next_to_nothing_in_calibrated_aia(raw: dict[str, Any]) -> None:
-    """EIT reads out with some 850 counts in the dark; AIA's level 1 has been freed of that."""
+    """EIT's readout has an offset of about 850 counts in the dark; it was removed from AIA's level 1."""
     eit, aia, hmi = (background.estimate_background(raw[name]) for name in ("eit_195", "aia_171", "hmi_6173"))
 
     assert 840 < eit.surface.min() < eit.surface.max() < 875
@@ -190,7 +190,7 @@ def test_sun_rotated_westward_between_the_two_eit_frames(calibrated: dict[str, A
 
 @pytest.mark.parametrize("name", DERIVED_NAMES)
 def test_known_displacement_is_recovered(name: str, calibrated: dict[str, Any], limbs: dict[str, Any]) -> None:
-    """A twentieth of a pixel and of a degree, through mesh, offset, noise and a lost block."""
+    """To a twentieth of a pixel and of a degree, with mesh, offset, noise and a lost block."""
     frame = calibrated[name]
 
     found, images = alignment.align(frame, limbs[name], calibrated[frame.scene], limbs[frame.scene])
@@ -299,7 +299,7 @@ def test_lost_pixels_are_filled_from_their_neighbours() -> None:
 
 
 def test_frame_that_is_mostly_lost_is_refused() -> None:
-    """Neighbours cannot make up for half of a frame."""
+    """Neighbours cannot replace half of a frame."""
     data = np.ones((20, 20))
     data[:10] = np.nan
 
@@ -327,7 +327,7 @@ def test_frame_without_a_disk_has_no_limb(calibrated: dict[str, Any]) -> None:
 
 
 def test_two_different_suns_are_not_aligned(calibrated: dict[str, Any], limbs: dict[str, Any]) -> None:
-    """EIT's Sun of 2004 and AIA's of 2011 have nothing in common but the disk."""
+    """EIT's Sun of 2004 and AIA's of 2011 have only the disk in common."""
     with pytest.raises(errors.AlignmentError, match=r"eit_195: correlates only .* with aia_171"):
         alignment.align(calibrated["eit_195"], limbs["eit_195"], calibrated["aia_171"], limbs["aia_171"])
 
@@ -348,7 +348,7 @@ def test_phase_shift_is_found_between_pixels(dx: float, dy: float) -> None:
 
 
 def test_branches_join_again() -> None:
-    """Two tasks side by side, twice, and a task after each pair that waits for both."""
+    """Two tasks run in parallel, twice, and a task after each pair waits for both."""
     graph = {node.task.__name__: {task.__name__ for task in node.upstreams} for node in example.workflow.nodes}
 
     assert graph == {
@@ -380,7 +380,7 @@ def test_run_leaves_a_picture_and_its_numbers(finished_run: Path) -> None:
 
 
 def test_task_repeated_leaves_the_same_files(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attempt after the first finds another's files and writes the same bytes over them."""
+    """A second attempt finds the files of the first one and overwrites them with the same bytes."""
     monkeypatch.setenv("SOLAR_CALIBRATION_DIR", str(finished_run))
     first = contents(finished_run)
     stray = finished_run / "7" / "raw" / "of_another_release.fits"
@@ -396,7 +396,7 @@ def test_task_repeated_leaves_the_same_files(finished_run: Path, monkeypatch: py
 def test_named_task_fails_half_way(
     name: str, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The switch gives the task's own error at the middle frame, and a note that it was asked for."""
+    """The switch raises the task's own error at the middle frame, with a note that it was requested."""
     shutil.copytree(finished_run / "7", tmp_path / "7")
     monkeypatch.setenv("SOLAR_CALIBRATION_DIR", str(tmp_path))
     monkeypatch.setenv("SOLAR_CALIBRATION_FAIL", name)
@@ -418,7 +418,7 @@ def test_misspelt_task_to_fail_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_task_without_its_input_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task run out of order does not report success on nothing."""
+    """A task that runs out of order does not report success without input."""
     monkeypatch.setenv("SOLAR_CALIBRATION_DIR", str(tmp_path))
 
     with pytest.raises(errors.FrameError, match=r"no frames in .*calibrated: the task that writes them has not run"):

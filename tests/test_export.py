@@ -59,14 +59,14 @@ def test_the_same_workflow_gives_the_same_bytes_in_every_process(tmp_path: Path)
 @pytest.mark.parametrize("tags", ["", [""], ["", "x"], None])
 def test_an_empty_tag_counts_as_not_given(tags: Any) -> None:
     """
-    As ever: it comes from a variable that is not set.
+    An unset variable gives an empty tag.
     """
     assert "" not in workflow(tags=tags).tags
 
 
 def test_a_set_has_a_fixed_order_too(tmp_path: Path) -> None:
     """
-    Python's own order of one differs from process to process.
+    Python's own order of a set differs from process to process.
     """
     export = (
         "import sys; from dkist_processing_core import Workflow; from tests import sample\n"
@@ -126,7 +126,7 @@ def test_every_command_is_the_same_and_ends_in_no_template(tmp_path: Path) -> No
 
 def test_the_file_imports_the_engine_and_the_callbacks_alone(tmp_path: Path) -> None:
     """
-    No task, and no dependency of one, is needed where it is parsed.
+    Neither a task nor its requirements are needed where it is parsed.
     """
     tree = ast.parse(workflow().export_dag(tmp_path).read_text())
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
@@ -296,7 +296,7 @@ REFUSED = "First of a_b cannot be exported: "
 )
 def test_what_no_worker_could_run_is_refused_with_its_reason(made: Any, complaint: str, tmp_path: Path) -> None:
     """
-    Before a file is written, and not on the first night of a campaign.
+    This happens before a file is written, and not in the first night of a campaign.
     """
     with pytest.raises(WorkflowError, match=complaint):
         made().export_dag(tmp_path / "dags")
@@ -306,7 +306,7 @@ def test_what_no_worker_could_run_is_refused_with_its_reason(made: Any, complain
 
 def test_loading_without_the_engine_says_what_to_install() -> None:
     """
-    Airflow is not in this environment, and nothing but loading needs it.
+    Airflow is not in this environment, and only loading needs it.
     """
     with pytest.raises(EngineMissingError, match=r"l0_to_l1_visp_sample_1.2.3 cannot be loaded: there is no module 'airflow' here; install Airflow 3 with pip install 'dkist-processing-core\[airflow\]'"):  # fmt: skip # noqa: E501
         workflow().load()
@@ -344,7 +344,7 @@ def test_a_node_says_how_it_is_installed_and_run() -> None:
 
 class Version(enum.StrEnum):
     """
-    A version that is text, and is not shown as it.
+    A version that is text, but has another representation.
     """
 
     ONE = "1.0"
@@ -352,7 +352,7 @@ class Version(enum.StrEnum):
 
 class Several(int, enum.Enum):
     """
-    A number of another class, which is not shown as one.
+    A number of another class, which has another representation.
     """
 
     TWICE = 2
@@ -372,7 +372,7 @@ class Odd(float):
 
 def test_values_of_other_classes_come_out_as_what_they_are() -> None:
     """
-    Members of enumerations and numbers of numpy are fine values whose text is no Python.
+    Members of enumerations and numbers of numpy are valid values whose text is not Python code.
     """
     task = type(
         "Third", (First,), {"__module__": "tests.sample", "retries": Several.TWICE, "retry_delay_seconds": Odd(1.5)}
@@ -398,7 +398,7 @@ def test_values_of_other_classes_come_out_as_what_they_are() -> None:
 @pytest.mark.parametrize("tag", [3, None, b"tag", "x" * 101])
 def test_a_tag_that_the_engine_would_refuse_is_refused_here(tag: Any) -> None:
     """
-    On the author's desk, and not by the scheduler.
+    It is refused at the export, and not by the scheduler.
     """
     with pytest.raises(WorkflowError, match=r"tags: found .*, expected text of 1 to 100 characters"):
         Workflow(process_category="a", process_name="b", workflow_package="p", workflow_version="1", tags=[tag])

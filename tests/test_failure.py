@@ -1,4 +1,4 @@
-"""Exceptions as events describe them: however badly they behave, and alike where they are alike."""
+"""Exceptions as events describe them: also badly behaved ones, and equal ones equally."""
 
 import hashlib
 import re
@@ -166,7 +166,9 @@ def test_a_recursion_is_described_in_few_lines() -> None:
 
 
 def test_a_huge_exception_is_shortened_where_it_arises() -> None:
-    """A gigabyte of message would make cleaning and redaction slow: its beginning and the stack's end are enough."""
+    """
+    A gigabyte of message would make cleaning and redaction slow: its beginning and the end of the stack are enough.
+    """
     failure = describe(ValueError("m" * 3 * _MAX_CHARACTERS))
 
     assert failure["message"] == "m" * _MAX_CHARACTERS
@@ -175,7 +177,7 @@ def test_a_huge_exception_is_shortened_where_it_arises() -> None:
 
 
 def test_a_secret_is_redacted_before_a_huge_exception_is_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of it would not be known as one any more."""
+    """Half of it would not be recognised any more."""
     monkeypatch.setenv("SITE_TOKEN", "hunter22")
 
     failure = describe(ValueError("m" * (_MAX_CHARACTERS - 4) + "hunter22" + "m" * _MAX_CHARACTERS))
@@ -185,7 +187,7 @@ def test_a_secret_is_redacted_before_a_huge_exception_is_shortened(monkeypatch: 
 
 @given(texts())
 def test_any_message_can_be_published(message: str) -> None:
-    """The description of any exception makes an event that decodes to itself."""
+    """The description of any exception makes an event that is decoded unchanged."""
     event = failed("A", **describe(ValueError(message)))
 
     assert isinstance(event, TaskFailed)
@@ -193,7 +195,7 @@ def test_any_message_can_be_published(message: str) -> None:
 
 
 def test_an_exception_that_cannot_be_formatted_is_described_all_the_same() -> None:
-    """The traceback module itself stumbles over a syntax error whose line is no text."""
+    """The traceback module itself raises for a syntax error whose line is not text."""
     failure = describe(SyntaxError("bad", ("pipeline.py", 1, 1, 7)))  # type: ignore[arg-type]
 
     assert failure["error_type"] == "SyntaxError"
@@ -204,7 +206,7 @@ def test_an_exception_that_cannot_be_formatted_is_described_all_the_same() -> No
 
 
 def test_the_same_failure_at_other_lines_has_the_same_fingerprint() -> None:
-    """A new comment above, or other words in the message, make no new failure."""
+    """A new comment above, or another text in the message, makes no new failure."""
     moved = "# a comment\n" * 20 + PLAIN.replace("no good", "no good either").replace("    helper()", "\n    helper()")
 
     assert described(code(PLAIN))["fingerprint"] == described(code(moved))["fingerprint"]
@@ -226,7 +228,7 @@ def test_another_failure_has_another_fingerprint(source: str, module: str) -> No
 
 
 def test_a_recursion_has_one_fingerprint_at_any_depth() -> None:
-    """How deep the stack was when it began makes no difference."""
+    """The depth of the stack at its beginning makes no difference."""
     source = "def run(depth={}):\n    run(depth - 1) if depth else 1 / 0\n"
 
     assert described(code(source.format(3)))["fingerprint"] == described(code(source.format(500)))["fingerprint"]
@@ -240,7 +242,7 @@ def test_methods_are_told_apart_by_their_class() -> None:
 
 
 def test_our_own_frames_are_no_part_of_a_fingerprint() -> None:
-    """However a task is started, the same failure of it is the same."""
+    """The same failure of a task is equal for every way to start it."""
 
     class Failing(TaskBase):
         """A task that fails."""

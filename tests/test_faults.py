@@ -70,7 +70,7 @@ def _table(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """
-    The folder in which tasks note the moments of their faults.
+    The folder in which tasks record the times of their faults.
     """
     monkeypatch.setenv("FAULT_MARKS", str(tmp_path))
     return tmp_path
@@ -226,7 +226,7 @@ def test_an_end_that_needs_nobody_else(
 @contextmanager
 def limited_group(megabytes: int) -> Iterator[Path | None]:
     """
-    Make a control group with so much memory, of whichever version the machine has; None where that may not be.
+    Create a control group with that much memory, of the version that the machine has; None if that is not permitted.
     """
     name = f"dkist-core-test-{uuid.uuid4().hex[:8]}"
     for parent, limit in (
@@ -310,13 +310,13 @@ def test_a_task_that_another_process_terminates() -> None:
 @pytest.mark.quiet
 def test_a_second_signal_kills_at_once() -> None:
     """
-    Whoever insists does not wait for four seconds.
+    A second request does not wait for four seconds.
     """
     with launch("HearsNothing") as launcher:
         launcher.wait_for_line("waiting")
         told = time.time()
         launcher.process.terminate()
-        # Another one: two of a kind might arrive as one.
+        # Another signal: two of one kind might arrive as one.
         launcher.process.send_signal(signal.SIGINT)
         assert launcher.wait() == 137
 
@@ -567,7 +567,7 @@ def test_the_attempt_is_one_span_from_dispatch_to_end(
     task: str, status: str, error_type: str | None, result: str, otlp: OtlpReceiver
 ) -> None:
     """
-    Ended also for who was killed; the spans of the task's own process are its children, in the trace that was given.
+    It also ends for a killed task; the spans of the task's own process are its children, in the given trace.
     """
     environment = {**otlp.grpc_env, "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
     outer = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -622,7 +622,7 @@ def test_a_failure_after_the_end_is_no_success() -> None:
 
 def test_a_class_that_is_not_there_is_an_exception() -> None:
     """
-    Who cannot even be loaded has an end with its stack.
+    A task that cannot be loaded has an end with its stack.
     """
     with launch("Missing") as launcher:
         assert launcher.wait() == 1
@@ -726,7 +726,7 @@ class OldLeaves(_Marking):
 @pytest.fixture(scope="module")
 def old_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """
-    The variables of a task whose environment holds the release before this one, as published; built by the first use.
+    The variables of a task whose environment holds the release before this one, as published; the first use builds it.
     """
     wheels = tmp_path_factory.mktemp("wheels")
     make_wheel(

@@ -1,5 +1,5 @@
 """
-The path of an event is short, and the page about it lists the files that a run of a task passes on each bus.
+The path of an event is short, and the page about it lists the files on the path of a task's run for each bus.
 
 Not here: how the path is traced (flow).
 """
@@ -73,7 +73,7 @@ def test_the_path_to_the_broker_is_short_and_is_listed(on_broker: Flow) -> None:
 
 
 def test_the_path_to_a_view_is_short_and_is_listed(on_journal: Flow, on_broker: Flow) -> None:
-    """The way of a consumer is read in few files, of which only the receiver depends on the bus."""
+    """A consumer's path has few files, of which only the receiver depends on the bus."""
     for flow in (on_journal, on_broker):
         assert len(flow.files_to_view) <= MOST_FILES_TO_VIEW
     rows = listed("From a received message to a view")

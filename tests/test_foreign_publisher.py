@@ -199,7 +199,7 @@ def test_neither_order_nor_repetition_matters_with_absurd_times_among_them(
 
 def test_a_measure_of_more_than_a_year_is_none() -> None:
     """
-    It would push everything else off the axis of a timeline.
+    It would push all other times off the axis of a timeline.
     """
     run = run_of(*complete()[:3], finished("A", time=at(3), duration_seconds=1e12))
 
@@ -263,7 +263,7 @@ def test_a_failure_reported_of_a_finished_attempt_stands_and_the_success_is_list
 
 def test_an_attempt_that_nobody_made_is_shown_beside_what_the_engine_calls_the_task() -> None:
     """
-    Of a run that is over it changes neither the state nor the verdict where it claims a time before the end.
+    If it claims a time before the end, it changes neither the state nor the verdict of a finished run.
     """
     run = run_of(*complete(), failed("A", attempt=7, time=at(3.5)))
 

@@ -45,7 +45,7 @@ def test_a_finalizer_acts_only_in_the_process_that_made_it() -> None:
 
 def test_a_lock_that_a_thread_holds_is_free_in_a_fork() -> None:
     """
-    The thread does not exist there, and would never release it; in its own process it is still held.
+    The thread does not exist there, and would never release it; in its own process the lock is still held.
     """
     lock = forks.Lock()
     is_held, is_over, has_lock = threading.Event(), threading.Event(), threading.Event()
@@ -128,7 +128,7 @@ class Slow:
 
 def test_a_value_that_a_thread_computes_is_computed_anew_in_a_fork() -> None:
     """
-    The fork waits for no thread of its parent's; there, the value is kept.
+    The fork does not wait for a thread of its parent; in the parent, the value is kept.
     """
     slow, quick = Slow(is_slow=True), Slow(is_slow=False)
     values: list[object] = []
@@ -156,7 +156,7 @@ def reported(task_class: type[TaskBase]) -> list[TaskProgressed]:
 
 class Forking(TaskBase):
     """
-    Reports from itself, from forks of it, and from a fork of one of these.
+    Reports from itself, from its forks, and from a fork of one of these.
     """
 
     def run(self) -> None:
@@ -179,7 +179,7 @@ class Forking(TaskBase):
 
 def test_progress_from_forks_has_numbers_of_its_own() -> None:
     """
-    Each report is another event, and the latest of them has the highest number, whichever process made it.
+    Each report is another event, and the latest of them has the highest number, whichever process sent it.
     """
     reports = reported(Forking)
 
@@ -222,7 +222,7 @@ class Inheriting(TaskBase):
 
 def test_processes_that_report_at_the_same_instant_have_numbers_of_their_own() -> None:
     """
-    There is nothing that they share, and nothing that one of them could leave locked.
+    They share nothing, so none of them can leave anything locked.
     """
     reports = reported(Inheriting)
 

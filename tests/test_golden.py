@@ -25,7 +25,7 @@ def named(name: str) -> pytest.MarkDecorator:
 
 
 def unchanged(text: str) -> str:
-    """Stand in for the redaction, which knows the variables of this process."""
+    """Replace the redaction, which knows the variables of this process."""
     return text
 
 

@@ -76,7 +76,7 @@ def test_signals_that_raise_while_publishing_leave_everything_whole(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    However often a handler raises in the middle: nothing hangs, no lock is kept, and the next event is delivered.
+    However often a handler raises in the middle, nothing hangs, no lock is kept, and the next event is delivered.
     """
     # Coverage has its own lock, which does not survive this.
     for name in [name for name in os.environ if name.startswith("COV")]:
@@ -424,7 +424,7 @@ def reachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def without_threads(folder: Path) -> None:
     """
-    Have this process get no further thread, as an ordinary user who owns a folder: root is not limited.
+    Deny this process further threads, as an ordinary user who owns a folder: root is not limited.
     """
     if os.getuid() == 0:
         os.chown(folder, 61_234, 61_234)
@@ -438,7 +438,7 @@ def without_threads(folder: Path) -> None:
 
 def test_without_a_thread_events_are_on_disk_and_delivered_at_the_close(broker: Broker, reachable: Path) -> None:
     """
-    Whoever may have no further thread delivers in the thread that closes.
+    A process without a further thread delivers in the thread that closes.
     """
     settings = settings_of(broker)
 

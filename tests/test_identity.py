@@ -133,7 +133,7 @@ def test_an_identity_can_be_put_into_the_environment_of_a_process(monkeypatch: p
 
 @pytest.mark.parametrize(("task_name", "workflow_name"), [("B", "W"), ("A", "V"), ("A[3]", "W"), ("", "W")])
 def test_an_identity_is_left_to_the_task_that_it_names(task_name: str, workflow_name: str) -> None:
-    """A task that makes another task does not lend it its identity, nor lose it to it."""
+    """A task that constructs another task neither passes its identity to it nor loses it."""
     environ = dict(ENVIRON)
 
     taken = Attempt.take_from(environ, task_name=task_name, workflow_name=workflow_name)
@@ -218,7 +218,7 @@ def test_a_further_call_by_hand_is_the_next_attempt() -> None:
 
 
 def test_tasks_called_in_many_threads_share_the_run_and_not_the_number() -> None:
-    """A race for the first call makes neither two runs nor two attempts of one number."""
+    """A race for the first call creates neither two runs nor two attempts with one number."""
     runs = RunsByHand()
     attempts: list[Attempt] = []
     barrier = threading.Barrier(8)
@@ -275,7 +275,7 @@ def test_run_data_is_read_as_it_was_passed_on(number: int) -> None:
     ).filter(lambda value: not (isinstance(value, str) and value.isascii() and value.isdigit()))
 )
 def test_run_data_of_any_other_kind_is_refused(value: object) -> None:
-    """Whatever it is, it fits a variable, and is named in few characters."""
+    """Any other value fits a variable, and is shown in few characters."""
     passed_on = to_run_data(value)
 
     assert len(passed_on) <= 200

@@ -462,7 +462,7 @@ def test_a_check_that_is_cut_off_does_not_make_a_journal_a_damaged_one(
     settings: DKISTProcessingCoreConfiguration,
 ) -> None:
     """
-    Then the result is whether SQLite has encountered damage in it.
+    In that case the file counts as damaged only if SQLite has encountered damage in it.
     """
     fill(settings)
     path = open_bus(settings).journal_path

@@ -41,7 +41,7 @@ CONFIG = ROOT / "config" / "airflow"
 ENVIRONMENT = ROOT / ".venv-airflow"
 
 AIRFLOW_VARIABLE = "DKIST_CORE_TEST_AIRFLOW"
-"""Set in all that one Airflow starts, tasks included: the way back to an orphan."""
+"""A variable of all processes that one Airflow starts, including tasks: it identifies orphans."""
 
 _TEMPLATE = "airflow_template"
 _KEPT = ("PATH", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", SESSION_VARIABLE)
@@ -67,7 +67,7 @@ _QUICK = {
     "AIRFLOW__CELERY__WORKER_CONCURRENCY": "1",
     "AIRFLOW__CORE__PARALLELISM": "4",
     "AIRFLOW__API__WORKERS": "1",
-    # Who asks is let in: the tests are about tasks, and the port is on loopback.
+    # Every request is accepted: the tests are about tasks, and the port is on loopback.
     "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
 }
 
@@ -91,7 +91,7 @@ class TaskProcesses:
     """
 
     launcher: int
-    """The process of the operator's command: bash, or what bash became by exec."""
+    """The process of the operator's command: bash, or the program that replaced bash by exec."""
     runner: int
     """Airflow's task runner, which waits for the command and calls the callbacks."""
     supervisor: int
@@ -100,7 +100,7 @@ class TaskProcesses:
 
 def require_airflow(environment: Path = ENVIRONMENT) -> None:
     """
-    Raise one sentence where the environment of Airflow is missing.
+    Raise one sentence if the environment of Airflow is missing.
     """
     if not (environment / "bin" / "airflow").exists():
         raise MissingAirflowError(f"Airflow is missing: run `make {environment.name}/.stamp-airflow`")
@@ -168,7 +168,7 @@ class Component:
     @property
     def pids(self) -> set[int]:
         """
-        The process ids of the component and of all that it started, orphans included.
+        The process ids of the component and of all processes that it started, including orphans.
         """
         return {self.pid, *descendants(self.pid), *_in_session(self.pid)} if self.is_running else set()
 
@@ -179,7 +179,7 @@ class Component:
         """
         found: set[int] = set()
         for session, seen in self._orphans.items():
-            # While a process of a session lives, its number is given to no other.
+            # While a process of a session lives, no other process gets its number.
             if any(_start_of(pid) == start for pid, start in seen.items()):
                 found |= _in_session(session)
         return found
@@ -240,7 +240,7 @@ class Component:
 
     def has_beaten(self, heartbeat: str | None) -> bool:
         """
-        Whether a heartbeat, in the form of ISO 8601, is the running process's and not its predecessor's.
+        Whether a heartbeat, in the form of ISO 8601, is of the running process and not of its predecessor.
         """
         return heartbeat is not None and datetime.fromisoformat(heartbeat) > self._started
 
@@ -435,14 +435,14 @@ class Airflow:
 
     def tasks_of(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
         """
-        Give the task instances of a run as the REST API shows them, by task id.
+        Return the task instances of a run as the REST API shows them, by task id.
         """
         found = self.rest("GET", f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances?limit=500")
         return {task["task_id"]: task for task in found["task_instances"]}
 
     def mark_task(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
         """
-        Say by hand that a task succeeded or failed, as a person does on the page.
+        Mark a task as succeeded or failed by hand, as a person does on the page.
         """
         path = f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}"
         self.rest("PATCH", path, {"new_state": state})
@@ -462,7 +462,8 @@ class Airflow:
 
     def wait_for_dag(self, dag_id: str, seconds: float = _SECONDS) -> None:
         """
-        Return when a DAG can be started as its file is now; a file that names it and cannot be imported ends the wait.
+        Return when a DAG can be started in the current version of its file; an import error of a file that names it
+        ends the wait.
         """
 
         def is_there() -> bool:
@@ -582,7 +583,7 @@ class Airflow:
 
     def _is_ready(self) -> bool:
         """
-        Whether all processes beat, and the API server has spent the time that its first answer to a worker takes.
+        Whether all processes send heartbeats, and the API server has spent the time of its first answer to a worker.
         """
         ended = [component.name for component in self.components if not component.is_running]
         if ended:
@@ -698,7 +699,7 @@ def _airflow(
 
 def _environment(folder: Path) -> dict[str, str]:
     """
-    Give this machine's environment without what might configure Airflow, a task, or the library.
+    Return this machine's environment without variables that might configure Airflow, a task, or the library.
     """
     kept = {name: value for name, value in os.environ.items() if name in _KEPT}
     return kept | {"AIRFLOW_HOME": str(folder), "HOME": str(folder), "PYTHONUNBUFFERED": "1"}
@@ -706,7 +707,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
 def _ending_with_us() -> list[str]:
     """
-    Give the prefix that has the kernel end a command when its parent dies, in any way (PR_SET_PDEATHSIG).
+    Return the prefix that makes the kernel end a command when its parent dies, in any way (PR_SET_PDEATHSIG).
 
     By SIGTERM: only a scheduler that may still act ends its workers.
     """
@@ -720,7 +721,8 @@ def _parent(pid: int) -> int:
 
 def _start_of(pid: int) -> str:
     """
-    Return when a process began, in the kernel's ticks: with its number that names it for good. Empty if it has ended.
+    Return when a process began, in the kernel's ticks: together with its number this identifies it. Empty if it has
+    ended.
     """
     with suppress(OSError):
         return _status(pid)[19]
@@ -756,7 +758,7 @@ def _status(pid: int) -> list[str]:
 
 def _as_text(line: str) -> str:
     """
-    Give a line of a task's log, which is JSON, as its message and the rest.
+    Return a line of a task's log, which is JSON, as its message and the rest.
     """
     try:
         entry = json.loads(line)

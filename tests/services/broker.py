@@ -31,7 +31,7 @@ class Broker:
     @property
     def env(self) -> dict[str, str]:
         """
-        The variables that name this broker to a process of ours.
+        The variables that name this broker to a process of the library.
         """
         mesh = {"interservice-bus": {"mesh_address": self.host, "mesh_port": self.port}}
         return {
@@ -43,7 +43,7 @@ class Broker:
 
     def connect(self) -> pika.BlockingConnection:
         """
-        Open a connection that owes nothing to the code under test; close it, or use it in a ``with``.
+        Open a connection that does not use the code under test; close it, or use it in a ``with``.
         """
         return pika.BlockingConnection(
             pika.ConnectionParameters(
@@ -69,7 +69,7 @@ class Broker:
 
     def close_connections(self, reason: str = "closed by the test") -> None:
         """
-        Have the node close every connection in this virtual host.
+        Make the node close every connection in this virtual host.
         """
         self.node.eval(
             f'[catch rabbit_networking:close_connection(P, "{reason}") || P <- rabbit_networking:connections(), '
@@ -86,7 +86,7 @@ class Broker:
             leave = "ok = mnesia:dirty_delete(rabbit_queue, Name)."
             come_back = "[Q] = mnesia:dirty_read(rabbit_durable_queue, Name), mnesia:dirty_write(rabbit_queue, Q)."
         else:
-            # Khepri keeps the bindings of a queue that is not there, as Mnesia does not.
+            # Khepri keeps the bindings of a missing queue, Mnesia does not.
             leave = (
                 "Bindings = [Bound || Bound <- rabbit_binding:list_for_destination(Name), "
                 "element(4, element(2, Bound)) =/= <<>>], persistent_term:put(Name, Bindings), "

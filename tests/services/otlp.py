@@ -319,7 +319,7 @@ class _Logs(logs_service_pb2_grpc.LogsServiceServicer):
 
 class _HttpServer(socketserver.ThreadingTCPServer):
     """
-    HTTP on a plain TCP server: http.server's own asks the DNS for the name of this machine when it binds.
+    HTTP on a plain TCP server: http.server's own requests the name of this machine from the DNS when it binds.
     """
 
     def __init__(self, receiver: OtlpReceiver) -> None:
@@ -329,7 +329,7 @@ class _HttpServer(socketserver.ThreadingTCPServer):
 
 class _HttpHandler(http.server.BaseHTTPRequestHandler):
     """
-    Takes one export after the other of a connection, as long as the client keeps it.
+    Receives the exports of a connection, one after the other, as long as the client keeps it.
     """
 
     server: _HttpServer

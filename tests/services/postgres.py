@@ -23,7 +23,7 @@ from tests.services.sockets import LOOPBACK, free_ports
 
 _VERSIONS = Path("/usr/lib/postgresql")
 _INSTALL = Path(__file__).with_name("install_packages.sh")
-# Whom a root runs it as: PostgreSQL refuses root.
+# The user as whom root runs it: PostgreSQL refuses root.
 _USERS = ("postgres", "nobody")
 _SUPERUSER = "core"
 _POLL_SECONDS = 0.02
@@ -57,7 +57,7 @@ class PostgresError(RuntimeError):
 
 def require_postgres() -> Path:
     """
-    Return the folder of the server's programs, or raise the installer's sentence where it is missing.
+    Return the folder of the server's programs, or raise the installer's sentence if it is missing.
     """
     # Debian and Ubuntu keep each version apart and put none of its server on PATH.
     found = sorted(
@@ -181,7 +181,7 @@ class PostgresServer:
 
     def stop(self, timeout: float = 20.0) -> None:
         """
-        Shut the server down in good order, without waiting for its clients; data stay.
+        Shut the server down in good order, without waiting for its clients; the data stays.
         """
         self._end(signal.SIGINT, timeout)
 

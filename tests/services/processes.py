@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SESSION_VARIABLE = "DKIST_CORE_TEST_SESSION"
-"""Set while a session lasts and inherited by all that it starts: the way back to an orphan."""
+"""Set while a session lasts and inherited by all processes that it starts: it identifies orphans."""
 
 _PROC = Path("/proc")
 _LISTEN = "0A"
@@ -28,7 +28,7 @@ _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _REQUEST_OF_ALL = 0x301
 _ERROR, _DONE = 2, 3
-# Helpers of multiprocessing, which by design end with the interpreter that made them and not before.
+# Helpers of multiprocessing, which by design end only with the interpreter that started them.
 _ENDS_WITH_US = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
 
@@ -86,7 +86,7 @@ def descendants(pid: int) -> set[int]:
 
 def marked(session: str) -> set[int]:
     """
-    Return the living processes that were started, by whomever, within the named session.
+    Return the living processes that were started within the named session.
     """
     return with_environment(SESSION_VARIABLE, session)
 
@@ -130,7 +130,7 @@ def wait_for_end(pids: Iterable[int], timeout: float) -> set[int]:
     waiting: dict[int, int] = {}
     try:
         for pid in pids:
-            # A process that is gone has no descriptor any more.
+            # An ended process has no descriptor any more.
             with suppress(ProcessLookupError):
                 descriptor = os.pidfd_open(pid)
                 waiting[descriptor] = pid
@@ -180,7 +180,7 @@ class SessionWatch:
 
     def assert_nothing_left(self, timeout: float = 5.0) -> None:
         """
-        Refuse a process of ours that still runs after the timeout, and end it.
+        Fail if a process of the session still runs after the timeout, and end it.
         """
         candidates = {
             pid
@@ -257,7 +257,7 @@ def _socket_inodes(pid: int) -> set[int]:
 
 def _process_table() -> Iterator[tuple[int, int, str]]:
     """
-    Give the number, the parent and the state of every process.
+    Return the number, the parent and the state of every process.
     """
     for entry in _PROC.iterdir():
         if entry.name.isdecimal():

@@ -114,7 +114,7 @@ class Proxy:
 
     def refuse(self) -> None:
         """
-        Stop listening; connections that there are stay.
+        Stop listening; existing connections stay.
         """
         self._order(self._stop_listening)
 
@@ -126,7 +126,7 @@ class Proxy:
 
     def freeze(self) -> None:
         """
-        Pass nothing either way, as a network that was cut; the kernel still accepts who connects.
+        Forward nothing in either direction, as a cut network; the kernel still accepts connections.
         """
         self._order(lambda: self._switch(frozen=True))
 
@@ -145,7 +145,7 @@ class Proxy:
 
     def wait_for(self, condition: Callable[["Proxy"], bool], timeout: float = _SECONDS) -> None:
         """
-        Return when the condition, asked whenever something moved, holds.
+        Return when the condition is true; it is checked after every transfer.
 
         Raises:
             TimeoutError: it did not in time.

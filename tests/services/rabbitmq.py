@@ -31,7 +31,7 @@ _FETCH = Path(__file__).with_name("fetch_rabbitmq.sh")
 _FETCHED = Path(__file__).parents[2] / ".rabbitmq"
 
 SUITE_VARIABLE = "RABBITMQ_SUITE"
-"""Names the Debian suite whose RabbitMQ the tests run; the system's own where it is not set."""
+"""Names the Debian suite whose RabbitMQ the tests run; without it, the system's own."""
 
 _NODE_NAME = "rabbit@localhost"
 _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
@@ -57,7 +57,7 @@ class NodeError(RuntimeError):
 
 def installed_version() -> str:
     """
-    Return the version of the RabbitMQ that a new node runs, and the suite that it is of.
+    Return the version of the RabbitMQ that a new node runs, and its suite.
     """
     suite = os.environ.get(SUITE_VARIABLE, "")
     folders = _programs(suite).glob("lib/rabbitmq/lib/rabbitmq_server-*")
@@ -71,7 +71,7 @@ def _programs(suite: str) -> Path:
 
 def require_rabbitmq(suite: str = "") -> None:
     """
-    Raise the installer's sentence where RabbitMQ is missing.
+    Raise the installer's sentence if RabbitMQ is missing.
     """
     command: list[str | Path] = [_FETCH, "--check", suite] if suite else [_INSTALL, "--check"]
     check = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -89,8 +89,8 @@ class RabbitMQNode:
 
     def __init__(self, folder: Path, *, tls: TlsFiles | None = None) -> None:
         """
-        Choose the ports. With a server's ``tls`` files the node takes TLS connections too, from clients that show a
-        certificate of the same authority.
+        Choose the ports. With a server's ``tls`` files the node accepts TLS connections in addition, from clients with
+        a certificate of the same authority.
         """
         self.host = LOOPBACK
         self.port, self._distribution_port, tls_port, self._unused_port = free_ports(4)
@@ -224,7 +224,7 @@ class RabbitMQNode:
 
     def resume(self) -> None:
         """
-        Let a frozen node go on; any other is left alone.
+        Continue a frozen node; a running one is left unchanged.
         """
         if self._paused:
             os.kill(self.pid, signal.SIGCONT)
@@ -261,7 +261,7 @@ class RabbitMQNode:
 
     def add_vhost(self, name: str) -> None:
         """
-        Make a virtual host in which the node's own user may do everything.
+        Create a virtual host in which the node's own user has all permissions.
         """
         self._order(f'rabbit_vhost:add({_binary(name)}, <<"tests">>)')
         self.grant(self.username, name)
@@ -323,7 +323,7 @@ class RabbitMQNode:
 
     def limit_messages(self, size: int) -> int:
         """
-        Have the node refuse messages of more bytes, from the next connection on; returns the limit before.
+        Make the node refuse messages of more bytes, from the next connection on; return the limit before.
         """
         # RabbitMQ 3.10 reads its settings each time, later versions read them once and keep them.
         kept, size_of = "persistent_term:get(max_message_size, none)", "application:get_env(rabbit, max_message_size)"
@@ -416,7 +416,7 @@ class RabbitMQNode:
 
     def _end(self, children: AbstractSet[int]) -> None:
         """
-        End the virtual machine for certain, then its port programs, which go when their pipe closes.
+        End the virtual machine for certain, then its port programs, which end when their pipe closes.
         """
         if self._process is None:
             return
@@ -493,7 +493,7 @@ class RabbitMQNode:
     def _server_environment(self) -> dict[str, str]:
         folder = self._folder
         plugins = _programs(self._suite) / _PLUGINS.relative_to("/usr")
-        # Found first, because Erlang else searches 90 folders for each of the 300 modules it loads.
+        # Set here, because Erlang otherwise searches 90 folders for each of the 300 modules that it loads.
         modules = [
             str(_PLUGINS / path.relative_to(plugins))
             for name in ("rabbit_common", "rabbit")
@@ -506,7 +506,7 @@ class RabbitMQNode:
             *(["-pa", *modules] if modules else []),
         ]
         return self._base_environment() | {
-            # Makes the start script replace itself by the virtual machine: one process, whose id we hold.
+            # Makes the start script replace itself by the virtual machine: one process, whose id is known.
             "RUNNING_UNDER_SYSTEMD": "true",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": " ".join(arguments),
             "RABBITMQ_NODE_IP_ADDRESS": self.host,
@@ -553,7 +553,7 @@ def _allow(pid: int, processors: AbstractSet[int]) -> None:
 
 def _ending_with_us() -> list[str]:
     """
-    Give the prefix that has the kernel kill a command when its parent dies, in any way (PR_SET_PDEATHSIG).
+    Return the prefix that makes the kernel kill a command when its parent dies, in any way (PR_SET_PDEATHSIG).
     """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []

@@ -46,7 +46,7 @@ class RedisError(RuntimeError):
 
 def require_redis() -> str:
     """
-    Return the server's program, or raise the installer's sentence where it is missing.
+    Return the server's program, or raise the installer's sentence if it is missing.
     """
     check = subprocess.run([_INSTALL, "--check", "redis"], capture_output=True, text=True, check=False)
     if check.returncode != 0:
@@ -105,7 +105,7 @@ class RedisServer:
     @property
     def env(self) -> dict[str, str]:
         """
-        The variable that names this server to a pipeline, as the place of its inventory of files.
+        The variable that names this server to a pipeline as its inventory of files.
         """
         return {"MESH_CONFIG": json.dumps({_SERVICE: {"mesh_address": self.host, "mesh_port": self.port}})}
 
@@ -165,7 +165,7 @@ class RedisServer:
                 return answer.readline().rstrip()
 
     def _answers(self) -> bool:
-        # Another server may hold the port: ours has ended then, or is about to.
+        # Another server may hold the port: this one has ended then, or is about to.
         with suppress(OSError):
             return self.ask("PING") == "+PONG" and bool(listeners({self.pid}))
         return False

@@ -38,7 +38,7 @@ def free_ports(count: int) -> list[int]:
     candidates = [port for port in range(_LOWEST, _HIGHEST + 1) if port not in ephemeral]
     random.SystemRandom().shuffle(candidates)  # pytest-randomly seeds the module's own generator: parallel runs collide
     ports: list[int] = []
-    for port in [*candidates, *([0] * count)]:  # the kernel's choice, where every port is in that range
+    for port in [*candidates, *([0] * count)]:  # the kernel's choice, if every port is in that range
         if len(ports) == count:
             break
         with socket.socket() as probe:

@@ -1,7 +1,5 @@
 """
-A certificate authority that lasts for a test, made by the system's openssl.
-
-Not here: a TLS connection.
+A certificate authority for the time of a test, created by the system's openssl. Not here: a TLS connection.
 """
 
 import os
@@ -56,12 +54,12 @@ class TlsFiles:
 
 class CertificateAuthority:
     """
-    Issues certificates that are good for servers and for clients.
+    Issues certificates that are valid for servers and for clients.
     """
 
     def __init__(self, folder: Path) -> None:
         """
-        Make the authority's own certificate; all files are kept in the folder.
+        Create the authority's own certificate; all files are kept in the folder.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
@@ -71,10 +69,10 @@ class CertificateAuthority:
 
     def issue(self, name: str, *, names: tuple[str, ...] = LOCAL, expired: bool = False) -> TlsFiles:
         """
-        Make a key and a certificate whose common name is the given one, for these names of hosts.
+        Create a key and a certificate with the given common name, for these host names.
         """
         self._request(name, f"{name}.csr", "-new")
-        # The one command that takes dates of the past in every version of openssl.
+        # The only command that accepts dates of the past in every version of openssl.
         command = ["openssl", "ca", "-batch", "-notext", "-config", "openssl.cnf", "-extensions", "leaf"]
         command += ["-in", f"{name}.csr", "-out", f"{name}.pem"]
         command += ["-startdate", "20200101000000Z", "-enddate", "20200102000000Z"] if expired else ["-days", "2"]
