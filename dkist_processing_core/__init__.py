@@ -36,7 +36,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """Import a public name from its module and return it."""
     if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415 - only for who asks
+        from importlib.metadata import version  # noqa: PLC0415 - rarely needed
 
         return version("dkist-processing-core")
     if name not in _HOMES:

@@ -54,7 +54,7 @@ FIRST_CONNECTION = 0.7
 START_SECONDS = 0.3
 """How long a launched task waits for its start in the journal, while its launcher waits for that journal."""
 DYING_SECONDS = 0.5
-"""How long a terminating task checks whether its launcher lives; a dead launcher does not wait itself."""
+"""How long a terminating task checks whether its launcher exists; a launcher that has ended waits for nothing."""
 BUS, LOOK, COLLECTOR = "bus", "look", "collector"
 CALLBACK_PROCESS = {BUS: 20.0, LOOK: 10.0, COLLECTOR: 8.0}
 """

@@ -60,7 +60,7 @@ def announce(
         if reason is not None:
             logger.info("the failure of %s is not announced now: %s", task_name, reason)
             return None
-        # In one transaction: at the end of the run, this event shows that the message was sent.
+        # Both are in one transaction: at the end of the run, this event shows that the message was sent.
         engine = reporter_of(ti, attempt, publisher)
         publisher.publish_failure(message, engine.event(TaskFailed, **failure_of(workflow, context), final=True))
     return message

@@ -22,7 +22,7 @@ from dkist_processing_core.settings.reading import read_leniently
 if TYPE_CHECKING:
     from dkist_processing_core.events import Event
 
-# For the connection and for reading everything that the bus holds.
+# The limit for the connection and for reading everything that the bus holds.
 _READING_SECONDS = 3.0
 # The next run that the same process handles may have begun earlier.
 _BEFORE_START = timedelta(minutes=10)

@@ -74,7 +74,7 @@ def _states(workflow: ExportedWorkflow, context: Mapping[str, Any], run: Run) ->
     with errors_logged("the run's end is published without the states of its tasks"):
         dag_id = dag_id_of(context, workflow.dag_id)
         states = task_states(context, dag_id, run.run_id)
-        # In the workflow's order, followed by tasks that only Airflow knows.
+        # These are in the workflow's order, followed by tasks that only Airflow has.
         ordered = {name: states.pop(name) for name in workflow.nodes if name in states}
         return ordered | states
     return {}

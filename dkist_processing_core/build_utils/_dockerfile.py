@@ -92,7 +92,7 @@ def render_dockerfile(category: str, notebooks: Sequence[PurePosixPath], extras:
         "WORKDIR /app",
         "RUN python -m pip install --upgrade pip",
         f"RUN python -m pip install {shlex.quote(package)}",
-        # Installed after the package, which may still require a release of this library that reports nothing.
+        # This is installed after the package, which may still require a release of this library that reports nothing.
         f"RUN python -m pip install 'dkist-processing-core[notebook]>={version('dkist-processing-core')}'",
         f"RUN mkdir -p {_SETTINGS_FILE.parent}",
         f"RUN echo {shlex.quote(json.dumps(_SETTINGS))} > {_SETTINGS_FILE}",

@@ -107,7 +107,7 @@ def _parts(package: ModuleType) -> list[pkgutil.ModuleInfo]:
 
 def _held(module: ModuleType) -> list[Workflow]:
     """Return the workflows among a module's global names, in the order of definition."""
-    # By type(): isinstance reads the value's `__class__`, and a proxy may raise an error then.
+    # type() is used, since isinstance reads the value's `__class__`, and a proxy may raise an error then.
     values = {id(value): value for value in vars(module).values() if issubclass(type(value), Workflow)}
     return list(values.values())
 

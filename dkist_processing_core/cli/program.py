@@ -88,7 +88,7 @@ def main() -> None:
     """Run the command line, and log warnings to the standard error stream."""
     fill_standard_descriptors()
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-        # Inherited from the process that started this one: the exit status of every child would be lost.
+        # This was inherited from the process that started this one: the exit status of every child would be lost.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     handler = logging.StreamHandler()
     handler.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s"))

@@ -31,7 +31,7 @@ def load_workflow(target: str) -> Workflow:
     module_name, _, attribute = target.partition(":")
     module = _module(module_name)
     found: dict[str, Workflow]
-    # By type(): isinstance reads the value's `__class__`, and a proxy may raise an error then.
+    # type() is used, since isinstance reads the value's `__class__`, and a proxy may raise an error then.
     found = {name: value for name, value in vars(module).items() if issubclass(type(value), Workflow)}
     listing = (
         f"the workflows in {module_name} are: {', '.join(found)}" if found else f"{module_name} defines no workflow"

@@ -93,7 +93,7 @@ def _in_utc(replay: _Replay) -> _Replay:
         msg = f"replay is {replay!r}, expected True, False or a datetime"
         raise ValueError(msg)  # noqa: TRY004 - as every other wrong argument
     try:
-        # Not `astimezone`: in the hour that a change of clocks skips, its result depends on the release of Python.
+        # `astimezone` is not used: in the hour that a change of clocks skips, its result depends on Python's release.
         moment = datetime.fromtimestamp(replay.timestamp(), UTC)
     except (OverflowError, ValueError):
         # In UTC the time is outside the calendar.

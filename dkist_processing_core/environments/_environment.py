@@ -71,7 +71,7 @@ class Environment:
     def close(self) -> None:
         """Release the environment."""
         if self.lock_fd >= 0:
-            # Closed and not unlocked: the task's process may have inherited the lock, and continues to use it.
+            # It is closed but not unlocked: the task's process may have inherited the lock, and continues to use it.
             os.close(self.lock_fd)
             self.lock_fd = -1
 
@@ -90,7 +90,7 @@ def find(folder: str, key: Key, requirement: Requirement) -> Environment | None:
     """Return the environment of a key that is ready for use, marked as in use, or None if there is none."""
     began = time.monotonic()
     before = None
-    # In a loop: another process may replace and prune it between reading the link and taking the lock.
+    # This is a loop, since another process may replace and prune it between reading the link and taking the lock.
     while True:
         try:
             target = os.readlink(f"{folder}/{key.name}")

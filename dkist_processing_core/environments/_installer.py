@@ -96,7 +96,7 @@ class Installer(ABC):
         # The output that the caller reads must not contain the extras that we added ourselves.
         added = [extra for extra in wanted.extras if extra not in asked.extras]
         self._replacements = [(str(wanted), str(asked)), *((f"{wanted.name}[{extra}]", wanted.name) for extra in added)]
-        # In its own process group: it ends with all processes that it started, and a Ctrl-C, which is meant for its
+        # It has its own process group: it ends with all processes that it started, and a Ctrl-C, which is meant for its
         # parent first, does not end it.
         with subprocess.Popen(  # noqa: S603 - checked words, and no shell
             command,
@@ -217,7 +217,7 @@ class Pip(Installer):
         timeout, retries = timeout_and_retries(self._pip, self._environ, self._limits)
         anew = ["--no-cache-dir"] if is_repair else []
         quietly = ["--no-input", "--progress-bar=off", "--disable-pip-version-check", "--no-warn-script-location"]
-        # Unbuffered, so that lines come as they are written.
+        # The output is unbuffered, so that each line arrives when it is written.
         pip = [
             f"{path}/bin/python",
             "-I",

@@ -30,7 +30,8 @@ def lock(path: str, *, exclusive: bool, create: bool = False) -> int | None:
             os.close(descriptor)
             return None
         except FileNotFoundError:
-            # Removed while it was being locked: the next opening finds another file, creates one, or raises an error.
+            # It was removed while it was being locked: the next opening finds another file, creates one, or raises an
+            # error.
             pass
         except BaseException as error:
             os.close(descriptor)

@@ -91,7 +91,7 @@ def _remove_names(folder: str) -> None:
                 if name.removesuffix(LOCK) not in keys and _take(held, path):
                     os.unlink(path)
             elif key_and_number(name) and _leads_nowhere(path) and _take(held, f"{path}{LOCK}", create=True):
-                # Checked again under the lock: a builder that held it might have repaired the link.
+                # This is checked again under the lock: a builder that held it might have repaired the link.
                 if _leads_nowhere(path):
                     os.unlink(path)
                 os.unlink(f"{path}{LOCK}")

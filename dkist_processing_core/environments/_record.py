@@ -27,7 +27,7 @@ _BLOCK = 512
 def read(path: str) -> dict[str, Any] | None:
     """Return the content of a marker, or None if it cannot be read."""
     try:
-        # Opened as in `lock`: a file that is not ours may be a pipe without a writer, or a link.
+        # It is opened as in `lock`: a file that is not ours may be a pipe without a writer, or a link.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
             is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
@@ -49,7 +49,7 @@ def write(path: str, requirement: Requirement, key: Key, facts: dict[str, Any]) 
         msg = f"the marker of {requirement} would not be recognised"
         raise AssertionError(msg)
     beside = f"{path}/{MARKER}.new"
-    # For the users of the folder to read, if the umask allows it; with no umask may another user write to it.
+    # The users of the folder may read it if the umask allows this. No umask lets another user write to it.
     made = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
     with open(made, "w", encoding="ascii") as file:
         file.write(text)

@@ -131,7 +131,7 @@ def pip_files(environ: Mapping[str, str]) -> list[str]:
     home = _home(environ)
     everyone = [f"{folder}/pip/pip.conf" for folder in _system_folders(environ)]
     own = [f"{home}/.pip/pip.conf", f"{environ.get('XDG_CONFIG_HOME') or f'{home}/.config'}/pip/pip.conf"]
-    # As in pip: a named file replaces the user's own files.
+    # A named file replaces the user's own files, as in pip.
     own = [] if named and os.path.exists(named) else own
     return [*everyone, "/etc/pip.conf", *own, f"{sys.prefix}/pip.conf", *([named] if named else [])]
 

@@ -152,7 +152,7 @@ def _decode_slowly(body: bytes, binary: Mapping[str, Any]) -> Event:
         parsed = _json_object(body)
         return _build(binary, parsed) if binary else _build(parsed, parsed.get("data"))
     except RecursionError as error:
-        # Raised by the first code that descends: the parser, or a repr of the parsed value in an error message.
+        # The first code that descends raises it: the parser, or a repr of the parsed value in an error message.
         raise _refusal(f"the body nests too deeply: found {show(body)}, expected an event of few levels") from error
 
 

@@ -20,8 +20,8 @@ from airflow.providers.standard.operators.bash import BashOperator
 
 from dkist_processing_core.airflow.callbacks import Callbacks
 """
-# Rendered by Airflow, on the worker, right before the command starts. A value of more than 200 characters is no
-# recipe run id, and might prevent the start of the process.
+# Airflow renders these on the worker, right before the command starts. A value of more than 200 characters is no recipe
+# run id, and might prevent the start of the process.
 _OF_RUN = {
     "DKIST_CORE_PYTHON": "{{ dkist_core.python }}",
     "DKIST_CORE_RUN_ID": "{{ run_id }}",

@@ -20,7 +20,7 @@ _TRACEPARENT = re.compile(
     r"[ \t]*(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:(-.*)|[ \t]*)\n?"
 )
 _MAX_TRACEPARENT = 512
-# Created once: `json.dumps` creates an encoder for each call with options.
+# It is created once, since `json.dumps` creates an encoder for each call with options.
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 

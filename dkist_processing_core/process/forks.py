@@ -56,7 +56,7 @@ class Lock:
 
     @property
     def _own(self) -> threading.RLock:
-        # One atomic step, so that two threads cannot create two locks.
+        # This is one atomic step, so that two threads cannot create two locks.
         return self._by_process.setdefault(os.getpid(), threading.RLock())
 
 

@@ -59,7 +59,7 @@ class signals_deferred:  # noqa: N801 - read as a function, as those of contextl
                 self._hold()
             return self  # noqa: TRY300 - what interrupts this has no block to leave, either
         except BaseException:
-            # Raised by a handler that was not deferred yet.
+            # A handler that was not deferred yet raised this.
             self._end()
             raise
 
@@ -151,7 +151,7 @@ def _action_of(number: int) -> Callable[[], object]:
     try:
         import ctypes  # noqa: PLC0415 - for this alone, which is rare
 
-        # Called with the interpreter's lock held: otherwise another thread would run for a while at each call.
+        # It is called with the interpreter's lock held: otherwise another thread would run for a while at each call.
         sigaction = ctypes.pythonapi.sigaction
     except (ImportError, AttributeError):
         return lambda: None

@@ -132,7 +132,7 @@ class TaskTermination:
             again.start()
 
     def _raise_again(self, process: int, number: int) -> None:
-        # Only if this handler would get the signal: the author's code may have installed another one.
+        # Send the signal only if this handler would get it: the author's code may have installed another one.
         if not (self._was_raised or self._is_over) and signal.getsignal(number) == self._handle:
             os.kill(process, number)
 

@@ -180,7 +180,7 @@ def _give_to_owner(descriptor: int, folder: os.stat_result) -> None:
     Otherwise a command under sudo would lock users out of their own journals. SQLite does the same with its files.
     """
     if os.geteuid() == 0 and folder.st_uid != 0:
-        # By the path in /proc, since fchown(2) refuses a descriptor of O_PATH.
+        # The path in /proc is used, since fchown(2) refuses a descriptor of O_PATH.
         os.chown(f"/proc/self/fd/{descriptor}", folder.st_uid, folder.st_gid)
 
 

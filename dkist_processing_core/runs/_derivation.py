@@ -41,7 +41,7 @@ _ENDS: dict[type[TaskEnd], State] = {
 _SEVERITY = [State.FINISHED, State.SKIPPED, State.FAILED]
 _RANK = {Reporter.LAUNCHER: 3, Reporter.TASK: 2, Reporter.ENGINE: 1, Reporter.WATCHER: 0}
 _SPECIFICITY: dict[str, int] = {cause: rank for rank, cause in enumerate(Cause)}
-# Causes that the engine can know for a failure that launcher and task also report.
+# The causes that the engine can know for a failure that launcher and task also report.
 _REFINING = (Cause.TERMINATED, Cause.TIMEOUT)
 
 

@@ -13,7 +13,8 @@ from dkist_processing_core.events import Event, WorkflowFailed, WorkflowFinished
 
 # A report may wait in an outbox, and a store of runs may keep it for this long.
 _OLDEST = timedelta(days=400)
-# From the previous midnight, so that the window is the same all day; a clock that is wrong by a zone stays plausible.
+# It begins at the previous midnight, so that the window is the same all day; a clock that is wrong by a zone stays
+# plausible.
 _NEWEST = timedelta(days=2)
 
 

@@ -81,7 +81,7 @@ class TaskView:
     """The engine's state of the task when the run ended."""
 
 
-# With weak references, so that a state need not hold views that are no longer used.
+# It allows weak references, so that a state need not hold views that are no longer used.
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class RunView:
     """A run: its tasks in dependency order where the graph is known, otherwise in the order of their first reports."""

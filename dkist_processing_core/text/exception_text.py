@@ -62,7 +62,7 @@ def frames_of(error: BaseException, without: "dict[str, object] | None" = None) 
 
 
 def _trace_of(error: BaseException):  # type: ignore[no-untyped-def] # noqa: ANN202 - its class is in no module to import
-    # Read by the slot of BaseException: a subclass may define a property of that name.
+    # It is read by the slot of BaseException, since a subclass may define a property of that name.
     return vars(BaseException)["__traceback__"].__get__(error)
 
 

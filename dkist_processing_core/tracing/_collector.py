@@ -96,7 +96,7 @@ class Collector:
 
 def collector_of(settings: Settings, signal: Signal) -> Collector | None:
     """Return a signal's collector, or None if its address is not contacted directly, as behind a proxy."""
-    # Imported here, not above: it costs 20 ms, and only exporters need it.
+    # The import is here, since it takes 20 ms, and only exporters need it.
     from urllib.request import getproxies  # noqa: PLC0415
 
     scheme = _parts_of(endpoint_of(settings, signal) or "").scheme

@@ -47,7 +47,7 @@ class LogExport:
         self._scopes: list[Mapping[str, Any]] = []
         self._restore: list[Callable[[], None]] = []
         self._current: object = None
-        # By the record's id: a filter may format a record before it is passed on, and a record may have no hash.
+        # The key is a record's id: a filter may format a record before it is passed on, and a record may have no hash.
         self._messages: dict[int, tuple[weakref.ref[logging.LogRecord], str, object, object]] = {}
         self._of_thread = threading.local()
 
@@ -189,7 +189,7 @@ def _message_of(record: logging.LogRecord) -> str:
     except (KeyboardInterrupt, TerminationError):
         raise
     except BaseException:  # noqa: BLE001
-        # Raised by the author's values: without an export they would not have been formatted, so it must not end the
+        # The author's values raised this: without an export they would not have been formatted, so it must not end the
         # task.
         return _template_of(record)
 

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 chosen_ids: ContextVar[tuple[int, int] | None] = ContextVar("chosen_ids", default=None)
 """The ids of trace and span that one of our providers gives to the span that is being opened."""
 given_out_ids: ContextVar[tuple[int, int] | None] = ContextVar("given_out_ids", default=None)
-"""The ids that any provider gives to it, since other processes know it by them."""
+"""The ids that any provider gives to it, since other processes use them for it."""
 
 
 class Telemetry:
