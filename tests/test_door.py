@@ -350,7 +350,7 @@ def test_published_pipelines_are_left_out_where_their_python_is_not(tmp_path: Pa
     runs_clients = [each for each in found["first"] if eval(each, {mark: mark == "clients" for mark in MARKS})]
     assert runs_clients == []
     assert any(eval(each, {mark: mark == "airflow" for mark in MARKS}) for each in found["first"])
-    assert printed.count("Python 3.13 is not here: ") == 1
+    assert printed.count("Python 3.13 is not installed: ") == 1
 
 
 def test_what_a_version_of_the_broker_can_change_runs_on_each_suite(tmp_path: Path) -> None:
