@@ -816,8 +816,8 @@ def test_a_task_that_does_not_call_the_base_s_constructor_runs(caplog: pytest.Lo
     assert task.phases == ["pre_run", "run", "post_run"]
     (record,) = caplog.records
     assert record.getMessage() == (
-        "Nameless runs without events: it has no workflow_name: its constructor is to call super().__init__ with what "
-        "it is given"
+        "Nameless runs without events: it has no workflow_name: its constructor must call super().__init__ with its "
+        "arguments"
     )
     assert repr(task) == "Nameless(recipe_run_id=None, workflow_name=None, workflow_version=None)"
 

@@ -106,7 +106,7 @@ def test_the_lines_of_a_task_are_shown_so_too(capsys: pytest.CaptureFixture[str]
     stream = io.StringIO()
 
     write_lines("A", [HOSTILE, "\t12 frames"])
-    PlainDisplay(Terminal(file=stream)).task_given_up(HOSTILE)
+    PlainDisplay(Terminal(file=stream)).task_not_run(HOSTILE)
 
     assert capsys.readouterr().out == f"A | {SHOWN}\nA | \t12 frames\n"
     assert stream.getvalue() == f"{SHOWN}: not run: an upstream task failed\n"

@@ -1,7 +1,7 @@
 """
 The facts of an attempt that its own process knows, as fields of events: cause of failure, progress, processor time.
 
-Not here: how an exception is described (events).
+Not here: the description of an exception (events).
 """
 
 import resource
@@ -21,7 +21,7 @@ def failure_of(error: BaseException) -> dict[str, Any]:
         failure |= {"cause": Cause.TERMINATED, "signal": vars(error)["signal"].name}
     elif issubclass(type(error), SystemExit):
         code = vars(SystemExit)["code"].__get__(error)
-        # As the interpreter and the system do: None is 0; a value that is no number is printed and exits 1; of a
+        # As the interpreter and the system do: None is 0; a value that is not a number is printed and exits 1; of a
         # number the lowest eight bits are kept.
         number = int.__and__(code, 0xFF) if issubclass(type(code), int) else int(code is not None)
         failure |= {"cause": Cause.EXIT_CODE, "exit_code": number}

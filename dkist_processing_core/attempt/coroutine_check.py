@@ -1,7 +1,7 @@
 """
-Whether a phase of a task would run when it is called: a coroutine or a generator is only created.
+The check that a call runs a phase of a task: the call of a coroutine or a generator only creates an object.
 
-Not here: everything else that is checked of a task's class (author_checks).
+Not here: the other checks of a task's class (author_checks).
 """
 
 import inspect
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def kind_of_result(function: object) -> str | None:
-    """Return the kind of object, such as a coroutine, that a call creates without running it; None for other calls."""
+    """Return the kind of object, such as a coroutine, that a call only creates; None if the call runs it."""
     for is_such, kind in (
         (inspect.iscoroutinefunction, "a coroutine"),
         (inspect.isgeneratorfunction, "a generator"),
@@ -24,7 +24,7 @@ def kind_of_result(function: object) -> str | None:
         try:
             if is_such(function):
                 return kind
-        except Exception:  # noqa: BLE001 - an author's object that is called may raise at any look at it
+        except Exception:  # noqa: BLE001 - an author's object may raise at any access
             return None
     return None
 

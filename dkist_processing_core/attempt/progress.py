@@ -1,7 +1,7 @@
 """
-Selects which progress reports of one attempt are published, and under which sequence numbers.
+The choice of the progress reports of one attempt that are published, and their sequence numbers.
 
-Not here: how they are published (lifecycle).
+Not here: their publishing (lifecycle).
 """
 
 import itertools
@@ -27,11 +27,11 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        """Begin with no report."""
+        """Store that there is no report."""
         self._lock = forks.Lock()
         self._began = time.monotonic()
         self._generation = forks.generation()
-        # Each step of it is one call to C: a signal's handler that reports may run between any two lines.
+        # Each step of it is one call to C: a signal handler that reports may run between any two lines.
         self._numbers = itertools.count()
         self._last = 0
         self._begin()

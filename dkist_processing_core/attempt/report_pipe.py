@@ -22,7 +22,7 @@ class ReportPipe:
     """The pipe on which a task reports to its launcher, and the pipe on which it receives notices; no method raises."""
 
     def __init__(self, report_fd: int, started_fd: int | None) -> None:
-        """Take the descriptors and note their files: the author's code may close them and reuse their numbers."""
+        """Store the descriptors and identities of the files: the author's code may close them and reuse the numbers."""
         self._report_fd, self._report = report_fd, HeldDescriptors([report_fd])
         self._started_fd, self._started = started_fd, HeldDescriptors([] if started_fd is None else [started_fd])
         self._notices = b""

@@ -1,7 +1,7 @@
 """
-The observer of one task in its process: the settings and the telemetry, and the lifecycle of the attempt under way.
+The context of one task in its process: its settings, its telemetry, and the lifecycle of its running attempt.
 
-Not here: the attempt (lifecycle), and the author's side of a task (task).
+Not here: the attempt (lifecycle), and the author's interface of a task (task).
 """
 
 import logging
@@ -33,26 +33,26 @@ _NAMELESS: dict[str, Any] = {"workflow_name": "", "workflow_version": "", "recip
 
 class TaskContext:
     """
-    The observer of one task in this process: its settings and telemetry, and the lifecycle while the task runs.
+    The settings and telemetry of one task in this process, and the lifecycle while the task runs.
 
-    It has secrets, connections and locks. A pickle therefore holds none of its content, even if the author's class
-    pickles all of the task's attributes. A copy of the task, which may share this object, creates a new one.
+    It holds secrets, connections and locks. Therefore a pickle contains none of them, even if the author's class
+    pickles all of the task's attributes. A copy of the task may share this object; it creates a new one.
     """
 
     def __init__(self, task: "TaskBase | None" = None) -> None:
-        """Belong to a task, or to no task if it was unpickled."""
+        """Store the task; None if this object was unpickled."""
         self._of = None if task is None else weakref.ref(task)
         self._name = class_name(type(task))
         self.lifecycle: Lifecycle | None = None
         self.origin: Origin | None = None
-        """The sources of the settings, recorded by the constructor; None for those at the time of reading."""
+        """The sources of the settings, recorded by the constructor; None for the sources at the time of reading."""
 
     def begin(self) -> None:
         """Record the sources from which the settings are read later."""
         with signals_deferred():
             try:
                 self.origin = Origin.of_process()
-            except Exception as error:  # noqa: BLE001 - observing never breaks the observed
+            except Exception as error:  # noqa: BLE001 - no error of this package stops the task
                 self._complain(error)
 
     def _complain(self, error: Exception) -> None:
@@ -60,7 +60,7 @@ class TaskContext:
         logger.error("%s runs without events and telemetry: %s", self._name, redact(reason))
 
     def is_of(self, task: "TaskBase") -> bool:
-        """Return True if this observer belongs to the task."""
+        """Return True if this context belongs to the task."""
         return self._of is not None and self._of() is task
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -69,7 +69,7 @@ class TaskContext:
 
     @forks.computed_once
     def settings(self) -> "Settings | None":
-        """The settings, or None: without usable settings the task runs unobserved, since observing never breaks it."""
+        """The settings; None if they are unusable: then the task runs without events and telemetry."""
         from dkist_processing_core.settings.reading import read_leniently  # noqa: PLC0415 - as above
 
         with signals_deferred():
@@ -121,7 +121,7 @@ def _next_attempt(task: "TaskBase") -> Attempt:
         names = {name: getattr(task, name) for name in ("workflow_name", "workflow_version", "task_name")}
         recipe_run_id = task.recipe_run_id
     except AttributeError as error:
-        msg = f"it has no {error.name}: its constructor is to call super().__init__ with what it is given"
+        msg = f"it has no {error.name}: its constructor must call super().__init__ with its arguments"
         raise IdentityError(msg) from error
     for name, value in names.items():
         if not isinstance(value, str):

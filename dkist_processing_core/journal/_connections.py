@@ -143,7 +143,7 @@ class Connections:
             JournalLostError: They do not; then all connections to the file are abandoned.
         """
         if not self.is_lost and not self._held.are_ours:
-            self._give_up()
+            self._abandon()
         if self.is_lost:
             msg = f"other code of this process has closed descriptors of the journal {self._path}"
             raise JournalLostError(msg)
@@ -207,7 +207,7 @@ class Connections:
                 if not self._connections:
                     self._forget()
 
-    def _give_up(self) -> None:
+    def _abandon(self) -> None:
         self.is_lost = True
         connections, self._connections = self._connections, []
         restored: list[int] = []

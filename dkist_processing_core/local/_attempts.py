@@ -1,8 +1,8 @@
 """
-The attempts of a run that are under way: each in a launcher's process that a thread follows, or called in this thread.
+The running attempts of a run: each in a launcher's process that a thread follows, or called in this thread.
 
-Not here: the pipes and signals of such a process (child), when attempts are started (engine), and what follows from
-their ends (_schedule).
+Not here: the pipes and signals of such a process (child), the times of the starts (engine), and the effects of the ends
+(_schedule).
 """
 
 import contextlib
@@ -43,10 +43,10 @@ logger = logging.getLogger(__name__)
 
 
 class Attempts:
-    """The attempts that are under way, and the ends that are not recorded yet."""
+    """The running attempts, and the ends that are not recorded yet."""
 
     def __init__(self, reports: "RunReports", display: "RunDisplay", origin: Origin) -> None:
-        """Take the run's reports and display, and the sources of the settings; nothing is started yet."""
+        """Store the run's reports and display, and the sources of the settings. Nothing is started."""
         self._reports = reports
         self._display = display
         self._origin = origin
@@ -63,7 +63,7 @@ class Attempts:
 
     @property
     def count(self) -> int:
-        """How many attempts run, or have ended and are not recorded."""
+        """The number of attempts that run, or have ended and are not recorded."""
         return len(self._running)
 
     @property
@@ -79,7 +79,7 @@ class Attempts:
         return self._ended[0] if self._ended else None
 
     def forget(self, end: AttemptEnd) -> None:
-        """Drop an end, which is recorded now."""
+        """Remove an end after it was recorded."""
         self._ended.remove(end)
         self._running.discard(end.attempt.task_name)
         self._processes.pop(end.attempt.task_name, None)
@@ -99,7 +99,7 @@ class Attempts:
         return False
 
     def run_here(self, attempt: Attempt, environ: dict[str, str]) -> None:
-        """Run an attempt's launcher to its end in this thread, which interrupts reach."""
+        """Run an attempt's launcher to its end in this thread, which can be interrupted."""
         self._run_process(attempt, environ, is_here=True)
 
     def _run_process(self, attempt: Attempt, environ: dict[str, str], *, is_here: bool = False) -> None:
@@ -108,7 +108,7 @@ class Attempts:
         with signals_deferred(interrupts=True):
             try:
                 process = child.start({**self._environ(attempt), **environ})
-            except Exception as error:  # noqa: BLE001 - whatever it is, the attempt is over
+            except Exception as error:  # noqa: BLE001 - after any error the attempt is over
                 logger.error("%s cannot be started: %s", attempt.task_name, error)  # noqa: TRY400 - one line reports it
                 self._note_end(AttemptEnd(attempt, SOFTWARE, time.monotonic() - began, is_reported=False))
                 return
@@ -174,7 +174,7 @@ class Attempts:
             raise
         except SystemExit as error:
             exit_code = error.code if isinstance(error.code, int) and error.code else 1
-        except Exception as error:  # noqa: BLE001 - it is the task's
+        except Exception as error:  # noqa: BLE001 - an error of the task
             # Formatted here: the logging module fails at exceptions that cannot be formatted.
             logger.error("%s failed\n%s", node.name, redact(stack_of(error)).rstrip("\n"))  # noqa: TRY400 - as above
         finally:
@@ -204,7 +204,7 @@ class Attempts:
             attempt, began = self._called_here
             is_finished = self._reports.is_noted(f"{ENDED}{attempt.start_id}/{TaskFinished.name}")
             self._note_end_here(AttemptEnd(attempt, int(not is_finished), time.monotonic() - began, is_reported=False))
-        # Following the process in this thread was interrupted too, and its launcher lives.
+        # The interrupt also ended the following of a process in this thread; its launcher lives.
         return iter(()) if self._followed_here is None else self._follow(*self._followed_here)
 
     def send_signal(self, number: signal.Signals) -> None:

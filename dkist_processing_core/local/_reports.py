@@ -1,7 +1,7 @@
 """
-What the local engine reports of its run: the run's events and span, and the ends that no launcher has reported.
+The reports of a local run: the run's events and span, and the ends that no launcher has reported.
 
-Not here: when it is reported (engine), and what a launcher reports (launcher).
+Not here: the times of the reports (engine), and the reports of a launcher (launcher).
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class RunReports:
     """The publisher and the span of one run."""
 
     def __init__(self, run: Run, settings: Settings) -> None:
-        """Take the run; nothing is published yet."""
+        """Store the run. Nothing is published."""
         self._run = run
         self._settings = settings
         self._telemetry = open_telemetry(settings)
@@ -50,7 +50,7 @@ class RunReports:
         self._stack = contextlib.ExitStack()
 
     def open(self) -> None:
-        """Open the publisher, which also delivers the events of the run's other processes."""
+        """Open the publisher, which delivers the events of all processes of the run."""
         with errors_logged("the run's events are not published"):
             self._reporter.publisher = Publisher.open(
                 self._settings,
@@ -60,7 +60,7 @@ class RunReports:
             )
 
     def begin_span(self) -> None:
-        """Begin the run's span, in which everything is reported from now on."""
+        """Begin the run's span: all later reports belong to it."""
         with errors_logged("the run is not traced"):
             attributes = semconv.run_attributes(self._run)
             self._span = self._stack.enter_context(self._open_span(attributes))
@@ -91,14 +91,14 @@ class RunReports:
         Args:
             attempt: The attempt.
             queue: The queue that its task belongs to.
-            queued_seconds: For how long it was due.
+            queued_seconds: The time since the attempt was due, in seconds.
         """
         self._reporter.about(attempt).report(
             TaskDispatched, queue=queue, worker=platform.node(), queued_seconds=queued_seconds
         )
 
     def failed(self, end: AttemptEnd) -> None:
-        """Report a failure as the engine sees it, provisionally: the launcher is gone and may not have reported it."""
+        """Report a failure that the engine observed, as provisional: its ended launcher may not have reported it."""
         code = end.exit_code
         reason = f"of its launcher {LOST}" if code is None else "its launcher was killed" if code < 0 else None
         self._reporter.about(end.attempt).report(
@@ -112,7 +112,7 @@ class RunReports:
         )
 
     def announce_failure(self, task_name: str) -> None:
-        """Publish the established message of a task that failed for good."""
+        """Publish the failure message of release 7.x for a task whose last attempt failed."""
         run = self._run
         self._reporter.announce(
             RecipeRunFailureMessage(

@@ -28,7 +28,7 @@ class RunDisplay:
         self._stack = contextlib.ExitStack()
 
     def open(self, run: Run, names: Sequence[str], settings: Settings) -> None:
-        """Begin to show a run."""
+        """Start to show a run."""
         with errors_logged("the run is not shown"):
             self._display = self._stack.enter_context(open_display(run, names, settings))
 

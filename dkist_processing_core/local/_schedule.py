@@ -1,5 +1,5 @@
 """
-The schedule of a run: which attempt is due next, and what an attempt's end means for its task and those downstream.
+The schedule of a run: the next attempt, and the effect of an attempt's end on its task and the downstream tasks.
 
 Not here: running the attempts (_attempts), and reporting and showing them (engine).
 """
@@ -32,7 +32,7 @@ class Schedule:
     """The attempts of one run that are due now or later, and the outcome of each task so far."""
 
     def __init__(self, run: Run, nodes: "Iterable[Node]") -> None:
-        """Take the nodes in dependency order; nothing is due before `begin`."""
+        """Store the nodes in dependency order. No attempt is due before `begin`."""
         self._run = run
         self._progress = {node.name: _Progress(node, TaskOutcome(TaskState.NO_STATUS)) for node in nodes}
         self._due: list[tuple[float, int, Attempt]] = []
@@ -65,16 +65,16 @@ class Schedule:
 
     @property
     def seconds_to_next(self) -> float | None:
-        """How long it takes until the next attempt is due; None where there is none."""
+        """The time in seconds until the next attempt is due; None if there is none."""
         return max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
 
     @property
     def next_due(self) -> Attempt | None:
-        """The attempt that is due first, if it is due by now."""
+        """The attempt that is due first, if it is due now; None otherwise."""
         return self._due[0][2] if self._due and self._due[0][0] <= time.monotonic() else None
 
     def queued_seconds(self, attempt: Attempt) -> float:
-        """Return for how long an attempt has been due."""
+        """Return the time in seconds since an attempt was due."""
         return max(0.0, time.monotonic() - self._progress[attempt.task_name].ready_since)
 
     def take_next(self) -> None:
@@ -95,7 +95,7 @@ class Schedule:
             is_over: Whether no attempt of this task follows.
 
         Returns:
-            The names of the tasks that are given up, since they wait for one that failed.
+            The names of the tasks that will not run, since they depend on one that failed.
         """
         attempt, progress = end.attempt, self._progress[end.attempt.task_name]
         spent = progress.outcome.duration_seconds + end.duration_seconds
@@ -105,7 +105,7 @@ class Schedule:
             return []
         progress.outcome = TaskOutcome(TaskState.SUCCESS if succeeded else TaskState.FAILED, attempt.attempt, spent)
         if not succeeded:
-            return self._give_up_downstreams(attempt.task_name)
+            return self._drop_downstreams(attempt.task_name)
         self._release_downstreams(attempt.task_name)
         return []
 
@@ -124,13 +124,13 @@ class Schedule:
             if name in upstreams and all(self._progress[each].outcome.succeeded for each in upstreams):
                 self._add_first(follower)
 
-    def _give_up_downstreams(self, name: str) -> list[str]:
-        failed, given_up = {name}, []
+    def _drop_downstreams(self, name: str) -> list[str]:
+        failed, not_run = {name}, []
         # The nodes are in dependency order, so one pass reaches all of them.
         for follower, progress in self._progress.items():
             if failed.intersection(progress.node.upstream_names):
                 failed.add(follower)
                 if progress.outcome.state is TaskState.NO_STATUS:
                     progress.outcome = TaskOutcome(TaskState.UPSTREAM_FAILED)
-                    given_up.append(follower)
-        return given_up
+                    not_run.append(follower)
+        return not_run

@@ -1,7 +1,7 @@
 """
 The process of one attempt of a local run: starts the launcher, reads its output and sends it signals.
 
-Not here: what a launcher does (launcher), and what its end means (local).
+Not here: the work of a launcher (launcher), and the effect of its end (local.engine).
 """
 
 import contextlib
@@ -44,7 +44,7 @@ def interpreter_flags() -> list[str]:
 
 def start(environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     """
-    Start a launcher, in its own process group, with these variables in addition to those of this process.
+    Start a launcher as the leader of its process group, with these variables in addition to those of this process.
 
     If the run is started inside a task of another run, the variables that identify that task are not passed on. The
     options of this interpreter are for the task: the launcher runs without them, so that they cannot change its
@@ -63,7 +63,7 @@ def start(environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
 
 def output_of(process: "subprocess.Popen[bytes]") -> Iterator[list[str]]:
     """
-    Yield the lines that a process writes, as they come, until it ends; an empty list when it is silent for a moment.
+    Yield the lines that a process writes, as they arrive, until it ends; an empty list after a moment without output.
 
     Reading stops at the process's end, since processes that it leaves behind may keep the pipe open. A line of more
     than 64 KiB comes in pieces.
@@ -105,7 +105,7 @@ def drop_output(process: "subprocess.Popen[bytes]") -> None:
 
 
 def wait(process: "subprocess.Popen[bytes]") -> int | None:
-    """Wait for the end of a process, and return its exit status; None where it is lost."""
+    """Wait for the end of a process, and return its exit status; None if it is lost."""
     assert process.stdout is not None
     status = wait_for(process)
     with contextlib.suppress(OSError, ValueError):
@@ -115,7 +115,7 @@ def wait(process: "subprocess.Popen[bytes]") -> int | None:
 
 def send_signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
     """Send a signal to the process group that a process leads: to it and the processes that it has started."""
-    # The pid is used only as long as no other process can have it.
+    # The pid is used only while no other process can have it.
     if process.returncode is None and not has_ended(process.pid):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)

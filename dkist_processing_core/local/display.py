@@ -36,7 +36,7 @@ _SPARE_LINES = 3
 
 
 class Display(Protocol):
-    """The events that the engine shows; calls come from several threads."""
+    """The events of a run that are shown; several threads call these methods."""
 
     def attempt_started(self, attempt: Attempt) -> None:
         """An attempt begins."""
@@ -44,19 +44,19 @@ class Display(Protocol):
     def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> None:
         """An attempt ended."""
 
-    def task_given_up(self, name: str) -> None:
-        """A task is not run, since a task that it waits for failed."""
+    def task_not_run(self, name: str) -> None:
+        """A task is not run, since a task that it depends on failed."""
 
     def output(self, name: str, lines: Sequence[str]) -> None:
         """A task wrote lines."""
 
     def run_ended(self, *, succeeded: bool) -> None:
-        """Everything has ended."""
+        """The run has ended."""
 
 
 @contextlib.contextmanager
 def open_display(run: Run, names: Sequence[str], settings: Settings) -> Iterator[Display]:
-    """Show a run on the standard error stream for as long as it lasts, in the form that suits that stream."""
+    """Show a run on the standard error stream until it ends: a live table on a terminal, plain lines elsewhere."""
     console = Terminal(stderr=True)
     header = f"{run.workflow_name} {run.workflow_version}, run {run.run_id}"
     try:
@@ -75,7 +75,7 @@ def open_display(run: Run, names: Sequence[str], settings: Settings) -> Iterator
     console.print(display.ending)
 
 
-# As in a shell and in a launcher: the exit status is this plus the signal's number.
+# The exit status after a signal is this plus the signal's number, as in a shell.
 _BY_SIGNAL = 128
 
 
@@ -96,7 +96,7 @@ def write_lines(name: str, lines: Sequence[str]) -> None:
 
 
 class SilentDisplay:
-    """Shows nothing; used where nothing can be shown."""
+    """Shows nothing; used if the standard error stream cannot be written to."""
 
     def attempt_started(self, attempt: Attempt) -> None:
         """Show nothing."""
@@ -104,7 +104,7 @@ class SilentDisplay:
     def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> None:
         """Show nothing."""
 
-    def task_given_up(self, name: str) -> None:
+    def task_not_run(self, name: str) -> None:
         """Show nothing."""
 
     def output(self, name: str, lines: Sequence[str]) -> None:
@@ -115,10 +115,10 @@ class SilentDisplay:
 
 
 class PlainDisplay:
-    """One line for each thing that happens; tasks' own output goes to the standard output stream."""
+    """Writes one line for each event of the run; the output of tasks goes to the standard output stream."""
 
     def __init__(self, console: Console) -> None:
-        """Write to a console."""
+        """Store the console."""
         self._console = console
 
     def _line(self, name: str, text: str) -> None:
@@ -133,7 +133,7 @@ class PlainDisplay:
         """Write how the attempt ended."""
         self._line(attempt.task_name, outcome_text(attempt, succeeded=succeeded, exit_code=exit_code, seconds=seconds))
 
-    def task_given_up(self, name: str) -> None:
+    def task_not_run(self, name: str) -> None:
         """Write that a task is not run."""
         self._line(name, "not run: an upstream task failed")
 
@@ -159,7 +159,7 @@ class _Row:
 
     def cells(self, name: str) -> list[Text | ProgressBar]:
         """Return the row of a task: name, state, time, progress, note."""
-        # Read once: another thread may record the end meanwhile.
+        # Read once: another thread may record the end at the same time.
         began = self.began
         seconds = time.monotonic() - began if began is not None else self.seconds
         bar: ProgressBar | Text = Text("")
@@ -257,7 +257,7 @@ class LiveDisplay:
             text = outcome_text(attempt, succeeded=succeeded, exit_code=exit_code, seconds=seconds)
             self._console.print(Text(visible(f"{attempt.task_name} {text}"), style="red"))
 
-    def task_given_up(self, name: str) -> None:
+    def task_not_run(self, name: str) -> None:
         """Show that a task is not run."""
         self._rows[name] = _Row("not run", "yellow")
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dkist_processing_core.workflow import Workflow
 
 TERMINATION_SECONDS = GRACE_SECONDS + 0.6
-"""How long a launcher may take after a termination request: it kills its task, and lives a moment longer."""
+"""The longest life of a launcher after a termination request: it kills its task, and ends a moment later."""
 _LAST_SECONDS = 0.2
 _LOOK_SECONDS = 0.05
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -81,7 +81,7 @@ class LocalRun:
         environments: bool = False,
     ) -> None:
         """
-        Take the workflow and the run; nothing is started yet.
+        Store the workflow and the run. Nothing is started.
 
         Args:
             workflow: The workflow to run.
@@ -114,7 +114,7 @@ class LocalRun:
                 self._loop()
             finally:
                 if os.getpid() != self._pid:
-                    # A fork of a task that ran in this process is about to exit: only its parent reports the run.
+                    # This is a forked child of a task that ran in this process. Only its parent reports the run.
                     os._exit(1)
                 with signals_deferred(interrupts=True) as held:
                     self._stop_everything(held)
@@ -194,14 +194,14 @@ class LocalRun:
             self._reports.announce_failure(attempt.task_name)
         with signals_deferred(interrupts=True):
             self._attempts.forget(end)
-            given_up = self._schedule.record(end, succeeded=succeeded, is_over=is_over)
+            not_run = self._schedule.record(end, succeeded=succeeded, is_over=is_over)
         self._display.show(
             lambda display: display.attempt_ended(
                 attempt, succeeded=succeeded, exit_code=end.exit_code, seconds=end.duration_seconds
             )
         )
-        for follower in given_up:
-            self._display.show(lambda display: display.task_given_up(follower))  # noqa: B023 - called now
+        for follower in not_run:
+            self._display.show(lambda display: display.task_not_run(follower))  # noqa: B023 - called now
 
     def _stop_everything(self, held: signals_deferred) -> None:
         """Send termination requests to running launchers, skip the wait at another interrupt, and kill the rest."""

@@ -1,5 +1,5 @@
 """
-The outcome of a run on this host: the state of each task, in the engine's terms.
+The outcome of a run on this host: the state of each task, in Airflow's terms.
 
 Not here: the state of a run from the events on the bus (runs).
 """
@@ -12,7 +12,7 @@ from dkist_processing_core.identity import Attempt
 
 
 class TaskState(StrEnum):
-    """The state of a task after a run, in the engine's terms."""
+    """The state of a task after a run, in Airflow's terms."""
 
     SUCCESS = "success"
     FAILED = "failed"
@@ -26,7 +26,7 @@ class AttemptEnd:
 
     attempt: Attempt
     exit_code: int | None
-    """The exit status of its process; None where it is lost."""
+    """The exit status of its process; None if it is lost."""
     duration_seconds: float
     is_reported: bool
     """Whether the launcher has reported its end."""

@@ -45,7 +45,7 @@ def secrets_in(settings: Settings | None) -> list[str]:
     """
     Return the texts that must not be shown: secret settings, secret variables, and secret entries of the file `.env`.
 
-    Variables count also after they are unset; entries of the file may be settings of a client or of a library.
+    Variables are included even after they are unset; entries of the file may be settings of a client or of a library.
     """
     if settings is None:
         return secrets_of(Origin.of_process().file_values())
