@@ -13,8 +13,8 @@ from dkist_processing_core.process.thread_limits import can_start_threads
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.tracing._collector import Signal, endpoint_of, is_plain, protocol_of
 
-# gRPC starts one for each processor, within bounds, and a few more. The number is doubled, since launcher and task begin
-# at the same time.
+# gRPC starts one for each processor, within bounds, and a few more. The number is doubled, since launcher and task
+# begin at the same time.
 _THREADS_OF_GRPC = 2 * (min(max(os.cpu_count() or 16, 4), 16) + 6)
 _CLASSES = {"traces": "OTLPSpanExporter", "metrics": "OTLPMetricExporter", "logs": "OTLPLogExporter"}
 _MODULES = {"traces": "trace_exporter", "metrics": "metric_exporter", "logs": "_log_exporter"}
