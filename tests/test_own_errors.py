@@ -11,11 +11,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import isfunction
 from pathlib import Path
 
 import pytest
 
 from dkist_processing_core import RunState
+from dkist_processing_core.attempt import lifecycle
 from dkist_processing_core.launcher._memory_sampler import _OomKills
 from dkist_processing_core.runs import AttemptView, State
 from tests.faulty import STOLEN
@@ -89,6 +91,10 @@ OF_RUNS = (
 """Functions of a local run that are not needed for the outcomes of its tasks."""
 STATUSES = ("status 70", "status -9", "status null")
 """Ends of a launcher after its report: an error of the launcher, a kill, an unknown status."""
+OBSERVED = sorted(
+    name for name in lifecycle.Lifecycle._conclude.__code__.co_names if isfunction(vars(lifecycle).get(name))
+)
+"""Functions of other modules that measure the facts of a task's end."""
 OF_TASKS = (
     "config:DKISTProcessingCoreConfiguration.read_leniently",
     "attempt.lifecycle:secrets_in",
@@ -100,8 +106,7 @@ OF_TASKS = (
     "attempt._mode:CalledMode.hand_over_end",
     "attempt._mode:CalledMode.note_end",
     "attempt._mode:CalledMode.open_span",
-    "attempt.lifecycle:cpu_seconds",
-    "attempt.lifecycle:peak_memory_bytes",
+    *(f"attempt.lifecycle:{name}" for name in OBSERVED),
     "attempt.progress:Progress.take_held_back",
     "delivery.publisher:Publisher.close",
     "delivery.publisher:Publisher.open",
