@@ -46,7 +46,7 @@ class Aim:
         return next((row for row in rows if (row["name"], row["other_name"]) == wanted), None)
 
     def is_met_by(self, value: float) -> bool:
-        """Say whether a figure reaches the aim."""
+        """Return True if the figure reaches the aim."""
         return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
 
     @property

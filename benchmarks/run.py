@@ -27,7 +27,7 @@ from benchmarks.plan import Plan
 
 # Above it, other work on the machine scatters the figures.
 QUIET_LOAD = 0.5
-# By the part that each one shows.
+# The plots, by the part that each one shows.
 PLOTS = {"rates": "bench-rate.png", "publish": "bench-latency.png"}
 
 

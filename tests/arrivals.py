@@ -123,7 +123,7 @@ class Child:
 
     def wait_for_end(self, seconds: float) -> bool:
         """
-        Say whether it ends within so many seconds.
+        Return True if it ends within that many seconds.
         """
         return bool(select.select([self._descriptor], [], [], seconds)[0])
 

@@ -261,7 +261,7 @@ def _of_no_source() -> None:
 
 class Generated(Early):
     """
-    Fails in a module whose source cannot be had.
+    Fails in a module whose source is not available.
     """
 
     def fail(self) -> None:
@@ -316,7 +316,7 @@ def ended() -> TaskFailed | TaskFinished:
 
 class LeavingWithoutCodeError(SystemExit):
     """
-    An exit whose status cannot be had.
+    An exit whose status cannot be read.
     """
 
     @property

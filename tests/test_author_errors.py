@@ -624,7 +624,7 @@ def test_a_package_s_mistake_is_told_with_its_module(source: str, message: str, 
     assert re.match(message, sentence)
 
 
-# The numbers of values that Python can only show by numbers, as many as a sentence has room for.
+# Arbitrary values, some of them very long
 TEXTS = st.text(max_size=40) | st.builds(
     str.__mul__, st.sampled_from(["x", "1", " ", "/", "x.y"]), st.integers(0, 3000)
 )

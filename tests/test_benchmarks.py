@@ -234,7 +234,7 @@ def test_the_cost_of_our_own_stands_beside_the_bare_insert() -> None:
 @pytest.mark.parametrize(("value", "text"), [(12_345.6, "12,346"), (123.4, "123"), (1.5, "1.50"), (0.01234, "0.0123")])
 def test_figures_are_shown_with_the_digits_that_count(value: float, text: str) -> None:
     """
-    Nobody measures to the seventh digit.
+    No measurement is exact to the seventh digit.
     """
     assert page.shown(value) == text
 

@@ -124,7 +124,7 @@ def test_a_workflow_that_is_taken_from_another_distribution_s_module_is_not_the_
     make: Make, tmp_path: Path
 ) -> None:
     """
-    Under a name of the package's own, either.
+    This holds if the package gives it another name.
     """
     write_package(tmp_path, {"flows.py": module("theirs")}, name="elsewhere")
     package = make({"a.py": "import elsewhere.flows\nshown = elsewhere.flows.theirs\n" + module("ours")})

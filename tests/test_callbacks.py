@@ -149,7 +149,7 @@ def said_by_launcher(event_class: type[Any], task: str, attempt: int = 1, **fact
 
 def test_the_first_task_s_dispatch_begins_the_run() -> None:
     """
-    With the graph, and the start known to Airflow, from which the id is derived.
+    The event has the graph, and the start known to Airflow, from which the id is derived.
     """
     CALLBACKS.on_execute(context())
 
@@ -221,7 +221,7 @@ def test_a_failure_is_told_as_far_as_the_engine_knows(
 
 def test_a_task_that_is_passed_over_is_skipped() -> None:
     """
-    With the reason that Airflow got.
+    The event has the reason that Airflow got.
     """
     CALLBACKS.on_skipped(context(error=AirflowException("not today")))
 
@@ -243,7 +243,7 @@ def test_a_mapped_instance_has_its_number() -> None:
 
 def test_the_end_of_a_run_has_the_state_of_every_task() -> None:
     """
-    In the workflow's order, with the run's own times.
+    The tasks are in the workflow's order, with the run's own times.
     """
     CALLBACKS.on_dag_success(ended_context({"Second": None, "First": "success", "Other": "removed"}))
 
@@ -377,7 +377,7 @@ def test_a_task_that_its_launcher_saw_succeed_is_never_announced() -> None:
 
 def test_a_failure_is_announced_once() -> None:
     """
-    By the message of release 7.x, which is not an event.
+    The message is that of release 7.x, which is not an event.
     """
     error = AirflowException("Bash command failed. The command returned a non-zero exit code 1.")
     for _ in range(2):
@@ -513,7 +513,7 @@ def test_what_the_dag_processor_calls_failed_is_left_to_the_end_of_the_run() -> 
 
 def test_an_attempt_that_failed_for_good_after_a_clear_is_announced_again() -> None:
     """
-    Whoever cleared it wants to know.
+    The new failure is news for the person who cleared it.
     """
     error = AirflowException("Bash command failed. The command returned a non-zero exit code 1.")
     for clears in (0, 0, 1):
@@ -670,7 +670,7 @@ def test_a_callback_without_settings_says_so_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    Without the password that it must not show.
+    The message does not contain the password.
     """
     monkeypatch.setenv("MESH_CONFIG", "no JSON")
     monkeypatch.setenv("ISB_PASSWORD", "s3cret-word")

@@ -502,7 +502,7 @@ def test_a_clock_that_is_set_back_in_a_run_hides_nothing_of_it() -> None:
 
 def test_a_list_ends_and_can_be_narrowed() -> None:
     """
-    By age and by run, on the embedded journal.
+    The list can be narrowed by age and by run, on the embedded journal.
     """
     now = datetime.now(UTC)
     publish(
@@ -565,7 +565,7 @@ def test_a_list_ends_on_a_bus_that_is_never_quiet(monkeypatch: pytest.MonkeyPatc
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
     """
-    As in `dkist-core events list --json | head -1`.
+    An example is `dkist-core events list --json | head -1`.
     """
     publish(*(progressed("A", number) for number in range(3000)))
     pipeline = " ".join(f"'{word}'" for word in command("events", "list", "--json")) + " | head -1"
@@ -655,7 +655,7 @@ def test_a_terminal_without_unicode_gets_ascii_and_question_marks() -> None:
 
 def test_names_of_events_are_completed() -> None:
     """
-    The shell offers what `--type` takes.
+    The shell offers the values that `--type` accepts.
     """
     words: dict[str, Any] = {"COMP_WORDS": "dkist-core events tail --type task.f", "COMP_CWORD": "4"}
 

@@ -219,7 +219,7 @@ def test_notebooks_are_written_with_the_image_that_serves_them(tmp_path: Path) -
 )
 def test_notebooks_that_cannot_be_written_are_one_line(arguments: list[str], complaint: str, tmp_path: Path) -> None:
     """
-    And nothing is.
+    No file is written.
     """
     write_package(tmp_path, {"a.py": module("a"), "empty/__init__.py": ""})
 

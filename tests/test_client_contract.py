@@ -183,7 +183,7 @@ def test_a_node_is_placed_by_keywords_and_by_position() -> None:
 
 def test_resource_queues_are_words() -> None:
     """
-    In lower case, as Airflow's queues are.
+    They are in lower case, like Airflow's queues.
     """
     assert issubclass(ResourceQueue, enum.StrEnum)
     assert {queue.name: str(queue) for queue in ResourceQueue} == {
@@ -217,7 +217,7 @@ def test_a_package_is_found_checked_and_exported(tmp_path: Path, monkeypatch: py
 
 def test_a_notebook_has_the_name_by_which_its_tasks_look_for_it(tmp_path: Path) -> None:
     """
-    And its functions accept their keywords of release 7.x.
+    Its functions accept their keywords of release 7.x.
     """
     notebook = calibration.export_notebook(path=tmp_path)
     content = json.loads(notebook.read_bytes())
@@ -302,7 +302,7 @@ def test_settings_are_changed_in_a_copy_and_patched(monkeypatch: pytest.MonkeyPa
 
 def test_settings_are_logged_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
     """
-    With the library's, or a client's own alone.
+    A client logs its own settings with the library's, or alone.
     """
     caplog.set_level("INFO")
     settings = InstrumentConfiguration(object_store_secret_key="canary")

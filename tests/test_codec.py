@@ -386,7 +386,7 @@ def test_what_is_read_quickly_is_read_to_the_same_event_slowly(event: Event, dat
 
 @pytest.mark.parametrize("field", ["message", "unknown"])
 def test_a_body_that_is_not_utf_8_is_refused_wherever_that_shows(field: str) -> None:
-    """Also in a field that is passed over."""
+    """This includes a field that is ignored."""
     body = json.dumps(with_data(**{field: "HERE"})).encode().replace(b"HERE", b"\xff")
 
     with pytest.raises(DecodeError, match=r"the body is not JSON \(UnicodeDecodeError"):

@@ -388,7 +388,7 @@ def test_a_wrong_value_in_the_file_is_shown_like_any_other(tmp_path: Path) -> No
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    """With the one error that settings raise."""
+    """The error is the one that all settings raise."""
     (tmp_path / ".env").write_bytes(b"BUILD_VERSION=\xff\xfe\n")
 
     with pytest.raises(ConfigurationError, match=r"^\.env: found a file that cannot be read \(UnicodeDecodeError\)"):
@@ -411,7 +411,7 @@ def test_no_value_raises_anything_else(variable: str, value: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "[::1]", "fe80::1%eth0", "rabbit_1", "broker.example", "bröker"])
 def test_a_service_is_named_by_a_host_or_an_address(host: str) -> None:
-    """Whatever a socket connects to."""
+    """Every host to which a socket can connect is accepted."""
     assert MeshService(host=host, port=1).host == host
 
 
@@ -616,7 +616,7 @@ def test_read_leniently_a_file_that_is_no_text_is_refused(tmp_path: Path) -> Non
         DKISTProcessingCoreConfiguration.read_leniently()
 
 
-# Nothing leaks
+# No secret is shown
 
 
 def test_the_secrets_of_the_settings_are_known(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_living_process_keeps_its_spare_journal(embedded: DKISTProcessingCoreC
         publisher.publish(finished("A"))
     before = ids_in(embedded)
     assert publisher._shelf._overflow._spare is not None
-    # As the kernel does for a process that is killed.
+    # The kernel does this for a killed process.
     publisher._shelf._overflow._spare.close()
     after = ids_in(embedded)
     publisher._shelf._overflow._spare = None

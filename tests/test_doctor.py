@@ -153,7 +153,7 @@ def test_a_file_that_names_a_broker_gets_no_password_of_the_environment(
 
 def test_a_folder_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """
-    With the variable that moves it.
+    The finding names the variable that sets another folder.
     """
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DKIST_CORE_STATE_DIR", str(tmp_path / "file" / "state"))
@@ -198,7 +198,7 @@ def test_a_journal_of_a_newer_release_is_left_alone_and_told(state_dir: Path) ->
 
 def test_a_file_that_is_no_journal_is_told(state_dir: Path) -> None:
     """
-    With its name, and without a traceback.
+    The finding contains its name, and no traceback.
     """
     (state_dir / "embedded.db").write_text("this is no database, however long it may be")
 
@@ -344,7 +344,7 @@ def test_a_wrong_virtual_host_is_told(monkeypatch: pytest.MonkeyPatch, broker: B
 
 def test_missing_exchanges_that_may_not_be_made_are_told(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
     """
-    With their names, and who could make them.
+    The finding contains their names, and who could declare them.
     """
     name_broker(monkeypatch, broker.as_user(write=".*", read=".*"))
 
@@ -515,7 +515,7 @@ def test_one_variable_may_name_the_collector_of_all_signals(
     monkeypatch: pytest.MonkeyPatch, otlp: OtlpReceiver
 ) -> None:
     """
-    With the protocol that is spoken there.
+    The finding contains the protocol that is used there.
     """
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.http_endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
@@ -528,7 +528,7 @@ def test_one_variable_may_name_the_collector_of_all_signals(
 
 def test_what_is_turned_off_is_not_knocked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Nothing is wrong with it either.
+    It is not an error either.
     """
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
     monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")

@@ -221,7 +221,7 @@ def test_hooks_are_local_and_run_the_pieces_of_lint() -> None:
 
 
 def test_ci_runs_lint_and_test_and_nothing_else() -> None:
-    """What CI checks, a contributor can run by the same two commands."""
+    """A contributor can run the checks of CI by the same two commands."""
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
 
     commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]

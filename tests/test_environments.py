@@ -307,7 +307,7 @@ def test_order_and_spelling_of_extras_make_no_difference(
     name: str, version: str, extras: list[str], chance: random.Random
 ) -> None:
     """
-    Nor does naming one twice.
+    A repeated extra makes no difference either.
     """
     others = [*extras, *extras]
     chance.shuffle(others)
@@ -501,7 +501,7 @@ def test_of_a_file_of_settings_only_those_count_that_change_what_is_installed(
 
 def test_a_release_has_one_environment_however_its_version_is_written(cache: Environments) -> None:
     """
-    To an installer these are one release.
+    For an installer these are one release.
     """
     path = built(cache)
 
@@ -585,7 +585,7 @@ def test_user_information_is_taken_out_of_any_text(before: str, after: str) -> N
     assert without_user_information(before.replace("://", "")) == before.replace("://", "")
 
 
-# Where they are
+# The folder of environments
 
 
 def test_the_folder_is_named_or_in_the_cache_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -604,7 +604,7 @@ def test_the_folder_is_named_or_in_the_cache_of_the_user(monkeypatch: pytest.Mon
 
 def test_the_folder_may_be_named_in_the_file_of_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """
-    As any setting may.
+    This holds for any setting.
     """
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("PIP_TIMEOUT=3\nexport DKIST_CORE_ENVIRONMENTS_DIR='/from/file'\n")
@@ -684,7 +684,7 @@ def test_finding_one_loads_nothing_dear(cache: Environments) -> None:
 
 def test_finding_one_counts_as_use(cache: Environments) -> None:
     """
-    By the time of its marker.
+    The time of its marker is the time of its last use.
     """
     path = built(cache)
     used(path, 5)
@@ -804,7 +804,7 @@ def test_what_an_installer_leaves_running_holds_up_nobody(
 
 def test_a_build_that_does_not_end_is_ended(environ: dict[str, str], tmp_path: Path, other_python: Path) -> None:
     """
-    Also one that has closed its output.
+    This includes a build that has closed its output.
     """
     put_uv_beside(other_python, '[ "$1" != pip ] || { exec >&- 2>&-; sleep 60; }')
     cache = Environments(
@@ -965,7 +965,7 @@ def test_frozen_is_warned_of_once_where_it_is_asked_for(cache: Environments) -> 
 
 def test_uv_may_be_demanded(environ: dict[str, str], tmp_path: Path, other_python: Path) -> None:
     """
-    And is missed by name.
+    If it is missing, the error names it.
     """
     environ["PATH"] = str(tmp_path)
     cache = Environments(tmp_path / "e", environ=environ, interpreter=str(other_python), installer="uv")
@@ -1225,7 +1225,7 @@ def test_an_error_names_what_it_is_about(environ: dict[str, str], tmp_path: Path
 
 def test_a_folder_in_the_place_of_a_link_is_named_before_anything_is_built(cache: Environments) -> None:
     """
-    Nobody waits for a build that cannot be used.
+    Otherwise a process would wait for a build that it cannot use.
     """
     link = Path(cache.folder) / cache.key(PIPE).name
     link.mkdir(parents=True, mode=0o700)
@@ -1852,7 +1852,7 @@ def test_the_command_says_what_cannot_be_built(environ: dict[str, str]) -> None:
     assert "expected NAME==VERSION" in " ".join(wrong.stderr.split())
 
 
-# Who may write to it
+# Permissions for writing
 
 
 def test_what_a_build_makes_nobody_else_may_write_to(cache: Environments, tmp_path: Path) -> None:
@@ -1891,7 +1891,7 @@ def test_folders_that_a_build_makes_are_their_owner_s(environ: dict[str, str], t
 
 def test_an_environment_that_others_may_write_to_is_not_used(cache: Environments) -> None:
     """
-    Another one takes its place.
+    Another environment is built instead.
     """
     path = built(cache)
     path.chmod(0o777)

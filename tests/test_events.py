@@ -216,7 +216,7 @@ def test_each_text_of_an_event_is_a_name_or_is_redacted(event_class: type[Event]
         assert getattr(blanked, name) == (None if getattr(event, name) is None else "[blank]")
 
 
-# As values
+# Events as values
 
 
 class _Text(str):
@@ -405,7 +405,7 @@ def sections() -> dict[str, str]:
 
 
 def test_the_page_has_a_section_for_every_event() -> None:
-    """In the order of the union."""
+    """The sections are in the order of the union."""
     assert [event_class.name for event_class in EVENT_CLASSES] == list(sections())
 
 

@@ -261,7 +261,7 @@ def test_derived_frames_are_the_same_every_time(raw: dict[str, Any]) -> None:
     np.testing.assert_array_equal(raw[name].data, again.data)
 
 
-# What calibration improves
+# Improvements by the calibration
 
 
 @pytest.mark.parametrize("name", ["eit_171", "eit_195", "aia_171_derived_1", "aia_171_derived_2"])

@@ -689,7 +689,7 @@ def task_pid(task: str) -> int:
 
 def is_alive(pid: int) -> bool:
     """
-    Say whether a process runs.
+    Return True if a process runs.
     """
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -87,7 +87,7 @@ class Counting:
 
 
 def test_an_object_of_a_process_begins_anew_in_each_fork_and_only_there() -> None:
-    """The fork needs no check of its own before it uses what its parent has opened."""
+    """A fork needs no separate check before it uses objects that its parent has opened."""
     counting = Counting()
     forks.begin_in_forks(counting)
 

@@ -42,7 +42,7 @@ class Job:
     messages: str
     """The file that holds the messages, a JSON array per line."""
     state_dir: str
-    """Where the library keeps its journal."""
+    """The state folder of the library."""
     count: int
     warm_up: int = 50
     """How many messages are published before the clock starts, so that no measured time includes connecting."""
@@ -54,7 +54,7 @@ class Job:
         return cls(**json.loads(sys.stdin.readline()))
 
     def to_line(self) -> str:
-        """Return what `read` reads."""
+        """Return the line that `read` reads."""
         return json.dumps(asdict(self)) + "\n"
 
     def prepared(self) -> tuple[list[Prepared], list[Prepared]]:

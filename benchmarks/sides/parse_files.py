@@ -50,7 +50,7 @@ if __name__ == "__main__":
 
     files = sys.argv[2:]
     for file in files:
-        # As the DAG processor does before it forks.
+        # The DAG processor does this before it forks.
         _pre_import_airflow_modules(file, structlog.get_logger())
         look_at(file)
     laps: dict[str, list[tuple[float, int, float]]] = {file: [] for file in files}

@@ -1,7 +1,7 @@
 """
 The system to replace: talus's `DurableProducer`, opened for each event as that system does, or kept open.
 
-Opening it declares exchange, queue and binding, which is part of what an event costs there.
+Opening it declares exchange, queue and binding, which is part of the cost of an event there.
 """
 
 import time

@@ -262,7 +262,7 @@ def test_a_run_that_is_marked_failed_has_its_tasks_ends_alone(runs: dict[str, Ru
 
 def test_what_waits_for_a_failed_task_is_not_run(runs: dict[str, Run]) -> None:
     """
-    Nobody reports on it but the end of the run.
+    Only the end of the run reports it.
     """
     run = runs["exception"]
     follower = next(task for task in run.ground.listener.view(run.run_id).tasks if task.name == "Follows")
@@ -366,7 +366,7 @@ def test_a_run_that_is_cleared_begins_again(runs: dict[str, Run]) -> None:
 
 def test_a_task_that_fails_again_after_a_clear_is_announced_again(runs: dict[str, Run], announced: list[str]) -> None:
     """
-    Whoever has cleared it wants to know.
+    The new failure is news for the person who has cleared it.
     """
     run = runs["cleared, fails again"]
     second = run.attempt("failed, cleared, failed: the second attempt", 2)

@@ -146,7 +146,7 @@ def test_a_file_that_was_exported_before_still_loads(file: Path, tmp_path: Path)
 
 def test_a_node_gives_its_operator(tmp_path: Path) -> None:
     """
-    In no DAG, so that it can be placed in one.
+    The operator is in no DAG, so that it can be added to one.
     """
     program = """
 from tests.sample import workflow

@@ -555,7 +555,7 @@ class BusContract:
         self, publisher: Publisher, listen: Callable[..., Subscription], local_zone: Callable[[str], None], zone: str
     ) -> None:
         """
-        In some zones such a time has no equivalent in UTC.
+        In some time zones such a time has no equivalent in UTC.
         """
         local_zone(zone)
         publisher.publish(started("A"))

@@ -160,7 +160,8 @@ class TestAmqpBus(BusContract):
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         """
-        As just after the broker's start: the subscription then goes on, and published messages are not set aside.
+        This occurs just after the broker's start: the subscription then goes on, and published messages are not set
+        aside.
         """
         subscription = listen()
         with Publisher.open(settings) as publisher:

@@ -212,7 +212,7 @@ def test_an_open_subscription_goes_on_in_the_file_that_replaces_a_damaged_one(
     settings: DKISTProcessingCoreConfiguration,
 ) -> None:
     """
-    With a name or without, it misses no event that is published afterwards.
+    With or without a name, it misses no event that is published afterwards.
     """
     fill(settings)
     path = open_bus(settings).journal_path
@@ -235,7 +235,7 @@ def test_an_open_publisher_goes_on_in_the_file_that_replaces_a_damaged_one(
     settings: DKISTProcessingCoreConfiguration,
 ) -> None:
     """
-    Also where it has not met the damage itself.
+    This holds if another process has encountered the damage.
     """
     fill(settings)
     with Publisher.open(settings) as publisher:
@@ -310,7 +310,7 @@ def test_a_name_whose_place_cannot_be_read_begins_with_the_oldest_event(
 
 def test_what_a_damaged_journal_knows_of_ages_and_losses_goes_on(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    As far as it can be read.
+    The new file keeps the ages and losses that can be read.
     """
     fill(settings)
     bus = open_bus(settings)
@@ -575,7 +575,7 @@ def test_a_table_that_another_program_has_exchanged_for_a_view_delays_no_process
 
 def test_a_look_at_rows_without_end_ends(tmp_path: Path) -> None:
     """
-    With an error that names the file.
+    It ends with an error that names the file.
     """
     path = tmp_path / "outbox.db"
     Journal.open(path).close()

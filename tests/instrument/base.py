@@ -52,7 +52,7 @@ class InstrumentTask(TaskBase, ABC):
 
     def post_run(self) -> None:
         """
-        Say that all is done.
+        Log that the task is done.
         """
         super().post_run()
         with self.telemetry_span(name="Complete") as span:

@@ -20,7 +20,7 @@ REPLACED = ROOT / ".venv-replaced"
 CLIENTS = ROOT / ".venv-clients"
 """The same pipelines with this library instead of that release."""
 SECONDS = 500.0
-"""Of which a machine with nothing else to do takes a tenth."""
+"""The time limit; an idle machine takes a tenth of it."""
 
 _HERE = Path(__file__).parent
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.published.environments import Installed
 from tests.services.redis import RedisServer
 
-# As many as pass with the replaced release.
+# The number of tests that pass with the replaced release.
 PASSED = 21
 
 

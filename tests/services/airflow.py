@@ -449,7 +449,7 @@ class Airflow:
 
     def mark_run(self, dag_id: str, run_id: str, state: str) -> None:
         """
-        Say by hand that a run succeeded or failed.
+        Mark a run as succeeded or failed by hand.
         """
         self.rest("PATCH", f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}", {"state": state})
 

@@ -122,7 +122,7 @@ class PostgresServer:
     @property
     def folder(self) -> Path:
         """
-        Where the data and the log are.
+        The folder of the data and the log.
         """
         if self._folder is None:
             raise PostgresError("the server was not started")
@@ -202,7 +202,7 @@ class PostgresServer:
 
     def url(self, database: str) -> str:
         """
-        Give the address of a database, with the password, as SQLAlchemy takes it.
+        Return the address of a database, with the password, in SQLAlchemy's form.
         """
         return f"postgresql+psycopg2://{_SUPERUSER}:{self.password}@{self.host}:{self.port}/{database}"
 

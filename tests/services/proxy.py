@@ -19,7 +19,7 @@ from tests.services.sockets import LOOPBACK, free_ports
 _CHUNK = 65_536
 _SECONDS = 10.0
 _BROKEN = select.POLLERR | select.POLLHUP
-# On, with a timeout of zero: the kernel drops unsent data and notifies the peer (RST).
+# SO_LINGER with a timeout of zero: the kernel drops unsent data and notifies the peer (RST).
 _RESET = struct.pack("ii", 1, 0)
 
 
