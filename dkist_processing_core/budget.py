@@ -5,7 +5,7 @@ The processes that observe one attempt follow each other, so their waits add up.
 `EVENT_FLUSH_TIMEOUT`, during which it waits for the bus and for the collector at the same time, and a limit in seconds
 for a journal that another process keeps locked. The time that a process has waited for the journal is subtracted from
 its share.
-Not here: the waiting (publisher, tracing).
+Not here: the waiting (delivery, tracing).
 """
 
 from typing import NamedTuple

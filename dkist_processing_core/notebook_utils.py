@@ -1,7 +1,7 @@
 """
 Functions for a task that runs in a notebook: wait until the notebook is saved, and convert it to a document.
 
-Not here: how a workflow is rendered as a notebook (rendering).
+Not here: how a workflow is rendered as a notebook (export.rendering).
 """
 
 import base64

@@ -1,7 +1,7 @@
 """
 `Workflow`, the author's interface to a directed acyclic graph of tasks.
 
-Not here: how it runs on this host (local), and how it is rendered as text (rendering). Only `load` imports Airflow.
+Not here: its run on this host (local), and its rendering as text (export.rendering). Only `load` imports Airflow.
 """
 
 import graphlib

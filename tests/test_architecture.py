@@ -2,11 +2,12 @@
 The structure of the library: which module may import which, which may name a foreign library, and the effects of an
 import.
 
-The layers are those of the design; a module is named by the first part of its path below the package.
+A module is named by the first part of its path below the package.
 """
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -138,7 +139,7 @@ def test_every_module_has_its_layer() -> None:
     """A new module is placed among the layers before anything can import it."""
     homeless = {part_of(path) for path in MODULES} - set(DEPTH)
 
-    assert not homeless, f"Place these modules in LAYERS, and in the layout of the design: {sorted(homeless)}."
+    assert not homeless, f"Place these modules in LAYERS: {sorted(homeless)}."
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -149,6 +150,23 @@ def test_a_module_imports_only_from_lines_below_it(path: Path) -> None:
     found = [sentence for other, sentence in forbidden_in(part, imports_in(path)) if (part, other) not in EXCEPTIONS]
 
     assert found == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_docstring_refers_to_modules_that_exist(path: Path) -> None:
+    """
+    The names in parentheses after "Not here:" are paths from the module's package or from a package that contains it.
+    """
+    _, _, elsewhere = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("Not here:")
+    names = [name for names in re.findall(r"\(([^()]*)\)", elsewhere) for name in re.split(r",\s*|\s+and\s+", names)]
+    packages = [parent for parent in path.parents if parent.is_relative_to(ROOT)]
+    files = {name: [package / name.replace(".", "/") for package in packages] for name in names}
+    lost = [name for name, found in files.items() if not any(each.is_dir() or _has_module(each) for each in found)]
+    assert not lost, f"Name modules by their paths, such as delivery.publisher: {lost}."
+
+
+def _has_module(path: Path) -> bool:
+    return path.with_name(f"{path.name}.py").is_file()
 
 
 def test_every_exception_is_still_needed() -> None:

@@ -2,7 +2,7 @@
 Write all exported files of a package into one archive, to be unpacked into Airflow's DAGs folder.
 
 The archive must be unpacked: for a DAG file inside an archive, Airflow 3.3 does not call the DAG's callbacks, so the
-end of a run would not be reported. Not here: the contents of the files (rendering).
+end of a run would not be reported. Not here: the contents of the files (export.rendering).
 """
 
 import io

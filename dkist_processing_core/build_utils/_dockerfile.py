@@ -1,7 +1,7 @@
 """
 The image for processing by hand: JupyterLab with a package's notebooks and the dependencies of its tasks.
 
-Not here: the notebooks (rendering), nor building the image.
+Not here: the notebooks (export.rendering), nor building the image.
 """
 
 import json

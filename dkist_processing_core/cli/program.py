@@ -1,8 +1,8 @@
 """
 The program `dkist-core`: its commands put together, its errors and its exit codes.
 
-Not here: the commands themselves (the module `commands` of each group). Each command imports its implementation when it
-is called, so that the other commands start without it.
+Not here: the commands themselves, which are in the module `commands` of each group. Each command imports its
+implementation when it is called, so that the other commands start without it.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """
 `docs/reference/cli.md`, generated from the output of `--help`.
 
-Not here: the texts (the commands themselves).
+Not here: the texts, which are in the commands themselves.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """
 Show the log of a task that is called where logging is not set up, such as at a prompt or in a notebook.
 
-Not here: the log of a launched task (bootstrap), which runs alone in its process.
+Not here: the log of a launched task (launcher.bootstrap), which runs alone in its process.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """
 Termination requests: SIGTERM and SIGHUP raise an exception, so that running work is concluded.
 
-Not here: concluding that work (local, lifecycle), and how a launcher forwards a request (launcher).
+Not here: concluding that work (local, attempt.lifecycle), and how a launcher forwards a request (launcher).
 """
 
 import contextlib

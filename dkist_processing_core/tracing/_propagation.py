@@ -1,7 +1,7 @@
 """
 The propagation of a trace from one process to the next, as OpenTelemetry's own objects.
 
-Not here: the derived ids (trace_context), and spans (_telemetry).
+Not here: the derived ids (identity.trace_context), and spans (_telemetry).
 """
 
 from collections.abc import Mapping

@@ -2,7 +2,7 @@
 The frames of AMQP 0.9.1 that publish a message; a part that several messages have in common is encoded once.
 
 pika builds an object for each frame, although most messages share their exchange, routing key and most properties.
-Not here: all other frames, which pika encodes and decodes, and the sending of frames (connection).
+Not here: all other frames, which pika encodes and decodes, and the sending of frames (pika_connection).
 """
 
 import functools
