@@ -68,7 +68,7 @@ class Findings:
     spreads: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     """Least and most of `ours` and `other`, by `key_of` their row, for the rows that show them."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """Anything else that may be asked for later."""
+    """Other values of the detail file."""
 
     def add(
         self,

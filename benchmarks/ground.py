@@ -143,10 +143,10 @@ def open_ground() -> Iterator[Ground]:
 
 
 class Run:
-    """A side at work."""
+    """A running side."""
 
     def __init__(self, side: Side, job: Job, folder: Path) -> None:
-        """Start it, and hand it its job."""
+        """Start it, and pass it its job."""
         self._side = side
         # A task has the secret there, and redaction reads it there.
         secret = {} if side.is_peer else {"ISB_PASSWORD": job.password}
@@ -178,7 +178,7 @@ class Run:
             raise SideError(f"{self._side.label} did not wait for its start")
 
     def begin(self) -> None:
-        """Let a prepared side begin."""
+        """Start the measuring of a prepared side."""
         self._line("begin\n")
 
     def result(self, timeout: float = SIDE_SECONDS) -> dict[str, Any]:
@@ -194,7 +194,7 @@ class Run:
         return figures
 
     def end(self) -> None:
-        """Kill the side, if it lives."""
+        """Kill the side, if it runs."""
         self.process.kill()
         self.process.communicate()
 

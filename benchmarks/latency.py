@@ -34,7 +34,7 @@ class Scene:
 
     @property
     def label(self) -> str:
-        """How the figures call it."""
+        """The name of the scene in the figures."""
         return self.side.label
 
 

@@ -192,7 +192,7 @@ class Results:
 
     @classmethod
     def read(cls, path: Path = LAST) -> Self:
-        """Return the figures that were kept."""
+        """Return the stored figures."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
     @property
@@ -212,7 +212,7 @@ class Results:
         )
 
     def write(self, path: Path = LAST) -> None:
-        """Keep the figures."""
+        """Store the figures."""
         path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 

@@ -28,7 +28,7 @@ _EXPORT = "import sys; from solar_calibration import workflow; print(workflow.ex
 
 
 class WithoutCallbacks(ast.NodeTransformer):
-    """Takes from an exported file all that is ours."""
+    """Removes from an exported file all parts that the library attaches."""
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
         """Leave out imports of this library."""
@@ -40,7 +40,7 @@ class WithoutCallbacks(ast.NodeTransformer):
         return None if is_ours else self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """Leave out arguments that are ours."""
+        """Leave out arguments that the library adds."""
         node.keywords = [each for each in node.keywords if not _is_ours(each.arg)]
         return self.generic_visit(node)
 

@@ -174,7 +174,7 @@ def wall_seconds(ground: Ground, case: Case, program: Program) -> float:
 
 
 def _check_books(case: Case, job: Job, events: int) -> None:
-    """Refuse a figure for which an event was lost."""
+    """Raise an error if an event was lost."""
     with open_bus(settings_of(job)).open_journal() as journal:
         books = journal.books()
     if (books.pending if case.keeps else books.confirmed) != events or books.published != events:

@@ -90,7 +90,7 @@ class CleansUp(TaskBase):
 
     def __exit__(self, *_: object) -> None:
         """
-        Let go, when the signal has come.
+        Release the resources, when the signal has come.
         """
         print("waiting", flush=True)  # noqa: T201 - its line is waited for
         signal.sigtimedwait([], 0.5)
@@ -99,7 +99,7 @@ class CleansUp(TaskBase):
 
 class LeavesThread(TaskBase):
     """
-    Finishes, and has a thread that does not.
+    Finishes, but has a thread that does not end.
     """
 
     def run(self) -> None:
@@ -188,7 +188,7 @@ class Chatters(TaskBase):
 
 class IsLate(TaskBase):
     """
-    Takes almost all the time that it is given.
+    Takes almost all the time until it would be killed.
     """
 
     def run(self) -> None:

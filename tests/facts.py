@@ -51,6 +51,6 @@ def finished(task_name: str, **facts: Any) -> TaskFinished:
 
 def failed(task_name: str, **facts: Any) -> TaskFailed:
     """
-    Return the bad end of a task's first attempt.
+    Return the failure of a task's first attempt.
     """
     return make(TaskFailed, task_name, **{"cause": "exception", "final": True} | facts)

@@ -171,7 +171,7 @@ def trace(settings: DKISTProcessingCoreConfiguration) -> Flow:
 
 
 def text_of(bus: str, flow: Flow) -> str:
-    """Return the path as lines to read."""
+    """Return the path as readable lines."""
     lines = [f"{bus}: {len(flow.calls_to_journal)} calls to the journal, {len(flow.files_to_journal)} files"]
     lines += [f"    {file}: {name}" for file, name in flow.to_commit]
     lines += [f"    beside them: {file}: {name}" for file, name in flow.to_codec if file not in _files(flow.to_commit)]

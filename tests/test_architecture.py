@@ -118,7 +118,7 @@ def part_of(path: Path) -> str:
 
 @cache
 def imports_in(path: Path) -> list[Import]:
-    """Give every import of a module's file."""
+    """Return every import of a module's file."""
     package = ".".join([PACKAGE, *path.relative_to(ROOT).parent.parts])
     return list(imports_of(ast.parse(path.read_text(), path), package))
 

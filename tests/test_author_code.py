@@ -189,7 +189,7 @@ class Early(TaskBase):
 
 class Unnamed(Early):
     """
-    Fails with an exception that is of no module.
+    Fails with an exception without a module.
     """
 
     def fail(self) -> None:
@@ -230,7 +230,7 @@ class EvasiveError(Exception, metaclass=Leaving):
 
 class Evasive(Early):
     """
-    Fails with an exception that does not answer.
+    Fails with an exception that raises on every access.
     """
 
     def fail(self) -> None:
@@ -353,12 +353,12 @@ def test_the_exception_that_leaves_a_task_is_the_author_s(kind: str) -> None:
 
 class Measured:
     """
-    A number that counts how often it is asked.
+    A number that counts its conversions.
     """
 
     def __init__(self, error: BaseException | None = None) -> None:
         """
-        Raise an error when asked, if there is one.
+        Store an error to raise at a conversion, if there is one.
         """
         self.error = error
         self.asked = 0
@@ -421,7 +421,7 @@ def _raise_mute(_: object) -> NoReturn:
 )
 def test_what_a_task_says_of_itself_costs_the_events_only(attributes: Mapping[str, Any]) -> None:
     """
-    It runs without them.
+    The task runs without its events.
     """
     ran: list[int] = []
 

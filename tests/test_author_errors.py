@@ -306,7 +306,7 @@ def test_a_number_of_a_class_that_is_none(name: str, value: object) -> None:
 
 def test_a_number_without_a_decimal_form_is_refused() -> None:
     """
-    There is no text that could show it.
+    No text can show it.
     """
     task = type("Second", (First,), {"retries": 10**5000})
 
@@ -317,7 +317,7 @@ def test_a_number_without_a_decimal_form_is_refused() -> None:
 
 def test_as_many_retries_as_the_engine_can_count() -> None:
     """
-    The tries are one more.
+    The number of tries is higher by one.
     """
     built = with_first()
     built.add_node(type("Second", (First,), {"retries": 2**31 - 2}))
@@ -510,7 +510,7 @@ def test_an_export_that_no_worker_could_install(options: dict[str, Any], message
 
 def test_an_export_onto_a_file_names_it(tmp_path: Path) -> None:
     """
-    A folder was expected.
+    The path should be a folder.
     """
     place = tmp_path / "dags"
     place.write_text("a file")

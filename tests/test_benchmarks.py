@@ -166,7 +166,7 @@ def test_percentile_is_a_sample() -> None:
 
 def test_a_table_names_a_figure_once_for_all_its_peers() -> None:
     """
-    Rows of one figure read as a group.
+    Rows of one figure form a group.
     """
     shown = page.table([ROW, Row(**{**ROW, "other_name": "another"})]).splitlines()[2:]
 

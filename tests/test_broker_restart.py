@@ -37,7 +37,7 @@ class Load(threading.Thread):
 
     def __init__(self, publisher: Publisher) -> None:
         """
-        Name the publisher.
+        Store the publisher.
         """
         super().__init__(name="load")
         self._publisher = publisher
@@ -57,7 +57,7 @@ class Load(threading.Thread):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """
-        Let it end, and wait for that.
+        Stop publishing, and wait for the thread's end.
         """
         self.is_back.set()
         self.join()

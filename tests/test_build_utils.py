@@ -41,7 +41,7 @@ from dkist_processing_core import Workflow
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     """
-    Make a package `scratch` of modules.
+    A function that creates a package `scratch` of modules.
     """
     with ExitStack() as stack:
 
@@ -106,7 +106,7 @@ def test_an_imported_workflow_counts_where_it_is_defined(make: Make) -> None:
 
 def test_a_workflow_with_two_names_is_found_once(make: Make) -> None:
     """
-    A second name is no second workflow.
+    A second name does not define a second workflow.
     """
     assert names(make({"a.py": module("a") + "same = a\n"})) == ["scratch_a"]
 
@@ -148,7 +148,7 @@ def test_a_module_that_no_statement_imports_is_refused(
 
 def test_a_workflow_of_another_distribution_is_not_the_packages(make: Make, tmp_path: Path) -> None:
     """
-    It is exported by the release that it belongs to.
+    The release to which it belongs exports it.
     """
     write_package(tmp_path, {"flows.py": module("theirs")}, name="elsewhere")
     package = make({"a.py": "from elsewhere.flows import theirs\n" + module("ours")})
@@ -315,7 +315,7 @@ def test_all_that_is_wrong_is_said_at_once(make: Make, tmp_path: Path) -> None:
 
 def test_a_single_problem_is_a_single_sentence(make: Make) -> None:
     """
-    There is no list of one.
+    A list is only used for several problems.
     """
     package = make({"a.py": EMPTY.format("empty")})
 
@@ -364,7 +364,7 @@ def test_a_workflow_that_does_not_load_is_a_problem(make: Make) -> None:
 
 def test_a_file_that_does_not_compile_is_a_problem(make: Make) -> None:
     """
-    It is read before it is loaded.
+    It is compiled before it is loaded.
     """
     spoiling = "a.dag_source = lambda: 'def broken(:'\n"
     package = make({"a.py": module("a") + spoiling})
@@ -427,7 +427,7 @@ def test_every_workflow_is_exported_into_a_new_folder(make: Make, tmp_path: Path
 
 def test_the_older_name_exports_as_well() -> None:
     """
-    Pipelines of earlier releases call it so.
+    Pipelines of earlier releases use that name.
     """
     assert export is export_dags
 

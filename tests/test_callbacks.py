@@ -367,7 +367,7 @@ def test_a_task_that_was_cleared_and_failed_again_is_announced() -> None:
 
 def test_a_task_that_its_launcher_saw_succeed_is_never_announced() -> None:
     """
-    Whatever failed on Airflow's side afterwards.
+    This holds for any later failure on Airflow's side.
     """
     publish(said_by_launcher(TaskFinished, "First"))
     CALLBACKS.on_dag_failure(ended_context({"First": "failed"}))

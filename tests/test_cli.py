@@ -67,7 +67,7 @@ def interrupt(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
 
 def next_line(process: "subprocess.Popen[str]") -> str:
     """
-    Wait for the next line that is printed.
+    Wait for the next printed line.
     """
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -86,7 +86,7 @@ def publish(*events: Event) -> None:
 
 def name_broker(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
     """
-    Have this test's bus be RabbitMQ.
+    Make RabbitMQ this test's bus.
     """
     for name, value in broker.env.items():
         monkeypatch.setenv(name, value)
@@ -197,7 +197,7 @@ def test_verbose_logs_more_than_warnings(tmp_path: Path) -> None:
 
 def test_a_workflow_is_run_by_its_name() -> None:
     """
-    The exit code is 0 where every task finished.
+    The exit code is 0 if every task finished.
     """
     told = run("run", "tests.pipelines:diamond", "--recipe-run-id", "7", "--max-parallel", "2")
 
@@ -581,7 +581,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 def test_the_timeline_of_the_run_before_shows_why_it_failed() -> None:
     """
-    The last run is drawn without being named.
+    Without a name, the last run is drawn.
     """
     run("run", "tests.pipelines:diamond", "--recipe-run-id", "7", PIPELINES_FAIL="always")
 

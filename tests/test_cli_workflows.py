@@ -79,7 +79,7 @@ def test_what_is_wrong_stands_below_its_workflow(tmp_path: Path) -> None:
 
 def test_a_terminal_without_unicode_gets_ascii(tmp_path: Path) -> None:
     """
-    Marks and strokes have simpler forms.
+    Marks and strokes have simpler forms there.
     """
     plain: dict[str, Any] = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
     write_package(tmp_path, {"a.py": module("a")})
@@ -132,7 +132,7 @@ def test_a_mistyped_package_is_a_usage_error(package: str, expected: str, tmp_pa
 
 def test_a_module_that_cannot_be_imported_is_one_line(tmp_path: Path) -> None:
     """
-    The traceback is for who asks.
+    The traceback is only shown on request.
     """
     write_package(tmp_path, {"a.py": "import not_there\n"})
 

@@ -102,7 +102,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-# Values
+# Correct values
 
 
 def test_without_any_variable_the_defaults_hold() -> None:
@@ -191,7 +191,7 @@ def test_a_link_of_another_user_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".env").symlink_to("own")
     assert DKISTProcessingCoreConfiguration.read().isb_vhost == "file"
 
-    # Root alone can give a link away.
+    # Only root can change the owner of a link.
     link = tmp_path / ".env"
     if os.geteuid() == 0:
         os.chown(link, 54321, 54321, follow_symlinks=False)
@@ -594,7 +594,7 @@ def test_where_a_client_s_own_service_is_reached_is_the_client_s_affair(monkeypa
 
 
 def test_read_leniently_nothing_is_wrong_where_nothing_is() -> None:
-    """No complaint."""
+    """There is no complaint."""
     assert DKISTProcessingCoreConfiguration.read_leniently() == (DKISTProcessingCoreConfiguration(), None)
 
 

@@ -127,7 +127,7 @@ def test_a_hundred_thousand_events_take_no_memory(
     proxied: tuple[Broker, Proxy], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """
-    However long the broker is away.
+    This holds for an outage of any length.
     """
     memory = assert_catches_up(proxied, 100_000, 500)
 

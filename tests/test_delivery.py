@@ -68,7 +68,7 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def unbind(broker: Broker) -> None:
     """
-    Take the archive's binding away.
+    Remove the archive's binding.
     """
     with broker.connect() as connection:
         connection.channel().queue_unbind(ARCHIVE, "workflow.events.x", "#")
@@ -221,7 +221,7 @@ def test_a_mark_from_a_wrong_clock_is_not_obeyed(broker: Broker, monkeypatch: py
 
 def wait_until_confirmed(settings: DKISTProcessingCoreConfiguration, count: int) -> None:
     """
-    Return when so many messages were confirmed.
+    Return when that many messages were confirmed.
     """
     deadline = time.monotonic() + SECONDS
     turn = threading.Event()

@@ -109,7 +109,7 @@ def test_a_low_terminal_shows_what_runs_and_what_failed() -> None:
 @given(st.text(max_size=40), st.text(max_size=200))
 def test_whatever_a_task_writes_is_shown_as_it_is(name: str, line: str) -> None:
     """
-    No text of a task is taken for markup.
+    Text of a task is not interpreted as markup.
     """
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
     display = LiveDisplay(console, ["A"])

@@ -174,7 +174,7 @@ def test_versions_and_pythons_are_those_of_the_package() -> None:
 
 def write_anew() -> None:
     """
-    Put the outputs of now into the documents.
+    Write the current outputs into the documents.
     """
     for path in DOCUMENTS:
         text = path.read_text()

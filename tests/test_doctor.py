@@ -85,7 +85,7 @@ def test_without_a_broker_the_embedded_journal_is_found_well(state_dir: Path) ->
 
 def test_the_json_holds_the_same() -> None:
     """
-    A monitoring system reads it.
+    Monitoring systems read it.
     """
     told = json.loads(doctor("--json").stdout)
 
@@ -121,7 +121,7 @@ def test_unusable_settings_are_told_and_nothing_else(monkeypatch: pytest.MonkeyP
 
 def test_settings_from_a_file_are_said_to_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """
-    A forgotten `.env` explains much.
+    A forgotten `.env` is a frequent cause of errors.
     """
     (tmp_path / ".env").write_text("ISB_VHOST=here\n")
     monkeypatch.chdir(tmp_path)
@@ -437,7 +437,7 @@ def test_an_exchange_that_knows_no_patterns_is_told(monkeypatch: pytest.MonkeyPa
 
 def test_unreadable_tls_files_are_told(monkeypatch: pytest.MonkeyPatch, refusing_port: int, tmp_path: Path) -> None:
     """
-    Before anything is connected.
+    The error comes before a connection is opened.
     """
     name_port(monkeypatch, refusing_port)
     monkeypatch.setenv("ISB_TLS_CA", str(tmp_path / "missing.pem"))
@@ -474,7 +474,7 @@ def test_what_waits_for_a_broker_is_counted(
 
 def test_what_the_broker_refused_is_told(monkeypatch: pytest.MonkeyPatch, refusing_port: int) -> None:
     """
-    A message that was set aside needs an operator.
+    An operator must handle a message that was set aside.
     """
     name_port(monkeypatch, refusing_port)
     with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:

@@ -336,7 +336,7 @@ def collected(*arguments: str) -> list[str]:
 
 
 def test_every_test_is_in_one_share() -> None:
-    """All shares together are the suite."""
+    """All shares together are the full suite."""
     shares = [test for share in (1, 2, 3) for test in collected("--share", f"{share}/3")]
 
     assert sorted(shares) == sorted(collected())

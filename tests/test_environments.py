@@ -267,7 +267,7 @@ def test_no_credentials_are_in_a_refusal() -> None:
 
 def test_a_requirement_cannot_be_changed() -> None:
     """
-    It is a key.
+    It is used as a key.
     """
     with pytest.raises(AttributeError, match="cannot be changed"):
         PIPE.version = "2.0"
@@ -459,7 +459,7 @@ def test_a_constraint_file_is_found_however_it_is_named(environ: dict[str, str],
 
 def test_a_constraint_file_that_is_a_pipe_keeps_nobody_waiting(environ: dict[str, str], tmp_path: Path) -> None:
     """
-    Its name counts.
+    Only its name counts.
     """
     os.mkfifo(tmp_path / "pipe")
     # Not `/dev/null`, as in other tests: that would turn off the files of the machine.
@@ -821,7 +821,7 @@ def test_a_build_that_does_not_end_is_ended(environ: dict[str, str], tmp_path: P
 
 def test_another_builder_is_not_waited_for_for_ever(cache: Environments) -> None:
     """
-    Its lock is named.
+    The error names the lock.
     """
     Path(cache.folder).mkdir(mode=0o700)
     lock = Path(cache.folder) / f"{cache.key(PIPE).name}.lock"
@@ -1196,7 +1196,7 @@ def test_an_installer_is_not_trusted(
 
 def test_a_dependency_that_is_missing_is_in_the_last_lines(cache: Environments) -> None:
     """
-    The resolution's own words.
+    The error contains the installer's message.
     """
     with pytest.raises(EnvironmentBuildError, match=r"exit status 1$") as caught:
         cache.prepare(Requirement.of("small-pipeline", "3.0"))
@@ -1271,7 +1271,7 @@ def test_a_folder_that_cannot_be_used_is_named(environ: dict[str, str], tmp_path
 
 def test_a_folder_where_anybody_may_write_is_not_used(cache: Environments) -> None:
     """
-    Code is run from it.
+    The library runs code from it.
     """
     built(cache)
     Path(cache.folder).chmod(0o757)
@@ -1793,7 +1793,7 @@ def test_a_build_without_an_extra_says_so_at_the_end(environ: dict[str, str]) ->
 
 def test_a_size_may_have_a_unit(cache: Environments) -> None:
     """
-    Decimal ones, as they are shown.
+    Decimal units, as in the output.
     """
     path = built(cache)
 

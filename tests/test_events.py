@@ -131,7 +131,7 @@ def test_source_and_subject_say_what_it_is_about(event: Event, source: str, subj
 
 
 def test_an_event_knows_its_run() -> None:
-    """Identity goes in and comes out as the same values."""
+    """The event has the values of the given identity."""
     attempt = Attempt(Run("W", "1", "r", 7), "A", attempt=2, max_attempts=3)
 
     event = TaskFinished(time=NOON, reported_by=Reporter.TASK, **identity_of(attempt))
@@ -354,7 +354,7 @@ def test_the_end_of_a_stack_and_the_beginning_of_a_message_are_kept() -> None:
 
 
 def test_a_message_is_cut_only_when_the_stack_is_gone() -> None:
-    """The order is stack, then message."""
+    """The stack is cut first, then the message."""
     event = fit(failed("A", message="what " * 50_000, stack="where"))
 
     assert event.stack is None
@@ -364,7 +364,7 @@ def test_a_message_is_cut_only_when_the_stack_is_gone() -> None:
 
 
 def test_a_graph_goes_whole_and_a_note_in_part() -> None:
-    """Half a graph would be a wrong one."""
+    """Half a graph would be wrong."""
     names = tuple(f"Task{number}" for number in range(10_000))
 
     start = fit(make(WorkflowStarted, graph=Graph(nodes=names, edges=())))
@@ -386,7 +386,7 @@ def test_of_too_many_tasks_those_that_did_not_succeed_are_named() -> None:
 
 
 def test_an_event_that_fits_exactly_is_left_alone() -> None:
-    """The limit is the last size that is allowed."""
+    """The limit is the largest allowed size."""
     room = MAX_ENCODED_BYTES - len(encode(failed("A", message="")))
 
     exact, over = failed("A", message="x" * room), failed("A", message="x" * (room + 1))

@@ -409,7 +409,7 @@ def test_named_task_fails_half_way(
 
 
 def test_misspelt_task_to_fail_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message names the tasks there are."""
+    """The message names the existing tasks."""
     monkeypatch.setenv("SOLAR_CALIBRATION_DIR", str(tmp_path))
     monkeypatch.setenv("SOLAR_CALIBRATION_FAIL", "FitLimbs")
 

@@ -181,7 +181,7 @@ def test_a_tag_that_the_engine_s_database_cannot_hold_is_refused(tag: str) -> No
 @given(tags=st.lists(HOSTILE, max_size=4))
 def test_any_tag_comes_out_as_it_went_in(tags: list[str]) -> None:
     """
-    They are the one free text that a file holds.
+    Tags are the only free text of a file.
     """
     built = workflow(detail=None)
     free = Workflow(process_category="a", process_name="b", workflow_package="p", workflow_version="1", tags=tags)
@@ -238,12 +238,12 @@ def test_the_graph_comes_out_as_it_went_in(names: list[str], data: st.DataObject
 
 def in_function() -> type[TaskBase]:
     """
-    Return a task that no other process can find.
+    Return a task that other processes cannot find.
     """
 
     class Hidden(First):
         """
-        Stands in a function.
+        Is defined in a function.
         """
 
     return Hidden
@@ -360,7 +360,7 @@ class Several(int, enum.Enum):
 
 class Odd(float):
     """
-    A number as other packages show theirs.
+    A number with the representation of another package.
     """
 
     def __repr__(self) -> str:

@@ -55,7 +55,7 @@ rows: list[Row] = []
 @pytest.fixture(scope="module", autouse=True)
 def _table(request: pytest.FixtureRequest) -> Iterator[None]:
     """
-    Print the table when its last row is known.
+    Print the table when its last row is complete.
     """
     yield
     if not rows:

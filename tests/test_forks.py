@@ -111,7 +111,7 @@ class Slow:
 
     def __init__(self, *, is_slow: bool) -> None:
         """
-        Compute at once, or be slow.
+        Compute at once, or slowly.
         """
         self.is_slow = is_slow
 
@@ -161,7 +161,7 @@ class Forking(TaskBase):
 
     def run(self) -> None:
         """
-        Do four parts elsewhere and one here.
+        Process four parts in other processes and one here.
         """
         self.progress(0, 5)
         for done in (1, 2, 3):
@@ -239,7 +239,7 @@ class Pooling(TaskBase):
 
     def run(self) -> None:
         """
-        Have three parts done elsewhere.
+        Have three parts processed in other processes.
         """
         with ProcessPoolExecutor(2, self.context) as pool:
             for done in pool.map(self.work, [1, 2, 3]):
@@ -247,7 +247,7 @@ class Pooling(TaskBase):
 
     def work(self, part: int) -> int:
         """
-        Do one.
+        Process one part.
         """
         self.progress(-part)
         return part

@@ -7,7 +7,7 @@ MOST_LINES = 400
 
 
 def test_no_module_is_long() -> None:
-    """A module is read in one go."""
+    """A module can be read at once."""
     lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in MODULES}
 
     assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}

@@ -143,7 +143,7 @@ def test_an_identity_is_left_to_the_task_that_it_names(task_name: str, workflow_
 
 
 def test_an_environment_without_identity_gives_none() -> None:
-    """A task called directly finds nothing."""
+    """A task that is called directly finds no identity."""
     assert Attempt.take_from({}, task_name="A", workflow_name="W") is None
 
 

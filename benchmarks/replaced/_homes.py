@@ -29,7 +29,7 @@ class Home:
 
     @property
     def distributions(self) -> int:
-        """How many are installed."""
+        """The number of installed distributions."""
         return len(list(self.folder.glob("lib/python*/site-packages/*.dist-info")))
 
     @property

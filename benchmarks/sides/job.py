@@ -73,7 +73,7 @@ class Job:
 
 
 class Watch:
-    """How long something took."""
+    """A stopwatch."""
 
     seconds = 0.0
 

@@ -6,7 +6,7 @@ from benchmarks.sides.job import Job, Prepared
 
 
 def parameters(job: Job) -> pika.ConnectionParameters:
-    """Return where and as whom to connect."""
+    """Return the connection parameters of the job's broker."""
     return pika.ConnectionParameters(
         host=job.host,
         port=job.port,

@@ -74,7 +74,7 @@ def assert_all_is_told(ground: Ground, run_id: str) -> None:
 
 def queues_in(events: list[Event]) -> dict[str, str | None]:
     """
-    Return by which queue each task came.
+    Return the queue of each task.
     """
     return {event.task_name: event.queue for event in events if isinstance(event, TaskDispatched)}
 

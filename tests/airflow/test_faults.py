@@ -44,7 +44,7 @@ rows: list[Row] = []
 @pytest.fixture(scope="module", autouse=True)
 def _table(request: pytest.FixtureRequest) -> Iterator[None]:
     """
-    Print the table when its last row is known.
+    Print the table when its last row is complete.
     """
     yield
     capture = request.config.pluginmanager.getplugin("capturemanager")
@@ -78,7 +78,7 @@ class Run:
 
     def wait_for_task(self) -> None:
         """
-        Wait until the task is at work.
+        Wait until the task runs.
         """
         wait_until(self.notes.exists, SECONDS)
 

@@ -129,7 +129,7 @@ def test_the_engine_sees_the_workflow(exported: dict[str, Any]) -> None:
 
 def test_what_is_loaded_is_what_is_exported(exported: dict[str, Any], tmp_path: Path) -> None:
     """
-    One source serves both.
+    Both use the same source.
     """
     assert seen(BY_LOAD, home=tmp_path) == exported
 

@@ -261,7 +261,7 @@ class BusContract:
         self, listen: Callable[..., Subscription], options: dict[str, object], expected: str
     ) -> None:
         """
-        Both buses take the same names.
+        Both buses accept the same names.
         """
         with pytest.raises(ValueError, match=f"^the subscription's name is .*{expected}"):
             listen(**options)
@@ -466,7 +466,7 @@ class BusContract:
         publisher.publish(*events)
 
         def end() -> None:
-            # By the loop's end, and by the finalizer at exit.
+            # At the end of the loop, and in the finalizer at exit.
             subscription.close()
             subscription._receiver.close()
 

@@ -57,7 +57,7 @@ def settings(broker: Broker, state_dir: Path) -> DKISTProcessingCoreConfiguratio
 
 class TestAmqpBus(BusContract):
     """
-    The contract, over a real broker.
+    The contract, on a real broker.
     """
 
     def test_a_dead_letter_waits_with_its_reason(

@@ -50,7 +50,7 @@ def settings(state_dir: Path) -> DKISTProcessingCoreConfiguration:
 
 def cut_in_half(path: Path) -> None:
     """
-    Lose the second half of a file.
+    Remove the second half of a file.
     """
     os.truncate(path, path.stat().st_size // 2)
 
@@ -91,14 +91,14 @@ def damage_the_head(path: Path) -> None:
 
 def fill_with_garbage(path: Path) -> None:
     """
-    Have a file hold something else.
+    Replace the content of a file by garbage.
     """
     path.write_bytes(b"this is no database, however long it may be" * 1000)
 
 
 def replace_by_a_folder(path: Path) -> None:
     """
-    Have a folder lie where the file has to be.
+    Replace a file by a folder.
     """
     path.unlink()
     path.mkdir()
@@ -331,7 +331,7 @@ def test_a_replay_reports_that_a_damaged_journal_is_still_being_taken_over(
     settings: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    Once, and not when that is done.
+    It is reported once, and not after the move.
     """
     fill(settings)
     bus = open_bus(settings)
@@ -353,7 +353,7 @@ def test_a_new_journal_that_gets_the_number_of_a_removed_one_is_read_from_its_be
     settings: DKISTProcessingCoreConfiguration, tmp_path: Path
 ) -> None:
     """
-    The kernel gives a number again that is free.
+    The kernel reuses a free number.
     """
     path = open_bus(settings).journal_path
     with Journal.open(tmp_path / "other.db", destination="embedded") as other:
@@ -362,7 +362,7 @@ def test_a_new_journal_that_gets_the_number_of_a_removed_one_is_read_from_its_be
         publisher.publish(*[progressed("A", number) for number in range(3)])
     with subscribe(timeout=0.0, settings=settings) as events:
         assert list(events) == []
-        # Into the same file, which has its number now.
+        # The new content is in the same file, which keeps its number.
         path.write_bytes((tmp_path / "other.db").read_bytes())
 
         assert [each.id for each in events] == [progressed("B", number).id for number in range(5)]
@@ -422,7 +422,7 @@ def test_a_damaged_spare_journal_is_taken_over_as_far_as_it_can_be_read(
     settings: DKISTProcessingCoreConfiguration,
 ) -> None:
     """
-    It does not remain as a spare file permanently.
+    The spare file does not remain permanently.
     """
     bus = open_bus(settings)
     bus.open_journal().close()

@@ -98,7 +98,7 @@ def test_an_error_names_the_broker_and_the_cause(
 
 def test_every_row_of_the_table_is_reached() -> None:
     """
-    No row hides behind one before it.
+    No row is unreachable because of an earlier one.
     """
     assert [row_for(error) for error, _, _ in EXAMPLES] == [*FAULTS_HERE, *FAULTS]
 
@@ -156,7 +156,7 @@ def test_a_queue_that_is_about_to_start_ends_nothing(settings: DKISTProcessingCo
 
 def test_a_name_that_does_not_resolve_is_explained(state_dir: Path) -> None:
     """
-    The error points at MESH_CONFIG.
+    The error names MESH_CONFIG.
     """
     settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=state_dir)
 

@@ -34,7 +34,7 @@ def header_values() -> st.SearchStrategy[object]:
 
 
 def messages() -> st.SearchStrategy[Message]:
-    """Return any message that AMQP can represent."""
+    """Return a strategy for messages that AMQP can represent."""
     properties = st.builds(
         Properties,
         message_id=shorts(),

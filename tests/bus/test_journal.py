@@ -46,7 +46,7 @@ def settings(state_dir: Path) -> DKISTProcessingCoreConfiguration:
 
 class TestJournalBus(BusContract):
     """
-    The contract, over one SQLite file.
+    The contract, on one SQLite file.
     """
 
 
@@ -171,7 +171,7 @@ def test_an_undecodable_message_is_kept_with_its_reason(settings: DKISTProcessin
 
 def host_at(days: float) -> HostTime:
     """
-    Return the time of this host in so many days.
+    Return the time of this host in that many days.
     """
     now, seconds = HostTime.now(), days * 24 * 3600
     return HostTime(now.seconds + seconds, now.wall + seconds)
@@ -248,7 +248,7 @@ def test_what_one_clock_alone_says_ages_nothing(
 
 def test_a_busy_file_s_clock_is_known_all_the_same(settings: DKISTProcessingCoreConfiguration) -> None:
     """
-    A process notes nothing by its own clock.
+    A process records nothing by its own clock.
     """
     with open_bus(settings).open_journal() as journal:
         keep(journal, KEPT_SECONDS, host=host_at(100))

@@ -147,7 +147,7 @@ def test_a_slow_reader_learns_of_what_is_dropped_meanwhile(
     settings: DKISTProcessingCoreConfiguration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    All that was published is read or counted.
+    Every published event is read or counted.
     """
     monkeypatch.setattr(topology, "MAX_QUEUE_LENGTH", 100 * QUEUE_PREFETCH["classic"])
     monkeypatch.setattr("dkist_processing_core.bus.amqp.lost_events.LOOK_SECONDS", 0.0)
@@ -168,7 +168,7 @@ def test_nothing_is_claimed_where_nothing_was_lost(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """
-    A queue may be just full.
+    A queue may be exactly full.
     """
     open_named().close()
     publish(settings, 0, LIMIT)
@@ -207,7 +207,7 @@ def test_an_account_that_may_not_read_the_archive_is_told_without_the_count(
 
 def publish_foreign(broker: Broker, **properties: Any) -> None:
     """
-    Publish a message that is no event of ours.
+    Publish a message that is not an event of this library.
     """
     with broker.connect() as connection:
         connection.channel().basic_publish(

@@ -109,7 +109,7 @@ def test_a_row_of_a_wrong_type_keeps_no_task_from_its_journal(
 
 def test_a_loss_of_a_subscription_is_counted_though_what_it_wants_cannot_be_read(tmp_path: Path) -> None:
     """
-    It may have wanted every event.
+    The name may have selected every event.
     """
     with Journal.open(tmp_path / "embedded.db") as journal:
         journal.append([to_message(progressed("A", number), "x") for number in range(3)])

@@ -139,7 +139,7 @@ def test_a_plan_names_the_policy_for_a_quorum_queue_without_a_limit(
             channel.close()
 
 
-# Rights
+# Permissions
 
 
 def test_a_write_only_publisher_waits_for_a_node_that_starts(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:

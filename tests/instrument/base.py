@@ -60,7 +60,7 @@ class InstrumentTask(TaskBase, ABC):
 
     def rollback(self) -> None:
         """
-        Undo.
+        Undo the task's work.
         """
         super().rollback()
         self.log.append("undone")
@@ -69,7 +69,7 @@ class InstrumentTask(TaskBase, ABC):
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
         """
-        Let go.
+        Release the resources.
         """
         super().__exit__(exc_type, exc_val, exc_tb)
         self.log.append("closed")

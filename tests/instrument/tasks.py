@@ -23,7 +23,7 @@ class Parse(InstrumentTask):
 
 class Calibrate(Parse):
     """
-    Has other tries.
+    Has retries.
     """
 
     retries = 2
@@ -32,5 +32,5 @@ class Calibrate(Parse):
 
 class Teardown(Parse):
     """
-    Comes last.
+    Is the last task.
     """

@@ -42,7 +42,7 @@ class Installed:
 
     def __post_init__(self) -> None:
         """
-        Refuse an environment that was not made.
+        Raise an error if the environment does not exist.
         """
         if not (self.environment / ".stamp-clients").exists():
             name = self.environment.name

@@ -254,7 +254,7 @@ class Component:
 
     def tail(self) -> str:
         """
-        Give the end of the process's log.
+        Return the end of the process's log.
         """
         with suppress(FileNotFoundError):
             return f"\n--- end of {self.log.name} ---\n{self.log.read_text(errors='replace')[-_LOG_TAIL:]}"
@@ -429,7 +429,7 @@ class Airflow:
 
     def run_of(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """
-        Give a run as the REST API shows it.
+        Return a run as the REST API shows it.
         """
         return self.rest("GET", f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}")
 
@@ -525,7 +525,7 @@ class Airflow:
 
     def logs(self) -> str:
         """
-        Give the ends of all processes' logs.
+        Return the ends of all processes' logs.
         """
         return "".join(component.tail() for component in reversed(self.components))
 

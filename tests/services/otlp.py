@@ -339,7 +339,7 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """
-        Answer an export as the protocol asks.
+        Answer an export as the protocol requires.
         """
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         if self.headers.get("Content-Encoding") == "gzip":

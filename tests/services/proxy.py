@@ -108,7 +108,7 @@ class Proxy:
 
     def cut(self) -> None:
         """
-        Reset every connection; new ones are welcome.
+        Reset every connection; new ones are accepted.
         """
         self._order(self._reset_all)
 

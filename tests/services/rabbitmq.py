@@ -183,7 +183,7 @@ class RabbitMQNode:
 
     def stop(self, timeout: float = 20.0) -> None:
         """
-        Shut the node down in good order; data stay.
+        Shut the node down in good order; its data stays.
         """
         if self._process is None:
             return

@@ -77,7 +77,7 @@ class IsKilled(Noting):
 
     def run(self) -> None:
         """
-        Do as the kernel does.
+        Kill this process, as the kernel does.
         """
         self.note()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -98,7 +98,7 @@ class Waits(Noting):
 
 class WaitsTwice(Waits):
     """
-    Waits at first, and has another try.
+    Waits in the first attempt, and has a second one.
     """
 
     retries = 1
@@ -119,7 +119,7 @@ class IsSkipped(Succeeds):
 
 class FailsOnce(Noting):
     """
-    Fails at first, and has another try.
+    Fails in the first attempt, and has a second one.
     """
 
     retries = 1
@@ -127,7 +127,7 @@ class FailsOnce(Noting):
 
     def run(self) -> None:
         """
-        Raise, at first.
+        Raise in the first attempt.
         """
         if self.note():
             raise OSError("at first")
