@@ -1,5 +1,6 @@
 """
-Delivery of messages: publishers append them to the journal, and one process drains an outbox to the broker.
+Publishing and delivery: publishers append messages to the journal, and one process drains an outbox to the broker.
 
-Not here: the journal itself (journal), the broker (bus.amqp), and what an operator does with an outbox (outbox).
+A reporter creates the events of one run or attempt. Not here: the journal itself (journal), the broker (bus.amqp), and
+the operations on an outbox (outbox).
 """

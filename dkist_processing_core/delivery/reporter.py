@@ -116,13 +116,12 @@ class EventReporter:
             facts: The fields of this class of event.
 
         Returns:
-            As for `report`.
+            Whether the publisher accepted the event, as for `report`.
         """
         if self.publisher is None:
             return False
-        # A fact may not fit its field, such as one that an author's code has computed.
-        consequence = f"{self._named(event_class)} is published without most of its facts"
-        with errors_logged(consequence, secrets=self._secrets):
+        # A fact may not fit the event: it is an unusable value, or this class of event does not have the field.
+        with errors_logged(f"most facts of {self._named(event_class)} are not published", secrets=self._secrets):
             self.publisher.publish(self.event(event_class, **facts), note=host_note)
             return True
         main = {name: value for name, value in facts.items() if name in _MAIN_FACTS}
