@@ -281,7 +281,7 @@ def test_a_drain_waits_for_the_process_that_delivers(refused: int) -> None:
 
     lock.release()
     assert told.returncode == 1
-    assert told.stderr.startswith(f"error: the time is over, and process {os.getpid()} is the one that delivers; ")
+    assert told.stderr.startswith(f"error: the time is over, and process {os.getpid()} delivers; ")
     assert books().pending == 3
 
 
@@ -345,7 +345,7 @@ def test_what_killed_processes_leave_is_relayed_until_told_to_end(number: signal
     assert books() == Books(published=30, confirmed=30, pending=0, set_aside=0)
     first, last = (tmp_path / "log").read_text().splitlines()
     assert re.fullmatch(r"INFO \S+: relaying from \S+outbox-\w{8}\.db to RabbitMQ at .*", first)
-    assert last.endswith(": ended; delivered meanwhile: 30, still pending: 0")
+    assert last.endswith(": ended; delivered: 30, still pending: 0")
 
 
 def test_a_relay_outlives_the_broker(owned: Broker, tmp_path: Path) -> None:
@@ -391,7 +391,7 @@ def test_a_relay_waits_for_a_folder_and_survives_its_end(
         code, _ = end(process)
 
     assert (was_there, code) == (False, 0)
-    assert log.read_text().splitlines()[-1].endswith("delivered meanwhile: 7, still pending: 0")
+    assert log.read_text().splitlines()[-1].endswith("delivered: 7, still pending: 0")
 
 
 def test_a_relay_without_a_broker_is_refused() -> None:
@@ -573,7 +573,7 @@ def test_what_cannot_be_moved_is_refused(monkeypatch: pytest.MonkeyPatch, state_
         f"{target} is the outbox of the present settings already: they have to name the broker to move to",
         f"{newer} was written by a newer release (format 9, this one reads up to {FORMAT_VERSION})",
         f"{state_dir / 'embedded.db'} is no outbox but the embedded journal, whose events wait for no broker",
-        f"{spare.journal.path} is a spare journal of one process: the outbox beside it takes it over later",
+        f"{spare.journal.path} is a spare journal of one process: the outbox takes over its messages later",
         f"there is no outbox {state_dir / 'outbox-00000000.db'}; dkist-core outbox list shows those that there are",
     ]
     assert not_agreed.exit_code == 1
@@ -923,7 +923,8 @@ def test_a_lock_that_cannot_be_used_is_the_reason_that_is_shown(
 
     reason = f"the lock's file {lock} cannot be used: {lock}: found "
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert f": 1. {reason}" in warning
+    assert warning.startswith("1 events wait in ")
+    assert f".db: {reason}" in warning
     assert took < publisher._flush_timeout
     assert f"this user cannot deliver it: {reason}" in asked("list").stdout
     assert listed()["journals"][0]["problem"].startswith(reason)

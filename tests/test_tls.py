@@ -279,7 +279,9 @@ def test_tls_spoken_to_the_plain_port_is_told(secure: SecureBroker, caplog: pyte
     ("name", "expected"),
     [
         pytest.param(
-            "expired_server", "its certificate has expired, or that of its authority (ISB_TLS_CA)", id="expired"
+            "expired_server",
+            "its certificate has expired, or the certificate of its authority has (ISB_TLS_CA)",
+            id="expired",
         ),
         pytest.param(
             "other_server",

@@ -1,7 +1,7 @@
 """
 The bus: RabbitMQ if `MESH_CONFIG` names a broker, otherwise the embedded journal. Both have the same interface.
 
-Not here: threads that deliver (delivery), decoding (consumer), the journal (journal).
+Not here: delivering messages (delivery), decoding events (consumer), and the journal (journal).
 """
 
 from dkist_processing_core.bus._open import open_bus

@@ -1,5 +1,5 @@
 """
-The choice of the bus by the settings.
+Choosing the bus by the settings.
 
 Not here: the two transports (embedded, amqp).
 """
@@ -10,7 +10,7 @@ from dkist_processing_core.settings.interface import Settings
 
 
 def open_bus(settings: Settings) -> Bus:
-    """Return the bus that the settings name; nothing is connected or opened yet."""
+    """Return the bus that the settings name. No connection and no file is opened."""
     if settings.names_broker:
         from dkist_processing_core.bus.amqp.bus import AmqpBus  # noqa: PLC0415 - the embedded journal needs no client
 

@@ -53,8 +53,8 @@ class Receiver(Protocol):
         Return True if all events that the bus held for a replay at its start were received or wait for `receive`.
 
         Args:
-            requested_since: Since when (`time.monotonic`) the consumer has been waiting for an event. Silence of the
-                bus counts only from then: before, the consumer requested nothing.
+            requested_since: The time (`time.monotonic`) since which the consumer has been waiting for an event. Silence
+                of the bus counts only from then on: before, the consumer requested nothing.
         """
 
     def receive(self, timeout: float) -> ReceivedMessage | None:
@@ -91,13 +91,13 @@ class Bus(Protocol):
 
     @property
     def failure_exchange(self) -> str:
-        """The exchange to which the established failure message is published."""
+        """The exchange to which the failure message of release 7.x is published."""
 
     def open_journal(self, *, synced: bool = True, patience: float = BUSY_SECONDS) -> Journal:
         """Open the journal of this bus."""
 
     def open_spare(self) -> Spare:
-        """Create a spare journal beside the journal, in the same folder, which must be a trusted one."""
+        """Create a spare journal in the folder of the journal, which must be a trusted folder."""
 
     def subscribe(
         self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
@@ -110,5 +110,5 @@ class Bus(Protocol):
             name: A named subscription keeps its position: the bus keeps events that arrive while no receiver is open.
                 A subscription without a name begins now.
             replay: For a subscription without a name: True begins at the oldest event that the bus still has; a time
-                begins at the oldest event after that time, or a little before.
+                begins at the oldest event after that time, or slightly earlier.
         """

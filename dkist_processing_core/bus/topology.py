@@ -1,7 +1,7 @@
 """
-The exchanges, queues and bindings on RabbitMQ, as values.
+The exchanges, queues and bindings on RabbitMQ, as immutable dataclasses.
 
-Not here: their declaration (amqp.declaring), and the choice of a consumer's bindings (consumer).
+Not here: declaring them (bus.amqp.declaring), and choosing a consumer's bindings (consumer).
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,8 +18,8 @@ DEAD_LETTERS_SUFFIX = ".dlq"
 MAX_QUEUE_LENGTH = MAX_UNREAD
 QUEUE_EXPIRES_MS = 7 * 24 * 3600 * 1000
 MAX_DEAD_LETTERS = 10_000
-# From RabbitMQ 4.0 on, a quorum queue by default drops a message that was returned 20 times. The value -1 means no
-# limit only from that release on.
+# Since RabbitMQ 4.0, a quorum queue by default drops a message that was returned 20 times. Older releases do not accept
+# -1 as no limit.
 DELIVERY_LIMIT_ARGUMENT, DELIVERY_LIMIT = "x-delivery-limit", 2**31 - 1
 
 
@@ -59,7 +59,7 @@ class Topology:
 
 
 def publisher_topology(settings: Settings) -> Topology:
-    """Return a publisher's topology: both exchanges, the archive of all events, and the failure message's queue."""
+    """Return the topology of a publisher: two exchanges, the archive of all events, the queue of failure messages."""
     events, failures = settings.isb_event_exchange, settings.isb_exchange
     return Topology(
         exchanges=(
@@ -76,7 +76,7 @@ def publisher_topology(settings: Settings) -> Topology:
                     "x-max-length-bytes": settings.isb_archive_max_bytes,
                 },
             ),
-            # Declared as by its established consumers: with other arguments the broker would refuse their declaration.
+            # The arguments equal those of existing consumers: otherwise the broker would refuse their declaration.
             Queue(RecipeRunFailureMessage.queue, {"x-queue-type": settings.isb_queue_type}),
         ),
         bindings=(
@@ -90,8 +90,8 @@ def consumer_topology(settings: Settings, queue: str, patterns: Iterable[str]) -
     """
     Return the topology of a named consumer: its queue, bound for each pattern, and a queue of dead letters.
 
-    A slow consumer loses its own oldest events, and can replay the archive. It must affect neither publishers
-    (`reject-publish`) nor the dead letters (overflow is not dead-lettered, because no dead-letter exchange is set).
+    A full queue drops its oldest events; the consumer can replay them from the archive. Publishers are not affected,
+    as they would be with `reject-publish`. Dropped events are not dead-lettered: no dead-letter exchange is set.
     """
     events = settings.isb_event_exchange
     limits: dict[str, Any] = {"x-max-length": MAX_QUEUE_LENGTH, "x-overflow": "drop-head"}
@@ -113,7 +113,7 @@ def consumer_topology(settings: Settings, queue: str, patterns: Iterable[str]) -
 
 
 def whole_topology(settings: Settings, consumers: Mapping[str, Iterable[str]] | None = None) -> Topology:
-    """Return the topology that an operator creates: of publishers, dead letters, and consumers by name and patterns."""
+    """Return the complete topology: publishers, dead letters, and the consumers, given as patterns by name."""
     parts = [publisher_topology(settings), Topology(exchanges=(Exchange(DEAD_LETTER_EXCHANGE, "direct"),))]
     parts += [consumer_topology(settings, name, patterns) for name, patterns in (consumers or {}).items()]
     return Topology(
@@ -124,7 +124,7 @@ def whole_topology(settings: Settings, consumers: Mapping[str, Iterable[str]] | 
 
 
 def definitions(topology: Topology, vhost: str) -> dict[str, Any]:
-    """Return a topology in the form that `rabbitmqctl import_definitions` reads, without users and rights."""
+    """Return a topology in the form that `rabbitmqctl import_definitions` reads, without users and permissions."""
     place = {"vhost": vhost}
     lasting = {"durable": True, "auto_delete": False}
     return {

@@ -1,6 +1,5 @@
 """
 Publishing and delivery: publishers append messages to the journal, and one process drains an outbox to the broker.
 
-A reporter creates the events of one run or attempt. Not here: the journal itself (journal), the broker (bus.amqp), and
-the operations on an outbox (outbox).
+Not here: the journal itself (journal), the broker (bus.amqp), and an operator's actions on an outbox (outbox).
 """

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _LOCK_POLL_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 2.0
-# Files beside the outbox that are not taken over in this time wait for the next round, so that neither the delivery nor
+# Spare journals that are not taken over in this time wait for the next round, so that neither the delivery nor
 # the end of the process is delayed.
 _TAKE_OVER_SECONDS = 0.2
 logger = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ class Drainer:
                 if self._reports_disk:
                     self._warnings.report_failure(str(error))
                 self._deliver_memory(self._tries.pause())
-            except Exception as error:  # noqa: BLE001 - as the docstring says
+            except Exception as error:  # noqa: BLE001 - see the docstring
                 log_internal_error_once("events are not delivered", error)
                 self._bus_failure = f"{type(error).__name__} in this package"
                 self._rest(self._tries.pause())

@@ -65,7 +65,7 @@ class _Guard(threading.local):
             try:
                 self._append_first()
             finally:
-                # Also after an exception: otherwise all later messages would be deferred, and never appended.
+                # Reset after an exception as well: otherwise all later messages would be deferred, and never appended.
                 self.is_busy = False
 
     def _append_first(self) -> None:

@@ -41,7 +41,7 @@ class OutboxWarnings:
         """Log how many messages are left in the outbox, unless this process has logged a reason before."""
         if self._path not in _logged:
             _logged[self._path] = {reason}
-            logger.warning("%s events wait in %s. %s", count, self._path, reason)
+            logger.warning("%s events wait in %s: %s", count, self._path, reason)
 
     def report_set_aside(self, seq: int, reason: str) -> None:
         """Log that a message was set aside; later messages with the same reason are only counted."""

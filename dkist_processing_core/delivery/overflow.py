@@ -25,7 +25,7 @@ class Overflow:
     """The displaced messages of one process, in order. The caller must exclude other threads."""
 
     def __init__(self, bus: Bus) -> None:
-        """Begin without a message and without a file."""
+        """Start without a message and without a file."""
         self._bus = bus
         self._spare: Spare | None = None
         self._place: str | None = None

@@ -88,7 +88,7 @@ class Publisher:
         """
         Drop the files and the thread of the parent process; the first event opens those of this process.
 
-        SQLite's connections, threads and locks do not survive a fork, and those of the parent must not even be closed.
+        SQLite's connections, threads and locks do not survive a fork. Even closing the parent's connections is unsafe.
         """
         self._inherited += [self._shelf, self._drainer]
         self._limit = WaitLimit(self._limit.seconds)

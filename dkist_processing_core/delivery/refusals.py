@@ -45,7 +45,7 @@ class Refusals:
         self._held: dict[str, tuple[float, int]] = {}
         self._suspects: set[int] = set()
         self._restored_at = -math.inf
-        self._lacking: BusError | None = None
+        self._missing: BusError | None = None
         self.reasons: dict[str, str] = {}
         """Why an exchange is held, in words for an operator."""
 
@@ -87,14 +87,14 @@ class Refusals:
     # The answers of the broker
 
     def process(self, source: _Refusable, link: "AmqpLink", settled: "Settled") -> None:
-        """Process the broker's answers: forget what it has confirmed, and note what it has refused."""
+        """Process the broker's answers: record refusals, and remove the records of confirmed messages."""
         if settled.confirmed:
             self._forget(settled.confirmed, settled.exchanges)
-        lacking = self._restore(link) if settled.refused else None
+        missing = self._restore(link) if settled.refused else None
         for seq, reason in settled.refused:
-            if lacking is not None and seq in settled.returned:
+            if missing is not None and seq in settled.returned:
                 # Just after a broker's start its queues do not exist yet, so the message is not the cause.
-                self._hold(settled.returned[seq], f"{reason}: {lacking}")
+                self._hold(settled.returned[seq], f"{reason}: {missing}")
             else:
                 self._note(source, seq, reason)
 
@@ -142,18 +142,18 @@ class Refusals:
                 self.reasons.pop(exchange, None)
 
     def _restore(self, link: "AmqpLink") -> BusError | None:
-        """Create the topology that the refused messages lack; return an error if that is temporarily impossible."""
+        """Create the missing topology of refused messages; return an error if that is temporarily impossible."""
         now = time.monotonic()
         if now >= self._restored_at + _RESTORE_SECONDS:
-            self._lacking = self._bus.restore(link)
-            is_answer = self._lacking is None or link.is_about_permissions(self._lacking)
+            self._missing = self._bus.restore(link)
+            is_answer = self._missing is None or link.is_about_permissions(self._missing)
             if is_answer and link.unknown:
                 # This happens just after the broker's start, for an account that may not query these objects.
                 unknown = ", ".join(link.unknown)
-                self._lacking = BusUnreachableError(f"this account may not query whether {unknown} can be used now")
-            elif self._lacking is not None and is_answer:
+                self._missing = BusUnreachableError(f"this account may not query whether {unknown} can be used now")
+            elif self._missing is not None and is_answer:
                 if self._restored_at == -math.inf:
-                    logger.warning("messages are refused, and missing topology cannot be created: %s", self._lacking)
-                self._lacking = None
+                    logger.warning("messages are refused, and missing topology cannot be created: %s", self._missing)
+                self._missing = None
             self._restored_at = now
-        return self._lacking
+        return self._missing

@@ -1,5 +1,5 @@
 """
-Where published messages are kept until they are delivered: in the journal, else in a spare journal, else in memory.
+Storing published messages until delivery: in the journal; if that fails, in a spare journal; if that fails, in memory.
 
 A message outside the journal is displaced: it is moved into the journal as soon as possible, in order. Not here: the
 spare journal and the memory (overflow), events (publisher), and the delivery from the journal to the bus (drainer).
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 class Shelf:
     """
-    The messages of one publisher that the bus may still lack. Safe to use from several threads and signal handlers.
+    The undelivered messages of one publisher. Safe to use from several threads and signal handlers.
 
     It belongs to one process: a forked process creates another. An error of the disk or the journal raises no
     exception; one warning is logged.

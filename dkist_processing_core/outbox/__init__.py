@@ -1,5 +1,5 @@
 """
-What an operator does with the outboxes of a host: list and deliver them, retry refused messages, change the broker.
+An operator's actions on the outboxes of a host: list and deliver them, retry refused messages, change the broker.
 
 Not here: the thread that delivers (delivery.drainer), and the output (cli).
 """

@@ -1,5 +1,5 @@
 """
-Delivers the pending messages in the outbox of the settings once, until none is pending.
+Delivering the pending messages in the outbox of the settings once, until none is pending.
 
 Not here: the relay, which delivers until it is stopped (_relay).
 """
@@ -61,7 +61,7 @@ def drain(settings: Settings, *, timeout: float | None = None) -> Iterator[Progr
     Deliver the pending messages of the settings' outbox; yield the progress from time to time, and finally at the end.
 
     At the end nothing is pending, or `Progress.reason` gives the reason: the broker's answer, the end of `timeout`
-    seconds, or a long time without progress. A broker that could not be reached a moment ago is tried all the same.
+    seconds, or a long time without progress. The broker is tried even if it could not be reached a moment ago.
 
     Raises:
         JournalError: The outbox cannot be used.
@@ -82,7 +82,7 @@ def drain(settings: Settings, *, timeout: float | None = None) -> Iterator[Progr
     for path in left_behind(bus.journal_path):
         try:
             if so_far.reason is not None:
-                # The broker does not take messages now, so they are only counted.
+                # The broker does not accept messages now, so they are only counted.
                 waiting = Journal.look(path, Journal.books).pending
                 so_far = replace(so_far, pending=so_far.pending + waiting)
                 continue
@@ -176,8 +176,8 @@ def _reason(failure: str | None, lock: FileLock, *, still: float, timed_out: boo
         return failure
     if not timed_out and still < _STUCK_SECONDS:
         return None
-    why = _TIME_IS_OVER if timed_out else f"nothing has moved for {_STUCK_SECONDS:.0f} s"
+    why = _TIME_IS_OVER if timed_out else f"no message was delivered for {_STUCK_SECONDS:.0f} s"
     other = _other(lock)
     if other is not None:
-        return f"{why}, and process {other} is the one that delivers"
+        return f"{why}, and process {other} delivers"
     return why if failure is None else f"{why}; {failure}"

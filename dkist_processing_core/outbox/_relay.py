@@ -1,5 +1,5 @@
 """
-Delivers the messages that the processes of this host put into the outbox of the settings, until it is stopped.
+Delivering the messages that the processes of this host put into the outbox of the settings, until stopped.
 
 Not here: connecting to the broker, pausing and retrying (delivery.drainer).
 """
@@ -27,7 +27,7 @@ class Relay:
 
     def __init__(self, settings: Settings) -> None:
         """
-        Take the settings that name the outbox; nothing is opened yet.
+        Store the settings that name the outbox. No file is opened.
 
         Raises:
             ConfigurationError: The settings name no broker.
@@ -40,7 +40,7 @@ class Relay:
         self._delivered = 0
 
     def stop(self) -> None:
-        """Make `run` return; may be called from any thread and from a signal's handler."""
+        """Make `run` return; may be called from any thread and from a signal handler."""
         self._end.raise_()
 
     def run(self) -> None:
@@ -48,13 +48,13 @@ class Relay:
         bus = unhurried(self._settings)
         logger.info("relaying from %s to %s", bus.journal_path, bus.where)
         while not self._end.is_raised:
-            # Created again each time, since it checks the folder: a file system that is mounted there meanwhile may be
-            # unsuitable for a journal.
+            # Created again each time, since this checks the folder: a file system that was mounted there later
+            # may be unsuitable for a journal.
             bus = unhurried(self._settings)
             if bus.journal_path.exists() or spares_of(bus.journal_path):
                 self._deliver(bus)
             self._end.wait(_POLL_SECONDS)
-        logger.info("ended; delivered meanwhile: %s, still pending: %s", self._delivered, _waiting(bus))
+        logger.info("ended; delivered: %s, still pending: %s", self._delivered, _waiting(bus))
 
     def _deliver(self, bus: AmqpBus) -> None:
         """Deliver one file, until stopped or until another file has its name."""

@@ -1,5 +1,5 @@
 """
-Moves the messages that wait for one broker into the outbox of another, at an operator's request.
+Moving the messages in the outbox of one broker into the outbox of another, at an operator's request.
 
 Not here: the confirmation prompt (cli).
 """
@@ -22,7 +22,7 @@ from dkist_processing_core.settings.kinds import ISB_SERVICE
 
 @dataclass(frozen=True, slots=True)
 class Retargeting:
-    """The messages that would be moved; no process delivers them meanwhile."""
+    """The messages to move; no process delivers them while this exists."""
 
     books: Books
     source: Destination

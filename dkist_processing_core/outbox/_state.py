@@ -54,7 +54,7 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class SpareState:
-    """A journal that one process keeps beside the shared one, for the time in which it cannot use the shared one."""
+    """A spare journal: one process uses it while it cannot use the shared journal."""
 
     path: Path
     owner: int | None
@@ -89,7 +89,7 @@ class OutboxState:
 
     @property
     def waiting(self) -> int:
-        """How many messages are pending, including those in spare journals, as far as they can be read."""
+        """How many messages are pending, including those in spare journals, if they can be read."""
         books = [self.books, *[spare.books for spare in self.spares]]
         return sum(each.pending for each in books if each is not None)
 
@@ -107,7 +107,7 @@ def outboxes(settings: Settings) -> list[OutboxState]:
 
 
 def _shared(folder: Path) -> set[Path]:
-    """Return the paths of the shared journals, also of those for which only spare journals exist so far."""
+    """Return the paths of the shared journals, including those of which only spare journals exist."""
     try:
         with explained(folder):
             names = [path.name for path in folder.iterdir()]
@@ -180,7 +180,7 @@ def find(settings: Settings, name: str | None) -> Path:
     if name is not None and (digits := re.fullmatch(r"(?:outbox-)?([0-9a-f]{8})(?:\.db)?", name)):
         path = current.parent / f"outbox-{digits[1]}.db"
     if is_spare(path):
-        msg = f"{path} is a spare journal of one process: the outbox beside it takes it over later"
+        msg = f"{path} is a spare journal of one process: the outbox takes over its messages later"
         raise JournalError(msg)
     if path.name == EMBEDDED_FILE:
         msg = f"{path} is no outbox but the embedded journal, whose events wait for no broker"

@@ -254,7 +254,7 @@ class BusContract:
             ({"name": "workflow.events.archive.q"}, "expected another name: this queue has its own use"),
             ({"name": "operators.dlq"}, r"expected a name that does not begin with 'amq\.' or end with '\.dlq'"),
             ({"name": "amq.operators"}, r"expected a name that does not begin with 'amq\.' or end with '\.dlq'"),
-            ({"name": "operators", "replay": True}, "leave one of them out"),
+            ({"name": "operators", "replay": True}, "use only one of them"),
         ],
     )
     def test_a_name_that_no_queue_can_have_is_refused(

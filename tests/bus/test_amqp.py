@@ -283,7 +283,7 @@ class TestAmqpBus(BusContract):
 
             assert len(list(past)) < 3 * ARCHIVE_PREFETCH - 1
             proxy.thaw()
-        assert "what is left of the past is not read" in caplog.text
+        assert "the rest of the replay is not read" in caplog.text
 
     @pytest.mark.parametrize("name", [None, "strict"], ids=["unnamed", "named"])
     def test_no_foreign_message_ends_a_subscription(

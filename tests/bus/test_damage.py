@@ -303,7 +303,7 @@ def test_a_name_whose_place_cannot_be_read_begins_with_the_oldest_event(
     told = [record.getMessage() for record in caplog.records if "place of" in record.getMessage()]
     (only,) = told
     assert only == (
-        f"the place of the subscription 'ops' is not known, because the journal {path} was damaged: "
+        f"the position of the subscription 'ops' is not known, because the journal {path} was damaged: "
         "it begins with the oldest event, and may yield events again"
     )
 

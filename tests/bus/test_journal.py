@@ -289,7 +289,7 @@ def test_what_a_named_subscription_has_not_read_stays_up_to_its_limit(
     assert found == [progressed("A", number).id for number in range(5, 20)]
     assert missed == 5
     assert [record.getMessage() for record in caplog.records if "missed" in record.getMessage()] == [
-        "the subscription 'ops' has missed events that became too old before it read them: 5"
+        "the subscription 'ops' has missed 5 events, which became too old before it read them"
     ]
 
 
@@ -569,7 +569,7 @@ def test_a_name_that_was_away_for_long_reads_what_is_there_and_learns_what_it_lo
     assert unread == 50
     assert (found, missed) == (list(range(20, 50)), 20)
     assert [record.getMessage() for record in caplog.records if "missed" in record.getMessage()] == [
-        "the subscription 'ops' has missed events that became too old before it read them: 20"
+        "the subscription 'ops' has missed 20 events, which became too old before it read them"
     ]
 
 

@@ -450,7 +450,7 @@ def test_an_archive_that_is_made_again_is_one_warning(
     assert before == []
     where = f"RabbitMQ at {broker.host}:{broker.port}, virtual host {broker.vhost}"
     lost = "no replay yields the events that were delivered before"
-    assert told == f"{where} had no {ARCHIVE_QUEUE} any more, and it is made again: {lost}"
+    assert told == f"{where} had no {ARCHIVE_QUEUE} any more, and it was created again: {lost}"
 
 
 def test_doctor_reports_an_archive_that_it_makes_again(

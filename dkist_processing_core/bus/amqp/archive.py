@@ -1,7 +1,7 @@
 """
 The stream of all events as a source of messages, for subscriptions without a name.
 
-Not here: the connection (consumer_thread), and which events a named subscription has lost (lost_events).
+Not here: the connection (consumer_thread), and the events that a named subscription has lost (lost_events).
 """
 
 import logging
@@ -35,11 +35,11 @@ class Archive:
     missed = 0
 
     def __init__(self, bus: "AmqpBus", patterns: Iterable[str], *, replay: bool | datetime) -> None:
-        """Take the bus, the patterns, and where to begin: at the end, at the beginning or at a time."""
+        """Store the bus, the patterns and the start: the end or the beginning of the stream, or a time."""
         self._bus = bus
         self._patterns = tuple(patterns)
         self._is_past = bool(replay)
-        # In whole seconds, like the timestamps of messages.
+        # In whole seconds, as the timestamps of messages are.
         self._begins_at = int(replay.timestamp()) if isinstance(replay, datetime) else 0
         self._may_hold_nothing = False
         # The offset of the message that was read last, and of the last message of the replay.
@@ -96,13 +96,13 @@ class Archive:
             self._is_past = self._is_past and received.offset < self._end
 
     def has_caught_up(self, requested_since: float) -> bool:
-        """Return True if the replay is complete, or was given up because the broker is silent."""
-        # A consumer that works on an event for long requests nothing meanwhile, and so receives nothing.
+        """Return True if the replay is complete, or was ended because the broker is silent."""
+        # While a consumer works on an event, it requests and receives nothing.
         silent_for = time.monotonic() - max(self._received_at, requested_since)
         if self._is_past and self._may_hold_nothing and silent_for > _BEGINNING_SECONDS:
             self._is_past = False
         elif self._is_past and silent_for > _SILENCE_SECONDS:
-            logger.warning("the broker is silent for %g s: what is left of the past is not read", silent_for)
+            logger.warning("the broker is silent for %g s: the rest of the replay is not read", silent_for)
             self._is_past = False
         return not self._is_past
 

@@ -1,5 +1,5 @@
 """
-RabbitMQ as a bus: the names of the broker and of its outbox; opens links, journals and subscriptions.
+RabbitMQ as a bus: its address and its outbox, and opening links, journals and subscriptions.
 
 Not here: requests to the broker (link), the delivery from the outbox (delivery), and subscriptions (receiver).
 """
@@ -35,7 +35,7 @@ class AmqpBus:
     is_remote = True
 
     def __init__(self, settings: Settings) -> None:
-        """Store the names of broker and outbox; nothing is connected or opened yet."""
+        """Store the names of broker and outbox. No connection and no file is opened."""
         service = settings.isb_mesh_service
         self.settings = settings
         self.where = f"RabbitMQ at {service.host}:{service.port}, virtual host {settings.isb_vhost}"
@@ -59,7 +59,7 @@ class AmqpBus:
         return other
 
     def open_spare(self) -> Spare:
-        """Create a spare journal beside the outbox."""
+        """Create a spare journal in the folder of the outbox."""
         open_folder(self.place)
         return Spare.open(self.journal_path)
 
@@ -117,7 +117,7 @@ class AmqpBus:
 
     def lost_history(self, link: "AmqpLink") -> str | None:
         """
-        Return a warning of lost events if a link has created the archive though this host has delivered events before.
+        Return a warning of lost events if a link has created the archive but this host has delivered events before.
 
         The warning is returned once per link; otherwise None.
         """
@@ -132,7 +132,7 @@ class AmqpBus:
         if not has_delivered:
             return None
         return (
-            f"{self.where} had no {ARCHIVE_QUEUE} any more, and it is made again: "
+            f"{self.where} had no {ARCHIVE_QUEUE} any more, and it was created again: "
             "no replay yields the events that were delivered before"
         )
 
@@ -156,8 +156,8 @@ class AmqpBus:
     def subscribe(
         self, patterns: Iterable[str], *, name: str | None = None, replay: bool | datetime = False
     ) -> "AmqpReceiver":
-        """Return a receiver: with a name from the queue that all receivers of that name share, else of the archive."""
-        # Imported here, because a task only publishes and does not need them.
+        """Return a receiver: of the queue that all receivers of `name` share, or without a name of the archive."""
+        # Imported here, because a task publishes only and does not need them.
         from dkist_processing_core.bus.amqp.archive import Archive  # noqa: PLC0415
         from dkist_processing_core.bus.amqp.named_queue import NamedQueue  # noqa: PLC0415
         from dkist_processing_core.bus.amqp.receiver import AmqpReceiver  # noqa: PLC0415

@@ -1,7 +1,7 @@
 """
-The thread that owns a subscription's connection, and what it shares with other threads.
+The thread that owns the connection of a subscription, and the state that it shares with other threads.
 
-Not here: the requests to the broker (link), and what a source does with its messages (named_queue, archive).
+Not here: the requests to the broker (link), and the sources of messages (named_queue, archive).
 """
 
 import contextlib
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    """A queue or a stream that messages come from. All calls with a link are made by the thread that owns it."""
+    """A queue or a stream that messages come from. Only the thread that owns a link calls methods with it."""
 
     @property
     def name(self) -> str | None:
@@ -55,7 +55,7 @@ class Source(Protocol):
         """Record how far the source was read, after a message was passed to the receiver."""
 
     def has_caught_up(self, requested_since: float) -> bool:
-        """Return True if a replay is complete, or was given up because the broker is silent since `requested_since`."""
+        """Return True if a replay is complete, or was ended because the broker is silent since `requested_since`."""
 
     def acknowledge(self, link: "AmqpLink", received: "TaggedMessage") -> None:
         """Acknowledge a message."""
@@ -64,7 +64,7 @@ class Source(Protocol):
         """Publish a message to the source's dead letters, if it has any, and acknowledge it."""
 
     def close(self) -> None:
-        """Store how far the source was read, if it keeps that."""
+        """Store the read position, if the source has one."""
 
 
 class ConsumerThread:
@@ -81,7 +81,7 @@ class ConsumerThread:
         self.messages: queue.SimpleQueue[AmqpReceivedMessage | BusError] = queue.SimpleQueue()
         self._bus = bus
         self._requests: queue.SimpleQueue[Callable[[AmqpLink | None], None]] = queue.SimpleQueue()
-        # A plain flag without a lock: the garbage collector may close this in any thread, at any instruction.
+        # A flag without a lock, because the garbage collector may close this in any thread, at any instruction.
         self.is_closing = False
         self._link: AmqpLink | None = self._connect()
         self._thread = threading.Thread(target=self._own_connection, name="dkist-core-consumer", daemon=True)
@@ -89,7 +89,7 @@ class ConsumerThread:
             self._thread.start()
         except RuntimeError as error:
             self._link.close()
-            msg = f"a subscription needs its own thread: {error}; allow this user or container more of them"
+            msg = f"a subscription needs its own thread: {error}; allow this user or container more threads"
             raise BusError(msg) from error
 
     def request(self, action: "Callable[[AmqpLink | None], None]") -> None:
@@ -132,7 +132,7 @@ class ConsumerThread:
                     self._link = None
         except BusError as error:
             self.messages.put(error)
-        except Exception as error:  # noqa: BLE001 - whatever ends this thread, the consumer must not wait for it
+        except Exception as error:  # noqa: BLE001 - a consumer must not wait for an ended thread
             ended = BusError(f"{self._bus.where}: the subscription ended: {type(error).__name__}: {error}")
             ended.__cause__ = error
             self.messages.put(ended)

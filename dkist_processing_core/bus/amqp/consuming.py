@@ -37,10 +37,10 @@ class TaggedMessage:
 
 
 class Consuming(Declaring):
-    """A session that receives messages. It looks at a stream's length as `Declaring` does."""
+    """A session that receives messages; `Declaring` queries the length of a stream."""
 
     def __init__(self, *values: Any, **named: Any) -> None:
-        """Take the arguments of a session; nothing is connected yet."""
+        """Store the arguments of a session. No connection is opened."""
         super().__init__(*values, **named)
         self._received: deque[TaggedMessage] = deque()
 

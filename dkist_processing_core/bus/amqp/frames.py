@@ -1,8 +1,8 @@
 """
-The frames of AMQP 0.9.1 that publish a message; a part that several messages have in common is encoded once.
+Encoding a message as frames of AMQP 0.9.1; the parts that many messages have in common are cached.
 
-pika builds an object for each frame, although most messages share their exchange, routing key and most properties.
-Not here: all other frames, which pika encodes and decodes, and the sending of frames (pika_connection).
+pika builds an object for each frame, although most messages have the same exchange, routing key and properties. Not
+here: all other frames, which pika encodes and decodes, and sending frames (pika_connection).
 """
 
 import functools
@@ -15,7 +15,7 @@ from pika.data import encode_table
 from dkist_processing_core.journal.message import APP_ID, Message
 
 Frames = list[bytes | memoryview]
-"""Encoded frames in pieces: a body is copied only when all pieces are joined."""
+"""Pieces of encoded frames: a body is copied only when the pieces are joined."""
 
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _END = b"\xce"
@@ -33,12 +33,12 @@ _ALWAYS = _CONTENT_TYPE | _DELIVERY_MODE | _MESSAGE_ID | _APP_ID
 _PERSISTENT = b"\x02"
 _LONG, _LONG_LONG = struct.Struct(">I"), struct.Struct(">Q")
 _MAX_SHORT_BYTES = 255
-# Few tables: each may be as large as a frame.
-_SHARED, _SHARED_TABLES = 256, 16
+# The cache has few tables, because each may be as large as a frame.
+_CACHE_SIZE, _CACHED_TABLES = 256, 16
 
 
 class _Shared(NamedTuple):
-    """The encoded parts that messages have in common: their method frame, and parts of their content header."""
+    """The encoded parts that many messages have in common: the method frame, and parts of the content header."""
 
     method_frame: bytes
     flags: int
@@ -96,7 +96,7 @@ def publish_frames(channel: int, message: Message, max_body: int) -> Frames:
     return frames
 
 
-@functools.lru_cache(_SHARED)
+@functools.lru_cache(_CACHE_SIZE)
 def _shared(
     channel: int, exchange: str, routing_key: str, content_type: str, correlation_id: str | None, type_: str | None
 ) -> _Shared:
@@ -128,7 +128,7 @@ def _short(text: str) -> bytes:
 
 
 def _table(headers: Mapping[str, Any]) -> bytes:
-    """Return the encoded headers. Those of an event are one text, and the same for all events of a task."""
+    """Return the encoded headers. An event has one, `traceparent`, equal for all events of an attempt: it is cached."""
     if len(headers) == 1:
         ((name, value),) = headers.items()
         if type(value) is str:
@@ -138,7 +138,7 @@ def _table(headers: Mapping[str, Any]) -> bytes:
     return b"".join(pieces)
 
 
-@functools.lru_cache(_SHARED_TABLES)
+@functools.lru_cache(_CACHED_TABLES)
 def _table_of_text(name: str, value: str) -> bytes:
     encoded = value.encode()
     field = _short(name) + b"S" + _LONG.pack(len(encoded)) + encoded

@@ -1,7 +1,7 @@
 """
-The events that a named subscription on RabbitMQ has lost: its read position, kept on this host, against the archive.
+Counting lost events of a named subscription on RabbitMQ: its read position on this host is compared with the archive.
 
-Not here: the subscription's connection (consumer_thread).
+Not here: the connection of the subscription (consumer_thread).
 """
 
 import contextlib
@@ -37,10 +37,10 @@ LOOK_SECONDS = 10.0
 KEEP_SECONDS = 0.1
 # A queue that drops its oldest messages is full, except for messages just read and messages about to arrive.
 _FULL_SHARE = 0.99
-# Their sum is shorter than the broker waits for a heartbeat on the subscription's connection, which is idle meanwhile.
+# The subscription's connection is idle during both, so their sum is shorter than the broker waits for a heartbeat.
 _COUNT_SECONDS, _END_SECONDS = 8.0, 4.0
 # The pause between comparisons: so many seconds after the archive could not be read, otherwise this multiple of the
-# time that the comparison took. Messages have priority, and the subscription's own connection waits meanwhile.
+# time that the comparison took. Messages have priority, and wait during a comparison.
 _UNKNOWN_SECONDS = 60.0
 _COST_RATIO = 20
 _PREFETCH = 500
@@ -99,7 +99,7 @@ class LostEvents:
     """Counts the events that one subscription has lost, and logs warnings about them."""
 
     def __init__(self, bus: "AmqpBus", name: str, patterns: Iterable[str], *, limit: int, prefetch: int) -> None:
-        """Store the name of the subscription's queue, which keeps `limit` messages; no query is made yet."""
+        """Store the name of the subscription's queue, which keeps `limit` messages. No query is sent."""
         self.missed = 0
         self._bus = bus
         self._name = name
@@ -147,7 +147,7 @@ class LostEvents:
             load = link.queue_load(self._name)
             if load is None:
                 # The query has closed the channel on which the messages arrive.
-                msg = f"{link.where}: the queue {self._name} is gone, or this account may not ask for it any more"
+                msg = f"{link.where}: the queue {self._name} is gone, or this account may not query it any more"
                 raise BusUnreachableError(msg)
             if self._is_full(load):
                 # Messages that were already prefetched come before the gap.

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from dkist_processing_core.bus.amqp.consuming import TaggedMessage
     from dkist_processing_core.bus.amqp.link import AmqpLink
 
-# Few for a classic queue: a message that waits long behind the others counts as not acknowledged in time
-# (`consumer_timeout`). One for a quorum queue: it counts each return of a message, also of one that the consumer never
+# A small number for a classic queue: a message that waits long behind others counts as not acknowledged in time
+# (`consumer_timeout`). 1 for a quorum queue: it counts each return of a message, even of one that the consumer never
 # received, and drops the message at a limit.
 QUEUE_PREFETCH = {"classic": 20, "quorum": 1}
 _CONFIRM_SECONDS = 10.0
@@ -32,7 +32,7 @@ class NamedQueue:
     """A durable queue, which keeps messages until they are acknowledged."""
 
     def __init__(self, bus: "AmqpBus", name: str, patterns: Iterable[str]) -> None:
-        """Take the bus, the name of the queue, and the patterns of its bindings; nothing is declared yet."""
+        """Store the bus, the name of the queue, and the patterns of its bindings. No queue is declared."""
         self.name = name
         self._bus = bus
         self._topology = consumer_topology(bus.settings, name, patterns := tuple(patterns))
@@ -63,7 +63,7 @@ class NamedQueue:
         self._losses.settle(received)
 
     def close(self) -> None:
-        """Store how far the queue was read."""
+        """Store the read position in the queue."""
         self._losses.flush()
 
     def takes(self, _: "TaggedMessage") -> bool:

@@ -1,8 +1,8 @@
 """
-A connection of pika's, adapted to a process that also runs an author's code: the only module that uses pika's privates.
+A connection of pika, adapted to a process that runs an author's code; the only module that uses pika's private names.
 
-Each private name is used for a reason that stands beside it. Not here: channels and requests (session), and the
-explanation of errors (errors).
+A comment gives the reason for each private name. Not here: channels and requests (session), and explaining errors
+(bus.amqp.errors).
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from dkist_processing_core.process.descriptors import HeldDescriptors, move_up
 from dkist_processing_core.settings.interface import Settings
 
 HEARTBEAT_SECONDS = 10
-GIVE_UP_SECONDS = 0.25
+CLOSING_SECONDS = 0.25
 # AMQP 0.9.1: a frame begins with type, channel and size; a content header begins with class, weight and body size.
 _FRAME_START, _HEADER_START = struct.Struct(">BHL"), struct.Struct(">HHQ")
 # The arguments of `socket.getaddrinfo` after host and port, by pika's names.
@@ -56,7 +56,7 @@ def parameters(settings: Settings, timeout: float) -> pika.ConnectionParameters:
 
 
 class _Poller(pika.adapters.select_connection.PollPoller):  # type: ignore[misc]
-    """Waits with poll(2), which needs no extra descriptor, while the descriptors still belong to the connection."""
+    """Waits with poll(2), which needs no extra descriptor, and checks that the descriptors are the connection's."""
 
     def __init__(self, *values: Any, **named: Any) -> None:
         self.is_ours: Callable[[], bool] = lambda: True
@@ -66,7 +66,7 @@ class _Poller(pika.adapters.select_connection.PollPoller):  # type: ignore[misc]
 
     @staticmethod
     def _get_interrupt_pair() -> tuple[socket.socket, socket.socket]:
-        # Overrides pika, whose pair would have the lowest free numbers, which the author's files get, too.
+        # Overrides pika, whose pair would have the lowest free numbers, which the author's files get as well.
         reading, writing = socket.socketpair()
         _move_up(reading)
         _move_up(writing)
@@ -92,7 +92,7 @@ class _Poller(pika.adapters.select_connection.PollPoller):  # type: ignore[misc]
 class _Loop(pika.adapters.select_connection.IOLoop):  # type: ignore[misc]
     @staticmethod
     def _get_poller(*values: Any, **named: Any) -> _Poller:
-        # Overrides pika, which would choose epoll(7): that needs a descriptor of its own.
+        # Overrides pika, which would choose epoll(7): that needs another descriptor.
         return _Poller(*values, **named)
 
 
@@ -102,7 +102,7 @@ class _Services(pika.adapters.utils.selector_ioloop_adapter.SelectorIOServicesAd
     def __init__(self) -> None:
         loop = _Loop()
         super().__init__(loop)
-        # Private to pika: the loop has no public way to the poller that it made.
+        # Private to pika: the loop has no public attribute for its poller.
         self.poller: _Poller = loop._poller  # noqa: SLF001
         self.socket = HeldDescriptors()
         self.connecting: socket.socket | None = None
@@ -129,12 +129,12 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
     """
     A connection that reads the broker's last answer, and survives message properties that pika cannot decode.
 
-    It also gathers the frames of the messages that are published between two turns of its loop. pika would make one
+    It gathers the frames of the messages that are published between two iterations of its loop. pika would make one
     system call for each frame, and a message has three frames.
     """
 
     def __init__(self, *values: Any, **named: Any) -> None:
-        """Begin to connect; the arguments are those of `pika.SelectConnection` without the loop."""
+        """Start to connect; the arguments are the same as for `pika.SelectConnection`, without the loop."""
         self._gathered: Frames = []
         self._services = _Services()
         super().__init__(*values, **named, custom_ioloop=self._services)
@@ -157,12 +157,12 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
     @property
     def max_body(self) -> int:
         """How many bytes of a body one frame may hold."""
-        # Private to pika: the result of what the broker and the client have agreed on.
+        # Private to pika: the size that the broker and the client have negotiated.
         size: int = self._body_max_length
         return size
 
     def gather(self, frames: Frames) -> None:
-        """Hold the encoded frames of a message until `emit_gathered` or other data that is sent."""
+        """Hold the encoded frames of a message until `emit_gathered` is called or other data is sent."""
         self._gathered += frames
 
     def emit_gathered(self) -> None:
@@ -173,12 +173,12 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
             with pika_silenced():
                 self._output_marshaled_frames([gathered])
 
-    def shut_down(self, patience: float) -> None:
+    def shut_down(self, timeout: float) -> None:
         """
         Close the connection, and drop it if the broker does not answer.
 
         Args:
-            patience: How many seconds to wait for the broker's answer, and after that for the end of the socket.
+            timeout: How many seconds to wait for the broker's answer, and again for the end of the socket.
 
         Raises:
             AMQPError, OSError: The connection is broken; nothing is left to close.
@@ -186,17 +186,17 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
         if self.is_open:
             self.add_on_close_callback(lambda *_: self.ioloop.stop())
             self.close()
-            self.run_for(patience)
-            # Private to pika, which has no public way to hang up on a silent peer.
+            self.run_for(timeout)
+            # Private to pika, which has no public way to close the socket of a silent broker.
             if self._transport is not None:
                 self._transport.abort()
-                self.run_for(patience)
+                self.run_for(timeout)
         elif not (self.is_closed or self.is_closing):
-            # Closed while it connects: pika closes the socket in a turn of the loop, and then raises an
+            # Closed while it connects: pika closes the socket in an iteration of the loop, and then raises an
             # AssertionError about its own state.
             self.close()
             with contextlib.suppress(AssertionError):
-                self.run_for(GIVE_UP_SECONDS)
+                self.run_for(CLOSING_SECONDS)
         self.ioloop.close()
 
     def run_for(self, seconds: float) -> None:
@@ -206,8 +206,8 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
         self.ioloop.remove_timeout(timer)
 
     def abandon(self) -> None:
-        """Prevent any code, also the interpreter's exit, from closing the descriptors: keep a reference for ever."""
-        import ctypes  # noqa: PLC0415 - for this alone, which is rare
+        """Keep a permanent reference, so that no code closes the descriptors, not even the interpreter's exit."""
+        import ctypes  # noqa: PLC0415 - rarely needed
 
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
 

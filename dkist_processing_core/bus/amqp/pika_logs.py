@@ -1,7 +1,7 @@
 """
-The log lines of pika itself, which are suppressed while a link of this library runs pika.
+Suppressing the log lines of pika while a link of this library runs pika.
 
-Not here: the library's own log lines about a connection, which its callers write.
+Not here: the log lines of this library about a connection, which its callers write.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ _inside_link = threading.local()
 
 
 def filter_pika() -> None:
-    """Add the filter to all loggers of pika; a second call changes nothing. Call it after the import of pika."""
+    """Add the filter to all loggers of pika; a second call changes nothing. Call this after the import of pika."""
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if name.startswith("pika.") and isinstance(logger, logging.Logger):
             logger.addFilter(_is_wanted)

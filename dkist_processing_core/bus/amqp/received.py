@@ -49,7 +49,7 @@ class AmqpReceivedMessage:
 
         def on_same_link(link: "AmqpLink | None") -> None:
             try:
-                # A tag is valid on its own connection only: on the next connection the broker delivers the event again.
+                # A tag is valid on one connection only: on the next connection the broker delivers the event again.
                 if link is not None and link is self.link:
                     action(link)
                     if wait:

@@ -1,5 +1,5 @@
 """
-A subscription on RabbitMQ, as its caller uses it.
+The receiver of a subscription on RabbitMQ.
 
 Not here: the thread that serves its connection (consumer_thread), and the sources of messages (named_queue, archive).
 """
@@ -20,7 +20,7 @@ class AmqpReceiver:
     """
     A consumer whose connection is served by a thread, so that it stays alive while an event is processed.
 
-    When the connection breaks the thread connects again; then the broker delivers unacknowledged events again. The
+    If the connection breaks, the thread connects again, and the broker delivers unacknowledged events again. The
     receiver closes when no reference to it is left, and when the process ends. Neither the thread nor a message holds
     a reference.
     """
@@ -51,7 +51,7 @@ class AmqpReceiver:
         except queue.Empty:
             return None
         if isinstance(found, BusError):
-            # Put it back, so that each further call raises it, too.
+            # Put it back, so that each later call raises it as well.
             self._thread.messages.put(found)
             raise found
         return found

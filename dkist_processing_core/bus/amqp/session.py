@@ -1,7 +1,7 @@
 """
-One connection with one channel, used by one thread with calls that wait: the base of all operations.
+One connection with one channel, for one thread with blocking calls; the base class of all operations.
 
-Not here: the requests on the channel (publishing, consuming, declaring), and pika's privates (pika_connection).
+Not here: the requests on the channel (publishing, consuming, declaring), and pika's private names (pika_connection).
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import pika.spec
 from pika.exceptions import ChannelClosedByClient
 
 from dkist_processing_core.bus.amqp.errors import CLOSED_HERE, LOST, PIKA_ERRORS, explain
-from dkist_processing_core.bus.amqp.pika_connection import GIVE_UP_SECONDS, Connection, parameters
+from dkist_processing_core.bus.amqp.pika_connection import CLOSING_SECONDS, Connection, parameters
 from dkist_processing_core.bus.amqp.pika_logs import filter_pika, pika_silenced
 from dkist_processing_core.errors import BusError, BusUnreachableError
 from dkist_processing_core.settings.interface import Settings
@@ -39,14 +39,14 @@ class _Waking(threading.local):
 
 class Session:
     """
-    One connection to the broker of the settings, with one channel in use.
+    One connection to the configured broker, with one channel in use.
 
-    One thread uses it, one call at a time; callers see no callbacks. Only `wake` may be called from other threads.
+    One thread uses it, one call at a time; callers pass no callbacks. Only `wake` may be called from other threads.
     Every failure is a `BusError` with a message for operators.
     """
 
     def __init__(self, settings: Settings, *, deadline: float = math.inf) -> None:
-        """Store the settings and the deadline (`time.monotonic`) of all waits; nothing is connected yet."""
+        """Store the settings and the deadline (`time.monotonic`) of all waits. No connection is opened."""
         service = settings.isb_mesh_service
         self.where = f"RabbitMQ at {service.host}:{service.port}"
         self.blocked_reason: str | None = None
@@ -90,25 +90,29 @@ class Session:
                 on_close_callback=lambda _, error: self._fail(error),
             )
         try:
-            # pika gives up by itself at the timeout, and closes the socket only then.
-            self._run(lambda: self._is_open, timeout + GIVE_UP_SECONDS, "does not answer")
+            # At the timeout, pika itself ends the attempt, and only then closes the socket.
+            self._run(lambda: self._is_open, timeout + CLOSING_SECONDS, "does not answer")
             self._open_channel(timeout)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Close the connection within a second, or drop it; a fork only drops it, because its parent still uses it."""
+        """
+        Close the connection. If the broker does not answer within about a second, drop it.
+
+        A forked process only drops it, because the parent process still uses it.
+        """
         connection, self._connection = self._connection, None
         if connection is None or self._pid != os.getpid():
             return
         if not connection.is_ours:
             connection.abandon()
             return
-        # A broker that blocks publishers reads nothing from the connection, and so does not receive the close either.
-        patience = 0.0 if self.blocked_reason else CLOSE_SECONDS
+        # A broker that blocks publishers reads nothing from the connection, so it would not answer the close.
+        timeout = 0.0 if self.blocked_reason else CLOSE_SECONDS
         with contextlib.suppress(*PIKA_ERRORS, OSError), pika_silenced():
-            connection.shut_down(patience)
+            connection.shut_down(timeout)
 
     def __enter__(self) -> Self:
         """Return the session itself."""
@@ -120,7 +124,7 @@ class Session:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection is open; the broker may have closed its channel all the same."""
+        """Whether the connection is open. The channel may be closed nevertheless."""
         return self._connection is not None and bool(self._connection.is_open)
 
     def wake(self) -> None:
@@ -139,12 +143,12 @@ class Session:
 
     def _wake(self) -> None:
         connection = self._connection
-        # In a fork pika's lock may be held for ever, and the loop belongs to the parent.
+        # In a forked process the lock of pika may never be released, and the loop belongs to the parent process.
         if connection is not None and self._pid == os.getpid() and connection.is_ours:
             with contextlib.suppress(*PIKA_ERRORS, AttributeError, OSError):
                 connection.ioloop.add_callback_threadsafe(self._on_wake)
 
-    # For the operations: the channel, requests on it, and its loss
+    # For the base classes of operations: the channel, and requests on it
 
     @property
     def _live_connection(self) -> Connection:
@@ -183,17 +187,17 @@ class Session:
         Open another channel after the broker has closed this one.
 
         Raises:
-            BusUnreachableError: The connection is lost, too.
+            BusUnreachableError: The connection is lost as well.
         """
         if not self.is_connected:
-            # A previous failure of the channel alone is not the reason why there is no connection.
+            # A channel failure does not explain a lost connection.
             is_reason = isinstance(self._failure, BusUnreachableError)
             raise cast("BusError", self._failure) if is_reason else BusUnreachableError(f"{self.where} {LOST}")
         self._failure = None
         self._open_channel(RPC_SECONDS)
 
     def _call(self, request: Callable[[Callable[..., None]], object]) -> tuple[Any, ...]:
-        """Make one synchronous request: call `request` with a callback, wait, and return the callback's arguments."""
+        """Call `request` with a callback, wait for the answer, and return the callback's arguments."""
         answers: list[tuple[Any, ...]] = []
 
         def done(*answer: Any) -> None:
@@ -211,7 +215,12 @@ class Session:
         self._woken = False
 
     def _run(self, until: Callable[[], bool], timeout: float, complaint: str | None = None) -> None:
-        """Run the loop until `until()` is True or `timeout` seconds have passed; then raise `complaint`, if given."""
+        """
+        Run the loop until `until()` is True or `timeout` seconds have passed.
+
+        Raises:
+            BusUnreachableError: The time is over, and a `complaint` is given.
+        """
         connection = self._live_connection
         self._refuse_foreign_descriptors(connection)
         connection.emit_gathered()
@@ -236,7 +245,7 @@ class Session:
             raise BusUnreachableError(msg)
 
     def _turn(self) -> None:
-        """Send and receive without waiting; a failure is raised by the next call."""
+        """Send and receive without waiting; the next call raises a failure."""
         connection = self._live_connection
         connection.emit_gathered()
         with self._explained():
@@ -252,7 +261,7 @@ class Session:
         if self._connection is not None:
             self._connection.ioloop.stop()
 
-    # Callbacks: they record the event, and stop the loop so that `_run` checks its condition
+    # Callbacks: they record an event and stop the loop, so that `_run` checks its condition
 
     def _on_connection_open(self, connection: Connection) -> None:
         self._is_open = True
@@ -279,7 +288,7 @@ class Session:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
-        # The first failure names the cause; later failures are consequences of it.
+        # The first failure has the cause; later failures are consequences of it.
         if self._failure is None:
             self._failure = explain(error, self._settings)
         self._stop_loop()

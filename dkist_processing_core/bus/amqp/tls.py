@@ -1,7 +1,7 @@
 """
 TLS to the broker by the ISB_TLS_* variables: our certificate, the trusted authorities, and the variable at fault.
 
-Not here: the connection, and its other errors (errors).
+Not here: the connection (pika_connection), and its other errors (bus.amqp.errors).
 """
 
 import re
@@ -44,7 +44,7 @@ def make_context(settings: Settings) -> ssl.SSLContext:
         ConfigurationError: A file cannot be read, or is not of the kind that its variable requires.
     """
     named = (settings.isb_tls_ca, settings.isb_tls_cert, settings.isb_tls_key)
-    # Connections are made repeatedly, perhaps with another current folder: relative paths refer to the first one.
+    # Several connections may be opened, with different current folders: relative paths refer to the first folder.
     ca, certificate, key = (None if path is None else settings.core_origin.folder / path for path in named)
     for variable, path in (("ISB_TLS_CA", ca), ("ISB_TLS_CERT", certificate), ("ISB_TLS_KEY", key)):
         _check_readable(variable, path)
@@ -137,7 +137,7 @@ def _distrust(error: ssl.SSLError | None, settings: Settings) -> str | None:
         holder = "ISB_TLS_CA does not hold" if settings.isb_tls_ca else "this system does not hold (set ISB_TLS_CA)"
         text = f"is signed by an authority that {holder}"
     elif code == _EXPIRED:
-        text = "has expired, or that of its authority (ISB_TLS_CA)"
+        text = "has expired, or the certificate of its authority has (ISB_TLS_CA)"
     elif code == _NOT_YET_VALID:
         text = "is not valid yet, or the clock of this host is wrong"
     else:

@@ -1,7 +1,7 @@
 """
 The embedded bus: one journal file on this host, which also serves as the archive.
 
-Not here: the file's format (journal), and reading from it (unnamed_receiver, named_receiver).
+Not here: the file format (journal), and reading from the file (unnamed_receiver, named_receiver).
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FILE = "embedded.db"
 KEPT_SECONDS = 7 * 24 * 3600
-# The task waits for this. The next process takes over the remaining messages.
+# A task waits for this. The next process takes over the remaining messages.
 _TAKE_OVER_SECONDS = 0.2
 
 
@@ -31,7 +31,7 @@ class JournalBus:
     is_remote = False
 
     def __init__(self, settings: Settings) -> None:
-        """Store the file's path; no file is opened yet."""
+        """Store the path of the file. No file is opened."""
         self._place = place(settings)
         self.journal_path = self._place.folder / FILE
         self.where = f"the embedded journal {self.journal_path}"
@@ -47,7 +47,7 @@ class JournalBus:
         return journal
 
     def open_spare(self) -> Spare:
-        """Create a spare journal beside the file."""
+        """Create a spare journal in the folder of the file."""
         return Spare.open(open_folder(self._place) / FILE)
 
     def subscribe(
@@ -58,7 +58,7 @@ class JournalBus:
 
         Without a name the file is only read: nothing on the disk changes, and the file need not exist yet.
         """
-        # Imported here, because a task only publishes and does not need it.
+        # Imported here, because a task publishes only and does not need them.
         from dkist_processing_core.bus.embedded.named_receiver import NamedReceiver  # noqa: PLC0415
         from dkist_processing_core.bus.embedded.unnamed_receiver import UnnamedReceiver  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
 """
-A subscription to the embedded journal with a name: the file stores its position.
+The receiver of a subscription with a name to the embedded journal.
 
-Not here: a subscription without a name (unnamed_receiver), and the order of reading (receiver).
+Not here: subscriptions without a name (unnamed_receiver), and the order of reading (receiver).
 """
 
 import functools
@@ -42,7 +42,7 @@ class NamedReceiver(JournalReceiver):
         if self._subscription.is_position_lost:
             start = 0
             logger.warning(
-                "the place of the subscription %r is not known, because the journal %s was damaged: "
+                "the position of the subscription %r is not known, because the journal %s was damaged: "
                 "it begins with the oldest event, and may yield events again",
                 name,
                 self._journal.path,
@@ -102,7 +102,7 @@ class NamedReceiver(JournalReceiver):
         if missed:
             self.missed += missed
             logger.warning(
-                "the subscription %r has missed events that became too old before it read them: %s", self._name, missed
+                "the subscription %r has missed %s events, which became too old before it read them", self._name, missed
             )
             # Only after the warning: if this process ended in between, the loss would stay unreported.
             self._subscription.note_reported(missed)

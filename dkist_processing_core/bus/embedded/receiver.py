@@ -1,5 +1,5 @@
 """
-Reading events from the embedded journal in order: what subscriptions with and without a name have in common.
+Reading events from the embedded journal in order: the base class of receivers with and without a name.
 
 Not here: the position at which a subscription begins (unnamed_receiver, named_receiver), and the file format
 (journal).
@@ -25,7 +25,7 @@ class JournalReceiver(ABC):
     """A position in the file, and the entries that were read ahead of it."""
 
     def __init__(self, exchange: str, patterns: tuple[str, ...]) -> None:
-        """Take the exchange and the patterns of the requested events; the position is the beginning of the file."""
+        """Store the exchange and the patterns of the requested events; the position is the beginning of the file."""
         self._exchange = exchange
         self._patterns = patterns
         self._position = 0
@@ -82,7 +82,7 @@ class JournalReceiver(ABC):
 
 @dataclass(slots=True)
 class JournalReceivedMessage:
-    """An event from the file; it holds no reference to its receiver, for which others of that name may wait."""
+    """An event from the file. It does not keep its receiver alive, because other receivers of that name may wait."""
 
     entry: Entry
     receiver: "weakref.ref[JournalReceiver]"
@@ -94,7 +94,7 @@ class JournalReceivedMessage:
         """The message."""
         return self.entry.message
 
-    def acknowledge(self, wait: float = 0.0) -> None:  # noqa: ARG002 - it is done at once
+    def acknowledge(self, wait: float = 0.0) -> None:  # noqa: ARG002 - this does not wait
         """Advance the subscription's position past this event."""
         self._settle(None)
 

@@ -1,7 +1,7 @@
 """
-A subscription to the embedded journal without a name: it only reads the file.
+The receiver of a subscription without a name to the embedded journal: it only reads the file.
 
-Not here: a subscription with a name (named_receiver), and the order of reading (receiver).
+Not here: subscriptions with a name (named_receiver), and the order of reading (receiver).
 """
 
 import contextlib
@@ -33,12 +33,12 @@ class UnnamedReceiver(JournalReceiver):
     def __init__(
         self, path: Path, exchange: str, patterns: tuple[str, ...], *, replay: bool | datetime = False
     ) -> None:
-        """Begin now, or with `replay` at the beginning of the file or at a time."""
+        """Start now, or with `replay` at the beginning of the file or at a time."""
         super().__init__(exchange, patterns)
         self._path = path
         self._seen: object = None
         self._file: tuple[int, int] | None = None
-        # A new file may have the device and inode number of a removed one, so the file's id is compared, too.
+        # A new file may have the device and inode number of a removed one, so the id of the file is compared as well.
         self._id: object = None
         self._has_warned = self._has_warned_of_rest = False
 
@@ -99,7 +99,7 @@ class UnnamedReceiver(JournalReceiver):
                 return journal.read(self._position, BATCH)
             except JournalDamagedError as error:
                 if not self._has_warned:
-                    logger.warning("%s. What cannot be read of it is passed over.", error)
+                    logger.warning("%s. Its unreadable events are skipped.", error)
                     self._has_warned = True
                 from dkist_processing_core.journal.damage import read_around  # noqa: PLC0415 - rarely needed
 
