@@ -100,7 +100,7 @@ def test_files_of_a_task_by_hand_hold_what_it_wrote_whatever_it_closed_before(tm
     names = ("started", "progressed", "finished")
     assert heard == {(f"w{number}", name) for number in range(len(ways)) for name in names}
     # Only if the files now have the numbers, the journal cannot be opened again.
-    assert log.count("cannot be used by this process any more") == 3
+    assert log.count("can no longer be used by this process") == 3
 
 
 def test_files_of_a_task_by_hand_are_whole_beside_a_thread_that_delivers(broker: Broker, tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_a_number_that_is_an_author_s_by_now_is_never_closed(tmp_path: Path) -> 
         del journal
         gc.collect()
         assert os.fstat(number).st_ino == (tmp_path / "author").stat().st_ino
-        with pytest.raises(JournalError, match="cannot be used by this process any more"):
+        with pytest.raises(JournalError, match="can no longer be used by this process"):
             Journal.open(path)
 
     assert status_of_fork(lose) == 0

@@ -498,7 +498,7 @@ def test_run_data_that_is_no_recipe_run_id(what: str, tmp_path: Path) -> None:
     assert (attempt.end.message or "").startswith("recipe_run_id: found ")
     assert (attempt.end.message or "").endswith(
         "expected an integer or decimal digits, from 0 to 2^63 - 1; "
-        'a run of an engine is given it by its configuration, as {"recipe_run_id": 1}'
+        'in Airflow it comes from the run configuration, such as {"recipe_run_id": 1}'
     )
     assert attempt.end.recipe_run_id is None
     assert attempt.started_at is None

@@ -162,7 +162,7 @@ def test_what_damages_its_own_environment_has_it_built_anew_once(environ: dict[s
             assert launcher.wait() == 1, launcher.lines
 
     assert max(path.suffix for path in built_in(environ)) == ".2"
-    assert any("was installed anew for the same reason before" in line for line in launcher.lines)
+    assert any("was installed again for the same reason before" in line for line in launcher.lines)
     causes = [event.cause for _, event in journal_rows() if isinstance(event, TaskFailed)]
     assert causes == ["exception", "exception"]
 

@@ -336,7 +336,7 @@ def test_an_unusable_folder_never_reaches_the_observed(
     call(NoOp)
 
     why, lost = [record.getMessage() for record in caplog.records]
-    assert why.startswith("the journals' folder /proc/nowhere cannot be made: ")
+    assert why.startswith("the journals' folder /proc/nowhere cannot be created: ")
     assert lost == "2 events are lost: /proc/nowhere/embedded.db could not be written to"
 
 

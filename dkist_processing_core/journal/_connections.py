@@ -61,7 +61,7 @@ class Connections:
             with contextlib.suppress(JournalLostError):
                 _to_files[file].check()
         if file in _lost:
-            msg = f"the journal {path} cannot be used by this process any more: other code has closed its descriptors"
+            msg = f"the journal {path} can no longer be used by this process: other code has closed its descriptors"
             raise JournalError(msg)
         return _to_files.get(file) or cls(path)
 

@@ -40,7 +40,7 @@ def rows_by_page(read: Read, path: Path, first: int = 1) -> Iterator[tuple[int, 
 
 
 def last_number(read: Read, path: Path) -> int:
-    """Return the highest number of a message, mostly without reading the messages themselves; 0 if there is none."""
+    """Return the highest number of a message; 0 if there is none. Few messages are read for this."""
     pages = _Pages(read, path)
     found = sorted(((pages.last_number(page), number) for number, page in pages.in_order(1)), reverse=True)
     last = 0
@@ -185,7 +185,7 @@ def _logged(path: Path, size: int) -> dict[int, bytes]:
 
 
 def _message(seq: int, payload: bytes) -> Row | None:
-    """Return a row of the message table; None for a row of another table, and for a record that is no message."""
+    """Return a row of the message table; None for a row of another table, and for a record that is not a message."""
     values = _record(payload)
     if len(values) == _COLUMNS - 1:
         # A row of the first format, which has no time of refusal.

@@ -62,4 +62,6 @@ def _move_aside(rollback: Path) -> None:
     aside = name_aside(rollback)
     with contextlib.suppress(FileNotFoundError):
         rollback.rename(aside)
-        logger.warning("%s is a rollback journal, which this library leaves none of; it is kept as %s", rollback, aside)
+        logger.warning(
+            "%s is a rollback journal, which this library never leaves behind. It is kept as %s.", rollback, aside
+        )

@@ -36,7 +36,7 @@ def begin(beginning: Path, path: Path, old: OldFile | None, destination: str) ->
                 # Without the write lock, a query would play back a rollback journal of the file.
                 stack.enter_context(_unread(path))
             with contextlib.suppress(sqlite3.DatabaseError):
-                # A view that no release has made may return endless rows.
+                # A view that no release has created may return endless rows.
                 asked = None if foreign_names(old.connection) else asked
             last = (0 if asked is None else _last(asked)) or last_number(old.read, path)
         for table, columns in (("subscription", 3), ("sent_once", 2), ("dead_letter", 6)):

@@ -94,14 +94,14 @@ def rename_if_damaged(path: Path, *, destination: str | None, patience: float = 
             beginning.rename(path)
     if held is not None:
         logger.warning(
-            "the log of the journal %s was removed while it was in use. All that was published is in a new file; "
+            "the log of the journal %s was removed while it was in use. All published messages are in a new file; "
             "the old one is kept as %s. Remove it when you no longer need it.",
             path,
             aside,
         )
         return
     logger.warning(
-        "the journal %s is damaged. It is kept as %s; what can be read of it is delivered, and a new file is begun. "
+        "the journal %s is damaged. It is kept as %s; its readable messages are delivered, and a new file was created. "
         "Check the disk; remove the damaged file when you no longer need it.",
         path,
         aside,
@@ -115,7 +115,7 @@ def _move_folders(path: Path) -> None:
         if each.is_dir():
             aside = name_aside(each)
             each.rename(aside)
-            logger.warning("%s is a folder where a file of a journal has to be; it is kept as %s", each, aside)
+            logger.warning("%s is a folder at the path of a journal's file. It is kept as %s.", each, aside)
 
 
 @contextlib.contextmanager

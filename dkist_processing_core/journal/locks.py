@@ -31,7 +31,7 @@ class FileLock:
     """A kernel lock on a file in a journal's folder; it is released when its process ends, even if that is killed."""
 
     def __init__(self, path: Path) -> None:
-        """Store the path of the lock's file; no file is opened yet."""
+        """Store the path of the lock's file. No file is opened."""
         self.path = path
         self._descriptor: int | None = None
         self._held = HeldDescriptors()
@@ -48,7 +48,7 @@ class FileLock:
         if self.is_held:
             return True
         watch_forks()
-        # No fork may come in between: the child would keep the lock for as long as it lives.
+        # No fork may come in between: the child would keep the lock until it ends.
         with in_use:
             while True:
                 with explained(self.path, _KIND):
@@ -83,7 +83,7 @@ class FileLock:
 
     @property
     def problem(self) -> str | None:
-        """The reason why this user cannot take the lock, whether or not it is free; None if there is none."""
+        """The reason why this user cannot acquire the lock, even if it is free; None if there is none."""
         if not os.path.lexists(self.path) or (self.path.is_dir() and not self.path.is_symlink()):
             # The next process that takes the lock creates or replaces the file.
             return None
@@ -105,7 +105,7 @@ class FileLock:
         held = [line.split() for line in lines if " -> " not in line]
         alike = {row[5]: int(row[4]) for row in held if row[1] == "FLOCK" and row[5].endswith(f":{found.st_ino}")}
         device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
-        # Some file systems, such as overlays, show another device here: then the inode number alone must do.
+        # Some file systems, such as overlays, show another device here: then only the inode number is compared.
         return alike.get(f"{device}:{found.st_ino}", next(iter(alike.values()), None))
 
     def remove(self) -> None:

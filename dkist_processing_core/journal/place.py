@@ -107,7 +107,7 @@ def open_folder(where: Place) -> Path:
     try:
         make_folder(str(where.folder))
     except OSError as error:
-        msg = f"the journals' folder {where.folder} cannot be made: {error.strerror}; set DKIST_CORE_STATE_DIR"
+        msg = f"the journals' folder {where.folder} cannot be created: {error.strerror}; set DKIST_CORE_STATE_DIR"
         raise JournalError(msg) from error
     check_folder(where)
     return where.folder

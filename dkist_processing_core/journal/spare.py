@@ -157,7 +157,7 @@ def _optional(path: Path) -> Iterator[None]:
         except JournalError:
             pass
         except Exception as error:  # noqa: BLE001 - see the docstring
-            log_internal_error_once(f"what lies beside {path} waits", error)
+            log_internal_error_once(f"the spare journals and damaged files of {path} are not taken over", error)
 
 
 def _take_over_unused(shared: Journal, path: Path, lock: FileLock, until: float) -> bool:

@@ -74,7 +74,7 @@ class TaskEnvironment:
         """
         damaged = self.own
         assert damaged is not None
-        show(f"{damaged.folder} does not work, and {damaged.requirement} is installed anew: {damage}")
+        show(f"{damaged.folder} does not work, and {damaged.requirement} is installed again: {damage}")
         began_ns = time.time_ns()
         self.own = Environments(folder_of()).rebuild(damaged, problem=damage, on_output=show)
         self._prepared_ns = began_ns, time.time_ns()
@@ -92,7 +92,7 @@ class TaskEnvironment:
                 return None
             if Environments(folder_of()).is_worth_rebuilding(self.own, damage):
                 return damage
-            show(f"{self.own.folder} does not work, and was installed anew for the same reason before: {damage}")
+            show(f"{self.own.folder} does not work, and was installed again for the same reason before: {damage}")
         return None
 
     def _found_damage(self, end: "ProcessEnd") -> str | None:
@@ -103,7 +103,7 @@ class TaskEnvironment:
             # If processes or memory are exhausted, the environment is not damaged.
             return str(end.not_started) if end.not_started.errno in _DAMAGE else None
         if "began" not in end.reports and end.exit_code is not None and end.exit_code > 0:
-            return f"its interpreter left with status {end.exit_code} before it began"
+            return f"its interpreter exited with status {end.exit_code} before it began"
         return Environments(folder_of()).problem_of(self.own)
 
     def lend_lock(self) -> list[int]:

@@ -161,9 +161,9 @@ def _why(end: ProcessEnd, known: Circumstances, facts: dict[str, Any]) -> dict[s
     elif end.exit_code is None:
         why = {"cause": Cause.LOST, "message": f"the task has not reported its end, and {LOST}"}
     elif end.exit_code == 0:
-        why = {"cause": Cause.EXIT_CODE, "message": "the process left with status 0 before the task was done"}
+        why = {"cause": Cause.EXIT_CODE, "message": "the process exited with status 0 before the task was done"}
     else:
-        why = {"cause": Cause.EXIT_CODE, "message": f"the process left with status {end.exit_code}"}
+        why = {"cause": Cause.EXIT_CODE, "message": f"the process exited with status {end.exit_code}"}
     has_message = facts.get("message") and not (raised.get("is_exit") and str(facts["message"]).isdigit())
     if has_message and not known.is_orphaned:
         why.pop("message", None)

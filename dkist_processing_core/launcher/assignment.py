@@ -84,8 +84,8 @@ def _attempt(environ: MutableMapping[str, str]) -> tuple[Attempt, list[str]]:
     try:
         named = replace(named, recipe_run_id=parse_run_data(environ.get(_RECIPE_RUN_ID, "")))
     except IdentityError as error:
-        problems.append(f'{error}; a run of an engine is given it by its configuration, as {{"recipe_run_id": 1}}')
-    # The rest is checked in any case, so that all mistakes are reported at once.
+        problems.append(f'{error}; in Airflow it comes from the run configuration, such as {{"recipe_run_id": 1}}')
+    # The rest is always checked, so that all mistakes are reported at once.
     environ[_RECIPE_RUN_ID] = str(named.recipe_run_id or 0)
     try:
         attempt = Attempt.take_from(environ, task_name=class_name_of(task), workflow_name=workflow)

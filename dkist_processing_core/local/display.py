@@ -184,18 +184,18 @@ def _most_telling(rows: list[tuple[str, _Row]], room: int) -> list[tuple[str, _R
 
 
 class LiveDisplay:
-    """A table with a row for each task; tasks' own output scrolls by above it."""
+    """A table with a row for each task; the output of the tasks scrolls above it."""
 
     def __init__(self, console: Console, names: Sequence[str], *, with_output: bool = True) -> None:
-        """Show these tasks, in this order; their output too, where the standard output stream leads to the terminal."""
+        """Store the tasks to show, in this order, and whether their output is shown above the table."""
         self._console = console
         self._with_output = with_output
         self.ending = Text("")
-        """How the run ended; it is shown below the table, once the table does not change any more."""
+        """The result of the run; it is shown below the final table."""
         self._rows = {name: _Row() for name in names}
 
     def __rich__(self) -> Table:
-        """Return the present table: every task, or in a terminal with too few lines the most important ones."""
+        """Return the current table: every task, or the most important ones if the terminal has too few lines."""
         table = Table.grid(padding=(0, 2))
         rows = list(self._rows.items())
         room = max(1, self._console.height - _SPARE_LINES)
@@ -247,7 +247,7 @@ class LiveDisplay:
         self._rows[attempt.task_name] = _Row(f"running{of}", "cyan", began=time.monotonic())
 
     def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> None:
-        """Show how it ended."""
+        """Show how the attempt ended."""
         row = self._rows[attempt.task_name]
         row.began, row.seconds = None, seconds
         row.state, row.style = ("finished", "green") if succeeded else ("failed", "bold red")
@@ -266,9 +266,9 @@ class LiveDisplay:
         if not self._with_output:
             write_lines(name, lines)
             return
-        # Not styled and not wrapped: a task that writes much must not wait for decoration.
+        # The text is neither styled nor wrapped: a task that writes much must not wait for this.
         self._console.out("\n".join(f"{name} | {line}" for line in lines), highlight=False)
 
     def run_ended(self, *, succeeded: bool) -> None:
-        """Note how the run ended."""
+        """Store how the run ended."""
         self.ending = Text(*(("run finished", "bold green") if succeeded else ("run failed", "bold red")))

@@ -424,7 +424,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     settings = DKISTProcessingCoreConfiguration(dkist_core_state_dir=tmp_path / "file" / "state")
 
-    with pytest.raises(JournalError, match=r"file/state cannot be made: Not a directory; set DKIST_CORE_STATE_DIR"):
+    with pytest.raises(JournalError, match=r"file/state cannot be created: Not a directory; set DKIST_CORE_STATE_DIR"):
         open_bus(settings).open_journal()
 
 
