@@ -51,11 +51,6 @@ print(sorted(schema(TaskApplauded)["properties"]))
 """
 FIELD = """    frames: Annotated[Count | None, about("How many frames the task has written.")] = None
 """
-OBSERVED = """        if error is None:
-            facts["frames"] = 7
-"""
-BEFORE_FAILURE = """        if error is not None:
-            facts |= {"cause": Cause.EXCEPTION"""
 BEFORE_PEAK = """        case TaskFinished() if event.peak_memory_bytes is not None:
 """
 SHORT = """        case TaskFinished() if event.frames is not None:
@@ -150,14 +145,16 @@ def test_a_type_of_event_is_added_by_the_steps_that_are_written_down(copy: Path)
 
 
 @pytest.mark.parametrize(
-    "following", ["\n\nclass TaskFailed(", "    provisional: Annotated["], ids=["TaskFinished", "TaskEnd"]
+    ("following", "observed"),
+    [("\n\nclass TaskFailed(", "self._facts_of_success()"), ("    provisional: Annotated[", "self._facts_of_end()")],
+    ids=["TaskFinished", "TaskEnd"],
 )
-def test_a_field_is_added_by_the_steps_that_are_written_down(following: str, copy: Path) -> None:
+def test_a_field_is_added_by_the_steps_that_are_written_down(following: str, observed: str, copy: Path) -> None:
     """
     The task reports it, the launcher accepts it, and schema, page, codec, fold and drawings contain it.
     """
     edit(copy, "events/facts.py", following, f"{FIELD}{following}")
-    edit(copy, "attempt/lifecycle.py", BEFORE_FAILURE, f"{OBSERVED}{BEFORE_FAILURE}")
+    edit(copy, "attempt/lifecycle.py", observed, f'{observed} | {{"frames": 7}}')
     edit(copy, "cli/draw/facts.py", BEFORE_PEAK, f"{SHORT}{BEFORE_PEAK}")
     edit(copy, "cli/draw/timeline.py", BEFORE_PROGRESS, f"{DETAIL}{BEFORE_PROGRESS}")
     make_events(copy)

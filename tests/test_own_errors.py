@@ -92,7 +92,10 @@ OF_RUNS = (
 STATUSES = ("status 70", "status -9", "status null")
 """Ends of a launcher after its report: an error of the launcher, a kill, an unknown status."""
 OBSERVED = sorted(
-    name for name in lifecycle.Lifecycle._conclude.__code__.co_names if isfunction(vars(lifecycle).get(name))
+    name
+    for of in (lifecycle.Lifecycle._facts_of_end, lifecycle.Lifecycle._facts_of_success)
+    for name in of.__code__.co_names
+    if isfunction(vars(lifecycle).get(name))
 )
 """Functions of other modules that measure the facts of a task's end."""
 OF_TASKS = (

@@ -153,14 +153,12 @@ class Lifecycle:
         with self._errors_logged("the last progress is not published"):
             if last := self._progress.take_held_back():
                 self._report_progress(*last)
-        facts: dict[str, Any] = {"duration_seconds": time.monotonic() - self._began, "phases": self._phases}
-        with self._errors_logged("the resources that the attempt has used are not fully known"):
-            facts["cpu_seconds"] = max(0.0, cpu_seconds() - self._cpu_began)
-            facts["peak_memory_bytes"] = peak_memory_bytes()
-        if error is not None:
-            facts |= {"cause": Cause.EXCEPTION, "final": self.attempt.is_final}
-            with self._errors_logged("the cause of the failure is not fully known"):
-                facts |= self._failure_of(error)
+        facts = self._facts_of_end()
+        if error is None:
+            with self._errors_logged("the measurements of the success are not fully known"):
+                facts |= self._facts_of_success()
+        else:
+            facts |= self._facts_of_failure(error)
         with self._errors_logged("the attempt's span does not show its end"):
             self._span.set_attribute(
                 semconv.PIPELINE_TASK_RUN_RESULT, semconv.SUCCESS if error is None else semconv.FAILURE
@@ -168,6 +166,25 @@ class Lifecycle:
             if error is not None:
                 self._telemetry.note_error(self._span, error)
         return (TaskFinished if error is None else TaskFailed), facts
+
+    def _facts_of_end(self) -> dict[str, Any]:
+        """Return the facts of each end: fields of `TaskEnd`."""
+        facts: dict[str, Any] = {"duration_seconds": time.monotonic() - self._began, "phases": self._phases}
+        with self._errors_logged("the resources that the attempt has used are not fully known"):
+            facts["cpu_seconds"] = max(0.0, cpu_seconds() - self._cpu_began)
+            facts["peak_memory_bytes"] = peak_memory_bytes()
+        return facts
+
+    def _facts_of_success(self) -> dict[str, Any]:
+        """Return the facts of a success alone: fields of `TaskFinished`, which has none yet."""
+        return {}
+
+    def _facts_of_failure(self, error: BaseException) -> dict[str, Any]:
+        """Return the facts of a failure alone: fields of `TaskFailed`."""
+        facts: dict[str, Any] = {"cause": Cause.EXCEPTION, "final": self.attempt.is_final}
+        with self._errors_logged("the cause of the failure is not fully known"):
+            facts |= self._failure_of(error)
+        return facts
 
     def _note_of(self, event_class: type[TaskEnd]) -> str | None:
         """Return the note in which a launcher finds the end of a task that has not reported it on the pipe."""
