@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import pytest
@@ -22,6 +22,7 @@ from dkist_processing_core.events import (
     Event,
     Graph,
     Reporter,
+    TaskEnd,
     TaskFailed,
     TaskFinished,
     TaskProgressed,
@@ -426,22 +427,24 @@ def test_each_field_stands_in_the_section_of_its_event(event_class: type[Event])
     assert {field for field in own if f"\n| `{field}` |" not in section} == set()
 
 
-class Counted(TaskFinished, frozen=True, kw_only=True, dict=True):
-    """Signals that an attempt succeeded, with a count."""
+class TaskCounted(TaskEnd, frozen=True, kw_only=True, dict=True):
+    """Signals that an attempt ended, with a count."""
+
+    name: ClassVar[str] = "task.counted"
 
     frames: Annotated[Count | None, about("How many frames were written.")] = None
 
 
 def test_the_first_field_of_an_event_gets_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """A section without a table has no place for it before; all else of the page stays."""
-    monkeypatch.setattr("dkist_processing_core.events.page.EVENT_CLASSES", (Counted,))
-    before = PAGE.read_text()
+    monkeypatch.setattr("dkist_processing_core.events.page.EVENT_CLASSES", (TaskCounted,))
+    title, example, following = "# Events\n\n## `task.counted`", "```json\n{}\n```", "## Further\n\nText.\n"
 
-    after = page(before)
+    after = page(f"{title}\n\nSignals an end.\n\n{example}\n\n{following}")
 
-    doc, new = TaskFinished.__doc__, "Signals that an attempt succeeded, with a count."
-    row = "| `frames` | integer | How many frames were written. |"
-    assert after == before.replace(f"{doc}\n", f"{new}\n\n| field | type | meaning |\n|---|---|---|\n{row}\n")
+    doc = "Signals that an attempt ended, with a count."
+    rows = "| field | type | meaning |\n|---|---|---|\n| `frames` | integer | How many frames were written. |"
+    assert after == f"{title}\n\n{doc}\n\n{rows}\n\n{example}\n\n{following}"
     assert page(after) == after
 
 
