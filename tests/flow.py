@@ -115,10 +115,20 @@ class Flow:
 
     @property
     def files_to_journal(self) -> list[str]:
-        """The files of these calls, and the codec; other functions that return before the end are not counted."""
-        files = _files(self.to_commit[: 1 + len(self.calls_to_journal)])
+        """The files of these calls."""
+        return _files(self.to_commit[: 1 + len(self.calls_to_journal)])
+
+    @property
+    def files_to_codec(self) -> list[str]:
+        """The further files that convert the event to a message; their functions return before the journal's call."""
+        return [file for file in _files(self.to_codec) if file not in self.files_to_journal]
+
+    @property
+    def files_to_read(self) -> list[str]:
+        """The files until the event is in the journal, in the order of the first call of each."""
+        files = self.files_to_journal
         caller = max(files.index(file) for file, _ in self.to_codec if file in files)
-        return [*files[: caller + 1], *_files(self.to_codec[-1:]), *files[caller + 1 :]]
+        return [*files[: caller + 1], *self.files_to_codec, *files[caller + 1 :]]
 
     @property
     def entered_again(self) -> list[str]:
@@ -132,7 +142,7 @@ class Flow:
     @property
     def files_to_broker(self) -> list[str]:
         """The further files until the connection has the message's frames."""
-        return [file for file in _files(self.to_broker) if file not in self.files_to_journal]
+        return [file for file in _files(self.to_broker) if file not in self.files_to_read]
 
     @property
     def files_to_view(self) -> list[str]:
@@ -174,7 +184,8 @@ def text_of(bus: str, flow: Flow) -> str:
     """Return the path as readable lines."""
     lines = [f"{bus}: {len(flow.calls_to_journal)} calls to the journal, {len(flow.files_to_journal)} files"]
     lines += [f"    {file}: {name}" for file, name in flow.to_commit]
-    lines += [f"    beside them: {file}: {name}" for file, name in flow.to_codec if file not in _files(flow.to_commit)]
+    lines += [f"  converted to a message: {len(flow.files_to_codec)} more files"]
+    lines += [f"    {file}: {name}" for file, name in flow.to_codec if file in flow.files_to_codec]
     lines += [f"  entered more than once: {', '.join(flow.entered_again) or 'none'}"]
     lines += [f"  to the broker: {len(flow.files_to_broker)} more files"]
     lines += [f"    {file}: {name}" for file, name in flow.to_broker]

@@ -187,6 +187,7 @@ def rows_of_flow() -> Iterator[Row]:
     command = "python -m tests.flow"
     on_journal = next(iter(flows.values()))
     found = f"{len(on_journal.files_to_journal)} files, {len(on_journal.calls_to_journal)} calls"
+    found += f", {len(on_journal.files_to_codec)} more files for the conversion"
     found += f", entered again: {', '.join(on_journal.entered_again) or 'none'}"
     before, aim = (
         "7 files, about 12 calls, 5 of them inside Publisher",

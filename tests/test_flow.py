@@ -15,7 +15,7 @@ from tests.services.broker import Broker
 from tests.test_architecture import ROOT
 
 PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "flow.md"
-MOST_CALLS, MOST_FILES = 8, 7
+MOST_CALLS, MOST_FILES, MOST_FILES_TO_CODEC = 8, 7, 2
 MOST_FILES_TO_BROKER, MOST_FILES_TO_VIEW = 4, 6
 MOST_LINES = 300
 
@@ -44,18 +44,22 @@ def test_the_path_to_the_journal_is_short_and_is_listed(on_journal: Flow) -> Non
     """A reader opens few files, each once, and finds them on the page in the order of the calls."""
     assert len(on_journal.calls_to_journal) <= MOST_CALLS
     assert len(on_journal.files_to_journal) <= MOST_FILES
+    assert len(on_journal.files_to_codec) <= MOST_FILES_TO_CODEC
     assert on_journal.entered_again == []
-    assert listed("From the task to the journal") == [[file] for file in on_journal.files_to_journal]
+    assert listed("From the task to the journal") == [[file] for file in on_journal.files_to_read]
 
 
 def test_the_page_counts_the_calls_and_files_to_the_journal(on_journal: Flow) -> None:
     """The numbers in the text are those of the traced run."""
     numbers = re.search(
-        r"takes (\d+) calls from `TaskBase.__call__` to `Journal.append`,\s+through (\d+) files", PAGE.read_text()
+        r"takes (\d+) calls from `TaskBase.__call__` to `Journal.append`,\s+through (\d+) files.*?(\d+) more files",
+        PAGE.read_text(),
+        flags=re.DOTALL,
     )
 
     assert numbers is not None
-    assert list(map(int, numbers.groups())) == [len(on_journal.calls_to_journal), len(on_journal.files_to_journal)]
+    counted = (on_journal.calls_to_journal, on_journal.files_to_journal, on_journal.files_to_codec)
+    assert list(map(int, numbers.groups())) == list(map(len, counted))
 
 
 def test_both_buses_share_the_path_to_the_journal(on_journal: Flow, on_broker: Flow) -> None:
@@ -80,3 +84,12 @@ def test_the_path_to_a_view_is_short_and_is_listed(on_journal: Flow, on_broker: 
     assert len(rows) == len(on_broker.files_to_view)
     assert rows[0] == [on_broker.files_to_view[0], *(set(on_journal.files_to_view) - set(on_broker.files_to_view))]
     assert [file for row in rows for file in row if file in on_broker.files_to_view] == on_broker.files_to_view
+
+
+def test_the_page_names_files_that_exist() -> None:
+    """Each file in a table exists, including the files to look in as well."""
+    rows = re.findall(r"^\| `.*$", PAGE.read_text(), flags=re.MULTILINE)
+    named = {file for row in rows for file in re.findall(r"`([\w/]+/(?:\w+\.py)?)`", row)}
+
+    assert named
+    assert {file for file in named if not (ROOT / file).exists()} == set()
