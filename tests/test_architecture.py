@@ -156,17 +156,22 @@ def test_a_module_imports_only_from_lines_below_it(path: Path) -> None:
 def test_a_docstring_refers_to_modules_that_exist(path: Path) -> None:
     """
     The names in parentheses after "Not here:" are paths from the module's package or from a package that contains it.
+
+    Each leads to exactly one module or package that is not on the way to the module itself.
     """
-    _, _, elsewhere = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("Not here:")
+    _, _, elsewhere = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split()).partition("Not here:")
     names = [name for names in re.findall(r"\(([^()]*)\)", elsewhere) for name in re.split(r",\s*|\s+and\s+", names)]
     packages = [parent for parent in path.parents if parent.is_relative_to(ROOT)]
-    files = {name: [package / name.replace(".", "/") for package in packages] for name in names}
-    lost = [name for name, found in files.items() if not any(each.is_dir() or _has_module(each) for each in found)]
-    assert not lost, f"Name modules by their paths, such as delivery.publisher: {lost}."
+    found = {name: [_modules_at(package / name.replace(".", "/")) for package in packages] for name in names}
+    others = {name: set().union(*modules) - {path, *packages} for name, modules in found.items()}
+    unclear = [name for name, modules in others.items() if len(modules) != 1]
+    assert not unclear, f"Name modules by their paths, such as delivery.publisher: {unclear}."
 
 
-def _has_module(path: Path) -> bool:
-    return path.with_name(f"{path.name}.py").is_file()
+def _modules_at(path: Path) -> set[Path]:
+    """Return the module and the package at a path without suffix."""
+    module, package = path.with_name(f"{path.name}.py"), path / "__init__.py"
+    return {each for each, file in ((module, module), (path, package)) if file.is_file()}
 
 
 def test_every_exception_is_still_needed() -> None:

@@ -6,7 +6,7 @@ installed where it runs. Run-time values are never inserted into its source. On 
 reports its progress to the process that started it, one JSON object per line: `{"began": true}`, `{"loaded": true}`,
 `{"returned": true}`, or `{"raised": {…}}`. A task's log is shown from INFO on by the logging module's handler of last
 resort. No handler is added, so that only the handlers that the task's own modules set up, then or later, take effect.
-Not here: starting the process (launcher).
+Not here: starting the process (_process).
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
 """
 The display of a run on this host while it runs: a live table in a terminal, plain lines elsewhere.
 
-Not here: running the tasks (local), and the output about earlier runs (cli).
+Not here: running the tasks (engine), and the output about earlier runs (cli).
 """
 
 import contextlib

@@ -3,7 +3,7 @@ An exception as plain text, safe against an author's code that runs when the par
 
 It needs only the standard library: the bootstrap program carries this source into environments that hold any release.
 These functions catch everything that the author's code raises here, `SystemExit` too. Not here: the fields of an event
-(events), redaction (text).
+(events), and redaction (redaction).
 """
 
 

@@ -187,7 +187,7 @@ class TestAmqpBus(BusContract):
             subscription = subscribe(name="slow", settings=quorum, timeout=SECONDS)
             publisher.publish(started("A"), finished("A"))
             assert started("A") == next(subscription)
-            link = subscription._receiver._consumption._link  # type: ignore[attr-defined]
+            link = subscription._receiver._thread._link  # type: ignore[attr-defined]
             deadline = time.monotonic() + SECONDS
             while link._failure is None and time.monotonic() < deadline:
                 os.sched_yield()

@@ -1,8 +1,8 @@
 """
 Encoding a message as frames of AMQP 0.9.1; the parts that many messages have in common are cached.
 
-pika builds an object for each frame, although most messages have the same exchange, routing key and properties. Not
-here: all other frames, which pika encodes and decodes, and sending frames (pika_connection).
+pika builds an object for each frame, although most messages have the same exchange, routing key and properties.
+Not here: all other frames, which pika encodes and decodes, and sending frames (pika_connection).
 """
 
 import functools
