@@ -51,15 +51,15 @@ print(sorted(schema(TaskApplauded)["properties"]))
 """
 FIELD = """    frames: Annotated[Count | None, about("How many frames the task has written.")] = None
 """
-BEFORE_PEAK = """        case TaskFinished() if event.peak_memory_bytes is not None:
+BEFORE_PEAK = """    if event.peak_memory_bytes is not None:
 """
-SHORT = """        case TaskFinished() if event.frames is not None:
-            return f"{event.frames} frames"
+SHORT = """    if event.frames is not None:
+        yield f"{event.frames} frames"
 """
 BEFORE_PROGRESS = """    if attempt.progress is not None and attempt.state is not State.FINISHED:
 """
-DETAIL = """    elif end is not None and end.name == "task.finished":
-        yield end_words(end), "dim"
+DETAIL = """    if end is not None and end.name == "task.finished":
+        yield end_detail(end), "dim"
 """
 OF_FIELD = """
 from datetime import UTC, datetime
@@ -111,10 +111,10 @@ def run(copy: Path, *arguments: str) -> str:
 
 def edit(copy: Path, module: str, before: str, after: str) -> None:
     """
-    Replace the first occurrence of a text in a module of the copy.
+    Replace the first occurrence of a text in a module of the copy, which a further event or field does not change.
     """
     path = copy / PACKAGE / module
-    assert before in path.read_text()
+    assert before in path.read_text(), f"{module} has changed: update the anchor {before!r} in this test"
     path.write_text(path.read_text().replace(before, after, 1))
 
 
@@ -160,8 +160,8 @@ def test_a_field_is_added_by_the_steps_that_are_written_down(following: str, obs
     make_events(copy)
 
     line, *timeline = run(copy, "-c", OF_FIELD).splitlines()
-    assert line.endswith("7 frames")
-    assert "    7 frames" in timeline
+    assert re.search(r", 7 frames, peak \d+ MB$", line)
+    assert any(re.match(r"    7 frames, peak \d+ MB$", each) for each in timeline)
     schema = json.loads((copy / "telemetry" / "schemas" / "task.finished.v1.json").read_text())
     assert schema["properties"]["frames"]["description"] == "How many frames the task has written."
     page = (copy / "docs" / "reference" / "events.md").read_text()

@@ -4,6 +4,8 @@ A short text of an event's facts, apart from its identity and time.
 Not here: colours and columns (draw.lines, draw.timeline).
 """
 
+from collections.abc import Iterator
+
 from dkist_processing_core.cli.draw.words import amount, named_recipe_run, one_line, short_type, size
 from dkist_processing_core.events import (
     Cause,
@@ -50,20 +52,25 @@ def _facts(event: Event) -> list[str | None]:  # noqa: PLR0911 - a table of the 
             follows = "another attempt follows" if event.final is False else None
             return [_took(event.duration_seconds), failure(event), follows]
         case TaskEnd():
-            return [_took(event.duration_seconds), end_words(event)]
+            return [_took(event.duration_seconds), end_detail(event)]
     return []
 
 
-def end_words(event: TaskEnd) -> str:
-    """Return how an attempt ended, if the event's name does not contain this."""
+def end_detail(event: TaskEnd) -> str:
+    """Return cause, reason or measurements of an end, as short text."""
     match event:
         case TaskFailed():
             return failure(event)
         case TaskSkipped():
             return one_line(event.reason or "")
-        case TaskFinished() if event.peak_memory_bytes is not None:
-            return f"peak {size(event.peak_memory_bytes)}"
+        case TaskFinished():
+            return ", ".join(_measurements(event))
     return ""
+
+
+def _measurements(event: TaskFinished) -> Iterator[str]:
+    if event.peak_memory_bytes is not None:
+        yield f"peak {size(event.peak_memory_bytes)}"
 
 
 def failure(event: TaskFailed) -> str:

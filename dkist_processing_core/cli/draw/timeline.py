@@ -1,7 +1,8 @@
 """
 The timeline of a run, as lines of text: a bar for each attempt on a common axis of time.
 
-It is drawn only from the state of a run. Not here: the source of the state (runs.timeline), and the bars (draw.bars).
+It is drawn only from the state of a run. Not here: the source of the state (cli.runs.timeline), and the bars
+(draw.bars).
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from dkist_processing_core.cli.draw.bars import axis, bar
-from dkist_processing_core.cli.draw.facts import end_words
+from dkist_processing_core.cli.draw.facts import end_detail
 from dkist_processing_core.cli.draw.glyphs import ASCII, DISPUTED_STYLE, RETRIED_STYLE, STYLES, UNICODE, Glyphs
 from dkist_processing_core.cli.draw.heading import heading
 from dkist_processing_core.cli.draw.moments import Moments
@@ -153,9 +154,9 @@ def _details(attempt: AttemptView, style: str) -> Iterator[tuple[str, str]]:
     if end is None and attempt.state is State.FAILED:
         yield f"{attempt.cause}: its end was not reported", style
     elif isinstance(end, TaskFailed):
-        yield f"{end_words(end)} (reported only by the engine)" if end.provisional else end_words(end), style
+        yield f"{end_detail(end)} (reported only by the engine)" if end.provisional else end_detail(end), style
     elif isinstance(end, TaskSkipped):
-        yield _joined("skipped", end_words(end)), style
+        yield _joined("skipped", end_detail(end)), style
     if attempt.progress is not None and attempt.state is not State.FINISHED:
         note = one_line(attempt.progress.note or "")
         reached = amount(attempt.progress.done, attempt.progress.total, attempt.progress.unit)
@@ -163,7 +164,7 @@ def _details(attempt: AttemptView, style: str) -> Iterator[tuple[str, str]]:
     if isinstance(end, TaskFailed) and end.log_url:
         yield f"log: {one_line(end.log_url)}", "dim"
     for other in attempt.contradictions:
-        words = _joined(other.name.partition(".")[2], end_words(other))
+        words = _joined(other.name.partition(".")[2], end_detail(other))
         yield f"! the {other.reported_by} reports: {words}", DISPUTED_STYLE
 
 

@@ -1,7 +1,7 @@
 """
 `dkist-core timeline`: one run, found among the events that the bus still has.
 
-Not here: the drawing of a timeline (draw.timeline), and the content of its JSON (runs.as_json).
+Not here: the drawing of a timeline (draw.timeline), and the content of its JSON (cli.runs.as_json).
 """
 
 from collections.abc import Iterable
