@@ -12,7 +12,7 @@ import pytest
 from dkist_processing_core.errors import DecodeError
 from dkist_processing_core.events import EVENT_CLASSES, RecipeRunFailureMessage, Reporter, decode, encode
 from dkist_processing_core.journal.message import Message, to_failure_message, to_message
-from tests.golden import class_of, examples, facts_of, to_plain
+from tests.golden import class_of, example_of, examples, facts_of, to_plain
 
 # The beginning of a complaint about a field; a later release may improve the text about the expected value.
 _FOUND = re.compile(r"(\w+): found (.+?), (?:but|expected) ")
@@ -79,6 +79,18 @@ def test_the_same_facts_are_written_alike(example: dict[str, Any]) -> None:
 
     assert written(message) == (json.loads(example["body"]), example["properties"])
     assert message.routing_key == example["routing_key"]
+
+
+def test_a_new_example_has_the_form_of_the_recorded_ones() -> None:
+    """`python -m tests.golden` prints the recorded examples again, if it gets their facts."""
+    recorded = examples("events.jsonl")
+
+    made = [example_of(row["example"], row["class"], row["given"]) for row in recorded]
+
+    # A release may write a number with other digits, such as 1e22 instead of 1e+22.
+    assert [row | {"body": json.loads(row["body"])} for row in made] == [
+        row | {"body": json.loads(row["body"])} for row in recorded
+    ]
 
 
 @named("cut.jsonl")

@@ -1,8 +1,9 @@
 """
 What earlier releases wrote: bodies, properties and refusals, kept as data that later releases are held against.
 
-`events.jsonl` and `refused.jsonl` are never written anew: a release that changes a line of them is a release that reads
-or writes something else than the ones before.
+Lines are appended to these files, and never changed: a release that needs another line reads or writes something else
+than the releases before it. `python -m tests.golden` prints a new line for `events.jsonl`. "With every field" in the
+name of an example means: with every field of release 8.0.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 
 from dkist_processing_core import events
 from dkist_processing_core.events import Graph
+from dkist_processing_core.journal.message import to_message
 
 FOLDER = Path(__file__).parent
 
@@ -50,6 +52,17 @@ def from_plain(value: Any) -> Any:
         case {"tasks": count}:
             return Graph(nodes=tuple(f"T{number}" for number in range(count)), edges=())
     return value
+
+
+def example_of(name: str, class_name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return an example of an event that is made of the given facts, as this package writes it."""
+    example: dict[str, Any] = {"example": name, "class": class_name, "given": given}
+    event = class_of(example)(**dict(facts_of(example)))
+    message = to_message(event, "workflow.events.x", blank=str)
+    example["facts"] = {field: to_plain(getattr(event, field)) for field in event.__struct_fields__}
+    example |= {field: getattr(event, field) for field in ("id", "type", "source", "subject", "dataschema")}
+    example["routing_key"] = message.routing_key
+    return example | {"properties": json.loads(message.properties.to_json()), "body": message.body.decode()}
 
 
 def facts_of(example: dict[str, Any]) -> Iterator[tuple[str, Any]]:
