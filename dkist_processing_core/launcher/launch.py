@@ -51,7 +51,7 @@ def main() -> int:
 
 
 class Launch:
-    """One attempt under way."""
+    """Runs one attempt, from the check of its assignment to the report of its end."""
 
     def __init__(self, assignment: Assignment, requests: TerminationRequests, began_ns: int) -> None:
         """Store the assignment and the receiver of termination requests. Nothing is started."""

@@ -51,7 +51,7 @@ class ProcessEnd:
             return not has_failed and (has_returned or self.reported_event == FINISHED)
         if self.exit_code == 0:
             return self.reported_event == FINISHED or has_returned
-        # The task had returned already: the signal ended only what it had left running.
+        # The task had returned already: the signal ended only processes that it had left behind.
         return has_returned and termination_requested and self.exit_code < 0 and self.reported_event != FAILED
 
     def status(self, *, termination_requested: bool) -> int:
