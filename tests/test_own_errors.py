@@ -103,11 +103,11 @@ OF_TASKS = (
     "attempt.lifecycle:secrets_in",
     "attempt.lifecycle:shown_log",
     "attempt.lifecycle:Lifecycle._failure_of",
-    "attempt._mode:LaunchedMode.hand_over_end",
+    "attempt._mode:LaunchedMode.facts_to_report",
     "attempt._mode:LaunchedMode.open_span",
     "attempt._mode:CalledMode.start_facts",
-    "attempt._mode:CalledMode.hand_over_end",
-    "attempt._mode:CalledMode.note_end",
+    "attempt._mode:CalledMode.facts_to_report",
+    "attempt._mode:CalledMode.send_end_to_launcher",
     "attempt._mode:CalledMode.open_span",
     *(f"attempt.lifecycle:{name}" for name in OBSERVED),
     "attempt.progress:Progress.take_held_back",
@@ -123,8 +123,8 @@ OF_TASKS = (
 """Functions of the library in the process of a task."""
 UNREPORTED = (
     "attempt.report_pipe:ReportPipe.write",
-    "attempt._mode:LaunchedMode.hand_over_end",
-    "attempt._mode:LaunchedMode.note_end",
+    "attempt._mode:LaunchedMode.facts_to_report",
+    "attempt._mode:LaunchedMode.send_end_to_launcher",
     "delivery.publisher:Publisher.publish",
 )
 """Functions without which a launched task cannot report its end."""

@@ -60,16 +60,16 @@ class Mode(Protocol):
     def await_start(self) -> None:
         """Wait until the start is in the journal: no event of the attempt comes before it."""
 
-    def conclude(self) -> None:
+    def ignore_termination(self) -> None:
         """Ignore termination requests from now on: the task has ended."""
 
-    def hand_over_end(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> dict[str, Any] | None:
+    def facts_to_report(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> dict[str, Any] | None:
         """Return the facts of the end that this process must report; None if the launcher has received the end."""
 
-    def note_end(
+    def send_end_to_launcher(
         self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any], *, is_published: bool
     ) -> None:
-        """Handle the end after this process has reported it; `is_published` is whether that succeeded."""
+        """Send the end to a launcher after this process has reported it; `is_published` is whether that succeeded."""
 
 
 def mode_of(attempt: Attempt, secrets: Sequence[str]) -> Mode:
@@ -121,14 +121,14 @@ class CalledMode:
     def await_start(self) -> None:
         """Return at once: this process has reported the start."""
 
-    def conclude(self) -> None:
+    def ignore_termination(self) -> None:
         """Do nothing: the caller handles signals."""
 
-    def hand_over_end(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - the other's
+    def facts_to_report(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - the other's
         """Return the facts unchanged: no other process reports the end."""
         return facts
 
-    def note_end(
+    def send_end_to_launcher(
         self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any], *, is_published: bool
     ) -> None:
         """Do nothing: no other process waits for the end."""
@@ -175,11 +175,11 @@ class LaunchedMode:
         """Wait until the launcher has reported the start, or until a time limit."""
         self._pipe.await_start()
 
-    def conclude(self) -> None:
+    def ignore_termination(self) -> None:
         """Ignore termination requests from now on."""
         self._termination.conclude()
 
-    def hand_over_end(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> dict[str, Any] | None:
+    def facts_to_report(self, event_class: type[TaskEnd], facts: dict[str, Any]) -> dict[str, Any] | None:
         """Write the end to the pipe after a termination request; return None if the launcher reads it."""
         if event_class is TaskFailed and self.is_terminated:
             if self._write(event_class, facts, is_on_disk=False) and self._pipe.is_read():
@@ -188,7 +188,7 @@ class LaunchedMode:
         self._pipe.await_start()
         return facts
 
-    def note_end(
+    def send_end_to_launcher(
         self, reporter: EventReporter, event_class: type[TaskEnd], facts: dict[str, Any], *, is_published: bool
     ) -> None:
         """Report the end to the launcher, which publishes it if it is not on disk."""

@@ -135,10 +135,10 @@ class Lifecycle:
             with signals_deferred():
                 event_class, facts = self._conclude(error)
                 with self._errors_logged("the attempt's end is not reported by the task"):
-                    own = self._mode.hand_over_end(event_class, facts)
+                    own = self._mode.facts_to_report(event_class, facts)
                     if own is not None:
                         is_published = self._reporter.report_end(event_class, self._note_of(event_class), **own)
-                        self._mode.note_end(self._reporter, event_class, own, is_published=is_published)
+                        self._mode.send_end_to_launcher(self._reporter, event_class, own, is_published=is_published)
                 self._release()
         except Exception as late:
             if self._mode.has_caller:
@@ -149,7 +149,7 @@ class Lifecycle:
     def _conclude(self, error: BaseException | None) -> tuple[type[TaskEnd], dict[str, Any]]:
         """Publish the last progress, and return the end to report; termination requests have no effect from now on."""
         with self._errors_logged("a termination request may still reach the task"):
-            self._mode.conclude()
+            self._mode.ignore_termination()
         with self._errors_logged("the last progress is not published"):
             if last := self._progress.take_held_back():
                 self._report_progress(*last)

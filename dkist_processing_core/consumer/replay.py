@@ -36,5 +36,6 @@ def replayed(
     ) as events:
         for event in events:
             if events.has_caught_up:
+                # This event is newer than the replay.
                 return
             yield event
