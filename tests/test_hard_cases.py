@@ -22,7 +22,7 @@ import pytest
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, MeshService
-from dkist_processing_core.delivery.delivery import Backlog
+from dkist_processing_core.delivery.backlog import Backlog
 from dkist_processing_core.delivery.in_memory_queue import InMemoryQueue
 from dkist_processing_core.delivery.outbox_warnings import OutboxWarnings
 from dkist_processing_core.delivery.publisher import Publisher

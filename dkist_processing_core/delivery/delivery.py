@@ -4,23 +4,22 @@ The delivery of the messages of one source, the journal or the queue in memory, 
 Not here: opening connections and pausing after their end (drainer), and AMQP itself (bus.amqp).
 """
 
+import contextlib
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
+from dkist_processing_core.delivery.backlog import Backlog
 from dkist_processing_core.delivery.connection_tries import BusStalledError
 from dkist_processing_core.delivery.outbox_warnings import OutboxWarnings
-from dkist_processing_core.delivery.refusals import Refusals
 from dkist_processing_core.errors import (
     BusError,
     BusRefusedError,
     ConfigurationError,
     JournalError,
 )
-from dkist_processing_core.journal import Entry
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 
 if TYPE_CHECKING:
@@ -34,86 +33,6 @@ _MARK_SECONDS = 1.0
 # At its end a delivery waits for acknowledgements if the last one is no older than this; the caller of `Drainer.stop`
 # limits the whole wait.
 _LAST_ANSWERS_SECONDS = 0.3
-# The first read has few messages, since each may have 64 KiB; the next ones have as many as fit in so many bytes. A
-# read may have to wait until a publisher of this process has synced its transaction, so few large reads are faster.
-_FIRST_READ, _LARGEST_READ = 100, 500
-_BYTES_OF_A_READ = 4 * 1024 * 1024
-
-
-class BacklogSource(Protocol):
-    """Pending messages, in the order of their numbers: a journal or the queue in memory."""
-
-    unreachable_until: float
-    """Time (seconds since 1970) before which the broker is expected to be unreachable."""
-
-    def pending(self, after: int, limit: int, *, without: Collection[str] = ()) -> list[Entry]:
-        """Return up to `limit` messages after number `after`, without those for the exchanges in `without`."""
-
-    def last(self) -> int:
-        """Return the number of the message that was appended last; 0 if none was ever appended."""
-
-    def remove_confirmed(self, seqs: Collection[int], /) -> None:
-        """Remove the messages that the broker has confirmed."""
-
-    def note_refusal(self, seq: int, reason: str, /, *, max_tries: int) -> bool:
-        """Count a refusal of one message; set it aside after `max_tries`. Return True if it is set aside."""
-
-
-class Backlog:
-    """The messages that one drainer still has to send from one source, over all its connections."""
-
-    def __init__(self, source: BacklogSource, refusals: Refusals) -> None:
-        """Start before the first message."""
-        self.source = source
-        self.refusals = refusals
-        self._held: frozenset[str] = frozenset()
-        self._last = 0
-        self._read_up_to = 0
-        self._limit = _FIRST_READ
-        self._skipped: tuple[frozenset[str], int] = (frozenset(), 0)
-        self._ahead: deque[Entry] = deque()
-        self.unremoved: set[int] = set()
-        """The confirmed messages that could not be removed from the source yet."""
-
-    def begin(self) -> None:
-        """Read from the beginning: refused messages may be due by then."""
-        self._ahead.clear()
-        self._held, self._read_up_to, self._last = self.refusals.held_exchanges, 0, 0
-        if self._held:
-            # Messages for held exchanges are skipped only once, however many there are.
-            held, skipped_up_to = self._skipped
-            self._read_up_to = skipped_up_to if held == self._held and not self.refusals.has_paused else 0
-            self._last = self.source.last()
-
-    def end(self) -> None:
-        """Record that all due messages were read."""
-        self._skipped = self._held, self._last
-
-    def next(self, *, is_alone: bool) -> Entry | None:
-        """Return the next message to be sent; None at the end, or before a message that has to be sent alone."""
-        while not self._ahead:
-            entries = self.source.pending(self._read_up_to, self._limit, without=self._held)
-            if not entries:
-                return None
-            self._read_up_to = entries[-1].seq
-            size = sum(len(entry.message.body) for entry in entries)
-            self._limit = min(_LARGEST_READ, 1 + len(entries) * _BYTES_OF_A_READ // max(1, size))
-            self._ahead.extend(entry for entry in self.refusals.due(entries) if entry.seq not in self.unremoved)
-        if not is_alone and self.refusals.goes_alone(self._ahead[0]):
-            return None
-        return self._ahead.popleft()
-
-    @property
-    def is_at_end(self) -> bool:
-        """Whether `next` has returned None because there was no further message."""
-        return not self._ahead
-
-    def remove(self, confirmed: Collection[int] = ()) -> None:
-        """Remove confirmed messages; record those that cannot be removed, so that they are not sent again."""
-        self.unremoved.update(confirmed)
-        if self.unremoved:
-            self.source.remove_confirmed(self.unremoved)
-            self.unremoved.clear()
 
 
 class Delivery:
@@ -151,6 +70,15 @@ class Delivery:
             BusError: The connection is lost or unusable.
             JournalError: The source cannot be read or written.
         """
+        try:
+            self._run_on_link()
+        except BaseException:
+            with contextlib.suppress(JournalError):
+                self._backlog.close()
+            raise
+        self._backlog.close()
+
+    def _run_on_link(self) -> None:
         link = self._link
         try:
             while not self._end.is_raised:
@@ -183,11 +111,10 @@ class Delivery:
         while not self._end.is_raised:
             while link.has_room and (entry := backlog.next(is_alone=not link.unsettled)) is not None:
                 link.send(entry.seq, entry.message)
-            if link.unsettled or link.has_news or link.blocked_reason:
-                self._settle()
-            elif backlog.is_at_end:
+            if backlog.is_at_end and not (link.unsettled or link.has_news or link.blocked_reason):
                 backlog.end()
                 return
+            self._settle()
             if time.monotonic() - self._last_answer > _STALLED_SECONDS:
                 # Another process may succeed, so this one releases the lock.
                 raise BusStalledError(blocking_of(link) or f"{link.where} confirms nothing")
@@ -205,13 +132,13 @@ class Delivery:
         link, backlog = self._link, self._backlog
         settled = link.settle(_SETTLE_SECONDS)
         self._note_blocking()
-        if settled.confirmed:
-            try:
-                backlog.remove(settled.confirmed)
-            except JournalError:
-                # Receive the remaining answers first: otherwise those messages would be sent again.
-                if not link.unsettled:
-                    raise
+        has_removed = False
+        try:
+            has_removed = backlog.confirm(settled.confirmed, is_last=not link.unsettled)
+        except JournalError:
+            # Receive the remaining answers first: otherwise those messages would be sent again.
+            if not link.unsettled:
+                raise
         self._refusals.process(backlog.source, link, settled)
         if settled.confirmed:
             self.has_confirmed = True
@@ -220,6 +147,7 @@ class Delivery:
                 self._warnings.report_recovery(self._bus.where)
         if settled.confirmed or settled.refused:
             self._last_answer = time.monotonic()
+        if has_removed or settled.refused:
             self._on_progress()
 
     def _remove_mark(self) -> None:

@@ -14,8 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
+from dkist_processing_core.delivery.backlog import Backlog
 from dkist_processing_core.delivery.connection_tries import ConnectionTries
-from dkist_processing_core.delivery.delivery import UNREACHABLE_SECONDS, Backlog, Delivery, blocking_of
+from dkist_processing_core.delivery.delivery import UNREACHABLE_SECONDS, Delivery, blocking_of
+from dkist_processing_core.delivery.handover import Handover
 from dkist_processing_core.delivery.in_memory_queue import InMemoryQueue
 from dkist_processing_core.delivery.outbox_warnings import OutboxWarnings
 from dkist_processing_core.delivery.refusals import Refusals
@@ -39,8 +41,7 @@ if TYPE_CHECKING:
 
 _LOCK_POLL_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 2.0
-# Spare journals that are not taken over in this time wait for the next round, so that neither the delivery nor
-# the end of the process is delayed.
+# Spare journals that take longer wait for the next round: they must not delay the end of the process.
 _TAKE_OVER_SECONDS = 0.2
 logger = logging.getLogger(__name__)
 
@@ -52,8 +53,9 @@ class Drainer:
         self,
         bus: AmqpBus,
         on_progress: Callable[[], None],
-        *,
         memory: InMemoryQueue | None = None,
+        handover: Handover | None = None,
+        *,
         heeds_mark: bool = True,
         poll_seconds: float | None = None,
     ) -> None:
@@ -64,9 +66,9 @@ class Drainer:
             bus: The broker, and its outbox.
             on_progress: Called from the thread after each change.
             memory: Messages to deliver as well, even while the outbox cannot be used. Their owner logs why.
+            handover: Messages that this process has just appended to the outbox.
             heeds_mark: Pause first if another process could not reach the broker a moment ago.
-            poll_seconds: The interval at which to read the outbox, for messages that other processes append; None
-                reads it only when `wake` is called.
+            poll_seconds: The interval at which to read the outbox, for other processes' messages; None: at `wake`.
         """
         self._bus = bus
         self._on_progress = on_progress
@@ -76,6 +78,7 @@ class Drainer:
         self._poll_seconds = poll_seconds
         self._warnings = OutboxWarnings(bus.journal_path, self._memory)
         self._refusals = Refusals(bus, self._warnings)
+        self._handover = handover
         self._in_memory = Backlog(self._memory, self._refusals)
         self._outbox: Backlog | None = None
         self._file: tuple[int, int] | None = None
@@ -111,8 +114,7 @@ class Drainer:
             if self._thread is not None:
                 # Another thread has started it a moment ago.
                 return
-            # Imports and the opening of the journal are done here, not in the thread, which runs at the same time as
-            # the author's code. That code may close a file that an import or the opening of a journal has open.
+            # Not in the thread: the author's code, which runs beside it, may close a file that is open for these steps.
             self._bus.import_client()
             with contextlib.suppress(JournalError):
                 self._opened = self._opened or self._bus.open_journal(synced=False, patience=0.0)
@@ -146,8 +148,7 @@ class Drainer:
         if self._thread is None and not self._end.is_raised:
             self.start()
         self._has_work.raise_()
-        link = self._link
-        if link is not None:
+        if (link := self._link) is not None:
             link.wake()
 
     def stop(self, timeout: float) -> None:
@@ -217,7 +218,7 @@ class Drainer:
     def _backlog_of(self, journal: Journal) -> Backlog:
         """Return the backlog of the outbox; a new one for a new file, which numbers its rows from 1 again."""
         if self._outbox is None or journal.file != self._file:
-            self._outbox, self._file = Backlog(journal, self._refusals), journal.file
+            self._outbox, self._file = Backlog(journal, self._refusals, self._handover), journal.file
         self._outbox.source = journal
         return self._outbox
 

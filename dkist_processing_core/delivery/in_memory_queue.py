@@ -19,6 +19,8 @@ _FIRST = 1 << 62
 class InMemoryQueue:
     """A substitute for a journal that exists as long as the process lives. Safe to use from several threads."""
 
+    file: tuple[int, int] | None = None
+
     def __init__(self, limit: int, max_bytes: int = 32 * 1024 * 1024) -> None:
         """Hold up to `limit` messages and `max_bytes` of bodies in total; further messages are lost, and counted."""
         self._limit = limit

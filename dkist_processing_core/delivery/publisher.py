@@ -187,8 +187,8 @@ class Publisher:
         # Imported here, since the embedded journal has nothing to drain.
         from dkist_processing_core.delivery.drainer import Drainer  # noqa: PLC0415
 
-        bus, memory = cast("AmqpBus", self.bus), self._shelf.memory
-        drainer = Drainer(bus, self._note_progress, memory=memory, poll_seconds=self._poll_seconds)
+        bus, shelf = cast("AmqpBus", self.bus), self._shelf
+        drainer = Drainer(bus, self._note_progress, shelf.memory, shelf.handover, poll_seconds=self._poll_seconds)
         # One step without a call, so that no other thread and no signal handler sets another drainer in between.
         self._drainer = self._drainer or drainer
         self._drainer.start()

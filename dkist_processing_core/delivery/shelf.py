@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from dkist_processing_core.bus import Bus
 from dkist_processing_core.delivery.guard import DEFERRED_SECONDS, guard
+from dkist_processing_core.delivery.handover import Handover
 from dkist_processing_core.delivery.in_memory_queue import InMemoryQueue
 from dkist_processing_core.delivery.overflow import Overflow
 from dkist_processing_core.delivery.shared_journal import READ_SECONDS, SharedJournal
@@ -50,6 +51,8 @@ class Shelf:
         self._lock = threading.RLock()
         self._shared = SharedJournal(bus, limit)
         self._overflow = Overflow(bus)
+        self.handover = Handover()
+        """Hands messages over to the drainer of this process once they are in the journal."""
         self._unreported: str | None = None
         self._mover: threading.Thread | None = None
         self._end = SignalSafeFlag()
@@ -136,7 +139,10 @@ class Shelf:
                     for seqs in self._overflow.move_to(journal):
                         self._shared.count_as_own(seqs)
                     if messages or note is not None:
-                        self._shared.count_as_own(journal.append(messages, once=once, note=note))
+                        self.handover.expect()
+                        seqs = journal.append(messages, once=once, note=note)
+                        self._shared.count_as_own(seqs)
+                        self.handover.give(journal.file, seqs, messages)
             except Exception as error:  # noqa: BLE001 - an error of this package loses no event either
                 left = most - self._limit.spent
                 problem = error if is_last_try else self._shared.recover(error, left)
