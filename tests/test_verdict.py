@@ -76,7 +76,7 @@ def end(exit_code: int | None, **reports: Any) -> ProcessEnd:
     """
     Return the end of a process that ran for three seconds.
     """
-    return ProcessEnd(exit_code, cpu_seconds=2.0, duration_seconds=3.0, reports=reports)
+    return ProcessEnd(exit_code=exit_code, cpu_seconds=2.0, duration_seconds=3.0, reports=reports)
 
 
 def row(exit_code: int | None, reports: dict[str, Any], known: Circumstances = NOTHING) -> tuple[object, ...]:
@@ -208,7 +208,10 @@ def test_whatever_is_reported_there_is_one_verdict(
     """
     There is no error, no success of a process that failed, and no status 0 for an end without a report.
     """
-    verdict = judge(ProcessEnd(exit_code, 0.0, 0.0, json.loads(json.dumps(reports))), known)
+    end = ProcessEnd(
+        exit_code=exit_code, cpu_seconds=0.0, duration_seconds=0.0, reports=json.loads(json.dumps(reports))
+    )
+    verdict = judge(end, known)
 
     assert 0 <= verdict.exit_code <= 255
     assert (verdict.cause is None) == (verdict.event_class is TaskFinished)
@@ -220,10 +223,7 @@ def test_whatever_is_reported_there_is_one_verdict(
         assert verdict.exit_code == 0
         is_lost = exit_code is None and (reports.get("returned") is True or reports.get("end") == "task.finished")
         assert exit_code == 0 or was_ended or is_lost
-        assert (
-            bare(ProcessEnd(exit_code, 0.0, 0.0, reports), termination_requested=known.termination_requested).cause
-            is None
-        )
+        assert bare(end, termination_requested=known.termination_requested).cause is None
     elif exit_code is None:
         assert verdict.exit_code == 1 or reports.get("returned") is True
     elif exit_code != 0 or reports.get("returned") is not True:

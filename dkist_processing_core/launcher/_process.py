@@ -131,7 +131,9 @@ class TaskProcess:
         exit_code, usage = take(self.pid)
         duration = time.monotonic() - self.began
         cpu_seconds = None if usage is None else usage.ru_utime + usage.ru_stime
-        return ProcessEnd(exit_code, cpu_seconds, duration, self.reports())
+        return ProcessEnd(
+            exit_code=exit_code, cpu_seconds=cpu_seconds, duration_seconds=duration, reports=self.reports()
+        )
 
     def close(self) -> None:
         """Close the descriptors, and end the guard."""

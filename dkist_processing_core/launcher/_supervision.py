@@ -73,7 +73,7 @@ class Supervision:
             try:
                 process = self.process = self._start(carrier)
             except OSError as error:
-                return ProcessEnd(127, 0.0, 0.0, not_started=error)
+                return ProcessEnd(exit_code=127, cpu_seconds=0.0, duration_seconds=0.0, not_started=error)
             with errors_logged():
                 self._requests.forward_to(process)
         with errors_logged():
@@ -147,8 +147,12 @@ class Supervision:
         reports = process.reports()
         if reports.get("is_on_disk") is True:
             return
-        duration = time.monotonic() - process.began
-        end = ProcessEnd(-signal.SIGKILL, cpu_seconds(process.pid), duration, reports)
+        end = ProcessEnd(
+            exit_code=-signal.SIGKILL,
+            cpu_seconds=cpu_seconds(process.pid),
+            duration_seconds=time.monotonic() - process.began,
+            reports=reports,
+        )
         self.is_announced = self._reports.open().ended(self.verdict_on(end))
 
     def verdict_on(self, end: ProcessEnd) -> "Verdict":
@@ -174,7 +178,12 @@ def bare_end(process: TaskProcess) -> ProcessEnd:
     exit_code, _ = wait_for_status(process.pid)
     with errors_logged():
         process.listen()
-    return ProcessEnd(exit_code, None, time.monotonic() - process.began, process.reports())
+    return ProcessEnd(
+        exit_code=exit_code,
+        cpu_seconds=None,
+        duration_seconds=time.monotonic() - process.began,
+        reports=process.reports(),
+    )
 
 
 def _has_ended(process: TaskProcess) -> bool:

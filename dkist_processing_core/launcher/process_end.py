@@ -16,7 +16,7 @@ _NO_SUCCESS = 1
 _BY_SIGNAL = 128
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessEnd:
     """The end of a process, with its reports until then."""
 
