@@ -74,7 +74,7 @@ class Publisher:
         self._poll_seconds = poll_seconds
         self._is_closed = False
         self._limit = WaitLimit(wait_limit)
-        self._progress = SignalSafeFlag()
+        self._delivered = SignalSafeFlag()
         self._drainer: Drainer | None = None
         self._inherited: list[object] = []
         self._shelf = Shelf(bus, self._limit, on_moved=self._wake)
@@ -92,7 +92,7 @@ class Publisher:
         """
         self._inherited += [self._shelf, self._drainer]
         self._limit = WaitLimit(self._limit.seconds)
-        self._progress = SignalSafeFlag()
+        self._delivered = SignalSafeFlag()
         self._drainer = None
         self._shelf = Shelf(self.bus, self._limit, on_moved=self._wake)
 
@@ -188,13 +188,13 @@ class Publisher:
         from dkist_processing_core.delivery.drainer import Drainer  # noqa: PLC0415
 
         bus, shelf = cast("AmqpBus", self.bus), self._shelf
-        drainer = Drainer(bus, self._note_progress, shelf.memory, shelf.handover, poll_seconds=self._poll_seconds)
+        drainer = Drainer(bus, self._note_delivery, shelf.memory, shelf.handover, poll_seconds=self._poll_seconds)
         # One step without a call, so that no other thread and no signal handler sets another drainer in between.
         self._drainer = self._drainer or drainer
         self._drainer.start()
 
-    def _note_progress(self) -> None:
-        self._progress.raise_()
+    def _note_delivery(self) -> None:
+        self._delivered.raise_()
         drainer = self._drainer
         if drainer is None or drainer.is_running:
             return
@@ -247,8 +247,8 @@ class Publisher:
             if remaining <= 0 or (drainer is not None and drainer.failure is not None):
                 return False
             # Another process may deliver the messages, and it cannot notify this one.
-            self._progress.wait(min(remaining, _POLL_SECONDS))
-            self._progress.lower()
+            self._delivered.wait(min(remaining, _POLL_SECONDS))
+            self._delivered.lower()
         return True
 
     def _move(self, patience: float) -> bool:

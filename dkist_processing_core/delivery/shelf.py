@@ -109,7 +109,7 @@ class Shelf:
         finally:
             guard.is_busy = False
         guard.append_deferred()
-        self.report()
+        self.log_warnings()
         return True
 
     def append_inside_guard(
@@ -198,7 +198,7 @@ class Shelf:
             if place is not None:
                 self._unreported = f"{found}. Events are kept in {place} until it can be used."
 
-    def report(self) -> None:
+    def log_warnings(self) -> None:
         """Log the pending warnings, outside of the lock: the author's log handler may publish."""
         unreported, self._shared.finding, self._unreported = (self._shared.finding, self._unreported), None, None
         for each in filter(None, unreported):
@@ -225,7 +225,7 @@ class Shelf:
     def move(self, patience: float) -> bool:
         """Try to move displaced messages into the journal, for `patience` seconds; return True if none is left."""
         self.run_guarded(lambda: self.append_inside_guard(patience=patience), otherwise=None)
-        self.report()
+        self.log_warnings()
         return not self.is_displaced
 
     def append_deferred(self) -> None:
