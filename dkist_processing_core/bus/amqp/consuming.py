@@ -13,8 +13,7 @@ import pika
 import pika.channel
 import pika.spec
 
-from dkist_processing_core.bus.amqp.declaring import Declaring
-from dkist_processing_core.bus.amqp.session import RPC_SECONDS
+from dkist_processing_core.bus.amqp.session import RPC_SECONDS, Session
 from dkist_processing_core.journal.message import Message, Properties
 
 # The largest prefetch count of AMQP: more than RabbitMQ puts into one chunk of a stream.
@@ -36,8 +35,8 @@ class TaggedMessage:
         return offset if isinstance(offset, int) else None
 
 
-class Consuming(Declaring):
-    """A session that receives messages; `Declaring` queries the length of a stream."""
+class Consuming(Session):
+    """A session that receives messages."""
 
     def __init__(self, *values: Any, **named: Any) -> None:
         """Store the arguments of a session. No connection is opened."""
@@ -71,18 +70,12 @@ class Consuming(Declaring):
         self._wait(lambda: bool(self._received), timeout)
         return self._received.popleft() if self._received else None
 
-    def last_of_stream(self, queue: str, patience: float) -> TaggedMessage | None:
-        """
-        Return the last message of a stream; None if it has none. The caller must not acknowledge the message.
-
-        A new stream does not count its messages yet, so this waits up to `patience` seconds for one.
-        """
-        load = self.queue_load(queue)
-        patience = patience if load is not None and load.messages == 0 else RPC_SECONDS
+    def _last_of_stream(self, queue: str, timeout: float) -> TaggedMessage | None:
+        """Return the last message of a stream; None if none arrives within `timeout` seconds."""
         # A separate channel: pika rejects messages that still arrive for a cancelled consumer, which a stream forbids.
         channel = self._new_channel(RPC_SECONDS)
         self._consume(channel, queue, prefetch=_CHUNK_MESSAGES, arguments={"x-stream-offset": "last"})
-        self._run(lambda: bool(self._received), patience)
+        self._run(lambda: bool(self._received), timeout)
         # The broker sends all messages of the last chunk before it answers another request.
         self._call(lambda done: channel.basic_qos(prefetch_count=1, callback=done))
         channel.close()

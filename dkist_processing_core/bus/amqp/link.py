@@ -4,9 +4,21 @@ A link to RabbitMQ with all operations: it declares the topology, publishes and 
 Not here: the operations themselves (declaring, publishing, consuming), and the connection below them (session).
 """
 
-from dkist_processing_core.bus.amqp.consuming import Consuming
+from dkist_processing_core.bus.amqp.consuming import Consuming, TaggedMessage
+from dkist_processing_core.bus.amqp.declaring import Declaring
 from dkist_processing_core.bus.amqp.publishing import Publishing
+from dkist_processing_core.bus.amqp.session import RPC_SECONDS
 
 
-class AmqpLink(Publishing, Consuming):
+class AmqpLink(Publishing, Declaring, Consuming):
     """One connection to the broker of the settings. Every failure is a `BusError` with a message for operators."""
+
+    def last_of_stream(self, queue: str, timeout: float) -> TaggedMessage | None:
+        """
+        Return the last message of a stream; None if it has none. The caller must not acknowledge the message.
+
+        A new stream does not count its messages yet, so this waits up to `timeout` seconds for one.
+        """
+        load = self.queue_load(queue)
+        is_empty_or_new = load is not None and load.messages == 0
+        return self._last_of_stream(queue, timeout if is_empty_or_new else RPC_SECONDS)
