@@ -1,5 +1,5 @@
 """
-The pending messages of one source, the journal or the queue in memory, as a drainer reads and removes them.
+Reading and removing the pending messages of one source: the journal or the queue in memory.
 
 Not here: sending, and the broker's answers (delivery), and the messages that a publisher hands over (handover).
 """
@@ -20,7 +20,7 @@ _FIRST_READ, _LARGEST_READ = 100, 500
 _BYTES_OF_A_READ = 4 * 1024 * 1024
 # For how long other processes' messages may wait while this process appends some.
 _LONGEST_REST_SECONDS = 0.25
-# A removal may have to wait like a read. After a kill, what was not removed yet is sent again.
+# A removal may have to wait as a read does. After a kill, messages that were not removed are sent again.
 _LARGEST_REMOVAL, _LONGEST_UNREMOVED_SECONDS = 500, 0.25
 
 

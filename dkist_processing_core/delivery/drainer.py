@@ -114,7 +114,7 @@ class Drainer:
             if self._thread is not None:
                 # Another thread has started it a moment ago.
                 return
-            # Not in the thread: the author's code, which runs beside it, may close a file that is open for these steps.
+            # Not in the thread: the author's code runs at the same time, and may close a file of these steps.
             self._bus.import_client()
             with contextlib.suppress(JournalError):
                 self._opened = self._opened or self._bus.open_journal(synced=False, patience=0.0)

@@ -1,8 +1,8 @@
 """
-The handover: messages that a publisher has just appended to the outbox, on their way to the drainer of its process.
+The handover: messages that a publisher has just appended to the outbox, kept in memory for the drainer of its process.
 
-So the drainer need not read them from the outbox, where a read waits for the publisher's next transaction. Not here:
-the outbox itself, which holds these messages too, and from which all others are read (backlog).
+The drainer does not read them from the outbox, where a read waits for the publisher's next transaction. Not here:
+the outbox itself, which holds these messages as well, and from which all others are read (backlog).
 """
 
 import math
@@ -16,15 +16,15 @@ from dkist_processing_core.journal.message import Message
 
 _MAX_MESSAGES = 1000
 _MAX_BYTES = 8 * 1024 * 1024
-# An append that takes longer waits for other processes, whose messages are delivered meanwhile.
+# An append that takes longer waits for other processes; their messages are delivered during the wait.
 _EXPECTED_SECONDS = 0.25
 
 
 class Handover:
-    """A limited number of messages in the order of their rows, only while a drainer takes them. Safe for threads."""
+    """A limited number of messages in the order of their rows, only while a drainer takes them. It is thread-safe."""
 
     def __init__(self, max_messages: int = _MAX_MESSAGES, max_bytes: int = _MAX_BYTES) -> None:
-        """Accept nothing yet; later up to `max_messages` messages and `max_bytes` of bodies at a time."""
+        """Accept no message before `open`; then up to `max_messages` messages and `max_bytes` of bodies at a time."""
         self._max_messages, self._max_bytes = max_messages, max_bytes
         self._lock = threading.Lock()
         self._entries: deque[Entry] = deque()
@@ -34,28 +34,28 @@ class Handover:
 
     @property
     def first(self) -> int | None:
-        """The row of the first message that is held; None without one."""
+        """The row of the first held message; None if no message is held."""
         with self._lock:
             return self._entries[0].seq if self._entries else None
 
     @property
     def is_expecting(self) -> bool:
-        """Whether messages are about to be given, and none is held: they are appended at this moment."""
+        """Whether no message is held, but some are being appended and are about to be given."""
         return not self._entries and time.monotonic() < self._expected_at + _EXPECTED_SECONDS
 
     def expect(self) -> None:
-        """Note that messages are about to be appended; `give` follows, unless the append fails."""
+        """Record that messages are about to be appended; `give` follows, unless the append fails."""
         self._expected_at = time.monotonic()
 
     def open(self, file: tuple[int, int] | None) -> None:
-        """Begin without a message, and accept from now on those of one file (device, inode)."""
+        """Start without a message, and accept the messages of one file (device, inode) from now on."""
         with self._lock:
             self._file = file
             self._entries.clear()
             self._bytes = 0
 
     def close(self) -> None:
-        """Forget all messages, and accept no more: the next reader finds them in the file."""
+        """Remove all messages, and accept no more: the next reader finds them in the file."""
         self.open(None)
 
     def give(self, file: tuple[int, int] | None, seqs: Sequence[int], messages: Sequence[Message]) -> None:
@@ -77,7 +77,7 @@ class Handover:
             while self._entries and self._entries[0].seq <= after + 1:
                 entry = self._entries.popleft()
                 self._bytes -= len(entry.message.body)
-                # The others were read from the file meanwhile.
+                # Earlier messages were already read from the file.
                 if entry.seq == after + 1:
                     taken.append(entry)
                     after = entry.seq

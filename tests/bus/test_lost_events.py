@@ -96,7 +96,7 @@ def test_what_overflowed_before_the_first_read_is_counted(
     (told,) = warnings_in(caplog)
     assert told == (
         "the subscription 'ops' has lost 30 events: its queue keeps 50 and drops the oldest; "
-        "subscribe(replay=…) yields what the archive still has"
+        "subscribe(replay=…) yields those still in the archive"
     )
 
 

@@ -192,7 +192,7 @@ class LostEvents:
             self.missed += 0 if is_shared else count
             bound = "at most " if is_shared else "" if found.is_all else "at least "
             logger.warning(
-                "the subscription %r has lost %s events: %s; subscribe(replay=…) yields what the archive still has",
+                "the subscription %r has lost %s events: %s; subscribe(replay=…) yields those still in the archive",
                 self._name,
                 f"{bound}{count}",
                 reason,
@@ -229,10 +229,10 @@ class LostEvents:
         link.consume(ARCHIVE_QUEUE, prefetch=_PREFETCH, arguments={"x-stream-offset": start})
         count, is_met, is_cut = 0, False, None
         # If the start time is after all messages, the broker delivers nothing and does not report it.
-        patience = _BEGINNING_SECONDS if isinstance(start, datetime) else math.inf
-        while (received := link.receive(max(0.0, min(patience, deadline - time.monotonic())))) is not None:
+        timeout = _BEGINNING_SECONDS if isinstance(start, datetime) else math.inf
+        while (received := link.receive(max(0.0, min(timeout, deadline - time.monotonic())))) is not None:
             link.acknowledge(received.tag)
-            patience = math.inf
+            timeout = math.inf
             properties, offset = received.message.properties, received.offset or 0
             if is_cut is None:
                 # True if the archive has already dropped the mark: all its messages came later.
