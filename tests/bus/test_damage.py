@@ -300,7 +300,7 @@ def test_a_name_whose_place_cannot_be_read_begins_with_the_oldest_event(
 
     assert set(found[0]) >= {*before[10:], started("A").id}
     assert found[1] == []
-    told = [record.getMessage() for record in caplog.records if "place of" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "position of" in record.getMessage()]
     (only,) = told
     assert only == (
         f"the position of the subscription 'ops' is not known, because the journal {path} was damaged: "
