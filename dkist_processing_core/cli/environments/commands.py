@@ -99,7 +99,7 @@ def environments_prune(
     ] = False,
 ) -> None:
     """
-    Remove environments that exceed the limits, are superseded, or are left over.
+    Remove environments that are old, superseded or left over.
 
     An environment in use is never removed. Of the others, the least recently used are removed first. Each build also
     removes environments in this way, with the limits of the settings.

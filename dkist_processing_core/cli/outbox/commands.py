@@ -123,7 +123,7 @@ def outbox_retarget(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """
-    Move the messages of another outbox into the outbox of the settings.
+    Move the messages of another outbox into this one.
 
     Use this if the broker of the other outbox has moved or will not return. All messages are moved, pending or set
     aside. Their exchanges become those of the settings. Nothing else changes. The command shows the numbers and asks
