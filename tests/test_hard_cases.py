@@ -64,7 +64,8 @@ for event in events:
     except Interruption:
         interrupted += 1
 signal.setitimer(signal.ITIMER_REAL, 0)
-assert not publisher._shelf.journal._connection.in_transaction
+with publisher._shelf._lock:  # the mover may be in the middle of a transaction
+    assert not publisher._shelf.journal._connection.in_transaction
 publisher.publish(last)
 assert publisher.flush(20.0)
 publisher.close(5.0)
