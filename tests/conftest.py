@@ -69,7 +69,7 @@ SAME_ON_EVERY_PYTHON = frozenset(
 # the topology. Other tests with a broker are about processes, files and networks; `make soak` runs them on newer
 # versions.
 OF_THE_BROKER = frozenset(
-    {"test_amqp", "test_delivery", "test_doctor", "test_losses", "test_poison", "test_topology", "test_versions"}
+    {"test_amqp", "test_delivery", "test_doctor", "test_lost_events", "test_poison", "test_topology", "test_versions"}
 )
 
 # The suite's own action on a signal that it was started to ignore. Under nohup it still outlives its terminal.

@@ -17,6 +17,7 @@ import pytest
 from dkist_processing_core import Workflow
 from dkist_processing_core.environments import Environments, Requirement
 from tests import pipelines, running
+from tests.conftest import OF_THE_BROKER, SAME_ON_EVERY_PYTHON
 from tests.running import run_python
 from tests.services.rabbitmq import RabbitMQNode
 from tests.starting import starts
@@ -114,3 +115,11 @@ def test_a_start_that_is_not_seen_is_refused_where_none_is_expected(tmp_path: Pa
     )
 
     assert shown in ran.stdout
+
+
+@pytest.mark.parametrize("chosen", [SAME_ON_EVERY_PYTHON, OF_THE_BROKER], ids=["once", "versions"])
+def test_modules_that_are_chosen_by_name_exist(chosen: frozenset[str]) -> None:
+    """
+    A module that is renamed does not leave the choice silently.
+    """
+    assert chosen <= {path.stem for path in Path(__file__).parent.rglob("test_*.py")}

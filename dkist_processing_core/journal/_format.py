@@ -118,8 +118,8 @@ def foreign_names(connection: sqlite3.Connection) -> list[str]:
 # If SQLite is built to overwrite removed data, removing a large body costs as much as writing it. The body was redacted
 # before it was written. Removed data on a page that changes anyway is still overwritten.
 _OVERWRITE_LITTLE = "PRAGMA secure_delete = FAST"
-# Four times the default: a page that was used again and again since the last time is written back only once.
-_WRITE_BACK_SELDOM = "PRAGMA wal_autocheckpoint = 4000"
+# Twice the default: a page that was used again and again since the last time is written back only once.
+_WRITE_BACK_SELDOM = "PRAGMA wal_autocheckpoint = 2000"
 
 
 def prepare(connection: sqlite3.Connection, path: Path, destination: str) -> None:
