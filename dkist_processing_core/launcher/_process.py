@@ -61,7 +61,7 @@ class TaskProcess:
     @classmethod
     def start(cls, python: Sequence[str], environ: Mapping[str, str], pipes: "Pipes", inherits: Iterable[int]) -> Self:
         """
-        Start the constant program on an interpreter, as the leader of its own process group.
+        Start the constant program on an interpreter, as the leader of a new process group.
 
         Args:
             python: The interpreter's path, followed by its options.

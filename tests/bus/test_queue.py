@@ -49,6 +49,21 @@ def names():
     with bus.open_journal() as journal:
         return [entry.message.routing_key for entry in journal.read(0, 100)]
 
+def hold_journal():
+    holder = sqlite3.connect(bus.journal_path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    return holder
+
+def free_journal(holder):
+    holder.execute("ROLLBACK")
+    holder.close()
+
+def stop_in_queue(waiter):
+    waiter.start()
+    wait_until(lambda: queued() == 1, 5.0)
+    os.kill(waiter.pid, signal.SIGSTOP)
+    os.waitpid(waiter.pid, os.WUNTRACED)
+
 with bus.open_journal():
     pass
 {program}
@@ -56,28 +71,21 @@ with bus.open_journal():
 
 IN_ORDER = """
 waiters = [Waiter(f"{number}", 20.0) for number in range(6)]
-holder = sqlite3.connect(bus.journal_path, isolation_level=None)
-holder.execute("BEGIN IMMEDIATE")
+holder = hold_journal()
 for number, waiter in enumerate(waiters):
     waiter.start()
     wait_until(lambda: queued() == number + 1, 5.0)
-holder.execute("ROLLBACK")
-holder.close()
+free_journal(holder)
 print(all([waiter.has_ended() for waiter in waiters]), *names())
 """
 
 BEHIND_ONE_THAT_IS_STOPPED = """
 first, second = Waiter("first", 20.0), Waiter("second", 0.5)
-holder = sqlite3.connect(bus.journal_path, isolation_level=None)
-holder.execute("BEGIN IMMEDIATE")
-first.start()
-wait_until(lambda: queued() == 1, 5.0)
-os.kill(first.pid, signal.SIGSTOP)
-os.waitpid(first.pid, os.WUNTRACED)
+holder = hold_journal()
+stop_in_queue(first)
 second.start()
 wait_until(lambda: queued() == 2, 5.0)
-holder.execute("ROLLBACK")
-holder.close()
+free_journal(holder)
 print(second.has_ended(), *names())
 os.kill(first.pid, signal.SIGCONT)
 print(first.has_ended(), *names())
@@ -110,20 +118,15 @@ def threads():
 
 first = Waiter("first", 20.0)
 with bus.open_journal() as journal:
-    holder = sqlite3.connect(bus.journal_path, isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
-    first.start()
-    wait_until(lambda: queued() == 1, 5.0)
-    os.kill(first.pid, signal.SIGSTOP)
-    os.waitpid(first.pid, os.WUNTRACED)
+    holder = hold_journal()
+    stop_in_queue(first)
     before = threads()
     for _ in range(5):
         journal.patience = 0.05
         with suppress(JournalError):
             journal.remember("in vain")
     print(threads() - before, queued())
-    holder.execute("ROLLBACK")
-    holder.close()
+    free_journal(holder)
     os.kill(first.pid, signal.SIGCONT)
     print(first.has_ended())
     wait_until(lambda: queued() == 0, 5.0)
@@ -134,16 +137,11 @@ FREE_BEHIND_ONE_THAT_IS_STOPPED = """
 import time
 
 first, second = Waiter("first", 20.0), Waiter("second", 20.0)
-holder = sqlite3.connect(bus.journal_path, isolation_level=None)
-holder.execute("BEGIN IMMEDIATE")
-first.start()
-wait_until(lambda: queued() == 1, 5.0)
-os.kill(first.pid, signal.SIGSTOP)
-os.waitpid(first.pid, os.WUNTRACED)
+holder = hold_journal()
+stop_in_queue(first)
 second.start()
 wait_until(lambda: queued() == 2, 5.0)
-holder.execute("ROLLBACK")
-holder.close()
+free_journal(holder)
 began = time.monotonic()
 print(second.has_ended(), *names())
 print(time.monotonic() - began < 10.0)
@@ -181,17 +179,12 @@ def append(number):
 
 first = Waiter("first", 20.0)
 with bus.open_journal() as journal:
-    holder = sqlite3.connect(bus.journal_path, isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
-    first.start()
-    wait_until(lambda: queued() == 1, 5.0)
-    os.kill(first.pid, signal.SIGSTOP)
-    os.waitpid(first.pid, os.WUNTRACED)
+    holder = hold_journal()
+    stop_in_queue(first)
     journal.patience = 0.05
     with suppress(JournalError):
         append(0)
-    holder.execute("ROLLBACK")
-    holder.close()
+    free_journal(holder)
     journal.patience = 20.0
     began = time.monotonic()
     for number in range(100):

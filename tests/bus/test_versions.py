@@ -182,7 +182,7 @@ def test_a_refused_routing_key_holds_up_no_other(broker: Broker) -> None:
 
 def test_a_refusal_that_the_broker_cuts_in_the_name_of_a_virtual_host_is_a_refusal(broker: Broker) -> None:
     """
-    RabbitMQ 4 closes the connection because of its own text if the cut is inside a character: for one of the two names.
+    RabbitMQ 4 shortens its text, and closes the connection if the cut is inside a character: for one of the two names.
     """
     vhost = "ä" * 120
     broker.node.add_vhost(vhost)

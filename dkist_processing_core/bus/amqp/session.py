@@ -1,7 +1,8 @@
 """
 One connection with one channel, for one thread with blocking calls; the base class of all operations.
 
-Not here: the requests on the channel (publishing, consuming, declaring), and pika's private names (pika_connection).
+The callbacks and the calls that wait for them share the state of one connection, so they stay in one module. Not here:
+the requests on the channel (publishing, consuming, declaring), and pika's private names (pika_connection).
 """
 
 import contextlib
