@@ -99,7 +99,7 @@ OBSERVED = sorted(
 )
 """Functions of other modules that measure the facts of a task's end."""
 OF_TASKS = (
-    "config:DKISTProcessingCoreConfiguration.read_leniently",
+    "settings.reading:read_leniently",
     "attempt.lifecycle:secrets_in",
     "attempt.lifecycle:shown_log",
     "attempt.lifecycle:Lifecycle._failure_of",
