@@ -106,7 +106,8 @@ from tests.facts import progressed
 faulthandler.dump_traceback_later(50, exit=True)
 lifecycle.PROGRESS_SECONDS = 0.0
 WATCHED = (
-    "/delivery/", "/progress.py", "/journal/_journal.py", "/tracing/", "/opentelemetry/sdk/", "/threading.py"
+    "/delivery/", "/progress.py", "/journal/_journal.py", "/journal/_file.py", "/tracing/", "/opentelemetry/sdk/",
+    "/threading.py",
 )
 numbers, seen, inside = itertools.count(), set(), []
 
