@@ -52,7 +52,17 @@ PATHS: dict[str, tuple[Allowance, ...]] = {
 FIRST_CONNECTION = 0.7
 """The timeout of a process's first connection, as a share of `EVENT_FLUSH_TIMEOUT`: it ends before the process does."""
 START_SECONDS = 0.3
-"""How long a launched task waits for its start in the journal, while its launcher waits for that journal."""
+"""
+How long a launched task waits for its start in the journal before it reports progress, while its launcher waits for
+that journal.
+"""
+START_BEFORE_END_SECONDS = 10.0
+"""
+How long a launched task waits for its start in the journal before it reports its end.
+
+This does not prolong the attempt: its launcher, which loads more than the task, must report the start before it can
+end, and waits for the journal within its own limit. The time is only needed in full if the launcher is stopped.
+"""
 DYING_SECONDS = 0.5
 """How long a terminating task checks whether its launcher exists; a launcher that has ended waits for nothing."""
 BUS, LOOK, COLLECTOR = "bus", "look", "collector"

@@ -7,6 +7,7 @@ milliseconds after the fault it was in the journal. Not here: environments (test
 
 import json
 import os
+import select
 import signal
 import sqlite3
 import subprocess
@@ -20,7 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from dkist_processing_core import RunState
+from dkist_processing_core import RunState, budget
+from dkist_processing_core.attempt.report_pipe import STARTED
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import Event, TaskEnd, TaskFailed, TaskFinished, TaskStarted, decode
@@ -378,6 +380,11 @@ def test_the_parent_of_the_launcher_is_killed(task: str) -> None:
     assert rows[-1].milliseconds < 4000
 
 
+SUCCEEDS = """
+from tests.launched import Succeeds
+with Succeeds(recipe_run_id=5, workflow_name="faults", workflow_version="dev") as task:
+    task()
+"""
 DIES_UNDER_IT = """
 from dkist_processing_core import budget
 from tests.launched import Waits
@@ -410,6 +417,33 @@ def test_a_launcher_that_dies_while_a_task_reports_to_it_has_not_received_the_re
 
     attempt = the_attempt("Waits")
     assert (attempt.cause, [reporter.value for reporter in attempt.reporters]) == ("lost", ["task"])
+
+
+def test_a_task_that_ends_before_its_start_is_reported_waits_with_its_end(marks: Path) -> None:
+    """
+    Its launcher needs longer than the task, as on a machine with much other work.
+    """
+    reading, report = os.pipe()
+    started, notify = os.pipe()
+    pipes = {"DKIST_CORE_REPORT_FD": str(report), "DKIST_CORE_STARTED_FD": str(started)}
+    with (
+        open(reading, "rb") as reports,  # noqa: PTH123 - a descriptor
+        subprocess.Popen(
+            [sys.executable, "-c", SUCCEEDS], cwd=ROOT, env=environ_of("Succeeds", **pipes), pass_fds=[report, started]
+        ) as process,
+    ):
+        os.close(report)
+        os.close(started)
+        wait_until((marks / "Succeeds").exists)
+        # Longer than a task waits before it reports progress.
+        is_early = bool(select.select([reports], [], [], 3 * budget.START_SECONDS)[0])
+        os.write(notify, STARTED)
+        (end,) = map(json.loads, reports)
+        os.close(notify)
+        assert process.wait() == 0
+
+    assert not is_early
+    assert (end["end"], end["is_on_disk"]) == ("task.finished", True)
 
 
 @pytest.mark.parametrize("task", ["Waits", "Pools"])

@@ -58,7 +58,7 @@ class Mode(Protocol):
         """Return the facts of the start; None if the launcher reports it."""
 
     def await_start(self) -> None:
-        """Wait until the start is in the journal: no event of the attempt comes before it."""
+        """Wait a moment for the start in the journal, so that a progress does not come before it."""
 
     def ignore_termination(self) -> None:
         """Ignore termination requests from now on: the task has ended."""
@@ -172,8 +172,8 @@ class LaunchedMode:
         """Return None: the launcher reports the start."""
 
     def await_start(self) -> None:
-        """Wait until the launcher has reported the start, or until a time limit."""
-        self._pipe.await_start()
+        """Wait until the launcher has reported the start, or until a short time limit: the task has work to do."""
+        self._pipe.await_start(budget.START_SECONDS)
 
     def ignore_termination(self) -> None:
         """Ignore termination requests from now on."""
@@ -185,7 +185,7 @@ class LaunchedMode:
             if self._write(event_class, facts, is_on_disk=False) and self._pipe.is_read():
                 return None
             facts = facts | {"cause": Cause.LOST, "message": "its launcher died"}
-        self._pipe.await_start()
+        self._pipe.await_start(budget.START_BEFORE_END_SECONDS)
         return facts
 
     def send_end_to_launcher(

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import select
+import time
 from typing import Any
 
 from dkist_processing_core import budget
@@ -26,7 +27,7 @@ class ReportPipe:
         self._report_fd, self._report = report_fd, HeldDescriptors([report_fd])
         self._started_fd, self._started = started_fd, HeldDescriptors([] if started_fd is None else [started_fd])
         self._notices = b""
-        self._is_awaited = False
+        self._waited = 0.0
 
     def write(self, report: dict[str, Any]) -> bool:
         """Write a report and return True if a launcher can read it: writing fails on a pipe that no process reads."""
@@ -50,16 +51,20 @@ class ReportPipe:
             return not dying.poll(budget.DYING_SECONDS * 1000)
         return False
 
-    def await_start(self) -> None:
-        """Wait until the launcher has put the start into the journal, as the first event, or until a time limit."""
-        if not self._is_awaited and self._started_fd is not None and self._started.are_ours:
-            self._is_awaited = True
-            if self._notices:
-                return
+    def await_start(self, seconds: float) -> None:
+        """
+        Wait until the launcher has put the start into the journal, or has ended.
+
+        Args:
+            seconds: The limit on this wait and all earlier ones together.
+        """
+        if self._waited < seconds and not self._notices and self._started_fd is not None and self._started.are_ours:
+            began = time.monotonic()
             with contextlib.suppress(OSError):
                 waiting = select.poll()
                 waiting.register(self._started_fd, select.POLLIN)
-                waiting.poll(budget.START_SECONDS * 1000)
+                waiting.poll((seconds - self._waited) * 1000)
+            self._waited += time.monotonic() - began
 
     @property
     def has_forwarded_termination(self) -> bool:
