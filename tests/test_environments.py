@@ -17,6 +17,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -873,6 +875,44 @@ def test_a_signal_ends_a_build_and_its_installer(environ: dict[str, str], tmp_pa
     with Environments(folder, environ=environ).prepare(PIPE, on_output=print) as environment:
         assert works(environment)
         assert [entry.state for entry in cache.entries()] == [State.IN_USE]
+
+
+@pytest.mark.parametrize("step", ["_execute_child", "__init__"])
+def test_a_signal_at_the_start_of_an_installer_leaves_no_installer(
+    environ: dict[str, str], tmp_path: Path, other_python: Path, step: str
+) -> None:
+    """
+    The installer runs already, and the builder has not noted it yet.
+    """
+    mark = f"build-{tmp_path.name}-{os.getpid()}"
+    put_uv_beside(other_python, '[ "$1" = --version ] || sleep 60')
+    cache = Environments(
+        tmp_path / "environments", environ=environ | {"MARK_OF_BUILD": mark}, interpreter=str(other_python)
+    )
+
+    def stop(_number: int, _frame: object) -> None:
+        raise _StopError
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename != subprocess.__file__ or frame.f_code.co_name != step:
+            return None
+        if event == "return" and with_environment("MARK_OF_BUILD", mark):
+            signal.raise_signal(signal.SIGUSR1)
+        return trace
+
+    def prepare() -> None:
+        sys.settrace(trace)
+        cache.prepare(PIPE)
+
+    before, tracing = signal.signal(signal.SIGUSR1, stop), sys.gettrace()
+    try:
+        with pytest.raises(_StopError):
+            prepare()
+    finally:
+        sys.settrace(tracing)
+        signal.signal(signal.SIGUSR1, before)
+
+    wait_until(lambda: with_environment("MARK_OF_BUILD", mark) == set())
 
 
 def test_a_signal_ends_the_wait_for_another_builder(cache: Environments) -> None:

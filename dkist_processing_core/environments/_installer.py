@@ -30,6 +30,7 @@ from dkist_processing_core.environments._variables import REDIRECTING, text_of, 
 from dkist_processing_core.environments.limits import Limits
 from dkist_processing_core.errors import EnvironmentBuildError
 from dkist_processing_core.process.exit_status import LOST, has_ended, output_of, wait_for
+from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.text import clean_line
 from dkist_processing_core.text.redaction import SECRET_MIN_LENGTH, redactor, secrets_of, userinfo_of
 
@@ -96,9 +97,27 @@ class Installer(ABC):
         # The output that the caller reads must not contain the extras that we added ourselves.
         added = [extra for extra in wanted.extras if extra not in asked.extras]
         self._replacements = [(str(wanted), str(asked)), *((f"{wanted.name}[{extra}]", wanted.name) for extra in added)]
+        process, status = None, None
+        try:
+            # A signal handler that raised between the start and the assignment would leave the program running.
+            with signals_deferred(interrupts=True):
+                process = self._start(command)
+            self._read_output(process, asked)
+        finally:
+            if process is not None:
+                status = _end(process)
+        if status is None:
+            msg = f"no environment of {asked} could be built: {self.label} has ended; {LOST}"
+            raise EnvironmentBuildError(msg, self.last_lines)
+        if status:
+            ending = f"exit status {status}" if status > 0 else f"signal {-status}"
+            msg = f"no environment of {asked} could be built: {self.label} ended with {ending}"
+            raise EnvironmentBuildError(msg, self.last_lines)
+
+    def _start(self, command: list[str]) -> "subprocess.Popen[bytes]":
         # It has its own process group: it ends with all processes that it started, and a Ctrl-C, which is meant for its
         # parent first, does not end it.
-        with subprocess.Popen(  # noqa: S603 - checked words, and no shell
+        return subprocess.Popen(  # noqa: S603 - checked words, and no shell
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -108,22 +127,7 @@ class Installer(ABC):
             umask=_umask(),
             process_group=0,
             bufsize=0,
-        ) as process:
-            try:
-                self._read_output(process, asked)
-            finally:
-                # No other process can have its number, since it is not waited for yet. Its remaining processes hold our
-                # lock.
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-            status = wait_for(process)
-        if status is None:
-            msg = f"no environment of {asked} could be built: {self.label} has ended; {LOST}"
-            raise EnvironmentBuildError(msg, self.last_lines)
-        if status:
-            ending = f"exit status {status}" if status > 0 else f"signal {-status}"
-            msg = f"no environment of {asked} could be built: {self.label} ended with {ending}"
-            raise EnvironmentBuildError(msg, self.last_lines)
+        )
 
     def _read_output(self, process: "subprocess.Popen[bytes]", asked: Requirement) -> None:
         """Read the program's output until the program has ended, and a moment longer; the output may never end."""
@@ -246,6 +250,16 @@ def choose(settings: InstallerSettings, lock_fd: int, on_line: Callable[[str], N
             msg = f"there is no uv, neither in {beside} nor on the PATH"
             raise EnvironmentBuildError(msg)
     return Pip(settings, lock_fd, on_line)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> int | None:
+    """End a program and all processes of its group, and return its exit status; None where it is lost."""
+    # No other process can have its number, since it is not waited for yet. Its remaining processes hold our lock.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.stdout is not None
+    process.stdout.close()
+    return wait_for(process)
 
 
 def _umask() -> int:
