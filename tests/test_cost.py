@@ -90,23 +90,29 @@ def test_a_journal_is_there_only_while_each_of_its_files_is_at_its_path(tmp_path
     assert found == [*[(True, True), (True, False)] * 3, (True, False)]
 
 
-def test_a_descriptor_that_is_known_by_its_head_is_known_as_well_by_its_file(tmp_path: Path) -> None:
+def test_a_descriptor_with_a_mark_is_recognised_without_a_look_at_its_file(tmp_path: Path) -> None:
     """
-    A new head of the file is recorded. A number that is free, or that belongs to another file now, is not recognised.
+    A descriptor that was moved is recognised by its file. One that is free or another file's now is not recognised.
     """
     path = tmp_path / "file"
     path.touch()
     number = os.open(path, os.O_RDWR)
-    held = HeldDescriptors([number], has_head=lambda _: True)
+    held = HeldDescriptors([number], is_marked=lambda _: True)
 
     def fstats() -> int:
         return calls_of(lambda: held.are_ours).get("fstat", 0)
 
-    looks = [fstats()]
-    for head in (b"one", b"another"):
-        path.write_bytes(head)
-        looks += [fstats(), fstats()]
+    looks = [fstats(), fstats()]
+    # A fork has the same mark, and must not change it.
+    again = HeldDescriptors([number], is_marked=lambda _: True)
+    looks += [fstats(), calls_of(lambda: again.are_ours).get("fstat", 0)]
+    os.lseek(number, 1, os.SEEK_SET)
+    looks += [fstats()]
     is_known = [held.are_ours]
+    # The offset of a file that is in use stays as it is.
+    moved = HeldDescriptors([number], is_marked=lambda _: True)
+    offset = os.lseek(number, 0, os.SEEK_CUR)
+    is_known += [moved.are_ours]
     other = os.open(path.with_name("other"), os.O_RDONLY | os.O_CREAT)
     os.dup2(other, number)
     is_known.append(held.are_ours)
@@ -114,4 +120,4 @@ def test_a_descriptor_that_is_known_by_its_head_is_known_as_well_by_its_file(tmp
     is_known.append(held.are_ours)
     os.close(other)
 
-    assert (looks, is_known) == ([1, 1, 0, 1, 0], [True, False, False])
+    assert (looks, offset, is_known) == ([0, 0, 0, 0, 1], 1, [True, True, False, False])

@@ -22,7 +22,7 @@ from pathlib import Path
 from dkist_processing_core.errors import JournalError, JournalLostError
 from dkist_processing_core.journal._open_files import OpenFiles
 from dkist_processing_core.journal.locks import in_use
-from dkist_processing_core.process.descriptors import HeldDescriptors, low_numbers_taken, open_numbers
+from dkist_processing_core.process.descriptors import HeldDescriptors, is_high, low_numbers_taken, open_numbers
 from dkist_processing_core.process.trusted_files import Identity, close_if, identity_of
 
 _LOG = "-wal"
@@ -120,7 +120,8 @@ class Connections:
             # If another file is now at the path, its connections are not among these.
             self._names |= names
         numbers = [number for number in open_numbers() if self._is_used(number)]
-        self._held = HeldDescriptors(numbers, has_head=lambda identity: self._names.get(identity) == _LOG)
+        # SQLite reads and writes only at stated offsets. A low number may be the author's, who has opened the journal.
+        self._held = HeldDescriptors(numbers, is_marked=is_high)
         for number in numbers:
             if self._held.identities[number] not in self._names:
                 # Another thread has opened another file under this number in between: SQLite must not use it any more.
