@@ -20,7 +20,8 @@ def clean(text: str) -> str:
 
 def clean_line(text: str) -> str:
     """Return the cleaned text with newlines and tabs replaced too, which an attribute of a CloudEvent may not hold."""
-    return _UNCLEAN_IN_LINE.sub(REPLACEMENT, text)
+    # Most texts need no cleaning, and this check takes a tenth of the time of the search.
+    return text if text.isascii() and text.isprintable() else _UNCLEAN_IN_LINE.sub(REPLACEMENT, text)
 
 
 def clip(text: str, fits: Callable[[str], bool], *, keep_end: bool = False) -> str:

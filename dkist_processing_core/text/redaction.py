@@ -110,11 +110,14 @@ def redact(text: str, secrets: Iterable[str] | None = None, *, also: Iterable[st
 
 
 def redactor(secrets: Iterable[str] | None = None, *, also: Iterable[str] = ()) -> Callable[[str], str]:
-    """Return a function that redacts like `redact`, for several texts: it looks up the secrets only once."""
-    known = _secrets_now() if secrets is None else secrets
-    forms = _all_forms(frozenset((*known, *also)))
+    """Return a function that redacts like `redact`, for several texts: it looks up the secrets at the first one."""
+    forms: list[str] | None = None
 
     def blank(text: str) -> str:
+        nonlocal forms
+        if forms is None:
+            known = _secrets_now() if secrets is None else secrets
+            forms = _all_forms(frozenset((*known, *also)))
         # Redact the secrets before the URLs: the rest of a secret in a redacted URL would not be recognised.
         for form in forms:
             text = text.replace(form, REDACTED)
@@ -175,12 +178,12 @@ def _userinfo(text: str) -> list[tuple[int, int]]:
 
 def _secrets_now() -> list[str]:
     """Return `secrets_of` this process's environment, without decoding the whole environment for every event."""
-    names = _secret_names(frozenset(os.environb))
+    names = _secret_names(tuple(os.environb))
     return [secret for name in names for secret in _secrets_in(name, os.environ.get(name, ""))]
 
 
 @lru_cache(maxsize=8)
-def _secret_names(names: frozenset[bytes]) -> list[str]:
+def _secret_names(names: tuple[bytes, ...]) -> list[str]:
     return [name for name in map(os.fsdecode, names) if is_secret_name(name)]
 
 
