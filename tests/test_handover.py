@@ -2,11 +2,11 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration, MeshService

@@ -14,10 +14,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.bus.amqp.bus import AmqpBus

@@ -90,8 +90,14 @@ def _data_of(event: Event) -> dict[str, Any]:
     for name in form.times:
         moment = getattr(event, name)
         if moment is not None:
-            data[form.wire_names[form.names.index(name)]] = format_time(moment)
+            data[form.wire_names[form.names.index(name)]] = _to_encode(moment)
     return data
+
+
+def _to_encode(moment: datetime) -> datetime | str:
+    """Return an event's time in a form whose JSON is that of `format_time`; msgspec's takes a tenth of the time."""
+    # msgspec leaves out microseconds that are 0, and encodes no subclass.
+    return moment if moment.microsecond and type(moment) is datetime else format_time(moment)
 
 
 def encode(event: Event) -> bytes:
@@ -105,7 +111,7 @@ def encode(event: Event) -> bytes:
     # An attribute without characters counts as absent.
     if subject := event.subject:
         context["subject"] = subject
-    context["time"] = format_time(event.time)
+    context["time"] = _to_encode(event.time)
     context["datacontenttype"] = "application/json"
     context["dataschema"] = event.dataschema
     context["reportedby"] = event.reported_by

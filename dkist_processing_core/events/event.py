@@ -23,6 +23,8 @@ from dkist_processing_core.text import clean_line, clip
 
 TYPE_PREFIX = "edu.nso.dkist."
 ID_NAMESPACE = uuid.UUID("833a4626-3965-5ef6-86cd-1e4e2a0d402a")
+_NAMESPACE_DIGEST = hashlib.sha1(ID_NAMESPACE.bytes, usedforsecurity=False)
+_VARIANTS = {f"{digit:x}": f"{digit & 0b0011 | 0b1000:x}" for digit in range(16)}
 MAX_ENCODED_BYTES = 64 * 1024
 """The size that an intermediary must carry, by the CloudEvents specification 1.0.2, "Size Limits"."""
 # The attributes of the envelope, which are not part of an event's data.
@@ -186,11 +188,11 @@ def _source(workflow_name: str, workflow_version: str) -> str:
 
 def _uuid5(name: bytes) -> str:
     """Return the result of `uuid.uuid5` for a name in our namespace, as text (RFC 9562, section 5.5)."""
-    digest = bytearray(hashlib.sha1(ID_NAMESPACE.bytes + name, usedforsecurity=False).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x50
-    digest[8] = digest[8] & 0x3F | 0x80
-    text = digest.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    digest = _NAMESPACE_DIGEST.copy()
+    digest.update(name)
+    text = digest.hexdigest()
+    # The version, and the two bits of the variant.
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANTS[text[16]]}{text[17:20]}-{text[20:32]}"
 
 
 _EventT = TypeVar("_EventT", bound=Event)

@@ -6,7 +6,7 @@ Not here: storing and sending it.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Self
 
 import msgspec
@@ -29,8 +29,7 @@ _MAX_SHORT_BYTES = 255
 _MAX_WORD_BYTES = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Properties:
+class Properties(msgspec.Struct, frozen=True, gc=False):
     """The AMQP properties that travel with a body; `timestamp` is in whole seconds since 1970."""
 
     message_id: str
@@ -38,7 +37,7 @@ class Properties:
     type: str | None = None
     timestamp: int | None = None
     correlation_id: str | None = None
-    headers: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = {}
 
     def to_json(self) -> str:
         """Return the properties as JSON, the form in which the journal stores them."""
@@ -50,8 +49,7 @@ class Properties:
         return cls(**msgspec.json.decode(text))
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A body with its properties, its exchange and its routing key."""
 
     exchange: str
@@ -84,10 +82,13 @@ def word(name: str) -> str:
 
 def routing_key(event: Event) -> str:
     """Return the routing key `{entity}.{verb}.{workflow}`, with `.{task}` added for an event of a task."""
-    words = [event.name, word(event.workflow_name)]
-    if isinstance(event, TaskEvent):
-        words.append(word(event.task_name))
-    return ".".join(words)
+    task = (event.task_name,) if isinstance(event, TaskEvent) else ()
+    return _routing_key(event.name, event.workflow_name, *task)
+
+
+@lru_cache(maxsize=64)
+def _routing_key(name: str, *names: str) -> str:
+    return ".".join([name, *map(word, names)])
 
 
 def topic_matches(pattern: str, key: str) -> bool:

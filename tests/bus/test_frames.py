@@ -5,7 +5,6 @@ Not here: their way to a broker (test_amqp).
 """
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pika.frame
@@ -13,6 +12,7 @@ import pika.spec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dkist_processing_core.bus.amqp.frames import publish_frames
 from dkist_processing_core.journal.message import APP_ID, Message, Properties
