@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from dkist_processing_core.events import MAX_BODY_BYTES
 from dkist_processing_core.journal.message import EXCERPT_BYTES, Message, Properties
 
@@ -23,16 +25,14 @@ EXCERPT_COLUMNS = (
 _LATEST = 250e9
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A message and its sequence number in the journal."""
 
     seq: int
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class SetAside(Entry):
+class SetAside(Entry, frozen=True, gc=False):
     """A message that the broker refused repeatedly; times are in seconds since 1970."""
 
     appended: float

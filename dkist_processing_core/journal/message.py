@@ -29,7 +29,7 @@ _MAX_SHORT_BYTES = 255
 _MAX_WORD_BYTES = 100
 
 
-class Properties(msgspec.Struct, frozen=True, gc=False):
+class Properties(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """The AMQP properties that travel with a body; `timestamp` is in whole seconds since 1970."""
 
     message_id: str
@@ -41,12 +41,21 @@ class Properties(msgspec.Struct, frozen=True, gc=False):
 
     def to_json(self) -> str:
         """Return the properties as JSON, the form in which the journal stores them."""
-        return msgspec.json.encode(self).decode()
+        return _to_json(self).decode()
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Return the properties that `to_json` has encoded."""
-        return cls(**msgspec.json.decode(text))
+    def from_json(cls, text: str) -> "Properties":
+        """
+        Return the properties that `to_json` has encoded.
+
+        Raises:
+            ValueError: The text is not JSON, or a property is missing, unknown or of another type.
+        """
+        return _from_json(text)
+
+
+_to_json = msgspec.json.Encoder().encode
+_from_json = msgspec.json.Decoder(Properties).decode
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
