@@ -238,7 +238,7 @@ def streams(directory: Path, **settings: str) -> tuple[dict[str, list[str]], str
     for name in ("first", "second"):
         python = directory / name / "bin" / "python"
         python.parent.mkdir(parents=True)
-        python.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$4\" >>{directory / name / 'marks'}\n")
+        python.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$4\" >>'{directory / name / 'marks'}'\n")
         python.chmod(0o755)
     ran = subprocess.run(
         ["bash", script, "first second"], env=outside_make(**settings), capture_output=True, text=True, check=True

@@ -109,7 +109,7 @@ def environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wheels: Path, uv_ca
     chosen = {
         "HOME": str(tmp_path / "home"),
         "PIP_CONFIG_FILE": os.devnull,
-        "PIP_FIND_LINKS": str(wheels),
+        "PIP_FIND_LINKS": wheels.as_uri(),
         "PIP_NO_INDEX": "1",
         "UV_CACHE_DIR": str(uv_cache),
         "UV_NO_CONFIG": "1",
@@ -431,9 +431,9 @@ def test_what_a_constraint_file_says_is_in_the_key(environ: dict[str, str], tmp_
         inner.write_text(f"{inside}\n")
         outer.write_text(f"-c inner.txt\n{outside}\n")
         copy.write_text(outer.read_text())
-        found.append(names(environ, **{variable: str(outer)}))
+        found.append(names(environ, **{variable: outer.as_uri()}))
 
-        assert names(environ, **{variable: str(copy)}) == found[-1]
+        assert names(environ, **{variable: copy.as_uri()}) == found[-1]
 
     assert len({*found, names(environ)}) == 4
 
@@ -536,7 +536,7 @@ def test_what_the_files_of_pip_and_uv_say_is_in_the_key(environ: dict[str, str],
         "home/.pip/pip.conf": "[global]\npre = 1\n",
         "home/.config/pip/pip.conf": "[global]\npre = 2\n",
         "home/.config/uv/uv.toml": "prerelease = 'allow'\n",
-        "xdg/pip/pip.conf": f"[install]\nconstraint = {constraint}\n",
+        "xdg/pip/pip.conf": f"[install]\nconstraint = {constraint.as_uri()}\n",
         "xdg/uv/uv.toml": "prerelease = 'disallow'\n",
     }.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -1046,8 +1046,8 @@ def test_the_settings_of_pip_hold_for_uv(
     configuration = tmp_path / "pip.conf"
     configuration.write_text(
         f"[global]\nindex-url = https://nobody.example/\nno-index = true\ntimeout = 99\nretries = 2\nfind-links =\n"
-        f"    {wheels}\n    {tmp_path}/nowhere\n[install]\nconstraint = {constraint}\ntrusted-host = one.example\n"
-        f"    two.example\nonly-binary = :all:\n"
+        f"    {wheels.as_uri()}\n    {tmp_path.as_uri()}/nowhere\n    /nowhere\n[install]\n"
+        f"constraint = {constraint.as_uri()}\ntrusted-host = one.example\n    two.example\nonly-binary = :all:\n"
     )
     del environ["PIP_FIND_LINKS"], environ["PIP_NO_INDEX"]
     variables = {
@@ -1068,8 +1068,8 @@ def test_the_settings_of_pip_hold_for_uv(
     assert CANARY not in " ".join(command)
     assert seen["UV_EXTRA_INDEX_URL"] == variables["PIP_EXTRA_INDEX_URL"]
     assert seen["UV_INDEX_URL"] == "https://nobody.example/"
-    assert seen["UV_FIND_LINKS"] == str(wheels)
-    assert seen["UV_CONSTRAINT"] == str(constraint)
+    assert seen["UV_FIND_LINKS"] == wheels.as_uri()
+    assert seen["UV_CONSTRAINT"] == constraint.as_uri()
     assert seen["UV_INSECURE_HOST"] == "one.example two.example"
     assert (seen["UV_INDEX_STRATEGY"], seen["UV_PRERELEASE"]) == ("unsafe-best-match", "allow")
     assert (seen["UV_HTTP_TIMEOUT"], seen["UV_HTTP_RETRIES"]) == ("99", "2")
@@ -1099,9 +1099,9 @@ def test_a_place_of_wheels_may_hold_a_comma_and_a_password(
     assert not [word for word in command if "find-links" in word]
     assert seen["UV_FIND_LINKS"] == with_comma.as_uri()
     url = f"https://reader:{CANARY},more@nobody.example/a,b"
-    translated = Translation(environ, {"find-links": f"{url} {wheels}"}, Limits())
+    translated = Translation(environ, {"find-links": f"{url} {wheels.as_uri()}"}, Limits())
     assert translated.options == []
-    assert translated.variables["UV_FIND_LINKS"] == f"{url.replace(',', '%2C')},{wheels}"
+    assert translated.variables["UV_FIND_LINKS"] == f"{url.replace(',', '%2C')},{wheels.as_uri()}"
 
 
 def test_the_patience_of_a_file_holds_unless_a_variable_says_otherwise(environ: dict[str, str]) -> None:
@@ -1148,7 +1148,7 @@ def test_what_uv_was_told_itself_goes_before(
     variables = {
         "UV_CONFIG_FILE": str(tmp_path / "uv.toml"),
         "UV_HTTP_TIMEOUT": "3",
-        "UV_FIND_LINKS": str(wheels),
+        "UV_FIND_LINKS": wheels.as_uri(),
         "UV_CONSTRAINT": "",
         "PIP_FIND_LINKS": "/nowhere",
         "PIP_INDEX_URL": "https://other.example/simple",
@@ -1158,7 +1158,7 @@ def test_what_uv_was_told_itself_goes_before(
     _, seen = recorded(environ, tmp_path, other_python, **variables)
 
     assert (seen["UV_HTTP_TIMEOUT"], seen["UV_HTTP_RETRIES"]) == ("3", "0")
-    assert seen["UV_FIND_LINKS"] == str(wheels)
+    assert seen["UV_FIND_LINKS"] == wheels.as_uri()
     assert {"UV_INDEX_URL", "UV_INDEX_STRATEGY", "UV_PRERELEASE"} & {*seen} == set()
 
 
@@ -1527,7 +1527,7 @@ def test_files_of_two_distributions_are_no_damage(cache: Environments, tmp_path:
     make_wheel(
         wheels, "small-pipeline", "1.0", requires=["other-half"], files={"small_pipeline.py": "", "conftest.py": "#\n"}
     )
-    cache.environ = {**cache.environ, "PIP_FIND_LINKS": str(wheels)}
+    cache.environ = {**cache.environ, "PIP_FIND_LINKS": wheels.as_uri()}
 
     with cache.prepare(PIPE, on_output=print) as environment:
         assert cache.problem_of(environment) is None
@@ -1542,7 +1542,7 @@ def test_what_mending_does_not_mend_is_damage_no_more(cache: Environments, tmp_p
     """
     wheels = tmp_path / "wrong"
     make_wheel(wheels, "small-pipeline", "1.0", files={"a.py": "1", "b.py": ""}, wrongly={"a.py": "2"})
-    cache.environ = {**cache.environ, "PIP_FIND_LINKS": str(wheels)}
+    cache.environ = {**cache.environ, "PIP_FIND_LINKS": wheels.as_uri()}
     broken = cache.prepare(PIPE, on_output=print)
     problem = cache.problem_of(broken)
 
@@ -1858,7 +1858,7 @@ def test_the_page_about_environments_shows_what_is_printed(
     blocks = re.findall(r"(?s)```console\n(.*?)```", PAGE.read_text(encoding="utf-8"))
     expected = re.findall(r"(?ms)^\$ dkist-core environments (.*?)\n(.*?)(?=^\$|\Z)", "".join(blocks))
     make_wheel(tmp_path / "example", "dkist-processing-example", "1.2.3", extras={"asdf": []})
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "example"))
+    monkeypatch.setenv("PIP_FIND_LINKS", (tmp_path / "example").as_uri())
     folder = environ["DKIST_CORE_ENVIRONMENTS_DIR"]
 
     printed = [(words, asked(*words.split()).stdout.replace(folder, "/var/cache/dkist")) for words, _ in expected]

@@ -771,7 +771,7 @@ def old_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         files={"old_pipeline/__init__.py": "", "old_pipeline/tasks.py": OLD_TASKS},
     )
     return {
-        "PIP_FIND_LINKS": f"{os.environ.get('PIP_FIND_LINKS', '')} {wheels}".strip(),
+        "PIP_FIND_LINKS": f"{os.environ.get('PIP_FIND_LINKS', '')} {wheels.as_uri()}".strip(),
         "DKIST_CORE_PACKAGE": "old_pipeline.workflows",
         "DKIST_CORE_VERSION": "1.0",
         "DKIST_CORE_TASK_MODULE": "old_pipeline.tasks",

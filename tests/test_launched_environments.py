@@ -57,7 +57,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
     return {
         "PIP_NO_INDEX": "1",
         "PIP_CONFIG_FILE": os.devnull,
-        "PIP_FIND_LINKS": str(wheels),
+        "PIP_FIND_LINKS": wheels.as_uri(),
         "DKIST_CORE_PACKAGE": "tiny_pipeline.workflows",
         "DKIST_CORE_VERSION": "1.0",
         "DKIST_CORE_TASK_MODULE": "tiny_pipeline.tasks",

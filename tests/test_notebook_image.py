@@ -234,7 +234,7 @@ class Scratch:
         self.environ = kept | {name: value for name, value in os.environ.items() if name.startswith("DKIST_CORE_")}
         self.environ |= {
             "PATH": f"{folder / 'venv/bin'}:/usr/bin:/bin",
-            "PIP_FIND_LINKS": str(wheels),
+            "PIP_FIND_LINKS": wheels.as_uri(),
             "JUPYTER_CONFIG_PATH": str(self.root / "etc/jupyter"),
             "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
             "IPYTHONDIR": str(folder / "ipython"),

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dkist_processing_core.environments._variables import is_relevant, pip_files, uv_files
+from dkist_processing_core.environments._variables import is_relevant, pip_files, uv_files, without_scheme
 from dkist_processing_core.environments.limits import Limits
 
 _SECTIONS = ("global", "install")
@@ -116,7 +116,8 @@ class Translation:
             return
         found = []
         for place in pip["find-links"].split():
-            if "://" in place or os.path.exists(path := os.path.expanduser(place)):
+            path = os.path.expanduser(without_scheme(place))
+            if "://" in path or os.path.exists(path):
                 found.append(_without_commas(place if "://" in place else path))
             else:
                 # uv would fail here.

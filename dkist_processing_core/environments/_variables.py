@@ -162,6 +162,18 @@ def without_user_information(text: str) -> str:
     return "://".join(parts)
 
 
+def without_scheme(place: str) -> str:
+    """Return the path in a URL of a file on this host; any other place unchanged."""
+    if not place.lower().startswith(("file:///", "file://localhost/")):
+        return place
+    path = place[place.index("/", len("file://")) :]
+    if "%" in path:
+        from urllib.parse import unquote  # noqa: PLC0415 - rarely needed, and slow to import
+
+        path = unquote(path)
+    return path
+
+
 def is_relevant(name: str) -> bool:
     """Return True if a variable of pip or uv, in any case and spelling, may change the installed files."""
     name = name.upper().replace("-", "_")
@@ -198,24 +210,12 @@ def text_of(path: str) -> str | None:
 
 def _contents(path: str, depth: int = 0) -> Iterator[str]:
     """Yield the text of a file of constraints, and of the files that it names; for a URL, the URL itself."""
-    path = _without_scheme(path)
+    path = without_scheme(path)
     text = None if "://" in path else text_of(path)
     yield without_user_information(path if text is None else text)
     for line in (text or "").splitlines() if depth < _DEEPEST else ():
         plain = line.strip()
         option = next((option for option in _FURTHER if plain.startswith(option)), None)
         if option is not None:
-            named = _without_scheme(plain.removeprefix(option).partition(" #")[0].lstrip("= \t").rstrip())
+            named = without_scheme(plain.removeprefix(option).partition(" #")[0].lstrip("= \t").rstrip())
             yield from _contents(named if "://" in named else os.path.join(os.path.dirname(path), named), depth + 1)
-
-
-def _without_scheme(place: str) -> str:
-    """Return the path in a URL of a file on this host; any other place unchanged."""
-    if not place.lower().startswith(("file:///", "file://localhost/")):
-        return place
-    path = place[place.index("/", len("file://")) :]
-    if "%" in path:
-        from urllib.parse import unquote  # noqa: PLC0415 - rarely needed, and slow to import
-
-        path = unquote(path)
-    return path

@@ -213,7 +213,7 @@ class Ground:
         environment = {
             "FAULTY_FOLDER": str(folder),
             "SOLAR_CALIBRATION_DIR": str(folder / "solar"),
-            "PIP_FIND_LINKS": str(wheels),
+            "PIP_FIND_LINKS": wheels.as_uri(),
             "DKIST_CORE_ENVIRONMENTS_DIR": str(self.environments),
             "DKIST_CORE_STATE_DIR": str(state),
             "AIRFLOW__CORE__PARALLELISM": "16",
