@@ -94,7 +94,7 @@ class HeldDescriptors:
         """
         Record the identities of the descriptors.
 
-        A descriptor for which `is_marked` is true gets a random offset, by which it is recognised in a tenth of the
+        A descriptor for which `is_marked` is true gets a random offset, by which it is recognised in a quarter of the
         time of fstat(2). Its file must be a regular one that is read and written only at stated offsets (pread(2)).
         After fstat(2) of such a file Linux would also update the file's time with the next write (multigrain
         timestamps, from 6.13 on).

@@ -20,7 +20,7 @@ def clean(text: str) -> str:
 
 def clean_line(text: str) -> str:
     """Return the cleaned text with newlines and tabs replaced too, which an attribute of a CloudEvent may not hold."""
-    # Most texts need no cleaning, and this check takes a tenth of the time of the search.
+    # Most texts need no cleaning, and this check takes half the time of the search.
     return text if text.isascii() and text.isprintable() else _UNCLEAN_IN_LINE.sub(REPLACEMENT, text)
 
 
