@@ -17,6 +17,10 @@ import time
 from pathlib import Path
 
 from dkist_processing_core import TaskBase, Workflow
+from dkist_processing_core.bus import open_bus
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.journal.locks import FileLock
+from tests.waiting import wait_until
 
 _MEBIBYTE = 1024 * 1024
 
@@ -361,6 +365,7 @@ class ClosesDescriptors(TaskBase):
         Close the descriptors that the variable CLOSED names: all numbers below a limit, or those of files with a name
         suffix.
         """
+        wait_until(_delivery_rests)
         close_descriptors(os.environ["CLOSED"])
         folder, count = Path(os.environ["WRITTEN"]), int(os.environ.get("COUNT", "8"))
         self.files = [(folder / str(number)).open("w+b", buffering=0) for number in range(count)]
@@ -398,6 +403,22 @@ class OpensCounters(TaskBase):
         os.closerange(3, 4096)
         self.counters = [os.eventfd(0) for _ in range(300)]
         raise ValueError("counted")
+
+
+def _delivery_rests() -> bool:
+    """
+    Return True if no thread of this process is about to use a file: none is safe from other code that closes it then.
+    """
+    bus = open_bus(DKISTProcessingCoreConfiguration())
+    if not bus.is_remote:
+        return True
+    with bus.open_journal() as journal:
+        if journal.books().pending:
+            return False
+    lock = FileLock(bus.journal_path.with_suffix(".lock"))
+    is_free = lock.acquire()
+    lock.release()
+    return is_free
 
 
 def close_descriptors(named: str) -> None:

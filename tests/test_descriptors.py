@@ -15,17 +15,19 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from dkist_processing_core import subscribe
 from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.amqp.session import Session
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
-from dkist_processing_core.errors import JournalError, JournalLostError
+from dkist_processing_core.errors import BusUnreachableError, JournalError, JournalLostError
 from dkist_processing_core.events import TaskFailed
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.locks import FileLock, folder_lock
@@ -62,11 +64,13 @@ for number, named in enumerate(os.environ["WAYS"].split()):
 """
 
 
-def written_in(folder: Path) -> Iterator[bytes]:
+def damaged_in(folder: Path) -> dict[str, int]:
     """
-    Yield the content of the files of a folder, including those in subfolders.
+    Return the files that do not hold what the task wrote, with their sizes; there must be some files.
     """
-    return (path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    assert files
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files if path.read_bytes() != 2 * WRITTEN}
 
 
 def run_by_hand(folder: Path, ways: list[str], **environment: str) -> str:
@@ -94,7 +98,7 @@ def test_files_of_a_task_by_hand_hold_what_it_wrote_whatever_it_closed_before(tm
 
     log = run_by_hand(tmp_path, ways)
 
-    assert {content == 2 * WRITTEN for content in written_in(tmp_path)} == {True}
+    assert not damaged_in(tmp_path)
     # The next process that opens the journal moves the messages of the spare file into it.
     open_bus(DKISTProcessingCoreConfiguration()).open_journal().close()
     heard = {(event.run.workflow_name, event.name.rpartition(".")[2]) for event in subscribe(replay=True, timeout=0)}
@@ -116,10 +120,104 @@ def test_files_of_a_task_by_hand_are_whole_beside_a_thread_that_delivers(broker:
         publisher.include_backlog()
         wait_until(lambda: books_of(settings).pending == 0)
 
-    assert {content == 2 * WRITTEN for content in written_in(tmp_path)} == {True}
+    assert not damaged_in(tmp_path)
     # A fact is yielded once, and there is one end for each way.
     ended = islice(subscribe("task.finished", replay=True, timeout=SECONDS, settings=settings), len(ways))
     assert sorted(event.run.workflow_name for event in ended) == [f"w{number}" for number in range(len(ways))]
+
+
+def replaced_at(function: str) -> tuple[Callable[..., None], list[int]]:
+    """
+    Return a trace function that puts a file into the place of each socket opened from now on, as `function` is called,
+    and the list of the numbers that it has replaced.
+    """
+    earlier = set(sockets())
+    numbers: list[int] = []
+
+    def trace(frame: FrameType, *_: object) -> None:
+        if frame.f_code.co_name == function and not numbers:
+            numbers.extend(set(sockets()) - earlier)
+            with Path(os.devnull).open() as file:
+                for number in numbers:
+                    os.dup2(file.fileno(), number)
+
+    return trace, numbers
+
+
+def sockets() -> list[int]:
+    """
+    Return the numbers of this process's sockets.
+    """
+    found = []
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found += [int(each.name)] if each.is_socket() else []
+    return found
+
+
+def are_the_null_device(numbers: list[int]) -> bool:
+    """
+    Return True if there are such numbers and each still refers to the file that has replaced a socket.
+    """
+    return bool(numbers) and {os.fstat(number).st_rdev for number in numbers} == {Path(os.devnull).stat().st_rdev}
+
+
+def test_sockets_replaced_as_a_connection_is_closed_are_the_authors(broker: Broker) -> None:
+    """
+    The connection waits for the broker's answer meanwhile; its end closes none of the files.
+    """
+    settings = settings_of(broker)
+
+    def lose() -> None:
+        trace, numbers = replaced_at("run_for")
+        session = Session.open(settings, SECONDS)
+        sys.settrace(trace)
+        session.close()
+        sys.settrace(None)
+        del session
+        gc.collect()
+        assert are_the_null_device(numbers)
+
+    assert status_of_fork(lose) == 0
+
+
+def test_sockets_replaced_as_they_are_made_are_the_authors(broker: Broker) -> None:
+    """
+    A socket has a low number for a moment, which the author's files may get; they are neither moved nor closed.
+    """
+    settings = settings_of(broker)
+
+    def lose() -> None:
+        trace, numbers = replaced_at("_move_up")
+        sys.settrace(trace)
+        with pytest.raises(BusUnreachableError, match="other code of this process has closed"):
+            Session.open(settings, SECONDS)
+        sys.settrace(None)
+        gc.collect()
+        assert are_the_null_device(numbers)
+
+    assert status_of_fork(lose) == 0
+
+
+def test_a_thread_that_resolves_a_name_ends_quietly_where_the_sockets_were_replaced(broker: Broker) -> None:
+    """
+    It has a connection to wake, and writes to none of the files that have its numbers.
+    """
+    mesh = broker.env["MESH_CONFIG"].replace("127.0.0.1", "localhost")
+    settings = DKISTProcessingCoreConfiguration(mesh_config=mesh)
+
+    def lose() -> None:
+        ended: list[object] = []
+        threading.excepthook = ended.append
+        trace, numbers = replaced_at("_resolve")
+        threading.settrace(trace)
+        with pytest.raises(BusUnreachableError, match="other code of this process has closed"):
+            Session.open(settings, SECONDS)
+        assert are_the_null_device(numbers)
+        wait_until(lambda: threading.active_count() == 1)
+        assert not ended
+
+    assert status_of_fork(lose) == 0
 
 
 CLOSES_AS_IT_CONNECTS = """
@@ -210,7 +308,7 @@ def test_a_launched_task_that_closed_the_pipe_to_its_launcher_is_believed_by_its
         status = launched.wait()
 
     assert status == 0, launched.lines
-    assert {content == 2 * WRITTEN for content in written_in(tmp_path)} == {True}
+    assert not damaged_in(tmp_path)
     ends = [
         (event.name.rpartition(".")[2], event.reported_by)
         for event in subscribe("task.finished", "task.failed", replay=True, every_report=True, timeout=0)

@@ -8,7 +8,9 @@ A comment gives the reason for each private name. Not here: channels and request
 import contextlib
 import errno
 import logging
+import os
 import socket
+import stat
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -68,8 +70,7 @@ class _Poller(pika.adapters.select_connection.PollPoller):  # type: ignore[misc]
     def _get_interrupt_pair() -> tuple[socket.socket, socket.socket]:
         # Overrides pika, whose pair would have the lowest free numbers, which the author's files get as well.
         reading, writing = socket.socketpair()
-        _move_up(reading)
-        _move_up(writing)
+        _move_up(reading, writing)
         return reading, writing
 
     def poll(self) -> None:
@@ -83,6 +84,11 @@ class _Poller(pika.adapters.select_connection.PollPoller):  # type: ignore[misc]
         # for each of many confirms that arrive together.
         if not self._stopping:
             super().stop()
+
+    def wake_threadsafe(self) -> None:
+        # pika would send to the number, whatever it is by now; the thread that resolves a name may come that late.
+        if self.held.are_ours:
+            super().wake_threadsafe()
 
     def _check(self) -> None:
         if not self.is_ours():
@@ -108,16 +114,21 @@ class _Services(pika.adapters.utils.selector_ioloop_adapter.SelectorIOServicesAd
         self.connecting: socket.socket | None = None
 
     def getaddrinfo(self, host: str, port: int, on_done: Callable[[Any], None], **named: Any) -> Any:
+        family, kind, protocol, flags = (named.get(each, 0) for each in _LOOKED_UP_BY)
+        found: object
         try:
-            return super().getaddrinfo(host, port, on_done, **named)
-        except RuntimeError:
-            # pika resolves names in a thread, and the system allows no further thread: resolve the name here.
-            found: object
+            # An address needs no thread.
+            found = socket.getaddrinfo(host, port, family, kind, protocol, flags | socket.AI_NUMERICHOST)
+        except OSError:
             try:
-                found = socket.getaddrinfo(host, port, *(named.get(each, 0) for each in _LOOKED_UP_BY))
-            except OSError as error:
-                found = error
-            return self.call_later(0, lambda: on_done(found))
+                return super().getaddrinfo(host, port, on_done, **named)
+            except RuntimeError:
+                # pika resolves names in a thread, and the system allows no further thread: resolve the name here.
+                try:
+                    found = socket.getaddrinfo(host, port, family, kind, protocol, flags)
+                except OSError as error:
+                    found = error
+        return self.call_later(0, lambda: on_done(found))
 
     def connect_socket(self, sock: socket.socket, resolved_addr: tuple[str, int], on_done: Callable[..., None]) -> Any:
         _move_up(sock)
@@ -183,6 +194,15 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
         Raises:
             AMQPError, OSError: The connection is broken; nothing is left to close.
         """
+        try:
+            self._end(timeout)
+        finally:
+            if self.is_ours:
+                self.ioloop.close()
+            else:
+                self.abandon()
+
+    def _end(self, timeout: float) -> None:
         if self.is_open:
             self.add_on_close_callback(lambda *_: self.ioloop.stop())
             self.close()
@@ -197,7 +217,6 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
             self.close()
             with contextlib.suppress(AssertionError):
                 self.run_for(CLOSING_SECONDS)
-        self.ioloop.close()
 
     def run_for(self, seconds: float) -> None:
         """Run the loop for some seconds, or until it is stopped; with 0 it only sends and receives without waiting."""
@@ -238,7 +257,12 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no ty
         return found
 
 
-def _move_up(sock: socket.socket) -> None:
-    family, kind, protocol = sock.family, sock.type, sock.proto
-    sock.__init__(family, kind, protocol, fileno=move_up(sock.detach()))  # type: ignore[misc]
-    sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+def _move_up(*sockets: socket.socket) -> None:
+    numbers = [each.detach() for each in sockets]
+    if not all(stat.S_ISSOCK(os.fstat(number).st_mode) for number in numbers):
+        # The author's code has closed them already, and has opened files.
+        raise OSError(errno.EBADF, CLOSED_HERE)
+    for each, number in zip(sockets, numbers, strict=True):
+        family, kind, protocol = each.family, each.type, each.proto
+        each.__init__(family, kind, protocol, fileno=move_up(number))  # type: ignore[misc]
+        each.setblocking(False)  # noqa: FBT003 - the standard library's signature
