@@ -1,9 +1,10 @@
 """The layout of the library: short modules, no circles of imports, no import of another package's private module."""
 
-from tests.house import circles, private_imports
+from tests.house import FIELDS_WITH_NAMES_OF_THEIR_OWN, circles, modules_naming, private_imports
 from tests.test_architecture import MODULES, ROOT
 
 MOST_LINES = 400
+MOST_MODULES_NAMING_A_FIELD = 4
 
 
 def test_no_module_is_long() -> None:
@@ -21,3 +22,10 @@ def test_no_module_imports_itself_through_others() -> None:
 def test_no_module_imports_a_private_module_of_another_package() -> None:
     """A module with an underscore may change without a look at other packages."""
     assert private_imports() == []
+
+
+def test_the_name_of_a_field_is_in_few_modules() -> None:
+    """Renaming a field of an event changes its declaration, the places that report it, and the one that draws it."""
+    named = {field: modules_naming(field) for field in FIELDS_WITH_NAMES_OF_THEIR_OWN}
+
+    assert {field: modules for field, modules in named.items() if len(modules) > MOST_MODULES_NAMING_A_FIELD} == {}

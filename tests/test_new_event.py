@@ -80,7 +80,7 @@ events = list(subscribe(replay=True, every_report=True, timeout=0.05))
 end = events[-1]
 assert (end.name, end.frames, decode(encode(end))) == ("task.finished", 7, end)
 reports = {"returned": True, "end": "task.finished", "is_on_disk": False, "facts": {"frames": 8}}
-end_of_process = ProcessEnd(exit_code=0, cpu_seconds=1.0, duration_seconds=1.0, reports=reports)
+end_of_process = ProcessEnd(exit_code=0, processor_seconds=1.0, duration_seconds=1.0, reports=reports)
 assert judge(end_of_process, Circumstances()).facts["frames"] == 8
 (run,) = RunState(events).runs
 assert run.tasks[0].attempts[0].end.frames == 7

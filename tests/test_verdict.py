@@ -76,7 +76,7 @@ def end(exit_code: int | None, **reports: Any) -> ProcessEnd:
     """
     Return the end of a process that ran for three seconds.
     """
-    return ProcessEnd(exit_code=exit_code, cpu_seconds=2.0, duration_seconds=3.0, reports=reports)
+    return ProcessEnd(exit_code=exit_code, processor_seconds=2.0, duration_seconds=3.0, reports=reports)
 
 
 def row(exit_code: int | None, reports: dict[str, Any], known: Circumstances = NOTHING) -> tuple[object, ...]:
@@ -209,7 +209,7 @@ def test_whatever_is_reported_there_is_one_verdict(
     There is no error, no success of a process that failed, and no status 0 for an end without a report.
     """
     end = ProcessEnd(
-        exit_code=exit_code, cpu_seconds=0.0, duration_seconds=0.0, reports=json.loads(json.dumps(reports))
+        exit_code=exit_code, processor_seconds=0.0, duration_seconds=0.0, reports=json.loads(json.dumps(reports))
     )
     verdict = judge(end, known)
 

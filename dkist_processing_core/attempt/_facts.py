@@ -43,7 +43,7 @@ def plain(value: Any) -> Any:
         return show(value)
 
 
-def cpu_seconds() -> float:
+def processor_seconds() -> float:
     """Return the processor time of this process and of its children that have ended."""
     used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)

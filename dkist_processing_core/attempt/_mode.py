@@ -15,7 +15,7 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind
 
 from dkist_processing_core import budget
-from dkist_processing_core.attempt._facts import cpu_seconds
+from dkist_processing_core.attempt._facts import processor_seconds
 from dkist_processing_core.attempt.report_pipe import ReportPipe
 from dkist_processing_core.budget import Allowance
 from dkist_processing_core.delivery.reporter import EventReporter, errors_logged
@@ -93,7 +93,7 @@ class CalledMode:
 
     def cpu_began(self) -> float:
         """Return the processor time of the process so far."""
-        return cpu_seconds()
+        return processor_seconds()
 
     def open_span(self, telemetry: Telemetry, attributes: dict[str, Any]) -> contextlib.AbstractContextManager[Span]:
         """Open the attempt's span."""

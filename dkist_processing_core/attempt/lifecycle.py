@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from opentelemetry import trace
 
 from dkist_processing_core import semconv
-from dkist_processing_core.attempt._facts import cpu_seconds, failure_of, plain
+from dkist_processing_core.attempt._facts import failure_of, plain, processor_seconds
 from dkist_processing_core.attempt._mode import Mode, mode_of
 from dkist_processing_core.attempt.progress import Progress
 from dkist_processing_core.delivery.publisher import Publisher
@@ -171,7 +171,7 @@ class Lifecycle:
         """Return the facts of each end: fields of `TaskEnd`."""
         facts: dict[str, Any] = {"duration_seconds": time.monotonic() - self._began, "phases": self._phases}
         with self._errors_logged("the resources that the attempt has used are not fully known"):
-            facts["cpu_seconds"] = max(0.0, cpu_seconds() - self._cpu_began)
+            facts["cpu_seconds"] = max(0.0, processor_seconds() - self._cpu_began)
             facts["peak_memory_bytes"] = peak_memory_bytes()
         return facts
 

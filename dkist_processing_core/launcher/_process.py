@@ -130,9 +130,9 @@ class TaskProcess:
         """Read the exit status of a process that has ended, and return its end with its reports."""
         exit_code, usage = take(self.pid)
         duration = time.monotonic() - self.began
-        cpu_seconds = None if usage is None else usage.ru_utime + usage.ru_stime
+        processor_seconds = None if usage is None else usage.ru_utime + usage.ru_stime
         return ProcessEnd(
-            exit_code=exit_code, cpu_seconds=cpu_seconds, duration_seconds=duration, reports=self.reports()
+            exit_code=exit_code, processor_seconds=processor_seconds, duration_seconds=duration, reports=self.reports()
         )
 
     def close(self) -> None:
@@ -231,7 +231,7 @@ class _Guard:
                 time.sleep(_TURN_SECONDS)
 
 
-def cpu_seconds(pid: int) -> float:
+def processor_seconds_of(pid: int) -> float:
     """Return the processor time, in s, of a running process and of its children that have ended (proc_pid_stat(5))."""
     with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
         fields = file.read().rpartition(")")[2].split()

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core.launcher._memory_sampler import MemorySampler
-from dkist_processing_core.launcher._process import Pipes, TaskProcess, cpu_seconds
+from dkist_processing_core.launcher._process import Pipes, TaskProcess, processor_seconds_of
 from dkist_processing_core.launcher._task_log import errors_logged
 from dkist_processing_core.launcher.bootstrap import FLAGS
 from dkist_processing_core.launcher.process_end import ProcessEnd
@@ -73,7 +73,7 @@ class Supervision:
             try:
                 process = self.process = self._start(carrier)
             except OSError as error:
-                return ProcessEnd(exit_code=127, cpu_seconds=0.0, duration_seconds=0.0, not_started=error)
+                return ProcessEnd(exit_code=127, processor_seconds=0.0, duration_seconds=0.0, not_started=error)
             with errors_logged():
                 self._requests.forward_to(process)
         with errors_logged():
@@ -149,7 +149,7 @@ class Supervision:
             return
         end = ProcessEnd(
             exit_code=-signal.SIGKILL,
-            cpu_seconds=cpu_seconds(process.pid),
+            processor_seconds=processor_seconds_of(process.pid),
             duration_seconds=time.monotonic() - process.began,
             reports=reports,
         )
@@ -180,7 +180,7 @@ def bare_end(process: TaskProcess) -> ProcessEnd:
         process.listen()
     return ProcessEnd(
         exit_code=exit_code,
-        cpu_seconds=None,
+        processor_seconds=None,
         duration_seconds=time.monotonic() - process.began,
         reports=process.reports(),
     )

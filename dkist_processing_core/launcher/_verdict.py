@@ -107,7 +107,7 @@ def judge(end: ProcessEnd, known: Circumstances) -> Verdict:
 def _known(end: ProcessEnd, known: Circumstances, reported: dict[str, Any]) -> dict[str, Any]:
     """Return the measured and the reported facts together, with the higher of the two peaks of memory."""
     peaks = [peak for peak in (known.peak_memory_bytes, reported.get("peak_memory_bytes")) if isinstance(peak, int)]
-    measured = {"duration_seconds": end.duration_seconds, "cpu_seconds": end.cpu_seconds}
+    measured = {"duration_seconds": end.duration_seconds, "cpu_seconds": end.processor_seconds}
     return measured | reported | {"peak_memory_bytes": max(peaks, default=None)}
 
 

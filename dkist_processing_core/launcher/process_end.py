@@ -22,7 +22,7 @@ class ProcessEnd:
 
     exit_code: int | None
     """The status, or minus the number of the signal, as in `subprocess`; None if the status is lost."""
-    cpu_seconds: float | None
+    processor_seconds: float | None
     """The processor time of the process and of its children that it has waited for; None if the status is lost."""
     duration_seconds: float
     reports: dict[str, Any] = field(default_factory=dict)
