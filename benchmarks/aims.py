@@ -7,7 +7,7 @@ Not here: the measuring. A missed aim is shown as missed.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks import latency, launch, parse, rates, replaced
+from benchmarks import growth, latency, launch, parse, rates, replaced, startup
 from benchmarks.figures import Row, rounded
 from benchmarks.ground import Side
 from benchmarks.latency import Scene
@@ -108,6 +108,17 @@ AIMS = (
     Aim("`publish()`, synced, median, ms", f"{latency.UP.label}, median", latency.INSERT.label, "ours", most=1.0),
     _unsynced("in a tight loop", latency.TIGHT_UNSYNCED, latency.TIGHT_INSERT_UNSYNCED),
     _unsynced(f"one each {1000 * latency.PACE_SECONDS:g} ms", latency.UNSYNCED, latency.INSERT_UNSYNCED),
+    # In proportion to the processes, which share the disk and its syncs.
+    *(
+        Aim(
+            f"`publish()`, {processes} processes on one journal beside {growth.ONE}, p99",
+            growth.name_of(processes, growth.SLOWEST_CALLS),
+            growth.ONE,
+            "ratio",
+            most=most,
+        )
+        for processes, most in ((4, 5), (16, 20))
+    ),
     *(
         Aim(f"a task's exit, {fault}: added to the same task with {base}, s", name, _LIMIT, "ours", most=2.0)
         for fault in _FAULTS
@@ -120,6 +131,13 @@ AIMS = (
         "the limit",
         "ours",
         most=30,
+    ),
+    Aim(
+        f"a {startup.PROCESS}, wall, beside the {startup.BESIDE}",
+        f"{startup.PROCESS}, wall",
+        startup.BESIDE,
+        "ratio",
+        most=1.5,
     ),
     Aim(
         f"{launch.SECOND}: how many times as fast as {launch.ESTABLISHED}",

@@ -5,7 +5,7 @@ one.
 
 from dataclasses import replace
 
-from benchmarks.figures import Findings, percentile
+from benchmarks.figures import Findings, percentile, percentile_99
 from benchmarks.ground import Ground, Run, Side, run
 from benchmarks.plan import Plan
 from benchmarks.rates import DRAIN
@@ -13,8 +13,10 @@ from benchmarks.rates import DRAIN
 PENDING = (1_000, 10_000, 100_000)
 PROCESSES = (1, 4, 16)
 LEAST_ROUNDS = 5
+SLOWEST_CALLS = "publish() p99"
+ONE = "1 process"
 _EVENTS = 3200
-_P50, _P99 = 0.5, 0.99
+_P50 = 0.5
 _OPTIONS = {"synced": True, "pause": 0, "marked": False, "barrier": True, "delivers": True}
 
 
@@ -41,14 +43,19 @@ def measure(ground: Ground, plan: Plan) -> Findings:
     for number in PROCESSES[1:]:
         for name, unit in (
             ("publish() median", "ms"),
-            ("publish() p99", "ms"),
+            (SLOWEST_CALLS, "ms"),
             ("all published", "events/s"),
             ("all delivered", "events/s"),
         ):
             ours, one = ([found[name] for found in together[many]] for many in (number, PROCESSES[0]))
-            findings.add(f"{number} processes on one journal, {name}", unit, ours, one, "1 process", shows_spread=True)
+            findings.add(name_of(number, name), unit, ours, one, ONE, shows_spread=True)
     findings.notes["processes"] = together
     return findings
+
+
+def name_of(processes: int, figure: str) -> str:
+    """Return the name of a figure of several processes."""
+    return f"{processes} processes on one journal, {figure}"
 
 
 def _drain_rate(ground: Ground, plan: Plan, size: int) -> float:
@@ -83,7 +90,7 @@ def _publish(ground: Ground, plan: Plan, processes: int) -> dict[str, float]:
     began = min(figures["began"] for figures in found)
     return {
         "publish() median": percentile(laps, _P50),
-        "publish() p99": percentile(laps, _P99),
+        SLOWEST_CALLS: percentile_99(laps),
         "all published": each * processes / (max(figures["ended"] for figures in found) - began),
         "all delivered": each * processes / (max(figures["delivered"] for figures in found) - began),
     }

@@ -16,6 +16,8 @@ from benchmarks.figures import Row, compare
 from benchmarks.ground import environment
 
 RUNS = 15
+PROCESS = "no-op task's process"
+BESIDE = "import of OpenTelemetry SDK and pika"
 OURS = """
 from dkist_processing_core import TaskBase
 class NoOp(TaskBase):
@@ -71,6 +73,5 @@ def measure() -> list[Row]:
     for name, unit in (("wall", "s"), ("cpu", "s"), ("peak", "MiB")):
         ours = [getattr(pair[0], name) for pair in pairs]
         other = [getattr(pair[1], name) for pair in pairs]
-        floor = "import of OpenTelemetry SDK and pika"
-        rows.append(compare(f"no-op task's process, {name}", unit, ours, other, floor))
+        rows.append(compare(f"{PROCESS}, {name}", unit, ours, other, BESIDE))
     return rows
