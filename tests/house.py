@@ -55,11 +55,18 @@ def module_of(path: Path) -> str:
 NAMES = {module_of(path): path for path in MODULES}
 
 
-def imported_by(path: Path, *, deferred: bool = True) -> set[str]:
-    """Return the modules of the package that a file imports; without `deferred` only those needed at its import."""
+def imported_by(path: Path, *, deferred: bool = True, for_typing: bool = False) -> set[str]:
+    """
+    Return the modules of the package that a file imports.
+
+    Args:
+        path: The file.
+        deferred: Also those that a call imports.
+        for_typing: Also those that only the type checker imports.
+    """
     found = set()
     for each in imports_in(path):
-        if each.for_typing or (each.deferred and not deferred):
+        if (each.for_typing and not for_typing) or (each.deferred and not deferred):
             continue
         name = each.name
         while name and name not in NAMES:
@@ -75,9 +82,9 @@ def package_of(module: str) -> str:
     return module if path.name == "__init__.py" else module.rpartition(".")[0]
 
 
-def circles() -> list[set[str]]:
+def circles(*, for_typing: bool = False) -> list[set[str]]:
     """Return the groups of modules in which each imports all others, directly or indirectly (Tarjan's algorithm)."""
-    graph = {name: imported_by(path) for name, path in NAMES.items()}
+    graph = {name: imported_by(path, for_typing=for_typing) for name, path in NAMES.items()}
     order: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []

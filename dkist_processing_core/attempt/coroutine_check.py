@@ -5,13 +5,9 @@ Not here: the other checks of a task's class (author_checks).
 """
 
 import inspect
-from typing import TYPE_CHECKING
 
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.text import show
-
-if TYPE_CHECKING:
-    from dkist_processing_core.task import TaskBase
 
 
 def kind_of_result(function: object) -> str | None:
@@ -29,7 +25,7 @@ def kind_of_result(function: object) -> str | None:
     return None
 
 
-def refuse_coroutines(task: "TaskBase", phase: str) -> None:
+def refuse_coroutines(task: object, phase: str) -> None:
     """
     Refuse a phase that a call would not run.
 

@@ -7,7 +7,7 @@ Not here: the attempt (lifecycle), and the author's interface of a task (task).
 import logging
 import os
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dkist_processing_core.errors import ConfigurationError, IdentityError
 from dkist_processing_core.identity import Attempt, RunsByHand, parse_recipe_run_id
@@ -22,13 +22,25 @@ from dkist_processing_core.text.exception_text import class_name, message_of
 if TYPE_CHECKING:
     from dkist_processing_core.attempt.lifecycle import Lifecycle
     from dkist_processing_core.settings.interface import Settings
-    from dkist_processing_core.task import TaskBase
     from dkist_processing_core.tracing import Telemetry
 
 logger = logging.getLogger(__name__)
 _runs_by_hand = RunsByHand()
 _NAMELESS: dict[str, Any] = {"workflow_name": "", "workflow_version": "", "recipe_run_id": 0}
 """The identity with which an attempt is traced if the task's own values are unusable."""
+
+
+class IdentifiedTask(Protocol):
+    """The part of a task that identifies its attempts; an author's code may have replaced any of the values."""
+
+    workflow_name: str
+    workflow_version: str
+    task_name: str
+    recipe_run_id: int
+
+    @property
+    def base_telemetry_attributes(self) -> dict[str, Any]:
+        """The attributes of the attempts' spans and measurements."""
 
 
 class TaskContext:
@@ -39,7 +51,7 @@ class TaskContext:
     pickles all of the task's attributes. A copy of the task may share this object; it creates a new one.
     """
 
-    def __init__(self, task: "TaskBase | None" = None) -> None:
+    def __init__(self, task: object | None = None) -> None:
         """Store the task; None if this object was unpickled."""
         self._of = None if task is None else weakref.ref(task)
         self._name = class_name(type(task))
@@ -59,7 +71,7 @@ class TaskContext:
         reason = message_of(error) if isinstance(error, ConfigurationError) else f"an error of this package: {error!r}"
         logger.error("%s runs without events and telemetry: %s", self._name, redact(reason))
 
-    def is_of(self, task: "TaskBase") -> bool:
+    def is_of(self, task: object) -> bool:
         """Return True if this context belongs to the task."""
         return self._of is not None and self._of() is task
 
@@ -90,7 +102,7 @@ class TaskContext:
         with signals_deferred():
             return Telemetry() if self.settings is None else open_telemetry(self.settings)
 
-    def open_lifecycle(self, task: "TaskBase") -> "Lifecycle":
+    def open_lifecycle(self, task: IdentifiedTask) -> "Lifecycle":
         """Return the lifecycle of the next attempt of the task; without usable names it publishes no events."""
         from dkist_processing_core.attempt.lifecycle import Lifecycle  # noqa: PLC0415 - as above
         from dkist_processing_core.settings.reading import secrets_in  # noqa: PLC0415 - as above
@@ -110,7 +122,7 @@ class TaskContext:
             return Lifecycle(attempt, settings=settings, telemetry=self.telemetry, attributes=attributes)
 
 
-def _next_attempt(task: "TaskBase") -> Attempt:
+def _next_attempt(task: IdentifiedTask) -> Attempt:
     """
     Return the attempt that the environment names for this task, or else the next one by hand.
 
