@@ -49,9 +49,16 @@ CREATE TABLE fact (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 INSERT INTO fact VALUES ('confirmed', 0), ('unreachable_until', 0), ('destination', '');
 INSERT INTO fact VALUES ('set_aside', 0), ('pruned', 0), ('id', hex(randomblob(16)));
 """
-# Files of earlier releases have this index. The few messages that are set aside are passed over as fast without it, and
-# each message would write one more page.
-_FORMER_INDEX = "CREATE INDEX pending ON message (seq) WHERE set_aside IS NULL"
+# Files of earlier releases always have this index. Others have it only while many messages are set aside: otherwise the
+# few are passed over as fast without it, and each message would write one more page.
+_INDEX = "CREATE INDEX pending ON message (seq) WHERE set_aside IS NULL"
+# From how many messages on, unless most rows are pending: then creating it would take longer than it saves.
+_INDEXED_FROM = 1000
+_LARGEST_SHARE = 10
+_IS_INDEX_USEFUL = f"""
+SELECT value >= {_INDEXED_FROM}
+    AND (SELECT max(seq) FROM message) - (SELECT min(seq) FROM message) <= {_LARGEST_SHARE} * value
+FROM fact WHERE name = 'set_aside'"""  # noqa: S608 - constants
 # The cost of the books must not grow with the number of messages. Triggers count the messages that are set aside at
 # each change, whichever statement makes it.
 _COUNT = "UPDATE fact SET value = value {} 1 WHERE name = 'set_aside'"
@@ -100,7 +107,7 @@ _OURS = {
     for statement in (
         *[each for each in _SCHEMA.split(";\n") if "CREATE" in each],
         _SCHEMA.split(";\n", maxsplit=1)[0].replace(",\n    refused REAL", ""),
-        _FORMER_INDEX,
+        _INDEX,
         *[each.replace("IF NOT EXISTS", "") for each in _COUNTING],
         "CREATE TABLE sqlite_sequence(name,seq)",
         "CREATE TABLE sqlite_stat1(tbl,idx,stat)",
@@ -113,6 +120,18 @@ def foreign_names(connection: sqlite3.Connection) -> list[str]:
     """Return the schema items that no release creates, such as a view instead of a table, which may be endless."""
     rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
     return sorted(str(name) for name, sql in rows if _compact(str(sql)) not in _OURS)
+
+
+def add_index(connection: sqlite3.Connection) -> None:
+    """Create the index of pending messages if so many others are set aside that passing over them takes long."""
+    if connection.execute(_IS_INDEX_USEFUL).fetchone() == (1,):
+        connection.execute(_INDEX.replace("INDEX", "INDEX IF NOT EXISTS"))
+
+
+def remove_index(connection: sqlite3.Connection) -> None:
+    """Remove the index of pending messages if no message is set aside."""
+    if connection.execute("SELECT value FROM fact WHERE name = 'set_aside'").fetchone() == (0,):
+        connection.execute("DROP INDEX IF EXISTS pending")
 
 
 # If SQLite is built to overwrite removed data, removing a large body costs as much as writing it. The body was redacted

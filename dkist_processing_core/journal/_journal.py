@@ -17,7 +17,7 @@ from typing import Self, TypeVar, cast
 
 from dkist_processing_core.errors import JournalDamagedError, JournalError
 from dkist_processing_core.journal._file import BUSY_SECONDS, JournalFile
-from dkist_processing_core.journal._format import prepare
+from dkist_processing_core.journal._format import add_index, prepare, remove_index
 from dkist_processing_core.journal._read_only import look
 from dkist_processing_core.journal._rows import (
     COLUMNS,
@@ -194,11 +194,15 @@ class Journal(JournalFile):
 
     def retry(self, seqs: Iterable[int] | None = None) -> int:
         """Make messages that were set aside (all if `seqs` is None) pending again, with no tries; return how many."""
-        again = "UPDATE message SET set_aside = NULL, tries = 0 WHERE set_aside IS NOT NULL"
-        if seqs is None:
-            return self.transact(lambda connection: connection.execute(again).rowcount)
-        rows = [(seq,) for seq in seqs]
-        return self.transact(lambda connection: connection.executemany(f"{again} AND seq = ?", rows).rowcount)
+        query = "UPDATE message SET set_aside = NULL, tries = 0 WHERE set_aside IS NOT NULL"
+        query, rows = (query, [()]) if seqs is None else (f"{query} AND seq = ?", [(seq,) for seq in seqs])
+
+        def change(connection: sqlite3.Connection) -> int:
+            changed = connection.executemany(query, rows).rowcount
+            remove_index(connection)
+            return changed
+
+        return self.transact(change)
 
     def fact(self, name: str) -> object:
         """Return the value stored under a name; None if there is none."""
@@ -235,7 +239,10 @@ class Journal(JournalFile):
                 (time.time(), max_tries, reason, seq),
             )
             row = connection.execute("SELECT set_aside FROM message WHERE seq = ?", (seq,)).fetchone()
-            return row is not None and row[0] is not None
+            is_set_aside = row is not None and row[0] is not None
+            if is_set_aside:
+                add_index(connection)
+            return is_set_aside
 
         return self.transact(note)
 

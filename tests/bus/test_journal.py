@@ -308,18 +308,19 @@ def test_one_opening_removes_a_bounded_number_of_rows(settings: DKISTProcessingC
         assert left == [MOST_AT_ONCE + 5, 5, 0]
 
 
+def steps(journal: Journal, action: Callable[[], object]) -> int:
+    """Return the number of steps of SQLite's engine that an action takes."""
+    counted = itertools.count()
+    journal._connection.set_progress_handler(lambda: next(counted) < 0, 1)
+    action()
+    journal._connection.set_progress_handler(None, 0)
+    return next(counted)
+
+
 def test_opening_a_journal_costs_the_same_however_much_lies_there(settings: DKISTProcessingCoreConfiguration) -> None:
     """
     Counted in steps of SQLite's engine: kept and removed rows, the counts and the oldest row.
     """
-
-    def steps(journal: Journal, action: Callable[[], object]) -> int:
-        counted = itertools.count()
-        journal._connection.set_progress_handler(lambda: next(counted) < 0, 1)
-        action()
-        journal._connection.set_progress_handler(None, 0)
-        return next(counted)
-
     with open_bus(settings).open_journal() as journal:
         costs = []
         for size in (500, 5000):
@@ -337,6 +338,52 @@ def test_opening_a_journal_costs_the_same_however_much_lies_there(settings: DKIS
 
         few, many = costs
         assert {name: many[name] <= few[name] + 200 for name in few} == dict.fromkeys(few, True)
+
+
+def indexes(journal: Journal) -> list[str]:
+    """Return the names of the indexes of a journal."""
+    return [name for (name,) in journal.rows("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")]
+
+
+def test_many_messages_that_are_set_aside_do_not_slow_the_first_read(tmp_path: Path) -> None:
+    """
+    An index passes over them. It exists only while many are set aside, because each message would write to it.
+    """
+    with Journal.open(tmp_path / "outbox.db") as journal:
+        journal.append([to_message(progressed("A", number), "x") for number in range(2000)])
+        costs, found = [], []
+        for count in (10, 2000):
+            journal.write("UPDATE message SET set_aside = 'no' WHERE seq < ?", count)
+            journal.note_refusal(count, "no", max_tries=1)
+            found.append(indexes(journal))
+            (kept,) = journal.append([to_message(started("A"), "x")])
+            costs.append(steps(journal, lambda: (journal.pending(0, 1), journal.oldest)))
+        entries = journal.pending(0, 10)
+        journal.retry([1])
+        found.append(indexes(journal))
+        retried = journal.retry()
+        found.append(indexes(journal))
+        books = journal.books()
+
+    assert costs[1] <= costs[0] + 20
+    assert found == [[], ["pending"], ["pending"], []]
+    assert [entry.seq for entry in entries] == [2001, kept]
+    assert (retried, books) == (1999, Books(published=2002, confirmed=0, pending=2002, set_aside=0))
+
+
+def test_few_messages_that_are_set_aside_beside_many_pending_add_no_index(tmp_path: Path) -> None:
+    """
+    Its creation would read all rows, while publishers wait.
+    """
+    with Journal.open(tmp_path / "outbox.db") as journal:
+        journal.append([to_message(progressed("A", number), "x") for number in range(11_000)])
+        journal.write("UPDATE message SET set_aside = 'no' WHERE seq < 1000")
+        journal.note_refusal(1000, "no", max_tries=1)
+        few = indexes(journal)
+        journal.write("UPDATE message SET set_aside = 'no' WHERE seq < 2000")
+        journal.note_refusal(2000, "no", max_tries=1)
+
+        assert (few, indexes(journal)) == ([], ["pending"])
 
 
 def test_a_journal_of_the_format_before_has_exact_books(tmp_path: Path) -> None:
