@@ -258,7 +258,7 @@ def _logged(what: str) -> Iterator[None]:
     _log("%s ended after %s", what, duration(time.monotonic() - began))
 
 
-def _log(message: str, *facts: str) -> None:
+def _log(message: str, *values: str) -> None:
     # A log handler would treat an exception that is raised inside it as its own error.
     with signals_deferred():
-        logger.info(message, *facts)
+        logger.info(message, *values)

@@ -76,12 +76,6 @@ def imported_by(path: Path, *, deferred: bool = True, for_typing: bool = False) 
     return found - {module_of(path)}
 
 
-def package_of(module: str) -> str:
-    """Return the package that a module is in, below the library's own."""
-    path = NAMES[module]
-    return module if path.name == "__init__.py" else module.rpartition(".")[0]
-
-
 def circles(*, for_typing: bool = False) -> list[set[str]]:
     """Return the groups of modules in which each imports all others, directly or indirectly (Tarjan's algorithm)."""
     graph = {name: imported_by(path, for_typing=for_typing) for name, path in NAMES.items()}

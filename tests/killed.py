@@ -44,7 +44,7 @@ class Plan:
     """
 
     name: str
-    """The prefix of its tasks' names, so that no two plans state the same fact."""
+    """The prefix of its tasks' names, so that no two plans report the same occurrence."""
     point: str = ""
     """A key of `POINTS`; empty for a program that ends normally."""
     occurrence: int = 1

@@ -480,7 +480,7 @@ def test_what_the_broker_refused_is_told(monkeypatch: pytest.MonkeyPatch, refusi
     with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
         publisher.publish(started("A"))
     with open_bus(DKISTProcessingCoreConfiguration.read()).open_journal() as journal:
-        journal.note_refusal(journal.last(), "no such exchange", max_tries=1)
+        journal.record_refusal(journal.last(), "no such exchange", max_tries=1)
 
     status, detail = findings()["outbox"]
 

@@ -88,7 +88,7 @@ def test_no_text_in_an_event_is_unclean(event: Event) -> None:
 
 
 def test_an_event_is_a_fact_and_cannot_be_changed() -> None:
-    """A stated fact cannot be altered."""
+    """A report cannot be altered."""
     event = finished("A")
 
     with pytest.raises(AttributeError, match="immutable"):

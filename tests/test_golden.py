@@ -95,7 +95,7 @@ def test_a_new_example_has_the_form_of_the_recorded_ones() -> None:
 
 @named("cut.jsonl")
 def test_what_is_too_large_is_cut_alike(example: dict[str, Any]) -> None:
-    """Two reporters of one fact cut it at the same character."""
+    """Two reporters of one occurrence cut it at the same character."""
     message = to_message(class_of(example)(**dict(facts_of(example))), "workflow.events.x", blank=unchanged)
 
     body = json.loads(message.body)

@@ -466,8 +466,8 @@ def test_what_to_retry_has_to_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
     path = name_outbox(monkeypatch, "broker.example")
     append_events(2)
     with Journal.open(path) as journal:
-        journal.note_refusal(1, "why", max_tries=1)
-        journal.note_refusal(2, "why", max_tries=1)
+        journal.record_refusal(1, "why", max_tries=1)
+        journal.record_refusal(2, "why", max_tries=1)
     name_outbox(monkeypatch, "elsewhere.example")
 
     neither, both = asked("retry"), asked("retry", "1", "--all")
@@ -492,7 +492,7 @@ def test_what_waits_for_one_broker_is_moved_to_another(
     append_events(4)
     source = open_bus(DKISTProcessingCoreConfiguration.read()).journal_path
     with Journal.open(source) as journal:
-        journal.note_refusal(2, "why", max_tries=1)
+        journal.record_refusal(2, "why", max_tries=1)
     monkeypatch.delenv("ISB_EVENT_EXCHANGE")
     with open_broker(rabbitmq) as target:
         use(target)
@@ -598,7 +598,7 @@ def test_every_journal_is_listed_and_none_is_changed(monkeypatch: pytest.MonkeyP
     append_events(5)
     with Journal.open(current) as journal:
         journal.remove_confirmed([1, 2])
-        journal.note_refusal(3, f"refused, says amqp://user:{CANARY}@broker", max_tries=1)
+        journal.record_refusal(3, f"refused, says amqp://user:{CANARY}@broker", max_tries=1)
         journal.unreachable_until = time.time() + 25
     spare = Spare.open(current)
     spare.journal.append([to_message(started("B"), "workflow.events.x")])
@@ -683,7 +683,7 @@ def test_a_journal_of_an_older_release_is_listed_as_it_is(monkeypatch: pytest.Mo
     path = name_outbox(monkeypatch, "broker.example")
     append_events(2)
     with Journal.open(path) as journal:
-        journal.note_refusal(1, "why", max_tries=1)
+        journal.record_refusal(1, "why", max_tries=1)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("ALTER TABLE message DROP COLUMN refused")
         connection.execute("PRAGMA user_version = 1")
@@ -741,7 +741,7 @@ def test_the_page_about_outages_shows_what_is_printed(
     )
     with open_bus(DKISTProcessingCoreConfiguration.read()).open_journal() as journal:
         for _ in range(3):
-            journal.note_refusal(4, f"RabbitMQ at {broker.host}:{broker.port} {reason}", max_tries=3)
+            journal.record_refusal(4, f"RabbitMQ at {broker.host}:{broker.port} {reason}", max_tries=3)
     print_as("list --set-aside")
     print_as("retry 4")
 
@@ -871,7 +871,7 @@ def test_a_row_of_a_wrong_type_is_listed_as_far_as_it_can_be(
     append_events(2)
     with Journal.open(path) as journal:
         for number in (1, 2):
-            journal.note_refusal(number, "why", max_tries=1)
+            journal.record_refusal(number, "why", max_tries=1)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"UPDATE message SET {column} = ? WHERE seq = 1", (value,))
         connection.commit()

@@ -37,7 +37,7 @@ EVERYWHERE = (
     "launcher.termination_requests:TerminationRequests.conclude",
     "launcher.termination_requests:TerminationRequests.watch_parent",
     "launcher._process:TaskProcess.guard",
-    "launcher._process:TaskProcess.note_start",
+    "launcher._process:TaskProcess.record_start",
     "launcher._process:TaskProcess.has_ended",
     "launcher._process:TaskProcess.listen",
     "launcher._process:TaskProcess.end",
@@ -117,7 +117,7 @@ OF_TASKS = (
     "attempt.task_context:Origin.of_process",
     "process.termination:TaskTermination.conclude",
     "tracing._setup:_set_up",
-    "tracing._telemetry:Telemetry.note_error",
+    "tracing._telemetry:Telemetry.record_error",
     "tracing._telemetry:Telemetry.span",
 )
 """Functions of the library in the process of a task."""

@@ -52,7 +52,7 @@ def ended(workflow: ExportedWorkflow, context: Mapping[str, Any], *, succeeded: 
     failed = [name for name, state in states.items() if state == FAILED] if states or succeeded else None
     with publishing(delivers=True, allowance=budget.RUN_CALLBACK) as publisher:
         reporter = reporter_of_run(ti, run, dag_run, publisher)
-        # If no root task was executed, the start is unreported; otherwise this repeats the same fact.
+        # If no root task was executed, the start is unreported; otherwise this repeats the same occurrence.
         reporter.report(WorkflowStarted, **start_facts(workflow, dag_run))
         if succeeded:
             reporter.report(WorkflowFinished, **facts)

@@ -172,12 +172,12 @@ def _observe(publish: Callable[[], None], what: str) -> None:
         _warn("%s is not published: %s", what, error)
 
 
-def _warn(message: str, *facts: object) -> None:
+def _warn(message: str, *values: object) -> None:
     import logging  # noqa: PLC0415 - not for parsing
 
     from dkist_processing_core.text import redact  # noqa: PLC0415
 
-    logging.getLogger(__name__).warning(message, *(redact(str(fact)) for fact in facts))
+    logging.getLogger(__name__).warning(message, *(redact(str(value)) for value in values))
 
 
 def _total(value: Callable[[], str]) -> str:

@@ -164,7 +164,7 @@ class Lifecycle:
                 semconv.PIPELINE_TASK_RUN_RESULT, semconv.SUCCESS if error is None else semconv.FAILURE
             )
             if error is not None:
-                self._telemetry.note_error(self._span, error)
+                self._telemetry.record_error(self._span, error)
         return (TaskFinished if error is None else TaskFailed), facts
 
     def _facts_of_end(self) -> dict[str, Any]:

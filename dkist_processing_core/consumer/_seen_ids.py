@@ -1,7 +1,7 @@
 """
-The ids of the events that a subscription has yielded, so that it yields each fact once.
+The ids of the events that a subscription has yielded, so that it yields each occurrence once.
 
-Not here: the ids themselves, which are derived from the facts (events).
+Not here: the ids themselves, which are derived from the occurrences (events).
 """
 
 from collections import OrderedDict
@@ -10,7 +10,7 @@ _SIZE = 100_000
 
 
 class SeenIds:
-    """The most recent ids, to recognise a repeated fact."""
+    """The most recent ids, to recognise a repeated occurrence."""
 
     def __init__(self, size: int = _SIZE) -> None:
         """Start without ids; beyond `size` ids, the oldest one is forgotten."""

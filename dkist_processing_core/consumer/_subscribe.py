@@ -59,8 +59,8 @@ def subscribe(
         timeout: end the iteration when no event came for this many seconds; None waits without a limit. In a replay,
             the time counts from the moment when it has read everything that the bus held when it began. With 0, exactly
             those events are yielded.
-        every_report: yield each reporter's report of a fact. By default each fact is yielded once, independent of the
-            number of its reports and their repetitions.
+        every_report: yield each reporter's report of an occurrence. By default each occurrence is yielded once,
+            independent of the number of its reports and their repetitions.
         settings: read from the environment if they are not given.
 
     Raises:

@@ -99,14 +99,14 @@ class Subscription:
                     self._in_hand = None
                     quiet_since = asked_since = time.monotonic()
                 # This is read before receiving: events that existed at that time are received at once.
-                is_past = not self._receiver.has_caught_up(asked_since)
+                is_replaying = not self._receiver.has_caught_up(asked_since)
                 patience = _POLL_SECONDS
-                if is_past:
+                if is_replaying:
                     patience = _REPLAY_POLL_SECONDS
                 elif self._timeout is not None:
                     patience = min(patience, quiet_since + self._timeout - time.monotonic())
                 received = self._receiver.receive(max(0.0, patience))
-                if received is None and not is_past:
+                if received is None and not is_replaying:
                     self._has_caught_up = True
                     if patience <= 0:
                         break

@@ -41,7 +41,7 @@ class BacklogSource(Protocol):
     def remove_confirmed(self, seqs: Collection[int], /) -> None:
         """Remove the messages that the broker has confirmed."""
 
-    def note_refusal(self, seq: int, reason: str, /, *, max_tries: int) -> bool:
+    def record_refusal(self, seq: int, reason: str, /, *, max_tries: int) -> bool:
         """Count a refusal of one message; set it aside after `max_tries`. Return True if it is set aside."""
 
 

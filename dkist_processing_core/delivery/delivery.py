@@ -131,7 +131,7 @@ class Delivery:
         """Wait a short time for confirms and refusals, and process them."""
         link, backlog = self._link, self._backlog
         settled = link.settle(_SETTLE_SECONDS)
-        self._note_blocking()
+        self._record_blocking()
         has_removed = False
         try:
             has_removed = backlog.confirm(settled.confirmed, is_last=not link.unsettled)
@@ -158,7 +158,7 @@ class Delivery:
             if source.unreachable_until:
                 source.unreachable_until = 0
 
-    def _note_blocking(self) -> None:
+    def _record_blocking(self) -> None:
         """Note that the broker blocks publishers, so that neither this process nor later ones wait for it."""
         reason = blocking_of(self._link)
         if reason is not None and not self._is_blocked:

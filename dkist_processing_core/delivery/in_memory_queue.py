@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from dkist_processing_core.journal import Entry
 from dkist_processing_core.journal.message import Message
 
-# Above all numbers of a journal: `Refusals` notes the numbers of both.
+# Above all numbers of a journal: `Refusals` records the numbers of both.
 _FIRST = 1 << 62
 
 
@@ -82,7 +82,7 @@ class InMemoryQueue:
             for number in numbers:
                 self._drop(number)
 
-    def note_refusal(self, number: int, reason: str, *, max_tries: int) -> bool:  # noqa: ARG002 - as a journal's
+    def record_refusal(self, number: int, reason: str, *, max_tries: int) -> bool:  # noqa: ARG002 - as a journal's
         """Count a refusal of one message; drop it after `max_tries`. Return True if it was dropped."""
         with self._lock:
             self._tries[number] = tries = self._tries.get(number, 0) + 1

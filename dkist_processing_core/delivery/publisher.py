@@ -188,12 +188,12 @@ class Publisher:
         from dkist_processing_core.delivery.drainer import Drainer  # noqa: PLC0415
 
         bus, shelf = cast("AmqpBus", self.bus), self._shelf
-        drainer = Drainer(bus, self._note_delivery, shelf.memory, shelf.handover, poll_seconds=self._poll_seconds)
+        drainer = Drainer(bus, self._record_delivery, shelf.memory, shelf.handover, poll_seconds=self._poll_seconds)
         # One step without a call, so that no other thread and no signal handler sets another drainer in between.
         self._drainer = self._drainer or drainer
         self._drainer.start()
 
-    def _note_delivery(self) -> None:
+    def _record_delivery(self) -> None:
         self._delivered.raise_()
         drainer = self._drainer
         if drainer is None or drainer.is_running:

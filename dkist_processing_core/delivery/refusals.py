@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Refusable(Protocol):
-    def note_refusal(self, seq: int, reason: str, *, max_tries: int) -> bool: ...
+    def record_refusal(self, seq: int, reason: str, *, max_tries: int) -> bool: ...
 
 
 class Refusals:
@@ -96,7 +96,7 @@ class Refusals:
                 # Just after a broker's start its queues do not exist yet, so the message is not the cause.
                 self._hold(settled.returned[seq], f"{reason}: {missing}")
             else:
-                self._note(source, seq, reason)
+                self._record(source, seq, reason)
 
     def attribute(
         self, source: _Refusable, link: "AmqpLink", casualties: Mapping[int, Message], error: DKISTProcessingCoreError
@@ -113,11 +113,11 @@ class Refusals:
         if isinstance(error, BusRefusedError) and link.is_about_destination(error):
             self._hold(message.exchange, str(error))
         else:
-            self._note(source, seq, str(error))
+            self._record(source, seq, str(error))
 
-    def _note(self, source: _Refusable, seq: int, reason: str) -> None:
+    def _record(self, source: _Refusable, seq: int, reason: str) -> None:
         """Note a refusal of one message: try it again after a pause, a longer one the next time, or set it aside."""
-        if source.note_refusal(seq, reason, max_tries=_MAX_TRIES):
+        if source.record_refusal(seq, reason, max_tries=_MAX_TRIES):
             self._forget([seq], [])
             self._warnings.report_set_aside(seq, reason)
         else:

@@ -145,7 +145,7 @@ class Builder:
             installer.install(path, wanted, asked=requirement, is_repair=repair is not None)
             _record.close_to_others(path)
             lacking = self._lacking_extras(path, wanted, installer)
-            facts = {
+            details = {
                 "interpreter": interpreter_of(self._settings.interpreter)[1],
                 "installer": installer.label,
                 "lacking": lacking,
@@ -156,7 +156,7 @@ class Builder:
                 "altered": altered(path, is_final=repair is not None),
                 **(repair or {}),
             }
-            descriptor = _record.write(path, requirement, self._key, facts)
+            descriptor = _record.write(path, requirement, self._key, details)
         except (DKISTProcessingCoreError, OSError):
             # The folder is not removed here if a signal ends the build, because its sender does not wait. Then the next
             # build, or prune, removes it.

@@ -37,14 +37,14 @@ def read(path: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and isinstance(found.get("requirement"), str) else None
 
 
-def write(path: str, requirement: Requirement, key: Key, facts: dict[str, Any]) -> int:
+def write(path: str, requirement: Requirement, key: Key, details: dict[str, Any]) -> int:
     """
     Write the marker of an environment to disk, and return the descriptor of a lock on it.
 
     All other files are on disk before: after a crash of the machine, no marker exists for files that were not written.
     """
     os.sync()
-    text = json.dumps({"key": key.digest, "requirement": str(requirement), **facts}, ensure_ascii=True) + "\n"
+    text = json.dumps({"key": key.digest, "requirement": str(requirement), **details}, ensure_ascii=True) + "\n"
     if not text.startswith(marker_start(key)):
         msg = f"the marker of {requirement} would not be recognised"
         raise AssertionError(msg)

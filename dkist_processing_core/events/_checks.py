@@ -45,7 +45,7 @@ class Form:
     clippable: tuple[str, ...]
     """The fields that are shortened so that the event fits the bus, in the order of their shortening."""
     optional: tuple[str, ...]
-    """The fields without which the event still names its subject and states its fact."""
+    """The fields without which the event still names its subject and its occurrence."""
 
 
 @cache
@@ -81,39 +81,41 @@ def form_of(kind: type[msgspec.Struct]) -> Form:
     )
 
 
-def check(fact: msgspec.Struct) -> None:
+def check(struct: msgspec.Struct) -> None:
     """
     Check the values of a new event, exchange them for equal ones of the declared classes, and clean their text.
 
     Raises:
         EventError: A value is unusable.
     """
-    form = form_of(type(fact))
-    values = _converted(fact, form)
+    form = form_of(type(struct))
+    values = _converted(struct, form)
     if values is None:
         # This is outside of the `except` block: a chained error would show the value, which may be a secret.
-        values = form.shape(**read(type(fact), {name: getattr(fact, name) for name in form.types}, by_wire_name=False))
+        values = form.shape(
+            **read(type(struct), {name: getattr(struct, name) for name in form.types}, by_wire_name=False)
+        )
     for name in form.converted:
-        force_setattr(fact, name, getattr(values, name))
+        force_setattr(struct, name, getattr(values, name))
     for name, cleaned in form.texts.items():
         text = getattr(values, name)
         if text is not None:
             # A subclass of `str` may have methods that its author wrote.
             text = text if type(text) is str else str.__str__(text)
-            force_setattr(fact, name, text if text.isascii() and text.isprintable() else cleaned(text))
+            force_setattr(struct, name, text if text.isascii() and text.isprintable() else cleaned(text))
     for name in form.tables:
-        force_setattr(fact, name, _cleaned(getattr(values, name)))
+        force_setattr(struct, name, _cleaned(getattr(values, name)))
     for name in form.times:
         moment = getattr(values, name)
-        force_setattr(fact, name, moment if moment is None or moment.tzinfo is UTC else _in_utc(moment, name))
+        force_setattr(struct, name, moment if moment is None or moment.tzinfo is UTC else _in_utc(moment, name))
     if getattr(values, "truncated", None) is False:
         raise _reading.unusable({"truncated": _reading.Problem("False", "expected True, or nothing")})
 
 
-def _converted(fact: msgspec.Struct, form: Form) -> Any:
-    """Return the values of a fact in the declared types, or None if one must be read with more tolerance."""
+def _converted(struct: msgspec.Struct, form: Form) -> Any:
+    """Return the values of a struct in the declared types, or None if one must be read with more tolerance."""
     with contextlib.suppress(msgspec.ValidationError, UnicodeError, OverflowError, RecursionError):
-        return msgspec.convert(fact, form.shape, from_attributes=True)
+        return msgspec.convert(struct, form.shape, from_attributes=True)
     return None
 
 

@@ -13,7 +13,7 @@ import msgspec
 from dkist_processing_core.events import _checks
 from dkist_processing_core.events._kinds import FreeText
 from dkist_processing_core.events.event import ID_NAMESPACE
-from dkist_processing_core.identity.trace_context import format_facts
+from dkist_processing_core.identity.trace_context import format_identity
 
 
 class RecipeRunFailureMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -42,9 +42,15 @@ class RecipeRunFailureMessage(msgspec.Struct, frozen=True, kw_only=True, rename=
     @property
     def id(self) -> str:
         """The message's id, derived from run, task and clears, so that one host never sends it twice."""
-        facts = ["recipe.run.failure", self.workflow_name, self.workflow_version, self.dag_run_id or "", self.task_name]
-        facts += [str(self.clears)] if self.clears else []
-        return str(uuid.uuid5(ID_NAMESPACE, format_facts(facts)))
+        identity = [
+            "recipe.run.failure",
+            self.workflow_name,
+            self.workflow_version,
+            self.dag_run_id or "",
+            self.task_name,
+        ]
+        identity += [str(self.clears)] if self.clears else []
+        return str(uuid.uuid5(ID_NAMESPACE, format_identity(identity)))
 
     def encode(self) -> bytes:
         """Return the body as UTF-8 JSON; without a conversation id, the message's own id is used."""

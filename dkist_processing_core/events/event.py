@@ -30,12 +30,12 @@ MAX_ENCODED_BYTES = 64 * 1024
 # The attributes of the envelope, which are not part of an event's data.
 ENVELOPE_FIELDS = ("time", "reported_by", "traceparent", "tracestate")
 _ACKNOWLEDGE, _RECEIVED_AT, _ID = "_acknowledge", "_received_at", "_id"
-_encode_facts = msgspec.json.Encoder().encode
+_encode_identity = msgspec.json.Encoder().encode
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"):
     """
-    A fact about a run, complete in itself: who, what, when, and the trace it belongs to.
+    An occurrence in a run, complete in itself: who, what, when, and the trace it belongs to.
 
     Its text is cleaned on construction: control characters but newline and tab, and lone surrogates, become U+FFFD.
 
@@ -44,7 +44,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
     """
 
     name: ClassVar[str]
-    """The stated fact, as `{entity}.{verb}`: the type without its prefix."""
+    """The kind of occurrence, as `{entity}.{verb}`: the type without its prefix."""
     schema_version: ClassVar[int] = 1
 
     time: Annotated[UtcTime, about("The time of the report.")]
@@ -99,13 +99,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
     @property
     def id(self) -> str:
         """
-        The event's id, derived from the fact it states: independent reporters derive the same one.
+        The event's id, derived from the occurrence: independent reporters derive the same one.
 
         A UUID of version 5 over `[type, workflow, version, run, task, attempt, n]`; see the vectors in `telemetry/`.
         """
         known: str | None = self.__dict__.get(_ID)
         if known is None:
-            facts = (
+            identity = (
                 TYPE_PREFIX + self.name,
                 self.workflow_name,
                 self.workflow_version,
@@ -113,7 +113,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename="camel"
                 *self._task_and_attempt,
                 self.number,
             )
-            known = self.__dict__[_ID] = _uuid5(_encode_facts(facts))
+            known = self.__dict__[_ID] = _uuid5(_encode_identity(identity))
         return known
 
     @property

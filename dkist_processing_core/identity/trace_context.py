@@ -24,9 +24,9 @@ _MAX_TRACEPARENT = 512
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
-def format_facts(facts: list[str]) -> str:
+def format_identity(identity: list[str]) -> str:
     """Return the compact JSON array from which a derived id is computed; its encoding is UTF-8."""
-    return _COMPACT.encode(facts)
+    return _COMPACT.encode(identity)
 
 
 def format_time(moment: datetime) -> str:
@@ -54,9 +54,9 @@ def derived_attempt_span_id(attempt: Attempt) -> int:
     return int(_digest("attempt", attempt.run, attempt.task_name, str(attempt.attempt))[:16], 16)
 
 
-def _digest(what: str, run: Run, *facts: str) -> str:
-    identity = [what, run.workflow_name, run.workflow_version, run.run_id, *facts]
-    return hashlib.sha256(format_facts(identity).encode(errors="surrogatepass")).hexdigest()
+def _digest(what: str, run: Run, *parts: str) -> str:
+    identity = [what, run.workflow_name, run.workflow_version, run.run_id, *parts]
+    return hashlib.sha256(format_identity(identity).encode(errors="surrogatepass")).hexdigest()
 
 
 def format_traceparent(trace_id: int, span_id: int) -> str:

@@ -99,7 +99,7 @@ class Connections:
         with low_numbers_taken():
             connection = sqlite3.connect(database, uri=uri, timeout=0, isolation_level=None, check_same_thread=False)
         self._connections.append(connection)
-        self._note()
+        self._record_descriptors()
         return connection
 
     def use_first(self, action: Callable[[], None]) -> None:
@@ -107,9 +107,9 @@ class Connections:
         with low_numbers_taken():
             action()
         # Not after a failure: it may leave descriptors that SQLite closes as soon as a lock of this process ends.
-        self._note()
+        self._record_descriptors()
 
-    def _note(self) -> None:
+    def _record_descriptors(self) -> None:
         """Record the descriptors that are open now."""
         names = {identity: suffix for suffix in _SUFFIXES if (identity := _identity_at(self._path, suffix))}
         file = next((identity for identity, suffix in names.items() if not suffix), None)
@@ -204,7 +204,7 @@ class Connections:
             if connection in self._connections:
                 self._connections.remove(connection)
                 connection.close()
-                self._note()
+                self._record_descriptors()
                 if not self._connections:
                     self._forget()
 

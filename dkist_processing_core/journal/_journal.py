@@ -129,7 +129,7 @@ class Journal(JournalFile):
     def remember(self, message_id: str) -> None:
         """Store an id without a message; ids that were stored more than a month ago are deleted occasionally."""
 
-        def note(connection: sqlite3.Connection) -> None:
+        def record(connection: sqlite3.Connection) -> None:
             now = time.time()
             is_first(connection, message_id, now)
             if random.random() < _SHARE_OF_FORGETTING:  # noqa: S311 - no secret
@@ -140,7 +140,7 @@ class Journal(JournalFile):
                     (now - _REMEMBERED_SECONDS, secrets.token_hex(4), _BATCH),
                 )
 
-        self.transact(note)
+        self.transact(record)
 
     def remembers(self, message_id: str) -> bool:
         """Return True if an id was stored, by `remember` or with a message that is sent once."""
@@ -182,7 +182,7 @@ class Journal(JournalFile):
                 return entries
             for seq, reason in unreadable:
                 # A user has edited the row, or the disk has damaged it. The other messages are delivered.
-                self.note_refusal(seq, f"it cannot be read in the journal: {reason}", max_tries=1)
+                self.record_refusal(seq, f"it cannot be read in the journal: {reason}", max_tries=1)
 
     def set_aside(self) -> list[SetAside]:
         """Return the messages that are set aside, in order; with an excerpt of a body that is too large."""
@@ -204,14 +204,14 @@ class Journal(JournalFile):
 
         return self.transact(change)
 
-    def fact(self, name: str) -> object:
-        """Return the value stored under a name; None if there is none."""
+    def value_of(self, name: str) -> object:
+        """Return the value that the file holds under a name, in its table `fact`; None if there is none."""
         rows = self.rows("SELECT value FROM fact WHERE name = ?", name)
         return rows[0][0] if rows else None
 
     def continues(self, file: tuple[int, int] | None) -> bool:
         """Return True if this file replaced the damaged `file` (device, inode) and continues its row numbers."""
-        return file is not None and self.fact("continues") == "{}:{}".format(*file)
+        return file is not None and self.value_of("continues") == "{}:{}".format(*file)
 
     def holds(self, first: int, last: int) -> bool:
         """Return True if any message from `first` to `last` is still pending."""
@@ -229,10 +229,10 @@ class Journal(JournalFile):
 
         self.transact(remove)
 
-    def note_refusal(self, seq: int, reason: str, *, max_tries: int) -> bool:
+    def record_refusal(self, seq: int, reason: str, *, max_tries: int) -> bool:
         """Count a refusal of one message; set it aside after `max_tries`. Return True if it is set aside."""
 
-        def note(connection: sqlite3.Connection) -> bool:
+        def record(connection: sqlite3.Connection) -> bool:
             connection.execute(
                 "UPDATE message SET tries = tries + 1, refused = ?,"
                 " set_aside = CASE WHEN tries + 1 >= ? THEN ? END WHERE seq = ?",
@@ -244,7 +244,7 @@ class Journal(JournalFile):
                 add_index(connection)
             return is_set_aside
 
-        return self.transact(note)
+        return self.transact(record)
 
     def books(self) -> Books:
         """Return the books, all counts of one instant; the cost does not grow with the number of messages."""
@@ -275,7 +275,7 @@ class Journal(JournalFile):
     @property
     def destination(self) -> str:
         """The bus that the messages are for: the `destination` that `open` received when it created the file."""
-        return str(self.fact("destination") or "")
+        return str(self.value_of("destination") or "")
 
     @property
     def oldest(self) -> float | None:
@@ -286,7 +286,7 @@ class Journal(JournalFile):
     @property
     def unreachable_until(self) -> float:
         """The time (seconds since 1970) before which no process tries to reach the broker again."""
-        return number(self.fact("unreachable_until")) or 0.0
+        return number(self.value_of("unreachable_until")) or 0.0
 
     @unreachable_until.setter
     def unreachable_until(self, moment: float) -> None:

@@ -1,5 +1,5 @@
 """
-The creation of the journal that replaces a damaged one: it continues the row numbers, subscriptions and facts.
+The creation of the journal that replaces a damaged one: it continues the row numbers, subscriptions and named values.
 
 Not here: the messages (damage), and the exchange of the files (damage).
 """
@@ -27,7 +27,7 @@ class OldFile:
 
 def begin(beginning: Path, path: Path, old: OldFile | None, destination: str) -> None:
     """Create at `beginning` the journal that will replace the damaged one at `path`."""
-    facts: list[tuple[str, tuple[object, ...]]] = []
+    statements: list[tuple[str, tuple[object, ...]]] = []
     last = 0
     asked = None if old is None else old.connection
     with contextlib.ExitStack() as stack:
@@ -42,22 +42,22 @@ def begin(beginning: Path, path: Path, old: OldFile | None, destination: str) ->
         for table, columns in (("subscription", 3), ("sent_once", 2), ("dead_letter", 6)):
             rows, is_whole = _readable_rows(asked, f"SELECT * FROM {table}")  # noqa: S608 - a constant
             marks = ",".join("?" * columns)
-            facts.extend((f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row) for row in rows)  # noqa: S608 - constants
+            statements.extend((f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row) for row in rows)  # noqa: S608 - constants
             if table == "subscription" and not is_whole:
-                facts.append(("INSERT INTO fact VALUES ('places_lost', ?)", (last,)))
+                statements.append(("INSERT INTO fact VALUES ('places_lost', ?)", (last,)))
         if last:
-            # These facts refer to row numbers, which the new file continues.
+            # These values refer to row numbers, which the new file continues.
             kept = "name IN ('clock', 'marks', 'prune_to') OR name GLOB 'wanted *' OR name GLOB 'missed *'"
             rows, _ = _readable_rows(asked, f"SELECT name, value FROM fact WHERE {kept}")  # noqa: S608 - constants
-            facts.extend(("INSERT OR REPLACE INTO fact VALUES (?, ?)", row) for row in rows)
+            statements.extend(("INSERT OR REPLACE INTO fact VALUES (?, ?)", row) for row in rows)
     found = path.stat()
     # Another process that opens a journal waits for the lock of the folder, which this one holds.
     with Journal.open(beginning, destination=destination, is_replaceable=False) as new:
         if last:
-            facts.append(("INSERT INTO sqlite_sequence VALUES ('message', ?)", (last,)))
-            facts.append(("INSERT INTO fact VALUES ('taken_over', ?)", (last,)))
-            facts.append(("INSERT INTO fact VALUES ('continues', ?)", (f"{found.st_dev}:{found.st_ino}",)))
-        new.transact(lambda connection: [connection.execute(statement, values) for statement, values in facts])
+            statements.append(("INSERT INTO sqlite_sequence VALUES ('message', ?)", (last,)))
+            statements.append(("INSERT INTO fact VALUES ('taken_over', ?)", (last,)))
+            statements.append(("INSERT INTO fact VALUES ('continues', ?)", (f"{found.st_dev}:{found.st_ino}",)))
+        new.transact(lambda connection: [connection.execute(statement, values) for statement, values in statements])
 
 
 @contextlib.contextmanager

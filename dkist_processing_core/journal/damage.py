@@ -202,8 +202,8 @@ def damaged(journal: Journal) -> list[Damaged]:
 
 def _state(journal: Journal, path: Path) -> tuple[int, int]:
     """Return the last page of a damaged file that was taken over, and the number of rows taken over."""
-    found = re.fullmatch(r"(-1|\d{1,12}) (\d{1,12})", str(journal.fact(_name(path))))
-    # If the fact cannot be read, the take-over starts again: rows that are already there are left out.
+    found = re.fullmatch(r"(-1|\d{1,12}) (\d{1,12})", str(journal.value_of(_name(path))))
+    # If this value cannot be read, the take-over starts again: rows that are already there are left out.
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 

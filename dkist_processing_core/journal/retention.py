@@ -65,13 +65,13 @@ def keep(journal: Journal, kept_seconds: float, *, limit: int = MAX_UNREAD, host
 
 
 def _keep(journal: Journal, kept_seconds: float, limit: int, host: HostTime) -> None:
-    clock = _Clock.of(journal.fact("clock"))
+    clock = _Clock.of(journal.value_of("clock"))
     if clock is not None:
         # Set the clock before the mark: the mark fails if the file is busy.
         _set_clock(journal, clock.at(host))
     if clock is None or clock.is_due(host):
         _set_clock(journal, journal.transact(lambda connection: _mark(connection, kept_seconds, host)))
-    boundary = journal.fact("prune_to")
+    boundary = journal.value_of("prune_to")
     if isinstance(boundary, int) and boundary > 0:
         first = journal.first()
         if first is not None and first <= boundary:
@@ -84,7 +84,7 @@ def _keep(journal: Journal, kept_seconds: float, limit: int, host: HostTime) -> 
 
 def _appended_lately(journal: Journal) -> int:
     """Return how many rows were appended since the mark before the last one."""
-    marks = _marks(journal.fact("marks"))[-2:]
+    marks = _marks(journal.value_of("marks"))[-2:]
     return journal.last() - marks[0][1] if marks else 0
 
 
@@ -121,24 +121,24 @@ class _Clock(NamedTuple):
 
 def _mark(connection: sqlite3.Connection, kept_seconds: float, host: HostTime) -> float:
     """Record the number of the last row, and the row up to which all are too old; return the file's time."""
-    facts = dict(connection.execute("SELECT name, value FROM fact WHERE name IN ('clock', 'marks')"))
-    clock = _Clock.of(facts.get("clock"))
+    values = dict(connection.execute("SELECT name, value FROM fact WHERE name IN ('clock', 'marks')"))
+    clock = _Clock.of(values.get("clock"))
     if clock is not None and not clock.is_due(host):
         return clock.at(host)
     now = _beginning(connection) if clock is None else clock.at(host)
     last = connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'message'").fetchone()[0]
-    marks = _marks(facts.get("marks"))
+    marks = _marks(values.get("marks"))
     # A clock that is set back repeatedly must not increase the number of marks.
     if not marks or now >= marks[-1][0] + MARK_SECONDS:
         marks.append((now, last))
     old = [seq for moment, seq in marks if moment < now - kept_seconds]
     kept = marks[max(0, len(old) - 1) :]
-    noted = {
+    changed = {
         "clock": json.dumps([now, host.seconds, host.wall]),
         "marks": json.dumps(kept),
         "prune_to": max(old, default=0),
     }
-    connection.executemany("INSERT OR REPLACE INTO fact VALUES (?, ?)", noted.items())
+    connection.executemany("INSERT OR REPLACE INTO fact VALUES (?, ?)", changed.items())
     connection.execute("DELETE FROM subscription WHERE used < ?", (now - FORGOTTEN_TIMES * kept_seconds,))
     connection.execute(
         "DELETE FROM fact WHERE (name GLOB 'wanted *' OR name GLOB 'missed *')"
@@ -168,11 +168,11 @@ def last_before(journal: Journal, moment: float, *, host: HostTime | None = None
     This is the number before the first row that was appended since then by the system's clock; rows after it may have
     any time. If there is no such row, the marks of the file decide: a slow clock does not hide recent rows.
     """
-    clock = _Clock.of(journal.fact("clock"))
+    clock = _Clock.of(journal.value_of("clock"))
     before, within = 0, journal.last()
     if clock is not None:
         then = clock.at(HostTime.now() if host is None else host) - (time.time() - moment)
-        marks = _marks(journal.fact("marks"))
+        marks = _marks(journal.value_of("marks"))
         before = max((seq for at, seq in marks if at <= then - _MARGIN_SECONDS), default=0)
         within = min((seq for at, seq in marks if at >= then + _MARGIN_SECONDS), default=within)
     since = "SELECT seq FROM message WHERE seq > ? AND appended >= ? ORDER BY seq LIMIT 1"

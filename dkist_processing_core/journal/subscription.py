@@ -39,8 +39,8 @@ class NamedSubscription:
                 (self._name, default, self._journal.clock()),
             )
             if wanted is not None:
-                fact = (f"wanted {self._name}", wanted)
-                connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", fact)
+                value = (f"wanted {self._name}", wanted)
+                connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", value)
             row = connection.execute("SELECT position FROM subscription WHERE name = ?", (self._name,)).fetchone()
             return int(row[0])
 
@@ -49,7 +49,7 @@ class NamedSubscription:
     @property
     def is_position_lost(self) -> bool:
         """Whether damage may have lost the position of this unknown name while older rows remain."""
-        lost, first = self._journal.fact("places_lost"), self._journal.first()
+        lost, first = self._journal.value_of("places_lost"), self._journal.first()
         if not isinstance(lost, int) or first is None or first > lost + 1:
             return False
         return not self._journal.rows("SELECT 1 FROM subscription WHERE name = ?", self._name)
@@ -75,9 +75,9 @@ class NamedSubscription:
     @property
     def missed(self) -> int:
         """How many lost events of the subscription are still unreported."""
-        return int(number(self._journal.fact(f"missed {self._name}")) or 0)
+        return int(number(self._journal.value_of(f"missed {self._name}")) or 0)
 
-    def note_reported(self, missed: int) -> None:
+    def record_reported(self, missed: int) -> None:
         """Subtract `missed` reported events from the unreported lost events."""
         self._journal.write("UPDATE fact SET value = value - ? WHERE name = ?", missed, f"missed {self._name}")
 

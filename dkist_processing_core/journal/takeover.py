@@ -89,10 +89,10 @@ def note_taken_over(journal: Journal, seqs: Sequence[int]) -> None:
 
 
 def take_over_rows(
-    journal: Journal, rows: Sequence[Sequence[Any]], note: tuple[str, str], *, keeps_numbers: bool
+    journal: Journal, rows: Sequence[Sequence[Any]], position: tuple[str, str], *, keeps_numbers: bool
 ) -> None:
     """
-    Append rows of a damaged file, and store how far that file was read as a fact, all in one transaction.
+    Append rows of a damaged file, and store how far that file was read, all in one transaction.
 
     With `keeps_numbers` the rows come from the file that this one continues. They keep their numbers, which are lower
     than those of all messages appended to this file.
@@ -110,6 +110,6 @@ def take_over_rows(
         if keeps_numbers:
             # In the books these rows count as published here.
             connection.execute("UPDATE fact SET value = value - ? WHERE name = 'taken_over'", (taken,))
-        connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", note)
+        connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", position)
 
     journal.transact(insert)

@@ -93,7 +93,7 @@ class TaskProcess:
         """Start a separate process that ends the task when this process is killed."""
         self._guard = _Guard.over(self.pid)
 
-    def note_start(self) -> None:
+    def record_start(self) -> None:
         """Notify the task that its start is in the journal."""
         self._notify(STARTED)
 

@@ -110,7 +110,7 @@ class Reports:
                 attributes=semconv.environment_attributes(str(self._assignment.requirement), state),
             )
             if error is not None:
-                self._telemetry.note_error(span, error)
+                self._telemetry.record_error(span, error)
             span.end(ended_ns)
 
     def started(self, pid: int, at_ns: int, environment: str | None, environment_seconds: float | None) -> None:

@@ -84,7 +84,7 @@ class Supervision:
             self._requests.watch_parent()
         self._reports.report(lambda reports: self._environment.report_start(reports, process.pid, started_ns))
         with errors_logged():
-            process.note_start()
+            process.record_start()
         while not _has_ended(process):
             if self._requests.seconds_ago > _ANNOUNCE_SECONDS and not self._is_announcing:
                 self._is_announcing = True

@@ -110,7 +110,7 @@ class Attempts:
                 process = child.start({**self._environ(attempt), **environ})
             except Exception as error:  # noqa: BLE001 - after any error the attempt is over
                 logger.error("%s cannot be started: %s", attempt.task_name, error)  # noqa: TRY400 - one line reports it
-                self._note_end(AttemptEnd(attempt, SOFTWARE, time.monotonic() - began, is_reported=False))
+                self._record_end(AttemptEnd(attempt, SOFTWARE, time.monotonic() - began, is_reported=False))
                 return
             self._processes[attempt.task_name] = process
             if is_here:
@@ -124,11 +124,11 @@ class Attempts:
         except BaseException:
             if not is_here:
                 # The main thread waits for this entry.
-                self._note_end(AttemptEnd(attempt, None, time.monotonic() - began, is_reported=False))
+                self._record_end(AttemptEnd(attempt, None, time.monotonic() - began, is_reported=False))
             raise
 
     def _follow(self, attempt: Attempt, process: "subprocess.Popen[bytes]", began: float) -> Iterator[None]:
-        """Show a launcher's output until it ends, in steps, and note its end, even if reading or showing fails."""
+        """Show a launcher's output until it ends, in steps, and record its end, even if reading or showing fails."""
         exit_code = None
         with errors_logged(f"the output of {attempt.task_name} is not shown"):
             for lines in child.output_of(process):
@@ -141,11 +141,11 @@ class Attempts:
             exit_code = child.wait(process)
         is_reported = exit_code is not None and exit_code >= 0 and exit_code not in _UNREPORTED
         with signals_deferred(interrupts=True):
-            self._note_end(AttemptEnd(attempt, exit_code, time.monotonic() - began, is_reported))
+            self._record_end(AttemptEnd(attempt, exit_code, time.monotonic() - began, is_reported))
             if self._followed_here is not None and self._followed_here[0] is attempt:
                 self._followed_here = None
 
-    def _note_end(self, end: AttemptEnd) -> None:
+    def _record_end(self, end: AttemptEnd) -> None:
         self._ended.append(end)
         self._has_ended.raise_()
 
@@ -186,14 +186,14 @@ class Attempts:
 
     def _note_end_here(self, end: AttemptEnd) -> None:
         with signals_deferred(interrupts=True):
-            self._note_end(end)
+            self._record_end(end)
             self._called_here = None
 
     # Stopping
 
     def stop(self) -> Iterator[None]:
         """
-        Begin to stop, and note the end of a call that was interrupted.
+        Begin to stop, and record the end of a call that was interrupted.
 
         Returns:
             The steps in which this thread follows a process that it followed when it was interrupted.

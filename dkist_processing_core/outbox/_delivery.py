@@ -101,12 +101,12 @@ def _drain_one(bus: AmqpBus, until: float) -> Iterator[Progress]:
     with bus.open_journal() as journal:
         take_over_spares(journal)
 
-        def note_progress() -> None:
+        def record_progress() -> None:
             changed.set()
             if not drainer.is_running and (drainer.failure is not None or journal.oldest is None):
                 drainer.end_here()
 
-        drainer = Drainer(bus, note_progress, heeds_mark=False, poll_seconds=POLL_SECONDS)
+        drainer = Drainer(bus, record_progress, heeds_mark=False, poll_seconds=POLL_SECONDS)
         drainer.start()
         if not drainer.is_running and journal.oldest is not None:
             # No thread can be started for it.

@@ -65,7 +65,7 @@ class SpareState:
 
 @dataclass(frozen=True, slots=True)
 class OutboxState:
-    """A journal of this host; if it cannot be read, `problem` gives the reason and the other facts are unknown."""
+    """A journal of this host; if it cannot be read, `problem` gives the reason and the rest is unknown."""
 
     path: Path
     is_current: bool

@@ -178,7 +178,7 @@ class ReportsOfRun:
         return view
 
     def _key_of(self, report: Event) -> _Key:
-        """Return the key of a fact about this run and its reporter; it distinguishes facts as the ids of events do."""
+        """Return the key of an occurrence in this run and its reporter; it distinguishes as the ids of events do."""
         task_name = getattr(report, "task_name", None)
         subject = (
             report.name,

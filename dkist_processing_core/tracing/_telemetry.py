@@ -87,7 +87,7 @@ class Telemetry:
             try:
                 yield span
             except BaseException as error:
-                self.note_error(span, error, record=record, set_status=set_status)
+                self.record_error(span, error, record=record, set_status=set_status)
                 raise
             finally:
                 if ends:
@@ -99,13 +99,13 @@ class Telemetry:
             return self.tracer.start_span(name, **options)
         return NonRecordingSpan(trace.get_current_span().get_span_context())
 
-    def note_error(self, span: Span, error: BaseException, *, record: bool = True, set_status: bool = True) -> None:
+    def record_error(self, span: Span, error: BaseException, *, record: bool = True, set_status: bool = True) -> None:
         """Mark a span as failed by an exception, redacted; an existing status is kept."""
         with _logging_errors("an exception is not recorded in its span"):
             if span.is_recording():
-                self._note_error(span, error, record=record, set_status=set_status)
+                self._record_error(span, error, record=record, set_status=set_status)
 
-    def _note_error(self, span: Span, error: BaseException, *, record: bool, set_status: bool) -> None:
+    def _record_error(self, span: Span, error: BaseException, *, record: bool, set_status: bool) -> None:
         from dkist_processing_core.events import describe  # noqa: PLC0415 - a module that only defines tasks does not need it
 
         failure = describe(error)

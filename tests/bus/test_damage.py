@@ -318,12 +318,12 @@ def test_what_a_damaged_journal_knows_of_ages_and_losses_goes_on(settings: DKIST
     with bus.open_journal() as journal:
         NamedSubscription(journal, "ops").position(7, "[null, []]")
         journal.write("INSERT INTO fact VALUES ('missed ops', 5)")
-        before = [journal.fact(name) for name in names]
+        before = [journal.value_of(name) for name in names]
     flip_in_the_middle(bus.journal_path)
 
     recover_file(bus.journal_path, destination="embedded")
 
-    assert Journal.look(bus.journal_path, lambda journal: [journal.fact(name) for name in names]) == before
+    assert Journal.look(bus.journal_path, lambda journal: [journal.value_of(name) for name in names]) == before
     assert None not in before
 
 
@@ -402,7 +402,7 @@ def test_an_outbox_keeps_exact_books_over_its_damage(tmp_path: Path) -> None:
     bus = open_bus(settings)
     with bus.open_journal() as journal:
         journal.append([to_message(progressed("A", number), "x") for number in range(COUNT)])
-        journal.note_refusal(3, "no", max_tries=1)
+        journal.record_refusal(3, "no", max_tries=1)
     flip_in_the_middle(bus.journal_path)
 
     with bus.open_journal() as journal, suppress(JournalDamagedError):

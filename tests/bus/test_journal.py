@@ -234,7 +234,7 @@ def test_what_one_clock_alone_says_ages_nothing(
             there = HostTime(max(0.0, here.seconds + other[0] * days) + hours, here.wall + other[1] * days)
             keep(journal, KEPT_SECONDS, host=there)
         whole, young = len(journal.read(0, 100)), journal.clock() - time.time()
-        marks = len(json.loads(str(journal.fact("marks"))))
+        marks = len(json.loads(str(journal.value_of("marks"))))
 
         for day in range(2, 13):
             keep(journal, KEPT_SECONDS, host=host_at(day))
@@ -354,7 +354,7 @@ def test_many_messages_that_are_set_aside_do_not_slow_the_first_read(tmp_path: P
         costs, found = [], []
         for count in (10, 2000):
             journal.write("UPDATE message SET set_aside = 'no' WHERE seq < ?", count)
-            journal.note_refusal(count, "no", max_tries=1)
+            journal.record_refusal(count, "no", max_tries=1)
             found.append(indexes(journal))
             (kept,) = journal.append([to_message(started("A"), "x")])
             costs.append(steps(journal, lambda: (journal.pending(0, 1), journal.oldest)))
@@ -378,10 +378,10 @@ def test_few_messages_that_are_set_aside_beside_many_pending_add_no_index(tmp_pa
     with Journal.open(tmp_path / "outbox.db") as journal:
         journal.append([to_message(progressed("A", number), "x") for number in range(11_000)])
         journal.write("UPDATE message SET set_aside = 'no' WHERE seq < 1000")
-        journal.note_refusal(1000, "no", max_tries=1)
+        journal.record_refusal(1000, "no", max_tries=1)
         few = indexes(journal)
         journal.write("UPDATE message SET set_aside = 'no' WHERE seq < 2000")
-        journal.note_refusal(2000, "no", max_tries=1)
+        journal.record_refusal(2000, "no", max_tries=1)
 
         assert (few, indexes(journal)) == ([], ["pending"])
 
@@ -394,7 +394,7 @@ def test_a_journal_of_the_format_before_has_exact_books(tmp_path: Path) -> None:
     with Journal.open(path) as journal:
         journal.append([to_message(progressed("A", number), "x") for number in range(10)])
         journal.remove_confirmed([1, 2])
-        journal.note_refusal(3, "no", max_tries=1)
+        journal.record_refusal(3, "no", max_tries=1)
         for name in ("added", "noted", "retried", "removed"):
             journal.write(f"DROP TRIGGER aside_{name}")
         journal.write("DELETE FROM fact WHERE name IN ('set_aside', 'pruned')")
@@ -585,7 +585,7 @@ def test_a_subscription_that_listens_is_not_forgotten(settings: DKISTProcessingC
         keep(journal, KEPT_SECONDS, host=host_at(71))
 
         assert journal._connection.execute("SELECT name FROM subscription").fetchall() == [("listening",)]
-        assert (journal.fact("wanted listening"), journal.fact("wanted gone")) == ("[]", None)
+        assert (journal.value_of("wanted listening"), journal.value_of("wanted gone")) == ("[]", None)
         gone.advance(1)
         assert gone.position(0) == 1
 
@@ -668,7 +668,7 @@ def test_what_is_taken_over_keeps_its_time_and_its_refusals(tmp_path: Path) -> N
     """
     with Journal.open(tmp_path / "from.db") as source, Journal.open(tmp_path / "to.db") as target:
         source.append([to_message(started("A"), "x"), to_message(finished("A"), "x")])
-        source.note_refusal(2, "no", max_tries=1)
+        source.record_refusal(2, "no", max_tries=1)
         appended, (refused,) = source.oldest, source.set_aside()
 
         take_over(target, source, {"x": "y"})

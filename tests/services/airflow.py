@@ -372,7 +372,7 @@ class Airflow:
     def add_worker(self, *queues: str, concurrency: int = 1) -> Component:
         """
         Add a Celery worker that serves these queues: `start` starts it with the rest; of an Airflow that has started,
-        it is started at once, and `wait_for_workers` waits for it.
+        it is started at once.
         """
         name = f"worker-{'-'.join(queues)}-{len(self.workers)}"
         worker = self._component(
@@ -384,12 +384,6 @@ class Airflow:
         if self._owner:
             worker.start()
         return worker
-
-    def wait_for_workers(self) -> None:
-        """
-        Return when all Celery workers take tasks.
-        """
-        self._wait(self._workers_are_ready, _START_SECONDS, "every worker to be ready")
 
     def close(self) -> None:
         """

@@ -38,7 +38,7 @@ class Archive:
         """Store the bus, the patterns and the start: the end or the beginning of the stream, or a time."""
         self._bus = bus
         self._patterns = tuple(patterns)
-        self._is_past = bool(replay)
+        self._is_replaying = bool(replay)
         # In whole seconds, as the timestamps of messages are.
         self._begins_at = int(replay.timestamp()) if isinstance(replay, datetime) else 0
         self._may_hold_nothing = False
@@ -54,7 +54,7 @@ class Archive:
     def attach(self, link: "AmqpLink") -> None:
         """Subscribe to the messages after the last one that was read."""
         self._bus.ensure(link, "queue", ARCHIVE_QUEUE)
-        if self._is_past:
+        if self._is_replaying:
             self._look_ahead(link.last_of_stream(ARCHIVE_QUEUE, _BEGINNING_SECONDS))
         self._received_at = time.monotonic()
         link.consume(ARCHIVE_QUEUE, prefetch=ARCHIVE_PREFETCH, arguments={"x-stream-offset": self._start})
@@ -62,8 +62,8 @@ class Archive:
 
     def _look_ahead(self, last: "TaggedMessage | None") -> None:
         offset = -1 if last is None or last.offset is None else last.offset
-        self._is_past = offset > self._read
-        if last is not None and self._is_past:
+        self._is_replaying = offset > self._read
+        if last is not None and self._is_replaying:
             self._end = offset
             # If there is no message after the requested time, the broker delivers nothing and does not report it.
             self._may_hold_nothing = (last.message.properties.timestamp or 0) < self._begins_at
@@ -86,25 +86,25 @@ class Archive:
         """Return True if a message is newer than all messages that the stream held at the start."""
         return received.offset is None or received.offset > self._end
 
-    def note_read(self, received: "TaggedMessage") -> None:
+    def record_read(self, received: "TaggedMessage") -> None:
         """Record how far the stream was read, after a message was passed to the receiver."""
         self._received_at = time.monotonic()
         if received.offset is not None:
             self._read = received.offset
             self._start = self._restart = received.offset + 1
             self._may_hold_nothing = False
-            self._is_past = self._is_past and received.offset < self._end
+            self._is_replaying = self._is_replaying and received.offset < self._end
 
     def has_caught_up(self, requested_since: float) -> bool:
         """Return True if the replay is complete, or was ended because the broker is silent."""
         # While a consumer works on an event, it requests and receives nothing.
         silent_for = time.monotonic() - max(self._received_at, requested_since)
-        if self._is_past and self._may_hold_nothing and silent_for > _BEGINNING_SECONDS:
-            self._is_past = False
-        elif self._is_past and silent_for > _SILENCE_SECONDS:
+        if self._is_replaying and self._may_hold_nothing and silent_for > _BEGINNING_SECONDS:
+            self._is_replaying = False
+        elif self._is_replaying and silent_for > _SILENCE_SECONDS:
             logger.warning("the broker is silent for %g s: the rest of the replay is not read", silent_for)
-            self._is_past = False
-        return not self._is_past
+            self._is_replaying = False
+        return not self._is_replaying
 
     def dead_letter(self, link: "AmqpLink", received: "TaggedMessage", _: str) -> None:
         """Acknowledge a message only: a subscription without a name has no dead letters."""

@@ -51,7 +51,7 @@ class Source(Protocol):
     def is_new(self, received: "TaggedMessage") -> bool:
         """Return True if a message is newer than all messages that the source held at the start."""
 
-    def note_read(self, received: "TaggedMessage") -> None:
+    def record_read(self, received: "TaggedMessage") -> None:
         """Record how far the source was read, after a message was passed to the receiver."""
 
     def has_caught_up(self, requested_since: float) -> bool:
@@ -173,7 +173,7 @@ class ConsumerThread:
                 self.messages.put(AmqpReceivedMessage(received, link, self, is_new=self.source.is_new(received)))
             else:
                 link.acknowledge(received.tag)
-            self.source.note_read(received)
+            self.source.record_read(received)
 
     def _do_requests(self, link: "AmqpLink") -> None:
         with contextlib.suppress(queue.Empty):

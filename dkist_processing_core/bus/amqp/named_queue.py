@@ -74,7 +74,7 @@ class NamedQueue:
         """Return True: a queue replays no earlier messages."""
         return True
 
-    def note_read(self, received: "TaggedMessage") -> None:
+    def record_read(self, received: "TaggedMessage") -> None:
         """Do nothing: the queue records which messages were read."""
 
     def has_caught_up(self, _: float) -> bool:
@@ -106,6 +106,6 @@ class NamedQueue:
 
 
 def _carried(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the original headers for a dead letter; a note on their size if they leave no room for ours in a frame."""
+    """Return the original headers for a dead letter; only their size if they leave no room for ours in a frame."""
     size = len(json.dumps(dict(headers), default=str))
     return dict(headers) if size <= _MAX_HEADER_BYTES else {"x-dead-headers": f"left out: {size} characters"}

@@ -105,7 +105,7 @@ class NamedReceiver(JournalReceiver):
                 "the subscription %r has missed %s events, which became too old before it read them", self._name, missed
             )
             # Only after the warning: if this process ended in between, the loss would stay unreported.
-            self._subscription.note_reported(missed)
+            self._subscription.record_reported(missed)
         entries = self._journal.read(self._position, BATCH)
         if not entries:
             # All entries were read: there are no more until the file changes.

@@ -54,7 +54,7 @@ class UnnamedReceiver(JournalReceiver):
 
     def _id_of(self, journal: Journal) -> object:
         with contextlib.suppress(JournalDamagedError):
-            return journal.fact("id")
+            return journal.value_of("id")
         return self._id
 
     def _warn_of_rest(self, journal: Journal) -> None:

@@ -47,7 +47,7 @@ OfWorkflow = Annotated[
 OfTask = Annotated[str | None, typer.Option("--task", metavar="NAME", help="Show only events of this task.")]
 AllReports = Annotated[
     bool,
-    typer.Option("--all-reports", help="Show the reports of all reporters about a fact, instead of each fact once."),
+    typer.Option("--all-reports", help="Show all reports of an occurrence, instead of each occurrence once."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write each event as one line of JSON, as it is on the bus.")]
 

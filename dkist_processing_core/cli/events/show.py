@@ -49,7 +49,7 @@ def tail(filters: Filters, *, name: str | None, replay: bool) -> None:
             settings=settings,
         ) as events,
     ):
-        _note(f"following {open_bus(settings).where}; press Ctrl-C to end")
+        _print_remark(f"following {open_bus(settings).where}; press Ctrl-C to end")
         for event in events:
             show(event)
             event.ack()
@@ -73,7 +73,7 @@ def show_list(filters: Filters, *, since: timedelta | None, run_id: str | None) 
             show(event)
             count += 1
     if not count:
-        _note(f"no such event on {open_bus(settings).where}")
+        _print_remark(f"no such event on {open_bus(settings).where}")
 
 
 class _Moments:
@@ -124,6 +124,6 @@ def _write_json(event: Event) -> None:
     write_json_line(encode(event))
 
 
-def _note(text: str) -> None:
+def _print_remark(text: str) -> None:
     """Print a text to the standard error stream, separate from output that may be piped."""
     Terminal(stderr=True, highlight=False).print(Text.assemble((text, "dim")), soft_wrap=True)
