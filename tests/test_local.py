@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -591,19 +593,37 @@ def test_every_fault_is_seen_in_a_local_run_too(monkeypatch: pytest.MonkeyPatch,
     assert not any(Reporter.ENGINE in attempts[0].reporters for attempts in tasks.values())
 
 
+ENDLESS = ("Waits", "Pools", "HearsNothing")
+"""A task that reacts to SIGTERM, one with a pool, and one that ignores SIGTERM."""
+
+
+@contextmanager
+def endless_run() -> Iterator[subprocess.Popen[str]]:
+    """
+    Run these tasks at the same time, and yield the process of the run when all of them have begun.
+    """
+    program = "from tests.launched import endless; endless.run(recipe_run_id=5, max_parallel=3)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert {process.stdout.readline() for _ in ENDLESS} == {f"{name} | waiting\n" for name in ENDLESS}
+        yield process
+
+
+def causes_in(run: RunView) -> dict[str, str | None]:
+    """
+    Return the cause of the end of each task's first attempt.
+    """
+    return {task.name: task.attempts[0].cause for task in run.tasks}
+
+
 @pytest.mark.quiet
 def test_ctrl_c_ends_every_task_within_five_seconds() -> None:
     """
     A task that reacts to SIGTERM, one with a pool and one that ignores SIGTERM each have an end on the bus.
     """
-    program = "from tests.launched import endless; endless.run(recipe_run_id=5, max_parallel=3)"
-    with subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert {process.stdout.readline() for _ in range(3)} == {
-            f"{name} | waiting\n" for name in ("Waits", "Pools", "HearsNothing")
-        }
+    with endless_run() as process:
         told = time.monotonic()
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
@@ -611,9 +631,7 @@ def test_ctrl_c_ends_every_task_within_five_seconds() -> None:
 
     run = the_run()
     assert took < 5.0
-    assert {task.name: task.attempts[0].cause for task in run.tasks} == dict.fromkeys(
-        ["Waits", "Pools", "HearsNothing"], "terminated"
-    )
+    assert causes_in(run) == dict.fromkeys(ENDLESS, "terminated")
     assert run.state is State.FAILED
 
 
@@ -622,13 +640,7 @@ def test_who_insists_does_not_wait_for_a_deaf_task() -> None:
     """
     A second Ctrl-C kills the tasks at once.
     """
-    program = "from tests.launched import endless; endless.run(recipe_run_id=5, max_parallel=3)"
-    with subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        for _ in range(3):
-            process.stdout.readline()
+    with endless_run() as process:
         told = time.monotonic()
         process.send_signal(signal.SIGINT)
         wait_until(lambda: "Waits" in ended_tasks())
@@ -637,43 +649,28 @@ def test_who_insists_does_not_wait_for_a_deaf_task() -> None:
         took = time.monotonic() - told
 
     assert took < 3.0
-    assert {task.name: task.attempts[0].cause for task in the_run().tasks} == dict.fromkeys(
-        ["Waits", "Pools", "HearsNothing"], "terminated"
-    )
+    assert causes_in(the_run()) == dict.fromkeys(ENDLESS, "terminated")
 
 
 def test_a_run_that_is_killed_leaves_no_task_behind() -> None:
     """
     The kernel notifies each launcher, which ends its task and reports it as lost.
     """
-    program = "from tests.launched import endless; endless.run(recipe_run_id=5, max_parallel=3)"
-    with subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        assert process.stdout is not None
-        for _ in range(3):
-            process.stdout.readline()
+    with endless_run() as process:
         process.kill()
         wait_until(lambda: len(ended_tasks()) == 3)
         # Ends when all of them have closed the pipe.
+        assert process.stdout is not None
         process.stdout.read()
 
-    assert {task.name: task.attempts[0].cause for task in the_run().tasks} == dict.fromkeys(
-        ["Waits", "Pools", "HearsNothing"], "lost"
-    )
+    assert causes_in(the_run()) == dict.fromkeys(ENDLESS, "lost")
 
 
 def test_a_launcher_that_is_killed_is_the_engine_s_to_report() -> None:
     """
     The guard of a task reports its end. If the task ignores SIGTERM, only the engine reports it.
     """
-    program = "from tests.launched import endless; endless.run(recipe_run_id=5, max_parallel=3)"
-    with subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        assert process.stdout is not None
-        for _ in range(3):
-            process.stdout.readline()
+    with endless_run() as process:
         for launcher in children_of(process.pid):
             os.kill(launcher, signal.SIGKILL)
         process.communicate(timeout=20)
