@@ -55,10 +55,10 @@ def execute(tmp_path: Path) -> Programs:
     Return a function that executes a notebook in a separate kernel and saves the outputs into its file.
     """
 
-    def run(program: str, file: Path, *options: str, **environment: str) -> None:
+    def run(program: list[str], file: Path, *options: str, **environment: str) -> None:
         own = {name: str(tmp_path / name.lower()) for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR")}
         subprocess.run(
-            [sys.executable, *program.split(), file, *options],
+            [sys.executable, *program, file, *options],
             env=os.environ | {"PYTHONPATH": str(ROOT), "JUPYTER_PLATFORM_DIRS": "1"} | own | environment,
             capture_output=True,
             text=True,
@@ -229,7 +229,7 @@ def test_tasks_in_a_notebook_report_as_everywhere(broker: Broker, execute: Progr
     fill_in(file, 7, right, last)
 
     execute(
-        "-m nbconvert --to notebook --execute --inplace --allow-errors",
+        ["-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", "--allow-errors"],
         file,
         **broker.env,
         PIPELINES_FAIL="1",
@@ -287,11 +287,10 @@ def test_a_task_keeps_the_notebook_that_it_runs_in(execute: Programs, tmp_path: 
     """
     The document contains the output of the cell that is still running.
     """
-    (tmp_path / "saving.py").write_text(_SAVING)
     file = pipelines.kept.export_notebook(tmp_path / "notebooks")
     fill_in(file, 8)
 
-    execute(str(tmp_path / "saving.py"), file)
+    execute(["-c", _SAVING], file)
 
     record = (file.parent / "record.md").read_text()
     assert "recipe_run_id: int = 8" in record

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import subprocess
 import sys
 import urllib.request
@@ -240,11 +241,12 @@ class Scratch:
             "IPYTHONDIR": str(folder / "ipython"),
         }
 
-    def placed(self, text: str) -> str:
+    def placed(self, text: str, *, in_shell: bool = False) -> str:
         """
         Return a text in which the image's paths are replaced by those of this folder.
         """
-        return re.sub(rf"(?<![\w/])({'|'.join(DRAWN)})(?![\w-])", rf"{self.root}\1", text)
+        root = shlex.quote(str(self.root)) if in_shell else self.root
+        return re.sub(rf"(?<![\w/])({'|'.join(DRAWN)})(?![\w-])", lambda found: f"{root}{found[1]}", text)
 
     def execute(self, instruction: str, value: str) -> None:
         """
@@ -262,7 +264,7 @@ class Scratch:
                 place.mkdir(parents=True, exist_ok=True)
                 subprocess.run(["cp", "-r", f"{source}/." if source == "." else source, place], check=True)
             case "RUN":
-                command = ["/bin/sh", "-c", self.placed(value)]
+                command = ["/bin/sh", "-c", self.placed(value, in_shell=True)]
                 done = subprocess.run(
                     command, cwd=self.cwd, env=self.environ, capture_output=True, text=True, check=False, timeout=400
                 )
