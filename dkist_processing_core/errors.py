@@ -9,6 +9,7 @@ Every exception that this package raises, as one tree.
     ├── EventError              an event is given an unusable value         (ValueError)
     ├── WorkflowError           a workflow cannot be built, exported or run as requested  (ValueError)
     │   └── EngineMissingError    a DAG cannot be loaded: Airflow is not installed
+    ├── RunFailedError          a run on this host has failed, and its caller wants an error
     ├── ExtraMissingError       a module that an extra installs is missing  (ImportError)
     ├── EnvironmentRequestError  the request for an environment is unusable  (ValueError)
     ├── EnvironmentBuildError   an environment could not be built
@@ -24,6 +25,11 @@ Every exception that this package raises, as one tree.
 
 Not here: how the lifecycle reports an exception as an event.
 """
+
+# The same as `typing.TYPE_CHECKING`: a launcher imports this module.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dkist_processing_core.local.outcomes import RunResult
 
 
 class DKISTProcessingCoreError(Exception):
@@ -61,6 +67,24 @@ class WorkflowError(DKISTProcessingCoreError, ValueError):
 
 class EngineMissingError(WorkflowError):
     """Airflow is not installed here; only loading a DAG needs it."""
+
+
+class RunFailedError(DKISTProcessingCoreError):
+    """
+    A run on this host has failed: at least one of its tasks has not finished. `Workflow.run(check=True)` raises it.
+
+    Attributes:
+        result: The outcome of each task of the run, as `Workflow.run` returns it.
+    """
+
+    def __init__(self, result: "RunResult") -> None:
+        """Store the result of the run."""
+        super().__init__(result)
+        self.result = result
+
+    def __str__(self) -> str:
+        """Return a text that names the run, and the tasks that have failed."""
+        return self.result.summary
 
 
 class ExtraMissingError(DKISTProcessingCoreError, ImportError):

@@ -19,7 +19,7 @@ from dkist_processing_core.author_checks.names import (
 )
 from dkist_processing_core.author_checks.tasks import check_runnable, check_task
 from dkist_processing_core.author_checks.values import refuse, text_of
-from dkist_processing_core.errors import WorkflowError
+from dkist_processing_core.errors import RunFailedError, WorkflowError
 from dkist_processing_core.node import Node
 from dkist_processing_core.resource_queue import ResourceQueue
 from dkist_processing_core.task import TaskBase
@@ -164,7 +164,12 @@ class Workflow:
         )
 
     def run(
-        self, recipe_run_id: int | str, *, max_parallel: int | None = None, environments: bool = False
+        self,
+        recipe_run_id: int | str,
+        *,
+        max_parallel: int | None = None,
+        environments: bool = False,
+        check: bool = False,
     ) -> "RunResult":
         """
         Run the workflow on this host: each task in a separate process, and independent tasks in parallel.
@@ -179,16 +184,23 @@ class Workflow:
             environments: run each task as a worker does, in an environment that holds the release of the workflow's
                 package and version with the extras of its node; if false, and for version `dev`, the installed code
                 is run.
+            check: raise an exception if the run fails, as `subprocess.run` does. Otherwise a failed run only shows in
+                the result, and a script ends with the right exit status by `sys.exit(not workflow.run(…))`.
 
         Returns:
-            The outcome of each task, by name.
+            The outcome of each task, by name; its truth value is the success of the run.
 
         Raises:
+            IdentityError: `recipe_run_id` is not an integer from 0, or decimal digits.
+            RunFailedError: The run failed, and `check` is true; the exception has the result.
             WorkflowError: The workflow has no tasks, or cannot be run from the place of its definition.
         """
         from dkist_processing_core.local.engine import run_workflow  # noqa: PLC0415 - a task's process needs none of it
 
-        return run_workflow(self, recipe_run_id, max_parallel=max_parallel, environments=environments)
+        result = run_workflow(self, recipe_run_id, max_parallel=max_parallel, environments=environments)
+        if check and not result:
+            raise RunFailedError(result)
+        return result
 
     def export_dag(self, path: str | Path | None = None) -> Path:
         """

@@ -4,6 +4,7 @@ Tests of running workflows on this host, each task in a separate process.
 
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -19,9 +20,9 @@ import pytest
 from dkist_processing_core import RunState, TaskBase, Workflow, subscribe
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.errors import IdentityError, WorkflowError
+from dkist_processing_core.errors import IdentityError, RunFailedError, WorkflowError
 from dkist_processing_core.events import Reporter, TaskEnd, TaskFailed, WorkflowFailed, WorkflowStarted
-from dkist_processing_core.local.outcomes import TaskState
+from dkist_processing_core.local.outcomes import RunResult, TaskOutcome, TaskState
 from dkist_processing_core.runs import RunView, State
 from tests import launched, pipelines
 from tests.running import run_python
@@ -175,6 +176,42 @@ def test_a_task_defined_at_a_prompt_runs_in_this_process(capfd: pytest.CaptureFi
     (attempt,) = the_run().tasks[0].attempts
     assert (attempt.number, attempt.state) == (1, State.FINISHED)
     assert not [name for name in os.environ if name.startswith("DKIST_CORE_RUN") or name == "TRACEPARENT"]
+
+
+def test_the_truth_value_of_a_result_is_the_success_of_the_run() -> None:
+    """
+    A script ends with the right status by `sys.exit(not workflow.run(…))`.
+    """
+    finished = RunResult("local__1", {"First": TaskOutcome(TaskState.SUCCESS, 1)})
+    failed = RunResult(
+        "local__1",
+        {"First": TaskOutcome(TaskState.FAILED, 2), "Last": TaskOutcome(TaskState.UPSTREAM_FAILED)},
+    )
+
+    assert (bool(finished), bool(failed)) == (True, False)
+    assert finished.summary == "run local__1 finished"
+    assert failed.summary == "run local__1 failed: First failed after 2 attempts, 1 task was not run"
+
+
+def test_a_checked_run_raises_an_error_with_its_result() -> None:
+    """
+    The error names the run and the task, and can go to another process; a run that is not checked returns its result.
+    """
+
+    class Fails(TaskBase):
+        def run(self) -> None:
+            raise ValueError
+
+    workflow = Workflow(process_category="checked", process_name="run")
+    workflow.add_node(Fails)
+
+    result = workflow.run(recipe_run_id=5)
+    with pytest.raises(RunFailedError, match=r"^run local__5__\w+ failed: Fails failed$") as raised:
+        workflow.run(recipe_run_id=5, check=True)
+
+    assert not result
+    assert raised.value.result["Fails"].state is TaskState.FAILED
+    assert pickle.loads(pickle.dumps(raised.value)).result == raised.value.result
 
 
 SCRIPT = """\

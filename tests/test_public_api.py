@@ -112,6 +112,7 @@ def test_established_paths_stay(module: str) -> None:
         ("IdentityError", ValueError),
         ("DecodeError", ValueError),
         ("WorkflowError", ValueError),
+        ("RunFailedError", Exception),
         ("EnvironmentRequestError", ValueError),
         ("EnvironmentBuildError", Exception),
         ("JournalError", Exception),

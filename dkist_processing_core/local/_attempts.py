@@ -22,7 +22,7 @@ from dkist_processing_core.identity import Attempt
 from dkist_processing_core.journal.notes import ENDED
 from dkist_processing_core.launcher.process_end import SOFTWARE, USAGE
 from dkist_processing_core.local import child
-from dkist_processing_core.local.outcomes import AttemptEnd
+from dkist_processing_core.local._attempt_end import AttemptEnd
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import TerminationError

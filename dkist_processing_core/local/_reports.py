@@ -29,7 +29,8 @@ from dkist_processing_core.events import (
 )
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.identity.trace_context import derived_trace_id
-from dkist_processing_core.local.outcomes import AttemptEnd, RunResult
+from dkist_processing_core.local._attempt_end import AttemptEnd
+from dkist_processing_core.local.outcomes import RunResult
 from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.tracing import Carrier, derived_span, open_telemetry, run_parent

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.local.outcomes import AttemptEnd, RunResult, TaskOutcome, TaskState
+from dkist_processing_core.local._attempt_end import AttemptEnd
+from dkist_processing_core.local.outcomes import RunResult, TaskOutcome, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -18,11 +18,12 @@ from dkist_processing_core.journal.notes import SUCCEEDED
 from dkist_processing_core.launcher import assignment
 from dkist_processing_core.launcher.bootstrap import locate, refuse_while_loading
 from dkist_processing_core.launcher.termination_requests import GRACE_SECONDS
+from dkist_processing_core.local._attempt_end import AttemptEnd
 from dkist_processing_core.local._attempts import Attempts
 from dkist_processing_core.local._reports import RunReports
 from dkist_processing_core.local._run_display import RunDisplay
 from dkist_processing_core.local._schedule import Schedule
-from dkist_processing_core.local.outcomes import AttemptEnd, RunResult
+from dkist_processing_core.local.outcomes import RunResult
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import raised_as_exception
 from dkist_processing_core.settings.interface import Settings

@@ -8,33 +8,30 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dkist_processing_core.identity import Attempt
-
 
 class TaskState(StrEnum):
     """The state of a task after a run, in Airflow's terms."""
 
     SUCCESS = "success"
+    """The task finished."""
     FAILED = "failed"
+    """The last attempt of the task failed."""
     UPSTREAM_FAILED = "upstream_failed"
+    """The task was not run, because a task that it depends on failed."""
     NO_STATUS = "no_status"
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptEnd:
-    """The end of an attempt's process."""
-
-    attempt: Attempt
-    exit_code: int | None
-    """The exit status of its process; None if it is lost."""
-    duration_seconds: float
-    is_reported: bool
-    """Whether the launcher has reported its end."""
+    """The task was not run, because the run ended before."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome:
-    """The outcome of a task: its state, the number of its attempts, and their total duration in seconds."""
+    """
+    The outcome of a task.
+
+    Attributes:
+        state: The state of the task after the run.
+        attempts: The number of its attempts; 0 for a task that was not run.
+        duration_seconds: The total duration of these attempts, in seconds.
+    """
 
     state: TaskState
     attempts: int = 0
@@ -48,15 +45,42 @@ class TaskOutcome:
 
 @dataclass(frozen=True)
 class RunResult(Mapping[str, TaskOutcome]):
-    """The outcome of each task of a run, by the task's name."""
+    """
+    The result of a run on this host: a mapping from the name of each task to its outcome.
+
+    Its truth value is the success of the run, so `sys.exit(not workflow.run(1))` ends a script with status 0 after a
+    success, and with 1 after a failure.
+
+    Attributes:
+        run_id: The id of the run, as the events of the run and `dkist-core timeline` name it.
+        tasks: The outcome of each task by its name, in dependency order.
+    """
 
     run_id: str
     tasks: dict[str, TaskOutcome]
+
+    def __bool__(self) -> bool:
+        """Return True if every task finished."""
+        return self.succeeded
 
     @property
     def succeeded(self) -> bool:
         """Whether every task finished."""
         return all(outcome.succeeded for outcome in self.tasks.values())
+
+    @property
+    def summary(self) -> str:
+        """A sentence about the result, with the names of the tasks that failed."""
+        if self.succeeded:
+            return f"run {self.run_id} finished"
+        failed = [
+            f"{name} failed" + (f" after {outcome.attempts} attempts" if outcome.attempts > 1 else "")
+            for name, outcome in self.tasks.items()
+            if outcome.state is TaskState.FAILED
+        ]
+        not_run = sum(outcome.attempts == 0 for outcome in self.tasks.values())
+        rest = [f"{not_run} {'task was' if not_run == 1 else 'tasks were'} not run"] if not_run else []
+        return f"run {self.run_id} failed: {', '.join(failed + rest)}"
 
     def __getitem__(self, name: str) -> TaskOutcome:
         """Return a task's outcome."""

@@ -59,7 +59,7 @@ def run(
     from dkist_processing_core.cli.targets import load_workflow
 
     result = load_workflow(target).run(recipe_run_id, max_parallel=max_parallel, environments=environments)
-    if not result.succeeded:
+    if not result:
         raise typer.Exit(1)
 
 
