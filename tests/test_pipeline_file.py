@@ -92,7 +92,8 @@ def python_folder(tmp_path: Path) -> Path:
     # Added as a separate site folder, so that its `.pth` files are read, too.
     (packages / "here.pth").write_text("".join(f"import site; site.addsitedir({each!r})\n" for each in here))
     program = environment / "bin" / "dkist-core"
-    program.write_text(f"#!{environment / 'bin' / 'python'}\nfrom dkist_processing_core.cli import main\n\nmain()\n")
+    # Its interpreter's path may have a blank, which a first line cannot have.
+    program.write_text("#!/usr/bin/env python\nfrom dkist_processing_core.cli import main\n\nmain()\n")
     program.chmod(0o755)
     return environment / "bin"
 

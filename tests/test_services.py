@@ -5,6 +5,7 @@ The services for other tests behave as those tests expect.
 import http.client
 import json
 import os
+import shlex
 import signal
 import socket
 import socketserver
@@ -490,7 +491,7 @@ class TestFetch:
         (tmp_path / "os-release").write_text(machine)
         script = tmp_path / "tests" / "services" / "fetch_rabbitmq.sh"
         script.parent.mkdir(parents=True)
-        text = FETCH.read_text().replace("/etc/os-release", str(tmp_path / "os-release"))
+        text = FETCH.read_text().replace("/etc/os-release", shlex.quote(str(tmp_path / "os-release")))
         script.write_text(text.replace("EUID == 0", "1 == 0"))
 
         done = subprocess.run(["bash", script, "trixie"], capture_output=True, text=True, check=False)

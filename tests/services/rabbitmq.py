@@ -36,7 +36,8 @@ SUITE_VARIABLE = "RABBITMQ_SUITE"
 _NODE_NAME = "rabbit@localhost"
 _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 _POLL_SECONDS = 0.02
-_CALL_SECONDS = 60
+# Each call starts a virtual machine: seconds on a quiet machine, a minute on one with many other processes.
+_CALL_SECONDS = 100
 _LOG_TAIL = 4000
 _WATERMARK = 0.4
 # Any running node uses more than this share of the memory.
@@ -146,7 +147,7 @@ class RabbitMQNode:
         """
         return self.eval("mnesia:system_info(is_running).") == "yes"
 
-    def start(self, timeout: float = 60.0) -> None:
+    def start(self, timeout: float = _CALL_SECONDS) -> None:
         """
         Start the node, or start it again with its data, and return when it takes connections.
 
