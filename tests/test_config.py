@@ -42,15 +42,6 @@ WRONG = {
         "nonsense",
         "[]",
         "null",
-        '{"interservice-bus": 1}',
-        '{"interservice-bus": {"mesh_port": 5672}}',
-        '{"interservice-bus": {"mesh_address": "", "mesh_port": 5672}}',
-        '{"interservice-bus": {"mesh_address": "amqp://b", "mesh_port": 5672}}',
-        '{"interservice-bus": {"mesh_address": "b:5672", "mesh_port": 5672}}',
-        '{"interservice-bus": {"mesh_address": "b/vhost", "mesh_port": 5672}}',
-        '{"interservice-bus": {"mesh_address": "b", "mesh_port": 65536}}',
-        '{"interservice-bus": {"mesh_address": "b", "mesh_port": -1}}',
-        '{"interservice-bus": {"mesh_address": "b", "mesh_port": "five"}}',
         '{"a":' * 100_000,
     ],
     "ISB_EXCHANGE": ["x" * 256],
@@ -75,6 +66,45 @@ WRONG = {
     "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": ["thrift"],
     "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": ["grpc,http/protobuf"],
     "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": ["x"],
+}
+_AT_BUS = '{"interservice-bus": {"mesh_address": %s, "mesh_port": %s}}'
+_HOST = "a host name or an address"
+_PORT = "a whole number from 1 to 65535"
+_ADDRESS = '{"mesh_address": "broker.example", "mesh_port": 5672}'
+# Wrong parts of MESH_CONFIG, what the message shows of each, and what it names as expected.
+WRONG_PARTS = {
+    '{"interservice-bus": 1}': ('1 as "interservice-bus"', f"an object as {_ADDRESS}"),
+    '{"theirs": null}': ('null as "theirs"', f"an object as {_ADDRESS}"),
+    '{"interservice_bus": {"mesh_address": "b", "mesh_port": 1}}': ('"interservice_bus"', '"interservice-bus"'),
+    '{"Interservice-Bus": {"mesh_address": "b", "mesh_port": 1}}': ('"Interservice-Bus"', '"interservice-bus"'),
+    '{"interservice-buss": {"mesh_address": "b", "mesh_port": 1}}': ('"interservice-buss"', '"interservice-bus"'),
+    '{"intreservice-bus": {"mesh_address": "b", "mesh_port": 1}}': ('"intreservice-bus"', '"interservice-bus"'),
+    '{"interservice-bus": {"mesh_adress": "b", "mesh_port": 1}}': (
+        '"mesh_adress" in "interservice-bus"',
+        '"mesh_address"',
+    ),
+    '{"interservice-bus": {"host": "b", "port": 1}}': (
+        '"host", "port" in "interservice-bus"',
+        '"mesh_address" and "mesh_port"',
+    ),
+    '{"interservice-bus": {"mesh_port": 5672}}': ('no "mesh_address" in "interservice-bus"', _ADDRESS),
+    '{"theirs": {"mesh_address": "b"}}': ('no "mesh_port" in "theirs"', _ADDRESS),
+    _AT_BUS % ('""', 5672): ('"mesh_address": "" in "interservice-bus"', _HOST),
+    _AT_BUS % ('"amqp://b"', 5672): ('"mesh_address": "amqp://b" in "interservice-bus"', _HOST),
+    _AT_BUS % ('"b:5672"', 5672): ('"mesh_address": "b:5672" in "interservice-bus"', _HOST),
+    _AT_BUS % ('"b/vhost"', 5672): ('"mesh_address": "b/vhost" in "interservice-bus"', _HOST),
+    _AT_BUS % (5, 5672): ('"mesh_address": 5 in "interservice-bus"', _HOST),
+    _AT_BUS % ('"b"', 65536): ('"mesh_port": 65536 in "interservice-bus"', _PORT),
+    _AT_BUS % ('"b"', -1): ('"mesh_port": -1 in "interservice-bus"', _PORT),
+    _AT_BUS % ('"b"', 0): ('"mesh_port": 0 in "interservice-bus"', _PORT),
+    _AT_BUS % ('"b"', "true"): ('"mesh_port": true in "interservice-bus"', _PORT),
+    _AT_BUS % ('"b"', '"five"'): ('"mesh_port": "five" in "interservice-bus"', _PORT),
+    _AT_BUS % ('"b"', "1.5"): ('"mesh_port": 1.5 in "interservice-bus"', _PORT),
+    '{"theirs": {"mesh_address": "b", "mesh_port": 1}, "theirs": {"mesh_address": "c", "mesh_port": 1}}': (
+        '"theirs" twice',
+        "it once",
+    ),
+    _AT_BUS % ('"b", "mesh_address": "c"', 1): ('"mesh_address" twice', "it once"),
 }
 # Any text is valid: only the broker, the collector or the file system can check it.
 ANY_TEXT = [
@@ -330,6 +360,34 @@ def test_a_wrong_value_is_named_with_what_was_expected(
         DKISTProcessingCoreConfiguration.read()
 
     assert str(caught.value) == f"{variable}: found {shown}, expected {expectation(FIELDS[variable.lower()])}"
+
+
+@pytest.mark.parametrize("value", WRONG_PARTS)
+def test_a_wrong_part_of_mesh_config_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """The message shows the wrong part, and not the whole of a long text."""
+    monkeypatch.setenv("MESH_CONFIG", value)
+    found, expected = WRONG_PARTS[value]
+
+    with pytest.raises(ConfigurationError) as caught:
+        DKISTProcessingCoreConfiguration.read()
+
+    assert str(caught.value) == f"MESH_CONFIG: found {found}, expected {expected}"
+
+
+@pytest.mark.parametrize("port", ["5672", '"5672"', '" 5672 "', "5672.0"])
+def test_the_port_may_be_a_text(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+    """Release 7.x accepts these forms."""
+    monkeypatch.setenv("MESH_CONFIG", _AT_BUS % ('"b"', port))
+
+    assert DKISTProcessingCoreConfiguration.read().isb_mesh_service.port == 5672
+
+
+@pytest.mark.parametrize("name", ["interservice-bus-api", "service-bus", "bus", "interservice"])
+def test_a_mesh_without_a_broker_is_valid(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A name that differs by more than a typing error is a client's."""
+    monkeypatch.setenv("MESH_CONFIG", f'{{"{name}": {{"mesh_address": "b", "mesh_port": 1}}}}')
+
+    assert not DKISTProcessingCoreConfiguration.read().names_broker
 
 
 def test_several_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,38 @@ def test_without_a_broker_the_embedded_journal_is_found_well(state_dir: Path) ->
     assert told.stdout.endswith("3 checks, no problem\n")
 
 
+def test_a_mesh_without_the_broker_is_the_reason_for_the_embedded_journal(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, state_dir: Path
+) -> None:
+    """
+    The doctor and the log of a run state in one line which bus is used, and which services are named instead.
+    """
+    monkeypatch.setenv("MESH_CONFIG", '{"object-store": {"mesh_address": "o", "mesh_port": 1}}')
+    reason = "MESH_CONFIG names object-store and no interservice-bus"
+
+    told = doctor()
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            Publisher.open(DKISTProcessingCoreConfiguration()).close()
+
+    assert f"bus  the embedded journal {state_dir / 'embedded.db'}: {reason}\n" in told.stdout
+    assert [record.getMessage() for record in caplog.records] == [
+        f"events go to the embedded journal {state_dir / 'embedded.db'}, since {reason}"
+    ]
+
+
+def test_a_typing_error_in_the_name_of_a_collector_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Events do not depend on the collector: the name is no error in the settings.
+    """
+    monkeypatch.setenv("MESH_CONFIG", '{"otlp-trace-endpoint": {"mesh_address": "o", "mesh_port": 1}}')
+
+    found = findings()
+
+    assert found["settings"][0] == "ok"
+    assert found["traces"] == ("wrong", "MESH_CONFIG names 'otlp-trace-endpoint', expected 'otlp-traces-endpoint'")
+
+
 def test_the_json_holds_the_same() -> None:
     """
     Monitoring systems read it.

@@ -19,7 +19,7 @@ from dkist_processing_core.settings.declarations import DECLARATIONS
 from dkist_processing_core.settings.origin import Origin
 from dkist_processing_core.settings.reading import secrets_in
 from dkist_processing_core.settings.without_pydantic import read_without_pydantic
-from tests.test_config import WRONG
+from tests.test_config import WRONG, WRONG_PARTS
 
 RIGHT = {
     "MESH_CONFIG": [
@@ -30,6 +30,7 @@ RIGHT = {
         '{"\\ud800": {"mesh_address": "a", "mesh_port": 1}}',
         '{"interservice-bus": {"mesh_address": "b", "mesh_port": true}}',
         '{"interservice-bus": {"mesh_address": "b", "mesh_port": "5672"}}',
+        *WRONG_PARTS,
     ],
     "RETRY_CONFIG": ['{"retry_tries": 3}'],
     "OTEL_TRACES_EXPORTER": ["otlp", " OTLP , console", "none", "otlp,otlp"],

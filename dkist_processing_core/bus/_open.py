@@ -1,12 +1,17 @@
 """
-Choosing the bus by the settings.
+Choosing the bus by the settings, and the text about the choice.
 
 Not here: the two transports (embedded, amqp).
 """
 
+from itertools import islice
+
 from dkist_processing_core.bus.embedded import JournalBus
 from dkist_processing_core.bus.interface import Bus
+from dkist_processing_core.settings.addresses import ISB_SERVICE
 from dkist_processing_core.settings.interface import Settings
+
+_SHOWN_SERVICES = 3
 
 
 def open_bus(settings: Settings) -> Bus:
@@ -16,3 +21,19 @@ def open_bus(settings: Settings) -> Bus:
 
         return AmqpBus(settings)
     return JournalBus(settings)
+
+
+def reason_for_bus(settings: Settings) -> str:
+    """Return why the settings mean this bus."""
+    if settings.names_broker:
+        return f"MESH_CONFIG names {ISB_SERVICE}"
+    others = ", ".join(islice(settings.mesh_config, _SHOWN_SERVICES))
+    more = ", …" if len(settings.mesh_config) > _SHOWN_SERVICES else ""
+    return f"MESH_CONFIG names {others}{more} and no {ISB_SERVICE}" if others else f"MESH_CONFIG names no {ISB_SERVICE}"
+
+
+def unexpected_bus(settings: Settings) -> str | None:
+    """Return a line about the embedded journal if `MESH_CONFIG` names services without the broker; otherwise None."""
+    if settings.names_broker or not settings.mesh_config:
+        return None
+    return f"events go to {open_bus(settings).where}, since {reason_for_bus(settings)}"

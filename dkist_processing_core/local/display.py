@@ -19,6 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dkist_processing_core.bus import unexpected_bus
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import TaskProgressed
@@ -58,9 +59,10 @@ class Display(Protocol):
 def open_display(run: Run, names: Sequence[str], settings: Settings) -> Iterator[Display]:
     """Show a run on the standard error stream until it ends: a live table on a terminal, plain lines elsewhere."""
     console = Terminal(stderr=True)
-    header = f"{run.workflow_name} {run.workflow_version}, run {run.run_id}"
+    header = [f"{run.workflow_name} {run.workflow_version}, run {run.run_id}", unexpected_bus(settings)]
     try:
-        console.print(visible(header), highlight=False, markup=False, soft_wrap=True)
+        for line in filter(None, header):
+            console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
     except (OSError, ValueError, AttributeError, SystemExit):
         # No process reads the error stream, or it is closed; rich raises SystemExit then.
         yield SilentDisplay()

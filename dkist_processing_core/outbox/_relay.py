@@ -15,8 +15,8 @@ from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.spare import spares_of
 from dkist_processing_core.outbox._delivery import STOP_SECONDS, unhurried
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
+from dkist_processing_core.settings.addresses import ISB_SERVICE
 from dkist_processing_core.settings.interface import Settings
-from dkist_processing_core.settings.kinds import ISB_SERVICE
 
 _POLL_SECONDS = 0.5
 logger = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.spare import take_over_spares
 from dkist_processing_core.journal.takeover import take_over
 from dkist_processing_core.outbox._state import Destination
+from dkist_processing_core.settings.addresses import ISB_SERVICE
 from dkist_processing_core.settings.interface import Settings
-from dkist_processing_core.settings.kinds import ISB_SERVICE
 
 
 @dataclass(frozen=True, slots=True)

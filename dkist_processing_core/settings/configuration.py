@@ -25,9 +25,10 @@ from pydantic_settings import (
 
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.settings import for_talus
+from dkist_processing_core.settings.addresses import ISB_SERVICE
 from dkist_processing_core.settings.credentials import OPT_IN, objection
 from dkist_processing_core.settings.declarations import DECLARATIONS
-from dkist_processing_core.settings.kinds import ISB_SERVICE, endpoint, exporters, in_lower_case, is_true, json_object
+from dkist_processing_core.settings.kinds import endpoint, exporters, in_lower_case, is_true, json_object
 from dkist_processing_core.settings.origin import Origin
 from dkist_processing_core.settings.retries import RetryConfig
 from dkist_processing_core.settings.services import UNKNOWN_SERVICE, MeshService, mesh

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from dkist_processing_core.settings import kinds
+from dkist_processing_core.settings import addresses, kinds
 
 _MESH_EXAMPLE = '{"interservice-bus": {"mesh_address": "broker.example", "mesh_port": 5672}}'
 _URL = "an http or https URL, as http://collector.example:4317"
@@ -38,11 +38,11 @@ DECLARATIONS = {
     ),
     "mesh_config": Declaration(
         {},
-        kinds.addresses,
+        addresses.addresses,
         "The addresses of services by their names: `interservice-bus` is the RabbitMQ broker (without it, events go to "
         "the embedded journal); `otlp-traces-endpoint`, `otlp-metrics-endpoint` and `otlp-logs-endpoint` are "
         "collectors (gRPC), used if no OTEL_EXPORTER_OTLP_* variable names one.",
-        expected=f"a JSON object as {_MESH_EXAMPLE}, ports whole numbers from 0 to 65535",
+        expected=f"a JSON object as {_MESH_EXAMPLE}, ports whole numbers from 1 to 65535",
     ),
     "isb_username": Declaration(
         "guest",

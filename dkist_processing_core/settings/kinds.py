@@ -10,35 +10,20 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
-ISB_SERVICE = "interservice-bus"
-OWN_SERVICES = frozenset({ISB_SERVICE, *(f"otlp-{signal}-endpoint" for signal in ("traces", "metrics", "logs"))})
-"""The services of `MESH_CONFIG` that this package uses itself; all others belong to clients."""
 EXPORTERS = frozenset({"otlp", "console"})
-MAX_PORT = 65535
 
 
-class Address(NamedTuple):
-    """Where a service is reached."""
+class WrongPartError(ValueError):
+    """A part of a JSON text is wrong: what was found there, and what was expected."""
 
-    host: str
-    port: int
-
-
-def host_name(value: str) -> str:
-    """Check a host name or address."""
-    if not re.fullmatch(r"[\w.-]+", value):
-        import ipaddress  # noqa: PLC0415 - rare: a name needs no look at the forms of addresses
-
-        try:
-            ipaddress.ip_address(value.removeprefix("[").removesuffix("]"))
-        except ValueError:
-            # A URL here may hold a password, and would be shown wherever the address is shown.
-            msg = "not a host name or address"
-            raise ValueError(msg) from None
-    return value
+    def __init__(self, found: str, expected: str) -> None:
+        """Store the two texts; `found` may hold a secret."""
+        super().__init__(f"found {found}, expected {expected}")
+        self.found = found
+        self.expected = expected
 
 
 def json_object(value: Any) -> Any:
@@ -46,12 +31,23 @@ def json_object(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        parsed = json.loads(value)
+        parsed = json.loads(value, object_pairs_hook=_once_each)
     except RecursionError:
         parsed = None
     if not isinstance(parsed, dict):
         msg = "not a JSON object"
         raise ValueError(msg)  # noqa: TRY004 - pydantic reports a ValueError, and lets a TypeError through
+    return parsed
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of these keys and values; JSON's own reader would keep the last of equal keys."""
+    parsed: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in parsed:
+            found = f"{json.dumps(name)} twice"
+            raise WrongPartError(found, "it once")
+        parsed[name] = value
     return parsed
 
 
@@ -133,21 +129,6 @@ def one_of(*names: str) -> Callable[[str], str]:
         return value
 
     return named
-
-
-def addresses(value: str) -> dict[str, Address]:
-    """Return the addresses of services by their names."""
-    return {text(name): _address(name, service) for name, service in json_object(text(value)).items()}
-
-
-def _address(name: str, service: Any) -> Address:
-    match service:
-        case {"mesh_address": str(found), "mesh_port": int(port)} if name not in OWN_SERVICES:
-            return Address(found, port)
-        case {"mesh_address": str(found), "mesh_port": int(port)} if type(port) is int and 0 <= port <= MAX_PORT:
-            return Address(host_name(text(found)), port)
-    msg = "not the usual form of an address"
-    raise ValueError(msg)
 
 
 def never(value: str) -> Any:

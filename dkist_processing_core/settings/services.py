@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from dkist_processing_core.settings.kinds import MAX_PORT, OWN_SERVICES, host_name, json_object
+from dkist_processing_core.settings.addresses import MAX_PORT, Address, addresses, host_name
 
 
 class MeshService(BaseModel):
@@ -38,17 +38,11 @@ UNKNOWN_SERVICE = MeshService.model_construct(host="127.0.0.1", port=0)
 
 
 def mesh(value: Any) -> Any:
-    """Return the services of `MESH_CONFIG`: this package's own for pydantic to check, a client's unchanged."""
-    services = json_object(value)
+    """Return the services of `MESH_CONFIG`; values that a program passes are left to pydantic, if they are no JSON."""
+    services = addresses(value)
     if not isinstance(services, dict):
         return services
-    return {name: service if name in OWN_SERVICES else _of_client(service) for name, service in services.items()}
-
-
-def _of_client(service: Any) -> Any:
-    """Return the address of a service that only a client uses; any address is accepted, as in release 7.x."""
-    match service:
-        case {"mesh_address": str(host), "mesh_port": int(port)}:
-            return MeshService.model_construct(host=host, port=port)
-        case _:
-            return service
+    return {
+        name: MeshService.model_construct(**service._asdict()) if isinstance(service, Address) else service
+        for name, service in services.items()
+    }

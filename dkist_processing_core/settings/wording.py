@@ -11,12 +11,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
+from dkist_processing_core.settings.kinds import WrongPartError
 from dkist_processing_core.text import REDACTED, is_secret_name, redact
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _SHOWN = 120
+_NOT_SHOWN = "a value that is not shown"
 
 
 def explanation(
@@ -51,14 +53,26 @@ def _complaint(
     name = str(problem["loc"][0])
     variable = name.upper()
     expected = expectation(fields.get(name))
+    part = problem.get("ctx", {}).get("error")
+    if isinstance(part, WrongPartError):
+        found = redact(part.found)
+        found = _NOT_SHOWN if _may_hold_secret(variable, found) else _clipped(found)
+        return f"{variable}: found {found}, expected {part.expected}"
     # Only `problem` holds a value that was read from the file `.env`.
     found = values[name] if name in values else environ.get(variable) or environ.get(name) or problem["input"]
     text = redact(str(found))
+    if _may_hold_secret(variable, text):
+        return f"{variable}: found {_NOT_SHOWN}, expected {expected or 'another'}"
+    return f"{variable}: found {_clipped(text)!r}, {f'expected {expected}' if expected else f'but {objection}'}"
+
+
+def _may_hold_secret(variable: str, text: str) -> bool:
     # A password may precede an @, and its start is unknown. The end of a password in JSON is also unknown.
-    if is_secret_name(variable) or is_secret_name(text) or "@" in text:
-        return f"{variable}: found a value that is not shown, expected {expected or 'another'}"
-    shown = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
-    return f"{variable}: found {shown}, {f'expected {expected}' if expected else f'but {objection}'}"
+    return is_secret_name(variable) or is_secret_name(text) or "@" in text
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def masked(name: str, value: Any) -> Any:

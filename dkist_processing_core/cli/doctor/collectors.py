@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 from dkist_processing_core.cli.doctor.check import Check, ok, skipped, wrong
+from dkist_processing_core.settings.addresses import near_miss
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.tracing import SIGNALS, Signal, address_of, endpoint_of, named_by, problem_at, protocol_of
 
@@ -35,8 +36,11 @@ def _check_signal(settings: Settings, signal: Signal, connect: Callable[[str, in
     if exporter in ("none", "console"):
         where = "not exported" if exporter == "none" else "written to the console"
         return skipped(signal, f"{where}: {variable} is {exporter}")
+    key = f"otlp-{signal}-endpoint"
+    if endpoint_of(settings, signal) is None and (name := near_miss(key, settings.mesh_config)) is not None:
+        return wrong(signal, f"MESH_CONFIG names {name!r}, expected {key!r}", "correct the name")
     if endpoint_of(settings, signal) is None and exporter is None:
-        return skipped(signal, _NOWHERE, _TO_EXPORT.format(key=f"otlp-{signal}-endpoint"))
+        return skipped(signal, _NOWHERE, _TO_EXPORT.format(key=key))
     host, port = address_of(settings, signal)
     named = named_by(settings, signal)
     found = f"{host}:{port} ({protocol_of(settings, signal)}, named by {named})"

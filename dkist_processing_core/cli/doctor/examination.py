@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
-from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus import open_bus, reason_for_bus
 from dkist_processing_core.cli.doctor.check import Check, Status, ok, wrong
 from dkist_processing_core.cli.doctor.collectors import check_collectors
 from dkist_processing_core.cli.doctor.journal import check_journal
@@ -17,7 +17,6 @@ from dkist_processing_core.cli.draw.rows import rows
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.errors import ConfigurationError
 from dkist_processing_core.settings.interface import Settings
-from dkist_processing_core.settings.kinds import ISB_SERVICE
 from dkist_processing_core.settings.reading import read_settings, variables_from_file
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import write_json
@@ -55,7 +54,7 @@ def examine(*, as_json: bool) -> bool:
 def _reason(settings: Settings | None) -> str:
     if settings is None:
         return "the settings cannot be read"
-    return f"MESH_CONFIG names {'' if settings.names_broker else 'no '}{ISB_SERVICE}"
+    return reason_for_bus(settings)
 
 
 def _checks(settings: Settings | None, problem: str) -> Iterator[Check]:

@@ -16,8 +16,8 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.outbox import Progress, Relay, drain, outboxes
 from dkist_processing_core.process.thread_limits import can_start_threads
+from dkist_processing_core.settings.addresses import ISB_SERVICE
 from dkist_processing_core.settings.interface import Settings
-from dkist_processing_core.settings.kinds import ISB_SERVICE
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import write_line

@@ -18,8 +18,8 @@ from dkist_processing_core.cli.topology.report import as_json, show_findings
 from dkist_processing_core.consumer import Selection, check_name
 from dkist_processing_core.errors import BusError
 from dkist_processing_core.events import EVENT_CLASSES
+from dkist_processing_core.settings.addresses import ISB_SERVICE
 from dkist_processing_core.settings.interface import Settings
-from dkist_processing_core.settings.kinds import ISB_SERVICE
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.terminal import write_json, write_line
 
