@@ -28,19 +28,27 @@ class Node:
     """
     A task with its upstreams, queue and extras.
 
-    Upstreams and extras may be given as one value, as several or as none. The queue may be given by its name.
+    `Workflow.add_node` creates it, and `Workflow.nodes` lists it. Upstreams and extras may be given as one value, as
+    several or as none. The queue may be given by its name.
 
     Raises:
         WorkflowError: A value is not a valid queue, upstream or extra.
     """
 
     workflow_name: str
+    """The name of the workflow."""
     workflow_version: str
+    """The version of the workflow."""
     workflow_package: str | None
+    """The package that contains the task; None for the workflow of a script."""
     task: type[TaskBase]
+    """The class of the task."""
     resource_queue: ResourceQueue = ResourceQueue.DEFAULT
+    """The kind of worker that the task needs."""
     upstreams: tuple[type[TaskBase], ...] = ()
+    """The classes of the tasks that must finish first."""
     pip_extras: tuple[str, ...] = ()
+    """The extras of the package that the task's environment needs, in addition to `frozen`."""
 
     def __post_init__(self) -> None:
         """Convert the given values to one form, and keep no object that the caller may still change."""

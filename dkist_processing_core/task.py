@@ -36,7 +36,13 @@ class TaskBase(ABC):
     A step of a workflow: a subclass implements `run`, and this class reports the events.
 
     Calling a task runs `pre_run`, `run` and `post_run`; `task.started` is published before, and exactly one of
-    `task.finished` and `task.failed` after. An exception is reported with its phase and re-raised unchanged.
+    `task.finished` and `task.failed` after. An exception ends the attempt: the phases after it do not run, and it is
+    reported with its phase and re-raised unchanged.
+
+    In a run, each attempt is a new object in a separate process. An attribute that `pre_run` sets is there in `run`,
+    but not in the next attempt and not in another task. A subclass that has a constructor calls `super().__init__` with
+    the same three arguments, which are then attributes of these names; `task_name` is the name of the class. The call
+    is inside `with task:`, so override `__exit__` to release resources after a success and after a failure.
 
     Args:
         recipe_run_id: The recipe run that the task processes, an integer.
@@ -45,9 +51,9 @@ class TaskBase(ABC):
     """
 
     retries: int = 0
-    """The number of attempts that may follow the first one."""
+    """The number of attempts that may follow the first one; with 0, a failed task is not tried again."""
     retry_delay_seconds: int = 60
-    """The delay before each of these attempts, in seconds."""
+    """The delay before each of these attempts, in seconds; 0 for none."""
 
     def __init__(self, recipe_run_id: int, workflow_name: str, workflow_version: str) -> None:
         """
@@ -65,14 +71,14 @@ class TaskBase(ABC):
         self._core_context.begin()
 
     def pre_run(self) -> None:
-        """Prepare for `run`. Does nothing unless overridden."""
+        """Prepare for `run`; called first. Does nothing unless overridden."""
 
     @abstractmethod
     def run(self) -> None:
-        """Do the task's work."""
+        """Do the task's work. The attempt succeeds if no phase raises an exception; the returned value is not used."""
 
     def post_run(self) -> None:
-        """Complete the work of `run`. Does nothing unless overridden."""
+        """Complete the work of `run`; called only if `run` has succeeded. Does nothing unless overridden."""
 
     def rollback(self) -> None:
         """
@@ -136,6 +142,9 @@ class TaskBase(ABC):
     ) -> Iterator[Span]:
         """
         Open a span for a part of the task's work as a child of the current phase, and log its start and end.
+
+        Used as `with self.telemetry_span("read the frames"):`. Only the name is needed; the other arguments are those
+        of OpenTelemetry's `start_as_current_span`.
 
         Args:
             name: The name of the part.

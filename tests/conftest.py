@@ -50,6 +50,7 @@ SAME_ON_EVERY_PYTHON = frozenset(
         "test_benchmarks",
         "test_bounded_exit",
         "test_broker_restart",
+        "test_distribution",
         "test_docs",
         "test_door",
         "test_drawings",

@@ -4,8 +4,9 @@ Every marked program and command of the documents is run, and its output compare
 python -m tests.test_docs writes the outputs again
 
 A block after `<!-- file: NAME -->` is written to that file; the commands of a console block after `<!-- run -->` are
-run, in one folder per document; a block after `<!-- consume -->` is run against a bus with events. Not here: the page
-that needs a real Airflow; its commands stand after `<!-- shell -->` (tests/airflow/test_how_to.py).
+run, in one folder per document; a block after `<!-- consume -->` is run against a bus with events. Not here: the
+commands after `<!-- set up -->`, which are run once (test_distribution), and the page that needs a real Airflow; its
+commands stand after `<!-- shell -->` (tests/airflow/test_how_to.py).
 """
 
 import os
@@ -20,11 +21,15 @@ from pathlib import Path
 
 import pytest
 
+from tests import authors_page
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-_BLOCK = re.compile(r"<!-- (file: (?P<file>[\w.]+)|(?P<kind>run|consume)) -->\n```(\w+)\n(?P<text>.*?)```", re.DOTALL)
+_BLOCK = re.compile(
+    r"<!-- (file: (?P<file>[\w.]+)|(?P<kind>run|consume|set up)) -->\n```(\w+)\n(?P<text>.*?)```", re.DOTALL
+)
 _VARIES = [
-    (re.compile(r"(local|hand)__1__\d{8}T\d{6}Z__[0-9a-f]{8}"), r"\1__RUN"),
+    (re.compile(r"(local|hand)__\d+__\d{8}T\d{6}Z__[0-9a-f]{8}"), r"\1__RUN"),
     (re.compile(r"\d\d:\d\d:\d\d([.,]\d+)?"), "TIME"),
     (re.compile(r"\d+(\.\d+)? ?(ms|s)\b"), "SECONDS"),
     (re.compile(r"line \d+"), "line N"),
@@ -113,7 +118,7 @@ def test_what_a_document_shows_is_what_happens(path: Path, tmp_path: Path, state
             assert alike(block.text) == alike(output_of(block, tmp_path, environment))
         elif block.kind == "consume":
             check_consumer(block.text, environment)
-        else:
+        elif block.kind != "set up":
             (tmp_path / block.kind).write_text(block.text)
 
 
@@ -134,6 +139,18 @@ def check_consumer(program: str, environment: dict[str, str]) -> None:
         line = consumer.stdout.readline()
         consumer.kill()
     assert "Right" in line
+
+
+def test_the_page_of_tasks_is_what_the_docstrings_state() -> None:
+    """
+    Its sections about classes are generated, and each argument and attribute has a meaning.
+    """
+    written = (ROOT / "docs" / "reference" / "tasks.md").read_text()
+
+    generated = authors_page.page(written)
+
+    assert "|  |" not in generated
+    assert written == generated, "write it again: python -m tests.authors_page docs/reference/tasks.md"
 
 
 def test_every_link_leads_somewhere() -> None:
@@ -185,7 +202,7 @@ def write_anew() -> None:
             for block in blocks_of(text):
                 if block.kind == "run":
                     outputs.append((block, output_of(block, folder, environment)))
-                elif block.kind != "consume":
+                elif block.kind not in {"consume", "set up"}:
                     (folder / block.kind).write_text(block.text)
         for block, output in reversed(outputs):
             text = text[: block.start] + output + text[block.end :]
