@@ -47,13 +47,10 @@ quick: .venv/.stamp-test ## Run the tests that need no service and start no proc
 	@tests/quick.sh .venv/bin/python $(PYTEST_ARGS)
 
 test: .venv/.stamp-test ## Run the suite on the oldest and the newest supported Python found here (PYTEST_ARGS=… selects tests)
-	@tests/services/install_packages.sh
-	@printf '%s\n' $(CLIENTS:%=%/.stamp-clients) .venv-airflow/.stamp-airflow $(TEST_PYTHONS:%=.venv-%/.stamp-test) | \
-	    xargs -P 2 -n 1 $(MAKE)
-	@suites=$$(tests/services/fetch_rabbitmq.sh $(RABBITMQ_SUITES)) && RABBITMQ_SUITES=$$suites CLIENTS='$(CLIENTS)' \
+	@RABBITMQ_SUITES='$(RABBITMQ_SUITES)' CLIENTS='$(CLIENTS)' \
 	    tests/on_each_python.sh '.venv $(TEST_PYTHONS:%=.venv-%)' $(PYTEST_ARGS)
 
-coverage: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the suite on the Python of .venv, and show the coverage
+coverage: .venv/.stamp-test ## Run the suite on the Python of .venv, and show the coverage
 	@COVERAGE=1 $(MAKE) test TEST_PYTHONS=
 
 soak: .venv/.stamp-test .venv-airflow/.stamp-airflow ## Run the tests that need minutes: load, faults, leaks, newer brokers

@@ -19,6 +19,7 @@ import hypothesis
 import pytest
 
 from dkist_processing_core.delivery import outbox_warnings
+from tests.parts import is_in_part
 from tests.services.broker import Broker, open_broker
 from tests.services.otlp import OtlpReceiver
 from tests.services.processes import SESSION_VARIABLE, SessionWatch
@@ -98,9 +99,10 @@ def pytest_report_header() -> str:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """
-    Add the option by which several processes share the tests.
+    Add the options by which several processes divide the tests among them.
     """
     parser.addoption("--share", default="1/1", help="run one of several shares of the tests: 1/2, and beside it 2/2")
+    parser.addoption("--part", help="run the selected tests whose marks satisfy an expression, as -m does, beside -m")
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by mark
@@ -123,6 +125,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.rabbitmq)
             if item.path.stem in OF_THE_BROKER:
                 item.add_marker(pytest.mark.versions)
+
+
+@pytest.hookimpl(specname="pytest_collection_modifyitems", trylast=True)  # after all marks are added
+def pytest_keep_part(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """
+    Keep the tests of this process's part.
+    """
+    if part := config.getoption("part"):
+        items[:] = [item for item in items if is_in_part(item, part)]
 
 
 @pytest.fixture(scope="session", autouse=True)

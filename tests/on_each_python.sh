@@ -7,10 +7,13 @@
 # and published pipelines have separate Pythons. `airflow`, `clients`, and those of `once` that do not use the shared
 # broker run in a separate process at the same time as the others, which shortens the longest run.
 #
-# The script fails if a run fails. The last lines repeat all failures. With COVERAGE set, the coverage of the first
-# environment is measured and shown, which takes a tenth more time. Without CLIENTS, the tests marked `clients` are left
-# out. For each Debian suite in RABBITMQ_SUITES, the tests marked `versions`, whose results may depend on the version of
-# RabbitMQ, run at the same time on the RabbitMQ of this suite.
+# The script fails if a run fails. The last lines repeat the result of each run and all failures. With COVERAGE set, the
+# coverage of the first environment is measured and shown, which takes a tenth more time. Without CLIENTS, the tests
+# marked `clients` are left out. For each Debian suite in RABBITMQ_SUITES, the tests marked `versions`, whose results
+# may depend on the version of RabbitMQ, run at the same time on the RabbitMQ of this suite.
+#
+# Before it runs the tests, the script makes the environments and installs the services that they need. With arguments,
+# only some tests may be selected: the marks of these decide which runs take place, and what is made for them.
 #
 #   on_each_python.sh "DIRECTORY…" [ARGUMENT…]
 set -uo pipefail
@@ -18,12 +21,15 @@ cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 
 read -ra environments <<<"$1"
 shift
+first=${environments[0]}
+others=("${environments[@]:1}")
 mkdir -p build
-suites=${RABBITMQ_SUITES:-}
+read -ra suites <<<"${RABBITMQ_SUITES:-}"
 unset RABBITMQ_SUITES # a test runs this script, and must not use them
 status=0
 pids=()
 names=()
+results=()
 failures=()
 nothing_collected=5
 gather=(${COVERAGE:+--cov=dkist_processing_core --cov-report=})
@@ -31,41 +37,91 @@ show=(${COVERAGE:+--cov=dkist_processing_core --cov-report=term --cov-append})
 colour=()
 [[ -t 1 ]] && colour=(--color=yes)
 left_out=
-if [[ ! ${CLIENTS:-} ]]; then
-    left_out=' and not clients'
-    echo 'Python 3.13 is not installed: the tests of published pipelines, which need it, are left out.'
-fi
+[[ ${CLIENTS:-} ]] || left_out=' and not clients'
 beside='once and not rabbitmq'
 [[ ${COVERAGE:-} ]] && beside='soak' # only the first run is measured, so it runs the tests marked `once`
 trap '((${#pids[@]})) && kill "${pids[@]}" 2>/dev/null' EXIT
 
+# The parts of the suite.
+everywhere='not soak and not quiet and not airflow and not clients and not once'
+apart="(airflow or clients or ($beside)) and not soak and not quiet$left_out"
+of_the_broker='versions and not soak and not quiet'
+here="not soak and not quiet and not airflow and not clients and not ($beside)"
+quiet="quiet and not soak$left_out"
+quiet_everywhere='quiet and not soak and not airflow and not clients and not once'
+# Tests with needs of their own.
+with_airflow='airflow and not soak'
+with_clients='clients and not soak'
+with_packages="(rabbitmq or strace or airflow or clients) and not soak$left_out"
+
+all=("$everywhere" "$apart" "$of_the_broker" "$here" "$quiet" "$quiet_everywhere" \
+    "$with_airflow" "$with_clients" "$with_packages")
+selected=$(printf '%s\n' "${all[@]}")
+if (($#)); then
+    selected=$("$first/bin/python" -m tests.parts "${all[@]}" -- "$@") || exit
+fi
+
+selects() {
+    grep -qxF -- "$1" <<<"$selected"
+}
+
+prepare() {
+    local goals=()
+    selects "$everywhere" || selects "$quiet_everywhere" || others=()
+    selects "$of_the_broker" || suites=()
+    if selects "$with_clients"; then
+        if [[ ${CLIENTS:-} ]]; then
+            goals+=("$CLIENTS/.stamp-clients")
+        else
+            echo 'Python 3.13 is not installed: the tests of published pipelines, which need it, are left out.'
+        fi
+    fi
+    selects "$with_airflow" && goals+=(.venv-airflow/.stamp-airflow)
+    ((${#others[@]})) && goals+=("${others[@]/%//.stamp-test}")
+    if selects "$with_packages"; then
+        tests/services/install_packages.sh || return
+    fi
+    if ((${#goals[@]})); then
+        printf '%s\n' "${goals[@]}" | xargs -P 2 -n 1 make --silent || return
+    fi
+    if ((${#suites[@]})); then
+        suites=$(tests/services/fetch_rabbitmq.sh "${suites[@]}") || return
+        read -ra suites <<<"$suites"
+    fi
+}
+
 run() {
-    "$2/bin/python" -m pytest "${@:3}" "${colour[@]}" 2>&1 | tee "build/$1.log"
+    selects "$3" || return 0
+    "$2/bin/python" -m pytest --part "${@:3}" "${colour[@]}" 2>&1 | tee "build/$1.log"
     note "$1" "${PIPESTATUS[0]}"
 }
 
 run_beside() {
+    selects "$3" || return 0
     names+=("$1")
-    "$2/bin/python" -m pytest "${@:3}" "${colour[@]}" >"build/$1.log" 2>&1 &
+    "$2/bin/python" -m pytest --part "${@:3}" "${colour[@]}" >"build/$1.log" 2>&1 &
     pids+=($!)
 }
 
 note() {
+    local log
+    log=$(sed 's/\x1b\[[0-9;]*m//g' "build/$1.log")
+    results+=("build/$1.log: $(grep -oE '[^=]* in [0-9.]+s\b[^=]*' <<<"$log" | tail -n 1 | sed 's/^ *//; s/ *$//')")
     (($2 == 0 || $2 == nothing_collected)) && return
     status=$2
     failures+=("build/$1.log: exit status $2")
-    mapfile -t -O "${#failures[@]}" failures < <(sed 's/\x1b\[[0-9;]*m//g' "build/$1.log" | grep -E '^(FAILED|ERROR) ')
+    mapfile -t -O "${#failures[@]}" failures < <(grep -E '^(FAILED|ERROR) ' <<<"$log")
 }
 
-for environment in "${environments[@]:1}"; do
-    run_beside "test$environment" "$environment" -m 'not soak and not quiet and not airflow and not clients and not once' "$@"
+prepare || exit
+for environment in "${others[@]}"; do
+    run_beside "test$environment" "$environment" "$everywhere" "$@"
 done
-run_beside test.airflow "${environments[0]}" -m "(airflow or clients or ($beside)) and not soak and not quiet$left_out" "$@"
-for suite in $suites; do
-    RABBITMQ_SUITE=$suite run_beside "test.rabbitmq-$suite" "${environments[0]}" -m 'versions and not soak and not quiet' "$@"
+run_beside test.airflow "$first" "$apart" "$@"
+for suite in "${suites[@]}"; do
+    RABBITMQ_SUITE=$suite run_beside "test.rabbitmq-$suite" "$first" "$of_the_broker" "$@"
 done
-run "test${environments[0]}" "${environments[0]}" -m "not soak and not quiet and not airflow and not clients and not ($beside)" \
-    "${gather[@]}" "$@"
+run "test$first" "$first" "$here" "${gather[@]}" "$@"
 for index in "${!pids[@]}"; do
     wait "${pids[$index]}"
     note "${names[$index]}" $?
@@ -73,10 +129,18 @@ for index in "${!pids[@]}"; do
     cat "build/${names[$index]}.log"
 done
 pids=()
-run "quiet${environments[0]}" "${environments[0]}" -m "quiet and not soak$left_out" "${show[@]}" "$@"
-for environment in "${environments[@]:1}"; do
-    run "quiet$environment" "$environment" -m 'quiet and not soak and not airflow and not clients and not once' "$@"
+run "quiet$first" "$first" "$quiet" "${show[@]}" "$@"
+for environment in "${others[@]}"; do
+    run "quiet$environment" "$environment" "$quiet_everywhere" "$@"
 done
+if ((${#results[@]} == 0)); then
+    echo "No test was selected by: $*. The tests marked \`soak\` run by make soak." >&2
+    exit "$nothing_collected"
+fi
+if ((${#results[@]} > 1)); then
+    printf '\nResults:\n'
+    printf '  %s\n' "${results[@]}"
+fi
 if ((status)); then
     printf '\nFailed:\n'
     printf '  %s\n' "${failures[@]}"

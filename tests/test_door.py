@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -230,19 +231,51 @@ def test_ci_runs_lint_and_test_and_nothing_else() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
+def write_command(path: Path, script: str) -> None:
+    """Write a program for the shell."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def run_suite(
+    directory: Path, *arguments: str, selected: str = "", pytest_: str, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    """
+    Run the suite in the environments `first` and `second`, with a shell script in place of pytest.
+
+    The arguments select tests with the marks `selected`. The file `prepared` gets the names of what is made for them.
+    """
+    script = directory / "tests" / "on_each_python.sh"
+    write_command(script, (ROOT / "tests" / "on_each_python.sh").read_text())
+    marks = {mark: mark in selected.split() for mark in (*MARKS, "versions", "strace")}
+    asks = f"""
+        import sys
+        for each in sys.argv[1:sys.argv.index("--")]:
+            if eval(each, {marks}):
+                print(each)
+    """
+    (directory / "asks.py").write_text(textwrap.dedent(asks))
+    for name in ("first", "second"):
+        asked = f'shift 2; exec {sys.executable} {directory}/asks.py "$@"'
+        write_command(directory / name / "bin" / "python", f"if [ $2 = tests.parts ]; then {asked}; fi\n{pytest_}")
+    for path in ("commands/make", "tests/services/install_packages.sh", "tests/services/fetch_rabbitmq.sh"):
+        does = f'echo "$(basename $0) $*" | sed "s/--silent //" >>{directory}/prepared'
+        write_command(directory / path, f'{does}; case $0 in *fetch*) echo "$*" ;; esac')
+    return subprocess.run(
+        ["bash", script, "first second", *arguments],
+        env=outside_make(PATH=f"{directory}/commands:{os.environ['PATH']}", **settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def streams(directory: Path, **settings: str) -> tuple[dict[str, list[str]], str]:
     """Return the mark expressions with which the suite is run in each of two environments, and the output."""
-    script = directory / "tests" / "on_each_python.sh"
-    script.parent.mkdir(parents=True)
-    script.write_text((ROOT / "tests" / "on_each_python.sh").read_text())
-    for name in ("first", "second"):
-        python = directory / name / "bin" / "python"
-        python.parent.mkdir(parents=True)
-        python.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$4\" >>'{directory / name / 'marks'}'\n")
-        python.chmod(0o755)
-    ran = subprocess.run(
-        ["bash", script, "first second"], env=outside_make(**settings), capture_output=True, text=True, check=True
-    )
+    directory.mkdir(exist_ok=True)
+    ran = run_suite(directory, pytest_='printf "%s\\n" "$4" >>"${0%/bin/python}/marks"', **settings)
+    assert ran.returncode == 0
     return {name: (directory / name / "marks").read_text().splitlines() for name in ("first", "second")}, ran.stdout
 
 
@@ -367,23 +400,10 @@ def test_what_a_version_of_the_broker_can_change_runs_on_each_suite(tmp_path: Pa
 
 def test_what_failed_in_any_environment_stands_in_the_last_lines(tmp_path: Path) -> None:
     """The end of a long run's output names the tests that failed."""
-    script = tmp_path / "tests" / "on_each_python.sh"
-    script.parent.mkdir()
-    script.write_text((ROOT / "tests" / "on_each_python.sh").read_text())
-    fails = "printf '\\033[31mFAILED\\033[0m tests/test_a.py::test_b - assert 1 == 2\\n1 failed\\n'; exit 1"
-    for name, does in {"first": "echo '5 passed'", "second": fails}.items():
-        python = tmp_path / name / "bin" / "python"
-        python.parent.mkdir(parents=True)
-        python.write_text(f"#!/bin/sh\n{does}\n")
-        python.chmod(0o755)
+    fails = "printf '\\033[31mFAILED\\033[0m tests/test_a.py::test_b - assert 1 == 2\\n1 failed in 2.0s\\n'; exit 1"
+    does = f"case $0 in *second*) {fails} ;; esac; echo '===== 5 passed in 1.0s ====='"
 
-    ran = subprocess.run(
-        ["bash", script, "first second"],
-        env=outside_make(CLIENTS=".venv-clients"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = run_suite(tmp_path, pytest_=does, CLIENTS=".venv-clients")
 
     assert ran.returncode == 1
     _, said = ran.stdout.split("\nFailed:\n")
@@ -392,6 +412,79 @@ def test_what_failed_in_any_environment_stands_in_the_last_lines(tmp_path: Path)
         for name in ("build/testsecond.log", "build/quietsecond.log")
         for line in (f"{name}: exit status 1", "FAILED tests/test_a.py::test_b - assert 1 == 2")
     ]
+
+
+@pytest.mark.parametrize(
+    ("selected", "results", "prepared"),
+    [
+        ("once", ["test.airflow"], []),
+        ("quiet once", ["quietfirst"], []),
+        ("quiet", ["quietfirst", "quietsecond"], ["make second/.stamp-test"]),
+        ("", ["testfirst", "testsecond"], ["make second/.stamp-test"]),
+        ("once strace", ["test.airflow"], ["install_packages.sh"]),
+        ("rabbitmq once", ["testfirst"], ["install_packages.sh"]),
+        ("airflow", ["test.airflow"], ["install_packages.sh", "make .venv-airflow/.stamp-airflow"]),
+        ("clients", ["test.airflow"], ["install_packages.sh", "make .venv-clients/.stamp-clients"]),
+        (
+            "versions rabbitmq",
+            ["testfirst", "testsecond", "test.rabbitmq-trixie"],
+            ["fetch_rabbitmq.sh trixie", "install_packages.sh", "make second/.stamp-test"],
+        ),
+    ],
+)
+def test_a_selection_makes_what_it_needs_and_ends_with_its_results(
+    tmp_path: Path, selected: str, results: list[str], prepared: list[str]
+) -> None:
+    """The marks of the selected tests decide which environments and services are made, and which runs take place."""
+    settings = {"CLIENTS": ".venv-clients", "RABBITMQ_SUITES": "trixie"}
+
+    ran = run_suite(tmp_path, "tests/test_a.py", selected=selected, pytest_="echo '1 passed in 0.1s'", **settings)
+
+    made = (tmp_path / "prepared").read_text().splitlines() if prepared else []
+    assert sorted(each.strip() for each in made) == prepared
+    assert (tmp_path / "prepared").exists() == bool(prepared)
+    ended = [f"  build/{name}.log: 1 passed in 0.1s" for name in results]
+    last = ran.stdout.splitlines()[-len(results) :]
+    assert sorted(last) == sorted(ended) if len(results) > 1 else last == ["1 passed in 0.1s"]
+
+
+def test_the_whole_suite_makes_all_environments(tmp_path: Path) -> None:
+    """Without arguments, nothing is asked about the tests."""
+    run_suite(tmp_path, pytest_="echo '1 passed in 0.1s'", CLIENTS=".venv-clients", RABBITMQ_SUITES="trixie")
+
+    made = (tmp_path / "prepared").read_text().splitlines()
+    assert sorted(each.strip() for each in made) == [
+        "fetch_rabbitmq.sh trixie",
+        "install_packages.sh",
+        "make .venv-airflow/.stamp-airflow",
+        "make .venv-clients/.stamp-clients",
+        "make second/.stamp-test",
+    ]
+
+
+def test_a_selection_of_nothing_is_one_sentence(tmp_path: Path) -> None:
+    """It fails, since a misspelt name would otherwise look like success."""
+    ran = run_suite(tmp_path, "-k", "misspelt", selected="soak", pytest_="exit 5", CLIENTS=".venv-clients")
+
+    assert ran.returncode == 5
+    assert ran.stdout == ""
+    assert ran.stderr == "No test was selected by: -k misspelt. The tests marked `soak` run by make soak.\n"
+
+
+def parts_of(*arguments: str) -> list[str]:
+    """Return the parts of the suite that have a test among the selected ones."""
+    parts = ["once", "not once", "quiet", "airflow", "strace and not soak"]
+    command = [sys.executable, "-m", "tests.parts", *parts, "--", "-p", "no:cacheprovider", *arguments]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return ran.stdout.splitlines()
+
+
+def test_the_parts_of_a_selection_are_those_of_its_tests() -> None:
+    """The arguments of pytest select as in a run: by file, name and mark."""
+    modules = [f"tests/test_{name}.py" for name in ("sync", "airflow_config")]
+
+    assert parts_of(*modules) == ["once", "not once", "airflow", "strace and not soak"]
+    assert parts_of(*modules, "-m", "airflow", "-k", "setting") == ["once", "airflow"]
 
 
 def create_environment(directory: Path, *, python: str) -> subprocess.CompletedProcess[str]:

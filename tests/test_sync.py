@@ -21,6 +21,8 @@ from tests.killed import Plan
 from tests.services.broker import Broker
 from tests.test_delivery import settings_of, unreachable
 
+pytestmark = pytest.mark.strace
+
 COUNT = 20
 STRACE = ["strace", "-f", "-y", "-s", "16", "-e", "trace=openat,pwrite64,write,fdatasync,fsync", "-o"]
 INSTALL = Path(__file__).with_name("services") / "install_packages.sh"
