@@ -1,7 +1,10 @@
 """
 Write docs/benchmarks.md from the figures: nothing on the page is typed by hand.
 
-Not here: measuring. `benchmarks/last.json` holds the figures of the page, and a test compares the page with it.
+    .venv/bin/python -m benchmarks.page
+
+writes the page from the figures of the last measurement. Not here: measuring. `benchmarks/last.json` holds the figures
+of the page, and a test compares the page with it.
 """
 
 import json
@@ -286,3 +289,7 @@ def render(results: Results) -> str:
 def _apart(results: Results, part: str) -> str:
     """Return where a part was measured, if that was in a separate run."""
     return f"Measured in another run,\n{results.apart[part]}.\n\n" if part in results.apart else ""
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(Results.read()), encoding="utf-8")

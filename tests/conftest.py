@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +134,33 @@ def pytest_keep_part(config: pytest.Config, items: list[pytest.Item]) -> None:
     """
     if part := config.getoption("part"):
         items[:] = [item for item in items if is_in_part(item, part)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """
+    Add the sentence of the mark `on_failure` to the failure of a test.
+    """
+    try:
+        yield
+    except Exception as failure:
+        for mark in item.iter_markers("on_failure"):
+            failure.add_note(*mark.args)
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """
+    Name the folders and the broker's log of a test that failed.
+    """
+    report = yield
+    if report.failed:
+        used = getattr(item, "funcargs", {})
+        found = [f"{name}: {used[name]}" for name in ("state_dir", "tmp_path") if name in used]
+        found += [f"broker: {used['rabbitmq'].log}"] if "rabbitmq" in used else []
+        report.sections.append(("files of this test", "\n".join(found)))
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

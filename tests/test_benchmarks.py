@@ -49,6 +49,7 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.events import encode
 from dkist_processing_core.tracing import endpoint_of
+from tests.generated import generated_by
 from tests.services.rabbitmq import RabbitMQNode
 from tests.services.sockets import LOOPBACK, closed_port
 from tests.test_export import GOLDEN
@@ -81,6 +82,7 @@ def results() -> page.Results:
     return page.Results.read()
 
 
+@generated_by(".venv/bin/python -m benchmarks.page")
 def test_the_page_shows_the_last_figures() -> None:
     """
     docs/benchmarks.md is exactly the text that the program writes from the stored figures.
@@ -90,6 +92,7 @@ def test_the_page_shows_the_last_figures() -> None:
     assert page.PAGE.read_text(encoding="utf-8") == expected
 
 
+@generated_by("make bench BENCH_ARGS=--write-docs")
 def test_every_plot_of_the_page_is_there_and_small() -> None:
     """
     The page's images are in the repository, and are small.
@@ -112,6 +115,7 @@ def test_last_figures_are_rows_of_the_promised_form() -> None:
     assert {type(row[key]) for row in rows for key in ("ours", "other", "ratio")} <= {float, int}
 
 
+@generated_by("make bench BENCH_ARGS=--write-docs")
 def test_every_aim_finds_its_figure() -> None:
     """
     An aim without a row would never be missed.

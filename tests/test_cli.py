@@ -28,6 +28,7 @@ from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import EVENT_CLASSES, Event, decode, encode
 from tests import pipelines
 from tests.facts import failed, finished, progressed, started
+from tests.generated import generated_by
 from tests.running import ROOT, command
 from tests.running import run_command as run
 from tests.services.broker import Broker
@@ -146,6 +147,7 @@ def test_every_summary_fits_a_narrow_terminal() -> None:
     assert [line for text in shown.values() for line in text.splitlines() if line.endswith("...")] == []
 
 
+@generated_by(".venv/bin/python -m dkist_processing_core.cli.reference > docs/reference/cli.md")
 def test_the_reference_in_the_documentation_is_what_help_says() -> None:
     """
     `docs/reference/cli.md` is generated, never written by hand.

@@ -28,6 +28,7 @@ from dkist_processing_core.settings.example import example_environment
 from dkist_processing_core.settings.origin import _other_owner, _others_of
 from dkist_processing_core.settings.reading import secrets_in
 from dkist_processing_core.settings.wording import expectation
+from tests.generated import generated_by
 from tests.strategies import texts
 
 ROOT = Path(__file__).parents[1]
@@ -914,6 +915,7 @@ def test_the_module_has_no_other_lazy_name() -> None:
 # Documents
 
 
+@generated_by(".venv/bin/python -m dkist_processing_core.settings.example > config/example.env")
 def test_the_example_environment_is_in_step() -> None:
     """config/example.env is what `python -m dkist_processing_core.settings.example` prints."""
     assert (ROOT / "config" / "example.env").read_text() == example_environment()
@@ -991,8 +993,9 @@ def test_each_variable_of_tls_is_described_to_turn_it_on() -> None:
     assert [name for name, text in described.items() if not text.endswith("it turns TLS on.")] == []
 
 
+@generated_by(".venv/bin/python -m tests.test_config > docs/reference/settings.md")
 def test_the_page_of_settings_is_in_step() -> None:
-    """docs/reference/settings.md documents every field: `python -m tests.test_config` prints it again."""
+    """docs/reference/settings.md documents every field."""
     assert (ROOT / "docs" / "reference" / "settings.md").read_text() == settings_page()
 
 

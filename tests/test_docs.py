@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests import authors_page
+from tests.generated import generated_by
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -106,6 +107,7 @@ def alike(text: str) -> str:
     return "\n".join(line.strip() for line in lines)
 
 
+@generated_by(".venv/bin/python -m tests.test_docs")
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_a_document_shows_is_what_happens(path: Path, tmp_path: Path, state_dir: Path) -> None:
     """
@@ -141,6 +143,7 @@ def check_consumer(program: str, environment: dict[str, str]) -> None:
     assert "Right" in line
 
 
+@generated_by(".venv/bin/python -m tests.authors_page docs/reference/tasks.md")
 def test_the_page_of_tasks_is_what_the_docstrings_state() -> None:
     """
     Its sections about classes are generated, and each argument and attribute has a meaning.
@@ -150,7 +153,7 @@ def test_the_page_of_tasks_is_what_the_docstrings_state() -> None:
     generated = authors_page.page(written)
 
     assert "|  |" not in generated
-    assert written == generated, "write it again: python -m tests.authors_page docs/reference/tasks.md"
+    assert written == generated
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -17,6 +17,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests import conftest
+from tests.generated import generated_by
+
 ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -96,6 +99,41 @@ def test_every_target_that_a_document_names_exists(document: str) -> None:
     assert set(named) <= targets
 
 
+def test_every_command_that_writes_a_generated_file_exists() -> None:
+    """The test of a generated file, and CONTRIBUTING, name the command that writes it."""
+    written = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## The documentation")[2].partition("\n## ")[0]
+    documented = re.findall(r"^\|.*\| `([^`]+)`[^|]*\|$", section, flags=re.MULTILINE)
+    named = re.findall(r'@generated_by\("(.+)"\)', written)
+
+    targets = {target for command in named for target in re.findall(r"^make (\w+)", command)}
+    modules = {module for command in named for module in re.findall(r"^\.venv/bin/python -m ([\w.]+)", command)}
+    assert len(targets | modules) >= 10
+    assert set(documented) <= set(named)
+    assert [command for command in named if not command.startswith(("make ", ".venv/bin/python -m "))] == []
+    assert [target for target in targets if not re.search(rf"^{target}:", MAKEFILE, flags=re.MULTILINE)] == []
+    assert [module for module in modules if not runs_as_program(module)] == []
+
+
+def runs_as_program(module: str) -> bool:
+    """Return True if `python -m` finds a module, and the module does something then."""
+    path = ROOT.joinpath(*module.split("."))
+    return (path / "__main__.py").exists() or "__main__" in path.with_suffix(".py").read_text()
+
+
+@pytest.mark.on_failure("Run: make lock")
+def test_a_failure_states_what_its_test_advises(request: pytest.FixtureRequest) -> None:
+    """The sentence is added to the message, and to that of no other test."""
+    run = conftest.pytest_runtest_call(request.node)
+    next(run)
+
+    with pytest.raises(AssertionError, match="1 == 2") as failed:
+        run.throw(AssertionError("1 == 2"))
+
+    assert failed.value.__notes__ == ["Run: make lock"]
+
+
 def test_help_lists_every_target() -> None:
     """Plain make describes each target in one line."""
     phony = set(re.findall(r"^\.PHONY: (.*)", MAKEFILE, flags=re.MULTILINE)[0].split()) - {"FORCE"}
@@ -130,6 +168,7 @@ def test_settings_of_the_users_shell_do_not_reach_what_make_runs(tmp_path: Path)
     assert {line.partition("=")[0] for line in ran.stdout.splitlines()} & {*shell, "KEPT"} == {"KEPT"}
 
 
+@generated_by("make lock")
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 def test_lock_file_holds_no_address(lock: Path) -> None:
     """The source of packages depends on the machine: a lock names no index, host or path."""
@@ -138,6 +177,7 @@ def test_lock_file_holds_no_address(lock: Path) -> None:
     assert found == []
 
 
+@generated_by("make lock")
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 def test_lock_file_pins_every_requirement_by_version_and_hash(lock: Path) -> None:
     """The installed packages are the locked ones, bit for bit."""
@@ -147,6 +187,7 @@ def test_lock_file_pins_every_requirement_by_version_and_hash(lock: Path) -> Non
     assert pins(lock)
 
 
+@generated_by("make lock")
 @pytest.mark.parametrize("lock", LIBRARYS_LOCKS, ids=lambda lock: lock.name)
 def test_lock_files_agree_on_every_version(lock: Path) -> None:
     """Any lock may be installed over any other in one environment."""
@@ -157,6 +198,7 @@ def test_lock_files_agree_on_every_version(lock: Path) -> None:
     assert differing == {}
 
 
+@generated_by("make lock")
 def test_published_pipelines_are_locked_to_what_they_pin() -> None:
     """If they pin a version, the lock has the same."""
     frozen = dict(line.split("==") for line in FROZEN.read_text().splitlines() if line[:1] != "#")
@@ -170,6 +212,7 @@ def test_published_pipelines_are_locked_to_what_they_pin() -> None:
     assert expected.keys() & locked.keys()
 
 
+@generated_by("make lock")
 @pytest.mark.parametrize("name", ["pika", "pydantic"])
 def test_peers_run_on_the_librarys_versions_of_what_both_use(name: str) -> None:
     """A benchmark compares the library with its peers, and not two releases of pika."""
@@ -178,6 +221,7 @@ def test_peers_run_on_the_librarys_versions_of_what_both_use(name: str) -> None:
     assert pins(PEERS)[name] == expected
 
 
+@generated_by("make lock")
 @pytest.mark.parametrize("lock", APART, ids=lambda lock: lock.name)
 def test_everything_that_is_named_beside_a_lock_is_locked(lock: Path) -> None:
     """The peers of the benchmarks, the Airflow of the tests, and published pipelines are installed from locks."""
@@ -193,6 +237,7 @@ def test_everything_that_is_named_beside_a_lock_is_locked(lock: Path) -> None:
     assert missing == []
 
 
+@generated_by("make lock")
 @pytest.mark.parametrize(("lock", "requirement"), declared_in_locks())
 def test_declared_requirement_is_locked_at_a_version_it_allows(lock: str, requirement: str) -> None:
     """A dependency that is added or raised in pyproject.toml is locked again, by make lock."""

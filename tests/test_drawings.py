@@ -19,6 +19,7 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.environments._requirement import Requirement
 from dkist_processing_core.events import EVENT_CLASSES, Reporter
 from dkist_processing_core.workflow import dag_name
+from tests.generated import generated_by
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -94,6 +95,7 @@ def reached_from(node: str) -> set[str]:
     return reached
 
 
+@generated_by("make drawings")
 def test_each_source_is_drawn_and_each_drawing_has_a_source() -> None:
     """
     The two folders contain the same names.
@@ -103,6 +105,7 @@ def test_each_source_is_drawn_and_each_drawing_has_a_source() -> None:
     assert drawn == [source.stem for source in SOURCES]
 
 
+@generated_by("make drawings")
 @each_source
 def test_a_drawing_is_that_of_its_source(source: Path) -> None:
     """
@@ -125,6 +128,7 @@ def test_a_drawing_is_that_of_its_source(source: Path) -> None:
     assert len(offsets) == 1
 
 
+@generated_by("make drawings")
 @each_source
 def test_a_line_is_centred_in_its_outline_however_wide_the_font_is(source: Path) -> None:
     """
@@ -145,6 +149,7 @@ def test_a_line_is_centred_in_its_outline_however_wide_the_font_is(source: Path)
     assert beside == []
 
 
+@generated_by("make drawings")
 @each_source
 def test_a_drawing_shows_every_text_of_its_source(source: Path) -> None:
     """
@@ -153,6 +158,7 @@ def test_a_drawing_shows_every_text_of_its_source(source: Path) -> None:
     assert texts_of(source) == shown_texts_of(source)
 
 
+@generated_by("make drawings")
 @each_source
 def test_a_drawing_holds_nothing_that_varies_or_lies_elsewhere(source: Path) -> None:
     """

@@ -39,6 +39,7 @@ from dkist_processing_core.events.page import SHARED, page, table
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.text import CUT, clean
 from tests.facts import NOON, failed, finished, make, progressed, started
+from tests.generated import generated_by
 from tests.strategies import events, events_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "events.md"
@@ -405,11 +406,13 @@ def sections() -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
+@generated_by("make events")
 def test_the_page_has_a_section_for_every_event() -> None:
     """The sections are in the order of the union."""
     assert [event_class.name for event_class in EVENT_CLASSES] == list(sections())
 
 
+@generated_by("make events")
 def test_the_page_is_in_step_with_the_classes() -> None:
     """`make events` writes it again."""
     assert page(PAGE.read_text()) == PAGE.read_text()

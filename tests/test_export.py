@@ -23,15 +23,17 @@ from dkist_processing_core.export.bash_operator import COMMAND
 from dkist_processing_core.export.dag_source import exec_dag_source
 from dkist_processing_core.text import clean
 from tests import sample
+from tests.generated import generated_by
 from tests.running import ROOT
 from tests.sample import First, workflow
 
 GOLDEN = Path(__file__).parent / "exported"
 
 
+@generated_by(".venv/bin/python -m tests.exported")
 def test_an_exported_file_is_this_one(tmp_path: Path) -> None:
     """
-    The file must not change by accident for Airflow and operators: check the difference, then copy it.
+    The file must not change by accident for Airflow and operators: check the difference before you write it again.
     """
     file = workflow().export_dag(tmp_path)
 

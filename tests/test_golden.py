@@ -14,6 +14,11 @@ from dkist_processing_core.events import EVENT_CLASSES, RecipeRunFailureMessage,
 from dkist_processing_core.journal.message import Message, to_failure_message, to_message
 from tests.golden import class_of, example_of, examples, facts_of, to_plain
 
+pytestmark = pytest.mark.on_failure(
+    "Change no line of tests/golden: each has the form of an earlier release. For a new example of an event, run: "
+    ".venv/bin/python -m tests.golden EXAMPLE CLASS FACTS >> tests/golden/events.jsonl"
+)
+
 # The beginning of a complaint about a field; a later release may improve the text about the expected value.
 _FOUND = re.compile(r"(\w+): found (.+?), (?:but|expected) ")
 

@@ -24,6 +24,7 @@ from dkist_processing_core.errors import ExtraMissingError, WorkflowError
 from dkist_processing_core.events import TaskFailed, TaskFinished, TaskStarted
 from dkist_processing_core.notebook_utils import export_notebook_by_path, wait_for_notebook_save
 from tests import pipelines, sample
+from tests.generated import generated_by
 from tests.running import ROOT
 from tests.services.broker import Broker
 
@@ -72,9 +73,10 @@ def execute(tmp_path: Path) -> Programs:
 # Export
 
 
+@generated_by(".venv/bin/python -m tests.exported")
 def test_an_exported_notebook_is_this_one(tmp_path: Path) -> None:
     """
-    The notebook has a cell for the recipe run id and one for each task. If a difference is intended, copy the new file.
+    The notebook has a cell for the recipe run id and one for each task.
     """
     file = sample.workflow().export_notebook(tmp_path)
 

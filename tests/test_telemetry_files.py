@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dkist_processing_core.events import EVENT_CLASSES, ID_NAMESPACE, TYPE_PREFIX, Event, encode
 from dkist_processing_core.events.schema import DIALECT, file_name, main, schema, text_of
 from tests.facts import NOON, make
+from tests.generated import generated_by
 from tests.strategies import events_of
 
 FOLDER = Path(__file__).parents[1] / "telemetry"
@@ -73,17 +74,20 @@ def test_the_vector_of_the_contract_stands() -> None:
 # Schemas
 
 
+@generated_by("make events")
 def test_there_is_a_schema_for_every_event_and_no_other() -> None:
     """The folder contains the published schemas, and no other."""
     assert sorted(file_name(event_class) for event_class in EVENT_CLASSES) == [path.name for path in SCHEMAS]
 
 
+@generated_by("make events")
 @pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=lambda event_class: event_class.name)
 def test_the_schema_is_in_step_with_the_class(event_class: type[Event]) -> None:
     """`python -m dkist_processing_core.events.schema telemetry/schemas` generates the files."""
     assert text_of(event_class) == (FOLDER / "schemas" / file_name(event_class)).read_text()
 
 
+@generated_by("make events")
 def test_the_generator_writes_every_file(tmp_path: Path) -> None:
     """The files are written into the given folder."""
     main(str(tmp_path))

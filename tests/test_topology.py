@@ -25,6 +25,7 @@ from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import Event, RecipeRunFailureMessage
 from tests.facts import finished, progressed, started
+from tests.generated import generated_by
 from tests.services.broker import Broker
 
 ROOT = Path(__file__).parent.parent
@@ -563,6 +564,7 @@ def test_no_secret_is_shown(owned: Broker, use: Callable[[Broker], None], monkey
 # Definitions
 
 
+@generated_by(".venv/bin/python -m tests.test_topology > config/rabbitmq/definitions.json")
 def test_the_file_of_definitions_is_what_the_command_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """
     The file has the defaults, the virtual host `/`, and no users or permissions.

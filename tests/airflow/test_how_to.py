@@ -26,6 +26,7 @@ import pytest
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer.replay import replayed
 from tests.airflow.ground import ENDS_OF_RUN
+from tests.generated import generated_by
 from tests.services.airflow import ENVIRONMENT, ROOT, end, require_airflow
 from tests.services.processes import descendants, listeners
 from tests.services.sockets import free_ports
@@ -225,6 +226,7 @@ def same(text: str) -> str:
     return alike(text)
 
 
+@generated_by(".venv/bin/python -m tests.airflow.test_how_to")
 @pytest.mark.timeout(600)  # under a minute alone, and several if the suites of all Pythons run at the same time
 def test_who_follows_the_page_sees_what_it_shows(tmp_path: Path) -> None:
     """

@@ -1,0 +1,1 @@
+"""The files that an export of the sample workflow writes, for Airflow and for Jupyter."""
