@@ -32,6 +32,7 @@ _BLOCK = re.compile(
 _VARIES = [
     (re.compile(r"(local|hand)__\d+__\d{8}T\d{6}Z__[0-9a-f]{8}"), r"\1__RUN"),
     (re.compile(r"\d\d:\d\d:\d\d([.,]\d+)?"), "TIME"),
+    (re.compile(r"\b(run|TIME) [0-9a-f]{8}\b"), r"\1 RUN"),
     (re.compile(r"\d+(\.\d+)? ?(ms|s)\b"), "SECONDS"),
     (re.compile(r"line \d+"), "line N"),
     (re.compile(r"python:3\.\d+"), "python:3.N"),

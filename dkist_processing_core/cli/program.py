@@ -6,6 +6,7 @@ implementation when it is called, so that the other commands start without it.
 """
 
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -27,6 +28,8 @@ from dkist_processing_core.text.redaction import redact
 from dkist_processing_core.text.terminal import visible, write_line
 
 _INTERRUPTED = 130
+# A shell that completes a word sets this; click derives the name from that of the program.
+_COMPLETE = "_DKIST_CORE_COMPLETE"
 # The class of click, or of typer's own copy of click: the one in the same module as the usage errors.
 _UsageError: Any = sys.modules[typer.BadParameter.__module__].ClickException
 
@@ -90,7 +93,8 @@ def main() -> None:
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         # This was inherited from the process that started this one: the exit status of every child would be lost.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    handler = logging.StreamHandler()
+    # A shell that completes a word shows the error stream between the person's words.
+    handler = logging.NullHandler() if _COMPLETE in os.environ else logging.StreamHandler()
     handler.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for stream in (sys.stdout, sys.stderr):

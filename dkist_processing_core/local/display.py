@@ -24,6 +24,7 @@ from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import TaskProgressed
 from dkist_processing_core.identity import Attempt, Run
+from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.process.termination import signal_name
 from dkist_processing_core.process.thread_limits import can_start_threads
@@ -59,7 +60,7 @@ class Display(Protocol):
 def open_display(run: Run, names: Sequence[str], settings: Settings) -> Iterator[Display]:
     """Show a run on the standard error stream until it ends: a live table on a terminal, plain lines elsewhere."""
     console = Terminal(stderr=True)
-    header = [f"{run.workflow_name} {run.workflow_version}, run {run.run_id}", unexpected_bus(settings)]
+    header = [f"{run.workflow_name} {run.workflow_version}, run {ShortIds().of(run.run_id)}", unexpected_bus(settings)]
     try:
         for line in filter(None, header):
             console.print(visible(line), highlight=False, markup=False, soft_wrap=True)

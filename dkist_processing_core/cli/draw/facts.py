@@ -34,11 +34,11 @@ def _facts(event: Event) -> list[str | None]:  # noqa: PLR0911 - a table of the 
     match event:
         case WorkflowStarted():
             tasks = f"{len(event.graph.nodes)} tasks" if event.graph else None
-            return [tasks, named_recipe_run(event.recipe_run_id), f"run {event.run_id}"]
+            return [tasks, named_recipe_run(event.recipe_run_id)]
         case WorkflowFinished():
-            return [_took(event.duration_seconds), _states(event), f"run {event.run_id}"]
+            return [_took(event.duration_seconds), _states(event)]
         case WorkflowFailed():
-            return [_took(event.duration_seconds), _states(event), event.reason, f"run {event.run_id}"]
+            return [_took(event.duration_seconds), _states(event), event.reason]
         case TaskDispatched():
             waited = None if event.queued_seconds is None else f"queued {duration(event.queued_seconds)}"
             return [event.worker and f"to {event.worker}", event.queue and f"queue {event.queue}", waited]

@@ -20,8 +20,10 @@ _FORM = "%Y-%m-%d %H:%M:%S"
 _MAX_IMPLAUSIBLE = 3
 
 
-def heading(view: RunView, moments: Moments, *, width: int, glyphs: Glyphs, zone: tzinfo | None) -> Iterator[Text]:
-    """Yield the lines, as few as the width allows; the run's id is not cut, so that users can copy it."""
+def heading(
+    view: RunView, moments: Moments, short_id: str, *, width: int, glyphs: Glyphs, zone: tzinfo | None
+) -> Iterator[Text]:
+    """Yield the lines, as few as the width allows; they have the short id of the run, and its whole id."""
     run, style = view.run, STYLES[view.state]
     yield from _flow(
         [
@@ -39,7 +41,8 @@ def heading(view: RunView, moments: Moments, *, width: int, glyphs: Glyphs, zone
     about = [
         " " * _INDENT + named_recipe_run(run.recipe_run_id),
         "began at an implausible time" if has_no_time else f"began {local_time(moments.span[0], _FORM, zone)}",
-        f"run {one_line(run.run_id)}",
+        f"run {one_line(short_id)}",
+        *([f"id {one_line(run.run_id)}"] if short_id != run.run_id else []),
     ]
     yield from _flow([Text.assemble((part, "dim")) for part in about], width=width, separator=glyphs.separator)
     if _is_disputed(view):

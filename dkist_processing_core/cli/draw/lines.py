@@ -23,6 +23,7 @@ from dkist_processing_core.events import (
     WorkflowFinished,
     WorkflowStarted,
 )
+from dkist_processing_core.identity.short_ids import SHORT, ShortIds
 
 _STYLES: dict[type[Event], str] = {
     WorkflowStarted: "bold",
@@ -41,21 +42,37 @@ _WIDEST_COLUMN = 36
 class EventLines:
     """Format events as lines; the columns grow with their contents, so that later lines stay aligned."""
 
-    def __init__(self, *, dated: bool = False, ascii_only: bool = False, zone: tzinfo | None = None) -> None:
-        """Start with narrow columns; with `dated` each line has its date, in `zone` or the local time."""
+    def __init__(
+        self, *, dated: bool = False, with_runs: bool = False, ascii_only: bool = False, zone: tzinfo | None = None
+    ) -> None:
+        """
+        Start with narrow columns.
+
+        Args:
+            dated: each line has its date, in `zone` or the local time.
+            with_runs: each line has the short id of its run, as is needed if there are several runs.
+            ascii_only: only ASCII characters are added to the texts of the events.
+            zone: the time zone of the times, by default the local one.
+        """
         self._format = "%Y-%m-%d %H:%M:%S" if dated else "%H:%M:%S"
         self._ellipsis = "..." if ascii_only else "…"
         self._zone = zone
-        self._widths = {"workflow": 0, "task": 0, "attempt": 0}
+        self._short_ids = ShortIds()
+        self._with_runs = with_runs
+        self._widths = {"run": SHORT, "workflow": 0, "task": 0, "attempt": 0}
 
     def line(self, event: Event) -> Text:
         """Return the line of one event."""
         style = style_of(event)
         text_style = "dim" if isinstance(event, TaskProgressed) else ""
         task = event.task_name if isinstance(event, TaskEvent) else ""
+        run, words = one_line(self._short_ids.of(event.run_id)), facts(event)
+        if not (self._with_runs or task):
+            words = f"{words}, run {run}" if words else f"run {run}"
         line = Text.assemble(
             (local_time(event.time, self._format, self._zone), "dim"),
             " ",
+            (f"{self._column('run', run)} " if self._with_runs else "", "cyan"),
             (f"{event.name:{_WIDEST_NAME}}", style),
             " ",
             (self._column("workflow", event.workflow_name), "dim"),
@@ -64,7 +81,7 @@ class EventLines:
             " ",
             (self._column("attempt", _attempt(event)), "dim"),
             " ",
-            (facts(event), style if isinstance(event, TaskFailed | WorkflowFailed) else text_style),
+            (words, style if isinstance(event, TaskFailed | WorkflowFailed) else text_style),
         )
         line.rstrip()
         return line

@@ -20,6 +20,7 @@ from dkist_processing_core.cli.draw.moments import Moments
 from dkist_processing_core.cli.draw.scale import Scale
 from dkist_processing_core.cli.draw.words import amount, broken, fitted, one_line
 from dkist_processing_core.events import TaskFailed, TaskSkipped
+from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.runs import STATES_OF_ENGINE, AttemptView, RunView, State, TaskView
 from dkist_processing_core.text import duration
 
@@ -32,19 +33,26 @@ _DETAIL_INDENT = 4
 
 
 def draw_timeline(
-    view: RunView, *, width: int, now: datetime, ascii_only: bool = False, zone: tzinfo | None = None
+    view: RunView,
+    *,
+    width: int,
+    now: datetime,
+    short_id: str | None = None,
+    ascii_only: bool = False,
+    zone: tzinfo | None = None,
 ) -> list[Text]:
     """
     Return the timeline of a run, no line wider than `width` cells.
 
-    A run or attempt without an end lasts until `now`. Times are shown in `zone`, by default the local time zone.
+    A run or attempt without an end lasts until `now`. Times are shown in `zone`, by default the local time zone. The
+    run is named by its `short_id` among the runs that were read; without one, this run is the only one.
     """
     width = min(width, MAX_WIDTH)
     glyphs = ASCII if ascii_only else UNICODE
     moments = Moments(view, now)
     tasks = _Tasks(view, moments, width, glyphs)
     lines = [
-        *heading(view, moments, width=width, glyphs=glyphs, zone=zone),
+        *heading(view, moments, short_id or ShortIds().of(view.run.run_id), width=width, glyphs=glyphs, zone=zone),
         Text(),
         *tasks.rows(),
         *tasks.axis(),

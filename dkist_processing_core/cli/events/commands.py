@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from dkist_processing_core.cli.run_ids import complete_run_id
+
 events_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 _DURATION = re.compile(r"(\d{1,9})([smhd])")
@@ -45,6 +47,15 @@ OfWorkflow = Annotated[
     str | None, typer.Option("--workflow", metavar="NAME", help="Show only events of this workflow.")
 ]
 OfTask = Annotated[str | None, typer.Option("--task", metavar="NAME", help="Show only events of this task.")]
+OfRun = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="RUN_ID",
+        help="Show only events of this run, named by its short id, its whole id, or any end of it.",
+        autocompletion=complete_run_id,
+    ),
+]
 AllReports = Annotated[
     bool,
     typer.Option("--all-reports", help="Show all reports of an occurrence, instead of each occurrence once."),
@@ -58,6 +69,7 @@ def events_tail(
     types: Types = [],  # noqa: B006 - typer copies it
     workflow: OfWorkflow = None,
     task: OfTask = None,
+    run: OfRun = None,
     all_reports: AllReports = False,
     as_json: AsJson = False,
     name: Annotated[
@@ -79,7 +91,7 @@ def events_tail(
             "found --replay and --name: --replay starts with the oldest event, --name with the first that "
             "it has not shown; use only one of them"
         )
-    tail(Filters(types, workflow, task, all_reports, as_json), name=name, replay=replay)
+    tail(Filters(types, workflow, task, run, all_reports, as_json), name=name, replay=replay)
 
 
 def _duration(text: str) -> timedelta:
@@ -103,7 +115,7 @@ def events_list(
     types: Types = [],  # noqa: B006 - typer copies it
     workflow: OfWorkflow = None,
     task: OfTask = None,
-    run_id: Annotated[str | None, typer.Option("--run", metavar="RUN_ID", help="Show only events of this run.")] = None,
+    run: OfRun = None,
     since: Annotated[
         timedelta | None,
         typer.Option(
@@ -122,4 +134,4 @@ def events_list(
     """
     from dkist_processing_core.cli.events.show import Filters, show_list
 
-    show_list(Filters(types, workflow, task, all_reports, as_json), since=since, run_id=run_id)
+    show_list(Filters(types, workflow, task, run, all_reports, as_json), since=since)

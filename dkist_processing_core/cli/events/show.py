@@ -5,7 +5,7 @@ Not here: the formatting of an event as a line (draw.lines).
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.draw.lines import EventLines
+from dkist_processing_core.cli.events.runs import events_of_run, have_several_runs
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.events import EVENT_CLASSES, Event, encode
@@ -29,6 +30,8 @@ class Filters:
     types: Sequence[str] = ()
     workflow: str | None = None
     task: str | None = None
+    run: str | None = None
+    """The run as a person names it: by its whole id, or by an end of it."""
     all_reports: bool = False
     as_json: bool = False
 
@@ -36,7 +39,7 @@ class Filters:
 def tail(filters: Filters, *, name: str | None, replay: bool) -> None:
     """Print events as they occur, until Ctrl-C."""
     settings = read_settings()
-    show = _shower(as_json=filters.as_json, dated=replay or name is not None)
+    show = _shower(as_json=filters.as_json, dated=replay or name is not None, several_runs=filters.run is None)
     with (
         contextlib.suppress(KeyboardInterrupt),
         subscribe(
@@ -50,28 +53,33 @@ def tail(filters: Filters, *, name: str | None, replay: bool) -> None:
         ) as events,
     ):
         _print_remark(f"following {open_bus(settings).where}; press Ctrl-C to end")
-        for event in events:
+        for event in events if filters.run is None else events_of_run(events, filters.run, most_held=0):
             show(event)
             event.ack()
 
 
-def show_list(filters: Filters, *, since: timedelta | None, run_id: str | None) -> None:
+def show_list(filters: Filters, *, since: timedelta | None) -> None:
     """Print the events that the bus still has."""
     settings = read_settings()
-    show = _shower(as_json=filters.as_json, dated=True)
     now = datetime.now(UTC)
-    count, moments = 0, _Moments()
-    for event in replayed(
+    moments = _Moments()
+    events: Iterator[Event] = replayed(
         settings,
         *filters.types,
         workflow=filters.workflow,
         task=filters.task,
         every_report=filters.all_reports,
         since=None if since is None else _start_of(since, now),
-    ):
-        if (since is None or now - moments.latest(event, now) <= since) and run_id in (None, event.run_id):
-            show(event)
-            count += 1
+    )
+    if since is not None:
+        events = (event for event in events if now - moments.latest(event, now) <= since)
+    if filters.run is not None:
+        events = events_of_run(events, filters.run)
+    several_runs, events = (False, events) if filters.as_json else have_several_runs(events)
+    show = _shower(as_json=filters.as_json, dated=True, several_runs=several_runs)
+    count = 0
+    for count, event in enumerate(events, 1):  # noqa: B007 - the number is needed after the loop
+        show(event)
     if not count:
         _print_remark(f"no such event on {open_bus(settings).where}")
 
@@ -112,11 +120,11 @@ def event_names() -> list[str]:
     return [event_class.name for event_class in EVENT_CLASSES]
 
 
-def _shower(*, as_json: bool, dated: bool) -> Callable[[Event], None]:
+def _shower(*, as_json: bool, dated: bool, several_runs: bool) -> Callable[[Event], None]:
     if as_json:
         return _write_json
     console = Terminal(highlight=False)
-    lines = EventLines(dated=dated, ascii_only=console.options.ascii_only)
+    lines = EventLines(dated=dated, with_runs=several_runs, ascii_only=console.options.ascii_only)
     return lambda event: console.print(lines.line(event), soft_wrap=True)
 
 

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from dkist_processing_core.cli.run_ids import complete_run_id
+
 
 def _recipe_run_id(text: str) -> int:
     from dkist_processing_core.errors import IdentityError
@@ -66,7 +68,12 @@ def run(
 def timeline(
     run_id: Annotated[
         str | None,
-        typer.Argument(metavar="RUN_ID", help="The run; by default the latest run.", show_default=False),
+        typer.Argument(
+            metavar="RUN_ID",
+            help="The run, by its short id, its whole id, or any end of it; by default the latest run.",
+            show_default=False,
+            autocompletion=complete_run_id,
+        ),
     ] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Write the state of the run as JSON instead.")] = False,

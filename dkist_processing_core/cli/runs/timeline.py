@@ -4,7 +4,7 @@
 Not here: the drawing of a timeline (draw.timeline), and the content of its JSON (cli.runs.as_json).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from dkist_processing_core.cli.runs.as_json import run_json
 from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import Event
+from dkist_processing_core.identity.short_ids import ShortIds, named_run, names_run
 from dkist_processing_core.runs import RunState, RunView, plausible_time
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import Terminal
@@ -28,41 +29,58 @@ _NAMED_RUNS = 5
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
-def show_timeline(run_id: str | None, *, as_json: bool) -> None:
+def show_timeline(named: str | None, *, as_json: bool) -> None:
     """Draw a run or write it as JSON; by default the newest run."""
     settings = read_settings()
-    view = find_run(replayed(settings, every_report=True), run_id, where=open_bus(settings).where)
+    short_ids = ShortIds()
+
+    def events() -> Iterator[Event]:
+        for event in replayed(settings, every_report=True):
+            short_ids.add(event.run_id)
+            yield event
+
+    view = find_run(events(), named, where=open_bus(settings).where)
     if as_json:
         write_json(run_json(view))
         return
     console = Terminal(highlight=False)
-    lines = draw_timeline(view, width=console.width, now=datetime.now(UTC), ascii_only=console.options.ascii_only)
+    lines = draw_timeline(
+        view,
+        width=console.width,
+        now=datetime.now(UTC),
+        short_id=short_ids.of(view.run.run_id),
+        ascii_only=console.options.ascii_only,
+    )
     for line in lines:
         console.print(line, soft_wrap=True)
 
 
-def find_run(events: Iterable[Event], run_id: str | None, *, where: str) -> RunView:
+def find_run(events: Iterable[Event], named: str | None, *, where: str) -> RunView:
     """
-    Return the state of a run from all reports about it; without a `run_id`, the newest run.
+    Return the state of the run that a person's text names, from all reports about it; without a text, the newest run.
 
     Raises:
-        DKISTProcessingCoreError: The events contain no such run; the message names the newest runs in the events.
+        DKISTProcessingCoreError: The events contain no such run, and the message names the newest runs in the events;
+            or the text names several runs.
     """
-    latest = LatestRuns(_KEPT_RUNS if run_id is None else _NAMED_RUNS)
-    requested = RunState()
+    latest = LatestRuns(_KEPT_RUNS if named is None else _NAMED_RUNS)
+    possible = RunState()
     for event in events:
         latest.fold(event)
-        if event.run_id == run_id:
-            requested.fold(event)
-    if run_id is None and (views := latest.views()):
-        return views[-1]
-    if run_id is not None and (view := requested.run(run_id)) is not None:
-        return view
-    if run_id is None:
+        if named is not None and names_run(named, event.run_id):
+            possible.fold(event)
+    if named is None:
+        if views := latest.views():
+            return views[-1]
         msg = f"there is no run yet on {where}"
-    else:
-        known = ", ".join(view.run.run_id for view in reversed(latest.views())) or "none"
-        msg = f"there is no run {run_id!r} on {where}; the latest runs there: {known}"
+        raise DKISTProcessingCoreError(msg)
+    run_id = named_run(named, (view.run.run_id for view in possible.runs))
+    if run_id is not None and (view := possible.run(run_id)) is not None:
+        return view
+    newest = [view.run.run_id for view in reversed(latest.views())]
+    short_ids = ShortIds(newest)
+    known = ", ".join(map(short_ids.of, newest)) or "none"
+    msg = f"there is no run {named!r} on {where}; the latest runs there: {known}"
     raise DKISTProcessingCoreError(msg)
 
 

@@ -1,0 +1,67 @@
+"""
+The completion of a run's id by a shell: the short ids of the runs that the bus still has, the newest first.
+
+A shell waits for it at each Tab, so it takes a moment at most and is silent, whatever the state of the bus. Not here:
+the form of a short id (identity.short_ids), and the commands that a run is named to (cli.runs, cli.events).
+"""
+
+# ruff: noqa: PLC0415 - the completion of other words must not import the reading of events
+import contextlib
+import re
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dkist_processing_core.identity import Run
+
+_PATIENCE_SECONDS = 0.8
+_MOST_OFFERED = 30
+# A bus with many events is not read to its end within a moment: the newest runs are looked for first.
+_PERIODS = (timedelta(minutes=10), timedelta(hours=6), timedelta(days=7))
+# A shell interprets other characters, also in a description.
+_PLAIN = re.compile(r"[\w.,+@%/-]+", re.ASCII)
+_NOT_PLAIN = re.compile(r"[^\w ./,+-]+")
+
+
+def complete_run_id(incomplete: str) -> list[tuple[str, str]]:
+    """Return the ids that begin with a text, short ones if possible, each with a description of its run."""
+    from dkist_processing_core.identity.short_ids import ShortIds
+
+    runs = _runs_on_the_bus()
+    short_ids = ShortIds(run.run_id for run in runs)
+    offered = [(short_ids.of(run.run_id), _described(run)) for run in runs[:_MOST_OFFERED]]
+    if incomplete and not any(name.startswith(incomplete) for name, _ in offered):
+        offered = [(run.run_id, _described(run)) for run in runs]
+    return [(name, words) for name, words in offered if name.startswith(incomplete) and _PLAIN.fullmatch(name)]
+
+
+def _described(run: "Run") -> str:
+    from dkist_processing_core.cli.draw.words import named_recipe_run
+
+    return _NOT_PLAIN.sub(" ", f"{run.workflow_name} {run.workflow_version}, {named_recipe_run(run.recipe_run_id)}")
+
+
+def _runs_on_the_bus() -> "list[Run]":
+    """Return the runs that can be read within the patience of a person, the newest first."""
+    found: dict[str, tuple[datetime, Run]] = {}
+    is_over = threading.Event()
+
+    def read() -> None:
+        # The person pressed Tab, and did not ask whether the bus answers.
+        with contextlib.suppress(Exception):
+            from dkist_processing_core.consumer.replay import replayed
+            from dkist_processing_core.settings.reading import read_settings
+
+            settings = read_settings()
+            for period in _PERIODS:
+                for event in replayed(settings, every_report=True, since=datetime.now(UTC) - period):
+                    if is_over.is_set():
+                        return
+                    found[event.run_id] = event.time, event.run
+
+    thread = threading.Thread(target=read, name="dkist-core-completion", daemon=True)
+    thread.start()
+    thread.join(_PATIENCE_SECONDS)
+    is_over.set()
+    return [run for _, run in sorted(found.copy().values(), key=lambda each: each[0], reverse=True)]

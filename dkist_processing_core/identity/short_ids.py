@@ -1,0 +1,99 @@
+"""
+Short ids of runs: the few characters by which people name a run, instead of its whole id.
+
+A short id is the end of a run's id, as letters and digits only: a shell completes it, and it needs no quotes. Usually
+it is what the engine drew at random: `8bf54b12` for `local__3__20261129T020544Z__8bf54b12`. Not here: reading the ids
+of the runs on a bus (cli.run_ids).
+"""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from dkist_processing_core.errors import IdentityError
+
+LEAST_TYPED = 4
+"""A text with fewer letters and digits is only the whole id of a run: `3` is more often meant as a recipe run."""
+SHORT = 8
+_LONGEST_PART = 16
+_LISTED = 10
+# The offset from UTC in an id of Airflow, `scheduled__2026-11-29T00:00:00+00:00`, is the same in all of them.
+_OFFSET = re.compile(r"(?<=\d)[+-]\d\d:\d\d$")
+
+
+class ShortIds:
+    """The short ids of runs that are read one after the other; each is unambiguous among the runs read before it."""
+
+    def __init__(self, run_ids: Iterable[str] = ()) -> None:
+        """Start with runs of which no short id is longer than the others require."""
+        self._given: dict[str, str] = {}
+        self._known: dict[str, dict[str, str]] = {}
+        for run_id in run_ids:
+            self.add(run_id)
+
+    def add(self, run_id: str) -> None:
+        """Add a run from which later short ids must differ."""
+        self._alike(run_id)
+
+    def of(self, run_id: str) -> str:
+        """Return the short id of a run; it stays the same, even if a later run makes it ambiguous."""
+        alike = self._alike(run_id)
+        if run_id not in self._given:
+            others = [characters for other, characters in alike.items() if other != run_id]
+            self._given[run_id] = _shortest(run_id, others)
+        return self._given[run_id]
+
+    def _alike(self, run_id: str) -> dict[str, str]:
+        """Add a run, and return the characters of all runs whose short ids could end alike."""
+        characters = _characters(run_id)
+        alike = self._known.setdefault(characters[-SHORT:], {})
+        alike[run_id] = characters
+        return alike
+
+
+def names_run(text: str, run_id: str) -> bool:
+    """
+    Return True if a person's text names a run: by its id, or by an end of it, with or without its punctuation.
+
+    >>> [names_run(each, "local__3__20261129T020544Z__8bf54b12") for each in ("8bf54b12", "4b12", "12", "8bf5")]
+    [True, True, False, False]
+    """
+    typed = _characters(text)
+    return text == run_id or (len(typed) >= LEAST_TYPED and _characters(run_id).endswith(typed))
+
+
+def named_run(text: str, run_ids: Iterable[str]) -> str | None:
+    """
+    Return the id of the one run that a person's text names; None if it names none.
+
+    Raises:
+        IdentityError: The text names several runs; the message lists them.
+    """
+    named = list(dict.fromkeys(run_id for run_id in run_ids if names_run(text, run_id)))
+    if text in named:
+        return text
+    if len(named) > 1:
+        short_ids = ShortIds(named)
+        listed = ", ".join(f"{short_ids.of(run_id)} ({run_id})" for run_id in named[:_LISTED])
+        more = f" and {len(named) - _LISTED} more" if len(named) > _LISTED else ""
+        msg = f"{text!r} names {len(named)} runs, expected one; give more of the end of the id: {listed}{more}"
+        raise IdentityError(msg)
+    return named[0] if named else None
+
+
+@lru_cache(1024)
+def _characters(run_id: str) -> str:
+    """Return the letters and digits of an id, without an offset from UTC at its end."""
+    return "".join(filter(str.isalnum, _OFFSET.sub("", run_id)))
+
+
+def _shortest(run_id: str, others: Iterable[str]) -> str:
+    """Return the shortest end, of a usual length or longer, that the others do not have; else the whole id."""
+    characters = _characters(run_id)
+    last_part = len(_characters(run_id.rpartition("_")[2]))
+    usual = last_part if SHORT <= last_part <= _LONGEST_PART else SHORT
+    for length in range(usual, len(characters) + 1):
+        end = characters[-length:]
+        if not any(other.endswith(end) for other in others):
+            return end
+    return run_id
