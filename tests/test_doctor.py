@@ -245,13 +245,14 @@ def test_a_file_that_is_no_journal_is_told(state_dir: Path) -> None:
 
 def test_a_healthy_broker_is_found_well_and_left_so(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
     """
-    Missing objects are declared, a probe is delivered, and no part of the probe remains.
+    Missing objects are declared, a probe is delivered, no part of the probe remains, and `topology plan` agrees.
     """
     name_broker(monkeypatch, broker)
 
     first, second = findings(), findings()
 
-    names = "workflow.events.x, master.direct.x, workflow.events.archive.q, recipe.run.failure.q"
+    names = "workflow.events.x, master.direct.x, workflow.events.dlx, workflow.events.archive.q, recipe.run.failure.q"
+    assert CliRunner().invoke(app, ["topology", "plan"]).exit_code == 0
     assert statuses(first) == statuses(second) == ["ok"] * 6
     assert first["topology"][1] == f"created now: {names}"
     assert second["topology"][1] == f"{names} exist"
@@ -497,11 +498,15 @@ def test_what_waits_for_a_broker_is_counted(
     before = findings()
     monkeypatch.setenv("ISB_VHOST", "another")
     after = findings()
+    monkeypatch.delenv("MESH_CONFIG")
+    advice = doctor().stdout
 
     assert before["outbox"][1].endswith("; pending: 2")
     assert after["outbox"][1].endswith("; pending: 0")
     assert after["other outbox"][1].endswith(" is for another broker than these settings name; pending: 2")
     assert after["other outbox"][0] == "skipped"
+    # Without a broker in the settings, `outbox retarget` has no target.
+    assert "if that broker has moved, name its new address in MESH_CONFIG and run `dkist-core outbox retarget" in advice
 
 
 def test_what_the_broker_refused_is_told(monkeypatch: pytest.MonkeyPatch, refusing_port: int) -> None:

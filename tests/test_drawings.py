@@ -261,6 +261,15 @@ def test_lines_lead_from_exchanges_to_the_queues_bound_to_them() -> None:
     assert led_to == {(binding.exchange, binding.queue) for binding in topology.bindings}
 
 
+def test_telemetry_comes_from_reporters_alone() -> None:
+    """
+    No consumer sends spans, logs or metrics to the collector.
+    """
+    lines = _LINE.findall(DEPLOYMENT.read_text(encoding="utf-8"))
+
+    assert {start for start, end in lines if end.startswith("otlp_")} == {"dag_processor", "launcher", "from_task"}
+
+
 def test_reporters_are_those_of_events_each_in_one_colour() -> None:
     """
     The marks name reporters as events do; the events of a reporter have the colour of its mark, along one line.

@@ -71,6 +71,8 @@ def test_a_run_is_one_trace_with_parents_right_across_processes(otlp: OtlpReceiv
     assert own.parent_id in [span.span_id for span in spans["Run"] if span.parent_id == spans["First"][0].span_id]
     publishes = spans["publish workflow.events.x"]
     assert {span.attributes["messaging.operation.type"] for span in publishes} == {"send"}
+    assert {span.attributes["recipe.run.id"] for span in (root, *publishes)} == {5}
+    assert not any("recipe.run.id" in span.attributes for span in (own, *spans["Run"]))
     events = {event.id: event for event in subscribe(replay=True, timeout=0.05)}
     assert events.keys() == {span.attributes["messaging.message.id"] for span in publishes}
     for event in events.values():

@@ -1,8 +1,8 @@
 """
 Write all exported files of a package into one archive, to be unpacked into Airflow's DAGs folder.
 
-The archive must be unpacked: for a DAG file inside an archive, Airflow 3.3 does not call the DAG's callbacks, so the
-end of a run would not be reported. Not here: the contents of the files (export.rendering).
+The archive must be unpacked: its files are in a folder, and Airflow reads only the top level of a packed archive.
+Not here: the contents of the files (export.rendering).
 """
 
 import io

@@ -216,21 +216,24 @@ main()
 
 def test_airflow_reads_what_an_archive_is_unpacked_to(tmp_path: Path) -> None:
     """
-    Each of its workflows is loaded under its name, and none is refused.
+    Each of its workflows is loaded under its name, and none is refused. In the packed archive it finds no workflow.
     """
     export = command("workflows", "export", EXAMPLE.name, "--path", str(tmp_path), "--zip")
     subprocess.run(export, env=os.environ | {"PYTHONPATH": str(EXAMPLE.parent)}, check=True, capture_output=True)
     (archive,) = tmp_path.glob("*.zip")
     shutil.unpack_archive(archive, tmp_path / "dags")
+    (tmp_path / "packed").mkdir()
+    archive.rename(tmp_path / "packed" / archive.name)
     program = """
 import sys
 from airflow.dag_processing.dagbag import DagBag
-bag = DagBag(sys.argv[1])
-print("READ", sorted(bag.dag_ids), bag.import_errors)
+for name, folder in zip(["UNPACKED", "PACKED"], sys.argv[1:], strict=True):
+    bag = DagBag(folder)
+    print(name, sorted(bag.dag_ids), bag.import_errors)
 """
-    done = in_airflow(program, tmp_path / "dags", home=tmp_path)
+    done = in_airflow(program, tmp_path / "dags", tmp_path / "packed", home=tmp_path)
 
-    assert "READ ['raw_to_l1_solar_calibration_dev'] {}" in done.stdout
+    assert {"UNPACKED ['raw_to_l1_solar_calibration_dev'] {}", "PACKED [] {}"} <= set(done.stdout.splitlines())
 
 
 IN_A_FUNCTION = """

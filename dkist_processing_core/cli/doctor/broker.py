@@ -16,7 +16,7 @@ from dkist_processing_core.bus.topology import (
     Exchange,
     Queue,
     Topology,
-    publisher_topology,
+    whole_topology,
 )
 from dkist_processing_core.cli.doctor.check import Check, Status, ok, skipped, wrong
 from dkist_processing_core.errors import BusError, BusRefusedError, ConfigurationError
@@ -88,7 +88,8 @@ def _refused(settings: Settings, error: Exception) -> Iterator[Check]:
 
 
 def _check_topology(settings: Settings, link: AmqpLink) -> Check:
-    topology = publisher_topology(settings)
+    # The same as that of `dkist-core topology plan`, so that both give one answer.
+    topology = whole_topology(settings, {})
     items: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
     names = ", ".join(item.name for item in items)
     missing: list[str] = []

@@ -40,7 +40,7 @@ def check_journal(settings: Settings, bus: Bus) -> Iterator[Check]:
     yield from _check_locks(states)
     yield from _check_damaged(states)
     yield from _check_spares(bus, states)
-    yield from _check_other_outboxes(states)
+    yield from _check_other_outboxes(bus, states)
 
 
 def _check_file(what: str, bus: Bus) -> Check:
@@ -163,7 +163,7 @@ def _check_spares(bus: Bus, states: list[OutboxState]) -> Iterator[Check]:
             )
 
 
-def _check_other_outboxes(states: list[OutboxState]) -> Iterator[Check]:
+def _check_other_outboxes(bus: Bus, states: list[OutboxState]) -> Iterator[Check]:
     """Report messages for brokers that these settings do not name, which no process here delivers."""
     for state in states:
         if state.is_current or state.is_embedded:
@@ -171,6 +171,8 @@ def _check_other_outboxes(states: list[OutboxState]) -> Iterator[Check]:
         if state.waiting:
             name = pasted(state.path.stem.removeprefix("outbox-"))
             remedy = f"`dkist-core outbox retarget {name}` moves them to the outbox of these settings"
+            if not bus.is_remote:
+                remedy = f"name its new address in MESH_CONFIG and run `dkist-core outbox retarget {name}`"
             yield skipped(
                 "other outbox",
                 f"{visible_line(str(state.path))} is for another broker than these settings name; "
