@@ -17,6 +17,7 @@ Every exception that this package raises, as one tree.
     │   ├── JournalVersionError   it was written by a newer release
     │   ├── JournalDamagedError   it is damaged
     │   ├── JournalEmptyError     nothing was written to it yet
+    │   ├── JournalFolderError    its folder cannot be created or used
     │   └── JournalAccessError    this user may not read and write it
     └── BusError                the bus did not perform a request
         ├── BusUnreachableError   the bus does not answer; a retry may succeed
@@ -130,6 +131,10 @@ class JournalDamagedError(JournalError):
 
 class JournalEmptyError(JournalError):
     """The journal's file exists, and nothing was written to it yet."""
+
+
+class JournalFolderError(JournalError):
+    """The journals' folder cannot be created or used, by any process of this user."""
 
 
 class JournalAccessError(JournalError):

@@ -270,4 +270,4 @@ def _logged(what: str) -> Iterator[None]:
 def _log(message: str, *values: str) -> None:
     # A log handler would treat an exception that is raised inside it as its own error.
     with signals_deferred():
-        logger.info(message, *values)
+        logger.debug(message, *values)

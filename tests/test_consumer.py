@@ -12,6 +12,7 @@ import pytest
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Subscription, subscribe
+from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.journal.message import Message, Properties
 from dkist_processing_core.journal.subscription import NamedSubscription
@@ -54,6 +55,55 @@ def test_whatever_is_wrong_with_a_message_it_is_buried(
         ((reason, body),) = NamedSubscription(journal, "strict").dead_letters()
     assert reason == "AttributeError: 'int' object has no attribute 'strip'"
     assert body == b"{}"
+
+
+def append_nonsense(publisher: Publisher, count: int) -> None:
+    """
+    Put messages on the bus that are no events.
+    """
+    exchange = publisher.bus.event_exchange
+    publisher._shelf.append(
+        [
+            Message(exchange, f"task.started.W.A{number}", b"?", Properties(f"m{number}", "application/json"))
+            for number in range(count)
+        ]
+    )
+
+
+def logged_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """
+    Return the log lines up to the reason, which the codec words.
+    """
+    return [record.getMessage().partition(": the body")[0] for record in caplog.records]
+
+
+def test_a_replay_reports_the_messages_that_are_no_events_in_one_line(
+    settings: DKISTProcessingCoreConfiguration, publisher: Publisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Such messages stay on the bus for a week, and each read of it meets them again.
+    """
+    append_nonsense(publisher, 3)
+    publisher.publish(finished("A"))
+
+    assert list(replayed(settings)) == [finished("A")]
+    assert logged_in(caplog) == ["3 messages are no events and were passed over: first 'm0'"]
+
+
+def test_a_running_subscription_reports_the_first_message_that_is_no_event_at_once(
+    settings: DKISTProcessingCoreConfiguration, publisher: Publisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    All are counted at its end.
+    """
+    with subscribe(settings=settings, name="strict", timeout=5.0) as subscription:
+        append_nonsense(publisher, 2)
+        publisher.publish(finished("A"))
+        assert next(subscription) == finished("A")
+        early = logged_in(caplog)
+
+    assert early == ["1 message is no event and was put among the dead letters: 'm0'"]
+    assert logged_in(caplog)[1:] == ["2 messages are no events and were put among the dead letters: first 'm0'"]
 
 
 def test_a_subscription_of_another_thread_goes_on(

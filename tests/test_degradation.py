@@ -324,6 +324,24 @@ def test_what_neither_disk_nor_broker_has_is_counted(
     assert warnings_in(caplog)[-1] == f"2 events are lost: {publisher.bus.journal_path} could not be written to"
 
 
+def test_an_unusable_folder_is_one_cause_however_many_publishers_meet_it(
+    tmp_path: Path, refusing_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A process logs the cause once, and a process that another one starts and observes leaves it to that one.
+    """
+    (tmp_path / "file").write_text("")
+    settings = unreachable(refusing_port).model_copy(update={"dkist_core_state_dir": tmp_path / "file" / "state"})
+
+    for delivers in (False, True, True):
+        with Publisher.open(settings, delivers=delivers) as publisher:
+            publisher.publish(started("A"))
+
+    assert [line.endswith("Events are kept in memory until it can be used.") for line in warnings_in(caplog)].count(
+        True
+    ) == 1
+
+
 def test_what_waits_for_the_journal_s_lock_is_in_its_books(broker: Broker) -> None:
     """
     A publish that waits for another process writes only to the journal: the arrivals match the counts.

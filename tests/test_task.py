@@ -584,7 +584,7 @@ def test_the_log_shows_the_steps_of_a_task(caplog: pytest.LogCaptureFixture) -> 
             with self.telemetry_span(name="fit"):
                 raise ValueError("no limb")
 
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
 
     with pytest.raises(ValueError, match="no limb"):
         call(Steps)

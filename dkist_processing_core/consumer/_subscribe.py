@@ -79,7 +79,14 @@ def subscribe(
             # Its loop was left, and a reference to it remains, for example in a notebook's last traceback.
             abandoned.close()
         receiver = bus.subscribe(selection.patterns, name=name, replay=replay)
-        subscription = Subscription(receiver, selection, timeout=timeout, every_report=every_report, replay=replay)
+        subscription = Subscription(
+            receiver,
+            selection,
+            timeout=timeout,
+            every_report=every_report,
+            replay=replay,
+            is_named=name is not None,
+        )
         if name is not None:
             _named.subscriptions[key] = subscription
     return subscription

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from dkist_processing_core.bus import ReceivedMessage, Receiver
+from dkist_processing_core.consumer._passed_over import PassedOver
 from dkist_processing_core.consumer._seen_ids import SeenIds
 from dkist_processing_core.consumer._selection import Selection
 from dkist_processing_core.errors import BusError, DecodeError, UnknownEventError
@@ -45,6 +46,7 @@ class Subscription:
         timeout: float | None = None,
         every_report: bool = False,
         replay: bool | datetime = False,
+        is_named: bool = False,
     ) -> None:
         """Store an open receiver, as `subscribe` creates it."""
         self._receiver = receiver
@@ -57,6 +59,7 @@ class Subscription:
         self._is_closed = False
         self._has_caught_up = not replay
         self._unknown = 0
+        self._passed_over = PassedOver(is_named=is_named)
         self._pid = os.getpid()
 
     @property
@@ -108,6 +111,7 @@ class Subscription:
                 received = self._receiver.receive(max(0.0, patience))
                 if received is None and not is_replaying:
                     self._has_caught_up = True
+                    self._passed_over.report()
                     if patience <= 0:
                         break
                 elif received is None:
@@ -134,7 +138,7 @@ class Subscription:
             return None
         if isinstance(event, Exception):
             reason = str(event) if isinstance(event, DecodeError) else f"{type(event).__name__}: {event}"
-            logger.warning("message %r goes to the dead letters: %s", _name_of(message), reason)
+            self._passed_over.add(message, reason, at_once=self._has_caught_up)
             received.dead_letter(reason)
             return None
         if self._selection.matches(event) and (self._seen is None or self._seen.is_new(event.id)):
@@ -157,6 +161,7 @@ class Subscription:
         if self._pid == os.getpid():
             self._is_closed = True
             with signals_deferred():
+                self._passed_over.report()
                 self._receiver.close()
 
     def __enter__(self) -> Self:
@@ -176,10 +181,6 @@ def _read(message: Message) -> Event | Exception:
         return decode(message.body, message.properties.content_type, message.properties.headers)
     except Exception as error:  # noqa: BLE001 - no error of a foreign message may end a consumer
         return error
-
-
-def _name_of(message: Message) -> str:
-    return message.properties.message_id or message.routing_key
 
 
 def _refuse_fork_of(pid: int) -> None:

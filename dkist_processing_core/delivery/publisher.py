@@ -74,14 +74,15 @@ class Publisher:
         self._tracer = tracer
         self._secrets = list(secrets)
         self._flush_timeout = flush_timeout
-        self._delivers = delivers
+        self.delivers = delivers
+        """Whether this process delivers its messages itself; otherwise another process of its run does."""
         self._poll_seconds = poll_seconds
         self._is_closed = False
         self._limit = WaitLimit(wait_limit)
         self._delivered = SignalSafeFlag()
         self._drainer: Drainer | None = None
         self._inherited: list[object] = []
-        self._shelf = Shelf(bus, self._limit, on_moved=self._wake)
+        self._shelf = Shelf(bus, self._limit, on_moved=self._wake, reports_folder=self.delivers)
         forks.begin_in_forks(guard)
         forks.begin_in_forks(self)
         self._shelf.open()
@@ -98,7 +99,7 @@ class Publisher:
         self._limit = WaitLimit(self._limit.seconds)
         self._delivered = SignalSafeFlag()
         self._drainer = None
-        self._shelf = Shelf(self.bus, self._limit, on_moved=self._wake)
+        self._shelf = Shelf(self.bus, self._limit, on_moved=self._wake, reports_folder=self.delivers)
 
     @classmethod
     def open(
@@ -189,7 +190,7 @@ class Publisher:
     def _wake(self) -> None:
         """Notify the drainer of new messages."""
         # No other process can deliver messages from this process's memory.
-        if self._drainer is None and self.bus.is_remote and (self._delivers or not self.is_on_disk):
+        if self._drainer is None and self.bus.is_remote and (self.delivers or not self.is_on_disk):
             self._start_drainer()
         if self._drainer is not None:
             self._drainer.wake()

@@ -20,7 +20,7 @@ from dkist_processing_core.delivery.in_memory_queue import InMemoryQueue
 from dkist_processing_core.delivery.overflow import Overflow
 from dkist_processing_core.delivery.shared_journal import READ_SECONDS, SharedJournal
 from dkist_processing_core.delivery.wait_limit import WaitLimit
-from dkist_processing_core.errors import JournalError
+from dkist_processing_core.errors import JournalError, JournalFolderError
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.message import Message
 from dkist_processing_core.journal.spare import noted_on_host, take_over_spares
@@ -29,8 +29,9 @@ from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 _RETRY_SECONDS = 1.0
 _Result = TypeVar("_Result")
-# Journals whose last write by this process failed. Other publishers of this process do not wait for them.
-_unusable: set[Path] = set()
+# Journals whose last write by this process failed, with the causes that it has logged. Other publishers of this process
+# do not wait for these journals, and log no cause again.
+_unusable: dict[Path, set[str]] = {}
 logger = logging.getLogger(__name__)
 
 
@@ -42,8 +43,20 @@ class Shelf:
     exception; one warning is logged.
     """
 
-    def __init__(self, bus: Bus, limit: WaitLimit, on_moved: Callable[[], None]) -> None:
-        """Open no file. `on_moved` is called when a thread of the shelf has moved messages into the journal."""
+    def __init__(
+        self, bus: Bus, limit: WaitLimit, on_moved: Callable[[], None], *, reports_folder: bool = True
+    ) -> None:
+        """
+        Open no file.
+
+        Args:
+            bus: The bus whose journal is used.
+            limit: How long a locked journal may delay the publisher.
+            on_moved: Called when a thread of the shelf has moved messages into the journal.
+            reports_folder: False if another process of this run uses the same folder, and reports if it is not usable.
+        """
+        self._reports_folder = reports_folder
+        self._is_left_to_other = False
         self._bus = bus
         self._limit = limit
         self._on_moved = on_moved
@@ -155,7 +168,7 @@ class Shelf:
             else:
                 self._overflow.end()
                 if is_writing:
-                    _unusable.discard(self._bus.journal_path)
+                    _unusable.pop(self._bus.journal_path, None)
             if self._is_closed:
                 # A signal handler may have closed the shelf after deferring these messages, so close the files here.
                 self._close_files()
@@ -192,10 +205,14 @@ class Shelf:
         if not isinstance(reason, JournalError):
             log_internal_error_once(f"the journal {self._bus.journal_path} is not used", reason)
             found = f"the journal {self._bus.journal_path} is not used: {type(reason).__name__}"
-        _unusable.add(self._bus.journal_path)
+        causes = _unusable.setdefault(self._bus.journal_path, set())
         if messages or len(self.memory):
             place = self._overflow.add(messages, once=once, note=note)
             if place is not None:
+                self._is_left_to_other = isinstance(reason, JournalFolderError) and not self._reports_folder
+                if self._is_left_to_other or found in causes:
+                    return
+                causes.add(found)
                 self._unreported = f"{found}. Events are kept in {place} until it can be used."
 
     def log_warnings(self) -> None:
@@ -283,7 +300,8 @@ class Shelf:
         # Inside the guard, so that the mover thread is not moving these messages at the same time.
         lost = self.run_guarded(self.memory.clear, otherwise=0)
         if lost:
-            logger.warning("%s events are lost: %s could not be written to", lost, self._bus.journal_path)
+            level = logging.DEBUG if self._is_left_to_other else logging.WARNING
+            logger.log(level, "%s events are lost: %s could not be written to", lost, self._bus.journal_path)
         self.run_guarded(self._close_files, otherwise=None)
 
     def _close_files(self) -> None:

@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from dkist_processing_core.errors import JournalError
+from dkist_processing_core.errors import JournalFolderError
 from dkist_processing_core.process.mounts import mounts
 from dkist_processing_core.process.trusted_files import distrust, make_folder
 from dkist_processing_core.settings.interface import Settings
@@ -85,11 +85,11 @@ def check_place(settings: Settings) -> None:
     Check that there is a folder for journals: the commands work on journals only.
 
     Raises:
-        JournalError: There is no folder, so a publisher keeps events in memory.
+        JournalFolderError: There is no folder, so a publisher keeps events in memory.
     """
     problem = place(settings).problem
     if problem is not None:
-        raise JournalError(problem)
+        raise JournalFolderError(problem)
 
 
 def open_folder(where: Place) -> Path:
@@ -97,10 +97,10 @@ def open_folder(where: Place) -> Path:
     Return the folder of the journals, created if missing: for its owner only, unless it was created for a group.
 
     Raises:
-        JournalError: The folder cannot be created, or belongs to another user who did not share it.
+        JournalFolderError: The folder cannot be created, or belongs to another user who did not share it.
     """
     if where.problem is not None:
-        raise JournalError(where.problem)
+        raise JournalFolderError(where.problem)
     if where.moved_from is not None and where.moved_from not in _warned:
         _warned.add(where.moved_from)
         logger.warning("journals are kept in %s: %s", where.folder, where.reason)
@@ -108,7 +108,7 @@ def open_folder(where: Place) -> Path:
         make_folder(str(where.folder))
     except OSError as error:
         msg = f"the journals' folder {where.folder} cannot be created: {error.strerror}; set DKIST_CORE_STATE_DIR"
-        raise JournalError(msg) from error
+        raise JournalFolderError(msg) from error
     check_folder(where)
     return where.folder
 
@@ -118,18 +118,18 @@ def check_folder(where: Place) -> None:
     Check that an existing folder can be trusted with journals.
 
     Raises:
-        JournalError: The folder belongs to another user who did not share it, or cannot be used.
+        JournalFolderError: The folder belongs to another user who did not share it, or cannot be used.
     """
     try:
         # In /var/tmp any user may have created the name before, for example as a link.
         found = where.folder.stat() if where.moved_from is None else where.folder.lstat()
     except OSError as error:
         msg = f"the journals' folder {where.folder} cannot be used: {error.strerror}; set DKIST_CORE_STATE_DIR"
-        raise JournalError(msg) from error
+        raise JournalFolderError(msg) from error
     reason = distrust(found) if where.moved_from is None else _distrust_in_public(found)
     if reason is not None:
         msg = f"the journals' folder {where.folder} {reason}; set DKIST_CORE_STATE_DIR"
-        raise JournalError(msg)
+        raise JournalFolderError(msg)
 
 
 def _distrust_in_public(found: os.stat_result) -> str | None:

@@ -5,6 +5,7 @@ Not here: the address of its collector (_collector), and the provider that it be
 """
 
 import functools
+import logging
 import os
 from importlib import import_module
 from typing import Any
@@ -31,7 +32,10 @@ def otlp_exporter(settings: Settings, signal: Signal) -> Any:
             "limit on processes (ulimit -u, pids.max), or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
         )
         raise RuntimeError(msg)
-    module = import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{_MODULES[signal]}")
+    package = f"opentelemetry.exporter.otlp.proto.{transport}"
+    module = import_module(f"{package}.{_MODULES[signal]}")
+    # A filter that is added again changes nothing.
+    logging.getLogger(f"{package}.exporter").addFilter(_is_no_retry)
     options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
     if endpoint and transport == "http" and not special:
         # By the specification, the general variable names the base, and a signal's own variable the exact address.
@@ -41,6 +45,11 @@ def otlp_exporter(settings: Settings, signal: Signal) -> Any:
     if transport == "http" and not any(name.endswith("_CREDENTIAL_PROVIDER") for name in os.environ):
         options["session"] = _session()
     return getattr(module, _CLASSES[signal])(**options)
+
+
+def _is_no_retry(record: logging.LogRecord) -> bool:
+    # The exporter logs each retry. Telemetry logs once that a collector accepts no connection.
+    return not str(record.msg).startswith("Transient error")
 
 
 @functools.cache

@@ -174,18 +174,27 @@ class Telemetry:
             yield
 
     @contextlib.contextmanager
-    def flushing(self, timeout: float) -> Iterator[None]:
+    def flushing(self, timeout: float, *, reports_connection: bool = True) -> Iterator[None]:
         """
         Export pending telemetry during the block, and wait for it until `timeout` seconds after the beginning.
 
         The export runs in threads, since the SDK's own flush and shutdown have no limit: with a dead collector they
         take seconds. If no collector accepts connections, there is no wait.
+
+        Args:
+            timeout: The limit of the wait, in seconds.
+            reports_connection: False if another process of this run exports to the same collector, and reports if that
+                accepts no connection.
         """
         deadline = time.monotonic() + timeout
         problems: dict[Signal, str] = {}
         threads = {
             signal: threading.Thread(
-                target=self._flush, args=(signal, deadline, problems), name="dkist-core-telemetry", daemon=True
+                target=self._flush,
+                args=(signal, deadline, problems),
+                kwargs={"reports_connection": reports_connection},
+                name="dkist-core-telemetry",
+                daemon=True,
             )
             for signal in self._providers
         }
@@ -205,13 +214,13 @@ class Telemetry:
                     problems[signal] = "the collector has not accepted them in time"
             self._report({signal: problems[signal] for signal in SIGNALS if signal in problems})
 
-    def _flush(self, signal: Signal, deadline: float, problems: dict[Signal, str]) -> None:
+    def _flush(self, signal: Signal, deadline: float, problems: dict[Signal, str], *, reports_connection: bool) -> None:
         collector = self._collectors.get(signal)
         try:
             problem = None if collector is None else collector.problem(max(0.01, deadline - time.monotonic()))
             if problem is None:
                 self._providers[signal].force_flush()
-            else:
+            elif reports_connection:
                 # The SDK would keep retrying, and the process would wait for it.
                 problems[signal] = problem
         except Exception as error:  # noqa: BLE001 - the SDK or an exporter may raise anything
