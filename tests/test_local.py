@@ -24,6 +24,7 @@ from dkist_processing_core.errors import IdentityError, RunFailedError, Workflow
 from dkist_processing_core.events import Reporter, TaskEnd, TaskFailed, WorkflowFailed, WorkflowStarted
 from dkist_processing_core.local.outcomes import RunResult, TaskOutcome, TaskState
 from dkist_processing_core.runs import RunView, State
+from dkist_processing_core.text import duration
 from tests import launched, pipelines
 from tests.running import run_python
 from tests.waiting import wait_until
@@ -66,6 +67,18 @@ def test_tasks_run_in_dependency_order_each_in_its_own_process(capfd: pytest.Cap
     assert f"first of 5 in {os.getpid()}\n" not in shown.out
     assert next(line for line in shown.err.splitlines() if line.startswith("First: ")) == "First: started"
     assert shown.err.endswith("run finished\n")
+
+    # One duration in each view: from the start of the process, so longer than its phases.
+    for task in run.tasks:
+        (attempt,) = task.attempts
+        assert attempt.end is not None
+        assert attempt.started_at is not None
+        assert attempt.duration_seconds is not None
+        assert attempt.duration_seconds == result[task.name].duration_seconds
+        life = (attempt.end.time - attempt.started_at).total_seconds()
+        assert sum(attempt.end.phases.values()) < attempt.duration_seconds <= life + 0.01
+        assert attempt.duration_seconds > life / 2
+        assert f"{task.name}: finished in {duration(attempt.duration_seconds)} (run " in shown.err
 
 
 def test_a_failed_task_stops_its_downstream_only(

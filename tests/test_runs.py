@@ -33,6 +33,7 @@ from tests.strategies import examples, reports
 
 LAUNCHER: dict[str, Any] = {"reported_by": Reporter.LAUNCHER}
 ENGINE: dict[str, Any] = {"reported_by": Reporter.ENGINE, "provisional": True}
+TASK: dict[str, Any] = {"reported_by": Reporter.TASK}
 WITHOUT_NUMBER: dict[str, Any] = {**ENGINE, "attempt": None, "cause": Cause.LOST}
 
 
@@ -193,6 +194,42 @@ def test_a_duration_that_nobody_measured_is_taken_from_the_clock() -> None:
     assert attempt_of(running).duration_seconds is None
     assert attempt_of(running, finished("A", time=at(3))).duration_seconds == 120.0
     assert attempt_of(running, finished("A", time=at(0))).duration_seconds == 0.0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([TASK, LAUNCHER, ENGINE]),
+            st.sampled_from(["exception", "exit_code", "lost"]),
+            st.none() | st.floats(0.0, 1000.0),
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    st.integers(0, 2**32),
+)
+def test_the_launcher_s_duration_wins(ends: list[tuple[dict[str, Any], str, float | None]], seed: int) -> None:
+    """In any order and number of the reports, even if another reporter knows the cause better."""
+    heard = [failed("A", cause=cause, duration_seconds=seconds, **who) for who, cause, seconds in ends]
+    of_launcher: set[float | None] = {each for who, _, each in ends if who is LAUNCHER and each is not None}
+    of_task: set[float | None] = {each for who, _, each in ends if who is TASK and each is not None}
+
+    found = end_of(*heard).duration_seconds
+    shuffled = [*heard, *heard]
+    random.Random(seed).shuffle(shuffled)
+
+    assert found in (of_launcher or of_task or {seconds for _, _, seconds in ends})
+    assert end_of(*shuffled).duration_seconds == found
+
+
+def test_the_preparation_of_the_environment_is_no_part_of_the_duration() -> None:
+    """It is known from the start event, and stands beside the duration."""
+    attempt = attempt_of(
+        started("A", time=at(1), environment="built", environment_seconds=90.0, **LAUNCHER),
+        finished("A", time=at(3), duration_seconds=7.0),
+    )
+
+    assert (attempt.duration_seconds, attempt.environment_seconds) == (7.0, 90.0)
 
 
 def test_two_reports_of_one_start_are_one() -> None:

@@ -115,7 +115,7 @@ def test_a_failed_run_is_drawn_with_its_waits_its_tries_and_its_causes() -> None
         "– Sum         not run: an upstream task failed",  # noqa: RUF001 - an en dash is meant
         "              ╰────────────┴────────────┴────────────┴───────────┴",
         "              0            5            10           15          20 s",
-        "              ┈┈ waiting   ── preparing   ━━ running",
+        "              ┈┈ waiting   ── preparing   ━━ running (the duration)",
     ]
 
 
@@ -221,6 +221,24 @@ def test_a_failed_task_tells_where_its_log_is() -> None:
     lines = drawn(started("A"), failed("A", time=after(3), log_url="http://engine.example/log?try=1"), width=80)
 
     assert "    log: http://engine.example/log?try=1" in lines
+
+
+def test_beside_a_duration_stand_its_parts_by_name() -> None:
+    """
+    The times of the environment and the phases are labelled, and left out if they leave no room for the bars.
+    """
+    parts = {"pre_run": 0.0, "run": 0.5, "post_run": 1.5}
+    run = (
+        started("A", time=after(1), environment="built", environment_seconds=9.0),
+        finished("A", time=after(5), phases=parts, duration_seconds=4.0),
+    )
+
+    wide = next(line for line in drawn(*run, width=100) if " A " in line)
+    narrow = next(line for line in drawn(*run, width=40) if " A " in line)
+
+    assert wide.endswith(" 4.0 s (environment 9.0 s, run 0.5 s, post_run 1.5 s)")
+    assert "running (the duration)" in drawn(*run, width=120)[-1]
+    assert narrow.endswith(" 4.0 s")
 
 
 def test_without_room_for_bars_there_are_words_and_durations() -> None:
@@ -444,6 +462,7 @@ def test_lines_of_events_stay_in_line() -> None:
         (make(TaskOverdue, "A", sequence=1, limit_seconds=600.0), "no report for 10 min 00 s"),
         (make(TaskSkipped, "A", reason="no disk"), "no disk"),
         (finished("A", duration_seconds=2.0, peak_memory_bytes=73_000_000), "2.0 s, peak 73 MB"),
+        (finished("A", duration_seconds=2.0, phases={"pre_run": 0.0, "run": 0.5}), "took 2.0 s, run 0.5 s"),
         (make(TaskDispatched, "A", worker="w1", queue="q", queued_seconds=90), "to w1, queue q, queued 1 min 30 s"),
         (
             started("A", host="w1", pid=7, environment="built", environment_seconds=12),

@@ -88,6 +88,24 @@ def row(exit_code: int | None, reports: dict[str, Any], known: Circumstances = N
 
 
 @pytest.mark.parametrize(
+    ("exit_code", "reports", "expected"),
+    [
+        (0, FINISHED, 1.0),
+        (0, {**FINISHED, "is_on_disk": False}, 3.0),
+        (1, {**HANDED, "facts": {"cause": "terminated", "duration_seconds": 1.0}}, 3.0),
+        (-9, {}, 3.0),
+    ],
+)
+def test_a_duration_that_the_launcher_reports_is_that_of_the_process(
+    exit_code: int, reports: dict[str, Any], expected: float
+) -> None:
+    """
+    Only a report of the task that is on disk already keeps its own duration: it cannot be changed.
+    """
+    assert expected == judge(end(exit_code, **reports), NOTHING).facts["duration_seconds"]
+
+
+@pytest.mark.parametrize(
     ("exit_code", "reports", "known", "expected"),
     [
         # A success needs a report.

@@ -8,6 +8,7 @@ launcher knows the sender of that request. Not here: the events and their publis
 import contextlib
 import os
 import platform
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -40,6 +41,9 @@ class Mode(Protocol):
     """Whether the process delivers its events to the bus itself."""
     has_caller: bool
     """Whether there is a caller that receives an exception raised at the very end of the attempt."""
+
+    def began(self) -> float:
+        """Return when the attempt began, in the time of `time.monotonic`."""
 
     def cpu_began(self) -> float:
         """Return the processor time, in seconds, that was used before the attempt began."""
@@ -90,6 +94,10 @@ class CalledMode:
     def __init__(self, attempt: Attempt) -> None:
         """Store the attempt."""
         self._attempt = attempt
+
+    def began(self) -> float:
+        """Return the present time: the call begins now."""
+        return time.monotonic()
 
     def cpu_began(self) -> float:
         """Return the processor time of the process so far."""
@@ -148,6 +156,11 @@ class LaunchedMode:
         self._secrets = secrets
         self._pipe = ReportPipe(report_fd, attempt.started_fd)
         self._termination = TaskTermination()
+
+    def began(self) -> float:
+        """Return when the launcher started this process; the present time if the launcher has not reported that."""
+        began, now = self._attempt.process_began, time.monotonic()
+        return began if began is not None and 0.0 <= began <= now else now
 
     def cpu_began(self) -> float:
         """Return 0: a launched process exists for the attempt alone, from its first instruction."""

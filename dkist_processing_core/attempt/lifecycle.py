@@ -102,7 +102,7 @@ class Lifecycle:
 
     def _begin(self) -> None:
         self._pid = os.getpid()
-        self._began = time.monotonic()
+        self._began = self._mode.began()
         self._cpu_began = 0.0
         with self._errors_logged("the resources that the attempt uses are not fully known"):
             self._cpu_began = self._mode.cpu_began()

@@ -146,7 +146,13 @@ class TaskEnd(TaskEvent, frozen=True, kw_only=True, dict=True):
             "Whether the report may be wrong: one of an engine, which a report of the task or the launcher replaces."
         ),
     ] = False
-    duration_seconds: Annotated[Seconds | None, about("The duration in seconds.")] = None
+    duration_seconds: Annotated[
+        Seconds | None,
+        about(
+            "The duration of the attempt in seconds, without the preparation of its environment: from the start of its "
+            "process to its end, as its launcher sees it. For a task called by hand, the duration of the call."
+        ),
+    ] = None
     cpu_seconds: Annotated[Seconds | None, about("The processor time of the task and its children.")] = None
     peak_memory_bytes: Annotated[
         Count | None, about("The largest resident memory of one process of the task, in bytes.")

@@ -6,6 +6,7 @@ Not here: how an identity is turned into an event's id (events) or a span's id (
 
 import itertools
 import json
+import math
 import os
 import re
 import secrets
@@ -122,6 +123,8 @@ class Attempt:
     """The descriptor that becomes readable as soon as the launcher has put the start into the journal."""
     start_id: str | None = None
     """The id of this start of a process by a launcher; another launch of the same attempt has another id."""
+    process_began: float | None = None
+    """When the launcher started the process, in the time of `time.monotonic`, which is the same for a whole host."""
 
     @property
     def is_final(self) -> bool:
@@ -148,6 +151,7 @@ class Attempt:
             "REPORT_FD": None if self.report_fd is None else str(self.report_fd),
             "STARTED_FD": None if self.started_fd is None else str(self.started_fd),
             "START_ID": self.start_id,
+            "PROCESS_BEGAN": None if self.process_began is None else repr(self.process_began),
         }
         return {PREFIX + name: value for name, value in values.items() if value is not None}
 
@@ -166,7 +170,7 @@ class Attempt:
             return None
         names = (
             "RUN_ID", "ATTEMPT", "MAX_ATTEMPTS", "WORKFLOW", "VERSION", "TASK", "RECIPE_RUN_ID", "LOG_URL", "REPORT_FD",
-            "STARTED_FD", "START_ID",
+            "STARTED_FD", "START_ID", "PROCESS_BEGAN",
         )  # fmt: skip
         found = {name: value for name in names if (value := environ.pop(PREFIX + name, None)) is not None}
         run_id = found.get("RUN_ID")
@@ -189,6 +193,7 @@ class Attempt:
             report_fd=_count(found, "REPORT_FD", 3) if "REPORT_FD" in found else None,
             started_fd=_count(found, "STARTED_FD", 3) if "STARTED_FD" in found else None,
             start_id=found.get("START_ID"),
+            process_began=_moment(found.get("PROCESS_BEGAN")),
         )
 
 
@@ -198,6 +203,15 @@ def _count(found: dict[str, str], name: str, default: int) -> int:
         msg = f"{PREFIX}{name}: found {show(value)}, expected a whole number from 1"
         raise IdentityError(msg)
     return int(value)
+
+
+def _moment(text: str | None) -> float | None:
+    """Return a time of `time.monotonic`; None for a text that is none, since only a duration depends on it."""
+    try:
+        moment = float(text or "nan")
+    except ValueError:
+        return None
+    return moment if math.isfinite(moment) else None
 
 
 class RunsByHand:

@@ -40,11 +40,12 @@ kill -KILL "-$1" 2>/dev/null
 class TaskProcess:
     """A started process that leads its own process group."""
 
-    def __init__(self, pid: int, report: int, started: int) -> None:
-        """Store the pid, and the launcher's descriptors of the pipe for reports and the pipe for notices."""
+    def __init__(self, pid: int, report: int, started: int, began: float) -> None:
+        """Store the pid, the launcher's descriptors of the pipes for reports and for notices, and the time of start."""
         self.pid = pid
         self._started = started
-        self.began = time.monotonic()
+        self.began = began
+        """When the process was started, in the time of `time.monotonic`."""
         self._report = report
         self._waiting = select.poll()
         self._waiting.register(report, select.POLLIN)
@@ -59,7 +60,9 @@ class TaskProcess:
         self._guard: _Guard | None = None
 
     @classmethod
-    def start(cls, python: Sequence[str], environ: Mapping[str, str], pipes: "Pipes", inherits: Iterable[int]) -> Self:
+    def start(
+        cls, python: Sequence[str], environ: Mapping[str, str], pipes: "Pipes", inherits: Iterable[int], began: float
+    ) -> Self:
         """
         Start the constant program on an interpreter, as the leader of a new process group.
 
@@ -68,6 +71,7 @@ class TaskProcess:
             environ: The variables of the process.
             pipes: The pipes between this process and the new one, which inherits its ends.
             inherits: Other descriptors that it inherits.
+            began: The present time of `time.monotonic`.
 
         Raises:
             OSError: The process cannot be started; then nothing of it is left behind.
@@ -87,7 +91,7 @@ class TaskProcess:
         )
         os.close(pipes.report_fd)
         os.close(pipes.started_fd)
-        return cls(pid, pipes.read_fd, pipes.notify_fd)
+        return cls(pid, pipes.read_fd, pipes.notify_fd, began)
 
     def guard(self) -> None:
         """Start a separate process that ends the task when this process is killed."""

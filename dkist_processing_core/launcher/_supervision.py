@@ -64,6 +64,8 @@ class Supervision:
         """The id by which the task notes its end on this host."""
         self.is_announced = False
         """Whether the end was reported before the process had ended."""
+        self.announced: dict[str, Any] = {}
+        """The facts of that end."""
 
     def run(self) -> ProcessEnd:
         """Start the task, wait for its end despite errors of this package, and return the end."""
@@ -125,6 +127,7 @@ class Supervision:
         inherits = self._environment.lend_lock()
         pipes = Pipes()
         self.start_id = os.urandom(8).hex()
+        began = time.monotonic()
         environ = task_environ(
             os.environ,
             self._assignment,
@@ -132,10 +135,11 @@ class Supervision:
             report_fd=pipes.report_fd,
             started_fd=pipes.started_fd,
             start_id=self.start_id,
+            process_began=began,
             carrier=carrier,
         )
         try:
-            return TaskProcess.start([self._environment.python, *flags], environ, pipes, inherits)
+            return TaskProcess.start([self._environment.python, *flags], environ, pipes, inherits, began)
         except OSError:
             pipes.close()
             raise
@@ -153,7 +157,9 @@ class Supervision:
             duration_seconds=time.monotonic() - process.began,
             reports=reports,
         )
-        self.is_announced = self._reports.open().ended(self.verdict_on(end))
+        verdict = self.verdict_on(end)
+        self.announced = verdict.facts
+        self.is_announced = self._reports.open().ended(verdict)
 
     def verdict_on(self, end: ProcessEnd) -> "Verdict":
         """

@@ -40,6 +40,11 @@ class TaskEnvironment:
         """The path of the interpreter that runs the task."""
         return sys.executable if self.own is None else self.own.python
 
+    @property
+    def seconds(self) -> float | None:
+        """The time to find or build the task's own environment, in seconds; None if it has none."""
+        return None if self.own is None else self.own.seconds
+
     def prepare(self) -> None:
         """
         Find the environment, or build it.
@@ -120,7 +125,7 @@ class TaskEnvironment:
             return
         state = "built" if self.own.built else "reused"
         reports.prepared(*self._prepared_ns, state)
-        reports.started(pid, started_ns, state, self.own.seconds)
+        reports.started(pid, started_ns, state, self.seconds)
 
     def close(self) -> None:
         """Release the environment."""

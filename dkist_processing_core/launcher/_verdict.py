@@ -105,9 +105,15 @@ def judge(end: ProcessEnd, known: Circumstances) -> Verdict:
 
 
 def _known(end: ProcessEnd, known: Circumstances, reported: dict[str, Any]) -> dict[str, Any]:
-    """Return the measured and the reported facts together, with the higher of the two peaks of memory."""
+    """
+    Return the measured and the reported facts together, with the higher of the two peaks of memory.
+
+    The task cannot know when its process ends: unless its own report is on disk already, the measured duration counts.
+    """
     peaks = [peak for peak in (known.peak_memory_bytes, reported.get("peak_memory_bytes")) if isinstance(peak, int)]
     measured = {"duration_seconds": end.duration_seconds, "cpu_seconds": end.processor_seconds}
+    if not end.is_on_disk:
+        reported = {**reported, "duration_seconds": end.duration_seconds}
     return measured | reported | {"peak_memory_bytes": max(peaks, default=None)}
 
 

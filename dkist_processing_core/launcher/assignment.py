@@ -22,6 +22,8 @@ QUEUE, QUEUED_AT = f"{PREFIX}QUEUE", f"{PREFIX}QUEUED_AT"
 """The queue that the attempt came from, and the time at which it was queued, in seconds since 1970."""
 DELIVERED = f"{PREFIX}DELIVERED"
 """Set if the engine's process delivers the messages in the journal, so that no launcher has to connect."""
+ENGINE_FD = f"{PREFIX}ENGINE_FD"
+"""The descriptor on which a local run receives the facts of the attempt's end, as one JSON object."""
 OWN_ENVIRONMENT = "dev"
 """The version of a workflow whose tasks run in the launcher's own environment."""
 _RECIPE_RUN_ID = f"{PREFIX}RECIPE_RUN_ID"
@@ -41,6 +43,8 @@ class Assignment:
     queued_seconds: float | None = None
     is_delivered: bool = False
     """Whether another process delivers the messages in the journal."""
+    engine_fd: int | None = None
+    """The descriptor on which the engine receives the facts of the end; None if it does not wait for them."""
     problem: str | None = None
     """The unusable part of the assignment, which prevents the start; None if all of it is usable."""
 
@@ -72,6 +76,7 @@ class Assignment:
             queue=environ.get(QUEUE) or None,
             is_delivered=DELIVERED in environ,
             queued_seconds=_seconds_since(environ.get(QUEUED_AT)),
+            engine_fd=int(environ[ENGINE_FD]) if environ.get(ENGINE_FD, "").isdecimal() else None,
             problem="; ".join(problems) or None,
         )
 

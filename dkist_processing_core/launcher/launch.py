@@ -5,6 +5,7 @@ The order is: check, prepare the environment, start the task, and only then impo
 here: the verdict on an end (_verdict), and its report (_reports).
 """
 
+import json
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from dkist_processing_core.settings.origin import take
 
 if TYPE_CHECKING:
     from dkist_processing_core.launcher._reports import Reports
+    from dkist_processing_core.launcher._verdict import Verdict
 
 
 def main() -> int:
@@ -61,6 +63,9 @@ class Launch:
         self._reports = ReportsOnDemand(assignment, began_ns)
         self._environment = TaskEnvironment(assignment.requirement, self._reports, requests)
         self._supervision = self._new_supervision()
+        if assignment.engine_fd is not None:
+            with errors_logged():
+                os.set_inheritable(assignment.engine_fd, False)  # noqa: FBT003 - the standard library's signature
 
     def _new_supervision(self) -> Supervision:
         return Supervision(self._assignment, self._environment, self._requests, self._reports)
@@ -102,10 +107,23 @@ class Launch:
         with errors_logged():
             status = end.status(termination_requested=self._requests.received is not None)
         if supervision.is_announced:
+            self._notify_engine(supervision.announced)
             # The task's time is over and its end is published already, so the status is never 0.
             return status or 1
-        self._reports.report(lambda reports: reports.ended(supervision.verdict_on(end)))
+        self._reports.report(lambda reports: self._report_end(reports, supervision.verdict_on(end)))
         return status
+
+    def _report_end(self, reports: "Reports", verdict: "Verdict") -> None:
+        self._notify_engine(verdict.facts)
+        reports.ended(verdict)
+
+    def _notify_engine(self, facts: dict[str, Any]) -> None:
+        """Send the facts of the end that a local run shows, with the values that the end event has."""
+        if self._assignment.engine_fd is not None:
+            shown = {name: facts.get(name) for name in ("duration_seconds", "phases")}
+            with errors_logged():
+                line = json.dumps({**shown, "environment_seconds": self._environment.seconds})
+                os.write(self._assignment.engine_fd, line.encode())
 
     def conclude_without_process(self) -> int:
         """Report the end of a task whose termination was requested before it was started."""
@@ -124,9 +142,8 @@ class Launch:
                 "cause": Cause[cause],
                 "error_type": type(error).__name__,
                 "message": message,
-                "duration_seconds": (time.time_ns() - self._began_ns) / 1e9,
             }
-            reports.ended(Verdict(TaskFailed, facts))
+            self._report_end(reports, Verdict(TaskFailed, facts))
 
         self._reports.report(report)
         return 1

@@ -25,6 +25,7 @@ class ProcessEnd:
     processor_seconds: float | None
     """The processor time of the process and of its children that it has waited for; None if the status is lost."""
     duration_seconds: float
+    """The time from the start of the process to its end."""
     reports: dict[str, Any] = field(default_factory=dict)
     """The reports received over the report pipe: the JSON objects of all lines, merged; later values win."""
     not_started: OSError | None = None

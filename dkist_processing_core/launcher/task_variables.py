@@ -12,7 +12,15 @@ from dataclasses import replace
 from dkist_processing_core.environments import Environment
 from dkist_processing_core.identity import PREFIX, Attempt, Run
 from dkist_processing_core.identity.trace_context import TRACEPARENT, TRACESTATE, attempt_traceparent
-from dkist_processing_core.launcher.assignment import DELIVERED, EXTRAS, PACKAGE, QUEUE, QUEUED_AT, Assignment
+from dkist_processing_core.launcher.assignment import (
+    DELIVERED,
+    ENGINE_FD,
+    EXTRAS,
+    PACKAGE,
+    QUEUE,
+    QUEUED_AT,
+    Assignment,
+)
 from dkist_processing_core.launcher.bootstrap import FILE, FLAGS, LOADING, MODULE, SEARCH_PATH, variables
 from dkist_processing_core.settings import origin
 
@@ -20,8 +28,23 @@ from dkist_processing_core.settings import origin
 _ENGINES = re.compile(r"_*AIRFLOW__|_+AIRFLOW|AIRFLOW_(CONN|VAR)_|CELERY|.*SQL_ALCHEMY", re.IGNORECASE)
 _LAUNCHERS = frozenset(
     {
-        *Attempt(Run("", "", "", 0), "", 1, 1, log_url="", report_fd=0, started_fd=0, start_id="").to_environ(),
-        *(MODULE, FILE, FLAGS, SEARCH_PATH, LOADING, PACKAGE, EXTRAS, QUEUE, QUEUED_AT, DELIVERED, f"{PREFIX}PYTHON"),
+        *Attempt(
+            Run("", "", "", 0), "", 1, 1, log_url="", report_fd=0, started_fd=0, start_id="", process_began=0.0
+        ).to_environ(),
+        *(
+            MODULE,
+            FILE,
+            FLAGS,
+            SEARCH_PATH,
+            LOADING,
+            PACKAGE,
+            EXTRAS,
+            QUEUE,
+            QUEUED_AT,
+            DELIVERED,
+            ENGINE_FD,
+            f"{PREFIX}PYTHON",
+        ),
         origin.VARIABLE,
     }
 )
@@ -42,6 +65,7 @@ def task_environ(
     report_fd: int,
     started_fd: int,
     start_id: str,
+    process_began: float | None = None,
     carrier: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """
@@ -54,6 +78,7 @@ def task_environ(
         report_fd: The descriptor on which the task reports.
         started_fd: The descriptor on which the task receives notices.
         start_id: The id by which the task notes its end on this host.
+        process_began: When the process is started, in the time of `time.monotonic`.
         carrier: The context of the attempt's span, as variables. None if that span is not created yet; it will
             have the ids that are derived from the attempt.
     """
@@ -71,7 +96,9 @@ def task_environ(
         kept["PATH"] = os.pathsep.join([environment.bin, kept.get("PATH", os.defpath)])
     return (
         kept
-        | replace(attempt, report_fd=report_fd, started_fd=started_fd, start_id=start_id).to_environ()
+        | replace(
+            attempt, report_fd=report_fd, started_fd=started_fd, start_id=start_id, process_began=process_began
+        ).to_environ()
         | located
         | origin.Origin.of_process().to_environ()
         | dict(carrier)

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dkist_processing_core.delivery.reporter import errors_logged
 from dkist_processing_core.events import TaskFinished
@@ -27,14 +27,14 @@ from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import TerminationError
 from dkist_processing_core.settings.origin import Origin, read_from
+from dkist_processing_core.text import parts_of_attempt
 from dkist_processing_core.text.exception_text import stack_of
 from dkist_processing_core.text.redaction import redact
 
 if TYPE_CHECKING:
-    import subprocess
-
     from dkist_processing_core.local._reports import RunReports
     from dkist_processing_core.local._run_display import RunDisplay
+    from dkist_processing_core.local.child import LauncherProcess
     from dkist_processing_core.node import Node
 
 # Exit statuses of a launcher that has not reported the end of its task.
@@ -55,8 +55,8 @@ class Attempts:
         self._has_ended = SignalSafeFlag()
         # The attempt that is called in this thread, with its start time; or the attempt whose process it follows.
         self._called_here: tuple[Attempt, float] | None = None
-        self._followed_here: tuple[Attempt, subprocess.Popen[bytes], float] | None = None
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._followed_here: tuple[Attempt, LauncherProcess, float] | None = None
+        self._processes: dict[str, LauncherProcess] = {}
         self._running: set[str] = set()
         self.is_stopping = False
         """Whether the run ends: a process that is started now is terminated at once."""
@@ -127,7 +127,7 @@ class Attempts:
                 self._record_end(AttemptEnd(attempt, None, time.monotonic() - began, is_reported=False))
             raise
 
-    def _follow(self, attempt: Attempt, process: "subprocess.Popen[bytes]", began: float) -> Iterator[None]:
+    def _follow(self, attempt: Attempt, process: "LauncherProcess", began: float) -> Iterator[None]:
         """Show a launcher's output until it ends, in steps, and record its end, even if reading or showing fails."""
         exit_code = None
         with errors_logged(f"the output of {attempt.task_name} is not shown"):
@@ -140,8 +140,9 @@ class Attempts:
         with errors_logged(f"the status of the launcher of {attempt.task_name} is not known"):
             exit_code = child.wait(process)
         is_reported = exit_code is not None and exit_code >= 0 and exit_code not in _UNREPORTED
+        seconds, parts = _times_of(child.facts_of_end(process), otherwise=time.monotonic() - began)
         with signals_deferred(interrupts=True):
-            self._record_end(AttemptEnd(attempt, exit_code, time.monotonic() - began, is_reported))
+            self._record_end(AttemptEnd(attempt, exit_code, seconds, is_reported, parts))
             if self._followed_here is not None and self._followed_here[0] is attempt:
                 self._followed_here = None
 
@@ -213,6 +214,14 @@ class Attempts:
             _send(process, number)
 
 
-def _send(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+def _times_of(facts: dict[str, Any], *, otherwise: float) -> tuple[float, str]:
+    """Return the duration that a launcher has sent, and the text of its parts; the engine's own duration without it."""
+    with errors_logged("the duration of the task is that of its launcher"):
+        if isinstance(seconds := facts.get("duration_seconds"), float):
+            return seconds, parts_of_attempt(facts.get("phases") or {}, facts.get("environment_seconds"))
+    return otherwise, ""
+
+
+def _send(process: "LauncherProcess", number: signal.Signals) -> None:
     with errors_logged(f"{number.name} is not sent to a task"):
         child.send_signal(process, number)

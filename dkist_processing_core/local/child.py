@@ -5,6 +5,7 @@ Not here: the work of a launcher (launcher), and the effect of its end (local.en
 """
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -13,9 +14,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from typing import Any
 
+from dkist_processing_core.launcher.assignment import ENGINE_FD
 from dkist_processing_core.launcher.bootstrap import FLAGS
 from dkist_processing_core.launcher.task_variables import without_launchers
+from dkist_processing_core.process.descriptors import move_up
 from dkist_processing_core.process.exit_status import fill_standard_descriptors, has_ended, wait_for
 
 _POLL_MILLISECONDS = 50
@@ -42,7 +46,13 @@ def interpreter_flags() -> list[str]:
     return []
 
 
-def start(environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+class LauncherProcess(subprocess.Popen[bytes]):
+    """The process of a launcher, with the pipe on which it sends the facts of the attempt's end."""
+
+    end_pipe: io.FileIO
+
+
+def start(environ: Mapping[str, str]) -> LauncherProcess:
     """
     Start a launcher as the leader of its process group, with these variables in addition to those of this process.
 
@@ -51,14 +61,30 @@ def start(environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     behaviour.
     """
     fill_standard_descriptors()
-    return subprocess.Popen(  # noqa: S603 - a constant program, with values in its environment
-        [sys.executable, "-P", "-c", _PROGRAM],
-        env={**without_launchers(os.environ), **environ, FLAGS: json.dumps(interpreter_flags())},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        process_group=0,
-    )
+    read_fd, write_fd = map(move_up, os.pipe())
+    pipe = io.FileIO(read_fd)
+    try:
+        process = LauncherProcess(
+            [sys.executable, "-P", "-c", _PROGRAM],
+            env={
+                **without_launchers(os.environ),
+                **environ,
+                FLAGS: json.dumps(interpreter_flags()),
+                ENGINE_FD: str(write_fd),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            pass_fds=(write_fd,),
+        )
+    except BaseException:
+        pipe.close()
+        raise
+    finally:
+        os.close(write_fd)
+    process.end_pipe = pipe
+    return process
 
 
 def output_of(process: "subprocess.Popen[bytes]") -> Iterator[list[str]]:
@@ -111,6 +137,16 @@ def wait(process: "subprocess.Popen[bytes]") -> int | None:
     with contextlib.suppress(OSError, ValueError):
         process.stdout.close()
     return status
+
+
+def facts_of_end(process: LauncherProcess) -> dict[str, Any]:
+    """Return the facts of the attempt's end that a launcher has sent; without any if it was killed before."""
+    # Code in this process may have closed the descriptor.
+    with contextlib.suppress(OSError, ValueError), process.end_pipe as pipe:
+        os.set_blocking(pipe.fileno(), False)
+        facts = json.loads(pipe.read(_MAX_LINE_BYTES) or b"{}")
+        return facts if isinstance(facts, dict) else {}
+    return {}
 
 
 def send_signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:

@@ -29,6 +29,7 @@ from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.process.termination import signal_name
 from dkist_processing_core.process.thread_limits import can_start_threads
 from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.text import duration
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import visible, write_line
 
@@ -43,7 +44,9 @@ class Display(Protocol):
     def attempt_started(self, attempt: Attempt) -> None:
         """An attempt begins."""
 
-    def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> None:
+    def attempt_ended(
+        self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float, parts: str = ""
+    ) -> None:
         """An attempt ended."""
 
     def task_not_run(self, name: str) -> None:
@@ -82,15 +85,15 @@ def open_display(run: Run, names: Sequence[str], settings: Settings) -> Iterator
 _BY_SIGNAL = 128
 
 
-def outcome_text(attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> str:
-    """Return a short text about how an attempt ended."""
+def outcome_text(attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float, parts: str = "") -> str:
+    """Return a short text about how an attempt ended, and how long it took with its `parts`."""
     if succeeded:
-        return f"finished in {seconds:.1f} s"
+        return f"finished in {duration(seconds)}" + (f" ({parts})" if parts else "")
     how = LOST if exit_code is None else f"exit code {exit_code}" if exit_code >= 0 else "its launcher was killed"
     if exit_code is not None and _BY_SIGNAL < exit_code < _BY_SIGNAL + signal.NSIG:
         how += f", {signal_name(exit_code - _BY_SIGNAL)}"
     retry = "" if attempt.is_final else f", attempt {attempt.attempt + 1} of {attempt.max_attempts} follows"
-    return f"failed after {seconds:.1f} s ({how}){retry}"
+    return f"failed after {duration(seconds)} ({f'{parts}; ' if parts else ''}{how}){retry}"
 
 
 def write_lines(name: str, lines: Sequence[str]) -> None:
@@ -104,7 +107,9 @@ class SilentDisplay:
     def attempt_started(self, attempt: Attempt) -> None:
         """Show nothing."""
 
-    def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> None:
+    def attempt_ended(
+        self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float, parts: str = ""
+    ) -> None:
         """Show nothing."""
 
     def task_not_run(self, name: str) -> None:
@@ -132,9 +137,14 @@ class PlainDisplay:
         of = f" (attempt {attempt.attempt} of {attempt.max_attempts})" if attempt.max_attempts > 1 else ""
         self._line(attempt.task_name, f"started{of}")
 
-    def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> None:
+    def attempt_ended(
+        self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float, parts: str = ""
+    ) -> None:
         """Write how the attempt ended."""
-        self._line(attempt.task_name, outcome_text(attempt, succeeded=succeeded, exit_code=exit_code, seconds=seconds))
+        self._line(
+            attempt.task_name,
+            outcome_text(attempt, succeeded=succeeded, exit_code=exit_code, seconds=seconds, parts=parts),
+        )
 
     def task_not_run(self, name: str) -> None:
         """Write that a task is not run."""
@@ -173,7 +183,7 @@ class _Row:
         return [
             Text(visible(name), style="bold" if began is not None else ""),
             Text(self.state, style=self.style),
-            Text("" if seconds is None else f"{seconds:.1f} s", justify="right"),
+            Text("" if seconds is None else f"{seconds:.1f} s" if began else duration(seconds), justify="right"),
             bar,
             Text(visible(self.note), style="dim", overflow="ellipsis", no_wrap=True),
         ]
@@ -249,15 +259,18 @@ class LiveDisplay:
         of = f" {attempt.attempt}/{attempt.max_attempts}" if attempt.max_attempts > 1 else ""
         self._rows[attempt.task_name] = _Row(f"running{of}", "cyan", began=time.monotonic())
 
-    def attempt_ended(self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float) -> None:
+    def attempt_ended(
+        self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float, parts: str = ""
+    ) -> None:
         """Show how the attempt ended."""
         row = self._rows[attempt.task_name]
         row.began, row.seconds = None, seconds
+        row.note = ", ".join(filter(None, (row.note, parts)))
         row.state, row.style = ("finished", "green") if succeeded else ("failed", "bold red")
         if succeeded and row.done is not None:
             row.done = row.total if row.total is not None else row.done
         if not succeeded:
-            text = outcome_text(attempt, succeeded=succeeded, exit_code=exit_code, seconds=seconds)
+            text = outcome_text(attempt, succeeded=succeeded, exit_code=exit_code, seconds=seconds, parts=parts)
             self._console.print(Text(visible(f"{attempt.task_name} {text}"), style="red"))
 
     def task_not_run(self, name: str) -> None:

@@ -198,7 +198,7 @@ class LocalRun:
             not_run = self._schedule.record(end, succeeded=succeeded, is_over=is_over)
         self._display.show(
             lambda display: display.attempt_ended(
-                attempt, succeeded=succeeded, exit_code=end.exit_code, seconds=end.duration_seconds
+                attempt, succeeded=succeeded, exit_code=end.exit_code, seconds=end.duration_seconds, parts=end.parts
             )
         )
         for follower in not_run:

@@ -190,6 +190,7 @@ class _Derivation:
                 self._moments(event for event in reports if isinstance(event, TaskDispatched)), default=None
             ),
             started_at=min(self._moments(started), default=None),
+            environment_seconds=_longest(event.environment_seconds for event in started),
             ended_at=self._time(merged) if merged else None,
             end=merged,
             cause=str(merged.cause) if isinstance(merged, TaskFailed) else None,
@@ -215,6 +216,8 @@ class _Derivation:
             )
             for name in best.__struct_fields__
         }
+        # The launcher sees the whole life of the process, even if another report knows the cause better.
+        fields["duration_seconds"] = max(ends, key=_precedence_of_duration).duration_seconds
         time = min(self._moments(equals), default=best.time)
         fields |= {"time": time, "provisional": best.provisional}
         if isinstance(best, TaskFailed):
@@ -265,6 +268,15 @@ def _is_observed_closely(end: TaskEnd) -> bool:
 
 def _information(end: TaskEnd) -> tuple[bool, bool, int, int, bytes]:
     return (not end.provisional, _is_observed_closely(end), _specificity(end), _RANK[end.reported_by], encode(end))
+
+
+def _longest(measured: Iterable[float | None]) -> float | None:
+    return max((seconds for seconds in measured if seconds is not None), default=None)
+
+
+def _precedence_of_duration(end: TaskEnd) -> tuple[bool, bool, bool, int, bytes]:
+    known = end.duration_seconds is not None
+    return (known, not end.provisional, _is_observed_closely(end), _RANK[end.reported_by], encode(end))
 
 
 def _specificity(end: TaskEnd) -> int:

@@ -49,6 +49,8 @@ class AttemptView:
     state: State
     dispatched_at: datetime | None = None
     started_at: datetime | None = None
+    environment_seconds: float | None = None
+    """The time to find or build the environment before the start, in seconds; None without an own environment."""
     ended_at: datetime | None = None
     end: TaskEnd | None = None
     """The one outcome, its fields merged from every report that agrees; None if it was not reported."""
@@ -61,7 +63,11 @@ class AttemptView:
 
     @property
     def duration_seconds(self) -> float | None:
-        """The duration in seconds: as measured, otherwise by the clock; a measured value above 400 days is ignored."""
+        """
+        The duration of the attempt's process, or of a call by hand, in seconds: as measured, otherwise by the clock.
+
+        A measured value above 400 days is ignored.
+        """
         measured = None if self.end is None else self.end.duration_seconds
         if measured is not None and measured <= _LONGEST_SECONDS:
             return measured

@@ -7,12 +7,14 @@ Not here: cleaning and clipping of longer texts (_cleaning).
 import operator
 import re
 import reprlib
+from collections.abc import Mapping
 
 from dkist_processing_core.text.exception_text import class_name, plain
 from dkist_processing_core.text.redaction import redact
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _MOST_DAYS = 99_999
+_PHASES, _SHORTEST_SECONDS = ("pre_run", "run", "post_run"), 0.1
 
 
 def show(value: object, length: int = 40) -> str:
@@ -52,6 +54,23 @@ def duration(seconds: float) -> str:
     if whole > _MOST_DAYS * _DAY:
         return f"over {_MOST_DAYS} d"
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
+
+
+def parts_of_attempt(phases: Mapping[str, float], environment_seconds: float | None = None) -> str:
+    """
+    Return the times beside an attempt's duration as text, each with its name: its environment, then its phases.
+
+    A phase of less than 0.1 s is left out, except `run`.
+
+    >>> parts_of_attempt({"pre_run": 0.0, "run": 0.002, "post_run": 1.25}, environment_seconds=3.0)
+    'environment 3.0 s, run 2 ms, post_run 1.2 s'
+    """
+    # Only the known phases: an event may come from a foreign publisher.
+    entered = {name: phases[name] for name in _PHASES if name in phases}
+    shown = {"environment": environment_seconds} | {
+        name: seconds for name, seconds in entered.items() if name == "run" or seconds >= _SHORTEST_SECONDS
+    }
+    return ", ".join(f"{name} {duration(seconds)}" for name, seconds in shown.items() if seconds is not None)
 
 
 def whole_number(value: object) -> int | None:

@@ -13,6 +13,8 @@ from rich.text import Text
 from dkist_processing_core.cli.draw.glyphs import Glyphs, Ink
 from dkist_processing_core.cli.draw.scale import Tick
 
+_LABEL = " (the duration)"
+
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
@@ -40,8 +42,8 @@ def bar(stretches: Iterable[Stretch], cells: int, glyphs: Glyphs, style: str, ti
     return text
 
 
-def axis(ticks: Sequence[Tick], cells: int, glyphs: Glyphs) -> Iterator[str]:
-    """Yield the lines of the axis: the line itself, its labels, and the meaning of the strokes."""
+def axis(ticks: Sequence[Tick], cells: int, glyphs: Glyphs, room: int) -> Iterator[str]:
+    """Yield the lines of the axis: the line itself, its labels, and in `room` cells the meaning of the strokes."""
     marked = {tick.cell for tick in ticks[1:]}
     yield glyphs.corner + "".join(glyphs.tick if cell in marked else glyphs.axis for cell in range(1, cells))
     labels = ""
@@ -52,4 +54,5 @@ def axis(ticks: Sequence[Tick], cells: int, glyphs: Glyphs) -> Iterator[str]:
         labels = labels.ljust(start) + tick.label
     yield labels
     names = {Ink.WAITING: "waiting", Ink.PREPARING: "preparing", Ink.RUNNING: "running"}
-    yield "   ".join(f"{glyphs.stroke(ink, ink) * 2} {name}" for ink, name in names.items())
+    legend = "   ".join(f"{glyphs.stroke(ink, ink) * 2} {name}" for ink, name in names.items())
+    yield legend + _LABEL if len(legend + _LABEL) <= room else legend

@@ -22,7 +22,7 @@ from dkist_processing_core.events import (
     WorkflowFinished,
     WorkflowStarted,
 )
-from dkist_processing_core.text import duration
+from dkist_processing_core.text import duration, parts_of_attempt
 
 
 def facts(event: Event) -> str:
@@ -50,9 +50,9 @@ def _facts(event: Event) -> list[str | None]:  # noqa: PLR0911 - a table of the 
             return [f"no report for {duration(event.limit_seconds)}"]
         case TaskFailed():
             follows = "another attempt follows" if event.final is False else None
-            return [_took(event.duration_seconds), failure(event), follows]
+            return [_took(event.duration_seconds), parts_of_attempt(event.phases), failure(event), follows]
         case TaskEnd():
-            return [_took(event.duration_seconds), end_detail(event)]
+            return [_took(event.duration_seconds), parts_of_attempt(event.phases), end_detail(event)]
     return []
 
 
@@ -89,7 +89,7 @@ def failure(event: TaskFailed) -> str:
 
 
 def _took(seconds: float | None) -> str | None:
-    return None if seconds is None else duration(seconds)
+    return None if seconds is None else f"took {duration(seconds)}"
 
 
 def _environment(event: TaskStarted) -> str | None:

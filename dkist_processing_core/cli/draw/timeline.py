@@ -22,7 +22,7 @@ from dkist_processing_core.cli.draw.words import amount, broken, fitted, one_lin
 from dkist_processing_core.events import TaskFailed, TaskSkipped
 from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.runs import STATES_OF_ENGINE, AttemptView, RunView, State, TaskView
-from dkist_processing_core.text import duration
+from dkist_processing_core.text import duration, parts_of_attempt
 
 MAX_WIDTH = 160
 _LEAST_CHART = 16
@@ -89,8 +89,12 @@ class _Tasks:
         self._width = width
         self._glyphs = glyphs
         names = [name for task in view.tasks for name in _names(task)]
-        durations = [self._duration(attempt) for task in view.tasks for attempt in task.attempts]
-        self._columns = _Columns.within(width, names, durations)
+        attempts = [attempt for task in view.tasks for attempt in task.attempts]
+        self._has_parts = True
+        self._columns = _Columns.within(width, names, list(map(self._duration, attempts)))
+        if not self._columns.chart:
+            self._has_parts = False
+            self._columns = _Columns.within(width, names, list(map(self._duration, attempts)))
         begin, end = moments.span
         seconds = max(_SHORTEST_SECONDS, (end - begin).total_seconds())
         self._scale = Scale(begin, seconds, max(1, self._columns.chart))
@@ -100,7 +104,8 @@ class _Tasks:
         """Yield the lines of the axis if there is a chart."""
         if self._ticks:
             indent = " " * (self._columns.name + 3)
-            for line in axis(self._ticks, self._columns.chart, self._glyphs):
+            room = self._width - len(indent)
+            for line in axis(self._ticks, self._columns.chart, self._glyphs, room):
                 yield Text.assemble(indent, (line, "dim"))
 
     def rows(self) -> Iterator[Text]:
@@ -141,8 +146,12 @@ class _Tasks:
         return line.append(f" {fitted(words, columns.chart, ellipsis).rstrip()}", style)
 
     def _duration(self, attempt: AttemptView) -> str:
+        """Return the duration of an attempt, with its environment and its phases if there is room for them."""
         seconds = self._moments.duration(attempt)
-        return "" if seconds is None else duration(seconds)
+        phases = {} if attempt.end is None else attempt.end.phases
+        parts = parts_of_attempt(phases, attempt.environment_seconds) if self._has_parts else ""
+        total = "" if seconds is None else duration(seconds)
+        return f"{total} ({parts})" if total and parts else total or parts
 
     def _detail(self, words: str, style: str) -> Iterator[Text]:
         """Yield a text below a row, on a few lines at most."""
