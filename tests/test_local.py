@@ -78,7 +78,7 @@ def test_tasks_run_in_dependency_order_each_in_its_own_process(capfd: pytest.Cap
         life = (attempt.end.time - attempt.started_at).total_seconds()
         assert sum(attempt.end.phases.values()) < attempt.duration_seconds <= life + 0.01
         assert attempt.duration_seconds > life / 2
-        assert f"{task.name}: finished in {duration(attempt.duration_seconds)} (run " in shown.err
+        assert f"{task.name}: finished in {duration(attempt.duration_seconds)} (" in shown.err
 
 
 def test_a_failed_task_stops_its_downstream_only(

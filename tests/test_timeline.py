@@ -236,7 +236,7 @@ def test_beside_a_duration_stand_its_parts_by_name() -> None:
     wide = next(line for line in drawn(*run, width=100) if " A " in line)
     narrow = next(line for line in drawn(*run, width=40) if " A " in line)
 
-    assert wide.endswith(" 4.0 s (environment 9.0 s, run 0.5 s, post_run 1.5 s)")
+    assert wide.endswith(" 4.0 s (environment 9.0 s, 0.5 s in run, 1.5 s in post_run)")
     assert "running (the duration)" in drawn(*run, width=120)[-1]
     assert narrow.endswith(" 4.0 s")
 
@@ -462,7 +462,7 @@ def test_lines_of_events_stay_in_line() -> None:
         (make(TaskOverdue, "A", sequence=1, limit_seconds=600.0), "no report for 10 min 00 s"),
         (make(TaskSkipped, "A", reason="no disk"), "no disk"),
         (finished("A", duration_seconds=2.0, peak_memory_bytes=73_000_000), "2.0 s, peak 73 MB"),
-        (finished("A", duration_seconds=2.0, phases={"pre_run": 0.0, "run": 0.5}), "took 2.0 s, run 0.5 s"),
+        (finished("A", duration_seconds=2.0, phases={"pre_run": 0.0, "run": 0.5}), "took 2.0 s, 0.5 s in run"),
         (make(TaskDispatched, "A", worker="w1", queue="q", queued_seconds=90), "to w1, queue q, queued 1 min 30 s"),
         (
             started("A", host="w1", pid=7, environment="built", environment_seconds=12),

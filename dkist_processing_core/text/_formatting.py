@@ -63,14 +63,17 @@ def parts_of_attempt(phases: Mapping[str, float], environment_seconds: float | N
     A phase of less than 0.1 s is left out, except `run`.
 
     >>> parts_of_attempt({"pre_run": 0.0, "run": 0.002, "post_run": 1.25}, environment_seconds=3.0)
-    'environment 3.0 s, run 2 ms, post_run 1.2 s'
+    'environment 3.0 s, 2 ms in run, 1.2 s in post_run'
     """
     # Only the known phases: an event may come from a foreign publisher.
     entered = {name: phases[name] for name in _PHASES if name in phases}
-    shown = {"environment": environment_seconds} | {
-        name: seconds for name, seconds in entered.items() if name == "run" or seconds >= _SHORTEST_SECONDS
-    }
-    return ", ".join(f"{name} {duration(seconds)}" for name, seconds in shown.items() if seconds is not None)
+    shown = [
+        f"{duration(seconds)} in {name}"
+        for name, seconds in entered.items()
+        if name == "run" or seconds >= _SHORTEST_SECONDS
+    ]
+    prepared = [] if environment_seconds is None else [f"environment {duration(environment_seconds)}"]
+    return ", ".join([*prepared, *shown])
 
 
 def whole_number(value: object) -> int | None:
