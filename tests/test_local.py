@@ -704,7 +704,7 @@ def test_who_insists_does_not_wait_for_a_deaf_task() -> None:
 
 def test_a_run_that_is_killed_leaves_no_task_behind() -> None:
     """
-    The kernel notifies each launcher, which ends its task and reports it as lost.
+    The kernel notifies each launcher, which ends its task and reports it as lost; one reports the end of the run.
     """
     with endless_run() as process:
         process.kill()
@@ -712,8 +712,14 @@ def test_a_run_that_is_killed_leaves_no_task_behind() -> None:
         # Ends when all of them have closed the pipe.
         assert process.stdout is not None
         process.stdout.read()
+        wait_until(lambda: the_run().ended_at is not None)
 
-    assert causes_in(the_run()) == dict.fromkeys(ENDLESS, "lost")
+    run = the_run()
+    assert causes_in(run) == dict.fromkeys(ENDLESS, "lost")
+    assert run.state is State.FAILED
+    assert run.reason == f"lost: the process that ran it (pid {process.pid}) ended without a report"
+    with subscribe("workflow.failed", replay=True, every_report=True, timeout=0.05) as events:
+        assert len(list(events)) == 1
 
 
 def test_a_launcher_that_is_killed_is_the_engine_s_to_report() -> None:

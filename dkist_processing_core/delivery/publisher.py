@@ -195,6 +195,11 @@ class Publisher:
         if self._drainer is not None:
             self._drainer.wake()
 
+    def begin_delivery(self) -> None:
+        """Deliver the messages of all processes from now on, since the process that has done so has ended."""
+        self._delivers = True
+        self._wake()
+
     def _start_drainer(self) -> None:
         # Imported here, since the embedded journal has nothing to drain.
         from dkist_processing_core.delivery.drainer import Drainer  # noqa: PLC0415

@@ -20,7 +20,7 @@ from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal.aside import name_aside
 from dkist_processing_core.journal.faults import explained
 from dkist_processing_core.process.descriptors import HeldDescriptors, move_up
-from dkist_processing_core.process.trusted_files import open_file
+from dkist_processing_core.process.trusted_files import ClosedAfterwards, open_file
 
 _PAUSE_SECONDS = 0.005
 _KIND = "lock's file"
@@ -93,6 +93,23 @@ class FileLock:
         except JournalError as error:
             return str(error)
         return None
+
+    @property
+    def is_free(self) -> bool:
+        """
+        Whether no process holds the lock, in any container on this host.
+
+        Raises:
+            JournalError: The lock's file cannot be opened.
+        """
+        with explained(self.path, _KIND):
+            descriptor = open_file(self.path, os.O_RDONLY, sets_mode=False)
+        with ClosedAfterwards(descriptor):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
 
     def holder(self) -> int | None:
         """Return the id of the process that holds the lock, from /proc/locks (proc_locks(5)); None if none is found."""

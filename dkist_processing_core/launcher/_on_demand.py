@@ -41,8 +41,8 @@ class ReportsOnDemand:
         with errors_logged():
             action(self.open())
 
-    def close(self) -> None:
-        """Deliver the pending reports, if there are any."""
+    def close(self, *, is_orphaned: bool) -> None:
+        """Deliver the pending reports, if there are any; `is_orphaned` is whether the parent process has died."""
         with errors_logged():
             if self._opened is not None:
-                self._opened.close()
+                self._opened.close(is_orphaned=is_orphaned)

@@ -16,6 +16,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from dkist_processing_core import budget, semconv
+from dkist_processing_core.delivery.lost_runs import report_lost_runs
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.delivery.reporter import EventReporter, errors_logged
 from dkist_processing_core.errors import ConfigurationError
@@ -179,8 +180,19 @@ class Reports:
             )
         self._span.set_status(Status(StatusCode.ERROR, message or str(cause)))
 
-    def close(self) -> None:
-        """Deliver all pending events, including the task's own, for as long as the settings allow; then close."""
+    def close(self, *, is_orphaned: bool) -> None:
+        """
+        Report lost runs of this host, and deliver all pending events, including the task's own; then close.
+
+        Args:
+            is_orphaned: Whether the process that has started this one, and may have delivered its events, has died.
+        """
+        publisher = self._reporter.publisher
+        if publisher is not None:
+            with self._errors_logged("lost runs are not reported"):
+                report_lost_runs(publisher)
+                if is_orphaned:
+                    publisher.begin_delivery()
         timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout * budget.LAUNCHER.bus
         self._reporter.close(self._telemetry, timeout, including_backlog=True)
 

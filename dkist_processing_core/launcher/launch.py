@@ -150,5 +150,5 @@ class Launch:
 
     def close(self) -> None:
         """Deliver the pending reports, and release the environment."""
-        self._reports.close()
+        self._reports.close(is_orphaned=self._requests.is_orphaned)
         self._environment.close()

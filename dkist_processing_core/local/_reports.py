@@ -7,6 +7,7 @@ Not here: the times of the reports (engine), and the reports of a launcher (laun
 import contextlib
 import os
 import platform
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -15,10 +16,12 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from dkist_processing_core import budget, semconv
+from dkist_processing_core.delivery.lost_runs import report_lost_runs
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.delivery.reporter import EventReporter, errors_logged
 from dkist_processing_core.events import (
     Cause,
+    Graph,
     RecipeRunFailureMessage,
     Reporter,
     TaskDispatched,
@@ -29,8 +32,10 @@ from dkist_processing_core.events import (
 )
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.identity.trace_context import derived_trace_id
+from dkist_processing_core.journal.notes import RUN_ENDED
+from dkist_processing_core.journal.run_record import RunRecord
 from dkist_processing_core.local._attempt_end import AttemptEnd
-from dkist_processing_core.local.outcomes import RunResult
+from dkist_processing_core.local.outcomes import RunResult, TaskState
 from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.tracing import Carrier, derived_span, open_telemetry, run_parent
@@ -47,6 +52,7 @@ class RunReports:
         self._settings = settings
         self._telemetry = open_telemetry(settings)
         self._reporter = EventReporter(Reporter.ENGINE, run)
+        self._record: RunRecord | None = None
         self._span: Span = trace.INVALID_SPAN
         self._stack = contextlib.ExitStack()
 
@@ -59,6 +65,7 @@ class RunReports:
                 poll_seconds=_POLL_SECONDS,
                 wait_limit=budget.LOCAL_ENGINE.journal,
             )
+            report_lost_runs(self._reporter.publisher)
 
     def begin_span(self) -> None:
         """Begin the run's span: all later reports belong to it."""
@@ -81,9 +88,27 @@ class RunReports:
         """The variables by which a process continues the trace below the run's span."""
         return self._reporter.carrier.to_environ() if self._reporter.carrier else {}
 
-    def started(self, started_at: datetime, graph: Any) -> None:
-        """Publish the start of the run."""
+    def started(self, started_at: datetime, graph: Graph) -> None:
+        """Publish the start of the run, and record the run for other processes of this host, in case this one dies."""
+        with errors_logged("no other process can report the end of the run if this one is killed"):
+            if self._reporter.publisher is not None:
+                record = RunRecord(self._reporter.publisher.bus.journal_path, self._run)
+                record.begin(started_at, dict.fromkeys(graph.nodes, TaskState.NO_STATUS), self.environ)
+                self._record = record
         self._reporter.report(WorkflowStarted, started_at=started_at, graph=graph)
+
+    def record(self, tasks: Sequence[str], state: str, attempt: Attempt) -> None:
+        """
+        Record the state of tasks for other processes of this host.
+
+        Args:
+            tasks: The names of the tasks.
+            state: Their state from now on.
+            attempt: The attempt that has started or ended.
+        """
+        with errors_logged("the states of tasks are not recorded"):
+            if self._record is not None:
+                self._record.note(tasks, state, attempt.attempt)
 
     def dispatched(self, attempt: Attempt, queue: str, queued_seconds: float) -> None:
         """
@@ -132,13 +157,18 @@ class RunReports:
         return False
 
     def ended(self, result: RunResult, duration_seconds: float) -> None:
-        """Publish the end of the run."""
-        self._reporter.report(
+        """Publish the end of the run, and remove its record."""
+        is_published = self._reporter.report(
             WorkflowFinished if result.succeeded else WorkflowFailed,
+            None,
+            RUN_ENDED + self._run.run_id,
             tasks={name: outcome.state.value for name, outcome in result.items()},
             ended_at=datetime.now(UTC),
             duration_seconds=duration_seconds,
         )
+        with errors_logged("the record of the run is not removed"):
+            if is_published and self._record is not None:
+                self._record.end()
 
     def end_span(
         self,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.identity import LOCAL, Run, new_run_id, parse_recipe_run_id
 from dkist_processing_core.journal.notes import SUCCEEDED
+from dkist_processing_core.journal.run_record import RUNNING
 from dkist_processing_core.launcher import assignment
 from dkist_processing_core.launcher.bootstrap import locate, refuse_while_loading
 from dkist_processing_core.launcher.termination_requests import GRACE_SECONDS
@@ -23,7 +24,7 @@ from dkist_processing_core.local._attempts import Attempts
 from dkist_processing_core.local._reports import RunReports
 from dkist_processing_core.local._run_display import RunDisplay
 from dkist_processing_core.local._schedule import Schedule
-from dkist_processing_core.local.outcomes import RunResult
+from dkist_processing_core.local.outcomes import RunResult, TaskState
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import raised_as_exception
 from dkist_processing_core.settings.interface import Settings
@@ -152,6 +153,7 @@ class LocalRun:
             queued_seconds = self._schedule.queued_seconds(attempt)
             environ = None if located is None else located | self._launch_environ(node, queued_seconds)
             self._display.show(lambda display: display.attempt_started(attempt))
+            self._reports.record([attempt.task_name], RUNNING, attempt)
             with signals_deferred(interrupts=True):
                 self._schedule.take_next()
                 is_started = environ is not None and self._attempts.start(attempt, environ)
@@ -196,6 +198,9 @@ class LocalRun:
         with signals_deferred(interrupts=True):
             self._attempts.forget(end)
             not_run = self._schedule.record(end, succeeded=succeeded, is_over=is_over)
+        if is_over:
+            self._reports.record([attempt.task_name], TaskState.SUCCESS if succeeded else TaskState.FAILED, attempt)
+            self._reports.record(not_run, TaskState.UPSTREAM_FAILED, attempt)
         self._display.show(
             lambda display: display.attempt_ended(
                 attempt, succeeded=succeeded, exit_code=end.exit_code, seconds=end.duration_seconds, parts=end.parts

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from dkist_processing_core.bus.amqp.bus import AmqpBus
 from dkist_processing_core.delivery.drainer import Drainer
+from dkist_processing_core.delivery.lost_runs import lost_runs, report_lost_runs
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.delivery.reporter import errors_logged
 from dkist_processing_core.errors import ConfigurationError, JournalError
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.spare import spares_of
@@ -17,6 +20,7 @@ from dkist_processing_core.outbox._delivery import STOP_SECONDS, unhurried
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.settings.addresses import ISB_SERVICE
 from dkist_processing_core.settings.interface import Settings
+from dkist_processing_core.settings.reading import secrets_in
 
 _POLL_SECONDS = 0.5
 logger = logging.getLogger(__name__)
@@ -51,10 +55,17 @@ class Relay:
             # Created again each time, since this checks the folder: a file system that was mounted there later
             # may be unsuitable for a journal.
             bus = unhurried(self._settings)
+            self._report_lost_runs(bus)
             if bus.journal_path.exists() or spares_of(bus.journal_path):
                 self._deliver(bus)
             self._end.wait(_POLL_SECONDS)
         logger.info("ended; delivered: %s, still pending: %s", self._delivered, _waiting(bus))
+
+    def _report_lost_runs(self, bus: AmqpBus) -> None:
+        with errors_logged("lost runs are not reported"):
+            if any(lost_runs(bus.journal_path)):
+                with Publisher(bus, secrets=secrets_in(self._settings), delivers=False) as publisher:
+                    report_lost_runs(publisher)
 
     def _deliver(self, bus: AmqpBus) -> None:
         """Deliver one file, until stopped or until another file has its name."""
@@ -71,6 +82,7 @@ class Relay:
                 if not drainer.is_running:
                     # No thread could be started before; this tries again.
                     drainer.wake()
+                self._report_lost_runs(bus)
                 self._end.wait(_POLL_SECONDS)
             drainer.stop(STOP_SECONDS)
             after = _confirmed(journal)

@@ -24,6 +24,7 @@ from dkist_processing_core.events import (
     TaskStarted,
     WorkflowEnd,
     WorkflowEvent,
+    WorkflowFailed,
     WorkflowFinished,
     WorkflowStarted,
     encode,
@@ -96,6 +97,7 @@ class _Derivation:
             ended_at=self._moment(end) if end else None,
             graph=graph,
             verdict=None if end is None else State.FINISHED if isinstance(end, WorkflowFinished) else State.FAILED,
+            reason=end.reason if isinstance(end, WorkflowFailed) else None,
             implausible=tuple(event for event in reports if not all(map(self._is_plausible, stated_times(event)))),
         )
 

@@ -100,6 +100,8 @@ class RunView:
     graph: Graph | None = None
     verdict: State | None = None
     """The result that the engine reported at the end of the run; None before that, and for a run without an engine."""
+    reason: str | None = None
+    """The reason of the engine for the end of a failed run."""
     implausible: tuple[Event, ...] = ()
     """
     The reports with a time more than 400 days before, or more than one or two days after, the last report received.

@@ -45,6 +45,8 @@ def heading(
         *([f"id {one_line(run.run_id)}"] if short_id != run.run_id else []),
     ]
     yield from _flow([Text.assemble((part, "dim")) for part in about], width=width, separator=glyphs.separator)
+    if view.reason:
+        yield Text.assemble(" " * _INDENT, (one_line(view.reason), style))
     if _is_disputed(view):
         yield Text.assemble(" " * _INDENT, (f"! the engine reports the run as {view.verdict}", DISPUTED_STYLE))
     for event in view.implausible[:_MAX_IMPLAUSIBLE]:

@@ -17,7 +17,9 @@ from dkist_processing_core.cli.draw.lines import EventLines
 from dkist_processing_core.cli.events.runs import events_of_run, have_several_runs
 from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.consumer.replay import replayed
+from dkist_processing_core.delivery.lost_runs import end_of, lost_runs
 from dkist_processing_core.events import EVENT_CLASSES, Event, encode
+from dkist_processing_core.identity.short_ids import names_run
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import write_json_line
@@ -80,8 +82,12 @@ def show_list(filters: Filters, *, since: timedelta | None) -> None:
     count = 0
     for count, event in enumerate(events, 1):  # noqa: B007 - the number is needed after the loop
         show(event)
+    bus = open_bus(settings)
     if not count:
-        _print_remark(f"no such event on {open_bus(settings).where}")
+        _print_remark(f"no such event on {bus.where}")
+    for lost in lost_runs(bus.journal_path):
+        if filters.run is None or names_run(filters.run, lost.run.run_id):
+            _print_remark(f"run {lost.run.run_id} has no end yet, {end_of(lost).reason}")
 
 
 class _Moments:

@@ -24,6 +24,7 @@ def run_json(view: RunView) -> dict[str, Any]:
         "recipeRunId": view.run.recipe_run_id,
         "state": view.state.value,
         "verdict": None if view.verdict is None else view.verdict.value,
+        "reason": view.reason,
         "startedAt": _time(view.started_at),
         "endedAt": _time(view.ended_at),
         "graph": None if view.graph is None else msgspec.to_builtins(view.graph),

@@ -4,6 +4,7 @@
 Not here: the drawing of a timeline (draw.timeline), and the content of its JSON (cli.runs.as_json).
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.draw.timeline import draw_timeline
 from dkist_processing_core.cli.runs.as_json import run_json
 from dkist_processing_core.consumer.replay import replayed
+from dkist_processing_core.delivery.lost_runs import end_of, lost_runs
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import Event
 from dkist_processing_core.identity.short_ids import ShortIds, named_run, names_run
@@ -32,14 +34,15 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 def show_timeline(named: str | None, *, as_json: bool) -> None:
     """Draw a run or write it as JSON; by default the newest run."""
     settings = read_settings()
-    short_ids = ShortIds()
+    bus, short_ids = open_bus(settings), ShortIds()
 
     def events() -> Iterator[Event]:
-        for event in replayed(settings, every_report=True):
+        lost = (end_of(run) for run in lost_runs(bus.journal_path))
+        for event in itertools.chain(replayed(settings, every_report=True), lost):
             short_ids.add(event.run_id)
             yield event
 
-    view = find_run(events(), named, where=open_bus(settings).where)
+    view = find_run(events(), named, where=bus.where)
     if as_json:
         write_json(run_json(view))
         return

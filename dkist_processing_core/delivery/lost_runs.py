@@ -1,0 +1,86 @@
+"""
+The end of a local run whose process was killed: published by the next process of its host that publishes anything.
+
+Not here: the record by which such a run is known (journal.run_record), and the end of a run that ends itself (local).
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.delivery.reporter import EventReporter, errors_logged
+from dkist_processing_core.events import RecipeRunFailureMessage, Reporter, WorkflowFailed
+from dkist_processing_core.identity import Attempt
+from dkist_processing_core.identity.trace_context import TRACEPARENT, TRACESTATE
+from dkist_processing_core.journal.notes import RUN_ENDED, SUCCEEDED
+from dkist_processing_core.journal.run_record import RUNNING, RecordedRun, read_lost, records_beside, take_lost
+from dkist_processing_core.journal.spare import noted_on_host
+from dkist_processing_core.tracing import Carrier
+
+# The states of tasks are those of a local run, in Airflow's terms.
+_SUCCESS, _FAILED = "success", "failed"
+
+
+def report_lost_runs(publisher: Publisher) -> None:
+    """
+    Publish the ends of the lost runs of this host, each once; an error is logged.
+
+    A failure message is also published for each task that was running, as the run itself would have done.
+    """
+    for path in records_beside(publisher.bus.journal_path):
+        with errors_logged(f"the end of the run of {path.name} is not published"), take_lost(path) as lost:
+            # The process may have been killed after it had published the end.
+            if lost is not None and publisher.noted_by(lost.pid, RUN_ENDED + lost.run.run_id) is None:
+                _report(publisher, lost)
+
+
+def _report(publisher: Publisher, lost: RecordedRun) -> None:
+    succeeded = {name for name, attempt in _running(lost).items() if publisher.remembers(SUCCEEDED + attempt.key)}
+    end, run = end_of(lost, succeeded), lost.run
+    for name in _running(lost):
+        if name not in succeeded:
+            publisher.publish_failure(
+                RecipeRunFailureMessage(
+                    workflow_name=run.workflow_name,
+                    workflow_version=run.workflow_version,
+                    task_name=name,
+                    dag_run_id=run.run_id,
+                )
+            )
+    publisher.publish(end, note=RUN_ENDED + run.run_id)
+
+
+def _running(lost: RecordedRun) -> dict[str, Attempt]:
+    """Return the last attempts of the tasks that were not over when the process of the run ended, by their tasks."""
+    return {
+        name: Attempt(lost.run, name, attempt=number, max_attempts=number)
+        for name, number in lost.attempts.items()
+        if lost.states[name] == RUNNING
+    }
+
+
+def end_of(lost: RecordedRun, succeeded: Iterable[str] = ()) -> WorkflowFailed:
+    """
+    Return the end of a lost run.
+
+    Its process knew no time of the end, so the event has none, and all processes derive the same id.
+
+    Args:
+        lost: The run.
+        succeeded: The tasks that have succeeded after the death of the process that ran them.
+    """
+    states = {name: _FAILED if state == RUNNING else state for name, state in lost.states.items()}
+    context = lost.carrier
+    carrier = Carrier(context[TRACEPARENT], context.get(TRACESTATE)) if TRACEPARENT in context else None
+    return EventReporter(Reporter.ENGINE, lost.run, carrier=carrier).event(
+        WorkflowFailed,
+        tasks=states | dict.fromkeys(succeeded, _SUCCESS),
+        reason=f"lost: the process that ran it (pid {lost.pid}) ended without a report",
+    )
+
+
+def lost_runs(journal: Path) -> Iterator[RecordedRun]:
+    """Yield the lost runs of this host whose end no process has published in this journal. Nothing is changed."""
+    for lost in read_lost(journal):
+        if noted_on_host(journal, [RUN_ENDED + lost.run.run_id], process=lost.pid, patience=0.0) is None:
+            yield lost

@@ -1,0 +1,147 @@
+"""
+The record of a run on this host: a file beside the journal that exists while the run lasts, locked by its process.
+
+The kernel releases the lock when that process ends, even by SIGKILL, and no other process id can be mistaken for it: a
+record without a lock is that of a lost run. Not here: the report of a lost run (delivery.lost_runs).
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from dkist_processing_core.errors import JournalError
+from dkist_processing_core.identity import Run
+from dkist_processing_core.journal.locks import FileLock
+from dkist_processing_core.process.trusted_files import open_file
+
+RUNNING = "running"
+"""The state of a task that has begun and is not over; the other states are those of the run's engine."""
+_PAUSE_SECONDS, _TRIES = 0.005, 40
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """The content of a record."""
+
+    run: Run
+    started_at: datetime
+    pid: int
+    carrier: dict[str, str]
+    """The context of the run's span, as variables."""
+    states: dict[str, str]
+    """The last known state of each task."""
+    attempts: dict[str, int]
+    """The number of the last attempt of each task that was started."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Return the content; None if the process ended before it had written the first line, and so before the run."""
+        first, *lines = text.splitlines() or [""]
+        try:
+            head = json.loads(first)
+            run, started_at = Run(*head["run"]), datetime.fromisoformat(head["started_at"])
+            recorded = cls(run, started_at, head["pid"], head["carrier"], head["states"], {})
+        except (ValueError, TypeError, KeyError):
+            return None
+        # The process may have been killed while it wrote the last line.
+        with contextlib.suppress(ValueError):
+            for line in lines:
+                change = json.loads(line)
+                recorded.states[change["task"]] = change["state"]
+                recorded.attempts[change["task"]] = change["attempt"]
+        return recorded
+
+
+class RunRecord:
+    """The record of one run, written by the process that runs it."""
+
+    def __init__(self, journal: Path, run: Run) -> None:
+        """Store the run, and the journal beside which its record is kept. No file is created."""
+        self._run = run
+        self._lock = FileLock(journal.with_name(f"{journal.stem}.{run.run_id}.run"))
+
+    def begin(self, started_at: datetime, states: Mapping[str, str], carrier: Mapping[str, str]) -> None:
+        """
+        Create and lock the file, and write the facts by which another process can report the end of the run.
+
+        Args:
+            started_at: The start of the run.
+            states: The state of each task before the start.
+            carrier: The context of the run's span, as variables.
+
+        Raises:
+            JournalError: The file cannot be created.
+        """
+        # A process that looks for lost runs may hold the lock of the new file for an instant.
+        for _ in range(_TRIES):
+            if self._lock.acquire():
+                break
+            time.sleep(_PAUSE_SECONDS)
+        run = self._run
+        self._append(
+            {
+                "run": [run.workflow_name, run.workflow_version, run.run_id, run.recipe_run_id],
+                "started_at": started_at.isoformat(),
+                "pid": os.getpid(),
+                "carrier": dict(carrier),
+                "states": dict(states),
+            },
+            synced=True,
+        )
+
+    def note(self, tasks: Sequence[str], state: str, attempt: int = 0) -> None:
+        """Append a new state of some tasks, with the number of the attempt that was started last."""
+        # Code of this process may have closed the descriptor.
+        if tasks and self._lock.acquire():
+            self._append(*({"task": name, "state": state, "attempt": attempt} for name in tasks))
+
+    def _append(self, *lines: dict[str, Any], synced: bool = False) -> None:
+        descriptor = open_file(self._lock.path, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(descriptor, "".join(json.dumps(line) + "\n" for line in lines).encode())
+            if synced:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def end(self) -> None:
+        """Remove the file: the end of the run is on disk."""
+        self._lock.remove()
+
+
+def records_beside(journal: Path) -> list[Path]:
+    """Return the records of all runs whose events go into this journal."""
+    return sorted(journal.parent.glob(f"{journal.stem}.*.run"))
+
+
+def read_lost(journal: Path) -> Iterator[RecordedRun]:
+    """Yield the runs whose process has ended without a report of their end. Nothing is changed."""
+    for path in records_beside(journal):
+        with contextlib.suppress(JournalError, OSError):
+            if FileLock(path).is_free and (recorded := RecordedRun.parse(path.read_text())) is not None:
+                yield recorded
+
+
+@contextlib.contextmanager
+def take_lost(path: Path) -> Iterator[RecordedRun | None]:
+    """
+    Hold the record of a lost run, so that no other process reports it, and remove it if the context ends normally.
+
+    Yields None if its process still runs, or another process reports the run.
+    """
+    lock = FileLock(path)
+    if not path.exists() or not lock.acquire():
+        yield None
+        return
+    try:
+        recorded = RecordedRun.parse(path.read_text())
+        yield recorded
+        lock.remove()
+    finally:
+        lock.release()
