@@ -55,6 +55,29 @@ def write_package(folder: Path, files: Mapping[str, str], name: str = "scratch")
     return package
 
 
+def project(package: str, version: str, **extras: str) -> str:
+    """
+    Return the pyproject.toml of a package that needs the library, with one requirement for each extra.
+    """
+    optional = "\n".join(f'{name} = ["{requirement}"]' for name, requirement in extras.items())
+    return f"""\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "{package.replace("_", "-")}"
+version = "{version}"
+dependencies = ["dkist-processing-core"]
+
+[project.optional-dependencies]
+{optional}
+
+[tool.hatch.build.targets.wheel]
+packages = ["{package}"]
+"""
+
+
 @contextmanager
 def importing(folder: Path, name: str = "scratch") -> Iterator[ModuleType]:
     """

@@ -26,28 +26,12 @@ from dockerfile_parse import DockerfileParser
 from dkist_processing_core import RunState, subscribe
 from dkist_processing_core.build_utils import export_notebook_dockerfile, export_notebooks
 from dkist_processing_core.errors import WorkflowError
-from tests.clients import TASKS, importing, workflow, write_package
+from tests.clients import TASKS, importing, project, workflow, write_package
 from tests.running import ROOT
 from tests.services.sockets import free_ports
 from tests.waiting import wait_until
 
 PACKAGE = "my_pipeline"
-PROJECT = f"""
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-
-[project]
-name = "my-pipeline"
-version = "1.0"
-dependencies = ["dkist-processing-core"]
-
-[project.optional-dependencies]
-colour = ["colorama"]
-
-[tool.hatch.build.targets.wheel]
-packages = ["{PACKAGE}"]
-"""
 WITH_EXTRAS = workflow("calibration").replace(
     "add_node(First)", 'add_node(First, pip_extras=["colour"])\nworkflow.add_node(Third)'
 )
@@ -71,7 +55,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]
     """
     folder = tmp_path / "repository"
     write_package(folder, {"workflows/__init__.py": "", "workflows/l0.py": TASKS + THIRD + WITH_EXTRAS}, name=PACKAGE)
-    (folder / "pyproject.toml").write_text(PROJECT)
+    (folder / "pyproject.toml").write_text(project(PACKAGE, "1.0", colour="colorama"))
     monkeypatch.chdir(folder)
     with importing(folder, f"{PACKAGE}.workflows") as package:
         yield package

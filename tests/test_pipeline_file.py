@@ -13,27 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients import TASKS, workflow, write_package
+from tests.clients import TASKS, project, workflow, write_package
 from tests.running import ROOT
 
 FILE = ROOT / "config" / "pipeline" / "bitbucket-pipelines.yml"
 PACKAGE = "my_pipeline"
-PROJECT = f"""
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-
-[project]
-name = "my-pipeline"
-version = "1.2.3"
-dependencies = ["dkist-processing-core"]
-
-[project.optional-dependencies]
-test = ["pytest"]
-
-[tool.hatch.build.targets.wheel]
-packages = ["{PACKAGE}"]
-"""
 TEST = """
 from dkist_processing_core.build_utils import validate_workflows
 
@@ -72,7 +56,7 @@ def repository(tmp_path: Path) -> Path:
     folder = tmp_path / "repository"
     versioned = workflow("calibration").replace(', workflow_version="1.0"', "")
     write_package(folder, {"workflows/__init__.py": "", "workflows/l0.py": TASKS + versioned}, name=PACKAGE)
-    (folder / "pyproject.toml").write_text(PROJECT)
+    (folder / "pyproject.toml").write_text(project(PACKAGE, "1.2.3", test="pytest"))
     (folder / "tests").mkdir()
     (folder / "tests" / "test_workflows.py").write_text(TEST)
     return folder

@@ -4,7 +4,6 @@ A private PostgreSQL server: the system's package, run in a separate folder on a
 Not here: an SQL client library, and the content of the databases.
 """
 
-import atexit
 import os
 import pwd
 import secrets
@@ -15,10 +14,10 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from tests.services.processes import descendants, listeners, wait_for_end
+from tests.services.processes import descendants, wait_for_end
+from tests.services.server import Server
 from tests.services.sockets import LOOPBACK, free_ports
 
 _VERSIONS = Path("/usr/lib/postgresql")
@@ -28,7 +27,6 @@ _USERS = ("postgres", "nobody")
 _SUPERUSER = "core"
 _POLL_SECONDS = 0.02
 _CALL_SECONDS = 60
-_LOG_TAIL = 4000
 # Data that only a power cut would destroy may be lost here. Committed data survives a kill, because a test may depend
 # on it. The socket is in the private folder, so no other program meets it.
 _SETTINGS = {
@@ -70,54 +68,22 @@ def require_postgres() -> Path:
     return Path(program).resolve().parent
 
 
-class PostgresServer:
+class PostgresServer(Server):
     """
     A private database server, which a test may stop, kill and start again with data and port kept.
-
-    It ends with the thread that started it, so start it from the main one.
     """
+
+    _error = PostgresError
 
     def __init__(self) -> None:
         """
         Choose the port and the password.
         """
+        super().__init__()
         self.host = LOOPBACK
         (self.port,) = free_ports(1)
         self.password = secrets.token_hex(12)
         self._folder: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0
-
-    def __enter__(self) -> Self:
-        """
-        Start the server.
-        """
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """
-        End the server and remove its data.
-        """
-        self.close()
-
-    @property
-    def is_running(self) -> bool:
-        """
-        Whether the server's first process lives.
-        """
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        """
-        The process id of the server's first process, the parent of all others.
-        """
-        if self._process is None:
-            raise PostgresError("the server is not running")
-        return self._process.pid
 
     @property
     def folder(self) -> Path:
@@ -127,6 +93,10 @@ class PostgresServer:
         if self._folder is None:
             raise PostgresError("the server was not started")
         return self._folder
+
+    @property
+    def _logs(self) -> list[Path]:
+        return [self.folder / "output.log"]
 
     def start(self, timeout: float = 60.0) -> None:
         """
@@ -143,30 +113,18 @@ class PostgresServer:
             self._make_cluster(programs)
         settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
         deadline = time.monotonic() + timeout
-        with (self.folder / "output.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                # A power cut for the server, if this process is killed: it still removes its shared memory.
-                [
-                    "setpriv",
-                    "--pdeathsig",
-                    "QUIT",
-                    programs / "postgres",
-                    "-D",
-                    "data",
-                    "-p",
-                    str(self.port),
-                    *settings,
-                ],
-                cwd=self.folder,
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                **_other_user(),
-            )
-        self._owner = os.getpid()
-        atexit.register(self._close_at_exit)
+        # A power cut for the server, if this process is killed: it still removes its shared memory.
+        ending_with_us = ["setpriv", "--pdeathsig", "QUIT"]
+        command: list[str | Path] = [
+            *ending_with_us,
+            programs / "postgres",
+            "-D",
+            "data",
+            "-p",
+            str(self.port),
+            *settings,
+        ]
+        self._begin(command, self.folder, env=_environment(), **_other_user())
         ready: list[str | Path] = [programs / "pg_isready", "--quiet", "--host", self.host, "--port", str(self.port)]
         while subprocess.run(ready, env=_environment(), check=False).returncode != 0:
             ended = not wait_for_end([self.pid], _POLL_SECONDS)
@@ -174,10 +132,7 @@ class PostgresServer:
                 tail = self._log_tail()
                 self.close()
                 raise PostgresError(f"the server {'ended' if ended else 'did not answer in time'}{tail}")
-        exposed = [found for found in listeners({self.pid, *descendants(self.pid)}) if not found.is_loopback]
-        if exposed:
-            self.close()
-            raise PostgresError(f"the server listened off loopback: {exposed}")
+        self._assert_loopback_only()
 
     def stop(self, timeout: float = 20.0) -> None:
         """
@@ -282,22 +237,10 @@ class PostgresServer:
         self._process.send_signal(how)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout)
-        self._process.kill()
-        self._process.wait()
-        self._process = None
-        atexit.unregister(self._close_at_exit)
+        self._kill()
         for pid in wait_for_end(children, 5.0):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-    def _log_tail(self) -> str:
-        log = self.folder / "output.log"
-        return f"\n--- end of {log.name} ---\n{log.read_text(errors='replace')[-_LOG_TAIL:]}"
-
-    def _close_at_exit(self) -> None:
-        # A fork of this process inherits the registration, and must not end its parent's server.
-        if os.getpid() == self._owner:
-            self.close()
 
 
 def _other_user() -> dict[str, Any]:

@@ -5,7 +5,6 @@ loopback ports.
 Not here: an AMQP client, and a test's declarations on the node.
 """
 
-import atexit
 import os
 import secrets
 import shutil
@@ -17,10 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from tests.services.processes import SESSION_VARIABLE, descendants, listeners, wait_for_end, with_environment
+from tests.services.processes import SESSION_VARIABLE, descendants, wait_for_end, with_environment
+from tests.services.server import Server
 from tests.services.sockets import LOOPBACK, free_ports
 from tests.services.tls import TlsFiles
 
@@ -38,7 +36,6 @@ _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 _POLL_SECONDS = 0.02
 # Each call starts a virtual machine: seconds on a quiet machine, a minute on one with many other processes.
 _CALL_SECONDS = 100
-_LOG_TAIL = 4000
 _WATERMARK = 0.4
 # Any running node uses more than this share of the memory.
 _WATERMARK_REACHED = 0.00001
@@ -80,19 +77,21 @@ def require_rabbitmq(suite: str = "") -> None:
         raise MissingRabbitMQError(check.stderr.strip())
 
 
-class RabbitMQNode:
+class RabbitMQNode(Server):
     """
     A private broker, which a test may stop, kill, pause and start again with data and ports kept.
 
-    It has no epmd: the port of the Erlang distribution is fixed when the node is created, so no look-up is needed. Its
-    processes end with the thread that started it, so start it from the main one.
+    It has no epmd: the port of the Erlang distribution is fixed when the node is created, so no look-up is needed.
     """
+
+    _error = NodeError
 
     def __init__(self, folder: Path, *, tls: TlsFiles | None = None) -> None:
         """
         Choose the ports. With a server's ``tls`` files the node accepts TLS connections in addition, from clients with
         a certificate of the same authority.
         """
+        super().__init__()
         self.host = LOOPBACK
         self.port, self._distribution_port, tls_port, self._unused_port = free_ports(4)
         self.tls_port: int | None = tls_port if tls else None
@@ -102,43 +101,13 @@ class RabbitMQNode:
         self.log = folder / "log" / f"{_NODE_NAME}.log"
         self._suite = os.environ.get(SUITE_VARIABLE, "")
         self._folder = folder
-        self._output = folder / "output.log"
         self._tls = tls
-        self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0
         self._alarm = False
         self._paused = False
 
-    def __enter__(self) -> Self:
-        """
-        Start the node.
-        """
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """
-        End the node at once; its data is not needed any more.
-        """
-        self.close()
-
     @property
-    def is_running(self) -> bool:
-        """
-        Whether the node's process lives.
-        """
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        """
-        The process id of the Erlang virtual machine.
-        """
-        if self._process is None:
-            raise NodeError("the node is not running")
-        return self._process.pid
+    def _logs(self) -> list[Path]:
+        return [self._folder / "output.log", self.log]
 
     @property
     def has_mnesia(self) -> bool:
@@ -161,26 +130,14 @@ class RabbitMQNode:
         self.close()  # the rest of one that ended by itself
         self._write_files()
         deadline = time.monotonic() + timeout
-        with _one_processor() as processors, self._output.open("ab") as output:
-            self._process = subprocess.Popen(
-                [*_ending_with_us(), *self._from_suite(), _COMMANDS / "rabbitmq-server"],
-                env=self._server_environment(),
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._owner = os.getpid()
-        atexit.register(self._close_at_exit)
+        command = [*_ending_with_us(), *self._from_suite(), _COMMANDS / "rabbitmq-server"]
+        with _one_processor() as processors:
+            self._begin(command, self._folder, env=self._server_environment())
         self._alarm = self._paused = False
         self._wait_until(self._answers, deadline, "the AMQP port to answer")
         self._wait_until(self._has_started, deadline, "the end of its start")
         _allow(self.pid, processors)
-        exposed = [found for found in listeners({self.pid, *descendants(self.pid)}) if not found.is_loopback]
-        if exposed:
-            self.close()
-            raise NodeError(f"the node listened off loopback: {exposed}")
+        self._assert_loopback_only()
 
     def stop(self, timeout: float = 20.0) -> None:
         """
@@ -403,29 +360,14 @@ class RabbitMQNode:
             self.close()
             raise NodeError(f"{problem} while waiting for {what}{tail}")
 
-    def _log_tail(self) -> str:
-        parts = []
-        for path in (self._output, self.log):
-            with suppress(FileNotFoundError):
-                parts.append(f"\n--- end of {path.name} ---\n{path.read_text(errors='replace')[-_LOG_TAIL:]}")
-        return "".join(parts)
-
-    def _close_at_exit(self) -> None:
-        # A fork of this process inherits the registration, and must not end its parent's node.
-        if os.getpid() == self._owner:
-            self.close()
-
     def _end(self, children: AbstractSet[int]) -> None:
         """
         End the virtual machine for certain, then its port programs, which end when their pipe closes.
         """
         if self._process is None:
             return
-        self._process.kill()
-        self._process.wait()
-        self._process = None
+        self._kill()
         self._alarm = self._paused = False
-        atexit.unregister(self._close_at_exit)
         # If an epmd starts in spite of this, it is a daemon without a parent: it is identified by its port.
         strays = with_environment("ERL_EPMD_PORT", str(self._unused_port)) - {os.getpid()}
         for pid in strays | wait_for_end(children, 5.0):

@@ -4,25 +4,21 @@ A private Redis server: the system's package, run on a free loopback port, with 
 Not here: a client library, and the clients' data.
 """
 
-import atexit
 import json
-import os
 import socket
 import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.services.processes import listeners, wait_for_end
+from tests.services.server import Server
 from tests.services.sockets import LOOPBACK, free_ports
 
 _PROGRAM = Path("/usr/bin/redis-server")
 _INSTALL = Path(__file__).with_name("install_packages.sh")
 _SERVICE = "automated-processing-scratch-inventory"
 _POLL_SECONDS = 0.02
-_LOG_TAIL = 4000
 # No file of settings is read: all other settings are Redis's defaults.
 _SETTINGS = {
     "bind": LOOPBACK,
@@ -54,53 +50,25 @@ def require_redis() -> str:
     return str(_PROGRAM) if _PROGRAM.exists() else "redis-server"
 
 
-class RedisServer:
+class RedisServer(Server):
     """
     A private server without a password; its data is lost when it ends.
-
-    It ends with the thread that started it, so start it from the main one.
     """
+
+    _error = RedisError
 
     def __init__(self, folder: Path) -> None:
         """
         Choose the port, and the folder for the log.
         """
+        super().__init__()
         self.host = LOOPBACK
         (self.port,) = free_ports(1)
         self.folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0
-
-    def __enter__(self) -> Self:
-        """
-        Start the server.
-        """
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """
-        End the server.
-        """
-        self.close()
 
     @property
-    def is_running(self) -> bool:
-        """
-        Whether the server's process lives.
-        """
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        """
-        The process id of the server.
-        """
-        if self._process is None:
-            raise RedisError("the server is not running")
-        return self._process.pid
+    def _logs(self) -> list[Path]:
+        return [self.folder / "output.log"]
 
     @property
     def env(self) -> dict[str, str]:
@@ -123,37 +91,20 @@ class RedisServer:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings = [word for name, value in _SETTINGS.items() for word in (f"--{name}", value)]
         deadline = time.monotonic() + timeout
-        with (self.folder / "output.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", program, "--port", str(self.port), *settings],
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._owner = os.getpid()
-        atexit.register(self._close_at_exit)
+        command = ["setpriv", "--pdeathsig", "KILL", program, "--port", str(self.port), *settings]
+        self._begin(command, self.folder)
         while not self._answers():
             ended = not wait_for_end([self.pid], _POLL_SECONDS)
             if ended or time.monotonic() > deadline:
                 self.close()
                 raise RedisError(f"the server {'ended' if ended else 'did not answer in time'}{self._log_tail()}")
-        exposed = [found for found in listeners({self.pid}) if not found.is_loopback]
-        if exposed:
-            self.close()
-            raise RedisError(f"the server listened off loopback: {exposed}")
+        self._assert_loopback_only()
 
     def close(self) -> None:
         """
         End the server; a second call has no effect.
         """
-        if self._process is None:
-            return
-        self._process.kill()
-        self._process.wait()
-        self._process = None
-        atexit.unregister(self._close_at_exit)
+        self._kill()
 
     def ask(self, *words: str, timeout: float = 5.0) -> str:
         """
@@ -169,12 +120,3 @@ class RedisServer:
         with suppress(OSError):
             return self.ask("PING") == "+PONG" and bool(listeners({self.pid}))
         return False
-
-    def _log_tail(self) -> str:
-        log = self.folder / "output.log"
-        return f"\n--- end of {log.name} ---\n{log.read_text(errors='replace')[-_LOG_TAIL:]}"
-
-    def _close_at_exit(self) -> None:
-        # A fork of this process inherits the registration, and must not end its parent's server.
-        if os.getpid() == self._owner:
-            self.close()
