@@ -4,11 +4,14 @@ The source distribution: the commands of the documents work in it, from the inst
 Not here: the outputs of the commands (test_docs), and the lock files (test_door).
 """
 
+import email
 import os
+import re
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -81,3 +84,35 @@ def test_the_targets_of_the_documents_have_their_files(distribution: Path) -> No
     ]
 
     assert [(each.returncode, each.stderr) for each in done] == [(0, ""), (0, "")], done[1].stdout
+
+
+def test_the_description_on_a_package_index_has_no_relative_link(distribution: Path) -> None:
+    """
+    A package index shows the README without the repository: its links lead to files of this version.
+    """
+    described = email.message_from_string((distribution / "PKG-INFO").read_text(encoding="utf-8"))
+    text = described.get_payload()
+    assert isinstance(text, str)
+    urls = dict(url.split(", ", 1) for url in described.get_all("Project-URL", []))
+
+    links = re.findall(r"\]\(([^)#]+)", text)
+    files = f"{urls['Repository']}/src/v{described['Version']}/"
+
+    assert links
+    assert [link for link in links if not link.startswith(files)] == []
+    assert [link for link in links if not (ROOT / link.removeprefix(files)).exists()] == []
+
+
+def test_each_extra_installs_what_the_library_or_its_examples_import() -> None:
+    """
+    An extra for something that does not exist yet would install packages without a use.
+    """
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    sources = [
+        path.read_text() for folder in ("dkist_processing_core", "examples") for path in (ROOT / folder).rglob("*.py")
+    ]
+    imported = set(re.findall(r"^ *(?:from|import) (\w+)", "\n".join(sources), flags=re.MULTILINE))
+
+    names = {extra: {name for each in extras[extra] for name in re.findall(r"\w+", each)} for extra in extras}
+
+    assert [extra for extra in extras.keys() - {"test", "docs"} if not names[extra] & imported] == []

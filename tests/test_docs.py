@@ -183,6 +183,23 @@ def test_every_page_is_to_be_found() -> None:
     assert {"docs/how-to/outages.md", "docs/benchmarks.md", "docs/tutorial.md"} - readme == set()
 
 
+def test_the_menu_of_the_site_names_each_page_and_fits_on_one_line() -> None:
+    """
+    At 1280 pixels the menu has room for some sixty characters; a style sheet that the site names is a file.
+    """
+    site = (ROOT / "mkdocs.yml").read_text()
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+
+    listed = re.findall(r"(\S+\.md)$", site, flags=re.MULTILINE)
+    titles = re.findall(r"^  - ([A-Z][\w ]*):", site, flags=re.MULTILINE)
+    sheets = re.findall(r"^  - (\S+\.css)$", site, flags=re.MULTILINE)
+
+    assert sorted(listed) == sorted(pages)
+    assert len(re.findall(r"^  - .*(?:\.md|:)$", site, flags=re.MULTILINE)) - 1 == len(titles)  # and one extension
+    assert len("   ".join(titles)) < 60
+    assert [sheet for sheet in sheets if not (ROOT / "docs" / sheet).exists()] == []
+
+
 def test_versions_and_pythons_are_those_of_the_package() -> None:
     """
     The README's oldest Python and the changelog's version are those that the package declares.

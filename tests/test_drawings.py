@@ -6,6 +6,7 @@ Not here: drawing, which needs Graphviz and is `python docs/drawings/render.py`.
 
 import html
 import re
+import runpy
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
@@ -100,9 +101,21 @@ def test_each_source_is_drawn_and_each_drawing_has_a_source() -> None:
     """
     The two folders contain the same names.
     """
-    drawn = sorted(path.stem for path in (DOCS / "images").glob("*.svg"))
+    drawn = {path.stem for path in (DOCS / "images").glob("*.svg")}
 
-    assert drawn == [source.stem for source in SOURCES]
+    assert drawn == {*(source.stem for source in SOURCES), "timeline"}
+
+
+def test_the_timeline_is_drawn_as_the_command_draws_it() -> None:
+    """
+    It is generated from the events of a run, and needs nothing from another address.
+    """
+    image = (DOCS / "images" / "timeline.svg").read_text(encoding="utf-8")
+
+    generated: str = runpy.run_path(str(DOCS / "drawings" / "timeline.py"))["render"]()
+
+    assert re.findall(r'https?://[^"]*', image) == [SVG.strip("{}")]
+    assert image == generated, "write it again: .venv/bin/python docs/drawings/timeline.py"
 
 
 @generated_by("make drawings")
