@@ -23,6 +23,7 @@ from dkist_processing_core.errors import RunFailedError, WorkflowError
 from dkist_processing_core.node import Node
 from dkist_processing_core.resource_queue import ResourceQueue
 from dkist_processing_core.task import TaskBase
+from dkist_processing_core.text import counted
 
 if TYPE_CHECKING:
     from dkist_processing_core.events import Graph
@@ -303,7 +304,7 @@ class Workflow:
 
     def __repr__(self) -> str:
         """Return the workflow's name, version and size."""
-        return f"<Workflow {self.workflow_name} {self.workflow_version}, {len(self._nodes)} tasks>"
+        return f"<Workflow {self.workflow_name} {self.workflow_version}, {counted(len(self._nodes), 'task')}>"
 
 
 def _build_version() -> str:

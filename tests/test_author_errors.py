@@ -186,7 +186,7 @@ def test_a_build_version_that_no_workflow_can_have(version: str, monkeypatch: py
         ({"task": "Second"}, "add_node expects a task, a subclass of TaskBase; found 'Second'"),
         ({"task": [Second]}, r"add_node expects a task, a subclass of TaskBase; found \[<class '.*Second'>\]"),
         ({"task": pytest}, "add_node expects a task, a subclass of TaskBase; found <module 'pytest' from"),
-        ({"task": with_first()}, "add_node expects a task, .*; found <Workflow My_Workflow 1.0, 1 tasks>"),
+        ({"task": with_first()}, "add_node expects a task, .*; found <Workflow My_Workflow 1.0, 1 task>"),
         ({"task": Mute()}, "add_node expects a task, a subclass of TaskBase; found <Mute .*>"),
         ({"task": list[int]}, r"add_node expects a task, a subclass of TaskBase; found list\[int\]"),
         ({"task": type("", (First,), {})}, "the name of a task is '', 0 characters; allowed are 1 to 100"),

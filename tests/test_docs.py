@@ -37,7 +37,7 @@ _VARIES = [
     (re.compile(r"line \d+"), "line N"),
     (re.compile(r"python:3\.\d+"), "python:3.N"),
     (re.compile(r"pid \d+|on [\w.-]+, |\d+ MB|\d{4}-\d\d-\d\d"), "VARIES"),
-    (re.compile(r"[━─╸╺╼╾┈╰┴·]+"), ""),
+    (re.compile(r"[━─╸╺╼╾░╰┴·]+"), ""),
     (re.compile(r"(?m)^ *0 .*$"), "AXIS"),
     (re.compile(r"[ \t]+"), " "),
 ]

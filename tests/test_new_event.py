@@ -84,7 +84,7 @@ end_of_process = ProcessEnd(exit_code=0, processor_seconds=1.0, duration_seconds
 assert judge(end_of_process, Circumstances()).facts["frames"] == 8
 (run,) = RunState(events).runs
 assert run.tasks[0].attempts[0].end.frames == 7
-print(EventLines().line(end))
+print(*EventLines().lines(end))
 print(*draw_timeline(run, width=80, now=datetime.now(UTC)), sep="\\n")
 """
 

@@ -192,5 +192,5 @@ def test_the_ends_of_a_run_name_it_where_the_lines_do_not() -> None:
     """
     end = make(WorkflowFinished, duration_seconds=4, run_id=FIRST)
 
-    assert EventLines().line(end).plain.endswith(" 4.0 s, run 8bf54b12")
-    assert EventLines(with_runs=True).line(end).plain.endswith(" 4.0 s")
+    assert next(EventLines().lines(end)).plain.endswith(" 4.0 s, run 8bf54b12")
+    assert next(EventLines(with_runs=True).lines(end)).plain.endswith(" 4.0 s")

@@ -107,15 +107,16 @@ def test_a_failed_run_is_drawn_with_its_waits_its_tries_and_its_causes() -> None
         "  recipe run 1 · began 2026-11-22 12:00:00 · run r",
         "",
         "✓ Parse       ──╼━━━━━━━━━━·            ·            ·           · 4.0 s",
-        "↻ Fit         ·            ┈┈───━━━━━╸  ·            ·           · 2.0 s",
+        "↻ Fit         ·            ░░───━━━━━╸  ·            ·           · 2.0 s",
         "    exception in run: LimbNotFoundError: 41 of 180 points agree",
         "    at 3/12 frame (eit_171)",
-        "✗   attempt 2 ·            ·         ┈┈┈┈┈───━━━━━━━━━━━━━━━━━━━━━ 8.0 s",
+        "✗   attempt 2 ·            ·         ░░░░░───━━━━━━━━━━━━━━━━━━━━━ 8.0 s",
         "    signal SIGKILL",
         "– Sum         not run: an upstream task failed",  # noqa: RUF001 - an en dash is meant
         "              ╰────────────┴────────────┴────────────┴───────────┴",
         "              0            5            10           15          20 s",
-        "              ┈┈ waiting   ── preparing   ━━ running (the duration)",
+        "              ░░ waiting   ── preparing   ━━ running (the duration)",
+        "              ↻ failed, and another attempt followed",
     ]
 
 
@@ -141,6 +142,7 @@ def test_a_terminal_that_knows_few_characters_gets_the_same_picture_in_ascii() -
         "              +---------+---------+---------+--------+",
         "              0         5         10        15       20 s",
         "              .. waiting   -- preparing   == running",
+        "              ~ failed, and another attempt followed",
     ]
 
 
@@ -266,7 +268,7 @@ def test_what_succeeded_failed_or_was_retried_differs_in_colour() -> None:
         for span in line.spans
         if "━" in line.plain[span.start : span.end]
     }
-    assert styles == {("Parse", "green"), ("Fit", "yellow"), ("attempt 2", "red")}
+    assert styles == {("Parse", "green"), ("Fit", "magenta"), ("attempt 2", "red")}
 
 
 def test_a_drawing_uses_the_width_up_to_a_limit() -> None:
@@ -320,7 +322,7 @@ def test_no_value_of_a_field_spoils_the_drawing_or_a_line(told: list[Event], wid
         assert all(line.cell_len <= width for line in drawing)
         assert json.dumps(run_json(view))
     for event in told:
-        assert len(lines.line(event).plain.splitlines()) == 1
+        assert len(one(lines, event).plain.splitlines()) == 1
 
 
 @given(st.floats(1e-3, 1e12), st.integers(16, 200))
@@ -442,18 +444,28 @@ def test_the_json_of_a_run_holds_what_the_picture_holds() -> None:
     assert document["tasks"][2] == {"name": "Sum", "state": "not run", "engineState": "upstream_failed", "attempts": []}
 
 
+def one(lines: EventLines, event: Event) -> Text:
+    """
+    Return the one line of an event, which is not folded.
+    """
+    (line,) = lines.lines(event)
+    return line
+
+
 def test_lines_of_events_stay_in_line() -> None:
     """
-    Columns grow with their content, so that short names are aligned with long ones.
+    Columns have the width of usual names, so that short names are aligned with long ones.
     """
     lines = EventLines(zone=UTC)
 
-    first = lines.line(started("CorrectFrames", max_attempts=3))
-    second = lines.line(failed("Fit", message="no limb", max_attempts=3, final=False))
+    first = one(lines, started("CorrectFrames", max_attempts=3))
+    second = one(lines, failed("Fit", message="no limb", max_attempts=3, final=False))
 
-    assert first.plain == "12:00:00 task.started      W CorrectFrames 1/3"
-    assert second.plain == "12:00:00 task.failed       W Fit           1/3 exception: no limb, another attempt follows"
-    assert Text.styled("task.failed      ", "yellow").spans[0].style in {span.style for span in second.spans}
+    assert first.plain == "12:00:00 task.started      W            CorrectFrames    1/3"
+    assert second.plain == (
+        "12:00:00 task.failed       W            Fit              1/3 exception: no limb, another attempt follows"
+    )
+    assert Text.styled("task.failed      ", "magenta").spans[0].style in {span.style for span in second.spans}
 
 
 @pytest.mark.parametrize(
@@ -478,7 +490,7 @@ def test_a_line_ends_with_what_only_this_event_says(event: Event, expected: str)
     """
     The facts are short, with units.
     """
-    assert EventLines(zone=UTC).line(event).plain.endswith(f" {expected}")
+    assert one(EventLines(zone=UTC), event).plain.endswith(f" {expected}")
 
 
 def test_a_moment_at_the_end_of_the_calendar_is_shown_without_a_zone() -> None:

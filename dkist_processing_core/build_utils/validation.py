@@ -13,6 +13,7 @@ from dkist_processing_core.build_utils.exports import as_files
 from dkist_processing_core.build_utils.find import find_workflows, name_clashes, no_workflow_message
 from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.export.files import folder_of, put_files
+from dkist_processing_core.text import counted
 from dkist_processing_core.workflow import Workflow
 
 logger = logging.getLogger(__name__)
@@ -56,10 +57,10 @@ def validate_workflows(workflow_package: ModuleType, export_path: Path | str | N
     unloaded = [each for each in checked if each.loaded is None]
     if unloaded:
         logger.warning(
-            "Airflow is not installed: the loading of the workflows of %s was not checked (%d workflows); "
+            "Airflow is not installed: the loading of the workflows of %s was not checked (%s); "
             "all other checks passed",
             workflow_package.__name__,
-            len(unloaded),
+            counted(len(unloaded), "workflow"),
         )
     if export_path is not None:
         put_files(folder_of(export_path), as_files({each.found.workflow.dag_name: each.content for each in checked}))

@@ -25,7 +25,7 @@ from dkist_processing_core.cli.workflows.commands import workflows_app
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.process.exit_status import fill_standard_descriptors
 from dkist_processing_core.text.redaction import redact
-from dkist_processing_core.text.terminal import visible, write_line
+from dkist_processing_core.text.terminal import interrupt_ends, visible, write_line
 
 _INTERRUPTED = 130
 # A shell that completes a word sets this; click derives the name from that of the program.
@@ -56,6 +56,9 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
+            if ctx.invoked_subcommand != "run":  # the display of a run has begun a new line
+                with interrupt_ends():
+                    raise
             raise typer.Exit(_INTERRUPTED) from None
         except _UsageError as error:
             if is_debug and error.__cause__ is not None:

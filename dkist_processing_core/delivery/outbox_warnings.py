@@ -8,6 +8,8 @@ import logging
 from collections.abc import Sized
 from pathlib import Path
 
+from dkist_processing_core.text import counted
+
 _MAX_REASONS = 3
 # For each outbox, the reasons that this process has logged, so that several publishers in turn log each only once.
 _logged: dict[Path, set[str]] = {}
@@ -41,7 +43,8 @@ class OutboxWarnings:
         """Log how many messages are left in the outbox, unless this process has logged a reason before."""
         if self._path not in _logged:
             _logged[self._path] = {reason}
-            logger.warning("%s events wait in %s: %s", count, self._path, reason)
+            verb = "waits" if count == 1 else "wait"
+            logger.warning("%s %s in %s: %s", counted(count, "event"), verb, self._path, reason)
 
     def report_set_aside(self, seq: int, reason: str) -> None:
         """Log that a message was set aside; later messages with the same reason are only counted."""

@@ -25,6 +25,7 @@ from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.message import Message
 from dkist_processing_core.journal.spare import noted_on_host, take_over_spares
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
+from dkist_processing_core.text import counted
 from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 _RETRY_SECONDS = 1.0
@@ -301,7 +302,8 @@ class Shelf:
         lost = self.run_guarded(self.memory.clear, otherwise=0)
         if lost:
             level = logging.DEBUG if self._is_left_to_other else logging.WARNING
-            logger.log(level, "%s events are lost: %s could not be written to", lost, self._bus.journal_path)
+            what = f"{counted(lost, 'event')} {'is' if lost == 1 else 'are'}"
+            logger.log(level, "%s lost: %s could not be written to", what, self._bus.journal_path)
         self.run_guarded(self._close_files, otherwise=None)
 
     def _close_files(self) -> None:

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from dkist_processing_core.bus import unexpected_bus
@@ -29,13 +30,17 @@ from dkist_processing_core.process.exit_status import LOST
 from dkist_processing_core.process.termination import signal_name
 from dkist_processing_core.process.thread_limits import can_start_threads
 from dkist_processing_core.settings.interface import Settings
-from dkist_processing_core.text import duration
-from dkist_processing_core.text.console import Terminal
-from dkist_processing_core.text.terminal import visible, write_line
+from dkist_processing_core.text import amount, counted, duration
+from dkist_processing_core.text.console import ATTENTION, Terminal, folded
+from dkist_processing_core.text.terminal import visible, visible_line, write_line
 
 _FOLLOW_SECONDS = 0.1
 # Lines kept free below the table: for the cursor, and for a line with the number of omitted tasks.
 _SPARE_LINES = 3
+_BAR = 20
+# A narrow terminal has no room for the bar, which repeats the count, and a very narrow one none for time and note: the
+# numbers of the columns, and the widths from which they are shown.
+_LEAST_WIDTHS = {2: 50, 3: 100, 5: 60}
 
 
 class Display(Protocol):
@@ -66,13 +71,14 @@ def open_display(run: Run, names: Sequence[str], settings: Settings) -> Iterator
     header = [f"{run.workflow_name} {run.workflow_version}, run {ShortIds().of(run.run_id)}", unexpected_bus(settings)]
     try:
         for line in filter(None, header):
-            console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
+            for part in folded(Text(visible(line)), console.columns or cell_len(visible(line)), 2):
+                console.print(part, soft_wrap=True)
     except (OSError, ValueError, AttributeError, SystemExit):
         # No process reads the error stream, or it is closed; rich raises SystemExit then.
         yield SilentDisplay()
         return
     # Separate threads draw the live table.
-    if not (console.is_terminal and can_start_threads()):
+    if not (console.is_terminal and can_start_threads()) or console.is_dumb_terminal:
         yield PlainDisplay(console)
         return
     display = LiveDisplay(console, names, with_output=sys.stdout is not None and sys.stdout.isatty())
@@ -171,21 +177,21 @@ class _Row:
     note: str = ""
 
     def cells(self, name: str) -> list[Text | ProgressBar]:
-        """Return the row of a task: name, state, time, progress, note."""
+        """Return the row of a task: name, state, time, progress as a bar and as a count, note."""
         # Read once: another thread may record the end at the same time.
         began = self.began
         seconds = time.monotonic() - began if began is not None else self.seconds
         bar: ProgressBar | Text = Text("")
         if self.done is not None and self.total:
-            bar = ProgressBar(total=self.total, completed=self.done, width=20)
-        elif self.done is not None:
-            bar = Text(visible(f"{self.done:g} {self.unit}"), style="dim")
+            bar = ProgressBar(total=self.total, completed=self.done, width=_BAR)
+        count = "" if self.done is None else amount(self.done, self.total, self.unit)
         return [
-            Text(visible(name), style="bold" if began is not None else ""),
+            Text(visible_line(name), style="bold" if began is not None else ""),
             Text(self.state, style=self.style),
             Text("" if seconds is None else f"{seconds:.1f} s" if began else duration(seconds), justify="right"),
             bar,
-            Text(visible(self.note), style="dim", overflow="ellipsis", no_wrap=True),
+            Text(visible_line(count)),
+            Text(visible_line(self.note), style="dim"),
         ]
 
 
@@ -209,14 +215,29 @@ class LiveDisplay:
 
     def __rich__(self) -> Table:
         """Return the current table: every task, or the most important ones if the terminal has too few lines."""
-        table = Table.grid(padding=(0, 2))
+        width = self._console.width
+        # Room for the usual texts from the beginning: the columns do not move while the run goes on.
+        columns = [
+            Column(max_width=max(8, 3 * width // 10)),
+            Column(min_width=len("running 1/2")),
+            Column(min_width=len("2 min 05 s"), justify="right"),
+            Column(min_width=_BAR),
+            Column(min_width=len("12/12 frame")),
+            Column(),
+        ]
+        kept = [at for at in range(len(columns)) if width >= _LEAST_WIDTHS.get(at, 0)]
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for at in kept:
+            columns[at].no_wrap, columns[at].overflow = True, "ellipsis"
+            table.columns.append(columns[at])
         rows = list(self._rows.items())
         room = max(1, self._console.height - _SPARE_LINES)
         shown = rows if len(rows) <= room else _most_telling(rows, room)
         for name, row in shown:
-            table.add_row(*row.cells(name))
+            cells = row.cells(name)
+            table.add_row(*(cells[at] for at in kept))
         if len(shown) < len(rows):
-            table.add_row(Text(f"and {len(rows) - len(shown)} others", style="dim"))
+            table.add_row(Text(f"and {counted(len(rows) - len(shown), 'other')}", style="dim"))
         return table
 
     @contextlib.contextmanager
@@ -275,7 +296,7 @@ class LiveDisplay:
 
     def task_not_run(self, name: str) -> None:
         """Show that a task is not run."""
-        self._rows[name] = _Row("not run", "yellow")
+        self._rows[name] = _Row("not run", ATTENTION)
 
     def output(self, name: str, lines: Sequence[str]) -> None:
         """Show a task's lines above the table; if the standard output is not the terminal, write them there."""

@@ -5,16 +5,18 @@ Not here: the choice of the fields that are free text, which the event classes m
 """
 
 from dkist_processing_core.text._cleaning import CUT, clean, clean_line, clip
-from dkist_processing_core.text._formatting import duration, parts_of_attempt, show, whole_number
+from dkist_processing_core.text._formatting import amount, counted, duration, parts_of_attempt, show, whole_number
 from dkist_processing_core.text.redaction import REDACTED, REPLACEMENT, is_secret_name, redact, redactor, secrets_of
 
 __all__ = [
     "CUT",
     "REDACTED",
     "REPLACEMENT",
+    "amount",
     "clean",
     "clean_line",
     "clip",
+    "counted",
     "duration",
     "is_secret_name",
     "parts_of_attempt",

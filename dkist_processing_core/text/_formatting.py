@@ -1,5 +1,5 @@
 """
-Values as short texts for messages: any value, a duration.
+Values as short texts for messages: any value, a duration, a number of things, an amount of progress.
 
 Not here: cleaning and clipping of longer texts (_cleaning).
 """
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dkist_processing_core.text.exception_text import class_name, plain
 from dkist_processing_core.text.redaction import redact
 
+_MOST_DIGITS = 15
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _MOST_DAYS = 99_999
 _PHASES, _SHORTEST_SECONDS = ("pre_run", "run", "post_run"), 0.1
@@ -74,6 +75,34 @@ def parts_of_attempt(phases: Mapping[str, float], environment_seconds: float | N
     ]
     prepared = [] if environment_seconds is None else [f"environment {duration(environment_seconds)}"]
     return ", ".join([*prepared, *shown])
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """
+    Return a number of things, with the noun in the singular for one thing, otherwise in the plural.
+
+    >>> [counted(0, "task"), counted(1, "task"), counted(12, "retry", "retries")]
+    ['0 tasks', '1 task', '12 retries']
+    """
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def amount(done: float, total: float | None, unit: str | None) -> str:
+    """
+    Return a text for an amount of progress.
+
+    >>> amount(3, 12, "frame"), amount(0.5, None, None)
+    ('3/12 frame', '0.5')
+    """
+    text = _number(done) if total is None else f"{_number(done)}/{_number(total)}"
+    return f"{text} {unit}" if unit else text
+
+
+def _number(value: float) -> str:
+    # Up to this limit every whole number is exact as a float; beyond it, an int may be longer than any line.
+    if abs(value) >= 10**_MOST_DIGITS:
+        return "very many"
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
 def whole_number(value: object) -> int | None:

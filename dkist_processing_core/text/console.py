@@ -1,15 +1,21 @@
 """
-A console of rich that prints through the `terminal` module's escaping.
+A console of rich that prints through the `terminal` module's escaping, and what depends on its width and colours.
 
 Not here: plain text, and the choice of the characters that are shown as escapes (terminal).
 """
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
 from dkist_processing_core.text.terminal import visible
+
+ATTENTION = "magenta"
+"""The colour of what is neither a success nor a failure; yellow can hardly be read on a white background."""
 
 
 class Terminal(Console):
@@ -19,3 +25,46 @@ class Terminal(Console):
         """Yield the segments of a renderable with their text escaped; rich's own control codes are unchanged."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+    @property
+    def columns(self) -> int | None:
+        """The width of the terminal in cells; None if there is no terminal, so that nothing is folded in a file."""
+        if not self.file.isatty():
+            return None
+        if os.environ.get("COLUMNS", "").isdigit():
+            return self.width
+        # Of a terminal that obeys no escapes, rich only assumes the width.
+        return os.get_terminal_size(self.file.fileno()).columns or self.width
+
+
+def folded(line: Text, width: int, indent: int) -> Iterator[Text]:
+    """
+    Yield a line as lines of at most `width` cells, the later ones indented; a word is only cut if it fits in no line.
+
+    A width below 4 counts as 4: a character may take two cells.
+    """
+    width = max(4, width)
+    head, rest = Text(), line
+    while head.cell_len + rest.cell_len > width:
+        room = width - head.cell_len
+        cut = _fitting(rest.plain, room)
+        blank = rest.plain.rfind(" ", 0, cut + 1)
+        at = blank if rest.plain[: max(blank, 0)].strip() else cut
+        first = head + rest[:at]
+        first.rstrip()
+        yield first
+        rest = rest[at:]
+        rest = rest[len(rest.plain) - len(rest.plain.lstrip(" ")) :]
+        head = Text(" " * min(indent, width // 2))
+    if rest or not head:
+        yield head + rest
+
+
+def _fitting(text: str, width: int) -> int:
+    """Return the number of characters that fit into a width."""
+    cells = 0
+    for at, character in enumerate(text):
+        cells += cell_len(character)
+        if cells > width:
+            return at
+    return len(text)

@@ -5,9 +5,11 @@ Names of files, stored reasons and texts of events come from outside. A test che
 display of a run write only through this module and the rich console made for it (console).
 """
 
+import contextlib
 import json
 import re
 import sys
+from collections.abc import Iterator
 
 # Control characters except newline and tab, including C1; controls of the writing direction; characters of zero width;
 # separators of lines and paragraphs other than newline; tags; lone surrogates, as in file names that are not UTF-8.
@@ -78,3 +80,13 @@ def write_json_line(body: bytes) -> None:
     """Write JSON unchanged as one line to the standard output stream, always in UTF-8."""
     sys.stdout.buffer.write(visible_json(body.decode()).encode() + b"\n")
     sys.stdout.buffer.flush()
+
+
+@contextlib.contextmanager
+def interrupt_ends() -> Iterator[None]:
+    """End the block at Ctrl-C, on a new line: a terminal shows it as `^C`, and a prompt would stand behind it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if sys.stderr is not None and sys.stderr.isatty():
+            write_line("", err=True)

@@ -23,6 +23,7 @@ from dkist_processing_core.journal.message import topic_matches
 from dkist_processing_core.journal.place import open_folder
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.trusted_files import open_file
+from dkist_processing_core.text import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -192,9 +193,9 @@ class LostEvents:
             self.missed += 0 if is_shared else count
             bound = "at most " if is_shared else "" if found.is_all else "at least "
             logger.warning(
-                "the subscription %r has lost %s events: %s; subscribe(replay=…) yields those still in the archive",
+                "the subscription %r has lost %s: %s; subscribe(replay=…) yields those still in the archive",
                 self._name,
-                f"{bound}{count}",
+                f"{bound}{counted(count, 'event')}",
                 reason,
             )
 

@@ -19,6 +19,7 @@ from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.opening import recover_messages
 from dkist_processing_core.journal.subscription import NamedSubscription
 from dkist_processing_core.process import forks
+from dkist_processing_core.text import counted
 
 _WAIT_SECONDS = 10.0
 logger = logging.getLogger(__name__)
@@ -102,7 +103,9 @@ class NamedReceiver(JournalReceiver):
         if missed:
             self.missed += missed
             logger.warning(
-                "the subscription %r has missed %s events, which became too old before it read them", self._name, missed
+                "the subscription %r has missed %s, which became too old before it read them",
+                self._name,
+                counted(missed, "event"),
             )
             # Only after the warning: if this process ended in between, the loss would stay unreported.
             self._subscription.record_reported(missed)

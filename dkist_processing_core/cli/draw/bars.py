@@ -42,8 +42,8 @@ def bar(stretches: Iterable[Stretch], cells: int, glyphs: Glyphs, style: str, ti
     return text
 
 
-def axis(ticks: Sequence[Tick], cells: int, glyphs: Glyphs, room: int) -> Iterator[str]:
-    """Yield the lines of the axis: the line itself, its labels, and in `room` cells the meaning of the strokes."""
+def axis(ticks: Sequence[Tick], cells: int, glyphs: Glyphs) -> Iterator[str]:
+    """Yield the lines of the axis: the line itself, and its labels."""
     marked = {tick.cell for tick in ticks[1:]}
     yield glyphs.corner + "".join(glyphs.tick if cell in marked else glyphs.axis for cell in range(1, cells))
     labels = ""
@@ -53,6 +53,10 @@ def axis(ticks: Sequence[Tick], cells: int, glyphs: Glyphs, room: int) -> Iterat
         start = max(tick.cell - (len(number) - 1) // 2, len(labels) + bool(labels))
         labels = labels.ljust(start) + tick.label
     yield labels
+
+
+def strokes_legend(glyphs: Glyphs, room: int) -> str:
+    """Return the meaning of the strokes of a bar; it is longer if `room` cells allow it."""
     names = {Ink.WAITING: "waiting", Ink.PREPARING: "preparing", Ink.RUNNING: "running"}
     legend = "   ".join(f"{glyphs.stroke(ink, ink) * 2} {name}" for ink, name in names.items())
-    yield legend + _LABEL if len(legend + _LABEL) <= room else legend
+    return legend + _LABEL if len(legend + _LABEL) <= room else legend

@@ -6,7 +6,7 @@ Not here: colours and columns (draw.lines, draw.timeline).
 
 from collections.abc import Iterator
 
-from dkist_processing_core.cli.draw.words import amount, named_recipe_run, one_line, short_type, size
+from dkist_processing_core.cli.draw.words import named_recipe_run, one_line, short_type, size
 from dkist_processing_core.events import (
     Cause,
     Event,
@@ -22,7 +22,7 @@ from dkist_processing_core.events import (
     WorkflowFinished,
     WorkflowStarted,
 )
-from dkist_processing_core.text import duration, parts_of_attempt
+from dkist_processing_core.text import amount, counted, duration, parts_of_attempt
 
 
 def facts(event: Event) -> str:
@@ -33,7 +33,7 @@ def facts(event: Event) -> str:
 def _facts(event: Event) -> list[str | None]:  # noqa: PLR0911 - a table of the events, one line each
     match event:
         case WorkflowStarted():
-            tasks = f"{len(event.graph.nodes)} tasks" if event.graph else None
+            tasks = counted(len(event.graph.nodes), "task") if event.graph else None
             return [tasks, named_recipe_run(event.recipe_run_id)]
         case WorkflowFinished():
             return [_took(event.duration_seconds), _states(event)]
@@ -45,7 +45,7 @@ def _facts(event: Event) -> list[str | None]:  # noqa: PLR0911 - a table of the 
         case TaskStarted():
             return [event.host and f"on {event.host}", f"pid {event.pid}" if event.pid else None, _environment(event)]
         case TaskProgressed():
-            return [amount(event.done, event.total, event.unit), event.note]
+            return [amount(event.done, event.total, one_line(event.unit or "")), event.note]
         case TaskOverdue():
             return [f"no report for {duration(event.limit_seconds)}"]
         case TaskFailed():

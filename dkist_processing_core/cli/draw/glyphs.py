@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from dkist_processing_core.runs import State
+from dkist_processing_core.text.console import ATTENTION
 
 
 class Ink(IntEnum):
@@ -47,10 +48,10 @@ STYLES = {
     State.RUNNING: "cyan",
     State.FINISHED: "green",
     State.FAILED: "red",
-    State.SKIPPED: "yellow",
+    State.SKIPPED: ATTENTION,
     State.NOT_RUN: "dim",
 }
-RETRIED_STYLE = DISPUTED_STYLE = "yellow"
+RETRIED_STYLE = DISPUTED_STYLE = ATTENTION
 
 _N, _W, _P, _R = Ink.NOTHING, Ink.WAITING, Ink.PREPARING, Ink.RUNNING
 UNICODE = Glyphs(
@@ -65,7 +66,7 @@ UNICODE = Glyphs(
     },
     retried="↻",
     strokes={
-        (_N, _N): " ", (_W, _W): "┈",
+        (_N, _N): " ", (_W, _W): "░",
         (_P, _P): "─", (_P, _N): "╴", (_N, _P): "╶",
         (_R, _R): "━", (_R, _N): "╸", (_R, _W): "╸", (_N, _R): "╺", (_W, _R): "╺", (_P, _R): "╼", (_R, _P): "╾",
     },

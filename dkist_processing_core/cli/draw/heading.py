@@ -13,7 +13,8 @@ from dkist_processing_core.cli.draw.glyphs import DISPUTED_STYLE, STYLES, Glyphs
 from dkist_processing_core.cli.draw.moments import Moments
 from dkist_processing_core.cli.draw.words import local_time, named_recipe_run, one_line
 from dkist_processing_core.runs import RunView, State, stated_times
-from dkist_processing_core.text import duration
+from dkist_processing_core.text import counted, duration
+from dkist_processing_core.text.console import folded
 
 _INDENT = 2
 _FORM = "%Y-%m-%d %H:%M:%S"
@@ -46,15 +47,17 @@ def heading(
     ]
     yield from _flow([Text.assemble((part, "dim")) for part in about], width=width, separator=glyphs.separator)
     if view.reason:
-        yield Text.assemble(" " * _INDENT, (one_line(view.reason), style))
+        yield from folded(Text.assemble(" " * _INDENT, (one_line(view.reason), style)), width, 2 * _INDENT)
+    remarks = []
     if _is_disputed(view):
-        yield Text.assemble(" " * _INDENT, (f"! the engine reports the run as {view.verdict}", DISPUTED_STYLE))
+        remarks.append(f"the engine reports the run as {view.verdict}")
     for event in view.implausible[:_MAX_IMPLAUSIBLE]:
         times = " and ".join(local_time(moment, _FORM, zone) for moment in dict.fromkeys(stated_times(event)))
-        words = f"! implausible and not drawn: the {event.reported_by} reports {event.name} at {times}"
-        yield Text.assemble(" " * _INDENT, (words, DISPUTED_STYLE))
+        remarks.append(f"implausible and not drawn: the {event.reported_by} reports {event.name} at {times}")
     if (more := len(view.implausible) - _MAX_IMPLAUSIBLE) > 0:
-        yield Text.assemble(" " * _INDENT, (f"! and {more} more reports with implausible times", DISPUTED_STYLE))
+        remarks.append(f"and {counted(more, 'more report')} with implausible times")
+    for remark in remarks:
+        yield from folded(Text.assemble(" " * _INDENT, (f"! {remark}", DISPUTED_STYLE)), width, 2 * _INDENT)
 
 
 def _flow(parts: Iterable[Text], *, width: int, separator: str) -> Iterator[Text]:
@@ -66,9 +69,9 @@ def _flow(parts: Iterable[Text], *, width: int, separator: str) -> Iterator[Text
         elif line.cell_len + len(separator) + part.cell_len <= width:
             line.append(separator, "dim").append_text(part)
         else:
-            yield line
+            yield from folded(line, width, 2 * _INDENT)
             line = Text(" " * _INDENT).append_text(part)
-    yield line
+    yield from folded(line, width, 2 * _INDENT)
 
 
 def _outcome(view: RunView, moments: Moments) -> str:
@@ -85,7 +88,7 @@ def _outcome(view: RunView, moments: Moments) -> str:
 
 def _tally(view: RunView) -> str:
     states = [task.state for task in view.tasks]
-    tasks = f"{len(states)} task{'' if len(states) == 1 else 's'}"
+    tasks = counted(len(states), "task")
     counts = [f"{states.count(state)} {state.value}" for state in State if state in states]
     return tasks if set(states) <= {view.state} else f"{tasks}: {', '.join(counts)}"
 

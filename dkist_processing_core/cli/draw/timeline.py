@@ -12,17 +12,18 @@ from datetime import datetime, tzinfo
 from rich.cells import cell_len
 from rich.text import Text
 
-from dkist_processing_core.cli.draw.bars import axis, bar
+from dkist_processing_core.cli.draw.bars import axis, bar, strokes_legend
 from dkist_processing_core.cli.draw.facts import end_detail
 from dkist_processing_core.cli.draw.glyphs import ASCII, DISPUTED_STYLE, RETRIED_STYLE, STYLES, UNICODE, Glyphs
 from dkist_processing_core.cli.draw.heading import heading
 from dkist_processing_core.cli.draw.moments import Moments
 from dkist_processing_core.cli.draw.scale import Scale
-from dkist_processing_core.cli.draw.words import amount, broken, fitted, one_line
+from dkist_processing_core.cli.draw.words import broken, fitted, one_line
 from dkist_processing_core.events import TaskFailed, TaskSkipped
 from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.runs import STATES_OF_ENGINE, AttemptView, RunView, State, TaskView
-from dkist_processing_core.text import duration, parts_of_attempt
+from dkist_processing_core.text import amount, duration, parts_of_attempt
+from dkist_processing_core.text.console import folded
 
 MAX_WIDTH = 160
 _LEAST_CHART = 16
@@ -101,20 +102,27 @@ class _Tasks:
         self._ticks = self._scale.ticks if self._columns.chart and view.tasks else []
 
     def axis(self) -> Iterator[Text]:
-        """Yield the lines of the axis if there is a chart."""
+        """Yield the lines of the axis if there is a chart, and the meaning of the characters."""
+        indent = " " * (self._columns.name + 3)
         if self._ticks:
-            indent = " " * (self._columns.name + 3)
-            room = self._width - len(indent)
-            for line in axis(self._ticks, self._columns.chart, self._glyphs, room):
+            for line in axis(self._ticks, self._columns.chart, self._glyphs):
                 yield Text.assemble(indent, (line, "dim"))
+            yield from self._legend(strokes_legend(self._glyphs, self._width - len(indent)), len(indent))
+        if any(_was_retried(attempt, task) for task in self._view.tasks for attempt in task.attempts):
+            yield from self._legend(f"{self._glyphs.retried} failed, and another attempt followed", len(indent))
+
+    def _legend(self, words: str, indent: int) -> Iterator[Text]:
+        """Yield the meaning of characters, below the chart if there is enough room."""
+        indent = indent if indent + cell_len(words) <= self._width else 2
+        yield from folded(Text.assemble(" " * indent, (words, "dim")), self._width, indent)
 
     def rows(self) -> Iterator[Text]:
         """Yield a row for each attempt, with its details below it."""
         for task in self._view.tasks:
             if not task.attempts:
-                yield self._row_without_chart(task)
+                yield from self._row_without_chart(task)
             for name, attempt in zip(_names(task), task.attempts, strict=False):
-                was_retried = attempt.state is State.FAILED and attempt is not task.attempts[-1]
+                was_retried = _was_retried(attempt, task)
                 style = RETRIED_STYLE if was_retried else STYLES[attempt.state]
                 mark = self._glyphs.retried if was_retried else self._glyphs.marks[attempt.state]
                 yield self._row(task, attempt, name, mark, style)
@@ -133,17 +141,20 @@ class _Tasks:
             line.append_text(bar(stretches, columns.chart, self._glyphs, style, self._ticks)).append(" ")
         return line.append(f"{self._duration(attempt):>{columns.duration}}")
 
-    def _row_without_chart(self, task: TaskView) -> Text:
-        """Return the row of a task without attempts."""
+    def _row_without_chart(self, task: TaskView) -> Iterator[Text]:
+        """Yield the row of a task without attempts."""
         columns, ellipsis, style = self._columns, self._glyphs.ellipsis, STYLES[task.state]
         (name,) = _names(task)
         words = task.state.value
         if task.engine_state == "upstream_failed":
             words = "not run: an upstream task failed"
         if not columns.chart:
-            return Text.assemble((f"{self._glyphs.marks[task.state]} ", style), f"{name}  {words}")
+            line = Text.assemble((f"{self._glyphs.marks[task.state]} ", style), f"{name}  {words}")
+            yield from folded(line, self._width, _DETAIL_INDENT)
+            return
         line = Text.assemble((f"{self._glyphs.marks[task.state]} ", style), fitted(name, columns.name, ellipsis))
-        return line.append(f" {fitted(words, columns.chart, ellipsis).rstrip()}", style)
+        line.append(f" {words}", style)
+        yield from folded(line, self._width, columns.name + 3)
 
     def _duration(self, attempt: AttemptView) -> str:
         """Return the duration of an attempt, with its environment and its phases if there is room for them."""
@@ -158,6 +169,11 @@ class _Tasks:
         room = max(_LEAST_NAME, self._width - _DETAIL_INDENT)
         for line in broken(words, room, _MESSAGE_LINES, self._glyphs.ellipsis):
             yield Text.assemble(" " * _DETAIL_INDENT, (line, style))
+
+
+def _was_retried(attempt: AttemptView, task: TaskView) -> bool:
+    """Return True if an attempt failed and is not the last one."""
+    return attempt.state is State.FAILED and attempt is not task.attempts[-1]
 
 
 def _names(task: TaskView) -> list[str]:
@@ -176,7 +192,7 @@ def _details(attempt: AttemptView, style: str) -> Iterator[tuple[str, str]]:
         yield _joined("skipped", end_detail(end)), style
     if attempt.progress is not None and attempt.state is not State.FINISHED:
         note = one_line(attempt.progress.note or "")
-        reached = amount(attempt.progress.done, attempt.progress.total, attempt.progress.unit)
+        reached = amount(attempt.progress.done, attempt.progress.total, one_line(attempt.progress.unit or ""))
         yield f"at {reached}{f' ({note})' if note else ''}", "dim"
     if isinstance(end, TaskFailed) and end.log_url:
         yield f"log: {one_line(end.log_url)}", "dim"

@@ -1,7 +1,7 @@
 """
 Format sizes and foreign text for a terminal.
 
-Not here: durations (text), colours, and the texts about an event (draw.facts) or a run (draw.timeline).
+Not here: durations and counts (text), colours, and the texts about an event (draw.facts) or a run (draw.timeline).
 """
 
 import shlex
@@ -33,24 +33,6 @@ def size(count: int) -> str:
 def named_recipe_run(recipe_run_id: int | None) -> str:
     """Return a text for a recipe run; a run without a usable recipe run id has no number."""
     return "no recipe run" if recipe_run_id is None else f"recipe run {recipe_run_id}"
-
-
-def amount(done: float, total: float | None, unit: str | None) -> str:
-    """
-    Return a text for an amount of progress.
-
-    >>> amount(3, 12, "frame"), amount(0.5, None, None)
-    ('3/12 frame', '0.5')
-    """
-    counted = _number(done) if total is None else f"{_number(done)}/{_number(total)}"
-    return f"{counted} {one_line(unit)}" if unit else counted
-
-
-def _number(value: float) -> str:
-    # Up to this limit every whole number is exact as a float; beyond it, an int may be longer than any line.
-    if abs(value) >= 10**_MOST_DIGITS:
-        return "very many"
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
 def local_time(moment: datetime, form: str, zone: tzinfo | None) -> str:

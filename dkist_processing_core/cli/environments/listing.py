@@ -20,11 +20,11 @@ from dkist_processing_core.environments import Environments, folder_of
 from dkist_processing_core.environments.entries import Entry, State
 from dkist_processing_core.events import format_time
 from dkist_processing_core.text import duration
-from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.console import ATTENTION, Terminal
 from dkist_processing_core.text.terminal import write_json
 
 _HEADS = ("state", "size", "last used")
-_STYLES = {State.READY: "", State.IN_USE: "green", State.BUILDING: "yellow"}
+_STYLES = {State.READY: "", State.IN_USE: "green", State.BUILDING: ATTENTION}
 _INDENT = "  "
 
 

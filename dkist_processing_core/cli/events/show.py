@@ -4,7 +4,6 @@
 Not here: the formatting of an event as a line (draw.lines).
 """
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,7 +21,7 @@ from dkist_processing_core.events import EVENT_CLASSES, Event, encode
 from dkist_processing_core.identity.short_ids import names_run
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import Terminal
-from dkist_processing_core.text.terminal import write_json_line
+from dkist_processing_core.text.terminal import interrupt_ends, write_json_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ def tail(filters: Filters, *, name: str | None, replay: bool) -> None:
     settings = read_settings()
     show = _shower(as_json=filters.as_json, dated=replay or name is not None, several_runs=filters.run is None)
     with (
-        contextlib.suppress(KeyboardInterrupt),
+        interrupt_ends(),
         subscribe(
             *filters.types,
             workflow=filters.workflow,
@@ -130,8 +129,15 @@ def _shower(*, as_json: bool, dated: bool, several_runs: bool) -> Callable[[Even
     if as_json:
         return _write_json
     console = Terminal(highlight=False)
-    lines = EventLines(dated=dated, with_runs=several_runs, ascii_only=console.options.ascii_only)
-    return lambda event: console.print(lines.line(event), soft_wrap=True)
+    lines = EventLines(
+        dated=dated, with_runs=several_runs, ascii_only=console.options.ascii_only, width=console.columns
+    )
+
+    def show(event: Event) -> None:
+        for line in lines.lines(event):
+            console.print(line, soft_wrap=True)
+
+    return show
 
 
 def _write_json(event: Event) -> None:

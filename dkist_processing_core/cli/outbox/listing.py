@@ -21,11 +21,11 @@ from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.outbox import OutboxState, SpareState, outboxes
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text import duration
-from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.console import ATTENTION, Terminal
 from dkist_processing_core.text.terminal import visible_line, write_json
 
 _HEADS = ("published", "confirmed", "pending", "set aside", "oldest pending")
-_STYLES = ("", "", "yellow", "red", "yellow")
+_STYLES = ("", "", ATTENTION, "red", ATTENTION)
 _NOTHING = ("", "0", "-")
 _INDENT = "  "
 
@@ -106,9 +106,9 @@ def _remarks(state: OutboxState) -> Iterator[tuple[str, str]]:
         yield f"process {state.deliverer} is delivering it", "green"
     if state.unreachable_until is not None:
         until = local_time(datetime.fromtimestamp(state.unreachable_until, UTC), "%H:%M:%S", None)
-        yield f"the broker could not be reached; tasks do not connect to it until {until}", "yellow"
+        yield f"the broker could not be reached; tasks do not connect to it until {until}", ATTENTION
     for spare in state.spares:
-        yield _spare_text(spare), "yellow"
+        yield _spare_text(spare), ATTENTION
     for each in state.damaged:
         rest = "" if each.is_done else ", the next publisher takes over more"
         yield (

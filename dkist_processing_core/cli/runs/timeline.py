@@ -49,7 +49,7 @@ def show_timeline(named: str | None, *, as_json: bool) -> None:
     console = Terminal(highlight=False)
     lines = draw_timeline(
         view,
-        width=console.width,
+        width=console.columns or console.width,
         now=datetime.now(UTC),
         short_id=short_ids.of(view.run.run_id),
         ascii_only=console.options.ascii_only,

@@ -16,13 +16,13 @@ from dkist_processing_core.bus.topology import Binding, Exchange, Queue, Topolog
 from dkist_processing_core.cli.draw.rows import rows
 from dkist_processing_core.cli.draw.words import fitted, one_line
 from dkist_processing_core.cli.topology.findings import GOOD, RIGHT_NEEDED, Finding, Item, State
-from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.console import ATTENTION, Terminal
 
 # The worst state first.
 _STYLES = {
     State.DIFFERENT: "red",
     State.UNKNOWN: "red",
-    State.MISSING: "yellow",
+    State.MISSING: ATTENTION,
     State.MADE: "green",
     State.THERE: "green",
     State.ENSURED: "green",

@@ -16,7 +16,8 @@ from dkist_processing_core.cli.draw.glyphs import ASCII, STYLES, UNICODE
 from dkist_processing_core.cli.targets import load_package
 from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.runs import State
-from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text import counted
+from dkist_processing_core.text.console import ATTENTION, Terminal
 from dkist_processing_core.text.terminal import write_line
 
 
@@ -43,15 +44,14 @@ def validate(name: str) -> bool:
         console.print(
             Text("not loaded: Airflow is not installed here; install dkist-processing-core[airflow] to check this"),
             soft_wrap=True,
-            style="yellow",
+            style=ATTENTION,
         )
     return not any(each.problems for each in checked)
 
 
 def _headline(checked: Checked) -> str:
     workflow = checked.found.workflow
-    count = len(workflow.nodes)
-    tasks = "1 task" if count == 1 else f"{count} tasks"
+    tasks = counted(len(workflow.nodes), "task")
     done = "" if checked.problems else f": no cycle, exports, compiles{', loads' if checked.loaded else ''}"
     return f"{workflow.workflow_name} {workflow.workflow_version}, {tasks}{done}"
 

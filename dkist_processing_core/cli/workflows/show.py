@@ -13,6 +13,7 @@ from dkist_processing_core.cli.draw.graph import draw_workflow
 from dkist_processing_core.cli.draw.mermaid import flowchart
 from dkist_processing_core.cli.targets import load_package
 from dkist_processing_core.errors import WorkflowError
+from dkist_processing_core.text import counted
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import write_line
 from dkist_processing_core.workflow import Workflow
@@ -33,7 +34,7 @@ def show(package_name: str, requested: str | None, *, as_mermaid: bool) -> None:
         write_line("\n".join(flowchart(workflows)))
         return
     console = Terminal(highlight=False)
-    width = console.width if console.is_terminal else None
+    width = console.columns
     for at, workflow in enumerate(workflows):
         if at:
             console.print()
@@ -44,6 +45,5 @@ def show(package_name: str, requested: str | None, *, as_mermaid: bool) -> None:
 
 
 def _heading(workflow: Workflow) -> Text:
-    tasks, edges = len(workflow.nodes), len(workflow.graph.edges)
-    counted = f"{tasks} {'task' if tasks == 1 else 'tasks'}, {edges} {'edge' if edges == 1 else 'edges'}"
-    return Text.assemble((workflow.workflow_name, "bold"), f" {workflow.workflow_version}  ", (counted, "dim"))
+    size = f"{counted(len(workflow.nodes), 'task')}, {counted(len(workflow.graph.edges), 'edge')}"
+    return Text.assemble((workflow.workflow_name, "bold"), f" {workflow.workflow_version}  ", (size, "dim"))
