@@ -53,6 +53,7 @@ SAME_ON_EVERY_PYTHON = frozenset(
         "test_broker_restart",
         "test_distribution",
         "test_docs",
+        "test_document_names",
         "test_door",
         "test_drawings",
         "test_environments",

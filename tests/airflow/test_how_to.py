@@ -252,7 +252,7 @@ def test_the_page_installs_what_the_package_offers() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
     assert install.splitlines()[1:] == [
-        "$ python -m venv .venv && . .venv/bin/activate",
+        "$ python3 -m venv .venv && . .venv/bin/activate",
         '$ pip install "$CORE[airflow]"',
     ]
     assert any(requirement.startswith("apache-airflow>") for requirement in extras["airflow"])
