@@ -17,6 +17,7 @@ from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.journal.message import Message, Properties
 from dkist_processing_core.journal.subscription import NamedSubscription
 from tests.facts import finished, started
+from tests.waiting import SECONDS
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_whatever_is_wrong_with_a_message_it_is_buried(
     """
     bus = open_bus(settings)
     impossible = Properties("m", 5)  # type: ignore[arg-type]
-    with subscribe(settings=settings, name="strict", timeout=5.0) as subscription:
+    with subscribe(settings=settings, name="strict", timeout=SECONDS) as subscription:
         publisher._shelf.append([Message(bus.event_exchange, "task.finished.W.A", b"{}", impossible)])
         publisher._wake()
         publisher.publish(finished("A"))
@@ -96,7 +97,7 @@ def test_a_running_subscription_reports_the_first_message_that_is_no_event_at_on
     """
     All are counted at its end.
     """
-    with subscribe(settings=settings, name="strict", timeout=5.0) as subscription:
+    with subscribe(settings=settings, name="strict", timeout=SECONDS) as subscription:
         append_nonsense(publisher, 2)
         publisher.publish(finished("A"))
         assert next(subscription) == finished("A")
@@ -113,7 +114,7 @@ def test_a_subscription_of_another_thread_goes_on(
     A name may be shared by threads: only in its own thread is a subscription known to be abandoned.
     """
     opened: list[Subscription] = []
-    with subscribe(settings=settings, name="shared", timeout=5.0) as mine:
+    with subscribe(settings=settings, name="shared", timeout=SECONDS) as mine:
         thread = threading.Thread(target=lambda: opened.append(subscribe(settings=settings, name="shared")))
         thread.start()
         thread.join()

@@ -22,6 +22,7 @@ from tests.running import run_command
 from tests.services.broker import Broker
 from tests.services.otlp import OtlpReceiver
 from tests.services.sockets import BlackHole
+from tests.waiting import SECONDS
 
 BROKER_CHECKS = ["broker", "credentials", "virtual host", "topology", "publish", "subscribe"]
 CANARY = "canary-7f3a/with?odd&signs"
@@ -285,13 +286,13 @@ def test_probes_disturb_no_consumer(
     """
     name_broker(monkeypatch, broker)
     told = started("A")
-    with subscribe(timeout=5.0) as live:
+    with subscribe(timeout=SECONDS) as live:
         findings()
         with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
             publisher.publish(told)
             publisher.flush(10)
         followed = next(live)
-    with subscribe(replay=True, timeout=5.0) as archive:
+    with subscribe(replay=True, timeout=SECONDS) as archive:
         replayed = next(archive)
 
     assert (followed, replayed) == (told, told)

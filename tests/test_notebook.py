@@ -27,6 +27,7 @@ from tests import pipelines, sample
 from tests.generated import generated_by
 from tests.running import ROOT
 from tests.services.broker import Broker
+from tests.waiting import SECONDS
 
 GOLDEN = Path(__file__).parent / "exported"
 PIXEL = base64.b64encode(b"\x89PNG\r\n").decode()
@@ -244,7 +245,7 @@ def test_tasks_in_a_notebook_report_as_everywhere(broker: Broker, execute: Progr
         isb_password=broker.password,
         isb_vhost=broker.vhost,
     )
-    with subscribe(settings=settings, replay=True, every_report=True, timeout=5) as reports:
+    with subscribe(settings=settings, replay=True, every_report=True, timeout=SECONDS) as reports:
         seen = [next(reports) for _ in range(13)]
     run = RunState(seen).runs[0]
     tasks = {task.name: [(attempt.number, attempt.state.value) for attempt in task.attempts] for task in run.tasks}

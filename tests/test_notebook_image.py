@@ -29,7 +29,7 @@ from dkist_processing_core.errors import WorkflowError
 from tests.clients import TASKS, importing, project, workflow, write_package
 from tests.running import ROOT
 from tests.services.sockets import free_ports
-from tests.waiting import wait_until
+from tests.waiting import SECONDS, wait_until
 
 PACKAGE = "my_pipeline"
 WITH_EXTRAS = workflow("calibration").replace(
@@ -336,7 +336,7 @@ def test_the_image_serves_notebooks_whose_tasks_report(repository: Any, tmp_path
     scratch.execute("RUN", f"jupyter nbconvert --to notebook --execute --inplace /notebooks/{name}")
     scratch.execute("RUN", "python -c 'import colorama'")
 
-    with subscribe(replay=True, every_report=True, timeout=5) as reports:
+    with subscribe(replay=True, every_report=True, timeout=SECONDS) as reports:
         run = RunState([next(reports) for _ in range(6)]).runs[0]
     assert run.run.run_id.startswith("hand__9__")
     assert {task.name: task.state.value for task in run.tasks} == dict.fromkeys(

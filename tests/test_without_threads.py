@@ -315,7 +315,7 @@ def test_a_task_that_a_launched_one_calls_as_its_process_exits_is_reported(broke
     )
 
     assert done.returncode == 0, done.stderr
-    events = subscribe(replay=True, timeout=1.0, settings=settings_of(broker))
+    events = subscribe(replay=True, timeout=0.0, settings=settings_of(broker))
     seen = {(event.task_name, event.name.removeprefix("task.")) for event in events if isinstance(event, TaskEvent)}
     first = {("First", "dispatched"), ("First", "started"), ("First", "finished")}
     assert seen == first | {("Last", "started"), ("Last", "progressed"), ("Last", "finished")}

@@ -103,7 +103,8 @@ def test_a_folder_with_the_setgid_bit_is_shared_with_its_group(
 
 
 def _append_many(settings: DKISTProcessingCoreConfiguration, task_name: str, count: int) -> None:
-    with Publisher.open(settings) as publisher:
+    # On a busy machine, four processes wait for each other for longer than a publisher waits by default.
+    with Publisher.open(settings, wait_limit=SECONDS) as publisher:
         for number in range(count):
             publisher.publish(progressed(task_name, number))
 
