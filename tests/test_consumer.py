@@ -12,10 +12,10 @@ import pytest
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Subscription, subscribe
+from dkist_processing_core.consumer._subscription import _read
 from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.journal.message import Message, Properties
-from dkist_processing_core.journal.subscription import NamedSubscription
 from tests.facts import finished, started
 from tests.waiting import SECONDS
 
@@ -37,25 +37,16 @@ def publisher(settings: DKISTProcessingCoreConfiguration) -> Iterator[Publisher]
         yield publisher
 
 
-def test_whatever_is_wrong_with_a_message_it_is_buried(
-    settings: DKISTProcessingCoreConfiguration, publisher: Publisher
-) -> None:
+def test_an_error_that_decoding_does_not_expect_is_a_reason_like_any_other() -> None:
     """
-    An error that decoding does not expect is a reason like any other.
+    It does not end the consumer: the message is dead-lettered with it, as with a DecodeError.
     """
-    bus = open_bus(settings)
     impossible = Properties("m", 5)  # type: ignore[arg-type]
-    with subscribe(settings=settings, name="strict", timeout=SECONDS) as subscription:
-        publisher._shelf.append([Message(bus.event_exchange, "task.finished.W.A", b"{}", impossible)])
-        publisher._wake()
-        publisher.publish(finished("A"))
 
-        assert finished("A") == next(subscription)
+    found = _read(Message("x", "task.finished.W.A", b"{}", impossible))
 
-    with bus.open_journal() as journal:
-        ((reason, body),) = NamedSubscription(journal, "strict").dead_letters()
-    assert reason == "AttributeError: 'int' object has no attribute 'strip'"
-    assert body == b"{}"
+    assert isinstance(found, AttributeError)
+    assert str(found) == "'int' object has no attribute 'strip'"
 
 
 def append_nonsense(publisher: Publisher, count: int) -> None:

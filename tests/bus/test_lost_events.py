@@ -465,5 +465,5 @@ def test_doctor_reports_an_archive_that_it_makes_again(
 
     told = CliRunner().invoke(app, ["doctor"], catch_exceptions=False)
 
-    assert "created now: workflow.events.archive.q; RabbitMQ at" in told.stdout
+    assert "created now: workflow.events.dlx, workflow.events.archive.q; RabbitMQ at" in told.stdout
     assert "no replay yields the events that were delivered before" in told.stdout
