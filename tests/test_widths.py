@@ -65,7 +65,7 @@ TOLD = [
 ]
 
 
-@pytest.mark.parametrize("width", [40, 80, 120, 200, None])
+@pytest.mark.parametrize("width", [40, 80, 120, 140, 200, None])
 @pytest.mark.parametrize("ascii_only", [False, True])
 def test_columns_do_not_move_in_a_list(*, width: int | None, ascii_only: bool) -> None:
     """
@@ -75,7 +75,7 @@ def test_columns_do_not_move_in_a_list(*, width: int | None, ascii_only: bool) -
     first = [next(lines.lines(event)).plain for event in TOLD]
 
     assert {line.index(event.name) for line, event in zip(first, TOLD, strict=True)} == {len("12:00:00 12345678 ")}
-    if width is None or width >= 120:
+    if width is None or width >= 140:
         told = zip(first, TOLD, strict=True)
         tasks = {line.index(event.task_name) for line, event in told if isinstance(event, TaskEvent)}
         assert len(tasks) == 1

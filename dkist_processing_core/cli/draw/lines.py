@@ -41,7 +41,8 @@ _WIDEST_NAME = len("workflow.finished")
 _WIDEST_COLUMN = 36
 # Wide enough for most names: a column that grows in the middle of a list shifts all that follows.
 _USUAL = {"run": SHORT, "workflow": 12, "task": 16, "attempt": 3}
-_WITH_COLUMNS = 120
+_GENEROUS = {"run": SHORT, "workflow": 28, "task": 24, "attempt": 5}
+_WITH_COLUMNS = 140
 _WITH_INDENT = 60
 
 
@@ -78,7 +79,7 @@ class EventLines:
         self._with_runs = with_runs
         self._width = width
         self._has_columns = width is None or width >= _WITH_COLUMNS
-        self._widths = dict(_USUAL)
+        self._widths = dict(_USUAL if width is None else _GENEROUS)
 
     def lines(self, event: Event) -> Iterator[Text]:
         """Yield the lines of one event: one, or in a terminal as many as it needs."""
