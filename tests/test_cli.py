@@ -7,6 +7,7 @@ Most of them start it as a user does, in a separate process. Not here: pictures 
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from dkist_processing_core import RunState, subscribe
 from dkist_processing_core.cli import app
 from dkist_processing_core.cli.reference import reference
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
@@ -687,3 +689,65 @@ def test_a_run_in_releases_needs_them(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "tests[frozen]==1" in done.stdout
     assert "Killed: failed after " in done.stderr
+
+
+# Output and folders that cannot be used
+
+
+@pytest.mark.parametrize(
+    ("redirection", "reason"),
+    [(">&-", "the standard output stream is closed"), (">/dev/full", "No space left on device")],
+)
+def test_output_that_cannot_be_written_is_one_sentence(tmp_path: Path, redirection: str, reason: str) -> None:
+    """
+    It is the same for help, for JSON and for tables, and the exit status is 1.
+    """
+    calls = [["--version"], ["events", "list", "--json"], ["outbox", "list"]]
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.publish(started("A"))
+    lines = [f"{shlex.join(command(*each))} {redirection} 2>>errors; echo $? >>statuses" for each in calls]
+
+    subprocess.run(["/bin/bash", "-c", "\n".join(lines)], cwd=tmp_path, check=True, timeout=60)
+
+    errors = (tmp_path / "errors").read_text().splitlines()
+    assert errors == [f"error: the output cannot be written: {reason}"] * len(calls)
+    assert (tmp_path / "statuses").read_text().split() == ["1"] * len(calls)
+
+
+def test_a_run_starts_its_tasks_in_a_removed_folder_and_without_room_for_output(tmp_path: Path) -> None:
+    """
+    An installed workflow needs no current folder, and no output.
+    """
+    folder = tmp_path / "removed"
+    folder.mkdir()
+    program = shlex.join(command("run", "tests.launched:liars", "--recipe-run-id", "1"))
+
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"rmdir {shlex.quote(str(folder))}; {program} >/dev/full 2>/dev/full"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "FAULT_MARKS": str(tmp_path)},
+        check=False,
+        timeout=60,
+    )
+
+    (view,) = RunState(subscribe(replay=True, every_report=True, timeout=0.05)).runs
+    assert (done.returncode, view.tasks[0].attempts[0].cause) == (1, "exit_code")
+
+
+def test_a_folder_of_journals_whose_name_is_no_utf_8_is_usable(
+    monkeypatch: pytest.MonkeyPatch, state_dir: Path
+) -> None:
+    """
+    Its events are listed, the outbox and the doctor show its name with an escape, and JSON can be read back.
+    """
+    monkeypatch.setenv("DKIST_CORE_STATE_DIR", os.fsdecode(bytes(state_dir) + b"/st\xffte"))
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.publish(started("A"))
+
+    lists = CliRunner().invoke(app, ["events", "list"], catch_exceptions=False)
+    outbox = CliRunner().invoke(app, ["outbox", "list", "--json"], catch_exceptions=False)
+    doctor = CliRunner().invoke(app, ["doctor"], catch_exceptions=False)
+
+    assert "task.started" in lists.stdout
+    assert json.loads(outbox.stdout)["folder"] == os.environ["DKIST_CORE_STATE_DIR"]
+    assert (doctor.exit_code, f"{state_dir}/st\\udcffte/embedded.db can be read" in doctor.stdout) == (0, True)

@@ -17,7 +17,7 @@ from dkist_processing_core.consumer import subscribe
 from dkist_processing_core.events import Event, Reporter, TaskFailed, TaskFinished, TaskStarted
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.settings.origin import Origin, _Handed, take
-from tests.running import ROOT, run_command
+from tests.running import ROOT, run_command, status_of_fork
 from tests.services.broker import Broker
 from tests.test_delivery import settings_of
 
@@ -322,3 +322,21 @@ def test_without_a_home_commands_do_not_say_that_nothing_waits(command: tuple[st
     told = "there is no folder for journals: found ~no-such-user/state, and no such home; set DKIST_CORE_STATE_DIR"
     assert (done.returncode != 0, "Traceback" in done.stderr) == (True, False)
     assert told in " ".join(done.stderr.split())
+
+
+def test_a_folder_that_this_user_may_not_look_into_holds_no_settings(tmp_path: Path) -> None:
+    """
+    A service may start in the folder of the user who has started it.
+    """
+
+    def read() -> None:
+        os.chdir(tmp_path)
+        tmp_path.chmod(0)
+        if os.getuid() == 0:
+            os.setuid(65534)
+        assert Origin.now().problem is None
+
+    try:
+        assert status_of_fork(read) == 0
+    finally:
+        tmp_path.chmod(0o700)

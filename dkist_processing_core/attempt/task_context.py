@@ -6,12 +6,14 @@ Not here: the attempt (lifecycle), and the author's interface of a task (task).
 
 import logging
 import os
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dkist_processing_core.errors import ConfigurationError, IdentityError
 from dkist_processing_core.identity import Attempt, RunsByHand, parse_recipe_run_id
 from dkist_processing_core.process import forks
+from dkist_processing_core.process.exit_status import fill_standard_descriptors
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.settings.origin import Origin, handed_variables
 from dkist_processing_core.text import redact, show
@@ -63,6 +65,9 @@ class TaskContext:
         """Record the sources from which the settings are read later."""
         with signals_deferred():
             try:
+                if None in (sys.__stdin__, sys.__stdout__, sys.__stderr__):
+                    # No socket of this package gets a number to which the author's libraries write.
+                    fill_standard_descriptors()
                 self.origin = Origin.of_process()
             except Exception as error:  # noqa: BLE001 - no error of this package stops the task
                 self._complain(error)

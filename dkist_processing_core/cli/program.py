@@ -5,6 +5,7 @@ Not here: the commands themselves, which are in the module `commands` of each gr
 implementation when it is called, so that the other commands start without it.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from dkist_processing_core.cli import output
 from dkist_processing_core.cli.doctor.commands import doctor
 from dkist_processing_core.cli.environments.commands import environments_app
 from dkist_processing_core.cli.events.commands import events_app
@@ -93,6 +95,7 @@ class VisibleFormatter(logging.Formatter):
 def main() -> None:
     """Run the command line, and log warnings to the standard error stream."""
     fill_standard_descriptors()
+    output.replace_closed_output()
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         # This was inherited from the process that started this one: the exit status of every child would be lost.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -104,11 +107,18 @@ def main() -> None:
         # Characters that are not in the encoding of the terminal become question marks.
         if stream is not None and not (stream.encoding or "").lower().startswith("utf"):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    status: Any = 1
     try:
         app(prog_name="dkist-core")
-    except Exception:  # noqa: BLE001 - an unexpected error, or any error with --debug
-        write_line(redact(traceback.format_exc().rstrip()), err=True)
-        sys.exit(1)
+    except SystemExit as end:
+        status = end.code
+    except Exception as error:  # noqa: BLE001 - an error of a file or a stream, an unexpected one, or any with --debug
+        if isinstance(error, OSError) and "--debug" not in sys.argv:
+            output.report(error)
+        else:
+            with contextlib.suppress(OSError):
+                write_line(redact(traceback.format_exc().rstrip()), err=True)
+    sys.exit(output.end_output(status))
 
 
 def _show_version(is_requested: bool) -> None:  # noqa: FBT001 - typer passes an option's value by position

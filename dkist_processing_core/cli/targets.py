@@ -5,6 +5,7 @@ Not here: the use of the workflows. The processes of the tasks load the tasks ag
 the same modules as this process, with the same `sys.path`.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import sys
@@ -65,7 +66,7 @@ def load_package(name: str) -> ModuleType:
     parts = name.split(".")
     if not all(part.isidentifier() for part in parts):
         raise typer.BadParameter(f"found {name!r}, expected the name of a package, for example my_pipeline.workflows")
-    _put_first(Path.cwd())
+    _put_current_folder_first()
     # The outer packages first: they are imported before the inner ones, and any of them may be missing.
     for at in range(1, len(parts) + 1):
         outer = ".".join(parts[:at])
@@ -81,7 +82,7 @@ def _module(name: str) -> ModuleType:
     if name.endswith(_SCRIPT_SUFFIX):
         return _script(Path(name))
     # As with `python -m`, modules in the current folder come first.
-    _put_first(Path.cwd())
+    _put_current_folder_first()
     return _import(name, name)
 
 
@@ -106,6 +107,12 @@ def _script(path: Path) -> ModuleType:
     return module
 
 
+def _put_current_folder_first() -> None:
+    # A removed folder holds no module; the workflow may be installed.
+    with contextlib.suppress(FileNotFoundError):
+        _put_first(Path.cwd())
+
+
 def _put_first(folder: Path) -> None:
     if str(folder) not in sys.path[:1]:
         sys.path.insert(0, str(folder))
@@ -127,7 +134,11 @@ def _import(name: str, shown: str) -> ModuleType:
 
 
 def _missing(kind: str, name: str) -> typer.BadParameter:
-    places = f"the current folder ({Path.cwd()}) nor an installed package or PYTHONPATH"
+    try:
+        current = str(Path.cwd())
+    except FileNotFoundError:
+        current = "removed"
+    places = f"the current folder ({current}) nor an installed package or PYTHONPATH"
     return typer.BadParameter(f"there is no {kind} {name!r}: neither in {places}")
 
 

@@ -45,7 +45,7 @@ def look(file_type: type[_File], path: Path, read: Callable[[_File], _Result], p
 
 
 def _open(file_type: type[_File], path: Path, mode: str, patience: float) -> _File:
-    file = file_type.connect(path, f"file:{quote(str(path))}?{mode}", patience=patience)
+    file = file_type.connect(path, f"file:{quote(os.fsencode(path))}?{mode}", patience=patience)
     # The progress handler also lets signal handlers run during a query.
     file.connection.set_progress_handler(file.is_endless, _STEPS_BETWEEN_CHECKS)
     try:

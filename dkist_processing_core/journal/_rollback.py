@@ -8,6 +8,7 @@ owners and links (process.trusted_files).
 
 import contextlib
 import logging
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ def without_rollback(path: Path, *, timeout: float = 0.0) -> Iterator[sqlite3.Co
 def _open(path: Path, timeout: float) -> sqlite3.Connection:
     for is_last in (False, True):
         with OpenedFileCheck(path) as file:
-            uri = f"file:{quote(str(path))}?mode=ro"
+            uri = f"file:{quote(os.fsencode(path))}?mode=ro"
             reader = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)
             try:
                 file.check(reader)

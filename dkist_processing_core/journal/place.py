@@ -71,7 +71,7 @@ def place(settings: Settings) -> Place:
     kind = file_system(folder)
     if kind not in _NETWORK | _MEMORY:
         return Place(folder)
-    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
     what = "a network" if kind in _NETWORK else "a memory"
     return Place(
         Path("/var/tmp") / f"{FOLDER}-{settings.core_origin.uid}-{digest}",  # noqa: S108 - a folder of this user's own, mode 0700

@@ -198,7 +198,11 @@ def _read(path: str) -> tuple[dict[str, str | None], str | None]:
 def _text_of(path: str) -> tuple[str, str | None]:
     """Return the text of a regular file, and the reason if other users may control it; "" for any other file."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-    link = os.lstat(path)
+    try:
+        link = os.lstat(path)
+    except PermissionError:
+        # This user may not look into the current folder, so no file there is meant for this process.
+        return "", None
     if not stat.S_ISLNK(link.st_mode):
         flags |= os.O_NOFOLLOW
     elif (owner := _other_owner(link)) is not None:

@@ -58,7 +58,10 @@ def run(
 
     The exit code is 0 if all tasks finished, 1 if the run failed, 2 if there is no such workflow, 130 after Ctrl-C.
     """
+    from dkist_processing_core.cli.output import do_without_output
     from dkist_processing_core.cli.targets import load_workflow
+
+    do_without_output()
 
     result = load_workflow(target).run(recipe_run_id, max_parallel=max_parallel, environments=environments)
     if not result:
