@@ -172,11 +172,12 @@ def test_live_progress_has_its_count_at_every_width(width: int) -> None:
     """
     A bar without numbers does not show how much is left.
     """
-    row = _Row("running", "cyan", done=3, total=12, unit="frame", note="second camera")
+    row = _Row("running", "cyan", done=3, total=12, unit="frame", note="reading the frames of the second camera")
 
     (line,) = drawn(width, {"ParseFrames": row})
 
     assert "3/12 frame" in line
+    assert ("second camera" in line or line.rstrip().endswith("…")) is (width >= 60)
     assert ("━" in line) is (width >= 100)
 
 

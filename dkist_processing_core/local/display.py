@@ -186,12 +186,12 @@ class _Row:
             bar = ProgressBar(total=self.total, completed=self.done, width=_BAR)
         count = "" if self.done is None else amount(self.done, self.total, self.unit)
         return [
-            Text(visible_line(name), style="bold" if began is not None else ""),
+            Text(visible_line(name), style="bold" if began is not None else "", overflow="ellipsis", no_wrap=True),
             Text(self.state, style=self.style),
             Text("" if seconds is None else f"{seconds:.1f} s" if began else duration(seconds), justify="right"),
             bar,
             Text(visible_line(count)),
-            Text(visible_line(self.note), style="dim"),
+            Text(visible_line(self.note), style="dim", overflow="ellipsis", no_wrap=True),
         ]
 
 
@@ -219,17 +219,15 @@ class LiveDisplay:
         # Room for the usual texts from the beginning: the columns do not move while the run goes on.
         columns = [
             Column(max_width=max(8, 3 * width // 10)),
-            Column(min_width=len("running 1/2")),
-            Column(min_width=len("2 min 05 s"), justify="right"),
-            Column(min_width=_BAR),
-            Column(min_width=len("12/12 frame")),
+            Column(min_width=len("running 1/2"), no_wrap=True),
+            Column(min_width=len("2 min 05 s"), no_wrap=True, justify="right"),
+            Column(min_width=_BAR, no_wrap=True),
+            Column(min_width=len("12/12 frame"), no_wrap=True),
             Column(),
         ]
         kept = [at for at in range(len(columns)) if width >= _LEAST_WIDTHS.get(at, 0)]
         table = Table.grid(padding=(0, 2, 0, 0))
-        for at in kept:
-            columns[at].no_wrap, columns[at].overflow = True, "ellipsis"
-            table.columns.append(columns[at])
+        table.columns = [columns[at] for at in kept]
         rows = list(self._rows.items())
         room = max(1, self._console.height - _SPARE_LINES)
         shown = rows if len(rows) <= room else _most_telling(rows, room)
