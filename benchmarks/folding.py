@@ -39,7 +39,7 @@ from dkist_processing_core.events import (
 
 EVENTS_PER_RUN = 50
 _TASKS = tuple(f"CalibrateArm{number}" for number in range(12))
-_BEGAN = datetime(2026, 11, 22, 9, tzinfo=UTC)
+BEGAN = datetime(2026, 11, 22, 9, tzinfo=UTC)
 _STACK = 'File "/opt/env/lib/python3.13/site-packages/visp/gain.py", line 10, in run\n    self.calibrate(frame)\n'
 # Stands for the run in the template, and is replaced by a number with the same number of digits.
 _RUN, _NUMBER = "runrunru", 12345678
@@ -55,9 +55,9 @@ def _template() -> list[Event]:
     }
     engine = {"reported_by": "engine", **run}
     graph = Graph(nodes=_TASKS, edges=tuple(itertools.pairwise(_TASKS)))
-    events: list[Event] = [WorkflowStarted(time=_BEGAN, started_at=_BEGAN, graph=graph, **engine)]
+    events: list[Event] = [WorkflowStarted(time=BEGAN, started_at=BEGAN, graph=graph, **engine)]
     for number, name in enumerate(_TASKS):
-        began = _BEGAN + timedelta(minutes=number)
+        began = BEGAN + timedelta(minutes=number)
         task = {
             "task_name": name,
             "attempt": 1,
@@ -83,7 +83,7 @@ def _template() -> list[Event]:
     return [*events, WorkflowFinished(time=began, ended_at=began, duration_seconds=720.5, tasks=states, **engine)]
 
 
-def _received(count: int) -> Iterator[list[Event]]:
+def events_by_run(count: int) -> Iterator[list[Event]]:
     """Yield the events of one run after the other, as separate objects, each with its message's body."""
     bodies = [encode(event) for event in _template()]
     template = pickle.dumps([decode(body, CONTENT_TYPE) for body in bodies])
@@ -103,12 +103,12 @@ def _resident() -> int:
 
 def measure(count: int) -> str:
     """Return a line about the fold of that many events."""
-    for events in _received(EVENTS_PER_RUN):
+    for events in events_by_run(EVENTS_PER_RUN):
         RunState(events)
     state, seconds = RunState(), 0.0
     gc.collect()
     before = _resident()
-    for events in _received(count):
+    for events in events_by_run(count):
         began = time.process_time()
         for event in events:
             state.fold(event)

@@ -12,7 +12,7 @@ import pytest
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Subscription, subscribe
-from dkist_processing_core.consumer._subscription import _read
+from dkist_processing_core.consumer._subscription import event_of
 from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.journal.message import Message, Properties
@@ -43,7 +43,7 @@ def test_an_error_that_decoding_does_not_expect_is_a_reason_like_any_other() -> 
     """
     impossible = Properties("m", 5)  # type: ignore[arg-type]
 
-    found = _read(Message("x", "task.finished.W.A", b"{}", impossible))
+    found = event_of(Message("x", "task.finished.W.A", b"{}", impossible))
 
     assert isinstance(found, AttributeError)
     assert str(found) == "'int' object has no attribute 'strip'"

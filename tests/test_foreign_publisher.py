@@ -13,9 +13,10 @@ from msgspec import structs
 
 from dkist_processing_core.cli.draw.timeline import draw_timeline
 from dkist_processing_core.cli.runs.as_json import run_json
-from dkist_processing_core.cli.runs.timeline import find_run
+from dkist_processing_core.cli.runs.find import find_run
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import subscribe
+from dkist_processing_core.consumer.backwards import Batch
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.events import (
     Event,
@@ -118,7 +119,7 @@ def test_a_run_of_an_absurd_time_is_not_the_latest(moment: datetime) -> None:
     events = received(*honest[:2], *foreign, honest[2], *foreign)
 
     runs = RunState(events).runs
-    shown = find_run(events, None, where="here")
+    shown = find_run(lambda _: [Batch(list(events))], None, where="here")
 
     assert [run.run.run_id for run in runs[-3:]] == ["r0", "r1", "r2"]
     assert {run.started_at for run in runs[:-3]} == {None}
@@ -132,7 +133,7 @@ def test_a_report_of_an_absurd_time_does_not_make_a_run_an_old_one() -> None:
     honest = [started("A", run_id=f"r{number:02}", time=at(number)) for number in range(40)]
     foreign = started("B", run_id="r39", time=LONG_AGO)
 
-    shown = find_run(received(*honest, foreign), None, where="here")
+    shown = find_run(lambda _: [Batch(list(received(*honest, foreign)))], None, where="here")
 
     assert shown.run.run_id == "r39"
 

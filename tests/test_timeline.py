@@ -4,6 +4,8 @@ Tests of drawing a run: the content of a timeline, and that no report can break 
 
 import io
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -19,7 +21,8 @@ from dkist_processing_core.cli.draw.scale import Scale
 from dkist_processing_core.cli.draw.timeline import MAX_WIDTH, draw_timeline
 from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.cli.runs.as_json import run_json
-from dkist_processing_core.cli.runs.timeline import LatestRuns, find_run
+from dkist_processing_core.cli.runs.find import PastRuns, find_run
+from dkist_processing_core.consumer.backwards import Batch
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import (
     Event,
@@ -58,6 +61,33 @@ def drawn(*told: Event, width: int = 60, now: float = 0.0, ascii_only: bool = Fa
     """
     lines = draw_timeline(view_of(*told), width=width, now=after(now), ascii_only=ascii_only, zone=UTC)
     return [line.plain.rstrip() for line in lines]
+
+
+def reader_of(*told: Event, size: int | None = None) -> "Backwards":
+    """
+    Return a function that reads these events backwards, in batches of that size, as the bus does.
+    """
+    return Backwards(told, size or max(1, len(told)))
+
+
+@dataclass
+class Backwards:
+    """
+    Events to be read backwards, and how many were read.
+    """
+
+    told: Sequence[Event]
+    size: int
+    read: int = 0
+
+    def __call__(self, _: object) -> Iterator[Batch]:
+        """
+        Yield the newest batch first.
+        """
+        for end in range(len(self.told), 0, -self.size):
+            events = list(self.told[max(0, end - self.size) : end])
+            self.read += len(events)
+            yield Batch(events, max(event.time.timestamp() for event in events))
 
 
 GRAPH = Graph(nodes=("Parse", "Fit", "Sum"), edges=(("Parse", "Fit"), ("Fit", "Sum")))
@@ -384,7 +414,7 @@ def test_the_run_that_began_last_is_found_whatever_came_last() -> None:
     """
     first, second = run_of(1), run_of(2)
 
-    found = find_run([first[0], *second, first[1]], None, where="here")
+    found = find_run(reader_of(first[0], *second, first[1]), None, where="here")
 
     assert found.run.run_id == "r2"
 
@@ -395,9 +425,60 @@ def test_a_run_is_found_by_its_id_among_any_number() -> None:
     """
     told = [event for number in range(100) for event in run_of(number)]
 
-    found = find_run(told, "r3", where="here")
+    found = find_run(reader_of(*told), "r3", where="here")
 
     assert (found.run.run_id, found.ended_at) == ("r3", after(181))
+
+
+def test_the_newest_run_is_read_from_its_start_only() -> None:
+    """
+    Older runs are not read, however many there are, and whatever the size of a batch.
+    """
+    told = [event for number in range(100) for event in run_of(number)]
+    reader = reader_of(*told, size=3)
+
+    found = find_run(reader, None, where="here")
+
+    assert (found.run.run_id, found.state) == ("r99", "finished")
+    assert reader.read <= 6
+
+
+def test_a_run_is_read_back_to_the_start_before_it_was_cleared() -> None:
+    """
+    The later start that the engine reports is not the beginning of the run: attempts before it belong to it.
+    """
+    engine: dict[str, Any] = {"reported_by": "engine"}
+    told = [
+        make(WorkflowStarted, time=NOON, started_at=NOON, **engine),
+        started("A", time=after(1)),
+        finished("A", time=after(2)),
+        started("B", time=after(3)),
+        failed("B", time=after(4)),
+        make(WorkflowFailed, time=after(5), ended_at=after(5), **engine),
+        make(WorkflowStarted, time=after(60), started_at=after(60), **engine),
+        started("B", time=after(61), attempt=2),
+        finished("B", time=after(62), attempt=2),
+    ]
+
+    found = find_run(reader_of(*told, size=2), None, where="here")
+
+    assert [(task.name, len(task.attempts)) for task in found.tasks] == [("A", 1), ("B", 2)]
+
+
+def test_a_run_by_hand_is_read_back_to_the_time_in_its_id() -> None:
+    """
+    No engine reports its start, and its tasks may be called hours apart.
+    """
+    run_id = f"hand__1__{after(0):%Y%m%dT%H%M%SZ}__0123abcd"
+    others = [started("A", time=after(-60 * number), run_id=f"hand__2__x{number:03}") for number in range(50, 0, -1)]
+    later = [progressed("C", number, time=after(100 + number), run_id="hand__2__x") for number in range(9)]
+    mine = [started("A", time=after(1), run_id=run_id), finished("B", time=after(900), run_id=run_id)]
+    reader = reader_of(*others, mine[0], *later, mine[1], size=4)
+
+    found = find_run(reader, run_id, where="here")
+
+    assert [task.name for task in found.tasks] == ["A", "B"]
+    assert reader.read < 20
 
 
 def test_a_run_that_is_not_there_is_told_with_those_that_are() -> None:
@@ -409,9 +490,9 @@ def test_a_run_that_is_not_there_is_told_with_those_that_are() -> None:
     with pytest.raises(
         DKISTProcessingCoreError, match=r"no run 'nope' on here; the latest runs there: r6, r5, r4, r3, r2$"
     ):
-        find_run(told, "nope", where="here")
+        find_run(reader_of(*told), "nope", where="here")
     with pytest.raises(DKISTProcessingCoreError, match="no run yet on here"):
-        find_run([], None, where="here")
+        find_run(reader_of(), None, where="here")
 
 
 @given(st.permutations([event for number in range(8) for event in run_of(number)]))
@@ -419,11 +500,11 @@ def test_few_runs_are_remembered_of_many(told: list[Event]) -> None:
     """
     The number of kept reports is limited, in any order of arrival.
     """
-    latest = LatestRuns(3)
+    newest = PastRuns(3)
     for event in told:
-        latest.fold(event)
+        newest.add(event)
 
-    assert len(latest.views()) == 3
+    assert len(newest.newest_first()) == 3
 
 
 def test_the_json_of_a_run_holds_what_the_picture_holds() -> None:

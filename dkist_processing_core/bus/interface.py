@@ -4,7 +4,7 @@ The interface of a bus, which publishers and consumers use with either transport
 Not here: the two transports (embedded, amqp).
 """
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, Self
@@ -12,6 +12,11 @@ from typing import Protocol, Self
 from dkist_processing_core.journal import BUSY_SECONDS, Journal
 from dkist_processing_core.journal.message import Message
 from dkist_processing_core.journal.spare import Spare
+
+Batches = Generator[list[Message], None, None]
+"""Messages that are read backwards: the newest batch first, and within a batch the oldest message first."""
+FEWEST_AT_ONCE, MOST_AT_ONCE = 256, 16_384
+"""The most messages in the first of these batches; each further one may have twice as many, up to the second number."""
 
 
 class ReceivedMessage(Protocol):
@@ -111,4 +116,19 @@ class Bus(Protocol):
                 A subscription without a name begins now.
             replay: For a subscription without a name: True begins at the oldest event that the bus still has; a time
                 begins at the oldest event after that time, or slightly earlier.
+        """
+
+    def read_back(self, patterns: Iterable[str], *, since: datetime | None = None) -> Batches:
+        """
+        Yield the messages that the bus has, whose routing keys match one of the patterns, as far as the caller reads.
+
+        The newest batch comes first. Within a batch the oldest message comes first. A batch may be empty. Messages that
+        arrive during the reading are not included.
+
+        Args:
+            patterns: As for `subscribe`.
+            since: The messages that reached the bus at this time or later, and perhaps a few from before that.
+
+        Raises:
+            BusError: The broker cannot be used; also while it is read.
         """

@@ -9,16 +9,15 @@ the form of a short id (identity.short_ids), and the commands that a run is name
 import contextlib
 import re
 import threading
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from dkist_processing_core.identity import Run
 
 _PATIENCE_SECONDS = 0.8
 _MOST_OFFERED = 30
-# A bus with many events is not read to its end within a moment: the newest runs are looked for first.
-_PERIODS = (timedelta(minutes=10), timedelta(hours=6), timedelta(days=7))
 # A shell interprets other characters, also in a description.
 _PLAIN = re.compile(r"[\w.,+@%/-]+", re.ASCII)
 _NOT_PLAIN = re.compile(r"[^\w ./,+-]+")
@@ -50,15 +49,15 @@ def _runs_on_the_bus() -> "list[Run]":
     def read() -> None:
         # The person pressed Tab, and did not ask whether the bus answers.
         with contextlib.suppress(Exception):
-            from dkist_processing_core.consumer.replay import replayed
+            from dkist_processing_core.consumer import Selection
+            from dkist_processing_core.consumer.backwards import events_back
             from dkist_processing_core.settings.reading import read_settings
 
-            settings = read_settings()
-            for period in _PERIODS:
-                for event in replayed(settings, every_report=True, since=datetime.now(UTC) - period):
+            for batch in events_back(read_settings(), Selection()):
+                for event in reversed(batch.events):
                     if is_over.is_set():
                         return
-                    found[event.run_id] = event.time, event.run
+                    found.setdefault(event.run_id, (event.time, event.run))
 
     thread = threading.Thread(target=read, name="dkist-core-completion", daemon=True)
     thread.start()

@@ -131,7 +131,7 @@ class Subscription:
     def _decoded(self, received: ReceivedMessage) -> tuple[Event, ReceivedMessage] | None:
         """Return the event of a message, or settle the message if it is undecodable, unwanted, or already known."""
         message = received.message
-        event = _read(message)
+        event = event_of(message)
         if isinstance(event, UnknownEventError):
             self._skip_unknown(event)
             received.acknowledge()
@@ -173,7 +173,7 @@ class Subscription:
         self.close()
 
 
-def _read(message: Message) -> Event | Exception:
+def event_of(message: Message) -> Event | Exception:
     """Return the event that a message carries, or the exception that explains why there is none."""
     try:
         if message.full_size is not None:

@@ -100,6 +100,7 @@ def _routing_key(name: str, *names: str) -> str:
     return ".".join([name, *map(word, names)])
 
 
+@lru_cache(maxsize=1024)
 def topic_matches(pattern: str, key: str) -> bool:
     """
     Return True if a routing key matches a topic pattern: `*` matches one word, `#` any number of words.

@@ -37,9 +37,9 @@ class Window:
 
 
 def plausible_time(event: Event) -> datetime | None:
-    """Return an event's own time, or None if it is far from the time at which a subscription received the event."""
-    is_plausible = event.received_at is None or event.time in Window.around(event.received_at)
-    return event.time if is_plausible else None
+    """Return the most informative time that an event states and that is near the time at which it was received."""
+    window = None if event.received_at is None else Window.around(event.received_at)
+    return next((moment for moment in stated_times(event) if window is None or moment in window), None)
 
 
 def stated_times(event: Event) -> tuple[datetime, ...]:

@@ -5,6 +5,7 @@ A received event takes several kilobytes, with the message that it came in. Its 
 values that repeat within a run are stored once. Not here: the derivation of a state from reports (_derivation).
 """
 
+import functools
 import weakref
 from typing import Any
 
@@ -32,7 +33,9 @@ _Defaults = dict[str, Any]
 _ShapeKey = tuple[type[Event], tuple[str, ...]]
 
 
+@functools.cache
 def _defaults_of(event_class: type[Event]) -> _Defaults:
+    # Reading the annotations of a class takes as long as folding dozens of reports.
     return {
         field.name: {} if field.default_factory is dict else None if field.required else field.default
         for field in msgspec.structs.fields(event_class)

@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Subscription, subscribe
 from dkist_processing_core.consumer.replay import replayed
@@ -354,6 +355,48 @@ class BusContract:
         publisher.publish(finished("A"))
 
         assert finished("A") in itertools.islice(listen(replay=since), 2)
+
+    def test_past_messages_are_read_backwards(
+        self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher
+    ) -> None:
+        """
+        They come in batches that cover everything without a gap, and later messages are not included.
+        """
+        told = [progressed("A", number) for number in range(900)]
+        bus = open_bus(settings)
+        assert list(itertools.chain(*bus.read_back(("#",)))) == []
+
+        publisher.publish(started("A"), *told)
+        assert publisher.flush(SECONDS)
+        batches = bus.read_back(("task.progressed.#",))
+        read = [next(batches)]
+        publisher.publish(progressed("A", 900), finished("A"))
+        assert publisher.flush(SECONDS)
+        read += batches
+
+        assert [message.properties.message_id for batch in reversed(read) for message in batch] == [
+            event.id for event in told
+        ]
+        (last,) = itertools.chain(*bus.read_back(("task.finished.#",)))
+        assert last.properties.message_id == finished("A").id
+
+    def test_past_messages_are_read_backwards_to_a_time(
+        self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher
+    ) -> None:
+        """
+        They include all that reached the bus at the time or later.
+        """
+        publisher.publish(started("A"))
+        assert publisher.flush(SECONDS)
+        since = datetime.now(UTC)
+        publisher.publish(finished("A"))
+        assert publisher.flush(SECONDS)
+
+        read = list(itertools.chain(*open_bus(settings).read_back(("#",), since=since)))
+        later = list(itertools.chain(*open_bus(settings).read_back(("#",), since=since + timedelta(hours=1))))
+
+        assert finished("A").id in [message.properties.message_id for message in read]
+        assert started("A").id not in [message.properties.message_id for message in later]
 
     def test_a_message_that_is_no_event_is_passed_over(
         self, settings: DKISTProcessingCoreConfiguration, publisher: Publisher, listen: Callable[..., Subscription]

@@ -327,6 +327,24 @@ def test_what_a_damaged_journal_knows_of_ages_and_losses_goes_on(settings: DKIST
     assert None not in before
 
 
+def test_a_damaged_journal_is_read_backwards_as_far_as_it_is_readable(
+    settings: DKISTProcessingCoreConfiguration,
+) -> None:
+    """
+    The newest events come first, and all that a replay yields are read.
+    """
+    fill(settings)
+    bus = open_bus(settings)
+    flip_in_the_middle(bus.journal_path)
+
+    newest, *rest = bus.read_back(("#",))
+    replay = list(subscribe(replay=True, timeout=0.0, settings=settings))
+
+    read = [message.properties.message_id for batch in (*reversed(rest), newest) for message in batch]
+    assert read == [event.id for event in replay]
+    assert newest[-1].properties.message_id == progressed("A", COUNT - 1).id
+
+
 def test_a_replay_reports_that_a_damaged_journal_is_still_being_taken_over(
     settings: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,9 +7,10 @@ Not here: the connection (consumer_thread), and the events that a named subscrip
 import logging
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from dkist_processing_core.bus.amqp.consuming import BEGINNING_SECONDS, CLOCK_MARGIN
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE
 from dkist_processing_core.journal.message import topic_matches
 
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from dkist_processing_core.bus.amqp.link import AmqpLink
 
 ARCHIVE_PREFETCH = 100
-# By how much the clocks of this host and of the broker may differ.
-_CLOCK_MARGIN = timedelta(seconds=5)
-# How long a stream may deliver nothing before it counts as empty, or as without messages since a given time.
-_BEGINNING_SECONDS = 1.0
 # How long a replay that has not reached its end waits for a broker that is silent or unreachable.
 _SILENCE_SECONDS = 30.0
 logger = logging.getLogger(__name__)
@@ -47,15 +44,15 @@ class Archive:
         self._received_at = 0.0
         self._start: Any = "first" if replay else "next"
         # If no message arrived before an interruption, reading continues from a time instead of an offset.
-        self._restart: Any = "first" if replay else datetime.now(UTC) - _CLOCK_MARGIN
+        self._restart: Any = "first" if replay else datetime.now(UTC) - CLOCK_MARGIN
         if isinstance(replay, datetime):
-            self._start = self._restart = replay - _CLOCK_MARGIN
+            self._start = self._restart = replay - CLOCK_MARGIN
 
     def attach(self, link: "AmqpLink") -> None:
         """Subscribe to the messages after the last one that was read."""
         self._bus.ensure(link, "queue", ARCHIVE_QUEUE)
         if self._is_replaying:
-            self._look_ahead(link.last_of_stream(ARCHIVE_QUEUE, _BEGINNING_SECONDS))
+            self._look_ahead(link.last_of_stream(ARCHIVE_QUEUE, BEGINNING_SECONDS))
         self._received_at = time.monotonic()
         link.consume(ARCHIVE_QUEUE, prefetch=ARCHIVE_PREFETCH, arguments={"x-stream-offset": self._start})
         self._start = self._restart
@@ -99,7 +96,7 @@ class Archive:
         """Return True if the replay is complete, or was ended because the broker is silent."""
         # While a consumer works on an event, it requests and receives nothing.
         silent_for = time.monotonic() - max(self._received_at, requested_since)
-        if self._is_replaying and self._may_hold_nothing and silent_for > _BEGINNING_SECONDS:
+        if self._is_replaying and self._may_hold_nothing and silent_for > BEGINNING_SECONDS:
             self._is_replaying = False
         elif self._is_replaying and silent_for > _SILENCE_SECONDS:
             logger.warning("the broker is silent for %g s: the rest of the replay is not read", silent_for)

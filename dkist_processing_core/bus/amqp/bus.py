@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dkist_processing_core.bus.interface import Batches
 from dkist_processing_core.bus.topology import ARCHIVE_QUEUE, publisher_topology
 from dkist_processing_core.errors import BusError, JournalError
 from dkist_processing_core.journal import BUSY_SECONDS, Journal
@@ -164,3 +165,11 @@ class AmqpBus:
 
         source = Archive(self, patterns, replay=replay) if name is None else NamedQueue(self, name, patterns)
         return AmqpReceiver(self, source)
+
+    def read_back(self, patterns: Iterable[str], *, since: datetime | None = None) -> Batches:
+        """Yield the events of the archive in batches, the newest batch first."""
+        from dkist_processing_core.bus.amqp.archive_backwards import read_back  # noqa: PLC0415 - as above
+
+        with self.connect() as link:
+            self.ensure(link, "queue", ARCHIVE_QUEUE)
+            yield from read_back(link, tuple(patterns), since)

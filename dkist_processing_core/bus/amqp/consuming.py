@@ -7,6 +7,7 @@ Not here: received messages as a subscription sees them (receiver), and its thre
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pika
@@ -16,6 +17,10 @@ import pika.spec
 from dkist_processing_core.bus.amqp.session import RPC_SECONDS, Session
 from dkist_processing_core.journal.message import Message, Properties
 
+CLOCK_MARGIN = timedelta(seconds=5)
+"""By how much the clocks of this host and of the broker may differ."""
+BEGINNING_SECONDS = 1.0
+"""How long a stream may deliver nothing before it counts as empty, or as without messages since a given time."""
 # The largest prefetch count of AMQP: more than RabbitMQ puts into one chunk of a stream.
 _CHUNK_MESSAGES = 65535
 _MAX_SHORT_BYTES = 255
@@ -70,17 +75,28 @@ class Consuming(Session):
         self._wait(lambda: bool(self._received), timeout)
         return self._received.popleft() if self._received else None
 
-    def _last_of_stream(self, queue: str, timeout: float) -> TaggedMessage | None:
-        """Return the last message of a stream; None if none arrives within `timeout` seconds."""
+    def read_stream(
+        self, queue: str, offset: object, timeout: float, *, count: int = _CHUNK_MESSAGES, until: int = 0
+    ) -> list[TaggedMessage]:
+        """
+        Return messages of a stream, which the caller must not acknowledge.
+
+        Args:
+            queue: The name of the stream.
+            offset: Where to begin: an offset, a time, or `last` for the last chunk of the stream.
+            timeout: How many seconds to wait for the messages; the result is incomplete after that.
+            count: The maximum number of messages; by default more than a chunk has.
+            until: Wait for a message with this offset or a later one.
+        """
         # A separate channel: pika rejects messages that still arrive for a cancelled consumer, which a stream forbids.
         channel = self._new_channel(RPC_SECONDS)
-        self._consume(channel, queue, prefetch=_CHUNK_MESSAGES, arguments={"x-stream-offset": "last"})
-        self._run(lambda: bool(self._received), timeout)
+        self._consume(channel, queue, prefetch=count, arguments={"x-stream-offset": offset})
+        self._run(lambda: bool(self._received) and (self._received[-1].offset or 0) >= until, timeout)
         # The broker sends all messages of the last chunk before it answers another request.
         self._call(lambda done: channel.basic_qos(prefetch_count=1, callback=done))
         channel.close()
         delivered, self._received = self._received, deque()
-        return delivered[-1] if delivered else None
+        return list(delivered)
 
     def acknowledge(self, tag: int) -> None:
         """Acknowledge one message."""

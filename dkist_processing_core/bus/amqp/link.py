@@ -14,11 +14,15 @@ class AmqpLink(Publishing, Declaring, Consuming):
     """One connection to the broker of the settings. Every failure is a `BusError` with a message for operators."""
 
     def last_of_stream(self, queue: str, timeout: float) -> TaggedMessage | None:
+        """Return the last message of a stream; None if it has none. See `last_chunk_of_stream`."""
+        return next(reversed(self.last_chunk_of_stream(queue, timeout)), None)
+
+    def last_chunk_of_stream(self, queue: str, timeout: float) -> list[TaggedMessage]:
         """
-        Return the last message of a stream; None if it has none. The caller must not acknowledge the message.
+        Return the last messages of a stream, which the broker stores together. The caller must not acknowledge them.
 
         A new stream does not count its messages yet, so this waits up to `timeout` seconds for one.
         """
         load = self.queue_load(queue)
         is_empty_or_new = load is not None and load.messages == 0
-        return self._last_of_stream(queue, timeout if is_empty_or_new else RPC_SECONDS)
+        return self.read_stream(queue, "last", timeout if is_empty_or_new else RPC_SECONDS)

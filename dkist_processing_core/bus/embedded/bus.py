@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from dkist_processing_core.bus.interface import Batches
 from dkist_processing_core.journal import BUSY_SECONDS, Journal
 from dkist_processing_core.journal.opening import open_recovered
 from dkist_processing_core.journal.place import open_folder, place
@@ -66,3 +67,9 @@ class JournalBus:
         if name is None:
             return UnnamedReceiver(self.journal_path, self.event_exchange, wanted, replay=replay)
         return NamedReceiver(self.open_journal, self.event_exchange, wanted, name=name)
+
+    def read_back(self, patterns: Iterable[str], *, since: datetime | None = None) -> Batches:
+        """Yield the events of the file in batches, the newest batch first. The file is only read."""
+        from dkist_processing_core.bus.embedded.backward_reader import BackwardReader  # noqa: PLC0415 - as above
+
+        return BackwardReader(self.journal_path, self.event_exchange, tuple(patterns), since=since).batches()

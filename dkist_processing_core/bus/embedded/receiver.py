@@ -53,13 +53,17 @@ class JournalReceiver(ABC):
             while self._ahead:
                 entry = self._ahead.popleft()
                 self._position = entry.seq
-                key = entry.message.routing_key
-                is_event = entry.message.exchange == self._exchange
-                if is_event and any(topic_matches(pattern, key) for pattern in self._patterns):
+                if self._takes(entry):
                     return entry
             self._ahead.extend(self._more())
             if not self._ahead:
                 return None
+
+    def _takes(self, entry: Entry) -> bool:
+        """Return True if an entry is a requested event."""
+        key = entry.message.routing_key
+        is_event = entry.message.exchange == self._exchange
+        return is_event and any(topic_matches(pattern, key) for pattern in self._patterns)
 
     @abstractmethod
     def _more(self) -> Iterable[Entry]:

@@ -124,14 +124,25 @@ def events_list(
             help="Show only events from the last DURATION, for example 30m, 2h or 7d.",
         ),
     ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Show only the newest N events, the oldest of them first; 0 shows all. The default is 100 on a "
+            "terminal, otherwise 0, also with --json.",
+            show_default=False,
+        ),
+    ] = None,
     all_reports: AllReports = False,
     as_json: AsJson = False,
 ) -> None:
     """
     List the events that the bus still has, oldest first.
 
-    The bus keeps events for up to seven days.
+    The bus keeps events for up to seven days. If the broker cannot be reached, the list has the events of this host
+    that wait for it, and the exit code is 1.
     """
     from dkist_processing_core.cli.events.show import Filters, show_list
 
-    show_list(Filters(types, workflow, task, run, all_reports, as_json), since=since)
+    show_list(Filters(types, workflow, task, run, all_reports, as_json), since=since, limit=limit)

@@ -1,27 +1,31 @@
 """
 `dkist-core events`: show new and past events of the bus.
 
-Not here: the formatting of an event as a line (draw.lines).
+Not here: the choice of past events (past), and the formatting of an event as a line (draw.lines).
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import typer
 from rich.text import Text
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.draw.lines import EventLines
+from dkist_processing_core.cli.events.past import Choice, PastEvents
 from dkist_processing_core.cli.events.runs import events_of_run, have_several_runs
-from dkist_processing_core.consumer import subscribe
-from dkist_processing_core.consumer.replay import replayed
+from dkist_processing_core.consumer import Selection, subscribe
 from dkist_processing_core.delivery.lost_runs import end_of, lost_runs
 from dkist_processing_core.events import EVENT_CLASSES, Event, encode
 from dkist_processing_core.identity.short_ids import names_run
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import Terminal
-from dkist_processing_core.text.terminal import interrupt_ends, write_json_line
+from dkist_processing_core.text.terminal import interrupt_ends, write_json_line, write_line
+
+ON_A_TERMINAL = 100
+"""How many events a list on a terminal has by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +63,15 @@ def tail(filters: Filters, *, name: str | None, replay: bool) -> None:
             event.ack()
 
 
-def show_list(filters: Filters, *, since: timedelta | None) -> None:
-    """Print the events that the bus still has."""
+def show_list(filters: Filters, *, since: timedelta | None, limit: int | None) -> None:
+    """Print the events that the bus still has; without a `limit`, the newest on a terminal, and otherwise all."""
     settings = read_settings()
-    now = datetime.now(UTC)
-    moments = _Moments()
-    events: Iterator[Event] = replayed(
-        settings,
-        *filters.types,
-        workflow=filters.workflow,
-        task=filters.task,
-        every_report=filters.all_reports,
-        since=None if since is None else _start_of(since, now),
-    )
-    if since is not None:
-        events = (event for event in events if now - moments.latest(event, now) <= since)
+    if limit is None:
+        limit = 0 if filters.as_json or not sys.stdout.isatty() else ON_A_TERMINAL
+    selection = Selection(tuple(filters.types), filters.workflow, filters.task)
+    choice = Choice(selection, filters.all_reports, since, filters.run, limit)
+    past = PastEvents(settings, choice, _print_remark)
+    events: Iterator[Event] = iter(past)
     if filters.run is not None:
         events = events_of_run(events, filters.run)
     several_runs, events = (False, events) if filters.as_json else have_several_runs(events)
@@ -82,33 +80,13 @@ def show_list(filters: Filters, *, since: timedelta | None) -> None:
     for count, event in enumerate(events, 1):  # noqa: B007 - the number is needed after the loop
         show(event)
     bus = open_bus(settings)
+    if past.unreachable is not None:
+        raise past.unreachable
     if not count:
         _print_remark(f"no such event on {bus.where}")
     for lost in lost_runs(bus.journal_path):
         if filters.run is None or names_run(filters.run, lost.run.run_id):
             _print_remark(f"run {lost.run.run_id} has no end yet, {end_of(lost).reason}")
-
-
-class _Moments:
-    """The latest time of each run: if a clock is set back during a run, a later event must not count as older."""
-
-    def __init__(self) -> None:
-        self._latest: dict[object, datetime] = {}
-
-    def latest(self, event: Event, now: datetime) -> datetime:
-        """Return the time of an event, or the latest time of the previous events of its run if that is later."""
-        found = max(event.time, self._latest.get(event.run, event.time))
-        if found <= now:
-            self._latest[event.run] = found
-        return found
-
-
-def _start_of(since: timedelta, now: datetime) -> datetime | None:
-    try:
-        return now - since
-    except OverflowError:
-        # The limit is before the start of the calendar: no event is older.
-        return None
 
 
 def checked_types(names: Sequence[str]) -> Sequence[str]:
@@ -135,7 +113,11 @@ def _shower(*, as_json: bool, dated: bool, several_runs: bool) -> Callable[[Even
 
     def show(event: Event) -> None:
         for line in lines.lines(event):
-            console.print(line, soft_wrap=True)
+            if console.color_system is None:
+                # Without colours rich adds nothing but its time, which is most of the time of a long list.
+                write_line(line.plain)
+            else:
+                console.print(line, soft_wrap=True)
 
     return show
 

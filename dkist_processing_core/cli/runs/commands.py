@@ -85,7 +85,8 @@ def timeline(
     Draw a run on a time axis.
 
     Each attempt of a task has a bar with its times of waiting, preparation and running. The cause of a failure is below
-    the bar.
+    the bar. If the broker cannot be reached, the run is drawn from the events of this host that wait for it, and the
+    exit code is 1.
     """
     from dkist_processing_core.cli.runs.timeline import show_timeline
 

@@ -1,0 +1,146 @@
+"""
+The past events that `dkist-core events list` shows: all that the bus has, the newest, or those that wait on this host.
+
+Not here: reading them from the bus (consumer), and printing them (show).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from dkist_processing_core.consumer import Selection
+from dkist_processing_core.consumer.backwards import Batch, events_back, may_be_of, undelivered_back, undelivered_only
+from dkist_processing_core.consumer.replay import replayed
+from dkist_processing_core.errors import BusUnreachableError
+from dkist_processing_core.events import Event
+from dkist_processing_core.identity.short_ids import names_run
+from dkist_processing_core.settings.interface import Settings
+
+# RabbitMQ has no earlier times.
+_FIRST = datetime.fromtimestamp(3600, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The choice among the past events."""
+
+    selection: Selection
+    every_report: bool = False
+    since: timedelta | None = None
+    run: str | None = None
+    """The run as a person names it; several runs may have the name."""
+    limit: int = 0
+    """How many of the newest events; 0 for all."""
+
+
+class PastEvents:
+    """The chosen events, oldest first. If the broker cannot be reached, those that wait for it on this host."""
+
+    def __init__(self, settings: Settings, choice: Choice, remark: Callable[[str], None]) -> None:
+        """Store the choice; `remark` is called with a text about events that are left out."""
+        self._settings = settings
+        self._choice = choice
+        self._remark = remark
+        self.unreachable: BusUnreachableError | None = None
+        """The reason why only events of this host were yielded, if that is so."""
+
+    def __iter__(self) -> Iterator[Event]:
+        """Yield the events."""
+        settings, choice, now = self._settings, self._choice, datetime.now(UTC)
+        count = 0
+        try:
+            events = _newest(settings, choice, now, self._remark) if choice.limit else _all(settings, choice, now)
+            for event in events:
+                count += 1
+                yield event
+        except BusUnreachableError as error:
+            if count:
+                raise
+            waiting = _chosen(_in_order(undelivered_back(settings, choice.selection)), choice, now)
+            self.unreachable = undelivered_only(settings, error, len(waiting))
+            yield from waiting[-choice.limit :]
+
+
+def _all(settings: Settings, choice: Choice, now: datetime) -> Iterator[Event]:
+    """Yield the chosen events while they are read."""
+    is_chosen = _filter(choice, now)
+    selection = choice.selection
+    for event in replayed(
+        settings,
+        *selection.names,
+        workflow=selection.workflow,
+        task=selection.task,
+        every_report=choice.every_report,
+        since=_start_of(choice.since, now),
+    ):
+        if is_chosen(event):
+            yield event
+
+
+def _newest(settings: Settings, choice: Choice, now: datetime, remark: Callable[[str], None]) -> list[Event]:
+    """Return the newest of the chosen events, which are read from the end of the bus."""
+    batches = events_back(
+        settings,
+        choice.selection,
+        since=_start_of(choice.since, now),
+        takes=lambda message: may_be_of(message, lambda run_id: _is_of(choice.run, run_id)),
+    )
+    read: list[Event] = []
+    for batch in batches:
+        read = [event for event in batch.events if _is_of(choice.run, event.run_id)] + read
+        chosen = _chosen(read, choice, now)
+        if len(chosen) > choice.limit or (len(chosen) == choice.limit and next(batches, None) is not None):
+            remark(f"the newest {choice.limit}; --limit 0 shows older events as well")
+            return chosen[-choice.limit :]
+    return _chosen(read, choice, now)
+
+
+def _in_order(batches: Iterable[Batch]) -> list[Event]:
+    return [event for batch in reversed(list(batches)) for event in batch.events]
+
+
+def _chosen(events: Iterable[Event], choice: Choice, now: datetime) -> list[Event]:
+    """Return the chosen events among these; of each occurrence the first report, unless every report is requested."""
+    chosen = filter(_filter(choice, now), events)
+    if choice.every_report:
+        return list(chosen)
+    first: dict[str, Event] = {}
+    for event in chosen:
+        first.setdefault(event.id, event)
+    return list(first.values())
+
+
+def _filter(choice: Choice, now: datetime) -> Callable[[Event], bool]:
+    moments = _Moments()
+
+    def is_chosen(event: Event) -> bool:
+        is_young = choice.since is None or now - moments.latest(event, now) <= choice.since
+        return is_young and _is_of(choice.run, event.run_id)
+
+    return is_chosen
+
+
+def _is_of(named: str | None, run_id: str) -> bool:
+    return named is None or names_run(named, run_id)
+
+
+class _Moments:
+    """The latest time of each run: if a clock is set back during a run, a later event must not count as older."""
+
+    def __init__(self) -> None:
+        self._latest: dict[object, datetime] = {}
+
+    def latest(self, event: Event, now: datetime) -> datetime:
+        """Return the time of an event, or the latest time of the previous events of its run if that is later."""
+        found = max(event.time, self._latest.get(event.run, event.time))
+        if found <= now:
+            self._latest[event.run] = found
+        return found
+
+
+def _start_of(since: timedelta | None, now: datetime) -> datetime | None:
+    try:
+        return None if since is None else max(now - since, _FIRST)
+    except OverflowError:
+        # The limit is before the start of the calendar: no event is older.
+        return None

@@ -1,0 +1,103 @@
+"""
+Tests of the list of past events: the newest of them, what is left out, and what a host shows without its broker.
+
+Not here: reading the bus backwards, which is in the contract of both buses, and the form of a line.
+"""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from typer.testing import CliRunner
+
+from dkist_processing_core.cli.events.past import Choice, PastEvents
+from dkist_processing_core.cli.program import app
+from dkist_processing_core.config import DKISTProcessingCoreConfiguration
+from dkist_processing_core.consumer import Selection
+from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.events import Event
+from tests.facts import failed, finished, progressed, started
+from tests.services.sockets import LOOPBACK
+
+NOW = datetime.now(UTC)
+
+
+def publish(*events: Event) -> None:
+    """
+    Put events on the bus of the environment.
+    """
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        publisher.publish(*events)
+
+
+@pytest.fixture
+def _many() -> None:
+    """
+    Many events on the embedded journal, of some of which there are several reports.
+    """
+    told: list[Event] = []
+    for number in range(400):
+        told += [progressed("A", number, time=NOW - timedelta(minutes=400 - number))]
+        if number % 40 == 0:
+            name, time = f"B{number}", NOW - timedelta(minutes=400 - number)
+            told += [failed(name, time=time), failed(name, time=time, reported_by="engine", provisional=True)]
+    publish(*told)
+
+
+@pytest.mark.usefixtures("_many")
+@pytest.mark.parametrize("limit", [1, 7, 100, 255, 256, 257, 410])
+@pytest.mark.parametrize("choice", [{}, {"every_report": True}, {"since": timedelta(minutes=90)}])
+def test_the_newest_events_are_the_end_of_the_whole_list(choice: dict[str, object], limit: int) -> None:
+    """
+    Whatever is chosen, the limit only leaves out older events, and it is reported if it does.
+    """
+    settings, remarks = DKISTProcessingCoreConfiguration.read(), list[str]()
+    selection = Selection(("task.failed", "task.progressed"))
+    whole = list(PastEvents(settings, Choice(selection, **choice), remarks.append))  # type: ignore[arg-type]
+
+    newest = list(PastEvents(settings, Choice(selection, **choice, limit=limit), remarks.append))  # type: ignore[arg-type]
+
+    assert newest == whole[-limit:]
+    assert bool(remarks) == (len(whole) > limit)
+
+
+@pytest.mark.usefixtures("_many")
+def test_a_limit_shows_the_newest_events_and_says_so() -> None:
+    """
+    The oldest of them comes first; a program that sets no limit gets all events.
+    """
+    few = CliRunner().invoke(app, ["events", "list", "--limit", "3", "--json"])
+    many = CliRunner().invoke(app, ["events", "list", "--limit", "0"])
+    unlimited = CliRunner().invoke(app, ["events", "list"])
+
+    assert [json.loads(line)["data"]["sequence"] for line in few.stdout.splitlines()] == [397, 398, 399]
+    assert few.stderr == "the newest 3; --limit 0 shows older events as well\n"
+    assert many.stdout == unlimited.stdout
+    assert (len(many.stdout.splitlines()), many.stderr) == (410, "")
+
+
+def test_without_its_broker_a_host_shows_the_events_that_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch, refusing_port: int
+) -> None:
+    """
+    One line of errors explains that these are not all, and the exit code is that of a failure.
+    """
+    place = {"mesh_address": LOOPBACK, "mesh_port": refusing_port}
+    monkeypatch.setenv("MESH_CONFIG", json.dumps({"interservice-bus": place}))
+    nothing = CliRunner().invoke(app, ["events", "list"])
+    publish(started("A", time=NOW), failed("A", time=NOW), finished("B", time=NOW))
+
+    listed = CliRunner().invoke(app, ["events", "list", "--json"])
+    newest = CliRunner().invoke(app, ["events", "list", "--limit", "1"])
+    drawn = CliRunner().invoke(app, ["timeline"])
+
+    names = [json.loads(line)["type"].rpartition("dkist.")[2] for line in listed.stdout.splitlines()]
+    assert names == ["task.started", "task.failed", "task.finished"]
+    assert "finished" in newest.stdout
+    assert "recipe run" in drawn.stdout
+    for shown in (listed, newest, drawn):
+        assert shown.exit_code == 1
+        (line,) = [line for line in shown.stderr.splitlines() if line.startswith("error: ")]
+        assert "nothing listens there" in line
+        assert "only events that wait on this host for the broker: 3" in line
+    assert "no event waits on this host" in nothing.stderr
