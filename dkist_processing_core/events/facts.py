@@ -206,6 +206,7 @@ class TaskOverdue(TaskEvent, frozen=True, kw_only=True, dict=True):
     """Signals that neither progress nor an end was reported within a limit; reserved, no process publishes it yet."""
 
     name: ClassVar[str] = "task.overdue"
+    is_reserved: ClassVar[bool] = True
 
     sequence: Annotated[Count, SEQUENCE]
     limit_seconds: Annotated[Seconds, about("The limit in seconds.")]

@@ -68,11 +68,15 @@ def _section(section: str, event_class: type[Event] | None) -> str:
     made, count = _TABLE.subn(lambda _: table(event_class), section, count=1)
     if event_class in EVENT_CLASSES:
         title, _, rest = made.partition("\n\n")
-        head = [title, str(inspect.getdoc(event_class))]
+        head = [title, _meaning(event_class)]
         if not count and _rows(event_class):
             head.append(table(event_class).rstrip("\n"))
         made = "\n\n".join([*head, rest.partition("\n\n")[2]])
     return made
+
+
+def _meaning(event_class: type[Event]) -> str:
+    return f"{'**Reserved.** ' if event_class.is_reserved else ''}{inspect.getdoc(event_class)}"
 
 
 def table(event_class: type[Event]) -> str:
@@ -103,9 +107,7 @@ def kind_of(field: dict[str, Any]) -> str:
 
 def _new_section(event_class: type[Event]) -> str:
     example = json.dumps(json.loads(encode(_sample(event_class))), indent=2)
-    return (
-        f"\n## `{event_class.name}`\n\n{inspect.getdoc(event_class)}\n\n{table(event_class)}\n```json\n{example}\n```\n"
-    )
+    return f"\n## `{event_class.name}`\n\n{_meaning(event_class)}\n\n{table(event_class)}\n```json\n{example}\n```\n"
 
 
 def _sample(event_class: type[Event]) -> Event:

@@ -19,10 +19,10 @@ _DURATION = re.compile(r"(\d{1,9})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-def _event_names(incomplete: str) -> list[str]:
+def _event_names(incomplete: str) -> list[tuple[str, str]]:
     from dkist_processing_core.cli.events.show import event_names
 
-    return [name for name in event_names() if name.startswith(incomplete)]
+    return [(name, mark) for name, mark in event_names().items() if name.startswith(incomplete)]
 
 
 def _checked_types(names: list[str]) -> list[str]:
@@ -38,7 +38,8 @@ Types = Annotated[
     typer.Option(
         "--type",
         metavar="EVENT",
-        help="Show only events of this type, for example task.failed; may be given more than once.",
+        help="Show only events of this type, for example task.failed; may be given more than once. "
+        "task.overdue is reserved: no process publishes it yet.",
         callback=_checked_types,
         autocompletion=_event_names,
     ),

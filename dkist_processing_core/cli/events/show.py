@@ -27,6 +27,8 @@ from dkist_processing_core.text.terminal import interrupt_ends, write_json_line,
 ON_A_TERMINAL = 100
 """How many events a list on a terminal has by default."""
 
+_RESERVED = "reserved: no process publishes it yet"
+
 
 @dataclass(frozen=True, slots=True)
 class Filters:
@@ -94,13 +96,16 @@ def checked_types(names: Sequence[str]) -> Sequence[str]:
     known = event_names()
     for name in names:
         if name not in known:
-            raise typer.BadParameter(f"there is no event {name!r}; expected one of {', '.join(known)}")
+            published = ", ".join(each for each, mark in known.items() if not mark)
+            raise typer.BadParameter(f"there is no event {name!r}; expected one of {published}")
+        if known[name]:
+            _print_remark(f"{name} is {known[name]}")
     return names
 
 
-def event_names() -> list[str]:
-    """Return the names of all events."""
-    return [event_class.name for event_class in EVENT_CLASSES]
+def event_names() -> dict[str, str]:
+    """Return the names of all events, each with a mark for one that is reserved, otherwise with an empty text."""
+    return {each.name: _RESERVED if each.is_reserved else "" for each in EVENT_CLASSES}
 
 
 def _shower(*, as_json: bool, dated: bool, several_runs: bool) -> Callable[[Event], None]:
