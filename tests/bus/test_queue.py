@@ -4,6 +4,8 @@ The queue of the processes that wait for a journal while another one writes to i
 Not here: a publisher whose wait has timed out (test_degradation.py, test_storm.py).
 """
 
+import pytest
+
 from tests.running import run_python
 
 # Each process appends its own name when it may start, and prints nothing: the journal shows the order.
@@ -193,6 +195,7 @@ with bus.open_journal() as journal:
 """
 
 
+@pytest.mark.quiet  # a process that gets no processor time for a tenth of a second loses its turn
 def test_processes_that_publish_in_a_loop_take_turns() -> None:
     """
     A process with frequent calls queues behind the others, which otherwise hardly ever find the journal free.
