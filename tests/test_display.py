@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.local.display import LiveDisplay, _Row, outcome_text
+from dkist_processing_core.local._attempt_end import AttemptEnd, outcome_text
+from dkist_processing_core.local.display import LiveDisplay, _Row
 
 ROOT = Path(__file__).parent.parent
 RUN = Run("W", "1", "r", 1)
@@ -95,7 +96,7 @@ def test_a_low_terminal_shows_what_runs_and_what_failed() -> None:
     display = LiveDisplay(console, names)
     display.attempt_started(Attempt(RUN, "Task17", attempt=1, max_attempts=1))
     failed = Attempt(RUN, "Task9", attempt=1, max_attempts=1)
-    display.attempt_ended(failed, succeeded=False, exit_code=1, seconds=1.0)
+    display.attempt_ended(AttemptEnd(failed, 1, 1.0, is_reported=True), succeeded=False)
 
     console.print(display)
 
@@ -141,10 +142,35 @@ def test_an_end_is_said_in_words() -> None:
     """
     first, last = Attempt(RUN, "A", attempt=1, max_attempts=2), Attempt(RUN, "A", attempt=2, max_attempts=2)
 
-    assert outcome_text(first, succeeded=True, exit_code=0, seconds=1.23) == "finished in 1.2 s"
-    killed = outcome_text(last, succeeded=False, exit_code=137, seconds=1.0)
-    assert killed == "failed after 1.0 s (exit code 137, SIGKILL)"
-    failed = outcome_text(first, succeeded=False, exit_code=3, seconds=1.0)
-    assert failed == "failed after 1.0 s (exit code 3), attempt 2 of 2 follows"
-    lost = outcome_text(last, succeeded=False, exit_code=None, seconds=1.0)
-    assert lost.startswith("failed after 1.0 s (its exit status was lost: ")
+    def text(attempt: Attempt, exit_code: int | None, *, next_in: float | None = None, error: str = "") -> str:
+        end = AttemptEnd(attempt, exit_code, 1.23, is_reported=True, error=error)
+        return outcome_text(end, succeeded=exit_code == 0, next_in=next_in)
+
+    assert text(first, 0) == "finished in 1.2 s"
+    assert text(last, 137) == "failed after 1.2 s (exit code 137, SIGKILL)"
+    assert text(first, 3, next_in=0.0) == "failed after 1.2 s (exit code 3), attempt 2 of 2 follows"
+    assert text(first, 1, next_in=60.0, error="LimbError: no limb") == (
+        "failed after 1.2 s (exit code 1), attempt 2 of 2 follows in 1 min 00 s: LimbError: no limb"
+    )
+    assert text(last, None).startswith("failed after 1.2 s (its exit status was lost: ")
+
+
+def test_a_retry_wait_shows_the_time_that_is_left_and_the_error() -> None:
+    """
+    The row of the task counts down until the next attempt begins.
+    """
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    display = LiveDisplay(console, ["FitLimb"])
+    first = Attempt(RUN, "FitLimb", attempt=1, max_attempts=2)
+    end = AttemptEnd(first, 1, 1.0, is_reported=True, error="LimbError: no limb in frame 3")
+
+    display.attempt_started(first)
+    display.attempt_ended(end, succeeded=False, next_in=42.0)
+    console.print(display)
+    display.attempt_started(Attempt(RUN, "FitLimb", attempt=2, max_attempts=2))
+    console.print(display)
+
+    assert isinstance(console.file, io.StringIO)
+    rows = ESCAPES.sub("", console.file.getvalue()).splitlines()[-2:]
+    assert re.search(r"FitLimb +retry in 4[0-2] s +1.0 s +LimbError: no limb in frame 3", rows[0])
+    assert re.search(r"FitLimb +running 2/2 +0.0 s", rows[1])

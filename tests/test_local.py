@@ -5,6 +5,7 @@ Tests of running workflows on this host, each task in a separate process.
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -109,7 +110,8 @@ def test_a_failed_task_stops_its_downstream_only(
         assert attempt.end.final is (attempt.number == 2)
         assert set(attempt.reporters) == {Reporter.TASK, Reporter.LAUNCHER}
         assert attempt.contradictions == ()
-    assert "Right: failed after" in capfd.readouterr().err
+    failures = re.findall(r"Right: failed after [^)]*\)(.*)", capfd.readouterr().err)
+    assert failures == [", attempt 2 of 2 follows: ArithmeticError: wanted", ": ArithmeticError: wanted"]
 
 
 def test_a_retry_that_succeeds_makes_the_task_a_success(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -654,7 +656,7 @@ def endless_run() -> Iterator[subprocess.Popen[str]]:
     """
     program = "from tests.launched import endless; endless.run(recipe_run_id=5, max_parallel=3)"
     with subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert {process.stdout.readline() for _ in ENDLESS} == {f"{name} | waiting\n" for name in ENDLESS}
@@ -672,15 +674,20 @@ def causes_in(run: RunView) -> dict[str, str | None]:
 def test_ctrl_c_ends_every_task_within_five_seconds() -> None:
     """
     A task that reacts to SIGTERM, one with a pool and one that ignores SIGTERM each have an end on the bus.
+
+    The user reads how to force it, and no traceback; the end of the run has the reason.
     """
     with endless_run() as process:
         told = time.monotonic()
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        _, shown = process.communicate(timeout=20)
         took = time.monotonic() - told
 
     run = the_run()
     assert took < 5.0
+    assert "interrupted (Ctrl-C): stopping 3 tasks, at most 5 s; Ctrl-C again kills at once\n" in shown
+    assert "Traceback" not in shown
+    assert (process.returncode, run.reason) == (-signal.SIGINT, "interrupted (Ctrl-C)")
     assert causes_in(run) == dict.fromkeys(ENDLESS, "terminated")
     assert run.state is State.FAILED
 
@@ -776,7 +783,7 @@ def test_ctrl_c_ends_every_task_and_the_run() -> None:
 
     run = the_run()
     (attempt,) = run.tasks[0].attempts
-    assert errors.endswith("KeyboardInterrupt\n")
+    assert errors.endswith("run failed: interrupted (Ctrl-C)\n")
     assert (run.state, attempt.state, attempt.cause) == (State.FAILED, State.FAILED, "terminated")
     assert run.tasks[1].state is State.NOT_RUN
 

@@ -135,7 +135,12 @@ def _common(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log information as well as warnings.")] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Log information as well as warnings; a run also shows its bus and its processes."
+        ),
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the complete traceback of an error.")] = False,
 ) -> None:
     """

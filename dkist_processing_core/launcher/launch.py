@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from dkist_processing_core.launcher._reports import Reports
     from dkist_processing_core.launcher._verdict import Verdict
 
+# The causes of failures that are no error of the task: the exit status names them.
+_WITHOUT_ERROR = ("terminated", "lost", "signal")
+
 
 def main() -> int:
     """Launch the task that the environment names, and return the launcher's exit status."""
@@ -122,6 +125,10 @@ class Launch:
         if self._assignment.engine_fd is not None:
             shown = {name: facts.get(name) for name in ("duration_seconds", "phases")}
             with errors_logged():
+                from dkist_processing_core.text import error_line  # noqa: PLC0415 - the task is started first
+
+                if facts.get("cause") not in _WITHOUT_ERROR:
+                    shown["error"] = error_line(facts.get("error_type"), facts.get("message"))
                 line = json.dumps({**shown, "environment_seconds": self._environment.seconds})
                 os.write(self._assignment.engine_fd, line.encode())
 

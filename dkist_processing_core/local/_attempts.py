@@ -27,8 +27,8 @@ from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import TerminationError
 from dkist_processing_core.settings.origin import Origin, read_from
-from dkist_processing_core.text import parts_of_attempt
-from dkist_processing_core.text.exception_text import stack_of
+from dkist_processing_core.text import duration, error_line, parts_of_attempt
+from dkist_processing_core.text.exception_text import message_of, qualified_name, stack_of
 from dkist_processing_core.text.redaction import redact
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ class Attempts:
             if is_here:
                 self._running.add(attempt.task_name)
                 self._followed_here = attempt, process, began
+        self._display.detail(attempt.task_name, f"launcher {process.pid}, attempt {attempt.attempt}")
         if self.is_stopping:
             _send(process, signal.SIGTERM)
         try:
@@ -140,9 +141,11 @@ class Attempts:
         with errors_logged(f"the status of the launcher of {attempt.task_name} is not known"):
             exit_code = child.wait(process)
         is_reported = exit_code is not None and exit_code >= 0 and exit_code not in _UNREPORTED
-        seconds, parts = _times_of(child.facts_of_end(process), otherwise=time.monotonic() - began)
+        facts, lasted = child.facts_of_end(process), time.monotonic() - began
+        seconds, parts = _times_of(facts, otherwise=lasted)
+        self._display.detail(attempt.task_name, f"launcher {process.pid} ended after {duration(lasted)}")
         with signals_deferred(interrupts=True):
-            self._record_end(AttemptEnd(attempt, exit_code, seconds, is_reported, parts))
+            self._record_end(AttemptEnd(attempt, exit_code, seconds, is_reported, parts, str(facts.get("error") or "")))
             if self._followed_here is not None and self._followed_here[0] is attempt:
                 self._followed_here = None
 
@@ -158,7 +161,7 @@ class Attempts:
         began = time.monotonic()
         attempt = replace(attempt, start_id=os.urandom(8).hex())
         self._called_here = attempt, began
-        exit_code = 1
+        exit_code, named = 1, ""
         environ = self._environ(attempt)
         before = {name: os.environ.get(name) for name in environ}
         os.environ.update(environ)
@@ -178,12 +181,14 @@ class Attempts:
         except Exception as error:  # noqa: BLE001 - an error of the task
             # Formatted here: the logging module fails at exceptions that cannot be formatted.
             logger.error("%s failed\n%s", node.name, redact(stack_of(error)).rstrip("\n"))  # noqa: TRY400 - as above
+            named = error_line(qualified_name(type(error)), message_of(error))
         finally:
             for name, value in before.items():
                 os.environ.pop(name, None)
                 if value is not None:
                     os.environ[name] = value
-        self._note_end_here(AttemptEnd(attempt, exit_code, time.monotonic() - began, is_reported=False))
+        seconds = time.monotonic() - began
+        self._note_end_here(AttemptEnd(attempt, exit_code, seconds, is_reported=False, error=named))
 
     def _note_end_here(self, end: AttemptEnd) -> None:
         with signals_deferred(interrupts=True):

@@ -156,8 +156,15 @@ class RunReports:
             return publisher is not None and publisher.remembers(note)
         return False
 
-    def ended(self, result: RunResult, duration_seconds: float) -> None:
+    @property
+    def where(self) -> str:
+        """A description of the bus for users."""
+        publisher = self._reporter.publisher
+        return "no bus" if publisher is None else publisher.bus.where
+
+    def ended(self, result: RunResult, duration_seconds: float, reason: str | None) -> None:
         """Publish the end of the run, and remove its record."""
+        facts = {} if result.succeeded else {"reason": reason}
         is_published = self._reporter.report(
             WorkflowFinished if result.succeeded else WorkflowFailed,
             None,
@@ -165,6 +172,7 @@ class RunReports:
             tasks={name: outcome.state.value for name, outcome in result.items()},
             ended_at=datetime.now(UTC),
             duration_seconds=duration_seconds,
+            **facts,
         )
         with errors_logged("the record of the run is not removed"):
             if is_published and self._record is not None:

@@ -43,6 +43,11 @@ class RunDisplay:
                 self._display = SilentDisplay()
                 logger.warning("the run is no longer shown: %s", error)
 
+    def detail(self, name: str, text: str) -> None:
+        """Show a detail of a task or the run, if the program shows information, as `dkist-core -v` does."""
+        if logger.isEnabledFor(logging.INFO):
+            self.show(lambda display: display.detail(name, text))
+
     def close(self, error: tuple[type[BaseException] | None, BaseException | None, TracebackType | None]) -> None:
         """End the display, which also shows an interrupt that is being raised."""
         self.show(lambda _: self._stack.__exit__(*error))

@@ -5,7 +5,7 @@ Not here: running the tasks (engine), and the output about earlier runs (cli).
 """
 
 import contextlib
-import signal
+import math
 import sys
 import threading
 import time
@@ -26,8 +26,7 @@ from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import TaskProgressed
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.identity.short_ids import ShortIds
-from dkist_processing_core.process.exit_status import LOST
-from dkist_processing_core.process.termination import signal_name
+from dkist_processing_core.local._attempt_end import AttemptEnd, outcome_text
 from dkist_processing_core.process.thread_limits import can_start_threads
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.text import amount, counted, duration
@@ -35,6 +34,7 @@ from dkist_processing_core.text.console import ATTENTION, Terminal, folded
 from dkist_processing_core.text.terminal import visible, visible_line, write_line
 
 _FOLLOW_SECONDS = 0.1
+_MOST_SECONDS = 100
 # Lines kept free below the table: for the cursor, and for a line with the number of omitted tasks.
 _SPARE_LINES = 3
 _BAR = 20
@@ -49,10 +49,8 @@ class Display(Protocol):
     def attempt_started(self, attempt: Attempt) -> None:
         """An attempt begins."""
 
-    def attempt_ended(
-        self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float, parts: str = ""
-    ) -> None:
-        """An attempt ended."""
+    def attempt_ended(self, end: AttemptEnd, *, succeeded: bool, next_in: float | None = None) -> None:
+        """An attempt ended; `next_in` is the time until the next one of its task, in seconds, or None."""
 
     def task_not_run(self, name: str) -> None:
         """A task is not run, since a task that it depends on failed."""
@@ -60,7 +58,13 @@ class Display(Protocol):
     def output(self, name: str, lines: Sequence[str]) -> None:
         """A task wrote lines."""
 
-    def run_ended(self, *, succeeded: bool) -> None:
+    def detail(self, name: str, text: str) -> None:
+        """A detail of a task or of the run, for users who want to see more."""
+
+    def stopping(self, text: str) -> None:
+        """The run is being stopped; the text states why, and how the user can force it."""
+
+    def run_ended(self, *, succeeded: bool, reason: str | None = None) -> None:
         """The run has ended."""
 
 
@@ -82,24 +86,11 @@ def open_display(run: Run, names: Sequence[str], settings: Settings) -> Iterator
         yield PlainDisplay(console)
         return
     display = LiveDisplay(console, names, with_output=sys.stdout is not None and sys.stdout.isatty())
-    with display.following(run, settings), Live(display, console=console, refresh_per_second=8):
-        yield display
-    console.print(display.ending)
-
-
-# The exit status after a signal is this plus the signal's number, as in a shell.
-_BY_SIGNAL = 128
-
-
-def outcome_text(attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float, parts: str = "") -> str:
-    """Return a short text about how an attempt ended, and how long it took with its `parts`."""
-    if succeeded:
-        return f"finished in {duration(seconds)}" + (f" ({parts})" if parts else "")
-    how = LOST if exit_code is None else f"exit code {exit_code}" if exit_code >= 0 else "its launcher was killed"
-    if exit_code is not None and _BY_SIGNAL < exit_code < _BY_SIGNAL + signal.NSIG:
-        how += f", {signal_name(exit_code - _BY_SIGNAL)}"
-    retry = "" if attempt.is_final else f", attempt {attempt.attempt + 1} of {attempt.max_attempts} follows"
-    return f"failed after {duration(seconds)} ({f'{parts}; ' if parts else ''}{how}){retry}"
+    try:
+        with display.following(run, settings), Live(display, console=console, refresh_per_second=8):
+            yield display
+    finally:
+        console.print(display.ending)
 
 
 def write_lines(name: str, lines: Sequence[str]) -> None:
@@ -113,9 +104,7 @@ class SilentDisplay:
     def attempt_started(self, attempt: Attempt) -> None:
         """Show nothing."""
 
-    def attempt_ended(
-        self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float, parts: str = ""
-    ) -> None:
+    def attempt_ended(self, end: AttemptEnd, *, succeeded: bool, next_in: float | None = None) -> None:
         """Show nothing."""
 
     def task_not_run(self, name: str) -> None:
@@ -124,7 +113,13 @@ class SilentDisplay:
     def output(self, name: str, lines: Sequence[str]) -> None:
         """Show nothing."""
 
-    def run_ended(self, *, succeeded: bool) -> None:
+    def detail(self, name: str, text: str) -> None:
+        """Show nothing."""
+
+    def stopping(self, text: str) -> None:
+        """Show nothing."""
+
+    def run_ended(self, *, succeeded: bool, reason: str | None = None) -> None:
         """Show nothing."""
 
 
@@ -143,14 +138,9 @@ class PlainDisplay:
         of = f" (attempt {attempt.attempt} of {attempt.max_attempts})" if attempt.max_attempts > 1 else ""
         self._line(attempt.task_name, f"started{of}")
 
-    def attempt_ended(
-        self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float, parts: str = ""
-    ) -> None:
+    def attempt_ended(self, end: AttemptEnd, *, succeeded: bool, next_in: float | None = None) -> None:
         """Write how the attempt ended."""
-        self._line(
-            attempt.task_name,
-            outcome_text(attempt, succeeded=succeeded, exit_code=exit_code, seconds=seconds, parts=parts),
-        )
+        self._line(end.attempt.task_name, outcome_text(end, succeeded=succeeded, next_in=next_in))
 
     def task_not_run(self, name: str) -> None:
         """Write that a task is not run."""
@@ -160,9 +150,21 @@ class PlainDisplay:
         """Write a task's lines, with its name before each."""
         write_lines(name, lines)
 
-    def run_ended(self, *, succeeded: bool) -> None:
+    def detail(self, name: str, text: str) -> None:
+        """Write a detail."""
+        self._line(name, text)
+
+    def stopping(self, text: str) -> None:
+        """Write why the run is stopped."""
+        self._console.print(visible(text), highlight=False, markup=False, soft_wrap=True)
+
+    def run_ended(self, *, succeeded: bool, reason: str | None = None) -> None:
         """Write how the run ended."""
-        self._console.print("run finished" if succeeded else "run failed", highlight=False)
+        self._console.print(_result_text(reason, succeeded=succeeded), highlight=False, markup=False, soft_wrap=True)
+
+
+def _result_text(reason: str | None, *, succeeded: bool) -> str:
+    return "run finished" if succeeded else f"run failed: {reason}" if reason else "run failed"
 
 
 @dataclass(slots=True)
@@ -170,6 +172,7 @@ class _Row:
     state: str = "waiting"
     style: str = "dim"
     began: float | None = None
+    next_at: float | None = None
     seconds: float | None = None
     done: float | None = None
     total: float | None = None
@@ -187,17 +190,25 @@ class _Row:
         count = "" if self.done is None else amount(self.done, self.total, self.unit)
         return [
             Text(visible_line(name), style="bold" if began is not None else "", overflow="ellipsis", no_wrap=True),
-            Text(self.state, style=self.style),
+            Text(self._state_now, style=self.style),
             Text("" if seconds is None else f"{seconds:.1f} s" if began else duration(seconds), justify="right"),
             bar,
             Text(visible_line(count)),
             Text(visible_line(self.note), style="dim", overflow="ellipsis", no_wrap=True),
         ]
 
+    @property
+    def _state_now(self) -> str:
+        """The state, with the time that is left until the next attempt."""
+        if self.next_at is None:
+            return self.state
+        left = max(0, math.ceil(self.next_at - time.monotonic()))
+        return f"{self.state} in {left} s" if left < _MOST_SECONDS else f"{self.state} in {left // 60} min"
+
 
 def _most_telling(rows: list[tuple[str, _Row]], room: int) -> list[tuple[str, _Row]]:
     """Return at most `room` rows, in their order; running tasks are preferred, then failed ones, then waiting ones."""
-    importance = {"running": 0, "failed": 1, "waiting": 2}
+    importance = {"running": 0, "failed": 1, "retry": 1, "waiting": 2}
     ranked = sorted(range(len(rows)), key=lambda at: (importance.get(rows[at][1].state.split()[0], 3), at))
     return [rows[at] for at in sorted(ranked[:room])]
 
@@ -219,7 +230,7 @@ class LiveDisplay:
         # Room for the usual texts from the beginning: the columns do not move while the run goes on.
         columns = [
             Column(max_width=max(8, 3 * width // 10)),
-            Column(min_width=len("running 1/2"), no_wrap=True),
+            Column(min_width=len("retry in 42 s"), no_wrap=True),
             Column(min_width=len("2 min 05 s"), no_wrap=True, justify="right"),
             Column(min_width=_BAR, no_wrap=True),
             Column(min_width=len("12/12 frame"), no_wrap=True),
@@ -278,18 +289,19 @@ class LiveDisplay:
         of = f" {attempt.attempt}/{attempt.max_attempts}" if attempt.max_attempts > 1 else ""
         self._rows[attempt.task_name] = _Row(f"running{of}", "cyan", began=time.monotonic())
 
-    def attempt_ended(
-        self, attempt: Attempt, *, succeeded: bool, exit_code: int | None, seconds: float, parts: str = ""
-    ) -> None:
+    def attempt_ended(self, end: AttemptEnd, *, succeeded: bool, next_in: float | None = None) -> None:
         """Show how the attempt ended."""
-        row = self._rows[attempt.task_name]
-        row.began, row.seconds = None, seconds
-        row.note = ", ".join(filter(None, (row.note, parts)))
+        attempt, row = end.attempt, self._rows[end.attempt.task_name]
+        row.began, row.seconds = None, end.duration_seconds
+        row.note = end.error or ", ".join(filter(None, (row.note, end.parts)))
         row.state, row.style = ("finished", "green") if succeeded else ("failed", "bold red")
+        if next_in is not None:
+            row.state, row.style = "retry", ATTENTION
+            row.next_at = time.monotonic() + next_in
         if succeeded and row.done is not None:
             row.done = row.total if row.total is not None else row.done
         if not succeeded:
-            text = outcome_text(attempt, succeeded=succeeded, exit_code=exit_code, seconds=seconds, parts=parts)
+            text = outcome_text(end, succeeded=succeeded, next_in=next_in)
             self._console.print(Text(visible(f"{attempt.task_name} {text}"), style="red"))
 
     def task_not_run(self, name: str) -> None:
@@ -304,6 +316,17 @@ class LiveDisplay:
         # The text is neither styled nor wrapped: a task that writes much must not wait for this.
         self._console.out("\n".join(f"{name} | {line}" for line in lines), highlight=False)
 
-    def run_ended(self, *, succeeded: bool) -> None:
-        """Store how the run ended."""
-        self.ending = Text(*(("run finished", "bold green") if succeeded else ("run failed", "bold red")))
+    def detail(self, name: str, text: str) -> None:
+        """Show a detail above the table."""
+        self._console.print(Text(visible(f"{name}: {text}"), style="dim"), soft_wrap=True)
+
+    def stopping(self, text: str) -> None:
+        """Show above the table why the run is stopped."""
+        self._console.print(Text(visible(text), style="bold"))
+
+    def run_ended(self, *, succeeded: bool, reason: str | None = None) -> None:
+        """Store how the run ended; no further attempt begins."""
+        for row in self._rows.values():
+            if row.next_at is not None:
+                row.state, row.style, row.next_at = "failed", "bold red", None
+        self.ending = Text(_result_text(reason, succeeded=succeeded), "bold green" if succeeded else "bold red")

@@ -26,10 +26,10 @@ from dkist_processing_core.local._run_display import RunDisplay
 from dkist_processing_core.local._schedule import Schedule
 from dkist_processing_core.local.outcomes import RunResult, TaskState
 from dkist_processing_core.process.signals import signals_deferred
-from dkist_processing_core.process.termination import raised_as_exception
+from dkist_processing_core.process.termination import TerminationError, raised_as_exception
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_settings
-from dkist_processing_core.text import show, whole_number
+from dkist_processing_core.text import counted, show, whole_number
 
 if TYPE_CHECKING:
     from dkist_processing_core.node import Node
@@ -111,6 +111,7 @@ class LocalRun:
         try:
             self._reports.begin_span()
             self._display.open(self._run, self._schedule.names, self._settings)
+            self._display.detail("run", f"events go to {self._reports.where}, {self._max_parallel} tasks at a time")
             self._reports.started(started_at, self._workflow.graph)
             try:
                 self._loop()
@@ -118,19 +119,20 @@ class LocalRun:
                 if os.getpid() != self._pid:
                     # This is a forked child of a task that ran in this process. Only its parent reports the run.
                     os._exit(1)
+                reason = _interruption(sys.exc_info()[1])
                 with signals_deferred(interrupts=True) as held:
-                    self._stop_everything(held)
+                    self._stop_everything(held, reason)
                     result = self._schedule.result
-                    self._reports.ended(result, duration_seconds=time.monotonic() - began)
-                self._conclude(succeeded=result.succeeded)
+                    self._reports.ended(result, duration_seconds=time.monotonic() - began, reason=reason)
+                self._conclude(succeeded=result.succeeded, reason=reason)
         finally:
             self._reports.close()
         return result
 
-    def _conclude(self, *, succeeded: bool) -> None:
+    def _conclude(self, *, succeeded: bool, reason: str | None) -> None:
         """End the display and the run's span; an error in this does not change the result."""
         error = sys.exc_info()
-        self._display.show(lambda display: display.run_ended(succeeded=succeeded))
+        self._display.show(lambda display: display.run_ended(succeeded=succeeded, reason=reason))
         try:
             self._display.close(error)
         finally:
@@ -191,6 +193,7 @@ class LocalRun:
         # A success that the launcher has reported outranks the launcher's exit status.
         succeeded = end.exit_code == 0 or self._reports.is_noted(SUCCEEDED + attempt.key)
         is_over = succeeded or attempt.is_final or self._attempts.is_stopping
+        delay = self._schedule.node_of(attempt).task.retry_delay_seconds
         if not (succeeded or end.is_reported):
             self._reports.failed(end)
         if is_over and not succeeded:
@@ -202,16 +205,17 @@ class LocalRun:
             self._reports.record([attempt.task_name], TaskState.SUCCESS if succeeded else TaskState.FAILED, attempt)
             self._reports.record(not_run, TaskState.UPSTREAM_FAILED, attempt)
         self._display.show(
-            lambda display: display.attempt_ended(
-                attempt, succeeded=succeeded, exit_code=end.exit_code, seconds=end.duration_seconds, parts=end.parts
-            )
+            lambda display: display.attempt_ended(end, succeeded=succeeded, next_in=None if is_over else delay)
         )
         for follower in not_run:
             self._display.show(lambda display: display.task_not_run(follower))  # noqa: B023 - called now
 
-    def _stop_everything(self, held: signals_deferred) -> None:
+    def _stop_everything(self, held: signals_deferred, reason: str | None) -> None:
         """Send termination requests to running launchers, skip the wait at another interrupt, and kill the rest."""
         self._schedule.clear()
+        if reason is not None:
+            text = reason + _stopping_text(self._attempts.count)
+            self._display.show(lambda display: display.stopping(text))
         steps = self._attempts.stop()
         deadline = time.monotonic() + TERMINATION_SECONDS
         # A launcher kills its task at the second request; if the launcher is killed, its guard kills the task.
@@ -223,3 +227,15 @@ class LocalRun:
                 if not self._settle_next(min(left, _LOOK_SECONDS)) and not left:
                     deadline = time.monotonic() + _LAST_SECONDS
                     break
+
+
+def _interruption(error: BaseException | None) -> str | None:
+    """Return the reason for the end of a run that a signal has interrupted; None for any other end."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted (Ctrl-C)"
+    return f"terminated ({error.signal.name})" if isinstance(error, TerminationError) else None
+
+
+def _stopping_text(count: int) -> str:
+    tasks = counted(count, "task")
+    return f": stopping {tasks}, at most {TERMINATION_SECONDS:.0f} s; Ctrl-C again kills at once" if count else ""

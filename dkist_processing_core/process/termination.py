@@ -51,7 +51,8 @@ def raised_as_exception() -> Iterator[None]:
     """
     Make SIGTERM and SIGHUP raise an exception, as Ctrl-C does.
 
-    When the exception has left the context, the signal ends the process.
+    When the exception has left the context, the signal ends the process. The exception of Ctrl-C goes on; if no code
+    catches it, the interpreter ends without a traceback, which would show this package alone.
 
     This applies only in the main thread of a standalone program, not at a prompt or in a notebook, and only to signals
     without another handler. In a fork these signals have their default action.
@@ -71,10 +72,20 @@ def raised_as_exception() -> Iterator[None]:
         if error.signal in numbers:
             _end_by(error.signal)
         raise
+    except KeyboardInterrupt as error:
+        _end_quietly_at(error)
+        raise
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
         _installed.difference_update(numbers)
+
+
+def _end_quietly_at(error: KeyboardInterrupt) -> None:
+    """Make the interpreter show no traceback of an interrupt that no code catches, unless the program shows its own."""
+    if sys.excepthook is sys.__excepthook__:
+        # Python ends by the signal, whatever this function does (the exit status is that of SIGINT).
+        sys.excepthook = lambda kind, value, trace: None if value is error else sys.__excepthook__(kind, value, trace)
 
 
 class TaskTermination:

@@ -5,7 +5,15 @@ Not here: the choice of the fields that are free text, which the event classes m
 """
 
 from dkist_processing_core.text._cleaning import CUT, clean, clean_line, clip
-from dkist_processing_core.text._formatting import amount, counted, duration, parts_of_attempt, show, whole_number
+from dkist_processing_core.text._formatting import (
+    amount,
+    counted,
+    duration,
+    error_line,
+    parts_of_attempt,
+    show,
+    whole_number,
+)
 from dkist_processing_core.text.redaction import REDACTED, REPLACEMENT, is_secret_name, redact, redactor, secrets_of
 
 __all__ = [
@@ -18,6 +26,7 @@ __all__ = [
     "clip",
     "counted",
     "duration",
+    "error_line",
     "is_secret_name",
     "parts_of_attempt",
     "redact",

@@ -15,6 +15,7 @@ from dkist_processing_core.text.redaction import redact
 _MOST_DIGITS = 15
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _MOST_DAYS = 99_999
+_LONGEST_ERROR = 160
 _PHASES, _SHORTEST_SECONDS = ("pre_run", "run", "post_run"), 0.1
 
 
@@ -34,6 +35,22 @@ def show(value: object, length: int = 40) -> str:
     # Some reprs have several lines, for example that of a table of numbers; a message is one line.
     text = re.sub(r"\s*[\r\n]\s*", " ", text)
     return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def error_line(error_type: object, message: object) -> str:
+    """
+    Return an error as one line of at most 160 characters, without secrets; "" if it has no type.
+
+    >>> error_line("solar.LimbError", "no limb in frame 3")
+    'LimbError: no limb in frame 3'
+    """
+    if not error_type:
+        return ""
+    name = str(error_type).rpartition(".")[2]
+    # Redacted before it is cut: a part of a secret would not be recognised.
+    first = next((line.strip() for line in redact(str(message or "")).splitlines() if line.strip()), "")
+    text = f"{name}: {first}" if first else name
+    return text if len(text) <= _LONGEST_ERROR else f"{text[: _LONGEST_ERROR - 1]}…"
 
 
 def duration(seconds: float) -> str:
