@@ -106,6 +106,7 @@ def test_each_source_is_drawn_and_each_drawing_has_a_source() -> None:
     assert drawn == {*(source.stem for source in SOURCES), "timeline"}
 
 
+@generated_by(".venv/bin/python docs/drawings/timeline.py")
 def test_the_timeline_is_drawn_as_the_command_draws_it() -> None:
     """
     It is generated from the events of a run, and needs nothing from another address.
@@ -115,7 +116,7 @@ def test_the_timeline_is_drawn_as_the_command_draws_it() -> None:
     generated: str = runpy.run_path(str(DOCS / "drawings" / "timeline.py"))["render"]()
 
     assert re.findall(r'https?://[^"]*', image) == [SVG.strip("{}")]
-    assert image == generated, "write it again: .venv/bin/python docs/drawings/timeline.py"
+    assert image == generated
 
 
 @generated_by("make drawings")

@@ -3,7 +3,8 @@ Draw `docs/images/timeline.svg`: the output of `dkist-core timeline` for the eve
 
     python docs/drawings/timeline.py
 
-The events are in `solar_calibration.jsonl`. Not here: the drawing of a timeline as text (cli.draw).
+The events are in `solar_calibration.jsonl`, as `dkist-core events list --json` wrote them, with `worker1` as the name
+of the host. Not here: the drawing of a timeline as text (cli.draw).
 """
 
 # ruff: noqa: INP001 - a separate program, not part of a package
