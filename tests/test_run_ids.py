@@ -110,8 +110,8 @@ def test_each_line_names_its_run_if_there_are_several() -> None:
 
 
 @pytest.mark.usefixtures("runs")
-@pytest.mark.parametrize("named", [FIRST, "8bf54b12", "f54b12", "544Z__8bf54b12"])
-def test_a_timeline_shows_the_run_that_an_end_of_its_id_names(named: str) -> None:
+@pytest.mark.parametrize("named", [FIRST, "8bf54b12", "8bf5", "f54b12", "544Z__8bf54b12"])
+def test_a_timeline_shows_the_run_that_a_part_of_its_id_names(named: str) -> None:
     """
     The heading has the short id, and the whole one for other programs.
     """
@@ -131,7 +131,7 @@ def test_an_ambiguous_id_is_answered_with_the_runs_that_it_names(command: str) -
 
     assert result.exit_code == 1
     error = result.stderr.splitlines()[-1]
-    assert error.startswith("error: '4b12' names 2 runs, expected one; give more of the end of the id: ")
+    assert error.startswith("error: '4b12' names 2 runs, expected one; give more of the id: ")
     assert f"8bf54b12 ({FIRST})" in error
     assert f"c3714b12 ({SECOND})" in error
     assert "tail" in command or result.stdout == ""

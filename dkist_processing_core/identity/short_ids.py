@@ -53,32 +53,47 @@ class ShortIds:
 
 def names_run(text: str, run_id: str) -> bool:
     """
-    Return True if a person's text names a run: by its id, or by an end of it, with or without its punctuation.
+    Return True if a person's text may name a run: by its id or an end of it, or by a beginning of the usual short id.
 
-    >>> [names_run(each, "local__3__20261129T020544Z__8bf54b12") for each in ("8bf54b12", "4b12", "12", "8bf5")]
-    [True, True, False, False]
+    Punctuation is ignored.
+
+    >>> [names_run(each, "local__3__20261129T020544Z__8bf54b12") for each in ("8bf54b12", "4b12", "8bf5", "8b")]
+    [True, True, True, False]
     """
-    typed = _characters(text)
-    return text == run_id or (len(typed) >= LEAST_TYPED and _characters(run_id).endswith(typed))
+    return text == run_id or _is_end(text, run_id) or _is_beginning(text, run_id)
 
 
 def named_run(text: str, run_ids: Iterable[str]) -> str | None:
     """
     Return the id of the one run that a person's text names; None if it names none.
 
+    A whole id is preferred to an end of another one, and an end to a beginning of a short id.
+
     Raises:
         IdentityError: The text names several runs; the message lists them.
     """
-    named = list(dict.fromkeys(run_id for run_id in run_ids if names_run(text, run_id)))
-    if text in named:
+    distinct = list(dict.fromkeys(run_ids))
+    if text in distinct:
         return text
+    named = [run_id for run_id in distinct if _is_end(text, run_id)]
+    named = named or [run_id for run_id in distinct if _is_beginning(text, run_id)]
     if len(named) > 1:
         short_ids = ShortIds(named)
         listed = ", ".join(f"{short_ids.of(run_id)} ({run_id})" for run_id in named[:_LISTED])
         more = f" and {len(named) - _LISTED} more" if len(named) > _LISTED else ""
-        msg = f"{text!r} names {len(named)} runs, expected one; give more of the end of the id: {listed}{more}"
+        msg = f"{text!r} names {len(named)} runs, expected one; give more of the id: {listed}{more}"
         raise IdentityError(msg)
     return named[0] if named else None
+
+
+def _is_end(text: str, run_id: str) -> bool:
+    typed = _characters(text)
+    return len(typed) >= LEAST_TYPED and _characters(run_id).endswith(typed)
+
+
+def _is_beginning(text: str, run_id: str) -> bool:
+    typed = _characters(text)
+    return len(typed) >= LEAST_TYPED and _characters(run_id)[-_usual_length(run_id) :].startswith(typed)
 
 
 @lru_cache(1024)
@@ -90,10 +105,15 @@ def _characters(run_id: str) -> str:
 def _shortest(run_id: str, others: Iterable[str]) -> str:
     """Return the shortest end, of a usual length or longer, that the others do not have; else the whole id."""
     characters = _characters(run_id)
-    last_part = len(_characters(run_id.rpartition("_")[2]))
-    usual = last_part if SHORT <= last_part <= _LONGEST_PART else SHORT
-    for length in range(usual, len(characters) + 1):
+    for length in range(_usual_length(run_id), len(characters) + 1):
         end = characters[-length:]
         if not any(other.endswith(end) for other in others):
             return end
     return run_id
+
+
+@lru_cache(1024)
+def _usual_length(run_id: str) -> int:
+    """Return the length of a short id that no other run makes longer."""
+    last_part = len(_characters(run_id.rpartition("_")[2]))
+    return last_part if SHORT <= last_part <= _LONGEST_PART else SHORT

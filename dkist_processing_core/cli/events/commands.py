@@ -53,7 +53,7 @@ OfRun = Annotated[
     typer.Option(
         "--run",
         metavar="RUN_ID",
-        help="Show only events of this run, named by its short id, its whole id, or any end of it.",
+        help="Show only events of this run, named by its short id, the beginning of it, or any end of its id.",
         autocompletion=complete_run_id,
     ),
 ]

@@ -73,7 +73,7 @@ def timeline(
         str | None,
         typer.Argument(
             metavar="RUN_ID",
-            help="The run, by its short id, its whole id, or any end of it; by default the latest run.",
+            help="The run, by its short id, the beginning of it, or any end of its id; by default the latest run.",
             show_default=False,
             autocompletion=complete_run_id,
         ),
