@@ -4,8 +4,8 @@
 # shown while it runs, that of the others afterwards.
 #
 # Tests marked `once` run only in the first environment, and so do tests marked `airflow` and `clients`, since Airflow
-# and published pipelines have separate Pythons. `airflow`, `clients`, and those of `once` that do not use the shared
-# broker run in a separate process at the same time as the others, which shortens the longest run.
+# and published pipelines have separate Pythons. These three run in a separate process at the same time as the others,
+# which shortens the longest run.
 #
 # The script fails if a run fails. The last lines repeat the result of each run and all failures. With COVERAGE set, the
 # coverage of the first environment is measured and shown, which takes a tenth more time. Without CLIENTS, the tests
@@ -38,15 +38,15 @@ colour=()
 [[ -t 1 ]] && colour=(--color=yes)
 left_out=
 [[ ${CLIENTS:-} ]] || left_out=' and not clients'
-beside='once and not rabbitmq'
+beside='once'
 [[ ${COVERAGE:-} ]] && beside='soak' # only the first run is measured, so it runs the tests marked `once`
 trap '((${#pids[@]})) && kill "${pids[@]}" 2>/dev/null' EXIT
 
 # The parts of the suite.
 everywhere='not soak and not quiet and not airflow and not clients and not once'
-apart="(airflow or clients or ($beside)) and not soak and not quiet$left_out"
+apart="(airflow or clients or $beside) and not soak and not quiet$left_out"
 of_the_broker='versions and not soak and not quiet'
-here="not soak and not quiet and not airflow and not clients and not ($beside)"
+here="not soak and not quiet and not airflow and not clients and not $beside"
 quiet="quiet and not soak$left_out"
 quiet_everywhere='quiet and not soak and not airflow and not clients and not once'
 # Tests with needs of their own.

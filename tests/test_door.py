@@ -467,7 +467,7 @@ def test_what_failed_in_any_environment_stands_in_the_last_lines(tmp_path: Path)
         ("quiet", ["quietfirst", "quietsecond"], ["make second/.stamp-test"]),
         ("", ["testfirst", "testsecond"], ["make second/.stamp-test"]),
         ("once strace", ["test.airflow"], ["install_packages.sh"]),
-        ("rabbitmq once", ["testfirst"], ["install_packages.sh"]),
+        ("rabbitmq once", ["test.airflow"], ["install_packages.sh"]),
         ("airflow", ["test.airflow"], ["install_packages.sh", "make .venv-airflow/.stamp-airflow"]),
         ("clients", ["test.airflow"], ["install_packages.sh", "make .venv-clients/.stamp-clients"]),
         (
