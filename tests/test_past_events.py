@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from dkist_processing_core.cli.events.past import Choice, PastEvents
 from dkist_processing_core.cli.program import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
-from dkist_processing_core.consumer import Selection
+from dkist_processing_core.consumer import Selection, subscribe
 from dkist_processing_core.delivery.publisher import Publisher
+from dkist_processing_core.errors import BusUnreachableError
 from dkist_processing_core.events import Event
 from tests.facts import failed, finished, progressed, started
 from tests.services.sockets import LOOPBACK
@@ -74,6 +75,23 @@ def test_a_limit_shows_the_newest_events_and_says_so() -> None:
     assert few.stderr == "the newest 3; --limit 0 shows older events as well\n"
     assert many.stdout == unlimited.stdout
     assert (len(many.stdout.splitlines()), many.stderr) == (410, "")
+
+
+def test_a_subscription_to_a_dead_broker_fails_on_request(monkeypatch: pytest.MonkeyPatch, refusing_port: int) -> None:
+    """
+    Program and command line have the same choice.
+    """
+    place = {"mesh_address": LOOPBACK, "mesh_port": refusing_port}
+    monkeypatch.setenv("MESH_CONFIG", json.dumps({"interservice-bus": place}))
+
+    tail = CliRunner().invoke(app, ["events", "tail", "--no-wait"])
+
+    assert (tail.exit_code, tail.stdout) == (1, "")
+    assert tail.stderr.startswith(f"error: RabbitMQ at {LOOPBACK}:{refusing_port} refuses the connection")
+    with pytest.raises(BusUnreachableError, match="nothing listens there"):
+        subscribe(connect="fail")
+    with pytest.raises(ValueError, match="connect is 'maybe', expected 'wait' or 'fail'"):
+        subscribe(connect="maybe")  # type: ignore[arg-type]
 
 
 def test_without_its_broker_a_host_shows_the_events_that_wait_for_it(

@@ -62,6 +62,7 @@ class BusReader:
             replay=self.since or True,
             timeout=0.0 if only_once else _POLL_SECONDS,
             every_report=True,
+            connect="fail",
             settings=self._settings,
         ) as events:
             while not self._is_replaced:

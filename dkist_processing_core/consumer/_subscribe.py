@@ -4,18 +4,25 @@ Open a subscription: check its arguments, and keep at most one subscription of e
 Not here: the iteration over its events (_subscription).
 """
 
+import logging
 import threading
+import time
 import weakref
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Literal
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.consumer._names import check_name
 from dkist_processing_core.consumer._selection import Selection
 from dkist_processing_core.consumer._subscription import Subscription
+from dkist_processing_core.errors import BusUnreachableError
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_settings
 
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 3.0
+logger = logging.getLogger("dkist_processing_core.consumer")
 _Replay = bool | datetime
 _EPOCH, _LAST = datetime.fromtimestamp(0, UTC), datetime.max.replace(tzinfo=UTC)
 
@@ -39,6 +46,7 @@ def subscribe(
     replay: bool | datetime = False,
     timeout: float | None = None,
     every_report: bool = False,
+    connect: Literal["wait", "fail"] = "wait",
     settings: Settings | None = None,
 ) -> Subscription:
     """
@@ -61,35 +69,60 @@ def subscribe(
             those events are yielded.
         every_report: yield each reporter's report of an occurrence. By default each occurrence is yielded once,
             independent of the number of its reports and their repetitions.
+        connect: what to do if the broker cannot be reached now: `wait` logs one warning and waits for it without a
+            limit, `fail` raises a `BusUnreachableError`. After a later interruption the subscription connects again by
+            itself in both cases.
         settings: read from the environment if they are not given.
 
     Raises:
-        ValueError: There is no such event, the subscription cannot have that name, or `replay` is no time.
-        ConfigurationError, BusError, JournalError: The settings are wrong, or the bus cannot be reached now. After a
-            later interruption the subscription connects again by itself.
+        ValueError: There is no such event, the subscription cannot have that name, `replay` is no time, or `connect` is
+            another text.
+        ConfigurationError, BusError, JournalError: The settings are wrong, the broker refuses the subscription or, with
+            `connect="fail"`, cannot be reached.
     """
+    if connect not in ("wait", "fail"):
+        msg = f"connect is {connect!r}, expected 'wait' or 'fail'"
+        raise ValueError(msg)
     selection = Selection(names, workflow, task)
     replay = _in_utc(replay)
     if name is not None:
         check_name(name, replay=replay)
-    with signals_deferred():
-        bus = open_bus(settings or read_settings())
-        key = (bus.where, name)
-        if name is not None and (abandoned := _named.subscriptions.get(key)) is not None:
-            # Its loop was left, and a reference to it remains, for example in a notebook's last traceback.
-            abandoned.close()
-        receiver = bus.subscribe(selection.patterns, name=name, replay=replay)
-        subscription = Subscription(
-            receiver,
-            selection,
-            timeout=timeout,
-            every_report=every_report,
-            replay=replay,
-            is_named=name is not None,
-        )
-        if name is not None:
-            _named.subscriptions[key] = subscription
-    return subscription
+    settings = settings or read_settings()
+
+    def open_once() -> Subscription:
+        with signals_deferred():
+            bus = open_bus(settings)
+            key = (bus.where, name)
+            if name is not None and (abandoned := _named.subscriptions.get(key)) is not None:
+                # Its loop was left, and a reference to it remains, for example in a notebook's last traceback.
+                abandoned.close()
+            receiver = bus.subscribe(selection.patterns, name=name, replay=replay)
+            subscription = Subscription(
+                receiver,
+                selection,
+                timeout=timeout,
+                every_report=every_report,
+                replay=replay,
+                is_named=name is not None,
+            )
+            if name is not None:
+                _named.subscriptions[key] = subscription
+        return subscription
+
+    return open_once() if connect == "fail" else _when_reachable(open_once)
+
+
+def _when_reachable(open_once: Callable[[], Subscription]) -> Subscription:
+    """Open a subscription as soon as the broker can be reached. Signals are handled during the pauses."""
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return open_once()
+        except BusUnreachableError as error:
+            if pause == _FIRST_PAUSE_SECONDS:
+                logger.warning("%s. The subscription waits for the broker", error)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
 def _in_utc(replay: _Replay) -> _Replay:

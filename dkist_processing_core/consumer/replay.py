@@ -32,6 +32,7 @@ def replayed(
         replay=since or True,
         timeout=0.0,
         every_report=every_report,
+        connect="fail",
         settings=settings,
     ) as events:
         for event in events:

@@ -262,7 +262,11 @@ class LiveDisplay:
             with (
                 contextlib.suppress(DKISTProcessingCoreError),
                 subscribe(
-                    "task.progressed", workflow=run.workflow_name, timeout=_FOLLOW_SECONDS, settings=settings
+                    "task.progressed",
+                    workflow=run.workflow_name,
+                    timeout=_FOLLOW_SECONDS,
+                    connect="fail",
+                    settings=settings,
                 ) as events,
             ):
                 while not is_over.is_set():

@@ -548,6 +548,28 @@ def test_a_missing_virtual_host_is_explained(settings: DKISTProcessingCoreConfig
         AmqpLink.open(_changed(settings, isb_vhost="/nowhere"), SECONDS)
 
 
+def test_a_subscription_waits_for_a_broker_that_is_down(
+    broker: Broker, settings: DKISTProcessingCoreConfiguration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    However often it tries to connect, one warning gives the reason; then it receives what is published.
+    """
+    with Proxy(broker.port) as proxy, Publisher.open(settings) as publisher:
+        proxy.refuse()
+        opening = threading.Timer(1.0, proxy.accept)
+        opening.start()
+
+        with subscribe(settings=_behind(proxy, settings), name="operators", timeout=SECONDS) as subscription:
+            publisher.publish(finished("A"))
+            received = next(subscription)
+
+    told = [record.getMessage() for record in caplog.records if record.name == "dkist_processing_core.consumer"]
+    assert received == finished("A")
+    assert len(told) == 1
+    assert "refuses the connection: nothing listens there" in told[0]
+    assert told[0].endswith(". The subscription waits for the broker")
+
+
 def test_a_closed_port_is_explained(state_dir: Path, refusing_port: int) -> None:
     """
     The error states that no server listens there.

@@ -81,6 +81,13 @@ def events_tail(
         ),
     ] = None,
     replay: Annotated[bool, typer.Option("--replay", help="Start with the oldest event on the bus.")] = False,
+    no_wait: Annotated[
+        bool,
+        typer.Option(
+            "--no-wait",
+            help="End with exit code 1 if the broker cannot be reached at the start, instead of waiting for it.",
+        ),
+    ] = False,
 ) -> None:
     """
     Show new events, one per line, until Ctrl-C.
@@ -92,7 +99,7 @@ def events_tail(
             "found --replay and --name: --replay starts with the oldest event, --name with the first that "
             "it has not shown; use only one of them"
         )
-    tail(Filters(types, workflow, task, run, all_reports, as_json), name=name, replay=replay)
+    tail(Filters(types, workflow, task, run, all_reports, as_json), name=name, replay=replay, waits=not no_wait)
 
 
 def _duration(text: str) -> timedelta:

@@ -43,8 +43,8 @@ class Filters:
     as_json: bool = False
 
 
-def tail(filters: Filters, *, name: str | None, replay: bool) -> None:
-    """Print events as they occur, until Ctrl-C."""
+def tail(filters: Filters, *, name: str | None, replay: bool, waits: bool) -> None:
+    """Print events as they occur, until Ctrl-C; if `waits`, wait for a broker that cannot be reached at the start."""
     settings = read_settings()
     show = _shower(as_json=filters.as_json, dated=replay or name is not None, several_runs=filters.run is None)
     with (
@@ -56,6 +56,7 @@ def tail(filters: Filters, *, name: str | None, replay: bool) -> None:
             name=name,
             replay=replay,
             every_report=filters.all_reports,
+            connect="wait" if waits else "fail",
             settings=settings,
         ) as events,
     ):
