@@ -25,6 +25,7 @@ from dkist_processing_core.local._reports import RunReports
 from dkist_processing_core.local._run_display import RunDisplay
 from dkist_processing_core.local._schedule import Schedule
 from dkist_processing_core.local.outcomes import RunResult, TaskState
+from dkist_processing_core.process.exit_status import fill_standard_descriptors
 from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import TerminationError, raised_as_exception
 from dkist_processing_core.settings.interface import Settings
@@ -57,6 +58,8 @@ def run_workflow(
     if not workflow.nodes:
         msg = f"{workflow.workflow_name} has no tasks to run"
         raise WorkflowError(msg)
+    # No socket of this process gets a number at which its children expect a standard stream.
+    fill_standard_descriptors()
     settings = read_settings()
     parallel = settings.cpu_count if max_parallel is None else whole_number(max_parallel)
     if parallel is None or parallel < 1:
