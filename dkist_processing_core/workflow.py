@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dkist_processing_core.author_checks.calls import author_call
 from dkist_processing_core.author_checks.names import (
     dag_name,
     name_and_tags,
@@ -55,6 +56,12 @@ class Workflow:
 
     """
 
+    @author_call(
+        'Workflow(process_category="hello", process_name="sun")',
+        name="process_category and process_name, or input_data, output_data and category",
+        version="workflow_version",
+        package="workflow_package",
+    )
     def __init__(
         self,
         *,
@@ -96,6 +103,13 @@ class Workflow:
         """The nodes, in the order in which they were added."""
         return list(self._nodes.values())
 
+    @author_call(
+        "add_node(Fit, upstreams=[Read])",
+        retries="it in the class of the task, as in `retries = 2` above its methods",
+        retry_delay_seconds="it in the class of the task, as in `retry_delay_seconds = 10` above its methods",
+        downstreams="upstreams at the other task, which is added later",
+        queue="resource_queue",
+    )
     def add_node(
         self,
         task: type[TaskBase],
@@ -129,15 +143,37 @@ class Workflow:
         # Names that differ only in case would clash as files of a case-insensitive file system, or as lower-case words.
         clash = next((other for other in self._nodes.values() if other.name.lower() == name.lower()), None)
         if clash is not None:
-            refuse(f"{name} cannot be added to {self.workflow_name}: it has a task of this name already, {clash.name}")
+            if clash.task is node.task and (circle := self._circle(node)) is not None:
+                refuse(
+                    f"{name} cannot wait for {circle[1]}: the upstreams would be circular, {' -> '.join(circle)} "
+                    "(each waits for the next)"
+                )
+            refuse(
+                f"{name} cannot be added to {self.workflow_name}: it has a task of this name already, {clash.name}; "
+                f"add each task once, with all its upstreams, and use a subclass for a second task with the same code"
+            )
         for upstream in node.upstreams:
             if upstream.__name__ not in self._nodes:
                 refuse(
                     f"{name} waits for {upstream.__name__}, which is not in {self.workflow_name}; add upstreams first. "
-                    f"It has: {', '.join(self._nodes) or 'no tasks yet'}"
+                    f"It has: {', '.join(self._nodes) or 'no tasks yet'}",
+                    note=f"If {upstream.__name__} also waits for {name}, directly or through others, the upstreams are "
+                    f"circular ({name} -> {upstream.__name__} -> … -> {name}): one of these tasks must not wait.",
                 )
             if self._nodes[upstream.__name__].task is not upstream:
                 refuse(f"{name} waits for another {upstream.__name__} than the one in {self.workflow_name}")
+
+    def _circle(self, node: Node) -> list[str] | None:
+        """Return a way from a task back to itself by upstreams, if a task of the workflow waited as `node` does."""
+        ways = [[node.name, upstream] for upstream in node.upstream_names]
+        for way in ways:
+            if way[-1] == node.name:
+                return way
+            known = self._nodes.get(way[-1])
+            ways += [
+                [*way, upstream] for upstream in (known.upstream_names if known else ()) if upstream not in way[1:]
+            ]
+        return None
 
     def topological_sort(self) -> list[Node]:
         """
@@ -150,7 +186,8 @@ class Workflow:
             sorter = graphlib.TopologicalSorter({name: node.upstream_names for name, node in self._nodes.items()})
             return [self._nodes[name] for name in sorter.static_order()]
         except graphlib.CycleError as error:
-            msg = f"{self.workflow_name} has a cycle: {' -> '.join(error.args[1])}"
+            circle = " -> ".join(reversed(error.args[1]))
+            msg = f"{self.workflow_name} has a cycle: the upstreams are circular, {circle} (each waits for the next)"
             raise WorkflowError(msg) from None
 
     @property
@@ -164,6 +201,7 @@ class Workflow:
             edges=tuple((upstream, node.name) for node in ordered for upstream in node.upstream_names),
         )
 
+    @author_call("run(recipe_run_id=1, max_parallel=2)", parallel="max_parallel")
     def run(
         self,
         recipe_run_id: int | str,
@@ -203,6 +241,7 @@ class Workflow:
             raise RunFailedError(result)
         return result
 
+    @author_call('export_dag("dags")')
     def export_dag(self, path: str | Path | None = None) -> Path:
         """
         Write the workflow as a DAG for Airflow 3 into the folder `path`, by default `dags`; return the file's path.
@@ -216,6 +255,7 @@ class Workflow:
         """
         return self._export(path, "dags")
 
+    @author_call('export("export")')
     def export(self, path: str | Path | None = None) -> Path:
         """Write the workflow as `export_dag` does, by default into the folder `export`; this is the older method."""
         return self._export(path, "export")
@@ -227,6 +267,7 @@ class Workflow:
         (file,) = put_files(folder_of(default if path is None else path), {f"{self.dag_name}.py": content})
         return file
 
+    @author_call('export_notebook("notebooks")')
     def export_notebook(self, path: str | Path | None = None) -> Path:
         """
         Write the workflow as a Jupyter notebook into the folder `path`, by default `notebooks`; return the file's path.

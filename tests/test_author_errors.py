@@ -7,6 +7,7 @@ test_task), and errors of Python itself, such as an unknown keyword.
 
 import functools
 import re
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -719,3 +720,98 @@ def test_whatever_a_task_s_class_holds(name: str, value: Any) -> None:
     It is added, or one sentence states why not.
     """
     made_or_refused(lambda: with_first().add_node(type("Second", (First,), {name: value})))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: with_first().add_node(Second, upstream=First),  # type: ignore[call-arg]
+            "Workflow.add_node: found the argument 'upstream', expected upstreams; for example: add_node(",
+        ),
+        (
+            lambda: with_first().add_node(Second, retries=2),  # type: ignore[call-arg]
+            "Workflow.add_node: found the argument 'retries', expected it in the class of the task, as in",
+        ),
+        (
+            lambda: Workflow("hello"),  # type: ignore[call-arg]
+            "Workflow: found 'hello' without a name, expected name=value; for example: Workflow(process_category=",
+        ),
+        (lambda: Workflow(name="hello"), "Workflow: found the argument 'name', expected process_category and"),  # type: ignore[call-arg]
+        (lambda: with_first().run(), "Workflow.run needs recipe_run_id; for example: run("),  # type: ignore[call-arg]
+        (lambda: with_first().run(1, 3), "Workflow.run: found 3 without a name, expected name=value; for"),  # type: ignore[call-arg]
+        (lambda: with_first().run(1, parallel=3), "Workflow.run: found the argument 'parallel', expected max_parallel"),  # type: ignore[call-arg]
+    ],
+)
+def test_a_call_with_wrong_arguments_shows_the_right_ones(call: Callable[[], object], message: str) -> None:
+    """
+    It is still a `TypeError`, as for each function of Python.
+    """
+    with pytest.raises(TypeError) as mistake:
+        call()
+
+    assert str(mistake.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: Workflow(process_category="my sun", process_name="x"),
+        lambda: with_first().add_node(type("Second", (First,), {"run": lambda: None})),
+        lambda: with_first().add_node(First, pip_extras=["a b"]),
+        lambda: with_first().run("first"),
+        lambda: with_first().add_node(Second, upstream=First),  # type: ignore[call-arg]
+    ],
+)
+def test_a_mistake_is_shown_at_the_author_s_own_line(call: Callable[[], object]) -> None:
+    """
+    The traceback has one frame below the author's, and no other error above it.
+    """
+    with pytest.raises((WorkflowError, IdentityError, TypeError)) as mistake:
+        call()
+
+    shown = "".join(traceback.format_exception(mistake.value))
+    files = [Path(frame.filename).name for frame in traceback.extract_tb(mistake.value.__traceback__)]
+    assert files == ["test_author_errors.py", "test_author_errors.py", "calls.py"]
+    assert shown.count("Traceback (most recent call last)") == 1
+
+
+def test_circular_upstreams_are_shown_as_a_circle() -> None:
+    """
+    A task that is added again, to wait for a task downstream of it, closes the circle.
+    """
+    built = with_first()
+    built.add_node(Second, upstreams=First)
+    third = type("Third", (First,), {})
+    built.add_node(third, upstreams=Second)
+
+    sentence = refused(partial(built.add_node, First, upstreams=third), WorkflowError)
+
+    assert sentence == (
+        "First cannot wait for Third: the upstreams would be circular, First -> Third -> Second -> First "
+        "(each waits for the next)"
+    )
+
+
+def test_an_upstream_that_is_missing_may_close_a_circle() -> None:
+    """
+    Upstreams are added first, so the first task of a circle is refused; a note below shows the possible circle.
+    """
+    built = Workflow(process_category="My", process_name="Workflow")
+
+    with pytest.raises(WorkflowError, match="add upstreams first") as mistake:
+        built.add_node(First, upstreams=Second)
+
+    (note,) = mistake.value.__notes__
+    assert "circular (First -> Second -> … -> First)" in note
+
+
+def test_a_misspelt_method_is_named() -> None:
+    """
+    The sentence states the missing method, and the one that is meant.
+    """
+    misspelt = type("Misspelt", (TaskBase,), {"runn": lambda _: None})
+
+    assert refused(partial(with_first().add_node, misspelt), WorkflowError) == (
+        "Misspelt cannot be run: it does not define run; its method runn seems misspelt"
+    )

@@ -11,6 +11,7 @@ from typing import Any
 
 from dkist_processing_core.launcher.bootstrap import FILE, MODULE, program, variables
 from dkist_processing_core.settings.origin import Origin
+from tests.running import ROOT
 
 SECRET = "hunter22/and=more"
 OF_FILE = "hunter33"
@@ -54,6 +55,43 @@ def reported(tmp_path: Path, before: int) -> dict[str, Any]:
         assert process.wait() == 1
     raised: dict[str, Any] = facts[-1]["raised"]
     return raised
+
+
+def test_the_log_of_a_task_shows_the_frames_of_its_author_alone(tmp_path: Path) -> None:
+    """
+    In the whole chain of exceptions; the report to the launcher keeps all frames. An import error ends at its line.
+    """
+    (tmp_path / "own.py").write_text(
+        "from dkist_processing_core import TaskBase\n"
+        "class A(TaskBase):\n"
+        "    def run(self):\n"
+        "        try:\n"
+        "            import no_such_module\n"
+        "        except ImportError as error:\n"
+        "            raise RuntimeError('no limb') from error\n"
+    )
+    identity = {"TASK": "A", "RECIPE_RUN_ID": "1", "WORKFLOW": "W", "VERSION": "1"}
+    environ = {f"DKIST_CORE_{name}": value for name, value in identity.items()} | variables()
+    places = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+
+    shown = [
+        subprocess.run(
+            [sys.executable, "-c", program()],
+            env={**os.environ, **environ, **places, MODULE: module},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for module in ("own", "no_such_module")
+    ]
+
+    file = tmp_path / "own.py"
+    (chained, missing) = (each.stderr for each in shown)
+    assert [each.returncode for each in shown] == [1, 1]
+    lines = [line for line in chained.splitlines() if line.startswith("  File ")]
+    assert lines == [f'  File "{file}", line {number}, in run' for number in (5, 7)]
+    assert chained.endswith("RuntimeError: no limb\n")
+    assert missing == "ModuleNotFoundError: No module named 'no_such_module'\n"
 
 
 def test_a_secret_that_a_task_sets_itself_is_not_reported(tmp_path: Path) -> None:

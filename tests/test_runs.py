@@ -229,7 +229,7 @@ def test_the_preparation_of_the_environment_is_no_part_of_the_duration() -> None
         finished("A", time=at(3), duration_seconds=7.0),
     )
 
-    assert (attempt.duration_seconds, attempt.environment_seconds) == (7.0, 90.0)
+    assert (attempt.duration_seconds, attempt.preparation_seconds) == (7.0, 90.0)
 
 
 def test_two_reports_of_one_start_are_one() -> None:

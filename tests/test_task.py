@@ -286,10 +286,20 @@ def test_progress_that_is_no_number_does_not_break_the_task(
         def run(self) -> None:
             self.progress(float("nan"))
 
+    class Other(TaskBase):
+        def run(self) -> None:
+            self.progress("frame", 3)  # type: ignore[arg-type]
+            self.progress(3, 4, 5)  # type: ignore[arg-type]
+
     call(Odd)
+    call(Other)
 
     assert isinstance(recorded()[-1], TaskFinished)
-    assert "task.progressed of Odd is not published" in caplog.text
+    assert [record.getMessage() for record in caplog.records] == [
+        'task.progressed of Odd is not published: done: expected a number, as in self.progress(3, 12, "frame")',
+        'task.progressed of Other is not published: done: expected a number, as in self.progress(3, 12, "frame")',
+        'task.progressed of Other is not published: unit: expected a text or None, as in self.progress(3, 12, "frame")',
+    ]
 
 
 def test_progress_outside_of_a_run_does_nothing(recorded: Recorded) -> None:
@@ -801,9 +811,9 @@ def test_a_name_that_is_no_text_costs_the_events_only(
     assert record.getMessage().startswith(f"AllPhases runs without events: {field}: found ")
 
 
-def test_a_task_that_does_not_call_the_base_s_constructor_runs(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_task_that_does_not_call_the_base_s_constructor_is_refused() -> None:
     """
-    Without a name, the task has no events. One message states what its constructor must do, and `repr` works.
+    Its process would seem to succeed without any event. One sentence states what its constructor must do.
     """
 
     class Nameless(AllPhases):
@@ -811,13 +821,13 @@ def test_a_task_that_does_not_call_the_base_s_constructor_runs(caplog: pytest.Lo
             self.phases = []
 
     task = Nameless()
-    task()
+    with pytest.raises(TypeError) as refusal:
+        task()
 
-    assert task.phases == ["pre_run", "run", "post_run"]
-    (record,) = caplog.records
-    assert record.getMessage() == (
-        "Nameless runs without events: it has no workflow_name: its constructor must call super().__init__ with its "
-        "arguments"
+    assert task.phases == []
+    assert str(refusal.value) == (
+        "Nameless has no recipe_run_id: its __init__ must call "
+        "super().__init__(recipe_run_id, workflow_name, workflow_version)"
     )
     assert repr(task) == "Nameless(recipe_run_id=None, workflow_name=None, workflow_version=None)"
 

@@ -188,10 +188,7 @@ def test_nodes_keep_what_they_were_given(workflow: Workflow) -> None:
             lambda w: w.add_node(C, upstreams=[D, A]),
             "C waits for D, which is not in My_Workflow; add upstreams first. It has: A, B",
         ),
-        (
-            lambda w: w.add_node(A, upstreams=B),
-            "A cannot be added to My_Workflow: it has a task of this name already, A",
-        ),
+        (lambda w: w.add_node(A, upstreams=B), "A cannot wait for B: the upstreams would be circular, A -> B -> A "),
         (lambda w: w.add_node(new("A")), "A cannot be added to My_Workflow: it has a task of this name already, A"),
         (lambda w: w.add_node(new("a")), "a cannot be added to My_Workflow: it has a task of this name already, A"),
         (lambda w: w.add_node(C, upstreams=new("B")), "C waits for another B than the one in My_Workflow"),

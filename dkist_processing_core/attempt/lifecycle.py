@@ -21,7 +21,7 @@ from opentelemetry import trace
 from dkist_processing_core import semconv
 from dkist_processing_core.attempt._facts import failure_of, plain, processor_seconds
 from dkist_processing_core.attempt._mode import Mode, mode_of
-from dkist_processing_core.attempt.progress import Progress
+from dkist_processing_core.attempt.progress import Progress, problem_of
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.delivery.reporter import EventReporter, context_errors_logged, errors_logged
 from dkist_processing_core.events import Cause, Reporter, TaskEnd, TaskFailed, TaskFinished, TaskProgressed, TaskStarted
@@ -239,6 +239,9 @@ class Lifecycle:
                     self._report_progress(sequence, facts)
 
     def _report_progress(self, sequence: int, facts: dict[str, Any]) -> None:
+        if (problem := problem_of(facts)) is not None:
+            logger.warning("task.progressed of %s is not published: %s", self.attempt.task_name, problem)
+            return
         self._mode.await_start()
         self._reporter.report(TaskProgressed, sequence=sequence, **facts)
 

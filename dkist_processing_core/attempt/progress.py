@@ -5,6 +5,7 @@ Not here: their publishing (lifecycle).
 """
 
 import itertools
+import math
 import os
 import time
 from typing import Any
@@ -14,6 +15,25 @@ from dkist_processing_core.process import forks
 # Linux gives no process a higher number (PID_MAX_LIMIT, proc_sys_kernel(5)).
 _PID_BITS = 22
 _TICKS_PER_SECOND = 100
+
+
+def problem_of(facts: dict[str, Any]) -> str | None:
+    """Return the mistake in the arguments of a report, without the value, which may hold a secret; None without one."""
+
+    def is_number(value: object) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+    for name, value in facts.items():
+        if name == "done" and not is_number(value):
+            expected = "a number"
+        elif name == "total" and not (value is None or is_number(value)):
+            expected = "a number or None"
+        elif name in ("unit", "note") and not (value is None or isinstance(value, str)):
+            expected = "a text or None"
+        else:
+            continue
+        return f'{name}: expected {expected}, as in self.progress(3, 12, "frame")'
+    return None
 
 
 class Progress:

@@ -4,6 +4,7 @@ The context of one task in its process: its settings, its telemetry, and the lif
 Not here: the attempt (lifecycle), and the author's interface of a task (task).
 """
 
+import inspect
 import logging
 import os
 import sys
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _runs_by_hand = RunsByHand()
+_NAMES = ("workflow_name", "workflow_version", "task_name")
 _NAMELESS: dict[str, Any] = {"workflow_name": "", "workflow_version": "", "recipe_run_id": 0}
 """The identity with which an attempt is traced if the task's own values are unusable."""
 
@@ -108,10 +110,16 @@ class TaskContext:
             return Telemetry() if self.settings is None else open_telemetry(self.settings)
 
     def open_lifecycle(self, task: IdentifiedTask) -> "Lifecycle":
-        """Return the lifecycle of the next attempt of the task; without usable names it publishes no events."""
+        """
+        Return the lifecycle of the next attempt of the task; without usable names it publishes no events.
+
+        Raises:
+            TypeError: The constructor of this class was not called.
+        """
         from dkist_processing_core.attempt.lifecycle import Lifecycle  # noqa: PLC0415 - as above
         from dkist_processing_core.settings.reading import secrets_in  # noqa: PLC0415 - as above
 
+        _refuse_unconstructed(task)
         with signals_deferred():
             settings, attributes = self.settings, None
             try:
@@ -127,6 +135,27 @@ class TaskContext:
             return Lifecycle(attempt, settings=settings, telemetry=self.telemetry, attributes=attributes)
 
 
+def _refuse_unconstructed(task: IdentifiedTask) -> None:
+    """
+    Refuse a task whose constructor has not called this package's.
+
+    Raises:
+        TypeError: One of its attributes is missing.
+    """
+    for name in ("recipe_run_id", *_NAMES):
+        try:
+            # A property counts as a value, and so does what the author's `__getattr__` returns or raises.
+            is_missing = inspect.getattr_static(task, name, None) is None and not hasattr(task, name)
+        except Exception:  # noqa: BLE001 - an author's class may raise anything
+            is_missing = False
+        if is_missing:
+            msg = (
+                f"{class_name(type(task))} has no {name}: its __init__ must call "
+                "super().__init__(recipe_run_id, workflow_name, workflow_version)"
+            )
+            raise TypeError(msg)
+
+
 def _next_attempt(task: IdentifiedTask) -> Attempt:
     """
     Return the attempt that the environment names for this task, or else the next one by hand.
@@ -135,7 +164,7 @@ def _next_attempt(task: IdentifiedTask) -> Attempt:
         IdentityError: The task's own values cannot identify an attempt.
     """
     try:
-        names = {name: getattr(task, name) for name in ("workflow_name", "workflow_version", "task_name")}
+        names = {name: getattr(task, name) for name in _NAMES}
         recipe_run_id = task.recipe_run_id
     except AttributeError as error:
         msg = f"it has no {error.name}: its constructor must call super().__init__ with its arguments"

@@ -31,7 +31,8 @@ def check_task(task: Any, expectation: str) -> None:
         WorkflowError: The value is not a subclass of TaskBase.
     """
     if not (isinstance(task, type) and issubclass(task, TaskBase)):
-        refuse(f"{expectation}, a subclass of TaskBase; found {show(task, SHOWN)}")
+        hint = f"; give the class itself, {type(task).__name__}" if isinstance(task, TaskBase) else ""
+        refuse(f"{expectation}, a subclass of TaskBase; found {show(task, SHOWN)}{hint}")
     name_of(task.__name__, "the name of a task", MAX_NAME_LENGTH)
 
 
@@ -43,7 +44,7 @@ def check_runnable(task: type[TaskBase]) -> None:
         WorkflowError: A worker could not create or run it.
     """
     if missing := sorted(getattr(task, "__abstractmethods__", ())):
-        refuse(f"{task.__name__} cannot be run: it does not define {', '.join(missing)}")
+        refuse(f"{task.__name__} cannot be run: it does not define {', '.join(missing)}{_misspelt(task, missing)}")
     _check_constructor(task)
     for phase in ("pre_run", "run", "post_run", "__call__"):
         _check_phase(task, phase)
@@ -52,6 +53,15 @@ def check_runnable(task: type[TaskBase]) -> None:
         refuse(f"{task.__name__}: retries is {show(retries)}, expected a whole number from 0 to {MAX_RETRIES}")
     if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= MAX_DELAY_SECONDS:
         refuse(f"{task.__name__}: retry_delay_seconds is {show(delay)}, expected a number of seconds from 0 to 10^9")
+
+
+def _misspelt(task: type[TaskBase], missing: list[str]) -> str:
+    """Return a hint at a method whose name is nearly one of the missing ones; "" without one."""
+    import difflib  # noqa: PLC0415 - only after a mistake
+
+    own = [name for name, value in vars(task).items() if inspect.isfunction(value) and name not in vars(TaskBase)]
+    close = next((found[0] for name in missing if (found := difflib.get_close_matches(name, own, n=1))), None)
+    return "" if close is None else f"; its method {close} seems misspelt"
 
 
 def _check_constructor(task: type[TaskBase]) -> None:
@@ -135,7 +145,7 @@ def extras_of(task: type[TaskBase], pip_extras: object) -> tuple[str, ...]:
     for extra in extras:
         try:
             Requirement("package", "1", [extra])
-        except EnvironmentRequestError as error:
+        except EnvironmentRequestError:
             msg = f"{task.__name__}: pip_extras holds {show(extra)}, expected the name of an extra, for example quality"
-            raise WorkflowError(msg) from error
+            raise WorkflowError(msg) from None
     return tuple(str.__str__(extra) for extra in extras)

@@ -40,11 +40,14 @@ def in_fixed_order(given: Iterable[Any]) -> Iterable[Any]:
     )
 
 
-def refuse(msg: str) -> NoReturn:
+def refuse(msg: str, note: str | None = None) -> NoReturn:
     """
     Raise the error for a wrong value.
 
     Raises:
-        WorkflowError: Always, with this message.
+        WorkflowError: Always, with this message, and with a note below it if one is given.
     """
-    raise WorkflowError(msg)
+    error = WorkflowError(msg)
+    if note is not None:
+        error.add_note(note)
+    raise error

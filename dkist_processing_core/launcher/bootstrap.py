@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from dkist_processing_core.identity import PREFIX
-from dkist_processing_core.text import exception_text, redaction
+from dkist_processing_core.text import exception_text, redaction, shown_stack
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -30,6 +30,8 @@ FLAGS = f"{PREFIX}TASK_FLAGS"
 """A JSON list of the interpreter's options that a local run passes to its tasks."""
 REDACTION = f"{PREFIX}REDACTION"
 """The source that redacts reports of exceptions; as part of the program it would fill each list of processes."""
+SHOWN_STACK = f"{PREFIX}SHOWN_STACK"
+"""The source that formats the traceback of a failure for the task's log."""
 SCRIPT_MODULE = "__mp_main__"
 """The module name of a script that cannot be imported: multiprocessing uses it for the main module in a pool."""
 
@@ -39,7 +41,7 @@ import importlib, importlib.machinery, importlib.util, json, logging, os, re, sy
 process, report_fd = os.getpid(), os.environ.get("DKIST_CORE_REPORT_FD")
 pipe = os.fstat(int(report_fd)) if report_fd else None
 handed_over = os.environ.get("DKIST_CORE_ORIGIN")
-redaction = os.environ.pop("DKIST_CORE_REDACTION", "")
+redaction, shown_stack = (os.environ.pop("DKIST_CORE_" + name, "") for name in ("REDACTION", "SHOWN_STACK"))
 
 def report(**facts):
     if report_fd and os.getpid() == process:
@@ -71,6 +73,16 @@ def facts_of(error):
         "is_memory": issubclass(type(error), MemoryError),
     }
 
+def show_exception(kind, error, trace):
+    try:
+        known = {}
+        exec(shown_stack, known)
+        sys.stderr.write(known["shown_stack_of"](error))
+    except BaseException:
+        sys.__excepthook__(kind, error, trace)
+
+# For the task's log: the event has the whole stack. A module of the author may set another hook.
+sys.excepthook = show_exception
 for descriptor in filter(None, (report_fd, os.environ.get("DKIST_CORE_STARTED_FD"))):
     os.set_inheritable(int(descriptor), False)
 report(began=True)
@@ -129,8 +141,8 @@ def program() -> str:
 
 
 def variables() -> dict[str, str]:
-    """Return the variables that the program needs in addition to the attempt's: the source for redacting texts."""
-    return {REDACTION: _source_of(redaction)}
+    """Return the variables that the program needs in addition to the attempt's: the sources that a failure needs."""
+    return {REDACTION: _source_of(redaction), SHOWN_STACK: _source_of(shown_stack)}
 
 
 def _source_of(module: "ModuleType") -> str:

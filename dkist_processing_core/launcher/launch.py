@@ -129,7 +129,7 @@ class Launch:
 
                 if facts.get("cause") not in _WITHOUT_ERROR:
                     shown["error"] = error_line(facts.get("error_type"), facts.get("message"))
-                line = json.dumps({**shown, "environment_seconds": self._environment.seconds})
+                line = json.dumps({**shown, "preparation_seconds": self._environment.seconds})
                 os.write(self._assignment.engine_fd, line.encode())
 
     def conclude_without_process(self) -> int:

@@ -28,8 +28,9 @@ from dkist_processing_core.process.signals import signals_deferred
 from dkist_processing_core.process.termination import TerminationError
 from dkist_processing_core.settings.origin import Origin, read_from
 from dkist_processing_core.text import duration, error_line, parts_of_attempt
-from dkist_processing_core.text.exception_text import message_of, qualified_name, stack_of
+from dkist_processing_core.text.exception_text import message_of, qualified_name
 from dkist_processing_core.text.redaction import redact
+from dkist_processing_core.text.shown_stack import shown_stack_of
 
 if TYPE_CHECKING:
     from dkist_processing_core.local._reports import RunReports
@@ -180,7 +181,7 @@ class Attempts:
             exit_code = error.code if isinstance(error.code, int) and error.code else 1
         except Exception as error:  # noqa: BLE001 - an error of the task
             # Formatted here: the logging module fails at exceptions that cannot be formatted.
-            logger.error("%s failed\n%s", node.name, redact(stack_of(error)).rstrip("\n"))  # noqa: TRY400 - as above
+            logger.error("%s failed\n%s", node.name, redact(shown_stack_of(error)).rstrip("\n"))  # noqa: TRY400 - as above
             named = error_line(qualified_name(type(error)), message_of(error))
         finally:
             for name, value in before.items():
@@ -223,7 +224,7 @@ def _times_of(facts: dict[str, Any], *, otherwise: float) -> tuple[float, str]:
     """Return the duration that a launcher has sent, and the text of its parts; the engine's own duration without it."""
     with errors_logged("the duration of the task is that of its launcher"):
         if isinstance(seconds := facts.get("duration_seconds"), float):
-            return seconds, parts_of_attempt(facts.get("phases") or {}, facts.get("environment_seconds"))
+            return seconds, parts_of_attempt(facts.get("phases") or {}, facts.get("preparation_seconds"))
     return otherwise, ""
 
 

@@ -192,7 +192,7 @@ class _Derivation:
                 self._moments(event for event in reports if isinstance(event, TaskDispatched)), default=None
             ),
             started_at=min(self._moments(started), default=None),
-            environment_seconds=_longest(event.environment_seconds for event in started),
+            preparation_seconds=_longest(event.environment_seconds for event in started),
             ended_at=self._time(merged) if merged else None,
             end=merged,
             cause=str(merged.cause) if isinstance(merged, TaskFailed) else None,

@@ -49,7 +49,7 @@ class AttemptView:
     state: State
     dispatched_at: datetime | None = None
     started_at: datetime | None = None
-    environment_seconds: float | None = None
+    preparation_seconds: float | None = None
     """The time to find or build the environment before the start, in seconds; None without an own environment."""
     ended_at: datetime | None = None
     end: TaskEnd | None = None

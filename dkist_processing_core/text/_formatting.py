@@ -74,13 +74,13 @@ def duration(seconds: float) -> str:
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
-def parts_of_attempt(phases: Mapping[str, float], environment_seconds: float | None = None) -> str:
+def parts_of_attempt(phases: Mapping[str, float], preparation_seconds: float | None = None) -> str:
     """
     Return the times beside an attempt's duration as text, each with its name: its environment, then its phases.
 
     A phase of less than 0.1 s is left out, except `run`.
 
-    >>> parts_of_attempt({"pre_run": 0.0, "run": 0.002, "post_run": 1.25}, environment_seconds=3.0)
+    >>> parts_of_attempt({"pre_run": 0.0, "run": 0.002, "post_run": 1.25}, preparation_seconds=3.0)
     'environment 3.0 s, 2 ms in run, 1.2 s in post_run'
     """
     # Only the known phases: an event may come from a foreign publisher.
@@ -90,7 +90,7 @@ def parts_of_attempt(phases: Mapping[str, float], environment_seconds: float | N
         for name, seconds in entered.items()
         if name == "run" or seconds >= _SHORTEST_SECONDS
     ]
-    prepared = [] if environment_seconds is None else [f"environment {duration(environment_seconds)}"]
+    prepared = [] if preparation_seconds is None else [f"environment {duration(preparation_seconds)}"]
     return ", ".join([*prepared, *shown])
 
 

@@ -160,7 +160,7 @@ class _Tasks:
         """Return the duration of an attempt, with its environment and its phases if there is room for them."""
         seconds = self._moments.duration(attempt)
         phases = {} if attempt.end is None else attempt.end.phases
-        parts = parts_of_attempt(phases, attempt.environment_seconds) if self._has_parts else ""
+        parts = parts_of_attempt(phases, attempt.preparation_seconds) if self._has_parts else ""
         total = "" if seconds is None else duration(seconds)
         return f"{total} ({parts})" if total and parts else total or parts
 

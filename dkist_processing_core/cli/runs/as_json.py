@@ -50,7 +50,7 @@ def _attempt(attempt: AttemptView) -> dict[str, Any]:
         "dispatchedAt": _time(attempt.dispatched_at),
         "startedAt": _time(attempt.started_at),
         "endedAt": _time(attempt.ended_at),
-        "environmentSeconds": attempt.environment_seconds,
+        "environmentSeconds": attempt.preparation_seconds,
         "durationSeconds": attempt.duration_seconds,
         "end": None if attempt.end is None else _facts(attempt.end),
         "contradictions": [_report(end) for end in attempt.contradictions],
