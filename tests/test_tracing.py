@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from dkist_processing_core import subscribe
@@ -23,7 +24,7 @@ from dkist_processing_core.identity.trace_context import (
     derived_run_span_id,
     derived_trace_id,
 )
-from dkist_processing_core.tracing import Carrier, Signal, endpoint_of, run_parent
+from dkist_processing_core.tracing import Carrier, Signal, Telemetry, endpoint_of, run_parent
 from dkist_processing_core.tracing._collector import collector_of, is_plain
 from tests.running import ROOT, run_python
 from tests.services.otlp import OtlpReceiver, Span
@@ -265,6 +266,28 @@ def test_a_collector_that_is_named_by_a_bare_name_is_knocked_at_before_it_is_wai
 
     assert collector is not None
     assert "no connection to localhost:" in str(collector.problem(5.0))
+
+
+def test_a_dead_collector_is_reported_by_one_process_of_a_run(
+    refusing_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A process that another one observes leaves it to that one, and each reports it once.
+    """
+    settings = DKISTProcessingCoreConfiguration(otel_exporter_otlp_traces_endpoint=f"http://127.0.0.1:{refusing_port}")
+    collector = collector_of(settings, "traces")
+    assert collector is not None
+    telemetry = Telemetry(TracerProvider(shutdown_on_exit=False), collectors={"traces": collector})
+
+    with telemetry.flushing(5.0, reports_connection=False):
+        pass
+    early = list(caplog.messages)
+    for _ in range(2):
+        with telemetry.flushing(5.0):
+            pass
+
+    assert early == []
+    assert [message.partition(": ")[0] for message in caplog.messages] == ["traces are not exported"]
 
 
 def test_ids_are_derived_from_what_is_traced() -> None:
