@@ -32,7 +32,7 @@ from tests.services.rabbitmq import RabbitMQNode
 COMMANDS = (
     ("events", "list", "--limit", "100"),
     ("events", "list", "--limit", "100", "--type", "task.failed"),
-    ("events", "list", "--limit", "1", "--type", "task.overdue"),
+    ("events", "list", "--limit", "1", "--workflow", "unknown"),
     ("events", "list"),
     ("timeline",),
 )

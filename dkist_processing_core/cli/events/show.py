@@ -17,7 +17,6 @@ from dkist_processing_core.cli.draw.lines import EventLines
 from dkist_processing_core.cli.events.past import Choice, PastEvents
 from dkist_processing_core.cli.events.runs import events_of_run, have_several_runs
 from dkist_processing_core.consumer import Selection, subscribe
-from dkist_processing_core.delivery.lost_runs import end_of, lost_runs
 from dkist_processing_core.events import EVENT_CLASSES, Event, encode
 from dkist_processing_core.identity.short_ids import names_run
 from dkist_processing_core.settings.reading import read_settings
@@ -87,6 +86,8 @@ def show_list(filters: Filters, *, since: timedelta | None, limit: int | None) -
         raise past.unreachable
     if not count:
         _print_remark(f"no such event on {bus.where}")
+    from dkist_processing_core.delivery.lost_runs import end_of, lost_runs  # noqa: PLC0415 - not needed for the first line
+
     for lost in lost_runs(bus.journal_path):
         if filters.run is None or names_run(filters.run, lost.run.run_id):
             _print_remark(f"run {lost.run.run_id} has no end yet, {end_of(lost).reason}")
