@@ -5,6 +5,11 @@ Not here: reading the bus backwards, which is in the contract of both buses, and
 """
 
 import json
+import os
+import pty
+import subprocess
+import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -75,6 +80,28 @@ def test_a_limit_shows_the_newest_events_and_says_so() -> None:
     assert few.stderr == "the newest 3; --limit 0 shows older events as well\n"
     assert many.stdout == unlimited.stdout
     assert (len(many.stdout.splitlines()), many.stderr) == (410, "")
+
+
+@pytest.mark.usefixtures("_many")
+def test_a_list_on_a_terminal_has_the_newest_hundred() -> None:
+    """
+    A person who sets no limit sees the end of the list, and how to see the rest.
+    """
+    terminal, its_end = pty.openpty()
+    program = [sys.executable, "-m", "dkist_processing_core.cli", "events", "list", "--type", "task.progressed"]
+    with subprocess.Popen(program, stdout=its_end, stderr=subprocess.PIPE, text=True) as process:
+        os.close(its_end)
+        shown = b""
+        # Linux reports the end of a terminal whose other side is closed as an error.
+        with suppress(OSError):
+            while found := os.read(terminal, 65_536):
+                shown += found
+        assert process.stderr is not None
+        remark = process.stderr.read()
+    os.close(terminal)
+
+    assert shown.count(b"task.progressed") == 100
+    assert remark == "the newest 100; --limit 0 shows older events as well\n"
 
 
 def test_a_subscription_to_a_dead_broker_fails_on_request(monkeypatch: pytest.MonkeyPatch, refusing_port: int) -> None:
