@@ -36,6 +36,8 @@ CALLED_TASK = Allowance(bus=0.8, journal=2.0)
 LAUNCHED_TASK = Allowance(bus=0.3, journal=0.6)
 LAUNCHER = Allowance(bus=0.3, journal=0.6)
 LOCAL_ENGINE = Allowance(bus=0.2, journal=0.4)
+ORPHANED_LAUNCHER = Allowance(bus=5.0, journal=0.6)
+"""A launcher whose parent process has died: no process waits for it, and it may have to connect to the broker first."""
 CALLBACKS = Allowance(bus=0.3, journal=0.4, other=ENGINE_SECONDS + LEAST_SECONDS)
 """The wait of all callbacks of one attempt together; only the last one waits, the earlier ones only append."""
 RUN_CALLBACK = Allowance(bus=1.0, journal=0.4)

@@ -28,7 +28,8 @@ from dkist_processing_core.runs import RunView, State
 from dkist_processing_core.text import duration
 from tests import launched, pipelines
 from tests.running import run_python
-from tests.waiting import wait_until
+from tests.services.broker import Broker
+from tests.waiting import SECONDS, wait_until
 
 ROOT = Path(__file__).parent.parent
 
@@ -727,6 +728,25 @@ def test_a_run_that_is_killed_leaves_no_task_behind() -> None:
     assert run.reason == f"lost: the process that ran it (pid {process.pid}) ended without a report"
     with subscribe("workflow.failed", replay=True, every_report=True, timeout=0.05) as events:
         assert len(list(events)) == 1
+
+
+def test_the_launchers_of_a_killed_run_deliver_its_end_to_the_broker(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The process of the run would have delivered their events, so they do it themselves.
+    """
+    for name, value in broker.env.items():
+        monkeypatch.setenv(name, value)
+
+    with endless_run() as process:
+        process.kill()
+        with subscribe("workflow.failed", replay=True, timeout=SECONDS) as events:
+            end = next(iter(events))
+
+    assert isinstance(end, WorkflowFailed)
+    assert end.reason == f"lost: the process that ran it (pid {process.pid}) ended without a report"
+    assert end.tasks == dict.fromkeys(ENDLESS, "failed")
 
 
 def test_a_launcher_that_is_killed_is_the_engine_s_to_report() -> None:

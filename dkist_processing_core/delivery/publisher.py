@@ -197,7 +197,7 @@ class Publisher:
 
     def begin_delivery(self) -> None:
         """Deliver the messages of all processes from now on, since the process that has done so has ended."""
-        self._delivers = True
+        self.delivers = True
         self._wake()
 
     def _start_drainer(self) -> None:

@@ -193,7 +193,8 @@ class Reports:
                 report_lost_runs(publisher)
                 if is_orphaned:
                     publisher.begin_delivery()
-        timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout * budget.LAUNCHER.bus
+        share = (budget.ORPHANED_LAUNCHER if is_orphaned else budget.LAUNCHER).bus
+        timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout * share
         self._reporter.close(self._telemetry, timeout, including_backlog=True)
 
     def _errors_logged(self, consequence: str) -> contextlib.AbstractContextManager[None]:
