@@ -35,7 +35,7 @@ def run_it(ground: Ground) -> str:
     """
     ground.airflow.wait_for_dag(DAG)
     run_id = ground.airflow.trigger(DAG, {"recipe_run_id": 1})
-    ground.airflow.wait_for_run(DAG, run_id, "success", "failed", seconds=2 * SECONDS)
+    ground.airflow.wait_for_run(DAG, run_id, "success", "failed", seconds=4 * SECONDS)
     ground.listener.wait_for_end(run_id)
     return run_id
 
@@ -79,7 +79,7 @@ def queues_in(events: list[Event]) -> dict[str, str | None]:
     return {event.task_name: event.queue for event in events if isinstance(event, TaskDispatched)}
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_the_example_runs_with_the_local_executor(ground: Ground) -> None:
     """
     The tasks run in an environment that was built from wheels, and holds no Airflow.
@@ -92,7 +92,7 @@ def test_the_example_runs_with_the_local_executor(ground: Ground) -> None:
     assert not [found for folder in folders for found in Path(folder).glob("lib/python*/site-packages/airflow")]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_the_example_runs_on_two_celery_workers(celery_ground: Ground, otlp: OtlpReceiver) -> None:
     """
     Each worker takes the tasks of its queue, and the whole run is one trace with one root.
