@@ -126,6 +126,34 @@ ENDED = make(
 )
 
 
+def test_the_end_of_a_killed_run_has_no_time() -> None:
+    """
+    The report on a lost run has the time at which somebody looked, which is no duration and moves no bar.
+    """
+    heard = [
+        make(WorkflowStarted, started_at=NOON, graph=Graph(nodes=("A",), edges=())),
+        started("A", time=after(1)),
+        progressed("A", 3, time=after(4)),
+    ]
+    ends = [
+        make(WorkflowFailed, time=after(seconds), tasks={"A": "failed"}, reason="lost: it was killed")
+        for seconds in (10, 90)
+    ]
+
+    (early, late), (view, _) = ([drawn(*heard, end, now=200) for end in ends], [view_of(*heard, end) for end in ends])
+
+    assert early == late
+    assert "failed at an unknown time, last sign of life after 4.0 s" in " ".join(" ".join(early).split())
+    assert run_json(view)["endedAt"] is None
+    attempt = run_json(view)["tasks"][0]["attempts"][0]
+    assert (attempt["state"], attempt["cause"], attempt["endedAt"], attempt["durationSeconds"]) == (
+        "failed",
+        "lost",
+        None,
+        None,
+    )
+
+
 def test_a_failed_run_is_drawn_with_its_waits_its_tries_and_its_causes() -> None:
     """
     The drawing shows a run that failed after a retry, with all its elements.

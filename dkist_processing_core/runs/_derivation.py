@@ -69,6 +69,11 @@ class _Derivation:
         moment = stated_times(event)[0]
         return moment if self._is_plausible(moment) else None
 
+    def _ended_at(self, end: WorkflowEnd) -> datetime | None:
+        """Return the time of a run's end; the report on a lost run has only the time at which somebody looked."""
+        is_lost = isinstance(end, WorkflowFailed) and (end.reason or "").startswith(f"{Cause.LOST}:")
+        return None if is_lost and end.ended_at is None else self._moment(end)
+
     def view(self, unordered: Iterable[Event]) -> RunView:
         """Return the view of the run."""
         reports = list(self._in_order(unordered))
@@ -94,7 +99,7 @@ class _Derivation:
             state=_run_state(tasks, end, has_engine=bool(starts or ends or not run.is_by_hand)),
             tasks=tasks,
             started_at=first or self._time(reports[0]),
-            ended_at=self._moment(end) if end else None,
+            ended_at=self._ended_at(end) if end else None,
             graph=graph,
             verdict=None if end is None else State.FINISHED if isinstance(end, WorkflowFinished) else State.FAILED,
             reason=end.reason if isinstance(end, WorkflowFailed) else None,
@@ -170,7 +175,7 @@ class _Derivation:
         if attempts and not attempts[-1].state.is_end and end is not None:
             name = received[0].task_name
             concluded = None if self._began_after(attempts[-1], end, name) else _state_in_engine(end, name)
-            attempts[-1] = _concluded(attempts[-1], concluded, self._moment(end)) if concluded else attempts[-1]
+            attempts[-1] = _concluded(attempts[-1], concluded, self._ended_at(end)) if concluded else attempts[-1]
         return attempts
 
     def _is_later(self, event: Event, other: Event) -> bool:

@@ -80,6 +80,8 @@ def _outcome(view: RunView, moments: Moments) -> str:
     match view.state:
         case State.FINISHED:
             return f"finished in {took}"
+        case State.FAILED if view.verdict is not None and view.ended_at is None:
+            return f"failed at an unknown time, last sign of life after {took}"
         case State.FAILED:
             return f"failed after {took}"
         case state:
