@@ -632,10 +632,13 @@ def test_a_timeline_of_no_run_says_which_there_are() -> None:
     empty = run("timeline")
     publish(started("A"))
     mistyped = run("timeline", "nope")
+    short = run("timeline", "31")
 
     assert (empty.returncode, mistyped.returncode) == (1, 1)
     assert empty.stderr.startswith("error: there is no run yet on the embedded journal ")
     assert mistyped.stderr.endswith("the latest runs there: r\n")
+    assert "'31'" in short.stderr
+    assert ", and a part of an id has at least 4 letters and digits; the latest runs there: r" in short.stderr
 
 
 def test_a_terminal_without_unicode_gets_ascii_and_question_marks() -> None:

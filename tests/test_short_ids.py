@@ -121,6 +121,15 @@ def test_a_few_characters_are_only_a_whole_id(ids: list[str], text: str) -> None
     assert named_run(text, ids) == (text if text in ids else None)
 
 
+def test_an_id_in_capital_letters_names_its_run_unless_another_is_written_so() -> None:
+    """
+    People read an id aloud; of two ids that differ only in case, each names its own run.
+    """
+    assert named_run("8BF54B12", [LOCAL]) == LOCAL
+    assert named_run("8BF5", [LOCAL]) == LOCAL
+    assert named_run("NIGHT", ["run_night", "run_NIGHT"]) == "run_NIGHT"
+
+
 def test_an_ambiguous_text_is_answered_with_the_runs_to_choose_from() -> None:
     """
     The message has the short and the whole id of each.

@@ -55,19 +55,29 @@ def names_run(text: str, run_id: str) -> bool:
     """
     Return True if a person's text may name a run: by its id or an end of it, or by a beginning of the usual short id.
 
-    Punctuation is ignored.
+    Punctuation and case are ignored.
 
-    >>> [names_run(each, "local__3__20261129T020544Z__8bf54b12") for each in ("8bf54b12", "4b12", "8bf5", "8b")]
+    >>> [names_run(each, "local__3__20261129T020544Z__8bf54b12") for each in ("8bf54b12", "4B12", "8bf5", "8b")]
     [True, True, True, False]
     """
-    return text == run_id or _is_end(text, run_id) or _is_beginning(text, run_id)
+    return text == run_id or any(
+        is_named(text, run_id) for is_named in (_is_end_in_any_case, _is_beginning_in_any_case)
+    )
+
+
+def too_short(text: str) -> str | None:
+    """Return the rule as a text if a text has too few letters and digits to be a part of an id; None otherwise."""
+    if len(_characters(text)) >= LEAST_TYPED:
+        return None
+    return f"a part of an id has at least {LEAST_TYPED} letters and digits"
 
 
 def named_run(text: str, run_ids: Iterable[str]) -> str | None:
     """
     Return the id of the one run that a person's text names; None if it names none.
 
-    A whole id is preferred to an end of another one, and an end to a beginning of a short id.
+    A whole id is preferred to an end of another one, an end to a beginning of a short id, and both in the case of the
+    text to those in another case.
 
     Raises:
         IdentityError: The text names several runs; the message lists them.
@@ -75,8 +85,9 @@ def named_run(text: str, run_ids: Iterable[str]) -> str | None:
     distinct = list(dict.fromkeys(run_ids))
     if text in distinct:
         return text
-    named = [run_id for run_id in distinct if _is_end(text, run_id)]
-    named = named or [run_id for run_id in distinct if _is_beginning(text, run_id)]
+    named: list[str] = []
+    for is_named in (_is_end, _is_beginning, _is_end_in_any_case, _is_beginning_in_any_case):
+        named = named or [run_id for run_id in distinct if is_named(text, run_id)]
     if len(named) > 1:
         short_ids = ShortIds(named)
         listed = ", ".join(f"{short_ids.of(run_id)} ({run_id})" for run_id in named[:_LISTED])
@@ -94,6 +105,14 @@ def _is_end(text: str, run_id: str) -> bool:
 def _is_beginning(text: str, run_id: str) -> bool:
     typed = _characters(text)
     return len(typed) >= LEAST_TYPED and _characters(run_id)[-_usual_length(run_id) :].startswith(typed)
+
+
+def _is_end_in_any_case(text: str, run_id: str) -> bool:
+    return _is_end(text.lower(), run_id.lower())
+
+
+def _is_beginning_in_any_case(text: str, run_id: str) -> bool:
+    return _is_beginning(text.lower(), run_id.lower())
 
 
 @lru_cache(1024)

@@ -53,7 +53,8 @@ OfRun = Annotated[
     typer.Option(
         "--run",
         metavar="RUN_ID",
-        help="Show only events of this run, named by its short id, the beginning of it, or any end of its id.",
+        help="Show only events of this run, named by its short id, or by 4 or more characters of the beginning of "
+        "that or of the end of its id, in any case.",
         autocompletion=complete_run_id,
     ),
 ]

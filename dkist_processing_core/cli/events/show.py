@@ -18,7 +18,7 @@ from dkist_processing_core.cli.events.past import Choice, PastEvents
 from dkist_processing_core.cli.events.runs import events_of_run, have_several_runs
 from dkist_processing_core.consumer import Selection, subscribe
 from dkist_processing_core.events import EVENT_CLASSES, Event, encode
-from dkist_processing_core.identity.short_ids import names_run
+from dkist_processing_core.identity.short_ids import names_run, too_short
 from dkist_processing_core.settings.reading import read_settings
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import interrupt_ends, write_json_line, write_line
@@ -85,7 +85,8 @@ def show_list(filters: Filters, *, since: timedelta | None, limit: int | None) -
     if past.unreachable is not None:
         raise past.unreachable
     if not count:
-        _print_remark(f"no such event on {bus.where}")
+        why = None if filters.run is None else too_short(filters.run)
+        _print_remark(f"no such event on {bus.where}{f'; {why}' if why else ''}")
     from dkist_processing_core.delivery.lost_runs import end_of, lost_runs  # noqa: PLC0415 - not needed for the first line
 
     for lost in lost_runs(bus.journal_path):

@@ -73,7 +73,8 @@ def timeline(
         str | None,
         typer.Argument(
             metavar="RUN_ID",
-            help="The run, by its short id, the beginning of it, or any end of its id; by default the latest run.",
+            help="The run, by its short id, or by 4 or more characters of the beginning of that or of the end of its "
+            "id, in any case; by default the latest run.",
             show_default=False,
             autocompletion=complete_run_id,
         ),

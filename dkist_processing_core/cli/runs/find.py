@@ -12,7 +12,7 @@ from dkist_processing_core.consumer.backwards import Batch, may_be_of
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import Event, TaskEvent, WorkflowStarted
 from dkist_processing_core.identity import Run
-from dkist_processing_core.identity.short_ids import ShortIds, named_run, names_run
+from dkist_processing_core.identity.short_ids import ShortIds, named_run, names_run, too_short
 from dkist_processing_core.journal.message import Message
 from dkist_processing_core.runs import RunState, RunView, plausible_time
 
@@ -56,7 +56,8 @@ def find_run(read: Read, named: str | None, *, where: str) -> RunView:
     else:
         newest = _newest_ids(read)
         known = ", ".join(map(ShortIds(newest).of, newest)) or "none"
-        msg = f"there is no run {named!r} on {where}; the latest runs there: {known}"
+        why = too_short(named)
+        msg = f"there is no run {named!r} on {where}{f', and {why}' if why else ''}; the latest runs there: {known}"
     raise DKISTProcessingCoreError(msg)
 
 
