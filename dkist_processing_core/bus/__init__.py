@@ -4,7 +4,7 @@ The bus: RabbitMQ if `MESH_CONFIG` names a broker, otherwise the embedded journa
 Not here: delivering messages (delivery), decoding events (consumer), and the journal (journal).
 """
 
-from dkist_processing_core.bus._open import open_bus, reason_for_bus, unexpected_bus
+from dkist_processing_core.bus._open import log_unexpected_bus, open_bus, reason_for_bus, unexpected_bus
 from dkist_processing_core.bus.interface import Bus, ReceivedMessage, Receiver
 
-__all__ = ["Bus", "ReceivedMessage", "Receiver", "open_bus", "reason_for_bus", "unexpected_bus"]
+__all__ = ["Bus", "ReceivedMessage", "Receiver", "log_unexpected_bus", "open_bus", "reason_for_bus", "unexpected_bus"]

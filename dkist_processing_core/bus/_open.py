@@ -4,6 +4,7 @@ Choosing the bus by the settings, and the text about the choice.
 Not here: the two transports (embedded, amqp).
 """
 
+import logging
 from itertools import islice
 
 from dkist_processing_core.bus.embedded import JournalBus
@@ -12,6 +13,9 @@ from dkist_processing_core.settings.addresses import ISB_SERVICE
 from dkist_processing_core.settings.interface import Settings
 
 _SHOWN_SERVICES = 3
+# The lines about an unexpected bus that this process has logged.
+_logged: set[str] = set()
+logger = logging.getLogger(__name__)
 
 
 def open_bus(settings: Settings) -> Bus:
@@ -37,3 +41,11 @@ def unexpected_bus(settings: Settings) -> str | None:
     if settings.names_broker or not settings.mesh_config:
         return None
     return f"events go to {open_bus(settings).where}, since {reason_for_bus(settings)}"
+
+
+def log_unexpected_bus(settings: Settings) -> None:
+    """Log that line, if there is one, once for this process."""
+    line = unexpected_bus(settings)
+    if line is not None and line not in _logged:
+        _logged.add(line)
+        logger.info("%s", line)

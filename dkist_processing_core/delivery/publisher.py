@@ -4,12 +4,11 @@ Publishing events: each becomes a message in the journal, and the journal is dra
 Not here: storing messages (shelf), delivering them (drainer), and deciding when to publish an event (reporter).
 """
 
-import logging
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Self, cast
 
-from dkist_processing_core.bus import Bus, open_bus, unexpected_bus
+from dkist_processing_core.bus import Bus, log_unexpected_bus, open_bus
 from dkist_processing_core.delivery.guard import guard
 from dkist_processing_core.delivery.publish_span import trace_publish
 from dkist_processing_core.delivery.shelf import Shelf
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from dkist_processing_core.delivery.drainer import Drainer
 
 _POLL_SECONDS = 0.05
-# The lines about an unexpected bus that this process has logged.
-_logged: set[str] = set()
-logger = logging.getLogger(__name__)
 
 
 class Publisher:
@@ -114,11 +110,10 @@ class Publisher:
         """
         Return a publisher on the bus that the settings name.
 
-        If `MESH_CONFIG` names only other services, the log states once for this process where events go, and why.
+        If `MESH_CONFIG` names only other services, the log states once where events go, and why.
         """
-        if delivers and (line := unexpected_bus(settings)) is not None and line not in _logged:
-            _logged.add(line)
-            logger.info("%s", line)
+        if delivers:
+            log_unexpected_bus(settings)
         return cls(
             open_bus(settings),
             tracer=tracer,

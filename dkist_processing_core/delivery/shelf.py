@@ -6,34 +6,27 @@ spare journal and the memory (overflow), events (publisher), and the delivery fr
 """
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from dkist_processing_core.bus import Bus
 from dkist_processing_core.delivery.guard import DEFERRED_SECONDS, guard
 from dkist_processing_core.delivery.handover import Handover
 from dkist_processing_core.delivery.in_memory_queue import InMemoryQueue
+from dkist_processing_core.delivery.journal_warnings import JournalWarnings
 from dkist_processing_core.delivery.overflow import Overflow
 from dkist_processing_core.delivery.shared_journal import READ_SECONDS, SharedJournal
 from dkist_processing_core.delivery.wait_limit import WaitLimit
-from dkist_processing_core.errors import JournalError, JournalFolderError
+from dkist_processing_core.errors import JournalError
 from dkist_processing_core.journal import Journal
 from dkist_processing_core.journal.message import Message
 from dkist_processing_core.journal.spare import noted_on_host, take_over_spares
 from dkist_processing_core.process.signal_safe_flag import SignalSafeFlag
-from dkist_processing_core.text import counted
-from dkist_processing_core.text.internal_errors import log_internal_error_once
 
 _RETRY_SECONDS = 1.0
 _Result = TypeVar("_Result")
-# Journals whose last write by this process failed, with the causes that it has logged. Other publishers of this process
-# do not wait for these journals, and log no cause again.
-_unusable: dict[Path, set[str]] = {}
-logger = logging.getLogger(__name__)
 
 
 class Shelf:
@@ -56,8 +49,6 @@ class Shelf:
             on_moved: Called when a thread of the shelf has moved messages into the journal.
             reports_folder: False if another process of this run uses the same folder, and reports if it is not usable.
         """
-        self._reports_folder = reports_folder
-        self._is_left_to_other = False
         self._bus = bus
         self._limit = limit
         self._on_moved = on_moved
@@ -67,7 +58,7 @@ class Shelf:
         self._overflow = Overflow(bus)
         self.handover = Handover()
         """Hands messages over to the drainer of this process once they are in the journal."""
-        self._unreported: str | None = None
+        self._warnings = JournalWarnings(bus.journal_path, reports_folder=reports_folder)
         self._mover: threading.Thread | None = None
         self._end = SignalSafeFlag()
         self._is_closed = False
@@ -169,7 +160,7 @@ class Shelf:
             else:
                 self._overflow.end()
                 if is_writing:
-                    _unusable.pop(self._bus.journal_path, None)
+                    self._warnings.end()
             if self._is_closed:
                 # A signal handler may have closed the shelf after deferring these messages, so close the files here.
                 self._close_files()
@@ -198,29 +189,20 @@ class Shelf:
     @property
     def _first_wait(self) -> float:
         """For how many seconds to wait for the journal before messages are displaced."""
-        return 0.0 if self.is_displaced or self._bus.journal_path in _unusable else self._limit.left_for_first
+        return 0.0 if self.is_displaced or self._warnings.is_unusable else self._limit.left_for_first
 
     def _displace(self, reason: Exception, messages: Sequence[Message], *, once: bool, note: str | None) -> None:
         """Store messages in the overflow, and prepare a warning with the reason why the journal cannot be used."""
-        found = str(reason)
-        if not isinstance(reason, JournalError):
-            log_internal_error_once(f"the journal {self._bus.journal_path} is not used", reason)
-            found = f"the journal {self._bus.journal_path} is not used: {type(reason).__name__}"
-        causes = _unusable.setdefault(self._bus.journal_path, set())
+        self._warnings.begin(reason)
         if messages or len(self.memory):
             place = self._overflow.add(messages, once=once, note=note)
             if place is not None:
-                self._is_left_to_other = isinstance(reason, JournalFolderError) and not self._reports_folder
-                if self._is_left_to_other or found in causes:
-                    return
-                causes.add(found)
-                self._unreported = f"{found}. Events are kept in {place} until it can be used."
+                self._warnings.prepare(reason, place)
 
     def log_warnings(self) -> None:
         """Log the pending warnings, outside of the lock: the author's log handler may publish."""
-        unreported, self._shared.finding, self._unreported = (self._shared.finding, self._unreported), None, None
-        for each in filter(None, unreported):
-            logger.warning("%s", each)
+        finding, self._shared.finding = self._shared.finding, None
+        self._warnings.log(finding)
 
     def _start_mover(self) -> None:
         mover = threading.Thread(target=self._move_when_possible, name="dkist-core-mover", daemon=True)
@@ -301,9 +283,7 @@ class Shelf:
         # Inside the guard, so that the mover thread is not moving these messages at the same time.
         lost = self.run_guarded(self.memory.clear, otherwise=0)
         if lost:
-            level = logging.DEBUG if self._is_left_to_other else logging.WARNING
-            what = f"{counted(lost, 'event')} {'is' if lost == 1 else 'are'}"
-            logger.log(level, "%s lost: %s could not be written to", what, self._bus.journal_path)
+            self._warnings.log_lost(lost)
         self.run_guarded(self._close_files, otherwise=None)
 
     def _close_files(self) -> None:

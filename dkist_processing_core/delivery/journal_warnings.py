@@ -1,0 +1,71 @@
+"""
+Warnings about a journal that cannot be written to: one for each cause and process.
+
+Not here: warnings about the broker (outbox_warnings), and where messages are kept meanwhile (overflow).
+"""
+
+import logging
+from pathlib import Path
+
+from dkist_processing_core.errors import JournalError, JournalFolderError
+from dkist_processing_core.text import counted
+from dkist_processing_core.text.internal_errors import log_internal_error_once
+
+# Journals whose last write by this process failed, with the causes that it has logged. Other publishers of this process
+# do not wait for these journals, and log no cause again.
+_unusable: dict[Path, set[str]] = {}
+logger = logging.getLogger(__name__)
+
+
+class JournalWarnings:
+    """The warnings of one publisher about its journal."""
+
+    def __init__(self, journal: Path, *, reports_folder: bool) -> None:
+        """
+        Store the path of the journal.
+
+        Args:
+            journal: The path of the journal.
+            reports_folder: False if another process of this run uses the same folder, and reports if it is not usable.
+        """
+        self._journal = journal
+        self._reports_folder = reports_folder
+        self._is_left_to_other = False
+        self._prepared: str | None = None
+
+    @property
+    def is_unusable(self) -> bool:
+        """Whether the last write of this process to the journal failed."""
+        return self._journal in _unusable
+
+    def end(self) -> None:
+        """Record that the journal can be written to."""
+        _unusable.pop(self._journal, None)
+
+    def begin(self, reason: Exception) -> None:
+        """Record that the journal cannot be written to."""
+        if not isinstance(reason, JournalError):
+            log_internal_error_once(f"the journal {self._journal} is not used", reason)
+        _unusable.setdefault(self._journal, set())
+
+    def prepare(self, reason: Exception, place: str) -> None:
+        """Prepare a warning with the reason, and with the place in which events are kept."""
+        is_ours = not isinstance(reason, JournalError)
+        cause = f"the journal {self._journal} is not used: {type(reason).__name__}" if is_ours else str(reason)
+        self._is_left_to_other = isinstance(reason, JournalFolderError) and not self._reports_folder
+        causes = _unusable.setdefault(self._journal, set())
+        if not self._is_left_to_other and cause not in causes:
+            causes.add(cause)
+            self._prepared = f"{cause}. Events are kept in {place} until it can be used."
+
+    def log(self, finding: str | None) -> None:
+        """Log a finding of the journal and the prepared warning; the author's log handler may publish."""
+        prepared, self._prepared = self._prepared, None
+        for each in filter(None, (finding, prepared)):
+            logger.warning("%s", each)
+
+    def log_lost(self, count: int) -> None:
+        """Log how many events are lost."""
+        level = logging.DEBUG if self._is_left_to_other else logging.WARNING
+        what = f"{counted(count, 'event')} {'is' if count == 1 else 'are'}"
+        logger.log(level, "%s lost: %s could not be written to", what, self._journal)
