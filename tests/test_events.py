@@ -477,3 +477,15 @@ def test_the_example_on_the_page_is_that_event(event_class: type[Event]) -> None
     assert isinstance(event, event_class)
     assert json.loads(example[0]) == json.loads(encode(event))
     assert len(example) == 1
+
+
+def test_the_summary_of_a_failure_has_the_type_of_its_error() -> None:
+    """
+    The message of a KeyError alone is no sentence.
+    """
+    failure = make(TaskFailed, "A", cause="exception", phase="run", error_type="builtins.KeyError", message="'missing'")
+
+    assert failure.summary == "exception in run: KeyError: 'missing'"
+    assert make(TaskFailed, "A", cause="exit_code", exit_code=3, message="\n two\t words \n more").summary == (
+        "exit code 3: two words"
+    )

@@ -23,6 +23,7 @@ from dkist_processing_core.events._kinds import (
 from dkist_processing_core.events.event import Event, Graph
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.identity.trace_context import format_time
+from dkist_processing_core.text import size
 
 SEQUENCE = about(
     "The number of the event among those of this type about one attempt, from 0; with gaps if several processes report."
@@ -193,6 +194,21 @@ class TaskFailed(TaskEnd, frozen=True, kw_only=True, dict=True):
     signal: Annotated[str | None, about("The name of the signal that ended the process.")] = None
     log_url: Annotated[FreeText | None, about("The address of the attempt's log.")] = None
 
+    @property
+    def summary(self) -> str:
+        """Why the attempt failed, in one line as `dkist-core` shows it: `exception in run: KeyError: 'missing'`."""
+        head = self.cause.replace("_", " ")
+        if self.cause == Cause.EXIT_CODE and self.exit_code is not None:
+            head = f"exit code {self.exit_code}"
+        elif self.signal is not None:
+            head = f"signal {self.signal}" if self.cause == Cause.SIGNAL else f"{head} ({self.signal})"
+        if self.cause == Cause.OUT_OF_MEMORY and self.peak_memory_bytes is not None:
+            head = f"{head} at {size(self.peak_memory_bytes)}"
+        if self.phase:
+            head = f"{head} in {self.phase}"
+        parts = [_first_line(head), _first_line(self.error_type).rpartition(".")[2], _first_line(self.message)]
+        return ": ".join(part for part in parts if part)
+
 
 class TaskSkipped(TaskEnd, frozen=True, kw_only=True, dict=True):
     """Signals that the engine skipped a task."""
@@ -224,6 +240,11 @@ EVENT_CLASSES: tuple[type[Event], ...] = tuple(
     if isinstance(each, type) and issubclass(each, Event) and "name" in vars(each)
 )
 """The classes above that have a name, in their order: the published events."""
+
+
+def _first_line(text: str | None) -> str:
+    """Return the first line that is not blank, with single spaces; "" without one."""
+    return next((line for each in (text or "").splitlines() if (line := " ".join(each.split()))), "")
 
 
 def identity_of(subject: Run | Attempt) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dkist_processing_core.text._formatting import (
     error_line,
     parts_of_attempt,
     show,
+    size,
     whole_number,
 )
 from dkist_processing_core.text.redaction import REDACTED, REPLACEMENT, is_secret_name, redact, redactor, secrets_of
@@ -33,5 +34,6 @@ __all__ = [
     "redactor",
     "secrets_of",
     "show",
+    "size",
     "whole_number",
 ]

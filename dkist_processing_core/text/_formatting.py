@@ -1,5 +1,5 @@
 """
-Values as short texts for messages: any value, a duration, a number of things, an amount of progress.
+Values as short texts for messages: any value, a duration, a size, a number of things, an amount of progress.
 
 Not here: cleaning and clipping of longer texts (_cleaning).
 """
@@ -13,6 +13,7 @@ from dkist_processing_core.text.exception_text import class_name, plain
 from dkist_processing_core.text.redaction import redact
 
 _MOST_DIGITS = 15
+_UNITS, _THOUSAND = ("B", "KB", "MB", "GB", "TB", "PB"), 1000
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _MOST_DAYS = 99_999
 _LONGEST_ERROR = 160
@@ -51,6 +52,19 @@ def error_line(error_type: object, message: object) -> str:
     first = next((line.strip() for line in redact(str(message or "")).splitlines() if line.strip()), "")
     text = f"{name}: {first}" if first else name
     return text if len(text) <= _LONGEST_ERROR else f"{text[: _LONGEST_ERROR - 1]}…"
+
+
+def size(count: int) -> str:
+    """
+    Return a number of bytes in the largest decimal unit that leaves a whole part.
+
+    >>> [size(each) for each in (512, 183_500_000, 2_640_000_000)]
+    ['512 B', '184 MB', '2.6 GB']
+    """
+    value, unit = float(min(count, 10**_MOST_DIGITS)), 0
+    while value >= _THOUSAND - 0.5 and unit < len(_UNITS) - 1:
+        value, unit = value / _THOUSAND, unit + 1
+    return f"{value:.1f} {_UNITS[unit]}" if value < 10 and unit else f"{value:.0f} {_UNITS[unit]}"  # noqa: PLR2004
 
 
 def duration(seconds: float) -> str:

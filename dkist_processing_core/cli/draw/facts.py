@@ -6,9 +6,8 @@ Not here: colours and columns (draw.lines, draw.timeline).
 
 from collections.abc import Iterator
 
-from dkist_processing_core.cli.draw.words import named_recipe_run, one_line, short_type, size
+from dkist_processing_core.cli.draw.words import named_recipe_run, one_line
 from dkist_processing_core.events import (
-    Cause,
     Event,
     TaskDispatched,
     TaskEnd,
@@ -22,7 +21,7 @@ from dkist_processing_core.events import (
     WorkflowFinished,
     WorkflowStarted,
 )
-from dkist_processing_core.text import amount, counted, duration, parts_of_attempt
+from dkist_processing_core.text import amount, counted, duration, parts_of_attempt, size
 
 
 def facts(event: Event) -> str:
@@ -75,17 +74,7 @@ def _measurements(event: TaskFinished) -> Iterator[str]:
 
 def failure(event: TaskFailed) -> str:
     """Return why an attempt failed: cause, phase, error and the first line of the error's message."""
-    head = str(event.cause).replace("_", " ")
-    if event.cause == Cause.EXIT_CODE and event.exit_code is not None:
-        head = f"exit code {event.exit_code}"
-    elif event.signal is not None:
-        head = f"signal {event.signal}" if event.cause == Cause.SIGNAL else f"{head} ({event.signal})"
-    if event.cause == Cause.OUT_OF_MEMORY and event.peak_memory_bytes is not None:
-        head = f"{head} at {size(event.peak_memory_bytes)}"
-    if event.phase:
-        head = f"{head} in {event.phase}"
-    parts = [one_line(head), short_type(event.error_type or ""), one_line(event.message or "")]
-    return ": ".join(part for part in parts if part)
+    return one_line(event.summary)
 
 
 def _took(seconds: float | None) -> str | None:

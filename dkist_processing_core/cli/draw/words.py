@@ -1,7 +1,8 @@
 """
-Format sizes and foreign text for a terminal.
+Format foreign text and times for a terminal.
 
-Not here: durations and counts (text), colours, and the texts about an event (draw.facts) or a run (draw.timeline).
+Not here: durations, sizes and counts (text), colours, and the texts about an event (draw.facts) or a run
+(draw.timeline).
 """
 
 import shlex
@@ -11,23 +12,6 @@ from datetime import datetime, tzinfo
 from rich.cells import cell_len, set_cell_size
 
 from dkist_processing_core.text.terminal import visible, visible_line
-
-_UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
-_THOUSAND = 1000
-_MOST_DIGITS = 15
-
-
-def size(count: int) -> str:
-    """
-    Return a number of bytes in the largest decimal unit that leaves a whole part.
-
-    >>> [size(each) for each in (512, 183_500_000, 2_640_000_000)]
-    ['512 B', '184 MB', '2.6 GB']
-    """
-    value, unit = float(min(count, 10**_MOST_DIGITS)), 0
-    while value >= _THOUSAND - 0.5 and unit < len(_UNITS) - 1:
-        value, unit = value / _THOUSAND, unit + 1
-    return f"{value:.1f} {_UNITS[unit]}" if value < 10 and unit else f"{value:.0f} {_UNITS[unit]}"  # noqa: PLR2004
 
 
 def named_recipe_run(recipe_run_id: int | None) -> str:
@@ -52,16 +36,6 @@ def one_line(text: str) -> str:
 def pasted(name: str) -> str | None:
     """Return a name quoted for a shell; None for a name that a terminal does not show unchanged."""
     return shlex.quote(name) if visible_line(name) == name else None
-
-
-def short_type(error_type: str) -> str:
-    """
-    Return the name of an error's class without its modules.
-
-    >>> short_type("solar_calibration.errors.LimbNotFoundError")
-    'LimbNotFoundError'
-    """
-    return one_line(error_type).rpartition(".")[2]
 
 
 def fitted(text: str, width: int, ellipsis: str) -> str:

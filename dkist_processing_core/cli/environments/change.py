@@ -8,13 +8,13 @@ from functools import partial
 
 import typer
 
-from dkist_processing_core.cli.draw.words import one_line, size
+from dkist_processing_core.cli.draw.words import one_line
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.environments import Environments, Requirement, folder_of
 from dkist_processing_core.environments.limits import Limits
 from dkist_processing_core.errors import EnvironmentRequestError
 from dkist_processing_core.settings.reading import read_settings
-from dkist_processing_core.text import duration
+from dkist_processing_core.text import duration, size
 from dkist_processing_core.text.terminal import write_line
 
 

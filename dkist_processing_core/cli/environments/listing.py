@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.text import Text
 
 from dkist_processing_core.cli.draw.rows import rows
-from dkist_processing_core.cli.draw.words import local_time, size
+from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.environments import Environments, folder_of
 from dkist_processing_core.environments.entries import Entry, State
 from dkist_processing_core.events import format_time
-from dkist_processing_core.text import duration
+from dkist_processing_core.text import duration, size
 from dkist_processing_core.text.console import ATTENTION, Terminal
 from dkist_processing_core.text.terminal import write_json
 
