@@ -77,6 +77,16 @@ def test_a_shell_completes_the_short_id_of_a_run(command: str) -> None:
     assert completed("fish", command, "2026") == "20261129T000000\tl0_to_l1 reboot x y  1, recipe run 1\n"
 
 
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("command", ["events list --task", "events tail --task"])
+def test_a_shell_completes_the_name_of_a_task(command: str) -> None:
+    """
+    The tasks of the runs on the bus are offered, and no files.
+    """
+    assert completed("bash", command).split() == ["A", "B"]
+    assert completed("bash", command, "B").split() == ["B"]
+
+
 @pytest.mark.parametrize("mesh_config", ['{"interservice-bus": {"mesh_address": "192.0.2.1", "mesh_port": 5672}}', "{"])
 def test_a_shell_that_completes_waits_for_no_bus(mesh_config: str) -> None:
     """

@@ -125,7 +125,10 @@ def queue_of(task: type[TaskBase], resource_queue: Any) -> ResourceQueue:
     try:
         return ResourceQueue.DEFAULT if resource_queue is None else ResourceQueue(resource_queue)
     except Exception:  # noqa: BLE001 - the enumeration's own sentence shows the value, whose repr may raise anything
-        msg = f"{task.__name__}: resource_queue is {show(resource_queue)}, expected one of {', '.join(ResourceQueue)}"
+        expected = f"expected one of {', '.join(ResourceQueue)}"
+        if isinstance(resource_queue, str) and (right := str.lower(resource_queue)) in list(ResourceQueue):
+            expected += f"; write {right!r}, or ResourceQueue.{right.upper()}"
+        msg = f"{task.__name__}: resource_queue is {show(resource_queue)}, {expected}"
         raise WorkflowError(msg) from None
 
 

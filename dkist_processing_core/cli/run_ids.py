@@ -1,5 +1,5 @@
 """
-The completion of a run's id by a shell: the short ids of the runs that the bus still has, the newest first.
+The completion by a shell of what the bus still has: the short ids of runs, the newest first, and the names of tasks.
 
 A shell waits for it at each Tab, so it takes a moment at most and is silent, whatever the state of the bus. Not here:
 the form of a short id (identity.short_ids), and the commands that a run is named to (cli.runs, cli.events).
@@ -12,8 +12,10 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
+    from dkist_processing_core.events import Event
     from dkist_processing_core.identity import Run
 
 _PATIENCE_SECONDS = 0.8
@@ -41,9 +43,31 @@ def _described(run: "Run") -> str:
     return _NOT_PLAIN.sub(" ", f"{run.workflow_name} {run.workflow_version}, {named_recipe_run(run.recipe_run_id)}")
 
 
+def complete_task_name(incomplete: str) -> list[str]:
+    """Return the names of the tasks of the runs on the bus that begin with a text."""
+    from dkist_processing_core.events import TaskEvent, WorkflowStarted
+
+    names: set[str] = set()
+
+    def add(event: "Event") -> None:
+        if isinstance(event, TaskEvent):
+            names.add(event.task_name)
+        elif isinstance(event, WorkflowStarted) and event.graph is not None:
+            names.update(event.graph.nodes)
+
+    _read_back(add)
+    return sorted(name for name in names.copy() if name.startswith(incomplete) and _PLAIN.fullmatch(name))
+
+
 def _runs_on_the_bus() -> "list[Run]":
     """Return the runs that can be read within the patience of a person, the newest first."""
     found: dict[str, tuple[datetime, Run]] = {}
+    _read_back(lambda event: found.setdefault(event.run_id, (event.time, event.run)))
+    return [run for _, run in sorted(found.copy().values(), key=lambda each: each[0], reverse=True)]
+
+
+def _read_back(visit: "Callable[[Event], object]") -> None:
+    """Visit the events that can be read within the patience of a person, the newest first."""
     is_over = threading.Event()
 
     def read() -> None:
@@ -57,10 +81,9 @@ def _runs_on_the_bus() -> "list[Run]":
                 for event in reversed(batch.events):
                     if is_over.is_set():
                         return
-                    found.setdefault(event.run_id, (event.time, event.run))
+                    visit(event)
 
     thread = threading.Thread(target=read, name="dkist-core-completion", daemon=True)
     thread.start()
     thread.join(_PATIENCE_SECONDS)
     is_over.set()
-    return [run for _, run in sorted(found.copy().values(), key=lambda each: each[0], reverse=True)]

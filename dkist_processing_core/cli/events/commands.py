@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from dkist_processing_core.cli.run_ids import complete_run_id
+from dkist_processing_core.cli.run_ids import complete_run_id, complete_task_name
 
 events_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -47,7 +47,10 @@ Types = Annotated[
 OfWorkflow = Annotated[
     str | None, typer.Option("--workflow", metavar="NAME", help="Show only events of this workflow.")
 ]
-OfTask = Annotated[str | None, typer.Option("--task", metavar="NAME", help="Show only events of this task.")]
+OfTask = Annotated[
+    str | None,
+    typer.Option("--task", metavar="NAME", help="Show only events of this task.", autocompletion=complete_task_name),
+]
 OfRun = Annotated[
     str | None,
     typer.Option(
@@ -149,6 +152,7 @@ def events_list(
     """
     List the events that the bus still has, oldest first.
 
+    Times are in the time zone of this host, and with --json in UTC.
     The bus keeps events for up to seven days. If the broker cannot be reached, the list has the events of this host
     that wait for it, and the exit code is 1.
     """

@@ -100,7 +100,8 @@ def checked_types(names: Sequence[str]) -> Sequence[str]:
     for name in names:
         if name not in known:
             published = ", ".join(each for each, mark in known.items() if not mark)
-            raise typer.BadParameter(f"there is no event {name!r}; expected one of {published}")
+            reserved = ", ".join(each for each, mark in known.items() if mark)
+            raise typer.BadParameter(f"there is no event {name!r}; expected one of {published}; reserved: {reserved}")
         if known[name]:
             _print_remark(f"{name} is {known[name]}")
     return names
