@@ -204,7 +204,7 @@ def test_a_build_version_that_no_workflow_can_have(version: str, monkeypatch: py
         ({"upstreams": Mute()}, "Second: upstreams is <Mute .*>, expected a task, a sequence of tasks or None"),
         ({"upstreams": int}, "Second: each upstream must be a task, a subclass of TaskBase; found <class 'int'>"),
         ({"upstreams": TaskBase}, "Second waits for TaskBase, which is not in My_Workflow; add upstreams first"),
-        ({"resource_queue": "GPU"}, "is 'GPU', expected one of default, .*, gpu; write 'gpu', or ResourceQueue.GPU"),
+        ({"resource_queue": "GPU"}, ".* is 'GPU', expected one of default, .*, gpu; write 'gpu', or ResourceQueue.GPU"),
         ({"resource_queue": ""}, "Second: resource_queue is '', expected one of default"),
         ({"resource_queue": 3}, "Second: resource_queue is 3, expected one of default"),
         ({"resource_queue": ["gpu"]}, r"Second: resource_queue is \['gpu'\], expected one of default"),
