@@ -128,8 +128,10 @@ def test_what_a_document_shows_is_what_happens(path: Path, tmp_path: Path, state
 def check_consumer(program: str, environment: dict[str, str]) -> None:
     """
     Run a consumer's program until its end is requested, against a run with a failure on the bus.
+
+    Its output is a pipe: a line that is not flushed does not arrive before the process is killed.
     """
-    environment = {**environment, "PIPELINES_FAIL": "always", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    environment = {**environment, "PIPELINES_FAIL": "always", "PYTHONPATH": str(ROOT)}
     # The subscription exists under its name before the run, as in real use.
     prepare = "from dkist_processing_core import subscribe; subscribe('task.failed', name='operators').close()"
     run = "from tests.pipelines import diamond; diamond.run(recipe_run_id=1)"
@@ -140,8 +142,9 @@ def check_consumer(program: str, environment: dict[str, str]) -> None:
     ) as consumer:
         assert consumer.stdout is not None
         line = consumer.stdout.readline()
-        consumer.kill()
+        consumer.terminate()
     assert "Right" in line
+    assert consumer.returncode == 0 or "SIGTERM" not in program
 
 
 @generated_by(".venv/bin/python -m tests.authors_page docs/reference/tasks.md")
