@@ -18,6 +18,7 @@ from dkist_processing_core.author_checks.names import (
     version_of,
     workflow_name_from_details,
 )
+from dkist_processing_core.author_checks.near_misses import warn_of_near_misses
 from dkist_processing_core.author_checks.tasks import check_runnable, check_task
 from dkist_processing_core.author_checks.values import refuse, text_of
 from dkist_processing_core.errors import RunFailedError, WorkflowError
@@ -137,6 +138,7 @@ class Workflow:
         node = Node(self.workflow_name, self.workflow_version, self.workflow_package, task, **given)
         self._check_placement(node)
         self._nodes[node.name] = node
+        warn_of_near_misses(task)
 
     def _check_placement(self, node: Node) -> None:
         name = node.name

@@ -815,3 +815,59 @@ def test_a_misspelt_method_is_named() -> None:
     assert refused(partial(with_first().add_node, misspelt), WorkflowError) == (
         "Misspelt cannot be run: it does not define run; its method runn seems misspelt"
     )
+
+
+class NearMisses(First):
+    """Names that look like those of TaskBase and have no effect."""
+
+    retry = 3
+    retry_delay = 5.0
+    retires = 1
+
+    def prerun(self) -> None:
+        """Never called."""
+
+    def roll_back(self) -> None:
+        """Never called."""
+
+
+class OwnNames(First):
+    """Names that only look so, are used, or belong to the author."""
+
+    entries = 3
+    retry = 2
+
+    def run(self) -> None:
+        """Use them."""
+        for _ in range(self.retry):
+            self.prerun()
+
+    def prerun(self) -> None:
+        """Called by run."""
+
+    def retrieve(self) -> None:
+        """Nothing of TaskBase."""
+
+
+class Overriding(NearMisses):
+    """A task of a library's class, which has the names."""
+
+    retry = 4
+
+
+def test_a_name_that_is_nearly_one_of_a_task_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    It has no effect, which shows only when it is needed; a name that the task itself uses is the author's own.
+    """
+    built = with_first()
+    for task in (NearMisses, OwnNames, Overriding):
+        built.add_node(task)
+
+    told = [record.getMessage() for record in caplog.records]
+
+    assert [each.partition(" has no effect")[0] for each in told] == [
+        f"NearMisses.{name}" for name in ("retry", "retry_delay", "retires", "prerun", "roll_back")
+    ]
+    assert [each.rpartition("the name that a run reads is ")[2] for each in told] == [
+        "retries", "retry_delay_seconds", "retries", "pre_run", "rollback",
+    ]  # fmt: skip
