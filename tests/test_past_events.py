@@ -9,12 +9,14 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from typer.testing import CliRunner
 
+from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.events.past import Choice, PastEvents
 from dkist_processing_core.cli.program import app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
@@ -22,7 +24,9 @@ from dkist_processing_core.consumer import Selection, subscribe
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import BusUnreachableError
 from dkist_processing_core.events import Event
+from dkist_processing_core.journal.message import to_message
 from tests.facts import failed, finished, progressed, started
+from tests.services.broker import Broker
 from tests.services.sockets import LOOPBACK
 
 NOW = datetime.now(UTC)
@@ -146,3 +150,49 @@ def test_without_its_broker_a_host_shows_the_events_that_wait_for_it(
         assert "nothing listens there" in line
         assert "only events that wait on this host for the broker: 3" in line
     assert "no event waits on this host" in nothing.stderr
+
+    failures = CliRunner().invoke(app, ["events", "list", "--type", "task.failed"])
+
+    assert "only events that wait on this host for the broker: 1 (of 3 messages in " in failures.stderr
+
+
+def test_events_that_still_wait_are_shown_after_those_of_the_bus(broker: Broker, use: Callable[[Broker], None]) -> None:
+    """
+    After an outage they are part of the lists and of the run, and one line on standard error says what delivers them.
+    """
+    use(broker)
+    publish(started("A", time=NOW))
+    settings = DKISTProcessingCoreConfiguration.read()
+    with open_bus(settings).open_journal() as journal:
+        waiting = (failed("A", time=NOW), started("B", run_id="waiting", time=NOW))
+        journal.append([to_message(event, settings.isb_event_exchange) for event in waiting])
+
+    everything = CliRunner().invoke(app, ["events", "list", "--json"])
+    newest = CliRunner().invoke(app, ["events", "list", "--limit", "2", "--json"])
+    drawn = CliRunner().invoke(app, ["timeline", "waiting"])
+    unknown = CliRunner().invoke(app, ["events", "list", "--run", "nowhere"])
+
+    remark = "2 messages of this host wait for the broker; `dkist-core outbox drain` delivers them\n"
+    names = [json.loads(line)["type"].rpartition("dkist.")[2] for line in everything.stdout.splitlines()]
+    assert names == ["task.started", "task.failed", "task.started"]
+    assert newest.stdout.splitlines() == everything.stdout.splitlines()[1:]
+    assert "waiting" in drawn.stdout
+    for shown in (everything, newest, drawn):
+        assert (shown.exit_code, shown.stderr[-len(remark) :]) == (0, remark)
+    assert unknown.exit_code == 1
+    assert unknown.stderr.startswith("error: there is no run 'nowhere' on RabbitMQ")
+
+
+def test_a_list_of_an_unknown_run_is_an_error_and_an_empty_one_of_a_known_run_is_not() -> None:
+    """
+    The error names the latest runs, as that of `timeline` does.
+    """
+    publish(started("A", time=NOW))
+
+    unknown = CliRunner().invoke(app, ["events", "list", "--run", "nowhere"])
+    empty = CliRunner().invoke(app, ["events", "list", "--run", "r", "--type", "task.failed"])
+
+    assert (unknown.exit_code, unknown.stdout) == (1, "")
+    assert unknown.stderr.endswith("the latest runs there: r\n")
+    assert (empty.exit_code, empty.stdout) == (0, "")
+    assert empty.stderr.startswith("no such event on ")

@@ -5,7 +5,7 @@ Not here: reading them from the oldest on (replay), and the use of the events.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,7 +14,7 @@ from dkist_processing_core.bus.embedded.backward_reader import BackwardReader
 from dkist_processing_core.consumer._passed_over import PassedOver
 from dkist_processing_core.consumer._selection import Selection
 from dkist_processing_core.consumer._subscription import event_of
-from dkist_processing_core.errors import BusUnreachableError, UnknownEventError
+from dkist_processing_core.errors import JournalError, UnknownEventError
 from dkist_processing_core.events import Event
 from dkist_processing_core.journal.message import Message
 from dkist_processing_core.journal.spare import spares_of
@@ -55,6 +55,36 @@ def events_back(
     yield from _decoded(open_bus(settings).read_back(selection.patterns, since=since), selection, takes)
 
 
+def all_back(
+    settings: Settings,
+    selection: Selection,
+    *,
+    since: datetime | None = None,
+    takes: Callable[[Message], bool] = lambda _: True,
+) -> Generator[Batch, None, None]:
+    """Yield the batches of `events_back`; the first also has the reports that wait on this host for the broker."""
+    # They are read first: a report that is delivered in between is yielded twice, instead of never.
+    waiting = waiting_here(settings, selection)
+    with closing(events_back(settings, selection, since=since, takes=takes)) as batches:
+        first = next(batches, Batch([]))
+        yield Batch(first.events + waiting, first.newest)
+        yield from batches
+
+
+def waiting_here(settings: Settings, selection: Selection) -> list[Event]:
+    """Return the readable reports that wait on this host for the broker of the settings, oldest first."""
+    # Without a broker, the journal is the bus. A broken outbox does not keep anyone from reading the bus.
+    with suppress(JournalError):
+        if open_bus(settings).is_remote:
+            return in_order(undelivered_back(settings, selection))
+    return []
+
+
+def in_order(batches: Iterable[Batch]) -> list[Event]:
+    """Return the events of batches of which the newest comes first, oldest first."""
+    return [event for batch in reversed(list(batches)) for event in batch.events]
+
+
 def undelivered_back(settings: Settings, selection: Selection) -> Generator[Batch, None, None]:
     """Yield the reports that wait on this host for the broker of the settings, the newest batch first."""
     bus = open_bus(settings)
@@ -62,12 +92,6 @@ def undelivered_back(settings: Settings, selection: Selection) -> Generator[Batc
     for path in (*reversed(spares_of(bus.journal_path)), bus.journal_path):
         reader = BackwardReader(path, bus.event_exchange, selection.patterns)
         yield from _decoded(reader.batches(), selection, lambda _: True)
-
-
-def undelivered_only(settings: Settings, error: BusUnreachableError, count: int) -> BusUnreachableError:
-    """Return the error of an unreachable broker, with the number of events that this host shows instead."""
-    found = f"only events that wait on this host for the broker: {count}" if count else "no event waits on this host"
-    return BusUnreachableError(f"{error}; {found} ({open_bus(settings).journal_path})")
 
 
 def may_be_of(message: Message, is_named: Callable[[str], bool]) -> bool:

@@ -37,6 +37,11 @@ class Terminal(Console):
         return os.get_terminal_size(self.file.fileno()).columns or self.width
 
 
+def print_remark(text: str) -> None:
+    """Print a text to the standard error stream, separate from output that may be piped."""
+    Terminal(stderr=True, highlight=False).print(Text.assemble((text, "dim")), soft_wrap=True)
+
+
 def folded(line: Text, width: int, indent: int) -> Iterator[Text]:
     """
     Yield a line as lines of at most `width` cells, the later ones indented; a word is only cut if it fits in no line.

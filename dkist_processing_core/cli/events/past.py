@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from dkist_processing_core.cli.waiting import only_waiting
 from dkist_processing_core.consumer import Selection
-from dkist_processing_core.consumer.backwards import Batch, events_back, may_be_of, undelivered_back, undelivered_only
+from dkist_processing_core.consumer.backwards import all_back, in_order, may_be_of, undelivered_back, waiting_here
 from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.errors import BusUnreachableError
 from dkist_processing_core.events import Event
@@ -56,15 +57,18 @@ class PastEvents:
         except BusUnreachableError as error:
             if count:
                 raise
-            waiting = _chosen(_in_order(undelivered_back(settings, choice.selection)), choice, now)
-            self.unreachable = undelivered_only(settings, error, len(waiting))
+            waiting = _chosen(in_order(undelivered_back(settings, choice.selection)), choice, now)
+            self.unreachable = only_waiting(settings, error, len(waiting))
             yield from waiting[-choice.limit :]
 
 
 def _all(settings: Settings, choice: Choice, now: datetime) -> Iterator[Event]:
-    """Yield the chosen events while they are read."""
+    """Yield the chosen events while they are read, then those that wait on this host for the broker."""
     is_chosen = _filter(choice, now)
     selection = choice.selection
+    # They are read first: one that is delivered in between is not left out.
+    waiting = waiting_here(settings, selection)
+    waiting_ids, delivered = {event.id for event in waiting}, set[str]()
     for event in replayed(
         settings,
         *selection.names,
@@ -73,13 +77,18 @@ def _all(settings: Settings, choice: Choice, now: datetime) -> Iterator[Event]:
         every_report=choice.every_report,
         since=_start_of(choice.since, now),
     ):
+        if event.id in waiting_ids:
+            delivered.add(event.id)
         if is_chosen(event):
             yield event
+    if not choice.every_report:
+        waiting = list({event.id: event for event in reversed(waiting) if event.id not in delivered}.values())[::-1]
+    yield from filter(is_chosen, waiting)
 
 
 def _newest(settings: Settings, choice: Choice, now: datetime, remark: Callable[[str], None]) -> list[Event]:
-    """Return the newest of the chosen events, which are read from the end of the bus."""
-    batches = events_back(
+    """Return the newest of the chosen events, which are read from the end of the bus, and of those that wait for it."""
+    batches = all_back(
         settings,
         choice.selection,
         since=_start_of(choice.since, now),
@@ -93,10 +102,6 @@ def _newest(settings: Settings, choice: Choice, now: datetime, remark: Callable[
             remark(f"the newest {choice.limit}; --limit 0 shows older events as well")
             return chosen[-choice.limit :]
     return _chosen(read, choice, now)
-
-
-def _in_order(batches: Iterable[Batch]) -> list[Event]:
-    return [event for batch in reversed(list(batches)) for event in batch.events]
 
 
 def _chosen(events: Iterable[Event], choice: Choice, now: datetime) -> list[Event]:

@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import typer
-from rich.text import Text
 
 from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.draw.lines import EventLines
 from dkist_processing_core.cli.events.past import Choice, PastEvents
 from dkist_processing_core.cli.events.runs import events_of_run, have_several_runs
+from dkist_processing_core.cli.runs.find import find_run
+from dkist_processing_core.cli.waiting import waiting_remark
 from dkist_processing_core.consumer import Selection, subscribe
+from dkist_processing_core.consumer.backwards import all_back
 from dkist_processing_core.events import EVENT_CLASSES, Event, encode
-from dkist_processing_core.identity.short_ids import names_run, too_short
+from dkist_processing_core.identity.short_ids import names_run
 from dkist_processing_core.settings.reading import read_settings
-from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.console import Terminal, print_remark
 from dkist_processing_core.text.terminal import interrupt_ends, write_json_line, write_line
 
 ON_A_TERMINAL = 100
@@ -59,7 +61,7 @@ def tail(filters: Filters, *, name: str | None, replay: bool, waits: bool) -> No
             settings=settings,
         ) as events,
     ):
-        _print_remark(f"following {open_bus(settings).where}; press Ctrl-C to end")
+        print_remark(f"following {open_bus(settings).where}; press Ctrl-C to end")
         for event in events if filters.run is None else events_of_run(events, filters.run, most_held=0):
             show(event)
             event.ack()
@@ -72,7 +74,7 @@ def show_list(filters: Filters, *, since: timedelta | None, limit: int | None) -
         limit = 0 if filters.as_json or not sys.stdout.isatty() else ON_A_TERMINAL
     selection = Selection(tuple(filters.types), filters.workflow, filters.task)
     choice = Choice(selection, filters.all_reports, since, filters.run, limit)
-    past = PastEvents(settings, choice, _print_remark)
+    past = PastEvents(settings, choice, print_remark)
     events: Iterator[Event] = iter(past)
     if filters.run is not None:
         events = events_of_run(events, filters.run)
@@ -85,13 +87,17 @@ def show_list(filters: Filters, *, since: timedelta | None, limit: int | None) -
     if past.unreachable is not None:
         raise past.unreachable
     if not count:
-        why = None if filters.run is None else too_short(filters.run)
-        _print_remark(f"no such event on {bus.where}{f'; {why}' if why else ''}")
+        if filters.run is not None:
+            # If there is no such run, this raises the error that says so.
+            find_run(lambda takes: all_back(settings, Selection(), takes=takes), filters.run, where=bus.where)
+        print_remark(f"no such event on {bus.where}")
+    if (remark := waiting_remark(settings)) is not None:
+        print_remark(remark)
     from dkist_processing_core.delivery.lost_runs import end_of, lost_runs  # noqa: PLC0415 - not needed for the first line
 
     for lost in lost_runs(bus.journal_path):
         if filters.run is None or names_run(filters.run, lost.run.run_id):
-            _print_remark(f"run {lost.run.run_id} has no end yet, {end_of(lost).reason}")
+            print_remark(f"run {lost.run.run_id} has no end yet, {end_of(lost).reason}")
 
 
 def checked_types(names: Sequence[str]) -> Sequence[str]:
@@ -103,7 +109,7 @@ def checked_types(names: Sequence[str]) -> Sequence[str]:
             reserved = ", ".join(each for each, mark in known.items() if mark)
             raise typer.BadParameter(f"there is no event {name!r}; expected one of {published}; reserved: {reserved}")
         if known[name]:
-            _print_remark(f"{name} is {known[name]}")
+            print_remark(f"{name} is {known[name]}")
     return names
 
 
@@ -133,8 +139,3 @@ def _shower(*, as_json: bool, dated: bool, several_runs: bool) -> Callable[[Even
 
 def _write_json(event: Event) -> None:
     write_json_line(encode(event))
-
-
-def _print_remark(text: str) -> None:
-    """Print a text to the standard error stream, separate from output that may be piped."""
-    Terminal(stderr=True, highlight=False).print(Text.assemble((text, "dim")), soft_wrap=True)

@@ -12,15 +12,16 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.cli.draw.timeline import draw_timeline
 from dkist_processing_core.cli.runs.as_json import run_json
 from dkist_processing_core.cli.runs.find import find_run
+from dkist_processing_core.cli.waiting import only_waiting, waiting_remark
 from dkist_processing_core.consumer import Selection
-from dkist_processing_core.consumer.backwards import Batch, events_back, undelivered_back, undelivered_only
+from dkist_processing_core.consumer.backwards import Batch, all_back, undelivered_back
 from dkist_processing_core.delivery.lost_runs import end_of, lost_runs
 from dkist_processing_core.errors import BusUnreachableError
 from dkist_processing_core.identity.short_ids import ShortIds
 from dkist_processing_core.journal.message import Message
 from dkist_processing_core.runs import RunView
 from dkist_processing_core.settings.reading import read_settings
-from dkist_processing_core.text.console import Terminal
+from dkist_processing_core.text.console import Terminal, print_remark
 from dkist_processing_core.text.terminal import write_json
 
 
@@ -44,19 +45,21 @@ def show_timeline(named: str | None, *, as_json: bool) -> None:
             yield batch
 
     def read_bus(takes: Callable[[Message], bool]) -> Iterator[Batch]:
-        return read(events_back(settings, Selection(), takes=takes))
+        return read(all_back(settings, Selection(), takes=takes))
 
     try:
         view = find_run(read_bus, named, where=bus.where)
     except BusUnreachableError as error:
         waiting = list(undelivered_back(settings, Selection()))
-        unreachable = undelivered_only(settings, error, sum(len(batch.events) for batch in waiting))
+        unreachable = only_waiting(settings, error, sum(len(batch.events) for batch in waiting))
         if not any(batch.events for batch in waiting):
             raise unreachable from error
         view = find_run(lambda _: read(waiting), named, where=f"this host, and {error}")
     _show(view, short_ids.of(view.run.run_id), as_json=as_json)
     if unreachable is not None:
         raise unreachable
+    if (remark := waiting_remark(settings)) is not None:
+        print_remark(remark)
 
 
 def _show(view: RunView, short_id: str, *, as_json: bool) -> None:
