@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from dkist_processing_core.cli.draw.words import local_time
 from dkist_processing_core.cli.runs.as_json import run_json
 from dkist_processing_core.cli.runs.find import PastRuns, find_run
 from dkist_processing_core.consumer.backwards import Batch
-from dkist_processing_core.errors import DKISTProcessingCoreError
+from dkist_processing_core.errors import DKISTProcessingCoreError, IdentityError
 from dkist_processing_core.events import (
     Event,
     Graph,
@@ -491,6 +492,48 @@ def test_a_run_is_read_back_to_the_start_before_it_was_cleared() -> None:
     found = find_run(reader_of(*told, size=2), None, where="here")
 
     assert [(task.name, len(task.attempts)) for task in found.tasks] == [("A", 1), ("B", 2)]
+
+
+def numbered(run_id: str, number: int, **facts: Any) -> list[Event]:
+    """
+    Return the reports of a run of any id.
+    """
+    return [msgspec.structs.replace(event, run_id=run_id, **facts) for event in run_of(number)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_a_whole_id_names_its_run_however_many_newer_ids_end_alike(size: int) -> None:
+    """
+    The newer runs are complete, and read first; more of them than are kept in memory.
+    """
+    newer = [event for number in range(2, 30) for event in numbered(f"to{number}night1", number)]
+
+    found = find_run(reader_of(*numbered("night1", 1), *newer, size=size), "night1", where="here")
+
+    assert (found.run.run_id, found.state) == ("night1", "finished")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize(
+    ("named", "older", "reason"),
+    [
+        ("ght1", {"run_id": "night1"}, "'ght1' names 2 runs"),
+        ("tonight1", {"run_id": "tonight1", "workflow_name": "l0"}, "names a run of each of 2 workflows.*l0"),
+    ],
+)
+def test_an_older_run_of_the_same_name_is_found_behind_a_complete_one(
+    size: int, named: str, older: dict[str, str], reason: str
+) -> None:
+    """
+    Otherwise the newer one would be drawn silently; workflows of Airflow have runs of the same id.
+    """
+    told = [*[msgspec.structs.replace(event, **older) for event in run_of(1)], *numbered("tonight1", 3)]
+
+    with pytest.raises(IdentityError, match=reason):
+        find_run(reader_of(*told, size=size), named, where="here")
+    if "workflow_name" in older:
+        chosen = find_run(reader_of(*told, size=size), named, where="here", workflow="l0")
+        assert (chosen.run.workflow_name, chosen.started_at) == ("l0", after(60))
 
 
 def test_a_run_by_hand_is_read_back_to_the_time_in_its_id() -> None:

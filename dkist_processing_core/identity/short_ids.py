@@ -9,8 +9,12 @@ of the runs on a bus (cli.run_ids).
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from dkist_processing_core.errors import IdentityError
+
+if TYPE_CHECKING:
+    from dkist_processing_core.identity import Run
 
 LEAST_TYPED = 4
 """A text with fewer letters and digits is only the whole id of a run: `3` is more often meant as a recipe run."""
@@ -19,6 +23,8 @@ _LONGEST_PART = 16
 _LISTED = 10
 # The offset from UTC in an id of Airflow, `scheduled__2026-11-29T00:00:00+00:00`, is the same in all of them.
 _OFFSET = re.compile(r"(?<=\d)[+-]\d\d:\d\d$")
+# The end of an id that this library drew at random.
+_DRAWN = re.compile(r"__\d{8}T\d{6}Z__([0-9a-f]{8})$")
 
 
 class ShortIds:
@@ -95,6 +101,30 @@ def named_run(text: str, run_ids: Iterable[str]) -> str | None:
         msg = f"{text!r} names {len(named)} runs, expected one; give more of the id: {listed}{more}"
         raise IdentityError(msg)
     return named[0] if named else None
+
+
+def one_named_run(text: str, runs: Iterable["Run"]) -> "Run | None":
+    """
+    Return the one run that a person's text names; see `named_run`. Workflows of Airflow may have runs of the same id.
+
+    Raises:
+        IdentityError: The text names several runs; the message lists them, or their workflows.
+    """
+    distinct = {(run.workflow_name, run.run_id): run for run in runs}
+    run_id = named_run(text, (run.run_id for run in distinct.values()))
+    named = [run for run in distinct.values() if run.run_id == run_id]
+    if len(named) > 1:
+        listed = ", ".join(sorted(run.workflow_name for run in named)[:_LISTED])
+        more = f" and {len(named) - _LISTED} more" if len(named) > _LISTED else ""
+        msg = f"{text!r} names a run of each of {len(named)} workflows, expected one; add --workflow: {listed}{more}"
+        raise IdentityError(msg)
+    return named[0] if named else None
+
+
+def is_unique(text: str, run_id: str) -> bool:
+    """Return True if a text is the whole or short id of a run that no other run has, since it was drawn at random."""
+    drawn = _DRAWN.search(run_id)
+    return drawn is not None and text in (run_id, drawn[1])
 
 
 def _is_end(text: str, run_id: str) -> bool:

@@ -80,6 +80,15 @@ def timeline(
         ),
     ] = None,
     *,
+    workflow: Annotated[
+        str | None,
+        typer.Option(
+            "--workflow",
+            metavar="NAME",
+            help="Draw a run of this workflow: runs of several workflows in Airflow may have the same id.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write the state of the run as JSON instead.")] = False,
 ) -> None:
     """
@@ -91,4 +100,4 @@ def timeline(
     """
     from dkist_processing_core.cli.runs.timeline import show_timeline
 
-    show_timeline(run_id, as_json=as_json)
+    show_timeline(run_id, workflow=workflow, as_json=as_json)

@@ -12,8 +12,8 @@ from dkist_processing_core.consumer.backwards import Batch, may_be_of
 from dkist_processing_core.errors import DKISTProcessingCoreError
 from dkist_processing_core.events import Event, TaskEvent, WorkflowStarted
 from dkist_processing_core.identity import Run
-from dkist_processing_core.identity.short_ids import ShortIds, named_run, names_run, too_short
-from dkist_processing_core.journal.message import Message
+from dkist_processing_core.identity.short_ids import ShortIds, is_unique, names_run, one_named_run, too_short
+from dkist_processing_core.journal.message import Message, word
 from dkist_processing_core.runs import RunState, RunView, plausible_time
 
 Read = Callable[[Callable[[Message], bool]], Iterable[Batch]]
@@ -27,38 +27,72 @@ _MARGIN = timedelta(seconds=5)
 _TIME_IN_ID = re.compile(r"__(\d{8}T\d{6})Z__")
 
 
-def find_run(read: Read, named: str | None, *, where: str) -> RunView:
+def find_run(read: Read, named: str | None, *, where: str, workflow: str | None = None) -> RunView:
     """
     Return the state of the run that a person's text names, from all reports about it; without a text, the newest run.
 
+    As long as another run may have the name, everything is read, but no more messages of complete runs are decoded.
+
+    Args:
+        read: Reads the events.
+        named: The text.
+        where: The name of the bus, for messages.
+        workflow: The name of the only wanted workflow.
+
     Raises:
         DKISTProcessingCoreError: The events contain no such run, and the message names the newest runs in the events;
-            or the text names several of the runs that were read.
+            or the text names several runs.
     """
-    found = PastRuns(_KEPT_RUNS)
-
-    def is_named(run_id: str) -> bool:
-        return named is None or names_run(named, run_id)
-
-    for batch in read(lambda message: may_be_of(message, is_named)):
-        for event in reversed(batch.events):
-            if is_named(event.run_id):
-                found.add(event)
-        if found.is_newest_complete(batch.newest):
-            break
-    runs = found.newest_first()
-    run_id = None if named is None else named_run(named, (each.run.run_id for each in runs))
-    for each in runs:
-        if run_id in (None, each.run.run_id):
+    found = _read_back(read, named, workflow)
+    run = None if named is None else one_named_run(named, found.seen)
+    for each in found.newest_first():
+        if run is None or (run.workflow_name, run.run_id) == (each.run.workflow_name, each.run.run_id):
             return each.view()
+    if run is not None:
+        # It was dropped in favour of many newer ones that the text could have named.
+        return find_run(read, run.run_id, where=where, workflow=run.workflow_name)
+    of_workflow = "" if workflow is None else f" of workflow {workflow!r}"
     if named is None:
-        msg = f"there is no run yet on {where}"
+        msg = f"there is no run{of_workflow} yet on {where}"
     else:
         newest = _newest_ids(read)
         known = ", ".join(map(ShortIds(newest).of, newest)) or "none"
         why = too_short(named)
-        msg = f"there is no run {named!r} on {where}{f', and {why}' if why else ''}; the latest runs there: {known}"
+        why = f", and {why}" if why else ""
+        msg = f"there is no run {named!r}{of_workflow} on {where}{why}; the latest runs there: {known}"
     raise DKISTProcessingCoreError(msg)
+
+
+def _read_back(read: Read, named: str | None, workflow: str | None) -> "PastRuns":
+    """Return the runs that a text may name, read back until the first of them is complete and no other has its name."""
+    found = PastRuns(_KEPT_RUNS, named)
+    complete: set[tuple[str | None, str]] = set()
+
+    def is_named(run_id: str) -> bool:
+        return named is None or names_run(named, run_id)
+
+    def has_rivals(run_id: str) -> bool:
+        return named is not None and not is_unique(named, run_id) and (workflow is None or named != run_id)
+
+    def takes(message: Message) -> bool:
+        return may_be_of(message, is_named) and _named_in(message) not in complete
+
+    for batch in read(takes):
+        for event in reversed(batch.events):
+            if is_named(event.run_id) and workflow in (None, event.workflow_name):
+                found.add(event)
+        runs = found.newest_first()
+        ended = [each.run for each in runs if each.is_complete(batch.newest)]
+        if ended and ended[0] == runs[0].run and not has_rivals(ended[0].run_id):
+            break
+        if named is not None:
+            complete.update((run.run_id, word(run.workflow_name)) for run in ended)
+    return found
+
+
+def _named_in(message: Message) -> tuple[str | None, str]:
+    """Return the id and the workflow of a message's run, without decoding it."""
+    return message.properties.correlation_id, "".join(message.routing_key.split(".")[2:3])
 
 
 def _newest_ids(read: Read) -> list[str]:
@@ -128,9 +162,10 @@ class PastRun:
 class PastRuns:
     """The newest runs of those that were read: an archive of a week has more reports than should be held in memory."""
 
-    def __init__(self, size: int) -> None:
-        """Keep at most `size` runs."""
+    def __init__(self, size: int, preferred: str | None = None) -> None:
+        """Keep at most `size` runs; a run with the id `preferred` is dropped last."""
         self._size = size
+        self._preferred = preferred
         self._runs: dict[Run, PastRun] = {}
         self._dropped: set[Run] = set()
 
@@ -152,10 +187,13 @@ class PastRuns:
             self._dropped.add(oldest)
 
     def newest_first(self) -> list[PastRun]:
-        """Return the runs, the newest first."""
-        return sorted(self._runs.values(), key=lambda each: (each.began, each.run.run_id), reverse=True)
+        """Return the kept runs, those with the preferred id first, then the newest first."""
+        return sorted(self._runs.values(), key=self._rank, reverse=True)
 
-    def is_newest_complete(self, newest: float | None) -> bool:
-        """Return True if the newest run is complete; see `PastRun.is_complete`."""
-        runs = self.newest_first()
-        return bool(runs) and runs[0].is_complete(newest)
+    @property
+    def seen(self) -> list[Run]:
+        """All runs, also those that were dropped."""
+        return [*self._runs, *self._dropped]
+
+    def _rank(self, each: PastRun) -> tuple[bool, datetime, str]:
+        return each.run.run_id == self._preferred, each.began, each.run.run_id

@@ -25,9 +25,9 @@ from dkist_processing_core.text.console import Terminal, print_remark
 from dkist_processing_core.text.terminal import write_json
 
 
-def show_timeline(named: str | None, *, as_json: bool) -> None:
+def show_timeline(named: str | None, *, workflow: str | None = None, as_json: bool) -> None:
     """
-    Draw a run or write it as JSON; by default the newest run.
+    Draw a run or write it as JSON; by default the newest run, perhaps of one workflow.
 
     Raises:
         DKISTProcessingCoreError: There is no such run, or the bus cannot be read. If the broker cannot be reached, the
@@ -48,13 +48,13 @@ def show_timeline(named: str | None, *, as_json: bool) -> None:
         return read(all_back(settings, Selection(), takes=takes))
 
     try:
-        view = find_run(read_bus, named, where=bus.where)
+        view = find_run(read_bus, named, where=bus.where, workflow=workflow)
     except BusUnreachableError as error:
         waiting = list(undelivered_back(settings, Selection()))
         unreachable = only_waiting(settings, error, sum(len(batch.events) for batch in waiting))
         if not any(batch.events for batch in waiting):
             raise unreachable from error
-        view = find_run(lambda _: read(waiting), named, where=f"this host, and {error}")
+        view = find_run(lambda _: read(waiting), named, where=f"this host, and {error}", workflow=workflow)
     _show(view, short_ids.of(view.run.run_id), as_json=as_json)
     if unreachable is not None:
         raise unreachable
