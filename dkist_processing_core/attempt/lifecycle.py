@@ -10,10 +10,12 @@ import functools
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from types import TracebackType
+from pathlib import Path
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from opentelemetry import trace
@@ -236,11 +238,14 @@ class Lifecycle:
             with self._errors_logged("a progress is not published"):
                 sequence = self._progress.admit(facts, PROGRESS_SECONDS)
                 if sequence is not None:
-                    self._report_progress(sequence, facts)
+                    # Frame 1 is that of TaskBase.progress, called by the author's.
+                    caller = sys._getframe(1).f_back  # noqa: SLF001 - inspect.currentframe has no depth
+                    self._report_progress(sequence, facts, caller)
 
-    def _report_progress(self, sequence: int, facts: dict[str, Any]) -> None:
+    def _report_progress(self, sequence: int, facts: dict[str, Any], caller: FrameType | None = None) -> None:
         if (problem := problem_of(facts)) is not None:
-            logger.warning("task.progressed of %s is not published: %s", self.attempt.task_name, problem)
+            place = f" ({Path(caller.f_code.co_filename).name}, line {caller.f_lineno})" if caller else ""
+            logger.warning("task.progressed of %s is not published: %s%s", self.attempt.task_name, problem, place)
             return
         self._mode.await_start()
         self._reporter.report(TaskProgressed, sequence=sequence, **facts)

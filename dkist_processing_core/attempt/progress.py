@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from dkist_processing_core.process import forks
+from dkist_processing_core.text.exception_text import class_name
 
 # Linux gives no process a higher number (PID_MAX_LIMIT, proc_sys_kernel(5)).
 _PID_BITS = 22
@@ -18,7 +19,7 @@ _TICKS_PER_SECOND = 100
 
 
 def problem_of(facts: dict[str, Any]) -> str | None:
-    """Return the mistake in the arguments of a report, without the value, which may hold a secret; None without one."""
+    """Return the mistake in the arguments of a report, without a text, which may hold a secret; None without one."""
 
     def is_number(value: object) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -32,7 +33,8 @@ def problem_of(facts: dict[str, Any]) -> str | None:
             expected = "a text or None"
         else:
             continue
-        return f'{name}: expected {expected}, as in self.progress(3, 12, "frame")'
+        found = str(value) if type(value) is float else f"a value of type {class_name(type(value))}"
+        return f'{name}: found {found}, expected {expected}, as in self.progress(3, 12, "frame")'
     return None
 
 
