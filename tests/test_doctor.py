@@ -497,12 +497,14 @@ def test_what_waits_for_a_broker_is_counted(
         publisher.publish(started("A"), started("B"))
 
     before = findings()
+    shown = doctor().stdout
     monkeypatch.setenv("ISB_VHOST", "another")
     after = findings()
     monkeypatch.delenv("MESH_CONFIG")
     advice = doctor().stdout
 
     assert before["outbox"][1].endswith("; pending: 2")
+    assert shown.count("`dkist-core outbox drain` does so now") == 1
     assert after["outbox"][1].endswith("; pending: 0")
     assert after["other outbox"][1].endswith(" is for another broker than these settings name; pending: 2")
     assert after["other outbox"][0] == "skipped"

@@ -928,6 +928,7 @@ def test_a_lock_that_cannot_be_used_is_the_reason_that_is_shown(
     reason = f"the lock's file {lock} cannot be used: {lock}: found "
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert warning.startswith("1 event waits in ")
+    assert warning.endswith(". The next publisher or `dkist-core outbox drain` delivers it")
     assert f".db: {reason}" in warning
     assert took < publisher._flush_timeout
     assert f"this user cannot deliver it: {reason}" in asked("list").stdout

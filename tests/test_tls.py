@@ -184,7 +184,8 @@ def told_of_two_publishers(
     (told,) = warnings_in(caplog)
     reason, kept, rest = told.partition(". Events are kept in ")
     assert kept
-    assert rest == f"{AmqpBus(settings).journal_path} until they can be delivered."
+    later = "; if no process publishes then, run `dkist-core outbox drain`."
+    assert rest == f"{AmqpBus(settings).journal_path} until they can be delivered{later}"
     return reason
 
 

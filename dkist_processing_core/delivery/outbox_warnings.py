@@ -11,6 +11,7 @@ from pathlib import Path
 from dkist_processing_core.text import counted
 
 _MAX_REASONS = 3
+_DRAIN = "`dkist-core outbox drain`"
 # For each outbox, the reasons that this process has logged, so that several publishers in turn log each only once.
 _logged: dict[Path, set[str]] = {}
 logger = logging.getLogger(__name__)
@@ -32,7 +33,8 @@ class OutboxWarnings:
         if reason not in logged:
             logged.add(reason)
             place = "memory" if len(self._in_memory) else self._path
-            logger.warning("%s. Events are kept in %s until they can be delivered.", reason, place)
+            later = "" if len(self._in_memory) else f"; if no process publishes then, run {_DRAIN}"
+            logger.warning("%s. Events are kept in %s until they can be delivered%s.", reason, place, later)
 
     def report_recovery(self, where: str) -> None:
         """Log that the bus can be reached again, if a failure was logged before."""
@@ -44,7 +46,15 @@ class OutboxWarnings:
         if self._path not in _logged:
             _logged[self._path] = {reason}
             verb = "waits" if count == 1 else "wait"
-            logger.warning("%s %s in %s: %s", counted(count, "event"), verb, self._path, reason)
+            logger.warning(
+                "%s %s in %s: %s. The next publisher or %s delivers %s",
+                counted(count, "event"),
+                verb,
+                self._path,
+                reason,
+                _DRAIN,
+                "it" if count == 1 else "them",
+            )
 
     def report_set_aside(self, seq: int, reason: str) -> None:
         """Log that a message was set aside; later messages with the same reason are only counted."""

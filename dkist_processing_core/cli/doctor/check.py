@@ -35,9 +35,9 @@ class Check:
         return replace(self, detail=without_secrets(self.detail, settings), advice=advice)
 
 
-def ok(name: str, detail: str) -> Check:
-    """Return a check that found nothing wrong."""
-    return Check(name, Status.OK, detail)
+def ok(name: str, detail: str, advice: str | None = None) -> Check:
+    """Return a check that found nothing wrong, with advice if there is something to do all the same."""
+    return Check(name, Status.OK, detail, advice)
 
 
 def wrong(name: str, detail: str, advice: str | None = None) -> Check:

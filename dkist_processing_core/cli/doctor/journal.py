@@ -22,6 +22,10 @@ from dkist_processing_core.text.terminal import visible_line
 
 _IN_MEMORY = {"ramfs", "tmpfs"}
 _IN_CONTAINER = {"aufs", "overlay"}
+_DELIVERY = (
+    "the next publisher delivers them while the broker can be reached; `dkist-core outbox drain` does so now, "
+    "`dkist-core outbox relay` continuously"
+)
 _SET = "set DKIST_CORE_STATE_DIR to a folder on a local disk"
 
 
@@ -123,7 +127,7 @@ def _check_books(what: str, bus: Bus, books: Books) -> Check:
             "`dkist-core outbox list --set-aside` shows why the broker refused them; when the cause is removed, "
             "`dkist-core outbox retry --all` makes them pending again",
         )
-    return ok(what, found)
+    return ok(what, found, _DELIVERY if books.pending else None)
 
 
 def _check_locks(states: list[OutboxState]) -> Iterator[Check]:
