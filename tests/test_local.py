@@ -720,7 +720,7 @@ def test_a_run_that_is_killed_leaves_no_task_behind() -> None:
         # Ends when all of them have closed the pipe.
         assert process.stdout is not None
         process.stdout.read()
-        wait_until(lambda: the_run().ended_at is not None)
+        wait_until(lambda: the_run().reason is not None)
 
     run = the_run()
     assert causes_in(run) == dict.fromkeys(ENDLESS, "lost")
