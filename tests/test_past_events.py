@@ -23,9 +23,9 @@ from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Selection, subscribe
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import BusUnreachableError
-from dkist_processing_core.events import Event
+from dkist_processing_core.events import Event, WorkflowFailed
 from dkist_processing_core.journal.message import to_message
-from tests.facts import failed, finished, progressed, started
+from tests.facts import failed, finished, make, progressed, started
 from tests.services.broker import Broker
 from tests.services.sockets import LOOPBACK
 
@@ -196,3 +196,25 @@ def test_a_list_of_an_unknown_run_is_an_error_and_an_empty_one_of_a_known_run_is
     assert unknown.stderr.endswith("the latest runs there: r\n")
     assert (empty.exit_code, empty.stdout) == (0, "")
     assert empty.stderr.startswith("no such event on ")
+
+
+def test_a_list_of_the_final_failures_of_today_names_what_an_operator_has_to_look_at() -> None:
+    """
+    Attempts that are retried are left out, and the end of a run names its failed tasks.
+    """
+    now = datetime.now(UTC)
+    publish(
+        failed("Retried", final=False, time=now),
+        failed("Broken", time=now),
+        failed("Unknown", final=None, time=now),
+        make(WorkflowFailed, tasks={"Broken": "failed", "Other": "success"}, time=now),
+    )
+
+    names = ["--type", "task.failed", "--type", "workflow.failed"]
+    shown = CliRunner().invoke(app, ["events", "list", "--final", "--since", "today", *names]).stdout
+
+    assert [name for name in ("Retried", "Broken", "Unknown") if name in shown.partition("workflow.failed")[0]] == [
+        "Broken",
+        "Unknown",
+    ]
+    assert "1 failed, 1 success, failed: Broken" in " ".join(shown.split())

@@ -634,7 +634,7 @@ def test_lines_of_events_stay_in_line() -> None:
         ),
         (
             make(WorkflowFailed, duration_seconds=4, reason="timeout", tasks={"A": "failed"}),
-            "4.0 s, 1 failed, timeout, run r",
+            "4.0 s, 1 failed, failed: A, timeout, run r",
         ),
     ],
 )

@@ -23,6 +23,8 @@ from dkist_processing_core.events import (
 )
 from dkist_processing_core.text import amount, counted, duration, parts_of_attempt, size
 
+_NAMED_TASKS = 3
+
 
 def facts(event: Event) -> str:
     """Return an event's own facts as one line."""
@@ -37,7 +39,7 @@ def _facts(event: Event) -> list[str | None]:  # noqa: PLR0911 - a table of the 
         case WorkflowFinished():
             return [_took(event.duration_seconds), _states(event)]
         case WorkflowFailed():
-            return [_took(event.duration_seconds), _states(event), event.reason]
+            return [_took(event.duration_seconds), _states(event), _failed_tasks(event), event.reason]
         case TaskDispatched():
             waited = None if event.queued_seconds is None else f"queued {duration(event.queued_seconds)}"
             return [event.worker and f"to {event.worker}", event.queue and f"queue {event.queue}", waited]
@@ -91,3 +93,9 @@ def _environment(event: TaskStarted) -> str | None:
 def _states(event: WorkflowFinished | WorkflowFailed) -> str:
     states = list(event.tasks.values())
     return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+
+
+def _failed_tasks(event: WorkflowFailed) -> str | None:
+    names = [name for name, state in event.tasks.items() if state == "failed"]
+    more = len(names) - _NAMED_TASKS
+    return f"failed: {' '.join(names[:_NAMED_TASKS])}{f' and {more} more' if more > 0 else ''}" if names else None

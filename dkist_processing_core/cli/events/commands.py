@@ -6,7 +6,7 @@ Not here: the implementations of the commands, which each command imports when i
 
 # ruff: noqa: PLC0415 - `--version`, `--help` and the completion of a shell must not take seconds
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -108,15 +108,18 @@ def events_tail(
 
 def _duration(text: str) -> timedelta:
     """
-    Return the duration in a user's text.
+    Return the duration in a user's text; `today` is the time since the last midnight, in local time.
 
     >>> _duration("90m"), _duration("7d")
     (datetime.timedelta(seconds=5400), datetime.timedelta(days=7))
     """
+    if text.strip().lower() == "today":
+        now = datetime.now().astimezone()
+        return now - now.replace(hour=0, minute=0, second=0, microsecond=0)
     found = _DURATION.fullmatch(text.strip().lower())
     if found is None:
         raise typer.BadParameter(
-            f"found {text!r}, expected a number followed by s, m, h or d, for example 30m, 2h or 7d"
+            f"found {text!r}, expected a number followed by s, m, h or d, for example 30m, 2h or 7d; or today"
         )
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
@@ -133,7 +136,7 @@ def events_list(
         typer.Option(
             parser=_duration,
             metavar="DURATION",
-            help="Show only events from the last DURATION, for example 30m, 2h or 7d.",
+            help="Show only events from the last DURATION, for example 30m, 2h or 7d, or those of today.",
         ),
     ] = None,
     limit: Annotated[
@@ -146,6 +149,13 @@ def events_list(
             show_default=False,
         ),
     ] = None,
+    final: Annotated[
+        bool,
+        typer.Option(
+            "--final",
+            help="Of failed attempts, show only those that no other attempt follows, or of which that is not known.",
+        ),
+    ] = False,
     all_reports: AllReports = False,
     as_json: AsJson = False,
 ) -> None:
@@ -158,4 +168,5 @@ def events_list(
     """
     from dkist_processing_core.cli.events.show import Filters, show_list
 
-    show_list(Filters(types, workflow, task, run, all_reports, as_json), since=since, limit=limit)
+    filters = Filters(types, workflow, task, run, all_reports, as_json)
+    show_list(filters, since=since, limit=limit, only_final=final)

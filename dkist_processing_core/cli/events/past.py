@@ -13,7 +13,7 @@ from dkist_processing_core.consumer import Selection
 from dkist_processing_core.consumer.backwards import all_back, in_order, may_be_of, undelivered_back, waiting_here
 from dkist_processing_core.consumer.replay import replayed
 from dkist_processing_core.errors import BusUnreachableError
-from dkist_processing_core.events import Event
+from dkist_processing_core.events import Event, TaskFailed
 from dkist_processing_core.identity.short_ids import names_run
 from dkist_processing_core.settings.interface import Settings
 
@@ -32,6 +32,8 @@ class Choice:
     """The run as a person names it; several runs may have the name."""
     limit: int = 0
     """How many of the newest events; 0 for all."""
+    only_final: bool = False
+    """Whether failed attempts that another attempt follows are left out."""
 
 
 class PastEvents:
@@ -120,7 +122,8 @@ def _filter(choice: Choice, now: datetime) -> Callable[[Event], bool]:
 
     def is_chosen(event: Event) -> bool:
         is_young = choice.since is None or now - moments.latest(event, now) <= choice.since
-        return is_young and _is_of(choice.run, event.run_id)
+        is_followed = choice.only_final and isinstance(event, TaskFailed) and event.final is False
+        return is_young and not is_followed and _is_of(choice.run, event.run_id)
 
     return is_chosen
 

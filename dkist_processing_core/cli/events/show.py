@@ -67,13 +67,13 @@ def tail(filters: Filters, *, name: str | None, replay: bool, waits: bool) -> No
             event.ack()
 
 
-def show_list(filters: Filters, *, since: timedelta | None, limit: int | None) -> None:
+def show_list(filters: Filters, *, since: timedelta | None, limit: int | None, only_final: bool = False) -> None:
     """Print the events that the bus still has; without a `limit`, the newest on a terminal, and otherwise all."""
     settings = read_settings()
     if limit is None:
         limit = 0 if filters.as_json or not sys.stdout.isatty() else ON_A_TERMINAL
     selection = Selection(tuple(filters.types), filters.workflow, filters.task)
-    choice = Choice(selection, filters.all_reports, since, filters.run, limit)
+    choice = Choice(selection, filters.all_reports, since, filters.run, limit, only_final)
     past = PastEvents(settings, choice, print_remark)
     events: Iterator[Event] = iter(past)
     if filters.run is not None:
