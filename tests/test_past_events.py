@@ -125,6 +125,20 @@ def test_a_subscription_to_a_dead_broker_fails_on_request(monkeypatch: pytest.Mo
         subscribe(connect="maybe")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("timeout", [0.0, 0.3])
+def test_a_timeout_also_limits_the_wait_for_a_dead_broker(
+    monkeypatch: pytest.MonkeyPatch, refusing_port: int, timeout: float
+) -> None:
+    """
+    A script that reads the past until it is quiet ends, with the reason.
+    """
+    place = {"mesh_address": LOOPBACK, "mesh_port": refusing_port}
+    monkeypatch.setenv("MESH_CONFIG", json.dumps({"interservice-bus": place}))
+
+    with pytest.raises(BusUnreachableError, match="nothing listens there"):
+        subscribe(replay=True, timeout=timeout)
+
+
 def test_without_its_broker_a_host_shows_the_events_that_wait_for_it(
     monkeypatch: pytest.MonkeyPatch, refusing_port: int
 ) -> None:

@@ -66,19 +66,19 @@ def subscribe(
             also be included.
         timeout: end the iteration when no event came for this many seconds; None waits without a limit. In a replay,
             the time counts from the moment when it has read everything that the bus held when it began. With 0, exactly
-            those events are yielded.
+            exactly those events are yielded. It also limits the wait for a broker that cannot be reached now.
         every_report: yield each reporter's report of an occurrence. By default each occurrence is yielded once,
             independent of the number of its reports and their repetitions.
-        connect: what to do if the broker cannot be reached now: `wait` logs one warning and waits for it without a
-            limit, `fail` raises a `BusUnreachableError`. After a later interruption the subscription connects again by
-            itself in both cases.
+        connect: what to do if the broker cannot be reached now: `wait` logs one warning and waits for it, at most for
+            `timeout` seconds if that is given, `fail` raises a `BusUnreachableError`. After a later interruption the
+            subscription connects again by itself in both cases.
         settings: read from the environment if they are not given.
 
     Raises:
         ValueError: There is no such event, the subscription cannot have that name, `replay` is no time, or `connect` is
             another text.
         ConfigurationError, BusError, JournalError: The settings are wrong, the broker refuses the subscription or, with
-            `connect="fail"`, cannot be reached.
+            `connect="fail"` or within the `timeout`, cannot be reached.
     """
     if connect not in ("wait", "fail"):
         msg = f"connect is {connect!r}, expected 'wait' or 'fail'"
@@ -109,19 +109,23 @@ def subscribe(
                 _named.subscriptions[key] = subscription
         return subscription
 
-    return open_once() if connect == "fail" else _when_reachable(open_once)
+    return open_once() if connect == "fail" else _when_reachable(open_once, timeout)
 
 
-def _when_reachable(open_once: Callable[[], Subscription]) -> Subscription:
-    """Open a subscription as soon as the broker can be reached. Signals are handled during the pauses."""
+def _when_reachable(open_once: Callable[[], Subscription], timeout: float | None) -> Subscription:
+    """Open a subscription when the broker can be reached, at most until a timeout. Pauses let signals be handled."""
     pause = _FIRST_PAUSE_SECONDS
+    deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         try:
             return open_once()
         except BusUnreachableError as error:
+            rest = pause if deadline is None else deadline - time.monotonic()
+            if rest <= 0:
+                raise
             if pause == _FIRST_PAUSE_SECONDS:
                 logger.warning("%s. The subscription waits for the broker", error)
-        time.sleep(pause)
+        time.sleep(min(pause, rest))
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
