@@ -122,8 +122,8 @@ class LocalRun:
                 if os.getpid() != self._pid:
                     # This is a forked child of a task that ran in this process. Only its parent reports the run.
                     os._exit(1)
-                reason = _interruption(sys.exc_info()[1])
                 with signals_deferred(interrupts=True) as held:
+                    reason = _interruption(sys.exc_info()[1])
                     self._stop_everything(held, reason)
                     result = self._schedule.result
                     self._reports.ended(result, duration_seconds=time.monotonic() - began, reason=reason)
