@@ -188,6 +188,21 @@ class Waits(TaskBase):
         wait_for_ever()
 
 
+class SucceedsWhenTold(TaskBase):
+    """
+    Catches the termination, and succeeds when the test says so.
+    """
+
+    def run(self) -> None:
+        """
+        Wait for the termination, and then for the file named told in the folder of the marks.
+        """
+        try:
+            wait_for_ever()
+        except SystemExit:
+            wait_until(Path(os.environ["FAULT_MARKS"], "told").exists)
+
+
 class Pools(TaskBase):
     """
     Waits for the workers of a pool, which are forks of it.
@@ -458,6 +473,8 @@ liars = _workflow("liars", LiesOnItsStreams)
 """A task that makes a false claim."""
 endless = _workflow("endless", Waits, Pools, HearsNothing)
 """Three tasks that wait without end: one accepts a termination request, one has a pool, one ignores the request."""
+unequal = _workflow("unequal", Waits, SucceedsWhenTold)
+"""Two tasks that wait without end: one fails at a termination request, the other one succeeds later."""
 dependent = Workflow(process_category="all", process_name="dependent", workflow_package=__package__)
 """A success, a failure that waits for it, and a task that waits for the failure."""
 dependent.add_node(Succeeds)

@@ -58,6 +58,17 @@ def run_python(program: str, environment: dict[str, str]) -> "subprocess.Complet
     )
 
 
+def children_of(pid: int) -> list[int]:
+    """
+    Return the child processes of all threads of a process.
+    """
+    return [
+        int(child)
+        for thread in Path(f"/proc/{pid}/task").iterdir()
+        for child in (thread / "children").read_text().split()
+    ]
+
+
 def status_of_fork(action: Callable[[], object]) -> int:
     """
     Call `action` in a fork of this process, which must end in time, and return its exit status.

@@ -27,7 +27,7 @@ from dkist_processing_core.local.outcomes import RunResult, TaskOutcome, TaskSta
 from dkist_processing_core.runs import RunView, State
 from dkist_processing_core.text import duration
 from tests import launched, pipelines
-from tests.running import run_python
+from tests.running import children_of, run_python
 from tests.services.broker import Broker
 from tests.waiting import SECONDS, wait_until
 
@@ -839,17 +839,6 @@ def ended_tasks() -> set[str]:
         for event in subscribe("task.failed", "task.finished", replay=True, timeout=0.05)
         if isinstance(event, TaskEnd)
     }
-
-
-def children_of(pid: int) -> list[int]:
-    """
-    Return the child processes of all threads of a process.
-    """
-    return [
-        int(child)
-        for thread in Path(f"/proc/{pid}/task").iterdir()
-        for child in (thread / "children").read_text().split()
-    ]
 
 
 def test_a_workflow_without_tasks_cannot_run() -> None:

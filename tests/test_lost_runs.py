@@ -2,6 +2,8 @@
 Tests of the end of a local run whose process was killed.
 """
 
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +23,7 @@ from dkist_processing_core.journal.run_record import RUNNING, RecordedRun, RunRe
 from dkist_processing_core.outbox import Relay
 from dkist_processing_core.runs import State
 from dkist_processing_core.settings.reading import read_settings
-from tests.running import run_command, run_python, status_of_fork
+from tests.running import ROOT, children_of, run_command, run_python, status_of_fork
 from tests.waiting import wait_until
 
 RUN = Run("long_run", "dev", "local__1__20261129T090000Z__0a1b2c3d", 1)
@@ -236,6 +238,45 @@ def test_a_relay_publishes_the_end_of_a_lost_run(monkeypatch: pytest.MonkeyPatch
 
     bodies = Journal.look(journal_path(), lambda journal: [entry.message.body for entry in journal.read(0, 100)])
     assert sum(b"lost: the process that ran it" in body for body in bodies) == 1
+
+
+def test_a_run_is_not_reported_as_lost_while_a_launcher_of_it_lives(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """
+    Of two parallel tasks, one ends with the killed process of the run, and the other one succeeds after that.
+    """
+    monkeypatch.setenv("FAULT_MARKS", str(tmp_path))
+    program = "from tests.launched import unequal; unequal.run(recipe_run_id=1, max_parallel=2)"
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert {process.stdout.readline() for _ in range(2)} == {"Waits | waiting\n", "SucceedsWhenTold | waiting\n"}
+        launchers = children_of(process.pid)
+
+        process.kill()
+        wait_until(lambda: sum(map(has_ended, launchers)) == 1)
+        before = [event.name for event in on_the_bus()]
+        looked_at = list(lost_runs(journal_path()))
+        (tmp_path / "told").touch()
+        wait_until(lambda: all(map(has_ended, launchers)))
+
+    (end,) = (event for event in on_the_bus() if isinstance(event, WorkflowFailed))
+    assert "task.failed" in before
+    assert "workflow.failed" not in before
+    assert looked_at == []
+    assert end.tasks == {"Waits": "failed", "SucceedsWhenTold": "success"}
+    assert failure_messages() == 1
+    assert records_beside(journal_path()) == []
+
+
+def has_ended(pid: int) -> bool:
+    """
+    Return True if a process is gone, or is a zombie that nobody waits for.
+    """
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 KILLED_BETWEEN_TASKS = """\

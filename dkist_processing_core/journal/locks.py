@@ -43,6 +43,11 @@ class FileLock:
             self._descriptor = None
         return self._descriptor is not None
 
+    @property
+    def descriptor(self) -> int | None:
+        """The descriptor of a held lock, which is released when the last copy is closed; None if it is not held."""
+        return self._descriptor if self.is_held else None
+
     def acquire(self) -> bool:
         """Acquire the lock if it is free, and return True if this process holds it now."""
         if self.is_held:

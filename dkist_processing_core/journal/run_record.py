@@ -1,8 +1,9 @@
 """
 The record of a run on this host: a file beside the journal that exists while the run lasts, locked by its process.
 
-The kernel releases the lock when that process ends, even by SIGKILL, and no other process id can be mistaken for it: a
-record without a lock is that of a lost run. Not here: the report of a lost run (delivery.lost_runs).
+Its launchers hold the same lock. The kernel releases it when all of them have ended, even by SIGKILL, and no other
+process id can be mistaken for theirs: a record without a lock is that of a lost run. Not here: the report of a lost run
+(delivery.lost_runs).
 """
 
 import contextlib
@@ -94,6 +95,11 @@ class RunRecord:
             },
             synced=True,
         )
+
+    @property
+    def descriptor(self) -> int | None:
+        """The descriptor of the lock: while a process has a copy of it, the run is not lost. None if it is not held."""
+        return self._lock.descriptor
 
     def note(self, tasks: Sequence[str], state: str, attempt: int = 0) -> None:
         """Append a new state of some tasks, with the number of the attempt that was started last."""

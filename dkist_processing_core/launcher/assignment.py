@@ -24,6 +24,8 @@ DELIVERED = f"{PREFIX}DELIVERED"
 """Set if the engine's process delivers the messages in the journal, so that no launcher has to connect."""
 ENGINE_FD = f"{PREFIX}ENGINE_FD"
 """The descriptor on which a local run receives the facts of the attempt's end, as one JSON object."""
+RECORD_FD = f"{PREFIX}RECORD_FD"
+"""The descriptor by which a launcher keeps the record of a local run locked, even if the process of the run dies."""
 OWN_ENVIRONMENT = "dev"
 """The version of a workflow whose tasks run in the launcher's own environment."""
 _RECIPE_RUN_ID = f"{PREFIX}RECIPE_RUN_ID"
@@ -45,6 +47,8 @@ class Assignment:
     """Whether another process delivers the messages in the journal."""
     engine_fd: int | None = None
     """The descriptor on which the engine receives the facts of the end; None if it does not wait for them."""
+    record_fd: int | None = None
+    """The descriptor of the run's record, held while the launcher may report on the run; None without a record."""
     problem: str | None = None
     """The unusable part of the assignment, which prevents the start; None if all of it is usable."""
 
@@ -76,7 +80,8 @@ class Assignment:
             queue=environ.get(QUEUE) or None,
             is_delivered=DELIVERED in environ,
             queued_seconds=_seconds_since(environ.get(QUEUED_AT)),
-            engine_fd=int(environ[ENGINE_FD]) if environ.get(ENGINE_FD, "").isdecimal() else None,
+            engine_fd=_descriptor(environ.get(ENGINE_FD, "")),
+            record_fd=_descriptor(environ.get(RECORD_FD, "")),
             problem="; ".join(problems) or None,
         )
 
@@ -122,6 +127,10 @@ def _is_search_path(text: str | None) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(folders, list) and all(isinstance(folder, str) for folder in folders)
+
+
+def _descriptor(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None
 
 
 def _seconds_since(moment: str | None) -> float | None:

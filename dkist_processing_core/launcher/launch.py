@@ -66,9 +66,10 @@ class Launch:
         self._reports = ReportsOnDemand(assignment, began_ns)
         self._environment = TaskEnvironment(assignment.requirement, self._reports, requests)
         self._supervision = self._new_supervision()
-        if assignment.engine_fd is not None:
-            with errors_logged():
-                os.set_inheritable(assignment.engine_fd, False)  # noqa: FBT003 - the standard library's signature
+        for descriptor in (assignment.engine_fd, assignment.record_fd):
+            if descriptor is not None:
+                with errors_logged():
+                    os.set_inheritable(descriptor, False)  # noqa: FBT003 - the standard library's signature
 
     def _new_supervision(self) -> Supervision:
         return Supervision(self._assignment, self._environment, self._requests, self._reports)
@@ -157,5 +158,9 @@ class Launch:
 
     def close(self) -> None:
         """Deliver the pending reports, and release the environment."""
+        if self._assignment.record_fd is not None:
+            # If the process of the run has died, the last launcher that closes the record can take and report it.
+            with errors_logged():
+                os.close(self._assignment.record_fd)
         self._reports.close(is_orphaned=self._requests.is_orphaned)
         self._environment.close()

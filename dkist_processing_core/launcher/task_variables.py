@@ -19,6 +19,7 @@ from dkist_processing_core.launcher.assignment import (
     PACKAGE,
     QUEUE,
     QUEUED_AT,
+    RECORD_FD,
     Assignment,
 )
 from dkist_processing_core.launcher.bootstrap import FILE, FLAGS, LOADING, MODULE, SEARCH_PATH, variables
@@ -43,6 +44,7 @@ _LAUNCHERS = frozenset(
             QUEUED_AT,
             DELIVERED,
             ENGINE_FD,
+            RECORD_FD,
             f"{PREFIX}PYTHON",
         ),
         origin.VARIABLE,

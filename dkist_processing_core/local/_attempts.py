@@ -108,7 +108,7 @@ class Attempts:
         # No interrupt comes between the start of the process and its registration.
         with signals_deferred(interrupts=True):
             try:
-                process = child.start({**self._environ(attempt), **environ})
+                process = child.start({**self._environ(attempt), **environ}, self._reports.record_fd)
             except Exception as error:  # noqa: BLE001 - after any error the attempt is over
                 logger.error("%s cannot be started: %s", attempt.task_name, error)  # noqa: TRY400 - one line reports it
                 self._record_end(AttemptEnd(attempt, SOFTWARE, time.monotonic() - began, is_reported=False))

@@ -110,6 +110,11 @@ class RunReports:
             if self._record is not None:
                 self._record.note(tasks, state, attempt.attempt)
 
+    @property
+    def record_fd(self) -> int | None:
+        """The descriptor that keeps the run's record locked, for the launchers; None if it is not held."""
+        return None if self._record is None else self._record.descriptor
+
     def dispatched(self, attempt: Attempt, queue: str, queued_seconds: float) -> None:
         """
         Publish the dispatch of an attempt that has no launcher.

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dkist_processing_core.launcher.assignment import ENGINE_FD
+from dkist_processing_core.launcher.assignment import ENGINE_FD, RECORD_FD
 from dkist_processing_core.launcher.bootstrap import FLAGS
 from dkist_processing_core.launcher.task_variables import without_launchers
 from dkist_processing_core.process.descriptors import move_up
@@ -52,13 +52,17 @@ class LauncherProcess(subprocess.Popen[bytes]):
     end_pipe: io.FileIO
 
 
-def start(environ: Mapping[str, str]) -> LauncherProcess:
+def start(environ: Mapping[str, str], record_fd: int | None = None) -> LauncherProcess:
     """
     Start a launcher as the leader of its process group, with these variables in addition to those of this process.
 
     If the run is started inside a task of another run, the variables that identify that task are not passed on. The
     options of this interpreter are for the task: the launcher runs without them, so that they cannot change its
     behaviour.
+
+    Args:
+        environ: The additional variables.
+        record_fd: The descriptor of the run's record, which the launcher holds too; None without a record.
     """
     fill_standard_descriptors()
     read_fd, write_fd = map(move_up, os.pipe())
@@ -71,12 +75,13 @@ def start(environ: Mapping[str, str]) -> LauncherProcess:
                 **environ,
                 FLAGS: json.dumps(interpreter_flags()),
                 ENGINE_FD: str(write_fd),
+                **({} if record_fd is None else {RECORD_FD: str(record_fd)}),
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             process_group=0,
-            pass_fds=(write_fd,),
+            pass_fds=(write_fd,) if record_fd is None else (write_fd, record_fd),
         )
     except BaseException:
         pipe.close()
