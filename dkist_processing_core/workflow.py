@@ -1,7 +1,9 @@
 """
 `Workflow`, the author's interface to a directed acyclic graph of tasks.
 
-Not here: its run on this host (local), and its rendering as text (export.rendering). Only `load` imports Airflow.
+Not here: its run on this host (local), its rendering as text (export.rendering), and the checks of what an author gives
+(author_checks). Only `load` imports Airflow. The length comes from the docstrings: the reference for authors is
+generated from them.
 """
 
 import graphlib
@@ -19,8 +21,9 @@ from dkist_processing_core.author_checks.names import (
     workflow_name_from_details,
 )
 from dkist_processing_core.author_checks.near_misses import warn_of_near_misses
+from dkist_processing_core.author_checks.placement import check_placement
 from dkist_processing_core.author_checks.tasks import check_runnable, check_task
-from dkist_processing_core.author_checks.values import refuse, text_of
+from dkist_processing_core.author_checks.values import text_of
 from dkist_processing_core.errors import RunFailedError, WorkflowError
 from dkist_processing_core.node import Node
 from dkist_processing_core.resource_queue import ResourceQueue
@@ -136,46 +139,9 @@ class Workflow:
         check_runnable(task)
         given: dict[str, Any] = {"resource_queue": resource_queue, "upstreams": upstreams, "pip_extras": pip_extras}
         node = Node(self.workflow_name, self.workflow_version, self.workflow_package, task, **given)
-        self._check_placement(node)
+        check_placement(node, self._nodes)
         self._nodes[node.name] = node
         warn_of_near_misses(task)
-
-    def _check_placement(self, node: Node) -> None:
-        name = node.name
-        # Names that differ only in case would clash as files of a case-insensitive file system, or as lower-case words.
-        clash = next((other for other in self._nodes.values() if other.name.lower() == name.lower()), None)
-        if clash is not None:
-            if clash.task is node.task and (circle := self._circle(node)) is not None:
-                refuse(
-                    f"{name} cannot wait for {circle[1]}: the upstreams would be circular, {' -> '.join(circle)} "
-                    "(each waits for the next)"
-                )
-            refuse(
-                f"{name} cannot be added to {self.workflow_name}: it has a task of this name already, {clash.name}; "
-                f"add each task once, with all its upstreams, and use a subclass for a second task with the same code"
-            )
-        for upstream in node.upstreams:
-            if upstream.__name__ not in self._nodes:
-                refuse(
-                    f"{name} waits for {upstream.__name__}, which is not in {self.workflow_name}; add upstreams first. "
-                    f"It has: {', '.join(self._nodes) or 'no tasks yet'}",
-                    note=f"If {upstream.__name__} also waits for {name}, directly or through others, the upstreams are "
-                    f"circular ({name} -> {upstream.__name__} -> … -> {name}): one of these tasks must not wait.",
-                )
-            if self._nodes[upstream.__name__].task is not upstream:
-                refuse(f"{name} waits for another {upstream.__name__} than the one in {self.workflow_name}")
-
-    def _circle(self, node: Node) -> list[str] | None:
-        """Return a way from a task back to itself by upstreams, if a task of the workflow waited as `node` does."""
-        ways = [[node.name, upstream] for upstream in node.upstream_names]
-        for way in ways:
-            if way[-1] == node.name:
-                return way
-            known = self._nodes.get(way[-1])
-            ways += [
-                [*way, upstream] for upstream in (known.upstream_names if known else ()) if upstream not in way[1:]
-            ]
-        return None
 
     def topological_sort(self) -> list[Node]:
         """
@@ -255,18 +221,17 @@ class Workflow:
         Raises:
             WorkflowError: The workflow has no tasks, a worker could not run one of them, or the file cannot be written.
         """
-        return self._export(path, "dags")
+        return self._export("dags" if path is None else path)
 
     @author_call('export("export")')
     def export(self, path: str | Path | None = None) -> Path:
         """Write the workflow as `export_dag` does, by default into the folder `export`; this is the older method."""
-        return self._export(path, "export")
+        return self._export("export" if path is None else path)
 
-    def _export(self, path: str | Path | None, default: str) -> Path:
+    def _export(self, path: str | Path) -> Path:
         from dkist_processing_core.export.files import folder_of, put_files  # noqa: PLC0415 - a task's process needs none of it
 
-        content = self.dag_source().encode()
-        (file,) = put_files(folder_of(default if path is None else path), {f"{self.dag_name}.py": content})
+        (file,) = put_files(folder_of(path), {f"{self.dag_name}.py": self.dag_source().encode()})
         return file
 
     @author_call('export_notebook("notebooks")')
@@ -300,9 +265,9 @@ class Workflow:
             WorkflowError: The workflow has no tasks, or belongs to no package.
         """
         from dkist_processing_core.export.dag_source import exec_dag_source  # noqa: PLC0415 - as above
-        from dkist_processing_core.export.rendering import DAG  # noqa: PLC0415 - as above
+        from dkist_processing_core.export.rendering import DAG, render_dag  # noqa: PLC0415 - as above
 
-        return exec_dag_source(self._rendered(), self.dag_name)[DAG]
+        return exec_dag_source(render_dag(self), self.dag_name)[DAG]
 
     def dag_source(self) -> str:
         """
@@ -311,22 +276,11 @@ class Workflow:
         Raises:
             WorkflowError: The workflow has no tasks, or a worker could not run one of them.
         """
+        from dkist_processing_core.export.rendering import render_dag  # noqa: PLC0415 - as above
+
         for node in self.nodes:
             node.check_exportable()
-        return self._rendered()
-
-    def _rendered(self) -> str:
-        from dkist_processing_core.export import rendering  # noqa: PLC0415 - as above
-
-        self._check_has_tasks()
-        return rendering.render_dag(
-            dag_name=self.dag_name,
-            workflow_name=self.workflow_name,
-            workflow_version=self.workflow_version,
-            tags=self.tags,
-            nodes=self.nodes,
-            graph=self.graph,
-        )
+        return render_dag(self)
 
     def notebook_source(self) -> str:
         """
@@ -335,15 +289,9 @@ class Workflow:
         Raises:
             WorkflowError: The workflow has no tasks, or a notebook could not import one of them.
         """
-        from dkist_processing_core.export import rendering  # noqa: PLC0415 - as above
+        from dkist_processing_core.export.rendering import render_notebook  # noqa: PLC0415 - as above
 
-        self._check_has_tasks()
-        return rendering.render_notebook(self.topological_sort())
-
-    def _check_has_tasks(self) -> None:
-        if not self._nodes:
-            msg = f"{self.workflow_name} cannot be exported: it has no tasks"
-            raise WorkflowError(msg)
+        return render_notebook(self)
 
     def __repr__(self) -> str:
         """Return the workflow's name, version and size."""

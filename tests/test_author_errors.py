@@ -763,7 +763,7 @@ def test_a_call_with_wrong_arguments_shows_the_right_ones(call: Callable[[], obj
         lambda: with_first().add_node(Second, upstream=First),  # type: ignore[call-arg]
     ],
 )
-def test_a_mistake_is_shown_at_the_author_s_own_line(call: Callable[[], object]) -> None:
+def test_one_line_of_the_library_follows_the_author_s_own_line(call: Callable[[], object]) -> None:
     """
     The traceback has one frame below the author's, and no other error above it.
     """
@@ -790,6 +790,24 @@ def test_circular_upstreams_are_shown_as_a_circle() -> None:
     assert sentence == (
         "First cannot wait for Third: the upstreams would be circular, First -> Third -> Second -> First "
         "(each waits for the next)"
+    )
+
+
+def test_a_second_addition_is_refused_at_once_in_a_graph_with_many_ways() -> None:
+    """
+    Sixty layers of two tasks have 2^60 ways from end to begin; each task is looked at once.
+    """
+    built = with_first()
+    layer: list[type[TaskBase]] = [First]
+    for depth in range(60):
+        below, layer = layer, [type(f"{side}{depth}", (First,), {}) for side in ("Left", "Right")]
+        for each in layer:
+            built.add_node(each, upstreams=below)
+
+    assert "a task of this name already" in refused(partial(built.add_node, layer[0], upstreams=below), WorkflowError)
+    circle = refused(partial(built.add_node, First, upstreams=layer), WorkflowError)
+    assert (
+        "First -> Left59 -> Left58 -> Left57 -> Left56 -> Left55 -> Left54 -> Left53 -> … -> Left0 -> First" in circle
     )
 
 

@@ -1,7 +1,7 @@
 """
 The tasks that an author may add to a workflow, with their upstreams, queue and extras.
 
-Not here: the relations between the tasks of one workflow (workflow).
+Not here: the relations between the tasks of one workflow (placement).
 """
 
 import inspect

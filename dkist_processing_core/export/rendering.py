@@ -7,16 +7,15 @@ operators' source (bash_operator), and Airflow.
 
 import json
 import textwrap
-from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from dkist_processing_core.events import Graph
+from dkist_processing_core.errors import WorkflowError
 from dkist_processing_core.export import bash_operator
 from dkist_processing_core.export.notebook_file import EXPORTED, digest_of
 
 if TYPE_CHECKING:
-    from dkist_processing_core.node import Node
+    from dkist_processing_core.workflow import Workflow
 
 _DISTRIBUTION = "dkist-processing-core"
 DAG = "dag"
@@ -26,32 +25,26 @@ DAG = "dag"
 _FIRST_CELL = "recipe_run_id: int ="
 
 
-def render_dag(
-    *,
-    dag_name: str,
-    workflow_name: str,
-    workflow_version: str,
-    tags: Sequence[str],
-    nodes: "Iterable[Node]",
-    graph: Graph,
-) -> str:
+def render_dag(workflow: "Workflow") -> str:
     """
     Return the source of a DAG. It needs Airflow 3 and this package's callbacks, but none of the tasks.
 
     Raises:
-        WorkflowError: No worker could install the environment of one of the nodes.
+        WorkflowError: The workflow has no tasks, or no worker could install the environment of one of them.
     """
-    nodes = list(nodes)
+    _check_has_tasks(workflow)
+    nodes, graph = workflow.nodes, workflow.graph
+    name, its_version = workflow.workflow_name, workflow.workflow_version
     shared = bash_operator.render_shared(
-        workflow_name, workflow_version, nodes[0].requirement.name, nodes=graph.nodes, edges=graph.edges
+        name, its_version, nodes[0].requirement.name, nodes=graph.nodes, edges=graph.edges
     )
     operators = "".join(
         textwrap.indent(f"tasks[{node.name!r}] = {node.operator_definition}\n", "    ") for node in nodes
     )
-    edges = "".join(f"    tasks[{upstream!r}] >> tasks[{name!r}]\n" for upstream, name in graph.edges)
+    edges = "".join(f"    tasks[{upstream!r}] >> tasks[{task!r}]\n" for upstream, task in graph.edges)
     return f'''\
 """
-{workflow_name}, version {workflow_version}, as a DAG for Airflow 3.
+{name}, version {its_version}, as a DAG for Airflow 3.
 
 Written by {_DISTRIBUTION} {version(_DISTRIBUTION)}: change the workflow and export it again, not this file.
 """
@@ -59,10 +52,10 @@ Written by {_DISTRIBUTION} {version(_DISTRIBUTION)}: change the workflow and exp
 {bash_operator.IMPORTS}
 {shared}
 with DAG(
-    dag_id={dag_name!r},
+    dag_id={workflow.dag_name!r},
     schedule=None,
     catchup=False,
-    tags={list(tags)!r},
+    tags={list(workflow.tags)!r},
     user_defined_macros={{'dkist_core': callbacks}},
     on_success_callback=callbacks.on_dag_success,
     on_failure_callback=callbacks.on_dag_failure,
@@ -71,15 +64,16 @@ with DAG(
 {operators}{edges}'''
 
 
-def render_notebook(nodes: "Iterable[Node]") -> str:
+def render_notebook(workflow: "Workflow") -> str:
     """
-    Return a notebook of format 4.5: a cell for the recipe run id, then a cell for each task in the given order.
+    Return a notebook of format 4.5: a cell for the recipe run id, then a cell for each task in dependency order.
 
     Raises:
-        WorkflowError: A notebook could not import one of the tasks.
+        WorkflowError: The workflow has no tasks, or a notebook could not import one of them.
     """
+    _check_has_tasks(workflow)
     cells = {"recipe-run-id": _FIRST_CELL}
-    for number, node in enumerate(nodes, 1):
+    for number, node in enumerate(workflow.topological_sort(), 1):
         node.check_importable()
         cells[f"task-{number}"] = node.notebook_cell
     notebook = {
@@ -104,3 +98,9 @@ def render_notebook(nodes: "Iterable[Node]") -> str:
     }
     # The layout of Jupyter itself, so that a saved notebook differs only by its changed parts.
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def _check_has_tasks(workflow: "Workflow") -> None:
+    if not workflow.nodes:
+        msg = f"{workflow.workflow_name} cannot be exported: it has no tasks"
+        raise WorkflowError(msg)
