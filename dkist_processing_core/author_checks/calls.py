@@ -1,5 +1,5 @@
 """
-Calls of an author to a workflow: a mistake ends in one sentence, and the last line of the traceback is the author's.
+Calls of an author to a workflow: a mistake ends in one sentence, one frame of this module below the author's own line.
 
 Not here: the checks of the given values (names, tasks, values).
 """
