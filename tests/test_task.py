@@ -293,15 +293,22 @@ def test_progress_that_is_no_number_does_not_break_the_task(
             self.progress("frame", 3)  # type: ignore[arg-type]
             self.progress(3, 4, 5)  # type: ignore[arg-type]
 
+    class Huge(TaskBase):
+        def run(self) -> None:
+            self.progress(1, 10**400)
+
     call(Odd)
     call(Other)
+    call(Huge)
 
     assert isinstance(recorded()[-1], TaskFinished)
     told = [re.sub(r"line \d+", "line N", record.getMessage()) for record in caplog.records]
     assert told == [
-        f"task.progressed of Odd is not published: done: found nan, expected a number, {AS_IN} {AT}",
-        f"task.progressed of Other is not published: done: found a value of type str, expected a number, {AS_IN} {AT}",
+        f"task.progressed of Odd is not published: done: found nan, expected a finite number, {AS_IN} {AT}",
+        "task.progressed of Other is not published: done: found a value of type str, expected a finite number, "
+        + f"{AS_IN} {AT}",
         f"task.progressed of Other is not published: unit: found a value of type int, expected a text or None, {AS_IN}",
+        "task.progressed of Huge is not published: total: expected a number",
     ]
 
 

@@ -22,13 +22,16 @@ def problem_of(facts: dict[str, Any]) -> str | None:
     """Return the mistake in the arguments of a report, without a text, which may hold a secret; None without one."""
 
     def is_number(value: object) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        # An integer is finite, and may be too large to become a float.
+        return (isinstance(value, int) and not isinstance(value, bool)) or (
+            isinstance(value, float) and math.isfinite(value)
+        )
 
     for name, value in facts.items():
         if name == "done" and not is_number(value):
-            expected = "a number"
+            expected = "a finite number"
         elif name == "total" and not (value is None or is_number(value)):
-            expected = "a number or None"
+            expected = "a finite number or None"
         elif name in ("unit", "note") and not (value is None or isinstance(value, str)):
             expected = "a text or None"
         else:
