@@ -62,7 +62,8 @@ def tail(filters: Filters, *, name: str | None, replay: bool, waits: bool) -> No
         ) as events,
     ):
         print_remark(f"following {open_bus(settings).where}; press Ctrl-C to end")
-        for event in events if filters.run is None else events_of_run(events, filters.run, most_held=0):
+        run = filters.run
+        for event in events if run is None else events_of_run(events, run, remark=print_remark, most_held=0):
             show(event)
             event.ack()
 
@@ -77,7 +78,7 @@ def show_list(filters: Filters, *, since: timedelta | None, limit: int | None, o
     past = PastEvents(settings, choice, print_remark)
     events: Iterator[Event] = iter(past)
     if filters.run is not None:
-        events = events_of_run(events, filters.run)
+        events = events_of_run(events, filters.run, remark=print_remark)
     several_runs, events = (False, events) if filters.as_json else have_several_runs(events)
     show = _shower(as_json=filters.as_json, dated=True, several_runs=several_runs)
     count = 0
