@@ -118,13 +118,17 @@ def _when_reachable(open_once: Callable[[], Subscription], timeout: float | None
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         try:
-            return open_once()
+            subscription = open_once()
         except BusUnreachableError as error:
             rest = pause if deadline is None else deadline - time.monotonic()
             if rest <= 0:
                 raise
             if pause == _FIRST_PAUSE_SECONDS:
                 logger.warning("%s. The subscription waits for the broker", error)
+        else:
+            if pause > _FIRST_PAUSE_SECONDS:
+                logger.info("the broker can be reached; the subscription begins")
+            return subscription
         time.sleep(min(pause, rest))
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 

@@ -4,6 +4,7 @@ Behaviour that differs between the versions of RabbitMQ, 3.10 to 4.3, and may lo
 Not here: their common behaviour (test_amqp.py), and the accounts that the documentation prints (test_topology.py).
 """
 
+import logging
 import shlex
 import threading
 from collections.abc import Iterator
@@ -231,8 +232,9 @@ def test_a_queue_that_is_deleted_under_a_subscription_is_made_again(
     broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    The broker ends the delivery without a reason, and the message states none.
+    The broker ends the delivery without a reason, and the message states none. The next one says that it goes on.
     """
+    caplog.set_level(logging.INFO, logger="dkist_processing_core")
     settings = settings_of(broker)
     with subscribe(name="ops", settings=settings, timeout=SECONDS) as subscription:
         with broker.connect() as connection:
@@ -244,6 +246,7 @@ def test_a_queue_that_is_deleted_under_a_subscription_is_made_again(
     assert (
         "the broker ended the delivery from ops (basic.cancel, which names no reason); connecting again" in caplog.text
     )
+    assert caplog.text.count("connected again to RabbitMQ at ") == 1
 
 
 def publish_when_bound(broker: Broker) -> None:

@@ -149,7 +149,9 @@ class ConsumerThread:
             sleep=self._pause,
             reraise=True,
         )
-        return retrying(self._connect)
+        link = retrying(self._connect)
+        logger.info("connected again to %s; the subscription continues", self._bus.where)
+        return link
 
     def _pause(self, seconds: float) -> None:
         """Wait without a connection, until this is closing; answer all requests with None instead of a link."""

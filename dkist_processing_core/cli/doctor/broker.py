@@ -82,6 +82,8 @@ def _refused(settings: Settings, error: Exception) -> Iterator[Check]:
         advice = "set the ISB_TLS_* variables as this broker requires; set none of them if it does not use TLS"
         yield wrong("broker", found, advice)
     else:
+        # The advice says this in more words.
+        found = found.removesuffix("; check that the broker runs, and MESH_CONFIG")
         yield wrong(
             "broker", found, "check that the broker runs, and that MESH_CONFIG names the address of its AMQP port"
         )

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.text import Text
 
 from dkist_processing_core.bus import open_bus, reason_for_bus
-from dkist_processing_core.cli.doctor.check import Check, Status, ok, wrong
+from dkist_processing_core.cli.doctor.check import Check, Status, ok, skipped, wrong
 from dkist_processing_core.cli.doctor.collectors import check_collectors
 from dkist_processing_core.cli.doctor.journal import check_journal
 from dkist_processing_core.cli.draw.rows import rows
 from dkist_processing_core.cli.redaction import without_secrets
 from dkist_processing_core.errors import ConfigurationError
+from dkist_processing_core.settings.addresses import ISB_SERVICE
 from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.settings.reading import read_settings, variables_from_file
 from dkist_processing_core.text.console import Terminal
@@ -75,21 +76,38 @@ def _unredacted(settings: Settings | None, problem: str) -> Iterator[Check]:
         from dkist_processing_core.cli.doctor.broker import check_broker  # noqa: PLC0415 - the journal needs no pika
 
         yield from check_broker(settings)
+    else:
+        yield from _unused_account(settings)
     yield from check_collectors(settings)
+
+
+def _unused_account(settings: Settings) -> Iterator[Check]:
+    """Yield a note if the account of a broker is set, and no broker."""
+    origin = settings.core_origin
+    names = [name for name in ("ISB_USERNAME", "ISB_PASSWORD") if origin.environ.get(name) or origin.dotenv.get(name)]
+    if names:
+        yield skipped(
+            "broker",
+            f"not used: {' and '.join(names)} set, and MESH_CONFIG names no {ISB_SERVICE}; events stay on this host",
+            f"to send them to a broker, name its address as {ISB_SERVICE} in MESH_CONFIG",
+        )
 
 
 def _show(checks: Iterator[Check], headline: str) -> bool:
     console = Terminal(highlight=False)
     console.print(Text.assemble(("bus  ", "dim"), headline), soft_wrap=True)
     console.print()
-    total = found = 0
+    total = found = without = 0
     for check in checks:
         for line in _lines(check, console):
             console.print(line, soft_wrap=True)
         total += check.status is not Status.SKIPPED
         found += check.status is Status.WRONG
+        without += check.status is Status.SKIPPED
     console.print()
     verdict = f"{found} of {total} checks found a problem" if found else f"{total} checks, no problem"
+    if found and without:
+        verdict += f"; {without} without a result"
     console.print(Text.assemble((verdict, "bold red" if found else "bold green")))
     return not found
 
