@@ -305,8 +305,10 @@ def test_progress_that_is_no_number_does_not_break_the_task(
     told = [re.sub(r"line \d+", "line N", record.getMessage()) for record in caplog.records]
     assert told == [
         f"task.progressed of Odd is not published: done: found nan, expected a finite number, {AS_IN} {AT}",
-        "task.progressed of Other is not published: done: found a value of type str, expected a finite number, "
-        + f"{AS_IN} {AT}",
+        (
+            "task.progressed of Other is not published: done: found a value of type str, expected a finite number, "
+            f"{AS_IN} {AT}"
+        ),
         f"task.progressed of Other is not published: unit: found a value of type int, expected a text or None, {AS_IN}",
         "task.progressed of Huge is not published: total: expected a number",
     ]
