@@ -20,7 +20,7 @@ from dkist_processing_core.events import Event, TaskEvent, TaskOverdue, TaskSkip
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.local.display import LiveDisplay, _Row
 from dkist_processing_core.text import counted
-from dkist_processing_core.text.console import Terminal, folded
+from dkist_processing_core.text.console import Terminal, folded, print_error
 from tests.facts import failed, finished, make, progressed, started
 from tests.strategies import events, texts
 
@@ -210,3 +210,24 @@ def test_a_task_that_is_not_run_is_no_failure() -> None:
     display.task_not_run("A")
 
     assert display._rows["A"].style == "magenta"
+
+
+def test_an_error_is_folded_at_blanks_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A program that reads it from a pipe gets one line.
+    """
+    text = "error: " + " ".join(["somewhere"] * 9)
+    print_error(text)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 43))
+    with os.fdopen(leader, "rb", buffering=0) as reader, os.fdopen(follower, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        print_error(text)
+        shown = reader.read(1000).decode()
+
+    assert capsys.readouterr().err == f"{text}\n"
+    assert max(map(len, shown.splitlines())) <= 43
+    assert shown.split() == text.split()

@@ -69,7 +69,9 @@ class _Commands(TyperGroup):
         except DKISTProcessingCoreError as error:
             if is_debug:
                 raise
-            write_line(redact(f"error: {error}"), err=True)
+            from dkist_processing_core.text.console import print_error  # noqa: PLC0415 - the other commands start without it
+
+            print_error(redact(f"error: {error}"))
             raise typer.Exit(1) from None
 
 

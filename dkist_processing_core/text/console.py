@@ -5,6 +5,7 @@ Not here: plain text, and the choice of the characters that are shown as escapes
 """
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 
 from rich.cells import cell_len
@@ -12,7 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from dkist_processing_core.text.terminal import visible
+from dkist_processing_core.text.terminal import visible, write_line
 
 ATTENTION = "magenta"
 """The colour of what is neither a success nor a failure; yellow can hardly be read on a white background."""
@@ -40,6 +41,17 @@ class Terminal(Console):
 def print_remark(text: str) -> None:
     """Print a text to the standard error stream, separate from output that may be piped."""
     Terminal(stderr=True, highlight=False).print(Text.assemble((text, "dim")), soft_wrap=True)
+
+
+def print_error(text: str) -> None:
+    """Print an error to the standard error stream; on a terminal it is folded at blanks, otherwise it is one line."""
+    stream = sys.stderr
+    if stream is None or not stream.isatty() or not (columns := Terminal(stderr=True).columns):
+        write_line(text, err=True)
+        return
+    for line in text.split("\n"):
+        for part in folded(Text(visible(line)), columns, 2):
+            write_line(part.plain, err=True)
 
 
 def folded(line: Text, width: int, indent: int) -> Iterator[Text]:
