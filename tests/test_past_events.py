@@ -86,6 +86,20 @@ def test_a_limit_shows_the_newest_events_and_says_so() -> None:
     assert (len(many.stdout.splitlines()), many.stderr) == (410, "")
 
 
+def test_no_older_events_are_reported_if_all_that_were_chosen_are_shown() -> None:
+    """
+    The events that lie behind them on the bus are of another run.
+    """
+    others = [progressed("A", number, time=NOW, run_id="another") for number in range(1000)]
+    publish(*others, *(progressed("A", number, time=NOW, run_id="wanted") for number in range(3)))
+
+    exactly = CliRunner().invoke(app, ["events", "list", "--run", "wanted", "--limit", "3"])
+    fewer = CliRunner().invoke(app, ["events", "list", "--run", "wanted", "--limit", "2"])
+
+    assert (len(exactly.stdout.splitlines()), exactly.stderr) == (3, "")
+    assert (len(fewer.stdout.splitlines()), fewer.stderr) == (2, "the newest 2; --limit 0 shows older events as well\n")
+
+
 @pytest.mark.usefixtures("_many")
 def test_a_list_on_a_terminal_has_the_newest_hundred() -> None:
     """

@@ -100,7 +100,8 @@ def _newest(settings: Settings, choice: Choice, now: datetime, remark: Callable[
     for batch in batches:
         read = [event for event in batch.events if _is_of(choice.run, event.run_id)] + read
         chosen = _chosen(read, choice, now)
-        if len(chosen) > choice.limit or (len(chosen) == choice.limit and next(batches, None) is not None):
+        # Only one more chosen event, and not just any older batch, shows that some are left out.
+        if len(chosen) > choice.limit:
             remark(f"the newest {choice.limit}; --limit 0 shows older events as well")
             return chosen[-choice.limit :]
     return _chosen(read, choice, now)
