@@ -4,6 +4,7 @@ A termination request during an event loop.
 Not here: how a launcher requests the end of a task (test_faults, test_edges).
 """
 
+import signal
 import subprocess
 import sys
 import textwrap
@@ -100,3 +101,36 @@ def test_a_termination_request_in_the_last_step_of_a_loop_is_raised_behind_it() 
         signal.pause()
     """
     assert outcome_of(program) == (128 + 15, "over\n")
+
+
+TWO_INTERRUPTS = """
+import gc, weakref
+from dkist_processing_core.process.termination import raised_as_exception
+
+class Large:
+    pass
+
+def interrupted():
+    large = Large()
+    seen.append(weakref.ref(large))
+    with raised_as_exception():
+        raise KeyboardInterrupt
+
+seen = []
+try:
+    interrupted()
+except KeyboardInterrupt:
+    pass
+gc.collect()
+print("kept" if seen[0]() else "released", flush=True)
+interrupted()
+"""
+
+
+def test_each_uncaught_interrupt_is_quiet_and_keeps_nothing_of_the_one_before() -> None:
+    """
+    A script may catch the first Ctrl-C and go on; what the frames of the first one held is released.
+    """
+    ended = subprocess.run([sys.executable, "-c", TWO_INTERRUPTS], capture_output=True, text=True, check=False)
+
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("released\n", "", -signal.SIGINT)

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _HELPERS_OF_LOOPS = (
     *("traceback", "linecache", "tokenize", "codecs", "reprlib", "inspect", "functools", "collections", "logging"),
 )
 _AGAIN_SECONDS = 0.05
+_IS_QUIET = "_dkist_processing_core_is_quiet"
 
 
 class TerminationError(SystemExit):
@@ -83,9 +84,16 @@ def raised_as_exception() -> Iterator[None]:
 
 def _end_quietly_at(error: KeyboardInterrupt) -> None:
     """Make the interpreter show no traceback of an interrupt that no code catches, unless the program shows its own."""
+    # An attribute, since the hook stays: a reference would keep the error, its frames and their values.
+    setattr(error, _IS_QUIET, True)
     if sys.excepthook is sys.__excepthook__:
-        # Python ends by the signal, whatever this function does (the exit status is that of SIGINT).
-        sys.excepthook = lambda kind, value, trace: None if value is error else sys.__excepthook__(kind, value, trace)
+        sys.excepthook = _show_unless_quiet
+
+
+def _show_unless_quiet(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+    # Python ends by the signal, whatever this function does (the exit status is that of SIGINT).
+    if not hasattr(value, _IS_QUIET):
+        sys.__excepthook__(kind, value, trace)
 
 
 class TaskTermination:
