@@ -151,7 +151,8 @@ class TaskEnd(TaskEvent, frozen=True, kw_only=True, dict=True):
         Seconds | None,
         about(
             "The duration of the attempt in seconds, without the preparation of its environment: from the start of its "
-            "process to its end, as its launcher sees it. For a task called by hand, the duration of the call."
+            "process until the task publishes its end, or until the process ends if the task does not. For a task "
+            "called by hand, the duration of the call."
         ),
     ] = None
     cpu_seconds: Annotated[Seconds | None, about("The processor time of the task and its children.")] = None

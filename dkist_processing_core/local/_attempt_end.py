@@ -24,7 +24,7 @@ class AttemptEnd:
     exit_code: int | None
     """The exit status of its process; None if it is lost."""
     duration_seconds: float
-    """The duration of the attempt, as its launcher sees it; of the launcher if that has reported none."""
+    """The duration of the attempt, as in its end event; of the launcher if that has reported none."""
     is_reported: bool
     """Whether the launcher has reported its end."""
     parts: str = ""

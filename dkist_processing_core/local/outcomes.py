@@ -30,7 +30,7 @@ class TaskOutcome:
     Attributes:
         state: The state of the task after the run.
         attempts: The number of its attempts; 0 for a task that was not run.
-        duration_seconds: The total duration of these attempts, in seconds, as their launchers see it.
+        duration_seconds: The total duration of these attempts, in seconds, each as in its end event.
     """
 
     state: TaskState
