@@ -29,6 +29,12 @@ SEQUENCE = about(
     "The number of the event among those of this type about one attempt, from 0; with gaps if several processes report."
 )
 
+_DURATION = (
+    "The duration of the run, or of the attempt, in seconds. That of an attempt is without the preparation of its "
+    "environment: from the start of its process until the task publishes its end, or until the process ends if the "
+    "task does not. For a task called by hand, it is the duration of the call."
+)
+
 
 class WorkflowEvent(Event, frozen=True, kw_only=True, dict=True):
     """An event about a run as a whole."""
@@ -54,7 +60,7 @@ class WorkflowEnd(WorkflowEvent, frozen=True, kw_only=True, dict=True):
     """The end of a run, with any result."""
 
     ended_at: Annotated[UtcTime | None, about("The time at which the run ended, by the engine.")] = None
-    duration_seconds: Annotated[Seconds | None, about("The duration in seconds.")] = None
+    duration_seconds: Annotated[Seconds | None, about(_DURATION)] = None
     tasks: Annotated[dict[str, str], about("The state of every task, as the engine names it.", Cut.STATES)] = (
         msgspec.field(default_factory=dict)
     )
@@ -147,14 +153,7 @@ class TaskEnd(TaskEvent, frozen=True, kw_only=True, dict=True):
             "Whether the report may be wrong: one of an engine, which a report of the task or the launcher replaces."
         ),
     ] = False
-    duration_seconds: Annotated[
-        Seconds | None,
-        about(
-            "The duration of the attempt in seconds, without the preparation of its environment: from the start of its "
-            "process until the task publishes its end, or until the process ends if the task does not. For a task "
-            "called by hand, the duration of the call."
-        ),
-    ] = None
+    duration_seconds: Annotated[Seconds | None, about(_DURATION)] = None
     cpu_seconds: Annotated[Seconds | None, about("The processor time of the task and its children.")] = None
     peak_memory_bytes: Annotated[
         Count | None, about("The largest resident memory of one process of the task, in bytes.")
