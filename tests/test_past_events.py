@@ -12,19 +12,24 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from dkist_processing_core.bus import open_bus
+from dkist_processing_core.bus.interface import FEWEST_AT_ONCE
 from dkist_processing_core.cli.events.past import Choice, PastEvents
 from dkist_processing_core.cli.program import app
+from dkist_processing_core.cli.runs.find import find_run
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.consumer import Selection, subscribe
+from dkist_processing_core.consumer.backwards import all_back
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.errors import BusUnreachableError
-from dkist_processing_core.events import Event, WorkflowFailed
-from dkist_processing_core.journal.message import to_message
+from dkist_processing_core.events import Event, WorkflowFailed, WorkflowStarted
+from dkist_processing_core.journal.message import Message, Properties, to_message
+from dkist_processing_core.runs import RunView
 from tests.facts import failed, finished, make, progressed, started
 from tests.services.broker import Broker
 from tests.services.sockets import LOOPBACK
@@ -98,6 +103,58 @@ def test_no_older_events_are_reported_if_all_that_were_chosen_are_shown() -> Non
 
     assert (len(exactly.stdout.splitlines()), exactly.stderr) == (3, "")
     assert (len(fewer.stdout.splitlines()), fewer.stderr) == (2, "the newest 2; --limit 0 shows older events as well\n")
+
+
+@pytest.fixture
+def _behind_nonsense() -> None:
+    """
+    A run at the end of a journal, behind many messages that are no events: each of them that is read is counted.
+    """
+    facts: dict[str, Any] = {"time": NOW, "run_id": "local__1__20261129T020544Z__8bf54b12"}
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        nonsense = Message(publisher.bus.event_exchange, "task.started.W.A", b"?", Properties("m", "application/json"))
+        publisher._shelf.append([nonsense] * 5000)
+        publisher.publish(
+            make(WorkflowStarted, started_at=NOW, **facts), *(progressed("A", number, **facts) for number in range(110))
+        )
+
+
+def _list_newest(settings: DKISTProcessingCoreConfiguration, limit: int) -> list[Event]:
+    """
+    Return the newest events.
+    """
+    return list(PastEvents(settings, Choice(Selection(), limit=limit), lambda _: None))
+
+
+def _find(settings: DKISTProcessingCoreConfiguration, named: str | None) -> RunView:
+    """
+    Return the run that `timeline` draws.
+    """
+    return find_run(lambda takes: all_back(settings, Selection(), takes=takes), named, where="here")
+
+
+@pytest.mark.usefixtures("_behind_nonsense")
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (lambda settings: _list_newest(settings, 100), FEWEST_AT_ONCE - 111),
+        (lambda settings: _find(settings, None), FEWEST_AT_ONCE - 111),
+        (lambda settings: _find(settings, "8bf54b12"), FEWEST_AT_ONCE - 111),
+        (lambda settings: _find(settings, "4b12"), 5000),
+        (lambda settings: _list_newest(settings, 0), 5000),
+    ],
+    ids=["list --limit 100", "timeline", "timeline 8bf54b12", "timeline 4b12", "list --limit 0"],
+)
+def test_one_batch_is_read_of_a_long_journal_if_it_is_enough(
+    command: Callable[[DKISTProcessingCoreConfiguration], object], expected: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The newest events and the newest run are read from the end; only what may have older rivals is read to the start.
+    """
+    command(DKISTProcessingCoreConfiguration.read())
+
+    (line,) = [record.getMessage() for record in caplog.records if "are no events" in record.getMessage()]
+    assert line.startswith(f"{expected} messages are no events")
 
 
 @pytest.mark.usefixtures("_many")
