@@ -8,6 +8,7 @@ its share.
 Not here: the waiting (delivery, tracing).
 """
 
+import math
 from typing import NamedTuple
 
 
@@ -20,10 +21,16 @@ class Allowance(NamedTuple):
     """The wait for its journal, in seconds."""
     other: float = 0.0
     """The wait for anything else in place of the bus, in seconds."""
+    most: float = math.inf
+    """The limit on the wait for the bus and the collector, in seconds, however long `EVENT_FLUSH_TIMEOUT` is."""
+
+    def for_bus(self, timeout: float) -> float:
+        """Return the wait for the bus and the collector, in seconds, where `EVENT_FLUSH_TIMEOUT` is `timeout`."""
+        return min(self.bus * timeout, self.most)
 
     def cost(self, timeout: float) -> float:
         """Return the longest wait of the process, in seconds, where `EVENT_FLUSH_TIMEOUT` is `timeout`."""
-        return max(self.bus * timeout, self.journal, self.other)
+        return max(self.for_bus(timeout), self.journal, self.other)
 
 
 ENGINE_SECONDS = 0.6
@@ -36,7 +43,7 @@ CALLED_TASK = Allowance(bus=0.8, journal=2.0)
 LAUNCHED_TASK = Allowance(bus=0.3, journal=0.6)
 LAUNCHER = Allowance(bus=0.3, journal=0.6)
 LOCAL_ENGINE = Allowance(bus=0.2, journal=0.4)
-ORPHANED_LAUNCHER = Allowance(bus=5.0, journal=0.6)
+ORPHANED_LAUNCHER = Allowance(bus=5.0, journal=0.6, most=10.0)
 """A launcher whose parent process has died: no process waits for it, and it may have to connect to the broker first."""
 CALLBACKS = Allowance(bus=0.3, journal=0.4, other=ENGINE_SECONDS + LEAST_SECONDS)
 """The wait of all callbacks of one attempt together; only the last one waits, the earlier ones only append."""

@@ -15,11 +15,14 @@ from dkist_processing_core.bus import open_bus
 from dkist_processing_core.delivery.lost_runs import end_of, lost_runs, report_lost_runs
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.delivery.reporter import EventReporter
-from dkist_processing_core.events import Event, Reporter, WorkflowFailed, WorkflowFinished, WorkflowStarted
+from dkist_processing_core.errors import JournalError
+from dkist_processing_core.events import Event, Graph, Reporter, WorkflowFailed, WorkflowFinished, WorkflowStarted
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.journal import Journal
+from dkist_processing_core.journal.locks import FileLock
 from dkist_processing_core.journal.notes import RUN_ENDED, SUCCEEDED
 from dkist_processing_core.journal.run_record import RUNNING, RecordedRun, RunRecord, records_beside
+from dkist_processing_core.local._reports import RunReports
 from dkist_processing_core.outbox import Relay
 from dkist_processing_core.runs import State
 from dkist_processing_core.settings.reading import read_settings
@@ -204,6 +207,59 @@ def test_a_record_is_read_up_to_a_line_that_was_cut() -> None:
     assert (read.run, read.started_at) == (RUN, STARTED_AT)
     assert (read.states, read.attempts) == ({"First": RUNNING, "Last": "no_status"}, {"First": 1})
     record.end()
+
+
+@pytest.mark.parametrize("line", [b'{"state": "success"}\n', b"\x00\xff\xfe\n", b"[]\n"])
+def test_a_record_with_a_damaged_line_is_reported_up_to_it(line: bytes) -> None:
+    """
+    The host may fail while the file is written; the record does not stay for every later process.
+    """
+    lose_a_run()
+    (path,) = records_beside(journal_path())
+    path.write_bytes(path.read_bytes() + line + b'{"task": "Last", "state": "success", "attempt": 1}\n')
+    assert [lost.states for lost in lost_runs(journal_path())] == [{"First": RUNNING, "Last": "no_status"}]
+
+    with Publisher.open(read_settings()) as publisher:
+        report_lost_runs(publisher)
+
+    end = on_the_bus()[-1]
+    assert isinstance(end, WorkflowFailed)
+    assert end.tasks == {"First": "failed", "Last": "no_status"}
+    assert records_beside(journal_path()) == []
+
+
+def test_a_run_is_not_recorded_without_the_lock_of_its_record() -> None:
+    """
+    Otherwise it would be reported as lost while it lasts.
+    """
+    path = journal_path().with_name(f"{journal_path().stem}.{RUN.run_id}.run")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    other = FileLock(path)
+    assert other.acquire()
+
+    with pytest.raises(JournalError, match="is locked by another process"):
+        begun()
+
+    assert path.read_bytes() == b""
+    other.remove()
+
+
+def test_an_unusable_folder_of_the_journal_is_one_warning_of_a_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The publisher logs the cause, so the missing record of the run is no other warning.
+    """
+    monkeypatch.setenv("DKIST_CORE_STATE_DIR", "/proc/nowhere")
+    reports = RunReports(RUN, read_settings())
+
+    reports.open()
+    reports.started(STARTED_AT, Graph(nodes=("First",), edges=()))
+    reports.close()
+
+    causes = [record.getMessage() for record in caplog.records if "Events are kept in" in record.getMessage()]
+    assert len(causes) == 1
+    assert "no other process can report the end" not in caplog.text
 
 
 def test_an_empty_record_is_removed() -> None:

@@ -5,6 +5,7 @@ Not here: warnings about the broker (outbox_warnings), and where messages are ke
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from dkist_processing_core.errors import JournalError, JournalFolderError
@@ -20,13 +21,14 @@ logger = logging.getLogger(__name__)
 class JournalWarnings:
     """The warnings of one publisher about its journal."""
 
-    def __init__(self, journal: Path, *, reports_folder: bool) -> None:
+    def __init__(self, journal: Path, *, reports_folder: Callable[[], bool]) -> None:
         """
         Store the path of the journal.
 
         Args:
             journal: The path of the journal.
-            reports_folder: False if another process of this run uses the same folder, and reports if it is not usable.
+            reports_folder: Returns False as long as another process of this run uses the same folder, and reports if it
+                is not usable.
         """
         self._journal = journal
         self._reports_folder = reports_folder
@@ -52,7 +54,7 @@ class JournalWarnings:
         """Prepare a warning with the reason, and with the place in which events are kept."""
         is_ours = not isinstance(reason, JournalError)
         cause = f"the journal {self._journal} is not used: {type(reason).__name__}" if is_ours else str(reason)
-        self._is_left_to_other = isinstance(reason, JournalFolderError) and not self._reports_folder
+        self._is_left_to_other = isinstance(reason, JournalFolderError) and not self._reports_folder()
         causes = _unusable.setdefault(self._journal, set())
         if not self._is_left_to_other and cause not in causes:
             causes.add(cause)

@@ -78,7 +78,7 @@ class Publisher:
         self._delivered = SignalSafeFlag()
         self._drainer: Drainer | None = None
         self._inherited: list[object] = []
-        self._shelf = Shelf(bus, self._limit, on_moved=self._wake, reports_folder=self.delivers)
+        self._shelf = Shelf(bus, self._limit, on_moved=self._wake, reports_folder=lambda: self.delivers)
         forks.begin_in_forks(guard)
         forks.begin_in_forks(self)
         self._shelf.open()
@@ -95,7 +95,7 @@ class Publisher:
         self._limit = WaitLimit(self._limit.seconds)
         self._delivered = SignalSafeFlag()
         self._drainer = None
-        self._shelf = Shelf(self.bus, self._limit, on_moved=self._wake, reports_folder=self.delivers)
+        self._shelf = Shelf(self.bus, self._limit, on_moved=self._wake, reports_folder=lambda: self.delivers)
 
     @classmethod
     def open(
@@ -218,6 +218,11 @@ class Publisher:
     def waited(self) -> float:
         """How many seconds calls have waited for a locked journal."""
         return self._limit.spent
+
+    @property
+    def has_journal(self) -> bool:
+        """Whether the journal is open: if it cannot be used, the cause is logged with the first event."""
+        return self._shelf.journal is not None
 
     @property
     def is_on_disk(self) -> bool:

@@ -38,7 +38,12 @@ class Shelf:
     """
 
     def __init__(
-        self, bus: Bus, limit: WaitLimit, on_moved: Callable[[], None], *, reports_folder: bool = True
+        self,
+        bus: Bus,
+        limit: WaitLimit,
+        on_moved: Callable[[], None],
+        *,
+        reports_folder: Callable[[], bool] = lambda: True,
     ) -> None:
         """
         Open no file.
@@ -47,7 +52,8 @@ class Shelf:
             bus: The bus whose journal is used.
             limit: How long a locked journal may delay the publisher.
             on_moved: Called when a thread of the shelf has moved messages into the journal.
-            reports_folder: False if another process of this run uses the same folder, and reports if it is not usable.
+            reports_folder: Returns False as long as another process of this run uses the same folder, and reports if it
+                is not usable.
         """
         self._bus = bus
         self._limit = limit

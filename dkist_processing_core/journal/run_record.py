@@ -47,15 +47,15 @@ class RecordedRun:
         try:
             head = json.loads(first)
             run, started_at = Run(*head["run"]), datetime.fromisoformat(head["started_at"])
-            recorded = cls(run, started_at, head["pid"], head["carrier"], head["states"], {})
+            recorded = cls(run, started_at, head["pid"], dict(head["carrier"]), dict(head["states"]), {})
         except (ValueError, TypeError, KeyError):
             return None
-        # The process may have been killed while it wrote the last line.
-        with contextlib.suppress(ValueError):
+        # The process or the host may have failed while it wrote the last lines.
+        with contextlib.suppress(ValueError, TypeError, KeyError):
             for line in lines:
                 change = json.loads(line)
-                recorded.states[change["task"]] = change["state"]
-                recorded.attempts[change["task"]] = change["attempt"]
+                name, state, attempt = change["task"], change["state"], change["attempt"]
+                recorded.states[name], recorded.attempts[name] = state, attempt
         return recorded
 
 
@@ -77,13 +77,17 @@ class RunRecord:
             carrier: The context of the run's span, as variables.
 
         Raises:
-            JournalError: The file cannot be created.
+            JournalError: The file cannot be created, or another process keeps it locked.
         """
         # A process that looks for lost runs may hold the lock of the new file for an instant.
         for _ in range(_TRIES):
             if self._lock.acquire():
                 break
             time.sleep(_PAUSE_SECONDS)
+        else:
+            # Without the lock, other processes would report this run as lost while it lasts.
+            msg = f"{self._lock.path} is locked by another process"
+            raise JournalError(msg)
         run = self._run
         self._append(
             {
@@ -130,7 +134,7 @@ def read_lost(journal: Path) -> Iterator[RecordedRun]:
     """Yield the runs whose process has ended without a report of their end. Nothing is changed."""
     for path in records_beside(journal):
         with contextlib.suppress(JournalError, OSError):
-            if FileLock(path).is_free and (recorded := RecordedRun.parse(path.read_text())) is not None:
+            if FileLock(path).is_free and (recorded := RecordedRun.parse(path.read_text(errors="replace"))) is not None:
                 yield recorded
 
 
@@ -146,7 +150,7 @@ def take_lost(path: Path) -> Iterator[RecordedRun | None]:
         yield None
         return
     try:
-        recorded = RecordedRun.parse(path.read_text())
+        recorded = RecordedRun.parse(path.read_text(errors="replace"))
         yield recorded
         lock.remove()
     finally:

@@ -193,8 +193,8 @@ class Reports:
                 report_lost_runs(publisher)
                 if is_orphaned:
                     publisher.begin_delivery()
-        share = (budget.ORPHANED_LAUNCHER if is_orphaned else budget.LAUNCHER).bus
-        timeout = 0.0 if self._settings is None else self._settings.event_flush_timeout * share
+        allowance = budget.ORPHANED_LAUNCHER if is_orphaned else budget.LAUNCHER
+        timeout = 0.0 if self._settings is None else allowance.for_bus(self._settings.event_flush_timeout)
         self._reporter.close(self._telemetry, timeout, including_backlog=True)
 
     def _errors_logged(self, consequence: str) -> contextlib.AbstractContextManager[None]:

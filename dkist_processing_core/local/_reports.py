@@ -5,6 +5,7 @@ Not here: the times of the reports (engine), and the reports of a launcher (laun
 """
 
 import contextlib
+import logging
 import os
 import platform
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from dkist_processing_core import budget, semconv
 from dkist_processing_core.delivery.lost_runs import report_lost_runs
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.delivery.reporter import EventReporter, errors_logged
+from dkist_processing_core.errors import JournalError
 from dkist_processing_core.events import (
     Cause,
     Graph,
@@ -41,6 +43,7 @@ from dkist_processing_core.settings.interface import Settings
 from dkist_processing_core.tracing import Carrier, derived_span, open_telemetry, run_parent
 
 _POLL_SECONDS = 0.2
+logger = logging.getLogger(__name__)
 
 
 class RunReports:
@@ -93,8 +96,14 @@ class RunReports:
         with errors_logged("no other process can report the end of the run if this one is killed"):
             if self._reporter.publisher is not None:
                 record = RunRecord(self._reporter.publisher.bus.journal_path, self._run)
-                record.begin(started_at, dict.fromkeys(graph.nodes, TaskState.NO_STATUS), self.environ)
-                self._record = record
+                try:
+                    record.begin(started_at, dict.fromkeys(graph.nodes, TaskState.NO_STATUS), self.environ)
+                    self._record = record
+                except JournalError as error:
+                    if self._reporter.publisher.has_journal:
+                        raise
+                    # The publisher names the cause when it keeps the first event elsewhere.
+                    logger.debug("the run is not recorded: %s", error)
         self._reporter.report(WorkflowStarted, started_at=started_at, graph=graph)
 
     def record(self, tasks: Sequence[str], state: str, attempt: Attempt) -> None:
