@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -469,6 +470,20 @@ def test_the_newest_run_is_read_from_its_start_only() -> None:
     found = find_run(reader, None, where="here")
 
     assert (found.run.run_id, found.state) == ("r99", "finished")
+    assert reader.read <= 6
+
+
+def test_an_old_lost_run_is_not_the_newest() -> None:
+    """
+    Its end is derived when somebody looks, but it began before the newest run, which is found at once.
+    """
+    told = [event for number in range(100) for event in run_of(number)]
+    reader = reader_of(*told, size=3)
+    end = make(WorkflowFailed, run_id="r0", time=after(9000), reason="lost: it was killed")
+
+    found = find_run(lambda takes: chain([Batch([end], began=NOON)], reader(takes)), None, where="here")
+
+    assert found.run.run_id == "r99"
     assert reader.read <= 6
 
 

@@ -80,7 +80,7 @@ def _read_back(read: Read, named: str | None, workflow: str | None) -> "PastRuns
     for batch in read(takes):
         for event in reversed(batch.events):
             if is_named(event.run_id) and workflow in (None, event.workflow_name):
-                found.add(event)
+                found.add(event, batch.began)
         runs = found.newest_first()
         ended = [each.run for each in runs if each.is_complete(batch.newest)]
         if ended and ended[0] == runs[0].run and not has_rivals(ended[0].run_id):
@@ -99,7 +99,7 @@ def _newest_ids(read: Read) -> list[str]:
     runs = PastRuns(_NAMED_RUNS)
     for batch in read(lambda _: True):
         for event in reversed(batch.events):
-            runs.add(event)
+            runs.add(event, batch.began)
         if len(runs) == _NAMED_RUNS:
             break
     return [run.run.run_id for run in runs.newest_first()]
@@ -116,10 +116,10 @@ class PastRun:
         self._first_report: datetime | None = None
         self._first_attempts: dict[str, int] = {}
 
-    def add(self, report: Event) -> None:
-        """Add an older report."""
+    def add(self, report: Event, began: datetime | None = None) -> None:
+        """Add an older report; `began` is the start of the run if the time of the report says nothing."""
         self._reports.append(report)
-        moment = plausible_time(report)
+        moment = began or plausible_time(report)
         if moment is not None:
             self._first_report = min(moment, self._first_report or moment)
             if isinstance(report, WorkflowStarted):
@@ -173,14 +173,14 @@ class PastRuns:
         """Return the number of runs."""
         return len(self._runs)
 
-    def add(self, report: Event) -> None:
-        """Add an older report to its run, unless the run was dropped as too old."""
+    def add(self, report: Event, began: datetime | None = None) -> None:
+        """Add an older report to its run, unless the run was dropped as too old; see `PastRun.add`."""
         run = report.run
         if run in self._dropped:
             return
         if run not in self._runs:
             self._runs[run] = PastRun(run)
-        self._runs[run].add(report)
+        self._runs[run].add(report, began)
         if len(self._runs) > self._size:
             oldest = self.newest_first()[-1].run
             del self._runs[oldest]

@@ -38,8 +38,8 @@ def show_timeline(named: str | None, *, workflow: str | None = None, as_json: bo
     unreachable: BusUnreachableError | None = None
 
     def read(batches: Iterable[Batch]) -> Iterator[Batch]:
-        lost = Batch([end_of(run) for run in lost_runs(bus.journal_path)])
-        for batch in itertools.chain([lost], batches):
+        lost = (Batch([end_of(run)], began=run.started_at) for run in lost_runs(bus.journal_path))
+        for batch in itertools.chain(lost, batches):
             for event in batch.events:
                 short_ids.add(event.run_id)
             yield batch
