@@ -17,7 +17,7 @@ from rich.console import Console
 
 from dkist_processing_core.identity import Attempt, Run
 from dkist_processing_core.local._attempt_end import AttemptEnd, outcome_text
-from dkist_processing_core.local.display import LiveDisplay, _Row
+from dkist_processing_core.local.live_table import LiveDisplay, _Row
 
 ROOT = Path(__file__).parent.parent
 RUN = Run("W", "1", "r", 1)
@@ -134,6 +134,20 @@ def test_a_row_is_drawn_while_another_thread_notes_the_end() -> None:
     cells = Ending("running", "cyan").cells("A")
 
     assert str(cells[2]) == "0.0 s"
+
+
+def test_a_row_is_drawn_while_another_thread_ends_the_run() -> None:
+    """
+    The time of the next attempt is read only once, as the start is.
+    """
+    moments = iter([time.monotonic() + 9, None])
+
+    class Ending(_Row):
+        next_at = property(lambda _: next(moments), lambda *_: None)
+
+    cells = Ending("retry").cells("A")
+
+    assert str(cells[1]) == "retry in 9 s"
 
 
 def test_an_end_is_said_in_words() -> None:

@@ -26,7 +26,8 @@ from dkist_processing_core.cli.program import VisibleFormatter, app
 from dkist_processing_core.config import DKISTProcessingCoreConfiguration
 from dkist_processing_core.delivery.publisher import Publisher
 from dkist_processing_core.journal.message import Message, Properties
-from dkist_processing_core.local.display import PlainDisplay, write_lines
+from dkist_processing_core.local._display_texts import write_lines
+from dkist_processing_core.local.display import PlainDisplay
 from dkist_processing_core.text.console import Terminal
 from dkist_processing_core.text.terminal import visible, visible_json
 from tests.facts import failed, progressed

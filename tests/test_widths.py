@@ -18,7 +18,7 @@ from dkist_processing_core.cli.draw.glyphs import STYLES, UNICODE, Ink
 from dkist_processing_core.cli.draw.lines import EventLines, style_of
 from dkist_processing_core.events import Event, TaskEvent, TaskOverdue, TaskSkipped, WorkflowFinished, WorkflowStarted
 from dkist_processing_core.identity import Attempt, Run
-from dkist_processing_core.local.display import LiveDisplay, _Row
+from dkist_processing_core.local.live_table import LiveDisplay, _Row
 from dkist_processing_core.text import counted
 from dkist_processing_core.text.console import Terminal, folded, print_error
 from tests.facts import failed, finished, make, progressed, started
