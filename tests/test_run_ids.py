@@ -209,6 +209,24 @@ def test_an_id_that_several_workflows_share_is_ambiguous() -> None:
         list(events_of_run(told, AIRFLOW))
 
 
+def test_a_workflow_chooses_among_runs_of_the_same_id() -> None:
+    """
+    Each line of a list names the workflow, and the run, since there are two.
+    """
+    with Publisher.open(DKISTProcessingCoreConfiguration.read()) as publisher:
+        for name in ("l0", "l1"):
+            publisher.publish(started("A", run_id=AIRFLOW, workflow_name=name, time=datetime.now(UTC)))
+
+    ambiguous, chosen = invoke("timeline", AIRFLOW), invoke("timeline", "--workflow", "l0", "20261129T000000")
+    listed, unknown = invoke("events", "list").stdout, invoke("timeline", "--workflow", "l2")
+
+    assert ambiguous.exit_code == 1
+    assert "2 workflows, expected one; add --workflow: l0, l1" in ambiguous.stderr
+    assert (chosen.exit_code, chosen.stdout.split()[1]) == (0, "l0")
+    assert [line.split()[2:5:2] for line in listed.splitlines()] == [["20261129T000000", name] for name in ("l0", "l1")]
+    assert "there is no run of workflow 'l2' yet on" in unknown.stderr
+
+
 @pytest.mark.parametrize(("run_ids", "expected"), [([], False), ([FIRST] * 3, False), ([FIRST, FIRST, SECOND], True)])
 def test_whether_there_are_several_runs_is_known_before_the_first_line(*, run_ids: list[str], expected: bool) -> None:
     """

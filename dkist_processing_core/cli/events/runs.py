@@ -80,6 +80,6 @@ def have_several_runs(events: Iterable[Event]) -> tuple[bool, Iterator[Event]]:
     held: list[Event] = []
     for event in rest:
         held.append(event)
-        if event.run_id != held[0].run_id or len(held) == _ENOUGH:
+        if _key(event.run) != _key(held[0].run) or len(held) == _ENOUGH:
             return True, chain(held, rest)
     return False, iter(held)

@@ -90,7 +90,12 @@ def show_list(filters: Filters, *, since: timedelta | None, limit: int | None, o
     if not count:
         if filters.run is not None:
             # If there is no such run, this raises the error that says so.
-            find_run(lambda takes: all_back(settings, Selection(), takes=takes), filters.run, where=bus.where)
+            find_run(
+                lambda takes: all_back(settings, Selection(), takes=takes),
+                filters.run,
+                where=bus.where,
+                workflow=filters.workflow,
+            )
         print_remark(f"no such event on {bus.where}")
     if (remark := waiting_remark(settings)) is not None:
         print_remark(remark)

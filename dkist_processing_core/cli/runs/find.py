@@ -55,7 +55,7 @@ def find_run(read: Read, named: str | None, *, where: str, workflow: str | None 
     if named is None:
         msg = f"there is no run{of_workflow} yet on {where}"
     else:
-        newest = _newest_ids(read)
+        newest = _newest_ids(read, workflow)
         known = ", ".join(map(ShortIds(newest).of, newest)) or "none"
         why = too_short(named)
         why = f", and {why}" if why else ""
@@ -95,14 +95,15 @@ def _named_in(message: Message) -> tuple[str | None, str]:
     return message.properties.correlation_id, "".join(message.routing_key.split(".")[2:3])
 
 
-def _newest_ids(read: Read) -> list[str]:
+def _newest_ids(read: Read, workflow: str | None) -> list[str]:
     runs = PastRuns(_NAMED_RUNS)
     for batch in read(lambda _: True):
         for event in reversed(batch.events):
-            runs.add(event, batch.began)
+            if workflow in (None, event.workflow_name):
+                runs.add(event, batch.began)
         if len(runs) == _NAMED_RUNS:
             break
-    return [run.run.run_id for run in runs.newest_first()]
+    return list(dict.fromkeys(run.run.run_id for run in runs.newest_first()))
 
 
 class PastRun:
