@@ -250,7 +250,7 @@ def test_an_unusable_folder_of_the_journal_is_one_warning_of_a_run(
     """
     The publisher logs the cause, so the missing record of the run is no other warning.
     """
-    monkeypatch.setenv("DKIST_CORE_STATE_DIR", "/proc/nowhere")
+    monkeypatch.setenv("DKIST_CORE_STATE_DIR", "/proc/unrecorded")  # a process names each cause once
     reports = RunReports(RUN, read_settings())
 
     reports.open()
@@ -260,6 +260,25 @@ def test_an_unusable_folder_of_the_journal_is_one_warning_of_a_run(
     causes = [record.getMessage() for record in caplog.records if "Events are kept in" in record.getMessage()]
     assert len(causes) == 1
     assert "no other process can report the end" not in caplog.text
+
+
+def test_who_delivers_in_place_of_a_killed_run_reports_an_unusable_folder(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    As long as the process of the run lives, that one reports the folder.
+    """
+    monkeypatch.setenv("DKIST_CORE_STATE_DIR", "/proc/orphaned")  # a process names each cause once
+    with Publisher.open(read_settings(), delivers=False) as publisher:
+        reporter = EventReporter(Reporter.LAUNCHER, RUN, publisher=publisher)
+        reporter.report(WorkflowStarted, started_at=STARTED_AT)
+        before = caplog.text
+
+        publisher.begin_delivery()
+        reporter.report(WorkflowStarted, started_at=STARTED_AT)
+
+    assert before == ""
+    assert "/proc/orphaned cannot be created" in caplog.text
 
 
 def test_an_empty_record_is_removed() -> None:

@@ -32,7 +32,8 @@ class JournalWarnings:
         """
         self._journal = journal
         self._reports_folder = reports_folder
-        self._is_left_to_other = False
+        # The cause that another process reports, as long as it lives.
+        self._left_to_other: str | None = None
         self._prepared: str | None = None
 
     @property
@@ -54,9 +55,10 @@ class JournalWarnings:
         """Prepare a warning with the reason, and with the place in which events are kept."""
         is_ours = not isinstance(reason, JournalError)
         cause = f"the journal {self._journal} is not used: {type(reason).__name__}" if is_ours else str(reason)
-        self._is_left_to_other = isinstance(reason, JournalFolderError) and not self._reports_folder()
+        is_left = isinstance(reason, JournalFolderError) and not self._reports_folder()
+        self._left_to_other = cause if is_left else None
         causes = _unusable.setdefault(self._journal, set())
-        if not self._is_left_to_other and cause not in causes:
+        if not is_left and cause not in causes:
             causes.add(cause)
             self._prepared = f"{cause}. Events are kept in {place} until it can be used."
 
@@ -68,6 +70,9 @@ class JournalWarnings:
 
     def log_lost(self, count: int) -> None:
         """Log how many events are lost."""
-        level = logging.DEBUG if self._is_left_to_other else logging.WARNING
+        is_left = self._left_to_other is not None and not self._reports_folder()
+        level = logging.DEBUG if is_left else logging.WARNING
+        if self._left_to_other is not None and not is_left:
+            logger.warning("%s", self._left_to_other)
         what = f"{counted(count, 'event')} {'is' if count == 1 else 'are'}"
         logger.log(level, "%s lost: %s could not be written to", what, self._journal)
